@@ -1,0 +1,309 @@
+//! What subscribers read on NATS: CloudEvents 1.0 in structured JSON (<https://github.com/cloudevents/spec>, v1.0.2).
+//! Fields are added over time and never changed. Names that OpenIM has keep OpenIM's spelling.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{OperationId, UserId};
+
+/// The media type of every message: a CloudEvent in structured mode.
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// A verdict on an import, on [`Subject::Allow`], [`Subject::Refuse`] or [`Subject::Modify`].
+pub type DecisionEvent<'a> = CloudEvent<Decision<'a>>;
+
+/// OpenIM's word that an import took place, on [`Subject::Imported`].
+pub type ImportedEvent<'a> = CloudEvent<Imported<'a>>;
+
+/// Where an event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The import may go on as asked.
+    Allow,
+    /// The import may not go on.
+    Refuse,
+    /// The import may go on with fewer friends.
+    Modify,
+    /// The import took place.
+    Imported,
+}
+
+impl Subject {
+    /// Every subject, as the stream subscribes to them.
+    pub const ALL: [&'static str; 2] = ["importguard.v1.decision.*", "importguard.v1.imported"];
+
+    /// The subject's name on NATS.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "importguard.v1.decision.allow",
+            Self::Refuse => "importguard.v1.decision.refuse",
+            Self::Modify => "importguard.v1.decision.modify",
+            Self::Imported => "importguard.v1.imported",
+        }
+    }
+}
+
+/// The envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloudEvent<D> {
+    /// The version of the CloudEvents specification.
+    pub specversion: SpecVersion,
+    /// The event's id, a UUID v7; also the message's `Nats-Msg-Id`.
+    pub id: String,
+    /// What happened, and the version of `data`.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// Who says so: `importguard/gateway/<instance>`.
+    pub source: String,
+    /// When the gateway took the decision.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+    /// Whom it is about: the owner's id.
+    pub subject: UserId,
+    /// The media type of `data`.
+    pub datacontenttype: Cow<'static, str>,
+    /// The W3C trace context of the publishing span (CloudEvents' distributed tracing extension).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub traceparent: Option<String>,
+    /// What happened.
+    pub data: D,
+}
+
+/// The version of the CloudEvents specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SpecVersion {
+    /// 1.0
+    #[serde(rename = "1.0")]
+    V1,
+}
+
+/// What an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventType {
+    /// A verdict was given; `data` is a [`Decision`].
+    #[serde(rename = "importguard.decision.v1")]
+    Decision,
+    /// OpenIM reported an import done; `data` is an [`Imported`].
+    #[serde(rename = "importguard.imported.v1")]
+    Imported,
+}
+
+/// A verdict and everything it depended on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision<'a> {
+    /// The callback's operationID.
+    #[serde(rename = "operationID")]
+    pub operation_id: Cow<'a, OperationId>,
+    /// Who imports.
+    #[serde(rename = "ownerUserID")]
+    pub owner_user_id: Cow<'a, UserId>,
+    /// Whom, as asked. Left out where the message would exceed the server's `max_payload`; see `omitted`.
+    #[serde(
+        rename = "friendUserIDs",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub friend_user_ids: Option<Cow<'a, [UserId]>>,
+    /// How many friends were asked for; there only where `friendUserIDs` was left out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub friend_count: Option<usize>,
+    /// The answer that OpenIM got.
+    pub verdict: Verdict,
+    /// Who found the verdict.
+    pub decided_by: DecidedBy,
+    /// Why the fallback had to decide.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<Cause>,
+    /// What OpenIM was told; there for every refusal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refusal: Option<Refusal>,
+    /// Who was removed by which rule.
+    pub removed: Vec<Removal>,
+    /// The rules that fired, in order.
+    pub rules: Vec<FiredRule>,
+    /// The policy that was evaluated; absent where no decider answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<PolicyRevision>,
+    /// The lists that the policy held.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub lists: Vec<ListRevision>,
+    /// Which of OpenIM's two dialects the callback spoke.
+    pub dialect: Dialect,
+    /// Which gateway answered.
+    pub gateway: Cow<'a, str>,
+    /// Which decider decided; absent where none answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decider: Option<String>,
+    /// How long it took.
+    pub micros: Micros,
+    /// The fields that were left out or cut because the message would have exceeded the server's `max_payload`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub omitted: Vec<Cow<'static, str>>,
+}
+
+/// OpenIM's report after an import.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Imported<'a> {
+    /// The callback's operationID.
+    #[serde(rename = "operationID")]
+    pub operation_id: Cow<'a, OperationId>,
+    /// Who imported.
+    #[serde(rename = "ownerUserID")]
+    pub owner_user_id: Cow<'a, UserId>,
+    /// Whom. Left out where the message would exceed the server's `max_payload`; see `omitted`.
+    #[serde(
+        rename = "friendUserIDs",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub friend_user_ids: Option<Cow<'a, [UserId]>>,
+    /// How many friends were imported; there only where `friendUserIDs` was left out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub friend_count: Option<usize>,
+    /// Which gateway heard of it.
+    pub gateway: Cow<'a, str>,
+    /// The fields that were left out.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub omitted: Vec<Cow<'static, str>>,
+}
+
+/// The three answers to an import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Import everybody.
+    Allow,
+    /// Import nobody.
+    Refuse,
+    /// Import those that are left.
+    Modify,
+}
+
+/// Who found a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DecidedBy {
+    /// A decider, by the operator's policy.
+    Policy,
+    /// The gateway, by the operator's setting for a [`Cause`].
+    Fallback,
+}
+
+/// Why no policy could decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Cause {
+    /// No decider could be reached.
+    DeciderUnavailable,
+    /// No decider answered in time.
+    DeciderTimeout,
+    /// A decider answered with an error, or with something that is no verdict.
+    DeciderFailed,
+    /// The gateway had too much to do.
+    Overloaded,
+    /// Neither NATS nor the spool took the decision's event.
+    Unrecordable,
+}
+
+/// What OpenIM is told when an import is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The rule that refused; absent for a fallback.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<String>,
+    /// OpenIM's `errCode`.
+    pub code: i32,
+    /// OpenIM's `errMsg`.
+    pub message: String,
+    /// OpenIM's `errDlt`.
+    pub detail: String,
+}
+
+/// Whom a rule removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// The rule's id.
+    pub rule: String,
+    /// Ascending indexes into `friendUserIDs`. Left out with them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub friends: Option<Vec<u32>>,
+    /// How many; there only where `friends` was left out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<usize>,
+}
+
+/// A rule that fired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FiredRule {
+    /// The rule's id.
+    pub id: String,
+    /// Whether it acted.
+    pub mode: Mode,
+    /// What it did, or would have done.
+    pub outcome: Outcome,
+}
+
+/// Whether a rule acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// It acts.
+    Enforce,
+    /// It is evaluated and reported only.
+    Shadow,
+}
+
+/// What a rule that fired came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// It refused the import.
+    Refuse,
+    /// It removed friends.
+    Remove,
+    /// Its expression failed and it was skipped.
+    Error,
+}
+
+/// Which policy a verdict follows from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRevision {
+    /// Its name.
+    pub name: String,
+    /// `sha256:` and 64 hex digits over the file.
+    pub digest: String,
+}
+
+/// Which content of a list a verdict follows from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRevision {
+    /// Its name in the policy.
+    pub name: String,
+    /// `sha256:` and 64 hex digits over its content.
+    pub digest: String,
+    /// How many distinct ids it holds.
+    pub size: u64,
+}
+
+/// The two ways in which OpenIM's callback is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Dialect {
+    /// As OpenIM's documentation has it.
+    Documented,
+    /// As every open-im-server since 3.5.0 has it.
+    Server,
+}
+
+/// Durations in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Micros {
+    /// From the question to the decider to its answer, or to giving up on it.
+    pub decide: u64,
+    /// From the request's arrival to the event's making; recording and answering come after.
+    pub total: u64,
+}

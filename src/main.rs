@@ -1,0 +1,2 @@
+//! importguard
+fn main() {}

@@ -1,0 +1,109 @@
+//! What both pods need to be seen: traces, logs, the admin listener, and the propagation of OpenIM's operationID.
+//! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
+
+pub mod admin;
+mod log;
+pub mod propagation;
+pub mod signals;
+mod trace;
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{self, FilterExt},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+/// How log lines are written. `RUST_LOG` chooses which (default `info`).
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logs")]
+pub struct LogSettings {
+    /// The form of log lines on standard error; RUST_LOG chooses which are written (default: info)
+    #[arg(
+        long,
+        env = "IMPORTGUARD_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "human"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For a person at a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The exporter's settings are unusable.
+    #[error(
+        "the OTLP exporter cannot be set up: {0}; check OTEL_EXPORTER_OTLP_ENDPOINT (for example http://127.0.0.1:4317)"
+    )]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// `RUST_LOG` cannot be read.
+    #[error(
+        "RUST_LOG cannot be read: {0}; write for example RUST_LOG=info,importguard_gateway=debug"
+    )]
+    Filter(#[from] filter::ParseError),
+    /// Another subscriber is already in place.
+    #[error("telemetry is already set up in this process: {0}")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Keeps the exporter alive; [`Telemetry::shutdown`] sends what is left.
+#[must_use = "spans that wait for their batch are lost unless `shutdown` is awaited"]
+pub struct Telemetry {
+    provider: SdkTracerProvider,
+}
+
+/// Starts traces and logs for this process. `service_name` holds where `OTEL_SERVICE_NAME` says nothing.
+/// Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set; ids are made and handed on in
+/// any case. Must be called inside a tokio runtime.
+pub fn init(service_name: &'static str, settings: &LogSettings) -> Result<Telemetry, InitError> {
+    let provider = trace::provider(service_name)?;
+    let env = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)?,
+        _ => EnvFilter::new("info"),
+    };
+    // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(log::Lines::new(settings.log_format))
+        .with_writer(std::io::stderr)
+        .with_filter(filter::filter_fn(|meta| meta.is_event()).and(env));
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(trace::tracer(&provider))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(filter::filter_fn(|meta| {
+            *meta.level() <= Level::INFO && meta.target().starts_with("importguard")
+        }));
+    tracing_subscriber::registry()
+        .with(spans)
+        .with(lines)
+        .try_init()?;
+    Ok(Telemetry { provider })
+}
+
+impl Telemetry {
+    /// Sends the spans that wait for their batch; gives up after `within`.
+    pub async fn shutdown(self, within: Duration) {
+        // The exporter needs a worker of the runtime while this thread waits for it.
+        let flushed =
+            tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(within)).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "the last spans may not have reached the OTLP endpoint");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+use std::fmt;
+
+use opentelemetry::{Context, trace::TraceContextExt};
+use serde::ser::{SerializeMap, Serializer as _};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
+
+use crate::{LogFormat, propagation};
+
+/// Writes an event as one line, with the operationID and the trace of the callback it belongs to.
+pub(crate) struct Lines {
+    format: LogFormat,
+}
+
+impl Lines {
+    pub(crate) fn new(format: LogFormat) -> Self {
+        Self { format }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _ctx: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        Context::map_current(|cx| match self.format {
+            LogFormat::Human => human(writer, event, &fields, cx),
+            LogFormat::Json => json(writer, event, &fields, cx),
+        })
+    }
+}
+
+fn human(mut writer: Writer<'_>, event: &Event<'_>, fields: &Fields, cx: &Context) -> fmt::Result {
+    let ansi = writer.has_ansi_escapes();
+    let level = event.metadata().level();
+    if ansi {
+        write!(writer, "\x1b[2m{}\x1b[0m ", now())?;
+        write!(writer, "\x1b[{}m{level:>5}\x1b[0m ", colour(*level))?;
+    } else {
+        write!(writer, "{} {level:>5} ", now())?;
+    }
+    writer.write_str(&fields.message)?;
+    for (name, value) in &fields.rest {
+        match value {
+            Value::Text(text) if text.contains([' ', '"', '=']) => {
+                write!(writer, " {name}={text:?}")?;
+            }
+            Value::Text(text) => write!(writer, " {name}={text}")?,
+            Value::Json(value) => write!(writer, " {name}={value}")?,
+        }
+    }
+    if let Some(id) = propagation::operation_id(cx) {
+        write!(writer, " operationID={id}")?;
+    }
+    let span = cx.span();
+    if span.span_context().is_valid() {
+        write!(writer, " trace_id={}", span.span_context().trace_id())?;
+    }
+    writeln!(writer)
+}
+
+fn json(mut writer: Writer<'_>, event: &Event<'_>, fields: &Fields, cx: &Context) -> fmt::Result {
+    let line = json_line(event, fields, cx).map_err(|_| fmt::Error)?;
+    writeln!(writer, "{line}")
+}
+
+fn json_line(event: &Event<'_>, fields: &Fields, cx: &Context) -> serde_json::Result<String> {
+    let mut line = Vec::with_capacity(256);
+    let mut serializer = serde_json::Serializer::new(&mut line);
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("time", &now())?;
+    map.serialize_entry("level", event.metadata().level().as_str())?;
+    map.serialize_entry("target", event.metadata().target())?;
+    map.serialize_entry("message", &fields.message)?;
+    if let Some(id) = propagation::operation_id(cx) {
+        map.serialize_entry("operationID", id)?;
+    }
+    let span = cx.span();
+    let span = span.span_context();
+    if span.is_valid() {
+        map.serialize_entry("trace_id", &span.trace_id().to_string())?;
+        map.serialize_entry("span_id", &span.span_id().to_string())?;
+    }
+    for (name, value) in &fields.rest {
+        match value {
+            Value::Text(text) => map.serialize_entry(name, text)?,
+            Value::Json(value) => map.serialize_entry(name, value)?,
+        }
+    }
+    map.end()?;
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    // Microseconds are enough, and both steps can only fail for instants that are out of range.
+    now.replace_nanosecond(now.microsecond() * 1_000)
+        .unwrap_or(now)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
+fn colour(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
+
+/// An event's message, and its other fields in the order in which they were written.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: Vec<(&'static str, Value)>,
+}
+
+enum Value {
+    Text(String),
+    Json(serde_json::Value),
+}
+
+impl Fields {
+    fn push(&mut self, field: &Field, value: impl Into<serde_json::Value>) {
+        self.rest.push((field.name(), Value::Json(value.into())));
+    }
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.message = one_line(value.to_owned());
+        } else {
+            self.rest
+                .push((field.name(), Value::Text(one_line(value.to_owned()))));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+/// Somebody else's text must not be able to begin a log line of its own.
+fn one_line(text: String) -> String {
+    if text.contains(|c: char| c.is_control()) {
+        text.chars()
+            .flat_map(|c| {
+                let escaped = c.is_control().then(|| c.escape_default());
+                let plain = (!c.is_control()).then_some(c);
+                escaped.into_iter().flatten().chain(plain)
+            })
+            .collect()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_with_a_line_break_stays_on_its_line() {
+        assert_eq!(one_line("a\nb\u{1b}[0m".to_owned()), "a\\nb\\u{1b}[0m");
+        assert_eq!(one_line("plain".to_owned()), "plain");
+    }
+}

@@ -1,0 +1,85 @@
+use std::time::Duration;
+
+use opentelemetry::{Context, KeyValue, Value, trace::TracerProvider as _};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanProcessor},
+};
+
+use crate::{InitError, propagation};
+
+/// The attribute that every span of a callback carries.
+const OPERATION_ID: &str = "openim.operation_id";
+
+/// A provider with an OTLP exporter if the environment names an endpoint.
+pub(crate) fn provider(service_name: &'static str) -> Result<SdkTracerProvider, InitError> {
+    let builder = SdkTracerProvider::builder()
+        .with_resource(resource(service_name))
+        .with_span_processor(OperationIdOnEverySpan);
+    if exporting() {
+        // The sampler is the SDK's: OTEL_TRACES_SAMPLER, parent-based and always on by default.
+        let exporter = SpanExporter::builder().with_tonic().build()?;
+        Ok(builder.with_batch_exporter(exporter).build())
+    } else {
+        // Nobody reads our spans, so none is recorded unless the caller traces; the ids are handed on all the same.
+        let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
+        Ok(builder.with_sampler(sampler).build())
+    }
+}
+
+pub(crate) fn tracer(provider: &SdkTracerProvider) -> SdkTracer {
+    provider.tracer("importguard")
+}
+
+fn exporting() -> bool {
+    [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    ]
+    .iter()
+    .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+fn resource(service_name: &'static str) -> Resource {
+    let detected = Resource::builder().build();
+    let named = detected
+        .get(&"service.name".into())
+        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    let builder = Resource::builder().with_attribute(KeyValue::new(
+        "service.version",
+        Value::from(env!("CARGO_PKG_VERSION")),
+    ));
+    if named {
+        builder.build()
+    } else {
+        builder.with_service_name(service_name).build()
+    }
+}
+
+/// Copies the operationID of the callback being served onto each span that starts while it is.
+#[derive(Debug)]
+struct OperationIdOnEverySpan;
+
+impl SpanProcessor for OperationIdOnEverySpan {
+    fn on_start(&self, span: &mut Span, cx: &Context) {
+        use opentelemetry::trace::Span as _;
+        if !span.is_recording() {
+            return;
+        }
+        if let Some(id) = propagation::operation_id(cx) {
+            span.set_attribute(KeyValue::new(OPERATION_ID, id.as_str().to_owned()));
+        }
+    }
+
+    fn on_end(&self, _span: SpanData) {}
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
