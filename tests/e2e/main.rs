@@ -1,1 +1,18 @@
-//! e2e
+//! importguard as its users meet it: OpenIM's callbacks in, answers and events out, with real processes all the way.
+
+// A helper that finds something else than it expects stops its test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod all_in_one;
+mod answers;
+mod asserts;
+mod curl;
+mod fallbacks;
+mod grpc;
+mod outages;
+mod recording;
+mod rejections;
+mod settings;
+mod shutdown;
+mod spooling;
+mod tracing;

@@ -1,1 +1,51 @@
-//! tests
+//! What the end-to-end tests stand on: importguard's real binaries as processes, a nats-server and an OTLP receiver of
+//! their own, callers that speak as OpenIM does, and readers that read answers and events as others would.
+//!
+//! Everything here listens on ports of its own and cleans up when dropped, so that tests run side by side. A test that
+//! fails shows what its processes printed.
+
+// A harness that can't go on should say so and stop the test, and what it shows belongs in the test's output.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+mod binaries;
+mod events;
+mod eventually;
+mod held;
+mod http;
+mod line;
+mod load;
+mod nats;
+mod openim;
+mod otlp;
+mod policy;
+mod ports;
+mod process;
+mod service;
+mod settings;
+mod spool;
+mod strict;
+mod trace;
+
+pub use binaries::Binary;
+pub use events::{Event, StoredEvent, stored, wait_for_count};
+pub use eventually::eventually;
+pub use held::HeldCall;
+pub use http::{Call, Client, Response};
+pub use line::Line;
+pub use load::load;
+pub use nats::NatsServer;
+pub use openim::OpenIm;
+pub use otlp::{OtlpReceiver, Span};
+pub use policy::PolicyDir;
+pub use ports::free_port;
+pub use process::Process;
+pub use service::Service;
+pub use settings::Settings;
+pub use spool::Spool;
+pub use strict::{Reading, ServerVersion, read_as_documented, read_as_server};
+pub use trace::TraceParent;

@@ -1,0 +1,134 @@
+//! `importguard`: gateway, decider and spool in one process, as a person meets it first.
+
+use std::time::Duration;
+
+use importguard_proto::event::Dialect;
+use importguard_tests::{
+    Binary, Client, NatsServer, OpenIm, PolicyDir, Service, Settings, Spool, eventually,
+    wait_for_count,
+};
+
+use crate::{asserts, curl};
+
+const SOON: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn it_answers_and_records_without_anything_else() {
+    let service = Service::all_in_one(Settings::new()).await;
+    for dialect in [Dialect::Documented, Dialect::Server] {
+        let caller = OpenIm::new(dialect, service.url());
+        asserts::allows(dialect, &caller.import("op", "user123", &["user456"]).await);
+        let refused = caller.import("op", "blocked_owner", &["user456"]).await;
+        asserts::refuses(dialect, &refused, 200, 5001);
+    }
+    assert_eq!(Spool::of(&service).operation_ids(), ["op"; 4]);
+}
+
+#[tokio::test]
+async fn it_says_where_it_listens_how_nats_is_and_what_to_try() {
+    let service = Service::all_in_one(Settings::new()).await;
+    let command = eventually("a curl line is printed", SOON, async || {
+        let output = service.output();
+        curl::find(&output).ok_or(output)
+    })
+    .await;
+    let output = service.output();
+    assert!(output.contains(&service.url()), "{output}");
+    assert!(output.contains("NATS"), "{output}");
+    assert!(command.contains(service.http_address()), "{command}");
+
+    let answer = Client::default().send(curl::parse(&command)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let dialect = if command.contains("command=") {
+        Dialect::Documented
+    } else {
+        Dialect::Server
+    };
+    asserts::allows(dialect, &answer);
+}
+
+#[tokio::test]
+async fn it_uses_nats_where_that_is() {
+    let nats = NatsServer::start().await;
+    let service = Service::all_in_one(Settings::new().nats(&nats)).await;
+    let caller = OpenIm::server(service.url());
+    asserts::allows(Dialect::Server, &caller.import("op", "a", &["b"]).await);
+    let events = wait_for_count(&nats, 1).await;
+    assert_eq!(events[0].operation_id(), "op");
+}
+
+/// Starts `binary`, which must give up, and returns what it printed.
+async fn gives_up(binary: Binary, settings: Settings) -> String {
+    let mut service = Service::spawn(binary, settings);
+    let status = service.exit(SOON).await;
+    let output = service.output();
+    assert!(
+        status.code().is_some_and(|code| code != 0),
+        "{status}: {output}"
+    );
+    assert!(!output.contains("panicked"), "{output}");
+    output
+}
+
+#[tokio::test]
+async fn a_policy_with_an_error_ends_it_with_file_and_line() {
+    let yaml =
+        "apiVersion: importguard/v1\nname: broken\nrules:\n  - id: a\n    dropFriend: { in: x }\n";
+    let policy = PolicyDir::new(yaml, &[]);
+    for binary in [Binary::AllInOne, Binary::Decider] {
+        let output = gives_up(binary, Settings::new().policy(&policy)).await;
+        let place = format!("{}:5", policy.path().display());
+        assert!(output.contains(&place), "no {place} in: {output}");
+        assert!(
+            output.contains("dropFriends"),
+            "no word of what to write instead: {output}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_is_not_there_ends_it_with_its_name() {
+    for binary in [Binary::AllInOne, Binary::Decider] {
+        let settings = Settings::new().set("IMPORTGUARD_POLICY", "nowhere/policy.yaml");
+        let output = gives_up(binary, settings).await;
+        assert!(output.contains("nowhere/policy.yaml"), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_ends_it_with_the_address() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (binary, name) in [
+        (Binary::AllInOne, "IMPORTGUARD_HTTP_LISTEN"),
+        (Binary::AllInOne, "IMPORTGUARD_ADMIN_LISTEN"),
+        (Binary::Gateway, "IMPORTGUARD_HTTP_LISTEN"),
+        (Binary::Gateway, "IMPORTGUARD_ADMIN_LISTEN"),
+        (Binary::Decider, "IMPORTGUARD_DECIDER_LISTEN"),
+        (Binary::Decider, "IMPORTGUARD_ADMIN_LISTEN"),
+    ] {
+        let output = gives_up(binary, Settings::new().set(name, &address)).await;
+        assert!(output.contains(&address), "{binary:?}, {name}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_makes_no_sense_ends_it_with_its_name() {
+    for (binary, name) in [
+        (Binary::Gateway, "IMPORTGUARD_DECIDER_TIMEOUT"),
+        (Binary::Gateway, "IMPORTGUARD_ON_DECIDER_UNAVAILABLE"),
+        (Binary::Gateway, "IMPORTGUARD_DECIDER_URL"),
+        (Binary::Gateway, "IMPORTGUARD_BASE_PATH"),
+        (Binary::Decider, "IMPORTGUARD_DECIDER_LISTEN"),
+    ] {
+        let output = gives_up(binary, Settings::new().set(name, "no sense")).await;
+        let flag = name
+            .trim_start_matches("IMPORTGUARD_")
+            .to_lowercase()
+            .replace('_', "-");
+        assert!(
+            output.contains(name) || output.contains(&flag),
+            "{name}: {output}"
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! Where no decider gives a verdict, the operator's choice does, and says so.
+
+use std::time::{Duration, Instant};
+
+use importguard_proto::event::{Cause, DecidedBy, Dialect, Verdict};
+use importguard_tests::{
+    Line, NatsServer, OpenIm, Service, Settings, StoredEvent, eventually, load, wait_for_count,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::asserts;
+
+/// IMPORTGUARD_REQUEST_BUDGET's default.
+const BUDGET: Duration = Duration::from_secs(2);
+
+#[track_caller]
+fn is_fallback(event: &StoredEvent, cause: Cause, refusal: Option<i32>) {
+    let data = &event.decision().data;
+    assert_eq!(data.decided_by, DecidedBy::Fallback);
+    assert_eq!(data.cause, Some(cause));
+    assert_eq!(data.refusal.as_ref().map(|r| r.code), refusal);
+    let verdict = refusal.map_or(Verdict::Allow, |_| Verdict::Refuse);
+    assert_eq!(data.verdict, verdict);
+    assert_eq!(data.policy, None);
+}
+
+#[tokio::test]
+async fn without_a_decider_imports_are_refused_with_5910() {
+    let nats = NatsServer::start().await;
+    let gateway = Service::gateway(Settings::new().nats(&nats)).await;
+    for dialect in [Dialect::Documented, Dialect::Server] {
+        let began = Instant::now();
+        let answer = OpenIm::new(dialect, gateway.url())
+            .import("op", "a", &["b"])
+            .await;
+        asserts::refuses(dialect, &answer, 200, 5910);
+        assert!(began.elapsed() < BUDGET, "{:?}", began.elapsed());
+    }
+    for event in wait_for_count(&nats, 2).await {
+        is_fallback(&event, Cause::DeciderUnavailable, Some(5910));
+    }
+}
+
+#[tokio::test]
+async fn or_allowed_where_the_operator_says_so() {
+    let nats = NatsServer::start().await;
+    let settings = Settings::new()
+        .nats(&nats)
+        .set("IMPORTGUARD_ON_DECIDER_UNAVAILABLE", "allow");
+    let gateway = Service::gateway(settings).await;
+    for dialect in [Dialect::Documented, Dialect::Server] {
+        let answer = OpenIm::new(dialect, gateway.url())
+            .import("op", "a", &["b"])
+            .await;
+        asserts::allows(dialect, &answer);
+    }
+    for event in wait_for_count(&nats, 2).await {
+        is_fallback(&event, Cause::DeciderUnavailable, None);
+    }
+}
+
+#[tokio::test]
+async fn a_decider_that_stands_still_is_given_up_in_time() {
+    let line = Line::with(Settings::new().set("IMPORTGUARD_DECIDER_TIMEOUT", "300ms")).await;
+    let server = line.server();
+    asserts::allows(Dialect::Server, &server.import("before", "a", &["b"]).await);
+
+    line.decider.freeze().await;
+    let began = Instant::now();
+    let answer = server.import("frozen", "a", &["b"]).await;
+    let took = began.elapsed();
+    asserts::refuses(Dialect::Server, &answer, 200, 5911);
+    assert!(
+        Duration::from_millis(250) < took && took < BUDGET,
+        "{took:?}"
+    );
+
+    line.decider.thaw();
+    eventually(
+        "the decider is asked again",
+        Duration::from_secs(15),
+        async || {
+            let answer = server.import("after", "a", &["b"]).await;
+            match asserts::code(&answer) {
+                0 => Ok(()),
+                code => Err(code),
+            }
+        },
+    )
+    .await;
+
+    let events = wait_for_count(&line.nats, 3).await;
+    let frozen = events
+        .iter()
+        .find(|e| e.operation_id() == "frozen")
+        .unwrap();
+    is_fallback(frozen, Cause::DeciderTimeout, Some(5911));
+}
+
+#[tokio::test]
+async fn a_decider_that_never_says_a_word_is_given_up_in_time() {
+    let line = Line::start().await;
+    line.decider.freeze().await;
+    let began = Instant::now();
+    let answer = line.server().import("op", "a", &["b"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5911);
+    assert!(began.elapsed() < BUDGET, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn something_that_is_no_decider_fails_with_5912() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let server = tonic::transport::Server::builder().add_service(health);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+
+    let nats = NatsServer::start().await;
+    let settings = Settings::new()
+        .nats(&nats)
+        .set("IMPORTGUARD_DECIDER_URL", url);
+    let gateway = Service::gateway(settings).await;
+    for dialect in [Dialect::Documented, Dialect::Server] {
+        let answer = OpenIm::new(dialect, gateway.url())
+            .import("op", "a", &["b"])
+            .await;
+        asserts::refuses(dialect, &answer, 200, 5912);
+    }
+    for event in wait_for_count(&nats, 2).await {
+        is_fallback(&event, Cause::DeciderFailed, Some(5912));
+    }
+}
+
+#[tokio::test]
+async fn a_decider_killed_and_started_again_is_found_again() {
+    let mut line = Line::start().await;
+    let server = line.server();
+    asserts::allows(Dialect::Server, &server.import("before", "a", &["b"]).await);
+
+    line.decider.kill9();
+    for _ in 0..20 {
+        let began = Instant::now();
+        let answer = server.import("killed", "a", &["b"]).await;
+        assert_eq!(asserts::code(&answer), 5910);
+        assert!(began.elapsed() < BUDGET, "{:?}", began.elapsed());
+    }
+
+    line.decider.restart().await;
+    eventually(
+        "the decider is asked again",
+        Duration::from_secs(15),
+        async || {
+            let answer = server.import("after", "a", &["b"]).await;
+            match asserts::code(&answer) {
+                0 => Ok(()),
+                code => Err(code),
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_kill_under_load_changes_verdicts_only_to_fallbacks() {
+    let mut line = Line::start().await;
+    let server = line.server();
+    let calls = load(600, 16, async |number| {
+        let answer = server.import(&format!("op-{number}"), "a", &["b"]).await;
+        asserts::code(&answer)
+    });
+    let (codes, ()) = tokio::join!(calls, async {
+        wait_for_count(&line.nats, 50).await;
+        line.decider.kill9();
+    });
+    assert!(
+        codes.iter().all(|code| [0, 5910].contains(code)),
+        "{codes:?}"
+    );
+    assert_eq!(codes.first(), Some(&0));
+    assert_eq!(codes.last(), Some(&5910));
+    assert_eq!(
+        wait_for_count(&line.nats, codes.len()).await.len(),
+        codes.len()
+    );
+}

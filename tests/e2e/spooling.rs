@@ -1,0 +1,179 @@
+//! Without NATS every decision is on disk before its answer leaves, and reaches NATS when that is there.
+
+use std::time::Duration;
+
+use importguard_proto::event::{Cause, DecidedBy};
+use importguard_tests::{
+    Client, Line, NatsServer, OpenIm, Service, Settings, Spool, eventually, load, wait_for_count,
+};
+
+use crate::asserts;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// `count` requests one after the other; after each answer its event must be in the spool.
+async fn spool_in_order(line: &Line, name: &str, count: usize) -> Vec<String> {
+    let server = line.server();
+    let spool = Spool::of(&line.gateway);
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let id = format!("{name}-{number}");
+        let answer = server.import(&id, "a", &["b"]).await;
+        assert_eq!(asserts::code(&answer), 0);
+        let spooled = spool.operation_ids();
+        assert_eq!(spooled.last(), Some(&id), "answered, and not in the spool");
+        sent.push(id);
+    }
+    sent
+}
+
+async fn drained(gateway: &Service) {
+    let spool = Spool::of(gateway);
+    eventually("the spool is empty", SOON, async || {
+        let left = spool.operation_ids();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} are left", left.len()))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn decisions_are_spooled_before_their_answers_and_drained_in_order() {
+    let mut line = Line::without_nats(Settings::new()).await;
+    let sent = spool_in_order(&line, "op", 50).await;
+    assert_eq!(Spool::of(&line.gateway).operation_ids(), sent);
+
+    line.nats.restart().await;
+    let events = wait_for_count(&line.nats, sent.len()).await;
+    let stored: Vec<_> = events.iter().map(|e| e.operation_id().to_owned()).collect();
+    assert_eq!(stored, sent);
+    drained(&line.gateway).await;
+
+    let answer = line.server().import("after", "a", &["b"]).await;
+    assert_eq!(asserts::code(&answer), 0);
+    let events = wait_for_count(&line.nats, sent.len() + 1).await;
+    assert_eq!(events.len(), sent.len() + 1);
+    assert_eq!(events[sent.len()].operation_id(), "after");
+}
+
+#[tokio::test]
+async fn a_gateway_killed_with_a_full_spool_loses_nothing() {
+    const REQUESTS: usize = 200;
+    let mut line = Line::without_nats(Settings::new()).await;
+    let server = line.server();
+    load(REQUESTS, 16, async |number| {
+        let answer = server.import(&format!("op-{number}"), "a", &["b"]).await;
+        assert_eq!(asserts::code(&answer), 0);
+    })
+    .await;
+    line.gateway.kill9();
+    let spooled = Spool::of(&line.gateway).operation_ids();
+    assert_eq!(spooled.len(), REQUESTS);
+
+    line.nats.restart().await;
+    line.gateway.restart().await;
+    let events = wait_for_count(&line.nats, REQUESTS).await;
+    let stored: Vec<_> = events.iter().map(|e| e.operation_id().to_owned()).collect();
+    assert_eq!(stored, spooled);
+    drained(&line.gateway).await;
+}
+
+#[tokio::test]
+async fn a_gateway_killed_under_load_has_recorded_what_it_answered() {
+    let mut line = Line::without_nats(Settings::new()).await;
+    let server = line.server();
+    let client = Client::default();
+    let calls = load(2_000, 16, async |number| {
+        let id = format!("op-{number}");
+        let call = server.before_import(&id, "a", &["b"]);
+        client.try_send(call).await.ok().map(|_| id)
+    });
+    let spool = Spool::of(&line.gateway);
+    let (answered, ()) = tokio::join!(calls, async {
+        eventually("the load runs", SOON, async || {
+            match spool.operation_ids().len() {
+                100.. => Ok(()),
+                few => Err(few),
+            }
+        })
+        .await;
+        line.gateway.kill9();
+    });
+    let answered: Vec<String> = answered.into_iter().flatten().collect();
+    assert!(
+        (1..2_000).contains(&answered.len()),
+        "{} answered",
+        answered.len()
+    );
+    let spooled = spool.operation_ids();
+    for id in &answered {
+        assert!(spooled.contains(id), "{id} was answered and is lost");
+    }
+}
+
+/// A gateway whose spool takes some 2 MiB, and the requests that fill it: the codes of their answers, until `last`
+/// comes or a hundred have been sent.
+async fn fill(settings: Settings, last: i32) -> (Line, Vec<i32>) {
+    let settings = settings.set("IMPORTGUARD_SPOOL_MAX_BYTES", (2 << 20).to_string());
+    let line = Line::without_nats(settings).await;
+    let friends: Vec<_> = (0..2_000)
+        .map(|n| format!("a_friend_with_a_long_name_{n}"))
+        .collect();
+    let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+    let server = line.server();
+    let mut codes = Vec::new();
+    while codes.len() < 100 && codes.last() != Some(&last) {
+        let id = format!("op-{}", codes.len());
+        codes.push(asserts::code(&server.import(&id, "a", &friends).await));
+    }
+    (line, codes)
+}
+
+#[tokio::test]
+async fn a_decision_that_finds_no_room_is_refused_with_5914_until_there_is_room() {
+    let (mut line, codes) = fill(Settings::new(), 5914).await;
+    assert_eq!(codes.last(), Some(&5914));
+    let recorded = codes.len() - 1;
+    assert!(recorded > 5, "{codes:?}");
+    assert!(codes[..recorded].iter().all(|code| *code == 0), "{codes:?}");
+    assert_eq!(Spool::of(&line.gateway).operation_ids().len(), recorded);
+
+    line.nats.restart().await;
+    wait_for_count(&line.nats, recorded).await;
+    drained(&line.gateway).await;
+    let answer = line.server().import("after", "a", &["b"]).await;
+    assert_eq!(asserts::code(&answer), 0);
+    let events = wait_for_count(&line.nats, recorded + 1).await;
+    assert_eq!(events.last().unwrap().operation_id(), "after");
+}
+
+#[tokio::test]
+async fn or_answered_without_an_event_where_the_operator_says_so() {
+    let settings = Settings::new().set("IMPORTGUARD_ON_UNRECORDABLE", "allow");
+    let (line, codes) = fill(settings, 5914).await;
+    assert_eq!(codes, [0; 100]);
+    let recorded = Spool::of(&line.gateway).operation_ids().len();
+    assert!((5..100).contains(&recorded), "{recorded} are recorded");
+}
+
+#[tokio::test]
+async fn fallbacks_are_spooled_too() {
+    let mut nats = NatsServer::later();
+    let mut gateway = Service::gateway(Settings::new().nats(&nats)).await;
+    let answer = OpenIm::server(gateway.url())
+        .import("op", "a", &["b"])
+        .await;
+    assert_eq!(asserts::code(&answer), 5910);
+    assert_eq!(Spool::of(&gateway).operation_ids(), ["op"]);
+
+    gateway.kill9();
+    nats.restart().await;
+    gateway.restart().await;
+    let events = wait_for_count(&nats, 1).await;
+    let data = &events[0].decision().data;
+    assert_eq!(data.decided_by, DecidedBy::Fallback);
+    assert_eq!(data.cause, Some(Cause::DeciderUnavailable));
+}

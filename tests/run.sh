@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Runs every test of the workspace, the end-to-end ones included. They start a nats-server of their own; NATS_SERVER names
+# its binary, else it is looked for on the PATH, else installed where that is possible. Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Debian installs it where the PATH of an ordinary user does not lead.
+export PATH="$PATH:/usr/sbin:/usr/local/bin"
+
+if [[ -z "${NATS_SERVER:-}" ]] && ! command -v nats-server >/dev/null; then
+    if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+        echo "tests/run.sh: installing nats-server"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nats-server
+    else
+        echo "tests/run.sh: install nats-server (Debian: apt-get install nats-server) or name its binary in NATS_SERVER" >&2
+        exit 2
+    fi
+fi
+
+exec cargo test --workspace --locked "$@"

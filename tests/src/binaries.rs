@@ -1,0 +1,69 @@
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::Value;
+
+/// A binary of the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// `importguard-gateway`
+    Gateway,
+    /// `importguard-decider`
+    Decider,
+    /// `importguard`: everything in one process
+    AllInOne,
+}
+
+impl Binary {
+    /// Its name as cargo has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "importguard-gateway",
+            Self::Decider => "importguard-decider",
+            Self::AllInOne => "importguard",
+        }
+    }
+
+    /// Where it lies, built from the sources as they are now.
+    pub fn path(self) -> &'static Path {
+        static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+        BUILT
+            .get_or_init(build)
+            .get(self.name())
+            .unwrap_or_else(|| panic!("the workspace has no binary {}", self.name()))
+    }
+}
+
+/// Has cargo build every binary in the profile of the tests, and returns where cargo says that they are. Cargo does
+/// nothing where nothing changed; looking into `target/` instead would find yesterday's binary.
+fn build() -> HashMap<String, PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--workspace", "--bins", "--locked"])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(workspace)
+        .stderr(Stdio::inherit());
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let output = command.output().expect("cargo can be run");
+    assert!(output.status.success(), "the binaries don't build");
+    String::from_utf8(output.stdout)
+        .expect("cargo speaks UTF-8")
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| {
+            let name = message.pointer("/target/name")?.as_str()?.to_owned();
+            let executable = message.get("executable")?.as_str()?.into();
+            Some((name, executable))
+        })
+        .collect()
+}

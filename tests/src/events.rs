@@ -1,0 +1,144 @@
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use async_nats::{HeaderMap, jetstream};
+use importguard_proto::event::{CONTENT_TYPE, DecisionEvent, ImportedEvent};
+use serde_json::Value;
+
+use crate::{NatsServer, TraceParent, eventually};
+
+const STREAM: &str = "IMPORTGUARD";
+
+/// A message of the stream.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// Where it was published.
+    pub subject: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its payload as it is.
+    pub json: Value,
+    /// Its payload as a subscriber in Rust reads it.
+    pub event: Event,
+}
+
+/// The payload of a message.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A verdict.
+    Decision(Box<DecisionEvent<'static>>),
+    /// A report after an import.
+    Imported(Box<ImportedEvent<'static>>),
+}
+
+impl StoredEvent {
+    /// The header `name`, in exactly this spelling.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.as_str())
+    }
+
+    /// The `operationID` in the payload.
+    pub fn operation_id(&self) -> &str {
+        match &self.event {
+            Event::Decision(event) => event.data.operation_id.as_str(),
+            Event::Imported(event) => event.data.operation_id.as_str(),
+        }
+    }
+
+    /// The event's id.
+    pub fn id(&self) -> &str {
+        match &self.event {
+            Event::Decision(event) => &event.id,
+            Event::Imported(event) => &event.id,
+        }
+    }
+
+    /// The trace that the message belongs to.
+    pub fn trace(&self) -> Option<TraceParent> {
+        TraceParent::parse(self.header("traceparent")?)
+    }
+
+    /// The verdict's event; stops the test if it is something else.
+    pub fn decision(&self) -> &DecisionEvent<'static> {
+        match &self.event {
+            Event::Decision(event) => event,
+            Event::Imported(_) => panic!("not a decision: {}", self.json),
+        }
+    }
+
+    /// The import's event; stops the test if it is something else.
+    pub fn imported(&self) -> &ImportedEvent<'static> {
+        match &self.event {
+            Event::Imported(event) => event,
+            Event::Decision(_) => panic!("not a report of an import: {}", self.json),
+        }
+    }
+
+    fn read(message: jetstream::message::StreamMessage) -> anyhow::Result<Self> {
+        let json: Value = serde_json::from_slice(&message.payload)?;
+        let event = match json["type"].as_str() {
+            Some("importguard.decision.v1") => {
+                Event::Decision(serde_json::from_value(json.clone())?)
+            }
+            Some("importguard.imported.v1") => {
+                Event::Imported(serde_json::from_value(json.clone())?)
+            }
+            other => anyhow::bail!("an event of type {other:?}: {json}"),
+        };
+        let stored = Self {
+            sequence: message.sequence,
+            subject: message.subject.to_string(),
+            headers: message.headers,
+            json,
+            event,
+        };
+        // What holds for every event.
+        ensure!(stored.header("Nats-Msg-Id") == Some(stored.id()));
+        ensure!(stored.header("operationID") == Some(stored.operation_id()));
+        ensure!(stored.header("Content-Type") == Some(CONTENT_TYPE));
+        Ok(stored)
+    }
+}
+
+/// Everything that is stored, in order. Stops the test at a message that is no event of importguard.
+pub async fn stored(nats: &NatsServer) -> Vec<StoredEvent> {
+    let (stream, messages) = count(nats).await.expect("the stream can be looked at");
+    let mut events = Vec::with_capacity(messages);
+    let first = stream.cached_info().state.first_sequence;
+    let last = stream.cached_info().state.last_sequence;
+    for sequence in first..=last {
+        let message = stream
+            .get_raw_message(sequence)
+            .await
+            .unwrap_or_else(|error| panic!("message {sequence} can't be read: {error}"));
+        let text = String::from_utf8_lossy(&message.payload).into_owned();
+        let event = StoredEvent::read(message)
+            .unwrap_or_else(|error| panic!("message {sequence} is no event: {error:#}: {text}"));
+        events.push(event);
+    }
+    events
+}
+
+/// Waits until at least `least` events are stored, and returns all.
+pub async fn wait_for_count(nats: &NatsServer, least: usize) -> Vec<StoredEvent> {
+    let what = format!("{least} events are stored");
+    eventually(&what, Duration::from_secs(30), async || {
+        let (_, messages) = count(nats).await?;
+        ensure!(messages >= least, "{messages} are");
+        Ok(())
+    })
+    .await;
+    stored(nats).await
+}
+
+async fn count(nats: &NatsServer) -> anyhow::Result<(jetstream::stream::Stream, usize)> {
+    let client = async_nats::connect(nats.url()).await?;
+    let stream = jetstream::new(client)
+        .get_stream(STREAM)
+        .await
+        .context("no stream yet")?;
+    let messages = stream.cached_info().state.messages;
+    Ok((stream, usize::try_from(messages)?))
+}

@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::time::timeout;
+
+/// Longer than any budget an answer may have.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// An HTTP/1.1 client that keeps its connections, as OpenIM's does.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: legacy::Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A request, with every part of it in the test's hands.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: Method,
+    url: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status line's code.
+    pub status: StatusCode,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .http1_title_case_headers(true)
+            .build_http();
+        Self { inner }
+    }
+}
+
+impl Client {
+    /// Sends `call` and stops the test if no answer comes.
+    pub async fn send(&self, call: Call) -> Response {
+        let line = format!("{} {}", call.method, call.url);
+        self.try_send(call)
+            .await
+            .unwrap_or_else(|error| panic!("{line}: {error:#}"))
+    }
+
+    /// Sends `call`.
+    pub async fn try_send(&self, call: Call) -> anyhow::Result<Response> {
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(call.url)
+            .body(Full::new(call.body))?;
+        *request.headers_mut() = call.headers;
+        timeout(PATIENCE, async {
+            let response = self.inner.request(request).await?;
+            let (head, body) = response.into_parts();
+            Ok(Response {
+                status: head.status,
+                headers: head.headers,
+                body: body.collect().await?.to_bytes(),
+            })
+        })
+        .await
+        .context("no answer in time")?
+    }
+}
+
+impl Call {
+    /// A request without body.
+    pub fn new(method: Method, url: impl Into<String>) -> Self {
+        Self {
+            method,
+            url: url.into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// The same with another method.
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// The same to another URL.
+    #[must_use]
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = url.into();
+        self
+    }
+
+    /// The same with the header `name` set, to any bytes that HTTP can carry.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let name: HeaderName = name.parse().expect("a header's name");
+        let value = HeaderValue::from_bytes(value.as_ref()).expect("a header's value");
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The same without the header `name`.
+    #[must_use]
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.headers.remove(name);
+        self
+    }
+
+    /// The same with another body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
+impl Response {
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body in UTF-8")
+    }
+
+    /// The media type without parameters.
+    pub fn media_type(&self) -> Option<&str> {
+        let value = self.headers.get("content-type")?.to_str().ok()?;
+        value.split(';').next().map(str::trim)
+    }
+}

@@ -1,0 +1,50 @@
+use crate::{NatsServer, OpenIm, Service, Settings};
+
+/// A gateway, a decider and a nats-server as three processes that know each other.
+#[derive(Debug)]
+pub struct Line {
+    /// Answers callbacks.
+    pub gateway: Service,
+    /// Decides.
+    pub decider: Service,
+    /// Keeps the events.
+    pub nats: NatsServer,
+}
+
+impl Line {
+    /// The three with their defaults.
+    pub async fn start() -> Self {
+        Self::with(Settings::new()).await
+    }
+
+    /// The three, with `settings` for gateway and decider.
+    pub async fn with(settings: Settings) -> Self {
+        Self::around(NatsServer::start().await, settings).await
+    }
+
+    /// The three, where NATS appears later.
+    pub async fn without_nats(settings: Settings) -> Self {
+        Self::around(NatsServer::later(), settings).await
+    }
+
+    async fn around(nats: NatsServer, settings: Settings) -> Self {
+        let decider = Service::decider(settings.clone()).await;
+        let mut gateway = Service::gateway(settings.decider(&decider).nats(&nats)).await;
+        gateway.ready().await;
+        Self {
+            gateway,
+            decider,
+            nats,
+        }
+    }
+
+    /// open-im-server, calling the gateway.
+    pub fn server(&self) -> OpenIm {
+        OpenIm::server(self.gateway.url())
+    }
+
+    /// A caller that follows the documentation, calling the gateway.
+    pub fn documented(&self) -> OpenIm {
+        OpenIm::documented(self.gateway.url())
+    }
+}

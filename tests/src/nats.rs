@@ -1,0 +1,106 @@
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{Process, eventually, free_port};
+
+const START: Duration = Duration::from_secs(20);
+
+/// A nats-server with JetStream, on a port and with a store of its own.
+#[derive(Debug)]
+pub struct NatsServer {
+    process: Option<Process>,
+    port: u16,
+    dir: TempDir,
+}
+
+impl NatsServer {
+    /// One that runs.
+    pub async fn start() -> Self {
+        let mut server = Self::later();
+        server.restart().await;
+        server
+    }
+
+    /// One that has a port and nobody listening on it until [`restart`](Self::restart).
+    pub fn later() -> Self {
+        Self {
+            process: None,
+            port: free_port(),
+            dir: TempDir::new().expect("a temporary directory"),
+        }
+    }
+
+    /// For `NATS_URL`.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it on its port and its store, after [`kill9`](Self::kill9) or [`later`](Self::later).
+    pub async fn restart(&mut self) {
+        assert!(self.process.is_none(), "nats-server already runs");
+        let mut command = Command::new(binary());
+        command
+            .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
+            .arg("--jetstream")
+            .arg("--store_dir")
+            .arg(self.dir.path().join("store"));
+        let process = self
+            .process
+            .insert(Process::spawn("nats-server", command, self.dir.path()));
+        let address = format!("nats://127.0.0.1:{}", self.port);
+        eventually("nats-server answers", START, async || {
+            assert_eq!(process.ended(), None, "nats-server gave up");
+            // It opens its port only when JetStream has read its store.
+            async_nats::connect(&address).await.map(drop)
+        })
+        .await;
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill9(&mut self) {
+        self.process.take().expect("nats-server runs").kill9();
+    }
+
+    /// Stops it in its tracks: connections stay, answers don't come.
+    pub async fn freeze(&self) {
+        self.process
+            .as_ref()
+            .expect("nats-server runs")
+            .freeze()
+            .await;
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("nats-server runs").thaw();
+    }
+
+    /// A connection to it.
+    pub async fn client(&self) -> async_nats::Client {
+        async_nats::connect(self.url())
+            .await
+            .expect("nats-server lets us in")
+    }
+}
+
+fn binary() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        if let Some(path) = env::var_os("NATS_SERVER") {
+            return path.into();
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .chain(["/usr/sbin".into(), "/usr/local/bin".into()])
+            .map(|dir| dir.join("nats-server"))
+            .find(|file| file.is_file())
+            .expect("install nats-server (Debian: `apt-get install nats-server`) or name its binary in NATS_SERVER")
+    })
+}

@@ -1,0 +1,160 @@
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::{KeyValue, any_value},
+    trace::v1::span::SpanKind,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+use crate::eventually;
+
+/// An OpenTelemetry collector that keeps every span it is sent.
+#[derive(Debug)]
+pub struct OtlpReceiver {
+    address: SocketAddr,
+    spans: Arc<Mutex<Vec<Span>>>,
+    server: JoinHandle<()>,
+}
+
+/// A span that arrived.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// `service.name` of the resource.
+    pub service: String,
+    /// The span's name.
+    pub name: String,
+    /// Its role.
+    pub kind: SpanKind,
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// 16 hex digits.
+    pub span_id: String,
+    /// 16 hex digits, or empty.
+    pub parent_id: String,
+    /// Its attributes, as text.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl OtlpReceiver {
+    /// One that listens.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let address = listener.local_addr().expect("a listener has an address");
+        let spans = Arc::default();
+        let collector = TraceServiceServer::new(Collector {
+            spans: Arc::clone(&spans),
+        });
+        let server = tokio::spawn(async move {
+            Server::builder()
+                .add_service(collector)
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .expect("the receiver serves");
+        });
+        Self {
+            address,
+            spans,
+            server,
+        }
+    }
+
+    /// For `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The spans of a trace that have arrived.
+    pub fn trace(&self, trace_id: &str) -> Vec<Span> {
+        let spans = self.spans.lock().unwrap();
+        spans
+            .iter()
+            .filter(|s| s.trace_id == trace_id)
+            .cloned()
+            .collect()
+    }
+
+    /// Waits until the spans of a trace are what `enough` wants, and returns them.
+    pub async fn wait_for(
+        &self,
+        trace_id: &str,
+        within: Duration,
+        enough: impl Fn(&[Span]) -> bool,
+    ) -> Vec<Span> {
+        eventually("the trace's spans arrive", within, async || {
+            let spans = self.trace(trace_id);
+            if enough(&spans) {
+                Ok(spans)
+            } else {
+                Err(format!("{} have: {spans:#?}", spans.len()))
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for OtlpReceiver {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+struct Collector {
+    spans: Arc<Mutex<Vec<Span>>>,
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut spans = self.spans.lock().unwrap();
+        for resource_spans in request.into_inner().resource_spans {
+            let resource = attributes(resource_spans.resource.unwrap_or_default().attributes);
+            let service = resource.get("service.name").cloned().unwrap_or_default();
+            for span in resource_spans.scope_spans.into_iter().flat_map(|s| s.spans) {
+                spans.push(Span {
+                    service: service.clone(),
+                    kind: span.kind(),
+                    trace_id: hex(&span.trace_id),
+                    span_id: hex(&span.span_id),
+                    parent_id: hex(&span.parent_span_id),
+                    name: span.name,
+                    attributes: attributes(span.attributes),
+                });
+            }
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {
+    pairs
+        .into_iter()
+        .map(|pair| {
+            let text = match pair.value.and_then(|any| any.value) {
+                Some(any_value::Value::StringValue(text)) => text,
+                Some(any_value::Value::IntValue(number)) => number.to_string(),
+                other => format!("{other:?}"),
+            };
+            (pair.key, text)
+        })
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,153 @@
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::eventually;
+
+/// How much of a process's output a failing test shows.
+const SHOWN_BYTES: usize = 20_000;
+
+/// A child process whose output goes to files, killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; what it prints is appended to `<logs>/<name>.out` and `.err`.
+    pub fn spawn(name: &str, mut command: Command, logs: &Path) -> Self {
+        let stdout = logs.join(format!("{name}.out"));
+        let stderr = logs.join(format!("{name}.err"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(append(&stdout))
+            .stderr(append(&stderr))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} can't be started: {error}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed on stdout.
+    pub fn stdout(&self) -> String {
+        read(&self.stdout)
+    }
+
+    /// What it printed on stderr.
+    pub fn stderr(&self) -> String {
+        read(&self.stderr)
+    }
+
+    /// All that it printed.
+    pub fn output(&self) -> String {
+        self.stdout() + &self.stderr()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn exit(&mut self, within: Duration) -> ExitStatus {
+        let what = format!("{} ends", self.name);
+        eventually(&what, within, async || self.ended().ok_or("it still runs")).await
+    }
+
+    /// Sends SIGKILL and reaps it: it does nothing more, not even a clean-up.
+    pub fn kill9(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub async fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.exit(within).await
+    }
+
+    /// Sends SIGTERM.
+    pub fn sigterm(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGINT, as Ctrl-C does.
+    pub fn sigint(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// Stops it in its tracks, and returns when all of its threads stand still.
+    pub async fn freeze(&self) {
+        self.signal(Signal::STOP);
+        eventually("all threads stop", Duration::from_secs(5), async || {
+            self.threads_stopped()
+        })
+        .await;
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal)
+            .unwrap_or_else(|error| panic!("{} can't be sent {signal:?}: {error}", self.name));
+    }
+
+    fn threads_stopped(&self) -> io::Result<()> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            let stat = fs::read_to_string(thread?.path().join("stat"))?;
+            // "pid (name) state …"; the name may hold anything.
+            let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
+            if state != Some("T") {
+                return Err(io::Error::other(format!("a thread is still in {state:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            for (stream, text) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
+                let shown =
+                    &text[text.floor_char_boundary(text.len().saturating_sub(SHOWN_BYTES))..];
+                eprintln!("──── {} ({stream})\n{shown}", self.name);
+            }
+        }
+    }
+}
+
+fn append(path: &Path) -> File {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap_or_else(|error| panic!("{} can't be written: {error}", path.display()))
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,180 @@
+use std::{
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use http::Method;
+use tempfile::TempDir;
+
+use crate::{Binary, Call, Client, PolicyDir, Process, Settings, eventually, free_port};
+
+const START: Duration = Duration::from_secs(20);
+
+/// How many times to choose other ports where somebody took one meanwhile.
+const ATTEMPTS: usize = 3;
+
+const HTTP: &str = "IMPORTGUARD_HTTP_LISTEN";
+const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
+const GRPC: &str = "IMPORTGUARD_DECIDER_LISTEN";
+
+/// A process of importguard, with its settings, so that it can be started again.
+#[derive(Debug)]
+pub struct Service {
+    process: Process,
+    binary: Binary,
+    settings: Settings,
+    policy: PolicyDir,
+    dir: TempDir,
+}
+
+impl Service {
+    /// A gateway that runs. Unless `settings` say otherwise there is no decider and no NATS where it looks for them.
+    pub async fn gateway(settings: Settings) -> Self {
+        Self::start(Binary::Gateway, settings).await
+    }
+
+    /// A decider that is ready, with the usual policy unless `settings` name another.
+    pub async fn decider(settings: Settings) -> Self {
+        let mut decider = Self::start(Binary::Decider, settings).await;
+        decider.ready().await;
+        decider
+    }
+
+    /// Everything in one process, with the usual policy and no NATS unless `settings` say otherwise.
+    pub async fn all_in_one(settings: Settings) -> Self {
+        Self::start(Binary::AllInOne, settings).await
+    }
+
+    /// Starts `binary` and waits until it lives.
+    async fn start(binary: Binary, settings: Settings) -> Self {
+        for _ in 0..ATTEMPTS {
+            let mut service = Self::spawn(binary, settings.clone());
+            if service.listens().await {
+                return service;
+            }
+        }
+        panic!("{}: its ports were taken {ATTEMPTS} times", binary.name());
+    }
+
+    /// Starts `binary` and waits for nothing.
+    pub fn spawn(binary: Binary, settings: Settings) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let policy = PolicyDir::usual();
+        let settings = settings
+            .or_set(HTTP, free_address)
+            .or_set(ADMIN, free_address)
+            .or_set(GRPC, free_address)
+            .or_set("IMPORTGUARD_DECIDER_URL", || {
+                format!("http://{}", free_address())
+            })
+            .or_set("NATS_URL", || format!("nats://{}", free_address()))
+            .or_set("IMPORTGUARD_SPOOL", || {
+                dir.path().join("spool").display().to_string()
+            })
+            .or_set("IMPORTGUARD_POLICY", || policy.path().display().to_string())
+            .or_set("RUST_LOG", || "info".to_owned());
+        Self {
+            process: run(binary, &settings, dir.path()),
+            binary,
+            settings,
+            policy,
+            dir,
+        }
+    }
+
+    /// Starts it again, after its end, with the same settings.
+    pub async fn restart(&mut self) {
+        assert!(self.process.ended().is_some(), "it still runs");
+        self.process = run(self.binary, &self.settings, self.dir.path());
+        assert!(self.listens().await, "its port was taken");
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub async fn ready(&mut self) {
+        let what = format!("{} is ready", self.binary.name());
+        eventually(&what, START, async || self.admin("/readyz").await).await;
+    }
+
+    /// Where OpenIM's callbacks go.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address(HTTP))
+    }
+
+    /// Where the decider's gRPC service is.
+    pub fn grpc_url(&self) -> String {
+        format!("http://{}", self.address(GRPC))
+    }
+
+    /// `host:port` of the public listener.
+    pub fn http_address(&self) -> &str {
+        self.address(HTTP)
+    }
+
+    /// The spool's directory.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.address("IMPORTGUARD_SPOOL").into()
+    }
+
+    /// The usual policy, unless the settings named another.
+    pub fn policy(&self) -> &PolicyDir {
+        &self.policy
+    }
+
+    /// Asks the admin listener, and returns its answer if that is a yes.
+    pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
+        let call = Call::new(Method::GET, format!("http://{}{path}", self.address(ADMIN)));
+        let response = Client::default().try_send(call).await?;
+        anyhow::ensure!(
+            response.status.is_success(),
+            "{path} says {}: {}",
+            response.status,
+            response.text()
+        );
+        Ok(response.text().to_owned())
+    }
+
+    /// Waits until it lives, or tells that it couldn't because a port was taken.
+    async fn listens(&mut self) -> bool {
+        let what = format!("{} lives", self.binary.name());
+        eventually(&what, START, async || {
+            if let Some(status) = self.process.ended() {
+                let taken = self.process.output().contains("in use");
+                assert!(taken, "{} ended with {status}", self.binary.name());
+                return Ok(false);
+            }
+            self.admin("/livez").await.map(|_| true)
+        })
+        .await
+    }
+
+    fn address(&self, name: &str) -> &str {
+        self.settings.get(name).expect("every process has them")
+    }
+}
+
+impl Deref for Service {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Service {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+fn run(binary: Binary, settings: &Settings, dir: &Path) -> Process {
+    let mut command = Command::new(binary.path());
+    command.current_dir(dir);
+    settings.apply(&mut command);
+    Process::spawn(binary.name(), command, dir)
+}
+
+fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
