@@ -1,0 +1,209 @@
+//! A policy from disk: the file, the list files it names, and one report of all that is wrong with them.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::lists::{self, ListContent, ListError, MAX_LIST_BYTES};
+use crate::policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy};
+
+/// Reads and checks the policy at `path` and its lists, whose paths are relative to the policy's directory. Blocks; for
+/// lists of millions for seconds.
+pub fn load(path: &Path) -> Result<Policy, Diagnostics> {
+    let name = path.display().to_string();
+    let whole_file = |message: String, remedy: &str| {
+        Diagnostics::one(Diagnostic::of_file(
+            Arc::from(name.as_str()),
+            message,
+            remedy,
+        ))
+    };
+    let remedy = "move long lists to files of their own: { file: lists/name.txt }";
+    let bytes = read(path, MAX_POLICY_BYTES as u64, remedy)
+        .map_err(|error| whole_file(format!("the policy {}", error.reason), error.remedy))?;
+    let source = std::str::from_utf8(&bytes).map_err(|error| {
+        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        whole_file(
+            format!("line {line} of the policy is not UTF-8"),
+            "save the file as UTF-8",
+        )
+    })?;
+    let draft = Draft::read(&name, source);
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let mut files = ListFiles::new();
+    for file in draft.list_files() {
+        if !files.contains_key(file) {
+            files.insert(file.to_owned(), load_list(&directory.join(file)));
+        }
+    }
+    draft.compile(&files)
+}
+
+fn load_list(path: &Path) -> Result<ListContent, ListError> {
+    let remedy = "split it, and use one rule for each part";
+    let bytes = read(path, MAX_LIST_BYTES, remedy).map_err(|error| ListError::Unreadable {
+        reason: error.reason,
+        remedy: error.remedy.to_owned(),
+    })?;
+    lists::parse(&bytes).map_err(|lines| ListError::Invalid {
+        path: path.display().to_string(),
+        lines,
+    })
+}
+
+/// Reads as the end of a sentence that names the file.
+struct Unreadable {
+    reason: String,
+    remedy: &'static str,
+}
+
+fn read(path: &Path, max_bytes: u64, if_larger: &'static str) -> Result<Vec<u8>, Unreadable> {
+    let failed = |error: std::io::Error| Unreadable {
+        remedy: match error.kind() {
+            ErrorKind::NotFound => {
+                "create the file or correct the path; a list's path is relative to the policy's directory"
+            }
+            ErrorKind::PermissionDenied => {
+                "give the account that importguard runs under the right to read it"
+            }
+            _ => "check the file and the disk it is on",
+        },
+        reason: format!("cannot be read from {}: {error}", path.display()),
+    };
+    // A pipe would wait for a writer for ever; a device may never end.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Unreadable {
+            reason: format!("cannot be read from {}: it is no file", path.display()),
+            remedy: "give the path of a file",
+        });
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(Unreadable {
+            reason: format!("has more than {max_bytes} bytes ({})", path.display()),
+            remedy: if_larger,
+        });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::policy::{Request, Verdict};
+
+    const HEAD: &str = "apiVersion: importguard/v1\nname: test\n";
+
+    fn shipped() -> Policy {
+        let path = PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../policy/policy.yaml"
+        ));
+        load(&path).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+    }
+
+    fn error(directory: &tempfile::TempDir) -> String {
+        load(&directory.path().join("policy.yaml"))
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn the_shipped_policy_answers_as_the_documentation_shows() {
+        let policy = shipped();
+        let decide = |owner, friends: &[&str]| {
+            let decision = policy.evaluate(&Request {
+                operation_id: "op-1",
+                owner,
+                friends,
+            });
+            match decision.verdict {
+                Verdict::Allow => "allow".to_owned(),
+                Verdict::Modify(kept) => format!("modify {kept:?}"),
+                Verdict::Refuse(refusal) => format!(
+                    "refuse {} {} / {}",
+                    refusal.code.get(),
+                    refusal.message,
+                    refusal.detail
+                ),
+            }
+        };
+        assert_eq!(decide("user123", &["user456", "user789"]), "allow");
+        assert_eq!(
+            decide("blocked_user", &["user456"]),
+            "refuse 5001 User not allowed to import friends / The user does not meet the criteria for importing friends"
+        );
+        assert_eq!(
+            decide("user123", &["user456", "blocked_user", "bot_7", "svc_crm"]),
+            "modify [0]"
+        );
+        assert_eq!(
+            decide("user123", &["blocked_user", "spammer_1001"]),
+            "refuse 5002 No importable friends / None of the friends can be imported"
+        );
+        let many: Vec<String> = (0..1001).map(|n| format!("user{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(decide("me", &many).starts_with("refuse 5003"));
+        assert_eq!(decide("me", &many[1..]), "allow");
+    }
+
+    #[test]
+    fn finds_lists_beside_the_policy_wherever_the_process_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("lists")).unwrap();
+        fs::write(directory.path().join("lists/a.txt"), "x\ny\n").unwrap();
+        let source = format!("{HEAD}lists: {{ a: {{ file: lists/a.txt }} }}\nrules: []\n");
+        let path = directory.path().join("policy.yaml");
+        fs::write(&path, &source).unwrap();
+        let policy = load(&path).unwrap();
+        assert_eq!(policy.lists().next().unwrap().size, 2);
+        assert_eq!(
+            *policy.digest(),
+            crate::lists::Digest::of(source.as_bytes())
+        );
+    }
+
+    #[test]
+    fn reports_the_policy_and_all_its_lists_together() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("dir")).unwrap();
+        fs::write(directory.path().join("bad.txt"), b"fine\nb\xff\n").unwrap();
+        let source = format!(
+            "{HEAD}lists:\n  gone: {{ file: gone.txt }}\n  dir: {{ file: dir }}\n  bad: {{ file: bad.txt }}\nrulez: []\n"
+        );
+        fs::write(directory.path().join("policy.yaml"), source).unwrap();
+        let error = error(&directory);
+        for part in [
+            "policy.yaml:4:17: the list \"gone.txt\" cannot be read from",
+            "create the file or correct the path",
+            "policy.yaml:5:16: the list \"dir\" cannot be read from",
+            "it is no file",
+            "bad.txt:2:2: this line is not UTF-8",
+            "policy.yaml:7:1: unknown key \"rulez\"",
+            "did you mean \"rules\"?",
+            "a policy needs \"rules\"",
+        ] {
+            assert!(error.contains(part), "{part} is missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_the_file_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(error(&directory).contains("policy.yaml: the policy cannot be read from"));
+        let path = directory.path().join("policy.yaml");
+        fs::write(&path, b"a: b\nc: \xff\n").unwrap();
+        assert!(error(&directory).contains("line 2 of the policy is not UTF-8"));
+        fs::write(&path, vec![b'#'; MAX_POLICY_BYTES + 10]).unwrap();
+        assert!(error(&directory).contains("has more than 1048576 bytes"));
+    }
+}

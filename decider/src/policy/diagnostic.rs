@@ -1,0 +1,393 @@
+use std::fmt;
+use std::sync::Arc;
+
+/// Where something stands in a file: line and column counted from 1, columns and width in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// The line.
+    pub line: u32,
+    /// The column of its first character.
+    pub column: u32,
+    /// How many characters of that line belong to it, at least 1.
+    pub width: u32,
+}
+
+/// One mistake in a policy or in one of its lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The file, as the operator named it.
+    pub file: Arc<str>,
+    /// Where in the file; nowhere if the file as a whole is at fault.
+    pub span: Option<Span>,
+    /// The offending text, shortened if it is long.
+    pub text: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to write or do instead.
+    pub remedy: String,
+    excerpt: Option<Excerpt>,
+}
+
+/// The part of a source line that is shown under a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Excerpt {
+    text: String,
+    caret: usize,
+    width: usize,
+}
+
+/// The widest excerpt: with the line number it fits a terminal of 120 columns.
+const EXCERPT_CHARS: usize = 100;
+/// How much of an overlong line is shown before the place that the message is about.
+const EXCERPT_LEAD: usize = 40;
+/// The longest text that a message quotes: longer than every key, code and sensible id.
+const QUOTE_CHARS: usize = 60;
+
+impl Diagnostic {
+    /// A mistake of a file as a whole.
+    pub fn of_file(file: Arc<str>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            text: String::new(),
+            message: message.into(),
+            remedy: remedy.into(),
+            span: None,
+            excerpt: None,
+            file,
+        }
+    }
+
+    /// A mistake at `span`, where the file has `line`.
+    pub fn at(
+        file: Arc<str>,
+        span: Span,
+        line: &str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let before = span.column.saturating_sub(1) as usize;
+        let text = line.chars().skip(before).take(span.width as usize);
+        let text: String = text.collect();
+        // A YAML reader counts the white space behind a bracket or a quote to the token.
+        let text = text.trim_end();
+        let width = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+        Self {
+            text: shortened(text.chars()),
+            message: message.into(),
+            remedy: remedy.into(),
+            excerpt: Excerpt::of(line, before, width as usize),
+            span: Some(Span {
+                width: width.max(1),
+                ..span
+            }),
+            file,
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    /// `policy.yaml:12:5: unknown key "refuseOwnr"`, the line with the place underlined, and the remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(span) = self.span {
+            write!(f, ":{}:{}", span.line, span.column)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if let (Some(span), Some(excerpt)) = (self.span, &self.excerpt) {
+            write!(f, "\n{:>5} | {}", span.line, excerpt.text)?;
+            write!(f, "\n      | {:1$}", "", excerpt.caret)?;
+            write!(f, "{:^<1$}", "", excerpt.width)?;
+        }
+        write!(f, "\n      = {}", self.remedy)
+    }
+}
+
+impl Excerpt {
+    fn of(line: &str, before: usize, width: usize) -> Option<Self> {
+        let start = if before + width < EXCERPT_CHARS {
+            0
+        } else {
+            before.saturating_sub(EXCERPT_LEAD)
+        };
+        let text: String = line
+            .chars()
+            .skip(start)
+            .take(EXCERPT_CHARS)
+            .map(printable)
+            .collect();
+        let caret = before - start;
+        let shown = text.chars().count();
+        (!text.trim().is_empty()).then(|| Self {
+            width: width.clamp(1, shown.saturating_sub(caret).max(1)),
+            text: text.trim_end().to_owned(),
+            caret,
+        })
+    }
+}
+
+/// Everything that is wrong with a policy; at least one thing. Its `Display` is made for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostics {
+    found: Vec<Diagnostic>,
+    more: usize,
+}
+
+impl Diagnostics {
+    /// A single mistake.
+    pub fn one(diagnostic: Diagnostic) -> Self {
+        Self {
+            found: vec![diagnostic],
+            more: 0,
+        }
+    }
+
+    /// The mistakes by file and place, the first [`MAX_REPORTED`] that were found.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.found.iter()
+    }
+
+    /// How many there are, those not kept included.
+    pub fn count(&self) -> usize {
+        self.found.len() + self.more
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, diagnostic) in self.found.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n\n")?;
+            }
+            diagnostic.fmt(f)?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "\n\nand {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// How many mistakes are kept: more than anybody mends in one go. A hostile file of the largest size has a million.
+pub const MAX_REPORTED: usize = 100;
+
+/// Collects the mistakes of one policy while it is read and compiled.
+pub(super) struct Report<'s> {
+    file: Arc<str>,
+    lines: Vec<&'s str>,
+    found: Vec<Diagnostic>,
+    more: usize,
+}
+
+impl<'s> Report<'s> {
+    pub(super) fn new(file: &str, source: &'s str) -> Self {
+        Self {
+            file: Arc::from(file),
+            lines: lines(source),
+            found: Vec::new(),
+            more: 0,
+        }
+    }
+
+    /// Reports a mistake in the policy itself.
+    pub(super) fn error(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (span, line) = self.locate(span);
+        self.add(Diagnostic::at(
+            Arc::clone(&self.file),
+            span,
+            line,
+            message,
+            remedy,
+        ));
+    }
+
+    /// A place and its line; the end of the file for a place behind it, where a YAML reader sees what is missing.
+    fn locate(&self, span: Span) -> (Span, &'s str) {
+        let index = (span.line as usize).saturating_sub(1);
+        if let Some(line) = self.lines.get(index) {
+            return (span, line);
+        }
+        let written = self.lines.iter().rposition(|line| !line.trim().is_empty());
+        let last = written.unwrap_or_default();
+        let line = self.lines.get(last).copied().unwrap_or_default();
+        let end = Span {
+            line: u32::try_from(last + 1).unwrap_or(u32::MAX),
+            column: u32::try_from(line.chars().count() + 1).unwrap_or(u32::MAX),
+            width: 1,
+        };
+        (end, line)
+    }
+
+    /// Reports a mistake in whatever file it names.
+    pub(super) fn add(&mut self, diagnostic: Diagnostic) {
+        if self.found.len() < MAX_REPORTED {
+            self.found.push(diagnostic);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// What was collected, if anything: mistakes in the policy first, each file from top to bottom.
+    pub(super) fn finish(self) -> Option<Diagnostics> {
+        let Self {
+            file,
+            mut found,
+            more,
+            ..
+        } = self;
+        found.sort_by(|a, b| {
+            (a.file != file, &a.file, a.span).cmp(&(b.file != file, &b.file, b.span))
+        });
+        (!found.is_empty()).then_some(Diagnostics { found, more })
+    }
+}
+
+/// `text` in quotes, shortened and without control characters.
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", shortened(text.chars()))
+}
+
+/// The candidate that `word` is most likely a misspelling of.
+pub(super) fn closest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let length = word.chars().count();
+    // A third of the letters may be wrong: enough for a slip, too few to turn one word into another.
+    let limit = (length / 3).max(1);
+    let word = word.to_lowercase();
+    candidates
+        .into_iter()
+        // Also keeps the quadratic comparison away from very long words.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
+        .map(|candidate| {
+            (
+                strsim::osa_distance(&word, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|&(distance, _)| distance <= limit)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn shortened(text: impl Iterator<Item = char>) -> String {
+    let mut text = text.map(printable);
+    let mut short: String = text.by_ref().take(QUOTE_CHARS).collect();
+    if text.next().is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// Control characters would act on the terminal that a message is printed on.
+fn printable(c: char) -> char {
+    if c == '\t' {
+        ' '
+    } else if c.is_control() {
+        '\u{fffd}'
+    } else {
+        c
+    }
+}
+
+/// The lines as a YAML reader counts them: each of `\n`, `\r\n` and `\r` ends one.
+fn lines(source: &str) -> Vec<&str> {
+    source
+        .split('\n')
+        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(line: u32, column: u32, width: u32) -> Span {
+        Span {
+            line,
+            column,
+            width,
+        }
+    }
+
+    fn only(report: Report<'_>) -> Diagnostic {
+        let diagnostics = report.finish().unwrap();
+        assert_eq!(diagnostics.count(), 1);
+        diagnostics.found[0].clone()
+    }
+
+    #[test]
+    fn shows_the_place_the_line_and_the_remedy() {
+        let mut report = Report::new("policy.yaml", "a: 1\r\n\tbé: wrong\r\n");
+        report.error(span(2, 6, 5), "no good", "write right");
+        let diagnostic = only(report);
+        assert_eq!(diagnostic.text, "wrong");
+        assert_eq!(
+            diagnostic.to_string(),
+            "policy.yaml:2:6: no good\n    2 |  bé: wrong\n      |      ^^^^^\n      = write right"
+        );
+    }
+
+    #[test]
+    fn shows_a_file_without_a_place() {
+        let diagnostic = Diagnostic::of_file("p.yaml".into(), "not found", "create it");
+        assert_eq!(
+            diagnostic.to_string(),
+            "p.yaml: not found\n      = create it"
+        );
+    }
+
+    #[test]
+    fn shows_a_window_of_a_long_line_and_no_control_characters() {
+        let source = format!("{}\u{1b}[31mBAD{}", "x".repeat(5000), "y".repeat(5000));
+        let mut report = Report::new("p", &source);
+        report.error(span(1, 5001, 9000), "m", "r");
+        let shown = only(report).to_string();
+        assert!(shown.len() < 500, "{} bytes", shown.len());
+        assert!(shown.contains("\u{fffd}[31mBAD"));
+        assert!(!shown.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn survives_a_place_that_is_not_in_the_file() {
+        let mut report = Report::new("p", "a");
+        for (line, column, width) in [(0, 0, 0), (1, 9, 9), (9, 1, 1), (u32::MAX, 1, u32::MAX)] {
+            report.error(span(line, column, width), "m", "r");
+        }
+        assert!(report.finish().unwrap().to_string().contains("p:1:9: m"));
+    }
+
+    #[test]
+    fn keeps_a_hundred_mistakes_in_order_and_counts_the_rest() {
+        let source = "\n".repeat(150);
+        let mut report = Report::new("p", &source);
+        report.add(Diagnostic::of_file("a-list".into(), "m", "r"));
+        for line in (1..=150).rev() {
+            report.error(span(line, 1, 1), "m", "r");
+        }
+        let diagnostics = report.finish().unwrap();
+        assert_eq!(diagnostics.count(), 151);
+        assert_eq!(diagnostics.iter().len(), MAX_REPORTED);
+        assert_eq!(&*diagnostics.found[0].file, "p");
+        assert!(diagnostics.found[0].span < diagnostics.found[1].span);
+        assert_eq!(&*diagnostics.found[99].file, "a-list");
+        assert!(diagnostics.to_string().ends_with("and 51 more"));
+    }
+
+    #[test]
+    fn suggests_a_near_word_and_no_far_one() {
+        let words = ["refuseOwner", "dropFriends", "id", "in"];
+        assert_eq!(closest("refuseOwnr", words), Some("refuseOwner"));
+        assert_eq!(closest("refuseowner", words), Some("refuseOwner"));
+        assert_eq!(closest("dropFreinds", words), Some("dropFriends"));
+        assert_eq!(closest("if", words), Some("id"));
+        assert_eq!(closest("banana", words), None);
+        assert_eq!(closest(&"x".repeat(1_000_000), words), None);
+    }
+}

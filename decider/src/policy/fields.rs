@@ -1,0 +1,207 @@
+//! Reading the tree piece by piece: typed values, and mappings whose keys are all accounted for.
+//!
+//! Each reader returns `None` after it has reported why.
+
+use super::diagnostic::{Report, Span, closest, quoted};
+use super::document::Spanned;
+use super::yaml::{Entry, Node, Scalar, Value};
+
+/// A mapping that is being read. The keys that the reader asks for are the keys it knows: [`Fields::close`] reports
+/// every other one, so a known key and its reading cannot drift apart.
+pub(super) struct Fields {
+    /// What the mapping is, with its article, for the messages.
+    what: &'static str,
+    pub(super) span: Span,
+    entries: Vec<Option<Entry>>,
+    known: Vec<&'static str>,
+}
+
+impl Fields {
+    /// Starts on a mapping. `example` shows how one is written.
+    pub(super) fn open(
+        node: Node,
+        what: &'static str,
+        example: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let span = node.span;
+        let entries = mapping(node, what, example, report)?;
+        Some(Self {
+            what,
+            span,
+            entries: entries.into_iter().map(Some).collect(),
+            known: Vec::new(),
+        })
+    }
+
+    /// Takes the entry of a key.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Entry> {
+        self.known.push(key);
+        self.entries
+            .iter_mut()
+            .find(|entry| entry.as_ref().is_some_and(|entry| entry.key == key))?
+            .take()
+    }
+
+    /// Reads the value of a key if it is there.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report<'_>,
+        read: impl FnOnce(Node, &mut Report<'_>) -> Option<T>,
+    ) -> Option<T> {
+        self.take(key).and_then(|entry| read(entry.value, report))
+    }
+
+    /// Reads the value of a key that has to be there.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        remedy: &str,
+        report: &mut Report<'_>,
+        read: impl FnOnce(Node, &mut Report<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let Some(entry) = self.take(key) else {
+            report.error(self.span, format!("{} needs \"{key}\"", self.what), remedy);
+            return None;
+        };
+        read(entry.value, report)
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub(super) fn close(self, report: &mut Report<'_>) {
+        for entry in self.entries.into_iter().flatten() {
+            let known = || self.known.iter().copied();
+            let remedy = match closest(&entry.key, known()) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => format!(
+                    "remove it; {} may have {}",
+                    self.what,
+                    known().collect::<Vec<_>>().join(", ")
+                ),
+            };
+            report.error(
+                entry.key_span,
+                format!("unknown key {} in {}", quoted(&entry.key), self.what),
+                remedy,
+            );
+        }
+    }
+}
+
+/// The entries of a mapping.
+pub(super) fn mapping(
+    node: Node,
+    what: &str,
+    example: &str,
+    report: &mut Report<'_>,
+) -> Option<Vec<Entry>> {
+    match node.value {
+        Value::Mapping(entries) => Some(entries),
+        _ => mismatch(&node, what, &format!("write {example}"), report),
+    }
+}
+
+/// The items of a list.
+pub(super) fn sequence(
+    node: Node,
+    what: &str,
+    example: &str,
+    report: &mut Report<'_>,
+) -> Option<Vec<Node>> {
+    match node.value {
+        Value::Sequence(items) => Some(items),
+        _ => mismatch(&node, what, &format!("write {example}"), report),
+    }
+}
+
+/// A text that is not empty.
+pub(super) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    let text = any_text(node, report)?;
+    if text.value.trim().is_empty() {
+        report.error(
+            text.span,
+            "this text is empty",
+            "write at least one character, or remove the key",
+        );
+        return None;
+    }
+    Some(text)
+}
+
+/// A text that may be empty.
+pub(super) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    match (node.value.scalar(), &node.value) {
+        (Some(Scalar::Text(text)), _) => Some(Spanned {
+            value: text.to_owned(),
+            span: node.span,
+        }),
+        // YAML would have read 007 as 7: only the author can say which of the two is the id.
+        (
+            Some(Scalar::Integer(_) | Scalar::OtherNumber | Scalar::Bool(_)),
+            Value::Scalar { text, .. },
+        ) => {
+            let remedy = format!("put it in quotes: {}", quoted(text));
+            mismatch(&node, "a text", &remedy, report)
+        }
+        _ => mismatch(&node, "a text", "write a text in quotes", report),
+    }
+}
+
+/// A whole number.
+pub(super) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
+    match node.value.scalar() {
+        Some(Scalar::Integer(value)) => Some(Spanned {
+            value,
+            span: node.span,
+        }),
+        Some(Scalar::Text(text)) if text.parse::<i64>().is_ok() => {
+            let remedy = format!("write {text} without quotes");
+            mismatch(&node, "a whole number", &remedy, report)
+        }
+        _ => mismatch(
+            &node,
+            "a whole number",
+            "write decimal digits only, such as 500",
+            report,
+        ),
+    }
+}
+
+/// The items of a list of texts that are not empty.
+pub(super) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
+    let items = sequence(node, "a list of texts", "[\"one\", \"two\"]", report)?;
+    Some(
+        items
+            .into_iter()
+            .filter_map(|item| text(item, report))
+            .collect(),
+    )
+}
+
+/// Reports that `node` is something else than expected.
+fn mismatch<T>(node: &Node, expected: &str, remedy: &str, report: &mut Report<'_>) -> Option<T> {
+    let found = match (&node.value, node.value.scalar()) {
+        (Value::Broken, _) => return None,
+        (Value::Sequence(_), _) => "a list".to_owned(),
+        (Value::Mapping(_), _) => "a mapping of keys to values".to_owned(),
+        (Value::Scalar { text, .. }, scalar) => match scalar {
+            None | Some(Scalar::Null) => "nothing".to_owned(),
+            Some(Scalar::Bool(value)) => value.to_string(),
+            Some(Scalar::Integer(_) | Scalar::OtherNumber) => {
+                format!("the number {}", shown_number(text))
+            }
+            Some(Scalar::Text(text)) => format!("the text {}", quoted(text)),
+        },
+    };
+    report.error(
+        node.span,
+        format!("expected {expected}, found {found}"),
+        remedy,
+    );
+    None
+}
+
+fn shown_number(text: &str) -> String {
+    quoted(text).trim_matches('"').to_owned()
+}

@@ -1,0 +1,183 @@
+//! From the tree to the [`Document`]: keys, types and names.
+//!
+//! What is reported here leaves a placeholder in the document, so that compiling can go on and report what else is
+//! wrong. A document that anything was reported about never becomes a policy.
+
+mod refusal;
+mod rule;
+
+use super::diagnostic::{Report, Span, quoted};
+use super::document::{Document, ListDefinition, Spanned};
+use super::fields::{Fields, mapping, text, texts};
+use super::yaml::{Entry, Node};
+
+/// The format that this module reads.
+const API_VERSION: &str = "importguard/v1";
+
+/// Ids of the rules that every policy has.
+pub(super) const SELF: &str = "self";
+pub(super) const DUPLICATE: &str = "duplicate";
+pub(super) const NOBODY_LEFT: &str = "nobodyLeft";
+
+/// The most lists: as many as rules, for more could not be used.
+const MAX_LISTS: usize = 256;
+/// The longest name of a policy, rule or list. They stand in every event and in metrics' labels.
+const MAX_NAME_BYTES: usize = 64;
+
+pub(super) fn document(root: Node, report: &mut Report<'_>) -> Option<Document> {
+    let example = "\"apiVersion: importguard/v1\", then \"name:\" and \"rules:\"";
+    let mut fields = Fields::open(root, "a policy", example, report)?;
+    let remedy = "add the line \"apiVersion: importguard/v1\"";
+    fields.required("apiVersion", remedy, report, api_version);
+    let remedy = "add the line \"name: default\"; events carry the name";
+    let name = fields.required("name", remedy, report, name);
+    let lists = fields.optional("lists", report, lists);
+    let remedy =
+        "add \"rules:\" and under it the rules, or \"rules: []\" to have the built-in ones only";
+    let rules = fields.required("rules", remedy, report, rule::rules);
+    let nobody_left = fields.optional("nobodyLeft", report, refusal::refusal);
+    fields.close(report);
+    Some(Document {
+        name: name.map(|name| name.value).unwrap_or_default(),
+        lists: lists.unwrap_or_default(),
+        rules: rules.unwrap_or_default(),
+        nobody_left,
+    })
+}
+
+fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
+    let version = text(node, report)?;
+    if version.value != API_VERSION {
+        report.error(
+            version.span,
+            format!(
+                "this importguard does not know the version {}",
+                quoted(&version.value)
+            ),
+            format!("write \"{API_VERSION}\", the only one there is"),
+        );
+    }
+    Some(())
+}
+
+fn lists(node: Node, report: &mut Report<'_>) -> Option<Vec<ListDefinition>> {
+    let entries = mapping(
+        node,
+        "lists by name",
+        "some_list: { file: lists/some.txt }",
+        report,
+    )?;
+    cap(&entries, MAX_LISTS, "lists", |entry| entry.key_span, report);
+    Some(
+        entries
+            .into_iter()
+            .map(|entry| list(entry, report))
+            .collect(),
+    )
+}
+
+fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
+    let name = Spanned {
+        value: entry.key,
+        span: entry.key_span,
+    };
+    check_list_name(&name, report);
+    let mut definition = ListDefinition {
+        name,
+        file: None,
+        values: None,
+    };
+    let example = "{ file: lists/some.txt } or { values: [\"user1\"] }";
+    let Some(mut fields) = Fields::open(entry.value, "a list", example, report) else {
+        return definition;
+    };
+    let file = fields.take("file");
+    let values = fields.take("values");
+    match (&file, &values) {
+        (Some(_), Some(values)) => report.error(
+            values.key_span,
+            "a list has \"file\" or \"values\", and this one has both",
+            "remove one of them, or make two lists",
+        ),
+        (None, None) => report.error(
+            definition.name.span,
+            format!(
+                "the list {} does not say where its ids are",
+                quoted(&definition.name.value)
+            ),
+            format!("write {example}"),
+        ),
+        _ => {}
+    }
+    definition.file = file.and_then(|entry| text(entry.value, report));
+    definition.values = values
+        .and_then(|entry| texts(entry.value, report))
+        .map(|ids| ids.into_iter().map(|id| id.value).collect());
+    fields.close(report);
+    definition
+}
+
+/// A list's name will be a variable in expressions, so it has to look like one.
+fn check_list_name(name: &Spanned<String>, report: &mut Report<'_>) {
+    let mut bytes = name.value.bytes();
+    let starts = bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if starts
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && name.value.len() <= MAX_NAME_BYTES
+    {
+        return;
+    }
+    report.error(
+        name.span,
+        format!("{} cannot be a list's name", quoted(&name.value)),
+        format!(
+            "use up to {MAX_NAME_BYTES} letters, digits and _, and no digit first: blocked_users"
+        ),
+    );
+}
+
+/// The name of a policy or of a rule.
+fn name(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    let name = text(node, report)?;
+    let starts = name
+        .value
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    if !starts
+        || !name
+            .value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        || name.value.len() > MAX_NAME_BYTES
+    {
+        report.error(
+            name.span,
+            format!("{} cannot be a name", quoted(&name.value)),
+            format!(
+                "use up to {MAX_NAME_BYTES} letters, digits, \"-\", \"_\" and \".\", and a letter or digit first: blocked-owner"
+            ),
+        );
+        return None;
+    }
+    Some(name)
+}
+
+/// Reports the first item past the limit.
+fn cap<T>(
+    items: &[T],
+    max: usize,
+    what: &str,
+    span: impl FnOnce(&T) -> Span,
+    report: &mut Report<'_>,
+) {
+    if let Some(item) = items.get(max) {
+        report.error(
+            span(item),
+            format!("there are {} {what} here and may be {max}", items.len()),
+            "merge some: ids that share a fate belong in one list",
+        );
+    }
+}

@@ -1,0 +1,65 @@
+use super::super::decision::RefusalCode;
+use super::super::diagnostic::Report;
+use super::super::document::{RefusalDefinition, Spanned};
+use super::super::fields::{Fields, any_text, integer, text};
+use super::super::yaml::Node;
+
+/// The longest message and detail of a refusal, in bytes: both travel in every answer and event of the rule, and a
+/// person is to read them.
+const MAX_MESSAGE_BYTES: usize = 256;
+const MAX_DETAIL_BYTES: usize = 1024;
+
+/// How a refusal is written.
+pub(super) const EXAMPLE: &str = "{ code: 5001, message: \"User not allowed to import friends\" }";
+
+pub(super) fn refusal(node: Node, report: &mut Report<'_>) -> Option<RefusalDefinition> {
+    let mut fields = Fields::open(node, "a refusal", EXAMPLE, report)?;
+    let remedy = "add \"code: 5001\": OpenIM's errCode, 5000 to 9999 without 5900 to 5999";
+    let code = fields.required("code", remedy, report, refusal_code);
+    let remedy = "add \"message: …\": OpenIM's errMsg, a short sentence";
+    let message = fields.required("message", remedy, report, |node, report| {
+        bounded(text(node, report)?, MAX_MESSAGE_BYTES, report)
+    });
+    let detail = fields.optional("detail", report, |node, report| {
+        bounded(any_text(node, report)?, MAX_DETAIL_BYTES, report)
+    });
+    fields.close(report);
+    Some(RefusalDefinition {
+        code: code?,
+        message: message?,
+        detail: detail.unwrap_or_default(),
+    })
+}
+
+fn refusal_code(node: Node, report: &mut Report<'_>) -> Option<RefusalCode> {
+    let code = integer(node, report)?;
+    let valid = RefusalCode::new(code.value);
+    if valid.is_none() {
+        let why = if (5900..=5999).contains(&code.value) {
+            "tells of importguard's own failures"
+        } else {
+            "is outside what OpenIM leaves to callbacks"
+        };
+        report.error(
+            code.span,
+            format!("the code {} {why}", code.value),
+            "choose one of 5000 to 5899 or 6000 to 9999",
+        );
+    }
+    valid
+}
+
+fn bounded(text: Spanned<String>, max: usize, report: &mut Report<'_>) -> Option<String> {
+    if text.value.len() > max {
+        report.error(
+            text.span,
+            format!(
+                "this text has {} bytes and may have {max}",
+                text.value.len()
+            ),
+            "shorten it",
+        );
+        return None;
+    }
+    Some(text.value)
+}

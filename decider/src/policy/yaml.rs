@@ -1,0 +1,325 @@
+//! YAML as a policy may use it: a tree in which every value knows where it stands.
+//!
+//! Built from the parser's events and without recursion, so that nothing in a file decides how deep the stack gets.
+
+use std::collections::HashSet;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+
+use super::diagnostic::{Report, Span, quoted};
+
+/// The largest policy file: what a Kubernetes ConfigMap can hold.
+pub(super) const MAX_SOURCE_BYTES: usize = 1 << 20;
+/// The deepest nesting. A policy needs 6 levels (file, rules, rule, dropFriends, prefixes, text); the rest is for
+/// mistakes, which are better explained than cut off. Readers and destructors may recurse over so few.
+const MAX_DEPTH: usize = 16;
+/// The most values in a file. At some 100 bytes each a tree stays near 10 MB; whoever writes out so many ids wants a
+/// list file.
+const MAX_NODES: usize = 100_000;
+
+/// A value and where it stands.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) span: Span,
+    pub(super) value: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum Value {
+    Scalar {
+        text: String,
+        quoted: bool,
+    },
+    Sequence(Vec<Node>),
+    Mapping(Vec<Entry>),
+    /// Something that was reported already and about which nothing more is to be said.
+    Broken,
+}
+
+/// A key of a mapping with its value. Keys are unique within their mapping.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) key_span: Span,
+    pub(super) value: Node,
+}
+
+/// What a scalar without quotes means (YAML 1.2, core schema); in quotes it is always text.
+#[derive(Debug, PartialEq)]
+pub(super) enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    /// A number that is no integer of 64 bits in decimal digits.
+    OtherNumber,
+    Text(&'a str),
+}
+
+/// Builds the tree of a file, or reports why there is none.
+pub(super) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
+    let mut builder = Builder::default();
+    let mut parser = Parser::new_from_str(source);
+    while let Some(event) = parser.next_event() {
+        match event {
+            Ok((event, span)) => builder.take(event, spanned(span), report).ok()?,
+            Err(error) => {
+                report.error(
+                    point(*error.marker()),
+                    format!("this is not YAML: {}", error.info()),
+                    "mend the indentation, bracket or quote here or just above",
+                );
+                return None;
+            }
+        }
+    }
+    if builder.root.is_none() {
+        let start = Span {
+            line: 1,
+            column: 1,
+            width: 1,
+        };
+        report.error(
+            start,
+            "the file is empty",
+            "start it with \"apiVersion: importguard/v1\"",
+        );
+    }
+    builder.root
+}
+
+impl Value {
+    pub(super) fn scalar(&self) -> Option<Scalar<'_>> {
+        match self {
+            Self::Scalar { text, quoted: true } => Some(Scalar::Text(text)),
+            Self::Scalar {
+                text,
+                quoted: false,
+            } => Some(resolve(text)),
+            _ => None,
+        }
+    }
+}
+
+fn resolve(text: &str) -> Scalar<'_> {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Scalar::Null,
+        "true" | "True" | "TRUE" => Scalar::Bool(true),
+        "false" | "False" | "FALSE" => Scalar::Bool(false),
+        _ if is_number(text) => text.parse().map_or(Scalar::OtherNumber, Scalar::Integer),
+        _ => Scalar::Text(text),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if let Some(octal) = text.strip_prefix("0o") {
+        return !octal.is_empty() && octal.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    }
+    if let Some(hex) = text.strip_prefix("0x") {
+        return !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    }
+    match digits.as_bytes() {
+        [b'0'..=b'9', ..] | [b'.', b'0'..=b'9', ..] => digits.parse::<f64>().is_ok(),
+        _ => matches!(digits, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN"),
+    }
+}
+
+/// The tree cannot be built any further; why has been reported.
+struct Stop;
+
+#[derive(Default)]
+struct Builder {
+    /// The containers that are still open, the innermost last.
+    open: Vec<Open>,
+    root: Option<Node>,
+    nodes: usize,
+}
+
+struct Open {
+    span: Span,
+    content: Content,
+}
+
+enum Content {
+    Sequence(Vec<Node>),
+    Mapping {
+        entries: Vec<Entry>,
+        seen: HashSet<String>,
+        key: Key,
+    },
+}
+
+/// What a mapping has read of its next entry.
+enum Key {
+    Awaited,
+    Read(String, Span),
+    /// Its value is read and thrown away.
+    Broken,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, span: Span, report: &mut Report<'_>) -> Result<(), Stop> {
+        match event {
+            Event::DocumentStart(_) if self.root.is_some() => {
+                report.error(
+                    span,
+                    "a second document starts here",
+                    "a file holds one policy: remove the \"---\" and what follows it",
+                );
+                Err(Stop)
+            }
+            Event::Alias(_) => {
+                report.error(
+                    span,
+                    "a policy has no aliases (*name)",
+                    "write the value out here; text that starts with * needs quotes",
+                );
+                self.attach(broken(span), report)
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = Value::Scalar {
+                    text: text.into_owned(),
+                    quoted: style != ScalarStyle::Plain,
+                };
+                self.plain(span, anchor, tag.is_some(), report);
+                self.attach(Node { span, value }, report)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.plain(span, anchor, tag.is_some(), report);
+                self.open(span, Content::Sequence(Vec::new()), report)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.plain(span, anchor, tag.is_some(), report);
+                let content = Content::Mapping {
+                    entries: Vec::new(),
+                    seen: HashSet::new(),
+                    key: Key::Awaited,
+                };
+                self.open(span, content, report)
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(Open { span, content }) => {
+                    let value = match content {
+                        Content::Sequence(items) => Value::Sequence(items),
+                        Content::Mapping { entries, .. } => Value::Mapping(entries),
+                    };
+                    self.attach(Node { span, value }, report)
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Reports what a policy may not put before a value.
+    fn plain(&self, span: Span, anchor: usize, tagged: bool, report: &mut Report<'_>) {
+        if anchor > 0 {
+            report.error(
+                span,
+                "a policy has no anchors (&name)",
+                "remove the anchor; text that starts with & needs quotes",
+            );
+        }
+        if tagged {
+            report.error(
+                span,
+                "a policy has no tags (!name)",
+                "remove the tag; text that starts with ! needs quotes",
+            );
+        }
+    }
+
+    fn open(&mut self, span: Span, content: Content, report: &mut Report<'_>) -> Result<(), Stop> {
+        if self.open.len() == MAX_DEPTH {
+            report.error(
+                span,
+                format!("this is nested more than {MAX_DEPTH} levels deep"),
+                "no part of a policy needs so many: remove the brackets or the indentation",
+            );
+            return Err(Stop);
+        }
+        self.open.push(Open { span, content });
+        Ok(())
+    }
+
+    fn attach(&mut self, node: Node, report: &mut Report<'_>) -> Result<(), Stop> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            report.error(
+                node.span,
+                format!("the file holds more than {MAX_NODES} values"),
+                "move long lists to files of their own: { file: lists/name.txt }",
+            );
+            return Err(Stop);
+        }
+        match self.open.last_mut().map(|open| &mut open.content) {
+            None => self.root = Some(node),
+            Some(Content::Sequence(items)) => items.push(node),
+            Some(Content::Mapping { entries, seen, key }) => {
+                match std::mem::replace(key, Key::Awaited) {
+                    Key::Awaited => *key = read_key(node, seen, report),
+                    Key::Read(key, key_span) => entries.push(Entry {
+                        key,
+                        key_span,
+                        value: node,
+                    }),
+                    Key::Broken => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_key(node: Node, seen: &mut HashSet<String>, report: &mut Report<'_>) -> Key {
+    match node.value {
+        Value::Scalar { text, .. } if seen.contains(&text) => {
+            report.error(
+                node.span,
+                format!("the key {} stands here for the second time", quoted(&text)),
+                "a key may stand once: merge the two or remove one",
+            );
+            Key::Broken
+        }
+        Value::Scalar { text, .. } => {
+            seen.insert(text.clone());
+            Key::Read(text, node.span)
+        }
+        Value::Broken => Key::Broken,
+        Value::Sequence(_) | Value::Mapping(_) => {
+            report.error(
+                node.span,
+                "a key must be a single word",
+                "write key: value, with the brackets behind the colon",
+            );
+            Key::Broken
+        }
+    }
+}
+
+fn broken(span: Span) -> Node {
+    Node {
+        span,
+        value: Value::Broken,
+    }
+}
+
+fn point(marker: Marker) -> Span {
+    Span {
+        line: u32::try_from(marker.line()).unwrap_or(u32::MAX).max(1),
+        column: u32::try_from(marker.col() + 1).unwrap_or(u32::MAX),
+        width: 1,
+    }
+}
+
+fn spanned(span: saphyr_parser::Span) -> Span {
+    let width = if span.end.line() == span.start.line() {
+        span.end.col().saturating_sub(span.start.col())
+    } else {
+        1
+    };
+    Span {
+        width: u32::try_from(width).unwrap_or(u32::MAX).max(1),
+        ..point(span.start)
+    }
+}
