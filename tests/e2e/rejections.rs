@@ -1,8 +1,13 @@
 //! Whatever is no import callback is refused by a callback answer, so that no server version imports on it.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 use importguard_proto::event::Dialect::{self, Documented, Server};
-use importguard_tests::{Call, Client, OpenIm, Service, Settings, Spool};
+use importguard_tests::{
+    Call, Client, HeldCall, OpenIm, Reading, ServerVersion, Service, Settings, Spool,
+    read_as_server,
+};
 
 use crate::asserts;
 
@@ -189,15 +194,47 @@ async fn or_gets_one_where_the_operator_says_so() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_too_large() {
-    let settings = Settings::new().set("IMPORTGUARD_MAX_BODY_BYTES", "1024");
+async fn what_is_over_a_limit_is_too_large() {
+    for (limit, value) in [
+        ("IMPORTGUARD_MAX_BODY_BYTES", "180"),
+        ("IMPORTGUARD_MAX_FRIENDS", "2"),
+        ("IMPORTGUARD_MAX_ID_BYTES", "30"),
+    ] {
+        let gateway = Service::gateway(Settings::new().set(limit, value)).await;
+        let friends = ["f".repeat(31), "g".repeat(31), "h".repeat(31)];
+        let friends = friends.each_ref().map(String::as_str);
+        for caller in callers(&gateway) {
+            let call = caller.before_import("op", "a", &friends);
+            refused(call, caller.dialect(), 413, 5903).await;
+            // One byte, or one friend, less each.
+            let answer = caller
+                .import("op", "a", &[&friends[0][1..], &friends[1][1..]])
+                .await;
+            asserts::refuses(caller.dialect(), &answer, 200, 5910);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up_within_the_budget() {
+    let settings = Settings::new().set("IMPORTGUARD_REQUEST_BUDGET", "300ms");
     let gateway = Service::gateway(settings).await;
-    let friend = "f".repeat(1024);
-    for caller in callers(&gateway) {
-        let call = caller.before_import("op", "a", &[&friend]);
-        refused(call, caller.dialect(), 413, 5903).await;
-        let answer = caller.import("op", "a", &[&friend[..512]]).await;
-        asserts::refuses(caller.dialect(), &answer, 200, 5910);
+    let body = OpenIm::server(gateway.url()).body("a", &["b"]);
+    let held = HeldCall::begin(gateway.http_address(), "op", &body).await;
+    let began = Instant::now();
+    let (status, answer) = held.never_finish().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(status, "HTTP/1.1 408 Request Timeout");
+    for version in ServerVersion::ALL {
+        let reading = read_as_server(version, answer.as_bytes());
+        assert!(
+            matches!(reading, Reading::Refuses { code: 5900, .. }),
+            "{answer}"
+        );
     }
 }
 
