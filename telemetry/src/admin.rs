@@ -1,6 +1,6 @@
 //! The admin listener, apart from the public one: `/livez`, `/readyz` and `/metrics`.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{io, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -32,25 +32,14 @@ pub struct Admin {
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
 }
 
-/// Opens the admin listener, so that a port in use is an error before anything serves.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
-}
-
-/// Answers on `listener` until `shutdown` resolves.
-pub async fn serve(
-    listener: TcpListener,
-    admin: Admin,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+/// Answers on `listener` for as long as it is polled.
+pub async fn serve(listener: TcpListener, admin: Admin) -> io::Result<()> {
     let routes = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(admin);
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(shutdown)
-        .await
+    axum::serve(listener, routes).await
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {

@@ -2,14 +2,18 @@
 //! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
 
 pub mod admin;
+mod errors;
+mod listen;
 mod log;
 pub mod propagation;
 pub mod signals;
 mod trace;
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, ValueEnum};
+pub use errors::{conclude, whole_text};
+pub use listen::{ListenError, listen};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Level;
 use tracing_subscriber::{
@@ -71,14 +75,13 @@ pub struct Telemetry {
 /// any case. Must be called inside a tokio runtime.
 pub fn init(service_name: &'static str, settings: &LogSettings) -> Result<Telemetry, InitError> {
     let provider = trace::provider(service_name)?;
-    let env = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)?,
-        _ => EnvFilter::new("info"),
-    };
+    let env = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
     let lines = tracing_subscriber::fmt::layer()
         .event_format(log::Lines::new(settings.log_format))
         .with_writer(std::io::stderr)
+        .with_ansi(colour)
         .with_filter(filter::filter_fn(|meta| meta.is_event()).and(env));
     let spans = tracing_opentelemetry::layer()
         .with_tracer(trace::tracer(&provider))
@@ -96,6 +99,13 @@ pub fn init(service_name: &'static str, settings: &LogSettings) -> Result<Teleme
     Ok(Telemetry { provider })
 }
 
+/// The NATS client tells of each attempt to connect at `info`; what matters of that, the recorder says once. Whoever names
+/// the client in `RUST_LOG` gets its lines.
+fn log_filter(directives: Option<&str>) -> Result<EnvFilter, filter::ParseError> {
+    let directives = directives.filter(|text| !text.is_empty()).unwrap_or("info");
+    EnvFilter::try_new(format!("async_nats=warn,{directives}"))
+}
+
 impl Telemetry {
     /// Sends the spans that wait for their batch; gives up after `within`.
     pub async fn shutdown(self, within: Duration) {
@@ -107,3 +117,17 @@ impl Telemetry {
         }
     }
 }
+
+/// This process's name in events and answers where no setting gives one: the host's, which is the pod's in Kubernetes.
+pub fn instance() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+/// For the end of each binary's `--help`: what is set by environment variables that are not importguard's own.
+pub const ENVIRONMENT_HELP: &str = "\
+Standard environment variables:
+  RUST_LOG                       which log lines are written, for example info or importguard_gateway=debug
+  OTEL_EXPORTER_OTLP_ENDPOINT    where traces are sent over gRPC, for example http://127.0.0.1:4317; none are sent without it
+  OTEL_SERVICE_NAME              the service's name in traces
+  OTEL_TRACES_SAMPLER            which traces are sampled (default: parentbased_always_on), with OTEL_TRACES_SAMPLER_ARG
+  OTEL_RESOURCE_ATTRIBUTES       further attributes of this process, as name=value,…";

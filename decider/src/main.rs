@@ -1,0 +1,50 @@
+//! The decider's pod.
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use importguard_decider::{Listeners, Settings};
+use importguard_telemetry::{ENVIRONMENT_HELP, LogSettings, conclude, listen, signals};
+
+/// Evaluates the operator's policy for importguard's gateways, over gRPC
+#[derive(Parser)]
+#[command(name = "importguard-decider", version, after_help = ENVIRONMENT_HELP)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8082",
+        help_heading = "Admin"
+    )]
+    admin_listen: SocketAddr,
+
+    #[command(flatten)]
+    log: LogSettings,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    conclude(run(Cli::parse()).await)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let telemetry = importguard_telemetry::init("importguard-decider", &cli.log)?;
+    let shutdown = signals::shutdown()?;
+    let listeners = Listeners {
+        grpc: listen(
+            cli.settings.grpc.decider_listen,
+            "IMPORTGUARD_DECIDER_LISTEN",
+        )
+        .await?,
+        admin: listen(cli.admin_listen, "IMPORTGUARD_ADMIN_LISTEN").await?,
+    };
+    let ended = importguard_decider::run(&cli.settings, listeners, shutdown).await;
+    telemetry.shutdown(Duration::from_secs(5)).await;
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
