@@ -1,12 +1,15 @@
 //! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest brings it to gRPC.
 
+mod files;
+mod in_force;
 pub mod lists;
 pub mod load;
+mod metrics;
 pub mod policy;
+mod reload;
 mod server;
 mod service;
 mod settings;
-mod snapshot;
 
 pub use server::{Decider, Listeners, RunError, run};
-pub use settings::{GrpcSettings, Settings};
+pub use settings::{GrpcSettings, PolicySettings, Settings};

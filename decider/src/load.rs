@@ -5,12 +5,29 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::files::Files;
 use crate::lists::{self, ListContent, ListError, MAX_LIST_BYTES};
 use crate::policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy};
 
+/// What came of reading a policy, and what it was read from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The policy's file and the list files it names, as they were just before they were read.
+    pub(crate) files: Files,
+    /// The policy, or everything that is wrong with it.
+    pub policy: Result<Policy, Diagnostics>,
+}
+
 /// Reads and checks the policy at `path` and its lists, whose paths are relative to the policy's directory. Blocks; for
 /// lists of millions for seconds.
-pub fn load(path: &Path) -> Result<Policy, Diagnostics> {
+pub fn load(path: &Path) -> Loaded {
+    let mut files = Files::default();
+    let policy = read_policy(path, &mut files);
+    Loaded { files, policy }
+}
+
+fn read_policy(path: &Path, seen: &mut Files) -> Result<Policy, Diagnostics> {
+    seen.look_at(path);
     let name = path.display().to_string();
     let whole_file = |message: String, remedy: &str| {
         Diagnostics::one(Diagnostic::of_file(
@@ -35,7 +52,9 @@ pub fn load(path: &Path) -> Result<Policy, Diagnostics> {
     let mut files = ListFiles::new();
     for file in draft.list_files() {
         if !files.contains_key(file) {
-            files.insert(file.to_owned(), load_list(&directory.join(file)));
+            let path = directory.join(file);
+            seen.look_at(&path);
+            files.insert(file.to_owned(), load_list(&path));
         }
     }
     draft.compile(&files)
@@ -108,11 +127,14 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/../policy/policy.yaml"
         ));
-        load(&path).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+        load(&path)
+            .policy
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
     }
 
     fn error(directory: &tempfile::TempDir) -> String {
         load(&directory.path().join("policy.yaml"))
+            .policy
             .unwrap_err()
             .to_string()
     }
@@ -164,7 +186,7 @@ mod tests {
         let source = format!("{HEAD}lists: {{ a: {{ file: lists/a.txt }} }}\nrules: []\n");
         let path = directory.path().join("policy.yaml");
         fs::write(&path, &source).unwrap();
-        let policy = load(&path).unwrap();
+        let policy = load(&path).policy.unwrap();
         assert_eq!(policy.lists().next().unwrap().size, 2);
         assert_eq!(
             *policy.digest(),

@@ -3,19 +3,21 @@ use std::{io, sync::Arc, time::Duration};
 use importguard_proto::decider::{DESCRIPTORS, decider_server::DeciderServer};
 use importguard_telemetry::admin::{self, Admin, Readiness};
 use prometheus::Registry;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 use tracing::{info, warn};
 
 use crate::{
-    Settings, load::load, policy::Diagnostics, service::DeciderService, snapshot::CurrentPolicy,
+    Settings, in_force::InForce, metrics::Metrics, policy::Diagnostics, reload::Reloader,
+    service::DeciderService,
 };
 
 /// A decider with its policy loaded, ready to serve.
 pub struct Decider {
-    policy: CurrentPolicy,
+    policy: InForce,
+    reloader: Reloader,
     instance: String,
     shutdown_timeout: Duration,
 }
@@ -38,6 +40,9 @@ pub enum RunError {
     /// A listener failed.
     #[error("a listener failed: {0}")]
     Listener(#[from] io::Error),
+    /// A metric is registered twice.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// gRPC could not be served.
     #[error("gRPC cannot be served: {0}")]
     Grpc(#[from] tonic::transport::Error),
@@ -52,11 +57,12 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let decider = Decider::start(settings)?;
+    let registry = Registry::new();
+    let decider = Decider::start(settings, &registry)?;
     let parts = decider.readiness();
     let stopping = shutdown.clone();
     let admin = Admin {
-        registry: Registry::new(),
+        registry,
         readiness: Arc::new(move || Readiness {
             ready: !stopping.is_cancelled(),
             parts: parts(),
@@ -76,18 +82,18 @@ pub async fn run(
 
 impl Decider {
     /// Loads the policy. Blocks while lists are read.
-    pub fn start(settings: &Settings) -> Result<Self, RunError> {
-        let policy = load(&settings.policy).map_err(RunError::Policy)?;
-        info!(
-            policy = policy.name(),
-            digest = policy.digest().as_str(),
-            lists = policy.lists().count(),
-            "policy {} is in force",
-            settings.policy.display()
-        );
+    pub fn start(settings: &Settings, registry: &Registry) -> Result<Self, RunError> {
+        let metrics = Metrics::register(registry)?;
+        let (reloader, policy) = Reloader::start(
+            settings.policy.policy.clone(),
+            settings.policy.reload_interval,
+            metrics,
+        )
+        .map_err(RunError::Policy)?;
         let grpc = &settings.grpc;
         Ok(Self {
-            policy: CurrentPolicy::new(policy),
+            policy,
+            reloader,
             instance: grpc
                 .decider_instance
                 .clone()
@@ -98,12 +104,8 @@ impl Decider {
 
     /// What `/readyz` tells of the decider.
     pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
-        let current = self.policy.clone();
-        move || {
-            let policy = current.load();
-            let state = json!({ "name": policy.name(), "digest": policy.digest().as_str() });
-            Map::from_iter([("policy".to_owned(), state)])
-        }
+        let policy = self.policy.clone();
+        move || Map::from_iter([("policy".to_owned(), policy.describe())])
     }
 
     /// Answers on `listener` until `shutdown` is cancelled; then finishes what is under way, within the settings' time.
@@ -139,6 +141,7 @@ impl Decider {
         };
         tokio::select! {
             served = server => served?,
+            failed = self.reloader.run() => failed?,
             () = overdue => warn!("some calls were still open when IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT was over; they were cut"),
         }
         Ok(())

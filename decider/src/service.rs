@@ -14,18 +14,18 @@ use tonic::{Request, Response, Status};
 use tracing::{Span, debug, field::Empty, info_span};
 
 use crate::{
+    in_force::InForce,
     policy::{self, Fired, Policy, Removal, Verdict},
-    snapshot::CurrentPolicy,
 };
 
 /// Answers `Decide` from the policy that holds at the moment of the call.
 pub(crate) struct DeciderService {
-    policy: CurrentPolicy,
+    policy: InForce,
     instance: String,
 }
 
 impl DeciderService {
-    pub(crate) fn new(policy: CurrentPolicy, instance: String) -> Self {
+    pub(crate) fn new(policy: InForce, instance: String) -> Self {
         Self { policy, instance }
     }
 }

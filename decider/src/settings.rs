@@ -4,9 +4,20 @@ use clap::Args;
 
 /// Everything a decider can be told.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Policy")]
 #[group(skip)] // Its name would collide with the other pod's in one process.
 pub struct Settings {
+    /// The policy and its files.
+    #[command(flatten)]
+    pub policy: PolicySettings,
+    /// The question's listener.
+    #[command(flatten)]
+    pub grpc: GrpcSettings,
+}
+
+/// Which policy is evaluated.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Policy")]
+pub struct PolicySettings {
     /// The policy's file; the paths of its lists are relative to its directory
     #[arg(
         long,
@@ -16,9 +27,15 @@ pub struct Settings {
     )]
     pub policy: PathBuf,
 
-    /// The question's listener.
-    #[command(flatten)]
-    pub grpc: GrpcSettings,
+    /// How often the policy and its lists are looked at for changes; SIGHUP has them read at once
+    #[arg(
+        long,
+        env = "IMPORTGUARD_RELOAD_INTERVAL",
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = humantime::parse_duration
+    )]
+    pub reload_interval: Duration,
 }
 
 /// Where and how gateways are listened to.

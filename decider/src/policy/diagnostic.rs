@@ -82,6 +82,22 @@ impl Diagnostic {
             file,
         }
     }
+
+    /// The mistake without the excerpt, for a log line.
+    pub fn on_one_line(&self) -> String {
+        let Self {
+            file,
+            message,
+            remedy,
+            ..
+        } = self;
+        match self.span {
+            Some(Span { line, column, .. }) => {
+                format!("{file}:{line}:{column}: {message}: {remedy}")
+            }
+            None => format!("{file}: {message}: {remedy}"),
+        }
+    }
 }
 
 impl fmt::Display for Diagnostic {
