@@ -1,2 +1,47 @@
-//! importguard
-fn main() {}
+//! importguard in one process, for a laptop and a try-out.
+
+mod banner;
+mod serve;
+
+use std::{env, ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use importguard_telemetry::{ENVIRONMENT_HELP, conclude};
+use serve::Serve;
+
+/// A guard for OpenIM's friend imports: allows, refuses or modifies them by your policy, and tells everyone who should know
+#[derive(Parser)]
+#[command(
+    name = "importguard",
+    version,
+    after_help = "Without a command, `serve` is run."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run gateway, decider and spool in one process (the default)
+    #[command(after_help = ENVIRONMENT_HELP)]
+    Serve(Box<Serve>),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse_from(with_default_command(env::args_os().collect()));
+    conclude(match cli.command {
+        Command::Serve(serve) => serve.run().await,
+    })
+}
+
+/// `importguard --http-listen …` means `importguard serve --http-listen …`.
+fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let first = arguments.get(1).and_then(|argument| argument.to_str());
+    let global = ["-h", "--help", "-V", "--version"];
+    if first.is_none_or(|first| first.starts_with('-') && !global.contains(&first)) {
+        arguments.insert(1.min(arguments.len()), "serve".into());
+    }
+    arguments
+}

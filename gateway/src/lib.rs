@@ -1,1 +1,12 @@
-//! gateway
+//! The gateway: OpenIM's import callback over HTTP, decided by a decider over gRPC, recorded on NATS.
+
+pub mod callback;
+pub mod decide;
+mod gateway;
+mod http;
+mod metrics;
+pub mod record;
+mod settings;
+
+pub use gateway::{Gateway, Listeners, RunError, StartError, run};
+pub use settings::{HttpSettings, Settings};

@@ -1,0 +1,114 @@
+//! Why a request is answered before anybody decides about it.
+
+use http::StatusCode;
+use importguard_proto::{InvalidId, event::Dialect};
+
+/// A request that does not come as far as a decision. Its answer refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// How the answer must be spoken.
+    pub dialect: Dialect,
+    /// What is wrong.
+    pub reason: Reason,
+}
+
+/// What is wrong with a request. `Display` is the answer's `errDlt`: what happened, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The request line names no callback that importguard knows.
+    #[error(
+        "importguard answers callbackBeforeImportFriendsCommand and callbackAfterImportFriendsCommand in the path, or command=ImportFriendReqBeforeCommand in the query, below its base path"
+    )]
+    UnknownCommand,
+    /// The request line and the query or the body name different callbacks.
+    #[error(
+        "the request line asks for {expected} and the query or the body for {found:?}: they must agree"
+    )]
+    CommandMismatch {
+        /// What the request line names.
+        expected: &'static str,
+        /// What was found elsewhere.
+        found: String,
+    },
+    /// OpenIM only ever posts.
+    #[error("callbacks are sent with POST")]
+    MethodNotAllowed,
+    /// The body says that it is no JSON, or that it is compressed.
+    #[error("send the body as plain JSON with Content-Type: application/json")]
+    UnsupportedMediaType,
+    /// The body cannot be read as the callback's request.
+    #[error("{0}")]
+    Malformed(String),
+    /// The body, or the list in it, is larger than allowed.
+    #[error("{what} may have {max} {unit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it may be.
+        max: usize,
+        /// In which unit.
+        unit: &'static str,
+    },
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within the request's budget")]
+    TooSlow,
+    /// There is no header `operationID`.
+    #[error("every callback carries a header operationID")]
+    OperationIdMissing,
+    /// The header `operationID` is unusable.
+    #[error("the header operationID is unusable: {0}")]
+    OperationIdInvalid(InvalidId),
+    /// There are several headers `operationID`.
+    #[error("the header operationID is there more than once")]
+    OperationIdRepeated,
+}
+
+impl Reason {
+    /// The answer's HTTP status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownCommand => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::CommandMismatch { .. }
+            | Self::Malformed(_)
+            | Self::OperationIdMissing
+            | Self::OperationIdInvalid(_)
+            | Self::OperationIdRepeated => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The answer's `errCode`; 5900–5999 are importguard's own.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::CommandMismatch { .. }
+            | Self::MethodNotAllowed
+            | Self::UnsupportedMediaType
+            | Self::Malformed(_)
+            | Self::TooSlow => 5900,
+            Self::UnknownCommand => 5901,
+            Self::TooLarge { .. } => 5903,
+            Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
+                5904
+            }
+        }
+    }
+
+    /// The answer's `errMsg`.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::UnknownCommand => "unknown command",
+            Self::CommandMismatch { .. } => "command mismatch",
+            Self::MethodNotAllowed => "method not allowed",
+            Self::UnsupportedMediaType => "unsupported media type",
+            Self::Malformed(_) => "malformed request",
+            Self::TooLarge { .. } => "request too large",
+            Self::TooSlow => "request too slow",
+            Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
+                "operationID missing or unusable"
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A callback's body, parsed once and trusted from there on.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, header};
+use importguard_proto::{OperationId, UserId};
+use serde::{Deserialize, Deserializer};
+
+use super::{Command, Reason};
+
+/// Whom somebody wants to import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportRequest {
+    /// OpenIM's id of the whole operation.
+    pub operation_id: OperationId,
+    /// Who imports.
+    pub owner: UserId,
+    /// Whom, as sent: may hold the owner and repetitions.
+    pub friends: Vec<UserId>,
+}
+
+/// How large a request may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes in the body.
+    pub body_bytes: usize,
+    /// Ids in `friendUserIDs`.
+    pub friends: usize,
+    /// Bytes in an id.
+    pub id_bytes: usize,
+}
+
+impl ImportRequest {
+    /// Reads the body of `command`. Unknown fields are ignored; `null` for the list is an empty one, as Go's `encoding/json`
+    /// writes a nil slice.
+    pub fn parse(
+        command: Command,
+        operation_id: OperationId,
+        body: &[u8],
+        limits: &Limits,
+    ) -> Result<Self, Reason> {
+        let body: Body<'_> =
+            serde_json::from_slice(body).map_err(|error| Reason::Malformed(explain(&error)))?;
+        if body.callback_command != command.name() {
+            return Err(Reason::CommandMismatch {
+                expected: command.name(),
+                found: body.callback_command.chars().take(SHOWN).collect(),
+            });
+        }
+        if body.friend_user_ids.len() > limits.friends {
+            return Err(Reason::TooLarge {
+                what: "friendUserIDs",
+                max: limits.friends,
+                unit: "ids",
+            });
+        }
+        let longest = body
+            .friend_user_ids
+            .iter()
+            .chain([&body.owner_user_id])
+            .map(|id| id.as_str().len())
+            .max();
+        if longest > Some(limits.id_bytes) {
+            return Err(Reason::TooLarge {
+                what: "an id",
+                max: limits.id_bytes,
+                unit: "bytes",
+            });
+        }
+        Ok(Self {
+            operation_id,
+            owner: body.owner_user_id,
+            friends: body.friend_user_ids,
+        })
+    }
+
+    /// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed.
+    pub fn acceptable(headers: &HeaderMap) -> bool {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let json = text(header::CONTENT_TYPE).is_none_or(|value| {
+            let media_type = value.split(';').next().unwrap_or_default().trim();
+            let media_type = media_type.to_ascii_lowercase();
+            media_type == "application/json"
+                || media_type == "text/json"
+                || media_type.ends_with("+json")
+        });
+        let plain = text(header::CONTENT_ENCODING)
+            .is_none_or(|value| value.is_empty() || value.eq_ignore_ascii_case("identity"));
+        json && plain
+    }
+}
+
+/// How many characters of somebody else's text an answer repeats: OpenIM's longest command name has 45.
+const SHOWN: usize = 64;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(borrow)]
+    callback_command: Cow<'a, str>,
+    #[serde(rename = "ownerUserID")]
+    owner_user_id: UserId,
+    #[serde(rename = "friendUserIDs", deserialize_with = "null_is_empty")]
+    friend_user_ids: Vec<UserId>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserId>, D::Error> {
+    Option::<Vec<UserId>>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+fn explain(error: &serde_json::Error) -> String {
+    format!("the body cannot be read as the callback's JSON: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use importguard_proto::event::Dialect;
+
+    use super::*;
+
+    const DOCUMENTED: Command = Command::BeforeImport(Dialect::Documented);
+    const LIMITS: Limits = Limits {
+        body_bytes: 1024,
+        friends: 3,
+        id_bytes: 8,
+    };
+
+    fn parse(body: &str) -> Result<ImportRequest, Reason> {
+        let id = OperationId::parse("1").unwrap();
+        ImportRequest::parse(DOCUMENTED, id, body.as_bytes(), &LIMITS)
+    }
+
+    fn friends(body: &str) -> Vec<String> {
+        let request = parse(body).unwrap();
+        request.friends.into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn reads_the_documented_body_and_ignores_what_it_does_not_know() {
+        let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"user123",
+            "friendUserIDs":["user456","user789"],"new":{"in":[1,2]}}"#;
+        let request = parse(body).unwrap();
+        assert_eq!(request.owner.as_str(), "user123");
+        assert_eq!(friends(body), ["user456", "user789"]);
+    }
+
+    #[test]
+    fn null_is_an_empty_list_and_a_missing_list_is_not() {
+        let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":null}"#;
+        assert!(friends(body).is_empty());
+        let missing = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u"}"#;
+        assert!(
+            matches!(parse(missing), Err(Reason::Malformed(text)) if text.contains("friendUserIDs"))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_one_way_only_is_malformed() {
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{",
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","friendUserIDs":[]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"","friendUserIDs":[]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":7,"friendUserIDs":[]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":"v"}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":[null]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":[""]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","ownerUserID":"v","friendUserIDs":[]}"#,
+            r#"{"ownerUserID":"u","friendUserIDs":[]}"#,
+        ] {
+            assert!(matches!(parse(body), Err(Reason::Malformed(_))), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_bodys_command_must_agree_with_the_request_line() {
+        let body = r#"{"callbackCommand":"callbackBeforeImportFriendsCommand","ownerUserID":"u","friendUserIDs":[]}"#;
+        assert!(matches!(parse(body), Err(Reason::CommandMismatch { .. })));
+    }
+
+    #[test]
+    fn a_list_over_the_limit_is_too_large() {
+        let body = |ids: &str| {
+            format!(
+                r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":[{ids}]}}"#
+            )
+        };
+        assert!(parse(&body(r#""a","b","c""#)).is_ok());
+        assert!(matches!(
+            parse(&body(r#""a","b","c","d""#)),
+            Err(Reason::TooLarge { max: 3, .. })
+        ));
+    }
+
+    #[test]
+    fn an_id_over_the_limit_is_too_large() {
+        for (owner, friend) in [("123456789", "a"), ("a", "123456789")] {
+            let body = format!(
+                r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"{owner}","friendUserIDs":["{friend}"]}}"#
+            );
+            assert!(matches!(parse(&body), Err(Reason::TooLarge { max: 8, .. })));
+        }
+    }
+
+    #[test]
+    fn json_or_nothing_said_is_acceptable() {
+        let acceptable = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, http::HeaderValue::from_static(value));
+            ImportRequest::acceptable(&headers)
+        };
+        assert!(ImportRequest::acceptable(&HeaderMap::new()));
+        assert!(acceptable(
+            "content-type",
+            "application/json; charset=utf-8"
+        ));
+        assert!(acceptable("content-type", "Application/JSON"));
+        assert!(acceptable("content-encoding", "identity"));
+        assert!(!acceptable(
+            "content-type",
+            "application/x-www-form-urlencoded"
+        ));
+        assert!(!acceptable("content-encoding", "gzip"));
+    }
+}

@@ -1,0 +1,117 @@
+use clap::{Args, ValueEnum};
+use importguard_proto::event::{Cause, Refusal};
+
+use super::Verdict;
+
+/// What the gateway answers when nobody else can decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// Nobody is imported; the answer tells why.
+    Refuse,
+    /// The import goes on.
+    Allow,
+}
+
+/// The fallback for each cause.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Fallbacks: what to answer when a decision cannot be had")]
+pub struct FallbackSettings {
+    /// When no decider can be reached (5910)
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ON_DECIDER_UNAVAILABLE",
+        value_name = "ANSWER",
+        default_value = "refuse"
+    )]
+    pub on_decider_unavailable: OnFailure,
+
+    /// When no decider answers in time (5911)
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ON_DECIDER_TIMEOUT",
+        value_name = "ANSWER",
+        default_value = "refuse"
+    )]
+    pub on_decider_timeout: OnFailure,
+
+    /// When a decider answers with an error (5912)
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ON_DECIDER_ERROR",
+        value_name = "ANSWER",
+        default_value = "refuse"
+    )]
+    pub on_decider_error: OnFailure,
+
+    /// When neither NATS nor the spool takes the decision (5914); `allow` lets the verdict stand unrecorded
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ON_UNRECORDABLE",
+        value_name = "ANSWER",
+        default_value = "refuse"
+    )]
+    pub on_unrecordable: OnFailure,
+}
+
+/// A cause, as a fallback answers it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fallback {
+    cause: Cause,
+}
+
+impl Fallback {
+    /// The fallback for `cause`.
+    pub fn of(cause: Cause) -> Self {
+        Self { cause }
+    }
+
+    /// The verdict that the operator chose.
+    pub fn verdict(self, chosen: OnFailure) -> Verdict {
+        match chosen {
+            OnFailure::Allow => Verdict::Allow,
+            OnFailure::Refuse => Verdict::Refuse(self.refusal()),
+        }
+    }
+
+    /// What OpenIM is told where the operator chose to refuse.
+    pub fn refusal(self) -> Refusal {
+        let (code, message) = match self.cause {
+            Cause::DeciderUnavailable => (5910, "decider unavailable"),
+            Cause::DeciderTimeout => (5911, "decider timed out"),
+            Cause::DeciderFailed => (5912, "decider failed"),
+            Cause::Overloaded => (5913, "overloaded"),
+            Cause::Unrecordable => (5914, "decision cannot be recorded"),
+        };
+        Refusal {
+            rule: None,
+            code,
+            message: message.to_owned(),
+            detail: "The import was not checked and nobody was imported; try again later"
+                .to_owned(),
+        }
+    }
+
+    /// The cause's name in logs, spans and metrics, as events have it.
+    pub fn name(self) -> &'static str {
+        match self.cause {
+            Cause::DeciderUnavailable => "deciderUnavailable",
+            Cause::DeciderTimeout => "deciderTimeout",
+            Cause::DeciderFailed => "deciderFailed",
+            Cause::Overloaded => "overloaded",
+            Cause::Unrecordable => "unrecordable",
+        }
+    }
+}
+
+impl FallbackSettings {
+    /// What the operator chose for a failed question to the deciders.
+    pub fn chosen(&self, cause: Cause) -> OnFailure {
+        match cause {
+            Cause::DeciderUnavailable => self.on_decider_unavailable,
+            Cause::DeciderTimeout => self.on_decider_timeout,
+            Cause::DeciderFailed => self.on_decider_error,
+            Cause::Overloaded => OnFailure::Refuse,
+            Cause::Unrecordable => self.on_unrecordable,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use std::{future::IntoFuture, io, sync::Arc, time::Duration};
+
+use importguard_telemetry::admin::{self, Admin, Readiness};
+use prometheus::Registry;
+use serde_json::{Map, Value};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    Settings,
+    decide::{Deciders, InvalidDeciderUrl},
+    http::{Guard, routes},
+    metrics::Metrics,
+    record::{self, Origin, Recorder},
+};
+
+/// A gateway whose parts are in place, ready to serve.
+pub struct Gateway {
+    guard: Arc<Guard>,
+    shutdown_timeout: Duration,
+}
+
+/// Where a gateway listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// OpenIM's callbacks.
+    pub public: TcpListener,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub admin: TcpListener,
+}
+
+/// Why a gateway ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A listener failed.
+    #[error("a listener failed: {0}")]
+    Listener(#[from] io::Error),
+    /// Nothing can be recorded any more.
+    #[error("the recorder has ended, so no decision can be recorded; the log says why")]
+    Recorder,
+}
+
+/// Runs a gateway until `shutdown` is cancelled and what is under way is finished.
+pub async fn run(
+    settings: &Settings,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let registry = Registry::new();
+    let gateway = Gateway::start(settings, &registry).await?;
+    let parts = gateway.readiness();
+    let stopping = shutdown.clone();
+    let admin = Admin {
+        registry,
+        readiness: Arc::new(move || Readiness {
+            ready: !stopping.is_cancelled(),
+            parts: parts(),
+        }),
+    };
+    tracing::info!(
+        callbacks = %listeners.public.local_addr()?,
+        admin = %listeners.admin.local_addr()?,
+        decider = settings.decide.decider_url,
+        "gateway {} is listening",
+        env!("CARGO_PKG_VERSION")
+    );
+    tokio::select! {
+        served = gateway.serve(listeners.public, shutdown) => served?,
+        failed = admin::serve(listeners.admin, admin) => failed?,
+    }
+    Ok(())
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The decider's address is unusable.
+    #[error(transparent)]
+    Decider(#[from] InvalidDeciderUrl),
+    /// Events could not be recorded.
+    #[error(transparent)]
+    Record(#[from] record::StartError),
+    /// A metric is registered twice.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Gateway {
+    /// Opens the spool and prepares the connections. Neither NATS nor a decider needs to be there yet.
+    /// Must be called inside a tokio runtime.
+    pub async fn start(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
+        let http = &settings.http;
+        let guard = Guard {
+            base_path: http.base_path.clone(),
+            on_missing_operation_id: http.operation_id,
+            limits: http.limits(),
+            request_budget: http.request_budget,
+            decider_timeout: settings.decide.decider_timeout,
+            fallback: settings.fallback.clone(),
+            deciders: Deciders::new(&settings.decide)?,
+            origin: Origin::new(
+                http.instance
+                    .clone()
+                    .unwrap_or_else(importguard_telemetry::instance),
+            ),
+            metrics: Metrics::register(registry)?,
+            recorder: Recorder::start(settings.record.clone(), registry).await?,
+        };
+        Ok(Self {
+            guard: Arc::new(guard),
+            shutdown_timeout: http.shutdown_timeout,
+        })
+    }
+
+    /// Where events go.
+    pub fn recorder(&self) -> &Recorder {
+        &self.guard.recorder
+    }
+
+    /// What `/readyz` tells of the gateway. It stays ready without NATS or a decider: the spool and the fallbacks answer
+    /// then, and an unready gateway would only leave OpenIM without any answer.
+    pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
+        let recorder = self.guard.recorder.clone();
+        move || {
+            let status = serde_json::to_value(recorder.status()).unwrap_or(Value::Null);
+            Map::from_iter([("recorder".to_owned(), status)])
+        }
+    }
+
+    /// Answers on `listener` until `shutdown` is cancelled; then finishes what is under way, within the settings' time, and
+    /// closes the recorder.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunError> {
+        let server = axum::serve(listener, routes(Arc::clone(&self.guard)))
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+            .into_future();
+        let overdue = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(self.shutdown_timeout).await;
+        };
+        let recorder_ended = self.guard.recorder.ended();
+        tokio::select! {
+            served = server => served?,
+            () = recorder_ended.cancelled() => return Err(RunError::Recorder),
+            () = overdue => warn!("some callbacks were still unanswered when IMPORTGUARD_SHUTDOWN_TIMEOUT was over; they were cut"),
+        }
+        self.guard.recorder.close(self.shutdown_timeout).await;
+        Ok(())
+    }
+}

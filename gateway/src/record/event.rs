@@ -1,0 +1,295 @@
+//! What is recorded: a callback and what became of it, as the event that subscribers read.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::Bytes;
+use importguard_proto::event::{
+    CloudEvent, Decision as DecisionData, Dialect, EventType, Imported, Micros, SpecVersion,
+    Subject,
+};
+use importguard_telemetry::propagation::MessageHeaders;
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{EventId, Record};
+use crate::{
+    callback::ImportRequest,
+    decide::{Decision, Verdict},
+};
+
+/// What NATS counts into `max_payload` beside the payload: our headers. An operationID of 256 bytes takes that, three
+/// times that as baggage, and the other headers' names and values about 300 bytes.
+const HEADERS: usize = 2048;
+
+/// Who tells: the `source` of every event of this gateway.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    instance: String,
+    source: String,
+}
+
+impl Origin {
+    /// The gateway called `instance`.
+    pub fn new(instance: String) -> Self {
+        Self {
+            source: format!("importguard/gateway/{instance}"),
+            instance,
+        }
+    }
+
+    /// The record of a decision on `request`, taken `total` after the request's arrival. `max_payload` is NATS's, in bytes.
+    #[allow(clippy::too_many_arguments)] // Each is a fact of the event, and there is one caller.
+    pub fn decision(
+        &self,
+        id: EventId,
+        request: &ImportRequest,
+        dialect: Dialect,
+        decision: &Decision,
+        total: Duration,
+        headers: MessageHeaders,
+        max_payload: usize,
+    ) -> Record {
+        let evidence = decision.source.evidence();
+        let data = DecisionData {
+            operation_id: Cow::Borrowed(&request.operation_id),
+            owner_user_id: Cow::Borrowed(&request.owner),
+            friend_user_ids: Some(Cow::Borrowed(&request.friends)),
+            friend_count: None,
+            verdict: decision.verdict.kind(),
+            decided_by: decision.source.kind(),
+            cause: decision.source.cause(),
+            refusal: match &decision.verdict {
+                Verdict::Refuse(refusal) => Some(refusal.clone()),
+                Verdict::Allow | Verdict::Modify(_) => None,
+            },
+            removed: evidence.map_or_else(Vec::new, |evidence| evidence.removed.clone()),
+            rules: evidence.map_or_else(Vec::new, |evidence| evidence.rules.clone()),
+            policy: evidence.map(|evidence| evidence.policy.clone()),
+            lists: evidence.map_or_else(Vec::new, |evidence| evidence.lists.clone()),
+            dialect,
+            gateway: Cow::Borrowed(&self.instance),
+            decider: evidence.map(|evidence| evidence.decider.clone()),
+            micros: Micros {
+                decide: micros(decision.took),
+                total: micros(total),
+            },
+            omitted: Vec::new(),
+        };
+        let subject = decision.verdict.subject();
+        self.record(
+            id,
+            subject,
+            EventType::Decision,
+            request,
+            data,
+            headers,
+            max_payload,
+        )
+    }
+
+    /// The record of an import that OpenIM reports as done.
+    pub fn imported(
+        &self,
+        id: EventId,
+        request: &ImportRequest,
+        headers: MessageHeaders,
+        max_payload: usize,
+    ) -> Record {
+        let data = Imported {
+            operation_id: Cow::Borrowed(&request.operation_id),
+            owner_user_id: Cow::Borrowed(&request.owner),
+            friend_user_ids: Some(Cow::Borrowed(&request.friends)),
+            friend_count: None,
+            gateway: Cow::Borrowed(&self.instance),
+            omitted: Vec::new(),
+        };
+        self.record(
+            id,
+            Subject::Imported,
+            EventType::Imported,
+            request,
+            data,
+            headers,
+            max_payload,
+        )
+    }
+
+    #[allow(clippy::too_many_arguments)] // As above.
+    fn record(
+        &self,
+        id: EventId,
+        subject: Subject,
+        kind: EventType,
+        request: &ImportRequest,
+        data: impl Serialize,
+        headers: MessageHeaders,
+        max_payload: usize,
+    ) -> Record {
+        let event = CloudEvent {
+            specversion: SpecVersion::V1,
+            id: id.to_string(),
+            kind,
+            source: self.source.clone(),
+            time: OffsetDateTime::now_utc(),
+            subject: request.owner.clone(),
+            datacontenttype: Cow::Borrowed("application/json"),
+            traceparent: headers.traceparent.clone(),
+            data,
+        };
+        // Strings, numbers and a date of this era: writing them to memory cannot fail.
+        let payload = serde_json::to_vec(&event).unwrap_or_default();
+        Record {
+            id,
+            subject,
+            operation_id: request.operation_id.clone(),
+            traceparent: headers.traceparent,
+            baggage: headers.baggage,
+            payload: fit(Bytes::from(payload), max_payload),
+        }
+    }
+}
+
+/// Makes an event small enough for a server with this `max_payload`: the friends, by id and by index, make way for their
+/// counts, and `omitted` says so. An event that is small enough comes back as it is.
+pub(super) fn fit(payload: Bytes, max_payload: usize) -> Bytes {
+    if payload.len() + HEADERS <= max_payload {
+        return payload;
+    }
+    match counts_only(&payload) {
+        Some(smaller) => Bytes::from(smaller),
+        None => payload,
+    }
+}
+
+fn counts_only(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut event: Value = serde_json::from_slice(payload).ok()?;
+    let data = event.get_mut("data")?.as_object_mut()?;
+    let mut omitted = Vec::new();
+    if let Some(Value::Array(friends)) = data.remove("friendUserIDs") {
+        data.insert("friendCount".to_owned(), friends.len().into());
+        omitted.push(Value::from("friendUserIDs"));
+    }
+    if let Some(Value::Array(removals)) = data.get_mut("removed") {
+        for removal in removals.iter_mut().filter_map(Value::as_object_mut) {
+            if let Some(Value::Array(friends)) = removal.remove("friends") {
+                removal.insert("count".to_owned(), friends.len().into());
+            }
+        }
+        omitted.push(Value::from("removed.friends"));
+    }
+    data.insert("omitted".to_owned(), Value::Array(omitted));
+    serde_json::to_vec(&event).ok()
+}
+
+/// Whole microseconds; a duration too long to count is as long as can be said.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use importguard_proto::{
+        OperationId, UserId,
+        event::{Cause, DecisionEvent, FiredRule, Mode, Outcome, PolicyRevision, Removal},
+    };
+
+    use super::*;
+    use crate::decide::{Evidence, Source};
+
+    fn request(friends: usize) -> ImportRequest {
+        ImportRequest {
+            operation_id: OperationId::parse("1646445464564").unwrap(),
+            owner: UserId::parse("user123").unwrap(),
+            friends: (0..friends)
+                .map(|n| UserId::parse(format!("user_{n:010}")).unwrap())
+                .collect(),
+        }
+    }
+
+    fn allowed() -> Decision {
+        Decision {
+            verdict: Verdict::Allow,
+            source: Source::Policy(Evidence {
+                rules: vec![FiredRule {
+                    id: "bots".to_owned(),
+                    mode: Mode::Enforce,
+                    outcome: Outcome::Remove,
+                }],
+                removed: vec![Removal {
+                    rule: "bots".to_owned(),
+                    friends: Some(vec![0, 1]),
+                    count: None,
+                }],
+                policy: PolicyRevision {
+                    name: "default".to_owned(),
+                    digest: "sha256:00".to_owned(),
+                },
+                lists: Vec::new(),
+                decider: "d".to_owned(),
+            }),
+            took: Duration::from_micros(412),
+        }
+    }
+
+    fn record(request: &ImportRequest, decision: &Decision, max_payload: usize) -> Record {
+        Origin::new("g1".to_owned()).decision(
+            EventId::new(),
+            request,
+            Dialect::Server,
+            decision,
+            Duration::from_micros(903),
+            MessageHeaders::default(),
+            max_payload,
+        )
+    }
+
+    #[test]
+    fn a_decision_is_told_as_the_contract_has_it() {
+        let record = record(&request(2), &allowed(), 1 << 20);
+        let event: Value = serde_json::from_slice(&record.payload).unwrap();
+        let expected = serde_json::json!({
+            "specversion": "1.0", "id": record.id.to_string(), "type": "importguard.decision.v1",
+            "source": "importguard/gateway/g1", "time": event["time"], "subject": "user123",
+            "datacontenttype": "application/json",
+            "data": {
+                "operationID": "1646445464564", "ownerUserID": "user123",
+                "friendUserIDs": ["user_0000000000", "user_0000000001"],
+                "verdict": "allow", "decidedBy": "policy",
+                "removed": [{"rule": "bots", "friends": [0, 1]}],
+                "rules": [{"id": "bots", "mode": "enforce", "outcome": "remove"}],
+                "policy": {"name": "default", "digest": "sha256:00"},
+                "dialect": "server", "gateway": "g1", "decider": "d",
+                "micros": {"decide": 412, "total": 903},
+            },
+        });
+        assert_eq!(event, expected);
+        assert_eq!(record.subject, Subject::Allow);
+    }
+
+    #[test]
+    fn a_fallback_tells_its_cause_and_no_policy() {
+        let decision = Decision {
+            source: Source::Fallback(Cause::DeciderTimeout),
+            ..allowed()
+        };
+        let record = record(&request(1), &decision, 1 << 20);
+        let event: DecisionEvent<'_> = serde_json::from_slice(&record.payload).unwrap();
+        assert_eq!(event.data.cause, Some(Cause::DeciderTimeout));
+        assert_eq!(event.data.policy, None);
+        assert_eq!(event.data.decider, None);
+    }
+
+    #[test]
+    fn an_event_too_large_for_nats_keeps_counts_and_says_what_it_left_out() {
+        let max_payload = 64 * 1024;
+        let record = record(&request(10_000), &allowed(), max_payload);
+        assert!(record.payload.len() + HEADERS <= max_payload);
+        let event: DecisionEvent<'_> = serde_json::from_slice(&record.payload).unwrap();
+        assert_eq!(event.data.friend_user_ids, None);
+        assert_eq!(event.data.friend_count, Some(10_000));
+        assert_eq!(event.data.removed[0].count, Some(2));
+        assert_eq!(event.data.removed[0].friends, None);
+        assert_eq!(event.data.omitted, ["friendUserIDs", "removed.friends"]);
+    }
+}

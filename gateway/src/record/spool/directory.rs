@@ -1,0 +1,199 @@
+//! The spool's directory: one process at a time, and only a sound file is taken into use.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, ErrorCode};
+use time::OffsetDateTime;
+
+use super::store::{self, SCHEMA_VERSION, Store};
+
+const DATABASE: &str = "spool.db";
+const LOCK: &str = "spool.lock";
+
+/// What SQLite keeps beside a database, under the same name with these endings.
+const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+
+/// Why the spool can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "the spool in {} is held by another importguard{holder}: stop that one, or give each its own directory (IMPORTGUARD_SPOOL)",
+        dir.display()
+    )]
+    Held {
+        /// The directory.
+        dir: PathBuf,
+        /// ` (process 123)`, or nothing where that isn't known.
+        holder: String,
+    },
+    /// The directory or a file in it can't be used.
+    #[error("can't use the spool directory {}: {source} (IMPORTGUARD_SPOOL names it)", dir.display())]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The file has a schema that this version doesn't know.
+    #[error(
+        "the spool {} was written by a newer importguard (schema {found}, this one knows {SCHEMA_VERSION}): run that version until it is drained, or use another directory (IMPORTGUARD_SPOOL)",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+    },
+    /// SQLite refuses the file, though it isn't corrupt.
+    #[error("can't open the spool {}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+}
+
+/// The right to use a spool directory; given back when dropped, or by the kernel when the process dies.
+#[derive(Debug)]
+pub(super) struct Lock(#[allow(dead_code, reason = "open as long as it is held")] File);
+
+/// Locks `dir`, creating it if need be, and opens the spool in it. A corrupt file is set aside first.
+pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<(Lock, Store), OpenError> {
+    let lock = lock(dir)?;
+    let path = dir.join(DATABASE);
+    match open_sound(&path, max_bytes)? {
+        Some(store) => Ok((lock, store)),
+        None => {
+            set_aside(dir, &path)?;
+            match open_sound(&path, max_bytes)? {
+                Some(store) => Ok((lock, store)),
+                None => Err(OpenError::Unusable {
+                    dir: dir.to_owned(),
+                    source: std::io::Error::other("a new database in it is corrupt at once"),
+                }),
+            }
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, OpenError> {
+    let unusable = |source| OpenError::Unusable {
+        dir: dir.to_owned(),
+        source,
+    };
+    fs::create_dir_all(dir).map_err(unusable)?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK))
+        .map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {
+            // For the message of the process that comes second; the lock itself doesn't need it.
+            let named = file
+                .set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| write!(file, "{}", std::process::id()));
+            if let Err(error) = named {
+                tracing::debug!(%error, "can't write the process id into the spool's lock file");
+            }
+            Ok(Lock(file))
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let holder = match file.read_to_string(&mut pid) {
+                Ok(1..) => format!(" (process {pid})"),
+                _ => String::new(),
+            };
+            Err(OpenError::Held {
+                dir: dir.to_owned(),
+                holder,
+            })
+        }
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+/// Nothing if the file is corrupt.
+fn open_sound(path: &Path, max_bytes: u64) -> Result<Option<Store>, OpenError> {
+    let opened = Connection::open(path).and_then(|connection| {
+        let version = store::version(&connection)?;
+        if version > SCHEMA_VERSION {
+            return Ok(Err(version));
+        }
+        let verdict: String =
+            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(corrupt(&verdict));
+        }
+        Store::new(connection, max_bytes).map(Ok)
+    });
+    match opened {
+        Ok(Ok(store)) => Ok(Some(store)),
+        Ok(Err(found)) => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+        }),
+        Err(source) => match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                tracing::error!(file = %path.display(), error = %source, "the spool is corrupt");
+                Ok(None)
+            }
+            _ => Err(OpenError::Sqlite {
+                path: path.to_owned(),
+                source,
+            }),
+        },
+    }
+}
+
+fn corrupt(verdict: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+        Some(verdict.to_owned()),
+    )
+}
+
+/// Renames the database and its companions, so that nothing in them is lost for somebody with SQLite's `.recover`.
+fn set_aside(dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let now = OffsetDateTime::now_utc();
+    let aside = dir.join(format!(
+        "spool.corrupt-{:04}{:02}{:02}T{:02}{:02}{:02}Z.db",
+        now.year(),
+        u8::from(now.month()),
+        now.day(),
+        now.hour(),
+        now.minute(),
+        now.second(),
+    ));
+    let rename = |ending: &str| {
+        let ended = |path: &Path| PathBuf::from(format!("{}{ending}", path.display()));
+        match fs::rename(ended(path), ended(&aside)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    };
+    COMPANIONS
+        .into_iter()
+        .chain([""])
+        .try_for_each(rename)
+        .map_err(|source| OpenError::Unusable {
+            dir: dir.to_owned(),
+            source,
+        })?;
+    tracing::error!(
+        kept_as = %aside.display(),
+        "the corrupt spool was set aside and a new one started: events in it were answered but not published; \
+         `sqlite3 FILE .recover` gets them out"
+    );
+    Ok(())
+}

@@ -1,0 +1,300 @@
+use std::fs;
+
+use importguard_proto::{OperationId, event::Subject};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn record(payload: &str) -> Record {
+    Record {
+        id: EventId::new(),
+        subject: Subject::Allow,
+        operation_id: OperationId::parse("1646445464564").unwrap(),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        baggage: None,
+        payload: Bytes::from(payload.to_owned()),
+    }
+}
+
+fn fresh(record: Record) -> NewEvent {
+    NewEvent {
+        record,
+        attempted_ms: None,
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+fn open(dir: &TempDir) -> Spool {
+    Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap()
+}
+
+async fn reopen(spool: Spool, dir: &TempDir) -> Spool {
+    spool.close(soon()).await;
+    drop(spool);
+    open(dir)
+}
+
+async fn payloads(spool: &Spool) -> Vec<String> {
+    let events = spool.advance(Vec::new(), 10_000, usize::MAX).await.unwrap();
+    let text = |event: StoredEvent| String::from_utf8(event.payload.to_vec()).unwrap();
+    events.into_iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn events_come_back_in_the_order_of_their_ids_with_everything_they_had() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let (first, second) = (record("first"), record("second"));
+    let (id, operation_id, traceparent) = (
+        first.id,
+        first.operation_id.clone(),
+        first.traceparent.clone(),
+    );
+    spool.append(fresh(second), soon()).await.unwrap();
+    spool.append(fresh(first), soon()).await.unwrap();
+    assert_eq!(payloads(&spool).await, ["first", "second"]);
+    let event = &spool.advance(Vec::new(), 1, usize::MAX).await.unwrap()[0];
+    assert_eq!(event.id, id);
+    assert_eq!(event.subject, "importguard.v1.decision.allow");
+    assert_eq!(event.operation_id, operation_id.as_str());
+    assert_eq!(event.traceparent, traceparent);
+    assert_eq!(event.baggage, None);
+}
+
+#[tokio::test]
+async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    for payload in ["a", "bb", "ccc"] {
+        spool.append(fresh(record(payload)), soon()).await.unwrap();
+    }
+    let spool = reopen(spool, &dir).await;
+    assert_eq!((spool.depth().events(), spool.depth().bytes()), (3, 6));
+    assert!(spool.depth().oldest_age().is_some());
+    let batch = spool.advance(Vec::new(), 2, usize::MAX).await.unwrap();
+    let done = batch.iter().map(|event| event.rowid).collect();
+    spool.advance(done, 0, 0).await.unwrap();
+    assert_eq!((spool.depth().events(), spool.depth().bytes()), (1, 3));
+    let spool = reopen(spool, &dir).await;
+    assert_eq!(payloads(&spool).await, ["ccc"]);
+}
+
+#[tokio::test]
+async fn an_id_is_kept_once() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let record = record("once");
+    for _ in 0..2 {
+        spool.append(fresh(record.clone()), soon()).await.unwrap();
+    }
+    assert_eq!(payloads(&spool).await, ["once"]);
+    assert_eq!((spool.depth().events(), spool.depth().bytes()), (1, 4));
+}
+
+#[tokio::test]
+async fn what_is_appended_together_is_committed_together() {
+    let dir = TempDir::new().unwrap();
+    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let events: Vec<_> = (0..100).map(|n| fresh(record(&n.to_string()))).collect();
+    let watcher = Connection::open(dir.path().join("spool.db")).unwrap();
+    let commits = |connection: &Connection| -> i64 {
+        connection
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .unwrap()
+    };
+    let before = commits(&watcher);
+    assert!(store.append(events.iter()).iter().all(Result::is_ok));
+    let after = commits(&watcher);
+    assert!(after > before);
+    assert_eq!(commits(&watcher), after);
+    let count: i64 = watcher
+        .query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 100);
+    assert_eq!(store.contents().events, 100);
+}
+
+#[tokio::test]
+async fn a_full_spool_refuses_and_has_room_again_once_it_is_drained() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let payload = "x".repeat(10_000);
+    let mut accepted = 0;
+    let error = loop {
+        match spool.append(fresh(record(&payload)), soon()).await {
+            Ok(()) => accepted += 1,
+            Err(error) => break error,
+        }
+        assert!(accepted < 1000, "the limit is not one");
+    };
+    assert_eq!(error, AppendError::Full);
+    assert!(accepted > 50, "{accepted} events of 10 kB in 1 MiB");
+    assert_eq!(spool.depth().events(), accepted);
+    let size = fs::metadata(dir.path().join("spool.db")).unwrap().len();
+    assert!(size <= MIB, "{size}");
+    // Small events still fit into the last pages; they too must find an end.
+    while spool.append(fresh(record("x")), soon()).await.is_ok() {
+        assert!(spool.depth().events() < 20_000);
+    }
+    loop {
+        let batch = spool.advance(Vec::new(), 100, usize::MAX).await.unwrap();
+        if batch.is_empty() {
+            break;
+        }
+        let done = batch.iter().map(|event| event.rowid).collect();
+        spool.advance(done, 0, 0).await.unwrap();
+    }
+    assert_eq!((spool.depth().events(), spool.depth().bytes()), (0, 0));
+    assert_eq!(spool.depth().oldest_age(), None);
+    spool.append(fresh(record(&payload)), soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let too_large = "x".repeat(2 << 20);
+    let group = [record("a"), record(&too_large), record("b")].map(fresh);
+    assert_eq!(
+        store.append(group.iter()),
+        [Ok(()), Err(AppendError::Full), Ok(())]
+    );
+    assert_eq!((store.contents().events, store.contents().bytes), (2, 2));
+}
+
+#[tokio::test]
+async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let error = Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap_err();
+    assert!(matches!(error, OpenError::Held { .. }));
+    let text = error.to_string();
+    assert!(text.contains(&dir.path().display().to_string()), "{text}");
+    assert!(text.contains(&std::process::id().to_string()), "{text}");
+    let _free_again = reopen(spool, &dir).await;
+}
+
+#[tokio::test]
+async fn a_corrupt_file_is_set_aside_and_kept() {
+    for garbage in [Garbage::NoDatabase, Garbage::BrokenPages] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("spool.db");
+        garbage.write(&dir).await;
+        let written = fs::read(&path).unwrap();
+        let spool = open(&dir);
+        assert_eq!(spool.depth().events(), 0);
+        spool.append(fresh(record("new")), soon()).await.unwrap();
+        let kept: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_str().unwrap().contains("corrupt-"))
+            .collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert_eq!(fs::read(&kept[0]).unwrap(), written);
+    }
+}
+
+enum Garbage {
+    NoDatabase,
+    BrokenPages,
+}
+
+impl Garbage {
+    async fn write(&self, dir: &TempDir) {
+        let path = dir.path().join("spool.db");
+        match self {
+            Self::NoDatabase => fs::write(path, vec![7; 20_000]).unwrap(),
+            Self::BrokenPages => {
+                let spool = open(dir);
+                for _ in 0..100 {
+                    spool
+                        .append(fresh(record(&"x".repeat(1000))), soon())
+                        .await
+                        .unwrap();
+                }
+                spool.close(soon()).await;
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[4096..].fill(7);
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("spool.db");
+    let newer = Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    let error = Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap_err();
+    assert!(
+        matches!(error, OpenError::Newer { found: 99, .. }),
+        "{error}"
+    );
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_failed_publication_and_an_unfinished_drain_are_remembered() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let failed = NewEvent {
+        record: record("failed"),
+        attempted_ms: Some(1000),
+    };
+    spool.append(failed, soon()).await.unwrap();
+    spool
+        .append(fresh(record("drained")), soon())
+        .await
+        .unwrap();
+    spool
+        .append(fresh(record("waiting")), soon())
+        .await
+        .unwrap();
+    let attempts = |batch: Vec<StoredEvent>| -> Vec<_> {
+        batch.iter().map(StoredEvent::attempted_ms).collect()
+    };
+    let first = attempts(spool.advance(Vec::new(), 2, usize::MAX).await.unwrap());
+    assert_eq!(first, [Some(1000), None]);
+    let spool = reopen(spool, &dir).await;
+    let again = attempts(spool.advance(Vec::new(), 3, usize::MAX).await.unwrap());
+    let [Some(1000), Some(drained), None] = again[..] else {
+        panic!("{again:?}");
+    };
+    assert!(unix_ms() - drained < 60_000);
+    let batch = spool.advance(Vec::new(), 3, usize::MAX).await.unwrap();
+    // The first attempt counts, however often the drain begins anew.
+    assert_eq!(batch[1].attempted_ms(), Some(drained));
+}
+
+#[tokio::test]
+async fn a_closed_spool_takes_nothing_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    spool.close(soon()).await;
+    let late = spool.append(fresh(record("late")), soon()).await;
+    assert_eq!(late, Err(AppendError::Closed));
+}
+
+#[tokio::test]
+async fn who_waits_for_a_spool_that_hangs_waits_no_longer_than_its_deadline() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let other = Connection::open(dir.path().join("spool.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let start = Instant::now();
+    let late = spool
+        .append(fresh(record("late")), start + Duration::from_millis(50))
+        .await;
+    assert_eq!(late, Err(AppendError::TooSlow));
+    assert!(start.elapsed() < Duration::from_secs(2));
+    other.execute_batch("ROLLBACK").unwrap();
+}

@@ -1,0 +1,222 @@
+//! The recorder's three states and the moves between them.
+//!
+//! ```text
+//!  Spooling ── NATS took the oldest event ──▶ Draining ── spool empty ──▶ Streaming
+//!     ▲ ▲                                      │     ▲                      │    │
+//!     │ └───────────── NATS failed ────────────┘     └── spool not empty ───┘    │
+//!     └──────────────────────────────── NATS failed ─────────────────────────────┘
+//! ```
+//!
+//! Any task may report a failure; only the drain moves towards streaming.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+
+/// Where events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// NATS is well and the spool is empty: events go to NATS.
+    Streaming,
+    /// NATS can't be relied on: every event goes to the spool at once.
+    Spooling,
+    /// NATS is well again: events go to NATS while the spool is published behind them.
+    Draining,
+}
+
+impl State {
+    /// Every state, for metrics.
+    pub(super) const ALL: [Self; 3] = [Self::Streaming, Self::Spooling, Self::Draining];
+
+    /// The state's name in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Spooling => "spooling",
+            Self::Draining => "draining",
+        }
+    }
+
+    fn from_bits(word: u64) -> Self {
+        match word & STATE_MASK {
+            0 => Self::Spooling,
+            1 => Self::Draining,
+            _ => Self::Streaming,
+        }
+    }
+
+    const fn bits(self) -> u64 {
+        match self {
+            Self::Spooling => 0,
+            Self::Draining => 1,
+            Self::Streaming => 2,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Three states need two bits; the rest of the word counts the outages.
+const STATE_BITS: u32 = 2;
+const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
+
+/// What a task saw before it tried NATS. A failure counts only against the outage count it was seen with, so that acks
+/// which time out after NATS has long recovered don't end the new streaming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen(u64);
+
+impl Seen {
+    pub(super) fn state(self) -> State {
+        State::from_bits(self.0)
+    }
+
+    fn outages(self) -> u64 {
+        self.0 >> STATE_BITS
+    }
+
+    fn with(self, state: State) -> u64 {
+        (self.0 & !STATE_MASK) | state.bits()
+    }
+}
+
+/// The current state: one atomic word, read once per event.
+#[derive(Debug)]
+pub(super) struct Machine {
+    word: AtomicU64,
+    changed: Notify,
+}
+
+impl Machine {
+    /// Spooling, until the drain has seen NATS take something.
+    pub(super) fn new() -> Self {
+        Self {
+            word: AtomicU64::new(State::Spooling.bits()),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn see(&self) -> Seen {
+        Seen(self.word.load(Ordering::Acquire))
+    }
+
+    /// NATS failed a task that had `seen` it well. True if this was the first to tell.
+    pub(super) fn fail(&self, seen: Seen) -> bool {
+        let failed = self
+            .word
+            .try_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                let now = Seen(word);
+                let stale = now.outages() != seen.outages();
+                (!stale && now.state() != State::Spooling)
+                    .then(|| ((now.outages() + 1) << STATE_BITS) | State::Spooling.bits())
+            })
+            .is_ok();
+        if failed {
+            self.changed.notify_waiters();
+        }
+        failed
+    }
+
+    /// The drain's moves: from spooling or streaming to draining, from draining to streaming. False if NATS failed
+    /// somebody since `seen`.
+    pub(super) fn advance(&self, seen: Seen, to: State) -> bool {
+        let moved = self
+            .word
+            .compare_exchange(seen.0, seen.with(to), Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if moved {
+            self.changed.notify_waiters();
+        }
+        moved
+    }
+
+    /// Returns once the state is another than `from`.
+    pub(super) async fn left(&self, from: State) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.see().state() != from {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streaming() -> Machine {
+        let machine = Machine::new();
+        assert!(machine.advance(machine.see(), State::Draining));
+        assert!(machine.advance(machine.see(), State::Streaming));
+        machine
+    }
+
+    #[test]
+    fn starts_spooling_and_reaches_streaming_through_draining() {
+        let machine = Machine::new();
+        assert_eq!(machine.see().state(), State::Spooling);
+        assert_eq!(streaming().see().state(), State::Streaming);
+    }
+
+    #[test]
+    fn only_the_first_failure_of_an_outage_tells() {
+        let machine = streaming();
+        let seen = machine.see();
+        assert!(machine.fail(seen));
+        assert!(!machine.fail(seen));
+        assert_eq!(machine.see().state(), State::Spooling);
+    }
+
+    #[test]
+    fn a_failure_from_before_the_recovery_is_stale() {
+        let machine = streaming();
+        let before = machine.see();
+        assert!(machine.fail(before));
+        assert!(machine.advance(machine.see(), State::Draining));
+        assert!(machine.advance(machine.see(), State::Streaming));
+        assert!(!machine.fail(before));
+        assert_eq!(machine.see().state(), State::Streaming);
+    }
+
+    #[test]
+    fn a_failure_counts_across_the_drains_own_moves() {
+        let machine = streaming();
+        let seen = machine.see();
+        assert!(machine.advance(machine.see(), State::Draining));
+        assert!(machine.fail(seen));
+    }
+
+    #[test]
+    fn the_drain_cannot_advance_over_a_failure() {
+        let machine = streaming();
+        assert!(machine.advance(machine.see(), State::Draining));
+        let seen = machine.see();
+        assert!(machine.fail(seen));
+        assert!(!machine.advance(seen, State::Streaming));
+        assert_eq!(machine.see().state(), State::Spooling);
+    }
+
+    #[tokio::test]
+    async fn leaving_a_state_wakes_who_waits_for_it() {
+        let machine = std::sync::Arc::new(streaming());
+        let waiting = tokio::spawn({
+            let machine = machine.clone();
+            async move { machine.left(State::Streaming).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(machine.fail(machine.see()));
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,72 @@
+use std::{fmt, sync::Mutex};
+
+use serde::Serialize;
+
+use super::{spool::lock, state::State};
+
+/// How recording stands, for readiness, the start banner and people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecorderStatus {
+    /// Where events go.
+    pub state: State,
+    /// `host:port` of the NATS servers in the settings, comma-separated.
+    pub nats: String,
+    /// Events in the spool, not yet in NATS.
+    pub spooled_events: u64,
+    /// Bytes of their payloads.
+    pub spooled_bytes: u64,
+    /// What went wrong last with NATS; absent while all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+impl fmt::Display for RecorderStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            state,
+            nats,
+            spooled_events,
+            ..
+        } = self;
+        match state {
+            State::Streaming => write!(f, "streaming to NATS at {nats}")?,
+            State::Spooling => write!(
+                f,
+                "spooling, {spooled_events} events on disk until NATS at {nats} takes them"
+            )?,
+            State::Draining => write!(
+                f,
+                "streaming to NATS at {nats}, {spooled_events} spooled events still to follow"
+            )?,
+        }
+        match &self.last_error {
+            Some(error) => write!(f, " ({error})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The last trouble with NATS.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(Mutex<Option<String>>);
+
+impl Troubles {
+    /// True if it is another one than the last, and so worth a line in the log.
+    pub(super) fn note(&self, trouble: &str) -> bool {
+        let mut last = lock(&self.0);
+        let news = last.as_deref() != Some(trouble);
+        if news {
+            *last = Some(trouble.to_owned());
+        }
+        news
+    }
+
+    pub(super) fn clear(&self) {
+        *lock(&self.0) = None;
+    }
+
+    pub(super) fn last(&self) -> Option<String> {
+        lock(&self.0).clone()
+    }
+}

@@ -1,0 +1,51 @@
+use std::{
+    fmt::{self, Display},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+/// What `importguard serve` says when it is up: where it listens, how NATS is, and what to try.
+pub(crate) struct Banner<'a, B, R> {
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) policy: &'a Path,
+    pub(crate) base_path: &'a B,
+    pub(crate) recorder: R,
+}
+
+impl<B: Display, R: Display> Display for Banner<'_, B, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let public = reachable(self.public);
+        // A base path may be a secret: the line names the setting instead, and the shell fills it in.
+        let base = if self.base_path.to_string().is_empty() {
+            ""
+        } else {
+            "$IMPORTGUARD_BASE_PATH"
+        };
+        writeln!(f, "importguard {} is up", env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, "  callbacks  http://{public}{base}")?;
+        writeln!(f, "  decider    {} (gRPC)", self.grpc)?;
+        writeln!(f, "  policy     {}", self.policy.display())?;
+        writeln!(f, "  admin      http://{}/readyz", reachable(self.admin))?;
+        writeln!(f, "  events     {}", self.recorder)?;
+        writeln!(f, "Try it:")?;
+        writeln!(
+            f,
+            "  curl -i \"http://{public}{base}/?command=ImportFriendReqBeforeCommand&contenttype=json\" \
+             -H 'operationID: 1646445464564' -H 'Content-Type: application/json' \
+             -d '{{\"callbackCommand\":\"ImportFriendReqBeforeCommand\",\"ownerUserID\":\"user123\",\
+             \"friendUserIDs\":[\"user456\",\"user789\"]}}'"
+        )?;
+        writeln!(f, "Ctrl-C ends it.")
+    }
+}
+
+/// An address that listens everywhere is reached on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
+}
