@@ -8,10 +8,11 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Stream;
+use tokio::time::{Instant, timeout};
 
 use super::{
     EventId, Inner,
-    publisher::{Message, Unacknowledged},
+    publisher::{BACKGROUND_TIMEOUT, Message, Unacknowledged},
     spool::{SpoolError, StoredEvent, unix_ms},
     state::{Seen, State},
     stream::{self, LookUpFailed, Unavailable},
@@ -73,7 +74,7 @@ impl Drain {
                     self.report(&trouble);
                     let connected = self.recorder.connected.notified();
                     // A connection that comes back is worth a try at once.
-                    let _ = tokio::time::timeout(retry, connected).await;
+                    let _ = timeout(retry, connected).await;
                     retry = (retry * 2).min(RETRY_AT_MOST);
                 }
             }
@@ -146,9 +147,12 @@ impl Drain {
     /// error if it hasn't them all.
     async fn publish_next(&mut self, stream: &Stream, limit: u32) -> Result<usize, Trouble> {
         let recorder = self.recorder.clone();
-        let spool = &recorder.spool;
+        let Inner {
+            spool, publisher, ..
+        } = &*recorder;
         let batch = spool.advance(Vec::new(), limit, BATCH_BYTES).await?;
         let stored = self.stored(stream, &batch).await?;
+        let connection = publisher.connection();
         let mut done = Vec::with_capacity(batch.len());
         let mut outcome = Ok(());
         let mut acks = VecDeque::with_capacity(IN_FLIGHT);
@@ -160,15 +164,20 @@ impl Drain {
             };
             match next {
                 Some(event) if stored.contains(&event.id) => done.push(event.rowid),
-                Some(event) => match recorder.publisher.send(Message::from(event)).await {
-                    Ok(ack) => acks.push_back((event.rowid, ack)),
+                Some(event) => match publisher.send(Message::from(event)).await {
+                    Ok(ack) => {
+                        let deadline = Instant::now() + BACKGROUND_TIMEOUT;
+                        acks.push_back((event.rowid, ack, deadline));
+                    }
                     Err(error) => outcome = Err(error),
                 },
                 None => match acks.pop_front() {
-                    Some((rowid, ack)) => match ack.await.map_err(Unacknowledged::from) {
-                        Ok(_) => done.push(rowid),
-                        Err(error) => outcome = outcome.and(Err(error)),
-                    },
+                    Some((rowid, ack, deadline)) => {
+                        match publisher.acknowledged(ack, connection, deadline).await {
+                            Ok(()) => done.push(rowid),
+                            Err(error) => outcome = outcome.and(Err(error)),
+                        }
+                    }
                     None => break,
                 },
             }

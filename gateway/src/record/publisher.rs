@@ -34,6 +34,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How soon a server that came back is noticed, and how often one that is away is tried.
 const RECONNECT_AT_MOST: Duration = Duration::from_secs(1);
 
+/// How often an ack that is long in coming is asked whether its connection is still there: no burden, and no long wait.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// More than a gateway answers at once and a drain has under way together; beyond it publishing waits.
 const ACKS_IN_FLIGHT: usize = 8192;
 
@@ -194,6 +197,35 @@ impl Publisher {
     /// event went to the spool.
     pub(super) fn connected(&self) -> bool {
         self.client.connection_state() == ConnectionState::Connected
+    }
+
+    /// The number of the connection that is there now. No ack comes over another one than its message went.
+    pub(super) fn connection(&self) -> Option<u64> {
+        let number = self.client.statistics().connects.load(Ordering::Relaxed);
+        self.connected().then_some(number)
+    }
+
+    /// Waits for the `ack` of a message sent over `connection`, until `deadline` at the latest.
+    pub(super) async fn acknowledged(
+        &self,
+        ack: PublishAckFuture,
+        connection: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(), Unacknowledged> {
+        let mut ack = ack.into_future();
+        loop {
+            let look = deadline.min(Instant::now() + GLANCE);
+            match timeout_at(look, &mut ack).await {
+                Ok(acknowledged) => return Ok(acknowledged.map(drop)?),
+                Err(_) if self.connection() != connection => {
+                    return Err(Unacknowledged::Disconnected);
+                }
+                Err(_) if look == deadline => {
+                    return Err(Unacknowledged::Timeout(BACKGROUND_TIMEOUT));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     pub(super) fn client(&self) -> &Client {

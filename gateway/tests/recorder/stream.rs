@@ -1,0 +1,152 @@
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+
+use super::*;
+
+async fn config(nats: &NatsServer) -> Config {
+    let jetstream = jetstream::new(nats.client().await);
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    stream.cached_info().config.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_stream_is_created_with_its_limits() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let mut settings = settings(&nats, &spool);
+    settings.stream.max_age = Duration::from_secs(3600);
+    settings.stream.max_bytes = 64 << 20;
+    settings.stream.duplicate_window = Duration::from_secs(240);
+    let recording = Recording::with(settings).await;
+    recording.until(State::Streaming).await;
+    let config = config(&nats).await;
+    assert_eq!(
+        config.subjects,
+        ["importguard.v1.decision.*", "importguard.v1.imported"]
+    );
+    assert_eq!(config.max_age, Duration::from_secs(3600));
+    assert_eq!(config.max_bytes, 64 << 20);
+    assert_eq!(config.duplicate_window, Duration::from_secs(240));
+    assert_eq!(config.num_replicas, 1);
+    assert_eq!(config.storage, StorageType::File);
+    assert_eq!(config.discard, DiscardPolicy::Old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicate_window_longer_than_events_live_is_cut_to_that() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let mut settings = settings(&nats, &spool);
+    settings.stream.max_age = Duration::from_secs(60);
+    let recording = Recording::with(settings).await;
+    recording.until(State::Streaming).await;
+    assert_eq!(
+        config(&nats).await.duplicate_window,
+        Duration::from_secs(60)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_existing_stream_is_left_as_it_is() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let operators = Config {
+        name: "IMPORTGUARD".to_owned(),
+        subjects: vec!["importguard.>".to_owned()],
+        max_age: Duration::from_secs(77),
+        max_messages: 1000,
+        storage: StorageType::Memory,
+        ..Config::default()
+    };
+    let jetstream = jetstream::new(nats.client().await);
+    jetstream.create_stream(operators).await.unwrap();
+    let before = config(&nats).await;
+    let recording = Recording::streaming(&nats, &spool).await;
+    assert_eq!(recording.record(0).await, Recorded::Streamed);
+    assert_eq!(config(&nats).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_deleted_under_way_is_created_again_and_loses_nothing_new() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let recording = Recording::streaming(&nats, &spool).await;
+    recording.record(0).await;
+    let jetstream = jetstream::new(nats.client().await);
+    jetstream.delete_stream("IMPORTGUARD").await.unwrap();
+    for n in 1..20 {
+        recording.record(n).await;
+    }
+    recording.until(State::Streaming).await;
+    let mut stored = stored(&nats).await;
+    stored.sort_unstable();
+    assert_eq!(stored, (1..20).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_carries_its_id_its_trace_and_its_operation() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let recording = Recording::streaming(&nats, &spool).await;
+    let mut event = event(7);
+    event.subject = Subject::Imported;
+    let sent = event.clone();
+    let deadline = Instant::now() + SOON;
+    recording.recorder.record(event, deadline).await.unwrap();
+    let messages = messages(&nats).await;
+    let [message] = &messages[..] else {
+        panic!("{messages:?}");
+    };
+    assert_eq!(message.subject.as_str(), "importguard.v1.imported");
+    assert_eq!(message.payload, sent.payload);
+    let header = |name: &str| message.headers.get(name).map(|value| value.to_string());
+    assert_eq!(header("Nats-Msg-Id"), Some(sent.id.to_string()));
+    assert_eq!(header("operationID"), Some("operation-7".to_owned()));
+    assert_eq!(header("traceparent"), sent.traceparent);
+    assert_eq!(header("baggage"), sent.baggage);
+    assert_eq!(
+        header("Content-Type"),
+        Some("application/cloudevents+json".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_nats_cannot_carry_is_left_out() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let recording = Recording::streaming(&nats, &spool).await;
+    let mut event = event(0);
+    event.traceparent = Some("two\r\nlines".to_owned());
+    event.baggage = Some("x".repeat(5000));
+    let deadline = Instant::now() + SOON;
+    let recorded = recording.recorder.record(event, deadline).await;
+    assert_eq!(recorded, Ok(Recorded::Streamed));
+    let messages = messages(&nats).await;
+    assert!(messages[0].headers.get("traceparent").is_none());
+    assert!(messages[0].headers.get("baggage").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spooled_event_too_large_for_the_stream_is_drained_with_counts() {
+    let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let recording = Recording::start(&nats, &spool).await;
+    let friends: Vec<_> = (0..1000).map(|n| format!("user_{n:010}")).collect();
+    let mut large = event(0);
+    let text = json!({"data": {"n": 0, "friendUserIDs": friends}}).to_string();
+    large.payload = Bytes::from(text);
+    let deadline = Instant::now() + SOON;
+    let recorded = recording.recorder.record(large, deadline).await;
+    assert_eq!(recorded, Ok(Recorded::Spooled));
+    assert_eq!(recording.recorder.max_payload(), 1 << 20);
+    recording.record(1).await;
+    let settings = recording.close().await;
+
+    nats.restart().await;
+    let jetstream = jetstream::new(nats.client().await);
+    let small = Config {
+        name: "IMPORTGUARD".to_owned(),
+        subjects: vec!["importguard.>".to_owned()],
+        max_message_size: 4096,
+        ..Config::default()
+    };
+    jetstream.create_stream(small).await.unwrap();
+    let recording = Recording::with(settings).await;
+    recording.until(State::Streaming).await;
+    assert_eq!(recording.recorder.max_payload(), 4096);
+    assert_eq!(stored(&nats).await, [0, 1]);
+    let first: Value = serde_json::from_slice(&messages(&nats).await[0].payload).unwrap();
+    assert_eq!(first["data"]["friendCount"], 1000);
+}
