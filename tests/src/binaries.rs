@@ -30,17 +30,20 @@ impl Binary {
 
     /// Where it lies, built from the sources as they are now.
     pub fn path(self) -> &'static Path {
-        static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+        // Also where it failed: the next test would only wait for the same failure.
+        static BUILT: OnceLock<Option<HashMap<String, PathBuf>>> = OnceLock::new();
         BUILT
             .get_or_init(build)
+            .as_ref()
+            .expect("the binaries build")
             .get(self.name())
             .unwrap_or_else(|| panic!("the workspace has no binary {}", self.name()))
     }
 }
 
-/// Has cargo build every binary in the profile of the tests, and returns where cargo says that they are. Cargo does
-/// nothing where nothing changed; looking into `target/` instead would find yesterday's binary.
-fn build() -> HashMap<String, PathBuf> {
+/// Has cargo build every binary in the profile of the tests, and returns where cargo says that they are, unless they don't
+/// build. Cargo does nothing where nothing changed; looking into `target/` instead would find yesterday's binary.
+fn build() -> Option<HashMap<String, PathBuf>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("tests/ lies in the workspace");
@@ -55,8 +58,10 @@ fn build() -> HashMap<String, PathBuf> {
         command.arg("--release");
     }
     let output = command.output().expect("cargo can be run");
-    assert!(output.status.success(), "the binaries don't build");
-    String::from_utf8(output.stdout)
+    if !output.status.success() {
+        return None;
+    }
+    let binaries = String::from_utf8(output.stdout)
         .expect("cargo speaks UTF-8")
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -65,5 +70,6 @@ fn build() -> HashMap<String, PathBuf> {
             let executable = message.get("executable")?.as_str()?.into();
             Some((name, executable))
         })
-        .collect()
+        .collect();
+    Some(binaries)
 }
