@@ -47,6 +47,16 @@ enum Trouble {
     Spool(#[from] SpoolError),
 }
 
+impl Trouble {
+    /// A reason to spool new events too.
+    fn is_nats(&self) -> bool {
+        match self {
+            Self::NotConnected | Self::Stream(_) | Self::Unacknowledged(_) => true,
+            Self::LookUp(_) | Self::Spool(_) => false,
+        }
+    }
+}
+
 pub(super) struct Drain {
     recorder: Arc<Inner>,
     failed_look_ups: u32,
@@ -102,10 +112,12 @@ impl Drain {
         recorder
             .publisher
             .limit_messages(limit.ok().filter(|&limit| limit > 0));
-        if recorder.spool.depth().events() > 0 {
-            self.publish_next(&stream, 1).await?;
+        match self.publish_next(&stream, 1).await {
+            Ok(_) => recorder.troubles.clear(),
+            Err(trouble) if trouble.is_nats() => return Err(trouble),
+            // New events can go to NATS; the drain itself sees to the rest.
+            Err(trouble) => self.report(&trouble),
         }
-        recorder.troubles.clear();
         recorder.machine.advance(seen, State::Draining);
         let events = recorder.spool.depth().events();
         if events > 0 {
@@ -117,6 +129,7 @@ impl Drain {
     /// Draining ⇄ streaming, until NATS fails somebody.
     async fn stay(&mut self, stream: &Stream) {
         let recorder = self.recorder.clone();
+        let mut retry = RETRY_FIRST;
         loop {
             let seen = recorder.machine.see();
             match seen.state() {
@@ -127,8 +140,13 @@ impl Drain {
                             tracing::info!("the spool is empty: streaming to NATS");
                         }
                     }
-                    Ok(_) => {}
-                    Err(trouble) => recorder.fail(seen, &trouble.to_string()),
+                    Ok(_) => retry = RETRY_FIRST,
+                    Err(trouble) if trouble.is_nats() => recorder.fail(seen, &trouble.to_string()),
+                    Err(trouble) => {
+                        self.report(&trouble);
+                        let _ = timeout(retry, recorder.machine.left(State::Draining)).await;
+                        retry = (retry * 2).min(RETRY_AT_MOST);
+                    }
                 },
                 State::Streaming => {
                     tokio::select! {
@@ -143,13 +161,16 @@ impl Drain {
         }
     }
 
-    /// Publishes the first `limit` events of the spool and deletes exactly those that NATS has. Returns how many; an
+    /// Publishes the first `limit` events of the spool, in order, and deletes exactly those that NATS has. Returns how many; an
     /// error if it hasn't them all.
     async fn publish_next(&mut self, stream: &Stream, limit: u32) -> Result<usize, Trouble> {
         let recorder = self.recorder.clone();
         let Inner {
             spool, publisher, ..
         } = &*recorder;
+        if spool.depth().events() == 0 {
+            return Ok(0);
+        }
         let batch = spool.advance(Vec::new(), limit, BATCH_BYTES).await?;
         let stored = self.stored(stream, &batch).await?;
         let connection = publisher.connection();

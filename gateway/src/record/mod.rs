@@ -30,7 +30,7 @@ use self::{
     drain::Drain,
     metrics::Metrics,
     publisher::{Message, Publisher, Unacknowledged},
-    spool::{AppendError, NewEvent, Spool, lock, unix_ms},
+    spool::{AppendError, NewEvent, Spool, lock},
     state::{Machine, Seen},
     status::Troubles,
 };
@@ -43,6 +43,9 @@ pub use self::{
     state::State,
     status::RecorderStatus,
 };
+
+/// Who could wait for only a quarter of the ack timeout met a bad moment; who could wait longer met a bad server.
+const HURRIED: u32 = 4;
 
 /// An event to record.
 #[derive(Clone, Debug)]
@@ -224,9 +227,11 @@ impl Recorder {
                     return Ok(Recorded::Streamed);
                 }
                 Err(error) => {
-                    let attempted_ms = unix_ms();
-                    recorder.fail(seen, &error.to_string());
-                    Some(attempted_ms)
+                    if !recorder.hurried(&error) {
+                        recorder.fail(seen, &error.to_string());
+                    }
+                    // The id was made just before it was published.
+                    error.leaves_doubt().then_some(record.id.unix_ms())
                 }
             }
         } else {
@@ -320,10 +325,15 @@ impl Inner {
             .unwrap_or(Err(Unacknowledged::Timeout(wait)))
     }
 
+    /// A request with so little time left that its timeout tells nothing about NATS.
+    fn hurried(&self, error: &Unacknowledged) -> bool {
+        matches!(error, Unacknowledged::Timeout(waited) if *waited < self.settings.ack_timeout / HURRIED)
+    }
+
     /// NATS failed somebody who had `seen` it well: spooling from here on.
     fn fail(&self, seen: Seen, trouble: &str) {
-        self.troubles.note(trouble);
         if self.machine.fail(seen) {
+            self.troubles.note(trouble);
             tracing::warn!("{trouble}: spooling events to disk until NATS takes them again");
         }
     }

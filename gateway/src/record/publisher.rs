@@ -79,7 +79,7 @@ impl<'a> From<&'a StoredEvent> for Message<'a> {
     }
 }
 
-/// Why NATS has not acknowledged an event. It may be in the stream all the same.
+/// Why NATS has not acknowledged an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unacknowledged {
     #[error("NATS gave no ack within {}", humantime::format_duration(*.0))]
@@ -90,6 +90,16 @@ pub(super) enum Unacknowledged {
     Refused(String),
     #[error("the connection to NATS is lost")]
     Disconnected,
+}
+
+impl Unacknowledged {
+    /// The event may be in the stream all the same.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Disconnected => true,
+            Self::NoStream | Self::Refused(_) => false,
+        }
+    }
 }
 
 impl From<PublishError> for Unacknowledged {

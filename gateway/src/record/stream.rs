@@ -129,15 +129,18 @@ pub(super) async fn stored(
         .await
         .map_err(LookUpFailed::new)?;
     let mut found = HashSet::new();
+    // What comes later came through somebody who saw the ack, or is recent enough for NATS to know its id.
     let mut pending = consumer.cached_info().num_pending;
+    let mut unread = pending;
     let mut messages = consumer.messages().await.map_err(LookUpFailed::new)?;
-    while pending > 0 && found.len() < ids.len() {
+    while pending > 0 && unread > 0 && found.len() < ids.len() {
         let message = tokio::time::timeout(BACKGROUND_TIMEOUT, messages.next())
             .await
             .map_err(LookUpFailed::new)?
             .ok_or_else(|| LookUpFailed("the connection is lost".to_owned()))?
             .map_err(LookUpFailed::new)?;
         pending = message.info().map_err(LookUpFailed::new)?.pending;
+        unread -= 1;
         let id = message
             .headers
             .as_ref()

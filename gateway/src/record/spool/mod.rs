@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -93,7 +93,7 @@ pub(super) struct Depth {
     events: AtomicU64,
     bytes: AtomicU64,
     /// Unix milliseconds; 0 when there is none.
-    oldest_ms: AtomicU64,
+    oldest_ms: AtomicI64,
     changed: Notify,
 }
 
@@ -110,8 +110,8 @@ impl Depth {
     /// How long ago the oldest event was decided.
     pub(super) fn oldest_age(&self) -> Option<Duration> {
         let oldest_ms = self.oldest_ms.load(Ordering::Relaxed);
-        let now_ms = u64::try_from(unix_ms()).unwrap_or(0);
-        (oldest_ms > 0).then(|| Duration::from_millis(now_ms.saturating_sub(oldest_ms)))
+        let age_ms = u64::try_from(unix_ms() - oldest_ms).unwrap_or(0);
+        (oldest_ms > 0).then(|| Duration::from_millis(age_ms))
     }
 
     /// Returns once there is an event in the spool.
@@ -146,7 +146,7 @@ pub(super) struct Spool {
     commands: Mutex<Option<mpsc::Sender<Command>>>,
     depth: Arc<Depth>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    ended: CancellationToken,
+    thread_ended: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -174,15 +174,16 @@ impl Spool {
         let (lock, store) = directory::open(dir, max_bytes)?;
         let depth = Arc::new(Depth::default());
         depth.set(&store);
+        let thread_ended = CancellationToken::new();
         let (commands, receiver) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn({
                 let depth = depth.clone();
-                let ended = ended.clone();
+                let thread_ended = thread_ended.clone();
                 move || {
                     // Dropped by a panic too.
-                    let _ended = ended.drop_guard();
+                    let _guards = (ended.drop_guard(), thread_ended.drop_guard());
                     writer::run(store, lock, receiver, depth);
                 }
             })
@@ -194,7 +195,7 @@ impl Spool {
             commands: Mutex::new(Some(commands)),
             depth,
             thread: Mutex::new(Some(thread)),
-            ended,
+            thread_ended,
         })
     }
 
@@ -248,7 +249,10 @@ impl Spool {
     /// Takes no more events and returns once those in the queue are committed and the thread has ended, or at `deadline`.
     pub(super) async fn close(&self, deadline: Instant) {
         drop(lock(&self.commands).take());
-        if timeout_at(deadline, self.ended.cancelled()).await.is_err() {
+        if timeout_at(deadline, self.thread_ended.cancelled())
+            .await
+            .is_err()
+        {
             tracing::warn!("the spool did not finish in time; what it has committed is safe");
             return;
         }

@@ -181,7 +181,7 @@ impl Store {
                 .and_then(|first| first.attempted_by_drain_ms)
                 .unwrap_or(now_ms);
             transaction
-                .prepare_cached("UPDATE drain SET up_to = ?1, since_ms = ?2")?
+                .prepare_cached("UPDATE drain SET up_to = MAX(up_to, ?1), since_ms = ?2")?
                 .execute(params![last.id.encoded(&mut EventId::buffer()), since_ms])?;
         }
         transaction.commit()?;
