@@ -7,7 +7,7 @@ use importguard_proto::{
 use importguard_telemetry::{propagation, whole_text};
 use tokio::time::timeout;
 use tonic::{
-    Code, Extensions, Request, Status,
+    Code, Extensions, Request, Status, TimeoutExpired,
     metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
@@ -149,16 +149,17 @@ fn text(status: &Status) -> String {
     }
 }
 
-/// tonic reports a connection that breaks under a call as `Unknown` with a transport error as its source.
+/// tonic reports a connection that breaks under a call as `Unknown` or, like a deadline that passed, as `Cancelled`: what the
+/// status was made from tells them apart. A decider's own word, for its deadline too, is made from nothing.
 fn failure(status: &Status, within: Duration) -> DecideError {
-    let broken = status
-        .source()
-        .is_some_and(|source| source.is::<tonic::transport::Error>());
+    let made_from = || std::iter::successors(status.source(), |error| (*error).source());
+    let deadline = || made_from().any(|error| error.is::<TimeoutExpired>());
+    let broken = || made_from().next().is_some();
     match status.code() {
+        Code::DeadlineExceeded => DecideError::Timeout(within),
+        Code::Cancelled if deadline() || !broken() => DecideError::Timeout(within),
         Code::Unavailable => DecideError::Unavailable(text(status)),
-        Code::Unknown if broken => DecideError::Unavailable(text(status)),
-        // Our own deadline, whichever side noticed it first.
-        Code::DeadlineExceeded | Code::Cancelled => DecideError::Timeout(within),
+        Code::Unknown | Code::Cancelled if broken() => DecideError::Unavailable(text(status)),
         code => DecideError::Failed(format!("{}: {}", code_name(code), status.message())),
     }
 }
