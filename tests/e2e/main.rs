@@ -12,6 +12,7 @@ mod grpc;
 mod outages;
 mod recording;
 mod rejections;
+mod reload;
 mod settings;
 mod shutdown;
 mod spooling;

@@ -55,9 +55,22 @@ impl PolicyDir {
         self.dir.path().join("policy.yaml")
     }
 
-    fn write(&self, name: &str, content: &str) {
+    /// The directory of the policy.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes the file `name`, in place if it is there.
+    pub fn write(&self, name: &str, content: &str) {
         let path = self.dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).unwrap();
         fs::write(path, content).unwrap();
+    }
+
+    /// Puts another file in the place of the file `name` at once, as `mv` does.
+    pub fn replace(&self, name: &str, content: &str) {
+        let aside = format!("{name}.new");
+        self.write(&aside, content);
+        fs::rename(self.dir.path().join(aside), self.dir.path().join(name)).unwrap();
     }
 }

@@ -90,6 +90,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Sends SIGHUP, which has a decider read its policy again.
+    pub fn sighup(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Sends SIGINT, as Ctrl-C does.
     pub fn sigint(&self) {
         self.signal(Signal::INT);
