@@ -145,6 +145,7 @@ mod tests {
         let decide = |owner, friends: &[&str]| {
             let decision = policy.evaluate(&Request {
                 operation_id: "op-1",
+                now: std::time::SystemTime::UNIX_EPOCH,
                 owner,
                 friends,
             });

@@ -1,6 +1,6 @@
 //! The policy engine, spoken to over gRPC.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use importguard_proto::{
     OperationId,
@@ -85,6 +85,7 @@ fn answer(policy: &Arc<Policy>, question: &DecideRequest, instance: &str) -> Dec
         operation_id: &question.operation_id,
         owner: &question.owner_user_id,
         friends: &question.friend_user_ids,
+        now: SystemTime::now(),
     });
     let (name, verdict) = match decision.verdict {
         Verdict::Allow => ("allow", WireVerdict::Allow(wire::Allow {})),
@@ -138,10 +139,12 @@ fn answer(policy: &Arc<Policy>, question: &DecideRequest, instance: &str) -> Dec
 fn fired(rule: &Fired<'_>) -> wire::FiredRule {
     let mode = match rule.mode {
         policy::Mode::Enforce => wire::Mode::Enforce,
+        policy::Mode::Shadow => wire::Mode::Shadow,
     };
     let outcome = match rule.outcome {
         policy::Outcome::Refuse => wire::Outcome::Refuse,
         policy::Outcome::Remove => wire::Outcome::Remove,
+        policy::Outcome::Error => wire::Outcome::Error,
     };
     wire::FiredRule {
         id: rule.id.to_owned(),

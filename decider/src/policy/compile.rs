@@ -1,48 +1,71 @@
-//! From the [`Document`] to rules that can be evaluated: what names mean.
+//! From the [`Document`] to rules that can be evaluated: what names, patterns and expressions mean.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::lists::{IdSet, List, ListContent, ListError};
+use crate::lists::{List, ListContent, ListError};
 
-use super::decision::{Refusal, RefusalCode};
+use super::decision::{Mode, Refusal, RefusalCode};
 use super::diagnostic::{Diagnostic, Report, Span, closest, quoted};
 use super::document::{
-    Document, LimitDefinition, ListDefinition, MatcherDefinition, OnExceed, RefusalDefinition,
-    RuleDefinition, Spanned,
+    Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
+    RefusalDefinition, RuleDefinition, RuleMode, Spanned,
 };
+use super::expression::{Expression, ListValues, Scope};
+use super::matcher::{Matcher, NamedIds, check_pattern, compile_patterns};
 use super::read::NOBODY_LEFT;
-use super::rule::{Action, Matcher, Rule};
+use super::rule::{Action, OnError, Rollout, Rule};
 
 /// The content of list files by the path that the policy gives, or why there is none.
 pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;
+
+/// The longest regular expression: longer ones say in symbols what belongs in a list.
+const MAX_PATTERN_BYTES: usize = 256;
+/// The most regular expressions of a policy. One takes up to 10 ms to compile, so that these take a few seconds at worst.
+const MAX_PATTERNS: usize = 256;
 
 pub(super) struct Compiled {
     pub(super) rules: Vec<Rule>,
     pub(super) nobody_left: Refusal,
     pub(super) lists: Vec<List>,
+    pub(super) list_values: ListValues,
 }
 
 /// The result is worth something only if nothing was reported, now or before.
 pub(super) fn compile(document: Document, files: &ListFiles, report: &mut Report<'_>) -> Compiled {
-    let mut lists = Lists {
-        by_name: HashMap::new(),
-        in_order: Vec::new(),
-    };
+    let mut list_values = ListValues::default();
+    let mut lists = Vec::new();
     for definition in &document.lists {
-        let list = content(definition, files, report).map(|it| it.named(&definition.name.value));
-        let ids = list
-            .as_ref()
-            .map(|list| Arc::clone(&list.ids))
-            .unwrap_or_default();
-        lists.by_name.insert(definition.name.value.clone(), ids);
-        lists.in_order.extend(list);
+        let name = &definition.name.value;
+        let list = content(definition, files, report).map(|content| content.named(name));
+        // One that could not be loaded is there too, empty: what is wrong with it was reported.
+        let ids = list.as_ref().map(|list| Arc::clone(&list.ids));
+        list_values.insert(name, ids.unwrap_or_default());
+        lists.extend(list);
     }
-    let rules = document
-        .rules
-        .into_iter()
-        .filter_map(|definition| rule(definition, &lists, report))
-        .collect();
+    let definitions = bounded(document.rules, report);
+    let mut rules = Vec::new();
+    let mut end: Option<(String, u32)> = None;
+    for definition in definitions {
+        let Spanned { value: id, span } = definition.id.clone();
+        if let Some((last, line)) = &end
+            && definition.mode != RuleMode::Off
+        {
+            report.error(
+                span,
+                format!(
+                    "this rule is never reached: {} on line {line} refuses every import",
+                    quoted(last)
+                ),
+                "move it up, or put that rule in shadow: mode: shadow",
+            );
+        }
+        let rule = rule(definition, &list_values, report);
+        if end.is_none() && rule.as_ref().is_some_and(Rule::refuses_everything) {
+            end = Some((id, span.line));
+        }
+        rules.extend(rule);
+    }
     let nobody_left = document.nobody_left.unwrap_or_else(|| RefusalDefinition {
         code: RefusalCode::NOBODY_LEFT,
         message: "No importable friends".to_owned(),
@@ -51,14 +74,9 @@ pub(super) fn compile(document: Document, files: &ListFiles, report: &mut Report
     Compiled {
         rules,
         nobody_left: named_refusal(nobody_left, NOBODY_LEFT),
-        lists: lists.in_order,
+        lists,
+        list_values,
     }
-}
-
-struct Lists {
-    /// Those that could not be loaded are here too, empty: what is wrong with them was reported.
-    by_name: HashMap<String, Arc<IdSet>>,
-    in_order: Vec<List>,
 }
 
 fn content(
@@ -103,37 +121,55 @@ fn content(
     None
 }
 
-fn rule(definition: RuleDefinition, lists: &Lists, report: &mut Report<'_>) -> Option<Rule> {
+fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>) -> Option<Rule> {
     let id = definition.id.value;
     let refusal = definition
         .refusal
-        .map(|refusal| named_refusal(refusal, &id));
-    let owners = definition
-        .refuse_owner
-        .map(|matcher| resolve(matcher, lists, report));
-    let friends = definition
-        .drop_friends
-        .map(|matcher| resolve(matcher, lists, report));
-    let action = match (owners, friends, definition.limit_friends) {
-        (Some(owners), None, None) => Action::RefuseOwner {
-            owners,
-            refusal: refusal?,
-        },
-        (None, Some(friends), None) => Action::DropFriends(friends),
-        (None, None, Some(LimitDefinition { max, on_exceed })) => {
-            let max = max as usize;
-            match on_exceed {
-                OnExceed::Truncate => Action::KeepFirst { max },
-                OnExceed::Refuse => Action::RefuseOver {
-                    max,
-                    refusal: refusal?,
-                },
-            }
+        .map(|refusal| Arc::new(named_refusal(refusal, &id)));
+    let when = definition
+        .when
+        .and_then(|source| condition(&source, Scope::Request, lists, report));
+    let owners = definition.refuse_owner.map(|it| matcher(it, lists, report));
+    let friends = definition.drop_friends.map(|it| matcher(it, lists, report));
+    let refuse_if = definition
+        .refuse_if
+        .map(|source| condition(&source, Scope::Request, lists, report));
+    let drop_friend_if = definition
+        .drop_friend_if
+        .map(|source| condition(&source, Scope::Friend, lists, report));
+    let limit = definition.limit_friends;
+    let can_fail = when.is_some() || refuse_if.is_some() || drop_friend_if.is_some();
+    let on_error = match definition.on_error {
+        None | Some(OnErrorDefinition::Refuse) if can_fail => {
+            OnError::Refuse(Arc::clone(refusal.as_ref()?))
         }
+        _ => OnError::Skip,
+    };
+    let action = match (owners, friends, limit, refuse_if, drop_friend_if) {
+        (Some(owners), None, None, None, None) => Action::RefuseOwner(owners, refusal?),
+        (None, Some(friends), None, None, None) => Action::DropFriends(friends),
+        (None, None, Some(LimitDefinition { max, on_exceed }), None, None) => match on_exceed {
+            OnExceed::Truncate => Action::KeepFirst(max as usize),
+            OnExceed::Refuse => Action::RefuseOver(max as usize, refusal?),
+        },
+        (None, None, None, Some(expression), None) => Action::RefuseIf(expression?, refusal?),
+        (None, None, None, None, Some(expression)) => Action::DropFriendIf(expression?),
         // No kind or several: reported when it was read.
         _ => return None,
     };
-    Some(Rule { id, action })
+    Some(Rule {
+        id,
+        description: definition.description,
+        mode: match definition.mode {
+            RuleMode::Enforce => Some(Mode::Enforce),
+            RuleMode::Shadow => Some(Mode::Shadow),
+            RuleMode::Off => None,
+        },
+        rollout: definition.rollout.and_then(Rollout::new),
+        when,
+        on_error,
+        action,
+    })
 }
 
 fn named_refusal(definition: RefusalDefinition, rule: &str) -> Refusal {
@@ -145,33 +181,119 @@ fn named_refusal(definition: RefusalDefinition, rule: &str) -> Refusal {
     }
 }
 
-fn resolve(definition: MatcherDefinition, lists: &Lists, report: &mut Report<'_>) -> Matcher {
-    let mut find = |name: Option<Spanned<String>>| name.and_then(|name| lists.find(&name, report));
-    Matcher {
-        in_list: find(definition.in_list),
-        not_in: find(definition.not_in),
-        prefixes: definition.prefixes,
+fn condition(
+    source: &Spanned<String>,
+    scope: Scope,
+    lists: &ListValues,
+    report: &mut Report<'_>,
+) -> Option<Expression> {
+    match Expression::compile(&source.value, scope, lists) {
+        Ok(expression) => {
+            if expression.constant == Some(false) {
+                report.error(
+                    source.span,
+                    "this is always false, so the rule never does anything",
+                    "remove the rule, or switch it off: mode: off",
+                );
+            }
+            Some(expression)
+        }
+        Err(problems) => {
+            for problem in problems {
+                report.error_inside(source, problem.place, problem.message, problem.remedy);
+            }
+            None
+        }
     }
 }
 
-impl Lists {
-    fn find(&self, name: &Spanned<String>, report: &mut Report<'_>) -> Option<Arc<IdSet>> {
-        let found = self.by_name.get(&name.value);
-        if found.is_none() {
-            let names = || self.by_name.keys().map(String::as_str);
-            let remedy = match closest(&name.value, names()) {
-                Some(meant) => format!("did you mean \"{meant}\"?"),
-                None => format!(
-                    "define it under \"lists\": {}: {{ file: lists/{0}.txt }}",
-                    quoted(&name.value).trim_matches('"')
-                ),
-            };
+fn matcher(definition: MatcherDefinition, lists: &ListValues, report: &mut Report<'_>) -> Matcher {
+    let mut find =
+        |name: Option<Spanned<String>>| name.and_then(|name| find_list(name, lists, report));
+    let (in_list, not_in) = (find(definition.in_list), find(definition.not_in));
+    Matcher {
+        in_list,
+        not_in,
+        prefixes: definition.prefixes,
+        suffixes: definition.suffixes,
+        patterns: patterns(&definition.matches, report),
+    }
+}
+
+fn find_list(
+    name: Spanned<String>,
+    lists: &ListValues,
+    report: &mut Report<'_>,
+) -> Option<NamedIds> {
+    if let Some(ids) = lists.get(&name.value) {
+        return Some(NamedIds {
+            name: name.value,
+            ids: Arc::clone(ids),
+        });
+    }
+    let remedy = match closest(&name.value, lists.names()) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => format!(
+            "define it under \"lists\": {}: {{ file: lists/{0}.txt }}",
+            quoted(&name.value).trim_matches('"')
+        ),
+    };
+    let message = format!("there is no list {}", quoted(&name.value));
+    report.error(name.span, message, remedy);
+    None
+}
+
+/// The rules, without their regular expressions if those are more than may be compiled.
+fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleDefinition> {
+    let mut matchers: Vec<&mut MatcherDefinition> = rules
+        .iter_mut()
+        .flat_map(|rule| [&mut rule.refuse_owner, &mut rule.drop_friends])
+        .flatten()
+        .collect();
+    let mut patterns = matchers.iter().flat_map(|matcher| &matcher.matches);
+    if let Some(pattern) = patterns.nth(MAX_PATTERNS) {
+        report.error(
+            pattern.span,
+            format!("a policy may have {MAX_PATTERNS} regular expressions, and this is one more"),
+            "use prefixes, suffixes or lists, or join some with |",
+        );
+        for matcher in &mut matchers {
+            matcher.matches.clear();
+        }
+    }
+    rules
+}
+
+fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<regex::RegexSet> {
+    let first = definitions.first()?;
+    let mut good = true;
+    for Spanned { value, span } in definitions {
+        let checked = if value.len() > MAX_PATTERN_BYTES {
+            Err(format!(
+                "it has {} bytes and may have {MAX_PATTERN_BYTES}",
+                value.len()
+            ))
+        } else {
+            check_pattern(value)
+        };
+        if let Err(why) = checked {
+            good = false;
             report.error(
-                name.span,
-                format!("there is no list {}", quoted(&name.value)),
-                remedy,
+                *span,
+                format!("this regular expression cannot be used: {why}"),
+                "write one such as \"^tmp[_-]\", in the syntax of Rust's regex crate; prefixes, suffixes and lists need none",
             );
         }
-        found.cloned()
+    }
+    if !good {
+        return None;
+    }
+    let texts: Vec<&str> = definitions.iter().map(|it| it.value.as_str()).collect();
+    match compile_patterns(&texts) {
+        Ok(set) => Some(set),
+        Err(why) => {
+            report.error(first.span, why, "make several rules of it");
+            None
+        }
     }
 }

@@ -5,9 +5,9 @@
 pub struct Decision<'p> {
     /// The answer.
     pub verdict: Verdict<'p>,
-    /// The rules that fired, in the order in which they did; the built-in ones included.
+    /// The rules that fired, in the order in which they did; the built-in ones and those in shadow included.
     pub fired: Vec<Fired<'p>>,
-    /// Who was removed by which rule, in the same order. Filled for a refusal too: it tells what came before it.
+    /// Who was removed by which rule, in the same order; by rules that act only. Filled for a refusal too: it tells what came before it.
     pub removed: Vec<Removal<'p>>,
 }
 
@@ -75,15 +75,20 @@ pub struct Fired<'p> {
 pub enum Mode {
     /// It acts.
     Enforce,
+    /// It is evaluated and reported, and changes nothing.
+    Shadow,
 }
 
-/// What a rule that fired did.
+/// What a rule that fired did; a rule in shadow, what it would have done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It refused the import.
     Refuse,
     /// It removed friends.
     Remove,
+    /// An expression of it failed, and by its `onError` it was skipped: `dropFriendIf` for the friends for whom it
+    /// failed, every other rule altogether.
+    Error,
 }
 
 /// Whom a rule removed.

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::document::Spanned;
+
 /// Where something stands in a file: line and column counted from 1, columns and width in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
@@ -220,6 +222,37 @@ impl<'s> Report<'s> {
             message,
             remedy,
         ));
+    }
+
+    /// Reports a mistake in a part of a text whose first character and length are `place`, if that part can be found: a
+    /// text over several lines or with escapes is pointed at as a whole.
+    pub(super) fn error_inside(
+        &mut self,
+        text: &Spanned<String>,
+        place: Option<(usize, usize)>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (whole, line) = self.locate(text.span);
+        let mut before = whole.column.saturating_sub(1) as usize;
+        if line
+            .chars()
+            .nth(before)
+            .is_some_and(|c| c == '"' || c == '\'')
+        {
+            before += 1;
+        }
+        let verbatim = line
+            .chars()
+            .skip(before)
+            .take(text.value.chars().count())
+            .eq(text.value.chars());
+        let narrowed = place.filter(|_| verbatim).map(|(start, count)| Span {
+            line: whole.line,
+            column: u32::try_from(before + start + 1).unwrap_or(u32::MAX),
+            width: u32::try_from(count.max(1)).unwrap_or(u32::MAX),
+        });
+        self.error(narrowed.unwrap_or(text.span), message, remedy);
     }
 
     /// A place and its line; the end of the file for a place behind it, where a YAML reader sees what is missing.

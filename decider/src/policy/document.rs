@@ -1,4 +1,10 @@
-//! What a policy file says, in the shape in which it says it.
+//! What a policy file says, in the shape in which it says it. The JSON Schema that editors use is made of these types,
+//! so the comments on fields are written for those who write policies.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decision::RefusalCode;
 use super::diagnostic::Span;
@@ -10,55 +16,192 @@ pub(super) struct Spanned<T> {
     pub(super) span: Span,
 }
 
-#[derive(Clone, Debug)]
+/// A policy of importguard: which friend imports are allowed, refused or shortened.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Policy", rename_all = "camelCase", deny_unknown_fields, transform = with_api_version)]
 pub(super) struct Document {
+    /// What the policy is called in events.
+    #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub(super) name: String,
+    /// Lists of user ids by name, for rules to refer to.
+    #[schemars(with = "Option<BTreeMap<String, ListDefinition>>")]
     pub(super) lists: Vec<ListDefinition>,
+    /// In order: a refusal ends it, a filter shortens the list for the rules after it.
+    #[schemars(length(max = 256))]
     pub(super) rules: Vec<RuleDefinition>,
+    /// The answer when friends were asked for and every one of them was dropped.
     pub(super) nobody_left: Option<RefusalDefinition>,
 }
 
-/// `name: { file: … }` or `name: { values: […] }`; both absent only if what stood there was reported.
-#[derive(Clone, Debug)]
+/// User ids, in a file or right here.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "List", rename_all = "camelCase", deny_unknown_fields, transform = with_one_source)]
 pub(super) struct ListDefinition {
+    #[schemars(skip)]
     pub(super) name: Spanned<String>,
+    /// A file with one id a line, relative to the policy's directory. Lines that start with # are comments.
     pub(super) file: Option<Spanned<String>>,
+    /// The ids.
     pub(super) values: Option<Vec<String>>,
 }
 
-/// Of the kinds exactly one is there, unless the file was found at fault.
-#[derive(Clone, Debug)]
+/// One rule: what it does, to whom, and when.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Rule", rename_all = "camelCase", deny_unknown_fields, transform = with_one_kind)]
 pub(super) struct RuleDefinition {
+    /// What the rule is called in events. Not self, duplicate or nobodyLeft: those are built in.
+    #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub(super) id: Spanned<String>,
+    /// Why the rule is there.
+    pub(super) description: Option<String>,
+    /// Refuses the import if the owner matches.
     pub(super) refuse_owner: Option<MatcherDefinition>,
+    /// Drops each friend that matches.
     pub(super) drop_friends: Option<MatcherDefinition>,
+    /// Bounds how many friends one import may have. Those count who are left at this point.
     pub(super) limit_friends: Option<LimitDefinition>,
+    /// Refuses the import if this CEL expression is true.
+    #[schemars(length(max = 1024))]
+    pub(super) refuse_if: Option<Spanned<String>>,
+    /// Drops each friend for whom this CEL expression is true.
+    #[schemars(length(max = 1024))]
+    pub(super) drop_friend_if: Option<Spanned<String>>,
+    /// The rule is looked at only where this CEL expression is true.
+    #[schemars(length(max = 1024))]
+    pub(super) when: Option<Spanned<String>>,
+    /// enforce acts; shadow only reports what it would have done; off is not evaluated.
+    #[schemars(default)]
+    pub(super) mode: RuleMode,
+    /// The per cent of owners for whom the rule is looked at, chosen by a stable hash of rule id and owner.
+    #[schemars(range(min = 0, max = 100), with = "Option<u8>")]
+    pub(super) rollout: Option<u8>,
+    /// What happens when an expression of the rule fails at run time: refuse (the default), or skip the rule.
+    pub(super) on_error: Option<OnErrorDefinition>,
+    /// The answer when this rule refuses.
     pub(super) refusal: Option<RefusalDefinition>,
 }
 
-/// Which ids a rule is about. A key that is absent matches nobody; an id matches if any key does.
-#[derive(Clone, Debug)]
-pub(super) struct MatcherDefinition {
-    pub(super) in_list: Option<Spanned<String>>,
-    pub(super) not_in: Option<Spanned<String>>,
-    pub(super) prefixes: Vec<String>,
+/// Whether a rule acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename = "Mode", rename_all = "camelCase", inline)]
+pub(super) enum RuleMode {
+    #[default]
+    Enforce,
+    Shadow,
+    Off,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename = "OnError", rename_all = "camelCase", inline)]
+pub(super) enum OnErrorDefinition {
+    Skip,
+    Refuse,
+}
+
+/// Which ids a rule is about: those that any of the keys matches.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Matcher", rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
+pub(super) struct MatcherDefinition {
+    /// Ids that are on this list.
+    #[schemars(rename = "in")]
+    pub(super) in_list: Option<Spanned<String>>,
+    /// Ids that are not on this list.
+    pub(super) not_in: Option<Spanned<String>>,
+    /// Ids that start with one of these texts.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) prefixes: Vec<String>,
+    /// Ids that end with one of these texts.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) suffixes: Vec<String>,
+    /// Ids in which one of these regular expressions is found; ^ and $ tie it to the ends.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) matches: Vec<Spanned<String>>,
+}
+
+/// How many friends one import may have.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Limit", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct LimitDefinition {
+    /// The most friends of one import.
+    #[schemars(range(min = 1))]
     pub(super) max: u32,
+    /// truncate imports the first ones; refuse refuses the import.
     pub(super) on_exceed: OnExceed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase", inline)]
 pub(super) enum OnExceed {
     Truncate,
     Refuse,
 }
 
-#[derive(Clone, Debug)]
+/// What OpenIM is told when an import is refused.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Refusal", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RefusalDefinition {
+    /// OpenIM's errCode: 5000 to 9999 without 5900 to 5999, which tell of importguard's own failures.
     pub(super) code: RefusalCode,
+    /// OpenIM's errMsg: a short sentence.
+    #[schemars(length(min = 1, max = 256))]
     pub(super) message: String,
+    /// OpenIM's errDlt: more about it.
+    #[schemars(with = "Option<String>", length(max = 1024))]
     pub(super) detail: String,
+}
+
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+impl JsonSchema for RefusalCode {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RefusalCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 5000, "maximum": 9999, "not": { "minimum": 5900, "maximum": 5999 } })
+    }
+}
+
+/// The version is checked when a file is read and says nothing afterwards, so no field holds it.
+fn with_api_version(schema: &mut Schema) {
+    let version = json_schema!({ "const": super::read::API_VERSION, "description": "The format of this file." });
+    if let Some(properties) = schema
+        .get_mut("properties")
+        .and_then(|it| it.as_object_mut())
+    {
+        properties.insert("apiVersion".to_owned(), version.into());
+    }
+    if let Some(required) = schema.get_mut("required").and_then(|it| it.as_array_mut()) {
+        required.push("apiVersion".into());
+    }
+}
+
+fn with_one_source(schema: &mut Schema) {
+    schema.insert("oneOf".to_owned(), one_of(&["file", "values"]));
+}
+
+fn with_one_kind(schema: &mut Schema) {
+    schema.insert("oneOf".to_owned(), one_of(&super::read::KINDS));
+}
+
+fn one_of(keys: &[&str]) -> serde_json::Value {
+    keys.iter()
+        .map(|key| serde_json::json!({ "required": [key] }))
+        .collect()
 }

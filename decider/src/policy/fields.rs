@@ -168,6 +168,30 @@ pub(super) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64
     }
 }
 
+/// One of a few words.
+pub(crate) fn word<T: Copy>(
+    node: Node,
+    key: &str,
+    words: &[(&'static str, T)],
+    report: &mut Report<'_>,
+) -> Option<T> {
+    let word = text(node, report)?;
+    let found = words.iter().find(|(name, _)| *name == word.value);
+    if found.is_none() {
+        let names = || words.iter().map(|(name, _)| *name);
+        let remedy = match closest(&word.value, names()) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => format!("write {}", names().collect::<Vec<_>>().join(" or ")),
+        };
+        report.error(
+            word.span,
+            format!("{key} cannot be {}", quoted(&word.value)),
+            remedy,
+        );
+    }
+    found.map(|(_, value)| *value)
+}
+
 /// The items of a list of texts that are not empty.
 pub(super) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
     let items = sequence(node, "a list of texts", "[\"one\", \"two\"]", report)?;

@@ -8,9 +8,14 @@ mod decision;
 mod diagnostic;
 mod document;
 mod evaluate;
+mod explain;
+mod expression;
 mod fields;
+mod friends;
+mod matcher;
 mod read;
 mod rule;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -18,10 +23,15 @@ mod yaml;
 pub use compile::ListFiles;
 pub use decision::{Decision, Fired, Mode, Outcome, Refusal, RefusalCode, Removal, Verdict};
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_REPORTED, Span};
+pub use explain::{Explanation, Happened, Reason, Step};
+pub use schema::json_schema;
+
+use std::time::SystemTime;
 
 use crate::lists::{Digest, List, ListRevision};
 use diagnostic::Report;
 use document::Document;
+use expression::ListValues;
 use rule::Rule;
 
 /// The largest policy file in bytes. What is larger need not even be read.
@@ -33,12 +43,13 @@ pub struct Policy {
     name: String,
     digest: Digest,
     lists: Vec<List>,
+    list_values: ListValues,
     rules: Vec<Rule>,
     nobody_left: Refusal,
 }
 
 /// What is asked of a policy.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Request<'r, S> {
     /// OpenIM's operationID.
     pub operation_id: &'r str,
@@ -46,7 +57,17 @@ pub struct Request<'r, S> {
     pub owner: &'r str,
     /// OpenIM's friendUserIDs as they were sent: unchecked, in order.
     pub friends: &'r [S],
+    /// When it is asked: expressions know it as `now`. The engine itself looks at no clock.
+    pub now: SystemTime,
 }
+
+impl<S> Clone for Request<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Request<'_, S> {}
 
 impl Policy {
     /// What the policy calls itself.
@@ -66,7 +87,12 @@ impl Policy {
 
     /// Decides on an import: the same answer for the same policy and request.
     pub fn evaluate<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Decision<'_> {
-        evaluate::evaluate(self, request)
+        evaluate::evaluate(self, request, &mut evaluate::Nobody)
+    }
+
+    /// Decides on an import as [`Policy::evaluate`] does, and tells rule by rule what happened and why.
+    pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'_> {
+        explain::explain(self, request)
     }
 }
 
@@ -119,6 +145,7 @@ impl<'s> Draft<'s> {
                 name,
                 digest: self.digest,
                 lists: compiled.lists,
+                list_values: compiled.list_values,
                 rules: compiled.rules,
                 nobody_left: compiled.nobody_left,
             }),

@@ -2,40 +2,121 @@
 
 use std::sync::Arc;
 
-use crate::lists::{IdHash, IdSet};
+use sha2::{Digest, Sha256};
 
-use super::decision::Refusal;
+use super::decision::{Mode, Refusal};
+use super::expression::Expression;
+use super::matcher::Matcher;
 
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) id: String,
+    pub(super) description: Option<String>,
+    /// Absent for a rule that is off.
+    pub(super) mode: Option<Mode>,
+    pub(super) rollout: Option<Rollout>,
+    pub(super) when: Option<Expression>,
+    pub(super) on_error: OnError,
     pub(super) action: Action,
 }
 
 #[derive(Debug)]
 pub(super) enum Action {
-    RefuseOwner { owners: Matcher, refusal: Refusal },
+    RefuseOwner(Matcher, Arc<Refusal>),
     DropFriends(Matcher),
-    KeepFirst { max: usize },
-    RefuseOver { max: usize, refusal: Refusal },
+    KeepFirst(usize),
+    RefuseOver(usize, Arc<Refusal>),
+    RefuseIf(Expression, Arc<Refusal>),
+    DropFriendIf(Expression),
 }
 
-/// Which ids a rule is about: those that any of its parts matches.
+/// What happens when an expression fails. Rules without expressions have `Skip`, to no effect.
 #[derive(Debug)]
-pub(super) struct Matcher {
-    pub(super) in_list: Option<Arc<IdSet>>,
-    pub(super) not_in: Option<Arc<IdSet>>,
-    pub(super) prefixes: Vec<String>,
+pub(super) enum OnError {
+    Skip,
+    Refuse(Arc<Refusal>),
 }
 
-impl Matcher {
-    pub(super) fn matches(&self, id: &str, hash: IdHash) -> bool {
-        let is_in = |list: &Arc<IdSet>| list.contains_hashed(id, hash);
-        self.in_list.as_ref().is_some_and(is_in)
-            || self.not_in.as_ref().is_some_and(|list| !is_in(list))
-            || self
-                .prefixes
-                .iter()
-                .any(|prefix| id.starts_with(prefix.as_str()))
+/// The share of owners for whom a rule is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rollout {
+    per_cent: u8,
+}
+
+impl Rollout {
+    /// None for 100 per cent, which is no restriction.
+    pub(super) fn new(per_cent: u8) -> Option<Self> {
+        (per_cent < 100).then_some(Self { per_cent })
+    }
+
+    pub(super) fn includes(self, rule: &str, owner: &str) -> bool {
+        bucket(rule, owner) < self.per_cent
+    }
+
+    pub(super) fn per_cent(self) -> u8 {
+        self.per_cent
+    }
+}
+
+/// Which hundredth of owners an owner belongs to, as far as this rule is concerned: the first eight bytes of the
+/// SHA-256 of rule id, line feed and owner, as a big-endian number, modulo 100. The same for ever and everywhere, so that
+/// an owner stays in when the percentage rises, and anybody can work it out; the rule's id is in it so that two rules do
+/// not try themselves out on the same owners.
+pub(super) fn bucket(rule: &str, owner: &str) -> u8 {
+    let hash = Sha256::new()
+        .chain_update(rule)
+        .chain_update("\n")
+        .chain_update(owner)
+        .finalize();
+    let number = hash
+        .iter()
+        .take(8)
+        .fold(0u64, |number, &byte| number << 8 | u64::from(byte));
+    // Below 100.
+    (number % 100) as u8
+}
+
+impl Rule {
+    /// Whether no request ever gets past this rule.
+    pub(super) fn refuses_everything(&self) -> bool {
+        let always = match &self.action {
+            Action::RefuseIf(expression, _) => expression.constant == Some(true),
+            _ => false,
+        };
+        let unconditional = self
+            .when
+            .as_ref()
+            .is_none_or(|when| when.constant == Some(true));
+        always && unconditional && self.mode == Some(Mode::Enforce) && self.rollout.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `printf 'big-import\nuser123' | sha256sum | cut -c1-16`, as a number modulo 100. If this fails, owners have moved
+    /// between rollouts: do not change the expectation.
+    #[test]
+    fn an_owners_bucket_never_changes() {
+        assert_eq!(bucket("big-import", "user123"), BIG_IMPORT_USER123);
+    }
+
+    const BIG_IMPORT_USER123: u8 = 79;
+
+    #[test]
+    fn a_rollout_takes_about_its_share_of_owners() {
+        for per_cent in [1, 25, 50, 99] {
+            let rollout = Rollout::new(per_cent).unwrap();
+            let owners = (0..20_000).map(|n| format!("user{n}"));
+            let included = owners
+                .filter(|owner| rollout.includes("rule", owner))
+                .count();
+            let expected = 200 * usize::from(per_cent);
+            assert!(
+                included.abs_diff(expected) < 300,
+                "{per_cent}: {included} of 20,000"
+            );
+        }
     }
 }

@@ -3,16 +3,20 @@
 //! What is reported here leaves a placeholder in the document, so that compiling can go on and report what else is
 //! wrong. A document that anything was reported about never becomes a policy.
 
+mod matcher;
 mod refusal;
 mod rule;
 
+pub(super) use rule::KINDS;
+
 use super::diagnostic::{Report, Span, quoted};
 use super::document::{Document, ListDefinition, Spanned};
+use super::expression::is_reserved;
 use super::fields::{Fields, mapping, text, texts};
 use super::yaml::{Entry, Node};
 
 /// The format that this module reads.
-const API_VERSION: &str = "importguard/v1";
+pub(super) const API_VERSION: &str = "importguard/v1";
 
 /// Ids of the rules that every policy has.
 pub(super) const SELF: &str = "self";
@@ -117,8 +121,19 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     definition
 }
 
-/// A list's name will be a variable in expressions, so it has to look like one.
+/// A list's name is a variable in expressions, so it has to look like one and be none of the others.
 fn check_list_name(name: &Spanned<String>, report: &mut Report<'_>) {
+    if is_reserved(&name.value) {
+        report.error(
+            name.span,
+            format!(
+                "{} has a meaning of its own in expressions",
+                quoted(&name.value)
+            ),
+            "choose another name, such as: blocked_users",
+        );
+        return;
+    }
     let mut bytes = name.value.bytes();
     let starts = bytes
         .next()

@@ -1,23 +1,29 @@
 use std::collections::HashMap;
 
-use super::super::diagnostic::{Report, Span, closest, quoted};
+use super::super::diagnostic::{Report, quoted};
 use super::super::document::{
-    LimitDefinition, MatcherDefinition, OnExceed, RuleDefinition, Spanned,
+    LimitDefinition, OnErrorDefinition, OnExceed, RuleDefinition, RuleMode, Spanned,
 };
-use super::super::fields::{Fields, integer, sequence, text};
+use super::super::fields::{Fields, any_text, integer, sequence, text, word};
 use super::super::yaml::{Entry, Node};
+use super::matcher::matcher;
 use super::refusal::{EXAMPLE as REFUSAL_EXAMPLE, refusal};
 use super::{DUPLICATE, NOBODY_LEFT, SELF, cap, name};
 
 /// The most rules. A rule with a list costs some 10 ns for each friend: with 10,000 friends, 256 rules take 25 ms, well
 /// within the half second that a gateway waits.
 const MAX_RULES: usize = 256;
-/// The most prefixes of a rule. They are tried one by one, at 1 or 2 ns: 64 cost no more than ten lists.
-const MAX_PREFIXES: usize = 64;
 
 const RULE_EXAMPLE: &str = "- id: some-name";
-const MATCHER_EXAMPLE: &str = "{ in: some_list }";
-const KINDS: &str = "refuseOwner, dropFriends or limitFriends";
+
+/// The keys that say what a rule does, of which it has one.
+pub(in super::super) const KINDS: [&str; 5] = [
+    "refuseOwner",
+    "dropFriends",
+    "limitFriends",
+    "refuseIf",
+    "dropFriendIf",
+];
 
 pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefinition>> {
     let items = sequence(
@@ -29,6 +35,8 @@ pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefin
     cap(&items, MAX_RULES, "rules", |item| item.span, report);
     let rules: Vec<_> = items
         .into_iter()
+        // What is over the limit is not compiled either.
+        .take(MAX_RULES)
         .filter_map(|item| rule(item, report))
         .collect();
     let mut lines: HashMap<&str, u32> = HashMap::new();
@@ -57,53 +65,88 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         value: String::new(),
         span: fields.span,
     });
-    let kinds = [
-        fields.take("refuseOwner"),
-        fields.take("dropFriends"),
-        fields.take("limitFriends"),
-    ];
+    let kinds = KINDS.map(|kind| fields.take(kind));
     check_kinds(&id, &kinds, report);
-    let [refuse_owner, drop_friends, limit_friends] = kinds;
-    // Absent, or present and broken: whether a refusal is missing depends on the key alone.
+    let [
+        refuse_owner,
+        drop_friends,
+        limit_friends,
+        refuse_if,
+        drop_friend_if,
+    ] = kinds;
+    let when = fields.take("when");
+    let on_error = fields.take("onError");
     let refusal_entry = fields.take("refusal");
-    let refusal_span = refusal_entry.as_ref().map(|entry| entry.key_span);
-    let mut rule = RuleDefinition {
-        refuse_owner: None,
-        drop_friends: None,
-        limit_friends: None,
-        refusal: refusal_entry.and_then(|entry| refusal(entry.value, report)),
+    let can_fail = refuse_if.is_some() || drop_friend_if.is_some() || when.is_some();
+    if let (false, Some(entry)) = (can_fail, &on_error) {
+        report.error(
+            entry.key_span,
+            "nothing in this rule can fail at run time",
+            "remove it: it is for rules with refuseIf, dropFriendIf or when",
+        );
+    }
+    let on_error_is_there = on_error.is_some();
+    let on_error = on_error.and_then(|entry| {
+        let words = [
+            ("skip", OnErrorDefinition::Skip),
+            ("refuse", OnErrorDefinition::Refuse),
+        ];
+        word(entry.value, "onError", &words, report)
+    });
+    let by_error = !on_error_is_there || on_error == Some(OnErrorDefinition::Refuse);
+    let mut refuses = Refuses::new(can_fail && by_error);
+    refuses.by_kind(refuse_owner.is_some() || refuse_if.is_some(), true);
+    refuses.by_kind(drop_friends.is_some() || drop_friend_if.is_some(), false);
+    let has_limit = limit_friends.is_some();
+    let limit_friends = limit_friends.and_then(|entry| limit(entry.value, report));
+    if let Some(limit) = &limit_friends {
+        refuses.by_kind(true, limit.on_exceed == OnExceed::Refuse);
+    }
+    refuses.unknown |= has_limit && limit_friends.is_none();
+    check_refusal(&id, &refuses, refusal_entry.as_ref(), report);
+    let mut expression = |entry: Option<Entry>| entry.and_then(|entry| text(entry.value, report));
+    let (when, refuse_if, drop_friend_if) = (
+        expression(when),
+        expression(refuse_if),
+        expression(drop_friend_if),
+    );
+    let rule = RuleDefinition {
         id,
+        description: fields
+            .optional("description", report, any_text)
+            .map(|text| text.value),
+        refuse_owner: refuse_owner.and_then(|entry| matcher(entry.value, report)),
+        drop_friends: drop_friends.and_then(|entry| matcher(entry.value, report)),
+        limit_friends,
+        refuse_if,
+        drop_friend_if,
+        when,
+        mode: fields
+            .optional("mode", report, |node, report| {
+                let words = [
+                    ("enforce", RuleMode::Enforce),
+                    ("shadow", RuleMode::Shadow),
+                    ("off", RuleMode::Off),
+                ];
+                word(node, "mode", &words, report)
+            })
+            .unwrap_or_default(),
+        rollout: fields.optional("rollout", report, per_cent),
+        on_error,
+        refusal: refusal_entry.and_then(|entry| refusal(entry.value, report)),
     };
-    let mut can_refuse = None;
-    if let Some(entry) = refuse_owner {
-        rule.refuse_owner = matcher(entry.value, report);
-        can_refuse = Some(true);
-    }
-    if let Some(entry) = drop_friends {
-        rule.drop_friends = matcher(entry.value, report);
-        can_refuse = Some(can_refuse.unwrap_or(false));
-    }
-    if let Some(entry) = limit_friends {
-        rule.limit_friends = limit(entry.value, report);
-        let refuses = rule
-            .limit_friends
-            .as_ref()
-            .map(|limit| limit.on_exceed == OnExceed::Refuse);
-        can_refuse = can_refuse.or(refuses);
-    }
-    check_refusal(&rule.id, can_refuse, refusal_span, report);
     fields.close(report);
     Some(rule)
 }
 
-fn check_kinds(id: &Spanned<String>, kinds: &[Option<Entry>; 3], report: &mut Report<'_>) {
+fn check_kinds(id: &Spanned<String>, kinds: &[Option<Entry>], report: &mut Report<'_>) {
     let mut present: Vec<&Entry> = kinds.iter().flatten().collect();
     present.sort_by_key(|entry| entry.key_span);
     let Some((first, others)) = present.split_first() else {
         report.error(
             id.span,
             "this rule does not say what it does",
-            format!("add one of {KINDS}"),
+            format!("add one of {}", KINDS.join(", ")),
         );
         return;
     };
@@ -119,26 +162,70 @@ fn check_kinds(id: &Spanned<String>, kinds: &[Option<Entry>; 3], report: &mut Re
     }
 }
 
-/// `can_refuse` is unknown where the rule's kind is missing or broken.
+/// Whether a rule can refuse, and so needs a refusal. That goes by its keys alone, so that a broken value does not
+/// bring about a second message.
+struct Refuses {
+    by_kind: bool,
+    by_error: bool,
+    /// The rule's kind is missing or broken.
+    unknown: bool,
+}
+
+impl Refuses {
+    fn new(by_error: bool) -> Self {
+        Self {
+            by_kind: false,
+            by_error,
+            unknown: true,
+        }
+    }
+
+    fn by_kind(&mut self, present: bool, refuses: bool) {
+        if present {
+            self.unknown = false;
+            self.by_kind |= refuses;
+        }
+    }
+}
+
 fn check_refusal(
     id: &Spanned<String>,
-    can_refuse: Option<bool>,
-    refusal: Option<Span>,
+    refuses: &Refuses,
+    refusal: Option<&Entry>,
     report: &mut Report<'_>,
 ) {
-    match (can_refuse, refusal) {
-        (Some(true), None) => report.error(
+    match refusal {
+        _ if refuses.unknown => {}
+        None if refuses.by_kind => report.error(
             id.span,
             "this rule refuses imports and does not say with which code and message",
             format!("add refusal: {REFUSAL_EXAMPLE}"),
         ),
-        (Some(false), Some(span)) => report.error(
-            span,
+        None if refuses.by_error => report.error(
+            id.span,
+            "this rule refuses imports when its expression fails, and does not say with which code and message",
+            format!("add onError: skip, or refusal: {REFUSAL_EXAMPLE}"),
+        ),
+        Some(entry) if !refuses.by_kind && !refuses.by_error => report.error(
+            entry.key_span,
             "this rule never refuses, so its refusal would never be sent",
             "remove it; what is answered when nobody is left stands under \"nobodyLeft\" at the end of the policy",
         ),
         _ => {}
     }
+}
+
+fn per_cent(node: Node, report: &mut Report<'_>) -> Option<u8> {
+    let per_cent = integer(node, report)?;
+    let valid = u8::try_from(per_cent.value).ok().filter(|&it| it <= 100);
+    if valid.is_none() {
+        report.error(
+            per_cent.span,
+            format!("rollout is {} and may be 0 to 100", per_cent.value),
+            "write the per cent of owners that the rule is for",
+        );
+    }
+    valid
 }
 
 fn rule_id(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
@@ -154,50 +241,19 @@ fn rule_id(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     Some(id)
 }
 
-fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefinition> {
-    let mut fields = Fields::open(node, "a matcher", MATCHER_EXAMPLE, report)?;
-    let in_list = fields.take("in");
-    let not_in = fields.take("notIn");
-    let prefixes = fields.take("prefixes");
-    if in_list.is_none() && not_in.is_none() && prefixes.is_none() {
-        report.error(
-            fields.span,
-            "this matches nobody",
-            format!("write at least one of in, notIn and prefixes: {MATCHER_EXAMPLE}"),
-        );
-    }
-    fields.close(report);
-    Some(MatcherDefinition {
-        in_list: in_list.and_then(|entry| text(entry.value, report)),
-        not_in: not_in.and_then(|entry| text(entry.value, report)),
-        prefixes: prefixes
-            .and_then(|entry| some_prefixes(entry.value, report))
-            .unwrap_or_default(),
-    })
-}
-
-fn some_prefixes(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
-    let span = node.span;
-    let items = sequence(node, "a list of texts", "[\"bot_\", \"test-\"]", report)?;
-    if items.is_empty() {
-        report.error(
-            span,
-            "this list is empty, so it matches nobody",
-            "write [\"bot_\"], or remove the key",
-        );
-    }
-    cap(&items, MAX_PREFIXES, "prefixes", |item| item.span, report);
-    let prefixes = items.into_iter().filter_map(|item| text(item, report));
-    Some(prefixes.map(|prefix| prefix.value).collect())
-}
-
 fn limit(node: Node, report: &mut Report<'_>) -> Option<LimitDefinition> {
     let example = "{ max: 500, onExceed: truncate }";
     let mut fields = Fields::open(node, "limitFriends", example, report)?;
     let remedy = "add \"max: 500\", the most friends of one import";
     let max = fields.required("max", remedy, report, maximum);
     let remedy = "add \"onExceed: truncate\" to import the first ones, or \"onExceed: refuse\"";
-    let on_exceed = fields.required("onExceed", remedy, report, on_exceed);
+    let on_exceed = fields.required("onExceed", remedy, report, |node, report| {
+        let words = [
+            ("truncate", OnExceed::Truncate),
+            ("refuse", OnExceed::Refuse),
+        ];
+        word(node, "onExceed", &words, report)
+    });
     fields.close(report);
     Some(LimitDefinition {
         max: max?,
@@ -216,24 +272,4 @@ fn maximum(node: Node, report: &mut Report<'_>) -> Option<u32> {
         );
     }
     valid
-}
-
-fn on_exceed(node: Node, report: &mut Report<'_>) -> Option<OnExceed> {
-    let word = text(node, report)?;
-    match word.value.as_str() {
-        "truncate" => Some(OnExceed::Truncate),
-        "refuse" => Some(OnExceed::Refuse),
-        other => {
-            let remedy = match closest(other, ["truncate", "refuse"]) {
-                Some(meant) => format!("did you mean \"{meant}\"?"),
-                None => "write \"truncate\" to import the first ones, or \"refuse\"".to_owned(),
-            };
-            report.error(
-                word.span,
-                format!("onExceed cannot be {}", quoted(other)),
-                remedy,
-            );
-            None
-        }
-    }
 }

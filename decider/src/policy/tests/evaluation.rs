@@ -2,9 +2,10 @@ use super::policy;
 use crate::policy::{Decision, Policy, Request, Verdict};
 
 /// A decision as one line: `allow`, `modify [a b]` or `refuse 5001 rule`, then what fired, then who was removed by what.
-fn decide(policy: &Policy, owner: &str, friends: &[&str]) -> String {
+pub(super) fn decide(policy: &Policy, owner: &str, friends: &[&str]) -> String {
     let decision = policy.evaluate(&Request {
         operation_id: "op-1",
+        now: std::time::SystemTime::UNIX_EPOCH,
         owner,
         friends,
     });
@@ -45,7 +46,7 @@ fn names(indexes: &[u32], friends: &[&str]) -> String {
 
 const LISTS: &str = "lists: { blocked: { file: blocked.txt }, known: { file: known.txt }, vip: { values: [boss] } }\n";
 
-fn with_lists(rules: &str) -> Policy {
+pub(super) fn with_lists(rules: &str) -> Policy {
     policy(&format!("{LISTS}rules:\n{rules}"))
 }
 
@@ -80,6 +81,7 @@ fn says_the_refusal_as_it_stands_in_the_policy() {
     );
     let decision = policy.evaluate(&Request {
         operation_id: "op-1",
+        now: std::time::SystemTime::UNIX_EPOCH,
         owner: "bad2",
         friends: &["a"],
     });
@@ -215,6 +217,7 @@ fn nobody_left_is_5002_where_the_policy_does_not_say() {
     let policy = policy("rules: []");
     let decision = policy.evaluate(&Request {
         operation_id: "op-1",
+        now: std::time::SystemTime::UNIX_EPOCH,
         owner: "me",
         friends: &["me"],
     });
@@ -250,6 +253,7 @@ fn decides_on_ten_thousand_friends_as_on_few() {
     let friends: Vec<String> = (0..10_000).map(|n| format!("u{}", n % 9_950)).collect();
     let decision = policy.evaluate(&Request {
         operation_id: "op-1",
+        now: std::time::SystemTime::UNIX_EPOCH,
         owner: "u17",
         friends: &friends,
     });

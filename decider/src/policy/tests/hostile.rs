@@ -155,3 +155,22 @@ fn a_draft_of_anything_says_which_lists_it_wants() {
     assert_eq!(draft.list_files().collect::<Vec<_>>(), ["x.txt", "x.txt"]);
     assert!(draft.compile(&ListFiles::new()).is_err());
 }
+
+#[test]
+fn compiles_no_more_expressions_than_a_policy_may_have() {
+    let patterns = vec!["'[a-z0-9]{250}'"; 64].join(", ");
+    let rules: String = (0..300)
+        .map(|n| format!("- {{ id: r{n}, dropFriends: {{ matches: [{patterns}] }} }}\n"))
+        .collect();
+    refused(
+        &with_head(&format!("rules:\n{rules}")),
+        "a policy may have 256 regular expressions, and this is one more",
+    );
+    let rules: String = (0..10_000)
+        .map(|n| format!("- {{ id: r{n}, dropFriendIf: \"friend == ''\", onError: skip }}\n"))
+        .collect();
+    refused(
+        &with_head(&format!("rules:\n{rules}")),
+        "there are 10000 rules here and may be 256",
+    );
+}

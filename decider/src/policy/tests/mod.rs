@@ -3,6 +3,8 @@
 mod diagnostics;
 mod evaluation;
 mod hostile;
+mod properties;
+mod rules;
 
 use super::{Diagnostics, Draft, ListFiles, Policy};
 use crate::lists;

@@ -1,0 +1,289 @@
+//! Expressions in CEL, the Common Expression Language. Nothing outside this module names the `cel` crate.
+//!
+//! An expression that compiles here is known to be about the variables there are, to use only functions that are
+//! understood, and to come to true or false: [`check`] finds the type of every part, for the crate itself has no type
+//! checker. What is left to go wrong at run time are values: a division by zero, an overflow, a text that is no number.
+
+mod check;
+mod types;
+mod values;
+
+pub(super) use values::{Inputs, ListValues};
+
+use std::sync::{Arc, LazyLock};
+use std::thread;
+
+use cel::{Context, Env, ExecutionError, ParseError, Program, Value};
+
+use check::{Checker, MAX_DEPTH};
+use types::Type;
+
+/// The longest expression: ten lines of it, beyond which nobody is sure what it does. It also bounds how deep the
+/// parser recurses and how much one evaluation can cost.
+pub(super) const MAX_SOURCE_BYTES: usize = 1024;
+/// The stack of the thread that parses. The deepest nesting that fits into [`MAX_SOURCE_BYTES`] needs between 8 and
+/// 16 MiB in a debug build; untouched pages cost nothing.
+const PARSER_STACK_BYTES: usize = 64 << 20;
+/// The most parse errors that are passed on: the first one is usually the cause of the others.
+const MAX_PARSE_ERRORS: usize = 1;
+
+/// Which variables an expression may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those of the request.
+    Request,
+    /// Those of the request, and `friend`.
+    Friend,
+}
+
+/// An expression that comes to true or false.
+#[derive(Debug)]
+pub(super) struct Expression {
+    source: String,
+    program: Program,
+    /// What it comes to, if that does not depend on any variable.
+    pub(super) constant: Option<bool>,
+}
+
+/// What is wrong with an expression.
+#[derive(Debug, PartialEq)]
+pub(super) struct Problem {
+    /// The first character and the number of characters that it is about; all of it if unknown.
+    pub(super) place: Option<(usize, usize)>,
+    pub(super) message: String,
+    pub(super) remedy: String,
+}
+
+/// The names that an expression may use for a list's ids or for what is asked.
+pub(super) fn is_reserved(name: &str) -> bool {
+    types::VARIABLES
+        .iter()
+        .any(|(variable, _)| *variable == name)
+        || check::FRIEND == name
+        || KEYWORDS.contains(&name)
+}
+
+/// What CEL keeps for itself, type names included.
+const KEYWORDS: [&str; 38] = [
+    "as",
+    "bool",
+    "break",
+    "bytes",
+    "const",
+    "continue",
+    "double",
+    "duration",
+    "dyn",
+    "else",
+    "false",
+    "for",
+    "function",
+    "google",
+    "if",
+    "import",
+    "in",
+    "int",
+    "let",
+    "list",
+    "loop",
+    "map",
+    "math",
+    "namespace",
+    "null",
+    "null_type",
+    "optional",
+    "optional_type",
+    "package",
+    "return",
+    "string",
+    "timestamp",
+    "true",
+    "type",
+    "uint",
+    "var",
+    "void",
+    "while",
+];
+
+impl Expression {
+    /// Parses and checks an expression. The lists are those it may name.
+    pub(super) fn compile(
+        source: &str,
+        scope: Scope,
+        lists: &ListValues,
+    ) -> Result<Self, Vec<Problem>> {
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(vec![Problem::of_all(
+                format!(
+                    "this expression has {} bytes and may have {MAX_SOURCE_BYTES}",
+                    source.len()
+                ),
+                "make several rules of it, or put ids into a list",
+            )]);
+        }
+        // The parser, the checker and the destructor recurse as deep as the expression is nested, which is known only
+        // once it is parsed.
+        thread::scope(|threads| {
+            let thread = thread::Builder::new()
+                .name("expression".to_owned())
+                .stack_size(PARSER_STACK_BYTES)
+                .spawn_scoped(threads, || Self::compile_here(source, scope, lists));
+            let result = thread.map(|thread| thread.join());
+            match result {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(vec![Problem::of_all(
+                    "this expression cannot be parsed",
+                    "write it more simply",
+                )]),
+                Err(error) => Err(vec![Problem::of_all(
+                    format!("no thread to parse this expression: {error}"),
+                    "raise the limit on threads or memory",
+                )]),
+            }
+        })
+    }
+
+    fn compile_here(source: &str, scope: Scope, lists: &ListValues) -> Result<Self, Vec<Problem>> {
+        let program = ENVIRONMENT.compile(source).map_err(|errors| {
+            let errors = errors.errors.iter().take(MAX_PARSE_ERRORS);
+            errors
+                .map(|error| Problem::of_parsing(source, error))
+                .collect::<Vec<_>>()
+        })?;
+        let mut checker = Checker::new(source, &program, scope, lists);
+        let found = checker.check(program.expression());
+        let depends = checker.uses_variables;
+        let mut problems = checker.problems;
+        if problems.is_empty() && found != Type::Bool {
+            problems.push(Problem::of_all(
+                format!("this expression comes to {found}, and a rule needs true or false"),
+                "compare it with something, such as: friendCount > 50",
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut expression = Self {
+            source: source.to_owned(),
+            program,
+            constant: None,
+        };
+        let constant = expression.try_samples(scope, lists)?;
+        expression.constant = constant.filter(|_| !depends);
+        Ok(expression)
+    }
+
+    /// Evaluates on made-up requests: what fails on all of them is a mistake. Returns what the last one came to.
+    fn try_samples(&self, scope: Scope, lists: &ListValues) -> Result<Option<bool>, Vec<Problem>> {
+        let mut came_to = None;
+        let mut failure = None;
+        for (sample, friend) in Inputs::samples(lists) {
+            let friend = (scope == Scope::Friend).then_some(friend);
+            match self.execute(&sample, friend) {
+                Ok(Value::Bool(value)) => came_to = Some(value),
+                Ok(other) => {
+                    return Err(vec![Problem::of_all(
+                        format!(
+                            "this expression comes to {}, and a rule needs true or false",
+                            other.type_of()
+                        ),
+                        "compare it with something, such as: friendCount > 50",
+                    )]);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match (came_to, failure) {
+            (None, Some(error)) => Err(vec![Problem::of_all(
+                format!(
+                    "this expression fails on every request that it was tried on: {}",
+                    brief(&error)
+                ),
+                "mend it, so that there are requests it can be evaluated for",
+            )]),
+            _ => Ok(came_to),
+        }
+    }
+
+    /// Whether it is true, or why that cannot be said.
+    pub(super) fn evaluate(
+        &self,
+        inputs: &Inputs<'_>,
+        friend: Option<&str>,
+    ) -> Result<bool, String> {
+        match self.execute(inputs, friend) {
+            Ok(Value::Bool(value)) => Ok(value),
+            Ok(other) => Err(format!("it came to {}", other.type_of())),
+            Err(error) => Err(brief(&error)),
+        }
+    }
+
+    fn execute(&self, inputs: &Inputs<'_>, friend: Option<&str>) -> Result<Value, ExecutionError> {
+        let resolver = inputs.resolver(friend);
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.set_variable_resolver(&resolver);
+        self.program.execute(&context)
+    }
+
+    /// As it stands in the policy.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+}
+
+/// CEL's standard library without optional values. The checker knows a part of it and lets nothing else through.
+static ENVIRONMENT: LazyLock<Arc<Env>> =
+    LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
+
+impl Problem {
+    fn of_all(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            place: None,
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    fn of_parsing(source: &str, error: &ParseError) -> Self {
+        let message = error
+            .msg
+            .strip_prefix("Syntax error: ")
+            .unwrap_or(&error.msg);
+        // The parser lists every token that could have come next.
+        let message = message.split(" expecting ").next().unwrap_or(message);
+        let message = message.replace("<EOF>", "the end");
+        let (line, column) = error.pos;
+        let before: usize = source
+            .split_inclusive('\n')
+            .take(usize::try_from(line - 1).unwrap_or_default())
+            .map(|line| line.chars().count())
+            .sum();
+        let start = before + usize::try_from(column - 1).unwrap_or_default();
+        Self {
+            place: Some((start, 1)),
+            message: format!("this is no expression: {message}"),
+            remedy: format!(
+                "at most {MAX_DEPTH} levels of operators, brackets and calls, such as: friendCount > 50 && !(ownerUserID in trusted)"
+            ),
+        }
+    }
+}
+
+/// The error without the values in it, which may be as long as a sender pleases.
+fn brief(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "division by zero".to_owned()
+        }
+        ExecutionError::Overflow(..) => "a number or time is too large".to_owned(),
+        ExecutionError::IndexOutOfBounds(_) => "no such element in the list".to_owned(),
+        ExecutionError::FunctionError { function, message } => {
+            let message: String = message.chars().take(120).collect();
+            format!("{function}: {message}")
+        }
+        other => other.to_string().chars().take(120).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

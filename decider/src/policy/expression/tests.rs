@@ -1,0 +1,455 @@
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::lists::IdSet;
+
+fn lists() -> ListValues {
+    let mut lists = ListValues::default();
+    lists.insert(
+        "trusted",
+        Arc::new(IdSet::from_ids(["svc", "user1"].into_iter())),
+    );
+    lists
+}
+
+fn inputs(lists: &ListValues) -> Inputs<'_> {
+    Inputs {
+        owner: "user1",
+        operation_id: "op-7",
+        friend_count: 3,
+        requested_count: 5,
+        // 2026-11-23T17:30:00Z, a Monday
+        now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_455_000),
+        lists,
+    }
+}
+
+#[track_caller]
+fn is(source: &str, expected: bool) {
+    let lists = lists();
+    let expression = Expression::compile(source, Scope::Friend, &lists)
+        .unwrap_or_else(|problems| panic!("{source}: {problems:#?}"));
+    assert_eq!(
+        expression.evaluate(&inputs(&lists), Some("tmp_user1")),
+        Ok(expected),
+        "{source}"
+    );
+}
+
+#[track_caller]
+fn refused(source: &str, place: &str, message: &str, remedy: &str) {
+    let problems = Expression::compile(source, Scope::Request, &lists()).expect_err(source);
+    let found = problems
+        .iter()
+        .find(|problem| problem.message.contains(message) && problem.remedy.contains(remedy));
+    let found = found.unwrap_or_else(|| panic!("{source}: {problems:#?}"));
+    if let Some((start, count)) = found.place {
+        assert_eq!(
+            source.chars().skip(start).take(count).collect::<String>(),
+            place,
+            "{source}"
+        );
+    } else {
+        assert_eq!("", place, "{source}");
+    }
+}
+
+#[test]
+fn knows_the_request_the_friend_and_the_lists() {
+    is(
+        "ownerUserID == 'user1' && operationID == \"op-7\" && friendCount == 3 && requestedCount == 5",
+        true,
+    );
+    is("ownerUserID in trusted && !(friend in trusted)", true);
+    is(
+        "friend.endsWith(ownerUserID) && friend.startsWith('tmp_') && friend.contains('_')",
+        true,
+    );
+    is("friend.size() > 64 || size(friend) == 0", false);
+    is("friendCount * 2 - 1 >= requestedCount % 3 + 10 / 3", true);
+    is("double(friendCount) / double(requestedCount) < 0.5", false);
+    is(
+        "now > timestamp('2026-11-23T17:00:00Z') && now - timestamp('2026-11-23T17:00:00Z') < duration('1h')",
+        true,
+    );
+    is(
+        "now.getHours() == 17 && now.getHours('Europe/Berlin') == 18 && now.getDayOfWeek() == 1",
+        true,
+    );
+    is(
+        "friend in ['a', 'tmp_user1'] && friendCount in [1, 2, 3]",
+        true,
+    );
+    is(
+        "friendCount > 50 ? ownerUserID in trusted : friend != ownerUserID",
+        true,
+    );
+    is(
+        "int('3') == friendCount && string(friendCount) == '3' && -friendCount < 0",
+        true,
+    );
+}
+
+#[test]
+fn walks_through_lists_in_brackets() {
+    is(
+        "['tmp_', 'bot_'].exists(prefix, friend.startsWith(prefix))",
+        true,
+    );
+    is(
+        "['tmp_', 'bot_'].all(prefix, friend.startsWith(prefix))",
+        false,
+    );
+    is(
+        "['tmp_', 'bot_'].exists_one(prefix, friend.startsWith(prefix))",
+        true,
+    );
+    is(
+        "['a', 'bb', 'ccc'].filter(x, x.size() > 1).size() == 2",
+        true,
+    );
+    is("friend in ['user1', 'x'].map(x, 'tmp_' + x)", true);
+    is("[[1, 2], [3]][0][1] == 2", true);
+}
+
+#[test]
+fn knows_a_constant_from_what_depends_on_the_request() {
+    let constant = |source| {
+        Expression::compile(source, Scope::Request, &lists())
+            .unwrap()
+            .constant
+    };
+    assert_eq!(constant("true"), Some(true));
+    assert_eq!(constant("1 > 2 || [1].exists(x, x > 1)"), Some(false));
+    assert_eq!(constant("friendCount >= 0"), None);
+    assert_eq!(constant("true || ownerUserID in trusted"), None);
+}
+
+#[test]
+fn refuses_unknown_names() {
+    refused(
+        "frendCount > 1",
+        "frendCount",
+        "there is no variable or list \"frendCount\"",
+        "did you mean friendCount?",
+    );
+    refused(
+        "ownerUserID in trustd",
+        "trustd",
+        "there is no variable or list",
+        "did you mean trusted?",
+    );
+    refused(
+        "banana > 1",
+        "banana",
+        "there is no variable or list",
+        "use one of ownerUserID, friendCount, requestedCount, operationID, now, trusted",
+    );
+    refused(
+        "friend.startsWith('a')",
+        "friend",
+        "\"friend\" is known in dropFriendIf only",
+        "friendCount",
+    );
+    refused(
+        "ownerUserID.startWith('a')",
+        "(",
+        "there is no function \"startWith\"",
+        "did you mean startsWith?",
+    );
+    refused(
+        "ownerUserID.matches('a')",
+        "(",
+        "there is no function \"matches\"",
+        "{ matches: [\"^tmp[_-]\"] }",
+    );
+    refused(
+        "frobnicate(ownerUserID)",
+        "(",
+        "there is no function",
+        "use one of startsWith",
+    );
+    refused(
+        "ownerUserID.id == 'a'",
+        ".",
+        "nothing here has fields, so there is no \"id\"",
+        "ownerUserID",
+    );
+    refused(
+        "[1].exists(x, y > 1)",
+        "y",
+        "there is no variable or list \"y\"",
+        "",
+    );
+    refused(
+        "[1].exists(x, x > 1) && x > 1",
+        "x",
+        "there is no variable or list \"x\"",
+        "",
+    );
+    refused(
+        "optional.of(1).hasValue()",
+        "optional",
+        "there is no variable or list",
+        "",
+    );
+    refused(
+        "type(ownerUserID) == string",
+        "string",
+        "there is no variable or list",
+        "",
+    );
+}
+
+#[test]
+fn refuses_wrong_types() {
+    refused(
+        "friendCount",
+        "",
+        "comes to a whole number, and a rule needs true or false",
+        "friendCount > 50",
+    );
+    refused("ownerUserID", "", "comes to a text", "");
+    refused("trusted", "", "comes to a list of ids", "");
+    refused("now", "", "comes to a point in time", "");
+    refused(
+        "friendCount > '50'",
+        ">",
+        "> cannot take a whole number and a text",
+        "int(ownerUserID)",
+    );
+    refused(
+        "friendCount > 1.5",
+        ">",
+        "> cannot take a whole number and a number with a fraction",
+        "double(friendCount)",
+    );
+    refused(
+        "ownerUserID == 5",
+        "==",
+        "a text and a whole number are never equal",
+        "",
+    );
+    refused(
+        "trusted == trusted",
+        "==",
+        "never equal",
+        "ownerUserID in some_list",
+    );
+    refused(
+        "friendCount in trusted",
+        "in",
+        "a whole number cannot be in a list of ids",
+        "",
+    );
+    refused(
+        "ownerUserID in 'abc'",
+        "in",
+        "a text cannot be in a text",
+        "",
+    );
+    refused(
+        "!friendCount",
+        "friendCount",
+        "expected true or false here, found a whole number",
+        "",
+    );
+    refused(
+        "friendCount && true",
+        "&&",
+        "&& cannot take a whole number and true or false",
+        "",
+    );
+    refused(
+        "-ownerUserID == 'a'",
+        "-",
+        "a minus cannot stand before a text",
+        "",
+    );
+    refused(
+        "(friendCount > 1 ? 'a' : 1) == 1",
+        "?",
+        "this is a text or a whole number",
+        "",
+    );
+    refused(
+        "ownerUserID.startsWith(1)",
+        "(",
+        "startsWith does not work on a text and a whole number",
+        "<a text>.startsWith(<a text>)",
+    );
+    refused(
+        "startsWith(ownerUserID, 'a')",
+        "(",
+        "startsWith does not work on",
+        "",
+    );
+    refused(
+        "size(trusted) > 1",
+        "(",
+        "size does not work on a list of ids",
+        "",
+    );
+    refused(
+        "trusted.exists(x, x == 'a')",
+        "trusted",
+        "a list of ids cannot be walked through",
+        "[\"a\", \"b\"]",
+    );
+    refused(
+        "[1, 'a'].exists(x, true)",
+        "'a'",
+        "this list mixes a whole number and a text",
+        "",
+    );
+    refused(
+        "[1].exists(x, x)",
+        "x",
+        "expected true or false here, found a whole number",
+        "",
+    );
+    refused(
+        "[1].filter(x, x).size() == 1",
+        "x",
+        "expected true or false here, found a whole number",
+        "",
+    );
+}
+
+#[test]
+fn refuses_what_this_language_leaves_out() {
+    refused("{'a': 1} == {'a': 1}", "{", "no maps or messages", "");
+    refused("null == null", "null", "nothing here is ever null", "");
+    refused("1u == 1u", "1u", "numbers here have no suffix", "");
+    refused("b'a' == b'a'", "b'a'", "no bytes", "");
+    refused("has(now.year)", "(", "nothing here has fields", "");
+    refused(
+        "[1].exists(x, [2].exists(y, x == y))",
+        "(",
+        "a loop in a loop costs too much",
+        "",
+    );
+    refused(
+        "[1].map(x, x).exists(y, y == 1)",
+        "(",
+        "a loop in a loop costs too much",
+        "",
+    );
+}
+
+#[test]
+fn refuses_what_cannot_be_parsed() {
+    refused("", "", "this is no expression", "friendCount > 50");
+    refused(
+        "friendCount >",
+        "",
+        "this is no expression: mismatched input 'the end'",
+        "",
+    );
+    refused("friendCount > 50 &", "&", "this is no expression", "");
+    refused("for", "f", "reserved identifier", "");
+    refused("'ä' == \"ö\" || ü", "ü", "this is no expression", "");
+    refused("now.?hours", ".", "unsupported syntax", "");
+}
+
+#[test]
+fn refuses_what_fails_on_every_request() {
+    refused(
+        "1 / 0 == 1",
+        "",
+        "this expression fails on every request that it was tried on: division by zero",
+        "",
+    );
+    refused(
+        "timestamp('yesterday') < now",
+        "",
+        "this expression fails on every request that it was tried on: timestamp",
+        "",
+    );
+    refused(
+        "now.getHours('Mars/Olympus') > 1",
+        "",
+        "this expression fails on every request that it was tried on",
+        "",
+    );
+}
+
+#[test]
+fn says_why_an_evaluation_failed_without_the_values() {
+    let lists = lists();
+    let expression =
+        Expression::compile("10 / (friendCount - 3) > 1", Scope::Request, &lists).unwrap();
+    assert_eq!(
+        expression.evaluate(&inputs(&lists), None),
+        Err("division by zero".to_owned())
+    );
+    let expression = Expression::compile("int(ownerUserID) > 1", Scope::Request, &lists).unwrap();
+    let long = "x".repeat(100_000);
+    let inputs = Inputs {
+        owner: &long,
+        ..inputs(&lists)
+    };
+    let why = expression.evaluate(&inputs, None).unwrap_err();
+    assert!(why.len() < 200, "{} bytes", why.len());
+}
+
+#[test]
+fn survives_the_deepest_and_oddest_expressions() {
+    let cases = [
+        "(".repeat(500) + "1" + &")".repeat(500),
+        "!(".repeat(330) + "true" + &")".repeat(330),
+        "-".repeat(1000) + "1",
+        "1+".repeat(511) + "1",
+        "[".repeat(500) + &"]".repeat(500),
+        "a?b:".repeat(255) + "c",
+        "a".to_owned() + &".b".repeat(500),
+        "a".to_owned() + &"[0]".repeat(300),
+        "a&&".repeat(340) + "a",
+        "f(".repeat(300) + "1" + &")".repeat(300),
+        "(a?".repeat(200) + "1" + &":2)".repeat(200),
+        "{1:".repeat(250) + "1" + &"}".repeat(250),
+        "(".repeat(1024),
+        "\"'`".repeat(340),
+        "+*/%".repeat(255),
+        "[1].all(x,".repeat(90) + "true" + &")".repeat(90),
+        "\\".repeat(1000),
+        "'\\u".repeat(300),
+        "9".repeat(1000),
+        "🦀".repeat(250),
+        "x".repeat(1025),
+        "x".repeat(1_000_000),
+    ];
+    for source in cases {
+        let problems = Expression::compile(&source, Scope::Friend, &lists()).expect_err(&source);
+        assert!(
+            problems
+                .iter()
+                .map(|problem| problem.message.len() + problem.remedy.len())
+                .sum::<usize>()
+                < 5_000
+        );
+    }
+}
+
+/// A worker thread of the server has 2 MiB; in a debug build three quarters of it have to do.
+#[test]
+fn evaluates_the_deepest_allowed_expression_on_a_small_stack() {
+    let depth = MAX_DEPTH - 2;
+    let sources = [
+        "friendCount".to_owned() + &"+1".repeat(depth) + " > 0",
+        "!(".repeat(depth) + "friendCount > 1" + &")".repeat(depth),
+        "(true ? ".repeat(depth) + "friendCount > 1" + &" : false)".repeat(depth),
+        "string(".repeat(depth) + "friend" + &")".repeat(depth) + " != ''",
+    ];
+    for source in sources {
+        let evaluated = thread::Builder::new()
+            .stack_size(1536 << 10)
+            .spawn(move || {
+                let lists = lists();
+                let expression = Expression::compile(&source, Scope::Friend, &lists)
+                    .unwrap_or_else(|problems| panic!("{source}: {problems:#?}"));
+                expression.evaluate(&inputs(&lists), Some("a")).map(|_| ())
+            });
+        assert_eq!(evaluated.unwrap().join().unwrap(), Ok(()));
+    }
+}

@@ -1,0 +1,166 @@
+//! What an expression sees of a request.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use cel::ExecutionError;
+use cel::common::traits::Container;
+use cel::common::types::{CelInt, CelString, CelTimestamp, Type};
+use cel::common::value::{CowVal, StaticVal, Val};
+use cel::context::VariableResolver;
+use chrono::{DateTime, FixedOffset};
+
+use crate::lists::IdSet;
+
+use super::check::FRIEND;
+
+/// The policy's lists as values of expressions, by name.
+#[derive(Debug, Default)]
+pub(crate) struct ListValues(HashMap<String, Ids>);
+
+impl ListValues {
+    pub(crate) fn insert(&mut self, name: &str, ids: Arc<IdSet>) {
+        self.0.insert(name.to_owned(), Ids(ids));
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<IdSet>> {
+        self.0.get(name).map(|Ids(ids)| ids)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+/// A list, opaque to expressions: `x in list` is all that can be done with it. Millions of ids are never copied or
+/// walked for an evaluation.
+#[derive(Clone, Debug)]
+struct Ids(Arc<IdSet>);
+
+static IDS: Type = Type::new_unspecified_type("ids");
+
+impl Val for Ids {
+    fn get_type(&self) -> &Type {
+        &IDS
+    }
+
+    fn cel_type() -> &'static Type {
+        &IDS
+    }
+
+    fn as_container(&self) -> Option<&dyn Container> {
+        Some(self)
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for Ids {}
+
+impl Container for Ids {
+    fn contains(&self, value: &dyn Val) -> Result<bool, ExecutionError> {
+        match value.downcast_ref::<CelString<'_>>() {
+            Some(id) => Ok(self.0.contains(id.inner())),
+            None => Err(ExecutionError::function_error(
+                "in",
+                "only a text can be in a list of ids",
+            )),
+        }
+    }
+}
+
+/// What is known of a request at the point where an expression stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inputs<'r> {
+    pub(crate) owner: &'r str,
+    pub(crate) operation_id: &'r str,
+    /// Friends that are left.
+    pub(crate) friend_count: usize,
+    /// Friends that were sent.
+    pub(crate) requested_count: usize,
+    pub(crate) now: SystemTime,
+    pub(crate) lists: &'r ListValues,
+}
+
+impl<'r> Inputs<'r> {
+    /// Requests unlike each other, and a friend for each, to try an expression on: from nobody to very many friends, ids
+    /// of letters and of digits, several times.
+    pub(super) fn samples(lists: &'r ListValues) -> impl Iterator<Item = (Self, &'static str)> {
+        let sample = move |(owner, friend, count, seconds)| {
+            let inputs = Self {
+                owner,
+                operation_id: "1646445464564",
+                friend_count: count,
+                requested_count: count,
+                now: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+                lists,
+            };
+            (inputs, friend)
+        };
+        [
+            ("user123", "user456", 0, 0),
+            ("user123", "4711", 1, 1_700_000_000),
+            ("1", "user456", 2, 1_800_000_000),
+            ("4711", "1", 5, 1_900_000_000),
+            ("4711", "0", 50, 2_000_000_000),
+            ("4711", "user456", 10_000, 4_000_000_000),
+        ]
+        .into_iter()
+        .map(sample)
+    }
+
+    pub(super) fn resolver<'f>(&'f self, friend: Option<&'f str>) -> Resolver<'f> {
+        Resolver {
+            inputs: self,
+            friend,
+        }
+    }
+}
+
+/// Makes values of those variables only that an evaluation comes upon.
+pub(super) struct Resolver<'f> {
+    inputs: &'f Inputs<'f>,
+    friend: Option<&'f str>,
+}
+
+impl VariableResolver for Resolver<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let count =
+            |count: usize| CowVal::owned(CelInt::from(i64::try_from(count).unwrap_or(i64::MAX)));
+        match variable {
+            "ownerUserID" => Some(CowVal::owned(CelString::from(self.inputs.owner))),
+            "friendCount" => Some(count(self.inputs.friend_count)),
+            "requestedCount" => Some(count(self.inputs.requested_count)),
+            "operationID" => Some(CowVal::owned(CelString::from(self.inputs.operation_id))),
+            "now" => Some(CowVal::owned(CelTimestamp::from(utc(self.inputs.now)))),
+            FRIEND => self
+                .friend
+                .map(|friend| CowVal::owned(CelString::from(friend))),
+            list => self
+                .inputs
+                .lists
+                .0
+                .get(list)
+                .map(|ids| CowVal::Borrowed(ids as &dyn Val)),
+        }
+    }
+}
+
+/// The epoch stands for what is before it, and for what is too far off for a calendar.
+fn utc(time: SystemTime) -> DateTime<FixedOffset> {
+    let since_epoch = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
+    DateTime::from_timestamp(seconds, since_epoch.subsec_nanos())
+        .unwrap_or_default()
+        .fixed_offset()
+}

@@ -1,0 +1,64 @@
+use super::super::diagnostic::Report;
+use super::super::document::{MatcherDefinition, Spanned};
+use super::super::fields::{Fields, sequence, text};
+use super::super::yaml::{Entry, Node};
+use super::cap;
+
+/// The most prefixes and the most suffixes of a rule. They are tried one by one, at 1 or 2 ns: 64 cost no more than ten
+/// lists.
+const MAX_AFFIXES: usize = 64;
+/// The most regular expressions of a rule. They are matched together, and each makes the automaton larger.
+const MAX_PATTERNS: usize = 64;
+
+const EXAMPLE: &str = "{ in: some_list }";
+const KEYS: [&str; 5] = ["in", "notIn", "prefixes", "suffixes", "matches"];
+
+pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefinition> {
+    let mut fields = Fields::open(node, "a matcher", EXAMPLE, report)?;
+    let [in_list, not_in, prefixes, suffixes, matches] = KEYS.map(|key| fields.take(key));
+    let all = [&in_list, &not_in, &prefixes, &suffixes, &matches];
+    if all.iter().all(|entry| entry.is_none()) {
+        report.error(
+            fields.span,
+            "this matches nobody",
+            format!("write at least one of {}: {EXAMPLE}", KEYS.join(", ")),
+        );
+    }
+    fields.close(report);
+    let values = |texts: Vec<Spanned<String>>| texts.into_iter().map(|text| text.value).collect();
+    Some(MatcherDefinition {
+        in_list: in_list.and_then(|entry| text(entry.value, report)),
+        not_in: not_in.and_then(|entry| text(entry.value, report)),
+        prefixes: values(some(prefixes, "[\"bot_\", \"test-\"]", MAX_AFFIXES, report)),
+        suffixes: values(some(suffixes, "[\"_bot\", \"-test\"]", MAX_AFFIXES, report)),
+        matches: some(matches, "[\"^tmp[_-]\"]", MAX_PATTERNS, report),
+    })
+}
+
+/// The texts of a list that has to have some if it is there.
+fn some(
+    entry: Option<Entry>,
+    example: &str,
+    max: usize,
+    report: &mut Report<'_>,
+) -> Vec<Spanned<String>> {
+    let Some(Entry { key, value, .. }) = entry else {
+        return Vec::new();
+    };
+    let span = value.span;
+    let Some(items) = sequence(value, "a list of texts", example, report) else {
+        return Vec::new();
+    };
+    if items.is_empty() {
+        report.error(
+            span,
+            "this list is empty, so it matches nobody",
+            format!("write {example}, or remove the key"),
+        );
+    }
+    cap(&items, max, &key, |item| item.span, report);
+    items
+        .into_iter()
+        .filter_map(|item| text(item, report))
+        .collect()
+}
