@@ -24,8 +24,9 @@ const BATCH_EVENTS: u32 = 256;
 /// Bounds the memory of a batch of large events.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// The drain's acks under way at once. A new event waits behind them at the server, some 20 µs each: few, for its sake.
-const IN_FLIGHT: usize = 16;
+/// The drain's acks under way at once. A new event waits behind them at the server, some 25 µs each, so that four at most
+/// double the 100 µs of an idle one; and four already drain more than ten thousand events a second.
+const IN_FLIGHT: usize = 4;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_AT_MOST: Duration = Duration::from_secs(5);
