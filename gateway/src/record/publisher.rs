@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectOptions, Event, HeaderMap, HeaderValue, ServerAddr, Subject,
+    Client, ClientError, ConnectOptions, Event, HeaderMap, HeaderValue, ServerAddr, Subject,
     connection::State as ConnectionState,
     header::NATS_MESSAGE_ID,
     jetstream::{
@@ -299,9 +299,12 @@ impl Publisher {
 pub(super) fn trouble(event: &Event) -> Option<String> {
     match event {
         Event::ServerError(error) => Some(format!("NATS says: {error}")),
+        // All that the client says of a refused connection is "nats: IO error".
+        Event::ClientError(ClientError::Other(error)) if error.contains("IO error") => {
+            Some("NATS can't be reached".to_owned())
+        }
         Event::ClientError(error) => Some(format!("can't connect to NATS: {error}")),
         Event::Disconnected => Some(Unacknowledged::Disconnected.to_string()),
-        Event::Closed => Some("the connection to NATS is closed for good".to_owned()),
         _ => None,
     }
 }

@@ -26,23 +26,27 @@ impl fmt::Display for RecorderStatus {
         let Self {
             state,
             nats,
-            spooled_events,
+            spooled_events: spooled,
+            last_error,
             ..
         } = self;
         match state {
-            State::Streaming => write!(f, "streaming to NATS at {nats}")?,
-            State::Spooling => write!(
-                f,
-                "spooling, {spooled_events} events on disk until NATS at {nats} takes them"
-            )?,
-            State::Draining => write!(
-                f,
-                "streaming to NATS at {nats}, {spooled_events} spooled events still to follow"
-            )?,
-        }
-        match &self.last_error {
-            Some(error) => write!(f, " ({error})"),
-            None => Ok(()),
+            State::Streaming | State::Draining if *spooled == 0 => {
+                write!(f, "streaming to NATS at {nats}")
+            }
+            State::Streaming | State::Draining => {
+                write!(
+                    f,
+                    "streaming to NATS at {nats}; {spooled} from the spool follow"
+                )
+            }
+            State::Spooling => {
+                let why = last_error.as_deref().unwrap_or("no word from NATS yet");
+                write!(
+                    f,
+                    "{why}: {spooled} events wait on disk for NATS at {nats} and follow by themselves"
+                )
+            }
         }
     }
 }
