@@ -10,6 +10,7 @@ mod reload;
 mod server;
 mod service;
 mod settings;
+pub mod tabletest;
 
 pub use server::{Decider, Listeners, RunError, run};
 pub use settings::{GrpcSettings, PolicySettings, Settings};

@@ -190,7 +190,7 @@ impl std::error::Error for Diagnostics {}
 pub const MAX_REPORTED: usize = 100;
 
 /// Collects the mistakes of one policy while it is read and compiled.
-pub(super) struct Report<'s> {
+pub(crate) struct Report<'s> {
     file: Arc<str>,
     lines: Vec<&'s str>,
     found: Vec<Diagnostic>,
@@ -198,7 +198,7 @@ pub(super) struct Report<'s> {
 }
 
 impl<'s> Report<'s> {
-    pub(super) fn new(file: &str, source: &'s str) -> Self {
+    pub(crate) fn new(file: &str, source: &'s str) -> Self {
         Self {
             file: Arc::from(file),
             lines: lines(source),
@@ -208,7 +208,7 @@ impl<'s> Report<'s> {
     }
 
     /// Reports a mistake in the policy itself.
-    pub(super) fn error(
+    pub(crate) fn error(
         &mut self,
         span: Span,
         message: impl Into<String>,
@@ -226,7 +226,7 @@ impl<'s> Report<'s> {
 
     /// Reports a mistake in a part of a text whose first character and length are `place`, if that part can be found: a
     /// text over several lines or with escapes is pointed at as a whole.
-    pub(super) fn error_inside(
+    pub(crate) fn error_inside(
         &mut self,
         text: &Spanned<String>,
         place: Option<(usize, usize)>,
@@ -273,7 +273,7 @@ impl<'s> Report<'s> {
     }
 
     /// Reports a mistake in whatever file it names.
-    pub(super) fn add(&mut self, diagnostic: Diagnostic) {
+    pub(crate) fn add(&mut self, diagnostic: Diagnostic) {
         if self.found.len() < MAX_REPORTED {
             self.found.push(diagnostic);
         } else {
@@ -282,7 +282,7 @@ impl<'s> Report<'s> {
     }
 
     /// What was collected, if anything: mistakes in the policy first, each file from top to bottom.
-    pub(super) fn finish(self) -> Option<Diagnostics> {
+    pub(crate) fn finish(self) -> Option<Diagnostics> {
         let Self {
             file,
             mut found,
@@ -297,12 +297,12 @@ impl<'s> Report<'s> {
 }
 
 /// `text` in quotes, shortened and without control characters.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", shortened(text.chars()))
 }
 
 /// The candidate that `word` is most likely a misspelling of.
-pub(super) fn closest<'a>(
+pub(crate) fn closest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

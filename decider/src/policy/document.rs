@@ -11,9 +11,9 @@ use super::diagnostic::Span;
 
 /// A value and where it stands in the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Spanned<T> {
-    pub(super) value: T,
-    pub(super) span: Span,
+pub(crate) struct Spanned<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
 }
 
 /// A policy of importguard: which friend imports are allowed, refused or shortened.

@@ -113,6 +113,49 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
+impl Happened<'_> {
+    /// The same in words, for people. `friends` are the request's; of many that were removed the first few are named.
+    pub fn describe<S: AsRef<str>>(&self, friends: &[S]) -> String {
+        match self {
+            Self::NotReached => "not reached: the import was refused before".to_owned(),
+            Self::Off => "off".to_owned(),
+            Self::OutsideRollout { bucket, per_cent } => {
+                format!(
+                    "not for this owner: bucket {bucket}, and the rollout takes those below {per_cent}"
+                )
+            }
+            Self::NotWhen { when } => format!("not looked at: {when} is false"),
+            Self::Nothing => "nobody is concerned".to_owned(),
+            Self::Refused(reason) => format!("refused: {reason}"),
+            Self::Skipped { failure } => format!("skipped: the expression failed: {failure}"),
+            Self::Removed {
+                friends: removed,
+                failure,
+            } => {
+                let name = |index: u32| friends.get(index as usize).map_or("?", AsRef::as_ref);
+                let named = removed.iter().take(MAX_NAMED);
+                let mut parts: Vec<String> = named
+                    .map(|(index, reason)| format!("{} {reason}", name(*index)))
+                    .collect();
+                if let Some(more) = removed
+                    .len()
+                    .checked_sub(MAX_NAMED)
+                    .filter(|&more| more > 0)
+                {
+                    parts.push(format!("and {more} more"));
+                }
+                if let Some(why) = failure {
+                    parts.push(format!("for others the expression failed: {why}"));
+                }
+                format!("removed {}: {}", removed.len(), parts.join("; "))
+            }
+        }
+    }
+}
+
+/// How many removed friends are named: enough to see what a rule is about.
+const MAX_NAMED: usize = 10;
+
 pub(super) fn explain<'p, S: AsRef<str>>(
     policy: &'p Policy,
     request: &Request<'_, S>,

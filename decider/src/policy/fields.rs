@@ -8,17 +8,17 @@ use super::yaml::{Entry, Node, Scalar, Value};
 
 /// A mapping that is being read. The keys that the reader asks for are the keys it knows: [`Fields::close`] reports
 /// every other one, so a known key and its reading cannot drift apart.
-pub(super) struct Fields {
+pub(crate) struct Fields {
     /// What the mapping is, with its article, for the messages.
     what: &'static str,
-    pub(super) span: Span,
+    pub(crate) span: Span,
     entries: Vec<Option<Entry>>,
     known: Vec<&'static str>,
 }
 
 impl Fields {
     /// Starts on a mapping. `example` shows how one is written.
-    pub(super) fn open(
+    pub(crate) fn open(
         node: Node,
         what: &'static str,
         example: &str,
@@ -35,7 +35,7 @@ impl Fields {
     }
 
     /// Takes the entry of a key.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Entry> {
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<Entry> {
         self.known.push(key);
         self.entries
             .iter_mut()
@@ -44,7 +44,7 @@ impl Fields {
     }
 
     /// Reads the value of a key if it is there.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         report: &mut Report<'_>,
@@ -54,7 +54,7 @@ impl Fields {
     }
 
     /// Reads the value of a key that has to be there.
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
         remedy: &str,
@@ -69,7 +69,7 @@ impl Fields {
     }
 
     /// Reports the keys that nobody asked for.
-    pub(super) fn close(self, report: &mut Report<'_>) {
+    pub(crate) fn close(self, report: &mut Report<'_>) {
         for entry in self.entries.into_iter().flatten() {
             let known = || self.known.iter().copied();
             let remedy = match closest(&entry.key, known()) {
@@ -90,7 +90,7 @@ impl Fields {
 }
 
 /// The entries of a mapping.
-pub(super) fn mapping(
+pub(crate) fn mapping(
     node: Node,
     what: &str,
     example: &str,
@@ -103,7 +103,7 @@ pub(super) fn mapping(
 }
 
 /// The items of a list.
-pub(super) fn sequence(
+pub(crate) fn sequence(
     node: Node,
     what: &str,
     example: &str,
@@ -116,7 +116,7 @@ pub(super) fn sequence(
 }
 
 /// A text that is not empty.
-pub(super) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+pub(crate) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     let text = any_text(node, report)?;
     if text.value.trim().is_empty() {
         report.error(
@@ -130,7 +130,7 @@ pub(super) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String
 }
 
 /// A text that may be empty.
-pub(super) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+pub(crate) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     match (node.value.scalar(), &node.value) {
         (Some(Scalar::Text(text)), _) => Some(Spanned {
             value: text.to_owned(),
@@ -149,7 +149,7 @@ pub(super) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<St
 }
 
 /// A whole number.
-pub(super) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
+pub(crate) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
     match node.value.scalar() {
         Some(Scalar::Integer(value)) => Some(Spanned {
             value,
@@ -193,7 +193,7 @@ pub(crate) fn word<T: Copy>(
 }
 
 /// The items of a list of texts that are not empty.
-pub(super) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
+pub(crate) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
     let items = sequence(node, "a list of texts", "[\"one\", \"two\"]", report)?;
     Some(
         items

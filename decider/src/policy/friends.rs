@@ -1,6 +1,7 @@
 //! The friends of a request, and which of them are left.
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::lists::{IdHash, IdHasher};
 
@@ -41,10 +42,12 @@ impl<'r, S: AsRef<str>> Friends<'r, S> {
                 let other = other as usize;
                 hashes[other] == hash && ids[other].as_ref() == id
             };
-            if seen.find(hash.get(), same).is_some() {
-                repeated.push(index);
-            } else {
-                seen.insert_unique(hash.get(), index, |&other| hashes[other as usize].get());
+            let hash_of = |&other: &u32| hashes[other as usize].get();
+            match seen.entry(hash.get(), same, hash_of) {
+                Entry::Occupied(_) => repeated.push(index),
+                Entry::Vacant(place) => {
+                    place.insert(index);
+                }
             }
         }
         let mut friends = Self {

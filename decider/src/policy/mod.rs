@@ -5,12 +5,12 @@
 
 mod compile;
 mod decision;
-mod diagnostic;
-mod document;
+pub(crate) mod diagnostic;
+pub(crate) mod document;
 mod evaluate;
 mod explain;
 mod expression;
-mod fields;
+pub(crate) mod fields;
 mod friends;
 mod matcher;
 mod read;
@@ -18,7 +18,7 @@ mod rule;
 mod schema;
 #[cfg(test)]
 mod tests;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use compile::ListFiles;
 pub use decision::{Decision, Fired, Mode, Outcome, Refusal, RefusalCode, Removal, Verdict};

@@ -1,4 +1,5 @@
 use schemars::generate::SchemaSettings;
+use serde_json::Value;
 
 use super::document::Document;
 
@@ -6,9 +7,33 @@ use super::document::Document;
 /// is made of the types that a file is read into; what only a reading can find, such as a list that is not defined, it
 /// does not know.
 pub fn json_schema() -> String {
-    let schema = SchemaSettings::draft07()
-        .into_generator()
-        .into_root_schema_for::<Document>();
-    // The alternate form is indented, and a value that came from plain types has no reason to fail.
-    format!("{:#}\n", schema.to_value())
+    let generator = SchemaSettings::draft07().into_generator();
+    let mut schema = generator.into_root_schema_for::<Document>().to_value();
+    forbid_null(&mut schema);
+    // The alternate form is indented.
+    format!("{schema:#}\n")
+}
+
+/// A key that may be absent may not be null: whoever wrote it meant something.
+fn forbid_null(value: &mut Value) {
+    let is_null = |it: &Value| *it == "null" || it["type"] == "null";
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(forbid_null),
+        Value::Object(keys) => {
+            if let Some(Value::Array(types)) = keys.get_mut("type") {
+                types.retain(|it| !is_null(it));
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    keys.insert("type".to_owned(), only);
+                }
+            }
+            for choices in ["anyOf", "enum"] {
+                if let Some(Value::Array(choices)) = keys.get_mut(choices) {
+                    choices.retain(|it| !is_null(it) && !it.is_null());
+                }
+            }
+            keys.values_mut().for_each(forbid_null);
+        }
+        _ => {}
+    }
 }

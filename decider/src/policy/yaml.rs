@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use super::diagnostic::{Report, Span, quoted};
 
 /// The largest policy file: what a Kubernetes ConfigMap can hold.
-pub(super) const MAX_SOURCE_BYTES: usize = 1 << 20;
+pub(crate) const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// The deepest nesting. A policy needs 6 levels (file, rules, rule, dropFriends, prefixes, text); the rest is for
 /// mistakes, which are better explained than cut off. Readers and destructors may recurse over so few.
 const MAX_DEPTH: usize = 16;
@@ -19,13 +19,13 @@ const MAX_NODES: usize = 100_000;
 
 /// A value and where it stands.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) span: Span,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) span: Span,
+    pub(crate) value: Value,
 }
 
 #[derive(Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Scalar {
         text: String,
         quoted: bool,
@@ -38,15 +38,15 @@ pub(super) enum Value {
 
 /// A key of a mapping with its value. Keys are unique within their mapping.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_span: Span,
-    pub(super) value: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_span: Span,
+    pub(crate) value: Node,
 }
 
 /// What a scalar without quotes means (YAML 1.2, core schema); in quotes it is always text.
 #[derive(Debug, PartialEq)]
-pub(super) enum Scalar<'a> {
+pub(crate) enum Scalar<'a> {
     Null,
     Bool(bool),
     Integer(i64),
@@ -56,7 +56,7 @@ pub(super) enum Scalar<'a> {
 }
 
 /// Builds the tree of a file, or reports why there is none.
-pub(super) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
+pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(source);
     while let Some(event) = parser.next_event() {
@@ -88,7 +88,7 @@ pub(super) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
 }
 
 impl Value {
-    pub(super) fn scalar(&self) -> Option<Scalar<'_>> {
+    pub(crate) fn scalar(&self) -> Option<Scalar<'_>> {
         match self {
             Self::Scalar { text, quoted: true } => Some(Scalar::Text(text)),
             Self::Scalar {

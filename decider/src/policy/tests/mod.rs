@@ -5,6 +5,7 @@ mod evaluation;
 mod hostile;
 mod properties;
 mod rules;
+mod schema;
 
 use super::{Diagnostics, Draft, ListFiles, Policy};
 use crate::lists;

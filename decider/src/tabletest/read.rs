@@ -1,0 +1,160 @@
+//! The file of a table test.
+
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::policy::Diagnostics;
+use crate::policy::diagnostic::{Report, quoted};
+use crate::policy::document::Spanned;
+use crate::policy::fields::{Fields, any_text, integer, sequence, text, texts, word};
+use crate::policy::yaml::{self, Node};
+
+const EXAMPLE: &str = "\"policy: policy.yaml\" and \"tests:\"";
+const EXPECT_EXAMPLE: &str = "{ verdict: refuse, code: 5001 }";
+/// When it is in a test that does not say: a Thursday, at noon.
+const DEFAULT_NOW: &str = "2026-01-01T12:00:00Z";
+
+pub(super) struct TestFile {
+    /// Relative to the test file.
+    pub(super) policy: Spanned<String>,
+    pub(super) tests: Vec<Test>,
+}
+
+pub(super) struct Test {
+    pub(super) name: String,
+    pub(super) line: u32,
+    pub(super) owner: String,
+    pub(super) friends: Vec<String>,
+    pub(super) operation_id: String,
+    pub(super) now: SystemTime,
+    pub(super) expect: Expectation,
+}
+
+/// What is absent is not compared.
+pub(super) struct Expectation {
+    pub(super) verdict: &'static str,
+    pub(super) kept: Option<Vec<String>>,
+    pub(super) rule: Option<String>,
+    pub(super) code: Option<i64>,
+    pub(super) message: Option<String>,
+    pub(super) detail: Option<String>,
+    pub(super) rules: Option<Vec<String>>,
+    pub(super) shadow: Option<Vec<String>>,
+}
+
+pub(super) fn read(file: &str, source: &str) -> Result<TestFile, Diagnostics> {
+    let mut report = Report::new(file, source);
+    let tests = yaml::parse(source, &mut report).and_then(|root| test_file(root, &mut report));
+    match (report.finish(), tests) {
+        (None, Some(tests)) => Ok(tests),
+        (Some(diagnostics), _) => Err(diagnostics),
+        (None, None) => Err(Diagnostics::one(crate::policy::Diagnostic::of_file(
+            file.into(),
+            "this is no file of tests",
+            format!("start it with {EXAMPLE}"),
+        ))),
+    }
+}
+
+fn test_file(root: Node, report: &mut Report<'_>) -> Option<TestFile> {
+    let mut fields = Fields::open(root, "a file of tests", EXAMPLE, report)?;
+    let remedy = "add \"policy: policy.yaml\", relative to this file";
+    let policy = fields.required("policy", remedy, report, text);
+    let remedy = "add \"tests:\" and under it the tests, each as \"- name: …\"";
+    let tests = fields.required("tests", remedy, report, |node, report| {
+        sequence(
+            node,
+            "a list of tests",
+            "each test as \"- name: …\"",
+            report,
+        )
+    });
+    fields.close(report);
+    let tests = tests?.into_iter().filter_map(|node| test(node, report));
+    Some(TestFile {
+        tests: tests.collect(),
+        policy: policy?,
+    })
+}
+
+fn test(node: Node, report: &mut Report<'_>) -> Option<Test> {
+    let mut fields = Fields::open(node, "a test", "- name: what it shows", report)?;
+    let line = fields.span.line;
+    let name = fields.required("name", "add \"name: what it shows\"", report, text);
+    let owner = fields.required(
+        "owner",
+        "add \"owner: user123\", the one who imports",
+        report,
+        text,
+    );
+    let remedy = "add \"friends: [user456]\", or \"friends: []\" for nobody";
+    let friends = fields.required("friends", remedy, report, texts);
+    let operation_id = fields.optional("operationID", report, text);
+    let now = fields
+        .optional("now", report, time)
+        .or_else(|| parse_time(DEFAULT_NOW));
+    let remedy = "add \"expect: { verdict: allow }\"";
+    let expect = fields.required("expect", remedy, report, expectation);
+    fields.close(report);
+    Some(Test {
+        name: name?.value,
+        line,
+        owner: owner?.value,
+        friends: values(friends?),
+        operation_id: operation_id.map_or_else(|| "test".to_owned(), |text| text.value),
+        now: now?,
+        expect: expect?,
+    })
+}
+
+fn expectation(node: Node, report: &mut Report<'_>) -> Option<Expectation> {
+    let mut fields = Fields::open(node, "an expectation", EXPECT_EXAMPLE, report)?;
+    let verdicts = ["allow", "modify", "refuse"].map(|verdict| (verdict, verdict));
+    let remedy = "add \"verdict: allow\", modify or refuse";
+    let verdict = fields.required("verdict", remedy, report, |node, report| {
+        word(node, "verdict", &verdicts, report)
+    });
+    let kept = fields.optional("kept", report, texts);
+    let rule = fields.optional("rule", report, text);
+    let code = fields.optional("code", report, integer);
+    let message = fields.optional("message", report, any_text);
+    let detail = fields.optional("detail", report, any_text);
+    let rules = fields.optional("rules", report, texts);
+    let shadow = fields.optional("shadow", report, texts);
+    fields.close(report);
+    let text = |text: Spanned<String>| text.value;
+    Some(Expectation {
+        verdict: verdict?,
+        kept: kept.map(values),
+        rule: rule.map(text),
+        code: code.map(|code| code.value),
+        message: message.map(text),
+        detail: detail.map(text),
+        rules: rules.map(values),
+        shadow: shadow.map(values),
+    })
+}
+
+fn time(node: Node, report: &mut Report<'_>) -> Option<SystemTime> {
+    let text = text(node, report)?;
+    let time = parse_time(&text.value);
+    if time.is_none() {
+        report.error(
+            text.span,
+            format!("{} is no point in time", quoted(&text.value)),
+            format!("write one such as \"{DEFAULT_NOW}\""),
+        );
+    }
+    time
+}
+
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some(SystemTime::from(time))
+}
+
+fn values(texts: Vec<Spanned<String>>) -> Vec<String> {
+    texts.into_iter().map(|text| text.value).collect()
+}

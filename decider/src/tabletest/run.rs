@@ -1,0 +1,194 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::load::load;
+use crate::policy::{
+    Decision, Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Mode, Policy, Request,
+    Verdict,
+};
+
+use super::read::{Expectation, Test, TestFile, read};
+use super::{Case, Difference, Report, Suite};
+
+/// How files of tests are called: `policy.test.yaml` and the like.
+const SUFFIX: &str = ".test.yaml";
+/// How far below the given directory tests are looked for: deeper than anybody nests policies, and an end to a loop of
+/// symlinks.
+const MAX_DIRECTORIES_DEEP: usize = 8;
+
+/// Why no test could be run.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The directory or file could not be read.
+    #[error("{path} cannot be read: {error}")]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// There are none.
+    #[error("{0} holds no tests: they are in files whose names end in {SUFFIX}")]
+    None(PathBuf),
+}
+
+/// Runs the tests in a file, or in all files below a directory whose names end in `.test.yaml`.
+pub fn run(path: &Path) -> Result<Report, FindError> {
+    let mut files = Vec::new();
+    if path.is_file() {
+        files.push(path.to_owned());
+    } else {
+        find(path, MAX_DIRECTORIES_DEEP, &mut files)?;
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(FindError::None(path.to_owned()));
+    }
+    let suites = files.iter().map(|file| Suite {
+        file: file.display().to_string(),
+        result: run_file(file),
+    });
+    Ok(Report {
+        suites: suites.collect(),
+    })
+}
+
+fn find(directory: &Path, deeper: usize, files: &mut Vec<PathBuf>) -> Result<(), FindError> {
+    let unreadable = |error| FindError::Unreadable {
+        path: directory.to_owned(),
+        error,
+    };
+    for entry in fs::read_dir(directory).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.is_dir() && deeper > 0 {
+            find(&path, deeper - 1, files)?;
+        } else if path.is_file() && path.to_string_lossy().ends_with(SUFFIX) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn run_file(file: &Path) -> Result<Vec<Case>, Diagnostics> {
+    let name = file.display().to_string();
+    let unusable = |message: String, remedy: &str| {
+        Diagnostics::one(Diagnostic::of_file(name.as_str().into(), message, remedy))
+    };
+    let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
+    if bytes > MAX_POLICY_BYTES as u64 {
+        let message = format!("the file has {bytes} bytes and may have {MAX_POLICY_BYTES}");
+        return Err(unusable(message, "split it"));
+    }
+    let source = fs::read_to_string(file).map_err(|error| {
+        unusable(
+            format!("the file cannot be read: {error}"),
+            "make it readable, as UTF-8",
+        )
+    })?;
+    let TestFile { policy, tests } = read(&name, &source)?;
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let policy = load(&directory.join(&policy.value)).policy?;
+    Ok(tests.iter().map(|test| run_test(&policy, test)).collect())
+}
+
+pub(super) fn run_test(policy: &Policy, test: &Test) -> Case {
+    let explanation = policy.explain(&Request {
+        operation_id: &test.operation_id,
+        owner: &test.owner,
+        friends: &test.friends,
+        now: test.now,
+    });
+    let differences = compare(&test.expect, &explanation.decision, &test.friends);
+    Case {
+        name: test.name.clone(),
+        line: test.line,
+        explanation: if differences.is_empty() {
+            Vec::new()
+        } else {
+            told(&explanation, &test.friends)
+        },
+        differences,
+    }
+}
+
+fn told(explanation: &Explanation<'_>, friends: &[String]) -> Vec<String> {
+    let steps = explanation.steps.iter().map(|step| {
+        let shadow = if step.mode == Some(Mode::Shadow) {
+            " (shadow)"
+        } else {
+            ""
+        };
+        format!("{}{shadow}: {}", step.rule, step.happened.describe(friends))
+    });
+    steps.collect()
+}
+
+fn compare(expect: &Expectation, decision: &Decision<'_>, friends: &[String]) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut differ = |what, expected: Option<String>, got: String| {
+        if let Some(expected) = expected.filter(|expected| *expected != got) {
+            differences.push(Difference {
+                what,
+                expected,
+                got,
+            });
+        }
+    };
+    let (verdict, refusal) = match &decision.verdict {
+        Verdict::Allow => ("allow", None),
+        Verdict::Modify(_) => ("modify", None),
+        Verdict::Refuse(refusal) => ("refuse", Some(*refusal)),
+    };
+    differ(
+        "verdict",
+        Some(expect.verdict.to_owned()),
+        verdict.to_owned(),
+    );
+    let kept: Vec<&str> = match &decision.verdict {
+        Verdict::Allow => friends.iter().map(String::as_str).collect(),
+        Verdict::Modify(kept) => {
+            let kept = kept.iter().filter_map(|&index| friends.get(index as usize));
+            kept.map(String::as_str).collect()
+        }
+        Verdict::Refuse(_) => Vec::new(),
+    };
+    differ("kept", expect.kept.as_deref().map(listed), listed(&kept));
+    let said = |part: Option<String>| part.unwrap_or_else(|| "no refusal".to_owned());
+    differ(
+        "rule",
+        expect.rule.clone(),
+        said(refusal.map(|it| it.rule.clone())),
+    );
+    let code = expect.code.map(|code| code.to_string());
+    differ(
+        "code",
+        code,
+        said(refusal.map(|it| it.code.get().to_string())),
+    );
+    differ(
+        "message",
+        expect.message.clone(),
+        said(refusal.map(|it| it.message.clone())),
+    );
+    differ(
+        "detail",
+        expect.detail.clone(),
+        said(refusal.map(|it| it.detail.clone())),
+    );
+    for (what, expected, mode) in [
+        ("rules", &expect.rules, Mode::Enforce),
+        ("shadow", &expect.shadow, Mode::Shadow),
+    ] {
+        let fired = decision.fired.iter().filter(|fired| fired.mode == mode);
+        let mut fired: Vec<&str> = fired.map(|fired| fired.id).collect();
+        // A rule that failed for some friends and dropped others fired twice.
+        fired.dedup();
+        differ(what, expected.as_deref().map(listed), listed(&fired));
+    }
+    differences
+}
+
+fn listed<S: AsRef<str>>(items: &[S]) -> String {
+    let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
+    format!("[{}]", items.join(", "))
+}

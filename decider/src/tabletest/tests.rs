@@ -1,0 +1,183 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const POLICY: &str = "apiVersion: importguard/v1
+name: test
+lists: { blocked: { values: [bad] } }
+rules:
+- { id: owner, refuseOwner: { in: blocked }, refusal: { code: 5001, message: No., detail: Because. } }
+- { id: drop, dropFriends: { in: blocked } }
+- { id: night, refuseIf: 'now.getHours() < 6', mode: shadow, refusal: { code: 5002, message: sleep } }
+";
+
+fn run_tests(tests: &str) -> Report {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("policy.yaml"), POLICY).unwrap();
+    fs::write(
+        directory.path().join("a.test.yaml"),
+        format!("policy: policy.yaml\ntests:\n{tests}"),
+    )
+    .unwrap();
+    run(directory.path()).unwrap()
+}
+
+fn differences(report: &Report) -> Vec<String> {
+    let cases = report.suites[0].result.as_ref().unwrap();
+    let all = cases.iter().flat_map(|case| &case.differences);
+    all.map(|it| format!("{}: {} / {}", it.what, it.expected, it.got))
+        .collect()
+}
+
+#[test]
+fn passes_what_is_as_expected() {
+    let report = run_tests(
+        "- { name: allow, owner: me, friends: [a], expect: { verdict: allow, kept: [a], rules: [], shadow: [] } }
+- { name: nobody, owner: me, friends: [], expect: { verdict: allow } }
+- { name: modify, owner: me, friends: [a, bad, b], expect: { verdict: modify, kept: [a, b], rules: [drop] } }
+- { name: refuse, owner: bad, friends: [a], expect: { verdict: refuse, rule: owner, code: 5001, message: No., detail: Because. } }
+- { name: shadow, owner: me, friends: [a], now: '2026-11-23T05:59:59Z', expect: { verdict: allow, shadow: [night], rules: [] } }
+",
+    );
+    assert_eq!((report.tests(), report.failures()), (5, 0), "{report}");
+    assert!(report.to_string().ends_with("5 tests, 0 failed"));
+}
+
+#[test]
+fn tells_every_difference() {
+    let report = run_tests(
+        "- { name: a, owner: me, friends: [a, bad], expect: { verdict: refuse, kept: [a, bad], code: 5001, rules: [owner], shadow: [night] } }
+- { name: b, owner: bad, friends: [a], expect: { verdict: refuse, rule: drop, code: 5002, message: Yes., detail: '' } }
+- { name: c, owner: me, friends: [a], expect: { verdict: allow } }
+",
+    );
+    assert_eq!((report.tests(), report.failures()), (3, 2));
+    assert_eq!(
+        differences(&report),
+        [
+            "verdict: refuse / modify",
+            "kept: [a, bad] / [a]",
+            "code: 5001 / no refusal",
+            "rules: [owner] / [drop]",
+            "shadow: [night] / []",
+            "rule: drop / owner",
+            "code: 5002 / 5001",
+            "message: Yes. / No.",
+            "detail:  / Because.",
+        ]
+    );
+    let shown = report.to_string();
+    for part in [
+        "  FAIL  a (line 3)",
+        "          verdict  expected  refuse\n                   got       modify",
+        "          | drop: removed 1: bad is in blocked",
+        "          | night (shadow): nobody is concerned",
+        "  ok    c",
+        "3 tests, 2 failed",
+    ] {
+        assert!(shown.contains(part), "{part} is missing in:\n{shown}");
+    }
+}
+
+#[test]
+fn explains_mistakes_in_the_file_of_tests() {
+    let report = run_tests(
+        "- { name: a, owner: me, friend: [a], expect: { verdict: alow } }
+- { owner: me, friends: [a], now: noon, expect: { verdikt: allow } }
+",
+    );
+    assert_eq!((report.tests(), report.failures()), (1, 1));
+    let shown = report.to_string();
+    for part in [
+        "a.test.yaml:3:3: a test needs \"friends\"",
+        "a.test.yaml:3:25: unknown key \"friend\" in a test",
+        "did you mean \"friends\"?",
+        "verdict cannot be \"alow\"",
+        "a.test.yaml:4:3: a test needs \"name\"",
+        "\"noon\" is no point in time",
+        "unknown key \"verdikt\"",
+    ] {
+        assert!(shown.contains(part), "{part} is missing in:\n{shown}");
+    }
+}
+
+#[test]
+fn explains_a_policy_that_cannot_be_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(
+        directory.path().join("a.test.yaml"),
+        "policy: gone.yaml\ntests: []",
+    )
+    .unwrap();
+    let report = run(directory.path()).unwrap();
+    assert_eq!(report.failures(), 1);
+    assert!(
+        report
+            .to_string()
+            .contains("gone.yaml: the policy cannot be read")
+    );
+}
+
+#[test]
+fn finds_tests_in_directories_below_and_says_if_there_are_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = run(directory.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("holds no tests: they are in files whose names end in .test.yaml"),
+        "{error}"
+    );
+    let below = directory.path().join("a/b");
+    fs::create_dir_all(&below).unwrap();
+    fs::write(below.join("policy.yaml"), POLICY).unwrap();
+    fs::write(below.join("x.test.yaml"), "policy: policy.yaml\ntests: []").unwrap();
+    std::os::unix::fs::symlink(directory.path(), below.join("loop")).unwrap();
+    assert!(
+        run(directory.path()).unwrap().suites[0]
+            .file
+            .ends_with("a/b/x.test.yaml")
+    );
+    let file = run(&below.join("x.test.yaml")).unwrap();
+    assert_eq!((file.suites.len(), file.tests()), (1, 0));
+    assert!(matches!(
+        run(Path::new("/nowhere")),
+        Err(FindError::Unreadable { .. })
+    ));
+}
+
+#[test]
+fn writes_junit_xml_whatever_is_in_the_names() {
+    let report = run_tests(
+        "- { name: 'a <b> & \"c\"', owner: me, friends: [a], expect: { verdict: refuse } }
+- { name: fine, owner: me, friends: [a], expect: { verdict: allow } }
+- { name: \"bell \\a\", owner: me, friends: [a], expect: { verdict: allow } }
+",
+    );
+    let xml = junit(&report);
+    assert!(
+        xml.contains("<testsuites tests=\"3\" failures=\"1\">"),
+        "{xml}"
+    );
+    assert!(
+        xml.contains("<testcase name=\"a &lt;b&gt; &amp; &quot;c&quot;\""),
+        "{xml}"
+    );
+    assert!(xml.contains("<failure message=\"verdict: expected refuse, got allow\">self: nobody is concerned&#10;"), "{xml}");
+    assert!(
+        xml.contains("<testcase name=\"fine\" classname=\""),
+        "{xml}"
+    );
+    assert!(
+        xml.contains("bell \u{fffd}") && !xml.contains('\u{7}'),
+        "{xml}"
+    );
+    let broken = run_tests("- 7");
+    assert!(junit(&broken).contains("<failure message=\"they cannot\">"));
+}
+
+#[test]
+fn the_shipped_policy_passes_its_tests() {
+    let policy = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../policy"));
+    let report = run(&policy).unwrap();
+    assert!(report.failures() == 0 && report.tests() >= 10, "{report}");
+}
