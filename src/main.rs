@@ -1,12 +1,14 @@
-//! importguard in one process, for a laptop and a try-out.
+//! importguard in one process, for a laptop and a try-out, and the operator's commands.
 
 mod banner;
+mod policy;
 mod serve;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use importguard_telemetry::{ENVIRONMENT_HELP, conclude};
+use policy::PolicyCommand;
 use serve::Serve;
 
 /// A guard for OpenIM's friend imports: allows, refuses or modifies them by your policy, and tells everyone who should know
@@ -26,6 +28,9 @@ enum Command {
     /// Run gateway, decider and spool in one process (the default)
     #[command(after_help = ENVIRONMENT_HELP)]
     Serve(Box<Serve>),
+    /// Check, test and explain policies
+    #[command(subcommand, after_help = "Exit codes: 0 good, 1 findings, 2 usage.")]
+    Policy(PolicyCommand),
 }
 
 #[tokio::main]
@@ -33,6 +38,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse_from(with_default_command(env::args_os().collect()));
     conclude(match cli.command {
         Command::Serve(serve) => serve.run().await,
+        Command::Policy(command) => command.run(),
     })
 }
 

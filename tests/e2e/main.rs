@@ -6,6 +6,7 @@
 mod all_in_one;
 mod answers;
 mod asserts;
+mod commands;
 mod curl;
 mod fallbacks;
 mod grpc;

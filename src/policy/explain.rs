@@ -1,0 +1,231 @@
+use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+
+use clap::Args;
+use importguard_decider::{
+    load::load,
+    policy::{Decision, Explanation, Happened, Mode, Policy, Reason, Request, Step, Verdict},
+};
+use serde_json::{Map, Value, json};
+
+use super::{FINDINGS, print};
+
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// Who imports (OpenIM's ownerUserID)
+    #[arg(long, value_name = "ID")]
+    owner: String,
+
+    /// Whom (OpenIM's friendUserIDs), comma-separated or given again and again
+    #[arg(long, value_name = "ID,…", value_delimiter = ',')]
+    friends: Vec<String>,
+
+    /// The operationID that expressions see
+    #[arg(long, value_name = "ID", default_value = "explain")]
+    operation_id: String,
+
+    /// The time that expressions see as `now`, as in 2026-01-31T12:00:00Z [default: the present]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
+    at: Option<SystemTime>,
+
+    /// The policy's file
+    #[arg(
+        long,
+        env = "IMPORTGUARD_POLICY",
+        value_name = "FILE",
+        default_value = "policy/policy.yaml"
+    )]
+    policy: PathBuf,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Explain {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let policy = match load(&self.policy).policy {
+            Ok(policy) => policy,
+            Err(diagnostics) => {
+                print(&diagnostics)?;
+                return Ok(ExitCode::from(FINDINGS));
+            }
+        };
+        let explanation = policy.explain(&Request {
+            operation_id: &self.operation_id,
+            owner: &self.owner,
+            friends: &self.friends,
+            now: self.at.unwrap_or_else(SystemTime::now),
+        });
+        if self.json {
+            let told = self.as_json(&policy, &explanation);
+            print(serde_json::to_string_pretty(&told)?)?;
+        } else {
+            print(self.as_table(&policy, &explanation))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn as_table(&self, policy: &Policy, explanation: &Explanation<'_>) -> String {
+        let rows: Vec<[String; 4]> = explanation
+            .steps
+            .iter()
+            .map(|step| {
+                [
+                    step.rule.to_owned(),
+                    step.kind.to_owned(),
+                    mode(step.mode).to_owned(),
+                    step.happened.describe(&self.friends),
+                ]
+            })
+            .collect();
+        let head = ["rule", "kind", "mode", "what happened"].map(str::to_owned);
+        let width = |column: usize| {
+            let cells = rows.iter().chain([&head]).map(|row| &row[column]);
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths = [width(0), width(1), width(2)];
+        let mut text = format!(
+            "policy {} ({}), owner {}, {} friends\n\n",
+            policy.name(),
+            policy.digest(),
+            self.owner,
+            self.friends.len()
+        );
+        for [rule, kind, mode, happened] in [&head].into_iter().chain(&rows) {
+            let [a, b, c] = widths;
+            text.push_str(&format!("  {rule:a$}  {kind:b$}  {mode:c$}  {happened}\n"));
+        }
+        text.push('\n');
+        text.push_str(&self.verdict(&explanation.decision));
+        text
+    }
+
+    fn verdict(&self, decision: &Decision<'_>) -> String {
+        match &decision.verdict {
+            Verdict::Allow => format!("allow: all {} are imported", self.friends.len()),
+            Verdict::Modify(kept) => format!(
+                "modify: {} of {} are imported: {}",
+                kept.len(),
+                self.friends.len(),
+                self.named(kept).join(", ")
+            ),
+            Verdict::Refuse(refusal) => format!(
+                "refuse: by rule {}, {} \"{}\" \"{}\"",
+                refusal.rule,
+                refusal.code.get(),
+                refusal.message,
+                refusal.detail
+            ),
+        }
+    }
+
+    fn named(&self, indexes: &[u32]) -> Vec<&str> {
+        indexes.iter().map(|&index| self.friend(index)).collect()
+    }
+
+    fn friend(&self, index: u32) -> &str {
+        self.friends.get(index as usize).map_or("", String::as_str)
+    }
+
+    fn as_json(&self, policy: &Policy, explanation: &Explanation<'_>) -> Value {
+        let steps: Vec<_> = explanation
+            .steps
+            .iter()
+            .map(|step| self.step(step))
+            .collect();
+        let mut told = json!({
+            "policy": { "name": policy.name(), "digest": policy.digest().as_str() },
+            "request": {
+                "operationID": self.operation_id,
+                "ownerUserID": self.owner,
+                "friendUserIDs": self.friends,
+            },
+            "steps": steps,
+        });
+        match &explanation.decision.verdict {
+            Verdict::Allow => {
+                told["verdict"] = "allow".into();
+                told["kept"] = json!(self.friends);
+            }
+            Verdict::Modify(kept) => {
+                told["verdict"] = "modify".into();
+                told["kept"] = json!(self.named(kept));
+            }
+            Verdict::Refuse(refusal) => {
+                told["verdict"] = "refuse".into();
+                told["kept"] = json!([]);
+                told["refusal"] = json!({
+                    "rule": refusal.rule,
+                    "code": refusal.code.get(),
+                    "message": refusal.message,
+                    "detail": refusal.detail,
+                });
+            }
+        }
+        told
+    }
+
+    fn step(&self, step: &Step<'_>) -> Value {
+        let mut told = Map::new();
+        let mut tell = |name: &str, value: Value| told.insert(name.to_owned(), value);
+        tell("rule", step.rule.into());
+        tell("kind", step.kind.into());
+        tell("mode", mode(step.mode).into());
+        if let Some(description) = step.description {
+            tell("description", description.into());
+        }
+        tell("happened", happened(&step.happened).into());
+        tell("text", step.happened.describe(&self.friends).into());
+        match &step.happened {
+            Happened::Removed { friends, failure } => {
+                let removed = friends.iter().map(|(index, reason)| {
+                    json!({ "index": index, "friend": self.friend(*index), "because": because(reason) })
+                });
+                tell("removed", removed.collect());
+                if let Some(failure) = failure {
+                    tell("failure", failure.as_str().into());
+                }
+            }
+            Happened::Refused(reason) => {
+                tell("because", because(reason).into());
+            }
+            Happened::Skipped { failure } => {
+                tell("failure", failure.as_str().into());
+            }
+            Happened::OutsideRollout { bucket, per_cent } => {
+                tell("bucket", (*bucket).into());
+                tell("rollout", (*per_cent).into());
+            }
+            Happened::NotWhen { when } => {
+                tell("when", (*when).into());
+            }
+            Happened::NotReached | Happened::Off | Happened::Nothing => {}
+        }
+        Value::Object(told)
+    }
+}
+
+fn because(reason: &Reason<'_>) -> String {
+    reason.to_string()
+}
+
+fn mode(mode: Option<Mode>) -> &'static str {
+    match mode {
+        Some(Mode::Enforce) => "enforce",
+        Some(Mode::Shadow) => "shadow",
+        None => "off",
+    }
+}
+
+fn happened(happened: &Happened<'_>) -> &'static str {
+    match happened {
+        Happened::NotReached => "notReached",
+        Happened::Off => "off",
+        Happened::OutsideRollout { .. } => "outsideRollout",
+        Happened::NotWhen { .. } => "notWhen",
+        Happened::Nothing => "nothing",
+        Happened::Refused(_) => "refused",
+        Happened::Removed { .. } => "removed",
+        Happened::Skipped { .. } => "skipped",
+    }
+}

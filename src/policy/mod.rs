@@ -1,0 +1,54 @@
+//! `importguard policy …`: what an operator does with a policy before it decides on anything. Exit codes: 0 good, 1 findings,
+//! 2 usage.
+
+mod check;
+mod explain;
+mod test;
+
+use std::{
+    fmt::Display,
+    io::{self, ErrorKind, Write},
+    process::ExitCode,
+};
+
+use clap::Subcommand;
+
+/// Exit code for what was found wrong with a policy or by its tests.
+const FINDINGS: u8 = 1;
+/// Exit code for a command that cannot be carried out as it was given; clap's own too.
+const USAGE: u8 = 2;
+
+#[derive(Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Tell every mistake in a policy and its lists, with its place and what to write instead
+    Check(check::Check),
+    /// Run the tests that stand next to a policy in files named *.test.yaml
+    Test(test::Test),
+    /// Tell, rule by rule, what a policy makes of one import and why
+    Explain(explain::Explain),
+}
+
+impl PolicyCommand {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Check(check) => check.run(),
+            Self::Test(test) => test.run(),
+            Self::Explain(explain) => explain.run(),
+        }
+    }
+}
+
+/// A command that cannot be carried out as it was given.
+fn usage(error: impl Display) -> ExitCode {
+    // Where standard error is closed, nobody is left to tell.
+    let _ = writeln!(io::stderr(), "error: {error}");
+    ExitCode::from(USAGE)
+}
+
+/// Prints on standard output. A reader that stops reading, like `head`, is no failure.
+fn print(text: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}

@@ -1,0 +1,36 @@
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+use importguard_decider::tabletest;
+
+use super::{FINDINGS, print, usage};
+
+#[derive(Args)]
+pub(crate) struct Test {
+    /// A directory, searched with those below it, or one file of tests
+    #[arg(value_name = "DIR", default_value = "policy")]
+    path: PathBuf,
+
+    /// Also write the results as JUnit XML, which CI systems show
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+impl Test {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let report = match tabletest::run(&self.path) {
+            Ok(report) => report,
+            Err(error) => return Ok(usage(error)),
+        };
+        if let Some(file) = &self.junit {
+            fs::write(file, tabletest::junit(&report))
+                .with_context(|| format!("{} cannot be written", file.display()))?;
+        }
+        print(&report)?;
+        Ok(match report.failures() {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::from(FINDINGS),
+        })
+    }
+}

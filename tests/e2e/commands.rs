@@ -1,0 +1,148 @@
+//! The operator's commands on policies, as a person or a CI job runs them.
+
+use std::{fs, process::Command};
+
+use importguard_tests::{Binary, PolicyDir};
+use serde_json::{Value, json};
+
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs `importguard policy …` where `policy` is.
+fn policy(dir: &PolicyDir, arguments: &[&str]) -> Ended {
+    let output = Command::new(Binary::AllInOne.path())
+        .current_dir(dir.dir())
+        .env_remove("IMPORTGUARD_POLICY")
+        .arg("policy")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+#[test]
+fn check_says_that_a_good_policy_is_good() {
+    let checked = policy(&PolicyDir::usual(), &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(checked.stdout.contains("policy.yaml: good: policy e2e"));
+    assert!(checked.stdout.contains("blocked (3 ids)"));
+}
+
+#[test]
+fn check_tells_every_mistake_with_its_place_and_a_remedy() {
+    let dir = PolicyDir::new(
+        "apiVersion: importguard/v1
+name: broken
+rules:
+  - id: one
+    refuseOwnr: { in: nobody }
+  - id: two
+    refuseIf: \"friendCont > 5\"
+    refusal: { code: 5900, message: \"no\" }
+",
+        &[],
+    );
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    for told in [
+        "policy.yaml:5:5: ",
+        "did you mean \"refuseOwner\"?",
+        "policy.yaml:7:",
+        "friendCont",
+        "policy.yaml:8:22: ",
+        "5900",
+    ] {
+        assert!(checked.stdout.contains(told), "{told}: {}", checked.stdout);
+    }
+}
+
+#[test]
+fn a_command_that_is_given_wrongly_exits_with_2() {
+    let dir = PolicyDir::usual();
+    for arguments in [
+        &["explain"][..],
+        &["test", "nowhere"],
+        &["test", "lists"],
+        &["chek"],
+    ] {
+        let ended = policy(&dir, arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stdout);
+        assert!(ended.stderr.contains("error: "), "{arguments:?}");
+    }
+}
+
+const TABLE: &str = "policy: policy.yaml
+tests:
+  - name: blocked friends are left out
+    owner: alice
+    friends: [bob, blocked_1]
+    expect: { verdict: modify, kept: [bob], rules: [blocked-friends] }
+  - name: a wrong expectation
+    owner: blocked_owner
+    friends: [bob]
+    expect: { verdict: refuse, code: 5017 }
+";
+
+#[test]
+fn test_shows_what_was_expected_and_what_was_got() {
+    let dir = PolicyDir::usual();
+    dir.write("policy.test.yaml", TABLE);
+    let tested = policy(&dir, &["test", ".", "--junit", "results.xml"]);
+    assert_eq!(tested.code, Some(1), "{}", tested.stdout);
+    assert!(tested.stdout.contains("2 tests, 1 failed"));
+    for told in ["a wrong expectation (line 7)", "5017", "5001"] {
+        assert!(tested.stdout.contains(told), "{told}: {}", tested.stdout);
+    }
+    let junit = fs::read_to_string(dir.dir().join("results.xml")).unwrap();
+    assert!(junit.contains("tests=\"2\" failures=\"1\""), "{junit}");
+
+    dir.write("policy.test.yaml", &TABLE.replace("5017", "5001"));
+    let tested = policy(&dir, &["test", "."]);
+    assert_eq!(tested.code, Some(0), "{}", tested.stdout);
+}
+
+#[test]
+fn explain_tells_rule_by_rule_what_happened() {
+    let dir = PolicyDir::usual();
+    let ask = ["explain", "--policy", "policy.yaml", "--owner", "alice"];
+    let friends = ["--friends", "bob,blocked_1", "--friends", "bot_7"];
+    let table = policy(&dir, &[&ask[..], &friends].concat());
+    assert_eq!(table.code, Some(0), "{}", table.stderr);
+    assert!(table.stdout.contains("blocked_1 is in blocked"));
+    assert!(table.stdout.contains("modify: 1 of 3 are imported: bob"));
+
+    let told = policy(&dir, &[&ask[..], &friends, &["--json"]].concat());
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["kept"], json!(["bob"]));
+    let rules: Vec<_> = told["steps"].as_array().unwrap().iter().collect();
+    assert_eq!(rules.len(), 4);
+    assert_eq!(
+        rules[3]["removed"],
+        json!([
+            { "index": 1, "friend": "blocked_1", "because": "is in blocked" },
+            { "index": 2, "friend": "bot_7", "because": "starts with \"bot_\"" },
+        ])
+    );
+}
+
+#[test]
+fn explain_tells_a_refusal_and_what_it_kept_from_being_reached() {
+    let ask = ["explain", "--policy", "policy.yaml", "--owner"];
+    let refused = policy(
+        &PolicyDir::usual(),
+        &[&ask[..], &["blocked_owner", "--friends", "bob", "--json"]].concat(),
+    );
+    let told: Value = serde_json::from_str(&refused.stdout).unwrap();
+    assert_eq!(told["verdict"], "refuse");
+    assert_eq!(told["refusal"]["code"], 5001);
+    assert_eq!(told["steps"][2]["because"], "is in blocked");
+    assert_eq!(told["steps"][3]["happened"], "notReached");
+}
