@@ -697,7 +697,7 @@ fn refuses_bad_and_large_regular_expressions() {
         "",
     );
     says(&matches(&"x".repeat(257)), "4:43", "need none");
-    let many = vec!["'\\w{15}'"; 4].join(", ");
+    let many = ["'\\w{15}'"; 4].join(", ");
     says(
         &rule(&format!(
             "{{ id: a, dropFriends: {{ matches: [{many}] }} }}"
