@@ -11,6 +11,7 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use crate::{
+    background::in_background,
     files::Files,
     in_force::{InForce, Swap},
     load::{Loaded, load},
@@ -94,14 +95,17 @@ impl Reloader {
 
     async fn reload(&mut self) {
         let path = self.path.clone();
-        let read = spawn_blocking(move || {
+        let read = in_background("reload", move || {
             let loaded = load(&path);
             let now = loaded.files.look_again();
             (loaded, now)
         });
-        let Ok((loaded, now)) = read.await else {
-            error!("reading the policy ended early; it will be tried again");
-            return;
+        let (loaded, now) = match read.await {
+            Ok(read) => read,
+            Err(error) => {
+                error!(%error, "the policy could not be read; it will be tried again");
+                return;
+            }
         };
         if now != loaded.files {
             debug!("the policy's files changed while they were read; reading them again");

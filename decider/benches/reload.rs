@@ -1,0 +1,205 @@
+//! What a reload of a long list costs the requests that are answered meanwhile: `cargo bench -p importguard-decider --bench
+//! reload`. A decider on loopback, asked at a steady rate, without and with a list of a million ids being replaced again and
+//! again. Prints latencies and memory; times nothing for a verdict, as a busy machine would fail it.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use importguard_decider::{Decider, GrpcSettings, PolicySettings, Settings};
+use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
+use prometheus::Registry;
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+const IDS: usize = 1_000_000;
+const CALLERS: u32 = 4;
+/// Per caller: 400 a second together, a tenth of what one core of a small machine answers.
+const EVERY: Duration = Duration::from_millis(10);
+const PHASE: Duration = Duration::from_secs(10);
+const ROUNDS: usize = 3;
+
+const POLICY: &str = "apiVersion: importguard/v1
+name: bench
+lists: { blocked: { file: blocked.txt } }
+rules:
+  - id: blocked-friends
+    dropFriends: { in: blocked }
+";
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("policy.yaml"), POLICY).unwrap();
+    write_list(dir.path(), 0);
+    let settings = Settings {
+        policy: PolicySettings {
+            policy: dir.path().join("policy.yaml"),
+            reload_interval: Duration::from_millis(100),
+        },
+        grpc: GrpcSettings {
+            decider_listen: "127.0.0.1:0".parse().unwrap(),
+            decider_instance: None,
+            shutdown_timeout: Duration::from_secs(1),
+        },
+    };
+    let registry = Registry::new();
+    let decider = Decider::start(&settings, &registry).unwrap();
+    let listener = TcpListener::bind(settings.grpc.decider_listen)
+        .await
+        .unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(decider.serve(listener, shutdown.clone()));
+    let client = DeciderClient::connect(url).await.unwrap();
+
+    println!(
+        "resident with one list of {IDS} ids: {} MiB",
+        resident_mib()
+    );
+    for round in 1..=ROUNDS {
+        let quiet = ask(&client).await;
+        let stop = CancellationToken::new();
+        let writer = tokio::spawn(replace_lists(dir.path().to_owned(), stop.clone()));
+        let reloading = ask(&client).await;
+        stop.cancel();
+        let written = writer.await.unwrap();
+        let twice = 2 * percentile(&quiet, 99.0);
+        let over = reloading.iter().filter(|&&took| took > twice).count();
+        println!(
+            "round {round}: lists written {written}, reloads so far {}",
+            reloads(&registry)
+        );
+        tell("without reload", &quiet);
+        tell("with reloads", &reloading);
+        println!(
+            "  above twice the p99 without: {over} of {}",
+            reloading.len()
+        );
+    }
+    sleep(Duration::from_secs(2)).await;
+    println!("resident at the end: {} MiB", resident_mib());
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
+}
+
+/// Asks from all callers for one phase; the latencies, sorted.
+async fn ask(client: &DeciderClient<Channel>) -> Vec<Duration> {
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| tokio::spawn(ask_steadily(client.clone())))
+        .collect();
+    let mut all = Vec::new();
+    for caller in callers {
+        all.extend(caller.await.unwrap());
+    }
+    all.sort();
+    all
+}
+
+async fn ask_steadily(mut client: DeciderClient<Channel>) -> Vec<Duration> {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut took = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < PHASE {
+        ticks.tick().await;
+        let asked = Instant::now();
+        let question = DecideRequest {
+            decision_id: "bench".to_owned(),
+            operation_id: "bench".to_owned(),
+            owner_user_id: "owner".to_owned(),
+            friend_user_ids: vec!["friend".to_owned(), id(7)],
+        };
+        client.decide(question).await.unwrap();
+        took.push(asked.elapsed());
+    }
+    took
+}
+
+async fn replace_lists(dir: std::path::PathBuf, stop: CancellationToken) -> usize {
+    let mut written = 0;
+    while !stop.is_cancelled() {
+        written += 1;
+        let dir = dir.clone();
+        tokio::task::spawn_blocking(move || write_list(&dir, written))
+            .await
+            .unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    written
+}
+
+fn write_list(dir: &Path, revision: usize) {
+    static REVISION: AtomicU64 = AtomicU64::new(0);
+    let unique = REVISION.fetch_add(1, Ordering::Relaxed);
+    let mut text: String = (0..IDS).map(|n| format!("{}\n", id(n))).collect();
+    text.push_str(&format!("# revision {revision}.{unique}\n"));
+    fs::write(dir.join("blocked.new"), text).unwrap();
+    fs::rename(dir.join("blocked.new"), dir.join("blocked.txt")).unwrap();
+}
+
+fn id(n: usize) -> String {
+    format!("u{n:015}")
+}
+
+fn percentile(sorted: &[Duration], per_cent: f64) -> Duration {
+    let last = sorted.len() - 1;
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    let index = (last as f64 * per_cent / 100.0).round() as usize;
+    sorted[index.min(last)]
+}
+
+fn tell(what: &str, sorted: &[Duration]) {
+    println!(
+        "  {what:<15} n {:>5}  p50 {:>9.1?}  p99 {:>9.1?}  max {:>9.1?}",
+        sorted.len(),
+        percentile(sorted, 50.0),
+        percentile(sorted, 99.0),
+        percentile(sorted, 100.0)
+    );
+}
+
+fn reloads(registry: &Registry) -> f64 {
+    let families = registry.gather();
+    let family = families
+        .iter()
+        .find(|family| family.name() == "importguard_policy_reloads_total");
+    family.map_or(0.0, |family| {
+        family
+            .get_metric()
+            .iter()
+            .map(|metric| metric.get_counter().get_value())
+            .sum()
+    })
+}
+
+fn resident_mib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024
+}
