@@ -11,6 +11,10 @@ use importguard_telemetry::{ENVIRONMENT_HELP, conclude};
 use policy::PolicyCommand;
 use serve::Serve;
 
+// The C library's keeps most of a list's memory for itself after the list is gone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A guard for OpenIM's friend imports: allows, refuses or modifies them by your policy, and tells everyone who should know
 #[derive(Parser)]
 #[command(

@@ -6,6 +6,10 @@ use clap::Parser;
 use importguard_decider::{Listeners, Settings};
 use importguard_telemetry::{ENVIRONMENT_HELP, LogSettings, conclude, listen, signals};
 
+// The C library's keeps most of a list's memory for itself after the list is gone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Evaluates the operator's policy for importguard's gateways, over gRPC
 #[derive(Parser)]
 #[command(name = "importguard-decider", version, after_help = ENVIRONMENT_HELP)]
