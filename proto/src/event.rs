@@ -1,6 +1,9 @@
 //! What subscribers read on NATS: CloudEvents 1.0 in structured JSON (<https://github.com/cloudevents/spec>, v1.0.2).
 //! Fields are added over time and never changed. Names that OpenIM has keep OpenIM's spelling.
 
+#[cfg(test)]
+mod schema;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
@@ -47,10 +50,12 @@ impl Subject {
 
 /// The envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CloudEvent<D> {
     /// The version of the CloudEvents specification.
     pub specversion: SpecVersion,
     /// The event's id, a UUID v7; also the message's `Nats-Msg-Id`.
+    #[cfg_attr(test, schemars(regex(pattern = schema::UUID)))]
     pub id: String,
     /// What happened, and the version of `data`.
     #[serde(rename = "type")]
@@ -59,8 +64,9 @@ pub struct CloudEvent<D> {
     pub source: String,
     /// When the gateway took the decision.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
     pub time: OffsetDateTime,
-    /// Whom it is about: the owner's id.
+    /// Whom it is about: the owner's id, or its pseudonym.
     pub subject: UserId,
     /// The media type of `data`.
     pub datacontenttype: Cow<'static, str>,
@@ -73,6 +79,7 @@ pub struct CloudEvent<D> {
 
 /// The version of the CloudEvents specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum SpecVersion {
     /// 1.0
     #[serde(rename = "1.0")]
@@ -81,17 +88,20 @@ pub enum SpecVersion {
 
 /// What an event tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum EventType {
-    /// A verdict was given; `data` is a [`Decision`].
+    /// A verdict was given; `data` is a `Decision`.
     #[serde(rename = "importguard.decision.v1")]
     Decision,
-    /// OpenIM reported an import done; `data` is an [`Imported`].
+    /// OpenIM reported an import done; `data` is an `Imported`.
     #[serde(rename = "importguard.imported.v1")]
     Imported,
 }
 
 /// A verdict and everything it depended on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(extend("allOf" = schema::presence_in_decision())))]
 #[serde(rename_all = "camelCase")]
 pub struct Decision<'a> {
     /// The callback's operationID.
@@ -146,6 +156,8 @@ pub struct Decision<'a> {
 
 /// OpenIM's report after an import.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(extend("allOf" = schema::presence_in_imported())))]
 #[serde(rename_all = "camelCase")]
 pub struct Imported<'a> {
     /// The callback's operationID.
@@ -173,6 +185,7 @@ pub struct Imported<'a> {
 
 /// The three answers to an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Import everybody.
@@ -185,16 +198,18 @@ pub enum Verdict {
 
 /// Who found a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum DecidedBy {
     /// A decider, by the operator's policy.
     Policy,
-    /// The gateway, by the operator's setting for a [`Cause`].
+    /// The gateway, by the operator's setting for a cause.
     Fallback,
 }
 
 /// Why no policy could decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
     /// No decider could be reached.
@@ -211,6 +226,7 @@ pub enum Cause {
 
 /// What OpenIM is told when an import is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refusal {
     /// The rule that refused; absent for a fallback.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -225,10 +241,11 @@ pub struct Refusal {
 
 /// Whom a rule removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Removal {
     /// The rule's id.
     pub rule: String,
-    /// Ascending indexes into `friendUserIDs`. Left out with them.
+    /// Ascending indexes into `friendUserIDs`, from 0. Left out with them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub friends: Option<Vec<u32>>,
     /// How many; there only where `friends` was left out.
@@ -238,6 +255,7 @@ pub struct Removal {
 
 /// A rule that fired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FiredRule {
     /// The rule's id.
     pub id: String,
@@ -249,6 +267,7 @@ pub struct FiredRule {
 
 /// Whether a rule acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {
     /// It acts.
@@ -259,6 +278,7 @@ pub enum Mode {
 
 /// What a rule that fired came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// It refused the import.
@@ -271,6 +291,7 @@ pub enum Outcome {
 
 /// Which policy a verdict follows from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PolicyRevision {
     /// Its name.
     pub name: String,
@@ -280,6 +301,7 @@ pub struct PolicyRevision {
 
 /// Which content of a list a verdict follows from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ListRevision {
     /// Its name in the policy.
     pub name: String,
@@ -291,6 +313,7 @@ pub struct ListRevision {
 
 /// The two ways in which OpenIM's callback is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Dialect {
     /// As OpenIM's documentation has it.
@@ -301,6 +324,7 @@ pub enum Dialect {
 
 /// Durations in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Micros {
     /// From the question to the decider to its answer, or to giving up on it.
     pub decide: u64,

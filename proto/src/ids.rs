@@ -35,8 +35,15 @@ impl std::error::Error for InvalidId {}
 /// OpenIM's `operationID`: 1 to 256 bytes of visible ASCII, so that it fits in an HTTP header, gRPC metadata,
 /// baggage and a NATS header as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String")]
-pub struct OperationId(String);
+pub struct OperationId(
+    #[cfg_attr(
+        test,
+        schemars(length(min = 1, max = 256), regex(pattern = "^[!-~]+$"))
+    )]
+    String,
+);
 
 impl OperationId {
     /// Four times the longest one seen from OpenIM's own clients, and small enough for a header and a baggage entry.
@@ -84,8 +91,9 @@ impl From<OperationId> for String {
 
 /// A user's id as OpenIM knows it: any text that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String")]
-pub struct UserId(String);
+pub struct UserId(#[cfg_attr(test, schemars(length(min = 1)))] String);
 
 impl UserId {
     /// Takes `text` as a user id unless it is empty.

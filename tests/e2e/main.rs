@@ -7,6 +7,7 @@ mod all_in_one;
 mod answers;
 mod asserts;
 mod commands;
+mod contract;
 mod curl;
 mod fallbacks;
 mod grpc;

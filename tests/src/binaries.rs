@@ -7,6 +7,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::workspace;
+
 /// A binary of the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binary {
@@ -44,15 +46,12 @@ impl Binary {
 /// Has cargo build every binary in the profile of the tests, and returns where cargo says that they are, unless they don't
 /// build. Cargo does nothing where nothing changed; looking into `target/` instead would find yesterday's binary.
 fn build() -> Option<HashMap<String, PathBuf>> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("tests/ lies in the workspace");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .args(["build", "--workspace", "--bins", "--locked"])
         .arg("--message-format=json-render-diagnostics")
-        .current_dir(workspace)
+        .current_dir(workspace())
         .stderr(Stdio::inherit());
     if !cfg!(debug_assertions) {
         command.arg("--release");

@@ -15,6 +15,7 @@
 mod binaries;
 mod events;
 mod eventually;
+mod foreign;
 mod held;
 mod http;
 mod line;
@@ -34,6 +35,7 @@ mod trace;
 pub use binaries::Binary;
 pub use events::{Event, StoredEvent, stored, wait_for_count};
 pub use eventually::eventually;
+pub use foreign::{Foreign, workspace};
 pub use held::HeldCall;
 pub use http::{Call, Client, Response};
 pub use line::Line;

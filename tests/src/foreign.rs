@@ -1,0 +1,123 @@
+//! Programs in other languages: their packages are installed once, below `target/`, and again when their lock file changes.
+
+use std::{
+    fs::{self, File},
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A directory with a program and the packages it needs.
+#[derive(Debug)]
+pub struct Foreign {
+    dir: PathBuf,
+    interpreter: PathBuf,
+}
+
+impl Foreign {
+    /// The program in the workspace's directory `source`, with what its `package-lock.json` names; none where there is no
+    /// Node, which is then printed.
+    pub fn node(source: &str) -> Option<Self> {
+        let there = ["node", "npm"].iter().all(|tool| runs(tool, "--version"));
+        if !there {
+            return skip(source, "node and npm are not installed");
+        }
+        let dir = installed(source, "package-lock.json", |dir| {
+            let mut npm = Command::new("npm");
+            npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+            run(npm.current_dir(dir));
+        });
+        Some(Self {
+            dir,
+            interpreter: "node".into(),
+        })
+    }
+
+    /// The program in the workspace's directory `source`, in an environment of its own with what its `requirements.txt`
+    /// names; none where there is no Python, which is then printed.
+    pub fn python(source: &str) -> Option<Self> {
+        if !runs("python3", "--version") {
+            return skip(source, "python3 is not installed");
+        }
+        let dir = installed(source, "requirements.txt", |dir| {
+            run(Command::new("python3")
+                .args(["-m", "venv", "venv"])
+                .current_dir(dir));
+            let mut pip = Command::new(dir.join("venv/bin/pip"));
+            pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+            run(pip.args(["-r", "requirements.txt"]).current_dir(dir));
+        });
+        Some(Self {
+            interpreter: dir.join("venv/bin/python"),
+            dir,
+        })
+    }
+
+    /// Runs the program `file`.
+    pub fn command(&self, file: &str) -> Command {
+        let mut command = Command::new(&self.interpreter);
+        command.arg(self.dir.join(file));
+        command
+    }
+}
+
+/// The workspace's directory.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
+}
+
+/// A copy of the files in `source`, with its packages beside them.
+fn installed(source: &str, lock_file: &str, install: impl FnOnce(&Path)) -> PathBuf {
+    let source_dir = workspace().join(source);
+    let lock = fs::read(source_dir.join(lock_file))
+        .unwrap_or_else(|error| panic!("{source}/{lock_file}: {error}"));
+    let mut hash = DefaultHasher::new();
+    lock.hash(&mut hash);
+    let name = format!("{}-{:016x}", source.replace('/', "-"), hash.finish());
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), PathBuf::from);
+    let dir = target.join("foreign").join(name);
+    fs::create_dir_all(&dir).expect("target/ can be written");
+    // Whoever comes second waits here, in this process and in others.
+    let guard = File::create(dir.join(".lock")).expect("target/ can be written");
+    guard.lock().expect("target/ can be locked");
+    for entry in fs::read_dir(&source_dir).expect("the program's directory can be read") {
+        let file = entry.expect("the program's directory can be read").path();
+        if let (true, Some(name)) = (file.is_file(), file.file_name()) {
+            fs::copy(&file, dir.join(name)).expect("target/ can be written");
+        }
+    }
+    let done = dir.join(".installed");
+    if !done.exists() {
+        install(&dir);
+        fs::write(done, "").expect("target/ can be written");
+    }
+    dir
+}
+
+fn runs(tool: &str, argument: &str) -> bool {
+    Command::new(tool)
+        .arg(argument)
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+}
+
+fn skip(source: &str, reason: &str) -> Option<Foreign> {
+    eprintln!("SKIPPED: {source} is not tested, as {reason}");
+    None
+}
