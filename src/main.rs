@@ -2,14 +2,18 @@
 
 mod banner;
 mod policy;
+mod pseudonym;
 mod serve;
+mod tail;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use importguard_telemetry::{ENVIRONMENT_HELP, conclude};
 use policy::PolicyCommand;
+use pseudonym::Pseudonym;
 use serve::Serve;
+use tail::Tail;
 
 // The C library's keeps most of a list's memory for itself after the list is gone.
 #[global_allocator]
@@ -35,6 +39,8 @@ enum Command {
     /// Check, test and explain policies
     #[command(subcommand, after_help = "Exit codes: 0 good, 1 findings, 2 usage.")]
     Policy(PolicyCommand),
+    Tail(Box<Tail>),
+    Pseudonym(Pseudonym),
 }
 
 #[tokio::main]
@@ -43,6 +49,8 @@ async fn main() -> ExitCode {
     conclude(match cli.command {
         Command::Serve(serve) => serve.run().await,
         Command::Policy(command) => command.run(),
+        Command::Tail(tail) => tail.run().await,
+        Command::Pseudonym(pseudonym) => pseudonym.run(),
     })
 }
 

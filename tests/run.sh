@@ -18,4 +18,16 @@ if [[ -z "${NATS_SERVER:-}" ]] && ! command -v nats-server >/dev/null; then
     fi
 fi
 
+# The Python example is tested in an environment of its own.
+if command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+        echo "tests/run.sh: installing python3-venv"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv
+    else
+        echo "tests/run.sh: install Python's venv module (Debian: apt-get install python3-venv)" >&2
+        exit 2
+    fi
+fi
+
 exec cargo test --workspace --locked "$@"

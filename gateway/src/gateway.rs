@@ -12,7 +12,7 @@ use crate::{
     decide::{Deciders, InvalidDeciderUrl},
     http::{Guard, routes},
     metrics::Metrics,
-    record::{self, Origin, Recorder},
+    record::{self, InvalidPseudonymKey, Origin, Recorder},
 };
 
 /// A gateway whose parts are in place, ready to serve.
@@ -84,6 +84,9 @@ pub enum StartError {
     /// Events could not be recorded.
     #[error(transparent)]
     Record(#[from] record::StartError),
+    /// Users' ids were to be replaced and there is no usable key.
+    #[error(transparent)]
+    PseudonymKey(#[from] InvalidPseudonymKey),
     /// A metric is registered twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -106,6 +109,7 @@ impl Gateway {
                 http.instance
                     .clone()
                     .unwrap_or_else(importguard_telemetry::instance),
+                settings.record.pseudonyms.pseudonyms()?,
             ),
             metrics: Metrics::register(registry)?,
             recorder: Recorder::start(settings.record.clone(), registry).await?,

@@ -106,6 +106,11 @@ impl UserId {
         }
     }
 
+    /// What stands in an event for the id of a user who is not to be recognised: `pn_` and `text`.
+    pub fn pseudonym(text: &str) -> Self {
+        Self(format!("pn_{text}"))
+    }
+
     /// The id as it was sent.
     pub fn as_str(&self) -> &str {
         &self.0

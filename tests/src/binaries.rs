@@ -18,6 +18,8 @@ pub enum Binary {
     Decider,
     /// `importguard`: everything in one process
     AllInOne,
+    /// `refusals-by-owner`: the example of a consumer
+    RustExample,
 }
 
 impl Binary {
@@ -27,6 +29,7 @@ impl Binary {
             Self::Gateway => "importguard-gateway",
             Self::Decider => "importguard-decider",
             Self::AllInOne => "importguard",
+            Self::RustExample => "refusals-by-owner",
         }
     }
 

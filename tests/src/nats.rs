@@ -18,6 +18,8 @@ pub struct NatsServer {
     process: Option<Process>,
     port: u16,
     dir: TempDir,
+    config: Option<PathBuf>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl NatsServer {
@@ -34,7 +36,25 @@ impl NatsServer {
             process: None,
             port: free_port(),
             dir: TempDir::new().expect("a temporary directory"),
+            config: None,
+            variables: Vec::new(),
         }
+    }
+
+    /// One that runs with the configuration `file`, which reads `variables` from its environment; `user`, as `name:password`,
+    /// lets the start see that it answers.
+    pub async fn configured(file: PathBuf, variables: &[(&'static str, &str)], user: &str) -> Self {
+        let mut server = Self::later();
+        server.config = Some(file);
+        let owned = |(name, value): &(&'static str, &str)| (*name, (*value).to_owned());
+        server.variables = variables.iter().map(owned).collect();
+        server.launch(&server.url_of(user)).await;
+        server
+    }
+
+    /// For `NATS_URL`, as `user`, which is `name:password`.
+    pub fn url_of(&self, user: &str) -> String {
+        format!("nats://{user}@127.0.0.1:{}", self.port)
     }
 
     /// For `NATS_URL`.
@@ -44,21 +64,38 @@ impl NatsServer {
 
     /// Starts it on its port and its store, after [`kill9`](Self::kill9) or [`later`](Self::later).
     pub async fn restart(&mut self) {
+        self.launch(&self.url()).await;
+    }
+
+    async fn launch(&mut self, url: &str) {
         assert!(self.process.is_none(), "nats-server already runs");
         let mut command = Command::new(binary());
         command
             .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--jetstream")
             .arg("--store_dir")
-            .arg(self.dir.path().join("store"));
+            .arg(self.dir.path().join("store"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(file) = &self.config {
+            command.arg("--config").arg(file);
+        }
         let process = self
             .process
             .insert(Process::spawn("nats-server", command, self.dir.path()));
-        let address = format!("nats://127.0.0.1:{}", self.port);
         eventually("nats-server answers", START, async || {
             assert_eq!(process.ended(), None, "nats-server gave up");
             // It opens its port only when JetStream has read its store.
-            async_nats::connect(&address).await.map(drop)
+            let address: async_nats::ServerAddr = url.parse()?;
+            let (user, password) = (address.username(), address.password());
+            let options = async_nats::ConnectOptions::new();
+            let options = match (user, password) {
+                (Some(user), Some(password)) => {
+                    options.user_and_password(user.to_owned(), password.to_owned())
+                }
+                _ => options,
+            };
+            options.connect(address).await?;
+            anyhow::Ok(())
         })
         .await;
     }

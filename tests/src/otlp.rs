@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use axum::{extract::State, routing::post};
+use bytes::Bytes;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -13,13 +15,13 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value},
     trace::v1::span::SpanKind,
 };
+use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, service::Routes};
 
 use crate::eventually;
 
-/// An OpenTelemetry collector that keeps every span it is sent.
+/// An OpenTelemetry collector that keeps every span it is sent, over gRPC or as protobuf over HTTP, on one port.
 #[derive(Debug)]
 pub struct OtlpReceiver {
     address: SocketAddr,
@@ -54,13 +56,15 @@ impl OtlpReceiver {
             .expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let spans = Arc::default();
-        let collector = TraceServiceServer::new(Collector {
+        let collector = Collector {
             spans: Arc::clone(&spans),
-        });
+        };
+        let over_grpc = TraceServiceServer::new(collector.clone());
+        let router = Routes::new(over_grpc)
+            .into_axum_router()
+            .route("/v1/traces", post(over_http).with_state(collector));
         let server = tokio::spawn(async move {
-            Server::builder()
-                .add_service(collector)
-                .serve_with_incoming(TcpListenerStream::new(listener))
+            axum::serve(listener, router)
                 .await
                 .expect("the receiver serves");
         });
@@ -111,8 +115,15 @@ impl Drop for OtlpReceiver {
     }
 }
 
+#[derive(Clone)]
 struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
+}
+
+async fn over_http(State(collector): State<Collector>, body: Bytes) -> Vec<u8> {
+    let request = ExportTraceServiceRequest::decode(body).expect("spans in protobuf");
+    collector.keep(request);
+    ExportTraceServiceResponse::default().encode_to_vec()
 }
 
 #[tonic::async_trait]
@@ -121,8 +132,15 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.keep(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    fn keep(&self, request: ExportTraceServiceRequest) {
         let mut spans = self.spans.lock().unwrap();
-        for resource_spans in request.into_inner().resource_spans {
+        for resource_spans in request.resource_spans {
             let resource = attributes(resource_spans.resource.unwrap_or_default().attributes);
             let service = resource.get("service.name").cloned().unwrap_or_default();
             for span in resource_spans.scope_spans.into_iter().flat_map(|s| s.spans) {
@@ -137,7 +155,6 @@ impl TraceService for Collector {
                 });
             }
         }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, env, process::Command};
+use std::{collections::BTreeMap, env, ffi::OsStr, process::Command};
 
 use crate::{NatsServer, OtlpReceiver, PolicyDir, Service};
 
@@ -61,7 +61,15 @@ impl Settings {
         self.variables.get(name).map(String::as_str)
     }
 
-    pub(crate) fn apply(&self, command: &mut Command) {
+    /// `program` with this environment, and nothing of importguard's from outside.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        self.apply(&mut command);
+        command
+    }
+
+    /// Makes this the environment of `command`, with nothing of importguard's from outside.
+    pub fn apply(&self, command: &mut Command) {
         for (name, _) in env::vars_os() {
             let inherited = name.to_string_lossy();
             if OURS.iter().any(|prefix| inherited.starts_with(prefix)) {

@@ -3,16 +3,19 @@
 use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
-use importguard_proto::event::{
-    CloudEvent, Decision as DecisionData, Dialect, EventType, Imported, Micros, SpecVersion,
-    Subject,
+use importguard_proto::{
+    UserId,
+    event::{
+        CloudEvent, Decision as DecisionData, Dialect, EventType, Imported, Micros, SpecVersion,
+        Subject,
+    },
 };
 use importguard_telemetry::propagation::MessageHeaders;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{EventId, Record};
+use super::{EventId, Pseudonyms, Record};
 use crate::{
     callback::ImportRequest,
     decide::{Decision, Verdict},
@@ -27,14 +30,16 @@ const HEADERS: usize = 2048;
 pub struct Origin {
     instance: String,
     source: String,
+    pseudonyms: Pseudonyms,
 }
 
 impl Origin {
-    /// The gateway called `instance`.
-    pub fn new(instance: String) -> Self {
+    /// The gateway called `instance`, which tells of users by `pseudonyms`.
+    pub fn new(instance: String, pseudonyms: Pseudonyms) -> Self {
         Self {
             source: format!("importguard/gateway/{instance}"),
             instance,
+            pseudonyms,
         }
     }
 
@@ -51,10 +56,11 @@ impl Origin {
         max_payload: usize,
     ) -> Record {
         let evidence = decision.source.evidence();
+        let owner = self.pseudonyms.of(&request.owner);
         let data = DecisionData {
             operation_id: Cow::Borrowed(&request.operation_id),
-            owner_user_id: Cow::Borrowed(&request.owner),
-            friend_user_ids: Some(Cow::Borrowed(&request.friends)),
+            owner_user_id: owner.clone(),
+            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
             friend_count: None,
             verdict: decision.verdict.kind(),
             decided_by: decision.source.kind(),
@@ -82,6 +88,7 @@ impl Origin {
             subject,
             EventType::Decision,
             request,
+            owner.into_owned(),
             data,
             headers,
             max_payload,
@@ -96,10 +103,11 @@ impl Origin {
         headers: MessageHeaders,
         max_payload: usize,
     ) -> Record {
+        let owner = self.pseudonyms.of(&request.owner);
         let data = Imported {
             operation_id: Cow::Borrowed(&request.operation_id),
-            owner_user_id: Cow::Borrowed(&request.owner),
-            friend_user_ids: Some(Cow::Borrowed(&request.friends)),
+            owner_user_id: owner.clone(),
+            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
             friend_count: None,
             gateway: Cow::Borrowed(&self.instance),
             omitted: Vec::new(),
@@ -109,6 +117,7 @@ impl Origin {
             Subject::Imported,
             EventType::Imported,
             request,
+            owner.into_owned(),
             data,
             headers,
             max_payload,
@@ -122,6 +131,7 @@ impl Origin {
         subject: Subject,
         kind: EventType,
         request: &ImportRequest,
+        owner: UserId,
         data: impl Serialize,
         headers: MessageHeaders,
         max_payload: usize,
@@ -132,7 +142,7 @@ impl Origin {
             kind,
             source: self.source.clone(),
             time: OffsetDateTime::now_utc(),
-            subject: request.owner.clone(),
+            subject: owner,
             datacontenttype: Cow::Borrowed("application/json"),
             traceparent: headers.traceparent.clone(),
             data,
@@ -190,7 +200,7 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use importguard_proto::{
-        OperationId, UserId,
+        OperationId,
         event::{Cause, DecisionEvent, FiredRule, Mode, Outcome, PolicyRevision, Removal},
     };
 
@@ -233,7 +243,16 @@ mod tests {
     }
 
     fn record(request: &ImportRequest, decision: &Decision, max_payload: usize) -> Record {
-        Origin::new("g1".to_owned()).decision(
+        record_with(Pseudonyms::Off, request, decision, max_payload)
+    }
+
+    fn record_with(
+        pseudonyms: Pseudonyms,
+        request: &ImportRequest,
+        decision: &Decision,
+        max_payload: usize,
+    ) -> Record {
+        Origin::new("g1".to_owned(), pseudonyms).decision(
             EventId::new(),
             request,
             Dialect::Server,
@@ -278,6 +297,22 @@ mod tests {
         assert_eq!(event.data.cause, Some(Cause::DeciderTimeout));
         assert_eq!(event.data.policy, None);
         assert_eq!(event.data.decider, None);
+    }
+
+    #[test]
+    fn no_user_is_named_where_pseudonyms_are_asked_for() {
+        let key = "0123456789abcdef".parse().unwrap();
+        for pseudonyms in [Pseudonyms::keyed(&key), Pseudonyms::Redacted] {
+            let record = record_with(pseudonyms.clone(), &request(2), &allowed(), 1 << 20);
+            let event: DecisionEvent<'_> = serde_json::from_slice(&record.payload).unwrap();
+            let owner = pseudonyms.of(&request(0).owner).into_owned();
+            assert_eq!(event.subject, owner);
+            assert_eq!(*event.data.owner_user_id, owner);
+            let friends = event.data.friend_user_ids.unwrap();
+            assert_eq!(friends, pseudonyms.of_all(&request(2).friends));
+            let text = String::from_utf8(record.payload.to_vec()).unwrap();
+            assert!(!text.contains("user"), "{text}");
+        }
     }
 
     #[test]

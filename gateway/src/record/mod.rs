@@ -7,6 +7,8 @@ mod drain;
 mod event;
 mod id;
 mod metrics;
+mod nats;
+mod pseudonym;
 mod publisher;
 mod settings;
 mod spool;
@@ -14,7 +16,7 @@ mod state;
 mod status;
 mod stream;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use importguard_proto::{OperationId, event::Subject};
@@ -38,7 +40,9 @@ use self::{
 pub use self::{
     event::Origin,
     id::{EventId, InvalidEventId},
-    settings::{NatsUrl, RecordSettings, StreamSettings},
+    nats::{InvalidNatsSettings, NatsServers, NatsSettings, NatsUrl},
+    pseudonym::{InvalidPseudonymKey, PseudonymKey, PseudonymSettings, Pseudonyms},
+    settings::{RecordSettings, StreamSettings},
     spool::OpenError,
     state::State,
     status::RecorderStatus,
@@ -103,24 +107,9 @@ pub enum StartError {
     /// The spool can't be opened.
     #[error(transparent)]
     Spool(#[from] OpenError),
-    /// An address can't be read.
-    #[error(
-        "NATS_URL: {url} is no address of a NATS server: {source}; nats://host:4222 would be one"
-    )]
-    NatsUrl {
-        /// The address.
-        url: NatsUrl,
-        /// What is wrong with it.
-        source: std::io::Error,
-    },
-    /// The credentials can't be read.
-    #[error("NATS_CREDS: can't use {}: {source}", file.display())]
-    NatsCreds {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        source: std::io::Error,
-    },
+    /// NATS's settings are unusable.
+    #[error(transparent)]
+    NatsSettings(#[from] InvalidNatsSettings),
     /// The client refuses its settings.
     #[error("can't set up the connection to NATS at {servers}: {source}")]
     Nats {
@@ -171,7 +160,7 @@ impl Recorder {
         let metrics = Metrics::register(registry, machine.clone(), spool.depth().clone())?;
         let troubles = Arc::new(Troubles::default());
         let connected = Arc::new(Notify::new());
-        let publisher = Publisher::connect(&settings, {
+        let publisher = Publisher::connect(&settings.nats, {
             let (machine, troubles, connected) =
                 (machine.clone(), troubles.clone(), connected.clone());
             move |event| match event {

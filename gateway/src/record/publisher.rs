@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, ClientError, ConnectOptions, Event, HeaderMap, HeaderValue, ServerAddr, Subject,
+    Client, ClientError, Event, HeaderMap, HeaderValue, Subject,
     connection::State as ConnectionState,
     header::NATS_MESSAGE_ID,
     jetstream::{
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use importguard_proto::event::CONTENT_TYPE;
 use tokio::time::{Instant, timeout_at};
 
-use super::{EventId, Record, RecordSettings, StartError, event, spool::StoredEvent};
+use super::{EventId, NatsSettings, Record, StartError, event, spool::StoredEvent};
 
 /// For everything nobody waits for: the drain's acks, questions about the stream. A busy cluster elects a new leader in this.
 pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,63 +129,22 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Starts connecting and returns at once; `on_event` hears of every change of the connection.
     pub(super) async fn connect(
-        settings: &RecordSettings,
+        settings: &NatsSettings,
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let servers = settings
-            .nats_url
-            .iter()
-            .map(|url| {
-                ServerAddr::from_str(url.as_given()).map_err(|source| StartError::NatsUrl {
-                    url: url.clone(),
-                    source,
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let servers = settings.servers("importguard-gateway").await?;
+        let named = servers.names();
         let on_event = Arc::new(on_event);
-        let mut options = ConnectOptions::new()
-            .name("importguard-gateway")
+        let client = servers
+            .options
             .retry_on_initial_connect()
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
                 on_event(event);
                 std::future::ready(())
-            });
-        // async-nats itself passes over what a URL says about user and password.
-        if let Some((user, password)) = servers.iter().find_map(|server| {
-            server
-                .username()
-                .map(|user| (user.to_owned(), server.password().map(str::to_owned)))
-        }) {
-            options = match password {
-                Some(password) => options.user_and_password(user, password),
-                None => options.token(user),
-            };
-        }
-        if let Some(file) = &settings.nats_creds {
-            options =
-                options
-                    .credentials_file(file)
-                    .await
-                    .map_err(|source| StartError::NatsCreds {
-                        file: file.clone(),
-                        source,
-                    })?;
-        }
-        if let Some(file) = &settings.nats_ca {
-            options = options.add_root_certificates(file.clone());
-        }
-        if let (Some(cert), Some(key)) = (&settings.nats_cert, &settings.nats_key) {
-            options = options.add_client_certificate(cert.clone(), key.clone());
-        }
-        let named = servers
-            .iter()
-            .map(|server| format!("{}:{}", server.host(), server.port()))
-            .collect::<Vec<_>>()
-            .join(",");
-        let client = options
-            .connect(servers)
+            })
+            .connect(servers.addresses)
             .await
             .map_err(|source| StartError::Nats {
                 servers: named.clone(),

@@ -1,37 +1,16 @@
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+
+use super::{NatsSettings, PseudonymSettings};
 
 /// How decisions are recorded: NATS, its stream, and the spool for when NATS is away.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct RecordSettings {
-    /// NATS servers, comma-separated; tls:// for TLS; user:password@ or token@ before the first host for credentials
-    #[arg(
-        long,
-        env = "NATS_URL",
-        value_name = "URL,…",
-        value_delimiter = ',',
-        default_value = "nats://127.0.0.1:4222",
-        hide_env_values = true
-    )]
-    pub nats_url: Vec<NatsUrl>,
-
-    /// NATS credentials file (JWT and key), as `nsc` writes it
-    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
-    pub nats_creds: Option<PathBuf>,
-
-    /// Certificate authorities for TLS to NATS, PEM; without it the system's
-    #[arg(long, env = "NATS_CA", value_name = "FILE")]
-    pub nats_ca: Option<PathBuf>,
-
-    /// Client certificate for TLS to NATS, PEM
-    #[arg(long, env = "NATS_CERT", value_name = "FILE", requires = "nats_key")]
-    pub nats_cert: Option<PathBuf>,
-
-    /// Key of the client certificate, PEM
-    #[arg(long, env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
-    pub nats_key: Option<PathBuf>,
+    #[command(flatten)]
+    /// Where NATS is, and who we are there.
+    pub nats: NatsSettings,
 
     /// How long a callback waits for NATS to acknowledge its event before the event goes to the spool
     #[arg(long, env = "IMPORTGUARD_ACK_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "250ms")]
@@ -53,39 +32,10 @@ pub struct RecordSettings {
     #[command(flatten)]
     /// What the stream is created with.
     pub stream: StreamSettings,
-}
 
-/// The address of a NATS server, as it was given. Shown without user and password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct NatsUrl(String);
-
-impl NatsUrl {
-    /// With user and password.
-    pub(super) fn as_given(&self) -> &str {
-        self.0.trim()
-    }
-}
-
-impl<T: Into<String>> From<T> for NatsUrl {
-    fn from(url: T) -> Self {
-        Self(url.into())
-    }
-}
-
-impl fmt::Debug for NatsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for NatsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.as_given();
-        match url.rsplit_once('@') {
-            Some((_, host)) => write!(f, "…@{host}"),
-            None => f.write_str(url),
-        }
-    }
+    #[command(flatten)]
+    /// Whether events hold ids or pseudonyms.
+    pub pseudonyms: PseudonymSettings,
 }
 
 /// What the stream `IMPORTGUARD` is created with if it is missing. An existing stream is left as it is.
@@ -122,15 +72,12 @@ impl Default for RecordSettings {
     /// The documented defaults, whatever the environment says.
     fn default() -> Self {
         Self {
-            nats_url: vec![NatsUrl::from("nats://127.0.0.1:4222")],
-            nats_creds: None,
-            nats_ca: None,
-            nats_cert: None,
-            nats_key: None,
+            nats: NatsSettings::default(),
             ack_timeout: Duration::from_millis(250),
             spool: PathBuf::from("./spool"),
             spool_max_bytes: SPOOL_MAX_BYTES,
             stream: StreamSettings::default(),
+            pseudonyms: PseudonymSettings::default(),
         }
     }
 }
@@ -153,6 +100,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::record::NatsUrl;
 
     #[derive(Parser)]
     struct Cli {
@@ -180,7 +128,7 @@ mod tests {
         ])
         .record;
         assert_eq!(
-            parsed.nats_url,
+            parsed.nats.nats_url,
             ["nats://a:4222", "nats://b:4222"].map(NatsUrl::from)
         );
         assert_eq!(parsed.stream.max_bytes, -1);

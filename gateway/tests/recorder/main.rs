@@ -12,7 +12,7 @@ use std::{collections::HashSet, time::Duration};
 use async_nats::jetstream;
 use bytes::Bytes;
 use importguard_gateway::record::{
-    EventId, Record, RecordSettings, Recorded, Recorder, RecorderStatus, State,
+    EventId, NatsSettings, Record, RecordSettings, Recorded, Recorder, RecorderStatus, State,
 };
 use importguard_proto::{OperationId, event::Subject};
 use importguard_tests::{NatsServer, eventually};
@@ -104,7 +104,10 @@ impl Recording {
 
 fn settings(nats: &NatsServer, spool: &TempDir) -> RecordSettings {
     RecordSettings {
-        nats_url: vec![nats.url().into()],
+        nats: NatsSettings {
+            nats_url: vec![nats.url().into()],
+            ..NatsSettings::default()
+        },
         spool: spool.path().to_owned(),
         ..RecordSettings::default()
     }

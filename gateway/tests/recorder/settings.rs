@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use importguard_gateway::record::StartError;
+use importguard_gateway::record::{InvalidNatsSettings, StartError};
 use importguard_tests::{Process, free_port};
 
 use super::*;
@@ -31,7 +31,10 @@ impl Configured {
 
     async fn recording(&self, spool: &TempDir) -> Recording {
         Recording::with(RecordSettings {
-            nats_url: vec![self.url.as_str().into()],
+            nats: NatsSettings {
+                nats_url: vec![self.url.as_str().into()],
+                ..NatsSettings::default()
+            },
             spool: spool.path().to_owned(),
             ..RecordSettings::default()
         })
@@ -116,7 +119,7 @@ async fn of_several_servers_one_that_lives_is_found() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
     let mut settings = settings(&nats, &spool);
     let nobody = format!("nats://127.0.0.1:{}", free_port());
-    settings.nats_url.insert(0, nobody.into());
+    settings.nats.nats_url.insert(0, nobody.into());
     let recording = Recording::with(settings).await;
     recording.until(State::Streaming).await;
 }
@@ -132,12 +135,18 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
             .unwrap_err()
     };
     let bad_url = start(|settings| {
-        settings.nats_url = vec!["nats://user:s3cret@:no port".into()];
+        settings.nats.nats_url = vec!["nats://user:s3cret@:no port".into()];
     })
     .await;
-    assert!(matches!(bad_url, StartError::NatsUrl { .. }), "{bad_url}");
+    assert!(
+        matches!(
+            bad_url,
+            StartError::NatsSettings(InvalidNatsSettings::Url { .. })
+        ),
+        "{bad_url}"
+    );
     assert!(!bad_url.to_string().contains("s3cret"), "{bad_url}");
-    let no_creds = start(|settings| settings.nats_creds = Some("/no/such.creds".into())).await;
+    let no_creds = start(|settings| settings.nats.nats_creds = Some("/no/such.creds".into())).await;
     assert!(
         no_creds.to_string().contains("/no/such.creds"),
         "{no_creds}"

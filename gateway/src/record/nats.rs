@@ -1,0 +1,169 @@
+//! Where NATS is and who we are there: for the recorder, and for every other client of the operator's NATS.
+
+use std::{fmt, io, path::PathBuf, str::FromStr};
+
+use async_nats::{ConnectOptions, ServerAddr};
+use clap::Args;
+
+/// Where NATS is, and who we are there.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "NATS")]
+pub struct NatsSettings {
+    /// NATS servers, comma-separated; tls:// for TLS; user:password@ or token@ before the first host for credentials
+    #[arg(
+        long,
+        env = "NATS_URL",
+        value_name = "URL,…",
+        value_delimiter = ',',
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true
+    )]
+    pub nats_url: Vec<NatsUrl>,
+
+    /// NATS credentials file (JWT and key), as `nsc` writes it
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+
+    /// Certificate authorities for TLS to NATS, PEM; without it the system's
+    #[arg(long, env = "NATS_CA", value_name = "FILE")]
+    pub nats_ca: Option<PathBuf>,
+
+    /// Client certificate for TLS to NATS, PEM
+    #[arg(long, env = "NATS_CERT", value_name = "FILE", requires = "nats_key")]
+    pub nats_cert: Option<PathBuf>,
+
+    /// Key of the client certificate, PEM
+    #[arg(long, env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
+    pub nats_key: Option<PathBuf>,
+}
+
+/// The address of a NATS server, as it was given. Shown without user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NatsUrl(String);
+
+impl NatsUrl {
+    /// With user and password.
+    fn as_given(&self) -> &str {
+        self.0.trim()
+    }
+}
+
+impl<T: Into<String>> From<T> for NatsUrl {
+    fn from(url: T) -> Self {
+        Self(url.into())
+    }
+}
+
+impl fmt::Debug for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.as_given();
+        match url.rsplit_once('@') {
+            Some((_, host)) => write!(f, "…@{host}"),
+            None => f.write_str(url),
+        }
+    }
+}
+
+/// Settings that no connection can be made with.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidNatsSettings {
+    /// An address can't be read.
+    #[error(
+        "NATS_URL: {url} is no address of a NATS server: {source}; nats://host:4222 would be one"
+    )]
+    Url {
+        /// The address.
+        url: NatsUrl,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The credentials can't be read.
+    #[error("NATS_CREDS: can't use {}: {source}", file.display())]
+    Creds {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+}
+
+/// NATS servers, and how to be let in there.
+pub struct NatsServers {
+    /// What to connect to.
+    pub addresses: Vec<ServerAddr>,
+    /// What to connect with.
+    pub options: ConnectOptions,
+}
+
+impl NatsServers {
+    /// `host:port` of every server, comma-separated.
+    pub fn names(&self) -> String {
+        let names = self.addresses.iter();
+        let names: Vec<_> = names
+            .map(|server| format!("{}:{}", server.host(), server.port()))
+            .collect();
+        names.join(",")
+    }
+}
+
+impl NatsSettings {
+    /// What these settings say, ready for a client that calls itself `name`. Reads the credentials file.
+    pub async fn servers(&self, name: &str) -> Result<NatsServers, InvalidNatsSettings> {
+        let addresses = self
+            .nats_url
+            .iter()
+            .map(|url| {
+                ServerAddr::from_str(url.as_given()).map_err(|source| InvalidNatsSettings::Url {
+                    url: url.clone(),
+                    source,
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut options = ConnectOptions::new().name(name);
+        // async-nats itself passes over what a URL says about user and password.
+        if let Some((user, password)) = addresses.iter().find_map(|server| {
+            server
+                .username()
+                .map(|user| (user.to_owned(), server.password().map(str::to_owned)))
+        }) {
+            options = match password {
+                Some(password) => options.user_and_password(user, password),
+                None => options.token(user),
+            };
+        }
+        if let Some(file) = &self.nats_creds {
+            options = options.credentials_file(file).await.map_err(|source| {
+                InvalidNatsSettings::Creds {
+                    file: file.clone(),
+                    source,
+                }
+            })?;
+        }
+        if let Some(file) = &self.nats_ca {
+            options = options.add_root_certificates(file.clone());
+        }
+        if let (Some(cert), Some(key)) = (&self.nats_cert, &self.nats_key) {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+        Ok(NatsServers { addresses, options })
+    }
+}
+
+impl Default for NatsSettings {
+    /// The documented defaults, whatever the environment says.
+    fn default() -> Self {
+        Self {
+            nats_url: vec![NatsUrl::from("nats://127.0.0.1:4222")],
+            nats_creds: None,
+            nats_ca: None,
+            nats_cert: None,
+            nats_key: None,
+        }
+    }
+}

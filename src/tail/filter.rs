@@ -1,0 +1,151 @@
+use clap::{Args, ValueEnum};
+use importguard_gateway::record::Pseudonyms;
+use importguard_proto::UserId;
+
+use super::line::Seen;
+
+/// Which events are printed. Several values of one filter are alternatives; several filters must all hold.
+#[derive(Args)]
+#[command(next_help_heading = "Filters (commas between alternatives)")]
+pub(super) struct Filter {
+    /// Only decisions with this verdict
+    #[arg(long, value_enum, value_delimiter = ',')]
+    verdict: Vec<Verdict>,
+
+    /// Only decisions where this rule fired, whether it acted or was in shadow
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    rule: Vec<String>,
+
+    /// Only imports by this user: the id; or its pseudonym, unless IMPORTGUARD_PSEUDONYM_KEY is set here too
+    #[arg(long, value_name = "USER", value_delimiter = ',')]
+    owner: Vec<String>,
+
+    /// Only events with this operationID
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    operation_id: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Verdict {
+    Allow,
+    Refuse,
+    Modify,
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Refuse => "refuse",
+            Self::Modify => "modify",
+        }
+    }
+}
+
+impl Filter {
+    /// The filter, where events name users by `pseudonyms`.
+    pub(super) fn wanted(self, pseudonyms: &Pseudonyms) -> Wanted {
+        let mut owners = self.owner;
+        let also: Vec<_> = owners
+            .iter()
+            .filter_map(|owner| UserId::parse(owner.as_str()).ok())
+            .map(|owner| pseudonyms.of(&owner).to_string())
+            .collect();
+        owners.extend(also);
+        Wanted {
+            verdicts: self.verdict.into_iter().map(Verdict::name).collect(),
+            rules: self.rule,
+            owners,
+            operation_ids: self.operation_id,
+        }
+    }
+}
+
+/// What is looked for; an empty list is no condition.
+#[derive(Default)]
+pub(super) struct Wanted {
+    verdicts: Vec<&'static str>,
+    rules: Vec<String>,
+    owners: Vec<String>,
+    operation_ids: Vec<String>,
+}
+
+impl Wanted {
+    /// Whether `event` meets every condition.
+    pub(super) fn wants(&self, event: &Seen) -> bool {
+        let data = &event.data;
+        let among = |wanted: &[String], value: &str| {
+            wanted.is_empty() || wanted.iter().any(|wanted| wanted == value)
+        };
+        let verdict = data.verdict.as_deref();
+        (self.verdicts.is_empty()
+            || verdict.is_some_and(|verdict| self.verdicts.contains(&verdict)))
+            && among(&self.owners, &data.owner_user_id)
+            && among(&self.operation_ids, &data.operation_id)
+            && (self.rules.is_empty()
+                || data
+                    .rules_that_fired()
+                    .any(|rule| self.rules.iter().any(|wanted| wanted == rule)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tail::line::tests::{allowed, imported, modified, refused};
+
+    fn kept(wanted: &Wanted) -> Vec<bool> {
+        let events = [allowed(), modified(), refused(), imported()];
+        events.iter().map(|event| wanted.wants(event)).collect()
+    }
+
+    #[test]
+    fn no_condition_keeps_everything() {
+        assert_eq!(kept(&Wanted::default()), [true; 4]);
+    }
+
+    #[test]
+    fn a_verdict_is_a_decisions() {
+        let verdicts = vec!["refuse", "modify"];
+        let wanted = Wanted {
+            verdicts,
+            ..Wanted::default()
+        };
+        assert_eq!(kept(&wanted), [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_rule_is_found_whether_it_refused_removed_or_watched() {
+        for (rule, expected) in [
+            ("bots", [false, true, false, false]),
+            ("big-import", [false, true, false, false]),
+            ("duplicate", [false, true, false, false]),
+            ("blocked-owner", [false, false, true, false]),
+        ] {
+            let rules = vec![rule.to_owned()];
+            let wanted = Wanted {
+                rules,
+                ..Wanted::default()
+            };
+            assert_eq!(kept(&wanted), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn an_owner_is_found_by_id_or_by_pseudonym() {
+        let filter = |owner: &str| Filter {
+            verdict: Vec::new(),
+            rule: Vec::new(),
+            owner: vec![owner.to_owned()],
+            operation_id: Vec::new(),
+        };
+        let keyed = Pseudonyms::keyed(&"0123456789abcdef".parse().unwrap());
+        let mut event = allowed();
+        let id = UserId::parse(event.data.owner_user_id.as_str()).unwrap();
+        assert!(filter(id.as_str()).wanted(&keyed).wants(&event));
+        event.data.owner_user_id = keyed.of(&id).to_string();
+        assert!(filter(id.as_str()).wanted(&keyed).wants(&event));
+        assert!(!filter(id.as_str()).wanted(&Pseudonyms::Off).wants(&event));
+        assert!(!filter("somebody").wanted(&keyed).wants(&event));
+    }
+}

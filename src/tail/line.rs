@@ -1,0 +1,290 @@
+//! An event as one line for a person. Reads less than the contract promises, so that an event of a later version is a
+//! line too.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, de::IgnoredAny};
+
+/// What a line needs of an event.
+#[derive(Deserialize)]
+pub(super) struct Seen {
+    time: String,
+    pub(super) data: Data,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Data {
+    #[serde(rename = "operationID")]
+    pub(super) operation_id: String,
+    #[serde(rename = "ownerUserID")]
+    pub(super) owner_user_id: String,
+    #[serde(rename = "friendUserIDs", default)]
+    friend_user_ids: Vec<IgnoredAny>,
+    friend_count: Option<usize>,
+    pub(super) verdict: Option<String>,
+    cause: Option<String>,
+    refusal: Option<Refusal>,
+    #[serde(default)]
+    removed: Vec<Removal>,
+    #[serde(default)]
+    rules: Vec<Fired>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    rule: Option<String>,
+    code: i64,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Removal {
+    rule: String,
+    #[serde(default)]
+    friends: Vec<IgnoredAny>,
+    count: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Fired {
+    id: String,
+    mode: String,
+    outcome: String,
+}
+
+impl Data {
+    /// The ids of all rules that fired, some of them twice.
+    pub(super) fn rules_that_fired(&self) -> impl Iterator<Item = &str> {
+        let fired = self.rules.iter().map(|rule| rule.id.as_str());
+        let removed = self.removed.iter().map(|removal| removal.rule.as_str());
+        let refused = self.refusal.iter().filter_map(|r| r.rule.as_deref());
+        fired.chain(removed).chain(refused)
+    }
+
+    fn asked(&self) -> usize {
+        self.friend_count.unwrap_or(self.friend_user_ids.len())
+    }
+
+    fn imported(&self) -> usize {
+        let removed: usize = self.removed.iter().map(Removal::count).sum();
+        match self.verdict.as_deref() {
+            Some("refuse") => 0,
+            Some("modify") => self.asked().saturating_sub(removed),
+            _ => self.asked(),
+        }
+    }
+
+    fn why(&self) -> String {
+        let mut reasons = Vec::new();
+        match &self.refusal {
+            Some(Refusal {
+                rule,
+                code,
+                message,
+            }) => {
+                let by = rule.as_ref().or(self.cause.as_ref());
+                let by = by.map(|by| format!(" {by}")).unwrap_or_default();
+                reasons.push(format!("{code}{by}: {message}"));
+            }
+            None => reasons.extend(
+                self.cause
+                    .as_ref()
+                    .map(|cause| format!("fallback: {cause}")),
+            ),
+        }
+        reasons.extend(
+            self.removed
+                .iter()
+                .map(|removal| format!("removed {} by {}", removal.count(), removal.rule)),
+        );
+        for rule in &self.rules {
+            if rule.mode == "shadow" {
+                reasons.push(format!("shadow {} would {}", rule.id, rule.outcome));
+            } else if rule.outcome == "error" {
+                reasons.push(format!("{} failed", rule.id));
+            }
+        }
+        reasons.join("; ")
+    }
+}
+
+impl Removal {
+    fn count(&self) -> usize {
+        self.count.unwrap_or(self.friends.len())
+    }
+}
+
+/// Whether lines are coloured.
+#[derive(Clone, Copy)]
+pub(super) enum Paint {
+    Plain,
+    Coloured,
+}
+
+impl Paint {
+    /// Colours are for terminals, and for who doesn't object to them (<https://no-color.org>).
+    pub(super) fn for_terminal(is_terminal: bool) -> Self {
+        if is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
+            Self::Coloured
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// `event` as a line, without its end.
+    pub(super) fn line(self, event: &Seen) -> String {
+        let data = &event.data;
+        let verdict = data.verdict.as_deref().unwrap_or("imported");
+        let friends = match data.verdict {
+            Some(_) => format!("{}/{}", data.imported(), data.asked()),
+            None => data.asked().to_string(),
+        };
+        let (on, off) = match (self, verdict) {
+            (Self::Plain, _) => ("", ""),
+            (_, "allow") => ("\x1b[32m", "\x1b[0m"),
+            (_, "refuse") => ("\x1b[31m", "\x1b[0m"),
+            (_, "modify") => ("\x1b[33m", "\x1b[0m"),
+            _ => ("\x1b[2m", "\x1b[0m"),
+        };
+        let line = format!(
+            "{time}  {on}{verdict:8}{off}  {owner:18}  {friends:>7}  {operation:20}  {why}",
+            time = to_the_millisecond(&event.time),
+            verdict = printable(verdict),
+            owner = printable(&data.owner_user_id),
+            operation = printable(&data.operation_id),
+            why = printable(&data.why()),
+        );
+        line.trim_end().to_owned()
+    }
+}
+
+/// Of `2026-11-23T18:04:05.123456789Z` what a person reads.
+fn to_the_millisecond(time: &str) -> String {
+    let time = printable(time);
+    let (seconds, fraction) = match time.trim_end_matches('Z').split_once('.') {
+        Some((seconds, fraction)) => (seconds.to_owned(), fraction.to_owned()),
+        None => (time.trim_end_matches('Z').to_owned(), String::new()),
+    };
+    let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
+    format!("{seconds}.{millis}Z")
+}
+
+/// Ids are anybody's text: one with an escape sequence in it must not reach a terminal.
+fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            // Writing to a String cannot fail.
+            let _ = write!(clean, "{}", c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn event(data: Value) -> Seen {
+        let mut event = json!({"time": "2026-11-23T18:04:05.1234Z", "data": {
+            "operationID": "1646445464564", "ownerUserID": "user123", "friendUserIDs": ["a", "b", "a"],
+        }});
+        let fields = event["data"].as_object_mut().unwrap();
+        fields.extend(data.as_object().unwrap().clone());
+        serde_json::from_value(event).unwrap()
+    }
+
+    pub(in crate::tail) fn allowed() -> Seen {
+        event(json!({"verdict": "allow", "removed": [], "rules": []}))
+    }
+
+    pub(in crate::tail) fn modified() -> Seen {
+        event(json!({
+            "verdict": "modify",
+            "removed": [{"rule": "duplicate", "friends": [2]}, {"rule": "bots", "friends": [1]}],
+            "rules": [
+                {"id": "bots", "mode": "enforce", "outcome": "remove"},
+                {"id": "big-import", "mode": "shadow", "outcome": "refuse"},
+            ],
+        }))
+    }
+
+    pub(in crate::tail) fn refused() -> Seen {
+        event(json!({
+            "verdict": "refuse", "removed": [],
+            "refusal": {"rule": "blocked-owner", "code": 5001, "message": "not allowed", "detail": "…"},
+            "rules": [{"id": "blocked-owner", "mode": "enforce", "outcome": "refuse"}],
+        }))
+    }
+
+    pub(in crate::tail) fn imported() -> Seen {
+        event(json!({}))
+    }
+
+    #[track_caller]
+    fn reads(event: &Seen, expected: &str) {
+        assert_eq!(Paint::Plain.line(event), expected);
+    }
+
+    #[test]
+    fn lines_are_aligned_and_say_why() {
+        reads(
+            &allowed(),
+            "2026-11-23T18:04:05.123Z  allow     user123                 3/3  1646445464564",
+        );
+        reads(
+            &modified(),
+            "2026-11-23T18:04:05.123Z  modify    user123                 1/3  1646445464564         removed 1 by duplicate; removed 1 by bots; shadow big-import would refuse",
+        );
+        reads(
+            &refused(),
+            "2026-11-23T18:04:05.123Z  refuse    user123                 0/3  1646445464564         5001 blocked-owner: not allowed",
+        );
+        reads(
+            &imported(),
+            "2026-11-23T18:04:05.123Z  imported  user123                   3  1646445464564",
+        );
+    }
+
+    #[test]
+    fn a_fallback_says_its_cause() {
+        let allowed =
+            event(json!({"verdict": "allow", "decidedBy": "fallback", "cause": "deciderTimeout"}));
+        assert!(
+            Paint::Plain
+                .line(&allowed)
+                .ends_with("  fallback: deciderTimeout")
+        );
+        let refusal = json!({"code": 5911, "message": "decider timed out", "detail": ""});
+        let refused =
+            event(json!({"verdict": "refuse", "cause": "deciderTimeout", "refusal": refusal}));
+        assert!(
+            Paint::Plain
+                .line(&refused)
+                .ends_with("  5911 deciderTimeout: decider timed out")
+        );
+    }
+
+    #[test]
+    fn an_event_that_was_too_large_is_told_by_its_counts() {
+        let large = event(json!({
+            "friendUserIDs": [], "friendCount": 10_000, "verdict": "modify",
+            "removed": [{"rule": "bots", "count": 4_000}],
+        }));
+        assert!(Paint::Plain.line(&large).contains(" 6000/10000 "));
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_escape_sequences_for_nobody() {
+        assert!(Paint::Coloured.line(&refused()).contains("\x1b[31mrefuse"));
+        let hostile = event(json!({"ownerUserID": "\x1b]0;gotcha\x07", "verdict": "allow"}));
+        let line = Paint::Plain.line(&hostile);
+        assert!(line.contains("\\u{1b}]0;gotcha\\u{7}"), "{line}");
+        assert!(!line.contains('\x1b'), "{line}");
+    }
+}

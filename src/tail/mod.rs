@@ -1,0 +1,174 @@
+//! `importguard tail`: the decisions as they are made, or since when they are asked for, as lines for a person or for `jq`.
+
+mod filter;
+mod line;
+mod source;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use importguard_gateway::record::{NatsSettings, PseudonymSettings};
+use importguard_telemetry::signals;
+
+use self::{
+    filter::{Filter, Wanted},
+    line::{Paint, Seen},
+    source::{Begin, Source, Taken},
+};
+
+const EXAMPLES: &str = "\
+A line tells when, what, who imports, how many of how many friends, OpenIM's operationID, and why:
+
+  2026-11-23T18:04:05.123Z  modify    user123               2/3  1646445464564         removed 1 by bots
+
+Examples:
+  importguard tail                                  what happens from now on
+  importguard tail --since 1h --verdict refuse      who was refused in the last hour, and what follows
+  importguard tail --since 30d --operation-id 1646445464564 --count 1
+  importguard tail --json | jq .data.refusal.code
+  importguard tail --json --durable archive >> events.jsonl
+                                                    everything, also what happens while this is not running: NATS
+                                                    remembers for the name `archive` what was printed
+
+Exit codes: 0 at --count, Ctrl-C or when its reader has gone; 1 when NATS refuses; 2 for a mistake in the command.
+While NATS is away or has no stream yet, tail says so on standard error and waits.";
+
+/// Print decisions from NATS as they are made
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Tail {
+    /// Begin with the events of the last DURATION (30s, 1h, 7d); without it, with the next one
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+
+    /// Have NATS remember under NAME what was printed, and continue there; --since holds for the first time only
+    #[arg(long, value_name = "NAME", value_parser = consumer_name)]
+    durable: Option<String>,
+
+    /// End after N events were printed
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    /// Print each event as it is, one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    #[command(flatten)]
+    nats: NatsSettings,
+
+    #[command(flatten)]
+    pseudonyms: PseudonymSettings,
+}
+
+impl Tail {
+    /// Prints until Ctrl-C, `--count`, or until nobody reads any more.
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let shutdown = signals::shutdown()?;
+        let begin = match self.since {
+            None => Begin::Next,
+            Some(since) => Begin::ago(since),
+        };
+        let mut printer = Printer {
+            wanted: self.filter.wanted(&self.pseudonyms.pseudonyms()?),
+            json: self.json,
+            paint: Paint::for_terminal(io::stdout().is_terminal()),
+            left: self.count,
+        };
+        let mut source = tokio::select! {
+            source = Source::connect(&self.nats, begin, self.durable) => source?,
+            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+        };
+        source
+            .follow(shutdown, self.count, |payload| printer.print(payload))
+            .await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Writes what is wanted of what comes.
+struct Printer {
+    wanted: Wanted,
+    json: bool,
+    paint: Paint,
+    left: Option<u64>,
+}
+
+impl Printer {
+    fn print(&mut self, payload: &[u8]) -> anyhow::Result<Taken> {
+        let event = match serde_json::from_slice::<Seen>(payload) {
+            Ok(event) => event,
+            Err(error) => {
+                source::say(&format!("passed over a message that is no event: {error}"));
+                return Ok(self.taken());
+            }
+        };
+        if !self.wanted.wants(&event) {
+            return Ok(self.taken());
+        }
+        let written = if self.json {
+            write_json(payload)
+        } else {
+            writeln!(io::stdout(), "{}", self.paint.line(&event))
+                .and_then(|()| io::stdout().flush())
+        };
+        match written {
+            Ok(()) => {
+                self.left = self.left.map(|left| left.saturating_sub(1));
+                Ok(self.taken())
+            }
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Taken::Left),
+            Err(error) => Err(error).context("can't write to standard output"),
+        }
+    }
+
+    fn taken(&self) -> Taken {
+        match self.left {
+            Some(0) => Taken::Last,
+            left => Taken::More(left),
+        }
+    }
+}
+
+/// A payload is one line already; one of somebody else's is made one.
+fn write_json(payload: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if payload.contains(&b'\n') {
+        let value: serde_json::Value = serde_json::from_slice(payload)?;
+        serde_json::to_writer(&mut out, &value)?;
+    } else {
+        out.write_all(payload)?;
+    }
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// What NATS takes as a consumer's name.
+fn consumer_name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name is 1 to 64 letters, digits, - and _".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_no_sign_that_means_something_to_nats() {
+        assert!(consumer_name("archive-2_b").is_ok());
+        for bad in ["", "a.b", "a*", ">", "a b", "ä"] {
+            assert!(consumer_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The consumers under `examples/` do what they are there to show.
+
+use std::{process::Command, time::Duration};
+
+use importguard_tests::{
+    Binary, Foreign, Line, NatsServer, OtlpReceiver, Process, Settings, TraceParent, eventually,
+    stored, wait_for_count,
+};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn the_rust_example_handles_each_event_once_and_continues_its_trace() {
+    exercise("rust", || Command::new(Binary::RustExample.path())).await;
+}
+
+#[tokio::test]
+async fn the_python_example_handles_each_event_once_and_continues_its_trace() {
+    if let Some(python) = Foreign::python("examples/python") {
+        exercise("python", || python.command("refusals.py")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_node_example_handles_each_event_once_and_continues_its_trace() {
+    if let Some(node) = Foreign::node("examples/node") {
+        exercise("node", || node.command("refusals.js")).await;
+    }
+}
+
+/// An example that runs.
+struct Example {
+    process: Process,
+    _logs: TempDir,
+}
+
+impl Example {
+    async fn start(mut command: Command, nats: &NatsServer, spans: &OtlpReceiver) -> Self {
+        let logs = TempDir::new().unwrap();
+        Settings::new()
+            .nats(nats)
+            .traces_to(spans)
+            .set("CONSUMER", "tested")
+            .set("ALERT_THRESHOLD", "2")
+            .set("ALERT_WINDOW_SECONDS", "600")
+            .set("PYTHONUNBUFFERED", "1")
+            .apply(&mut command);
+        let example = Self {
+            process: Process::spawn("example", command, logs.path()),
+            _logs: logs,
+        };
+        example.says("ready: consumer tested on IMPORTGUARD").await;
+        example
+    }
+
+    async fn says(&self, text: &str) {
+        eventually(text, SOON, async || {
+            let output = self.process.output();
+            if output.contains(text) {
+                Ok(())
+            } else {
+                Err(output)
+            }
+        })
+        .await;
+    }
+
+    fn times(&self, text: &str) -> usize {
+        self.process.stdout().matches(text).count()
+    }
+}
+
+async fn exercise(language: &str, command: impl Fn() -> Command) {
+    let spans = OtlpReceiver::start().await;
+    let line = Line::with(Settings::new().traces_to(&spans)).await;
+    let server = line.server();
+    server.import("op-0", "user123", &["b"]).await;
+    wait_for_count(&line.nats, 1).await;
+
+    let mut example = Example::start(command(), &line.nats, &spans).await;
+    let trace = TraceParent::numbered(7);
+    for number in 1..=3 {
+        let call = server
+            .before_import(&format!("op-{number}"), "blocked_owner", &["b"])
+            .header("traceparent", trace.to_string());
+        server.send(call).await;
+    }
+    example
+        .says("ALERT owner=blocked_owner refusals=3 within=600s")
+        .await;
+    assert_eq!(example.times("ALERT"), 1, "{}", example.process.output());
+
+    let found = spans
+        .wait_for(&trace.trace_id, SOON, |spans| {
+            spans
+                .iter()
+                .filter(|span| span.name.starts_with("process "))
+                .count()
+                == 3
+        })
+        .await;
+    let events = stored(&line.nats).await;
+    for event in &events[1..] {
+        let span = found.iter().find(|span| {
+            span.attributes
+                .get("messaging.message.id")
+                .map(String::as_str)
+                == Some(event.id())
+                && span.kind == SpanKind::Consumer
+        });
+        let span = span.unwrap_or_else(|| panic!("no span for {}: {found:#?}", event.id()));
+        assert_eq!(span.name, "process importguard.v1.decision.refuse");
+        assert_eq!(span.service, format!("refusals-by-owner-{language}"));
+        assert_eq!(span.parent_id, event.trace().unwrap().span_id);
+    }
+
+    // The same event once more, as NATS delivers it whose duplicate window is over.
+    republish(&line.nats, &events[1]).await;
+    example.says(&format!("duplicate {}", events[1].id())).await;
+    assert_eq!(example.times("refusal owner=blocked_owner"), 3);
+
+    let status = example.process.terminate(SOON).await;
+    assert!(status.success(), "{status}: {}", example.process.output());
+    server.import("op-4", "blocked_1", &["b"]).await;
+    let again = Example::start(command(), &line.nats, &spans).await;
+    again.says("refusal owner=blocked_1 count=1").await;
+    // What it has acknowledged does not come again.
+    assert_eq!(
+        again.times("blocked_owner"),
+        0,
+        "{}",
+        again.process.output()
+    );
+    let mut again = again;
+    again.process.sigint();
+    assert!(again.process.exit(SOON).await.success());
+    all_is_acknowledged(&line.nats).await;
+}
+
+/// Stores `event` a second time under its id, past NATS's own recognition of duplicates.
+async fn republish(nats: &NatsServer, event: &importguard_tests::StoredEvent) {
+    let jetstream = async_nats::jetstream::new(nats.client().await);
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let window = stream.cached_info().config.duplicate_window;
+    let mut config = stream.cached_info().config.clone();
+    // NATS forgets an id when its window is over, and the shortest window it takes is 100 ms.
+    config.duplicate_window = Duration::from_millis(100);
+    jetstream.update_stream(&config).await.unwrap();
+    eventually("the event is stored twice", SOON, async || {
+        let payload = event.json.to_string().into();
+        let publish =
+            jetstream.publish_with_headers(event.subject.clone(), event.headers.clone(), payload);
+        let ack = publish.await?.await?;
+        anyhow::ensure!(!ack.duplicate, "still recognised");
+        Ok(())
+    })
+    .await;
+    config.duplicate_window = window;
+    jetstream.update_stream(&config).await.unwrap();
+}
+
+async fn all_is_acknowledged(nats: &NatsServer) {
+    let jetstream = async_nats::jetstream::new(nats.client().await);
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    eventually("every event is acknowledged", SOON, async || {
+        let info = stream.consumer_info("tested").await?;
+        anyhow::ensure!(
+            info.num_pending == 0 && info.num_ack_pending == 0,
+            "{info:?}"
+        );
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,124 @@
+//! `deploy/nats/nats-server.conf` gives each its own rights, and they are enough.
+
+use std::time::Duration;
+
+use async_nats::{
+    ConnectOptions,
+    jetstream::{self, consumer::pull},
+};
+use futures_util::StreamExt;
+use importguard_tests::{
+    Binary, NatsServer, OpenIm, Process, Service, Settings, eventually, workspace,
+};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(20);
+
+const PASSWORDS: [(&str, &str); 3] = [
+    ("GATEWAY_PASSWORD", "gateway-secret"),
+    ("ANALYTICS_PASSWORD", "analytics-secret"),
+    ("SUPPORT_PASSWORD", "support-secret"),
+];
+
+async fn nats() -> NatsServer {
+    let file = workspace().join("deploy/nats/nats-server.conf");
+    NatsServer::configured(file, &PASSWORDS, "gateway:gateway-secret").await
+}
+
+/// A gateway that may publish has recorded one decision.
+async fn with_an_event(nats: &NatsServer) -> Service {
+    let settings = Settings::new().set("NATS_URL", nats.url_of("gateway:gateway-secret"));
+    let gateway = Service::gateway(settings).await;
+    eventually("the gateway streams", SOON, async || {
+        let ready = gateway.admin("/readyz").await?;
+        anyhow::ensure!(ready.contains("streaming"), "{ready}");
+        Ok(())
+    })
+    .await;
+    OpenIm::server(gateway.url())
+        .import("op-1", "user123", &["user456"])
+        .await;
+    gateway
+}
+
+async fn connect(nats: &NatsServer, user: &str, password: &str) -> async_nats::Client {
+    ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        .connect(nats.url())
+        .await
+        .unwrap()
+}
+
+fn durable(name: &str) -> pull::Config {
+    pull::Config {
+        durable_name: Some(name.to_owned()),
+        ..pull::Config::default()
+    }
+}
+
+#[tokio::test]
+async fn a_team_reads_with_its_own_consumer_and_cannot_publish() {
+    let nats = nats().await;
+    let _gateway = with_an_event(&nats).await;
+    let client = connect(&nats, "analytics", "analytics-secret").await;
+    let jetstream = jetstream::new(client.clone());
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let consumer = stream
+        .get_or_create_consumer("analytics", durable("analytics"))
+        .await
+        .unwrap();
+    let mut messages = consumer.fetch().max_messages(1).messages().await.unwrap();
+    let message = messages.next().await.unwrap().unwrap();
+    assert_eq!(
+        message
+            .headers
+            .as_ref()
+            .unwrap()
+            .get("operationID")
+            .unwrap()
+            .as_str(),
+        "op-1"
+    );
+    message.double_ack().await.unwrap();
+
+    let forged = jetstream.publish("importguard.v1.imported", "{}".into());
+    let forged = tokio::time::timeout(Duration::from_secs(2), async { forged.await?.await }).await;
+    assert!(!matches!(forged, Ok(Ok(_))), "a subscriber could publish");
+    let others = stream.create_consumer(durable("somebody-else"));
+    let others = tokio::time::timeout(Duration::from_secs(2), others).await;
+    assert!(
+        !matches!(others, Ok(Ok(_))),
+        "a team could make another's consumer"
+    );
+
+    let gateways = jetstream::new(connect(&nats, "gateway", "gateway-secret").await);
+    let mut stream = gateways.get_stream("IMPORTGUARD").await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, 1);
+    assert_eq!(stream.info().await.unwrap().state.consumer_count, 1);
+}
+
+#[tokio::test]
+async fn support_tails_and_a_wrong_password_is_told() {
+    let nats = nats().await;
+    let _gateway = with_an_event(&nats).await;
+    let tail = |url: String, logs: &TempDir| {
+        let mut command = Settings::new()
+            .set("NATS_URL", url)
+            .command(Binary::AllInOne.path());
+        command.args(["tail", "--since", "1h", "--count", "1"]);
+        Process::spawn("tail", command, logs.path())
+    };
+    let logs = TempDir::new().unwrap();
+    let mut allowed = tail(nats.url_of("support:support-secret"), &logs);
+    assert_eq!(allowed.exit(SOON).await.code(), Some(0));
+    assert!(allowed.stdout().contains("op-1"), "{}", allowed.output());
+
+    let logs = TempDir::new().unwrap();
+    let mut denied = tail(nats.url_of("support:wrong"), &logs);
+    assert_eq!(denied.exit(SOON).await.code(), Some(1));
+    assert!(
+        denied.stderr().contains("doesn't let us in"),
+        "{}",
+        denied.stderr()
+    );
+    assert!(!denied.stderr().contains("wrong"), "{}", denied.stderr());
+}

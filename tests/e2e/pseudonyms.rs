@@ -1,0 +1,106 @@
+//! With a key, events name nobody, answers name everybody, and whoever has the key finds a user's events.
+
+use std::{fs, process::Command};
+
+use importguard_proto::event::Dialect;
+use importguard_tests::{Binary, Line, Reading, Settings, Spool, wait_for_count};
+use tempfile::TempDir;
+
+use crate::asserts;
+
+const KEY: &str = "a key that nobody guesses";
+
+fn pseudonyms(settings: &Settings, ids: &[&str]) -> Vec<String> {
+    let mut command = settings.command(Binary::AllInOne.path());
+    let output = command.arg("pseudonym").args(ids).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn events_hold_pseudonyms_and_answers_ids() {
+    let settings = Settings::new().set("IMPORTGUARD_PSEUDONYM_KEY", KEY);
+    let line = Line::with(settings.clone()).await;
+    let server = line.server();
+    let answer = server
+        .import("op-1", "user123", &["user456", "bot_7"])
+        .await;
+    let expected = Reading::Imports {
+        instead: Some(vec!["user456".to_owned()]),
+    };
+    assert_eq!(asserts::reading(Dialect::Server, &answer), expected);
+    server
+        .send(server.after_import("op-1", "user123", &["user456"]))
+        .await;
+
+    let events = wait_for_count(&line.nats, 2).await;
+    let names = pseudonyms(&settings, &["user123", "user456", "bot_7"]);
+    assert!(
+        names.iter().all(|name| name.starts_with("pn_")),
+        "{names:?}"
+    );
+    for event in &events {
+        assert_eq!(event.json["subject"], names[0]);
+        assert_eq!(event.json["data"]["ownerUserID"], names[0]);
+        assert_eq!(event.json["data"]["friendUserIDs"][0], names[1]);
+        let text = event.json.to_string();
+        assert!(
+            !text.contains("user123") && !text.contains("bot_7"),
+            "{text}"
+        );
+    }
+    assert_eq!(events[0].json["data"]["friendUserIDs"][1], names[2]);
+    assert_eq!(
+        events[0].json["data"]["removed"][0]["friends"],
+        serde_json::json!([1])
+    );
+    assert!(!line.gateway.output().contains(KEY));
+}
+
+#[tokio::test]
+async fn the_spool_holds_pseudonyms_too() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("key");
+    fs::write(&file, format!("{KEY}\n")).unwrap();
+    let file = file.display().to_string();
+    let settings = Settings::new().set("IMPORTGUARD_PSEUDONYM_KEY_FILE", file);
+    let line = Line::without_nats(settings).await;
+    line.server().import("op-1", "user123", &["user456"]).await;
+    assert_eq!(Spool::of(&line.gateway).operation_ids(), ["op-1"]);
+    for file in fs::read_dir(line.gateway.spool_dir()).unwrap() {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("user123") && !text.contains("user456"));
+    }
+}
+
+#[test]
+fn the_key_is_nowhere_to_be_seen_and_a_short_one_is_refused() {
+    let settings = Settings::new().set("IMPORTGUARD_PSEUDONYM_KEY", KEY);
+    for (binary, arguments) in [
+        (Binary::Gateway, vec!["--help"]),
+        (Binary::AllInOne, vec!["serve", "--help"]),
+        (Binary::AllInOne, vec!["tail", "--help"]),
+        (Binary::AllInOne, vec!["pseudonym", "--help"]),
+    ] {
+        let output = settings
+            .command(binary.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(help.contains("IMPORTGUARD_PSEUDONYM_KEY"), "{help}");
+        assert!(!help.contains(KEY), "{help}");
+    }
+    let run = |settings: &Settings| {
+        let mut command: Command = settings.command(Binary::AllInOne.path());
+        let output = command.args(["pseudonym", "user123"]).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let short = run(&Settings::new().set("IMPORTGUARD_PSEUDONYM_KEY", "tooshort"));
+    assert!(short.contains("8 bytes"), "{short}");
+    let none = run(&Settings::new());
+    assert!(none.contains("IMPORTGUARD_PSEUDONYM_KEY_FILE"), "{none}");
+}

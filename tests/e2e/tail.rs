@@ -1,0 +1,305 @@
+//! `importguard tail` against a real gateway and a real nats-server.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::Duration,
+};
+
+use importguard_tests::{
+    Binary, Line, NatsServer, Process, Settings, eventually, load, stored, wait_for_count,
+};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(30);
+
+struct Tail {
+    process: Process,
+    _logs: TempDir,
+}
+
+impl Tail {
+    fn start(nats: &NatsServer, arguments: &[&str]) -> Self {
+        let settings = Settings::new().nats(nats);
+        let mut command = settings.command(Binary::AllInOne.path());
+        command.arg("tail").args(arguments);
+        let logs = TempDir::new().unwrap();
+        Self {
+            process: Process::spawn("tail", command, logs.path()),
+            _logs: logs,
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.process.stdout().lines().map(str::to_owned).collect()
+    }
+
+    async fn prints(&self, count: usize) -> Vec<String> {
+        eventually(&format!("{count} lines"), SOON, async || {
+            let lines = self.lines();
+            if lines.len() >= count {
+                Ok(lines)
+            } else {
+                Err(self.process.output())
+            }
+        })
+        .await
+    }
+
+    async fn says(&self, note: &str) {
+        eventually(note, SOON, async || {
+            let said = self.process.stderr();
+            if said.contains(note) {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        })
+        .await;
+    }
+
+    /// Its lines once it has ended by itself, and well.
+    async fn ends(mut self) -> Vec<String> {
+        let status = self.process.exit(SOON).await;
+        assert_eq!(status.code(), Some(0), "{}", self.process.stderr());
+        self.lines()
+    }
+}
+
+async fn readers(nats: &NatsServer, count: usize) {
+    let jetstream = async_nats::jetstream::new(nats.client().await);
+    eventually(&format!("{count} consumers"), SOON, async || {
+        let stream = jetstream.get_stream("IMPORTGUARD").await?;
+        let found = stream.cached_info().state.consumer_count;
+        anyhow::ensure!(found == count, "{found}");
+        Ok(())
+    })
+    .await;
+}
+
+/// The operationIDs of events as JSON, in their order.
+fn operation_ids(lines: &[String]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["data"]["operationID"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| format!("op-{number}")).collect()
+}
+
+/// A line whose first events are `op-0`, `op-1`, …
+async fn line_with(events: usize) -> Line {
+    let line = Line::start().await;
+    import(&line, 0..events).await;
+    line
+}
+
+async fn import(line: &Line, range: std::ops::Range<usize>) {
+    let server = line.server();
+    for number in range {
+        server
+            .import(&format!("op-{number}"), "user123", &["b"])
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn it_prints_what_happens_from_now_on_and_ctrl_c_ends_it_well() {
+    let line = line_with(1).await;
+    let tail = Tail::start(&line.nats, &[]);
+    readers(&line.nats, 1).await;
+    let server = line.server();
+    server.import("op-a", "user123", &["b"]).await;
+    server.import("op-r", "blocked_owner", &["b"]).await;
+    server.import("op-m", "user123", &["b", "bot_1"]).await;
+    server
+        .send(server.after_import("op-i", "user123", &["b"]))
+        .await;
+    let lines = tail.prints(4).await;
+    for (line, parts) in lines.iter().zip([
+        ["  allow     user123 ", " 1/1  op-a"],
+        [
+            "  refuse    blocked_owner ",
+            " 5001 blocked-owner: User not allowed",
+        ],
+        ["  modify    user123 ", " removed 1 by blocked-friends"],
+        ["  imported  user123 ", " 1  op-i"],
+    ]) {
+        assert!(
+            parts.iter().all(|part| line.contains(part)),
+            "{line} has not {parts:?}"
+        );
+    }
+    assert!(!tail.process.stdout().contains('\x1b'), "colours in a file");
+    tail.process.sigint();
+    assert_eq!(tail.ends().await.len(), 4);
+}
+
+#[tokio::test]
+async fn it_finds_what_is_looked_for_in_the_past() {
+    let line = Line::start().await;
+    let server = line.server();
+    server.import("op-1", "alice", &["x"]).await;
+    server.import("op-2", "blocked_owner", &["x"]).await;
+    server.import("op-3", "alice", &["x", "bot_1"]).await;
+    server.import("op-4", "bob", &["bot_1"]).await;
+    wait_for_count(&line.nats, 4).await;
+    for (filter, expected) in [
+        (&["--verdict", "refuse"][..], &["op-2", "op-4"][..]),
+        (&["--verdict", "allow,modify"], &["op-1", "op-3"]),
+        (&["--rule", "blocked-friends"], &["op-3", "op-4"]),
+        (&["--owner", "alice"], &["op-1", "op-3"]),
+        (&["--operation-id", "op-3"], &["op-3"]),
+        (&["--owner", "alice", "--verdict", "modify"], &["op-3"]),
+    ] {
+        let count = expected.len().to_string();
+        let mut arguments = vec!["--json", "--since", "1h", "--count", &count];
+        arguments.extend(filter);
+        let lines = Tail::start(&line.nats, &arguments).ends().await;
+        assert_eq!(operation_ids(&lines), expected, "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn json_lines_are_the_events_as_they_are() {
+    let line = line_with(5).await;
+    let arguments = ["--json", "--since", "1h", "--count", "5"];
+    let lines = Tail::start(&line.nats, &arguments).ends().await;
+    let events = stored(&line.nats).await;
+    assert_eq!(lines.len(), events.len());
+    for (line, event) in lines.iter().zip(events) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line, event.json);
+    }
+}
+
+#[tokio::test]
+async fn a_durable_tail_continues_where_it_ended() {
+    let line = line_with(10).await;
+    let tail = |count: &str| {
+        let arguments = [
+            "--json",
+            "--since",
+            "1h",
+            "--durable",
+            "archive",
+            "--count",
+            count,
+        ];
+        Tail::start(&line.nats, &arguments)
+    };
+    assert_eq!(operation_ids(&tail("4").ends().await), numbered(0..4));
+    import(&line, 10..12).await;
+    assert_eq!(operation_ids(&tail("3").ends().await), numbered(4..7));
+    let rest = operation_ids(&tail("5").ends().await);
+    assert_eq!(rest, numbered(7..12));
+}
+
+#[tokio::test]
+async fn what_a_durable_tail_was_sent_and_did_not_print_comes_to_the_next() {
+    let line = line_with(30).await;
+    let tail = |arguments: &[&str]| {
+        let durable = ["--json", "--since", "1h", "--durable", "archive", "--count"];
+        Tail::start(&line.nats, &[&durable[..], arguments].concat())
+    };
+    // The filter lets it ask for more events than it prints.
+    let first = tail(&["1", "--operation-id", "op-5"]).ends().await;
+    assert_eq!(operation_ids(&first), ["op-5"]);
+    let mut rest = operation_ids(&tail(&["24"]).ends().await);
+    rest.sort_by_key(|id| id[3..].parse::<usize>().unwrap());
+    assert_eq!(rest, numbered(6..30));
+}
+
+#[tokio::test]
+async fn it_waits_for_nats_and_for_the_stream_and_says_so() {
+    let mut line = Line::without_nats(Settings::new()).await;
+    import(&line, 0..3).await;
+    let tail = Tail::start(&line.nats, &["--json", "--since", "1h", "--count", "3"]);
+    tail.says("no NATS at 127.0.0.1").await;
+    line.nats.restart().await;
+    assert_eq!(operation_ids(&tail.ends().await), numbered(0..3));
+
+    let empty = NatsServer::start().await;
+    let waiting = Tail::start(&empty, &[]);
+    waiting.says("there is no stream IMPORTGUARD yet").await;
+    waiting.process.sigint();
+    assert_eq!(waiting.ends().await.len(), 0);
+}
+
+#[tokio::test]
+async fn it_misses_nothing_while_nats_is_away() {
+    let mut line = line_with(1).await;
+    let tail = Tail::start(&line.nats, &["--json", "--count", "20"]);
+    readers(&line.nats, 1).await;
+    import(&line, 1..6).await;
+    tail.prints(5).await;
+    line.nats.kill9();
+    tail.says("the connection to NATS is lost").await;
+    import(&line, 6..16).await;
+    line.nats.restart().await;
+    tail.prints(15).await;
+    import(&line, 16..21).await;
+    assert_eq!(operation_ids(&tail.ends().await), numbered(1..21));
+}
+
+#[tokio::test]
+async fn it_keeps_up_and_ends_when_its_reader_has_gone() {
+    const EVENTS: usize = 500;
+    let line = Line::start().await;
+    let server = line.server();
+    load(EVENTS, 32, async |number| {
+        server
+            .import(&format!("op-{number}"), "user123", &["b"])
+            .await;
+    })
+    .await;
+    let count = EVENTS.to_string();
+    let arguments = ["--json", "--since", "1h", "--count", &count];
+    let mut printed = operation_ids(&Tail::start(&line.nats, &arguments).ends().await);
+    printed.sort_unstable();
+    printed.dedup();
+    assert_eq!(printed.len(), EVENTS);
+
+    let settings = Settings::new().nats(&line.nats);
+    let mut command = settings.command(Binary::AllInOne.path());
+    command
+        .args(["tail", "--since", "1h"])
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut first).unwrap();
+    assert!(first.contains("allow"), "{first}");
+    drop(reader);
+    server.import("one-more", "user123", &["b"]).await;
+    let status = eventually("tail ends", SOON, async || {
+        child
+            .try_wait()
+            .map_err(|error| error.to_string())?
+            .ok_or_else(|| "it runs".to_owned())
+    })
+    .await;
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_mistake_in_the_command_ends_with_2_and_says_what_is_wrong() {
+    for (arguments, word) in [
+        (&["--verdict", "perhaps"][..], "allow, refuse, modify"),
+        (&["--since", "yesterday"], "--since"),
+        (&["--durable", "a.b"], "letters, digits"),
+        (&["--count", "0"], "--count"),
+        (&["--nothing"], "--nothing"),
+    ] {
+        let mut command = Settings::new().command(Binary::AllInOne.path());
+        let output = command.arg("tail").args(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(word), "{stderr}");
+    }
+}
