@@ -24,19 +24,20 @@ use self::{
 const EXAMPLES: &str = "\
 A line tells when, what, who imports, how many of how many friends, OpenIM's operationID, and why:
 
-  2026-11-23T18:04:05.123Z  modify    user123               2/3  1646445464564         removed 1 by bots
+  2026-11-23T18:04:05.123Z  modify    user123  2/3  1646445464564  removed 1 by bots
 
 Examples:
-  importguard tail                                  what happens from now on
-  importguard tail --since 1h --verdict refuse      who was refused in the last hour, and what follows
+  importguard tail
+      what happens from now on
+  importguard tail --since 1h --verdict refuse
+      who was refused in the last hour, and who is from now on
   importguard tail --since 30d --operation-id 1646445464564 --count 1
-  importguard tail --json | jq .data.refusal.code
+      what became of that import
   importguard tail --json --durable archive >> events.jsonl
-                                                    everything, also what happens while this is not running: NATS
-                                                    remembers for the name `archive` what was printed
+      everything, also what happens while this isn't running
 
-Exit codes: 0 at --count, Ctrl-C or when its reader has gone; 1 when NATS refuses; 2 for a mistake in the command.
-While NATS is away or has no stream yet, tail says so on standard error and waits.";
+Exit codes: 0 at --count, at Ctrl-C and when its reader has gone; 1 when NATS refuses; 2 for a mistake
+in the command. While NATS is away or has no stream yet, tail says so on standard error and waits.";
 
 /// Print decisions from NATS as they are made
 #[derive(Args)]
@@ -46,7 +47,7 @@ pub(crate) struct Tail {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     since: Option<Duration>,
 
-    /// Have NATS remember under NAME what was printed, and continue there; --since holds for the first time only
+    /// Have NATS remember under NAME what was printed or passed over, and continue there; --since holds for the first time only
     #[arg(long, value_name = "NAME", value_parser = consumer_name)]
     durable: Option<String>,
 

@@ -258,7 +258,12 @@ impl Source {
                 Ok(Some(consumer))
             }
             Err(error) => match error.kind() {
-                ConsumerErrorKind::JetStream(_) | ConsumerErrorKind::InvalidConsumerType => {
+                // A bad request, as one for a name that is somebody's other kind of consumer. The rest is the server's trouble
+                // and passes.
+                ConsumerErrorKind::JetStream(refused) if refused.code() == 400 => {
+                    bail!("NATS refuses a consumer on {STREAM}: {refused}")
+                }
+                ConsumerErrorKind::InvalidConsumerType => {
                     bail!(
                         "NATS refuses a consumer on {STREAM}: {}",
                         whole_text(&error)

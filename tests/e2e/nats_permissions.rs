@@ -8,7 +8,7 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use importguard_tests::{
-    Binary, NatsServer, OpenIm, Process, Service, Settings, eventually, workspace,
+    Binary, NatsServer, OpenIm, Process, Service, Settings, Spool, eventually, workspace,
 };
 use tempfile::TempDir;
 
@@ -94,6 +94,35 @@ async fn a_team_reads_with_its_own_consumer_and_cannot_publish() {
     let mut stream = gateways.get_stream("IMPORTGUARD").await.unwrap();
     assert_eq!(stream.info().await.unwrap().state.messages, 1);
     assert_eq!(stream.info().await.unwrap().state.consumer_count, 1);
+}
+
+#[tokio::test]
+async fn a_gateway_may_look_up_what_the_stream_has_before_it_sends_its_spool() {
+    let nats = nats().await;
+    let gateway = with_an_event(&nats).await;
+    nats.freeze().await;
+    OpenIm::server(gateway.url())
+        .import("op-2", "user123", &["user456"])
+        .await;
+    let spool = Spool::of(&gateway);
+    assert_eq!(spool.operation_ids(), ["op-2"]);
+    nats.thaw();
+    eventually("the spool is drained", SOON, async || {
+        let left = spool.operation_ids();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(gateway.output())
+        }
+    })
+    .await;
+    let client = connect(&nats, "gateway", "gateway-secret").await;
+    let stream = jetstream::new(client)
+        .get_stream("IMPORTGUARD")
+        .await
+        .unwrap();
+    // The message that NATS took from the frozen connection, and not a second one from the spool.
+    assert_eq!(stream.cached_info().state.messages, 2);
 }
 
 #[tokio::test]
