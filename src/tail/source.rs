@@ -100,7 +100,7 @@ impl Source {
         let servers = nats.servers("importguard-tail").await?;
         let names = servers.names();
         let notes = Notes::default();
-        let (connected, connections) = watch::channel(0);
+        let (connected, mut connections) = watch::channel(0);
         let heard = notes.clone();
         let options = servers.options.event_callback(move |event| {
             match event {
@@ -124,6 +124,9 @@ impl Source {
                 },
             }
         };
+        // The word of this connection comes a moment after it. Taken for another one later, it would make us ask twice, and
+        // what NATS had sent for the first time would come half a minute late.
+        let _ = tokio::time::timeout(END_WITHIN, connections.wait_for(|count| *count > 0)).await;
         Ok(Self {
             client,
             connections,
@@ -188,7 +191,10 @@ impl Source {
                         return Ok(true);
                     }
                     // What was asked over the connection before is forgotten.
-                    _ = self.connections.changed() => return Ok(false),
+                    _ = self.connections.changed() => {
+                        self.give_back(batch).await;
+                        return Ok(false);
+                    }
                 };
                 let message = match message {
                     Some(Ok(message)) => message,
