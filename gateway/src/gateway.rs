@@ -1,4 +1,4 @@
-use std::{future::IntoFuture, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use importguard_telemetry::admin::{self, Admin, Readiness};
 use prometheus::Registry;
@@ -10,15 +10,31 @@ use tracing::warn;
 use crate::{
     Settings,
     decide::{Deciders, InvalidDeciderUrl},
-    http::{Guard, routes},
+    http::Guard,
     metrics::Metrics,
     record::{self, InvalidPseudonymKey, Origin, Recorder},
+    serve::{self, Ended, Listener},
 };
 
 /// A gateway whose parts are in place, ready to serve.
 pub struct Gateway {
     guard: Arc<Guard>,
-    shutdown_timeout: Duration,
+    listener: Listener<Guard>,
+    shutdown: Shutdown,
+}
+
+/// How the time for an orderly end is shared out.
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    grace: Duration,
+    in_all: Duration,
+}
+
+impl Shutdown {
+    /// For the callbacks in flight: half of what the grace leaves. The other half is the recorder's.
+    fn callbacks(self) -> Duration {
+        self.in_all.saturating_sub(self.grace) / 2
+    }
 }
 
 /// Where a gateway listens.
@@ -101,6 +117,7 @@ impl Gateway {
             base_path: http.base_path.clone(),
             on_missing_operation_id: http.operation_id,
             limits: http.limits(),
+            body_read_timeout: http.body_read_timeout,
             request_budget: http.request_budget,
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
@@ -114,9 +131,15 @@ impl Gateway {
             metrics: Metrics::register(registry)?,
             recorder: Recorder::start(settings.record.clone(), registry).await?,
         };
+        let guard = Arc::new(guard);
+        let connections = serve::Metrics::register(registry)?;
         Ok(Self {
-            guard: Arc::new(guard),
-            shutdown_timeout: http.shutdown_timeout,
+            listener: Listener::new(Arc::clone(&guard), &settings.serve, connections),
+            guard,
+            shutdown: Shutdown {
+                grace: settings.serve.shutdown_grace,
+                in_all: http.shutdown_timeout,
+            },
         })
     }
 
@@ -135,27 +158,28 @@ impl Gateway {
         }
     }
 
-    /// Answers on `listener` until `shutdown` is cancelled; then finishes what is under way, within the settings' time, and
-    /// closes the recorder.
+    /// Answers on `listener` until `shutdown` is cancelled and the grace after that is over; then finishes what is under way,
+    /// within the settings' time, and closes the recorder.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
-        let server = axum::serve(listener, routes(Arc::clone(&self.guard)))
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-            .into_future();
-        let overdue = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(self.shutdown_timeout).await;
-        };
-        let recorder_ended = self.guard.recorder.ended();
+        let recorder = &self.guard.recorder;
+        let recorder_ended = recorder.ended();
+        let patience = self.shutdown.callbacks();
         tokio::select! {
-            served = server => served?,
+            ended = self.listener.serve(listener, shutdown, patience) => {
+                if let Ended::Cut(connections) = ended {
+                    warn!(
+                        connections,
+                        "some callbacks were still unanswered when their part of IMPORTGUARD_SHUTDOWN_TIMEOUT was over; they were cut"
+                    );
+                }
+            }
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
-            () = overdue => warn!("some callbacks were still unanswered when IMPORTGUARD_SHUTDOWN_TIMEOUT was over; they were cut"),
         }
-        self.guard.recorder.close(self.shutdown_timeout).await;
+        recorder.close(self.shutdown.callbacks()).await;
         Ok(())
     }
 }

@@ -1,25 +1,28 @@
 //! The public listener: one handler for every request, so that every answer is a callback answer. It reads like a callback's
 //! way: recognise → decide → record → answer.
 
+mod body;
+mod clock;
+mod span;
+
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Request, State},
-    response::Response,
-};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body_util::Full;
 use importguard_proto::{
     OperationId,
     event::{Cause, Dialect},
 };
 use importguard_telemetry::propagation;
-use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
+use tokio::time::Instant;
+use tracing::{Instrument, Span, info, warn};
 
+use self::{
+    body::read_body,
+    clock::Clock,
+    span::{publish_span, server_span},
+};
 use crate::{
     callback::{
         Answer, BasePath, Command, ImportRequest, Limits, OnMissingOperationId, Reason, Rejection,
@@ -28,13 +31,18 @@ use crate::{
     decide::{Deciders, Decision, Fallback, FallbackSettings, OnFailure, Source, Verdict},
     metrics::Metrics,
     record::{EventId, Origin, Record, Recorder},
+    serve::{Answers, Fault, Received, Room},
 };
+
+/// An answer, whole.
+type Answered = Response<Full<Bytes>>;
 
 /// What the handler works with, shared by all requests.
 pub(crate) struct Guard {
     pub(crate) base_path: BasePath,
     pub(crate) on_missing_operation_id: OnMissingOperationId,
     pub(crate) limits: Limits,
+    pub(crate) body_read_timeout: Duration,
     pub(crate) request_budget: Duration,
     pub(crate) decider_timeout: Duration,
     pub(crate) fallback: FallbackSettings,
@@ -44,34 +52,46 @@ pub(crate) struct Guard {
     pub(crate) metrics: Metrics,
 }
 
-/// The public listener's routes: there is one, for everything.
-pub(crate) fn routes(guard: Arc<Guard>) -> Router {
-    Router::new().fallback(callback).with_state(guard)
-}
+impl Answers for Guard {
+    type Body = Full<Bytes>;
 
-async fn callback(State(guard): State<Arc<Guard>>, request: Request) -> Response {
-    let clock = Clock::start(guard.request_budget);
-    let (head, body) = request.into_parts();
-    let command = recognise(&guard.base_path, head.uri.path(), head.uri.query());
-    let operation_id = operation_id(&head.headers, guard.on_missing_operation_id);
-    let span = server_span(&head.method, &command);
-    propagation::adopt(&span, &head.headers, operation_id.as_ref().ok());
-    async {
-        let response = match guard
-            .receive(command, operation_id, &head, body, clock)
-            .await
-        {
-            Ok((Command::BeforeImport(dialect), request)) => {
-                guard.before_import(dialect, &request, clock).await
-            }
-            Ok((Command::AfterImport, request)) => guard.after_import(&request, clock).await,
-            Err(rejection) => guard.reject(&rejection),
+    async fn answer(self: Arc<Self>, request: Request<Received>, _room: Room) -> Answered {
+        let clock = Clock::start(self.request_budget);
+        let (head, body) = request.into_parts();
+        let command = recognise(&self.base_path, head.uri.path(), head.uri.query());
+        let operation_id = operation_id(&head.headers, self.on_missing_operation_id);
+        let span = server_span(&head.method, &command);
+        propagation::adopt(&span, &head.headers, operation_id.as_ref().ok());
+        let answered = async {
+            let received = self.receive(command, operation_id, &head, body, clock);
+            let response = match received.await {
+                Ok((Command::BeforeImport(dialect), request)) => {
+                    self.before_import(dialect, &request, clock).await
+                }
+                Ok((Command::AfterImport, request)) => self.after_import(&request, clock).await,
+                Err(rejection) => self.reject(&rejection),
+            };
+            self.metrics.answered(clock.elapsed());
+            response
         };
-        guard.metrics.answered(clock.elapsed());
-        response
+        answered.instrument(span).await
     }
-    .instrument(span)
-    .await
+
+    fn refuse(&self, fault: Fault) -> Answered {
+        let reason = match fault {
+            Fault::Malformed => {
+                Reason::Malformed("the request line and the headers are no HTTP".to_owned())
+            }
+            Fault::HeadTooLarge => Reason::HeadTooLarge,
+            Fault::UriTooLong => Reason::UriTooLong,
+            Fault::HeadTooSlow => Reason::HeadTooSlow,
+        };
+        // Where there is no request line, there is no dialect.
+        self.reject(&Rejection {
+            dialect: Dialect::Server,
+            reason,
+        })
+    }
 }
 
 impl Guard {
@@ -81,7 +101,7 @@ impl Guard {
         command: Result<Command, Rejection>,
         operation_id: Result<OperationId, Reason>,
         head: &Parts,
-        body: Body,
+        body: Received,
         clock: Clock,
     ) -> Result<(Command, ImportRequest), Rejection> {
         let command = command?;
@@ -93,7 +113,8 @@ impl Guard {
             if !ImportRequest::acceptable(&head.headers) {
                 return Err(Reason::UnsupportedMediaType);
             }
-            let body = read_body(&head.headers, body, self.limits.body_bytes, clock).await?;
+            let due = clock.deadline.min(clock.arrived + self.body_read_timeout);
+            let body = read_body(&head.headers, body, self.limits.body_bytes, due).await?;
             ImportRequest::parse(command, operation_id, &body, &self.limits)
         };
         let dialect = command.dialect();
@@ -106,7 +127,7 @@ impl Guard {
         dialect: Dialect,
         request: &ImportRequest,
         clock: Clock,
-    ) -> Response {
+    ) -> Answered {
         let id = EventId::new();
         let decision = self.decide(&id, request, clock).await;
         let decision = self.record(id, request, dialect, decision, clock).await;
@@ -181,7 +202,7 @@ impl Guard {
         }
     }
 
-    async fn after_import(&self, request: &ImportRequest, clock: Clock) -> Response {
+    async fn after_import(&self, request: &ImportRequest, clock: Clock) -> Answered {
         let id = EventId::new();
         let span = publish_span(importguard_proto::event::Subject::Imported.as_str(), &id);
         let record = self.origin.imported(
@@ -227,7 +248,7 @@ impl Guard {
     }
 
     /// Answer, for a request that was not decided upon.
-    fn reject(&self, rejection: &Rejection) -> Response {
+    fn reject(&self, rejection: &Rejection) -> Answered {
         let status = rejection.reason.status();
         self.metrics.rejected(rejection);
         Span::current().record("http.response.status_code", status.as_u16());
@@ -278,112 +299,14 @@ impl Guard {
     }
 }
 
-/// When a request arrived, and when its answer is due.
-#[derive(Clone, Copy)]
-struct Clock {
-    arrived: Instant,
-    deadline: Instant,
-}
-
-impl Clock {
-    fn start(budget: Duration) -> Self {
-        let arrived = Instant::now();
-        Self {
-            arrived,
-            deadline: arrived + budget,
-        }
-    }
-
-    fn elapsed(self) -> Duration {
-        self.arrived.elapsed()
-    }
-
-    fn left(self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-}
-
-async fn read_body(
-    headers: &HeaderMap,
-    body: Body,
-    max: usize,
-    clock: Clock,
-) -> Result<Bytes, Reason> {
-    let too_large = || Reason::TooLarge {
-        what: "the body",
-        max,
-        unit: "bytes",
-    };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > max) {
-        return Err(too_large());
-    }
-    match timeout_at(clock.deadline, Limited::new(body, max).collect()).await {
-        Err(_) => Err(Reason::TooSlow),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if is_length_limit(error.as_ref()) => Err(too_large()),
-        Ok(Err(error)) => Err(Reason::Malformed(format!(
-            "the body could not be read: {error}"
-        ))),
-    }
-}
-
-fn is_length_limit(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    error.is::<LengthLimitError>()
-        || error
-            .source()
-            .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
-}
-
-fn respond(status: StatusCode, body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn respond(status: StatusCode, body: Bytes) -> Answered {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
     response
-}
-
-/// The request's span, named `{method} {route}` as OpenTelemetry's conventions have it. The route is the command's, never the
-/// path: that may hold a secret, or anything.
-fn server_span(method: &Method, command: &Result<Command, Rejection>) -> Span {
-    let route = command.as_ref().map_or("unknown", |command| command.name());
-    let dialect = match command {
-        Ok(command) => command.dialect(),
-        Err(rejection) => rejection.dialect,
-    };
-    info_span!(
-        "callback",
-        otel.name = format!("{method} {route}"),
-        otel.kind = "server",
-        http.request.method = method.as_str(),
-        http.route = route,
-        http.response.status_code = Empty,
-        openim.dialect = match dialect {
-            Dialect::Documented => "documented",
-            Dialect::Server => "server",
-        },
-        importguard.verdict = Empty,
-        importguard.cause = Empty,
-    )
-}
-
-fn publish_span(subject: &'static str, id: &EventId) -> Span {
-    info_span!(
-        "publish",
-        otel.name = format!("publish {subject}"),
-        otel.kind = "producer",
-        messaging.system = "nats",
-        messaging.operation.name = "publish",
-        messaging.operation.r#type = "send",
-        messaging.destination.name = subject,
-        messaging.message.id = %id,
-        otel.status_code = Empty,
-        otel.status_description = Empty,
-    )
 }
 
 fn name(chosen: OnFailure) -> &'static str {

@@ -6,7 +6,9 @@ mod gateway;
 mod http;
 mod metrics;
 pub mod record;
+mod serve;
 mod settings;
 
 pub use gateway::{Gateway, Listeners, RunError, StartError, run};
+pub use serve::ServeSettings;
 pub use settings::{HttpSettings, Settings};

@@ -6,15 +6,19 @@ use crate::{
     callback::{BasePath, Limits, OnMissingOperationId},
     decide::{DecideSettings, FallbackSettings},
     record::RecordSettings,
+    serve::ServeSettings,
 };
 
 /// Everything a gateway can be told, one group per concern.
 #[derive(Args, Clone, Debug)]
 #[group(skip)] // Its name would collide with the other pod's in one process.
 pub struct Settings {
-    /// The public listener.
+    /// OpenIM's callbacks.
     #[command(flatten)]
     pub http: HttpSettings,
+    /// The connections that they arrive on.
+    #[command(flatten)]
+    pub serve: ServeSettings,
     /// The question to the decider.
     #[command(flatten)]
     pub decide: DecideSettings,
@@ -97,7 +101,18 @@ pub struct HttpSettings {
     )]
     pub max_id_bytes: usize,
 
-    /// How long an orderly end may take before what is still open is cut
+    /// How long a callback's body may take to arrive
+    // Half of the budget: the other half is for deciding, recording and answering.
+    #[arg(
+        long,
+        env = "IMPORTGUARD_BODY_READ_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = humantime::parse_duration
+    )]
+    pub body_read_timeout: Duration,
+
+    /// How long an orderly end may take in all before what is still open is cut; a part of it is IMPORTGUARD_SHUTDOWN_GRACE
     #[arg(
         long,
         env = "IMPORTGUARD_SHUTDOWN_TIMEOUT",

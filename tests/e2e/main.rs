@@ -8,6 +8,7 @@ mod answers;
 mod asserts;
 mod commands;
 mod contract;
+mod connections;
 mod curl;
 mod examples;
 mod fallbacks;

@@ -9,6 +9,15 @@ use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(15);
 
+/// Nobody balances load here, and a body may be late on a busy machine.
+fn settings() -> Settings {
+    Settings::new()
+        .set("IMPORTGUARD_SHUTDOWN_GRACE", "0s")
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "15s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "15s")
+        .set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "30s")
+}
+
 const ALLOW: &str = r#"{"actionCode":0,"errCode":0,"errMsg":"","errDlt":"","nextCode":0}"#;
 
 /// Has a request in flight, sends the signal, waits until nobody is let in any more, finishes the request, and returns
@@ -38,25 +47,25 @@ async fn drains(service: &mut Service, signal: impl Fn(&Process)) -> String {
 
 #[tokio::test]
 async fn sigterm_lets_the_all_in_one_process_finish_what_it_began() {
-    let mut service = Service::all_in_one(Settings::new()).await;
+    let mut service = Service::all_in_one(settings()).await;
     assert_eq!(drains(&mut service, Process::sigterm).await, ALLOW);
 }
 
 #[tokio::test]
 async fn so_does_ctrl_c() {
-    let mut service = Service::all_in_one(Settings::new()).await;
+    let mut service = Service::all_in_one(settings()).await;
     assert_eq!(drains(&mut service, Process::sigint).await, ALLOW);
 }
 
 #[tokio::test]
 async fn sigterm_lets_a_gateway_finish_what_it_began() {
-    let mut line = Line::without_nats(Settings::new()).await;
+    let mut line = Line::without_nats(settings()).await;
     assert_eq!(drains(&mut line.gateway, Process::sigterm).await, ALLOW);
 }
 
 #[tokio::test]
 async fn a_gateway_waits_for_its_decider_before_it_ends() {
-    let mut line = Line::without_nats(Settings::new()).await;
+    let mut line = Line::without_nats(settings()).await;
     line.decider.freeze().await;
     let answer = drains(&mut line.gateway, Process::sigterm).await;
     assert!(answer.contains(r#""errCode":5911"#), "{answer}");

@@ -49,8 +49,19 @@ pub enum Reason {
         /// In which unit.
         unit: &'static str,
     },
+    /// The request line and the headers are too large together, or the headers too many.
+    #[error(
+        "the request line and the headers are too large together (IMPORTGUARD_MAX_HEADER_BYTES), or there are more than 100 headers"
+    )]
+    HeadTooLarge,
+    /// The request line is too long for any setting.
+    #[error("the URL is longer than 65,534 bytes")]
+    UriTooLong,
+    /// The headers did not arrive in time.
+    #[error("the headers did not arrive in time (IMPORTGUARD_HEADER_READ_TIMEOUT)")]
+    HeadTooSlow,
     /// The body did not arrive in time.
-    #[error("the body did not arrive within the request's budget")]
+    #[error("the body did not arrive in time (IMPORTGUARD_BODY_READ_TIMEOUT)")]
     TooSlow,
     /// There is no header `operationID`.
     #[error("every callback carries a header operationID")]
@@ -71,7 +82,9 @@ impl Reason {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooSlow | Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::CommandMismatch { .. }
             | Self::Malformed(_)
             | Self::OperationIdMissing
@@ -87,9 +100,10 @@ impl Reason {
             | Self::MethodNotAllowed
             | Self::UnsupportedMediaType
             | Self::Malformed(_)
+            | Self::HeadTooSlow
             | Self::TooSlow => 5900,
             Self::UnknownCommand => 5901,
-            Self::TooLarge { .. } => 5903,
+            Self::TooLarge { .. } | Self::HeadTooLarge | Self::UriTooLong => 5903,
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 5904
             }
@@ -104,8 +118,8 @@ impl Reason {
             Self::MethodNotAllowed => "method not allowed",
             Self::UnsupportedMediaType => "unsupported media type",
             Self::Malformed(_) => "malformed request",
-            Self::TooLarge { .. } => "request too large",
-            Self::TooSlow => "request too slow",
+            Self::TooLarge { .. } | Self::HeadTooLarge | Self::UriTooLong => "request too large",
+            Self::HeadTooSlow | Self::TooSlow => "request too slow",
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 "operationID missing or unusable"
             }

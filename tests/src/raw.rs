@@ -1,0 +1,90 @@
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::Response;
+
+/// Longer than any time-out of importguard's, by default.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A connection on which a test writes what it likes.
+#[derive(Debug)]
+pub struct RawConnection {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl RawConnection {
+    /// Connects to `host:port`.
+    pub async fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    /// Sends `bytes`.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Reads one answer: its head, and a body as long as `Content-Length` says.
+    pub async fn answer(&mut self) -> Response {
+        let end = loop {
+            if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(self.read_more().await, "hung up: {:?}", self.text());
+        };
+        let head = String::from_utf8(self.read.drain(..end).collect()).unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        let status: StatusCode = status.expect("a status line").parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for line in lines.filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(':').expect("a header");
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, HeaderValue::from_str(value.trim()).unwrap());
+        }
+        let length = headers.get("content-length").expect("a length");
+        let length: usize = length.to_str().unwrap().parse().unwrap();
+        while self.read.len() < length {
+            assert!(self.read_more().await, "hung up: {:?}", self.text());
+        }
+        Response {
+            status,
+            headers,
+            body: Bytes::from(self.read.drain(..length).collect::<Vec<_>>()),
+        }
+    }
+
+    /// Waits until the other side hangs up, and stops the test if it says anything more.
+    pub async fn ends(&mut self) {
+        while self.read_more().await {}
+        assert!(self.read.is_empty(), "more: {:?}", self.text());
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.read).into_owned()
+    }
+
+    async fn read_more(&mut self) -> bool {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
+        read.expect("the other side does something")
+            .expect("no reset")
+            > 0
+    }
+}
