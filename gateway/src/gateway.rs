@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::{
     Settings,
+    admission::Admission,
     decide::{Deciders, InvalidDeciderUrl},
     http::Guard,
     metrics::Metrics,
@@ -117,6 +118,7 @@ impl Gateway {
             base_path: http.base_path.clone(),
             on_missing_operation_id: http.operation_id,
             limits: http.limits(),
+            admission: Admission::new(&settings.admission, registry)?,
             body_read_timeout: http.body_read_timeout,
             request_budget: http.request_budget,
             decider_timeout: settings.decide.decider_timeout,

@@ -3,6 +3,7 @@
 
 mod body;
 mod clock;
+mod overload;
 mod span;
 
 use std::{sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use self::{
     span::{publish_span, server_span},
 };
 use crate::{
+    admission::{Admission, Overloaded},
     callback::{
         Answer, BasePath, Command, ImportRequest, Limits, OnMissingOperationId, Reason, Rejection,
         encode_rejection, operation_id, recognise,
@@ -42,6 +44,7 @@ pub(crate) struct Guard {
     pub(crate) base_path: BasePath,
     pub(crate) on_missing_operation_id: OnMissingOperationId,
     pub(crate) limits: Limits,
+    pub(crate) admission: Admission,
     pub(crate) body_read_timeout: Duration,
     pub(crate) request_budget: Duration,
     pub(crate) decider_timeout: Duration,
@@ -55,7 +58,7 @@ pub(crate) struct Guard {
 impl Answers for Guard {
     type Body = Full<Bytes>;
 
-    async fn answer(self: Arc<Self>, request: Request<Received>, _room: Room) -> Answered {
+    async fn answer(self: Arc<Self>, request: Request<Received>, room: Room) -> Answered {
         let clock = Clock::start(self.request_budget);
         let (head, body) = request.into_parts();
         let command = recognise(&self.base_path, head.uri.path(), head.uri.query());
@@ -63,12 +66,9 @@ impl Answers for Guard {
         let span = server_span(&head.method, &command);
         propagation::adopt(&span, &head.headers, operation_id.as_ref().ok());
         let answered = async {
-            let received = self.receive(command, operation_id, &head, body, clock);
-            let response = match received.await {
-                Ok((Command::BeforeImport(dialect), request)) => {
-                    self.before_import(dialect, &request, clock).await
-                }
-                Ok((Command::AfterImport, request)) => self.after_import(&request, clock).await,
+            let handled = self.handle(command, operation_id, &head, body, room, clock);
+            let response = match handled.await {
+                Ok(response) => response,
                 Err(rejection) => self.reject(&rejection),
             };
             self.metrics.answered(clock.elapsed());
@@ -95,31 +95,49 @@ impl Answers for Guard {
 }
 
 impl Guard {
-    /// Recognise: everything that can be wrong with a request before anybody decides about it.
-    async fn receive(
+    async fn handle(
         &self,
         command: Result<Command, Rejection>,
         operation_id: Result<OperationId, Reason>,
         head: &Parts,
         body: Received,
+        room: Room,
         clock: Clock,
-    ) -> Result<(Command, ImportRequest), Rejection> {
+    ) -> Result<Answered, Rejection> {
         let command = command?;
-        let read = async {
-            if head.method != Method::POST {
-                return Err(Reason::MethodNotAllowed);
-            }
-            let operation_id = operation_id?;
-            if !ImportRequest::acceptable(&head.headers) {
-                return Err(Reason::UnsupportedMediaType);
-            }
-            let due = clock.deadline.min(clock.arrived + self.body_read_timeout);
-            let body = read_body(&head.headers, body, self.limits.body_bytes, due).await?;
-            ImportRequest::parse(command, operation_id, &body, &self.limits)
-        };
         let dialect = command.dialect();
-        let request = read.await.map_err(|reason| Rejection { dialect, reason })?;
-        Ok((command, request))
+        let rejection = |reason| Rejection { dialect, reason };
+        acceptable(head).map_err(rejection)?;
+        let operation_id = operation_id.map_err(rejection)?;
+        let place = match room {
+            Room::Free => self.admission.enter(clock.left()).await,
+            Room::None => Err(Overloaded),
+        };
+        let Ok(_place) = place else {
+            return self
+                .overloaded(command, operation_id, head, body, clock)
+                .await;
+        };
+        let request = self.read(command, operation_id, head, body, clock).await;
+        let request = request.map_err(rejection)?;
+        Ok(match command {
+            Command::BeforeImport(dialect) => self.before_import(dialect, &request, clock).await,
+            Command::AfterImport => self.after_import(&request, clock).await,
+        })
+    }
+
+    /// Recognise: from here on the request is known to be one.
+    async fn read(
+        &self,
+        command: Command,
+        operation_id: OperationId,
+        head: &Parts,
+        body: Received,
+        clock: Clock,
+    ) -> Result<ImportRequest, Reason> {
+        let due = clock.deadline.min(clock.arrived + self.body_read_timeout);
+        let body = read_body(&head.headers, body, self.limits.body_bytes, due).await?;
+        ImportRequest::parse(command, operation_id, &body, &self.limits)
     }
 
     async fn before_import(
@@ -131,21 +149,9 @@ impl Guard {
         let id = EventId::new();
         let decision = self.decide(&id, request, clock).await;
         let decision = self.record(id, request, dialect, decision, clock).await;
-        self.tell(request, &decision, clock);
-        let answer = match &decision.verdict {
-            Verdict::Allow => Answer::Allow,
-            Verdict::Modify(kept) => Answer::Modify {
-                request,
-                kept: kept.indexes(),
-            },
-            Verdict::Refuse(refusal) => Answer::Refuse {
-                code: refusal.code,
-                message: &refusal.message,
-                detail: &refusal.detail,
-                request: Some(request),
-            },
-        };
-        respond(StatusCode::OK, answer.encode(dialect))
+        self.count(&decision);
+        tell(request, &decision, clock);
+        verdict(dialect, request, &decision)
     }
 
     /// Decide: a decider within the deadline, or the operator's fallback.
@@ -267,36 +273,71 @@ impl Guard {
         response
     }
 
-    /// One line, one count and one set of span attributes per decision.
-    fn tell(&self, request: &ImportRequest, decision: &Decision, clock: Clock) {
-        let verdict = decision.verdict.name();
+    /// One count and one set of span attributes per decision.
+    fn count(&self, decision: &Decision) {
         let cause = decision.source.cause();
-        let cause = cause.map(|cause| Fallback::of(cause).name());
-        let refusal = match &decision.verdict {
-            Verdict::Refuse(refusal) => Some(refusal),
-            Verdict::Allow | Verdict::Modify(_) => None,
-        };
-        let kept = match &decision.verdict {
-            Verdict::Allow => request.friends.len(),
-            Verdict::Refuse(_) => 0,
-            Verdict::Modify(kept) => kept.indexes().len(),
-        };
         self.metrics.decided(decision);
         let span = Span::current();
         span.record("http.response.status_code", StatusCode::OK.as_u16());
-        span.record("importguard.verdict", verdict);
-        span.record("importguard.cause", cause);
-        info!(
-            verdict,
-            cause,
-            rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
-            code = refusal.map(|refusal| refusal.code),
-            friends = request.friends.len(),
-            kept,
-            micros = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "decided"
+        span.record("importguard.verdict", decision.verdict.name());
+        span.record(
+            "importguard.cause",
+            cause.map(|cause| Fallback::of(cause).name()),
         );
     }
+}
+
+/// One line per decision.
+fn tell(request: &ImportRequest, decision: &Decision, clock: Clock) {
+    let cause = decision.source.cause();
+    let refusal = match &decision.verdict {
+        Verdict::Refuse(refusal) => Some(refusal),
+        Verdict::Allow | Verdict::Modify(_) => None,
+    };
+    let kept = match &decision.verdict {
+        Verdict::Allow => request.friends.len(),
+        Verdict::Refuse(_) => 0,
+        Verdict::Modify(kept) => kept.indexes().len(),
+    };
+    info!(
+        verdict = decision.verdict.name(),
+        cause = cause.map(|cause| Fallback::of(cause).name()),
+        rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
+        code = refusal.map(|refusal| refusal.code),
+        friends = request.friends.len(),
+        kept,
+        micros = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
+        "decided"
+    );
+}
+
+/// Answer.
+fn verdict(dialect: Dialect, request: &ImportRequest, decision: &Decision) -> Answered {
+    let answer = match &decision.verdict {
+        Verdict::Allow => Answer::Allow,
+        Verdict::Modify(kept) => Answer::Modify {
+            request,
+            kept: kept.indexes(),
+        },
+        Verdict::Refuse(refusal) => Answer::Refuse {
+            code: refusal.code,
+            message: &refusal.message,
+            detail: &refusal.detail,
+            request: Some(request),
+        },
+    };
+    respond(StatusCode::OK, answer.encode(dialect))
+}
+
+/// What a callback must be, body aside.
+fn acceptable(head: &Parts) -> Result<(), Reason> {
+    if head.method != Method::POST {
+        return Err(Reason::MethodNotAllowed);
+    }
+    if !ImportRequest::acceptable(&head.headers) {
+        return Err(Reason::UnsupportedMediaType);
+    }
+    Ok(())
 }
 
 fn respond(status: StatusCode, body: Bytes) -> Answered {

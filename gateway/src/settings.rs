@@ -3,6 +3,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Args;
 
 use crate::{
+    admission::AdmissionSettings,
     callback::{BasePath, Limits, OnMissingOperationId},
     decide::{DecideSettings, FallbackSettings},
     record::RecordSettings,
@@ -19,6 +20,9 @@ pub struct Settings {
     /// The connections that they arrive on.
     #[command(flatten)]
     pub serve: ServeSettings,
+    /// How much is done at once.
+    #[command(flatten)]
+    pub admission: AdmissionSettings,
     /// The question to the decider.
     #[command(flatten)]
     pub decide: DecideSettings,

@@ -16,6 +16,7 @@ mod grpc;
 mod nats_permissions;
 mod outages;
 mod pseudonyms;
+mod overload;
 mod recording;
 mod rejections;
 mod reload;

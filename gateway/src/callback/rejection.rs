@@ -63,6 +63,9 @@ pub enum Reason {
     /// The body did not arrive in time.
     #[error("the body did not arrive in time (IMPORTGUARD_BODY_READ_TIMEOUT)")]
     TooSlow,
+    /// There is no time for it.
+    #[error("more callbacks came than can be answered in time; try again later")]
+    Overloaded,
     /// There is no header `operationID`.
     #[error("every callback carries a header operationID")]
     OperationIdMissing,
@@ -85,6 +88,7 @@ impl Reason {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooSlow | Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::CommandMismatch { .. }
             | Self::Malformed(_)
             | Self::OperationIdMissing
@@ -107,6 +111,7 @@ impl Reason {
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 5904
             }
+            Self::Overloaded => 5913,
         }
     }
 
@@ -123,6 +128,7 @@ impl Reason {
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 "operationID missing or unusable"
             }
+            Self::Overloaded => "overloaded",
         }
     }
 }

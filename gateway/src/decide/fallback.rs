@@ -43,6 +43,16 @@ pub struct FallbackSettings {
     )]
     pub on_decider_error: OnFailure,
 
+    /// When more callbacks come than can be answered in time (5913); `allow` lets through what is recorded, and the rest only where
+    /// IMPORTGUARD_ON_UNRECORDABLE says so too
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ON_OVERLOAD",
+        value_name = "ANSWER",
+        default_value = "refuse"
+    )]
+    pub on_overload: OnFailure,
+
     /// When neither NATS nor the spool takes the decision (5914); `allow` lets the verdict stand unrecorded
     #[arg(
         long,
@@ -110,7 +120,7 @@ impl FallbackSettings {
             Cause::DeciderUnavailable => self.on_decider_unavailable,
             Cause::DeciderTimeout => self.on_decider_timeout,
             Cause::DeciderFailed => self.on_decider_error,
-            Cause::Overloaded => OnFailure::Refuse,
+            Cause::Overloaded => self.on_overload,
             Cause::Unrecordable => self.on_unrecordable,
         }
     }

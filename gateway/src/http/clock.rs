@@ -25,4 +25,12 @@ impl Clock {
     pub(super) fn left(self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
+
+    /// The same arrival with an answer due after `patience` from now, if that is earlier.
+    pub(super) fn within(self, patience: Duration) -> Self {
+        Self {
+            deadline: self.deadline.min(Instant::now() + patience),
+            ..self
+        }
+    }
 }

@@ -1,0 +1,173 @@
+//! More callbacks than can be answered in time: the rest is told so at once, by the operator's choice.
+
+use std::time::{Duration, Instant};
+
+use importguard_proto::event::{Cause, DecidedBy, Dialect};
+use importguard_tests::{HeldCall, Line, OpenIm, Settings, eventually, load, wait_for_count};
+
+use crate::asserts;
+
+/// Room for one callback, and nobody waits.
+fn narrow() -> Settings {
+    Settings::new()
+        .set("IMPORTGUARD_MAX_IN_FLIGHT", "1")
+        .set("IMPORTGUARD_MAX_QUEUED", "0")
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "15s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "15s")
+}
+
+/// Takes the one place of a narrow gateway.
+async fn occupy(line: &Line) -> HeldCall {
+    let body = line.server().body("user123", &["user456"]);
+    HeldCall::begin(line.gateway.http_address(), "op-held", &body).await
+}
+
+#[tokio::test]
+async fn who_gets_no_place_is_refused_with_5913_and_recorded() {
+    let line = Line::with(narrow()).await;
+    let held = occupy(&line).await;
+    for dialect in [Dialect::Documented, Dialect::Server] {
+        let caller = OpenIm::new(dialect, line.gateway.url());
+        let began = Instant::now();
+        let answer = caller.import("op-late", "user1", &["user2"]).await;
+        asserts::refuses(dialect, &answer, 200, 5913);
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+    for event in wait_for_count(&line.nats, 2).await {
+        let data = &event.decision().data;
+        assert_eq!(data.operation_id.as_str(), "op-late");
+        assert_eq!(data.decided_by, DecidedBy::Fallback);
+        assert_eq!(data.cause, Some(Cause::Overloaded));
+        assert_eq!(
+            data.refusal.as_ref().map(|refusal| refusal.code),
+            Some(5913)
+        );
+    }
+
+    let (status, _) = held.finish().await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    let answer = line.server().import("op-after", "user1", &["user2"]).await;
+    asserts::allows(Dialect::Server, &answer);
+}
+
+#[tokio::test]
+async fn or_allowed_and_recorded_where_the_operator_says_so() {
+    let line = Line::with(narrow().set("IMPORTGUARD_ON_OVERLOAD", "allow")).await;
+    let _held = occupy(&line).await;
+    for dialect in [Dialect::Documented, Dialect::Server] {
+        let caller = OpenIm::new(dialect, line.gateway.url());
+        asserts::allows(dialect, &caller.import("op", "user1", &["user2"]).await);
+    }
+    for event in wait_for_count(&line.nats, 2).await {
+        assert_eq!(event.decision().data.cause, Some(Cause::Overloaded));
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_much_to_record_is_counted_and_only_let_through_where_that_is_allowed() {
+    for (on_overload, on_unrecordable, code) in [
+        ("refuse", "refuse", 5913),
+        ("refuse", "allow", 5913),
+        ("allow", "refuse", 5914),
+        ("allow", "allow", 0),
+    ] {
+        let settings = narrow()
+            .set("IMPORTGUARD_OVERLOAD_EVENTS", "0")
+            .set("IMPORTGUARD_ON_OVERLOAD", on_overload)
+            .set("IMPORTGUARD_ON_UNRECORDABLE", on_unrecordable);
+        let line = Line::without_nats(settings).await;
+        let _held = occupy(&line).await;
+        let answer = line.server().import("op", "user1", &["user2"]).await;
+        assert_eq!(
+            asserts::code(&answer),
+            code,
+            "{on_overload} {on_unrecordable}"
+        );
+        let metrics = line.gateway.admin("/metrics").await.unwrap();
+        for line in [
+            "importguard_overload_unrecorded_total 1\n",
+            "importguard_in_flight 1\n",
+        ] {
+            assert!(metrics.contains(line), "no {line} in {metrics}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_there_is_no_room_for_is_refused_with_503() {
+    let line = Line::with(narrow()).await;
+    let _held = occupy(&line).await;
+    let server = line.server();
+    let answer = server.send(server.after_import("op", "a", &["b"])).await;
+    asserts::refuses(Dialect::Server, &answer, 503, 5913);
+}
+
+#[tokio::test]
+async fn who_waits_gets_the_place_that_becomes_free() {
+    let settings = narrow()
+        .set("IMPORTGUARD_MAX_QUEUED", "1")
+        .set("IMPORTGUARD_QUEUE_TIMEOUT", "15s");
+    let line = Line::with(settings).await;
+    let held = occupy(&line).await;
+    let server = line.server();
+    let waiting = server.import("op-waiting", "user1", &["user2"]);
+    let (answer, ()) = tokio::join!(waiting, async {
+        eventually("somebody waits", Duration::from_secs(10), async || {
+            let metrics = line.gateway.admin("/metrics").await?;
+            anyhow::ensure!(metrics.contains("importguard_queued 1\n"));
+            Ok(())
+        })
+        .await;
+        // The queue is full.
+        let answer = line.server().import("op-late", "user1", &["user2"]).await;
+        assert_eq!(asserts::code(&answer), 5913);
+        held.finish().await;
+    });
+    asserts::allows(Dialect::Server, &answer);
+    let metrics = line.gateway.admin("/metrics").await.unwrap();
+    assert!(
+        metrics.contains("importguard_queue_seconds_count 1\n"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn four_times_too_many_are_all_answered_within_the_budget_and_told_of_in_few_lines() {
+    const REQUESTS: usize = 2_000;
+    let settings = Settings::new()
+        .set("IMPORTGUARD_MAX_IN_FLIGHT", "4")
+        .set("IMPORTGUARD_MAX_QUEUED", "4")
+        .set("IMPORTGUARD_QUEUE_TIMEOUT", "20ms")
+        .set("RUST_LOG", "warn");
+    let line = Line::with(settings).await;
+    let server = line.server();
+    let began = Instant::now();
+    let answers = load(REQUESTS, 32, async |number| {
+        let began = Instant::now();
+        let answer = server.import(&format!("op-{number}"), "a", &["b"]).await;
+        (asserts::code(&answer), began.elapsed())
+    })
+    .await;
+    let took = began.elapsed();
+    let overloaded = answers.iter().filter(|(code, _)| *code == 5913).count();
+    let allowed = answers.iter().filter(|(code, _)| *code == 0).count();
+    assert_eq!(overloaded + allowed, REQUESTS, "{answers:?}");
+    assert!(overloaded > 0 && allowed > 0, "{overloaded} of {REQUESTS}");
+    let slowest = answers.iter().map(|(_, took)| *took).max().unwrap();
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+
+    eventually(
+        "the overload is told of",
+        Duration::from_secs(5),
+        async || {
+            let lines = line.gateway.stderr();
+            let lines = lines.matches("more callbacks came than").count();
+            let seconds = usize::try_from(took.as_secs()).unwrap() + 2;
+            assert!(lines <= seconds, "{lines} lines in {took:?}");
+            if lines > 0 { Ok(()) } else { Err("it isn't") }
+        },
+    )
+    .await;
+    let answer = server.import("op-after", "a", &["b"]).await;
+    asserts::allows(Dialect::Server, &answer);
+}
