@@ -1,7 +1,6 @@
 //! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest brings it to gRPC.
 
 mod background;
-mod files;
 mod in_force;
 pub mod lists;
 pub mod load;

@@ -5,9 +5,9 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::files::Files;
 use crate::lists::{self, ListContent, ListError, MAX_LIST_BYTES};
 use crate::policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy};
+use importguard_files::Files;
 
 /// What came of reading a policy, and what it was read from.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use importguard_files::Files;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::spawn_blocking,
@@ -12,7 +13,6 @@ use tracing::{debug, error, info};
 
 use crate::{
     background::in_background,
-    files::Files,
     in_force::{InForce, Swap},
     load::{Loaded, load},
     metrics::Metrics,

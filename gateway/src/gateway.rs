@@ -12,15 +12,21 @@ use crate::{
     admission::Admission,
     decide::{Deciders, InvalidDeciderUrl},
     http::Guard,
+    lock::{InvalidKeyFile, Lock},
     metrics::Metrics,
     record::{self, InvalidPseudonymKey, Origin, Recorder},
     serve::{self, Ended, Listener},
+    record::{self, Origin, Recorder},
+    reload::Reloads,
+    serve::{self, Ended, InvalidCertificate, Listener},
 };
 
 /// A gateway whose parts are in place, ready to serve.
 pub struct Gateway {
     guard: Arc<Guard>,
     listener: Listener<Guard>,
+    reloads: Reloads,
+    files: Arc<dyn Fn() -> Map<String, Value> + Send + Sync>,
     shutdown: Shutdown,
 }
 
@@ -104,6 +110,12 @@ pub enum StartError {
     /// Users' ids were to be replaced and there is no usable key.
     #[error(transparent)]
     PseudonymKey(#[from] InvalidPseudonymKey),
+    /// The callers' passwords or tokens cannot be read.
+    #[error(transparent)]
+    Lock(#[from] InvalidKeyFile),
+    /// The public listener's certificate cannot be used.
+    #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
+    Tls(#[from] InvalidCertificate),
     /// A metric is registered twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -114,7 +126,10 @@ impl Gateway {
     /// Must be called inside a tokio runtime.
     pub async fn start(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
         let http = &settings.http;
+        let mut reloads = Reloads::new(registry)?;
+        let tls = serve::acceptor(&settings.tls, &mut reloads)?;
         let guard = Guard {
+            lock: Lock::new(&settings.lock, &mut reloads)?,
             base_path: http.base_path.clone(),
             on_missing_operation_id: http.operation_id,
             limits: http.limits(),
@@ -136,8 +151,10 @@ impl Gateway {
         let guard = Arc::new(guard);
         let connections = serve::Metrics::register(registry)?;
         Ok(Self {
-            listener: Listener::new(Arc::clone(&guard), &settings.serve, connections),
+            listener: Listener::new(Arc::clone(&guard), &settings.serve, tls, connections),
             guard,
+            files: Arc::new(reloads.take_status()),
+            reloads,
             shutdown: Shutdown {
                 grace: settings.serve.shutdown_grace,
                 in_all: http.shutdown_timeout,
@@ -154,9 +171,13 @@ impl Gateway {
     /// then, and an unready gateway would only leave OpenIM without any answer.
     pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
         let recorder = self.guard.recorder.clone();
+        let files = Arc::clone(&self.files);
         move || {
             let status = serde_json::to_value(recorder.status()).unwrap_or(Value::Null);
-            Map::from_iter([("recorder".to_owned(), status)])
+            Map::from_iter([
+                ("recorder".to_owned(), status),
+                ("files".to_owned(), Value::Object(files())),
+            ])
         }
     }
 
@@ -179,6 +200,7 @@ impl Gateway {
                     );
                 }
             }
+            never = self.reloads.run() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
         recorder.close(self.shutdown.callbacks()).await;

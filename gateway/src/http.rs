@@ -31,6 +31,7 @@ use crate::{
         encode_rejection, operation_id, recognise,
     },
     decide::{Deciders, Decision, Fallback, FallbackSettings, OnFailure, Source, Verdict},
+    lock::Lock,
     metrics::Metrics,
     record::{EventId, Origin, Record, Recorder},
     serve::{Answers, Fault, Received, Room},
@@ -42,6 +43,7 @@ type Answered = Response<Full<Bytes>>;
 /// What the handler works with, shared by all requests.
 pub(crate) struct Guard {
     pub(crate) base_path: BasePath,
+    pub(crate) lock: Lock,
     pub(crate) on_missing_operation_id: OnMissingOperationId,
     pub(crate) limits: Limits,
     pub(crate) admission: Admission,
@@ -85,6 +87,9 @@ impl Answers for Guard {
             Fault::HeadTooLarge => Reason::HeadTooLarge,
             Fault::UriTooLong => Reason::UriTooLong,
             Fault::HeadTooSlow => Reason::HeadTooSlow,
+            Fault::NotTls => Reason::Malformed(
+                "TLS is spoken here: OpenIM's url must begin with https://".to_owned(),
+            ),
         };
         // Where there is no request line, there is no dialect.
         self.reject(&Rejection {
@@ -104,6 +109,11 @@ impl Guard {
         room: Room,
         clock: Clock,
     ) -> Result<Answered, Rejection> {
+        if !self.lock.opens(&head.headers) {
+            let dialect = dialect(&command);
+            let reason = Reason::Unauthorised;
+            return Err(Rejection { dialect, reason });
+        }
         let command = command?;
         let dialect = command.dialect();
         let rejection = |reason| Rejection { dialect, reason };
@@ -266,9 +276,16 @@ impl Guard {
             rejection.reason
         );
         let mut response = respond(status, encode_rejection(rejection));
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            let allow = HeaderValue::from_static("POST");
-            response.headers_mut().insert(header::ALLOW, allow);
+        let headers = response.headers_mut();
+        match rejection.reason {
+            Reason::MethodNotAllowed => {
+                headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+            }
+            Reason::Unauthorised => {
+                let challenges = self.lock.challenges();
+                headers.extend(challenges.map(|value| (header::WWW_AUTHENTICATE, value)));
+            }
+            _ => {}
         }
         response
     }
@@ -327,6 +344,14 @@ fn verdict(dialect: Dialect, request: &ImportRequest, decision: &Decision) -> An
         },
     };
     respond(StatusCode::OK, answer.encode(dialect))
+}
+
+/// How a request line is answered, whether it names a callback or not.
+fn dialect(command: &Result<Command, Rejection>) -> Dialect {
+    match command {
+        Ok(command) => command.dialect(),
+        Err(rejection) => rejection.dialect,
+    }
 }
 
 /// What a callback must be, body aside.

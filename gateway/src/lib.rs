@@ -5,12 +5,15 @@ pub mod callback;
 pub mod decide;
 mod gateway;
 mod http;
+mod lock;
 mod metrics;
 pub mod record;
+mod reload;
 mod serve;
 mod settings;
 
 pub use admission::AdmissionSettings;
 pub use gateway::{Gateway, Listeners, RunError, StartError, run};
-pub use serve::ServeSettings;
+pub use lock::{InvalidKeyFile, InvalidKeys, LockSettings};
+pub use serve::{InvalidCertificate, ServeSettings, TlsSettings};
 pub use settings::{HttpSettings, Settings};

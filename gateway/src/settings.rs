@@ -6,8 +6,9 @@ use crate::{
     admission::AdmissionSettings,
     callback::{BasePath, Limits, OnMissingOperationId},
     decide::{DecideSettings, FallbackSettings},
+    lock::LockSettings,
     record::RecordSettings,
-    serve::ServeSettings,
+    serve::{ServeSettings, TlsSettings},
 };
 
 /// Everything a gateway can be told, one group per concern.
@@ -20,6 +21,12 @@ pub struct Settings {
     /// The connections that they arrive on.
     #[command(flatten)]
     pub serve: ServeSettings,
+    /// The public listener's certificate.
+    #[command(flatten)]
+    pub tls: TlsSettings,
+    /// Who is let in.
+    #[command(flatten)]
+    pub lock: LockSettings,
     /// How much is done at once.
     #[command(flatten)]
     pub admission: AdmissionSettings,

@@ -31,6 +31,7 @@ mod service;
 mod settings;
 mod spool;
 mod strict;
+mod tls;
 mod trace;
 
 pub use binaries::Binary;
@@ -52,4 +53,5 @@ pub use service::Service;
 pub use settings::Settings;
 pub use spool::Spool;
 pub use strict::{Reading, ServerVersion, read_as_documented, read_as_server};
+pub use tls::{MountedSecret, TestCertificate};
 pub use trace::TraceParent;

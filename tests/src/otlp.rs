@@ -80,6 +80,11 @@ impl OtlpReceiver {
         format!("http://{}", self.address)
     }
 
+    /// All spans that have arrived.
+    pub fn all(&self) -> Vec<Span> {
+        self.spans.lock().unwrap().clone()
+    }
+
     /// The spans of a trace that have arrived.
     pub fn trace(&self, trace_id: &str) -> Vec<Span> {
         let spans = self.spans.lock().unwrap();

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use importguard_proto::event::Dialect;
+use subtle::ConstantTimeEq;
 
 use super::{Reason, Rejection};
 
@@ -74,10 +75,12 @@ impl fmt::Display for BasePath {
 }
 
 impl BasePath {
-    /// What follows the base in `path`: empty, or a text that begins with `/`. `None` where `path` lies outside.
+    /// What follows the base in `path`: empty, or a text that begins with `/`. `None` where `path` lies outside. As the base may
+    /// be a secret, how much of it was guessed right makes no difference in time.
     fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
-        path.strip_prefix(self.0.as_str())
-            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        let (begin, rest) = path.split_at_checked(self.0.len())?;
+        let inside = bool::from(begin.as_bytes().ct_eq(self.0.as_bytes()));
+        (inside && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
     }
 }
 

@@ -30,6 +30,11 @@ pub enum Reason {
         /// What was found elsewhere.
         found: String,
     },
+    /// The caller does not show that it may ask.
+    #[error(
+        "callbacks come with a password or a token that the operator has chosen: user:password@ in OpenIM's url is sent as one"
+    )]
+    Unauthorised,
     /// OpenIM only ever posts.
     #[error("callbacks are sent with POST")]
     MethodNotAllowed,
@@ -82,6 +87,7 @@ impl Reason {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownCommand => StatusCode::NOT_FOUND,
+            Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -107,6 +113,7 @@ impl Reason {
             | Self::HeadTooSlow
             | Self::TooSlow => 5900,
             Self::UnknownCommand => 5901,
+            Self::Unauthorised => 5902,
             Self::TooLarge { .. } | Self::HeadTooLarge | Self::UriTooLong => 5903,
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 5904
@@ -119,6 +126,7 @@ impl Reason {
     pub fn message(&self) -> &'static str {
         match self {
             Self::UnknownCommand => "unknown command",
+            Self::Unauthorised => "unauthorised",
             Self::CommandMismatch { .. } => "command mismatch",
             Self::MethodNotAllowed => "method not allowed",
             Self::UnsupportedMediaType => "unsupported media type",

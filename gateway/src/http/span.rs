@@ -4,6 +4,7 @@ use http::Method;
 use importguard_proto::event::Dialect;
 use tracing::{Span, field::Empty, info_span};
 
+use super::dialect;
 use crate::{
     callback::{Command, Rejection},
     record::EventId,
@@ -13,10 +14,7 @@ use crate::{
 /// path: that may hold a secret, or anything.
 pub(super) fn server_span(method: &Method, command: &Result<Command, Rejection>) -> Span {
     let route = command.as_ref().map_or("unknown", |command| command.name());
-    let dialect = match command {
-        Ok(command) => command.dialect(),
-        Err(rejection) => rejection.dialect,
-    };
+    let dialect = dialect(command);
     info_span!(
         "callback",
         otel.name = format!("{method} {route}"),

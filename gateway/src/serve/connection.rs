@@ -21,6 +21,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -28,6 +29,7 @@ use super::{
     body::{Received, Sent},
     fault::last_words,
     progress::{Progress, Protocol},
+    stream::{Handshake, Stream},
     watchdog::Watchdog,
     wire::Wire,
 };
@@ -51,10 +53,11 @@ const PING_WAIT: Duration = Duration::from_secs(10);
 const HTTP2_HEADER_ROOM: u32 = 4;
 
 /// What all connections have in common.
-#[derive(Debug)]
 pub(super) struct Shared<A> {
     pub(super) answers: Arc<A>,
     pub(super) settings: ServeSettings,
+    /// Whether, and with which certificate, TLS is spoken.
+    pub(super) tls: Option<TlsAcceptor>,
     /// The process is about to end: answers ask to close the connection.
     pub(super) closing: CancellationToken,
 }
@@ -64,6 +67,7 @@ impl<A> Clone for Shared<A> {
         Self {
             answers: Arc::clone(&self.answers),
             settings: self.settings.clone(),
+            tls: self.tls.clone(),
             closing: self.closing.clone(),
         }
     }
@@ -71,20 +75,54 @@ impl<A> Clone for Shared<A> {
 
 impl<A: Answers> Shared<A> {
     /// Serves a connection to its end. When `drain` is cancelled, that is after the requests that have begun.
-    pub(super) async fn serve(self, mut stream: TcpStream, room: Room, drain: CancellationToken) {
-        let sniffed = tokio::select! {
-            sniffed = sniff(&mut stream, &self.settings) => sniffed,
+    pub(super) async fn serve(self, tcp: TcpStream, room: Room, drain: CancellationToken) {
+        let opened = tokio::select! {
+            opened = self.open(tcp) => opened,
             () = drain.cancelled() => return,
         };
-        match sniffed {
-            Ok((Protocol::Http1, read)) => self.http1(stream, read, room, drain).await,
-            Ok((Protocol::Http2, read)) => self.http2(stream, read, room, drain).await,
-            // Nothing was asked, so nothing is answered.
-            Err(_) => {}
+        match opened {
+            Some((stream, Protocol::Http1, read)) => self.http1(stream, read, room, drain).await,
+            Some((stream, Protocol::Http2, read)) => self.http2(stream, read, room, drain).await,
+            // Nothing was asked.
+            None => {}
         }
     }
 
-    async fn http1(self, stream: TcpStream, read: Bytes, room: Room, drain: CancellationToken) {
+    /// Finds out what is spoken on a connection.
+    async fn open(&self, tcp: TcpStream) -> Option<(Stream, Protocol, Bytes)> {
+        let head = self.settings.header_read_timeout;
+        let idle = self.settings.idle_timeout;
+        let mut stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some(acceptor) => match Stream::accept(tcp, acceptor, head, idle).await {
+                Handshake::Done(stream) => stream,
+                Handshake::NotTls(tcp) => {
+                    let progress = Arc::new(Progress::new(Protocol::Http1));
+                    let wire = Wire::new(Stream::Plain(tcp), Bytes::new(), progress);
+                    self.farewell(wire, Some(Fault::NotTls), true).await;
+                    return None;
+                }
+                Handshake::Failed => return None,
+            },
+        };
+        let (protocol, read) = sniff(&mut stream, &self.settings).await.ok()?;
+        Some((stream, protocol, read))
+    }
+
+    /// Ends a connection, after an answer to `fault` if there is one.
+    async fn farewell(&self, wire: Wire, fault: Option<Fault>, linger: bool) {
+        let farewell = async {
+            let words = match fault {
+                Some(fault) => last_words(self.answers.refuse(fault)).await,
+                None => Vec::new(),
+            };
+            wire.finish(&words, linger).await
+        };
+        // Whoever doesn't take their answer doesn't get it.
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+
+    async fn http1(self, stream: Stream, read: Bytes, room: Room, drain: CancellationToken) {
         let progress = Arc::new(Progress::new(Protocol::Http1));
         let wire = Wire::new(stream, read, Arc::clone(&progress));
         let service =
@@ -110,21 +148,11 @@ impl<A: Answers> Shared<A> {
             }
             (None, false) => progress.in_head().then_some(Fault::Malformed),
         };
-        let words = fault.map(|fault| last_words(self.answers.refuse(fault)));
         let linger = fault.is_some() || progress.unread();
-        let wire = parts.io.into_inner();
-        let farewell = async {
-            let words = match words {
-                Some(words) => words.await,
-                None => Vec::new(),
-            };
-            wire.finish(&words, linger).await
-        };
-        // Whoever doesn't take their answer doesn't get it.
-        let _ = timeout(FAREWELL, farewell).await;
+        self.farewell(parts.io.into_inner(), fault, linger).await;
     }
 
-    async fn http2(self, stream: TcpStream, read: Bytes, room: Room, drain: CancellationToken) {
+    async fn http2(self, stream: Stream, read: Bytes, room: Room, drain: CancellationToken) {
         let progress = Arc::new(Progress::new(Protocol::Http2));
         let wire = Wire::new(stream, read, Arc::clone(&progress));
         let max_header_bytes = self.settings.max_header_bytes;
@@ -229,7 +257,7 @@ fn says_close(headers: &HeaderMap) -> bool {
 }
 
 /// Reads as much as it takes to tell HTTP/2 from HTTP/1.1, and returns it.
-async fn sniff(stream: &mut TcpStream, settings: &ServeSettings) -> io::Result<(Protocol, Bytes)> {
+async fn sniff(stream: &mut Stream, settings: &ServeSettings) -> io::Result<(Protocol, Bytes)> {
     let mut read = BytesMut::with_capacity(HTTP2_PREFACE.len());
     let mut due = Instant::now() + settings.idle_timeout;
     while read.len() < HTTP2_PREFACE.len() {

@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     UriTooLong,
     /// They stopped coming before the headers' end.
     HeadTooSlow,
+    /// They are no TLS, where only that is spoken.
+    NotTls,
 }
 
 impl Fault {

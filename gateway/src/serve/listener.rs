@@ -6,6 +6,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -39,13 +40,19 @@ pub(crate) enum Ended {
 }
 
 impl<A: Answers> Listener<A> {
-    pub(crate) fn new(answers: Arc<A>, settings: &ServeSettings, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        answers: Arc<A>,
+        settings: &ServeSettings,
+        tls: Option<TlsAcceptor>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             seats: Arc::new(Semaphore::new(settings.max_connections)),
             benches: Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE)),
             shared: Shared {
                 answers,
                 settings: settings.clone(),
+                tls,
                 closing: CancellationToken::new(),
             },
             metrics,

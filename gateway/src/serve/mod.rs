@@ -12,6 +12,8 @@ mod listener;
 mod metrics;
 mod progress;
 mod settings;
+mod stream;
+mod tls;
 mod watchdog;
 mod wire;
 
@@ -25,8 +27,12 @@ pub(crate) use self::{
     fault::Fault,
     listener::{Ended, Listener},
     metrics::Metrics,
+    tls::acceptor,
 };
-pub use settings::ServeSettings;
+pub use self::{
+    settings::ServeSettings,
+    tls::{InvalidCertificate, TlsSettings},
+};
 
 /// Whether there is room for a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

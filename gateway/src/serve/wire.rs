@@ -6,12 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::progress::{Progress, Protocol};
+use super::{
+    progress::{Progress, Protocol},
+    stream::Stream,
+};
 
 /// How much of what nobody wants to read is thrown away at once.
 const DISCARD_BYTES: usize = 16 * 1024;
@@ -20,14 +20,14 @@ const DISCARD_BYTES: usize = 16 * 1024;
 /// swallows what hyper answers by itself.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     read_ahead: Bytes,
     progress: Arc<Progress>,
 }
 
 impl Wire {
     /// `read_ahead` was read from `stream` before.
-    pub(super) fn new(stream: TcpStream, read_ahead: Bytes, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(stream: Stream, read_ahead: Bytes, progress: Arc<Progress>) -> Self {
         if !read_ahead.is_empty() {
             progress.received();
         }
@@ -42,6 +42,7 @@ impl Wire {
     /// it hears that: a socket closed on unread bytes resets the connection, and the caller would lose the answer.
     pub(super) async fn finish(mut self, last_words: &[u8], linger: bool) -> io::Result<()> {
         self.stream.write_all(last_words).await?;
+        self.stream.flush().await?;
         self.stream.shutdown().await?;
         if linger {
             let mut discarded = vec![0; DISCARD_BYTES];

@@ -7,7 +7,7 @@ use std::{
 /// Files as they were when they were looked at: what is compared to find out whether one of them is another one now, also through
 /// a symlink that points elsewhere and after a `mv`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Files(Vec<(PathBuf, Option<Stamp>)>);
+pub struct Files(Vec<(PathBuf, Option<Stamp>)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
@@ -21,12 +21,12 @@ struct Stamp {
 
 impl Files {
     /// Adds a file as it is now.
-    pub(crate) fn look_at(&mut self, file: &Path) {
+    pub fn look_at(&mut self, file: &Path) {
         self.0.push((file.to_owned(), Stamp::of(file)));
     }
 
     /// The same files as they are now.
-    pub(crate) fn look_again(&self) -> Self {
+    pub fn look_again(&self) -> Self {
         let mut now = Self::default();
         for (file, _) in &self.0 {
             now.look_at(file);

@@ -1,0 +1,125 @@
+//! Secrets and certificates that are replaced while the gateway runs.
+
+use std::{convert::Infallible, time::Duration};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use importguard_files::{Reading, Watch};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use serde_json::{Map, Value, json};
+use tracing::{error, info};
+
+/// How often files are looked at: a look is one system call, and a rotation that takes a second is an instant one.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Everything that is read again when it changes.
+pub(crate) struct Reloads {
+    watches: FuturesUnordered<BoxFuture<'static, Infallible>>,
+    troubles: Vec<Trouble>,
+    metrics: Metrics,
+}
+
+/// What is wrong with the files of a setting, if something is.
+struct Trouble {
+    setting: &'static str,
+    look: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+#[derive(Clone)]
+struct Metrics {
+    /// Changes of files by setting and whether they were applied or failed.
+    reloads: IntCounterVec,
+    /// 1 where a setting's files hold, 0 where the last good ones had to stay.
+    good: IntGaugeVec,
+}
+
+impl Reloads {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let reloads = IntCounterVec::new(
+            Opts::new(
+                "importguard_file_reloads_total",
+                "Changes of files by setting and outcome: applied, or failed.",
+            ),
+            &["setting", "outcome"],
+        )?;
+        let good = IntGaugeVec::new(
+            Opts::new(
+                "importguard_file_good",
+                "1 where a setting's files hold, 0 where they cannot be used and the last good ones stay.",
+            ),
+            &["setting"],
+        )?;
+        registry.register(Box::new(reloads.clone()))?;
+        registry.register(Box::new(good.clone()))?;
+        Ok(Self {
+            watches: FuturesUnordered::new(),
+            troubles: Vec::new(),
+            metrics: Metrics { reloads, good },
+        })
+    }
+
+    /// Has the files of `setting` read again when they change.
+    pub(crate) fn add<T, E, F>(&mut self, setting: &'static str, watch: Watch<T, F>)
+    where
+        T: Send + Sync + 'static,
+        E: ToString + Send + 'static,
+        F: Fn() -> Result<T, E> + Clone + Send + 'static,
+    {
+        let last_good = watch.last_good();
+        let metrics = self.metrics.clone();
+        for outcome in ["applied", "failed"] {
+            metrics.reloads.with_label_values(&[setting, outcome]);
+        }
+        metrics.good.with_label_values(&[setting]).set(1);
+        let told = move |reading| metrics.tell(setting, &reading);
+        self.watches.push(Box::pin(watch.run(EVERY, told)));
+        self.troubles.push(Trouble {
+            setting,
+            look: Box::new(move || last_good.trouble()),
+        });
+    }
+
+    /// How the files stand, for readiness: a setting's last error, or "good". Separate from the watching.
+    pub(crate) fn take_status(
+        &mut self,
+    ) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
+        let troubles = std::mem::take(&mut self.troubles);
+        move || {
+            let status = |trouble: &Trouble| match (trouble.look)() {
+                None => json!({ "state": "good" }),
+                Some(error) => json!({ "state": "lastGood", "lastError": error }),
+            };
+            troubles
+                .iter()
+                .map(|trouble| (trouble.setting.to_owned(), status(trouble)))
+                .collect()
+        }
+    }
+
+    /// Watches for as long as it is polled.
+    pub(crate) async fn run(mut self) -> Infallible {
+        match self.watches.next().await {
+            Some(never) => never,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Metrics {
+    fn tell(&self, setting: &'static str, reading: &Reading) {
+        let good = self.good.with_label_values(&[setting]);
+        match reading {
+            Reading::Applied => {
+                self.reloads.with_label_values(&[setting, "applied"]).inc();
+                good.set(1);
+                info!("the changed files of {setting} are in force");
+            }
+            Reading::Failed(why) => {
+                self.reloads.with_label_values(&[setting, "failed"]).inc();
+                good.set(0);
+                error!(
+                    "the changed files of {setting} cannot be used, the last good ones stay in force: {why}"
+                );
+            }
+        }
+    }
+}

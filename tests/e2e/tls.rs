@@ -1,0 +1,172 @@
+//! TLS on the public listener, with certificates that are exchanged while it runs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use importguard_proto::event::Dialect;
+use importguard_tests::{
+    Binary, MountedSecret, OpenIm, RawConnection, Response, Service, Settings, TestCertificate,
+    eventually,
+};
+
+use crate::asserts;
+
+const SOON: Duration = Duration::from_secs(15);
+
+fn files(certificate: &TestCertificate) -> [(&str, &str); 2] {
+    [
+        ("tls.crt", certificate.cert_pem()),
+        ("tls.key", certificate.key_pem()),
+    ]
+}
+
+fn settings(secret: &MountedSecret) -> Settings {
+    Settings::new()
+        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
+        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"))
+}
+
+fn callback() -> String {
+    let body = OpenIm::server("").body("user123", &["user456"]);
+    format!(
+        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn callbacks_are_answered_over_tls_and_so_is_what_is_none() {
+    let certificate = TestCertificate::new();
+    let secret = MountedSecret::new(&files(&certificate));
+    let gateway = Service::gateway(settings(&secret)).await;
+    let stream = certificate.connect(gateway.http_address()).await.unwrap();
+    let mut connection = RawConnection::over(stream);
+    for _ in 0..2 {
+        connection.send(callback()).await.unwrap();
+        asserts::refuses(Dialect::Server, &connection.answer().await, 200, 5910);
+    }
+    connection.send("nonsense\r\n\r\n").await.unwrap();
+    asserts::refuses(Dialect::Server, &connection.answer().await, 400, 5900);
+    connection.ends().await;
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_is_told_so_in_a_callback_answer() {
+    let certificate = TestCertificate::new();
+    let secret = MountedSecret::new(&files(&certificate));
+    let gateway = Service::gateway(settings(&secret)).await;
+    let mut connection = RawConnection::open(gateway.http_address()).await;
+    connection.send(callback()).await.unwrap();
+    let answer = connection.answer().await;
+    asserts::refuses(Dialect::Server, &answer, 400, 5900);
+    assert!(answer.text().contains("https://"), "{}", answer.text());
+    connection.finish().await;
+    connection.ends().await;
+}
+
+#[tokio::test]
+async fn http2_is_spoken_too_and_its_headers_have_the_same_bound() {
+    let certificate = TestCertificate::new();
+    let secret = MountedSecret::new(&files(&certificate));
+    let gateway = Service::gateway(settings(&secret)).await;
+    let stream = certificate.connect(gateway.http_address()).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    for (filler, status, code) in [(100, 200, 5910), (20_000, 431, 5903), (100, 200, 5910)] {
+        let request = Request::post("https://127.0.0.1/callbackBeforeImportFriendsCommand")
+            .header("operationID", "op")
+            .header("x-filler", "x".repeat(filler))
+            .body(Full::new(Bytes::from(
+                OpenIm::server("").body("user123", &["user456"]),
+            )))
+            .unwrap();
+        let (head, body) = client.send_request(request).await.unwrap().into_parts();
+        let answer = Response {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        };
+        asserts::refuses(Dialect::Server, &answer, status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_exchanged_while_it_runs_and_a_broken_one_is_not_taken() {
+    let [first, second, third] = [(); 3].map(|()| TestCertificate::new());
+    let mut secret = MountedSecret::new(&files(&first));
+    let gateway = Service::gateway(settings(&secret)).await;
+    let address = gateway.http_address();
+    let mut old = RawConnection::over(first.connect(address).await.unwrap());
+
+    secret.replace(&files(&second));
+    eventually("the new certificate is shown", SOON, async || {
+        second.connect(address).await.map(drop)
+    })
+    .await;
+    // Who was connected stays so.
+    old.send(callback()).await.unwrap();
+    asserts::refuses(Dialect::Server, &old.answer().await, 200, 5910);
+
+    let no_pair = [("tls.crt", third.cert_pem()), ("tls.key", second.key_pem())];
+    for broken in [no_pair, [("tls.crt", "nonsense"), ("tls.key", "nonsense")]] {
+        let failed = "importguard_file_reloads_total{outcome=\"failed\",setting=\"IMPORTGUARD_TLS_CERT_FILE\"}";
+        let failures = async || {
+            let metrics = gateway.admin("/metrics").await.unwrap();
+            let line = metrics.lines().find(|line| line.starts_with(failed));
+            line.unwrap()
+                .rsplit(' ')
+                .next()
+                .unwrap()
+                .parse::<u32>()
+                .unwrap()
+        };
+        let before = failures().await;
+        secret.replace(&broken);
+        eventually("the trouble is told", SOON, async || {
+            if failures().await > before {
+                Ok(())
+            } else {
+                Err("it isn't")
+            }
+        })
+        .await;
+        let ready = gateway.admin("/readyz").await.unwrap();
+        assert!(ready.contains("lastGood"), "{ready}");
+        second.connect(address).await.unwrap();
+    }
+
+    secret.replace(&files(&third));
+    eventually("the mended certificate is shown", SOON, async || {
+        third.connect(address).await.map(drop)
+    })
+    .await;
+    let ready = gateway.admin("/readyz").await.unwrap();
+    assert!(!ready.contains("lastGood"), "{ready}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_broken_from_the_start_or_has_no_key_is_an_error() {
+    let certificate = TestCertificate::new();
+    let other = TestCertificate::new();
+    let secret = MountedSecret::new(&[
+        ("tls.crt", certificate.cert_pem()),
+        ("tls.key", other.key_pem()),
+    ]);
+    let both = settings(&secret);
+    let one = Settings::new().set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"));
+    for settings in [both, one] {
+        let mut gateway = Service::spawn(Binary::Gateway, settings);
+        assert!(!gateway.exit(SOON).await.success());
+        let said = gateway.stderr();
+        assert!(
+            said.contains("IMPORTGUARD_TLS_KEY_FILE") || said.contains("tls-key-file"),
+            "{said}"
+        );
+    }
+}

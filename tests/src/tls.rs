@@ -1,0 +1,108 @@
+use std::{fs, io, os::unix::fs::symlink, path::PathBuf, sync::Arc};
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName},
+};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// A certificate for 127.0.0.1 that nobody but itself vouches for.
+#[derive(Debug)]
+pub struct TestCertificate {
+    der: CertificateDer<'static>,
+    cert_pem: String,
+    key_pem: String,
+}
+
+impl TestCertificate {
+    /// A new one.
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            der: certificate.der().clone(),
+            cert_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
+    /// As a file holds it.
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// Its key, as a file holds it.
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// A TLS connection to `host:port`, if that shows this certificate.
+    pub async fn connect(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await?;
+        TlsConnector::from(Arc::new(config))
+            .connect(ServerName::try_from("127.0.0.1").unwrap(), stream)
+            .await
+    }
+}
+
+impl Default for TestCertificate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Files as Kubernetes mounts a Secret: each a link through `..data`, which is swapped as a whole.
+#[derive(Debug)]
+pub struct MountedSecret {
+    dir: TempDir,
+    version: usize,
+}
+
+impl MountedSecret {
+    /// A Secret with these files, by name and content.
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        let mut secret = Self {
+            dir: TempDir::new().expect("a temporary directory"),
+            version: 0,
+        };
+        secret.replace(files);
+        for (name, _) in files {
+            symlink(format!("..data/{name}"), secret.path(name)).unwrap();
+        }
+        secret
+    }
+
+    /// Where `name` is read.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The same as a setting holds it.
+    pub fn setting(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// Swaps all files at once.
+    pub fn replace(&mut self, files: &[(&str, &str)]) {
+        self.version += 1;
+        let version = format!("..version{}", self.version);
+        fs::create_dir(self.path(&version)).unwrap();
+        for (name, content) in files {
+            fs::write(self.path(&version).join(name), content).unwrap();
+        }
+        symlink(&version, self.path("..new")).unwrap();
+        fs::rename(self.path("..new"), self.path("..data")).unwrap();
+    }
+}
