@@ -7,6 +7,7 @@ use std::{
 /// What `importguard serve` says when it is up: where it listens, how NATS is, and what to try.
 pub(crate) struct Banner<'a, B, R> {
     pub(crate) public: SocketAddr,
+    pub(crate) tls: bool,
     pub(crate) admin: SocketAddr,
     pub(crate) grpc: SocketAddr,
     pub(crate) policy: &'a Path,
@@ -17,6 +18,7 @@ pub(crate) struct Banner<'a, B, R> {
 impl<B: Display, R: Display> Display for Banner<'_, B, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let public = reachable(self.public);
+        let scheme = if self.tls { "https" } else { "http" };
         // A base path may be a secret: the line names the setting instead, and the shell fills it in.
         let base = if self.base_path.to_string().is_empty() {
             ""
@@ -24,7 +26,7 @@ impl<B: Display, R: Display> Display for Banner<'_, B, R> {
             "$IMPORTGUARD_BASE_PATH"
         };
         writeln!(f, "importguard {} is up", env!("CARGO_PKG_VERSION"))?;
-        writeln!(f, "  callbacks  http://{public}{base}")?;
+        writeln!(f, "  callbacks  {scheme}://{public}{base}")?;
         writeln!(f, "  decider    {} (gRPC)", self.grpc)?;
         writeln!(f, "  policy     {}", self.policy.display())?;
         writeln!(f, "  admin      http://{}/readyz", reachable(self.admin))?;
@@ -32,7 +34,7 @@ impl<B: Display, R: Display> Display for Banner<'_, B, R> {
         writeln!(f, "Try it:")?;
         writeln!(
             f,
-            "  curl -i \"http://{public}{base}/?command=ImportFriendReqBeforeCommand&contenttype=json\" \
+            "  curl -i \"{scheme}://{public}{base}/?command=ImportFriendReqBeforeCommand&contenttype=json\" \
              -H 'operationID: 1646445464564' -H 'Content-Type: application/json' \
              -d '{{\"callbackCommand\":\"ImportFriendReqBeforeCommand\",\"ownerUserID\":\"user123\",\
              \"friendUserIDs\":[\"user456\",\"user789\"]}}'"

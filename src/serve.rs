@@ -71,6 +71,7 @@ impl Serve {
         let gateway = Gateway::start(&self.gateway, &registry).await?;
         let banner = Banner {
             public: public.local_addr()?,
+            tls: self.gateway.tls.tls_cert_file.is_some(),
             admin: admin.local_addr()?,
             grpc: grpc.local_addr()?,
             policy: &self.decider.policy.policy,

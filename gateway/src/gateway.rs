@@ -10,6 +10,7 @@ use tracing::warn;
 use crate::{
     Settings,
     admission::Admission,
+    contradictions::contradictions,
     decide::{Deciders, InvalidDeciderUrl},
     http::Guard,
     lock::{InvalidKeyFile, Lock},
@@ -19,6 +20,7 @@ use crate::{
     record::{self, Origin, Recorder},
     reload::Reloads,
     serve::{self, Ended, InvalidCertificate, Listener},
+    upstream::{Upstream, UpstreamStartError},
 };
 
 /// A gateway whose parts are in place, ready to serve.
@@ -116,6 +118,9 @@ pub enum StartError {
     /// The public listener's certificate cannot be used.
     #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
     Tls(#[from] InvalidCertificate),
+    /// OpenIM's other callbacks cannot be passed on.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamStartError),
     /// A metric is registered twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -125,6 +130,9 @@ impl Gateway {
     /// Opens the spool and prepares the connections. Neither NATS nor a decider needs to be there yet.
     /// Must be called inside a tokio runtime.
     pub async fn start(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
+        for contradiction in contradictions(settings) {
+            warn!("{contradiction}");
+        }
         let http = &settings.http;
         let mut reloads = Reloads::new(registry)?;
         let tls = serve::acceptor(&settings.tls, &mut reloads)?;
@@ -138,6 +146,7 @@ impl Gateway {
             request_budget: http.request_budget,
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
+            upstream: Upstream::new(&settings.upstream, registry)?,
             deciders: Deciders::new(&settings.decide)?,
             origin: Origin::new(
                 http.instance

@@ -4,13 +4,14 @@
 mod body;
 mod clock;
 mod overload;
+mod pass;
 mod span;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use importguard_proto::{
     OperationId,
     event::{Cause, Dialect},
@@ -35,10 +36,12 @@ use crate::{
     metrics::Metrics,
     record::{EventId, Origin, Record, Recorder},
     serve::{Answers, Fault, Received, Room},
+    upstream::{Passed, Upstream},
 };
 
-/// An answer, whole.
-type Answered = Response<Full<Bytes>>;
+/// An answer: importguard's own, or one that is passed on.
+type Answered = Response<AnswerBody>;
+type AnswerBody = Either<Full<Bytes>, Passed>;
 
 /// What the handler works with, shared by all requests.
 pub(crate) struct Guard {
@@ -51,6 +54,7 @@ pub(crate) struct Guard {
     pub(crate) request_budget: Duration,
     pub(crate) decider_timeout: Duration,
     pub(crate) fallback: FallbackSettings,
+    pub(crate) upstream: Option<Upstream>,
     pub(crate) deciders: Deciders,
     pub(crate) origin: Origin,
     pub(crate) recorder: Recorder,
@@ -58,7 +62,7 @@ pub(crate) struct Guard {
 }
 
 impl Answers for Guard {
-    type Body = Full<Bytes>;
+    type Body = AnswerBody;
 
     async fn answer(self: Arc<Self>, request: Request<Received>, room: Room) -> Answered {
         let clock = Clock::start(self.request_budget);
@@ -114,7 +118,11 @@ impl Guard {
             let reason = Reason::Unauthorised;
             return Err(Rejection { dialect, reason });
         }
-        let command = command?;
+        let command = match (command, self.other(head)) {
+            (Ok(command), _) => command,
+            (Err(unknown), Some(other)) => return other.pass(unknown, head, body, room).await,
+            (Err(unknown), None) => return Err(unknown),
+        };
         let dialect = command.dialect();
         let rejection = |reason| Rejection { dialect, reason };
         acceptable(head).map_err(rejection)?;
@@ -366,7 +374,7 @@ fn acceptable(head: &Parts) -> Result<(), Reason> {
 }
 
 fn respond(status: StatusCode, body: Bytes) -> Answered {
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(Either::Left(Full::new(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,

@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod callback;
+mod contradictions;
 pub mod decide;
 mod gateway;
 mod http;
@@ -11,9 +12,11 @@ pub mod record;
 mod reload;
 mod serve;
 mod settings;
+mod upstream;
 
 pub use admission::AdmissionSettings;
 pub use gateway::{Gateway, Listeners, RunError, StartError, run};
 pub use lock::{InvalidKeyFile, InvalidKeys, LockSettings};
 pub use serve::{InvalidCertificate, ServeSettings, TlsSettings};
 pub use settings::{HttpSettings, Settings};
+pub use upstream::{InvalidUpstreamUrl, UpstreamSettings, UpstreamStartError, UpstreamUrl};

@@ -9,6 +9,7 @@ use crate::{
     lock::LockSettings,
     record::RecordSettings,
     serve::{ServeSettings, TlsSettings},
+    upstream::UpstreamSettings,
 };
 
 /// Everything a gateway can be told, one group per concern.
@@ -36,6 +37,9 @@ pub struct Settings {
     /// The answers where nobody can decide.
     #[command(flatten)]
     pub fallback: FallbackSettings,
+    /// Where OpenIM's other callbacks go.
+    #[command(flatten)]
+    pub upstream: UpstreamSettings,
     /// Events, NATS and the spool.
     #[command(flatten)]
     pub record: RecordSettings,

@@ -27,3 +27,4 @@ mod spooling;
 mod tail;
 mod tls;
 mod tracing;
+mod upstream;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use importguard_tests::Binary;
+use importguard_tests::{Binary, Service, Settings};
 
 fn help(binary: Binary, arguments: &[&str]) -> String {
     let output = Command::new(binary.path())
@@ -27,7 +27,27 @@ fn mentions(help: &str, names: &[&str]) {
     }
 }
 
-const GATEWAY: [&str; 18] = [
+const GATEWAY: [&str; 38] = [
+    "IMPORTGUARD_ON_OVERLOAD",
+    "IMPORTGUARD_MAX_IN_FLIGHT",
+    "IMPORTGUARD_MAX_QUEUED",
+    "IMPORTGUARD_QUEUE_TIMEOUT",
+    "IMPORTGUARD_OVERLOAD_EVENTS",
+    "IMPORTGUARD_MAX_CONNECTIONS",
+    "IMPORTGUARD_MAX_HEADER_BYTES",
+    "IMPORTGUARD_HEADER_READ_TIMEOUT",
+    "IMPORTGUARD_BODY_READ_TIMEOUT",
+    "IMPORTGUARD_IDLE_TIMEOUT",
+    "IMPORTGUARD_HTTP2_MAX_STREAMS",
+    "IMPORTGUARD_SHUTDOWN_GRACE",
+    "IMPORTGUARD_SHUTDOWN_TIMEOUT",
+    "IMPORTGUARD_TLS_CERT_FILE",
+    "IMPORTGUARD_TLS_KEY_FILE",
+    "IMPORTGUARD_BASIC_AUTH_FILE",
+    "IMPORTGUARD_BEARER_TOKEN_FILE",
+    "IMPORTGUARD_UPSTREAM",
+    "IMPORTGUARD_UPSTREAM_TIMEOUT",
+    "IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
     "IMPORTGUARD_HTTP_LISTEN",
     "IMPORTGUARD_ADMIN_LISTEN",
     "IMPORTGUARD_DECIDER_TIMEOUT",
@@ -73,4 +93,18 @@ fn the_all_in_one_help_names_both() {
     let help = help(Binary::AllInOne, &["serve", "--help"]);
     mentions(&help, &GATEWAY);
     mentions(&help, &["IMPORTGUARD_POLICY"]);
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_told_of_at_the_start() {
+    let settings = Settings::new()
+        .set("IMPORTGUARD_SHUTDOWN_GRACE", "10s")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s");
+    let gateway = Service::gateway(settings).await;
+    let warnings = gateway.stderr();
+    for name in ["IMPORTGUARD_SHUTDOWN_GRACE", "IMPORTGUARD_DECIDER_TIMEOUT"] {
+        assert!(warnings.contains(name), "no {name} in {warnings}");
+    }
+    let quiet = Service::gateway(Settings::new()).await.stderr();
+    assert!(!quiet.contains("IMPORTGUARD_SHUTDOWN_GRACE"), "{quiet}");
 }

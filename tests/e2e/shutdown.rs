@@ -72,6 +72,61 @@ async fn a_gateway_waits_for_its_decider_before_it_ends() {
 }
 
 #[tokio::test]
+async fn new_connections_are_answered_and_closed_while_load_balancers_take_notice() {
+    let settings = settings()
+        .set("IMPORTGUARD_SHUTDOWN_GRACE", "3s")
+        .set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "10s");
+    let mut gateway = Service::gateway(settings).await;
+    let server = OpenIm::server(gateway.url());
+    let before = server.import("op-before", "user1", &["user2"]).await;
+    assert!(!before.headers.contains_key("connection"), "{before:?}");
+
+    gateway.sigterm();
+    eventually("it isn't ready", SOON, async || {
+        match gateway.admin("/readyz").await {
+            Err(error) if error.to_string().contains("503") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    // On a kept connection, and on a new one.
+    for caller in [server, OpenIm::server(gateway.url())] {
+        let answer = caller.import("op-in-grace", "user1", &["user2"]).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["connection"], "close");
+    }
+    assert!(gateway.exit(SOON).await.success());
+}
+
+#[tokio::test]
+async fn who_never_finishes_is_cut_when_the_time_is_over() {
+    let settings = settings().set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "1s");
+    let mut gateway = Service::gateway(settings).await;
+    let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
+    let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
+    let began = std::time::Instant::now();
+    assert!(gateway.terminate(SOON).await.success());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let said = gateway.stderr();
+    assert!(said.contains("they were cut"), "{said}");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut gateway = Service::gateway(settings()).await;
+    let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
+    let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
+    gateway.sigterm();
+    eventually("the first signal is noticed", SOON, async || {
+        let noticed = gateway.stderr().contains("SIGTERM received");
+        if noticed { Ok(()) } else { Err("it isn't") }
+    })
+    .await;
+    let status = gateway.terminate(SOON).await;
+    assert_eq!(status.code(), Some(130), "{status}");
+}
+
+#[tokio::test]
 async fn idle_processes_end_at_once() {
     for (binary, service) in [
         (Binary::Gateway, Service::gateway(Settings::new()).await),

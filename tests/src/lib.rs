@@ -12,6 +12,7 @@
     clippy::print_stderr
 )]
 
+mod backend;
 mod binaries;
 mod events;
 mod eventually;
@@ -34,6 +35,7 @@ mod strict;
 mod tls;
 mod trace;
 
+pub use backend::Backend;
 pub use binaries::Binary;
 pub use events::{Event, StoredEvent, stored, wait_for_count};
 pub use eventually::eventually;

@@ -2,13 +2,13 @@ use std::{fs, io, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 /// A certificate for 127.0.0.1 that nobody but itself vouches for.
 #[derive(Debug)]
@@ -39,6 +39,18 @@ impl TestCertificate {
     /// Its key, as a file holds it.
     pub fn key_pem(&self) -> &str {
         &self.key_pem
+    }
+
+    /// What makes a listener show it.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.clone()], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// A TLS connection to `host:port`, if that shows this certificate.

@@ -110,6 +110,19 @@ pub fn recognise(base: &BasePath, path: &str, query: Option<&str>) -> Result<Com
     }
 }
 
+/// What follows the base path where a request line names another of OpenIM's callbacks than importguard's, in either dialect:
+/// a last segment that begins with `callback`, or `command=` in the query.
+pub fn another<'a>(base: &BasePath, path: &'a str, query: Option<&str>) -> Option<&'a str> {
+    let below = base.below(path)?;
+    let named = query.and_then(command_in);
+    let another = match below.trim_start_matches('/') {
+        "" => named.is_some_and(|name| name != DOCUMENTED && !name.is_empty()),
+        SERVER_BEFORE | SERVER_AFTER => false,
+        segment => segment.starts_with("callback") && !segment.contains('/'),
+    };
+    another.then_some(below)
+}
+
 /// The path's command, unless the query names another one.
 fn agreed(command: Command, named: Option<&str>) -> Result<Command, Rejection> {
     match named {
@@ -194,6 +207,28 @@ mod tests {
                 reason: Reason::UnknownCommand,
             };
             assert_eq!(at("/", path, query), Err(expected), "{path} {query:?}");
+        }
+    }
+
+    #[test]
+    fn another_callback_is_one_of_openims() {
+        let base: BasePath = "/hook".parse().unwrap();
+        for (path, query, below) in [
+            (
+                "/hook/callbackBeforeAddFriendCommand",
+                None,
+                Some("/callbackBeforeAddFriendCommand"),
+            ),
+            ("/hook", Some("command=SomethingElse"), Some("")),
+            ("/hook/", Some("command=SomethingElse"), Some("/")),
+            ("/hook", Some("command=ImportFriendReqBeforeCommand"), None),
+            ("/hook", None, None),
+            ("/hook/callbackBeforeImportFriendsCommand", None, None),
+            ("/hook/metrics", None, None),
+            ("/hook/callbackX/../metrics", None, None),
+            ("/callbackBeforeAddFriendCommand", None, None),
+        ] {
+            assert_eq!(another(&base, path, query), below, "{path} {query:?}");
         }
     }
 

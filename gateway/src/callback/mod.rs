@@ -8,7 +8,7 @@ mod request;
 
 pub use answer::Answer;
 pub(crate) use answer::encode_rejection;
-pub use command::{BasePath, Command, InvalidBasePath, recognise};
+pub use command::{BasePath, Command, InvalidBasePath, another, recognise};
 pub use operation_id::{OnMissingOperationId, operation_id};
 pub use rejection::{Reason, Rejection};
 pub use request::{ImportRequest, Limits};

@@ -68,6 +68,16 @@ pub enum Reason {
     /// The body did not arrive in time.
     #[error("the body did not arrive in time (IMPORTGUARD_BODY_READ_TIMEOUT)")]
     TooSlow,
+    /// The operator's other backend cannot be reached.
+    #[error(
+        "the backend for OpenIM's other callbacks cannot be reached: check IMPORTGUARD_UPSTREAM"
+    )]
+    UpstreamUnavailable,
+    /// The operator's other backend does not answer.
+    #[error(
+        "the backend for OpenIM's other callbacks did not answer in time (IMPORTGUARD_UPSTREAM_TIMEOUT)"
+    )]
+    UpstreamTimeout,
     /// There is no time for it.
     #[error("more callbacks came than can be answered in time; try again later")]
     Overloaded,
@@ -94,6 +104,8 @@ impl Reason {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooSlow | Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::CommandMismatch { .. }
             | Self::Malformed(_)
@@ -118,6 +130,9 @@ impl Reason {
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 5904
             }
+            // Whoever decides about these is out of reach, or late.
+            Self::UpstreamUnavailable => 5910,
+            Self::UpstreamTimeout => 5911,
             Self::Overloaded => 5913,
         }
     }
@@ -136,6 +151,8 @@ impl Reason {
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 "operationID missing or unusable"
             }
+            Self::UpstreamUnavailable => "backend unavailable",
+            Self::UpstreamTimeout => "backend timed out",
             Self::Overloaded => "overloaded",
         }
     }

@@ -13,7 +13,7 @@ use crate::{
 /// The request's span, named `{method} {route}` as OpenTelemetry's conventions have it. The route is the command's, never the
 /// path: that may hold a secret, or anything.
 pub(super) fn server_span(method: &Method, command: &Result<Command, Rejection>) -> Span {
-    let route = command.as_ref().map_or("unknown", |command| command.name());
+    let route = command.as_ref().map_or("other", |command| command.name());
     let dialect = dialect(command);
     info_span!(
         "callback",

@@ -1,0 +1,77 @@
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use importguard_telemetry::propagation;
+
+/// What belongs to one connection and not to the message (RFC 9110, section 7.6.1), beside what `Connection` names.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// What a trace adds to a request. OpenIM's own operationID is there already, and stays as it was written.
+const TRACE: [HeaderName; 2] = [
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
+/// A request's headers as the backend gets them: those of OpenIM, and the trace's. `Host` is the backend's own, as if OpenIM had
+/// called it; `Expect` is fulfilled where the body is read.
+pub(super) fn request(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = end_to_end(headers.clone());
+    headers.remove(header::HOST);
+    headers.remove(header::EXPECT);
+    let mut trace = propagation::outgoing();
+    for name in TRACE {
+        if let Some(value) = trace.remove(&name) {
+            headers.insert(name, value);
+        }
+    }
+    headers.append(header::VIA, HeaderValue::from_static("1.1 importguard"));
+    headers
+}
+
+/// The same without what belongs to one connection.
+pub(super) fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connections_own_headers_end_with_it() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Mine"),
+            ("connection", "x-too"),
+            ("keep-alive", "timeout=5"),
+            ("x-mine", "1"),
+            ("x-too", "1"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("operationid", "op"),
+            ("operationid", "twice"),
+        ] {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let left = end_to_end(headers);
+        let names: Vec<_> = left.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["operationid", "operationid"]);
+    }
+}

@@ -1,0 +1,168 @@
+//! OpenIM's other callbacks. One URL serves all of them, so those that are not importguard's own are passed to the operator's
+//! backend as they are, and its answers back, both as they come and never as a whole in memory.
+
+mod body;
+mod headers;
+mod metrics;
+mod settings;
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{Request, Response, request::Parts, uri::Scheme};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use importguard_telemetry::whole_text;
+use prometheus::Registry;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio::{sync::Semaphore, time::timeout};
+use tracing::{Instrument, field::Empty, info_span};
+
+pub(crate) use self::body::Passed;
+use self::metrics::Metrics;
+pub use self::settings::{InvalidUpstreamUrl, UpstreamSettings, UpstreamUrl};
+use crate::serve::Received;
+
+/// How long a connection to the backend is kept for the next callback: less than the minute or more after which servers and
+/// what lies between close theirs.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The operator's backend.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    url: UpstreamUrl,
+    client: Client<HttpsConnector<HttpConnector>, Received>,
+    timeout: Duration,
+    places: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// Why the backend did not answer. `Display` says what happened, for the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// It cannot be reached, or the connection broke.
+    #[error("the backend cannot be reached: {0}")]
+    Unavailable(String),
+    /// Its answer did not begin in time.
+    #[error("the backend did not answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// Too many callbacks are on their way to it.
+    #[error("too many callbacks are on their way to the backend")]
+    Overloaded,
+}
+
+/// Why callbacks cannot be passed on at all.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamStartError {
+    /// The system has no certificates to know an https backend by.
+    #[error(
+        "IMPORTGUARD_UPSTREAM: this system's root certificates cannot be read: {0}; SSL_CERT_FILE can name a file with some"
+    )]
+    Roots(#[from] io::Error),
+    /// rustls refuses its settings.
+    #[error("IMPORTGUARD_UPSTREAM: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A metric is registered twice.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Upstream {
+    /// Prepares connections to the backend, if there is one; it need not be there yet.
+    pub(crate) fn new(
+        settings: &UpstreamSettings,
+        registry: &Registry,
+    ) -> Result<Option<Self>, UpstreamStartError> {
+        let Some(url) = settings.upstream.clone() else {
+            return Ok(None);
+        };
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?;
+        let config = if url.scheme == Scheme::HTTPS {
+            config.with_native_roots()?
+        } else {
+            config.with_root_certificates(RootCertStore::empty())
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(settings.upstream_timeout));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config.with_no_client_auth())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(settings.upstream_max_in_flight)
+            .build(connector);
+        Ok(Some(Self {
+            url,
+            client,
+            timeout: settings.upstream_timeout,
+            places: Arc::new(Semaphore::new(settings.upstream_max_in_flight)),
+            metrics: Metrics::register(registry)?,
+        }))
+    }
+
+    /// Passes a callback on that came to `below` the base path, and its answer back.
+    pub(crate) async fn pass(
+        &self,
+        below: &str,
+        head: &Parts,
+        body: Received,
+    ) -> Result<Response<Passed>, UpstreamError> {
+        let span = info_span!(
+            "pass",
+            otel.name = head.method.as_str(),
+            otel.kind = "client",
+            http.request.method = head.method.as_str(),
+            http.response.status_code = Empty,
+            server.address = self.url.authority.host(),
+            server.port = self.url.authority.port_u16(),
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+        );
+        let passed = self.call(below, head, body).instrument(span.clone()).await;
+        self.metrics.came_to(&passed);
+        match &passed {
+            Ok(answer) => {
+                span.record("http.response.status_code", answer.status().as_u16());
+            }
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                span.record("otel.status_description", error.to_string());
+            }
+        }
+        passed
+    }
+
+    async fn call(
+        &self,
+        below: &str,
+        head: &Parts,
+        body: Received,
+    ) -> Result<Response<Passed>, UpstreamError> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| UpstreamError::Overloaded)?;
+        let in_flight = self.metrics.in_flight();
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.headers_mut() = headers::request(&head.headers);
+        let target = self.url.target(below, head.uri.query());
+        *request.uri_mut() =
+            target.map_err(|error| UpstreamError::Unavailable(error.to_string()))?;
+        let answer = timeout(self.timeout, self.client.request(request)).await;
+        let answer = answer
+            .map_err(|_| UpstreamError::Timeout(self.timeout))?
+            .map_err(|error| UpstreamError::Unavailable(whole_text(&error)))?;
+        let (head, incoming) = answer.into_parts();
+        let mut answer = Response::new(Passed::new(incoming, self.timeout, place, in_flight));
+        *answer.status_mut() = head.status;
+        *answer.headers_mut() = headers::end_to_end(head.headers);
+        Ok(answer)
+    }
+}

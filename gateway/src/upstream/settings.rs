@@ -1,0 +1,154 @@
+use std::{fmt, str::FromStr, time::Duration};
+
+use clap::{Args, builder::RangedU64ValueParser};
+use http::uri::{Authority, Scheme, Uri};
+
+/// Where OpenIM's other callbacks go.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "OpenIM's other callbacks")]
+pub struct UpstreamSettings {
+    /// The URL of the backend that answers OpenIM's other callbacks, http or https; they are passed to it as they are, with this
+    /// URL in place of importguard's own [default: they are refused with 404]
+    #[arg(long, env = "IMPORTGUARD_UPSTREAM", value_name = "URL")]
+    pub upstream: Option<UpstreamUrl>,
+
+    /// How long the backend may take to begin its answer, and to go on with it
+    // OpenIM gives up after 5 seconds by default: this leaves it time to read why.
+    #[arg(
+        long,
+        env = "IMPORTGUARD_UPSTREAM_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "4s",
+        value_parser = humantime::parse_duration
+    )]
+    pub upstream_timeout: Duration,
+
+    /// How many callbacks may be on their way to the backend and back at once
+    // Half of the connections: a backend that is slow must not keep imports from being answered.
+    #[arg(
+        long,
+        env = "IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
+        value_name = "COUNT",
+        default_value_t = 450,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
+    )]
+    pub upstream_max_in_flight: usize,
+}
+
+/// A backend's URL: scheme, host and the path below which it takes callbacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    pub(super) scheme: Scheme,
+    pub(super) authority: Authority,
+    /// Without a `/` at its end.
+    path: String,
+}
+
+/// Why a text is no backend's URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a backend's URL is http:// or https://, a host and perhaps a path, without a query or user information: write for example http://chat-backend:10008/callback"
+)]
+pub struct InvalidUpstreamUrl;
+
+impl FromStr for UpstreamUrl {
+    type Err = InvalidUpstreamUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUpstreamUrl> {
+        let parts = text
+            .parse::<Uri>()
+            .map_err(|_| InvalidUpstreamUrl)?
+            .into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            return Err(InvalidUpstreamUrl);
+        };
+        let path = parts.path_and_query.ok_or(InvalidUpstreamUrl)?;
+        let known = scheme == Scheme::HTTP || scheme == Scheme::HTTPS;
+        if !known || authority.as_str().contains('@') || path.query().is_some() {
+            return Err(InvalidUpstreamUrl);
+        }
+        Ok(Self {
+            scheme,
+            authority,
+            path: path.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
+    }
+}
+
+impl UpstreamUrl {
+    /// Where a callback goes that came to `below` importguard's own base path.
+    pub(super) fn target(&self, below: &str, query: Option<&str>) -> Result<Uri, http::Error> {
+        let mut path = format!("{}{below}", self.path);
+        if path.is_empty() {
+            path.push('/');
+        }
+        if let Some(query) = query {
+            path.push('?');
+            path.push_str(query);
+        }
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backends_url_takes_the_place_of_the_base_path() {
+        for (url, below, query, target) in [
+            ("http://b", "/callbackX", None, "http://b/callbackX"),
+            (
+                "http://b/",
+                "/callbackX",
+                Some("a=b"),
+                "http://b/callbackX?a=b",
+            ),
+            (
+                "http://b:1/h/",
+                "/callbackX",
+                None,
+                "http://b:1/h/callbackX",
+            ),
+            (
+                "https://b/h",
+                "",
+                Some("command=X"),
+                "https://b/h?command=X",
+            ),
+            ("https://b", "", Some("command=X"), "https://b/?command=X"),
+        ] {
+            let url: UpstreamUrl = url.parse().unwrap();
+            assert_eq!(url.target(below, query).unwrap().to_string(), target);
+        }
+    }
+
+    #[test]
+    fn what_is_no_backends_url_is_an_error() {
+        for text in [
+            "",
+            "b",
+            "/b",
+            "ftp://b",
+            "http://u:p@b",
+            "http://b/?q",
+            "b:80",
+        ] {
+            assert_eq!(
+                text.parse::<UpstreamUrl>(),
+                Err(InvalidUpstreamUrl),
+                "{text}"
+            );
+        }
+    }
+}

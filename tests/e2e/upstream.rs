@@ -1,0 +1,244 @@
+//! OpenIM's other callbacks: passed to the operator's backend as they are, and its answers back.
+
+use std::fs;
+
+use bytes::Bytes;
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
+use importguard_proto::event::Dialect::{Documented, Server};
+use importguard_tests::{
+    Backend, Call, Client, MountedSecret, OpenIm, Service, Settings, TestCertificate, TraceParent,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::asserts;
+
+const OTHER: &str = "/callbackBeforeAddFriendCommand?contenttype=json&x=%2F";
+const OTHER_DOCUMENTED: &str = "/?command=BeforeAddFriendCommand&contenttype=json";
+
+fn upstream(backend: &Backend) -> Settings {
+    Settings::new().set(
+        "IMPORTGUARD_UPSTREAM",
+        format!("http://{}", backend.address()),
+    )
+}
+
+#[tokio::test]
+async fn a_callback_reaches_the_backend_as_it_is_and_so_does_its_answer() {
+    let backend = Backend::start().await;
+    let gateway = Service::gateway(upstream(&backend)).await;
+    let trace = TraceParent::numbered(7);
+    let body = &b"any bytes \0\xff, {\"nextCode\":0}"[..];
+    for (method, target) in [(Method::POST, OTHER), (Method::PUT, OTHER_DOCUMENTED)] {
+        let call = Call::new(method.clone(), gateway.url() + target)
+            .header("Content-Type", "application/json; charset=utf-8")
+            .header("Operationid", "op-other")
+            .header("Authorization", "Basic b3BlbmltOnMzY3JldA==")
+            .header("Accept-Encoding", "gzip")
+            .header("Traceparent", trace.to_string())
+            .header("Connection", "x-private")
+            .header("X-Private", "1")
+            .body(body);
+        let answer = Client::default().send(call).await;
+        assert_eq!(answer.status, 203);
+        assert_eq!(answer.headers["x-backend"], "yes");
+        assert!(
+            !answer.headers.contains_key("x-hop"),
+            "{:?}",
+            answer.headers
+        );
+        assert_eq!(answer.body, body);
+
+        let asked = backend.asked().pop().unwrap();
+        assert_eq!(asked.method, method);
+        assert_eq!(asked.uri.to_string(), target);
+        for (name, value) in [
+            ("content-type", "application/json; charset=utf-8"),
+            ("operationid", "op-other"),
+            ("authorization", "Basic b3BlbmltOnMzY3JldA=="),
+            ("accept-encoding", "gzip"),
+            ("host", &backend.address()),
+            ("content-length", &body.len().to_string()),
+        ] {
+            assert_eq!(asked.headers[name], value, "{name}");
+        }
+        assert!(!asked.headers.contains_key("x-private"));
+        let passed = asked.headers["traceparent"].to_str().unwrap();
+        let passed = TraceParent::parse(passed).unwrap();
+        assert_eq!(passed.trace_id, trace.trace_id);
+        assert_ne!(passed.span_id, trace.span_id);
+    }
+}
+
+#[tokio::test]
+async fn the_backends_url_takes_the_place_of_the_base_path() {
+    let backend = Backend::start().await;
+    let settings = Settings::new().set("IMPORTGUARD_BASE_PATH", "/s3cret").set(
+        "IMPORTGUARD_UPSTREAM",
+        format!("http://{}/hooks/", backend.address()),
+    );
+    let gateway = Service::gateway(settings).await;
+    for (path, passed) in [
+        ("/s3cret/callbackX", "/hooks/callbackX"),
+        ("/s3cret?command=X", "/hooks?command=X"),
+    ] {
+        let call = Call::new(Method::POST, gateway.url() + path);
+        assert_eq!(Client::default().send(call).await.status, 203);
+        assert_eq!(backend.asked().pop().unwrap().uri.to_string(), passed);
+    }
+}
+
+#[tokio::test]
+async fn nothing_else_reaches_it() {
+    let backend = Backend::start().await;
+    let gateway = Service::gateway(upstream(&backend)).await;
+    for path in ["/", "/metrics", "/x/callbackX", "/callbackX/y"] {
+        let call = Call::new(Method::POST, gateway.url() + path);
+        asserts::refuses(Server, &Client::default().send(call).await, 404, 5901);
+    }
+    for dialect in [Documented, Server] {
+        let own = OpenIm::new(dialect, gateway.url());
+        let answer = own.import("op", "user1", &["user2"]).await;
+        asserts::refuses(dialect, &answer, 200, 5910);
+    }
+    let server = OpenIm::server(gateway.url());
+    let report = server.send(server.after_import("op", "a", &["b"])).await;
+    asserts::allows(Server, &report);
+    assert!(backend.asked().is_empty());
+}
+
+#[tokio::test]
+async fn bodies_are_passed_both_ways_as_they_come_and_never_held() {
+    const CHUNK: usize = 1024 * 1024;
+    const CHUNKS: usize = 256;
+    let backend = Backend::start().await;
+    let gateway = Service::gateway(upstream(&backend)).await;
+    let peak = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
+        let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    };
+
+    let (send, chunks) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
+    let stream = TcpStream::connect(gateway.http_address()).await.unwrap();
+    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(OTHER)
+        .header(header::HOST, "x")
+        .body(StreamBody::new(ReceiverStream::new(chunks)))
+        .unwrap();
+    // The answer begins before the question has ended, and each of its parts is there before the next part is asked.
+    let mut answer = client.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 203);
+    let before = peak();
+    let chunk = Bytes::from(vec![b'x'; CHUNK]);
+    for _ in 0..CHUNKS {
+        send.send(Ok(Frame::data(chunk.clone()))).await.unwrap();
+        let mut missing = CHUNK;
+        while missing > 0 {
+            let frame = answer.body_mut().frame().await.unwrap().unwrap();
+            missing -= frame.into_data().unwrap().len();
+        }
+    }
+    drop(send);
+    assert!(answer.body_mut().frame().await.is_none());
+    let grown = peak() - before;
+    assert!(grown < 16 * CHUNK, "{grown} bytes more for {CHUNKS} MiB");
+}
+
+async fn fails(gateway: &Service, status: u16, code: i32) {
+    for (target, dialect) in [(OTHER, Server), (OTHER_DOCUMENTED, Documented)] {
+        let call = Call::new(Method::POST, gateway.url() + target).body("{}");
+        let answer = Client::default().send(call).await;
+        asserts::refuses(dialect, &answer, status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_not_there_is_answered_for_with_a_refusal() {
+    let address = format!("127.0.0.1:{}", importguard_tests::free_port());
+    let settings = Settings::new().set("IMPORTGUARD_UPSTREAM", format!("http://{address}"));
+    fails(&Service::gateway(settings).await, 502, 5910).await;
+}
+
+/// It takes connections and says nothing.
+async fn silent_backend() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+#[tokio::test]
+async fn so_is_one_that_is_silent_and_one_that_has_enough_to_do() {
+    let (_silent, url) = silent_backend().await;
+    let settings = Settings::new()
+        .set("IMPORTGUARD_UPSTREAM", url)
+        .set("IMPORTGUARD_UPSTREAM_TIMEOUT", "300ms");
+    fails(&Service::gateway(settings).await, 504, 5911).await;
+
+    let (silent, url) = silent_backend().await;
+    let settings = Settings::new()
+        .set("IMPORTGUARD_UPSTREAM", url)
+        .set("IMPORTGUARD_UPSTREAM_TIMEOUT", "15s")
+        .set("IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT", "1");
+    let gateway = Service::gateway(settings).await;
+    let call = Call::new(Method::POST, gateway.url() + OTHER);
+    let client = Client::default();
+    let first = client.send(call);
+    let second = async {
+        // The first one is at the backend.
+        let _connection = silent.accept().await.unwrap();
+        fails(&gateway, 503, 5913).await;
+    };
+    tokio::select! {
+        answer = first => panic!("answered: {answer:?}"),
+        () = second => {}
+    }
+    // Imports have places of their own.
+    let server = OpenIm::server(gateway.url());
+    asserts::refuses(Server, &server.import("op", "a", &["b"]).await, 200, 5910);
+}
+
+#[tokio::test]
+async fn a_backend_with_tls_is_known_by_its_certificate() {
+    let [trusted, other] = [(); 2].map(|()| TestCertificate::new());
+    let roots = MountedSecret::new(&[("ca.pem", trusted.cert_pem())]);
+    for (certificate, trusted) in [(&trusted, true), (&other, false)] {
+        let backend = Backend::with_tls(certificate).await;
+        let settings = Settings::new()
+            .set("SSL_CERT_FILE", roots.setting("ca.pem"))
+            .set(
+                "IMPORTGUARD_UPSTREAM",
+                format!("https://{}", backend.address()),
+            );
+        let gateway = Service::gateway(settings).await;
+        if trusted {
+            let call = Call::new(Method::POST, gateway.url() + OTHER).body("{}");
+            assert_eq!(Client::default().send(call).await.status, 203);
+        } else {
+            fails(&gateway, 502, 5910).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_come_in_does_not_reach_it_either() {
+    let backend = Backend::start().await;
+    let secret = MountedSecret::new(&[("tokens", "t0ken")]);
+    let settings =
+        upstream(&backend).set("IMPORTGUARD_BEARER_TOKEN_FILE", secret.setting("tokens"));
+    fails(&Service::gateway(settings).await, 401, 5902).await;
+    assert!(backend.asked().is_empty());
+}
