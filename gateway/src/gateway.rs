@@ -16,8 +16,6 @@ use crate::{
     lock::{InvalidKeyFile, Lock},
     metrics::Metrics,
     record::{self, InvalidPseudonymKey, Origin, Recorder},
-    serve::{self, Ended, Listener},
-    record::{self, Origin, Recorder},
     reload::Reloads,
     serve::{self, Ended, InvalidCertificate, Listener},
     upstream::{Upstream, UpstreamStartError},
