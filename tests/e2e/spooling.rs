@@ -117,7 +117,10 @@ async fn a_gateway_killed_under_load_has_recorded_what_it_answered() {
 /// A gateway whose spool takes some 2 MiB, and the requests that fill it: the codes of their answers, until `last`
 /// comes or a hundred have been sent.
 async fn fill(settings: Settings, last: i32) -> (Line, Vec<i32>) {
-    let settings = settings.set("IMPORTGUARD_SPOOL_MAX_BYTES", (2 << 20).to_string());
+    let settings = settings
+        .set("IMPORTGUARD_SPOOL_MAX_BYTES", (2 << 20).to_string())
+        // Two thousand friends take a busy machine its time, and a fallback is not what is asked for here.
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "1500ms");
     let line = Line::without_nats(settings).await;
     let friends: Vec<_> = (0..2_000)
         .map(|n| format!("a_friend_with_a_long_name_{n}"))

@@ -16,7 +16,7 @@ pub struct Foreign {
 
 impl Foreign {
     /// The program in the workspace's directory `source`, with what its `package-lock.json` names; none where there is no
-    /// Node, which is then printed.
+    /// Node or no registry, which is then printed.
     pub fn node(source: &str) -> Option<Self> {
         let there = ["node", "npm"].iter().all(|tool| runs(tool, "--version"));
         if !there {
@@ -25,16 +25,19 @@ impl Foreign {
         let dir = installed(source, "package-lock.json", |dir| {
             let mut npm = Command::new("npm");
             npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-            run(npm.current_dir(dir));
+            run(npm.current_dir(dir))
         });
-        Some(Self {
-            dir,
-            interpreter: "node".into(),
-        })
+        match dir {
+            Ok(dir) => Some(Self {
+                dir,
+                interpreter: "node".into(),
+            }),
+            Err(reason) => skip(source, &reason),
+        }
     }
 
     /// The program in the workspace's directory `source`, in an environment of its own with what its `requirements.txt`
-    /// names; none where there is no Python, which is then printed.
+    /// names; none where there is no Python or no registry, which is then printed.
     pub fn python(source: &str) -> Option<Self> {
         if !runs("python3", "--version") {
             return skip(source, "python3 is not installed");
@@ -42,15 +45,18 @@ impl Foreign {
         let dir = installed(source, "requirements.txt", |dir| {
             run(Command::new("python3")
                 .args(["-m", "venv", "venv"])
-                .current_dir(dir));
+                .current_dir(dir))?;
             let mut pip = Command::new(dir.join("venv/bin/pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check"]);
-            run(pip.args(["-r", "requirements.txt"]).current_dir(dir));
+            run(pip.args(["-r", "requirements.txt"]).current_dir(dir))
         });
-        Some(Self {
-            interpreter: dir.join("venv/bin/python"),
-            dir,
-        })
+        match dir {
+            Ok(dir) => Some(Self {
+                interpreter: dir.join("venv/bin/python"),
+                dir,
+            }),
+            Err(reason) => skip(source, &reason),
+        }
     }
 
     /// Runs the program `file`.
@@ -68,8 +74,13 @@ pub fn workspace() -> &'static Path {
         .expect("tests/ lies in the workspace")
 }
 
-/// A copy of the files in `source`, with its packages beside them.
-fn installed(source: &str, lock_file: &str, install: impl FnOnce(&Path)) -> PathBuf {
+/// A copy of the files in `source`, with its packages beside them; or why these can't be had, as on a machine that reaches no
+/// registry.
+fn installed(
+    source: &str,
+    lock_file: &str,
+    install: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, String> {
     let source_dir = workspace().join(source);
     let lock = fs::read(source_dir.join(lock_file))
         .unwrap_or_else(|error| panic!("{source}/{lock_file}: {error}"));
@@ -91,10 +102,10 @@ fn installed(source: &str, lock_file: &str, install: impl FnOnce(&Path)) -> Path
     }
     let done = dir.join(".installed");
     if !done.exists() {
-        install(&dir);
+        install(&dir)?;
         fs::write(done, "").expect("target/ can be written");
     }
-    dir
+    Ok(dir)
 }
 
 fn runs(tool: &str, argument: &str) -> bool {
@@ -104,17 +115,19 @@ fn runs(tool: &str, argument: &str) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-fn run(command: &mut Command) {
+fn run(command: &mut Command) -> Result<(), String> {
     let output = command
         .output()
-        .unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
+        .map_err(|error| format!("{command:?} can't be run: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "{command:?} failed: {}\n{}{}",
         output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
-    );
+    ))
 }
 
 fn skip(source: &str, reason: &str) -> Option<Foreign> {
