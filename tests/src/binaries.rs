@@ -56,6 +56,14 @@ fn build() -> Option<HashMap<String, PathBuf>> {
         .arg("--message-format=json-render-diagnostics")
         .current_dir(workspace())
         .stderr(Stdio::inherit());
+    // Cargo tells these to the tests; passed on they would have build scripts run again, and half of the workspace built
+    // again, each time that cargo is called from a test after it was called by somebody.
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }

@@ -104,7 +104,12 @@ impl StoredEvent {
 
 /// Everything that is stored, in order. Stops the test at a message that is no event of importguard.
 pub async fn stored(nats: &NatsServer) -> Vec<StoredEvent> {
-    let (stream, messages) = count(nats).await.expect("the stream can be looked at");
+    stored_at(nats.client().await).await
+}
+
+/// The same as `client` sees it.
+pub async fn stored_at(client: async_nats::Client) -> Vec<StoredEvent> {
+    let (stream, messages) = count(client).await.expect("the stream can be looked at");
     let mut events = Vec::with_capacity(messages);
     let first = stream.cached_info().state.first_sequence;
     let last = stream.cached_info().state.last_sequence;
@@ -125,7 +130,8 @@ pub async fn stored(nats: &NatsServer) -> Vec<StoredEvent> {
 pub async fn wait_for_count(nats: &NatsServer, least: usize) -> Vec<StoredEvent> {
     let what = format!("{least} events are stored");
     eventually(&what, Duration::from_secs(30), async || {
-        let (_, messages) = count(nats).await?;
+        let client = async_nats::connect(nats.url()).await?;
+        let (_, messages) = count(client).await?;
         ensure!(messages >= least, "{messages} are");
         Ok(())
     })
@@ -133,8 +139,7 @@ pub async fn wait_for_count(nats: &NatsServer, least: usize) -> Vec<StoredEvent>
     stored(nats).await
 }
 
-async fn count(nats: &NatsServer) -> anyhow::Result<(jetstream::stream::Stream, usize)> {
-    let client = async_nats::connect(nats.url()).await?;
+async fn count(client: async_nats::Client) -> anyhow::Result<(jetstream::stream::Stream, usize)> {
     let stream = jetstream::new(client)
         .get_stream(STREAM)
         .await

@@ -27,9 +27,11 @@ impl Line {
         Self::around(NatsServer::later(), settings).await
     }
 
-    async fn around(nats: NatsServer, settings: Settings) -> Self {
+    /// The three, where NATS is `nats`, and reached as `settings` say if they do.
+    pub async fn around(nats: NatsServer, settings: Settings) -> Self {
+        let settings = settings.or_set("NATS_URL", || nats.url());
         let decider = Service::decider(settings.clone()).await;
-        let mut gateway = Service::gateway(settings.decider(&decider).nats(&nats)).await;
+        let mut gateway = Service::gateway(settings.decider(&decider)).await;
         gateway.ready().await;
         Self {
             gateway,

@@ -23,6 +23,11 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
+    /// The program, for a server that needs a configuration of its own.
+    pub fn program() -> &'static Path {
+        binary()
+    }
+
     /// One that runs.
     pub async fn start() -> Self {
         let mut server = Self::later();
@@ -55,6 +60,11 @@ impl NatsServer {
     /// For `NATS_URL`, as `user`, which is `name:password`.
     pub fn url_of(&self, user: &str) -> String {
         format!("nats://{user}@127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port` it listens on.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// For `NATS_URL`.

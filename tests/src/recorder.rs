@@ -1,0 +1,45 @@
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::{Service, eventually};
+
+/// Also for a server that elects, starts or recovers, on a busy machine.
+const SOON: Duration = Duration::from_secs(45);
+
+/// What a gateway tells about its recorder.
+impl Service {
+    /// The recorder's part of `/readyz`.
+    pub async fn recorder(&self) -> anyhow::Result<Value> {
+        let readiness: Value = serde_json::from_str(&self.admin("/readyz").await?)?;
+        let recorder = readiness.get("recorder").context("no recorder")?;
+        Ok(recorder.clone())
+    }
+
+    /// Waits until the recorder says that it is in `state`, and returns all that it says then.
+    pub async fn until_recorder_is(&self, state: &str) -> Value {
+        eventually(&format!("the recorder is {state}"), SOON, async || {
+            let recorder = self.recorder().await?;
+            ensure!(recorder["state"] == state, "{recorder}");
+            Ok(recorder)
+        })
+        .await
+    }
+
+    /// What `/metrics` says for `name`, with its labels if it has some.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let metrics = self.admin("/metrics").await?;
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .with_context(|| format!("no {name}"))?;
+        Ok(value.parse()?)
+    }
+
+    /// How many events took `path`, by the recorder's own count since its start.
+    pub async fn events_by(&self, path: &str) -> anyhow::Result<f64> {
+        let name = format!("importguard_recorder_events_total{{path=\"{path}\"}}");
+        self.metric(&name).await
+    }
+}

@@ -1,0 +1,114 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{task::JoinHandle, time::interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Client, OpenIm, Response, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+
+const CALLERS: usize = 20;
+
+/// Each caller's; together they ask 400 times a second, and catch up after they had to wait.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Imports that are asked for without pause, until [`stop`](Self::stop).
+#[derive(Debug)]
+pub struct Traffic {
+    callers: Vec<JoinHandle<Vec<(String, Option<Response>)>>>,
+    answers: Arc<AtomicUsize>,
+    began: Instant,
+    stop: CancellationToken,
+}
+
+/// What became of the imports.
+#[derive(Debug)]
+pub struct Asked {
+    /// By operationID: the answer, or nothing where the connection broke before it had come.
+    pub answers: HashMap<String, Option<Response>>,
+    /// How long the traffic lasted.
+    pub lasted: Duration,
+}
+
+impl Traffic {
+    /// Has `server` ask for imports with operationIDs that begin with `name`; `owner_and_friends` says whose and of whom,
+    /// by the number of the question.
+    pub fn start(
+        server: &OpenIm,
+        name: &str,
+        owner_and_friends: fn(usize) -> (&'static str, Vec<String>),
+    ) -> Self {
+        let (answers, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let (client, next) = (Client::default(), Arc::new(AtomicUsize::new(0)));
+        let callers = (0..CALLERS).map(|_| {
+            let (server, client, name) = (server.clone(), client.clone(), name.to_owned());
+            let (answers, stop, next) = (answers.clone(), stop.clone(), next.clone());
+            tokio::spawn(async move {
+                let (mut asked, mut clock) = (Vec::new(), interval(EVERY));
+                while !stop.is_cancelled() {
+                    clock.tick().await;
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let (owner, friends) = owner_and_friends(number);
+                    let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+                    let id = format!("{name}-{number}");
+                    let call = server.before_import(&id, owner, &friends);
+                    let answer = client.try_send(call).await.ok();
+                    if answer.is_some() {
+                        answers.fetch_add(1, Ordering::Relaxed);
+                    }
+                    asked.push((id, answer));
+                }
+                asked
+            })
+        });
+        Self {
+            callers: callers.collect(),
+            answers,
+            began: Instant::now(),
+            stop,
+        }
+    }
+
+    /// Waits until `count` more questions are answered.
+    pub async fn answers(&self, count: usize) {
+        let target = self.answers.load(Ordering::Relaxed) + count;
+        eventually("the imports are answered", SOON, async || {
+            let now = self.answers.load(Ordering::Relaxed);
+            if now >= target { Ok(()) } else { Err(now) }
+        })
+        .await;
+    }
+
+    /// Asks no more, and waits for the answers that are due.
+    pub async fn stop(self) -> Asked {
+        self.stop.cancel();
+        let mut answers = HashMap::new();
+        for caller in self.callers {
+            answers.extend(caller.await.expect("a caller comes to its end"));
+        }
+        Asked {
+            answers,
+            lasted: self.began.elapsed(),
+        }
+    }
+}
+
+impl Asked {
+    /// Those that were answered, by operationID.
+    pub fn answered(&self) -> impl Iterator<Item = (&str, &Response)> {
+        let all = self.answers.iter();
+        all.filter_map(|(id, answer)| Some((id.as_str(), answer.as_ref()?)))
+    }
+
+    /// Answers a second, pauses and all.
+    pub fn rate(&self) -> f64 {
+        self.answered().count() as f64 / self.lasted.as_secs_f64()
+    }
+}
