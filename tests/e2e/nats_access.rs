@@ -38,8 +38,9 @@ impl Files {
         );
         let mut command = Command::new(NatsServer::program());
         command.args(["--config", &file]);
-        let process = Process::spawn("nats-server", command, self.0.path());
+        let mut process = Process::spawn("nats-server", command, self.0.path());
         eventually("nats-server answers", SOON, async || {
+            assert_eq!(process.ended(), None, "nats-server gave up");
             // It greets with INFO {…}, also before TLS.
             let mut greeting = [0; 4];
             let mut connection = TcpStream::connect(&address).await?;
@@ -159,21 +160,33 @@ fn credentials(account: &KeyPair) -> String {
     )
 }
 
+/// An account with these limits on what it stores, as the server's configuration has it.
+fn preloaded(operator: &KeyPair, account: &KeyPair, storage: &Value) -> String {
+    let mut limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+    });
+    for (name, limit) in storage.as_object().unwrap() {
+        limits[name] = limit.clone();
+    }
+    let claims = json!({"type": "account", "version": 2, "limits": limits});
+    let jwt = jwt(operator, account, "importguard", claims);
+    format!("{}: {jwt}", account.public_key())
+}
+
 #[tokio::test]
 async fn a_credentials_file_of_an_operators_account() {
     let files = Files::new();
-    let (operator, account) = (KeyPair::new_operator(), KeyPair::new_account());
-    let claims = json!({"type": "operator", "version": 2});
+    let operator = KeyPair::new_operator();
+    let (account, system) = (KeyPair::new_account(), KeyPair::new_account());
+    let claims = json!({"type": "operator", "version": 2, "system_account": system.public_key()});
     let operator_jwt = jwt(&operator, &operator, "operator", claims);
-    let limits = json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
-        "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
-    });
-    let claims = json!({"type": "account", "version": 2, "limits": limits});
-    let account_jwt = jwt(&operator, &account, "importguard", claims);
+    // Only a server with a system account has JetStream, and that account may not have it.
+    let storage = json!({"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
     let config = format!(
-        "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload {{ {}: {account_jwt} }}",
-        account.public_key()
+        "operator: {operator_jwt}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{ {}\n{} }}",
+        system.public_key(),
+        preloaded(&operator, &system, &json!({})),
+        preloaded(&operator, &account, &storage)
     );
     let (_nats, address) = files.serve(&config).await;
     let with = |name: &str, content: String| {
