@@ -19,10 +19,13 @@ const CALLERS: usize = 20;
 /// Each caller's; together they ask 400 times a second, and catch up after they had to wait.
 const EVERY: Duration = Duration::from_millis(50);
 
+/// A caller's imports: the operationID, and the answer unless the connection broke before it had come.
+type Told = Vec<(String, Option<Response>)>;
+
 /// Imports that are asked for without pause, until [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Traffic {
-    callers: Vec<JoinHandle<Vec<(String, Option<Response>)>>>,
+    callers: Vec<JoinHandle<Told>>,
     answers: Arc<AtomicUsize>,
     began: Instant,
     stop: CancellationToken,
