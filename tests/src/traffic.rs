@@ -4,17 +4,20 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::{task::JoinHandle, time::interval};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, interval_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Client, OpenIm, Response, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
-const CALLERS: usize = 20;
+const CALLERS: u32 = 20;
 
 /// Each caller's; together they ask 400 times a second, and catch up after they had to wait.
 const EVERY: Duration = Duration::from_millis(50);
@@ -50,11 +53,14 @@ impl Traffic {
     ) -> Self {
         let (answers, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let (client, next) = (Client::default(), Arc::new(AtomicUsize::new(0)));
-        let callers = (0..CALLERS).map(|_| {
+        let callers = (0..CALLERS).map(|caller| {
             let (server, client, name) = (server.clone(), client.clone(), name.to_owned());
             let (answers, stop, next) = (answers.clone(), stop.clone(), next.clone());
             tokio::spawn(async move {
-                let (mut asked, mut clock) = (Vec::new(), interval(EVERY));
+                // One after another: in a burst there would be pauses, and a kill could fall into each of them.
+                let turn = EVERY * caller / CALLERS;
+                let (mut asked, mut clock) =
+                    (Vec::new(), interval_at(Instant::now() + turn, EVERY));
                 while !stop.is_cancelled() {
                     clock.tick().await;
                     let number = next.fetch_add(1, Ordering::Relaxed);
