@@ -27,6 +27,8 @@ const LAST_SPANS: Duration = Duration::from_secs(5);
 #[derive(Args)]
 // The decider is the one in this process.
 #[command(mut_arg("decider_url", |arg| arg.hide(true)))]
+// Nothing in front of it has to learn that it goes, and whoever presses Ctrl-C wants their prompt back.
+#[command(mut_arg("shutdown_grace", |arg| arg.default_value("0s")))]
 pub(crate) struct Serve {
     #[command(flatten)]
     gateway: importguard_gateway::Settings,

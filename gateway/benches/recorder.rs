@@ -1,4 +1,5 @@
-//! What recording costs, and against what: `cargo bench -p importguard-gateway --bench recorder`. Needs a nats-server.
+//! What recording costs, and against what: `cargo bench -p importguard-gateway --bench recorder`. Needs a nats-server. Names
+//! of parts after `--` run only those.
 //!
 //! Three questions, of which `docs/recorder.md` has the answers of one machine:
 //! - streaming: how long an event takes against a bare publish-and-wait-for-ack over a connection of the same client, of the
@@ -42,10 +43,21 @@ const LONG: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() {
+    let wanted: Vec<_> = std::env::args().skip(1).collect();
+    let wants = |part: &str| {
+        let named = |name: &String| !name.starts_with('-');
+        !wanted.iter().any(named) || wanted.iter().any(|name| name == part)
+    };
     println!("load average at the start: {}", load_average());
-    streaming().await;
-    spooling().await;
-    draining().await;
+    if wants("streaming") {
+        streaming().await;
+    }
+    if wants("spooling") {
+        spooling().await;
+    }
+    if wants("draining") {
+        draining().await;
+    }
     println!("load average at the end: {}", load_average());
 }
 

@@ -4,11 +4,14 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use tokio::time::timeout;
+
+use crate::{TestCertificate, tls};
 
 /// Longer than any budget an answer may have.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -16,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// An HTTP/1.1 client that keeps its connections, as OpenIM's does.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: legacy::Client<HttpConnector, Full<Bytes>>,
+    inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 /// A request, with every part of it in the test's hands.
@@ -41,14 +44,24 @@ pub struct Response {
 
 impl Default for Client {
     fn default() -> Self {
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            .http1_title_case_headers(true)
-            .build_http();
-        Self { inner }
+        Self::trusting([])
     }
 }
 
 impl Client {
+    /// One that speaks TLS with whoever shows one of `certificates`.
+    pub fn trusting<'a>(certificates: impl IntoIterator<Item = &'a TestCertificate>) -> Self {
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls::trusting(certificates))
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .http1_title_case_headers(true)
+            .build(connector);
+        Self { inner }
+    }
+
     /// Sends `call` and stops the test if no answer comes.
     pub async fn send(&self, call: Call) -> Response {
         let line = format!("{} {}", call.method, call.url);

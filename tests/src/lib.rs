@@ -38,6 +38,7 @@ mod strict;
 mod tls;
 mod trace;
 mod traffic;
+mod vitals;
 
 pub use backend::Backend;
 pub use binaries::Binary;
@@ -64,3 +65,4 @@ pub use strict::{Reading, ServerVersion, read_as_documented, read_as_server};
 pub use tls::{MountedSecret, TestCertificate};
 pub use trace::TraceParent;
 pub use traffic::{Asked, Traffic};
+pub use vitals::Vitals;

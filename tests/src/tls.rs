@@ -55,15 +55,8 @@ impl TestCertificate {
 
     /// A TLS connection to `host:port`, if that shows this certificate.
     pub async fn connect(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.der.clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let stream = TcpStream::connect(address).await?;
-        TlsConnector::from(Arc::new(config))
+        TlsConnector::from(Arc::new(trusting([self])))
             .connect(ServerName::try_from("127.0.0.1").unwrap(), stream)
             .await
     }
@@ -73,6 +66,21 @@ impl Default for TestCertificate {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What makes a caller content with any of `certificates`.
+pub(crate) fn trusting<'a>(
+    certificates: impl IntoIterator<Item = &'a TestCertificate>,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate.der.clone()).unwrap();
+    }
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 /// Files as Kubernetes mounts a Secret: each a link through `..data`, which is swapped as a whole.

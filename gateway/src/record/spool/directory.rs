@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,9 @@ use super::store::{self, SCHEMA_VERSION, Store};
 
 const DATABASE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
+
+/// Who imports whom is for the owner of the process only. SQLite's companions take after the database.
+const PRIVATE: u32 = 0o600;
 
 /// What SQLite keeps beside a database, under the same name with these endings.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
@@ -68,10 +72,12 @@ pub(super) struct Lock(#[allow(dead_code, reason = "open as long as it is held")
 pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<(Lock, Store), OpenError> {
     let lock = lock(dir)?;
     let path = dir.join(DATABASE);
+    create(dir, &path)?;
     match open_sound(&path, max_bytes)? {
         Some(store) => Ok((lock, store)),
         None => {
             set_aside(dir, &path)?;
+            create(dir, &path)?;
             match open_sound(&path, max_bytes)? {
                 Some(store) => Ok((lock, store)),
                 None => Err(OpenError::Unusable {
@@ -121,6 +127,20 @@ fn lock(dir: &Path) -> Result<Lock, OpenError> {
         }
         Err(TryLockError::Error(source)) => Err(unusable(source)),
     }
+}
+
+/// SQLite would let the process's umask say who may read the file.
+fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let created = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE)
+        .open(path);
+    created.map(drop).map_err(|source| OpenError::Unusable {
+        dir: dir.to_owned(),
+        source,
+    })
 }
 
 /// Nothing if the file is corrupt.

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use importguard_proto::{OperationId, event::Subject};
 use rusqlite::Connection;
@@ -178,6 +178,17 @@ async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
     assert!(text.contains(&dir.path().display().to_string()), "{text}");
     assert!(text.contains(&std::process::id().to_string()), "{text}");
     let _free_again = reopen(spool, &dir).await;
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_who_imports_whom() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    spool.append(fresh(record("x")), soon()).await.unwrap();
+    for name in ["spool.db", "spool.db-wal", "spool.db-shm"] {
+        let metadata = fs::metadata(dir.path().join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+    }
 }
 
 #[tokio::test]
