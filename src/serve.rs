@@ -8,11 +8,10 @@ use clap::Args;
 use importguard_decider::Decider;
 use importguard_gateway::Gateway;
 use importguard_telemetry::{
-    LogSettings,
+    TelemetrySettings,
     admin::{self, Admin, Readiness},
-    listen, signals,
+    listen, metrics, signals,
 };
-use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::Banner;
@@ -47,13 +46,13 @@ pub(crate) struct Serve {
     admin_listen: SocketAddr,
 
     #[command(flatten)]
-    log: LogSettings,
+    telemetry: TelemetrySettings,
 }
 
 impl Serve {
     /// Runs until SIGTERM or Ctrl-C and finishes what is under way.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let telemetry = importguard_telemetry::init("importguard", &self.log)?;
+        let telemetry = importguard_telemetry::init("importguard", &self.telemetry)?;
         let shutdown = signals::shutdown()?;
         let ended = self.serve(shutdown).await;
         telemetry.shutdown(LAST_SPANS).await;
@@ -68,7 +67,7 @@ impl Serve {
         let grpc = listen(grpc, "IMPORTGUARD_DECIDER_LISTEN").await?;
         self.gateway.decide.decider_url = format!("http://{}", grpc.local_addr()?);
 
-        let registry = Registry::new();
+        let registry = metrics::registry()?;
         let decider = Decider::start(&self.decider, &registry)?;
         let gateway = Gateway::start(&self.gateway, &registry).await?;
         let banner = Banner {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use importguard_decider::{Listeners, Settings};
-use importguard_telemetry::{ENVIRONMENT_HELP, LogSettings, conclude, listen, signals};
+use importguard_telemetry::{ENVIRONMENT_HELP, TelemetrySettings, conclude, listen, signals};
 
 // The C library's keeps most of a list's memory for itself after the list is gone.
 #[global_allocator]
@@ -28,7 +28,7 @@ struct Cli {
     admin_listen: SocketAddr,
 
     #[command(flatten)]
-    log: LogSettings,
+    telemetry: TelemetrySettings,
 }
 
 #[tokio::main]
@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let telemetry = importguard_telemetry::init("importguard-decider", &cli.log)?;
+    let telemetry = importguard_telemetry::init("importguard-decider", &cli.telemetry)?;
     let shutdown = signals::shutdown()?;
     let listeners = Listeners {
         grpc: listen(

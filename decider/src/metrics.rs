@@ -1,83 +1,95 @@
 //! The decider's metrics. A metric's doc comment is its help text.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use importguard_proto::event::Verdict;
+use importguard_telemetry::{
+    families,
+    metrics::{Each, policy_info},
+};
+use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::policy::Policy;
+
+/// From a short list against a short policy to expressions over the largest list that a callback may hold.
+const EVALUATION_SECONDS: [f64; 19] = [
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+];
 
 /// What the decider counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    /// Readings of the policy's files by result: ok or failed.
-    reloads: IntCounterVec,
-    /// 1 while the policy's files hold a policy that cannot be used and the last good one stays in force.
-    in_error: IntGauge,
-    /// When the policy in force was last read from its files, in seconds since 1970.
-    read_at: Gauge,
-    /// 1 for the policy in force, by name and digest.
+    families: Families,
     info: IntGaugeVec,
-    /// Distinct ids in each of the policy's lists.
-    list_ids: IntGaugeVec,
+}
+
+families! {
+    struct Families {
+        /// Evaluations of the policy by verdict; a gateway may have asked twice for one callback.
+        decisions: Each<IntCounterVec, Verdict> = "importguard_decider_decisions_total", ["verdict"];
+        /// Seconds that evaluating the policy for one callback took.
+        evaluation: Histogram = "importguard_decider_evaluation_seconds", in EVALUATION_SECONDS;
+        /// Readings of the policy's files by result: ok or failed.
+        reloads: IntCounterVec = "importguard_policy_reloads_total", ["result"];
+        /// 1 while the policy's files hold a policy that cannot be used and the last good one stays in force.
+        in_error: IntGauge = "importguard_policy_in_error";
+        /// When the policy in force was last read from its files, in seconds since 1970.
+        read_at: Gauge = "importguard_policy_read_timestamp_seconds";
+        /// Distinct ids in each of the policy's lists.
+        list_ids: IntGaugeVec = "importguard_list_ids", ["list"];
+    }
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self {
-            reloads: IntCounterVec::new(
-                Opts::new(
-                    "importguard_policy_reloads_total",
-                    "Readings of the policy's files by result: ok or failed.",
-                ),
-                &["result"],
-            )?,
-            in_error: IntGauge::new(
-                "importguard_policy_in_error",
-                "1 while the policy's files hold a policy that cannot be used and the last good one stays in force.",
-            )?,
-            read_at: Gauge::new(
-                "importguard_policy_read_timestamp_seconds",
-                "When the policy in force was last read from its files, in seconds since 1970.",
-            )?,
-            info: IntGaugeVec::new(
-                Opts::new(
-                    "importguard_policy_info",
-                    "1 for the policy in force, by name and digest.",
-                ),
-                &["name", "digest"],
-            )?,
-            list_ids: IntGaugeVec::new(
-                Opts::new(
-                    "importguard_list_ids",
-                    "Distinct ids in each of the policy's lists.",
-                ),
-                &["list"],
-            )?,
-        };
+        let families = Families::register(registry)?;
         for result in ["ok", "failed"] {
-            metrics.reloads.with_label_values(&[result]).reset();
+            families.reloads.with_label_values(&[result]).reset();
         }
-        registry.register(Box::new(metrics.reloads.clone()))?;
-        registry.register(Box::new(metrics.in_error.clone()))?;
-        registry.register(Box::new(metrics.read_at.clone()))?;
-        registry.register(Box::new(metrics.info.clone()))?;
-        registry.register(Box::new(metrics.list_ids.clone()))?;
-        Ok(metrics)
+        let info = policy_info("decider")?;
+        registry.register(Box::new(info.clone()))?;
+        Ok(Self { families, info })
+    }
+
+    /// The policy was evaluated for a callback.
+    pub(crate) fn evaluated(&self, verdict: Verdict, took: Duration) {
+        self.families.decisions.of(verdict).inc();
+        self.families.evaluation.observe(took.as_secs_f64());
     }
 
     /// The files hold a good policy.
     pub(crate) fn applied(&self, policy: &Policy) {
-        self.reloads.with_label_values(&["ok"]).inc();
-        self.in_error.set(0);
+        let families = &self.families;
+        families.reloads.with_label_values(&["ok"]).inc();
+        families.in_error.set(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.read_at.set(now.unwrap_or_default().as_secs_f64());
+        families.read_at.set(now.unwrap_or_default().as_secs_f64());
         self.info.reset();
         self.info
             .with_label_values(&[policy.name(), policy.digest().as_str()])
             .set(1);
-        self.list_ids.reset();
+        families.list_ids.reset();
         for list in policy.lists() {
-            self.list_ids
+            families
+                .list_ids
                 .with_label_values(&[&list.name])
                 .set(i64::try_from(list.size).unwrap_or(i64::MAX));
         }
@@ -85,7 +97,8 @@ impl Metrics {
 
     /// The files hold a policy that cannot be used.
     pub(crate) fn failed(&self) {
-        self.reloads.with_label_values(&["failed"]).inc();
-        self.in_error.set(1);
+        let families = &self.families;
+        families.reloads.with_label_values(&["failed"]).inc();
+        families.in_error.set(1);
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     background::in_background,
@@ -103,7 +103,7 @@ impl Reloader {
         let (loaded, now) = match read.await {
             Ok(read) => read,
             Err(error) => {
-                error!(%error, "the policy could not be read; it will be tried again");
+                warn!(%error, "the policy could not be read; it will be tried again");
                 return;
             }
         };

@@ -1,7 +1,10 @@
 use std::{io, sync::Arc, time::Duration};
 
 use importguard_proto::decider::{DESCRIPTORS, decider_server::DeciderServer};
-use importguard_telemetry::admin::{self, Admin, Readiness};
+use importguard_telemetry::{
+    admin::{self, Admin, Readiness},
+    metrics,
+};
 use prometheus::Registry;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -18,6 +21,7 @@ use crate::{
 pub struct Decider {
     policy: InForce,
     reloader: Reloader,
+    metrics: Metrics,
     instance: String,
     shutdown_timeout: Duration,
 }
@@ -57,7 +61,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let registry = Registry::new();
+    let registry = metrics::registry()?;
     let decider = Decider::start(settings, &registry)?;
     let parts = decider.readiness();
     let stopping = shutdown.clone();
@@ -87,13 +91,14 @@ impl Decider {
         let (reloader, policy) = Reloader::start(
             settings.policy.policy.clone(),
             settings.policy.reload_interval,
-            metrics,
+            metrics.clone(),
         )
         .map_err(RunError::Policy)?;
         let grpc = &settings.grpc;
         Ok(Self {
             policy,
             reloader,
+            metrics,
             instance: grpc
                 .decider_instance
                 .clone()
@@ -115,8 +120,12 @@ impl Decider {
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
         let (health_reporter, health) = tonic_health::server::health_reporter();
-        let service = DeciderServer::new(DeciderService::new(self.policy, self.instance))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let service = DeciderServer::new(DeciderService::new(
+            self.policy,
+            self.metrics,
+            self.instance,
+        ))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
         health_reporter
             .set_serving::<DeciderServer<DeciderService>>()
             .await;

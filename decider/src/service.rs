@@ -1,6 +1,6 @@
 //! The policy engine, spoken to over gRPC.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::{Instant, SystemTime};
 
 use importguard_proto::{
     OperationId,
@@ -8,25 +8,64 @@ use importguard_proto::{
         self as wire, DecideRequest, DecideResponse, decide_response::Verdict as WireVerdict,
         decider_server::Decider,
     },
+    event::{self, Mode, Outcome},
 };
-use importguard_telemetry::propagation;
-use tonic::{Request, Response, Status};
+use importguard_telemetry::{
+    propagation,
+    span::{self, recorded},
+};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tracing::{Span, debug, field::Empty, info_span};
 
 use crate::{
     in_force::InForce,
-    policy::{self, Fired, Policy, Removal, Verdict},
+    metrics::Metrics,
+    policy::{self, Decision, Fired, Policy, Removal, Verdict},
 };
+
+/// The method's full name, as spans have it.
+const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
 /// Answers `Decide` from the policy that holds at the moment of the call.
 pub(crate) struct DeciderService {
     policy: InForce,
+    metrics: Metrics,
     instance: String,
 }
 
 impl DeciderService {
-    pub(crate) fn new(policy: InForce, instance: String) -> Self {
-        Self { policy, instance }
+    pub(crate) fn new(policy: InForce, metrics: Metrics, instance: String) -> Self {
+        Self {
+            policy,
+            metrics,
+            instance,
+        }
+    }
+
+    fn answer(
+        &self,
+        policy: &Policy,
+        question: &DecideRequest,
+        decision: Decision<'_>,
+    ) -> DecideResponse {
+        DecideResponse {
+            verdict: Some(wire_verdict(decision.verdict, &question.friend_user_ids)),
+            rules: decision.fired.iter().map(fired).collect(),
+            removed: decision.removed.into_iter().map(removed).collect(),
+            policy: Some(wire::Policy {
+                name: policy.name().to_owned(),
+                digest: policy.digest().to_string(),
+            }),
+            lists: policy
+                .lists()
+                .map(|list| wire::ListRevision {
+                    name: list.name.clone(),
+                    digest: list.digest.to_string(),
+                    size: list.size,
+                })
+                .collect(),
+            decider: self.instance.clone(),
+        }
     }
 }
 
@@ -38,34 +77,54 @@ impl Decider for DeciderService {
     ) -> Result<Response<DecideResponse>, Status> {
         let (metadata, _, question) = request.into_parts();
         let operation_id = OperationId::parse(question.operation_id.as_str()).ok();
-        let span = server_span();
-        propagation::adopt(&span, &metadata.into_headers(), operation_id.as_ref());
+        let span = server_span(metadata, operation_id.as_ref());
         span.in_scope(|| {
             check(&question)?;
             let policy = self.policy.load();
-            Ok(Response::new(answer(&policy, &question, &self.instance)))
+            let began = Instant::now();
+            let decision = policy.evaluate(&policy::Request {
+                operation_id: &question.operation_id,
+                owner: &question.owner_user_id,
+                friends: &question.friend_user_ids,
+                now: SystemTime::now(),
+            });
+            self.metrics
+                .evaluated(kind(&decision.verdict), began.elapsed());
+            tell(&policy, &question, &decision);
+            Ok(Response::new(self.answer(&policy, &question, decision)))
         })
         .inspect_err(|status: &Status| {
             span.record("rpc.response.status_code", "INVALID_ARGUMENT");
+            span.record("error.type", "INVALID_ARGUMENT");
             span.record("otel.status_code", "ERROR");
             span.record("otel.status_description", status.message());
         })
     }
 }
 
-fn server_span() -> Span {
-    info_span!(
+fn server_span(metadata: MetadataMap, operation_id: Option<&OperationId>) -> Span {
+    let span = info_span!(
         "decide",
-        otel.name = "importguard.decider.v1.Decider/Decide",
+        otel.name = METHOD,
         otel.kind = "server",
-        rpc.system.name = "grpc",
-        rpc.method = "importguard.decider.v1.Decider/Decide",
-        rpc.response.status_code = "OK",
-        importguard.verdict = Empty,
-        importguard.policy.digest = Empty,
         otel.status_code = Empty,
         otel.status_description = Empty,
-    )
+        error.r#type = Empty,
+        rpc.system.name = Empty,
+        rpc.method = Empty,
+        rpc.response.status_code = Empty,
+        importguard.verdict = Empty,
+        importguard.policy.name = Empty,
+        importguard.policy.digest = Empty,
+    );
+    propagation::adopt(&span, &metadata.into_headers(), operation_id);
+    span.in_scope(|| {
+        if recorded() {
+            span.record("rpc.system.name", "grpc");
+            span.record("rpc.method", METHOD);
+        }
+    });
+    span
 }
 
 fn check(question: &DecideRequest) -> Result<(), Status> {
@@ -80,59 +139,69 @@ fn check(question: &DecideRequest) -> Result<(), Status> {
     Ok(())
 }
 
-fn answer(policy: &Arc<Policy>, question: &DecideRequest, instance: &str) -> DecideResponse {
-    let decision = policy.evaluate(&policy::Request {
-        operation_id: &question.operation_id,
-        owner: &question.owner_user_id,
-        friends: &question.friend_user_ids,
-        now: SystemTime::now(),
-    });
-    let (name, verdict) = match decision.verdict {
-        Verdict::Allow => ("allow", WireVerdict::Allow(wire::Allow {})),
-        Verdict::Refuse(refusal) => (
-            "refuse",
-            WireVerdict::Refuse(wire::Refuse {
-                rule: refusal.rule.clone(),
-                code: refusal.code.get(),
-                message: refusal.message.clone(),
-                detail: refusal.detail.clone(),
-            }),
-        ),
-        Verdict::Modify(kept) => {
-            let ids = &question.friend_user_ids;
-            let kept = kept.iter().filter_map(|&index| ids.get(index as usize));
-            let friend_user_ids = kept.cloned().collect();
-            (
-                "modify",
-                WireVerdict::Modify(wire::Modify { friend_user_ids }),
-            )
-        }
-    };
-    let span = Span::current();
-    span.record("importguard.verdict", name);
-    span.record("importguard.policy.digest", policy.digest().as_str());
+/// On the span and in the log: the verdict, and what it came from.
+fn tell(policy: &Policy, question: &DecideRequest, decision: &Decision<'_>) {
+    let verdict = kind(&decision.verdict).as_str();
     debug!(
-        verdict = name,
+        verdict,
         friends = question.friend_user_ids.len(),
         "evaluated"
     );
-    DecideResponse {
-        verdict: Some(verdict),
-        rules: decision.fired.iter().map(fired).collect(),
-        removed: decision.removed.into_iter().map(removed).collect(),
-        policy: Some(wire::Policy {
-            name: policy.name().to_owned(),
-            digest: policy.digest().to_string(),
+    if !recorded() {
+        return;
+    }
+    let span = Span::current();
+    span.record("rpc.response.status_code", "OK");
+    span.record("importguard.verdict", verdict);
+    span.record("importguard.policy.name", policy.name());
+    span.record("importguard.policy.digest", policy.digest().as_str());
+    for rule in &decision.fired {
+        let attributes = [
+            ("importguard.rule.id", rule.id),
+            ("importguard.rule.mode", mode(rule.mode).as_str()),
+            ("importguard.rule.outcome", outcome(rule.outcome).as_str()),
+        ];
+        span::event("importguard.rule", &attributes);
+    }
+}
+
+fn mode(mode: policy::Mode) -> Mode {
+    match mode {
+        policy::Mode::Enforce => Mode::Enforce,
+        policy::Mode::Shadow => Mode::Shadow,
+    }
+}
+
+fn outcome(outcome: policy::Outcome) -> Outcome {
+    match outcome {
+        policy::Outcome::Refuse => Outcome::Refuse,
+        policy::Outcome::Remove => Outcome::Remove,
+        policy::Outcome::Error => Outcome::Error,
+    }
+}
+
+fn kind(verdict: &Verdict<'_>) -> event::Verdict {
+    match verdict {
+        Verdict::Allow => event::Verdict::Allow,
+        Verdict::Refuse(_) => event::Verdict::Refuse,
+        Verdict::Modify(_) => event::Verdict::Modify,
+    }
+}
+
+fn wire_verdict(verdict: Verdict<'_>, friends: &[String]) -> WireVerdict {
+    match verdict {
+        Verdict::Allow => WireVerdict::Allow(wire::Allow {}),
+        Verdict::Refuse(refusal) => WireVerdict::Refuse(wire::Refuse {
+            rule: refusal.rule.clone(),
+            code: refusal.code.get(),
+            message: refusal.message.clone(),
+            detail: refusal.detail.clone(),
         }),
-        lists: policy
-            .lists()
-            .map(|list| wire::ListRevision {
-                name: list.name.clone(),
-                digest: list.digest.to_string(),
-                size: list.size,
-            })
-            .collect(),
-        decider: instance.to_owned(),
+        Verdict::Modify(kept) => {
+            let kept = kept.iter().filter_map(|&index| friends.get(index as usize));
+            let friend_user_ids = kept.cloned().collect();
+            WireVerdict::Modify(wire::Modify { friend_user_ids })
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 use std::{io, sync::Arc, time::Duration};
 
-use importguard_telemetry::admin::{self, Admin, Readiness};
+use importguard_telemetry::{
+    admin::{self, Admin, Readiness},
+    metrics,
+};
 use prometheus::Registry;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -73,7 +76,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let registry = Registry::new();
+    let registry = metrics::registry().map_err(StartError::from)?;
     let gateway = Gateway::start(settings, &registry).await?;
     let parts = gateway.readiness();
     let stopping = shutdown.clone();

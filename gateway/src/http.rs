@@ -6,6 +6,7 @@ mod clock;
 mod overload;
 mod pass;
 mod span;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,18 +19,14 @@ use importguard_proto::{
 };
 use importguard_telemetry::propagation;
 use tokio::time::Instant;
-use tracing::{Instrument, Span, info, warn};
+use tracing::{Instrument, Span, info};
 
-use self::{
-    body::read_body,
-    clock::Clock,
-    span::{publish_span, server_span},
-};
+use self::{body::read_body, clock::Clock, span::publish_span};
 use crate::{
     admission::{Admission, Overloaded},
     callback::{
         Answer, BasePath, Command, ImportRequest, Limits, OnMissingOperationId, Reason, Rejection,
-        encode_rejection, operation_id, recognise,
+        Route, encode_rejection, operation_id, recognise,
     },
     decide::{Deciders, Decision, Fallback, FallbackSettings, OnFailure, Source, Verdict},
     lock::Lock,
@@ -69,15 +66,23 @@ impl Answers for Guard {
         let (head, body) = request.into_parts();
         let command = recognise(&self.base_path, head.uri.path(), head.uri.query());
         let operation_id = operation_id(&head.headers, self.on_missing_operation_id);
-        let span = server_span(&head.method, &command);
-        propagation::adopt(&span, &head.headers, operation_id.as_ref().ok());
+        let route = Route::of(&command);
+        let span = span::server_span(
+            &head,
+            &self.base_path,
+            route,
+            dialect(&command),
+            operation_id.as_ref().ok(),
+        );
         let answered = async {
             let handled = self.handle(command, operation_id, &head, body, room, clock);
             let response = match handled.await {
                 Ok(response) => response,
                 Err(rejection) => self.reject(&rejection),
             };
-            self.metrics.answered(clock.elapsed());
+            span::answered(response.status());
+            self.metrics
+                .answered(route, response.status(), clock.elapsed());
             response
         };
         answered.instrument(span).await
@@ -168,7 +173,7 @@ impl Guard {
         let decision = self.decide(&id, request, clock).await;
         let decision = self.record(id, request, dialect, decision, clock).await;
         self.count(&decision);
-        tell(request, &decision, clock);
+        tell::decided(request, &decision, clock);
         verdict(dialect, request, &decision)
     }
 
@@ -181,18 +186,16 @@ impl Guard {
             Err(error) => {
                 let cause = error.cause();
                 let chosen = self.fallback.chosen(cause);
-                warn!(
-                    cause = Fallback::of(cause).name(),
-                    fallback = name(chosen),
-                    "{error}; the import was answered by the fallback for this cause: check the deciders and IMPORTGUARD_DECIDER_URL"
-                );
+                tell::undecided(&error, chosen);
                 (Fallback::of(cause).verdict(chosen), Source::Fallback(cause))
             }
         };
+        let took = asked.elapsed();
+        self.metrics.asked(&source, took);
         Decision {
             verdict,
             source,
-            took: asked.elapsed(),
+            took,
         }
     }
 
@@ -254,18 +257,16 @@ impl Guard {
 
     /// Hands a record to the recorder; where that fails, what the operator wants answered.
     async fn publish(&self, record: Record, span: Span, clock: Clock) -> Result<(), OnFailure> {
-        let recorded = self.recorder.record(record, clock.deadline);
-        match recorded.instrument(span.clone()).await {
+        let recorded = async {
+            let recorded = self.recorder.record(record, clock.deadline).await;
+            span::published(&recorded);
+            recorded
+        };
+        match recorded.instrument(span).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let chosen = self.fallback.on_unrecordable;
-                span.record("otel.status_code", "ERROR");
-                span.record("otel.status_description", error.to_string());
-                warn!(
-                    cause = Fallback::of(Cause::Unrecordable).name(),
-                    fallback = name(chosen),
-                    "{error}; the callback was answered by the fallback for this cause: check NATS and IMPORTGUARD_SPOOL"
-                );
+                tell::unrecorded(&error, chosen);
                 Err(chosen)
             }
         }
@@ -275,14 +276,8 @@ impl Guard {
     fn reject(&self, rejection: &Rejection) -> Answered {
         let status = rejection.reason.status();
         self.metrics.rejected(rejection);
-        Span::current().record("http.response.status_code", status.as_u16());
-        info!(
-            status = status.as_u16(),
-            code = rejection.reason.code(),
-            "rejected: {}: {}",
-            rejection.reason.message(),
-            rejection.reason
-        );
+        span::rejected(rejection);
+        tell::rejected(rejection);
         let mut response = respond(status, encode_rejection(rejection));
         let headers = response.headers_mut();
         match rejection.reason {
@@ -300,40 +295,9 @@ impl Guard {
 
     /// One count and one set of span attributes per decision.
     fn count(&self, decision: &Decision) {
-        let cause = decision.source.cause();
         self.metrics.decided(decision);
-        let span = Span::current();
-        span.record("http.response.status_code", StatusCode::OK.as_u16());
-        span.record("importguard.verdict", decision.verdict.name());
-        span.record(
-            "importguard.cause",
-            cause.map(|cause| Fallback::of(cause).name()),
-        );
+        span::decided(decision);
     }
-}
-
-/// One line per decision.
-fn tell(request: &ImportRequest, decision: &Decision, clock: Clock) {
-    let cause = decision.source.cause();
-    let refusal = match &decision.verdict {
-        Verdict::Refuse(refusal) => Some(refusal),
-        Verdict::Allow | Verdict::Modify(_) => None,
-    };
-    let kept = match &decision.verdict {
-        Verdict::Allow => request.friends.len(),
-        Verdict::Refuse(_) => 0,
-        Verdict::Modify(kept) => kept.indexes().len(),
-    };
-    info!(
-        verdict = decision.verdict.name(),
-        cause = cause.map(|cause| Fallback::of(cause).name()),
-        rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
-        code = refusal.map(|refusal| refusal.code),
-        friends = request.friends.len(),
-        kept,
-        micros = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
-        "decided"
-    );
 }
 
 /// Answer.
@@ -381,11 +345,4 @@ fn respond(status: StatusCode, body: Bytes) -> Answered {
         HeaderValue::from_static("application/json"),
     );
     response
-}
-
-fn name(chosen: OnFailure) -> &'static str {
-    match chosen {
-        OnFailure::Refuse => "refuse",
-        OnFailure::Allow => "allow",
-    }
 }

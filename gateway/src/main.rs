@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use importguard_gateway::{Listeners, Settings};
-use importguard_telemetry::{ENVIRONMENT_HELP, LogSettings, conclude, listen, signals};
+use importguard_telemetry::{ENVIRONMENT_HELP, TelemetrySettings, conclude, listen, signals};
 
 /// Answers OpenIM's import callback: asks a decider, records the decision on NATS, answers
 #[derive(Parser)]
@@ -24,7 +24,7 @@ struct Cli {
     admin_listen: SocketAddr,
 
     #[command(flatten)]
-    log: LogSettings,
+    telemetry: TelemetrySettings,
 }
 
 #[tokio::main]
@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let telemetry = importguard_telemetry::init("importguard-gateway", &cli.log)?;
+    let telemetry = importguard_telemetry::init("importguard-gateway", &cli.telemetry)?;
     let shutdown = signals::shutdown()?;
     let http = &cli.settings.http;
     let listeners = Listeners {

@@ -196,6 +196,20 @@ pub enum Verdict {
     Modify,
 }
 
+impl Verdict {
+    /// Every one, in their order.
+    pub const ALL: [Self; 3] = [Self::Allow, Self::Refuse, Self::Modify];
+
+    /// Its name in events, logs, spans and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Refuse => "refuse",
+            Self::Modify => "modify",
+        }
+    }
+}
+
 /// Who found a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -222,6 +236,28 @@ pub enum Cause {
     Overloaded,
     /// Neither NATS nor the spool took the decision's event.
     Unrecordable,
+}
+
+impl Cause {
+    /// Every one, in their order.
+    pub const ALL: [Self; 5] = [
+        Self::DeciderUnavailable,
+        Self::DeciderTimeout,
+        Self::DeciderFailed,
+        Self::Overloaded,
+        Self::Unrecordable,
+    ];
+
+    /// Its name in events, logs, spans and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DeciderUnavailable => "deciderUnavailable",
+            Self::DeciderTimeout => "deciderTimeout",
+            Self::DeciderFailed => "deciderFailed",
+            Self::Overloaded => "overloaded",
+            Self::Unrecordable => "unrecordable",
+        }
+    }
 }
 
 /// What OpenIM is told when an import is refused.
@@ -276,6 +312,19 @@ pub enum Mode {
     Shadow,
 }
 
+impl Mode {
+    /// Every one, in their order.
+    pub const ALL: [Self; 2] = [Self::Enforce, Self::Shadow];
+
+    /// Its name in events, logs, spans and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
 /// What a rule that fired came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -287,6 +336,20 @@ pub enum Outcome {
     Remove,
     /// Its expression failed and it was skipped.
     Error,
+}
+
+impl Outcome {
+    /// Every one, in their order.
+    pub const ALL: [Self; 3] = [Self::Refuse, Self::Remove, Self::Error];
+
+    /// Its name in events, logs, spans and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Remove => "remove",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// Which policy a verdict follows from.
@@ -320,6 +383,16 @@ pub enum Dialect {
     Documented,
     /// As every open-im-server since 3.5.0 has it.
     Server,
+}
+
+impl Dialect {
+    /// Its name in events and spans.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Documented => "documented",
+            Self::Server => "server",
+        }
+    }
 }
 
 /// Durations in microseconds.

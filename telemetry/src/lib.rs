@@ -5,8 +5,10 @@ pub mod admin;
 mod errors;
 mod listen;
 mod log;
+pub mod metrics;
 pub mod propagation;
 pub mod signals;
+pub mod span;
 mod trace;
 
 use std::{io::IsTerminal, time::Duration};
@@ -15,6 +17,7 @@ use clap::{Args, ValueEnum};
 pub use errors::{conclude, whole_text};
 pub use listen::{ListenError, listen};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+pub use trace::{InvalidKeepSlow, KeepSlow, TraceSettings};
 use tracing::Level;
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -35,6 +38,17 @@ pub struct LogSettings {
         default_value = "human"
     )]
     pub log_format: LogFormat,
+}
+
+/// What a process is told about its logs and traces.
+#[derive(Args, Clone, Debug)]
+pub struct TelemetrySettings {
+    /// Log lines.
+    #[command(flatten)]
+    pub log: LogSettings,
+    /// Spans.
+    #[command(flatten)]
+    pub trace: TraceSettings,
 }
 
 /// The form of a log line.
@@ -73,13 +87,16 @@ pub struct Telemetry {
 /// Starts traces and logs for this process. `service_name` holds where `OTEL_SERVICE_NAME` says nothing.
 /// Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set; ids are made and handed on in
 /// any case. Must be called inside a tokio runtime.
-pub fn init(service_name: &'static str, settings: &LogSettings) -> Result<Telemetry, InitError> {
-    let provider = trace::provider(service_name)?;
+pub fn init(
+    service_name: &'static str,
+    settings: &TelemetrySettings,
+) -> Result<Telemetry, InitError> {
+    let provider = trace::provider(service_name, &settings.trace)?;
     let env = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
     let lines = tracing_subscriber::fmt::layer()
-        .event_format(log::Lines::new(settings.log_format))
+        .event_format(log::Lines::new(settings.log.log_format))
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .with_filter(filter::filter_fn(|meta| meta.is_event()).and(env));
@@ -90,7 +107,13 @@ pub fn init(service_name: &'static str, settings: &LogSettings) -> Result<Teleme
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(filter::filter_fn(|meta| {
-            *meta.level() <= Level::INFO && meta.target().starts_with("importguard")
+            // Of log lines, spans have those that tell of trouble: what else is to be known, their attributes tell.
+            let least = if meta.is_span() {
+                Level::INFO
+            } else {
+                Level::WARN
+            };
+            *meta.level() <= least && meta.target().starts_with("importguard")
         }));
     tracing_subscriber::registry()
         .with(spans)

@@ -68,8 +68,10 @@ fn human(mut writer: Writer<'_>, event: &Event<'_>, fields: &Fields, cx: &Contex
         write!(writer, " operationID={id}")?;
     }
     let span = cx.span();
-    if span.span_context().is_valid() {
-        write!(writer, " trace_id={}", span.span_context().trace_id())?;
+    let span = span.span_context();
+    if span.is_valid() {
+        let (trace, span) = (span.trace_id(), span.span_id());
+        write!(writer, " trace_id={trace} span_id={span}")?;
     }
     writeln!(writer)
 }

@@ -16,6 +16,7 @@ mod examples;
 mod fallbacks;
 mod grpc;
 mod lock;
+mod metrics;
 mod nats_access;
 mod nats_permissions;
 mod outages;

@@ -77,7 +77,7 @@ impl fmt::Display for BasePath {
 impl BasePath {
     /// What follows the base in `path`: empty, or a text that begins with `/`. `None` where `path` lies outside. As the base may
     /// be a secret, how much of it was guessed right makes no difference in time.
-    fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+    pub(crate) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
         let (begin, rest) = path.split_at_checked(self.0.len())?;
         let inside = bool::from(begin.as_bytes().ct_eq(self.0.as_bytes()));
         (inside && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)

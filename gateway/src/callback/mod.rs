@@ -5,6 +5,7 @@ mod command;
 mod operation_id;
 mod rejection;
 mod request;
+mod route;
 
 pub use answer::Answer;
 pub(crate) use answer::encode_rejection;
@@ -12,3 +13,4 @@ pub use command::{BasePath, Command, InvalidBasePath, another, recognise};
 pub use operation_id::{OnMissingOperationId, operation_id};
 pub use rejection::{Reason, Rejection};
 pub use request::{ImportRequest, Limits};
+pub(crate) use route::Route;

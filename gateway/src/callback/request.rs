@@ -108,8 +108,14 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserI
     Option::<Vec<UserId>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// Without the value that was not expected, which serde repeats whole: it is somebody's id, or a megabyte, and this is logged.
 fn explain(error: &serde_json::Error) -> String {
-    format!("the body cannot be read as the callback's JSON: {error}")
+    let text = error.to_string();
+    let (what, expected) = match (text.split_once(": "), text.rfind(", expected ")) {
+        (Some((what, _)), Some(expected)) if error.is_data() => (what, &text[expected..]),
+        _ => (&*text, ""),
+    };
+    format!("the body cannot be read as the callback's JSON: {what}{expected}")
 }
 
 #[cfg(test)]
@@ -172,6 +178,19 @@ mod tests {
         ] {
             assert!(matches!(parse(body), Err(Reason::Malformed(_))), "{body}");
         }
+    }
+
+    #[test]
+    fn what_was_not_expected_is_not_repeated() {
+        let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":"secret: a, expected b"}"#;
+        let Err(Reason::Malformed(text)) = parse(body) else {
+            panic!("it can be read");
+        };
+        assert!(
+            text.contains("invalid type, expected a sequence at line 1"),
+            "{text}"
+        );
+        assert!(!text.contains("secret"), "{text}");
     }
 
     #[test]

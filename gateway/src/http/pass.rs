@@ -2,7 +2,7 @@
 
 use http::{Response, request::Parts};
 use http_body_util::Either;
-use tracing::{Span, warn};
+use tracing::warn;
 
 use super::{Answered, Guard};
 use crate::{
@@ -41,8 +41,6 @@ impl Other<'_> {
         };
         let error = match passed {
             Ok(answer) => {
-                let status = answer.status().as_u16();
-                Span::current().record("http.response.status_code", status);
                 return Ok(Response::map(answer, Either::Right));
             }
             Err(error) => error,

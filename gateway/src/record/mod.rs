@@ -157,7 +157,7 @@ impl Recorder {
         })
         .await??;
         let machine = Arc::new(Machine::new());
-        let metrics = Metrics::register(registry, machine.clone(), spool.depth().clone())?;
+        let metrics = Metrics::start(registry, machine.clone(), spool.depth().clone())?;
         let troubles = Arc::new(Troubles::default());
         let connected = Arc::new(Notify::new());
         let publisher = Publisher::connect(&settings.nats, {

@@ -1,34 +1,19 @@
-use prometheus::{IntCounter, IntGauge, Registry};
+use importguard_telemetry::families;
+use prometheus::{IntCounter, IntGauge};
 
 use super::Room;
 
-/// What the listener counts.
-#[derive(Clone, Debug)]
-pub(crate) struct Metrics {
-    /// Connections that are open on the public listener.
-    connections: IntGauge,
-    /// Connections beyond IMPORTGUARD_MAX_CONNECTIONS, answered as an overload and closed.
-    turned_away: IntCounter,
+families! {
+    /// What the listener counts.
+    pub(crate) struct Metrics {
+        /// Connections that are open on the public listener.
+        connections: IntGauge = "importguard_connections";
+        /// Connections beyond IMPORTGUARD_MAX_CONNECTIONS, answered as an overload and closed.
+        turned_away: IntCounter = "importguard_connections_turned_away_total";
+    }
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let connections = IntGauge::new(
-            "importguard_connections",
-            "Connections that are open on the public listener.",
-        )?;
-        let turned_away = IntCounter::new(
-            "importguard_connections_turned_away_total",
-            "Connections beyond IMPORTGUARD_MAX_CONNECTIONS, answered as an overload and closed.",
-        )?;
-        registry.register(Box::new(connections.clone()))?;
-        registry.register(Box::new(turned_away.clone()))?;
-        Ok(Self {
-            connections,
-            turned_away,
-        })
-    }
-
     /// Counts a connection for as long as the guard lives.
     pub(super) fn open(&self, room: Room) -> Open {
         if room == Room::None {

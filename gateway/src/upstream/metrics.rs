@@ -1,12 +1,16 @@
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use importguard_telemetry::families;
+use prometheus::{IntCounterVec, IntGauge};
 
 use super::UpstreamError;
 
-/// What is counted about the backend.
-#[derive(Debug)]
-pub(super) struct Metrics {
-    outcomes: IntCounterVec,
-    in_flight: IntGauge,
+families! {
+    /// What is counted about the backend.
+    pub(super) struct Metrics {
+        /// Callbacks for the backend by outcome: passed, unavailable, timeout or overloaded.
+        outcomes: IntCounterVec = "importguard_upstream_total", ["outcome"];
+        /// Callbacks on their way to the backend and back, at most IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT.
+        in_flight: IntGauge = "importguard_upstream_in_flight";
+    }
 }
 
 /// A callback that is on its way, counted for as long as this lives.
@@ -20,26 +24,6 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let outcomes = IntCounterVec::new(
-            Opts::new(
-                "importguard_upstream_total",
-                "Callbacks for the backend by outcome: passed, unavailable, timeout or overloaded.",
-            ),
-            &["outcome"],
-        )?;
-        let in_flight = IntGauge::new(
-            "importguard_upstream_in_flight",
-            "Callbacks on their way to the backend and back, at most IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT.",
-        )?;
-        registry.register(Box::new(outcomes.clone()))?;
-        registry.register(Box::new(in_flight.clone()))?;
-        Ok(Self {
-            outcomes,
-            in_flight,
-        })
-    }
-
     pub(super) fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())

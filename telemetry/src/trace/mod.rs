@@ -1,32 +1,69 @@
+mod keep;
+
 use std::time::Duration;
 
+use clap::Args;
 use opentelemetry::{Context, KeyValue, Value, trace::TracerProvider as _};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanProcessor},
+    trace::{
+        BatchSpanProcessor, Config, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData,
+        SpanProcessor,
+    },
 };
 
+pub use self::keep::{InvalidKeepSlow, KeepSlow};
+use self::keep::{Keep, RecordTheRest};
 use crate::{InitError, propagation};
+
+/// Which spans are sent beyond those that `OTEL_TRACES_SAMPLER` samples.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Traces")]
+pub struct TraceSettings {
+    /// Spans that OTEL_TRACES_SAMPLER leaves out are sent all the same if they failed, were rejected, or took this long; `never`
+    /// sends none of them
+    // The default of IMPORTGUARD_DECIDER_TIMEOUT, and a tenth of OpenIM's patience.
+    #[arg(
+        long,
+        env = "IMPORTGUARD_TRACE_SLOW",
+        value_name = "DURATION",
+        default_value = "500ms"
+    )]
+    pub trace_slow: KeepSlow,
+}
 
 /// The attribute that every span of a callback carries.
 const OPERATION_ID: &str = "openim.operation_id";
 
 /// A provider with an OTLP exporter if the environment names an endpoint.
-pub(crate) fn provider(service_name: &'static str) -> Result<SdkTracerProvider, InitError> {
+pub(crate) fn provider(
+    service_name: &'static str,
+    settings: &TraceSettings,
+) -> Result<SdkTracerProvider, InitError> {
     let builder = SdkTracerProvider::builder()
         .with_resource(resource(service_name))
         .with_span_processor(OperationIdOnEverySpan);
-    if exporting() {
-        // The sampler is the SDK's: OTEL_TRACES_SAMPLER, parent-based and always on by default.
-        let exporter = SpanExporter::builder().with_tonic().build()?;
-        Ok(builder.with_batch_exporter(exporter).build())
-    } else {
+    if !exporting() {
         // Nobody reads our spans, so none is recorded unless the caller traces; the ids are handed on all the same.
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
-        Ok(builder.with_sampler(sampler).build())
+        return Ok(builder.with_sampler(sampler).build());
     }
+    let exporter = SpanExporter::builder().with_tonic().build()?;
+    let batches = BatchSpanProcessor::builder(exporter).build();
+    // The SDK's: OTEL_TRACES_SAMPLER, parent-based and always on by default.
+    let sampler = Config::default().sampler;
+    Ok(match settings.trace_slow {
+        KeepSlow::Never => builder
+            .with_sampler(sampler)
+            .with_span_processor(batches)
+            .build(),
+        KeepSlow::After(slow) => builder
+            .with_sampler(RecordTheRest(sampler))
+            .with_span_processor(Keep::new(batches, slow))
+            .build(),
+    })
 }
 
 pub(crate) fn tracer(provider: &SdkTracerProvider) -> SdkTracer {
