@@ -1,88 +1,278 @@
 //! One trace from OpenIM's callback to the event, and one operationID on everything along it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use importguard_tests::{
-    Line, OtlpReceiver, Settings, Span, TraceParent, eventually, wait_for_count,
+    Line, OpenIm, OtlpReceiver, PolicyDir, Service, Settings, Span, TraceParent, eventually,
+    wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// Every kind of rule: one that acts, one in shadow, one whose expression fails.
+const POLICY: &str = r#"apiVersion: importguard/v1
+name: traced
+rules:
+  - { id: bots, dropFriends: { prefixes: ["bot_"] } }
+  - { id: small, limitFriends: { max: 1, onExceed: refuse }, mode: shadow, refusal: { code: 5104, message: "too many" } }
+  - { id: broken, refuseIf: 'int(ownerUserID) > 1', onError: skip, refusal: { code: 5105, message: "never" } }
+"#;
+
 fn is_whole(spans: &[Span]) -> bool {
-    [SpanKind::Server, SpanKind::Client, SpanKind::Producer]
-        .iter()
-        .all(|kind| spans.iter().any(|span| span.kind == *kind))
-        && spans
-            .iter()
-            .filter(|span| span.kind == SpanKind::Server)
-            .count()
-            == 2
+    spans.len() == 4
 }
 
-#[tokio::test]
-async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
-    let receiver = OtlpReceiver::start().await;
-    let line = Line::with(Settings::new().traces_to(&receiver)).await;
-    let server = line.server();
-    // Streaming, so that the event is published within the request.
+fn only<'a>(spans: &'a [Span], service: &str, kind: SpanKind) -> &'a Span {
+    let mut found = spans
+        .iter()
+        .filter(|span| span.service == service && span.kind == kind);
+    match (found.next(), found.next()) {
+        (Some(span), None) => span,
+        _ => panic!("not one {kind:?} of {service}: {spans:#?}"),
+    }
+}
+
+/// Whether a span is called so and says this, all of this and, beside the operationID, nothing else.
+#[track_caller]
+fn says(span: &Span, name: &str, attributes: &[(&str, &str)]) {
+    assert_eq!(span.name, name);
+    let mut said = span.attributes.clone();
+    assert_eq!(
+        said.remove("openim.operation_id").as_deref(),
+        Some("1646445464564")
+    );
+    let expected = attributes.iter();
+    let expected = expected.map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(said, expected.collect::<BTreeMap<_, _>>());
+    assert_eq!(span.error, None);
+}
+
+async fn streaming(line: &Line) {
     eventually("events stream", SOON, async || {
         let readiness = line.gateway.admin("/readyz").await?;
         anyhow::ensure!(readiness.contains("streaming"), "{readiness}");
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
+    let receiver = OtlpReceiver::start().await;
+    let policy = PolicyDir::new(POLICY, &[]);
+    let settings = Settings::new().policy(&policy).traces_to(&receiver);
+    let line = Line::with(settings.set("IMPORTGUARD_BASE_PATH", "/a-secret")).await;
+    let server = OpenIm::server(line.gateway.url() + "/a-secret");
+    // So that the event is published within the request.
+    streaming(&line).await;
 
     let parent = TraceParent::numbered(1);
     let call = server
-        .before_import("1646445464564", "user123", &["user456"])
+        .before_import("1646445464564", "user123", &["user456", "bot_7", "user789"])
         .header("traceparent", parent.to_string());
     server.send(call).await;
     let spans = receiver.wait_for(&parent.trace_id, SOON, is_whole).await;
+    let event = &wait_for_count(&line.nats, 1).await[0];
 
-    let only = |service: &str, kind: SpanKind| -> Span {
-        let mut found = spans
-            .iter()
-            .filter(|s| s.service == service && s.kind == kind);
-        let span = found
-            .next()
-            .unwrap_or_else(|| panic!("no {kind:?} of {service}: {spans:#?}"));
-        assert!(
-            found.next().is_none(),
-            "several {kind:?} of {service}: {spans:#?}"
-        );
-        span.clone()
-    };
-    let called = only("importguard-gateway", SpanKind::Server);
-    let asks = only("importguard-gateway", SpanKind::Client);
-    let decides = only("importguard-decider", SpanKind::Server);
-    let publishes = only("importguard-gateway", SpanKind::Producer);
-
-    let descends = |span: &Span, from: &Span| {
-        let mut id = span.parent_id.clone();
-        while id != from.span_id {
-            let Some(parent) = spans.iter().find(|s| s.span_id == id) else {
-                return false;
-            };
-            id = parent.parent_id.clone();
-        }
-        true
-    };
+    let called = only(&spans, "importguard-gateway", SpanKind::Server);
     assert_eq!(called.parent_id, parent.span_id);
-    assert!(descends(&asks, &called), "{spans:#?}");
-    assert_eq!(decides.parent_id, asks.span_id);
-    assert!(descends(&publishes, &called), "{spans:#?}");
-    for span in &spans {
-        let id = span.attributes.get("openim.operation_id");
-        assert_eq!(id.map(String::as_str), Some("1646445464564"), "{span:#?}");
-    }
+    says(
+        called,
+        "POST callbackBeforeImportFriendsCommand",
+        &[
+            ("http.request.method", "POST"),
+            ("http.route", "callbackBeforeImportFriendsCommand"),
+            ("http.response.status_code", "200"),
+            ("url.path", "/callbackBeforeImportFriendsCommand"),
+            ("openim.dialect", "server"),
+            ("importguard.verdict", "modify"),
+        ],
+    );
 
-    let events = wait_for_count(&line.nats, 1).await;
-    let message = events[0].trace().expect("a traceparent on the message");
+    let asks = only(&spans, "importguard-gateway", SpanKind::Client);
+    assert_eq!(asks.parent_id, called.span_id);
+    let decide = "importguard.decider.v1.Decider/Decide";
+    let rpc = [
+        ("rpc.system.name", "grpc"),
+        ("rpc.method", decide),
+        ("rpc.response.status_code", "OK"),
+    ];
+    says(asks, decide, &rpc);
+
+    let decides = only(&spans, "importguard-decider", SpanKind::Server);
+    assert_eq!(decides.parent_id, asks.span_id);
+    let policy = event.decision().data.policy.clone().unwrap();
+    let decided = [
+        ("importguard.verdict", "modify"),
+        ("importguard.policy.name", "traced"),
+        ("importguard.policy.digest", &policy.digest),
+    ];
+    says(decides, decide, &[&rpc[..], &decided[..]].concat());
+    let rules = decides.events.iter().map(|(name, rule)| {
+        assert_eq!(name, "importguard.rule");
+        ["id", "mode", "outcome"].map(|part| &*rule[&format!("importguard.rule.{part}")])
+    });
+    assert_eq!(
+        rules.collect::<Vec<_>>(),
+        [
+            ["bots", "enforce", "remove"],
+            ["small", "shadow", "refuse"],
+            ["broken", "enforce", "error"],
+        ]
+    );
+
+    let publishes = only(&spans, "importguard-gateway", SpanKind::Producer);
+    assert_eq!(publishes.parent_id, called.span_id);
+    says(
+        publishes,
+        "publish importguard.v1.decision.modify",
+        &[
+            ("messaging.system", "nats"),
+            ("messaging.operation.name", "publish"),
+            ("messaging.operation.type", "send"),
+            (
+                "messaging.destination.name",
+                "importguard.v1.decision.modify",
+            ),
+            ("messaging.message.id", event.id()),
+            ("importguard.recorded", "streamed"),
+        ],
+    );
+
+    let message = event.trace().expect("a traceparent on the message");
     assert_eq!(message.trace_id, parent.trace_id);
     assert_eq!(message.span_id, publishes.span_id);
     assert!(message.sampled);
-    assert_eq!(events[0].header("operationID"), Some("1646445464564"));
+    assert_eq!(event.header("operationID"), Some("1646445464564"));
+    let all = format!("{spans:?}");
+    for secret in ["a-secret", "user123", "user456", "bot_7"] {
+        assert!(!all.contains(secret), "{secret} in {all}");
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_is_an_error_with_its_cause() {
+    let receiver = OtlpReceiver::start().await;
+    let gateway = Service::gateway(Settings::new().traces_to(&receiver)).await;
+    let server = OpenIm::server(gateway.url());
+    let parent = TraceParent::numbered(5);
+    let call = server
+        .before_import("op", "user123", &["user456"])
+        .header("traceparent", parent.to_string());
+    server.send(call).await;
+    let enough = |spans: &[Span]| spans.len() == 3;
+    let spans = receiver.wait_for(&parent.trace_id, SOON, enough).await;
+    let called = only(&spans, "importguard-gateway", SpanKind::Server);
+    for name in ["importguard.cause", "error.type"] {
+        assert_eq!(called.attributes[name], "deciderUnavailable");
+    }
+    assert!(called.error.is_some(), "{called:#?}");
+    let asked = only(&spans, "importguard-gateway", SpanKind::Client);
+    assert!(
+        asked
+            .error
+            .as_ref()
+            .is_some_and(|why| why.contains("refused")),
+        "{asked:#?}"
+    );
+    let publishes = only(&spans, "importguard-gateway", SpanKind::Producer);
+    assert_eq!(publishes.attributes["importguard.recorded"], "spooled");
+    assert_eq!(publishes.error, None);
+}
+
+/// A gateway without deciders whose sampler samples nothing of its own.
+async fn hardly_sampling(receiver: &OtlpReceiver, slow: &str) -> Service {
+    let settings = Settings::new()
+        .traces_to(receiver)
+        .set("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+        .set("IMPORTGUARD_TRACE_SLOW", slow)
+        .set("IMPORTGUARD_ON_DECIDER_UNAVAILABLE", "allow");
+    Service::gateway(settings).await
+}
+
+/// Has a request sampled by its caller; everything before it has then arrived, if it was sent.
+async fn send_sampled(gateway: &Service, receiver: &OtlpReceiver) {
+    let parent = TraceParent::numbered(6);
+    let server = OpenIm::server(gateway.url());
+    let last = server
+        .after_import("op-last", "user123", &["user456"])
+        .header("traceparent", parent.to_string());
+    server.send(last).await;
+    let enough = |spans: &[Span]| spans.len() == 2;
+    receiver.wait_for(&parent.trace_id, SOON, enough).await;
+}
+
+fn names_for(receiver: &OtlpReceiver, operation_id: &str) -> Vec<String> {
+    let spans = receiver.all().into_iter();
+    let spans = spans.filter(|span| {
+        let id = span.attributes.get("openim.operation_id");
+        id.is_some_and(|id| id == operation_id)
+    });
+    let mut names: Vec<_> = spans.map(|span| span.name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn what_failed_or_was_rejected_is_not_lost_to_sampling() {
+    let receiver = OtlpReceiver::start().await;
+    let gateway = hardly_sampling(&receiver, "1m").await;
+    let server = OpenIm::server(gateway.url());
+    server.import("op-failed", "user123", &["user456"]).await;
+    server
+        .send(server.with_body("op-rejected", "no JSON"))
+        .await;
+    let well = server.after_import("op-well", "user123", &["user456"]);
+    server.send(well).await;
+    let mut parent = TraceParent::numbered(7);
+    parent.sampled = false;
+    let unwanted = server
+        .before_import("op-unwanted", "user123", &["user456"])
+        .header("traceparent", parent.to_string());
+    server.send(unwanted).await;
+    send_sampled(&gateway, &receiver).await;
+    assert_eq!(
+        names_for(&receiver, "op-failed"),
+        [
+            "POST callbackBeforeImportFriendsCommand",
+            "importguard.decider.v1.Decider/Decide",
+        ]
+    );
+    assert_eq!(
+        names_for(&receiver, "op-rejected"),
+        ["POST callbackBeforeImportFriendsCommand"]
+    );
+    for dropped in ["op-well", "op-unwanted"] {
+        assert!(names_for(&receiver, dropped).is_empty(), "{dropped}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_slow_is_not_lost_to_sampling() {
+    let receiver = OtlpReceiver::start().await;
+    let gateway = hardly_sampling(&receiver, "1ns").await;
+    let server = OpenIm::server(gateway.url());
+    let slow = server.after_import("op-slow", "user123", &["user456"]);
+    server.send(slow).await;
+    send_sampled(&gateway, &receiver).await;
+    assert_eq!(
+        names_for(&receiver, "op-slow"),
+        [
+            "POST callbackAfterImportFriendsCommand",
+            "publish importguard.v1.imported",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_sampler_has_the_last_word_where_the_operator_says_so() {
+    let receiver = OtlpReceiver::start().await;
+    let gateway = hardly_sampling(&receiver, "never").await;
+    let server = OpenIm::server(gateway.url());
+    server.import("op-failed", "user123", &["user456"]).await;
+    send_sampled(&gateway, &receiver).await;
+    assert!(names_for(&receiver, "op-failed").is_empty());
 }
 
 #[tokio::test]
@@ -175,7 +365,9 @@ async fn log_lines_of_both_processes_carry_the_operation_id_and_the_trace() {
             let found = output.lines().any(|text| {
                 let line: serde_json::Value = serde_json::from_str(text)
                     .unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
-                line["operationID"] == "op-logged" && line["trace_id"] == parent.trace_id.as_str()
+                line["operationID"] == "op-logged"
+                    && line["trace_id"] == parent.trace_id.as_str()
+                    && line["span_id"].as_str().is_some_and(|id| id.len() == 16)
             });
             if found { Ok(()) } else { Err(output) }
         })

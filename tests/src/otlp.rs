@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{KeyValue, any_value},
-    trace::v1::span::SpanKind,
+    trace::v1::{self as span, span::SpanKind, status::StatusCode},
 };
 use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -46,6 +46,10 @@ pub struct Span {
     pub parent_id: String,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
+    /// The names of its events, in order, with their attributes.
+    pub events: Vec<(String, BTreeMap<String, String>)>,
+    /// What is wrong with it, if it is marked as an error; may be empty.
+    pub error: Option<String>,
 }
 
 impl OtlpReceiver {
@@ -152,6 +156,8 @@ impl Collector {
                 spans.push(Span {
                     service: service.clone(),
                     kind: span.kind(),
+                    error: error(span.status),
+                    events: events(span.events),
                     trace_id: hex(&span.trace_id),
                     span_id: hex(&span.span_id),
                     parent_id: hex(&span.parent_span_id),
@@ -161,6 +167,18 @@ impl Collector {
             }
         }
     }
+}
+
+fn error(status: Option<span::Status>) -> Option<String> {
+    let status = status.filter(|status| status.code() == StatusCode::Error)?;
+    Some(status.message)
+}
+
+fn events(events: Vec<span::span::Event>) -> Vec<(String, BTreeMap<String, String>)> {
+    let events = events.into_iter();
+    events
+        .map(|event| (event.name, attributes(event.attributes)))
+        .collect()
 }
 
 fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {

@@ -1,0 +1,122 @@
+//! What is logged of a callback, and what never is.
+
+use std::time::Duration;
+
+use importguard_tests::{
+    Line, MountedSecret, OpenIm, Service, Settings, eventually, wait_for_count,
+};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn lines(service: &Service) -> Vec<Value> {
+    let output = service.stderr();
+    let lines = output.lines().map(|line| {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
+    });
+    lines.collect()
+}
+
+fn of<'a>(lines: &'a [Value], operation_id: &str) -> Vec<&'a Value> {
+    let lines = lines.iter();
+    lines
+        .filter(|line| line["operationID"] == operation_id)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_decision_is_one_line_at_info() {
+    let line = Line::with(Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json")).await;
+    line.server()
+        .import("op-one", "user123", &["user456", "bot_7"])
+        .await;
+    wait_for_count(&line.nats, 1).await;
+    let lines = eventually("the line is written", SOON, async || {
+        let lines = lines(&line.gateway);
+        let found = of(&lines, "op-one").len();
+        if found > 0 { Ok(lines) } else { Err(found) }
+    })
+    .await;
+    let told = of(&lines, "op-one");
+    let [told] = told[..] else {
+        panic!("not one line: {told:#?}");
+    };
+    for (name, value) in [
+        ("level", Value::from("INFO")),
+        ("message", "decided".into()),
+        ("verdict", "modify".into()),
+        ("friends", 2.into()),
+        ("kept", 1.into()),
+    ] {
+        assert_eq!(told[name], value, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_says_what_happened_and_what_to_do() {
+    let gateway = Service::gateway(Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json")).await;
+    let server = OpenIm::server(gateway.url());
+    server.import("op-alone", "user123", &["user456"]).await;
+    let lines = eventually("both lines are written", SOON, async || {
+        let lines = lines(&gateway);
+        let found = of(&lines, "op-alone").len();
+        if found == 2 { Ok(lines) } else { Err(found) }
+    })
+    .await;
+    let told = of(&lines, "op-alone");
+    assert_eq!(told[0]["level"], "WARN");
+    let text = told[0]["message"].as_str().unwrap();
+    for part in [
+        "no decider can be reached",
+        "fallback",
+        "IMPORTGUARD_DECIDER_URL",
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    assert_eq!(told[1]["level"], "INFO");
+    assert_eq!(told[1]["cause"], "deciderUnavailable");
+}
+
+#[tokio::test]
+async fn secrets_bodies_and_users_are_in_no_line_at_any_level() {
+    let passwords = MountedSecret::new(&[("passwords", "openim:pass-word-secret\n")]);
+    let settings = Settings::new()
+        .set("IMPORTGUARD_BASE_PATH", "/base-path-secret")
+        .set(
+            "IMPORTGUARD_BASIC_AUTH_FILE",
+            passwords.setting("passwords"),
+        )
+        .set(
+            "RUST_LOG",
+            "info,importguard_gateway=trace,importguard_decider=trace",
+        )
+        .set("IMPORTGUARD_LOG_FORMAT", "json");
+    let line = Line::with(settings).await;
+    let server = OpenIm::server(line.gateway.url() + "/base-path-secret");
+    // openim:pass-word-secret
+    let password = "Basic b3BlbmltOnBhc3Mtd29yZC1zZWNyZXQ=";
+    let malformed = r#"{"callbackCommand":"callbackBeforeImportFriendsCommand","ownerUserID":"user-body","friendUserIDs":"friend-body"}"#;
+    for call in [
+        server.before_import("op", "owner-body", &["friend-body", "bot_body"]),
+        server.after_import("op", "owner-body", &["friend-body"]),
+        server.with_body("op-malformed", malformed),
+    ] {
+        server.send(call.header("Authorization", password)).await;
+    }
+    let wrong = server.before_import("op-wrong", "owner-body", &["friend-body"]);
+    server
+        .send(wrong.header("Authorization", "Basic d3JvbmctcGFzc3dvcmQ="))
+        .await;
+    eventually("all is told", SOON, async || {
+        let lines = lines(&line.gateway);
+        let found = of(&lines, "op-wrong").len() + of(&lines, "op-malformed").len();
+        if found == 2 { Ok(()) } else { Err(found) }
+    })
+    .await;
+    for service in [&line.gateway, &line.decider] {
+        let output = service.stderr();
+        for secret in ["secret", "b3Blbmlt", "d3JvbmctcGFzc3dvcmQ", "-body", "bot_"] {
+            assert!(!output.contains(secret), "{secret} in {output}");
+        }
+    }
+}
