@@ -65,7 +65,7 @@ impl Serve {
         let admin = listen(self.admin_listen, "IMPORTGUARD_ADMIN_LISTEN").await?;
         let grpc = self.decider.grpc.decider_listen;
         let grpc = listen(grpc, "IMPORTGUARD_DECIDER_LISTEN").await?;
-        self.gateway.decide.decider_url = format!("http://{}", grpc.local_addr()?);
+        self.gateway.decide.decider_url = grpc.local_addr()?.into();
 
         let registry = metrics::registry()?;
         let decider = Decider::start(&self.decider, &registry)?;

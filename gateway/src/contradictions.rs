@@ -26,6 +26,10 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
             "IMPORTGUARD_DECIDER_TIMEOUT is longer than IMPORTGUARD_REQUEST_BUDGET: it is cut to that",
         ),
         (
+            decide.decider_retry_after >= decide.decider_timeout,
+            "IMPORTGUARD_DECIDER_RETRY_AFTER takes all of IMPORTGUARD_DECIDER_TIMEOUT: where a decider is silent no other one is asked",
+        ),
+        (
             http.body_read_timeout > http.request_budget,
             "IMPORTGUARD_BODY_READ_TIMEOUT is longer than IMPORTGUARD_REQUEST_BUDGET: it is cut to that",
         ),

@@ -1,5 +1,6 @@
 use std::{io, sync::Arc, time::Duration};
 
+use importguard_files::{InvalidCertificate, Reloads};
 use importguard_telemetry::{
     admin::{self, Admin, Readiness},
     metrics,
@@ -14,13 +15,12 @@ use crate::{
     Settings,
     admission::Admission,
     contradictions::contradictions,
-    decide::{Deciders, InvalidDeciderUrl},
+    decide::{Deciders, DecidersStartError, Keeper},
     http::Guard,
     lock::{InvalidKeyFile, Lock},
     metrics::Metrics,
     record::{self, InvalidPseudonymKey, Origin, Recorder},
-    reload::Reloads,
-    serve::{self, Ended, InvalidCertificate, Listener},
+    serve::{self, Ended, Listener},
     upstream::{Upstream, UpstreamStartError},
 };
 
@@ -29,6 +29,7 @@ pub struct Gateway {
     guard: Arc<Guard>,
     listener: Listener<Guard>,
     reloads: Reloads,
+    keeper: Keeper,
     files: Arc<dyn Fn() -> Map<String, Value> + Send + Sync>,
     shutdown: Shutdown,
 }
@@ -90,7 +91,7 @@ pub async fn run(
     tracing::info!(
         callbacks = %listeners.public.local_addr()?,
         admin = %listeners.admin.local_addr()?,
-        decider = settings.decide.decider_url,
+        decider = %settings.decide.decider_url,
         "gateway {} is listening",
         env!("CARGO_PKG_VERSION")
     );
@@ -104,9 +105,9 @@ pub async fn run(
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The decider's address is unusable.
+    /// Deciders cannot be asked.
     #[error(transparent)]
-    Decider(#[from] InvalidDeciderUrl),
+    Deciders(#[from] DecidersStartError),
     /// Events could not be recorded.
     #[error(transparent)]
     Record(#[from] record::StartError),
@@ -137,6 +138,7 @@ impl Gateway {
         let http = &settings.http;
         let mut reloads = Reloads::new(registry)?;
         let tls = serve::acceptor(&settings.tls, &mut reloads)?;
+        let (deciders, keeper) = Deciders::start(&settings.decide, &mut reloads, registry).await?;
         let guard = Guard {
             lock: Lock::new(&settings.lock, &mut reloads)?,
             base_path: http.base_path.clone(),
@@ -148,7 +150,7 @@ impl Gateway {
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
             upstream: Upstream::new(&settings.upstream, registry)?,
-            deciders: Deciders::new(&settings.decide)?,
+            deciders,
             origin: Origin::new(
                 http.instance
                     .clone()
@@ -165,6 +167,7 @@ impl Gateway {
             guard,
             files: Arc::new(reloads.take_status()),
             reloads,
+            keeper,
             shutdown: Shutdown {
                 grace: settings.serve.shutdown_grace,
                 in_all: http.shutdown_timeout,
@@ -181,11 +184,13 @@ impl Gateway {
     /// then, and an unready gateway would only leave OpenIM without any answer.
     pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
         let recorder = self.guard.recorder.clone();
+        let deciders = self.guard.deciders.clone();
         let files = Arc::clone(&self.files);
         move || {
             let status = serde_json::to_value(recorder.status()).unwrap_or(Value::Null);
             Map::from_iter([
                 ("recorder".to_owned(), status),
+                ("deciders".to_owned(), deciders.describe()),
                 ("files".to_owned(), Value::Object(files())),
             ])
         }
@@ -211,6 +216,7 @@ impl Gateway {
                 }
             }
             never = self.reloads.run() => match never {},
+            never = self.keeper.run() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
         recorder.close(self.shutdown.callbacks()).await;

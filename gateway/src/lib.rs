@@ -9,14 +9,14 @@ mod http;
 mod lock;
 mod metrics;
 pub mod record;
-mod reload;
 mod serve;
 mod settings;
 mod upstream;
 
 pub use admission::AdmissionSettings;
 pub use gateway::{Gateway, Listeners, RunError, StartError, run};
+pub use importguard_files::InvalidCertificate;
 pub use lock::{InvalidKeyFile, InvalidKeys, LockSettings};
-pub use serve::{InvalidCertificate, ServeSettings, TlsSettings};
+pub use serve::{ServeSettings, TlsSettings};
 pub use settings::{HttpSettings, Settings};
 pub use upstream::{InvalidUpstreamUrl, UpstreamSettings, UpstreamStartError, UpstreamUrl};

@@ -1,93 +1,88 @@
-use std::{error::Error as _, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use importguard_proto::{
-    decider::{DecideRequest, decider_client::DeciderClient},
-    event::Cause,
-};
-use importguard_telemetry::{propagation, whole_text};
-use tokio::time::timeout;
-use tonic::{
-    Code, Extensions, Request, Status, TimeoutExpired,
-    metadata::MetadataMap,
-    transport::{Channel, Endpoint},
-};
+use futures_util::future::{Either, select};
+use importguard_files::Reloads;
+use importguard_proto::decider::DecideRequest;
+use importguard_telemetry::propagation;
+use prometheus::Registry;
+use serde_json::Value;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::{Code, Extensions, Request, Status, metadata::MetadataMap};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use super::{DecideSettings, Evidence, Verdict, verify::verify};
+use super::{
+    DecideError, DecideSettings, Evidence, InvalidDeciderTls, Keeper, Verdict,
+    error::code_name,
+    metrics::{Metrics, Retry},
+    pod::Pod,
+    pods::Pods,
+    resolve::Resolver,
+    tls::targets,
+    verify::verify,
+};
 use crate::{callback::ImportRequest, record::EventId};
 
 /// The method's full name, as spans have it.
 const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
-/// The deciders, over one channel that connects when it is first used and again when it breaks. Cheap to clone.
+/// The deciders. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Deciders {
-    client: DeciderClient<Channel>,
+pub(crate) struct Deciders {
+    pods: Arc<Pods>,
+    retry_after: Duration,
+    metrics: Metrics,
 }
 
-/// The setting does not name a decider.
+/// Why deciders cannot be asked at all.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "IMPORTGUARD_DECIDER_URL={url} is no URL of a decider: {reason}; write for example http://127.0.0.1:50051"
-)]
-pub struct InvalidDeciderUrl {
-    url: String,
-    reason: String,
+pub enum DecidersStartError {
+    /// TLS cannot be spoken with them as the settings say.
+    #[error(transparent)]
+    Tls(#[from] InvalidDeciderTls),
+    /// A metric is registered twice.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
-/// Why a decider's verdict could not be had. `Display` says what happened, for the log.
-#[derive(Debug, thiserror::Error)]
-pub enum DecideError {
-    /// No decider could be reached, or the connection broke.
-    #[error("no decider can be reached: {0}")]
-    Unavailable(String),
-    /// No answer came in time.
-    #[error("the decider did not answer within {}", humantime::format_duration(*.0))]
-    Timeout(Duration),
-    /// The answer was an error, or no verdict.
-    #[error("the decider failed: {0}")]
-    Failed(String),
-}
+type Decided = Result<(Verdict, Evidence), DecideError>;
 
-impl DecideError {
-    /// The fallback's cause.
-    pub fn cause(&self) -> Cause {
-        match self {
-            Self::Unavailable(_) => Cause::DeciderUnavailable,
-            Self::Timeout(_) => Cause::DeciderTimeout,
-            Self::Failed(_) => Cause::DeciderFailed,
-        }
-    }
+/// A question, and until when it is worth an answer.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    id: &'a EventId,
+    request: &'a ImportRequest,
+    within: Duration,
+    deadline: Instant,
 }
 
 impl Deciders {
-    /// Prepares the channel; needs no decider to be there yet. Must be called inside a tokio runtime.
-    pub fn new(settings: &DecideSettings) -> Result<Self, InvalidDeciderUrl> {
-        let invalid = |reason: String| InvalidDeciderUrl {
-            url: settings.decider_url.clone(),
-            reason,
+    /// Looks where deciders are; none need be there yet. The keeper keeps that true for as long as it runs. Must be called
+    /// inside a tokio runtime.
+    pub(crate) async fn start(
+        settings: &DecideSettings,
+        reloads: &mut Reloads,
+        registry: &Registry,
+    ) -> Result<(Self, Keeper), DecidersStartError> {
+        let targets = targets(&settings.decider_url, &settings.tls, reloads)?;
+        let metrics = Metrics::register(registry)?;
+        let pods = Arc::new(Pods::new(metrics.clone()));
+        let mut resolver = Resolver::new(targets, Arc::clone(&pods), settings.decider_timeout);
+        resolver.begin().await;
+        let deciders = Self {
+            pods: Arc::clone(&pods),
+            retry_after: settings.decider_retry_after,
+            metrics,
         };
-        let endpoint = Endpoint::from_shared(settings.decider_url.clone())
-            .map_err(|error| invalid(error.to_string()))?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(invalid("it does not begin with http://".to_owned()));
-        }
-        let channel = endpoint
-            .connect_timeout(settings.decider_timeout)
-            .tcp_nodelay(true)
-            .connect_lazy();
-        Ok(Self {
-            client: DeciderClient::new(channel),
-        })
+        Ok((deciders, Keeper::new(pods, resolver, settings)))
+    }
+
+    /// How they stand, for readiness.
+    pub(crate) fn describe(&self) -> Value {
+        self.pods.describe()
     }
 
     /// Asks for a verdict on `request` and checks it; gives up after `within`.
-    pub async fn decide(
-        &self,
-        id: &EventId,
-        request: &ImportRequest,
-        within: Duration,
-    ) -> Result<(Verdict, Evidence), DecideError> {
+    pub(crate) async fn decide(&self, id: &EventId, request: &ImportRequest, within: Duration) -> Decided {
         let span = info_span!(
             "decide",
             otel.name = METHOD,
@@ -95,13 +90,19 @@ impl Deciders {
             rpc.system.name = "grpc",
             rpc.method = METHOD,
             rpc.response.status_code = Empty,
+            server.address = Empty,
+            server.port = Empty,
+            importguard.decider.retried = Empty,
             otel.status_code = Empty,
             otel.status_description = Empty,
         );
-        let result = self
-            .call(id, request, within)
-            .instrument(span.clone())
-            .await;
+        let question = Question {
+            id,
+            request,
+            within,
+            deadline: Instant::now() + within,
+        };
+        let result = self.ask(question).instrument(span.clone()).await;
         if let Err(error) = &result {
             span.record("otel.status_code", "ERROR");
             span.record("otel.status_description", error.to_string());
@@ -109,14 +110,87 @@ impl Deciders {
         result
     }
 
-    async fn call(
-        &self,
-        id: &EventId,
-        request: &ImportRequest,
-        within: Duration,
-    ) -> Result<(Verdict, Evidence), DecideError> {
+    /// Asks somebody, and somebody else as well where the first cannot be reached or is silent.
+    async fn ask(&self, question: Question<'_>) -> Decided {
+        let Some(pod) = self.pods.pick(None) else {
+            self.pods.doubted();
+            return Err(DecideError::Unavailable(self.pods.why_nobody()));
+        };
+        let patience = if self.pods.several() {
+            self.retry_after.min(question.within)
+        } else {
+            question.within
+        };
+        let mut first = pin!(self.call(&pod, question));
+        match timeout(patience, first.as_mut()).await {
+            Ok(Err(error @ DecideError::Unavailable(_))) => {
+                match self.another(&pod, question, Retry::Unavailable) {
+                    // Boxed, as is the other one: they are rare, and each question's future would have to be as large.
+                    Some(other) => {
+                        let second = Box::pin(self.call(&other, question));
+                        within(question, second).await
+                    }
+                    None => Err(error),
+                }
+            }
+            Ok(decided) => decided,
+            Err(_) => {
+                self.pods.doubted();
+                match self.another(&pod, question, Retry::Silent) {
+                    Some(other) => {
+                        let second = Box::pin(self.call(&other, question));
+                        within(question, whoever_answers(first, second)).await
+                    }
+                    None => within(question, first).await,
+                }
+            }
+        }
+    }
+
+    /// Whom to ask beside `pod`, if there is anybody, and time for it.
+    fn another(&self, pod: &Pod, question: Question<'_>, retry: Retry) -> Option<Arc<Pod>> {
+        if Instant::now() >= question.deadline {
+            return None;
+        }
+        let other = self.pods.pick(Some(pod))?;
+        self.metrics.retried(retry);
+        Span::current().record("importguard.decider.retried", true);
+        Some(other)
+    }
+
+    /// Asks `pod`.
+    async fn call(&self, pod: &Pod, question: Question<'_>) -> Decided {
+        let _in_flight = pod.begin();
+        let answer = pod.client().decide(question.to_message()).await;
+        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let span = Span::current();
+        span.record("rpc.response.status_code", code_name(code));
+        span.record(
+            "server.address",
+            tracing::field::display(pod.address().ip()),
+        );
+        span.record("server.port", pod.address().port());
+        let decided = match answer {
+            Ok(response) => verify(response.into_inner(), question.request).map_err(|reason| {
+                DecideError::Failed(format!("its answer cannot be used: {reason}"))
+            }),
+            Err(status) => Err(DecideError::from_status(&status, question.within)),
+        };
+        decided.map_err(|error| match error {
+            DecideError::Unavailable(why) => {
+                self.pods.failed(pod, &why);
+                DecideError::Unavailable(format!("{pod}: {why}"))
+            }
+            other => other,
+        })
+    }
+}
+
+impl Question<'_> {
+    fn to_message(self) -> Request<DecideRequest> {
+        let request = self.request;
         let message = DecideRequest {
-            decision_id: id.to_string(),
+            decision_id: self.id.to_string(),
             operation_id: request.operation_id.to_string(),
             owner_user_id: request.owner.to_string(),
             friend_user_ids: request.friends.iter().map(ToString::to_string).collect(),
@@ -124,65 +198,25 @@ impl Deciders {
         let metadata = MetadataMap::from_headers(propagation::outgoing());
         let mut question = Request::from_parts(metadata, Extensions::default(), message);
         // The decider learns the deadline too and stops working on what nobody waits for.
-        question.set_timeout(within);
-        let mut client = self.client.clone();
-        let answer = match timeout(within, client.decide(question)).await {
-            Ok(answer) => answer,
-            Err(_) => return Err(DecideError::Timeout(within)),
-        };
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        Span::current().record("rpc.response.status_code", code_name(code));
-        match answer {
-            Ok(response) => verify(response.into_inner(), request).map_err(|reason| {
-                DecideError::Failed(format!("its answer cannot be used: {reason}"))
-            }),
-            Err(status) => Err(failure(&status, within)),
-        }
+        question.set_timeout(self.deadline.saturating_duration_since(Instant::now()));
+        question
     }
 }
 
-/// The status's message and what lies beneath it: tonic's own stops at "transport error".
-fn text(status: &Status) -> String {
-    match status.source() {
-        Some(source) => whole_text(source),
-        None => status.message().to_owned(),
-    }
+/// What comes of an answer that is worth something only for so long.
+async fn within(question: Question<'_>, answer: impl Future<Output = Decided>) -> Decided {
+    let answer = timeout_at(question.deadline, answer).await;
+    answer.unwrap_or(Err(DecideError::Timeout(question.within)))
 }
 
-/// tonic reports a connection that breaks under a call as `Unknown` or, like a deadline that passed, as `Cancelled`: what the
-/// status was made from tells them apart. A decider's own word, for its deadline too, is made from nothing.
-fn failure(status: &Status, within: Duration) -> DecideError {
-    let made_from = || std::iter::successors(status.source(), |error| (*error).source());
-    let deadline = || made_from().any(|error| error.is::<TimeoutExpired>());
-    let broken = || made_from().next().is_some();
-    match status.code() {
-        Code::DeadlineExceeded => DecideError::Timeout(within),
-        Code::Cancelled if deadline() || !broken() => DecideError::Timeout(within),
-        Code::Unavailable => DecideError::Unavailable(text(status)),
-        Code::Unknown | Code::Cancelled if broken() => DecideError::Unavailable(text(status)),
-        code => DecideError::Failed(format!("{}: {}", code_name(code), status.message())),
-    }
-}
-
-/// The code as gRPC's specification spells it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
+/// The first answer of two. Who cannot be reached gives none.
+async fn whoever_answers(
+    first: impl Future<Output = Decided> + Unpin,
+    second: impl Future<Output = Decided> + Unpin,
+) -> Decided {
+    match select(first, second).await {
+        Either::Left((Err(DecideError::Unavailable(_)), second)) => second.await,
+        Either::Right((Err(DecideError::Unavailable(_)), first)) => first.await,
+        Either::Left((decided, _)) | Either::Right((decided, _)) => decided,
     }
 }

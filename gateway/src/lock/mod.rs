@@ -6,11 +6,10 @@ mod settings;
 use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderValue, header};
-use importguard_files::{LastGood, Watch};
+use importguard_files::{LastGood, Reloads, Watch};
 
 use self::keys::{Keys, Scheme};
 pub use self::{keys::InvalidKeys, settings::LockSettings};
-use crate::reload::Reloads;
 
 /// The lock on the public listener. It is open where there are no keys at all.
 #[derive(Debug)]

@@ -29,10 +29,7 @@ pub(crate) use self::{
     metrics::Metrics,
     tls::acceptor,
 };
-pub use self::{
-    settings::ServeSettings,
-    tls::{InvalidCertificate, TlsSettings},
-};
+pub use self::{settings::ServeSettings, tls::TlsSettings};
 
 /// Whether there is room for a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

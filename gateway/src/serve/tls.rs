@@ -1,17 +1,14 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
-use importguard_files::{LastGood, Watch};
+use importguard_files::{InvalidCertificate, LastGood, Reloads, Watch, certified_key};
 use rustls::{
     ServerConfig,
-    crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    crypto::ring,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsAcceptor;
-
-use crate::reload::Reloads;
 
 /// The setting that stands for both in logs and metrics.
 const SETTING: &str = "IMPORTGUARD_TLS_CERT_FILE";
@@ -40,28 +37,6 @@ pub struct TlsSettings {
     pub tls_key_file: Option<PathBuf>,
 }
 
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidCertificate {
-    /// A file cannot be read as PEM.
-    #[error("{}: {source}", file.display())]
-    Unreadable {
-        /// Which one.
-        file: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// A file holds no certificate.
-    #[error("{} holds no certificate", file.display())]
-    Empty {
-        /// Which one.
-        file: PathBuf,
-    },
-    /// The key and the certificate are no pair, or rustls does not know their kind.
-    #[error("the certificate and the key cannot be used together: {0}")]
-    NoPair(#[from] rustls::Error),
-}
-
 /// What accepts TLS connections, if the settings name a certificate. `reloads` reads it again when it changes.
 pub(crate) fn acceptor(
     settings: &TlsSettings,
@@ -84,25 +59,6 @@ pub(crate) fn acceptor(
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
-}
-
-fn certified_key(
-    cert: &PathBuf,
-    key: &PathBuf,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, InvalidCertificate> {
-    let unreadable = |file: &PathBuf| {
-        let file = file.clone();
-        move |source| InvalidCertificate::Unreadable { file, source }
-    };
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable(cert))?;
-    if chain.is_empty() {
-        return Err(InvalidCertificate::Empty { file: cert.clone() });
-    }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
-    Ok(CertifiedKey::from_der(chain, key, provider)?)
 }
 
 /// Each handshake is made with the certificate that holds then.

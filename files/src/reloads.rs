@@ -1,18 +1,18 @@
-//! Secrets and certificates that are replaced while the gateway runs.
-
 use std::{convert::Infallible, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use importguard_files::{Reading, Watch};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use serde_json::{Map, Value, json};
 use tracing::{error, info};
 
+use crate::{Reading, Watch};
+
 /// How often files are looked at: a look is one system call, and a rotation that takes a second is an instant one.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Everything that is read again when it changes.
-pub(crate) struct Reloads {
+/// The secrets and certificates of a process, read again when they change: what becomes of that shows in metrics, the log and
+/// readiness.
+pub struct Reloads {
     watches: FuturesUnordered<BoxFuture<'static, Infallible>>,
     troubles: Vec<Trouble>,
     metrics: Metrics,
@@ -33,7 +33,8 @@ struct Metrics {
 }
 
 impl Reloads {
-    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Nothing yet. Registers the metrics, so there is one in each registry.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let reloads = IntCounterVec::new(
             Opts::new(
                 "importguard_file_reloads_total",
@@ -58,7 +59,7 @@ impl Reloads {
     }
 
     /// Has the files of `setting` read again when they change.
-    pub(crate) fn add<T, E, F>(&mut self, setting: &'static str, watch: Watch<T, F>)
+    pub fn add<T, E, F>(&mut self, setting: &'static str, watch: Watch<T, F>)
     where
         T: Send + Sync + 'static,
         E: ToString + Send + 'static,
@@ -79,9 +80,7 @@ impl Reloads {
     }
 
     /// How the files stand, for readiness: a setting's last error, or "good". Separate from the watching.
-    pub(crate) fn take_status(
-        &mut self,
-    ) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
+    pub fn take_status(&mut self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
         let troubles = std::mem::take(&mut self.troubles);
         move || {
             let status = |trouble: &Trouble| match (trouble.look)() {
@@ -96,7 +95,7 @@ impl Reloads {
     }
 
     /// Watches for as long as it is polled.
-    pub(crate) async fn run(mut self) -> Infallible {
+    pub async fn run(mut self) -> Infallible {
         match self.watches.next().await {
             Some(never) => never,
             None => std::future::pending().await,

@@ -1,0 +1,80 @@
+use std::path::{Path, PathBuf};
+
+use rustls::{
+    RootCertStore,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    sign::CertifiedKey,
+};
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidCertificate {
+    /// A file cannot be read as PEM.
+    #[error("{}: {source}", file.display())]
+    Unreadable {
+        /// Which one.
+        file: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// A file holds no certificate.
+    #[error("{} holds no certificate", file.display())]
+    Empty {
+        /// Which one.
+        file: PathBuf,
+    },
+    /// A certificate in a file of authorities cannot vouch for others.
+    #[error("{}: a certificate in it cannot be an authority's: {source}", file.display())]
+    NoAuthority {
+        /// Which one.
+        file: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The key and the certificate are no pair, or rustls does not know their kind.
+    #[error("the certificate and the key cannot be used together: {0}")]
+    NoPair(#[from] rustls::Error),
+}
+
+/// What a side of a TLS connection shows: the certificates in the PEM file `cert` with the private key in `key`.
+pub fn certified_key(
+    cert: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, InvalidCertificate> {
+    let chain = certificates(cert)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
+    Ok(CertifiedKey::from_der(chain, key, provider)?)
+}
+
+/// Whom a side of a TLS connection believes: the authorities in the PEM file `ca`.
+pub fn root_store(ca: &Path) -> Result<RootCertStore, InvalidCertificate> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots
+            .add(certificate)
+            .map_err(|source| InvalidCertificate::NoAuthority {
+                file: ca.to_owned(),
+                source,
+            })?;
+    }
+    Ok(roots)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidCertificate> {
+    let chain = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(unreadable(file))?;
+    if chain.is_empty() {
+        return Err(InvalidCertificate::Empty {
+            file: file.to_owned(),
+        });
+    }
+    Ok(chain)
+}
+
+fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> InvalidCertificate {
+    let file = file.to_owned();
+    move |source| InvalidCertificate::Unreadable { file, source }
+}

@@ -1,0 +1,78 @@
+use std::{error::Error as _, time::Duration};
+
+use importguard_proto::event::Cause;
+use importguard_telemetry::whole_text;
+use tonic::{Code, Status, TimeoutExpired};
+
+/// Why a decider's verdict could not be had. `Display` says what happened, for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// No decider could be reached, or the connection broke.
+    #[error("no decider can be reached: {0}")]
+    Unavailable(String),
+    /// No answer came in time.
+    #[error("the decider did not answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The answer was an error, or no verdict.
+    #[error("the decider failed: {0}")]
+    Failed(String),
+}
+
+impl DecideError {
+    /// The fallback's cause.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Unavailable(_) => Cause::DeciderUnavailable,
+            Self::Timeout(_) => Cause::DeciderTimeout,
+            Self::Failed(_) => Cause::DeciderFailed,
+        }
+    }
+
+    /// What `status` means for a call that was to be answered `within` a time.
+    ///
+    /// tonic reports a connection that breaks under a call as `Unknown` or, like a deadline that passed, as `Cancelled`: what
+    /// the status was made from tells them apart. A decider's own word, for its deadline too, is made from nothing.
+    pub(super) fn from_status(status: &Status, within: Duration) -> Self {
+        let made_from = || std::iter::successors(status.source(), |error| (*error).source());
+        let deadline = || made_from().any(|error| error.is::<TimeoutExpired>());
+        let broken = || made_from().next().is_some();
+        match status.code() {
+            Code::DeadlineExceeded => Self::Timeout(within),
+            Code::Cancelled if deadline() || !broken() => Self::Timeout(within),
+            Code::Unavailable => Self::Unavailable(text(status)),
+            _ if broken() => Self::Unavailable(text(status)),
+            code => Self::Failed(format!("{}: {}", code_name(code), status.message())),
+        }
+    }
+}
+
+/// The status's message and what lies beneath it: tonic's own stops at "transport error".
+fn text(status: &Status) -> String {
+    match status.source() {
+        Some(source) => whole_text(source),
+        None => status.message().to_owned(),
+    }
+}
+
+/// The code as gRPC's specification spells it.
+pub(super) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
