@@ -24,8 +24,21 @@ const FIRST_WORD_FROM_NATS: Duration = Duration::from_millis(500);
 const LAST_SPANS: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
-// The decider is the one in this process.
-#[command(mut_arg("decider_url", |arg| arg.hide(true)))]
+// The decider is the one in this process, and the only one.
+#[command(
+    mut_arg("decider_url", |arg| arg.hide(true)),
+    mut_arg("decider_retry_after", |arg| arg.hide(true)),
+    mut_arg("decider_resolve_interval", |arg| arg.hide(true)),
+    mut_arg("decider_ca_file", |arg| arg.hide(true)),
+    mut_arg("decider_client_cert_file", |arg| arg.hide(true)),
+    mut_arg("decider_client_key_file", |arg| arg.hide(true)),
+    mut_arg("decider_server_name", |arg| arg.hide(true)),
+    mut_arg("decider_shutdown_grace", |arg| arg.hide(true)),
+    mut_arg("decider_max_friends", |arg| arg.hide(true)),
+    mut_arg("decider_tls_cert_file", |arg| arg.hide(true)),
+    mut_arg("decider_tls_key_file", |arg| arg.hide(true)),
+    mut_arg("decider_tls_client_ca_file", |arg| arg.hide(true)),
+)]
 // Nothing in front of it has to learn that it goes, and whoever presses Ctrl-C wants their prompt back.
 #[command(mut_arg("shutdown_grace", |arg| arg.default_value("0s")))]
 pub(crate) struct Serve {
@@ -65,7 +78,14 @@ impl Serve {
         let admin = listen(self.admin_listen, "IMPORTGUARD_ADMIN_LISTEN").await?;
         let grpc = self.decider.grpc.decider_listen;
         let grpc = listen(grpc, "IMPORTGUARD_DECIDER_LISTEN").await?;
+        anyhow::ensure!(
+            self.decider.grpc.tls.decider_tls_cert_file.is_none(),
+            "IMPORTGUARD_DECIDER_TLS_CERT_FILE is set, and in one process the decider speaks no TLS: leave it unset, or run importguard-gateway and importguard-decider"
+        );
         self.gateway.decide.decider_url = grpc.local_addr()?.into();
+        self.decider.grpc.bounds.decider_max_friends = self.gateway.http.max_friends;
+        // It ends after its only gateway: nobody has to notice first.
+        self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
 
         let registry = metrics::registry()?;
         let decider = Decider::start(&self.decider, &registry)?;

@@ -7,10 +7,12 @@ pub mod load;
 mod metrics;
 pub mod policy;
 mod reload;
+mod serve;
 mod server;
 mod service;
 mod settings;
 pub mod tabletest;
 
+pub use serve::TlsError;
 pub use server::{Decider, Listeners, RunError, run};
-pub use settings::{GrpcSettings, PolicySettings, Settings};
+pub use settings::{BoundsSettings, GrpcSettings, PolicySettings, Settings, TlsSettings};

@@ -1,19 +1,31 @@
 use std::{io, sync::Arc, time::Duration};
 
-use importguard_proto::decider::{DESCRIPTORS, decider_server::DeciderServer};
+use futures_util::{future::OptionFuture, stream};
+use importguard_files::{LastGood, Reloads};
+use importguard_proto::decider::{
+    DESCRIPTORS,
+    decider_server::{DeciderServer, SERVICE_NAME},
+};
 use importguard_telemetry::{
     admin::{self, Admin, Readiness},
     metrics,
 };
 use prometheus::Registry;
+use rustls::ServerConfig;
 use serde_json::{Map, Value};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    Settings, in_force::InForce, metrics::Metrics, policy::Diagnostics, reload::Reloader,
+    BoundsSettings, Settings, TlsError,
+    in_force::InForce,
+    metrics::Metrics,
+    policy::Diagnostics,
+    reload::Reloader,
+    serve::{self, Listener},
     service::DeciderService,
 };
 
@@ -23,7 +35,19 @@ pub struct Decider {
     reloader: Reloader,
     metrics: Metrics,
     instance: String,
-    shutdown_timeout: Duration,
+    bounds: BoundsSettings,
+    tls: Option<LastGood<ServerConfig>>,
+    reloads: Option<Reloads>,
+    files: Arc<dyn Fn() -> Option<Map<String, Value>> + Send + Sync>,
+    connections: serve::Metrics,
+    shutdown: Shutdown,
+}
+
+/// How the time for an orderly end is shared out.
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    grace: Duration,
+    in_all: Duration,
 }
 
 /// Where a decider listens.
@@ -41,6 +65,9 @@ pub enum RunError {
     /// The policy cannot be used.
     #[error("the policy cannot be used:\n{0}")]
     Policy(Diagnostics),
+    /// TLS cannot be spoken as the settings say.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A listener failed.
     #[error("a listener failed: {0}")]
     Listener(#[from] io::Error),
@@ -95,6 +122,8 @@ impl Decider {
         )
         .map_err(RunError::Policy)?;
         let grpc = &settings.grpc;
+        let (tls, mut reloads) = serve::tls(&grpc.tls, registry)?.unzip();
+        let files = reloads.as_mut().map(Reloads::take_status);
         Ok(Self {
             policy,
             reloader,
@@ -103,59 +132,105 @@ impl Decider {
                 .decider_instance
                 .clone()
                 .unwrap_or_else(importguard_telemetry::instance),
-            shutdown_timeout: grpc.shutdown_timeout,
+            bounds: grpc.bounds.clone(),
+            tls,
+            reloads,
+            files: Arc::new(move || files.as_ref().map(|files| files())),
+            connections: serve::Metrics::register(registry)?,
+            shutdown: Shutdown {
+                grace: grpc.decider_shutdown_grace,
+                in_all: grpc.shutdown_timeout,
+            },
         })
     }
 
     /// What `/readyz` tells of the decider.
     pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
         let policy = self.policy.clone();
-        move || Map::from_iter([("policy".to_owned(), policy.describe())])
+        let files = Arc::clone(&self.files);
+        move || {
+            let policy = ("policy".to_owned(), policy.describe());
+            let files = files().map(|files| ("files".to_owned(), Value::Object(files)));
+            [policy].into_iter().chain(files).collect()
+        }
     }
 
-    /// Answers on `listener` until `shutdown` is cancelled; then finishes what is under way, within the settings' time.
+    /// Answers on `listener` until `shutdown` is cancelled and the grace after that is over; then finishes what is under way,
+    /// within the settings' time.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
+        let bounds = &self.bounds;
         let (health_reporter, health) = tonic_health::server::health_reporter();
-        let service = DeciderServer::new(DeciderService::new(
+        let service = DeciderService::new(
             self.policy,
             self.metrics,
             self.instance,
-        ))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        health_reporter
-            .set_serving::<DeciderServer<DeciderService>>()
-            .await;
+            bounds.decider_max_friends,
+        );
+        let service =
+            DeciderServer::new(service).max_decoding_message_size(bounds.decider_max_message_bytes);
+        report(&health_reporter, ServingStatus::Serving).await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let server = Server::builder()
+        let connections = Listener::new(
+            bounds.decider_max_connections,
+            bounds.decider_idle_timeout,
+            self.tls,
+            self.connections,
+        );
+        let (ready, mut incoming) = mpsc::channel(1);
+        let last_call = CancellationToken::new();
+        let server = bounded(bounds)
             .add_service(health)
             .add_service(reflection)
             .add_service(service)
             .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                shutdown.clone().cancelled_owned(),
+                stream::poll_fn(move |cx| incoming.poll_recv(cx)),
+                last_call.clone().cancelled_owned(),
             );
+        let server = async { tokio::join!(server, connections.accept(listener, ready)).0 };
         let overdue = async {
             shutdown.cancelled().await;
-            health_reporter
-                .set_not_serving::<DeciderServer<DeciderService>>()
-                .await;
-            tokio::time::sleep(self.shutdown_timeout).await;
+            report(&health_reporter, ServingStatus::NotServing).await;
+            sleep(self.shutdown.grace).await;
+            last_call.cancel();
+            sleep(self.shutdown.in_all.saturating_sub(self.shutdown.grace)).await;
         };
         tokio::select! {
             served = server => served?,
             failed = self.reloader.run() => failed?,
+            Some(never) = OptionFuture::from(self.reloads.map(Reloads::run)) => match never {},
             () = overdue => warn!("some calls were still open when IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT was over; they were cut"),
         }
         Ok(())
     }
 }
 
-/// Twice the gateway's default for a callback's body: the same ids with gRPC's framing are smaller than their JSON.
-const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// How many pings a connection may leave unanswered before it was silent for too long.
+const PINGS: u32 = 3;
+
+/// gRPC within the settings' bounds; connections have theirs already.
+fn bounded(bounds: &BoundsSettings) -> Server {
+    let streams = bounds.decider_max_streams;
+    Server::builder()
+        .max_concurrent_streams(streams)
+        // A decider that stood still finds as many calls that nobody waits for any more. By default some twenty of them break
+        // the connection, with all that is open on it.
+        .http2_max_pending_accept_reset_streams(usize::try_from(streams).ok())
+        .http2_max_header_list_size(bounds.decider_max_header_bytes)
+        .http2_keepalive_interval(Some(bounds.decider_idle_timeout / (PINGS + 1)))
+        .http2_keepalive_timeout(Some(bounds.decider_idle_timeout))
+        .timeout(bounds.decider_request_timeout)
+}
+
+/// Tells those who ask for the health of the decider, or of the process.
+async fn report(health: &HealthReporter, status: ServingStatus) {
+    for service in [SERVICE_NAME, ""] {
+        health.set_service_status(service, status).await;
+    }
+}

@@ -31,14 +31,21 @@ pub(crate) struct DeciderService {
     policy: InForce,
     metrics: Metrics,
     instance: String,
+    max_friends: usize,
 }
 
 impl DeciderService {
-    pub(crate) fn new(policy: InForce, metrics: Metrics, instance: String) -> Self {
+    pub(crate) fn new(
+        policy: InForce,
+        metrics: Metrics,
+        instance: String,
+        max_friends: usize,
+    ) -> Self {
         Self {
             policy,
             metrics,
             instance,
+            max_friends,
         }
     }
 
@@ -79,7 +86,7 @@ impl Decider for DeciderService {
         let operation_id = OperationId::parse(question.operation_id.as_str()).ok();
         let span = server_span(metadata, operation_id.as_ref());
         span.in_scope(|| {
-            check(&question)?;
+            check(&question, self.max_friends)?;
             let policy = self.policy.load();
             let began = Instant::now();
             let decision = policy.evaluate(&policy::Request {
@@ -127,7 +134,13 @@ fn server_span(metadata: MetadataMap, operation_id: Option<&OperationId>) -> Spa
     span
 }
 
-fn check(question: &DecideRequest) -> Result<(), Status> {
+fn check(question: &DecideRequest, max_friends: usize) -> Result<(), Status> {
+    let friends = question.friend_user_ids.len();
+    if friends > max_friends {
+        return Err(Status::invalid_argument(format!(
+            "friend_user_ids holds {friends} ids, more than IMPORTGUARD_DECIDER_MAX_FRIENDS={max_friends}"
+        )));
+    }
     if question.owner_user_id.is_empty() {
         return Err(Status::invalid_argument("owner_user_id is empty"));
     }

@@ -68,8 +68,30 @@ const GATEWAY: [&str; 38] = [
     "RUST_LOG",
 ];
 
-const DECIDER: [&str; 5] = [
+/// What a gateway only needs where deciders are other processes.
+const APART: [&str; 7] = [
+    "IMPORTGUARD_DECIDER_URL",
+    "IMPORTGUARD_DECIDER_RETRY_AFTER",
+    "IMPORTGUARD_DECIDER_RESOLVE_INTERVAL",
+    "IMPORTGUARD_DECIDER_CA_FILE",
+    "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
+    "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
+    "IMPORTGUARD_DECIDER_SERVER_NAME",
+];
+
+const DECIDER: [&str; 16] = [
     "IMPORTGUARD_DECIDER_LISTEN",
+    "IMPORTGUARD_DECIDER_SHUTDOWN_GRACE",
+    "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
+    "IMPORTGUARD_DECIDER_MAX_STREAMS",
+    "IMPORTGUARD_DECIDER_MAX_MESSAGE_BYTES",
+    "IMPORTGUARD_DECIDER_MAX_FRIENDS",
+    "IMPORTGUARD_DECIDER_MAX_HEADER_BYTES",
+    "IMPORTGUARD_DECIDER_REQUEST_TIMEOUT",
+    "IMPORTGUARD_DECIDER_IDLE_TIMEOUT",
+    "IMPORTGUARD_DECIDER_TLS_CERT_FILE",
+    "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
+    "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
     "IMPORTGUARD_ADMIN_LISTEN",
     "IMPORTGUARD_POLICY",
     "IMPORTGUARD_LOG_FORMAT",
@@ -80,7 +102,7 @@ const DECIDER: [&str; 5] = [
 fn the_gateways_help_names_its_settings() {
     let help = help(Binary::Gateway, &["--help"]);
     mentions(&help, &GATEWAY);
-    mentions(&help, &["IMPORTGUARD_DECIDER_URL"]);
+    mentions(&help, &APART);
 }
 
 #[test]
@@ -93,6 +115,7 @@ fn the_all_in_one_help_names_both() {
     let help = help(Binary::AllInOne, &["serve", "--help"]);
     mentions(&help, &GATEWAY);
     mentions(&help, &["IMPORTGUARD_POLICY"]);
+    assert!(!help.contains(APART[0]), "{help}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use std::{fs, io, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::ring,
@@ -24,6 +24,10 @@ impl TestCertificate {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         let certificate = params.self_signed(&key).unwrap();
+        Self::of(&certificate, &key)
+    }
+
+    fn of(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
         Self {
             der: certificate.der().clone(),
             cert_pem: certificate.pem(),
@@ -63,6 +67,37 @@ impl TestCertificate {
 }
 
 impl Default for TestCertificate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Vouches for certificates.
+pub struct TestAuthority(CertifiedIssuer<'static, KeyPair>);
+
+impl TestAuthority {
+    /// A new one.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    /// As a file of whom to believe holds it.
+    pub fn pem(&self) -> String {
+        self.0.as_ref().pem()
+    }
+
+    /// A new certificate for 127.0.0.1 that it vouches for.
+    pub fn certificate(&self) -> TestCertificate {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        TestCertificate::of(&params.signed_by(&key, &self.0).unwrap(), &key)
+    }
+}
+
+impl Default for TestAuthority {
     fn default() -> Self {
         Self::new()
     }

@@ -82,7 +82,12 @@ impl Deciders {
     }
 
     /// Asks for a verdict on `request` and checks it; gives up after `within`.
-    pub(crate) async fn decide(&self, id: &EventId, request: &ImportRequest, within: Duration) -> Decided {
+    pub(crate) async fn decide(
+        &self,
+        id: &EventId,
+        request: &ImportRequest,
+        within: Duration,
+    ) -> Decided {
         let span = info_span!(
             "decide",
             otel.name = METHOD,

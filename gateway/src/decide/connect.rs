@@ -8,7 +8,10 @@ use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::{tls::Tls, urls::DeciderUrl};
+use super::{
+    tls::Tls,
+    urls::{DeciderUrl, uri_of},
+};
 
 /// How long a connection may be silent before it is pinged, and the answer may take: a connection to a machine that is gone is
 /// given up after both together, where TCP alone would take a quarter of an hour. A frozen decider's is too: what was sent to it
@@ -26,7 +29,8 @@ pub(super) fn channel(
     patience: Duration,
 ) -> Channel {
     let tls = tls.cloned();
-    Endpoint::from(url.uri.clone())
+    // tonic has no part in TLS: for its own connector this is a connection without.
+    Endpoint::from(uri_of(address))
         .origin(url.uri.clone())
         .connect_timeout(patience)
         .http2_keep_alive_interval(KEEP_ALIVE)

@@ -149,3 +149,46 @@ impl Resolver {
             .map(|(_, wanted)| wanted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::decide::{DeciderUrls, metrics::Metrics};
+
+    fn resolver(urls: &str) -> Resolver {
+        let urls: DeciderUrls = urls.parse().unwrap();
+        let targets = urls.iter().map(|url| Target::new(url.clone(), None));
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let pods = Arc::new(Pods::new(metrics));
+        Resolver::new(targets.collect(), pods, Duration::from_millis(200))
+    }
+
+    fn known(resolver: &Resolver) -> Vec<String> {
+        let known = resolver.pods.all();
+        let mut known: Vec<_> = known.iter().map(ToString::to_string).collect();
+        known.sort();
+        known
+    }
+
+    #[tokio::test]
+    async fn addresses_come_and_go_and_a_name_without_any_keeps_its_last() {
+        let mut resolver = resolver("http://127.0.0.1:9,http://127.0.0.2:9,http://127.0.0.1:9");
+        resolver.begin().await;
+        assert_eq!(known(&resolver), ["127.0.0.1:9", "127.0.0.2:9"]);
+        let stays = resolver.pods.all()[0].clone();
+
+        resolver.targets[1].url.host = "127.0.0.3".to_owned();
+        resolver.refresh().await;
+        assert_eq!(known(&resolver), ["127.0.0.1:9", "127.0.0.3:9"]);
+        let same = |pod: &Arc<Pod>| Arc::ptr_eq(pod, &stays);
+        assert!(resolver.pods.all().iter().any(same), "it was made anew");
+
+        resolver.targets[1].url.host = "nobody.invalid".to_owned();
+        resolver.refresh().await;
+        assert_eq!(known(&resolver), ["127.0.0.1:9", "127.0.0.3:9"]);
+        let told = resolver.pods.describe().to_string();
+        assert!(told.contains("nobody.invalid cannot be resolved"), "{told}");
+    }
+}

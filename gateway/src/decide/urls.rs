@@ -50,18 +50,10 @@ impl DeciderUrls {
 impl From<SocketAddr> for DeciderUrls {
     /// The decider at `address`, without TLS.
     fn from(address: SocketAddr) -> Self {
-        let authority = address.to_string();
-        // An address and port is an authority, so this is the URL that it says.
-        let uri = Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(authority)
-            .path_and_query("/")
-            .build()
-            .unwrap_or_default();
         Self {
             scheme: Scheme::HTTP,
             urls: vec![DeciderUrl {
-                uri,
+                uri: uri_of(address),
                 host: address.ip().to_string(),
                 port: address.port(),
             }],
@@ -100,6 +92,17 @@ impl fmt::Display for DeciderUrls {
         }
         Ok(())
     }
+}
+
+/// The URL of `address`, without TLS.
+pub(super) fn uri_of(address: SocketAddr) -> Uri {
+    Uri::builder()
+        .scheme(Scheme::HTTP)
+        .authority(address.to_string())
+        .path_and_query("/")
+        .build()
+        // An address and its port are an authority, so that this never fails.
+        .unwrap_or_default()
 }
 
 fn url(text: &str) -> Result<(Scheme, DeciderUrl), InvalidDeciderUrls> {

@@ -1,0 +1,341 @@
+//! Several deciders: every import gets its verdict while one of them is there, whatever becomes of the others.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use importguard_proto::{
+    decider::{
+        DecideRequest, DecideResponse,
+        decider_server::{Decider, DeciderServer},
+    },
+    event::Dialect,
+};
+use importguard_tests::{
+    Asked, NatsServer, OpenIm, Reading, Service, Settings, Traffic, eventually, load, stored,
+    wait_for_count,
+};
+use serde_json::Value;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+use crate::{
+    asserts,
+    chaos::{alone, of_every_verdict, quiet},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// IMPORTGUARD_REQUEST_BUDGET's default.
+const BUDGET: Duration = Duration::from_secs(2);
+
+const NAMES: [&str; 3] = ["d0", "d1", "d2"];
+
+/// A gateway that knows three deciders.
+struct Three {
+    gateway: Service,
+    deciders: Vec<Service>,
+    nats: NatsServer,
+}
+
+impl Three {
+    async fn start(settings: Settings) -> Self {
+        let nats = NatsServer::start().await;
+        let mut deciders = Vec::new();
+        for name in NAMES {
+            let settings = settings.clone().set("IMPORTGUARD_DECIDER_INSTANCE", name);
+            deciders.push(Service::decider(settings).await);
+        }
+        let urls: Vec<_> = deciders.iter().map(Service::grpc_url).collect();
+        let settings = settings
+            .nats(&nats)
+            .or_set("IMPORTGUARD_DECIDER_URL", || urls.join(","));
+        let gateway = Service::gateway(settings).await;
+        let three = Self {
+            gateway,
+            deciders,
+            nats,
+        };
+        three.until_usable(3).await;
+        three
+    }
+
+    fn server(&self) -> OpenIm {
+        OpenIm::server(self.gateway.url())
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic::start(&self.server(), "op", of_every_verdict)
+    }
+
+    async fn until_usable(&self, usable: u64) {
+        until(&self.gateway, 3, usable).await;
+    }
+
+    /// Who decided what was recorded last.
+    async fn deciders_of_the_last(&self, count: usize) -> HashSet<String> {
+        let events = stored(&self.nats).await;
+        let last = events.iter().rev().take(count);
+        last.filter_map(|event| event.decision().data.decider.as_ref())
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+/// What `/readyz` says about deciders.
+async fn standing(gateway: &Service) -> anyhow::Result<Value> {
+    let readiness: Value = serde_json::from_str(&gateway.admin("/readyz").await?)?;
+    Ok(readiness["deciders"].clone())
+}
+
+/// Waits until the gateway knows so many deciders and can use so many.
+async fn until(gateway: &Service, known: u64, usable: u64) {
+    let what = format!("of {known} deciders {usable} are usable");
+    eventually(&what, SOON, async || {
+        let standing = standing(gateway).await?;
+        ensure!(
+            standing["known"] == known && standing["usable"] == usable,
+            "{standing}"
+        );
+        for (state, count) in [("known", known), ("usable", usable)] {
+            let metric = format!("importguard_deciders{{state=\"{state}\"}}");
+            let found = gateway.metric(&metric).await?;
+            ensure!(found == count as f64, "{metric} {found}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// Everybody who asked got the policy's own verdict.
+#[track_caller]
+pub(crate) fn all_decided(asked: &Asked) {
+    for (id, answer) in &asked.answers {
+        let answer = answer
+            .as_ref()
+            .unwrap_or_else(|| panic!("{id} got no answer"));
+        let number: usize = id.trim_start_matches("op-").parse().unwrap();
+        let kept = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
+        match (number % 4, asserts::reading(Dialect::Server, answer)) {
+            (0, Reading::Imports { instead: None }) => {}
+            (1, Reading::Imports { instead }) if instead == kept(&["b", "c"]) => {}
+            (2, Reading::Refuses { code: 5002, .. }) | (3, Reading::Refuses { code: 5001, .. }) => {
+            }
+            (_, other) => panic!("{id} was answered {other:?}"),
+        }
+    }
+    let rate = asked.rate();
+    assert!(rate > 200.0, "only {rate:.0} answers a second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_is_spread_over_all() {
+    const REQUESTS: usize = 300;
+    let three = Three::start(quiet()).await;
+    let server = three.server();
+    let answers = load(REQUESTS, 8, async |number| {
+        server.import(&format!("op-{number}"), "a", &["b"]).await
+    })
+    .await;
+    for answer in answers {
+        asserts::allows(Dialect::Server, &answer);
+    }
+    let mut counts = HashMap::new();
+    for event in wait_for_count(&three.nats, REQUESTS).await {
+        let decider = event.decision().data.decider.clone().unwrap();
+        *counts.entry(decider.to_string()).or_insert(0) += 1;
+    }
+    for name in NAMES {
+        let count = counts.get(name).copied().unwrap_or(0);
+        assert!(count > REQUESTS / 5, "{counts:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_is_killed_and_comes_back_and_no_verdict_fails() {
+    let _turn = alone().await;
+    let mut three = Three::start(quiet()).await;
+    let traffic = three.traffic();
+    for victim in 0..3 {
+        traffic.answers(150).await;
+        three.deciders[victim].kill9();
+        three.until_usable(2).await;
+        traffic.answers(150).await;
+        three.deciders[victim].restart().await;
+        three.until_usable(3).await;
+    }
+    traffic.answers(150).await;
+    all_decided(&traffic.stop().await);
+    assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
+    let told = three.gateway.stderr();
+    assert!(told.contains("is put aside: "), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stands_still_and_goes_on_and_no_verdict_fails() {
+    let _turn = alone().await;
+    let three = Three::start(quiet()).await;
+    let traffic = three.traffic();
+    traffic.answers(150).await;
+    three.deciders[1].freeze().await;
+    three.until_usable(2).await;
+    traffic.answers(300).await;
+    three.deciders[1].thaw();
+    three.until_usable(3).await;
+    traffic.answers(150).await;
+    all_decided(&traffic.stop().await);
+    assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
+    let silent = "importguard_decider_retries_total{reason=\"silent\"}";
+    assert!(three.gateway.metric(silent).await.unwrap() > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_are_restarted_one_after_another_and_no_verdict_fails() {
+    let _turn = alone().await;
+    let mut three = Three::start(quiet()).await;
+    let traffic = three.traffic();
+    traffic.answers(100).await;
+    for decider in &mut three.deciders {
+        let status = decider.terminate(SOON).await;
+        assert!(status.success(), "{status}");
+        decider.restart().await;
+        until(&three.gateway, 3, 3).await;
+    }
+    traffic.answers(150).await;
+    all_decided(&traffic.stop().await);
+    assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_about_to_end_is_left_before_it_takes_no_more_calls() {
+    let _turn = alone().await;
+    let mut three = Three::start(quiet()).await;
+    let traffic = three.traffic();
+    traffic.answers(100).await;
+    three.deciders[0].sigterm();
+    three.until_usable(2).await;
+    assert_eq!(three.deciders[0].ended(), None, "it ended at once");
+    assert!(three.deciders[0].exit(SOON).await.success());
+    traffic.answers(100).await;
+    all_decided(&traffic.stop().await);
+    let unavailable = "importguard_decider_retries_total{reason=\"unavailable\"}";
+    assert_eq!(three.gateway.metric(unavailable).await.unwrap(), 0.0);
+}
+
+#[tokio::test]
+async fn where_nobody_is_left_the_fallback_answers_and_the_gateway_stays_ready() {
+    let mut three = Three::start(Settings::new()).await;
+    for decider in &mut three.deciders {
+        decider.kill9();
+    }
+    three.until_usable(0).await;
+    let began = Instant::now();
+    let answer = three.server().import("op", "a", &["b"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5910);
+    assert!(began.elapsed() < BUDGET, "{:?}", began.elapsed());
+    three.deciders[2].restart().await;
+    three.until_usable(1).await;
+    let answer = three.server().import("op", "a", &["b"]).await;
+    asserts::allows(Dialect::Server, &answer);
+}
+
+#[tokio::test]
+async fn where_all_stand_still_they_are_given_up_in_time() {
+    let three = Three::start(Settings::new()).await;
+    for decider in &three.deciders {
+        decider.freeze().await;
+    }
+    let began = Instant::now();
+    let answer = three.server().import("op", "a", &["b"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5911);
+    assert!(began.elapsed() < BUDGET, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_name_are_asked() {
+    let first = Service::decider(Settings::new().set("IMPORTGUARD_DECIDER_INSTANCE", "v4")).await;
+    let port = first.grpc_url().rsplit(':').next().unwrap().to_owned();
+    let url = format!("http://localhost:{port}");
+    let nats = NatsServer::start().await;
+    let gateway = Service::gateway(
+        Settings::new()
+            .nats(&nats)
+            .set("IMPORTGUARD_DECIDER_URL", url),
+    )
+    .await;
+    let known = tokio::net::lookup_host(format!("localhost:{port}"))
+        .await
+        .unwrap()
+        .collect::<HashSet<_>>()
+        .len() as u64;
+    until(&gateway, known, 1).await;
+    let server = OpenIm::server(gateway.url());
+    for _ in 0..10 {
+        asserts::allows(Dialect::Server, &server.import("op", "a", &["b"]).await);
+    }
+}
+
+/// Says how long it was given, and answers nothing for as long as it is not to.
+struct Clerk {
+    given: Arc<Mutex<Vec<Duration>>>,
+    silent: bool,
+}
+
+#[tonic::async_trait]
+impl Decider for Clerk {
+    async fn decide(
+        &self,
+        request: Request<DecideRequest>,
+    ) -> Result<Response<DecideResponse>, Status> {
+        let timeout = request.metadata().get("grpc-timeout").unwrap();
+        let (count, unit) = timeout.to_str().unwrap().split_at(timeout.len() - 1);
+        let count = count.parse().unwrap();
+        self.given.lock().unwrap().push(match unit {
+            "n" => Duration::from_nanos(count),
+            "u" => Duration::from_micros(count),
+            "m" => Duration::from_millis(count),
+            other => panic!("a time-out in {other}"),
+        });
+        if self.silent {
+            std::future::pending::<()>().await;
+        }
+        Err(Status::internal("it only takes notes"))
+    }
+}
+
+async fn clerk(silent: bool) -> (String, Arc<Mutex<Vec<Duration>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let given = Arc::default();
+    let service = DeciderServer::new(Clerk {
+        given: Arc::clone(&given),
+        silent,
+    });
+    let server = Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (url, given)
+}
+
+#[tokio::test]
+async fn each_is_given_what_is_left_of_the_time() {
+    let ((first, to_first), (second, to_second)) = (clerk(true).await, clerk(true).await);
+    let settings = Settings::new()
+        .set("IMPORTGUARD_DECIDER_URL", format!("{first},{second}"))
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "900ms")
+        .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "400ms")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "700ms");
+    let gateway = Service::gateway(settings).await;
+    let answer = OpenIm::server(gateway.url())
+        .import("op", "a", &["b"])
+        .await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5911);
+    let mut given = [to_first, to_second].map(|given| given.lock().unwrap().clone());
+    given.sort();
+    let [late, early] = given.map(|given| <[Duration; 1]>::try_from(given).unwrap()[0]);
+    let millis = Duration::from_millis;
+    assert!(millis(500) < early && early <= millis(700), "{early:?}");
+    assert!(millis(100) < late && late <= millis(300), "{late:?}");
+}

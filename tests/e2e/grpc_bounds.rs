@@ -1,0 +1,176 @@
+//! The decider's bounds, each with the status that its caller gets.
+
+use std::time::{Duration, Instant};
+
+use importguard_proto::decider::{DecideRequest, DecideResponse, decider_client::DeciderClient};
+use importguard_proto::event::Dialect;
+use importguard_tests::{OpenIm, Service, Settings, eventually};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+use crate::asserts;
+
+const SOON: Duration = Duration::from_secs(15);
+
+async fn channel(decider: &Service) -> Channel {
+    let endpoint = Endpoint::from_shared(decider.grpc_url()).unwrap();
+    endpoint.connect().await.unwrap()
+}
+
+fn question(friends: usize) -> DecideRequest {
+    DecideRequest {
+        decision_id: "id".to_owned(),
+        operation_id: "op".to_owned(),
+        owner_user_id: "user123".to_owned(),
+        friend_user_ids: (0..friends)
+            .map(|number| format!("friend{number}"))
+            .collect(),
+    }
+}
+
+async fn ask(channel: &Channel, friends: usize) -> Result<(), Status> {
+    let mut client = DeciderClient::new(channel.clone());
+    client.decide(question(friends)).await.map(drop)
+}
+
+/// A question whose end never comes.
+async fn ask_without_end(channel: &Channel) -> Status {
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/importguard.decider.v1.Decider/Decide");
+    let codec = ProstCodec::<DecideRequest, DecideResponse>::default();
+    let stream = tokio_stream::pending::<DecideRequest>();
+    let answer = client.client_streaming(Request::new(stream), path, codec);
+    timeout(SOON, answer).await.unwrap().unwrap_err()
+}
+
+#[tokio::test]
+async fn a_question_that_is_too_large_is_refused_and_the_gateway_falls_back() {
+    for (setting, value, code) in [
+        (
+            "IMPORTGUARD_DECIDER_MAX_MESSAGE_BYTES",
+            "1024",
+            Code::OutOfRange,
+        ),
+        (
+            "IMPORTGUARD_DECIDER_MAX_FRIENDS",
+            "50",
+            Code::InvalidArgument,
+        ),
+    ] {
+        let decider = Service::decider(Settings::new().set(setting, value)).await;
+        let channel = channel(&decider).await;
+        ask(&channel, 50).await.unwrap();
+        let status = ask(&channel, 200).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains(value), "{status:?}");
+
+        let gateway = Service::gateway(Settings::new().decider(&decider)).await;
+        let server = OpenIm::server(gateway.url());
+        let many = question(200).friend_user_ids;
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        let answer = server.import("op", "user123", &many).await;
+        asserts::refuses(Dialect::Server, &answer, 200, 5912);
+        let told = gateway.stderr();
+        assert!(told.contains(status.message()), "{told}");
+        let answer = server.import("op", "user123", &many[..50]).await;
+        asserts::allows(Dialect::Server, &answer);
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_does_not_arrive_in_time_is_cancelled() {
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "300ms");
+    let decider = Service::decider(settings).await;
+    let began = Instant::now();
+    let status = ask_without_end(&channel(&decider).await).await;
+    assert_eq!(status.code(), Code::Cancelled, "{status:?}");
+    assert!(began.elapsed() > Duration::from_millis(250));
+}
+
+#[tokio::test]
+async fn more_calls_than_a_connection_may_have_open_wait() {
+    let settings = Settings::new()
+        .set("IMPORTGUARD_DECIDER_MAX_STREAMS", "1")
+        .set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "1s");
+    let decider = Service::decider(settings).await;
+    let channel = channel(&decider).await;
+    // So that the decider's settings have arrived.
+    ask(&channel, 1).await.unwrap();
+    let began = Instant::now();
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        ask(&channel, 1).await.unwrap();
+        began.elapsed()
+    };
+    let (held, waited) = tokio::join!(ask_without_end(&channel), second);
+    assert_eq!(held.code(), Code::Cancelled, "{held:?}");
+    assert!(waited > Duration::from_millis(900), "{waited:?}");
+}
+
+#[tokio::test]
+async fn headers_that_are_too_large_are_refused_and_the_connection_lives_on() {
+    let decider = Service::decider(Settings::new()).await;
+    let channel = channel(&decider).await;
+    let mut large = Request::new(question(1));
+    let filler: MetadataValue<_> = "x".repeat(20_000).parse().unwrap();
+    large.metadata_mut().insert("filler", filler);
+    let status = DeciderClient::new(channel.clone()).decide(large).await;
+    assert!(status.is_err(), "{status:?}");
+    ask(&channel, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_and_the_gateway_falls_back() {
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_MAX_CONNECTIONS", "1");
+    let decider = Service::decider(settings).await;
+    let first = channel(&decider).await;
+    ask(&first, 1).await.unwrap();
+    let gateway = Service::gateway(Settings::new().decider(&decider)).await;
+    let server = OpenIm::server(gateway.url());
+    let answer = server.import("op", "a", &["b"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5910);
+    ask(&first, 1).await.unwrap();
+    let turned_away = "importguard_decider_connections_turned_away_total";
+    assert!(decider.metric(turned_away).await.unwrap() > 0.0);
+    let told = decider.stderr();
+    assert!(
+        told.contains("IMPORTGUARD_DECIDER_MAX_CONNECTIONS"),
+        "{told}"
+    );
+
+    drop(first);
+    eventually("there is room again", SOON, async || {
+        match asserts::code(&server.import("op", "a", &["b"]).await) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_silent_is_disconnected_and_who_answers_pings_is_not() {
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_IDLE_TIMEOUT", "1s");
+    let decider = Service::decider(settings).await;
+    let alive = channel(&decider).await;
+    ask(&alive, 1).await.unwrap();
+    let address = decider.grpc_url().replace("http://", "");
+    let mut silent = TcpStream::connect(&address).await.unwrap();
+    let began = Instant::now();
+    let mut said = Vec::new();
+    // However it is closed: what counts is that it is.
+    let _ = timeout(SOON, silent.read_to_end(&mut said)).await.unwrap();
+    assert!(began.elapsed() > Duration::from_millis(900));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let open = decider.metric("importguard_decider_connections").await;
+    assert_eq!(open.unwrap(), 1.0);
+    ask(&alive, 1).await.unwrap();
+}

@@ -1,0 +1,341 @@
+//! TLS between gateway and deciders, with certificates on both sides that are exchanged while they run.
+
+use std::{collections::HashSet, fs, time::Duration};
+
+use anyhow::ensure;
+use importguard_proto::event::Dialect;
+use importguard_tests::{
+    Binary, MountedSecret, OpenIm, Service, Settings, TestAuthority, TestCertificate, Traffic,
+    eventually,
+};
+
+use crate::{
+    asserts,
+    chaos::{alone, of_every_verdict, quiet},
+    deciders::all_decided,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+const DECIDERS: &str = "IMPORTGUARD_DECIDER_TLS_CERT_FILE";
+const GATEWAYS: &str = "IMPORTGUARD_DECIDER_CA_FILE";
+
+/// What one side shows, and whom it believes.
+fn files<'a>(shows: &'a TestCertificate, believes: &'a str) -> [(&'static str, &'a str); 3] {
+    [
+        ("tls.crt", shows.cert_pem()),
+        ("tls.key", shows.key_pem()),
+        ("ca.crt", believes),
+    ]
+}
+
+fn deciders(secret: &MountedSecret, settings: Settings) -> Settings {
+    settings
+        .set(DECIDERS, secret.setting("tls.crt"))
+        .set(
+            "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
+            secret.setting("tls.key"),
+        )
+        .set(
+            "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
+            secret.setting("ca.crt"),
+        )
+}
+
+fn gateways(secret: &MountedSecret, decider: &Service, settings: Settings) -> Settings {
+    settings
+        .set("IMPORTGUARD_DECIDER_URL", https(decider))
+        .set(GATEWAYS, secret.setting("ca.crt"))
+        .set(
+            "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
+            secret.setting("tls.crt"),
+        )
+        .set(
+            "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
+            secret.setting("tls.key"),
+        )
+}
+
+fn https(decider: &Service) -> String {
+    decider.grpc_url().replace("http://", "https://")
+}
+
+/// A gateway and a decider that believe one authority, with what each of them reads.
+struct Pair {
+    gateway: Service,
+    gateways: MountedSecret,
+    decider: Service,
+    deciders: MountedSecret,
+}
+
+impl Pair {
+    async fn start(authority: &TestAuthority, settings: Settings) -> Self {
+        let ca = authority.pem();
+        let secret = || MountedSecret::new(&files(&authority.certificate(), &ca));
+        let (at_gateway, at_decider) = (secret(), secret());
+        let decider = Service::decider(deciders(&at_decider, settings.clone())).await;
+        let gateway = Service::gateway(gateways(&at_gateway, &decider, settings)).await;
+        let pair = Self {
+            gateway,
+            gateways: at_gateway,
+            decider,
+            deciders: at_decider,
+        };
+        until_allowed(&pair.gateway).await;
+        pair
+    }
+}
+
+async fn until_allowed(gateway: &Service) {
+    let server = OpenIm::server(gateway.url());
+    eventually("an import is allowed", SOON, async || {
+        match asserts::code(&server.import("op", "a", &["b"]).await) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    })
+    .await;
+}
+
+/// How often `service` has read the files of `setting` again with this outcome.
+async fn reloads(service: &Service, setting: &str, outcome: &str) -> f64 {
+    let labels = format!("{{outcome=\"{outcome}\",setting=\"{setting}\"}}");
+    let name = format!("importguard_file_reloads_total{labels}");
+    service.metric(&name).await.unwrap()
+}
+
+/// Swaps files, and waits until `service` has read them with this outcome.
+async fn swap(
+    service: &Service,
+    setting: &str,
+    secret: &mut MountedSecret,
+    files: &[(&str, &str)],
+    outcome: &str,
+) {
+    let before = reloads(service, setting, outcome).await;
+    secret.replace(files);
+    eventually("the files are read again", SOON, async || {
+        let now = reloads(service, setting, outcome).await;
+        if now > before { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdict() {
+    let (authority, other) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, others) = (authority.pem(), other.pem());
+    let secret = MountedSecret::new(&files(&authority.certificate(), &ca));
+    let decider = Service::decider(deciders(&secret, Settings::new())).await;
+
+    let foreign = MountedSecret::new(&files(&other.certificate(), &ca));
+    let distrustful = MountedSecret::new(&files(&authority.certificate(), &others));
+    let none = Settings::new()
+        .set("IMPORTGUARD_DECIDER_URL", https(&decider))
+        .set(GATEWAYS, secret.setting("ca.crt"));
+    for (settings, why) in [
+        (none, "CertificateRequired"),
+        (gateways(&foreign, &decider, Settings::new()), "alert: "),
+        (
+            gateways(&distrustful, &decider, Settings::new()),
+            "UnknownIssuer",
+        ),
+        (Settings::new().decider(&decider), "127.0.0.1"),
+    ] {
+        let gateway = Service::gateway(settings).await;
+        let server = OpenIm::server(gateway.url());
+        for _ in 0..3 {
+            let answer = server.import("op", "a", &["b"]).await;
+            asserts::refuses(Dialect::Server, &answer, 200, 5910);
+        }
+        let told = gateway.stderr();
+        assert!(told.contains(why), "no {why} in {told}");
+    }
+    until_allowed(&Service::gateway(gateways(&secret, &decider, Settings::new())).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_and_authorities_are_exchanged_under_load_and_no_verdict_fails() {
+    let _turn = alone().await;
+    let (old, new) = (TestAuthority::new(), TestAuthority::new());
+    let Pair {
+        gateway,
+        gateways: mut at_gateway,
+        decider,
+        deciders: mut at_decider,
+    } = Pair::start(&old, quiet()).await;
+    let traffic = Traffic::start(&OpenIm::server(gateway.url()), "op", of_every_verdict);
+    traffic.answers(100).await;
+    let connections = near_ends(&decider);
+
+    let (gateway_shows, decider_shows) = (old.certificate(), old.certificate());
+    let both = old.pem() + &new.pem();
+    let shown = files(&decider_shows, &both);
+    swap(&decider, DECIDERS, &mut at_decider, &shown, "applied").await;
+    let shown = files(&gateway_shows, &both);
+    swap(&gateway, GATEWAYS, &mut at_gateway, &shown, "applied").await;
+    traffic.answers(100).await;
+    let (gateway_shows, decider_shows, only) = (new.certificate(), new.certificate(), new.pem());
+    let shown = files(&gateway_shows, &both);
+    swap(&gateway, GATEWAYS, &mut at_gateway, &shown, "applied").await;
+    let shown = files(&decider_shows, &only);
+    swap(&decider, DECIDERS, &mut at_decider, &shown, "applied").await;
+    let shown = files(&gateway_shows, &only);
+    swap(&gateway, GATEWAYS, &mut at_gateway, &shown, "applied").await;
+
+    eventually("the connections are other ones", SOON, async || {
+        let now = near_ends(&decider);
+        ensure!(!now.is_empty() && now.is_disjoint(&connections), "{now:?}");
+        Ok(())
+    })
+    .await;
+    traffic.answers(100).await;
+    all_decided(&traffic.stop().await);
+
+    let late = MountedSecret::new(&files(&old.certificate(), &both));
+    let late = Service::gateway(gateways(&late, &decider, Settings::new())).await;
+    let answer = OpenIm::server(late.url()).import("op", "a", &["b"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5910);
+}
+
+/// The gateways' ports of the connections to `decider`.
+fn near_ends(decider: &Service) -> HashSet<String> {
+    let port = decider.grpc_url();
+    let port: u16 = port.rsplit(':').next().unwrap().parse().unwrap();
+    let listener = format!("0100007F:{port:04X}");
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let established = table.lines().filter_map(|line| {
+        // Local address, remote address, state: 01 is established.
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [_, near, far, "01", ..] if far == listener => Some(near.to_owned()),
+            _ => None,
+        }
+    });
+    established.collect()
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_change_nothing_but_what_is_told() {
+    let authority = TestAuthority::new();
+    let mut pair = Pair::start(&authority, Settings::new()).await;
+    let (other, ca) = (authority.certificate(), authority.pem());
+    let no_pair = [
+        ("tls.crt", other.cert_pem()),
+        ("tls.key", "nonsense"),
+        ("ca.crt", ca.as_str()),
+    ];
+    let no_authority = [
+        ("tls.crt", other.cert_pem()),
+        ("tls.key", other.key_pem()),
+        ("ca.crt", ""),
+    ];
+    for broken in [&no_pair, &no_authority] {
+        swap(
+            &pair.gateway,
+            GATEWAYS,
+            &mut pair.gateways,
+            broken,
+            "failed",
+        )
+        .await;
+        swap(
+            &pair.decider,
+            DECIDERS,
+            &mut pair.deciders,
+            broken,
+            "failed",
+        )
+        .await;
+        for (service, setting) in [(&pair.gateway, GATEWAYS), (&pair.decider, DECIDERS)] {
+            let good = format!("importguard_file_good{{setting=\"{setting}\"}}");
+            assert_eq!(service.metric(&good).await.unwrap(), 0.0);
+            let ready = service.admin("/readyz").await.unwrap();
+            assert!(ready.contains("lastGood"), "{ready}");
+            let told = service.stderr();
+            assert!(told.contains("the last good ones stay in force"), "{told}");
+        }
+        until_allowed(&pair.gateway).await;
+    }
+    // Also for who connects only now.
+    let secret = MountedSecret::new(&files(&other, &ca));
+    let another = gateways(&secret, &pair.decider, Settings::new());
+    until_allowed(&Service::gateway(another).await).await;
+
+    let good = files(&other, &ca);
+    swap(
+        &pair.gateway,
+        GATEWAYS,
+        &mut pair.gateways,
+        &good,
+        "applied",
+    )
+    .await;
+    swap(
+        &pair.decider,
+        DECIDERS,
+        &mut pair.deciders,
+        &good,
+        "applied",
+    )
+    .await;
+    until_allowed(&pair.gateway).await;
+    for service in [&pair.gateway, &pair.decider] {
+        let ready = service.admin("/readyz").await.unwrap();
+        assert!(!ready.contains("lastGood"), "{ready}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_configuration_is_an_error_at_the_start() {
+    let authority = TestAuthority::new();
+    let secret = MountedSecret::new(&files(&authority.certificate(), &authority.pem()));
+    let (cert, ca) = (secret.setting("tls.crt"), secret.setting("ca.crt"));
+    let (http, https) = ("http://127.0.0.1:1", "https://127.0.0.1:1");
+    let mixed = "http://127.0.0.1:1,https://127.0.0.1:2";
+    let url = "IMPORTGUARD_DECIDER_URL";
+    for (binary, settings, named) in [
+        (Binary::Gateway, vec![(url, https)], GATEWAYS),
+        (
+            Binary::Gateway,
+            vec![(url, http), (GATEWAYS, &ca)],
+            "https://",
+        ),
+        (Binary::Gateway, vec![(url, mixed)], "all https://"),
+        (
+            Binary::Gateway,
+            vec![
+                (url, https),
+                (GATEWAYS, &ca),
+                ("IMPORTGUARD_DECIDER_CLIENT_CERT_FILE", &cert),
+            ],
+            "--decider-client-key-file",
+        ),
+        (
+            Binary::Decider,
+            vec![(DECIDERS, &cert)],
+            "--decider-tls-key-file",
+        ),
+        (
+            Binary::Decider,
+            vec![("IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE", &ca)],
+            "--decider-tls-cert-file",
+        ),
+    ] {
+        let settings = settings.into_iter();
+        let settings = settings.fold(Settings::new(), |all, (name, value)| all.set(name, value));
+        let mut service = Service::spawn(binary, settings);
+        assert!(!service.exit(SOON).await.success());
+        let said = service.stderr();
+        assert!(said.contains(named), "no {named} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn in_one_process_the_decider_does_not_pretend_to_speak_tls() {
+    let authority = TestAuthority::new();
+    let secret = MountedSecret::new(&files(&authority.certificate(), &authority.pem()));
+    let mut service = Service::spawn(Binary::AllInOne, deciders(&secret, Settings::new()));
+    assert!(!service.exit(SOON).await.success());
+    let said = service.stderr();
+    assert!(said.contains(DECIDERS), "{said}");
+}
