@@ -2,7 +2,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncBufReadExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint};
@@ -46,7 +46,13 @@ async fn connect(address: SocketAddr, tls: Option<Tls>) -> io::Result<Stream> {
         None => Either::Left(stream),
         Some(tls) => {
             let connector = TlsConnector::from(tls.config());
-            Either::Right(connector.connect(tls.name, stream).await?)
+            let mut stream = connector.connect(tls.name, stream).await?;
+            // Whether the decider believes the certificate that it was shown, TLS 1.3 tells after the handshake: with its first
+            // frame, which comes by itself, or with an alert that says why not.
+            if stream.fill_buf().await?.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Either::Right(stream)
         }
     };
     Ok(TokioIo::new(stream))
