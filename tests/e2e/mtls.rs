@@ -138,7 +138,7 @@ async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdi
         (gateways(&foreign, &decider, Settings::new()), "alert: "),
         (
             gateways(&distrustful, &decider, Settings::new()),
-            "UnknownIssuer",
+            "invalid peer certificate",
         ),
         (Settings::new().decider(&decider), "127.0.0.1"),
     ] {

@@ -1,4 +1,7 @@
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use importguard_files::{InvalidCertificate, LastGood, Reloads, Watch, certified_key, root_store};
 use rustls::{
@@ -135,7 +138,7 @@ fn set(settings: &DeciderTlsSettings) -> Option<&'static str> {
 }
 
 fn config(
-    ca: &PathBuf,
+    ca: &Path,
     client: Option<&(PathBuf, PathBuf)>,
 ) -> Result<ClientConfig, InvalidCertificate> {
     let provider = Arc::new(ring::default_provider());
