@@ -331,7 +331,9 @@ async fn each_is_given_what_is_left_of_the_time() {
     let answer = OpenIm::server(gateway.url())
         .import("op", "a", &["b"])
         .await;
-    asserts::refuses(Dialect::Server, &answer, 200, 5911);
+    // Who waited for as long as there was time may have none left to record that.
+    let code = asserts::code(&answer);
+    assert!([5911, 5914].contains(&code), "{code}");
     let mut given = [to_first, to_second].map(|given| given.lock().unwrap().clone());
     given.sort();
     let [late, early] = given.map(|given| <[Duration; 1]>::try_from(given).unwrap()[0]);
