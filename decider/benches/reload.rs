@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use importguard_decider::{Decider, GrpcSettings, PolicySettings, Settings};
+use clap::Parser;
+use importguard_decider::{Decider, Settings};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use prometheus::Registry;
 use tokio::{
@@ -41,6 +42,13 @@ rules:
     dropFriends: { in: blocked }
 ";
 
+/// What is not said below.
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    settings: Settings,
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -56,17 +64,10 @@ async fn run() {
     // Made once: making it again and again would cost more than the reload that is measured.
     let ids: Arc<str> = (0..IDS).map(|n| id(n) + "\n").collect::<String>().into();
     write_list(dir.path(), &ids, 0);
-    let settings = Settings {
-        policy: PolicySettings {
-            policy: dir.path().join("policy.yaml"),
-            reload_interval: Duration::from_millis(100),
-        },
-        grpc: GrpcSettings {
-            decider_listen: "127.0.0.1:0".parse().unwrap(),
-            decider_instance: None,
-            shutdown_timeout: Duration::from_secs(1),
-        },
-    };
+    let Defaults { mut settings } = Defaults::parse_from(["reload"]);
+    settings.policy.policy = dir.path().join("policy.yaml");
+    settings.policy.reload_interval = Duration::from_millis(100);
+    settings.grpc.decider_listen = "127.0.0.1:0".parse().unwrap();
     let registry = Registry::new();
     let decider = Decider::start(&settings, &registry).unwrap();
     let listener = TcpListener::bind(settings.grpc.decider_listen)
