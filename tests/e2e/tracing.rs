@@ -98,7 +98,13 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
         ("rpc.method", decide),
         ("rpc.response.status_code", "OK"),
     ];
-    says(asks, decide, &rpc);
+    let decider = line.decider.grpc_url();
+    let (address, port) = decider
+        .trim_start_matches("http://")
+        .rsplit_once(':')
+        .unwrap();
+    let asked = [("server.address", address), ("server.port", port)];
+    says(asks, decide, &[&rpc[..], &asked[..]].concat());
 
     let decides = only(&spans, "importguard-decider", SpanKind::Server);
     assert_eq!(decides.parent_id, asks.span_id);

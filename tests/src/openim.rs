@@ -2,7 +2,7 @@ use http::Method;
 use importguard_proto::event::Dialect;
 use serde_json::json;
 
-use crate::{Call, Client, Response};
+use crate::{Call, Client, Response, TestCertificate};
 
 const DOCUMENTED_COMMAND: &str = "ImportFriendReqBeforeCommand";
 const SERVER_COMMAND: &str = "callbackBeforeImportFriendsCommand";
@@ -34,6 +34,13 @@ impl OpenIm {
             base: base.into(),
             client: Client::default(),
         }
+    }
+
+    /// The same, content with whichever of `certificates` it is shown.
+    #[must_use]
+    pub fn trusting(mut self, certificates: &[TestCertificate]) -> Self {
+        self.client = Client::trusting(certificates);
+        self
     }
 
     /// How it speaks.
@@ -88,6 +95,11 @@ impl OpenIm {
     /// Sends `call` on this caller's connections.
     pub async fn send(&self, call: Call) -> Response {
         self.client.send(call).await
+    }
+
+    /// The same, where no answer is no surprise.
+    pub async fn try_send(&self, call: Call) -> anyhow::Result<Response> {
+        self.client.try_send(call).await
     }
 }
 

@@ -1,30 +1,17 @@
-use prometheus::{IntCounter, IntGauge, Registry};
+use importguard_telemetry::families;
+use prometheus::{IntCounter, IntGauge};
 
-/// What is counted about gateways' connections.
-#[derive(Clone, Debug)]
-pub(crate) struct Metrics {
-    connections: IntGauge,
-    turned_away: IntCounter,
+families! {
+    /// What the listener counts.
+    pub(crate) struct Metrics {
+        /// Connections that are open on the decider's listener.
+        connections: IntGauge = "importguard_decider_connections";
+        /// Connections beyond IMPORTGUARD_DECIDER_MAX_CONNECTIONS, closed at once.
+        turned_away: IntCounter = "importguard_decider_connections_turned_away_total";
+    }
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let connections = IntGauge::new(
-            "importguard_decider_connections",
-            "Connections that are open on the decider's listener.",
-        )?;
-        let turned_away = IntCounter::new(
-            "importguard_decider_connections_turned_away_total",
-            "Connections beyond IMPORTGUARD_DECIDER_MAX_CONNECTIONS, closed at once.",
-        )?;
-        registry.register(Box::new(connections.clone()))?;
-        registry.register(Box::new(turned_away.clone()))?;
-        Ok(Self {
-            connections,
-            turned_away,
-        })
-    }
-
     /// Counts a connection for as long as the guard lives.
     pub(super) fn open(&self) -> Open {
         self.connections.inc();

@@ -3,12 +3,16 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use futures_util::future::{Either, select};
 use importguard_files::Reloads;
 use importguard_proto::decider::DecideRequest;
-use importguard_telemetry::propagation;
+use importguard_telemetry::{propagation, span::recorded};
 use prometheus::Registry;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Extensions, Request, Status, metadata::MetadataMap};
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::{
+    Instrument, Span,
+    field::{Empty, display},
+    info_span,
+};
 
 use super::{
     DecideError, DecideSettings, Evidence, InvalidDeciderTls, Keeper, Verdict,
@@ -92,14 +96,15 @@ impl Deciders {
             "decide",
             otel.name = METHOD,
             otel.kind = "client",
-            rpc.system.name = "grpc",
-            rpc.method = METHOD,
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            error.r#type = Empty,
+            rpc.system.name = Empty,
+            rpc.method = Empty,
             rpc.response.status_code = Empty,
             server.address = Empty,
             server.port = Empty,
             importguard.decider.retried = Empty,
-            otel.status_code = Empty,
-            otel.status_description = Empty,
         );
         let question = Question {
             id,
@@ -109,14 +114,21 @@ impl Deciders {
         };
         let result = self.ask(question).instrument(span.clone()).await;
         if let Err(error) = &result {
+            let cause = error.cause();
             span.record("otel.status_code", "ERROR");
             span.record("otel.status_description", error.to_string());
+            span.record("error.type", cause.as_str());
         }
         result
     }
 
     /// Asks somebody, and somebody else as well where the first cannot be reached or is silent.
     async fn ask(&self, question: Question<'_>) -> Decided {
+        if recorded() {
+            let span = Span::current();
+            span.record("rpc.system.name", "grpc");
+            span.record("rpc.method", METHOD);
+        }
         let Some(pod) = self.pods.pick(None) else {
             self.pods.doubted();
             return Err(DecideError::Unavailable(self.pods.why_nobody()));
@@ -167,14 +179,7 @@ impl Deciders {
     async fn call(&self, pod: &Pod, question: Question<'_>) -> Decided {
         let _in_flight = pod.begin();
         let answer = pod.client().decide(question.to_message()).await;
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        let span = Span::current();
-        span.record("rpc.response.status_code", code_name(code));
-        span.record(
-            "server.address",
-            tracing::field::display(pod.address().ip()),
-        );
-        span.record("server.port", pod.address().port());
+        tell(pod, &answer);
         let decided = match answer {
             Ok(response) => verify(response.into_inner(), question.request).map_err(|reason| {
                 DecideError::Failed(format!("its answer cannot be used: {reason}"))
@@ -206,6 +211,18 @@ impl Question<'_> {
         question.set_timeout(self.deadline.saturating_duration_since(Instant::now()));
         question
     }
+}
+
+/// On the span, if somebody reads it: who was asked, and what came of that.
+fn tell<T>(pod: &Pod, answer: &Result<T, Status>) {
+    if !recorded() {
+        return;
+    }
+    let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    let span = Span::current();
+    span.record("rpc.response.status_code", code_name(code));
+    span.record("server.address", display(pod.address().ip()));
+    span.record("server.port", pod.address().port());
 }
 
 /// What comes of an answer that is worth something only for so long.

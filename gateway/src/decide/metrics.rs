@@ -1,10 +1,39 @@
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use importguard_telemetry::{
+    families,
+    metrics::{Each, Label},
+};
+use prometheus::{IntCounterVec, IntGaugeVec};
 
-/// What is counted about deciders.
-#[derive(Clone, Debug)]
-pub(super) struct Metrics {
-    deciders: IntGaugeVec,
-    retries: IntCounterVec,
+families! {
+    /// What is counted about deciders.
+    pub(super) struct Metrics {
+        /// Addresses of deciders by state: known, and of those usable.
+        deciders: Each<IntGaugeVec, State> = "importguard_deciders", ["state"];
+        /// Questions that were put to a second decider, because the first was unavailable or silent.
+        retries: Each<IntCounterVec, Retry> = "importguard_decider_retries_total", ["reason"];
+    }
+}
+
+/// What is known of a decider's address.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    Known,
+    Usable,
+}
+
+impl Label for State {
+    const ALL: &'static [Self] = &[Self::Known, Self::Usable];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Usable => "usable",
+        }
+    }
 }
 
 /// Why a second decider was asked.
@@ -16,8 +45,14 @@ pub(super) enum Retry {
     Silent,
 }
 
-impl Retry {
-    const fn name(self) -> &'static str {
+impl Label for Retry {
+    const ALL: &'static [Self] = &[Self::Unavailable, Self::Silent];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
             Self::Silent => "silent",
@@ -26,39 +61,14 @@ impl Retry {
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self {
-            deciders: IntGaugeVec::new(
-                Opts::new(
-                    "importguard_deciders",
-                    "Addresses of deciders by state: known, and of those usable.",
-                ),
-                &["state"],
-            )?,
-            retries: IntCounterVec::new(
-                Opts::new(
-                    "importguard_decider_retries_total",
-                    "Requests that were put to a second decider, because the first was unavailable or silent.",
-                ),
-                &["reason"],
-            )?,
-        };
-        for retry in [Retry::Unavailable, Retry::Silent] {
-            metrics.retries.with_label_values(&[retry.name()]);
-        }
-        registry.register(Box::new(metrics.deciders.clone()))?;
-        registry.register(Box::new(metrics.retries.clone()))?;
-        Ok(metrics)
-    }
-
     pub(super) fn deciders(&self, known: usize, usable: usize) {
-        for (state, count) in [("known", known), ("usable", usable)] {
+        for (state, count) in [(State::Known, known), (State::Usable, usable)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.deciders.with_label_values(&[state]).set(count);
+            self.deciders.of(state).set(count);
         }
     }
 
     pub(super) fn retried(&self, retry: Retry) {
-        self.retries.with_label_values(&[retry.name()]).inc();
+        self.retries.of(retry).inc();
     }
 }

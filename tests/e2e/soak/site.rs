@@ -1,0 +1,265 @@
+use std::time::Duration;
+
+use anyhow::ensure;
+use importguard_tests::{
+    MountedSecret, NatsServer, OpenIm, Service, Settings, TestAuthority, TestCertificate, Vitals,
+    eventually,
+};
+use tokio::time::sleep;
+
+use super::faults::Fault;
+use crate::chaos::quiet;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// How long somebody is away or stands still: long enough for everybody else to notice, and over well before the next fault.
+const AWHILE: Duration = Duration::from_secs(3);
+
+/// A gateway with TLS on both of its sides, three deciders, and NATS.
+pub(super) struct Site {
+    gateway: Service,
+    deciders: Vec<Service>,
+    nats: NatsServer,
+    authority: TestAuthority,
+    /// What the gateway shows its callers, in turns.
+    public: [TestCertificate; 2],
+    secrets: Secrets,
+    exchanges: usize,
+}
+
+struct Secrets {
+    public: MountedSecret,
+    gateway: MountedSecret,
+    decider: MountedSecret,
+}
+
+fn pair<'a>(certificate: &'a TestCertificate, ca: &'a str) -> [(&'a str, &'a str); 3] {
+    [
+        ("tls.crt", certificate.cert_pem()),
+        ("tls.key", certificate.key_pem()),
+        ("ca.crt", ca),
+    ]
+}
+
+impl Site {
+    pub(super) async fn start() -> Self {
+        let (nats, authority) = (NatsServer::start().await, TestAuthority::new());
+        let public = [TestCertificate::new(), TestCertificate::new()];
+        let ca = authority.pem();
+        let inner = |certificate| MountedSecret::new(&pair(&certificate, &ca));
+        let secrets = Secrets {
+            public: MountedSecret::new(&pair(&public[0], &ca)),
+            gateway: inner(authority.certificate()),
+            decider: inner(authority.certificate()),
+        };
+        let decider = quiet()
+            .set(
+                "IMPORTGUARD_DECIDER_TLS_CERT_FILE",
+                secrets.decider.setting("tls.crt"),
+            )
+            .set(
+                "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
+                secrets.decider.setting("tls.key"),
+            )
+            .set(
+                "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
+                secrets.decider.setting("ca.crt"),
+            );
+        let mut deciders = Vec::new();
+        for _ in 0..3 {
+            deciders.push(Service::decider(decider.clone()).await);
+        }
+        let urls: Vec<_> = deciders
+            .iter()
+            .map(|decider| decider.grpc_url().replace("http://", "https://"))
+            .collect();
+        let settings = quiet()
+            .nats(&nats)
+            .set("IMPORTGUARD_DECIDER_URL", urls.join(","))
+            .set(
+                "IMPORTGUARD_DECIDER_CA_FILE",
+                secrets.gateway.setting("ca.crt"),
+            )
+            .set(
+                "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
+                secrets.gateway.setting("tls.crt"),
+            )
+            .set(
+                "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
+                secrets.gateway.setting("tls.key"),
+            )
+            .set(
+                "IMPORTGUARD_TLS_CERT_FILE",
+                secrets.public.setting("tls.crt"),
+            )
+            .set(
+                "IMPORTGUARD_TLS_KEY_FILE",
+                secrets.public.setting("tls.key"),
+            );
+        let gateway = Service::gateway(patient(settings)).await;
+        let site = Self {
+            gateway,
+            deciders,
+            nats,
+            authority,
+            public,
+            secrets,
+            exchanges: 0,
+        };
+        site.recovers().await;
+        site
+    }
+
+    /// A caller who believes in whatever certificate the gateway shows.
+    pub(super) fn caller(&self) -> OpenIm {
+        let url = self.gateway.url().replace("http://", "https://");
+        OpenIm::server(url).trusting(&self.public)
+    }
+
+    pub(super) fn nats(&self) -> &NatsServer {
+        &self.nats
+    }
+
+    /// Lets `fault` happen and puts it right.
+    pub(super) async fn suffer(&mut self, fault: Fault) {
+        // The first decider is never killed, so that it can be seen to grow or not.
+        let victim = 1 + self.exchanges % 2;
+        self.exchanges += 1;
+        match fault {
+            Fault::DeciderKilled => {
+                self.deciders[victim].kill9();
+                sleep(AWHILE).await;
+                self.deciders[victim].restart().await;
+            }
+            Fault::DeciderFrozen => {
+                self.deciders[victim].freeze().await;
+                sleep(AWHILE).await;
+                self.deciders[victim].thaw();
+            }
+            Fault::NatsFrozen => {
+                self.nats.freeze().await;
+                sleep(AWHILE).await;
+                self.nats.thaw();
+            }
+            Fault::NatsKilled => {
+                self.nats.kill9();
+                sleep(AWHILE).await;
+                self.nats.restart().await;
+            }
+            Fault::PolicyExchanged => self.exchange_policies(),
+            Fault::PolicyBroken => self.break_policies().await,
+            Fault::CertificatesExchanged => self.exchange_certificates().await,
+        }
+    }
+
+    /// Another digest, and the same verdicts.
+    fn exchange_policies(&self) {
+        for decider in &self.deciders {
+            let policy = decider.policy();
+            let usual = std::fs::read_to_string(policy.path()).unwrap();
+            policy.replace("policy.yaml", &format!("{usual}# exchanged\n"));
+        }
+    }
+
+    async fn break_policies(&self) {
+        for decider in &self.deciders {
+            let policy = decider.policy();
+            let usual = std::fs::read_to_string(policy.path()).unwrap();
+            policy.replace("policy.yaml", "nonsense\n");
+            let in_error = async |expected: f64| {
+                let found = decider.metric("importguard_policy_in_error").await?;
+                ensure!(found == expected, "it is {found}");
+                Ok(())
+            };
+            eventually("the broken policy is told of", SOON, async || {
+                in_error(1.0).await
+            })
+            .await;
+            policy.replace("policy.yaml", &usual);
+            eventually("the mended policy is taken", SOON, async || {
+                in_error(0.0).await
+            })
+            .await;
+        }
+    }
+
+    async fn exchange_certificates(&mut self) {
+        let ca = self.authority.pem();
+        let applied = async |gateway: &Service| {
+            let name = "importguard_file_reloads_total{outcome=\"applied\",setting=\"IMPORTGUARD_TLS_CERT_FILE\"}";
+            gateway.metric(name).await.unwrap_or(0.0)
+        };
+        let before = applied(&self.gateway).await;
+        // The one that is not shown now: exchanges of certificates count the reloads.
+        let next = (before as usize + 1) % 2;
+        self.secrets.public.replace(&pair(&self.public[next], &ca));
+        let fresh = [self.authority.certificate(), self.authority.certificate()];
+        self.secrets.gateway.replace(&pair(&fresh[0], &ca));
+        self.secrets.decider.replace(&pair(&fresh[1], &ca));
+        eventually("the new certificate is shown", SOON, async || {
+            let now = applied(&self.gateway).await;
+            ensure!(now > before, "it isn't");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until all deciders are asked and events stream.
+    pub(super) async fn recovers(&self) {
+        eventually("all deciders are usable", SOON, async || {
+            let usable = self
+                .gateway
+                .metric("importguard_deciders{state=\"usable\"}")
+                .await?;
+            ensure!(usable == 3.0, "{usable} are");
+            Ok(())
+        })
+        .await;
+        self.gateway.until_recorder_is("streaming").await;
+    }
+
+    /// Ends the gateway, after which it can't store one more event.
+    pub(super) async fn ends_well(&mut self) {
+        let status = self.gateway.terminate(SOON).await;
+        assert!(status.success(), "{status}");
+    }
+
+    /// Of the two that live from the start to the end.
+    pub(super) fn vitals(&self) -> [Vitals; 2] {
+        [self.gateway.vitals(), self.deciders[0].vitals()]
+    }
+}
+
+/// A test that runs beside others on two cores is no measure of how soon a decider answers.
+fn patient(settings: Settings) -> Settings {
+    settings
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "4s")
+}
+
+/// The last third is no larger than the one before, but for what an allocator keeps and what is under way.
+pub(super) fn nothing_grew(vitals: &[[Vitals; 2]]) {
+    let third = vitals.len() / 3;
+    let (middle, last) = (&vitals[third..2 * third], &vitals[2 * third..]);
+    for (index, name) in ["the gateway", "the decider"].into_iter().enumerate() {
+        let most = |all: &[[Vitals; 2]], what: fn(&Vitals) -> u64| {
+            all.iter().map(|one| what(&one[index])).max().unwrap_or(0)
+        };
+        for (what, of, room) in [
+            (
+                "bytes in memory",
+                (|v: &Vitals| v.resident_bytes) as fn(&Vitals) -> u64,
+                8 << 20,
+            ),
+            ("open files", |v: &Vitals| v.files as u64, 16),
+            ("threads", |v: &Vitals| v.threads as u64, 8),
+        ] {
+            let (before, after) = (most(middle, of), most(last, of));
+            eprintln!("soak: {name}: {before} {what}, and {after} at the end");
+            assert!(
+                after <= before + before / 4 + room,
+                "{name} had {before} {what}, and has {after}"
+            );
+        }
+    }
+}
