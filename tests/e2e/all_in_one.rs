@@ -96,19 +96,33 @@ async fn a_policy_that_is_not_there_ends_it_with_its_name() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_ends_it_with_the_address() {
+async fn a_port_in_use_ends_it_with_the_address_before_anything_serves() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let spool = dir.path().join("spool");
     for (binary, name) in [
         (Binary::AllInOne, "IMPORTGUARD_HTTP_LISTEN"),
         (Binary::AllInOne, "IMPORTGUARD_ADMIN_LISTEN"),
+        (Binary::AllInOne, "IMPORTGUARD_DECIDER_LISTEN"),
         (Binary::Gateway, "IMPORTGUARD_HTTP_LISTEN"),
         (Binary::Gateway, "IMPORTGUARD_ADMIN_LISTEN"),
         (Binary::Decider, "IMPORTGUARD_DECIDER_LISTEN"),
         (Binary::Decider, "IMPORTGUARD_ADMIN_LISTEN"),
     ] {
-        let output = gives_up(binary, Settings::new().set(name, &address)).await;
-        assert!(output.contains(&address), "{binary:?}, {name}: {output}");
+        let settings = Settings::new()
+            .set(name, &address)
+            .set("IMPORTGUARD_SPOOL", spool.display().to_string());
+        let output = gives_up(binary, settings).await;
+        for word in [address.as_str(), name] {
+            assert!(output.contains(word), "{binary:?}, {name}: {output}");
+        }
+        // The spool is opened, and the policy taken into force, before the first request is waited for.
+        assert!(!spool.exists(), "{binary:?}, {name}");
+        assert!(
+            !output.contains("is in force"),
+            "{binary:?}, {name}: {output}"
+        );
     }
 }
 
