@@ -74,20 +74,25 @@ impl ImportRequest {
         })
     }
 
-    /// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed.
+    /// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed. Where a header is there
+    /// more than once, each must say so.
     pub fn acceptable(headers: &HeaderMap) -> bool {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let json = text(header::CONTENT_TYPE).is_none_or(|value| {
-            let media_type = value.split(';').next().unwrap_or_default().trim();
-            let media_type = media_type.to_ascii_lowercase();
-            media_type == "application/json"
-                || media_type == "text/json"
-                || media_type.ends_with("+json")
-        });
-        let plain = text(header::CONTENT_ENCODING)
-            .is_none_or(|value| value.is_empty() || value.eq_ignore_ascii_case("identity"));
-        json && plain
+        let all = |name, fits: fn(&str) -> bool| {
+            let mut values = headers.get_all(name).iter();
+            values.all(|value| value.to_str().is_ok_and(fits))
+        };
+        all(header::CONTENT_TYPE, is_json) && all(header::CONTENT_ENCODING, is_plain)
     }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let media_type = media_type.to_ascii_lowercase();
+    media_type == "application/json" || media_type == "text/json" || media_type.ends_with("+json")
+}
+
+fn is_plain(content_encoding: &str) -> bool {
+    content_encoding.is_empty() || content_encoding.eq_ignore_ascii_case("identity")
 }
 
 /// How many characters of somebody else's text an answer repeats: OpenIM's longest command name has 45.
@@ -242,5 +247,10 @@ mod tests {
             "application/x-www-form-urlencoded"
         ));
         assert!(!acceptable("content-encoding", "gzip"));
+        let mut twice = HeaderMap::new();
+        for value in ["application/json", "text/plain"] {
+            twice.append("content-type", http::HeaderValue::from_static(value));
+        }
+        assert!(!ImportRequest::acceptable(&twice));
     }
 }
