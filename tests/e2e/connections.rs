@@ -158,6 +158,19 @@ async fn a_caller_who_stops_in_the_middle_is_told_so() {
 }
 
 #[tokio::test]
+async fn so_is_one_whose_second_request_came_with_the_first() {
+    let gateway = gateway(Settings::new()).await;
+    for part in ["P", "POST / HTTP/1.1\r\nHost"] {
+        let mut connection = RawConnection::open(gateway.http_address()).await;
+        connection.send(callback("op") + part).await.unwrap();
+        asserts::refuses(Server, &connection.answer().await, 200, 5910);
+        connection.finish().await;
+        refuses_and_closes(&connection.answer().await, 400, 5900);
+        connection.ends().await;
+    }
+}
+
+#[tokio::test]
 async fn a_connection_without_a_request_ends_without_a_word() {
     let settings = Settings::new().set("IMPORTGUARD_IDLE_TIMEOUT", "300ms");
     let gateway = gateway(settings).await;

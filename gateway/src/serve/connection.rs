@@ -140,13 +140,11 @@ impl<A: Answers> Shared<A> {
             .await;
 
         let parts = connection.into_parts();
+        let begun = progress.in_head_with(&parts.read_buf);
         let fault = match (progress.own_answer(), timed_out) {
             (Some(fault), _) => Some(fault),
-            // hyper may have read more than the request before.
-            (None, true) => {
-                (progress.in_head() || !parts.read_buf.is_empty()).then_some(Fault::HeadTooSlow)
-            }
-            (None, false) => progress.in_head().then_some(Fault::Malformed),
+            (None, true) => begun.then_some(Fault::HeadTooSlow),
+            (None, false) => begun.then_some(Fault::Malformed),
         };
         let linger = fault.is_some() || progress.unread();
         self.farewell(parts.io.into_inner(), fault, linger).await;

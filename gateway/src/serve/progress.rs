@@ -146,9 +146,14 @@ impl Progress {
         self.state().own_answer
     }
 
-    /// Whether a head has begun that the service never got.
-    pub(super) fn in_head(&self) -> bool {
-        self.state().phase == Phase::Head
+    /// Whether a head has begun that the service never got, where hyper has `read` these bytes and made nothing of them yet. It
+    /// may have read more than the request before.
+    pub(super) fn in_head_with(&self, read: &[u8]) -> bool {
+        match self.state().phase {
+            Phase::Head => true,
+            Phase::Between => !read.is_empty(),
+            Phase::Answering | Phase::Answered => false,
+        }
     }
 
     /// Whether some of the last request's body was left unread. Only HTTP/1.1 has a last request.
