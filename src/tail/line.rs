@@ -67,7 +67,9 @@ impl Data {
     }
 
     fn imported(&self) -> usize {
-        let removed: usize = self.removed.iter().map(Removal::count).sum();
+        // Counts are anybody's numbers.
+        let removed = self.removed.iter().map(Removal::count);
+        let removed = removed.fold(0, usize::saturating_add);
         match self.verdict.as_deref() {
             Some("refuse") => 0,
             Some("modify") => self.asked().saturating_sub(removed),
@@ -277,6 +279,11 @@ pub(super) mod tests {
             "removed": [{"rule": "bots", "count": 4_000}],
         }));
         assert!(Paint::Plain.line(&large).contains(" 6000/10000 "));
+        let absurd = event(json!({
+            "verdict": "modify",
+            "removed": [{"rule": "a", "count": u64::MAX}, {"rule": "b", "count": 1}],
+        }));
+        assert!(Paint::Plain.line(&absurd).contains(" 0/3 "));
     }
 
     #[test]
