@@ -51,9 +51,9 @@ impl RawConnection {
         self.stream.flush().await
     }
 
-    /// Says that nothing more will be sent.
+    /// Says that nothing more will be sent, unless the other side has hung up already.
     pub async fn finish(&mut self) {
-        self.stream.shutdown().await.unwrap();
+        let _ = self.stream.shutdown().await;
     }
 
     /// Reads one answer: its head, and a body as long as `Content-Length` says.
@@ -74,8 +74,10 @@ impl RawConnection {
             let name: HeaderName = name.parse().unwrap();
             headers.append(name, HeaderValue::from_str(value.trim()).unwrap());
         }
-        let length = headers.get("content-length").expect("a length");
-        let length: usize = length.to_str().unwrap().parse().unwrap();
+        let length = match headers.get("content-length") {
+            None if status.is_informational() => 0,
+            length => length.expect("a length").to_str().unwrap().parse().unwrap(),
+        };
         while self.read.len() < length {
             assert!(self.read_more().await, "hung up: {:?}", self.text());
         }
@@ -84,6 +86,18 @@ impl RawConnection {
             headers,
             body: Bytes::from(self.read.drain(..length).collect::<Vec<_>>()),
         }
+    }
+
+    /// Reads every answer until the other side hangs up, but those that only tell to go on.
+    pub async fn answers(&mut self) -> Vec<Response> {
+        let mut answers = Vec::new();
+        while !self.read.is_empty() || self.read_more().await {
+            let answer = self.answer().await;
+            if !answer.status.is_informational() {
+                answers.push(answer);
+            }
+        }
+        answers
     }
 
     /// Waits until the other side hangs up, and stops the test if it says anything more.
