@@ -1,0 +1,33 @@
+use importguard_gateway::callback::{Answer, Reason};
+use importguard_proto::event::Dialect;
+use importguard_tests::{Reading, ServerVersion, read_as_documented, read_as_server};
+
+/// What every caller that speaks `dialect` makes of an answer; they must agree.
+pub fn spoken(dialect: Dialect, body: &[u8]) -> Reading {
+    match dialect {
+        Dialect::Documented => read_as_documented(body),
+        Dialect::Server => {
+            let [old, new] = ServerVersion::ALL.map(|version| read_as_server(version, body));
+            assert_eq!(old, new, "{}", String::from_utf8_lossy(body));
+            new
+        }
+    }
+}
+
+/// The answer to a request that is not decided upon refuses, whoever reads it.
+pub fn refuses(dialect: Dialect, reason: &Reason) {
+    let detail = reason.to_string();
+    let answer = Answer::Refuse {
+        code: reason.code(),
+        message: reason.message(),
+        detail: &detail,
+        request: None,
+    };
+    let expected = Reading::Refuses {
+        code: reason.code(),
+        message: reason.message().to_owned(),
+        detail: detail.clone(),
+    };
+    assert_eq!(spoken(dialect, &answer.encode(dialect)), expected);
+    assert!(!reason.status().is_success());
+}

@@ -1,0 +1,36 @@
+//! A message on the stream, as subscribers read it: by the contract's types, and as a line of `importguard tail`.
+#![no_main]
+
+use importguard_proto::event::{DecisionEvent, ImportedEvent};
+use libfuzzer_sys::fuzz_target;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The command's own module, which no library has.
+#[path = "../../src/tail/line.rs"]
+#[allow(dead_code)]
+mod line;
+
+fuzz_target!(|payload: &[u8]| {
+    stays_the_same::<DecisionEvent<'static>>(payload);
+    stays_the_same::<ImportedEvent<'static>>(payload);
+    if let Some(line) = told(payload) {
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+});
+
+/// The event as `importguard tail` prints it.
+fn told(payload: &[u8]) -> Option<String> {
+    let seen: line::Seen = serde_json::from_slice(payload).ok()?;
+    seen.data.rules_that_fired().for_each(drop);
+    Some(line::Paint::Plain.line(&seen))
+}
+
+/// What was read and is written is the same when it is read again.
+fn stays_the_same<E: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(payload: &[u8]) {
+    let Ok(event) = serde_json::from_slice::<E>(payload) else {
+        return;
+    };
+    let written = serde_json::to_vec(&event).expect("what was read can be written");
+    let again: E = serde_json::from_slice(&written).expect("what was written can be read");
+    assert_eq!(again, event);
+}

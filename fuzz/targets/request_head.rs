@@ -1,0 +1,78 @@
+//! A request line and its headers: the first line is a base path, the second a request's target, the rest its headers.
+#![no_main]
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use importguard_fuzz::refuses;
+use importguard_gateway::callback::{
+    BasePath, ImportRequest, OnMissingOperationId, another, operation_id, recognise,
+};
+use importguard_proto::event::Dialect;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|head: &[u8]| {
+    let mut lines = head.split(|&byte| byte == b'\n');
+    let base = lines.next().and_then(|line| std::str::from_utf8(line).ok());
+    let Some(Ok(base)) = base.map(str::parse::<BasePath>) else {
+        return;
+    };
+    if let Some(target) = lines.next() {
+        recognises(&base, target);
+    }
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            continue;
+        };
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(&line[..colon]),
+            HeaderValue::from_bytes(line[colon + 1..].trim_ascii()),
+        ) {
+            headers.append(name, value);
+        }
+    }
+    is_named(&headers);
+    ImportRequest::acceptable(&headers);
+});
+
+/// Nothing is both importguard's and somebody else's, and what is neither is refused in one dialect or the other.
+fn recognises(base: &BasePath, target: &[u8]) {
+    let Ok(uri) = Uri::try_from(target) else {
+        return;
+    };
+    let (path, query) = (uri.path(), uri.query());
+    let another = another(base, path, query);
+    match recognise(base, path, query) {
+        Ok(command) => {
+            assert_eq!(another, None);
+            assert!(path.starts_with(&base.to_string()));
+            if command.dialect() == Dialect::Server {
+                assert!(path.ends_with(command.name()));
+            } else {
+                let query = query.unwrap_or_default();
+                assert!(query.contains(command.name()));
+            }
+        }
+        Err(rejection) => refuses(rejection.dialect, &rejection.reason),
+    }
+    if let Some(below) = another {
+        assert!(path.ends_with(below));
+        assert!(below.is_empty() || below.starts_with('/'));
+    }
+}
+
+/// An operationID that is taken over fits into every header that carries it on.
+fn is_named(headers: &HeaderMap) {
+    match operation_id(headers, OnMissingOperationId::Require) {
+        Ok(id) => {
+            let sent = headers.get("operationid").unwrap();
+            assert_eq!(sent.as_bytes(), id.as_str().as_bytes());
+            assert!(id.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
+            assert!((1..=256).contains(&id.as_str().len()));
+        }
+        Err(reason) => {
+            refuses(Dialect::Documented, &reason);
+            refuses(Dialect::Server, &reason);
+        }
+    }
+    assert!(operation_id(headers, OnMissingOperationId::Generate).is_ok());
+}
