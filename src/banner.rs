@@ -1,8 +1,10 @@
 use std::{
     fmt::{self, Display},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::Path,
 };
+
+use importguard_telemetry::reachable;
 
 /// What `importguard serve` says when it is up: where it listens, how NATS is, and what to try.
 pub(crate) struct Banner<'a, B, R> {
@@ -40,14 +42,5 @@ impl<B: Display, R: Display> Display for Banner<'_, B, R> {
              \"friendUserIDs\":[\"user456\",\"user789\"]}}'"
         )?;
         writeln!(f, "Ctrl-C ends it.")
-    }
-}
-
-/// An address that listens everywhere is reached on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-    } else {
-        address
     }
 }

@@ -1,6 +1,7 @@
 //! importguard in one process, for a laptop and a try-out, and the operator's commands.
 
 mod banner;
+mod healthcheck;
 mod policy;
 mod pseudonym;
 mod serve;
@@ -9,6 +10,7 @@ mod tail;
 use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use healthcheck::Healthcheck;
 use importguard_telemetry::{ENVIRONMENT_HELP, conclude};
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
@@ -41,6 +43,7 @@ enum Command {
     Policy(PolicyCommand),
     Tail(Box<Tail>),
     Pseudonym(Pseudonym),
+    Healthcheck(Healthcheck),
 }
 
 #[tokio::main]
@@ -51,6 +54,7 @@ async fn main() -> ExitCode {
         Command::Policy(command) => command.run(),
         Command::Tail(tail) => tail.run().await,
         Command::Pseudonym(pseudonym) => pseudonym.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.run().await,
     })
 }
 

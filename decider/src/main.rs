@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use importguard_decider::{Listeners, Settings};
-use importguard_telemetry::{ENVIRONMENT_HELP, TelemetrySettings, conclude, listen, signals};
+use importguard_telemetry::{
+    ENVIRONMENT_HELP, Healthcheck, TelemetrySettings, conclude, listen, signals,
+};
 
 // The C library's keeps most of a list's memory for itself after the list is gone.
 #[global_allocator]
@@ -12,8 +14,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Evaluates the operator's policy for importguard's gateways, over gRPC
 #[derive(Parser)]
-#[command(name = "importguard-decider", version, after_help = ENVIRONMENT_HELP)]
+#[command(name = "importguard-decider", version, after_help = ENVIRONMENT_HELP, disable_help_subcommand = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     settings: Settings,
 
@@ -23,12 +28,18 @@ struct Cli {
         env = "IMPORTGUARD_ADMIN_LISTEN",
         value_name = "ADDRESS",
         default_value = "127.0.0.1:8082",
-        help_heading = "Admin"
+        help_heading = "Admin",
+        global = true
     )]
     admin_listen: SocketAddr,
 
     #[command(flatten)]
     telemetry: TelemetrySettings,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Healthcheck(Healthcheck),
 }
 
 #[tokio::main]
@@ -37,6 +48,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Healthcheck(healthcheck)) = cli.command {
+        return Ok(healthcheck.run(cli.admin_listen).await?);
+    }
     let telemetry = importguard_telemetry::init("importguard-decider", &cli.telemetry)?;
     let shutdown = signals::shutdown()?;
     let listeners = Listeners {

@@ -2,14 +2,19 @@
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use importguard_gateway::{Listeners, Settings};
-use importguard_telemetry::{ENVIRONMENT_HELP, TelemetrySettings, conclude, listen, signals};
+use importguard_telemetry::{
+    ENVIRONMENT_HELP, Healthcheck, TelemetrySettings, conclude, listen, signals,
+};
 
 /// Answers OpenIM's import callback: asks a decider, records the decision on NATS, answers
 #[derive(Parser)]
-#[command(name = "importguard-gateway", version, after_help = ENVIRONMENT_HELP)]
+#[command(name = "importguard-gateway", version, after_help = ENVIRONMENT_HELP, disable_help_subcommand = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     settings: Settings,
 
@@ -19,12 +24,18 @@ struct Cli {
         env = "IMPORTGUARD_ADMIN_LISTEN",
         value_name = "ADDRESS",
         default_value = "127.0.0.1:8081",
-        help_heading = "Admin"
+        help_heading = "Admin",
+        global = true
     )]
     admin_listen: SocketAddr,
 
     #[command(flatten)]
     telemetry: TelemetrySettings,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Healthcheck(Healthcheck),
 }
 
 #[tokio::main]
@@ -33,6 +44,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Healthcheck(healthcheck)) = cli.command {
+        return Ok(healthcheck.run(cli.admin_listen).await?);
+    }
     let telemetry = importguard_telemetry::init("importguard-gateway", &cli.telemetry)?;
     let shutdown = signals::shutdown()?;
     let http = &cli.settings.http;

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod errors;
+mod healthcheck;
 mod listen;
 mod log;
 pub mod metrics;
@@ -15,6 +16,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, ValueEnum};
 pub use errors::{conclude, whole_text};
+pub use healthcheck::{Healthcheck, Unhealthy, reachable};
 pub use listen::{ListenError, listen};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use trace::{InvalidKeepSlow, KeepSlow, TraceSettings};

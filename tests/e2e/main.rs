@@ -19,6 +19,7 @@ mod fallbacks;
 mod grpc;
 mod grpc_bounds;
 mod handbook;
+mod healthcheck;
 mod hostile;
 mod http2;
 mod lock;

@@ -1,0 +1,27 @@
+//! `importguard healthcheck`: asks the `importguard serve` that runs beside it.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::Args;
+
+/// Ask the running `importguard serve` whether it is ready: exit code 0 if it is, else 1 and why
+#[derive(Args)]
+pub(crate) struct Healthcheck {
+    #[command(flatten)]
+    question: importguard_telemetry::Healthcheck,
+
+    /// Where it serves /livez, /readyz and /metrics
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8081"
+    )]
+    admin_listen: SocketAddr,
+}
+
+impl Healthcheck {
+    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
+        Ok(self.question.run(self.admin_listen).await?)
+    }
+}

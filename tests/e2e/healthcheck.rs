@@ -1,0 +1,98 @@
+//! `healthcheck`, as a container's health check runs it: with the environment of the process that it asks about.
+
+use std::{process::Output, time::Duration};
+
+use importguard_tests::{Binary, HeldCall, OpenIm, Service, Settings, eventually, free_port};
+
+const SOON: Duration = Duration::from_secs(20);
+
+const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
+
+/// An admin listener as an image has it.
+fn everywhere() -> Settings {
+    Settings::new().set(ADMIN, format!("0.0.0.0:{}", free_port()))
+}
+
+/// Runs `binary healthcheck …` with `settings`.
+fn ask(binary: Binary, settings: &Settings, arguments: &[&str]) -> Output {
+    let mut command = settings.command(binary.path());
+    command.arg("healthcheck").args(arguments);
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn says_yes(output: &Output, path: &str) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&format!("{path} says 200 OK ")), "{said}");
+}
+
+#[track_caller]
+fn says_no(output: &Output, why: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(why), "{said}");
+}
+
+#[tokio::test]
+async fn each_binary_tells_that_it_is_ready_and_that_it_lives() {
+    for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
+        let settings = everywhere();
+        let _service = match binary {
+            Binary::Gateway => Service::gateway(settings.clone()).await,
+            Binary::Decider => Service::decider(settings.clone()).await,
+            _ => Service::all_in_one(settings.clone()).await,
+        };
+        says_yes(&ask(binary, &settings, &[]), "/readyz");
+        says_yes(&ask(binary, &settings, &["--live"]), "/livez");
+        // As an argument it means the same.
+        let admin = settings.get(ADMIN).unwrap();
+        let told = ask(binary, &Settings::new(), &["--admin-listen", admin]);
+        says_yes(&told, "/readyz");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_run_is_unhealthy() {
+    for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
+        let settings = everywhere();
+        let told = ask(binary, &settings, &[]);
+        says_no(&told, "cannot be asked: Connection refused");
+        says_no(&told, ADMIN);
+    }
+}
+
+#[tokio::test]
+async fn who_is_ending_lives_and_is_not_ready() {
+    let settings = everywhere()
+        .set("IMPORTGUARD_SHUTDOWN_GRACE", "0s")
+        .set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "30s")
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "20s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
+    let gateway = Service::gateway(settings.clone()).await;
+    let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
+    let held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
+    gateway.sigterm();
+    eventually("it is not ready", SOON, async || {
+        let told = ask(Binary::Gateway, &settings, &[]);
+        (told.status.code() == Some(1))
+            .then_some(())
+            .ok_or(format!("{told:?}"))
+    })
+    .await;
+    says_no(&ask(Binary::Gateway, &settings, &[]), "/readyz says 503 ");
+    says_yes(&ask(Binary::Gateway, &settings, &["--live"]), "/livez");
+    held.finish().await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_is_unhealthy() {
+    let settings = everywhere();
+    let decider = Service::decider(settings.clone()).await;
+    decider.freeze().await;
+    let told = ask(Binary::Decider, &settings, &["--timeout", "200ms"]);
+    says_no(&told, "did not answer within 200ms");
+    decider.thaw();
+}
