@@ -18,7 +18,23 @@ if [[ -z "${NATS_SERVER:-}" ]] && ! command -v nats-server >/dev/null; then
     fi
 fi
 
-# The Python example is tested in an environment of its own.
+# promtool is a part of Debian's prometheus, which is only unpacked: installed it would start a server.
+if [[ -z "${PROMTOOL:-}" ]] && ! command -v promtool >/dev/null; then
+    tools="${CARGO_TARGET_DIR:-target}/tools"
+    if [[ ! -x "$tools/usr/bin/promtool" && "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+        echo "tests/run.sh: unpacking promtool"
+        mkdir -p "$tools"
+        apt-get update -qq
+        (cd "$tools" && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb .) \
+            || echo "tests/run.sh: promtool cannot be had, so the rules' tests are skipped" >&2
+    fi
+    if [[ -x "$tools/usr/bin/promtool" ]]; then
+        PROMTOOL="$(realpath "$tools/usr/bin/promtool")"
+        export PROMTOOL
+    fi
+fi
+
+# The Python example and the Kubernetes schemas are used in environments of their own.
 if command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
         echo "tests/run.sh: installing python3-venv"

@@ -25,6 +25,7 @@ mod http2;
 mod lock;
 mod logs;
 mod metrics;
+mod monitoring;
 mod mtls;
 mod nats_access;
 mod nats_permissions;

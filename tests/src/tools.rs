@@ -1,0 +1,21 @@
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// The program `name`, as the environment variable `variable` names it or as it lies on the PATH; none where it is not
+/// installed, which is then printed with `what` is not tested.
+pub fn tool(name: &str, variable: &str, what: &str) -> Option<PathBuf> {
+    let found = match env::var_os(variable) {
+        Some(path) => Some(path.into()),
+        None => env::split_paths(&env::var_os("PATH").unwrap_or_default())
+            .map(|dir| dir.join(name))
+            .find(|file: &PathBuf| Path::is_file(file)),
+    };
+    if found.is_none() {
+        eprintln!(
+            "SKIPPED: {what} is not tested, as {name} is not installed ({variable} can name it)"
+        );
+    }
+    found
+}
