@@ -1,0 +1,260 @@
+//! `deploy/kubernetes` renders, fits Kubernetes' schemas, and keeps what it promises.
+
+use std::{collections::BTreeSet, process::Command};
+
+use importguard_tests::{Binary, Manifests};
+use serde_json::{Value, json};
+
+const PODS: [(&str, Binary); 2] = [
+    ("importguard-gateway", Binary::Gateway),
+    ("importguard-decider", Binary::Decider),
+];
+
+/// What each of the directories renders to.
+fn everything() -> Vec<Manifests> {
+    ["base", "try-out", "production"]
+        .into_iter()
+        .filter_map(Manifests::render)
+        .collect()
+}
+
+/// Everything that has pods, by its kind and name.
+fn workloads(manifests: &Manifests) -> impl Iterator<Item = &Value> {
+    ["Deployment", "StatefulSet"]
+        .into_iter()
+        .flat_map(|kind| manifests.all(kind))
+}
+
+fn workload<'a>(manifests: &'a Manifests, name: &str) -> &'a Value {
+    workloads(manifests)
+        .find(|workload| workload["metadata"]["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+#[test]
+fn pods_may_do_nothing_that_they_need_not() {
+    for manifests in everything() {
+        for workload in workloads(&manifests) {
+            let pod = &workload["spec"]["template"]["spec"];
+            let name = &workload["metadata"]["name"];
+            assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+            let context = &pod["securityContext"];
+            assert_eq!(context["runAsNonRoot"], true, "{name}");
+            assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+            for container in list(&pod["containers"]) {
+                let context = &container["securityContext"];
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+                assert_eq!(context["capabilities"]["drop"], json!(["ALL"]), "{name}");
+                for bound in ["requests", "limits"] {
+                    assert!(container["resources"][bound]["memory"].is_string());
+                }
+                let image = container["image"].as_str().unwrap();
+                assert!(
+                    image.contains(':') && !image.ends_with(":latest"),
+                    "{image}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn both_pods_are_two_are_probed_and_are_spread_and_scaled() {
+    for manifests in everything() {
+        for (name, _) in PODS {
+            let workload = workload(&manifests, name);
+            let pod = &workload["spec"]["template"]["spec"];
+            assert_eq!(workload["spec"]["replicas"], 2);
+            let container = &pod["containers"][0];
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                assert_eq!(container[probe]["httpGet"]["port"], "admin", "{name}");
+            }
+            assert_eq!(list(&pod["topologySpreadConstraints"]).len(), 2);
+            manifests.one("PodDisruptionBudget", name);
+            let scaled = &manifests.one("HorizontalPodAutoscaler", name)["spec"];
+            assert_eq!(scaled["minReplicas"], 2);
+            assert_eq!(scaled["scaleTargetRef"]["kind"], workload["kind"], "{name}");
+        }
+        let deciders = &manifests.one("Service", "importguard-decider")["spec"];
+        assert_eq!(deciders["clusterIP"], "None");
+    }
+}
+
+#[test]
+fn an_orderly_end_fits_into_the_time_that_kubernetes_gives() {
+    // For the last spans, after everything else.
+    const LAST_SPANS: u64 = 5;
+    for manifests in everything() {
+        let grace = |name, setting: &str| {
+            let workload = workload(&manifests, name);
+            let pod = &workload["spec"]["template"]["spec"];
+            let sleep = &pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
+            let settings = settings(&manifests, workload);
+            let timeout = settings.iter().find(|(name, _)| name == setting).unwrap();
+            let timeout: u64 = timeout.1.trim_end_matches('s').parse().unwrap();
+            let needed = sleep.as_u64().unwrap_or_default() + timeout + LAST_SPANS;
+            let given = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+            assert!(needed < given, "{name}: {needed} of {given} seconds");
+        };
+        grace("importguard-gateway", "IMPORTGUARD_SHUTDOWN_TIMEOUT");
+        grace(
+            "importguard-decider",
+            "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT",
+        );
+    }
+}
+
+/// The environment of a workload's first container, as far as it is written down: a value that comes from elsewhere is empty.
+fn settings(manifests: &Manifests, workload: &Value) -> Vec<(String, String)> {
+    let container = &workload["spec"]["template"]["spec"]["containers"][0];
+    let mut settings = Vec::new();
+    for source in list(&container["envFrom"]) {
+        let map = source["configMapRef"]["name"].as_str().unwrap();
+        let data = manifests.one("ConfigMap", map)["data"].as_object().unwrap();
+        for (name, value) in data {
+            settings.push((name.clone(), value.as_str().unwrap().to_owned()));
+        }
+    }
+    for variable in list(&container["env"]) {
+        let text = |key: &str| variable[key].as_str().unwrap_or_default().to_owned();
+        settings.push((text("name"), text("value")));
+    }
+    settings
+}
+
+#[test]
+fn each_setting_is_one_that_its_binary_has_and_its_start_accepts() {
+    for manifests in everything() {
+        for (name, binary) in PODS {
+            let help = Command::new(binary.path()).arg("--help").output().unwrap();
+            let help = String::from_utf8(help.stdout).unwrap();
+            let settings = settings(&manifests, workload(&manifests, name));
+            let ours = settings
+                .iter()
+                .filter(|(name, _)| name.starts_with("IMPORTGUARD_") || name.starts_with("NATS_"));
+            for (setting, _) in ours.clone() {
+                let marked = [format!("[env: {setting}=]"), format!("[env: {setting}]")];
+                assert!(
+                    marked.iter().any(|mark| help.contains(mark)),
+                    "{name} has no {setting}"
+                );
+            }
+            // Values are read before the command is run; nobody listens there.
+            let asked = Command::new(binary.path())
+                .args(["healthcheck", "--admin-listen", "127.0.0.1:1"])
+                .envs(ours.cloned())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&asked.stderr);
+            assert_eq!(asked.status.code(), Some(1), "{name}: {said}");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_referenced_and_not_embedded() {
+    for manifests in everything() {
+        assert_eq!(manifests.all("Secret").count(), 0);
+    }
+    let Some(production) = Manifests::render("production") else {
+        return;
+    };
+    let gateway = workload(&production, "importguard-gateway");
+    let volumes = list(&gateway["spec"]["template"]["spec"]["volumes"]);
+    let secrets: BTreeSet<_> = volumes
+        .iter()
+        .filter_map(|volume| volume["secret"]["secretName"].as_str())
+        .collect();
+    let named = ["importguard-callers", "importguard-nats", "importguard-tls"];
+    assert_eq!(secrets, BTreeSet::from(named));
+}
+
+#[test]
+fn the_policy_is_mounted_as_a_directory_under_a_name_that_stays() {
+    for manifests in everything() {
+        let pod = &workload(&manifests, "importguard-decider")["spec"]["template"]["spec"];
+        let mount = &pod["containers"][0]["volumeMounts"][0];
+        assert_eq!(mount["mountPath"], "/etc/importguard/policy");
+        assert!(mount["subPath"].is_null(), "{mount}");
+        let map = &pod["volumes"][0]["configMap"];
+        assert_eq!(map["name"], "importguard-policy");
+        let data = &manifests.one("ConfigMap", "importguard-policy")["data"];
+        for item in list(&map["items"]) {
+            let key = item["key"].as_str().unwrap();
+            assert!(data[key].is_string(), "{key}");
+        }
+        let policy = data["policy.yaml"].as_str().unwrap();
+        for item in list(&map["items"]).iter().skip(1) {
+            let path = item["path"].as_str().unwrap();
+            assert!(policy.contains(path), "{path} is not in the policy");
+        }
+    }
+}
+
+#[test]
+fn a_spool_outlives_its_container_and_in_production_its_pod() {
+    let gateway = |directory| {
+        let manifests = Manifests::render(directory)?;
+        Some(workload(&manifests, "importguard-gateway").clone())
+    };
+    if let Some(gateway) = gateway("base") {
+        assert_eq!(gateway["kind"], "Deployment");
+        let volume = &gateway["spec"]["template"]["spec"]["volumes"][0];
+        assert_eq!(volume["name"], "spool");
+        assert!(volume["emptyDir"].is_object());
+    }
+    if let Some(gateway) = gateway("production") {
+        assert_eq!(gateway["kind"], "StatefulSet");
+        let claim = &gateway["spec"]["volumeClaimTemplates"][0];
+        assert_eq!(claim["metadata"]["name"], "spool");
+        let mounts = list(&gateway["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]);
+        assert_eq!(mounts[0]["name"], "spool");
+        let volumes = list(&gateway["spec"]["template"]["spec"]["volumes"]);
+        assert!(volumes.iter().all(|volume| volume["name"] != "spool"));
+    }
+}
+
+#[test]
+fn only_gateways_reach_deciders_and_only_the_ingress_reaches_gateways() {
+    for manifests in everything() {
+        let nothing = &manifests.one("NetworkPolicy", "nothing-else")["spec"];
+        assert_eq!(nothing["podSelector"], json!({}));
+        assert_eq!(nothing["policyTypes"], json!(["Ingress", "Egress"]));
+        assert!(nothing["ingress"].is_null() && nothing["egress"].is_null());
+
+        let app = |name: &str| json!({ "matchLabels": { "app.kubernetes.io/name": name } });
+        let space = |name: &str| json!({ "matchLabels": { "kubernetes.io/metadata.name": name } });
+        let decider = &manifests.one("NetworkPolicy", "decider")["spec"];
+        let gateway = &manifests.one("NetworkPolicy", "gateway")["spec"];
+        let prometheus = json!([{ "namespaceSelector": space("monitoring") }]);
+        assert_eq!(
+            who_reaches(decider, "grpc"),
+            json!([{ "podSelector": app("importguard-gateway") }])
+        );
+        assert_eq!(
+            who_reaches(gateway, "http"),
+            json!([{ "namespaceSelector": space("ingress-nginx"), "podSelector": app("ingress-nginx") }])
+        );
+        for policy in [decider, gateway] {
+            assert_eq!(who_reaches(policy, "admin"), prometheus);
+            assert_eq!(list(&policy["ingress"]).len(), 2);
+        }
+    }
+}
+
+/// Who may connect to the port, of whom only one rule may speak.
+fn who_reaches(policy: &Value, port: &str) -> Value {
+    let rules = list(&policy["ingress"]);
+    let mut rules = rules
+        .iter()
+        .filter(|rule| list(&rule["ports"]).iter().any(|open| open["port"] == port));
+    let rule = rules.next().unwrap();
+    assert!(rules.next().is_none(), "{port}");
+    assert_eq!(list(&rule["ports"]).len(), 1, "{port}");
+    rule["from"].clone()
+}
