@@ -1,6 +1,6 @@
 //! `deploy/kubernetes` renders, fits Kubernetes' schemas, and keeps what it promises.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, process::Command, sync::OnceLock};
 
 use importguard_tests::{Binary, Manifests};
 use serde_json::{Value, json};
@@ -10,12 +10,21 @@ const PODS: [(&str, Binary); 2] = [
     ("importguard-decider", Binary::Decider),
 ];
 
-/// What each of the directories renders to.
-fn everything() -> Vec<Manifests> {
-    ["base", "try-out", "production"]
-        .into_iter()
-        .filter_map(Manifests::render)
-        .collect()
+/// What each of the directories renders to, as far as that can be seen on this machine.
+fn everything() -> &'static [Manifests] {
+    static RENDERED: OnceLock<Vec<Manifests>> = OnceLock::new();
+    RENDERED.get_or_init(|| {
+        ["base", "try-out", "production"]
+            .into_iter()
+            .filter_map(Manifests::render)
+            .collect()
+    })
+}
+
+/// What one of them renders to.
+fn rendered(directory: &str) -> Option<&'static Manifests> {
+    let mut everything = everything().iter();
+    everything.find(|manifests| manifests.directory() == directory)
 }
 
 /// Everything that has pods, by its kind and name.
@@ -38,7 +47,7 @@ fn list(value: &Value) -> &[Value] {
 #[test]
 fn pods_may_do_nothing_that_they_need_not() {
     for manifests in everything() {
-        for workload in workloads(&manifests) {
+        for workload in workloads(manifests) {
             let pod = &workload["spec"]["template"]["spec"];
             let name = &workload["metadata"]["name"];
             assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
@@ -67,7 +76,7 @@ fn pods_may_do_nothing_that_they_need_not() {
 fn both_pods_are_two_are_probed_and_are_spread_and_scaled() {
     for manifests in everything() {
         for (name, _) in PODS {
-            let workload = workload(&manifests, name);
+            let workload = workload(manifests, name);
             let pod = &workload["spec"]["template"]["spec"];
             assert_eq!(workload["spec"]["replicas"], 2);
             let container = &pod["containers"][0];
@@ -91,10 +100,10 @@ fn an_orderly_end_fits_into_the_time_that_kubernetes_gives() {
     const LAST_SPANS: u64 = 5;
     for manifests in everything() {
         let grace = |name, setting: &str| {
-            let workload = workload(&manifests, name);
+            let workload = workload(manifests, name);
             let pod = &workload["spec"]["template"]["spec"];
             let sleep = &pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
-            let settings = settings(&manifests, workload);
+            let settings = settings(manifests, workload);
             let timeout = settings.iter().find(|(name, _)| name == setting).unwrap();
             let timeout: u64 = timeout.1.trim_end_matches('s').parse().unwrap();
             let needed = sleep.as_u64().unwrap_or_default() + timeout + LAST_SPANS;
@@ -133,7 +142,7 @@ fn each_setting_is_one_that_its_binary_has_and_its_start_accepts() {
         for (name, binary) in PODS {
             let help = Command::new(binary.path()).arg("--help").output().unwrap();
             let help = String::from_utf8(help.stdout).unwrap();
-            let settings = settings(&manifests, workload(&manifests, name));
+            let settings = settings(manifests, workload(manifests, name));
             let ours = settings
                 .iter()
                 .filter(|(name, _)| name.starts_with("IMPORTGUARD_") || name.starts_with("NATS_"));
@@ -161,10 +170,10 @@ fn secrets_are_referenced_and_not_embedded() {
     for manifests in everything() {
         assert_eq!(manifests.all("Secret").count(), 0);
     }
-    let Some(production) = Manifests::render("production") else {
+    let Some(production) = rendered("production") else {
         return;
     };
-    let gateway = workload(&production, "importguard-gateway");
+    let gateway = workload(production, "importguard-gateway");
     let volumes = list(&gateway["spec"]["template"]["spec"]["volumes"]);
     let secrets: BTreeSet<_> = volumes
         .iter()
@@ -177,7 +186,7 @@ fn secrets_are_referenced_and_not_embedded() {
 #[test]
 fn the_policy_is_mounted_as_a_directory_under_a_name_that_stays() {
     for manifests in everything() {
-        let pod = &workload(&manifests, "importguard-decider")["spec"]["template"]["spec"];
+        let pod = &workload(manifests, "importguard-decider")["spec"]["template"]["spec"];
         let mount = &pod["containers"][0]["volumeMounts"][0];
         assert_eq!(mount["mountPath"], "/etc/importguard/policy");
         assert!(mount["subPath"].is_null(), "{mount}");
@@ -199,8 +208,8 @@ fn the_policy_is_mounted_as_a_directory_under_a_name_that_stays() {
 #[test]
 fn a_spool_outlives_its_container_and_in_production_its_pod() {
     let gateway = |directory| {
-        let manifests = Manifests::render(directory)?;
-        Some(workload(&manifests, "importguard-gateway").clone())
+        let manifests = rendered(directory)?;
+        Some(workload(manifests, "importguard-gateway"))
     };
     if let Some(gateway) = gateway("base") {
         assert_eq!(gateway["kind"], "Deployment");

@@ -19,6 +19,7 @@ const KUSTOMIZE: u64 = 5;
 /// The resources of a directory below `deploy/kubernetes`.
 #[derive(Debug)]
 pub struct Manifests {
+    directory: String,
     resources: Vec<Value>,
 }
 
@@ -59,7 +60,15 @@ impl Manifests {
         let said = String::from_utf8_lossy(&checked.stderr);
         assert!(checked.status.success(), "{source}: {said}");
         let resources = serde_json::from_slice(&checked.stdout).expect("JSON");
-        Some(Self { resources })
+        Some(Self {
+            directory: directory.to_owned(),
+            resources,
+        })
+    }
+
+    /// Which directory they are of.
+    pub fn directory(&self) -> &str {
+        &self.directory
     }
 
     /// All of `kind`.
