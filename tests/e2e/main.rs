@@ -22,6 +22,7 @@ mod handbook;
 mod healthcheck;
 mod hostile;
 mod http2;
+mod images;
 mod kubernetes;
 mod lock;
 mod logs;

@@ -1,0 +1,89 @@
+//! `Dockerfile` and `docker-compose.yml`, as far as can be seen without building them.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use importguard_tests::{Binary, workspace};
+
+fn read(file: &str) -> String {
+    fs::read_to_string(workspace().join(file)).unwrap()
+}
+
+#[test]
+fn settings_are_ones_that_a_binary_has() {
+    let helps: Vec<_> = [
+        (Binary::Gateway, "--help"),
+        (Binary::Decider, "--help"),
+        (Binary::AllInOne, "serve"),
+        (Binary::AllInOne, "tail"),
+    ]
+    .into_iter()
+    .map(|(binary, argument)| {
+        let output = Command::new(binary.path())
+            .args([argument, "--help"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    })
+    .collect();
+    for file in ["Dockerfile", "docker-compose.yml"] {
+        let text = read(file);
+        let names: BTreeSet<_> = text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .filter(|word| word.starts_with("IMPORTGUARD_") || word.starts_with("NATS_"))
+            .collect();
+        assert!(!names.is_empty(), "{file}");
+        for name in names {
+            let known = |help: &String| {
+                help.contains(&format!("[env: {name}=")) || help.contains(&format!("[env: {name}]"))
+            };
+            assert!(helps.iter().any(known), "{file}: nobody has {name}");
+        }
+    }
+}
+
+#[test]
+fn every_image_has_a_version() {
+    let version = |image: &str| {
+        let (_, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
+        assert!(tag != "latest" && tag != "nonroot", "{image}");
+        assert!(tag.contains(|c: char| c.is_ascii_digit()), "{image}");
+    };
+    let compose = read("docker-compose.yml");
+    let images = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("image: "));
+    assert!(images.clone().count() >= 7, "{compose}");
+    images.for_each(version);
+    let dockerfile = read("Dockerfile");
+    let from: Vec<_> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("FROM "))
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert!(from.len() > 3, "{dockerfile}");
+    for image in from.into_iter().filter(|image| image.contains(':')) {
+        // Distroless has no versions but Debian's, which its name has.
+        match image.strip_prefix("gcr.io/distroless/") {
+            Some(image) => assert_eq!(image, "cc-debian12:nonroot"),
+            None => version(image),
+        }
+    }
+}
+
+#[test]
+fn every_port_is_open_on_this_machine_only() {
+    let compose = read("docker-compose.yml");
+    let ports: Vec<_> = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("ports: ["))
+        .flat_map(|line| line.trim_end_matches(']').split(", "))
+        .collect();
+    assert!(ports.len() >= 6, "{ports:?}");
+    for port in ports {
+        assert!(port.starts_with("\"127.0.0.1:"), "{port}");
+    }
+    assert_eq!(
+        compose.matches("ports:").count(),
+        compose.matches("ports: [").count()
+    );
+}
