@@ -1,0 +1,232 @@
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
+
+use crate::floor::FloorGatewaySettings;
+
+/// Measures importguard against the floor: the same hops (HTTP, gRPC, an event acknowledged by JetStream) and nothing else
+///
+/// Everything runs on this machine: nats-server, decider, gateway and the floor's parts as processes of their own, on free
+/// ports of 127.0.0.1, with their files in a temporary directory under target/. Every answer is read and compared.
+#[derive(Parser)]
+#[command(
+    name = "importguard-bench",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Close what else runs on the machine first. Without options the run takes about 10 minutes, with --quick about 2.\n\
+                  bench/README.md explains the method."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) matrix: MatrixSettings,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Measure how the cost of a decision grows: with deciders, with a list's size, with friends, and beside a spool that drains
+    Scale(ScaleSettings),
+    /// Put a fixed number of questions to a gateway that runs already, for a profiler
+    Load(LoadSettings),
+    /// The processes that are measured against; the driver starts them
+    #[command(subcommand, hide = true)]
+    Part(Part),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Part {
+    /// Answers over HTTP and does nothing else
+    Bare {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Allows everything over gRPC
+    FloorDecider {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// HTTP, gRPC, JetStream's ack, answer
+    FloorGateway(FloorGatewaySettings),
+    /// Takes spans over OTLP and forgets them
+    Sink {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ScaleSettings {
+    /// Which curves, comma-separated
+    #[arg(
+        long,
+        value_name = "CURVE,…",
+        value_delimiter = ',',
+        default_value = "deciders,list,friends,spool"
+    )]
+    pub(crate) only: Vec<Curve>,
+
+    /// How long each measurement lasts, after half a second of warming up
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub(crate) seconds: f64,
+
+    /// How many times everything is measured, one after the other; medians count
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
+    pub(crate) rounds: usize,
+
+    #[command(flatten)]
+    pub(crate) set_up: SetUp,
+}
+
+/// What grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Curve {
+    /// One, two and three deciders
+    Deciders,
+    /// A list of 10 to 1,000,000 ids
+    List,
+    /// 1 to 10,000 friends
+    Friends,
+    /// 50,000 events in the spool while callbacks come
+    Spool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LoadSettings {
+    /// The gateway, with the shipped policy behind it
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) address: SocketAddr,
+
+    /// How many friends an import has
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    pub(crate) friends: usize,
+
+    /// How many connections ask at once
+    #[arg(long, value_name = "COUNT", default_value_t = 32)]
+    pub(crate) connections: usize,
+
+    /// How many questions are put in all
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) requests: u64,
+}
+
+/// What is run, and where it comes from.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SetUp {
+    /// Where importguard-gateway and importguard-decider lie, to compare two builds [default: cargo builds them in release]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+
+    /// The nats-server [default: looked for on the PATH and where Debian installs it]
+    #[arg(long, env = "NATS_SERVER", value_name = "FILE")]
+    pub(crate) nats_server: Option<PathBuf>,
+
+    /// Where temporary files go: a disk, as NATS's store is measured too [default: target/]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MatrixSettings {
+    /// How many friends an import has, comma-separated
+    #[arg(
+        long,
+        value_name = "COUNT,…",
+        value_delimiter = ',',
+        default_value = "2,50,1000,10000"
+    )]
+    pub(crate) friends: Vec<usize>,
+
+    /// How many connections ask at once, comma-separated
+    #[arg(
+        long,
+        value_name = "COUNT,…",
+        value_delimiter = ',',
+        default_value = "1,32,256"
+    )]
+    pub(crate) concurrency: Vec<usize>,
+
+    /// Whether importguard exports traces, comma-separated; the ratios are taken at 10 %
+    #[arg(
+        long,
+        value_name = "TRACES,…",
+        value_delimiter = ',',
+        default_value = "off,10,on"
+    )]
+    pub(crate) traces: Vec<Traces>,
+
+    /// What to measure, comma-separated
+    #[arg(
+        long,
+        value_name = "WHAT,…",
+        value_delimiter = ',',
+        default_value = "axum,floor,importguard"
+    )]
+    pub(crate) only: Vec<What>,
+
+    /// How long each measurement lasts, after half a second of warming up
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.5)]
+    pub(crate) seconds: f64,
+
+    /// How many times everything is measured, one after the other; medians count
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
+    pub(crate) rounds: usize,
+
+    /// Only what the targets need: 2 and 1,000 friends, traces at 10 %, and fewer connections
+    #[arg(long, conflicts_with_all = ["friends", "concurrency", "traces"])]
+    pub(crate) quick: bool,
+
+    /// Leave out the paced load at 80 % of the floor's capacity
+    #[arg(long)]
+    pub(crate) no_paced: bool,
+
+    /// Leave out starts and memory at rest
+    #[arg(long)]
+    pub(crate) no_rest: bool,
+
+    /// Also write the figures to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) set_up: SetUp,
+}
+
+impl MatrixSettings {
+    pub(crate) fn length(&self) -> Duration {
+        length(self.seconds)
+    }
+}
+
+impl ScaleSettings {
+    pub(crate) fn length(&self) -> Duration {
+        length(self.seconds)
+    }
+}
+
+fn length(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(0.1, 600.0))
+}
+
+/// Whether importguard exports traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub(crate) enum Traces {
+    /// No exporter
+    Off,
+    /// One trace in ten
+    #[value(name = "10")]
+    Sampled,
+    /// Every trace
+    On,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// A bare handler, without hops
+    Axum,
+    /// The least that the hops cost
+    Floor,
+    /// What this is about
+    Importguard,
+}

@@ -1,0 +1,77 @@
+//! The load: one thread, connections that are kept alive, questions prepared beforehand, and every answer compared with the
+//! one that is right. See "The client" in `bench/README.md` for why it is not one of the well-known tools.
+
+mod beat;
+mod closed;
+mod connection;
+mod counted;
+mod paced;
+mod question;
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use crate::{cli::LoadSettings, statistics::Percentiles, table::print};
+
+pub(crate) use self::{
+    closed::closed,
+    connection::Connection,
+    counted::counted,
+    paced::paced,
+    question::{Expected, Question},
+};
+
+/// What came of the questions of one measurement.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Of the right answers, in nanoseconds.
+    pub(crate) latencies: Vec<u64>,
+    /// Answers that the gateway gave without the policy: refusals with codes 5910 to 5919.
+    pub(crate) fallbacks: u64,
+}
+
+/// Puts so many questions and says how that went.
+pub(crate) async fn run(settings: LoadSettings) -> anyhow::Result<()> {
+    let LoadSettings {
+        address,
+        friends,
+        connections,
+        requests,
+    } = settings;
+    let question = Question::new(address, friends, Expected::Allow);
+    let began = Instant::now();
+    let Tally {
+        latencies,
+        fallbacks,
+    } = counted(address, &question, connections, requests).await?;
+    ensure!(
+        !latencies.is_empty(),
+        "all {fallbacks} answers were fallbacks"
+    );
+    let per_second = latencies.len() as f64 / began.elapsed().as_secs_f64();
+    let right = latencies.len();
+    let Percentiles { p50, p99, .. } = Percentiles::of(latencies);
+    print(format!(
+        "{right} right answers, {fallbacks} fallbacks, {per_second:.0} a second, p50 {p50:.0} µs, p99 {p99:.0} µs"
+    ))?;
+    Ok(())
+}
+
+/// How an answer compares with the expected one. One that is neither ends the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Right,
+    Fallback,
+}
+
+impl Tally {
+    fn add(&mut self, reading: Reading, took: Duration) {
+        match reading {
+            Reading::Right => self
+                .latencies
+                .push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
+            Reading::Fallback => self.fallbacks += 1,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How fast importguard is, against the least that its hops cost. `bench/README.md` has the method and the last figures.
+
+mod binaries;
+mod cli;
+mod floor;
+mod load;
+mod machine;
+mod matrix;
+mod measure;
+mod ports;
+mod process;
+mod rest;
+mod scale;
+mod sink;
+mod statistics;
+mod system;
+mod table;
+mod targets;
+
+use std::future::Future;
+
+use clap::Parser;
+use cli::{Cli, Command, Part};
+
+// As the pods have it, so that the floor has no worse one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        None => on_one_thread(matrix::run(cli.matrix)),
+        Some(Command::Scale(settings)) => on_one_thread(scale::run(settings)),
+        Some(Command::Load(settings)) => on_one_thread(load::run(settings)),
+        Some(Command::Part(part)) => on_all_threads(async {
+            match part {
+                Part::Bare { listen } => floor::bare(listen).await,
+                Part::FloorDecider { listen } => floor::decider(listen).await,
+                Part::FloorGateway(settings) => floor::gateway(settings).await,
+                Part::Sink { listen } => sink::run(listen).await,
+            }
+        }),
+    }
+}
+
+/// The driver: one thread asks all the questions, so that the other core is left to those who answer.
+fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, work)
+}
+
+/// The parts, as `#[tokio::main]` has the pods.
+fn on_all_threads(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}

@@ -1,0 +1,180 @@
+//! One measurement of one system.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use crate::{
+    load::{Connection, Expected, Question, Reading, Tally, closed},
+    machine::{Ticks, Use},
+    process::{CpuTime, Memory, forget_peak},
+    statistics::{Percentiles, median},
+    system::{Role, System},
+};
+
+/// What was measured in a closed loop, once or, by the medians, several times.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    /// Right answers a second.
+    pub(crate) per_second: f64,
+    pub(crate) micros: Percentiles,
+    /// CPU microseconds for each right answer, of each process.
+    pub(crate) cpu_micros: BTreeMap<Role, f64>,
+    /// The most memory, in MiB, of each process.
+    pub(crate) peak_mib: BTreeMap<Role, f64>,
+    /// Answers that were fallbacks, in a hundred.
+    pub(crate) fallback_percent: f64,
+    /// Who else was at work.
+    pub(crate) machine: Use,
+}
+
+/// Puts one question of each verdict that `system` knows, and again until it is answered, as connections are made lazily.
+pub(crate) async fn verify(system: &mut System) -> anyhow::Result<()> {
+    const WITHIN: Duration = Duration::from_secs(10);
+    for expected in system.verdicts() {
+        let question = Question::new(system.address, 2, *expected);
+        let deadline = Instant::now() + WITHIN;
+        while ask(system.address, &question).await? == Reading::Fallback {
+            system.still_runs()?;
+            ensure!(
+                Instant::now() < deadline,
+                "{} answers with fallbacks only\n{}",
+                system.name,
+                system.tails()
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn ask(address: SocketAddr, question: &Question) -> anyhow::Result<Reading> {
+    Connection::open(address, question)
+        .await?
+        .ask(question, 0)
+        .await
+}
+
+/// Asks over `connections` connections for `length`.
+pub(crate) async fn measure(
+    system: &mut System,
+    friends: usize,
+    connections: usize,
+    length: Duration,
+) -> anyhow::Result<Measured> {
+    let question = Question::new(system.address, friends, Expected::Allow);
+    let processes: Vec<(Role, u32)> = system.processes().collect();
+    for (_, id) in &processes {
+        forget_peak(*id)?;
+    }
+    let begin = || Snapshot::take(&processes);
+    let end = |begun: Snapshot| Snapshot::take(&processes)?.since(&begun);
+    let measured = closed(system.address, &question, connections, length, begin, end).await;
+    system.still_runs()?;
+    let (tally, spent) =
+        measured.with_context(|| format!("{}\n{}", system.name, system.tails()))?;
+    let peak_mib = processes
+        .iter()
+        .map(|(role, id)| Ok((*role, Memory::of(*id)?.peak)))
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Measured::new(tally, &spent, peak_mib))
+}
+
+/// When, and what the processes had spent by then.
+struct Snapshot {
+    at: Instant,
+    machine: Ticks,
+    cpu: Vec<(Role, CpuTime)>,
+}
+
+/// What was spent between two snapshots.
+struct Spent {
+    time: Duration,
+    machine: Use,
+    cpu: BTreeMap<Role, Duration>,
+}
+
+impl Snapshot {
+    fn take(processes: &[(Role, u32)]) -> anyhow::Result<Self> {
+        let cpu = processes
+            .iter()
+            .map(|(role, id)| Ok((*role, CpuTime::of(*id)?)))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            at: Instant::now(),
+            machine: Ticks::now(),
+            cpu,
+        })
+    }
+
+    fn since(&self, earlier: &Self) -> anyhow::Result<Spent> {
+        let mut cpu: BTreeMap<Role, Duration> = BTreeMap::new();
+        // Both were taken of the same processes, in the same order; several may have one role.
+        for ((role, now), (_, then)) in self.cpu.iter().zip(&earlier.cpu) {
+            *cpu.entry(*role).or_default() += now.since(then);
+        }
+        let time = self.at.duration_since(earlier.at);
+        let all = cpu.values().sum();
+        Ok(Spent {
+            time,
+            machine: self.machine.since(&earlier.machine, all, time),
+            cpu,
+        })
+    }
+}
+
+impl Measured {
+    fn new(tally: Tally, spent: &Spent, peak_mib: BTreeMap<Role, f64>) -> Self {
+        let right = tally.latencies.len() as f64;
+        let fallbacks = tally.fallbacks as f64;
+        let each = |(role, cpu): (&Role, &Duration)| (*role, cpu.as_secs_f64() * 1e6 / right);
+        Self {
+            per_second: right / spent.time.as_secs_f64(),
+            micros: Percentiles::of(tally.latencies),
+            cpu_micros: spent.cpu.iter().map(each).collect(),
+            peak_mib,
+            fallback_percent: fallbacks * 100.0 / (right + fallbacks),
+            machine: spent.machine,
+        }
+    }
+
+    /// The medians of several measurements.
+    pub(crate) fn median(rounds: &[Self]) -> Self {
+        let of = |value: fn(&Self) -> f64| median(rounds.iter().map(value));
+        let each = |values: fn(&Self) -> &BTreeMap<Role, f64>| {
+            let roles = rounds.first().map(values).into_iter().flatten();
+            roles
+                .map(|(role, _)| {
+                    (
+                        *role,
+                        median(
+                            rounds
+                                .iter()
+                                .filter_map(|one| values(one).get(role).copied()),
+                        ),
+                    )
+                })
+                .collect()
+        };
+        Self {
+            per_second: of(|one| one.per_second),
+            micros: Percentiles {
+                p50: of(|one| one.micros.p50),
+                p90: of(|one| one.micros.p90),
+                p99: of(|one| one.micros.p99),
+                p999: of(|one| one.micros.p999),
+            },
+            cpu_micros: each(|one| &one.cpu_micros),
+            peak_mib: each(|one| &one.peak_mib),
+            fallback_percent: of(|one| one.fallback_percent),
+            machine: Use {
+                idle: of(|one| one.machine.idle),
+                others: of(|one| one.machine.others),
+            },
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! How the cost of a decision grows with what an operator may have more of.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::{
+    cli::{Curve, ScaleSettings, Traces},
+    load::{Expected, Question, counted},
+    machine,
+    measure::{Measured, measure, verify},
+    system::{Nats, Options, Place, Role, System, readyz, shipped_policy},
+    table::{figure, print, progress},
+};
+
+/// Enough to keep two cores busy, and far from the gateway's limits.
+const CONNECTIONS: usize = 32;
+
+const DECIDERS: [usize; 3] = [1, 2, 3];
+const LISTS: [usize; 4] = [10, 1_000, 100_000, 1_000_000];
+const FRIENDS: [usize; 8] = [1, 10, 50, 100, 500, 1_000, 5_000, 10_000];
+
+/// The many friends whose cost is compared beside the usual two.
+const MANY: usize = 1_000;
+
+/// Events that wait in the spool when NATS comes back.
+const BACKLOG: u64 = 50_000;
+
+/// Runs the curves and prints a table for each.
+pub(crate) async fn run(settings: ScaleSettings) -> anyhow::Result<()> {
+    let (mut place, _dir) = Place::new(&settings.set_up)?;
+    print(machine::describe())?;
+    for curve in &settings.only {
+        print(match curve {
+            Curve::Deciders => deciders(&mut place, &settings).await?,
+            Curve::List => lists(&mut place, &settings).await?,
+            Curve::Friends => friends(&mut place, &settings).await?,
+            Curve::Spool => spool(&mut place, &settings).await?,
+        })?;
+    }
+    Ok(())
+}
+
+async fn deciders(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
+    let mut table = Table::new("deciders, friends");
+    for deciders in DECIDERS {
+        progress(format!("{deciders} deciders"));
+        let options = Options {
+            deciders,
+            ..Options::shipped(format!("deciders-{deciders}"), Traces::Off)
+        };
+        let mut system = match place.importguard(&options, None).await {
+            Ok(system) => system,
+            Err(error) => {
+                progress(format!("not with {deciders} deciders: {error:.300}"));
+                continue;
+            }
+        };
+        verify(&mut system).await?;
+        for friends in [2, MANY] {
+            let measured = rounds(&mut system, friends, settings).await?;
+            table.line(&format!("{deciders}, {friends}"), &measured, friends);
+        }
+    }
+    Ok(table.text)
+}
+
+async fn lists(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
+    let mut table = Table::new("ids in the list, friends");
+    for ids in LISTS {
+        progress(format!("a list of {ids} ids"));
+        let options = Options {
+            policy: policy_with_list(&place.dir, ids)?,
+            ..Options::shipped(format!("list-{ids}"), Traces::Off)
+        };
+        let mut system = place.importguard(&options, None).await?;
+        verify(&mut system).await?;
+        for friends in [2, MANY] {
+            let measured = rounds(&mut system, friends, settings).await?;
+            table.line(&format!("{ids}, {friends}"), &measured, friends);
+        }
+    }
+    Ok(table.text)
+}
+
+async fn friends(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
+    let mut table = Table::new("friends");
+    let options = Options::shipped("friends", Traces::Off);
+    let mut system = place.importguard(&options, None).await?;
+    verify(&mut system).await?;
+    for friends in FRIENDS {
+        progress(format!("{friends} friends"));
+        let measured = rounds(&mut system, friends, settings).await?;
+        table.line(&friends.to_string(), &measured, friends);
+    }
+    Ok(table.text)
+}
+
+/// Before NATS is gone, while callbacks go to the spool, while that drains, and after.
+async fn spool(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
+    let mut table = Table::new("the spool, 2 friends");
+    let options = Options::shipped("spool", Traces::Off);
+    let mut system = place.importguard(&options, None).await?;
+    verify(&mut system).await?;
+    progress("before");
+    table.line("empty", &once(&mut system, settings.length()).await?, 2);
+
+    progress(format!("{BACKLOG} callbacks without NATS"));
+    let nats = system.kill_nats()?;
+    let question = Question::new(system.address, 2, Expected::Allow);
+    counted(system.address, &question, CONNECTIONS, BACKLOG).await?;
+    let nats = Nats::start_at(place, "spool", nats).await?;
+    system.replace_nats(nats);
+
+    progress("while it drains");
+    let (began, before) = (Instant::now(), spooled(&system).await?);
+    let mut during = Vec::new();
+    // Short ones, so that the last does not reach far beyond the drain.
+    while spooled(&system).await? > 0 {
+        during.push(once(&mut system, Duration::from_millis(300)).await?);
+    }
+    let drained = before as f64 / began.elapsed().as_secs_f64();
+    table.line("draining", &Measured::median(&during), 2);
+    table.line("drained", &once(&mut system, settings.length()).await?, 2);
+    let mut text = table.text;
+    let _ = writeln!(
+        text,
+        "\n{before} events left the spool at {drained:.0} a second beside those callbacks."
+    );
+    Ok(text)
+}
+
+async fn once(system: &mut System, length: Duration) -> anyhow::Result<Measured> {
+    measure(system, 2, CONNECTIONS, length).await
+}
+
+async fn rounds(
+    system: &mut System,
+    friends: usize,
+    settings: &ScaleSettings,
+) -> anyhow::Result<Measured> {
+    let mut found = Vec::with_capacity(settings.rounds);
+    for _ in 0..settings.rounds {
+        found.push(measure(system, friends, CONNECTIONS, settings.length()).await?);
+    }
+    Ok(Measured::median(&found))
+}
+
+/// How many events wait in the gateway's spool.
+async fn spooled(system: &System) -> anyhow::Result<u64> {
+    let admin = system.admin.context("importguard's gateway has one")?;
+    let status: Value = serde_json::from_str(&readyz(admin).await?)?;
+    let events = status.pointer("/recorder/spooledEvents");
+    events
+        .and_then(Value::as_u64)
+        .context("/readyz tells of the spool")
+}
+
+/// The shipped policy with so many ids in its list, of which those asked for are none; `blocked_user` stays.
+fn policy_with_list(dir: &Path, ids: usize) -> anyhow::Result<PathBuf> {
+    let dir = dir.join(format!("policy-{ids}"));
+    fs::create_dir_all(dir.join("lists"))?;
+    let policy = dir.join("policy.yaml");
+    fs::copy(shipped_policy(), &policy)?;
+    let mut list = String::from("blocked_user\n");
+    for number in 1..ids {
+        // Writing to a String cannot fail.
+        let _ = writeln!(list, "banned{number:010}");
+    }
+    fs::write(dir.join("lists/blocked.txt"), list)?;
+    Ok(policy)
+}
+
+struct Table {
+    text: String,
+}
+
+impl Table {
+    fn new(what: &str) -> Self {
+        Self {
+            text: format!(
+                "| {what} | decisions/s | p50 µs | p99 | gateway CPU µs | decider | nats | both pods, per friend | gateway peak MiB | decider |\n\
+                 |--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+            ),
+        }
+    }
+
+    fn line(&mut self, what: &str, measured: &Measured, friends: usize) {
+        let cpu = |role| measured.cpu_micros.get(&role).copied();
+        let peak = |role| figure(measured.peak_mib.get(&role).copied());
+        let pods = cpu(Role::Gateway).zip(cpu(Role::Decider));
+        let each = pods.map(|(gateway, decider)| (gateway + decider) / friends as f64);
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            self.text,
+            "| {what} | {:.0} | {} | {} | {} | {} | {} | {:.2} | {} | {} |",
+            measured.per_second,
+            figure(Some(measured.micros.p50)),
+            figure(Some(measured.micros.p99)),
+            figure(cpu(Role::Gateway)),
+            figure(cpu(Role::Decider)),
+            figure(cpu(Role::Nats)),
+            each.unwrap_or(f64::NAN),
+            peak(Role::Gateway),
+            peak(Role::Decider),
+        );
+    }
+}
