@@ -3,6 +3,9 @@
 //! The suite does it for a minute; `tests/soak.sh` for ten, with release builds. `IMPORTGUARD_SOAK_SECONDS` says how long, and
 //! `IMPORTGUARD_SOAK_SEED` repeats an order of faults.
 
+// Ten minutes are long without a word.
+#![allow(clippy::print_stderr)]
+
 mod faults;
 mod ledger;
 mod site;
