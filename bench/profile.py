@@ -38,7 +38,7 @@ PATIENT = {
 def main():
     options = parse()
     target = ROOT / "target" / "profiling"
-    bins = options.bin_dir or build(target)
+    bins = options.bin_dir or (None if options.floor else build(target))
     bench = ROOT / "target" / "release" / "importguard-bench"
     if not bench.exists():
         sys.exit("build the bench first: cargo build --release -p importguard-bench")
@@ -73,6 +73,7 @@ def parse():
     parser.add_argument("--warm-up", type=int, default=300)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--traces", choices=["off", "10", "on"], default="10")
+    parser.add_argument("--floor", action="store_true", help="count the floor's instead")
     parser.add_argument("--bin-dir", type=pathlib.Path, help="the pods' binaries, with debug information")
     parser.add_argument("--keep", type=pathlib.Path, help="leave logs and callgrind's files there")
     parser.add_argument("--top", type=int, default=45, help="how many functions are listed")
@@ -111,12 +112,23 @@ def line_up(start, bins, bench, out, options):
     processes = {}
     for name, port in zip(("decider", "gateway"), admin):
         file = out / f"callgrind.out.{name}"
-        command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={file}",
-                   bins / f"importguard-{name}"]
-        process = start(name, command, {**settings, "IMPORTGUARD_ADMIN_LISTEN": f"127.0.0.1:{port}"})
-        ready(port, process, "streaming" if name == "gateway" else None)
+        valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={file}"]
+        if options.floor:
+            process = start(name, valgrind + [bench, "part", *floor(name, nats, grpc, http)])
+            accepts(grpc if name == "decider" else http)
+        else:
+            own = {**settings, "IMPORTGUARD_ADMIN_LISTEN": f"127.0.0.1:{port}"}
+            process = start(name, valgrind + [bins / f"importguard-{name}"], own)
+            ready(port, process, "streaming" if name == "gateway" else None)
         processes[name] = process.pid
     return processes, http
+
+
+def floor(name, nats, grpc, http):
+    if name == "decider":
+        return ["floor-decider", "--listen", f"127.0.0.1:{grpc}"]
+    return ["floor-gateway", "--listen", f"127.0.0.1:{http}", "--decider", f"http://127.0.0.1:{grpc}",
+            "--nats", f"nats://127.0.0.1:{nats}", "--event-extra", "1000"]
 
 
 @contextlib.contextmanager
@@ -136,6 +148,16 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def accepts(port):
+    deadline = time.time() + 120
+    while time.time() < deadline:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        time.sleep(0.2)
+    sys.exit("the floor did not become ready")
 
 
 def ready(port, process, recorder):
