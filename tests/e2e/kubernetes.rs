@@ -102,19 +102,19 @@ fn an_orderly_end_fits_into_the_time_that_kubernetes_gives() {
         let grace = |name, setting: &str| {
             let workload = workload(manifests, name);
             let pod = &workload["spec"]["template"]["spec"];
-            let sleep = &pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
             let settings = settings(manifests, workload);
-            let timeout = settings.iter().find(|(name, _)| name == setting).unwrap();
-            let timeout: u64 = timeout.1.trim_end_matches('s').parse().unwrap();
-            let needed = sleep.as_u64().unwrap_or_default() + timeout + LAST_SPANS;
+            let seconds = |end: &str| {
+                let wanted = setting.to_owned() + end;
+                let (_, value) = settings.iter().find(|(name, _)| *name == wanted).unwrap();
+                value.trim_end_matches('s').parse::<u64>().unwrap()
+            };
+            assert!(seconds("_GRACE") < seconds("_TIMEOUT"), "{name}");
+            let needed = seconds("_TIMEOUT") + LAST_SPANS;
             let given = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
             assert!(needed < given, "{name}: {needed} of {given} seconds");
         };
-        grace("importguard-gateway", "IMPORTGUARD_SHUTDOWN_TIMEOUT");
-        grace(
-            "importguard-decider",
-            "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT",
-        );
+        grace("importguard-gateway", "IMPORTGUARD_SHUTDOWN");
+        grace("importguard-decider", "IMPORTGUARD_DECIDER_SHUTDOWN");
     }
 }
 
