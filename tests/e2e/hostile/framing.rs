@@ -73,7 +73,8 @@ impl Framing {
             headers,
             body,
             fate,
-            ends_clearly: matches!(self, Self::Length | Self::Chunks(_)),
+            // With a length and chunks the connection ends after the answer, as RFC 9112 (6.3) has it.
+            ends_clearly: matches!(self, Self::Length | Self::Chunks(_) | Self::Twice),
             waits: matches!(
                 self,
                 Self::Shorter(_) | Self::Longer(_) | Self::Untold | Self::BadChunk(_)
