@@ -10,18 +10,25 @@ use serde::Serialize;
 
 use crate::{
     cli::{MatrixSettings, Traces, What},
-    load::{Expected, Question, paced},
+    load::{Expected, Question},
     machine,
-    measure::{Measured, measure, verify},
+    measure::{Measured, measure, measure_paced, verify},
     rest::{Rest, at_rest},
-    statistics::Percentiles,
     system::{Options, Place, Sink, System, SystemName, last_event_bytes},
     table::{self, print, progress},
     targets,
 };
 
-/// At which share of the floor's capacity latencies are compared.
+/// At which share of a capacity latencies are compared.
 const PACE: f64 = 0.8;
+
+/// Of whose capacity, with how many friends. At the floor's pace importguard may be beyond its own capacity, and then its latencies
+/// only say for how long it was asked; at its own pace they say something.
+const PACES: [(SystemName, usize); 3] = [
+    (SystemName::Floor, 2),
+    (SystemName::Floor, 1_000),
+    (targets::IMPORTGUARD, 2),
+];
 
 /// Longer than the closed loop's: a 99th percentile wants many.
 const PACED_TIMES: u32 = 2;
@@ -39,18 +46,14 @@ pub(crate) struct Row {
 /// Latencies at one pace.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Paced {
+    /// Whose capacity the pace is a share of.
+    pub(crate) of: SystemName,
     pub(crate) friends: usize,
     /// Questions a second.
     pub(crate) rate: f64,
     /// Round by round.
-    pub(crate) floor: Vec<PacedRound>,
-    pub(crate) importguard: Vec<PacedRound>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct PacedRound {
-    pub(crate) micros: Percentiles,
-    pub(crate) fallbacks: u64,
+    pub(crate) floor: Vec<Measured>,
+    pub(crate) importguard: Vec<Measured>,
 }
 
 /// Everything that a run found.
@@ -96,10 +99,9 @@ pub(crate) async fn run(settings: MatrixSettings) -> anyhow::Result<()> {
         rest,
     };
     if !settings.no_paced {
-        for friends in [2, 1_000] {
-            report
-                .paced
-                .extend(line_up.paced(&settings, &report, friends).await?);
+        for (of, friends) in PACES {
+            let paced = line_up.paced(&settings, &report, of, friends).await?;
+            report.paced.extend(paced);
         }
     }
     print(table::rows(&report))?;
@@ -205,16 +207,17 @@ impl LineUp {
         Ok(rows)
     }
 
-    /// The open loop at a share of the floor's capacity, if that is known for `friends`.
+    /// The open loop at a share of the capacity of one of the two, if that is known for `friends`.
     async fn paced(
         &mut self,
         settings: &MatrixSettings,
         report: &Report,
+        of: SystemName,
         friends: usize,
     ) -> anyhow::Result<Option<Paced>> {
-        let importguard = SystemName::Importguard(Traces::Sampled);
+        let importguard = targets::IMPORTGUARD;
         let capacity = report
-            .row(SystemName::Floor, friends, targets::CONCURRENCY)
+            .row(of, friends, targets::CONCURRENCY)
             .map(|row| row.median.per_second);
         let Some(capacity) = capacity else {
             return Ok(None);
@@ -222,6 +225,7 @@ impl LineUp {
         let rate = capacity * PACE;
         progress(format!("{friends} friends at a pace of {rate:.0} a second"));
         let mut found = Paced {
+            of,
             friends,
             rate,
             floor: Vec::new(),
@@ -234,16 +238,8 @@ impl LineUp {
                     name if name == importguard => &mut found.importguard,
                     _ => continue,
                 };
-                let question = Question::new(system.address, friends, Expected::Allow);
                 let length = settings.length() * PACED_TIMES;
-                let tally = paced(system.address, &question, rate, length).await;
-                system.still_runs()?;
-                let tally =
-                    tally.with_context(|| format!("{}\n{}", system.name, system.tails()))?;
-                rounds.push(PacedRound {
-                    fallbacks: tally.fallbacks,
-                    micros: Percentiles::of(tally.latencies),
-                });
+                rounds.push(measure_paced(system, friends, rate, length).await?);
             }
         }
         Ok(Some(found))

@@ -10,14 +10,14 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::{
-    load::{Connection, Expected, Question, Reading, Tally, closed},
+    load::{Connection, Expected, Question, Reading, Tally, closed, paced},
     machine::{Ticks, Use},
     process::{CpuTime, Memory, forget_peak},
     statistics::{Percentiles, median},
     system::{Role, System},
 };
 
-/// What was measured in a closed loop, once or, by the medians, several times.
+/// What was measured, once or, by the medians, several times.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
     /// Right answers a second.
@@ -67,21 +67,65 @@ pub(crate) async fn measure(
     length: Duration,
 ) -> anyhow::Result<Measured> {
     let question = Question::new(system.address, friends, Expected::Allow);
-    let processes: Vec<(Role, u32)> = system.processes().collect();
-    for (_, id) in &processes {
-        forget_peak(*id)?;
-    }
-    let begin = || Snapshot::take(&processes);
-    let end = |begun: Snapshot| Snapshot::take(&processes)?.since(&begun);
+    let meter = Meter::of(system)?;
+    let begin = || meter.begin();
+    let end = |begun| meter.end(begun);
     let measured = closed(system.address, &question, connections, length, begin, end).await;
-    system.still_runs()?;
-    let (tally, spent) =
-        measured.with_context(|| format!("{}\n{}", system.name, system.tails()))?;
-    let peak_mib = processes
-        .iter()
-        .map(|(role, id)| Ok((*role, Memory::of(*id)?.peak)))
-        .collect::<anyhow::Result<_>>()?;
-    Ok(Measured::new(tally, &spent, peak_mib))
+    meter.measured(system, measured)
+}
+
+/// Asks `rate` times a second for `length`.
+pub(crate) async fn measure_paced(
+    system: &mut System,
+    friends: usize,
+    rate: f64,
+    length: Duration,
+) -> anyhow::Result<Measured> {
+    let question = Question::new(system.address, friends, Expected::Allow);
+    let meter = Meter::of(system)?;
+    let begin = || meter.begin();
+    let end = |begun| meter.end(begun);
+    let measured = paced(system.address, &question, rate, length, begin, end).await;
+    meter.measured(system, measured)
+}
+
+/// The processes of a system, and their use of the machine.
+struct Meter {
+    processes: Vec<(Role, u32)>,
+}
+
+impl Meter {
+    fn of(system: &System) -> anyhow::Result<Self> {
+        let processes: Vec<(Role, u32)> = system.processes().collect();
+        for (_, id) in &processes {
+            forget_peak(*id)?;
+        }
+        Ok(Self { processes })
+    }
+
+    fn begin(&self) -> anyhow::Result<Snapshot> {
+        Snapshot::take(&self.processes)
+    }
+
+    fn end(&self, begun: Snapshot) -> anyhow::Result<Spent> {
+        Ok(Snapshot::take(&self.processes)?.since(&begun))
+    }
+
+    fn measured(
+        &self,
+        system: &mut System,
+        found: anyhow::Result<(Tally, Spent)>,
+    ) -> anyhow::Result<Measured> {
+        system.still_runs()?;
+        let (tally, spent) =
+            found.with_context(|| format!("{}\n{}", system.name, system.tails()))?;
+        let peak_mib = self
+            .processes
+            .iter()
+            .map(|(role, id)| Ok((*role, Memory::of(*id)?.peak)))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Measured::new(tally, &spent, peak_mib))
+    }
 }
 
 /// When, and what the processes had spent by then.
@@ -111,7 +155,7 @@ impl Snapshot {
         })
     }
 
-    fn since(&self, earlier: &Self) -> anyhow::Result<Spent> {
+    fn since(&self, earlier: &Self) -> Spent {
         let mut cpu: BTreeMap<Role, Duration> = BTreeMap::new();
         // Both were taken of the same processes, in the same order; several may have one role.
         for ((role, now), (_, then)) in self.cpu.iter().zip(&earlier.cpu) {
@@ -119,11 +163,11 @@ impl Snapshot {
         }
         let time = self.at.duration_since(earlier.at);
         let all = cpu.values().sum();
-        Ok(Spent {
+        Spent {
             time,
             machine: self.machine.since(&earlier.machine, all, time),
             cpu,
-        })
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the cost of a decision grows with what an operator may have more of.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -48,56 +49,81 @@ pub(crate) async fn run(settings: ScaleSettings) -> anyhow::Result<()> {
 }
 
 async fn deciders(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
-    let mut table = Table::new("deciders, friends");
+    let mut points = Vec::new();
     for deciders in DECIDERS {
-        progress(format!("{deciders} deciders"));
         let options = Options {
             deciders,
             ..Options::shipped(format!("deciders-{deciders}"), Traces::Off)
         };
-        let mut system = match place.importguard(&options, None).await {
-            Ok(system) => system,
-            Err(error) => {
-                progress(format!("not with {deciders} deciders: {error:.300}"));
-                continue;
-            }
-        };
-        verify(&mut system).await?;
-        for friends in [2, MANY] {
-            let measured = rounds(&mut system, friends, settings).await?;
-            table.line(&format!("{deciders}, {friends}"), &measured, friends);
-        }
+        points.push(Point::start(place, deciders, &options, &[2, MANY]).await?);
     }
-    Ok(table.text)
+    curve("deciders, friends", points, settings).await
 }
 
 async fn lists(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
-    let mut table = Table::new("ids in the list, friends");
+    let mut points = Vec::new();
     for ids in LISTS {
-        progress(format!("a list of {ids} ids"));
         let options = Options {
             policy: policy_with_list(&place.dir, ids)?,
             ..Options::shipped(format!("list-{ids}"), Traces::Off)
         };
-        let mut system = place.importguard(&options, None).await?;
-        verify(&mut system).await?;
-        for friends in [2, MANY] {
-            let measured = rounds(&mut system, friends, settings).await?;
-            table.line(&format!("{ids}, {friends}"), &measured, friends);
-        }
+        points.push(Point::start(place, ids, &options, &[2, MANY]).await?);
     }
-    Ok(table.text)
+    curve("ids in the list, friends", points, settings).await
 }
 
 async fn friends(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
-    let mut table = Table::new("friends");
     let options = Options::shipped("friends", Traces::Off);
-    let mut system = place.importguard(&options, None).await?;
-    verify(&mut system).await?;
-    for friends in FRIENDS {
-        progress(format!("{friends} friends"));
-        let measured = rounds(&mut system, friends, settings).await?;
-        table.line(&friends.to_string(), &measured, friends);
+    let point = Point::start(place, 1, &options, &FRIENDS).await?;
+    curve("deciders, friends", vec![point], settings).await
+}
+
+/// A system with so much of something, and with how many friends it is asked.
+struct Point<'a> {
+    much: usize,
+    system: System,
+    friends: &'a [usize],
+}
+
+impl<'a> Point<'a> {
+    async fn start(
+        place: &mut Place,
+        much: usize,
+        options: &Options,
+        friends: &'a [usize],
+    ) -> anyhow::Result<Self> {
+        let mut system = place.importguard(options, None).await?;
+        verify(&mut system).await?;
+        Ok(Self {
+            much,
+            system,
+            friends,
+        })
+    }
+}
+
+/// Measures the points in turns, round by round.
+async fn curve(
+    what: &str,
+    mut points: Vec<Point<'_>>,
+    settings: &ScaleSettings,
+) -> anyhow::Result<String> {
+    let mut found = BTreeMap::<(usize, usize), Vec<Measured>>::new();
+    for round in 1..=settings.rounds {
+        progress(format!("{what}: round {round} of {}", settings.rounds));
+        for point in &mut points {
+            for friends in point.friends {
+                let system = &mut point.system;
+                let measured = measure(system, *friends, CONNECTIONS, settings.length()).await?;
+                let place = found.entry((point.much, *friends)).or_default();
+                place.push(measured);
+            }
+        }
+    }
+    let mut table = Table::new(what);
+    for ((much, friends), rounds) in &found {
+        let label = format!("{much}, {friends}");
+        table.line(&label, &Measured::median(rounds), *friends);
     }
     Ok(table.text)
 }
@@ -138,18 +164,6 @@ async fn spool(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<St
 
 async fn once(system: &mut System, length: Duration) -> anyhow::Result<Measured> {
     measure(system, 2, CONNECTIONS, length).await
-}
-
-async fn rounds(
-    system: &mut System,
-    friends: usize,
-    settings: &ScaleSettings,
-) -> anyhow::Result<Measured> {
-    let mut found = Vec::with_capacity(settings.rounds);
-    for _ in 0..settings.rounds {
-        found.push(measure(system, friends, CONNECTIONS, settings.length()).await?);
-    }
-    Ok(Measured::median(&found))
 }
 
 /// How many events wait in the gateway's spool.

@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::{
-    matrix::{Paced, PacedRound, Report, Row},
+    matrix::{Paced, Report, Row},
     measure::Measured,
-    statistics::median,
-    system::Role,
+    system::{Role, SystemName},
+    targets::IMPORTGUARD,
 };
 
 /// Says on standard error what is being done.
@@ -84,25 +84,35 @@ pub(crate) fn paced(report: &Report) -> String {
         return String::new();
     }
     let mut table = String::from(
-        "| friends | pace, decisions/s | system | p50 µs | p90 | p99 | p99.9 | fallbacks |\n|--:|--:|:--|--:|--:|--:|--:|--:|\n",
+        "| friends | pace, decisions/s | 80 % of the capacity of | system | p50 µs | p90 | p99 | p99.9 | gateway CPU µs | decider | nats | client | fallbacks % | CPUs idle % | others % |\n\
+         |--:|--:|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for Paced {
+        of,
         friends,
         rate,
         floor,
         importguard,
     } in &report.paced
     {
-        for (system, rounds) in [("floor", floor), ("importguard, traces 10 %", importguard)] {
-            let of = |value: fn(&PacedRound) -> f64| figure(Some(median(rounds.iter().map(value))));
+        for (system, rounds) in [(SystemName::Floor, floor), (IMPORTGUARD, importguard)] {
+            let median = Measured::median(rounds);
+            let cpu = |role| figure(median.cpu_micros.get(&role).copied());
+            // Writing to a String cannot fail.
             let _ = writeln!(
                 table,
-                "| {friends} | {rate:.0} | {system} | {} | {} | {} | {} | {} |",
-                of(|round| round.micros.p50),
-                of(|round| round.micros.p90),
-                of(|round| round.micros.p99),
-                of(|round| round.micros.p999),
-                rounds.iter().map(|round| round.fallbacks).sum::<u64>(),
+                "| {friends} | {rate:.0} | {of} | {system} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.0} | {:.0} |",
+                figure(Some(median.micros.p50)),
+                figure(Some(median.micros.p90)),
+                figure(Some(median.micros.p99)),
+                figure(Some(median.micros.p999)),
+                cpu(Role::Gateway),
+                cpu(Role::Decider),
+                cpu(Role::Nats),
+                cpu(Role::Client),
+                median.fallback_percent,
+                median.machine.idle,
+                median.machine.others,
             );
         }
     }

@@ -16,7 +16,8 @@ pub(crate) const CONCURRENCY: usize = 32;
 /// Where memory under load is read: many callbacks at once, each with many friends.
 const CROWD: usize = 256;
 
-const IMPORTGUARD: SystemName = SystemName::Importguard(Traces::Sampled);
+/// The one that has targets.
+pub(crate) const IMPORTGUARD: SystemName = SystemName::Importguard(Traces::Sampled);
 
 /// What a figure must not fall below or exceed.
 #[derive(Clone, Copy)]
@@ -150,7 +151,9 @@ fn pairs(
 }
 
 fn paced(report: &Report, friends: usize) -> Option<Spread> {
-    let paced = report.paced.iter().find(|paced| paced.friends == friends)?;
+    let wanted = (SystemName::Floor, friends);
+    let mut paced = report.paced.iter();
+    let paced = paced.find(|paced| (paced.of, paced.friends) == wanted)?;
     let each = paced.importguard.iter().zip(&paced.floor);
     let ratios: Vec<_> = each
         .map(|(ours, floor)| ours.micros.p99 / floor.micros.p99)

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +18,7 @@ const HEADERS: usize = 16;
 /// A connection that is kept alive.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    address: SocketAddr,
     stream: TcpStream,
     head: Vec<u8>,
     body: Bytes,
@@ -27,12 +28,9 @@ pub(crate) struct Connection {
 impl Connection {
     /// One that will put `question`.
     pub(crate) async fn open(address: SocketAddr, question: &Question) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("{address} cannot be connected to"))?;
-        stream.set_nodelay(true)?;
         Ok(Self {
-            stream,
+            address,
+            stream: connect(address).await?,
             head: question.head.clone(),
             body: question.body.clone(),
             buffer: BytesMut::with_capacity(BUFFER_BYTES),
@@ -47,23 +45,39 @@ impl Connection {
     ) -> anyhow::Result<Reading> {
         question.stamp(&mut self.head, number);
         let mut request = Buf::chain(&self.head[..], &self.body[..]);
-        self.stream.write_all_buf(&mut request).await?;
+        // Who is refused before the whole body is read may not be able to send the rest, and has an answer all the same.
+        let written = self.stream.write_all_buf(&mut request).await;
         self.buffer.clear();
         loop {
             let read = self.stream.read_buf(&mut self.buffer).await?;
-            ensure!(read > 0, "the connection was closed before an answer");
+            if read == 0 {
+                written?;
+                bail!("the connection was closed before an answer");
+            }
             if let Some(answer) = Answer::parse(&self.buffer)? {
-                return question
-                    .read(answer.status, answer.body)
-                    .map_err(|why| anyhow!(why));
+                let reading = question.read(answer.status, answer.body);
+                if answer.closes {
+                    self.stream = connect(self.address).await?;
+                }
+                return reading.map_err(|why| anyhow!(why));
             }
         }
     }
 }
 
+async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("{address} cannot be connected to"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 struct Answer<'a> {
     status: u16,
     body: &'a [u8],
+    /// No other question can be put on this connection.
+    closes: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -74,17 +88,13 @@ impl<'a> Answer<'a> {
         let httparse::Status::Complete(head_bytes) = head.parse(bytes)? else {
             return Ok(None);
         };
-        let length = head
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case("content-length"))
-            .and_then(|header| {
-                std::str::from_utf8(header.value)
-                    .ok()?
-                    .parse::<usize>()
-                    .ok()
-            })
-            .context("an answer without Content-Length")?;
+        let header = |name: &str| {
+            let mut headers = head.headers.iter();
+            let header = headers.find(|header| header.name.eq_ignore_ascii_case(name));
+            header.and_then(|header| std::str::from_utf8(header.value).ok())
+        };
+        let length = header("content-length").and_then(|value| value.parse().ok());
+        let length: usize = length.context("an answer without Content-Length")?;
         let body = &bytes[head_bytes..];
         if body.len() > length {
             bail!("more bytes than one answer");
@@ -92,6 +102,7 @@ impl<'a> Answer<'a> {
         Ok((body.len() == length).then_some(Self {
             status: head.code.unwrap_or_default(),
             body,
+            closes: header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
         }))
     }
 }
@@ -108,6 +119,9 @@ mod tests {
         }
         let answer = Answer::parse(bytes).unwrap().unwrap();
         assert_eq!((answer.status, answer.body), (200, &b"{}"[..]));
+        assert!(!answer.closes);
+        let last = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nConnection: close\r\n\r\n{}";
+        assert!(Answer::parse(last).unwrap().unwrap().closes);
         assert!(Answer::parse(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{}").is_err());
     }
 }

@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Semaphore, task::spawn_local, time::sleep};
+use tokio::{
+    sync::{Semaphore, mpsc::UnboundedReceiver},
+    task::spawn_local,
+    time::sleep,
+};
 
 use super::{Connection, Question, Reading, Tally, beat::beat};
 
@@ -32,15 +36,18 @@ struct Load {
     tally: RefCell<Tally>,
 }
 
-/// An open loop: `rate` questions a second, evenly, whether or not the ones before are answered. Latencies run from the moment
+/// An open loop: `rate` questions a second, evenly, whether or not the ones before are answered. `begin` and `end` are called around
+/// what is tallied, `length` apart. Latencies run from the moment
 /// at which a question was due, so that a stall is felt by all who would have asked meanwhile. Must be called inside a
 /// `LocalSet`.
-pub(crate) async fn paced(
+pub(crate) async fn paced<B, E>(
     address: SocketAddr,
     question: &Question,
     rate: f64,
     length: Duration,
-) -> anyhow::Result<Tally> {
+    begin: impl FnOnce() -> anyhow::Result<B>,
+    end: impl FnOnce(B) -> anyhow::Result<E>,
+) -> anyhow::Result<(Tally, E)> {
     let mut connections = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         connections.push(Connection::open(address, question).await?);
@@ -58,11 +65,12 @@ pub(crate) async fn paced(
         .into_iter()
         .map(|connection| spawn_local(ask_on(Rc::clone(&load), connection)))
         .collect();
-    let mut beat = beat(rate, start, WARMING_UP + length);
-    while let Some(due) = beat.recv().await {
-        load.due.borrow_mut().push_back(due);
-        load.waiting.add_permits(1);
-    }
+    let mut warming_up = beat(rate, start, WARMING_UP);
+    load.put(&mut warming_up).await;
+    let begun = begin()?;
+    let mut counted = beat(rate, load.counted_from, length);
+    load.put(&mut counted).await;
+    let ended = end(begun)?;
     let patient_until = Instant::now() + PATIENCE;
     while !load.due.borrow().is_empty() && Instant::now() < patient_until {
         sleep(GLANCE).await;
@@ -76,7 +84,17 @@ pub(crate) async fn paced(
     for due in load.due.take() {
         tally.add(Reading::Right, due.elapsed());
     }
-    Ok(tally)
+    Ok((tally, ended))
+}
+
+impl Load {
+    /// Has somebody put each question when it is due.
+    async fn put(&self, beat: &mut UnboundedReceiver<Instant>) {
+        while let Some(due) = beat.recv().await {
+            self.due.borrow_mut().push_back(due);
+            self.waiting.add_permits(1);
+        }
+    }
 }
 
 async fn ask_on(load: Rc<Load>, mut connection: Connection) -> anyhow::Result<()> {
