@@ -5,4 +5,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PATH:/usr/sbin:/usr/local/bin"
-IMPORTGUARD_SOAK_SECONDS=$((${1:-10} * 60)) exec cargo test --release --locked -p importguard-tests --test e2e -- --nocapture soak::
+IMPORTGUARD_SOAK_SECONDS=$((${1:-10} * 60)) exec cargo test --release --locked -p importguard-tests --test load -- --nocapture soak::
