@@ -257,12 +257,9 @@ impl Guard {
 
     /// Hands a record to the recorder; where that fails, what the operator wants answered.
     async fn publish(&self, record: Record, span: Span, clock: Clock) -> Result<(), OnFailure> {
-        let recorded = async {
-            let recorded = self.recorder.record(record, clock.deadline).await;
-            span::published(&recorded);
-            recorded
-        };
-        match recorded.instrument(span).await {
+        let recorded = self.recorder.record(record, clock.deadline).await;
+        span.in_scope(|| span::published(&recorded));
+        match recorded {
             Ok(_) => Ok(()),
             Err(error) => {
                 let chosen = self.fallback.on_unrecordable;

@@ -2,20 +2,20 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use importguard_files::Reloads;
-use importguard_proto::decider::DecideRequest;
 use importguard_telemetry::{propagation, span::recorded};
 use prometheus::Registry;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Extensions, Request, Status, metadata::MetadataMap};
 use tracing::{
-    Instrument, Span,
+    Span,
     field::{Empty, display},
     info_span,
 };
 
 use super::{
     DecideError, DecideSettings, Evidence, InvalidDeciderTls, Keeper, Verdict,
+    codec::Encoded,
     error::code_name,
     metrics::{Metrics, Retry},
     pod::Pod,
@@ -53,6 +53,7 @@ type Decided = Result<(Verdict, Evidence), DecideError>;
 /// A question, and until when it is worth an answer.
 #[derive(Clone, Copy)]
 struct Question<'a> {
+    span: &'a Span,
     id: &'a EventId,
     request: &'a ImportRequest,
     within: Duration,
@@ -106,13 +107,21 @@ impl Deciders {
             server.port = Empty,
             importguard.decider.retried = Empty,
         );
+        span.in_scope(|| {
+            if recorded() {
+                span.record("rpc.system.name", "grpc");
+                span.record("rpc.method", METHOD);
+            }
+        });
         let question = Question {
+            span: &span,
             id,
             request,
             within,
             deadline: Instant::now() + within,
         };
-        let result = self.ask(question).instrument(span.clone()).await;
+        // The span is entered only where it is needed: at every poll it would cost more than all that is told on it.
+        let result = self.ask(question).await;
         if let Err(error) = &result {
             let cause = error.cause();
             span.record("otel.status_code", "ERROR");
@@ -124,11 +133,6 @@ impl Deciders {
 
     /// Asks somebody, and somebody else as well where the first cannot be reached or is silent.
     async fn ask(&self, question: Question<'_>) -> Decided {
-        if recorded() {
-            let span = Span::current();
-            span.record("rpc.system.name", "grpc");
-            span.record("rpc.method", METHOD);
-        }
         let Some(pod) = self.pods.pick(None) else {
             self.pods.doubted();
             return Err(DecideError::Unavailable(self.pods.why_nobody()));
@@ -171,15 +175,15 @@ impl Deciders {
         }
         let other = self.pods.pick(Some(pod))?;
         self.metrics.retried(retry);
-        Span::current().record("importguard.decider.retried", true);
+        question.span.record("importguard.decider.retried", true);
         Some(other)
     }
 
     /// Asks `pod`.
     async fn call(&self, pod: &Pod, question: Question<'_>) -> Decided {
         let _in_flight = pod.begin();
-        let answer = pod.client().decide(question.to_message()).await;
-        tell(pod, &answer);
+        let answer = pod.decide(question.to_message()).await;
+        question.span.in_scope(|| tell(pod, &answer));
         let decided = match answer {
             Ok(response) => verify(response.into_inner(), question.request).map_err(|reason| {
                 DecideError::Failed(format!("its answer cannot be used: {reason}"))
@@ -197,15 +201,10 @@ impl Deciders {
 }
 
 impl Question<'_> {
-    fn to_message(self) -> Request<DecideRequest> {
-        let request = self.request;
-        let message = DecideRequest {
-            decision_id: self.id.to_string(),
-            operation_id: request.operation_id.to_string(),
-            owner_user_id: request.owner.to_string(),
-            friend_user_ids: request.friends.iter().map(ToString::to_string).collect(),
-        };
-        let metadata = MetadataMap::from_headers(propagation::outgoing());
+    fn to_message(self) -> Request<Encoded> {
+        let message = Encoded::question(self.id, self.request);
+        let headers = self.span.in_scope(propagation::outgoing);
+        let metadata = MetadataMap::from_headers(headers);
         let mut question = Request::from_parts(metadata, Extensions::default(), message);
         // The decider learns the deadline too and stops working on what nobody waits for.
         question.set_timeout(self.deadline.saturating_duration_since(Instant::now()));

@@ -1,9 +1,10 @@
 //! Who decides: a decider over gRPC, or the operator's fallback for the cause that kept it from answering.
 //!
-//! `client` asks; `pods` knows the deciders and who of them is the least busy, `pod` one of them and how it is. `keeper` keeps
+//! `client` asks, in the words of `codec`; `pods` knows the deciders and who of them is the least busy, `pod` one of them and how it is. `keeper` keeps
 //! that true: `resolve` finds their addresses, `connect` connects, `tls` says how.
 
 mod client;
+mod codec;
 mod connect;
 mod decision;
 mod error;

@@ -8,21 +8,30 @@ use std::{
     time::Duration,
 };
 
-use importguard_proto::decider::{decider_client::DeciderClient, decider_server::SERVICE_NAME};
+use http::uri::PathAndQuery;
+use importguard_proto::decider::{DecideResponse, decider_server::SERVICE_NAME};
 use rustls::ClientConfig;
 use tokio::time::timeout;
-use tonic::{Request, transport::Channel};
+use tonic::{Request, Response, Status, client::Grpc, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tracing::{info, warn};
 
-use super::{connect::channel, error::DecideError, resolve::Target};
+use super::{
+    codec::{DecideCodec, Encoded},
+    connect::channel,
+    error::DecideError,
+    resolve::Target,
+};
+
+/// Where gRPC has the method.
+const DECIDE: PathAndQuery = PathAndQuery::from_static("/importguard.decider.v1.Decider/Decide");
 
 /// A decider at one address.
 pub(super) struct Pod {
     address: SocketAddr,
-    decider: DeciderClient<Channel>,
+    decider: Grpc<Channel>,
     health: HealthClient<Channel>,
     /// What its connection is made with.
     config: Option<Arc<ClientConfig>>,
@@ -59,7 +68,7 @@ impl Pod {
         let channel = channel(address, &target.url, target.tls.as_ref(), patience);
         Self {
             address,
-            decider: DeciderClient::new(channel.clone()),
+            decider: Grpc::new(channel.clone()),
             health: HealthClient::new(channel),
             config: target.tls.as_ref().map(|tls| tls.config()),
             in_flight: AtomicUsize::new(0),
@@ -81,9 +90,15 @@ impl Pod {
         }
     }
 
-    /// What asks it for a verdict.
-    pub(super) fn client(&self) -> DeciderClient<Channel> {
-        self.decider.clone()
+    /// Asks it for a verdict.
+    pub(super) async fn decide(
+        &self,
+        question: Request<Encoded>,
+    ) -> Result<Response<DecideResponse>, Status> {
+        let mut decider = self.decider.clone();
+        let ready = decider.ready().await;
+        ready.map_err(|error| Status::from_error(error.into()))?;
+        decider.unary(question, DECIDE, DecideCodec).await
     }
 
     /// Counts a call for as long as the guard lives.

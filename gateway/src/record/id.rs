@@ -33,12 +33,12 @@ impl EventId {
     }
 
     /// Room for [`encoded`](Self::encoded).
-    pub(super) const fn buffer() -> [u8; Hyphenated::LENGTH] {
+    pub(crate) const fn buffer() -> [u8; Hyphenated::LENGTH] {
         [0; Hyphenated::LENGTH]
     }
 
     /// The id as text, without an allocation.
-    pub(super) fn encoded<'a>(&self, buffer: &'a mut [u8; Hyphenated::LENGTH]) -> &'a str {
+    pub(crate) fn encoded<'a>(&self, buffer: &'a mut [u8; Hyphenated::LENGTH]) -> &'a str {
         self.0.hyphenated().encode_lower(buffer)
     }
 }

@@ -81,17 +81,14 @@ impl ShouldSample for RecordTheRest {
     }
 }
 
-/// Whether it is this process's own choice not to sample: a caller that says so is obeyed.
+/// Whether it is this process's own choice not to sample: a caller that says so is obeyed. Of what happens below a span that was
+/// not sampled, that span tells enough.
 fn begins_here(parent: Option<&Context>) -> bool {
     let Some(parent) = parent.filter(|cx| cx.span().span_context().is_valid()) else {
         return true;
     };
     let span = parent.span();
-    if span.span_context().is_remote() {
-        span.span_context().is_sampled()
-    } else {
-        span.is_recording()
-    }
+    span.span_context().is_remote() && span.span_context().is_sampled()
 }
 
 /// Passes on what was sampled, and of the rest what matters.
