@@ -240,10 +240,7 @@ async fn what_failed_or_was_rejected_is_not_lost_to_sampling() {
     send_sampled(&gateway, &receiver).await;
     assert_eq!(
         names_for(&receiver, "op-failed"),
-        [
-            "POST callbackBeforeImportFriendsCommand",
-            "importguard.decider.v1.Decider/Decide",
-        ]
+        ["POST callbackBeforeImportFriendsCommand"]
     );
     assert_eq!(
         names_for(&receiver, "op-rejected"),
@@ -264,10 +261,7 @@ async fn what_is_slow_is_not_lost_to_sampling() {
     send_sampled(&gateway, &receiver).await;
     assert_eq!(
         names_for(&receiver, "op-slow"),
-        [
-            "POST callbackAfterImportFriendsCommand",
-            "publish importguard.v1.imported",
-        ]
+        ["POST callbackAfterImportFriendsCommand"]
     );
 }
 
