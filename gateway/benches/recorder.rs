@@ -1,7 +1,7 @@
 //! What recording costs, and against what: `cargo bench -p importguard-gateway --bench recorder`. Needs a nats-server. Names
 //! of parts after `--` run only those.
 //!
-//! Three questions, of which `docs/recorder.md` has the answers of one machine:
+//! Three questions, of which `bench/README.md` has the answers of one machine:
 //! - streaming: how long an event takes against a bare publish-and-wait-for-ack over a connection of the same client, of the
 //!   very same message and of one without headers;
 //! - spooling: how many events a second are committed to disk with NATS away;
