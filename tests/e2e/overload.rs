@@ -135,6 +135,7 @@ async fn who_waits_gets_the_place_that_becomes_free() {
 async fn four_times_too_many_are_all_answered_within_the_budget_and_told_of_in_few_lines() {
     const REQUESTS: usize = 2_000;
     let settings = Settings::new()
+        .patient()
         .set("IMPORTGUARD_MAX_IN_FLIGHT", "4")
         .set("IMPORTGUARD_MAX_QUEUED", "4")
         .set("IMPORTGUARD_QUEUE_TIMEOUT", "20ms")
@@ -154,7 +155,7 @@ async fn four_times_too_many_are_all_answered_within_the_budget_and_told_of_in_f
     assert_eq!(overloaded + allowed, REQUESTS, "{answers:?}");
     assert!(overloaded > 0 && allowed > 0, "{overloaded} of {REQUESTS}");
     let slowest = answers.iter().map(|(_, took)| *took).max().unwrap();
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
 
     eventually(
         "the overload is told of",

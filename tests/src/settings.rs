@@ -31,6 +31,14 @@ impl Settings {
         self
     }
 
+    /// Has a gateway wait longer for its deciders than on a machine of its own: for tests about something else than how soon
+    /// they answer, on one that is busy with other tests.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        self.set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
+            .set("IMPORTGUARD_REQUEST_BUDGET", "4s")
+    }
+
     /// Has the gateway ask `decider`.
     #[must_use]
     pub fn decider(self, decider: &Service) -> Self {

@@ -2,8 +2,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use importguard_tests::{
-    MountedSecret, NatsServer, OpenIm, Service, Settings, TestAuthority, TestCertificate, Vitals,
-    eventually,
+    MountedSecret, NatsServer, OpenIm, Service, TestAuthority, TestCertificate, Vitals, eventually,
 };
 use tokio::time::sleep;
 
@@ -96,7 +95,7 @@ impl Site {
                 "IMPORTGUARD_TLS_KEY_FILE",
                 secrets.public.setting("tls.key"),
             );
-        let gateway = Service::gateway(patient(settings)).await;
+        let gateway = Service::gateway(settings.patient()).await;
         let site = Self {
             gateway,
             deciders,
@@ -228,13 +227,6 @@ impl Site {
     pub(super) fn vitals(&self) -> [Vitals; 2] {
         [self.gateway.vitals(), self.deciders[0].vitals()]
     }
-}
-
-/// A test that runs beside others on two cores is no measure of how soon a decider answers.
-fn patient(settings: Settings) -> Settings {
-    settings
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
-        .set("IMPORTGUARD_REQUEST_BUDGET", "4s")
 }
 
 /// The last third is no larger than the one before, but for what an allocator keeps and what is under way.
