@@ -11,7 +11,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use healthcheck::Healthcheck;
-use importguard_telemetry::{ENVIRONMENT_HELP, conclude};
+use importguard_telemetry::{ENVIRONMENT_HELP, RuntimeSettings, conclude};
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
 use serve::Serve;
@@ -46,16 +46,24 @@ enum Command {
     Healthcheck(Healthcheck),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse_from(with_default_command(env::args_os().collect()));
-    conclude(match cli.command {
+    let runtime = match &cli.command {
+        Command::Serve(serve) => serve.runtime,
+        _ => RuntimeSettings::TWO,
+    };
+    let ended = importguard_telemetry::run(runtime, run(cli.command));
+    conclude(ended.map_err(Into::into).flatten())
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve(serve) => serve.run().await,
         Command::Policy(command) => command.run(),
         Command::Tail(tail) => tail.run().await,
         Command::Pseudonym(pseudonym) => pseudonym.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run().await,
-    })
+    }
 }
 
 /// `importguard --http-listen …` means `importguard serve --http-listen …`.

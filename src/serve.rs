@@ -8,7 +8,7 @@ use clap::Args;
 use importguard_decider::Decider;
 use importguard_gateway::Gateway;
 use importguard_telemetry::{
-    TelemetrySettings,
+    RuntimeSettings, TelemetrySettings,
     admin::{self, Admin, Readiness},
     listen, metrics, signals,
 };
@@ -60,6 +60,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     telemetry: TelemetrySettings,
+
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeSettings,
 }
 
 impl Serve {

@@ -11,10 +11,10 @@ use importguard_proto::{
     event::{self, Mode, Outcome},
 };
 use importguard_telemetry::{
-    propagation,
-    span::{self, recorded},
+    Ending, Served,
+    span::{self, KeyValue, SpanKind, recorded},
 };
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 use tracing::{Span, debug, field::Empty, info_span};
 
 use crate::{
@@ -84,8 +84,8 @@ impl Decider for DeciderService {
     ) -> Result<Response<DecideResponse>, Status> {
         let (metadata, _, question) = request.into_parts();
         let operation_id = OperationId::parse(question.operation_id.as_str()).ok();
-        let span = server_span(metadata, operation_id.as_ref());
-        span.in_scope(|| {
+        let served = Served::begin(&metadata.into_headers(), operation_id.as_ref(), server_span);
+        let answer = served.in_scope(|| {
             check(&question, self.max_friends)?;
             let policy = self.policy.load();
             let began = Instant::now();
@@ -99,39 +99,41 @@ impl Decider for DeciderService {
                 .evaluated(kind(&decision.verdict), began.elapsed());
             tell(&policy, &question, &decision);
             Ok(Response::new(self.answer(&policy, &question, decision)))
-        })
-        .inspect_err(|status: &Status| {
-            span.record("rpc.response.status_code", "INVALID_ARGUMENT");
-            span.record("error.type", "INVALID_ARGUMENT");
-            span.record("otel.status_code", "ERROR");
-            span.record("otel.status_description", status.message());
-        })
+        });
+        end(served, answer.as_ref().err());
+        answer
     }
 }
 
-fn server_span(metadata: MetadataMap, operation_id: Option<&OperationId>) -> Span {
-    let span = info_span!(
+fn server_span() -> Span {
+    info_span!(
         "decide",
         otel.name = METHOD,
         otel.kind = "server",
-        otel.status_code = Empty,
-        otel.status_description = Empty,
-        error.r#type = Empty,
-        rpc.system.name = Empty,
-        rpc.method = Empty,
-        rpc.response.status_code = Empty,
         importguard.verdict = Empty,
         importguard.policy.name = Empty,
         importguard.policy.digest = Empty,
+    )
+}
+
+/// Ends a call's span: all that a call can be refused for is its arguments.
+fn end(served: Served, refused: Option<&Status>) {
+    let ending = refused.map_or(Ending::Well, |status| Ending::Failed(status.message()));
+    let code = refused.map_or("OK", |_| "INVALID_ARGUMENT");
+    served.end(
+        SpanKind::Server,
+        ending,
+        || METHOD.to_owned(),
+        || {
+            let error = refused.map(|_| KeyValue::new("error.type", code));
+            let always = [
+                KeyValue::new("rpc.system.name", "grpc"),
+                KeyValue::new("rpc.method", METHOD),
+                KeyValue::new("rpc.response.status_code", code),
+            ];
+            always.into_iter().chain(error)
+        },
     );
-    propagation::adopt(&span, &metadata.into_headers(), operation_id);
-    span.in_scope(|| {
-        if recorded() {
-            span.record("rpc.system.name", "grpc");
-            span.record("rpc.method", METHOD);
-        }
-    });
-    span
 }
 
 fn check(question: &DecideRequest, max_friends: usize) -> Result<(), Status> {
@@ -164,7 +166,6 @@ fn tell(policy: &Policy, question: &DecideRequest, decision: &Decision<'_>) {
         return;
     }
     let span = Span::current();
-    span.record("rpc.response.status_code", "OK");
     span.record("importguard.verdict", verdict);
     span.record("importguard.policy.name", policy.name());
     span.record("importguard.policy.digest", policy.digest().as_str());

@@ -19,9 +19,13 @@ use importguard_proto::{
 };
 use importguard_telemetry::propagation;
 use tokio::time::Instant;
-use tracing::{Instrument, Span, info};
+use tracing::{Span, info};
 
-use self::{body::read_body, clock::Clock, span::publish_span};
+use self::{
+    body::read_body,
+    clock::Clock,
+    span::{End, publish_span},
+};
 use crate::{
     admission::{Admission, Overloaded},
     callback::{
@@ -39,6 +43,12 @@ use crate::{
 /// An answer: importguard's own, or one that is passed on.
 type Answered = Response<AnswerBody>;
 type AnswerBody = Either<Full<Bytes>, Passed>;
+
+/// An answer, and what is told of how it came about.
+struct Told {
+    response: Answered,
+    end: End,
+}
 
 /// What the handler works with, shared by all requests.
 pub(crate) struct Guard {
@@ -66,26 +76,29 @@ impl Answers for Guard {
         let (head, body) = request.into_parts();
         let command = recognise(&self.base_path, head.uri.path(), head.uri.query());
         let operation_id = operation_id(&head.headers, self.on_missing_operation_id);
-        let route = Route::of(&command);
-        let span = span::server_span(
-            &head,
-            &self.base_path,
-            route,
-            dialect(&command),
-            operation_id.as_ref().ok(),
-        );
-        let answered = async {
-            let handled = self.handle(command, operation_id, &head, body, room, clock);
-            let response = match handled.await {
-                Ok(response) => response,
-                Err(rejection) => self.reject(&rejection),
-            };
-            span::answered(response.status());
-            self.metrics
-                .answered(route, response.status(), clock.elapsed());
-            response
+        let request = span::Request {
+            head: &head,
+            base: &self.base_path,
+            route: Route::of(&command),
+            dialect: dialect(&command),
         };
-        answered.instrument(span).await
+        let served = request.begin(operation_id.as_ref().ok());
+        let handled = served.serve(async {
+            let handled = self.handle(command, operation_id, &head, body, room, clock);
+            match handled.await {
+                Ok(answered) => answered,
+                Err(rejection) => Told {
+                    response: self.reject(&rejection),
+                    end: End::from(&rejection),
+                },
+            }
+        });
+        let Told { response, end } = handled.await;
+        let status = response.status();
+        request.end(served, end, status);
+        self.metrics
+            .answered(request.route, status, clock.elapsed());
+        response
     }
 
     fn refuse(&self, fault: Fault) -> Answered {
@@ -117,7 +130,7 @@ impl Guard {
         body: Received,
         room: Room,
         clock: Clock,
-    ) -> Result<Answered, Rejection> {
+    ) -> Result<Told, Rejection> {
         if !self.lock.opens(&head.headers) {
             let dialect = dialect(&command);
             let reason = Reason::Unauthorised;
@@ -163,16 +176,11 @@ impl Guard {
         ImportRequest::parse(command, operation_id, &body, &self.limits)
     }
 
-    async fn before_import(
-        &self,
-        dialect: Dialect,
-        request: &ImportRequest,
-        clock: Clock,
-    ) -> Answered {
+    async fn before_import(&self, dialect: Dialect, request: &ImportRequest, clock: Clock) -> Told {
         let id = EventId::new();
         let decision = self.decide(&id, request, clock).await;
         let decision = self.record(id, request, dialect, decision, clock).await;
-        self.count(&decision);
+        self.metrics.decided(&decision);
         tell::decided(request, &decision, clock);
         verdict(dialect, request, &decision)
     }
@@ -215,7 +223,7 @@ impl Guard {
             dialect,
             &decision,
             clock.elapsed(),
-            propagation::message_headers(&span),
+            span.in_scope(propagation::message_headers),
             self.recorder.max_payload(),
         );
         match self.publish(record, span, clock).await {
@@ -229,13 +237,13 @@ impl Guard {
         }
     }
 
-    async fn after_import(&self, request: &ImportRequest, clock: Clock) -> Answered {
+    async fn after_import(&self, request: &ImportRequest, clock: Clock) -> Told {
         let id = EventId::new();
         let span = publish_span(importguard_proto::event::Subject::Imported.as_str(), &id);
         let record = self.origin.imported(
             id,
             request,
-            propagation::message_headers(&span),
+            span.in_scope(propagation::message_headers),
             self.recorder.max_payload(),
         );
         let answer = match self.publish(record, span, clock).await {
@@ -252,7 +260,10 @@ impl Guard {
             }
         };
         info!(friends = request.friends.len(), "import reported as done");
-        respond(StatusCode::OK, answer)
+        Told {
+            response: respond(StatusCode::OK, answer),
+            end: End::Done,
+        }
     }
 
     /// Hands a record to the recorder; where that fails, what the operator wants answered.
@@ -273,7 +284,6 @@ impl Guard {
     fn reject(&self, rejection: &Rejection) -> Answered {
         let status = rejection.reason.status();
         self.metrics.rejected(rejection);
-        span::rejected(rejection);
         tell::rejected(rejection);
         let mut response = respond(status, encode_rejection(rejection));
         let headers = response.headers_mut();
@@ -289,16 +299,10 @@ impl Guard {
         }
         response
     }
-
-    /// One count and one set of span attributes per decision.
-    fn count(&self, decision: &Decision) {
-        self.metrics.decided(decision);
-        span::decided(decision);
-    }
 }
 
 /// Answer.
-fn verdict(dialect: Dialect, request: &ImportRequest, decision: &Decision) -> Answered {
+fn verdict(dialect: Dialect, request: &ImportRequest, decision: &Decision) -> Told {
     let answer = match &decision.verdict {
         Verdict::Allow => Answer::Allow,
         Verdict::Modify(kept) => Answer::Modify {
@@ -312,7 +316,10 @@ fn verdict(dialect: Dialect, request: &ImportRequest, decision: &Decision) -> An
             request: Some(request),
         },
     };
-    respond(StatusCode::OK, answer.encode(dialect))
+    Told {
+        response: respond(StatusCode::OK, answer.encode(dialect)),
+        end: End::from(decision),
+    }
 }
 
 /// How a request line is answered, whether it names a callback or not.

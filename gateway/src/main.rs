@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use importguard_gateway::{Listeners, Settings};
 use importguard_telemetry::{
-    ENVIRONMENT_HELP, Healthcheck, TelemetrySettings, conclude, listen, signals,
+    ENVIRONMENT_HELP, Healthcheck, RuntimeSettings, TelemetrySettings, conclude, listen, signals,
 };
 
 // A callback takes some two hundred allocations; the C library's are a sixth of all its instructions.
@@ -35,6 +35,9 @@ struct Cli {
 
     #[command(flatten)]
     telemetry: TelemetrySettings,
+
+    #[command(flatten)]
+    runtime: RuntimeSettings,
 }
 
 #[derive(Subcommand)]
@@ -42,9 +45,10 @@ enum Command {
     Healthcheck(Healthcheck),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    conclude(run(Cli::parse()).await)
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = importguard_telemetry::run(cli.runtime, run(cli));
+    conclude(ended.map_err(Into::into).flatten())
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -8,6 +8,7 @@ mod listen;
 mod log;
 pub mod metrics;
 pub mod propagation;
+mod runtime;
 pub mod signals;
 pub mod span;
 mod trace;
@@ -19,7 +20,8 @@ pub use errors::{conclude, whole_text};
 pub use healthcheck::{Healthcheck, Unhealthy, reachable};
 pub use listen::{ListenError, listen};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-pub use trace::{InvalidKeepSlow, KeepSlow, TraceSettings};
+pub use runtime::{RuntimeSettings, run};
+pub use trace::{Ending, InvalidKeepSlow, KeepSlow, Served, Serving, TraceSettings};
 use tracing::Level;
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -93,7 +95,7 @@ pub fn init(
     service_name: &'static str,
     settings: &TelemetrySettings,
 ) -> Result<Telemetry, InitError> {
-    let provider = trace::provider(service_name, &settings.trace)?;
+    let provider = trace::provider(service_name)?;
     let env = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
@@ -121,6 +123,7 @@ pub fn init(
         .with(spans)
         .with(lines)
         .try_init()?;
+    trace::install(&provider, &settings.trace);
     Ok(Telemetry { provider })
 }
 

@@ -15,24 +15,19 @@ use opentelemetry::{
 };
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The operationID's name in gRPC metadata, which is lower case by HTTP/2's rule.
 const OPERATION_ID_HEADER: HeaderName = HeaderName::from_static("operationid");
 const BAGGAGE_HEADER: HeaderName = HeaderName::from_static("baggage");
 
-/// Makes `span` a child of the caller's span named in `headers`, if there is one, and gives it and all its children the
-/// operationID. To be called before the span is entered.
-pub fn adopt(span: &Span, headers: &HeaderMap, operation_id: Option<&OperationId>) {
+/// The caller's span that `headers` name, if they do, as a context that has the operationID and hands it on.
+pub(crate) fn incoming(headers: &HeaderMap, operation_id: Option<&OperationId>) -> Context {
     let remote = TraceContextPropagator::new()
         .extract_with_context(&Context::new(), &HeaderExtractor(headers));
-    let context = match operation_id {
+    match operation_id {
         Some(id) => remote.with_value(id.clone()),
         None => remote,
-    };
-    // Fails only where no OpenTelemetry layer is installed (unit tests): then there is nothing to carry.
-    let _ = span.set_parent(context);
+    }
 }
 
 /// The current span's context as headers for the next hop: `traceparent`, `tracestate`, `baggage` and `operationid`.
@@ -48,13 +43,12 @@ pub fn outgoing() -> HeaderMap {
     headers
 }
 
-/// `span`'s context as message headers hold it.
-pub fn message_headers(span: &Span) -> MessageHeaders {
-    let cx = span.context();
-    MessageHeaders {
+/// The current span's context as message headers hold it.
+pub fn message_headers() -> MessageHeaders {
+    Context::map_current(|cx| MessageHeaders {
         traceparent: traceparent(cx.span().span_context()),
-        baggage: operation_id(&cx).map(baggage),
-    }
+        baggage: operation_id(cx).map(baggage),
+    })
 }
 
 /// The trace headers of a NATS message.

@@ -1,16 +1,19 @@
 //! What is told on spans, built only where somebody will read it: without an OTLP endpoint, and for what sampling leaves out, a
 //! span is no more than its ids.
 
-use opentelemetry::{Context, KeyValue, trace::TraceContextExt};
+use opentelemetry::{Context, trace::TraceContextExt};
+pub use opentelemetry::{KeyValue, trace::SpanKind};
+use tracing::Span;
 
 /// Whether the span that is entered is recorded. Its attributes are set only then.
 pub fn recorded() -> bool {
     Context::map_current(|cx| cx.has_active_span() && cx.span().is_recording())
 }
 
-/// Gives the span that is entered the name that it has where it is read.
-pub fn rename(name: String) {
-    Context::map_current(|cx| cx.span().update_name(name));
+/// The span that `make` makes, if the one that is entered is recorded: what belongs to the others is recorded no more than they
+/// are.
+pub fn child(make: impl FnOnce() -> Span) -> Span {
+    if recorded() { make() } else { Span::none() }
 }
 
 /// Puts an event on the span that is entered, if that is recorded. It is no log line.

@@ -2,7 +2,10 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use importguard_files::Reloads;
-use importguard_telemetry::{propagation, span::recorded};
+use importguard_telemetry::{
+    propagation,
+    span::{child, recorded},
+};
 use prometheus::Registry;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -93,25 +96,21 @@ impl Deciders {
         request: &ImportRequest,
         within: Duration,
     ) -> Decided {
-        let span = info_span!(
-            "decide",
-            otel.name = METHOD,
-            otel.kind = "client",
-            otel.status_code = Empty,
-            otel.status_description = Empty,
-            error.r#type = Empty,
-            rpc.system.name = Empty,
-            rpc.method = Empty,
-            rpc.response.status_code = Empty,
-            server.address = Empty,
-            server.port = Empty,
-            importguard.decider.retried = Empty,
-        );
-        span.in_scope(|| {
-            if recorded() {
-                span.record("rpc.system.name", "grpc");
-                span.record("rpc.method", METHOD);
-            }
+        let span = child(|| {
+            info_span!(
+                "decide",
+                otel.name = METHOD,
+                otel.kind = "client",
+                otel.status_code = Empty,
+                otel.status_description = Empty,
+                error.r#type = Empty,
+                rpc.system.name = "grpc",
+                rpc.method = METHOD,
+                rpc.response.status_code = Empty,
+                server.address = Empty,
+                server.port = Empty,
+                importguard.decider.retried = Empty,
+            )
         });
         let question = Question {
             span: &span,

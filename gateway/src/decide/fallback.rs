@@ -85,19 +85,28 @@ impl Fallback {
 
     /// What OpenIM is told where the operator chose to refuse.
     pub fn refusal(self) -> Refusal {
-        let (code, message) = match self.cause {
-            Cause::DeciderUnavailable => (5910, "decider unavailable"),
-            Cause::DeciderTimeout => (5911, "decider timed out"),
-            Cause::DeciderFailed => (5912, "decider failed"),
-            Cause::Overloaded => (5913, "overloaded"),
-            Cause::Unrecordable => (5914, "decision cannot be recorded"),
-        };
+        let (code, message) = self.words();
         Refusal {
             rule: None,
             code,
             message: message.to_owned(),
             detail: "The import was not checked and nobody was imported; try again later"
                 .to_owned(),
+        }
+    }
+
+    /// What went wrong, in a few words.
+    pub fn message(self) -> &'static str {
+        self.words().1
+    }
+
+    fn words(self) -> (i32, &'static str) {
+        match self.cause {
+            Cause::DeciderUnavailable => (5910, "decider unavailable"),
+            Cause::DeciderTimeout => (5911, "decider timed out"),
+            Cause::DeciderFailed => (5912, "decider failed"),
+            Cause::Overloaded => (5913, "overloaded"),
+            Cause::Unrecordable => (5914, "decision cannot be recorded"),
         }
     }
 

@@ -8,7 +8,7 @@ use importguard_proto::{
     event::{Cause, Dialect},
 };
 
-use super::{Answered, Clock, Guard, body::read_body, respond, verdict};
+use super::{Clock, End, Guard, Told, body::read_body, respond, verdict};
 use crate::{
     callback::{Answer, Command, ImportRequest, Limits, Reason, Rejection},
     decide::{Decision, Fallback, OnFailure, Source},
@@ -32,7 +32,7 @@ impl Guard {
         head: &Parts,
         body: Received,
         clock: Clock,
-    ) -> Result<Answered, Rejection> {
+    ) -> Result<Told, Rejection> {
         let dialect = command.dialect();
         let has_time = self.admission.has_time_to_record();
         let Command::BeforeImport(_) = command else {
@@ -53,17 +53,18 @@ impl Guard {
         let id = EventId::new();
         let decision = fallback(Cause::Overloaded, self.fallback.on_overload);
         let decision = self.record(id, &request, dialect, decision, clock).await;
-        self.count(&decision);
+        self.metrics.decided(&decision);
         Ok(verdict(dialect, &request, &decision))
     }
 
-    fn unrecorded(&self, dialect: Dialect) -> Answered {
+    fn unrecorded(&self, dialect: Dialect) -> Told {
         self.admission.unrecorded();
         let (cause, chosen) = match (self.fallback.on_overload, self.fallback.on_unrecordable) {
             (OnFailure::Allow, OnFailure::Refuse) => (Cause::Unrecordable, OnFailure::Refuse),
             (chosen, _) => (Cause::Overloaded, chosen),
         };
-        self.count(&fallback(cause, chosen));
+        let decision = fallback(cause, chosen);
+        self.metrics.decided(&decision);
         let refusal = Fallback::of(cause).refusal();
         let answer = match chosen {
             OnFailure::Allow => Answer::Allow,
@@ -74,7 +75,10 @@ impl Guard {
                 request: None,
             },
         };
-        respond(StatusCode::OK, answer.encode(dialect))
+        Told {
+            response: respond(StatusCode::OK, answer.encode(dialect)),
+            end: End::from(&decision),
+        }
     }
 
     /// The request, if it is all there and small; an error if it is none.

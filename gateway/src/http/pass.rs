@@ -4,7 +4,7 @@ use http::{Response, request::Parts};
 use http_body_util::Either;
 use tracing::warn;
 
-use super::{Answered, Guard};
+use super::{End, Guard, Told};
 use crate::{
     callback::{Reason, Rejection, another},
     serve::{Received, Room},
@@ -34,14 +34,17 @@ impl Other<'_> {
         head: &Parts,
         body: Received,
         room: Room,
-    ) -> Result<Answered, Rejection> {
+    ) -> Result<Told, Rejection> {
         let passed = match room {
             Room::Free => self.upstream.pass(self.below, head, body).await,
             Room::None => Err(UpstreamError::Overloaded),
         };
         let error = match passed {
             Ok(answer) => {
-                return Ok(Response::map(answer, Either::Right));
+                return Ok(Told {
+                    response: Response::map(answer, Either::Right),
+                    end: End::Done,
+                });
             }
             Err(error) => error,
         };

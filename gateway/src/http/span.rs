@@ -1,11 +1,14 @@
-//! The spans of a callback: its own, and the publishing of its event. What they tell is set only where they are recorded.
+//! The spans of a callback: its own, and the publishing of its event. What they tell is built only where somebody reads it.
 
 use http::{Method, StatusCode, request::Parts};
-use importguard_proto::{OperationId, event::Dialect};
+use importguard_proto::{
+    OperationId,
+    event::{Cause, Dialect},
+};
 use importguard_telemetry::{
+    Ending, Served,
     metrics::Label,
-    propagation,
-    span::{recorded, rename},
+    span::{KeyValue, SpanKind, child, recorded},
 };
 use tracing::{Span, field::Empty, info_span};
 
@@ -18,45 +21,98 @@ use crate::{
 /// How much of a path is told, in bytes: several times what OpenIM's longest has.
 const PATH_BYTES: usize = 256;
 
-/// The request's span, named `{method} {route}` as OpenTelemetry's conventions have it.
-pub(super) fn server_span(
-    head: &Parts,
-    base: &BasePath,
-    route: Route,
-    dialect: Dialect,
-    operation_id: Option<&OperationId>,
-) -> Span {
-    let span = info_span!(
-        "callback",
-        otel.kind = "server",
-        otel.status_code = Empty,
-        otel.status_description = Empty,
-        error.r#type = Empty,
-        http.request.method = Empty,
-        http.route = Empty,
-        http.response.status_code = Empty,
-        url.path = Empty,
-        openim.dialect = Empty,
-        importguard.verdict = Empty,
-        importguard.cause = Empty,
-        importguard.rejection.code = Empty,
-    );
-    propagation::adopt(&span, &head.headers, operation_id);
-    span.in_scope(|| {
-        if !recorded() {
-            return;
-        }
-        let (known, method) = known(&head.method);
-        let route = route.text();
-        rename(format!("{known} {route}"));
-        span.record("http.request.method", method);
-        span.record("http.route", route);
+/// A request, as its span tells of it.
+pub(super) struct Request<'a> {
+    pub(super) head: &'a Parts,
+    pub(super) base: &'a BasePath,
+    pub(super) route: Route,
+    pub(super) dialect: Dialect,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// A verdict, and the cause if it is a fallback.
+    Decided(&'static str, Option<Cause>),
+    /// An answer without a decision, with this code.
+    Rejected(i32),
+    /// Something was taken note of, or passed on.
+    Done,
+}
+
+impl From<&Decision> for End {
+    fn from(decision: &Decision) -> Self {
+        Self::Decided(decision.verdict.name(), decision.source.cause())
+    }
+}
+
+impl From<&Rejection> for End {
+    fn from(rejection: &Rejection) -> Self {
+        Self::Rejected(rejection.reason.code())
+    }
+}
+
+impl Request<'_> {
+    /// Begins the request's span, or just its part of the trace.
+    pub(super) fn begin(&self, operation_id: Option<&OperationId>) -> Served {
+        Served::begin(&self.head.headers, operation_id, || {
+            info_span!("callback", otel.kind = "server")
+        })
+    }
+
+    /// Ends it. That nobody could decide is an error, whatever was answered.
+    pub(super) fn end(&self, served: Served, end: End, status: StatusCode) {
+        let fallback = match end {
+            End::Decided(_, Some(cause)) => Some(Fallback::of(cause)),
+            End::Decided(_, None) | End::Rejected(_) | End::Done => None,
+        };
+        let ending = match (fallback, end) {
+            (Some(fallback), _) => Ending::Failed(fallback.message()),
+            (None, _) if status.is_server_error() => Ending::Failed(""),
+            (None, End::Rejected(_)) => Ending::Rejected,
+            (None, End::Decided(..) | End::Done) => Ending::Well,
+        };
+        // Named `{method} {route}`, as OpenTelemetry's conventions have it.
+        let name = || format!("{} {}", known(&self.head.method).0, self.route.text());
+        served.end(SpanKind::Server, ending, name, || {
+            self.attributes(end, fallback.map(Fallback::name), status)
+        });
+    }
+
+    fn attributes(
+        &self,
+        end: End,
+        fallback: Option<&'static str>,
+        status: StatusCode,
+    ) -> Vec<KeyValue> {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", known(&self.head.method).1.to_owned()),
+            KeyValue::new("http.route", self.route.text()),
+            KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+            KeyValue::new("openim.dialect", self.dialect.as_str()),
+        ];
         // What comes before may be a secret; a path that lies elsewhere may be a secret with a mistake in it.
-        let below = base.below(head.uri.path());
-        span.record("url.path", below.filter(|path| path.len() <= PATH_BYTES));
-        span.record("openim.dialect", dialect.as_str());
-    });
-    span
+        let below = self.base.below(self.head.uri.path());
+        if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {
+            attributes.push(KeyValue::new("url.path", path.to_owned()));
+        }
+        match end {
+            End::Decided(verdict, _) => {
+                attributes.push(KeyValue::new("importguard.verdict", verdict));
+            }
+            End::Rejected(code) => {
+                attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
+            }
+            End::Done => {}
+        }
+        if let Some(fallback) = fallback {
+            attributes.push(KeyValue::new("importguard.cause", fallback));
+            attributes.push(KeyValue::new("error.type", fallback));
+        } else if status.is_server_error() {
+            attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
+        }
+        attributes
+    }
 }
 
 /// The method in a span's name and in its attribute: a caller can make up any.
@@ -75,69 +131,24 @@ fn known(method: &Method) -> (&str, &str) {
     }
 }
 
-/// On the request's span: how it was answered.
-pub(super) fn answered(status: StatusCode) {
-    if !recorded() {
-        return;
-    }
-    let span = Span::current();
-    span.record("http.response.status_code", status.as_u16());
-    if status.is_server_error() {
-        span.record("error.type", status.as_str());
-        span.record("otel.status_code", "ERROR");
-    }
-}
-
-/// On the request's span: what was decided. That nobody could is an error, whatever was answered.
-pub(super) fn decided(decision: &Decision) {
-    if !recorded() {
-        return;
-    }
-    let span = Span::current();
-    span.record("importguard.verdict", decision.verdict.name());
-    if let Some(cause) = decision.source.cause() {
-        let fallback = Fallback::of(cause);
-        span.record("importguard.cause", fallback.name());
-        span.record("error.type", fallback.name());
-        span.record("otel.status_code", "ERROR");
-        span.record("otel.status_description", fallback.refusal().message);
-    }
-}
-
-/// On the request's span: that it was answered without a decision.
-pub(super) fn rejected(rejection: &Rejection) {
-    if recorded() {
-        Span::current().record("importguard.rejection.code", rejection.reason.code());
-    }
-}
-
 /// The span of an event's way to NATS or the spool.
 pub(super) fn publish_span(subject: &'static str, id: &EventId) -> Span {
-    let span = info_span!(
-        "publish",
-        otel.kind = "producer",
-        otel.status_code = Empty,
-        otel.status_description = Empty,
-        error.r#type = Empty,
-        messaging.system = Empty,
-        messaging.operation.name = Empty,
-        messaging.operation.r#type = Empty,
-        messaging.destination.name = Empty,
-        messaging.message.id = Empty,
-        importguard.recorded = Empty,
-    );
-    span.in_scope(|| {
-        if !recorded() {
-            return;
-        }
-        rename(format!("publish {subject}"));
-        span.record("messaging.system", "nats");
-        span.record("messaging.operation.name", "publish");
-        span.record("messaging.operation.type", "send");
-        span.record("messaging.destination.name", subject);
-        span.record("messaging.message.id", id.to_string());
-    });
-    span
+    child(|| {
+        info_span!(
+            "publish",
+            otel.name = format!("publish {subject}"),
+            otel.kind = "producer",
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            error.r#type = Empty,
+            messaging.system = "nats",
+            messaging.operation.name = "publish",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = subject,
+            messaging.message.id = %id,
+            importguard.recorded = Empty,
+        )
+    })
 }
 
 /// On an event's span: where it went.

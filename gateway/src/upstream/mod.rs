@@ -14,7 +14,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use importguard_telemetry::whole_text;
+use importguard_telemetry::{span::child, whole_text};
 use prometheus::Registry;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};
@@ -115,17 +115,19 @@ impl Upstream {
         head: &Parts,
         body: Received,
     ) -> Result<Response<Passed>, UpstreamError> {
-        let span = info_span!(
-            "pass",
-            otel.name = head.method.as_str(),
-            otel.kind = "client",
-            http.request.method = head.method.as_str(),
-            http.response.status_code = Empty,
-            server.address = self.url.authority.host(),
-            server.port = self.url.authority.port_u16(),
-            otel.status_code = Empty,
-            otel.status_description = Empty,
-        );
+        let span = child(|| {
+            info_span!(
+                "pass",
+                otel.name = head.method.as_str(),
+                otel.kind = "client",
+                http.request.method = head.method.as_str(),
+                http.response.status_code = Empty,
+                server.address = self.url.authority.host(),
+                server.port = self.url.authority.port_u16(),
+                otel.status_code = Empty,
+                otel.status_description = Empty,
+            )
+        });
         let passed = self.call(below, head, body).instrument(span.clone()).await;
         self.metrics.came_to(&passed);
         match &passed {

@@ -1,6 +1,6 @@
+mod choice;
 mod keep;
-
-use std::time::Duration;
+mod served;
 
 use clap::Args;
 use opentelemetry::{Context, KeyValue, Value, trace::TracerProvider as _};
@@ -9,13 +9,20 @@ use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
     trace::{
-        BatchSpanProcessor, Config, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData,
-        SpanProcessor,
+        BatchSpanProcessor, Config, Sampler, SdkTracer, SdkTracerProvider, ShouldSample, Span,
+        SpanData, SpanProcessor,
     },
 };
 
-pub use self::keep::{InvalidKeepSlow, KeepSlow};
-use self::keep::{Keep, RecordTheRest};
+use self::{
+    choice::{ChosenIds, ChosenSampling},
+    keep::Rate,
+    served::Tracing,
+};
+pub use self::{
+    keep::{InvalidKeepSlow, KeepSlow},
+    served::{Ending, Served, Serving},
+};
 use crate::{InitError, propagation};
 
 /// Which spans are sent beyond those that `OTEL_TRACES_SAMPLER` samples.
@@ -37,37 +44,43 @@ pub struct TraceSettings {
 /// The attribute that every span of a callback carries.
 const OPERATION_ID: &str = "openim.operation_id";
 
-/// A provider with an OTLP exporter if the environment names an endpoint.
-pub(crate) fn provider(
-    service_name: &'static str,
-    settings: &TraceSettings,
-) -> Result<SdkTracerProvider, InitError> {
+/// A provider with an OTLP exporter if the environment names an endpoint. Without one nobody reads our spans, so none is
+/// recorded; the ids are handed on all the same.
+pub(crate) fn provider(service_name: &'static str) -> Result<SdkTracerProvider, InitError> {
     let builder = SdkTracerProvider::builder()
         .with_resource(resource(service_name))
+        .with_id_generator(ChosenIds::default())
+        .with_sampler(ChosenSampling(sampler()))
         .with_span_processor(OperationIdOnEverySpan);
     if !exporting() {
-        // Nobody reads our spans, so none is recorded unless the caller traces; the ids are handed on all the same.
-        let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
-        return Ok(builder.with_sampler(sampler).build());
+        return Ok(builder.build());
     }
     let exporter = SpanExporter::builder().with_tonic().build()?;
     let batches = BatchSpanProcessor::builder(exporter).build();
-    // The SDK's: OTEL_TRACES_SAMPLER, parent-based and always on by default.
-    let sampler = Config::default().sampler;
-    Ok(match settings.trace_slow {
-        KeepSlow::Never => builder
-            .with_sampler(sampler)
-            .with_span_processor(batches)
-            .build(),
-        KeepSlow::After(slow) => builder
-            .with_sampler(RecordTheRest(sampler))
-            .with_span_processor(Keep::new(batches, slow))
-            .build(),
-    })
+    Ok(builder.with_span_processor(batches).build())
+}
+
+/// Has every [`Served`] request traced by `provider`. To be called once, when spans have their subscriber.
+pub(crate) fn install(provider: &SdkTracerProvider, settings: &TraceSettings) {
+    served::install(Tracing {
+        sampler: sampler(),
+        tracer: exporting().then(|| tracer(provider)),
+        slow: settings.trace_slow,
+        rate: Rate::new(),
+    });
 }
 
 pub(crate) fn tracer(provider: &SdkTracerProvider) -> SdkTracer {
     provider.tracer("importguard")
+}
+
+/// The SDK's: `OTEL_TRACES_SAMPLER`, parent-based and always on by default.
+fn sampler() -> Box<dyn ShouldSample> {
+    if exporting() {
+        Config::default().sampler
+    } else {
+        Box::new(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)))
+    }
 }
 
 fn exporting() -> bool {
@@ -116,7 +129,7 @@ impl SpanProcessor for OperationIdOnEverySpan {
         Ok(())
     }
 
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+    fn shutdown_with_timeout(&self, _timeout: std::time::Duration) -> OTelSdkResult {
         Ok(())
     }
 }
