@@ -236,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn a_length_that_could_be_a_character_is_a_length() {
+        // As a varint this number begins with the bytes of "Ä".
+        let friend = "a".repeat(0x43 | 4 << 7 | 1 << 14);
+        for friends in [&[&*friend][..], &["a", &friend, "b"]] {
+            let wire = generated(friends).encode_to_vec();
+            assert!(wire.windows(3).any(|bytes| bytes == [0xc3, 0x84, 1]));
+            let question = Question::decode(&*wire).unwrap();
+            assert!(question.friend_user_ids.iter().eq(friends.iter().copied()));
+        }
+    }
+
+    #[test]
     fn unknown_fields_are_skipped_and_friends_come_in_any_place() {
         let unknown = [0x7a, 2, 0xff, 0xff];
         let one = [0x22, 1, b'a', 0x22, 0];
