@@ -4,7 +4,7 @@ use futures_util::{future::OptionFuture, stream};
 use importguard_files::{LastGood, Reloads};
 use importguard_proto::decider::{
     DESCRIPTORS,
-    decider_server::{DeciderServer, SERVICE_NAME},
+    question_server::{DeciderServer, SERVICE_NAME},
 };
 use importguard_telemetry::{
     admin::{self, Admin, Readiness},

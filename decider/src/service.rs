@@ -5,8 +5,8 @@ use std::time::{Instant, SystemTime};
 use importguard_proto::{
     OperationId,
     decider::{
-        self as wire, DecideRequest, DecideResponse, decide_response::Verdict as WireVerdict,
-        decider_server::Decider,
+        self as wire, DecideResponse, Question, decide_response::Verdict as WireVerdict,
+        question_server::Decider,
     },
     event::{self, Mode, Outcome},
 };
@@ -49,14 +49,9 @@ impl DeciderService {
         }
     }
 
-    fn answer(
-        &self,
-        policy: &Policy,
-        question: &DecideRequest,
-        decision: Decision<'_>,
-    ) -> DecideResponse {
+    fn answer(&self, policy: &Policy, friends: &[&str], decision: Decision<'_>) -> DecideResponse {
         DecideResponse {
-            verdict: Some(wire_verdict(decision.verdict, &question.friend_user_ids)),
+            verdict: Some(wire_verdict(decision.verdict, friends)),
             rules: decision.fired.iter().map(fired).collect(),
             removed: decision.removed.into_iter().map(removed).collect(),
             policy: Some(wire::Policy {
@@ -78,27 +73,25 @@ impl DeciderService {
 
 #[tonic::async_trait]
 impl Decider for DeciderService {
-    async fn decide(
-        &self,
-        request: Request<DecideRequest>,
-    ) -> Result<Response<DecideResponse>, Status> {
+    async fn decide(&self, request: Request<Question>) -> Result<Response<DecideResponse>, Status> {
         let (metadata, _, question) = request.into_parts();
         let operation_id = OperationId::parse(question.operation_id.as_str()).ok();
         let served = Served::begin(&metadata.into_headers(), operation_id.as_ref(), server_span);
         let answer = served.in_scope(|| {
             check(&question, self.max_friends)?;
+            let friends: Vec<&str> = question.friend_user_ids.iter().collect();
             let policy = self.policy.load();
             let began = Instant::now();
             let decision = policy.evaluate(&policy::Request {
                 operation_id: &question.operation_id,
                 owner: &question.owner_user_id,
-                friends: &question.friend_user_ids,
+                friends: &friends,
                 now: SystemTime::now(),
             });
             self.metrics
                 .evaluated(kind(&decision.verdict), began.elapsed());
-            tell(&policy, &question, &decision);
-            Ok(Response::new(self.answer(&policy, &question, decision)))
+            tell(&policy, friends.len(), &decision);
+            Ok(Response::new(self.answer(&policy, &friends, decision)))
         });
         end(served, answer.as_ref().err());
         answer
@@ -136,7 +129,7 @@ fn end(served: Served, refused: Option<&Status>) {
     );
 }
 
-fn check(question: &DecideRequest, max_friends: usize) -> Result<(), Status> {
+fn check(question: &Question, max_friends: usize) -> Result<(), Status> {
     let friends = question.friend_user_ids.len();
     if friends > max_friends {
         return Err(Status::invalid_argument(format!(
@@ -146,7 +139,7 @@ fn check(question: &DecideRequest, max_friends: usize) -> Result<(), Status> {
     if question.owner_user_id.is_empty() {
         return Err(Status::invalid_argument("owner_user_id is empty"));
     }
-    if question.friend_user_ids.iter().any(String::is_empty) {
+    if question.friend_user_ids.iter().any(str::is_empty) {
         return Err(Status::invalid_argument(
             "friend_user_ids holds an empty id",
         ));
@@ -155,13 +148,9 @@ fn check(question: &DecideRequest, max_friends: usize) -> Result<(), Status> {
 }
 
 /// On the span and in the log: the verdict, and what it came from.
-fn tell(policy: &Policy, question: &DecideRequest, decision: &Decision<'_>) {
+fn tell(policy: &Policy, friends: usize, decision: &Decision<'_>) {
     let verdict = kind(&decision.verdict).as_str();
-    debug!(
-        verdict,
-        friends = question.friend_user_ids.len(),
-        "evaluated"
-    );
+    debug!(verdict, friends, "evaluated");
     if !recorded() {
         return;
     }
@@ -202,7 +191,7 @@ fn kind(verdict: &Verdict<'_>) -> event::Verdict {
     }
 }
 
-fn wire_verdict(verdict: Verdict<'_>, friends: &[String]) -> WireVerdict {
+fn wire_verdict(verdict: Verdict<'_>, friends: &[&str]) -> WireVerdict {
     match verdict {
         Verdict::Allow => WireVerdict::Allow(wire::Allow {}),
         Verdict::Refuse(refusal) => WireVerdict::Refuse(wire::Refuse {
@@ -213,7 +202,7 @@ fn wire_verdict(verdict: Verdict<'_>, friends: &[String]) -> WireVerdict {
         }),
         Verdict::Modify(kept) => {
             let kept = kept.iter().filter_map(|&index| friends.get(index as usize));
-            let friend_user_ids = kept.cloned().collect();
+            let friend_user_ids = kept.map(|&friend| friend.to_owned()).collect();
             WireVerdict::Modify(wire::Modify { friend_user_ids })
         }
     }

@@ -47,7 +47,7 @@ fn is_what_was_sent(command: Command, request: &ImportRequest, body: &[u8]) {
     };
     assert_eq!(body["callbackCommand"], command.name());
     assert_eq!(body["ownerUserID"], request.owner.as_str());
-    let friends: Vec<_> = request.friends.iter().map(|id| id.as_str()).collect();
+    let friends: Vec<_> = request.friends.iter().collect();
     let sent = body["friendUserIDs"].as_array();
     let sent = sent.into_iter().flatten();
     let sent: Vec<_> = sent.map(|id| id.as_str().unwrap()).collect();

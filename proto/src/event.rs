@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{OperationId, UserId};
+use crate::{OperationId, UserId, UserIds};
 
 /// The media type of every message: a CloudEvent in structured mode.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -116,7 +116,8 @@ pub struct Decision<'a> {
         skip_serializing_if = "Option::is_none",
         default
     )]
-    pub friend_user_ids: Option<Cow<'a, [UserId]>>,
+    #[cfg_attr(test, schemars(with = "Option<Vec<UserId>>"))]
+    pub friend_user_ids: Option<Cow<'a, UserIds>>,
     /// How many friends were asked for; there only where `friendUserIDs` was left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub friend_count: Option<usize>,
@@ -172,7 +173,8 @@ pub struct Imported<'a> {
         skip_serializing_if = "Option::is_none",
         default
     )]
-    pub friend_user_ids: Option<Cow<'a, [UserId]>>,
+    #[cfg_attr(test, schemars(with = "Option<Vec<UserId>>"))]
+    pub friend_user_ids: Option<Cow<'a, UserIds>>,
     /// How many friends were imported; there only where `friendUserIDs` was left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub friend_count: Option<usize>,

@@ -116,7 +116,7 @@ fn told_by(event: &StoredEvent) -> Reading {
                 .iter()
                 .flat_map(|removal| removal.friends.as_deref().unwrap_or_default())
                 .collect();
-            let friends = (0..).zip(data.friend_user_ids.as_deref().unwrap_or_default());
+            let friends = (0..).zip(data.friend_user_ids.iter().flat_map(|ids| ids.iter()));
             let kept = friends.filter(|(index, _)| !removed.contains(index));
             Reading::Imports {
                 instead: Some(kept.map(|(_, friend)| friend.to_string()).collect()),

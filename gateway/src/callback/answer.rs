@@ -1,7 +1,7 @@
 //! A callback's answer, byte for byte as OpenIM's page "Callback Before Importing Friends" and open-im-server's source have it.
 
 use bytes::Bytes;
-use importguard_proto::{UserId, event::Dialect};
+use importguard_proto::{UserId, UserIds, event::Dialect};
 use serde::{Serialize, Serializer};
 
 use super::{ImportRequest, Rejection};
@@ -130,14 +130,14 @@ impl Serialize for NextCode {
 }
 
 enum Friends<'a> {
-    All(&'a [UserId]),
-    Kept(&'a [UserId], &'a [u32]),
+    All(&'a UserIds),
+    Kept(&'a UserIds, &'a [u32]),
 }
 
 impl Serialize for Friends<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::All(friends) => serializer.collect_seq(*friends),
+            Self::All(friends) => friends.serialize(serializer),
             Self::Kept(friends, kept) => {
                 serializer.collect_seq(kept.iter().filter_map(|&index| friends.get(index as usize)))
             }
@@ -158,7 +158,8 @@ mod tests {
             owner: UserId::parse("user123").unwrap(),
             friends: ["user456", "user789"]
                 .map(|id| UserId::parse(id).unwrap())
-                .to_vec(),
+                .into_iter()
+                .collect(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, header};
-use importguard_proto::{OperationId, UserId};
+use importguard_proto::{OperationId, UserId, UserIds};
 use serde::{Deserialize, Deserializer};
 
 use super::{Command, Reason};
@@ -16,7 +16,7 @@ pub struct ImportRequest {
     /// Who imports.
     pub owner: UserId,
     /// Whom, as sent: may hold the owner and repetitions.
-    pub friends: Vec<UserId>,
+    pub friends: UserIds,
 }
 
 /// How large a request may be.
@@ -39,8 +39,7 @@ impl ImportRequest {
         body: &[u8],
         limits: &Limits,
     ) -> Result<Self, Reason> {
-        let body: Body<'_> =
-            serde_json::from_slice(body).map_err(|error| Reason::Malformed(explain(&error)))?;
+        let body = Body::read(body).map_err(|error| Reason::Malformed(explain(&error)))?;
         if body.callback_command != command.name() {
             return Err(Reason::CommandMismatch {
                 expected: command.name(),
@@ -57,8 +56,8 @@ impl ImportRequest {
         let longest = body
             .friend_user_ids
             .iter()
-            .chain([&body.owner_user_id])
-            .map(|id| id.as_str().len())
+            .chain([body.owner_user_id.as_str()])
+            .map(str::len)
             .max();
         if longest > Some(limits.id_bytes) {
             return Err(Reason::TooLarge {
@@ -106,11 +105,22 @@ struct Body<'a> {
     #[serde(rename = "ownerUserID")]
     owner_user_id: UserId,
     #[serde(rename = "friendUserIDs", deserialize_with = "null_is_empty")]
-    friend_user_ids: Vec<UserId>,
+    friend_user_ids: UserIds,
 }
 
-fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserId>, D::Error> {
-    Option::<Vec<UserId>>::deserialize(deserializer).map(Option::unwrap_or_default)
+impl<'a> Body<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, serde_json::Error> {
+        match str::from_utf8(body) {
+            // Now that all of it is known to be UTF-8, nobody asks for each id again.
+            Ok(body) => serde_json::from_str(body),
+            // This says where it is not, or does not mind, where nothing is read there.
+            Err(_) => serde_json::from_slice(body),
+        }
+    }
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserIds, D::Error> {
+    Option::<UserIds>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Without the value that was not expected, which serde repeats whole: it is somebody's id, or a megabyte, and this is logged.
@@ -143,7 +153,7 @@ mod tests {
 
     fn friends(body: &str) -> Vec<String> {
         let request = parse(body).unwrap();
-        request.friends.into_iter().map(String::from).collect()
+        request.friends.iter().map(str::to_owned).collect()
     }
 
     #[test]
@@ -182,6 +192,29 @@ mod tests {
             r#"{"ownerUserID":"u","friendUserIDs":[]}"#,
         ] {
             assert!(matches!(parse(body), Err(Reason::Malformed(_))), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_malformed_only_where_it_is_read() {
+        let parse = |unknown: &str, friend: &[u8]| {
+            let mut body = format!(
+                r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","new":"{unknown}","ownerUserID":"u","friendUserIDs":[""#
+            )
+            .into_bytes();
+            for byte in &mut body {
+                *byte = if *byte == b'?' { 0xff } else { *byte };
+            }
+            body.extend([friend, br#""]}"#].concat());
+            let id = OperationId::parse("1").unwrap();
+            ImportRequest::parse(DOCUMENTED, id, &body, &LIMITS)
+        };
+        assert!(parse("?", b"a").is_ok());
+        for unknown in ["", "?"] {
+            assert!(matches!(
+                parse(unknown, b"a\xff"),
+                Err(Reason::Malformed(text)) if text.contains("invalid unicode code point")
+            ));
         }
     }
 

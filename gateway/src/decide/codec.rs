@@ -33,19 +33,24 @@ impl Encoded {
             (OPERATION_ID, request.operation_id.as_str()),
             (OWNER_USER_ID, request.owner.as_str()),
         ];
-        let friends = request
-            .friends
-            .iter()
-            .map(|friend| (FRIEND_USER_IDS, friend.as_str()));
-        let all = || single.into_iter().chain(friends.clone());
-        let mut message = BytesMut::with_capacity(all().map(|(_, text)| length(text)).sum());
-        for (field, text) in all() {
-            encode_key(field, WireType::LengthDelimited, &mut message);
-            encode_varint(text.len() as u64, &mut message);
-            message.put_slice(text.as_bytes());
+        let friends = request.friends.iter();
+        let bytes: usize = single.iter().map(|(_, text)| length(text)).sum();
+        let mut message =
+            BytesMut::with_capacity(bytes + friends.clone().map(length).sum::<usize>());
+        for (field, text) in single {
+            put(field, text, &mut message);
+        }
+        for friend in friends {
+            put(FRIEND_USER_IDS, friend, &mut message);
         }
         Self(message.freeze())
     }
+}
+
+fn put(field: u32, text: &str, message: &mut BytesMut) {
+    encode_key(field, WireType::LengthDelimited, message);
+    encode_varint(text.len() as u64, message);
+    message.put_slice(text.as_bytes());
 }
 
 /// Of a field below number 16, whose key is one byte.

@@ -62,14 +62,14 @@ fn kept(ids: &[String], request: &ImportRequest) -> Result<Kept, &'static str> {
         return Err("its modified list is not shorter than the request's");
     }
     let mut seen = HashSet::with_capacity(ids.len());
-    let mut rest = (0_u32..).zip(&request.friends);
+    let mut rest = (0_u32..).zip(request.friends.iter());
     let mut indexes = Vec::with_capacity(ids.len());
     for id in ids {
         if id == request.owner.as_str() || !seen.insert(id.as_str()) {
             return Err("its modified list holds the owner or a repetition");
         }
         let (index, _) = rest
-            .find(|(_, friend)| friend.as_str() == id)
+            .find(|(_, friend)| friend == id)
             .ok_or("its modified list is not a subset of the request's in its order")?;
         indexes.push(index);
     }

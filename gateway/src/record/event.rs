@@ -1,5 +1,7 @@
 //! What is recorded: a callback and what became of it, as the event that subscribers read.
 
+mod payload;
+
 use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use self::payload::{FriendsApart, encode, set_apart};
 use super::{EventId, Pseudonyms, Record};
 use crate::{
     callback::ImportRequest,
@@ -57,10 +60,11 @@ impl Origin {
     ) -> Record {
         let evidence = decision.source.evidence();
         let owner = self.pseudonyms.of(&request.owner);
+        let (friends, apart) = set_apart(self.pseudonyms.of_all(&request.friends));
         let data = DecisionData {
             operation_id: Cow::Borrowed(&request.operation_id),
             owner_user_id: owner.clone(),
-            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
+            friend_user_ids: Some(friends),
             friend_count: None,
             verdict: decision.verdict.kind(),
             decided_by: decision.source.kind(),
@@ -90,6 +94,7 @@ impl Origin {
             request,
             owner.into_owned(),
             data,
+            apart,
             headers,
             max_payload,
         )
@@ -104,10 +109,11 @@ impl Origin {
         max_payload: usize,
     ) -> Record {
         let owner = self.pseudonyms.of(&request.owner);
+        let (friends, apart) = set_apart(self.pseudonyms.of_all(&request.friends));
         let data = Imported {
             operation_id: Cow::Borrowed(&request.operation_id),
             owner_user_id: owner.clone(),
-            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
+            friend_user_ids: Some(friends),
             friend_count: None,
             gateway: Cow::Borrowed(&self.instance),
             omitted: Vec::new(),
@@ -119,6 +125,7 @@ impl Origin {
             request,
             owner.into_owned(),
             data,
+            apart,
             headers,
             max_payload,
         )
@@ -133,6 +140,7 @@ impl Origin {
         request: &ImportRequest,
         owner: UserId,
         data: impl Serialize,
+        apart: Option<FriendsApart>,
         headers: MessageHeaders,
         max_payload: usize,
     ) -> Record {
@@ -147,8 +155,7 @@ impl Origin {
             traceparent: headers.traceparent.clone(),
             data,
         };
-        // Strings, numbers and a date of this era: writing them to memory cannot fail.
-        let payload = serde_json::to_vec(&event).unwrap_or_default();
+        let payload = encode(&event, apart);
         Record {
             id,
             subject,

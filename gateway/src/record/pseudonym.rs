@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, fs, io, path::PathBuf, str::FromStr};
 
 use clap::Args;
 use hmac::{Hmac, Mac};
-use importguard_proto::UserId;
+use importguard_proto::{UserId, UserIds};
 use sha2::Sha256;
 
 /// Ids can be guessed, so the key must not be: 16 random letters and digits take longer than anybody has.
@@ -120,30 +120,36 @@ impl Pseudonyms {
 
     /// What an event says instead of `id`.
     pub fn of<'a>(&self, id: &'a UserId) -> Cow<'a, UserId> {
+        match self.pseudonym(id.as_str()) {
+            Some(pseudonym) => Cow::Owned(pseudonym),
+            None => Cow::Borrowed(id),
+        }
+    }
+
+    /// What an event says instead of `ids`, in their order.
+    pub fn of_all<'a>(&self, ids: &'a UserIds) -> Cow<'a, UserIds> {
+        match ids.iter().map(|id| self.pseudonym(id)).collect() {
+            Some(pseudonyms) => Cow::Owned(pseudonyms),
+            None => Cow::Borrowed(ids),
+        }
+    }
+
+    /// The pseudonym of `id`, if users have any.
+    fn pseudonym(&self, id: &str) -> Option<UserId> {
         match self {
-            Self::Off => Cow::Borrowed(id),
+            Self::Off => None,
             Self::Keyed(hmac) => {
                 let mut hmac = Hmac::clone(hmac);
-                hmac.update(id.as_str().as_bytes());
+                hmac.update(id.as_bytes());
                 let digest = hmac.finalize().into_bytes();
                 let hex: String = digest
                     .iter()
                     .take(DIGEST_BYTES)
                     .map(|byte| format!("{byte:02x}"))
                     .collect();
-                Cow::Owned(UserId::pseudonym(&hex))
+                Some(UserId::pseudonym(&hex))
             }
-            Self::Redacted => Cow::Owned(UserId::pseudonym(REDACTED)),
-        }
-    }
-
-    /// What an event says instead of `ids`, in their order.
-    pub fn of_all<'a>(&self, ids: &'a [UserId]) -> Cow<'a, [UserId]> {
-        match self {
-            Self::Off => Cow::Borrowed(ids),
-            Self::Keyed(_) | Self::Redacted => {
-                ids.iter().map(|id| self.of(id).into_owned()).collect()
-            }
+            Self::Redacted => Some(UserId::pseudonym(REDACTED)),
         }
     }
 }
@@ -164,6 +170,10 @@ mod tests {
 
     fn id(text: &str) -> UserId {
         UserId::parse(text).unwrap()
+    }
+
+    fn ids<const N: usize>(ids: [UserId; N]) -> UserIds {
+        ids.into_iter().collect()
     }
 
     fn key(text: &str) -> PseudonymKey {
@@ -189,16 +199,16 @@ mod tests {
         assert_ne!(one.of(&id("a")), other.of(&id("a")));
         let both = [id("a"), id("b")];
         let each = both.each_ref().map(|id| one.of(id).into_owned());
-        assert_eq!(*one.of_all(&both), each);
+        assert_eq!(*one.of_all(&ids(both)), ids(each));
     }
 
     #[test]
     fn without_a_key_ids_are_ids_and_without_a_working_one_nobody_is_told() {
-        assert_eq!(*Pseudonyms::Off.of_all(&[id("a")]), [id("a")]);
-        let redacted = Pseudonyms::Redacted
-            .of_all(&[id("a"), id("b")])
-            .into_owned();
-        assert_eq!(redacted, [id("pn_redacted"), id("pn_redacted")]);
+        let one = ids([id("a")]);
+        assert_eq!(*Pseudonyms::Off.of_all(&one), one);
+        let two = ids([id("a"), id("b")]);
+        let redacted = Pseudonyms::Redacted.of_all(&two).into_owned();
+        assert_eq!(redacted, ids([id("pn_redacted"), id("pn_redacted")]));
     }
 
     #[test]
