@@ -1,59 +1,84 @@
 use std::{io, net::SocketAddr, time::Duration};
 
-use http::Uri;
-use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncBufReadExt, net::TcpStream};
+use http::{
+    Uri,
+    uri::{Parts, PathAndQuery},
+};
+use tokio::{io::AsyncBufReadExt, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
-use tonic::transport::{Channel, Endpoint};
-use tower::service_fn;
 
-use super::{
-    tls::Tls,
-    urls::{DeciderUrl, uri_of},
-};
+use super::{tls::Tls, urls::DeciderUrl};
 
-/// How long a connection may be silent before it is pinged, and the answer may take: a connection to a machine that is gone is
-/// given up after both together, where TCP alone would take a quarter of an hour. A frozen decider's is too: what was sent to it
-/// meanwhile it need not read when it goes on.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// A connection, with TLS or without.
+pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
-type Stream = TokioIo<Either<TcpStream, TlsStream<TcpStream>>>;
-
-/// A connection to `address` that is made when it is first used and again when it breaks, each time with the certificates that
-/// hold then. Making it, with all handshakes, may take as long as `patience`. Must be called inside a tokio runtime.
-pub(super) fn channel(
+/// Whom a connection is made to, and how.
+#[derive(Debug)]
+pub(super) struct Peer {
     address: SocketAddr,
-    url: &DeciderUrl,
-    tls: Option<&Tls>,
+    /// The scheme and authority that calls name.
+    origin: Parts,
+    tls: Option<Tls>,
     patience: Duration,
-) -> Channel {
-    let tls = tls.cloned();
-    // tonic has no part in TLS: for its own connector this is a connection without.
-    Endpoint::from(uri_of(address))
-        .origin(url.uri.clone())
-        .connect_timeout(patience)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .connect_with_connector_lazy(service_fn(move |_: Uri| connect(address, tls.clone())))
 }
 
-async fn connect(address: SocketAddr, tls: Option<Tls>) -> io::Result<Stream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let stream = match tls {
-        None => Either::Left(stream),
-        Some(tls) => {
-            let connector = TlsConnector::from(tls.config());
-            let mut stream = connector.connect(tls.name, stream).await?;
-            // Whether the decider believes the certificate that it was shown, TLS 1.3 tells after the handshake: with its first
-            // frame, which comes by itself, or with an alert that says why not.
-            if stream.fill_buf().await?.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            Either::Right(stream)
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("it cannot be connected to: {0}")]
+    Io(#[from] io::Error),
+    #[error("no connection within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+}
+
+impl Peer {
+    /// A decider behind `url` at `address`. Connecting to it, with all handshakes, may take as long as `patience`.
+    pub(super) fn new(
+        address: SocketAddr,
+        url: &DeciderUrl,
+        tls: Option<&Tls>,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            address,
+            origin: url.uri.clone().into_parts(),
+            tls: tls.cloned(),
+            patience,
         }
-    };
-    Ok(TokioIo::new(stream))
+    }
+
+    /// The method at `path` as calls to this decider name it.
+    pub(super) fn uri(&self, path: Option<PathAndQuery>) -> Uri {
+        let mut parts = Parts::default();
+        parts.scheme.clone_from(&self.origin.scheme);
+        parts.authority.clone_from(&self.origin.authority);
+        parts.path_and_query = path;
+        // A scheme, an authority and a path are a URI.
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+
+    /// A new connection, with the certificates that hold now.
+    pub(super) async fn connect(&self) -> Result<Stream, ConnectError> {
+        match timeout(self.patience, self.open()).await {
+            Ok(opened) => Ok(opened?),
+            Err(_) => Err(ConnectError::Timeout(self.patience)),
+        }
+    }
+
+    async fn open(&self) -> io::Result<Stream> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else {
+            return Ok(Either::Left(stream));
+        };
+        let connector = TlsConnector::from(tls.config());
+        let mut stream = connector.connect(tls.name.clone(), stream).await?;
+        // Whether the decider believes the certificate that it was shown, TLS 1.3 tells after the handshake: with its first
+        // frame, which comes by itself, or with an alert that says why not.
+        if stream.fill_buf().await?.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Either::Right(stream))
+    }
 }

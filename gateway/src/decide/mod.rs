@@ -1,7 +1,7 @@
 //! Who decides: a decider over gRPC, or the operator's fallback for the cause that kept it from answering.
 //!
 //! `client` asks, in the words of `codec`; `pods` knows the deciders and who of them is the least busy, `pod` one of them and how it is. `keeper` keeps
-//! that true: `resolve` finds their addresses, `connect` connects, `tls` says how.
+//! that true: `resolve` finds their addresses, `connect` connects, `tls` says how, `link` is the connection.
 
 mod client;
 mod codec;
@@ -10,6 +10,7 @@ mod decision;
 mod error;
 mod fallback;
 mod keeper;
+mod link;
 mod metrics;
 mod pod;
 mod pods;

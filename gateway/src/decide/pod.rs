@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use importguard_proto::decider::{DecideResponse, decider_server::SERVICE_NAME};
 use rustls::ClientConfig;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, client::Grpc, transport::Channel};
+use tonic::{Request, Response, Status, client::Grpc};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -20,8 +20,9 @@ use tracing::{info, warn};
 
 use super::{
     codec::{DecideCodec, Encoded},
-    connect::channel,
+    connect::Peer,
     error::DecideError,
+    link::Link,
     resolve::Target,
 };
 
@@ -31,8 +32,8 @@ const DECIDE: PathAndQuery = PathAndQuery::from_static("/importguard.decider.v1.
 /// A decider at one address.
 pub(super) struct Pod {
     address: SocketAddr,
-    decider: Grpc<Channel>,
-    health: HealthClient<Channel>,
+    decider: Grpc<Link>,
+    health: HealthClient<Link>,
     /// What its connection is made with.
     config: Option<Arc<ClientConfig>>,
     in_flight: AtomicUsize,
@@ -63,13 +64,18 @@ impl Drop for InFlight<'_> {
 }
 
 impl Pod {
-    /// Connects when it is asked first. Must be called inside a tokio runtime.
+    /// Connects when it is asked first.
     pub(super) fn new(address: SocketAddr, target: &Target, patience: Duration) -> Self {
-        let channel = channel(address, &target.url, target.tls.as_ref(), patience);
+        let link = Link::new(Peer::new(
+            address,
+            &target.url,
+            target.tls.as_ref(),
+            patience,
+        ));
         Self {
             address,
-            decider: Grpc::new(channel.clone()),
-            health: HealthClient::new(channel),
+            decider: Grpc::new(link.clone()),
+            health: HealthClient::new(link),
             config: target.tls.as_ref().map(|tls| tls.config()),
             in_flight: AtomicUsize::new(0),
             usable: AtomicBool::new(false),
