@@ -1,0 +1,445 @@
+//! Four times as many callbacks as importguard can answer, and what is left of it afterwards.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use tokio::time::sleep;
+
+use crate::{
+    cli::{ScaleSettings, Traces},
+    line::{Line, Target, result},
+    load::{Answered, Expected, Flood, Question, Reading, timeline},
+    measure::{Measured, MeasuredFlood, measure, measure_flood, verify},
+    process::Memory,
+    statistics::{Percentiles, Spread, median},
+    system::{Options, Place, Role, System, counter},
+    table::{figure, progress},
+};
+
+/// The default of `IMPORTGUARD_MAX_IN_FLIGHT`: with so many connections every place is taken and nobody waits for one.
+const AT_CAPACITY: usize = 128;
+
+/// How many times its capacity is asked of it.
+const TIMES: f64 = 4.0;
+
+/// The least that a flood lasts: several times the queue's time-out and a window of IMPORTGUARD_OVERLOAD_EVENTS.
+const FLOOD: Duration = Duration::from_secs(5);
+
+/// From here on a flood is no news, and memory should not grow any more.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// In which it is looked whether the throughput is back: hundreds of answers, and far shorter than anybody would mind.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// The share of the capacity at which it counts as back: half of what neighbouring windows differ by on a machine at rest.
+const BACK: f64 = 0.9;
+
+/// One round.
+struct Round {
+    before: Measured,
+    flood: MeasuredFlood,
+    /// Refusals without an event, in a hundred.
+    unrecorded_percent: f64,
+    memory: Memories,
+    after: After,
+}
+
+/// The pods' memory before the flood, when it is a second old, at its end, and after what followed it.
+struct Memories {
+    before: Pods,
+    early: Pods,
+    late: Pods,
+    after: Pods,
+}
+
+/// The pods' memory at one moment, in MiB.
+#[derive(Clone, Copy)]
+struct Pods {
+    gateway: f64,
+    decider: f64,
+}
+
+/// The load at capacity, right after the flood.
+struct After {
+    per_second: f64,
+    micros: Percentiles,
+    refused: usize,
+    /// From the flood's last question until the end of the first window with the old throughput.
+    back: Option<Duration>,
+}
+
+pub(super) async fn overload(
+    place: &mut Place,
+    settings: &ScaleSettings,
+) -> anyhow::Result<String> {
+    let options = Options::shipped("overload", Traces::Off);
+    let mut system = place.importguard(&options, None).await?;
+    verify(&mut system).await?;
+    let mut rounds = Vec::new();
+    for number in 1..=settings.rounds {
+        progress(format!("overload: round {number} of {}", settings.rounds));
+        rounds.push(round(&mut system, settings).await?);
+    }
+    let figures = figures(&rounds, settings.overload_connections);
+    Ok(format!(
+        "{}\n{}",
+        figures,
+        result("overload, 2 friends", &lines(&rounds))
+    ))
+}
+
+async fn round(system: &mut System, settings: &ScaleSettings) -> anyhow::Result<Round> {
+    let admin = system.admin.context("importguard's gateway has one")?;
+    let pods = Processes::of(system)?;
+    let before = measure(system, 2, AT_CAPACITY, settings.length()).await?;
+    let memory_before = pods.memory()?;
+    let load = Flood {
+        connections: settings.overload_connections,
+        rate: before.per_second * TIMES,
+        length: settings.length().max(FLOOD),
+    };
+    let unrecorded = counter(admin, UNRECORDED).await?;
+    let early = async {
+        sleep(SETTLED).await;
+        pods.memory()
+    };
+    let (flood, early) = tokio::join!(measure_flood(system, 2, &load), early);
+    let flood = flood?;
+    let late = pods.memory()?;
+    let after = after(system, &flood, before.per_second, settings.length()).await?;
+    let memory = Memories {
+        before: memory_before,
+        early: early?,
+        late,
+        after: pods.memory()?,
+    };
+    let unrecorded = counter(admin, UNRECORDED).await? - unrecorded;
+    ensure!(
+        flood.overloaded > 0,
+        "nobody was refused, so this was no overload: are {} connections fewer than IMPORTGUARD_MAX_IN_FLIGHT and IMPORTGUARD_MAX_QUEUED together?",
+        load.connections
+    );
+    Ok(Round {
+        unrecorded_percent: unrecorded as f64 * 100.0 / flood.overloaded as f64,
+        before,
+        flood,
+        memory,
+        after,
+    })
+}
+
+const UNRECORDED: &str = "importguard_overload_unrecorded_total";
+
+/// The load at capacity again, from the moment at which the flood's last answer has come.
+async fn after(
+    system: &mut System,
+    flood: &MeasuredFlood,
+    capacity: f64,
+    length: Duration,
+) -> anyhow::Result<After> {
+    let question = Question::new(system.address, 2, Expected::Allow);
+    let (began, since_flood) = (Instant::now(), flood.over.elapsed());
+    let answers = timeline(system.address, &question, AT_CAPACITY, length).await?;
+    let took = began.elapsed();
+    system.still_runs()?;
+    let right = |answer: &&Answered| answer.reading == Reading::Right;
+    let nanos = |answer: &Answered| u64::try_from(answer.took.as_nanos()).unwrap_or(u64::MAX);
+    let latencies: Vec<u64> = answers.iter().filter(right).map(nanos).collect();
+    Ok(After {
+        per_second: latencies.len() as f64 / took.as_secs_f64(),
+        refused: answers.len() - latencies.len(),
+        micros: Percentiles::of(latencies),
+        back: back(&answers, capacity, length).map(|after| since_flood + after),
+    })
+}
+
+/// When the first window ends in which nobody was refused and so many were answered as at capacity. In a closed loop the mean
+/// latency is then what it was, too.
+fn back(answers: &[Answered], capacity: f64, length: Duration) -> Option<Duration> {
+    let enough = capacity * BACK * WINDOW.as_secs_f64();
+    let windows = (1..).map(|number| WINDOW * number);
+    let mut windows = windows.take_while(|end| *end <= length);
+    windows.find(|end| {
+        let inside = |answer: &&Answered| answer.at < *end && answer.at + WINDOW >= *end;
+        let inside = answers.iter().filter(inside);
+        let (mut right, mut others) = (0.0, 0);
+        inside.for_each(|answer| match answer.reading {
+            Reading::Right => right += 1.0,
+            Reading::Overloaded | Reading::Fallback => others += 1,
+        });
+        others == 0 && right >= enough
+    })
+}
+
+/// The pods' ids.
+struct Processes {
+    gateway: u32,
+    decider: u32,
+}
+
+impl Processes {
+    fn of(system: &System) -> anyhow::Result<Self> {
+        let id = |role| {
+            let mut processes = system.processes();
+            let found = processes.find(|(of, _)| *of == role);
+            found.map(|(_, id)| id).context("importguard has both")
+        };
+        Ok(Self {
+            gateway: id(Role::Gateway)?,
+            decider: id(Role::Decider)?,
+        })
+    }
+
+    fn memory(&self) -> anyhow::Result<Pods> {
+        Ok(Pods {
+            gateway: Memory::of(self.gateway)?.now,
+            decider: Memory::of(self.decider)?.now,
+        })
+    }
+}
+
+/// A line for each phase: medians of the rounds.
+fn figures(rounds: &[Round], connections: usize) -> String {
+    let of = |value: &dyn Fn(&Round) -> f64| median(rounds.iter().map(value));
+    let show = |value: &dyn Fn(&Round) -> f64| figure(Some(of(value)));
+    let memory = |moment: fn(&Memories) -> Pods| {
+        let gateway = show(&|round| moment(&round.memory).gateway);
+        let decider = show(&|round| moment(&round.memory).decider);
+        format!("{gateway} | {decider}")
+    };
+    let peak = |round: &Round, role| round.flood.accepted.peak_mib.get(&role).copied();
+    let mut table = String::from(
+        "| overload, 2 friends | connections | asked/s | accepted/s | p50 µs | p99 | refused/s | p50 µs | p99 | gateway CPU % | decider | nats | client | CPUs idle % | gateway MiB | decider |\n\
+         |:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        table,
+        "| at capacity | {AT_CAPACITY} | {0:.0} | {0:.0} | {1} | {2} | | | | {3} | {4:.0} | {5} |",
+        of(&|round| round.before.per_second),
+        show(&|round| round.before.micros.p50),
+        show(&|round| round.before.micros.p99),
+        busy(rounds, |round| &round.before),
+        of(&|round| round.before.machine.idle),
+        memory(|memory| memory.before),
+    );
+    let _ = writeln!(
+        table,
+        "| {TIMES} times that | {connections} | {:.0} | {:.0} | {} | {} | {:.0} | {} | {} | {} | {:.0} | {} at most | {} |",
+        of(&|round| round.flood.asked_per_second()),
+        of(&|round| round.flood.accepted.per_second),
+        show(&|round| round.flood.accepted.micros.p50),
+        show(&|round| round.flood.accepted.micros.p99),
+        of(&|round| round.flood.overloaded_per_second),
+        show(&|round| round.flood.overloaded_micros.p50),
+        show(&|round| round.flood.overloaded_micros.p99),
+        busy(rounds, |round| &round.flood.accepted),
+        of(&|round| round.flood.accepted.machine.idle),
+        show(&|round| peak(round, Role::Gateway).unwrap_or(f64::NAN)),
+        show(&|round| peak(round, Role::Decider).unwrap_or(f64::NAN)),
+    );
+    let _ = writeln!(
+        table,
+        "| at capacity again | {AT_CAPACITY} | {0:.0} | {0:.0} | {1} | {2} | | | | | | | | | {3} |",
+        of(&|round| round.after.per_second),
+        show(&|round| round.after.micros.p50),
+        show(&|round| round.after.micros.p99),
+        memory(|memory| memory.after),
+    );
+    table
+}
+
+/// How much of one CPU each process took, in a hundred.
+fn busy(rounds: &[Round], of: fn(&Round) -> &Measured) -> String {
+    let share = |role| {
+        let shares = rounds.iter().filter_map(|round| {
+            let measured = of(round);
+            let micros = measured.cpu_micros.get(&role)?;
+            Some(micros * measured.per_second / 1e4)
+        });
+        format!("{:.0}", median(shares))
+    };
+    [Role::Gateway, Role::Decider, Role::Nats, Role::Client]
+        .map(share)
+        .join(" | ")
+}
+
+fn lines(rounds: &[Round]) -> Vec<Line> {
+    let line = |what: &str, value: &dyn Fn(&Round) -> f64, target, unit, digits| {
+        let values: Vec<f64> = rounds.iter().map(value).collect();
+        Line {
+            what: what.to_owned(),
+            measured: Spread::of(&values),
+            target,
+            unit,
+            digits,
+        }
+    };
+    let at_most = |value| Some(Target::AtMost(value));
+    vec![
+        line(
+            "p99 of the accepted / p99 at capacity",
+            &|round| round.flood.accepted.micros.p99 / round.before.micros.p99,
+            at_most(3.0),
+            "",
+            2,
+        ),
+        line(
+            "p50 of the refused / p50 at capacity",
+            &|round| round.flood.overloaded_micros.p50 / round.before.micros.p50,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "p99 of the refused / p99 at capacity",
+            &|round| round.flood.overloaded_micros.p99 / round.before.micros.p99,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "accepted / capacity",
+            &|round| round.flood.accepted.per_second / round.before.per_second,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "asked / capacity",
+            &|round| round.flood.asked_per_second() / round.before.per_second,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "questions not put, as no connection was free",
+            &|round| round.flood.unput_percent,
+            None,
+            " %",
+            1,
+        ),
+        line(
+            "what a refusal costs the gateway, if a decision costs what it did",
+            &Round::refusal_micros,
+            None,
+            " µs",
+            1,
+        ),
+        line(
+            "refusals without an event",
+            &|round| round.unrecorded_percent,
+            None,
+            " %",
+            1,
+        ),
+        line(
+            "fallbacks of another cause than the overload",
+            &|round| round.flood.other_fallbacks as f64,
+            None,
+            "",
+            0,
+        ),
+        line(
+            "gateway's memory, end of the overload / after its first second",
+            &|round| round.memory.late.gateway / round.memory.early.gateway,
+            at_most(1.1),
+            "",
+            2,
+        ),
+        line(
+            "decider's, likewise",
+            &|round| round.memory.late.decider / round.memory.early.decider,
+            at_most(1.1),
+            "",
+            2,
+        ),
+        line(
+            "throughput after / before",
+            &|round| round.after.per_second / round.before.per_second,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "p99 after / before",
+            &|round| round.after.micros.p99 / round.before.micros.p99,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "refused after",
+            &|round| round.after.refused as f64,
+            at_most(0.0),
+            "",
+            0,
+        ),
+        line(
+            "back at nine tenths of the capacity",
+            &|round| {
+                round
+                    .after
+                    .back
+                    .map_or(f64::INFINITY, |back| back.as_secs_f64() * 1e3)
+            },
+            None,
+            " ms",
+            0,
+        ),
+    ]
+}
+
+impl MeasuredFlood {
+    /// Questions that were put.
+    fn asked_per_second(&self) -> f64 {
+        self.accepted.per_second + self.overloaded_per_second
+    }
+}
+
+impl Round {
+    /// What is left of the gateway's CPU time when each accepted callback has taken what it takes at capacity, for each refusal.
+    fn refusal_micros(&self) -> f64 {
+        let of = |measured: &Measured| {
+            let micros = measured.cpu_micros.get(&Role::Gateway);
+            micros.copied().unwrap_or(f64::NAN)
+        };
+        let accepted = &self.flood.accepted;
+        let more = of(accepted) - of(&self.before);
+        more * accepted.per_second / self.flood.overloaded_per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(every: Duration, reading: Reading, from: Duration, to: Duration) -> Vec<Answered> {
+        let moments = (0..).map(|number| from + every * number);
+        let took = Duration::from_millis(1);
+        moments
+            .take_while(|at| *at < to)
+            .map(|at| Answered { at, took, reading })
+            .collect()
+    }
+
+    #[test]
+    fn it_is_back_when_a_whole_window_is_as_it_was() {
+        let (slow, fast) = (Duration::from_millis(4), Duration::from_millis(1));
+        let (turn, end) = (Duration::from_millis(250), Duration::from_secs(1));
+        let mut all = answers(slow, Reading::Right, Duration::ZERO, turn);
+        all.extend(answers(fast, Reading::Right, turn, end));
+        assert_eq!(back(&all, 1000.0, end), Some(Duration::from_millis(400)));
+        assert_eq!(back(&all, 2000.0, end), None);
+        all.extend(answers(
+            end,
+            Reading::Overloaded,
+            Duration::from_millis(350),
+            end,
+        ));
+        assert_eq!(back(&all, 1000.0, end), Some(Duration::from_millis(500)));
+    }
+}
