@@ -8,7 +8,11 @@ use importguard_proto::{
     event::{Cause, Dialect},
 };
 
-use super::{Answered, Clock, Guard, body::read_body, respond, verdict};
+use super::{
+    Answered, Clock, Guard,
+    body::{read_body, skip_body},
+    respond, verdict,
+};
 use crate::{
     callback::{Answer, Command, ImportRequest, Limits, Reason, Rejection},
     decide::{Decision, Fallback, OnFailure, Source},
@@ -16,10 +20,10 @@ use crate::{
     serve::Received,
 };
 
-/// How long recording an overload's callback may take, its body included: it comes with its head where all is well.
+/// How long reading an overload's callback and recording it may take: its body comes with its head where all is well.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How large a body may be to be recorded in an overload: a thousand friends, read in a tenth of a millisecond.
+/// How large a body may be to be read in an overload: a thousand friends, read in a tenth of a millisecond.
 const BODY_BYTES: usize = 64 * 1024;
 
 impl Guard {
@@ -35,16 +39,18 @@ impl Guard {
     ) -> Result<Answered, Rejection> {
         let dialect = command.dialect();
         let has_time = self.admission.has_time_to_record();
+        let clock = clock.within(PATIENCE);
         let Command::BeforeImport(_) = command else {
+            skip_body(&head.headers, body, BODY_BYTES, clock.deadline).await;
             // A report: nobody waits for a verdict.
             let reason = Reason::Overloaded;
             return Err(Rejection { dialect, reason });
         };
-        let clock = clock.within(PATIENCE);
         let request = if has_time {
             let read = self.glance(command, operation_id, head, body, clock).await;
             read.map_err(|reason| Rejection { dialect, reason })?
         } else {
+            skip_body(&head.headers, body, BODY_BYTES, clock.deadline).await;
             None
         };
         let Some(request) = request else {
