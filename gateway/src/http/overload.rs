@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const BODY_BYTES: usize = 64 * 1024;
 
 impl Guard {
-    /// Answers at once by the operator's choice. As many as there is time for are recorded like any other decision; the rest
+    /// Answers by the operator's choice, without waiting for anything but a turn. As many as there is time for are recorded like any other decision; the rest
     /// are counted, and let through only if the operator lets unrecorded decisions stand.
     pub(super) async fn overloaded(
         &self,
@@ -38,6 +38,7 @@ impl Guard {
         clock: Clock,
     ) -> Result<Answered, Rejection> {
         let dialect = command.dialect();
+        self.admission.turn().await;
         let has_time = self.admission.has_time_to_record();
         let clock = clock.within(PATIENCE);
         let Command::BeforeImport(_) = command else {
