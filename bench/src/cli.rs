@@ -77,7 +77,7 @@ pub(crate) struct ScaleSettings {
 
     /// How many connections an overload comes over, one question at a time on each: more than IMPORTGUARD_MAX_IN_FLIGHT and
     /// IMPORTGUARD_MAX_QUEUED together, fewer than IMPORTGUARD_MAX_CONNECTIONS less 128
-    // Seven open-im-servers.
+    // Those of seven open-im-servers.
     #[arg(long, value_name = "COUNT", default_value_t = 700, value_parser = RangedU64ValueParser::<usize>::new().range(1..=60_000))]
     pub(crate) overload_connections: usize,
 

@@ -28,9 +28,6 @@ const TIMES: f64 = 4.0;
 /// The least that a flood lasts: several times the queue's time-out and a window of IMPORTGUARD_OVERLOAD_EVENTS.
 const FLOOD: Duration = Duration::from_secs(5);
 
-/// From here on a flood is no news, and memory should not grow any more.
-const SETTLED: Duration = Duration::from_secs(1);
-
 /// In which it is looked whether the throughput is back: hundreds of answers, and far shorter than anybody would mind.
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -47,10 +44,11 @@ struct Round {
     after: After,
 }
 
-/// The pods' memory before the flood, when it is a second old, at its end, and after what followed it.
+/// The pods' memory before the flood, half-way through it, at its end, and after what followed it. The first seconds are not
+/// compared: then each connection's buffers come into being.
 struct Memories {
     before: Pods,
-    early: Pods,
+    half: Pods,
     late: Pods,
     after: Pods,
 }
@@ -102,17 +100,17 @@ async fn round(system: &mut System, settings: &ScaleSettings) -> anyhow::Result<
         length: settings.length().max(FLOOD),
     };
     let unrecorded = counter(admin, UNRECORDED).await?;
-    let early = async {
-        sleep(SETTLED).await;
+    let half = async {
+        sleep(load.length / 2).await;
         pods.memory()
     };
-    let (flood, early) = tokio::join!(measure_flood(system, 2, &load), early);
+    let (flood, half) = tokio::join!(measure_flood(system, 2, &load), half);
     let flood = flood?;
     let late = pods.memory()?;
     let after = after(system, &flood, before.per_second, settings.length()).await?;
     let memory = Memories {
         before: memory_before,
-        early: early?,
+        half: half?,
         late,
         after: pods.memory()?,
     };
@@ -316,7 +314,7 @@ fn lines(rounds: &[Round]) -> Vec<Line> {
             2,
         ),
         line(
-            "questions not put, as no connection was free",
+            "questions due, and not put as no connection was free",
             &|round| round.flood.unput_percent,
             None,
             " %",
@@ -344,15 +342,22 @@ fn lines(rounds: &[Round]) -> Vec<Line> {
             0,
         ),
         line(
-            "gateway's memory, end of the overload / after its first second",
-            &|round| round.memory.late.gateway / round.memory.early.gateway,
+            "gateway's memory, end of the overload / half-way",
+            &|round| round.memory.late.gateway / round.memory.half.gateway,
             at_most(1.1),
             "",
             2,
         ),
         line(
             "decider's, likewise",
-            &|round| round.memory.late.decider / round.memory.early.decider,
+            &|round| round.memory.late.decider / round.memory.half.decider,
+            at_most(1.1),
+            "",
+            2,
+        ),
+        line(
+            "gateway's memory after / before",
+            &|round| round.memory.after.gateway / round.memory.before.gateway,
             at_most(1.1),
             "",
             2,
