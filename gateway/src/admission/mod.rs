@@ -23,8 +23,8 @@ use self::{
 pub use settings::AdmissionSettings;
 
 /// How many callbacks are turned away between two looks at the sockets, which tokio takes every 61 tasks. The rest of the 61 is
-/// for those who were let in: a decision takes some ten tasks, and turning one away as long as two or three of them. Without a
-/// bound, hundreds of callbacks that are turned away and come again at once would stand before each of the ten.
+/// for those who were let in, as a decision takes several tasks, one after the other. Without a
+/// bound, hundreds of callbacks that are turned away and come again at once would stand before each of them.
 const TURNED_AWAY_AT_ONCE: usize = 8;
 
 /// The gateway's capacity.
