@@ -25,7 +25,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Measure how the cost of a decision grows: with deciders, with a list's size, with friends, and beside a spool that drains
+    /// Measure how the cost of a decision grows: with deciders, with a list's size, with friends; beside a spool that drains; and
+    /// what an overload does
     Scale(ScaleSettings),
     /// Put a fixed number of questions to a gateway that runs already, for a profiler
     Load(LoadSettings),
@@ -62,7 +63,7 @@ pub(crate) struct ScaleSettings {
         long,
         value_name = "CURVE,…",
         value_delimiter = ',',
-        default_value = "deciders,list,friends,spool"
+        default_value = "deciders,list,friends,drain,overload"
     )]
     pub(crate) only: Vec<Curve>,
 
@@ -73,6 +74,12 @@ pub(crate) struct ScaleSettings {
     /// How many times everything is measured, one after the other; medians count
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
     pub(crate) rounds: usize,
+
+    /// How many connections an overload comes over, one question at a time on each: more than IMPORTGUARD_MAX_IN_FLIGHT and
+    /// IMPORTGUARD_MAX_QUEUED together, fewer than IMPORTGUARD_MAX_CONNECTIONS less 128
+    // Those of seven open-im-servers.
+    #[arg(long, value_name = "COUNT", default_value_t = 700, value_parser = RangedU64ValueParser::<usize>::new().range(1..=60_000))]
+    pub(crate) overload_connections: usize,
 
     #[command(flatten)]
     pub(crate) set_up: SetUp,
@@ -87,8 +94,10 @@ pub(crate) enum Curve {
     List,
     /// 1 to 10,000 friends
     Friends,
-    /// 50,000 events in the spool while callbacks come
-    Spool,
+    /// 100,000 events in the spool while callbacks come, in a closed loop and at two paces
+    Drain,
+    /// Four times as many callbacks as can be answered, and the recovery
+    Overload,
 }
 
 #[derive(Args, Clone, Debug)]

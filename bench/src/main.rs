@@ -3,6 +3,7 @@
 mod binaries;
 mod cli;
 mod floor;
+mod line;
 mod load;
 mod machine;
 mod matrix;

@@ -2,15 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
+use tokio::time::sleep;
 
 use crate::{
-    load::{Connection, Expected, Question, Reading, Tally, closed, paced},
+    load::{Connection, Expected, Flood, Flooded, Question, Reading, Tally, closed, flood, paced},
     machine::{Ticks, Use},
     process::{CpuTime, Memory, forget_peak},
     statistics::{Percentiles, median},
@@ -39,7 +41,7 @@ pub(crate) async fn verify(system: &mut System) -> anyhow::Result<()> {
     for expected in system.verdicts() {
         let question = Question::new(system.address, 2, *expected);
         let deadline = Instant::now() + WITHIN;
-        while ask(system.address, &question).await? == Reading::Fallback {
+        while ask(system.address, &question).await? != Reading::Right {
             system.still_runs()?;
             ensure!(
                 Instant::now() < deadline,
@@ -66,12 +68,7 @@ pub(crate) async fn measure(
     connections: usize,
     length: Duration,
 ) -> anyhow::Result<Measured> {
-    let question = Question::new(system.address, friends, Expected::Allow);
-    let meter = Meter::of(system)?;
-    let begin = || meter.begin();
-    let end = |begun| meter.end(begun);
-    let measured = closed(system.address, &question, connections, length, begin, end).await;
-    meter.measured(system, measured)
+    measure_during(system, friends, Load::Closed(connections), lasting(length)).await
 }
 
 /// Asks `rate` times a second for `length`.
@@ -81,12 +78,86 @@ pub(crate) async fn measure_paced(
     rate: f64,
     length: Duration,
 ) -> anyhow::Result<Measured> {
+    measure_during(system, friends, Load::Paced(rate), lasting(length)).await
+}
+
+/// How questions are put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// By so many connections, each of which asks again as soon as it is answered.
+    Closed(usize),
+    /// So many times a second.
+    Paced(f64),
+}
+
+/// Asks for as long as `event` takes, which begins after the warming up.
+pub(crate) async fn measure_during(
+    system: &mut System,
+    friends: usize,
+    load: Load,
+    event: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Measured> {
+    let address = system.address;
+    let question = Question::new(address, friends, Expected::Allow);
+    let meter = Meter::of(system)?;
+    let begin = || meter.begin();
+    let end = |begun| meter.end(begun);
+    let measured = match load {
+        Load::Closed(connections) => {
+            closed(address, &question, connections, event, begin, end).await
+        }
+        Load::Paced(rate) => paced(address, &question, rate, event, begin, end).await,
+    };
+    meter.measured(system, measured)
+}
+
+async fn lasting(length: Duration) -> anyhow::Result<()> {
+    sleep(length).await;
+    Ok(())
+}
+
+/// A flood, its answers apart by what they say.
+#[derive(Debug)]
+pub(crate) struct MeasuredFlood {
+    /// What was decided by the policy.
+    pub(crate) accepted: Measured,
+    /// Refusals with 5913, in all and a second.
+    pub(crate) overloaded: usize,
+    pub(crate) overloaded_per_second: f64,
+    /// Of those refusals.
+    pub(crate) overloaded_micros: Percentiles,
+    /// Other fallbacks, in all.
+    pub(crate) other_fallbacks: u64,
+    /// Questions that were not put as no connection was free, in a hundred.
+    pub(crate) unput_percent: f64,
+    /// When the last questions were put.
+    pub(crate) over: Instant,
+}
+
+/// Asks more than can be answered.
+pub(crate) async fn measure_flood(
+    system: &mut System,
+    friends: usize,
+    load: &Flood,
+) -> anyhow::Result<MeasuredFlood> {
     let question = Question::new(system.address, friends, Expected::Allow);
     let meter = Meter::of(system)?;
     let begin = || meter.begin();
     let end = |begun| meter.end(begun);
-    let measured = paced(system.address, &question, rate, length, begin, end).await;
-    meter.measured(system, measured)
+    let flooded = flood(system.address, &question, load, begin, end).await;
+    let flooded = Meter::ran(system, flooded)?;
+    let Flooded { tally, spent, .. } = flooded;
+    let put = tally.latencies.len() as u64 + tally.fallbacks();
+    let unput = flooded.unput as f64;
+    Ok(MeasuredFlood {
+        overloaded: tally.overloaded.len(),
+        overloaded_per_second: tally.overloaded.len() as f64 / spent.time.as_secs_f64(),
+        overloaded_micros: Percentiles::of(tally.overloaded.clone()),
+        other_fallbacks: tally.other_fallbacks,
+        unput_percent: unput * 100.0 / (unput + put as f64),
+        over: flooded.over,
+        accepted: Measured::new(tally, &spent, meter.peaks()?),
+    })
 }
 
 /// The processes of a system, and their use of the machine.
@@ -117,14 +188,21 @@ impl Meter {
         found: anyhow::Result<(Tally, Spent)>,
     ) -> anyhow::Result<Measured> {
         system.still_runs()?;
-        let (tally, spent) =
-            found.with_context(|| format!("{}\n{}", system.name, system.tails()))?;
-        let peak_mib = self
-            .processes
-            .iter()
+        let (tally, spent) = Self::ran(system, found)?;
+        Ok(Measured::new(tally, &spent, self.peaks()?))
+    }
+
+    /// What was found, if nobody has ended over it.
+    fn ran<T>(system: &mut System, found: anyhow::Result<T>) -> anyhow::Result<T> {
+        system.still_runs()?;
+        found.with_context(|| format!("{}\n{}", system.name, system.tails()))
+    }
+
+    fn peaks(&self) -> anyhow::Result<BTreeMap<Role, f64>> {
+        let processes = self.processes.iter();
+        processes
             .map(|(role, id)| Ok((*role, Memory::of(*id)?.peak)))
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Measured::new(tally, &spent, peak_mib))
+            .collect()
     }
 }
 
@@ -174,7 +252,7 @@ impl Snapshot {
 impl Measured {
     fn new(tally: Tally, spent: &Spent, peak_mib: BTreeMap<Role, f64>) -> Self {
         let right = tally.latencies.len() as f64;
-        let fallbacks = tally.fallbacks as f64;
+        let fallbacks = tally.fallbacks() as f64;
         let each = |(role, cpu): (&Role, &Duration)| (*role, cpu.as_secs_f64() * 1e6 / right);
         Self {
             per_second: right / spent.time.as_secs_f64(),

@@ -1,22 +1,21 @@
-//! How the cost of a decision grows with what an operator may have more of.
+//! How the cost of a decision grows with what an operator may have more of, and what becomes of callbacks when there is too much.
+
+mod drain;
+mod overload;
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use serde_json::Value;
-
+use self::{drain::drain, overload::overload};
 use crate::{
     cli::{Curve, ScaleSettings, Traces},
-    load::{Expected, Question, counted},
     machine,
     measure::{Measured, measure, verify},
-    system::{Nats, Options, Place, Role, System, readyz, shipped_policy},
+    system::{Options, Place, Role, System, shipped_policy},
     table::{figure, print, progress},
 };
 
@@ -30,9 +29,6 @@ const FRIENDS: [usize; 8] = [1, 10, 50, 100, 500, 1_000, 5_000, 10_000];
 /// The many friends whose cost is compared beside the usual two.
 const MANY: usize = 1_000;
 
-/// Events that wait in the spool when NATS comes back.
-const BACKLOG: u64 = 50_000;
-
 /// Runs the curves and prints a table for each.
 pub(crate) async fn run(settings: ScaleSettings) -> anyhow::Result<()> {
     let (mut place, _dir) = Place::new(&settings.set_up)?;
@@ -42,7 +38,8 @@ pub(crate) async fn run(settings: ScaleSettings) -> anyhow::Result<()> {
             Curve::Deciders => deciders(&mut place, &settings).await?,
             Curve::List => lists(&mut place, &settings).await?,
             Curve::Friends => friends(&mut place, &settings).await?,
-            Curve::Spool => spool(&mut place, &settings).await?,
+            Curve::Drain => drain(&mut place, &settings).await?,
+            Curve::Overload => overload(&mut place, &settings).await?,
         })?;
     }
     Ok(())
@@ -126,54 +123,6 @@ async fn curve(
         table.line(&label, &Measured::median(rounds), *friends);
     }
     Ok(table.text)
-}
-
-/// Before NATS is gone, while callbacks go to the spool, while that drains, and after.
-async fn spool(place: &mut Place, settings: &ScaleSettings) -> anyhow::Result<String> {
-    let mut table = Table::new("the spool, 2 friends");
-    let options = Options::shipped("spool", Traces::Off);
-    let mut system = place.importguard(&options, None).await?;
-    verify(&mut system).await?;
-    progress("before");
-    table.line("empty", &once(&mut system, settings.length()).await?, 2);
-
-    progress(format!("{BACKLOG} callbacks without NATS"));
-    let nats = system.kill_nats()?;
-    let question = Question::new(system.address, 2, Expected::Allow);
-    counted(system.address, &question, CONNECTIONS, BACKLOG).await?;
-    let nats = Nats::start_at(place, "spool", nats).await?;
-    system.replace_nats(nats);
-
-    progress("while it drains");
-    let (began, before) = (Instant::now(), spooled(&system).await?);
-    let mut during = Vec::new();
-    // Short ones, so that the last does not reach far beyond the drain.
-    while spooled(&system).await? > 0 {
-        during.push(once(&mut system, Duration::from_millis(300)).await?);
-    }
-    let drained = before as f64 / began.elapsed().as_secs_f64();
-    table.line("draining", &Measured::median(&during), 2);
-    table.line("drained", &once(&mut system, settings.length()).await?, 2);
-    let mut text = table.text;
-    let _ = writeln!(
-        text,
-        "\n{before} events left the spool at {drained:.0} a second beside those callbacks."
-    );
-    Ok(text)
-}
-
-async fn once(system: &mut System, length: Duration) -> anyhow::Result<Measured> {
-    measure(system, 2, CONNECTIONS, length).await
-}
-
-/// How many events wait in the gateway's spool.
-async fn spooled(system: &System) -> anyhow::Result<u64> {
-    let admin = system.admin.context("importguard's gateway has one")?;
-    let status: Value = serde_json::from_str(&readyz(admin).await?)?;
-    let events = status.pointer("/recorder/spooledEvents");
-    events
-        .and_then(Value::as_u64)
-        .context("/readyz tells of the spool")
 }
 
 /// The shipped policy with so many ids in its list, of which those asked for are none; `blocked_user` stays.

@@ -1,9 +1,8 @@
 //! The result: importguard as ratios to the floor of the same run, beside what it must reach.
 
-use std::fmt::Write as _;
-
 use crate::{
     cli::Traces,
+    line::{Line, Target, result},
     matrix::{Report, Row},
     measure::Measured,
     statistics::Spread,
@@ -19,40 +18,19 @@ const CROWD: usize = 256;
 /// The one that has targets.
 pub(crate) const IMPORTGUARD: SystemName = SystemName::Importguard(Traces::Sampled);
 
-/// What a figure must not fall below or exceed.
-#[derive(Clone, Copy)]
-enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-struct Line {
-    what: &'static str,
-    measured: Option<Spread>,
-    target: Target,
-    unit: &'static str,
-    digits: usize,
-}
-
 /// The table of targets; what was not measured is left open.
 pub(crate) fn table(report: &Report) -> String {
-    let mut table = String::from(
-        "| traces 10 %, the shipped policy | measured | rounds from, to | must reach | reached |\n|:--|--:|--:|--:|:--|\n",
-    );
-    for line in lines(report) {
-        line.write(&mut table);
-    }
-    table
+    result("traces 10 %, the shipped policy", &lines(report))
 }
 
 fn lines(report: &Report) -> Vec<Line> {
     let throughput = |one: &Measured| one.per_second;
     let rest = report.rest.as_ref();
     let single = |value: Option<f64>| value.and_then(|value| Spread::of(&[value]));
-    let line = |what, measured, target, unit, digits| Line {
-        what,
+    let line = |what: &str, measured, target, unit, digits| Line {
+        what: what.to_owned(),
         measured,
-        target,
+        target: Some(target),
         unit,
         digits,
     };
@@ -173,49 +151,4 @@ fn peak(report: &Report) -> Option<Spread> {
         .iter()
         .filter_map(|one| one.peak_mib.get(&Role::Gateway));
     Spread::of(&peaks.copied().collect::<Vec<_>>())
-}
-
-impl Target {
-    fn reached(self, value: f64) -> bool {
-        match self {
-            Self::AtLeast(least) => value >= least,
-            Self::AtMost(most) => value <= most,
-        }
-    }
-}
-
-impl Line {
-    fn write(&self, table: &mut String) {
-        let (digits, unit) = (self.digits, self.unit);
-        let target = match self.target {
-            Target::AtLeast(value) => format!("at least {value}{unit}"),
-            Target::AtMost(value) => format!("at most {value}{unit}"),
-        };
-        let (measured, rounds, reached) = match &self.measured {
-            None => ("not measured".to_owned(), String::new(), ""),
-            Some(Spread {
-                median,
-                least,
-                greatest,
-            }) => (
-                format!("{median:.digits$}{unit}"),
-                if least < greatest {
-                    format!("{least:.digits$}, {greatest:.digits$}")
-                } else {
-                    String::new()
-                },
-                if self.target.reached(*median) {
-                    "yes"
-                } else {
-                    "**no**"
-                },
-            ),
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            table,
-            "| {} | {measured} | {rounds} | {target} | {reached} |",
-            self.what
-        );
-    }
 }

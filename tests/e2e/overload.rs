@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use importguard_proto::event::{Cause, DecidedBy, Dialect};
-use importguard_tests::{HeldCall, Line, OpenIm, Settings, eventually, load, wait_for_count};
+use importguard_tests::{
+    HeldCall, Line, OpenIm, RawConnection, Settings, eventually, load, wait_for_count,
+};
 
 use crate::asserts;
 
@@ -100,6 +102,54 @@ async fn a_report_that_there_is_no_room_for_is_refused_with_503() {
     let server = line.server();
     let answer = server.send(server.after_import("op", "a", &["b"])).await;
     asserts::refuses(Dialect::Server, &answer, 503, 5913);
+}
+
+/// Opening another costs both sides more than the answer does, and an overload is no time for it.
+#[tokio::test]
+async fn who_gets_no_place_keeps_the_connection() {
+    let line = Line::with(narrow().set("IMPORTGUARD_OVERLOAD_EVENTS", "1")).await;
+    let _held = occupy(&line).await;
+    let mut connection = RawConnection::open(line.gateway.http_address()).await;
+    let body = line.server().body("user1", &["user2"]);
+    for (command, status) in [
+        ("callbackBeforeImportFriendsCommand", 200),
+        ("callbackBeforeImportFriendsCommand", 200),
+        ("callbackAfterImportFriendsCommand", 503),
+        ("callbackBeforeImportFriendsCommand", 200),
+    ] {
+        connection.send(request(command, body.len())).await.unwrap();
+        connection.send(&body).await.unwrap();
+        let answer = connection.answer().await;
+        asserts::refuses(Dialect::Server, &answer, status, 5913);
+        assert!(!answer.headers.contains_key("connection"), "{answer:?}");
+    }
+    let metrics = line.gateway.admin("/metrics").await.unwrap();
+    let unrecorded = "importguard_overload_unrecorded_total ";
+    assert!(!metrics.contains(&format!("{unrecorded}0\n")), "{metrics}");
+}
+
+#[tokio::test]
+async fn unless_the_body_is_not_worth_waiting_for() {
+    let line = Line::with(narrow().set("IMPORTGUARD_OVERLOAD_EVENTS", "0")).await;
+    let _held = occupy(&line).await;
+    // Neither body ever comes.
+    for length in [100, 1_000_000] {
+        let mut connection = RawConnection::open(line.gateway.http_address()).await;
+        let head = request("callbackBeforeImportFriendsCommand", length);
+        let began = Instant::now();
+        connection.send(head).await.unwrap();
+        let answer = connection.answer().await;
+        assert!(began.elapsed() < Duration::from_secs(5));
+        asserts::refuses(Dialect::Server, &answer, 200, 5913);
+        assert_eq!(answer.headers["connection"], "close");
+    }
+}
+
+/// A head whose body is to follow.
+fn request(command: &str, length: usize) -> String {
+    format!(
+        "POST /{command} HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {length}\r\n\r\n"
+    )
 }
 
 #[tokio::test]

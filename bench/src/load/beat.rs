@@ -10,19 +10,15 @@ use tokio::sync::mpsc;
 /// How much later than asked for the kernel may wake a sleeper, in nanoseconds; without it 50 µs.
 const SLACK: NonZeroU64 = NonZeroU64::MIN;
 
-/// Tells each moment of an even beat of `rate` a second for so long, when it has come. On a thread of its own: tokio's timers go
-/// off at whole milliseconds, in which a dozen questions would be put at once.
-pub(super) fn beat(
-    rate: f64,
-    start: Instant,
-    length: Duration,
-) -> mpsc::UnboundedReceiver<Instant> {
+/// Tells each moment of an even beat of `rate` a second when it has come, until nobody listens. On a thread of its own: tokio's
+/// timers go off at whole milliseconds, in which a dozen questions would be put at once.
+pub(super) fn beat(rate: f64, start: Instant) -> mpsc::UnboundedReceiver<Instant> {
     let (tell, told) = mpsc::unbounded_channel();
     thread::spawn(move || {
         // Where the kernel doesn't allow it, both systems are woken later.
         let _ = set_current_timer_slack(Some(SLACK));
         let moments = (0_u32..).map(|n| Duration::from_secs_f64(f64::from(n) / rate));
-        for moment in moments.take_while(|moment| *moment < length) {
+        for moment in moments {
             let due = start + moment;
             let wait = due.saturating_duration_since(Instant::now());
             if !wait.is_zero() {

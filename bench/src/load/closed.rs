@@ -1,5 +1,6 @@
 use std::{
     cell::{Cell, RefCell},
+    future::Future,
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
@@ -27,12 +28,12 @@ struct Load {
 }
 
 /// A closed loop: `connections` connections ask again as soon as they are answered. What is answered between the calls of
-/// `begin` and `end`, `length` apart, is tallied. Must be called inside a `LocalSet`.
+/// `begin` and `end`, for as long as `measured` takes, is tallied. Must be called inside a `LocalSet`.
 pub(crate) async fn closed<B, E>(
     address: SocketAddr,
     question: &Question,
     connections: usize,
-    length: Duration,
+    measured: impl Future<Output = anyhow::Result<()>>,
     begin: impl FnOnce() -> anyhow::Result<B>,
     end: impl FnOnce(B) -> anyhow::Result<E>,
 ) -> anyhow::Result<(Tally, E)> {
@@ -50,12 +51,13 @@ pub(crate) async fn closed<B, E>(
     sleep(WARMING_UP).await;
     let begun = begin()?;
     load.phase.set(Phase::Measuring);
-    sleep(length).await;
+    let measured = measured.await;
     load.phase.set(Phase::Over);
     let ended = end(begun)?;
     for task in tasks {
         task.await??;
     }
+    measured?;
     Ok((load.tally.take(), ended))
 }
 

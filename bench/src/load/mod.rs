@@ -5,8 +5,10 @@ mod beat;
 mod closed;
 mod connection;
 mod counted;
+mod flood;
 mod paced;
 mod question;
+mod timeline;
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +20,10 @@ pub(crate) use self::{
     closed::closed,
     connection::Connection,
     counted::counted,
+    flood::{Flood, Flooded, flood},
     paced::paced,
     question::{Expected, Question},
+    timeline::{Answered, timeline},
 };
 
 /// What came of the questions of one measurement.
@@ -27,8 +31,10 @@ pub(crate) use self::{
 pub(crate) struct Tally {
     /// Of the right answers, in nanoseconds.
     pub(crate) latencies: Vec<u64>,
-    /// Answers that the gateway gave without the policy: refusals with codes 5910 to 5919.
-    pub(crate) fallbacks: u64,
+    /// Of the refusals for an overload, 5913, likewise.
+    pub(crate) overloaded: Vec<u64>,
+    /// Other answers that the gateway gave without the policy: refusals with codes 5910 to 5919.
+    pub(crate) other_fallbacks: u64,
 }
 
 /// Puts so many questions and says how that went.
@@ -41,10 +47,8 @@ pub(crate) async fn run(settings: LoadSettings) -> anyhow::Result<()> {
     } = settings;
     let question = Question::new(address, friends, Expected::Allow);
     let began = Instant::now();
-    let Tally {
-        latencies,
-        fallbacks,
-    } = counted(address, &question, connections, requests).await?;
+    let tally = counted(address, &question, connections, requests).await?;
+    let (fallbacks, latencies) = (tally.fallbacks(), tally.latencies);
     ensure!(
         !latencies.is_empty(),
         "all {fallbacks} answers were fallbacks"
@@ -62,16 +66,24 @@ pub(crate) async fn run(settings: LoadSettings) -> anyhow::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Right,
+    /// 5913.
+    Overloaded,
+    /// Another code from 5910 to 5919.
     Fallback,
 }
 
 impl Tally {
     fn add(&mut self, reading: Reading, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         match reading {
-            Reading::Right => self
-                .latencies
-                .push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
-            Reading::Fallback => self.fallbacks += 1,
+            Reading::Right => self.latencies.push(nanos),
+            Reading::Overloaded => self.overloaded.push(nanos),
+            Reading::Fallback => self.other_fallbacks += 1,
         }
+    }
+
+    /// Answers that the gateway gave without the policy, whatever the cause.
+    pub(crate) fn fallbacks(&self) -> u64 {
+        self.overloaded.len() as u64 + self.other_fallbacks
     }
 }

@@ -1,7 +1,9 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    future::Future,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -37,14 +39,13 @@ struct Load {
 }
 
 /// An open loop: `rate` questions a second, evenly, whether or not the ones before are answered. `begin` and `end` are called around
-/// what is tallied, `length` apart. Latencies run from the moment
-/// at which a question was due, so that a stall is felt by all who would have asked meanwhile. Must be called inside a
-/// `LocalSet`.
+/// what is tallied, which is what is due for as long as `measured` takes. Latencies run from the moment at which a question was
+/// due, so that a stall is felt by all who would have asked meanwhile. Must be called inside a `LocalSet`.
 pub(crate) async fn paced<B, E>(
     address: SocketAddr,
     question: &Question,
     rate: f64,
-    length: Duration,
+    measured: impl Future<Output = anyhow::Result<()>>,
     begin: impl FnOnce() -> anyhow::Result<B>,
     end: impl FnOnce(B) -> anyhow::Result<E>,
 ) -> anyhow::Result<(Tally, E)> {
@@ -65,11 +66,11 @@ pub(crate) async fn paced<B, E>(
         .into_iter()
         .map(|connection| spawn_local(ask_on(Rc::clone(&load), connection)))
         .collect();
-    let mut warming_up = beat(rate, start, WARMING_UP);
-    load.put(&mut warming_up).await;
+    let mut beat = beat(rate, start);
+    load.put(&mut beat, sleep(WARMING_UP)).await;
     let begun = begin()?;
-    let mut counted = beat(rate, load.counted_from, length);
-    load.put(&mut counted).await;
+    let measured = load.put(&mut beat, measured).await;
+    drop(beat);
     let ended = end(begun)?;
     let patient_until = Instant::now() + PATIENCE;
     while !load.due.borrow().is_empty() && Instant::now() < patient_until {
@@ -80,6 +81,7 @@ pub(crate) async fn paced<B, E>(
     for task in tasks {
         task.await??;
     }
+    measured?;
     let mut tally = load.tally.take();
     for due in load.due.take() {
         tally.add(Reading::Right, due.elapsed());
@@ -88,11 +90,22 @@ pub(crate) async fn paced<B, E>(
 }
 
 impl Load {
-    /// Has somebody put each question when it is due.
-    async fn put(&self, beat: &mut UnboundedReceiver<Instant>) {
-        while let Some(due) = beat.recv().await {
-            self.due.borrow_mut().push_back(due);
-            self.waiting.add_permits(1);
+    /// Has somebody put each question when it is due, until `end`.
+    async fn put<T>(
+        &self,
+        beat: &mut UnboundedReceiver<Instant>,
+        end: impl Future<Output = T>,
+    ) -> T {
+        let mut end = pin!(end);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut end => return ended,
+                Some(due) = beat.recv() => {
+                    self.due.borrow_mut().push_back(due);
+                    self.waiting.add_permits(1);
+                }
+            }
         }
     }
 }

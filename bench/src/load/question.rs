@@ -30,6 +30,9 @@ pub(crate) enum Expected {
 
 const ALLOW: &str = r#"{"actionCode":0,"errCode":0,"errMsg":"","errDlt":"","nextCode":0"#;
 
+/// An overload's code, as the gateway writes it.
+const OVERLOADED: &str = r#""errCode":5913,"#;
+
 /// The shipped policy lets 1,000 friends pass, and from this owner any number.
 const TRUSTED_OVER: usize = 1_000;
 const TRUSTED: &str = "svc_migration";
@@ -97,7 +100,10 @@ impl Question {
         }
         let text = String::from_utf8_lossy(body);
         if status == 200 && text.contains(r#""errCode":591"#) && text.contains(r#""nextCode":1"#) {
-            return Ok(Reading::Fallback);
+            return Ok(match text.contains(OVERLOADED) {
+                true => Reading::Overloaded,
+                false => Reading::Fallback,
+            });
         }
         let expected = String::from_utf8_lossy(&self.expected);
         Err(format!(
@@ -143,6 +149,8 @@ mod tests {
         assert!(question(Expected::Modify).read(200, yes).is_err());
         let no = br#"{"actionCode":0,"errCode":5911,"errMsg":"","errDlt":"","nextCode":1}"#;
         assert_eq!(allow.read(200, no), Ok(Reading::Fallback));
+        let full = br#"{"actionCode":0,"errCode":5913,"errMsg":"","errDlt":"","nextCode":1}"#;
+        assert_eq!(allow.read(200, full), Ok(Reading::Overloaded));
         let refused = br#"{"actionCode":0,"errCode":5001,"errMsg":"","errDlt":"","nextCode":1}"#;
         assert!(allow.read(200, refused).is_err());
     }

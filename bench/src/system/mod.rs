@@ -15,7 +15,7 @@ use tempfile::TempDir;
 pub(crate) use self::{
     importguard::{DeciderOptions, Options, shipped_policy, start_decider, start_gateway},
     nats::{Nats, last_event_bytes},
-    ready::{readyz, wait_until_ready},
+    ready::{counter, readyz, wait_until_ready},
     sink::Sink,
 };
 use crate::{

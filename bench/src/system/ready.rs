@@ -38,17 +38,29 @@ pub(crate) async fn wait_until_ready(
 
 /// `/readyz` of an admin listener: its text, if it says yes.
 pub(crate) async fn readyz(admin: SocketAddr) -> anyhow::Result<String> {
+    get(admin, "/readyz").await
+}
+
+/// A counter of an admin listener's `/metrics`, which has no labels.
+pub(crate) async fn counter(admin: SocketAddr, name: &str) -> anyhow::Result<u64> {
+    let metrics = get(admin, "/metrics").await?;
+    let values = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    let value = values.filter_map(|rest| rest.trim().parse().ok()).next();
+    value.with_context(|| format!("/metrics has no {name}"))
+}
+
+/// What an admin listener has at `path`.
+async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(admin).await?;
-    stream
-        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
-        .context("half an answer from /readyz")?;
+        .with_context(|| format!("half an answer from {path}"))?;
     if !head.starts_with("HTTP/1.1 200") {
-        bail!("/readyz says {body}");
+        bail!("{path} says {body}");
     }
     Ok(body.to_owned())
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
+    task::yield_now,
     time::{Instant, timeout},
 };
 
@@ -21,12 +22,18 @@ use self::{
 };
 pub use settings::AdmissionSettings;
 
+/// How many callbacks are turned away between two looks at the sockets, which tokio takes every 61 tasks. The rest of the 61 is
+/// for those who were let in, as a decision takes several tasks, one after the other. Without a
+/// bound, hundreds of callbacks that are turned away and come again at once would stand before each of them.
+const TURNED_AWAY_AT_ONCE: usize = 8;
+
 /// The gateway's capacity.
 #[derive(Debug)]
 pub(crate) struct Admission {
     places: Semaphore,
     queue: Semaphore,
     queue_timeout: Duration,
+    turnstile: Semaphore,
     spare: Spare,
     summary: Summary,
     metrics: Metrics,
@@ -52,6 +59,7 @@ impl Admission {
             places: Semaphore::new(settings.max_in_flight),
             queue: Semaphore::new(settings.max_queued),
             queue_timeout: settings.queue_timeout,
+            turnstile: Semaphore::new(TURNED_AWAY_AT_ONCE),
             spare: Spare::new(settings.overload_events),
             summary: Summary::default(),
             metrics: Metrics::register(registry)?,
@@ -74,6 +82,13 @@ impl Admission {
         }
     }
 
+    /// Waits for the turn of a callback that got no place, for `patience` at most, so that turning away leaves time for deciding.
+    pub(crate) async fn turn(&self, patience: Duration) {
+        // Never closed, and an answer without a turn would do no harm.
+        let _turn = timeout(patience, self.turnstile.acquire()).await;
+        yield_now().await;
+    }
+
     /// Whether there is time to read and record a callback that got no place. To be asked once for each.
     pub(crate) fn has_time_to_record(&self) -> bool {
         self.summary.count();
@@ -90,5 +105,46 @@ impl Admission {
             _permit: permit,
             _occupied: self.metrics.in_flight(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn turning_away_gives_way_to_what_else_there_is_to_do() {
+        const CROWD: usize = 100;
+        const TIMES: usize = 10;
+        let settings = AdmissionSettings {
+            max_in_flight: 1,
+            max_queued: 0,
+            queue_timeout: Duration::ZERO,
+            overload_events: 0,
+        };
+        let admission = Admission::new(&settings, &Registry::new()).unwrap();
+        let (admission, away) = (Arc::new(admission), Arc::new(AtomicUsize::new(0)));
+        let crowd = (0..CROWD).map(|_| {
+            let (admission, away) = (Arc::clone(&admission), Arc::clone(&away));
+            tokio::spawn(async move {
+                admission.turn(Duration::from_secs(60)).await;
+                away.fetch_add(1, Relaxed);
+            })
+        });
+        let crowd: Vec<_> = crowd.collect();
+        for _ in 0..TIMES {
+            yield_now().await;
+        }
+        let by_now = away.load(Relaxed);
+        assert!(by_now <= TIMES * TURNED_AWAY_AT_ONCE, "{by_now}");
+        for one in crowd {
+            one.await.unwrap();
+        }
+        assert_eq!(away.load(Relaxed), CROWD);
     }
 }

@@ -17,10 +17,7 @@ pub(super) async fn read_body(
         max,
         unit: "bytes",
     };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > max) {
+    if content_length(headers).is_some_and(|bytes| bytes > max) {
         return Err(too_large());
     }
     match timeout_at(deadline, Limited::new(body, max).collect()).await {
@@ -31,6 +28,27 @@ pub(super) async fn read_body(
             "the body could not be read: {error}"
         ))),
     }
+}
+
+/// Reads a body that is not looked at, if it has an end within `max` bytes and before the `deadline`: a connection on which bytes
+/// are left unread must be closed, and the next callback would have to open another.
+pub(super) async fn skip_body(
+    headers: &HeaderMap,
+    mut body: Received,
+    max: usize,
+    deadline: Instant,
+) {
+    let announced = content_length(headers).unwrap_or(usize::MAX);
+    let skip = async { while let Some(Ok(_)) = body.frame().await {} };
+    if announced <= max {
+        // Who is slower loses the connection.
+        let _ = timeout_at(deadline, skip).await;
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
 }
 
 fn is_length_limit(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {

@@ -8,7 +8,11 @@ use importguard_proto::{
     event::{Cause, Dialect},
 };
 
-use super::{Clock, End, Guard, Told, body::read_body, respond, verdict};
+use super::{
+    Clock, End, Guard, Told,
+    body::{read_body, skip_body},
+    respond, verdict,
+};
 use crate::{
     callback::{Answer, Command, ImportRequest, Limits, Reason, Rejection},
     decide::{Decision, Fallback, OnFailure, Source},
@@ -16,15 +20,15 @@ use crate::{
     serve::Received,
 };
 
-/// How long recording an overload's callback may take, its body included: it comes with its head where all is well.
+/// How long reading an overload's callback and recording it may take: its body comes with its head where all is well.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How large a body may be to be recorded in an overload: a thousand friends, read in a tenth of a millisecond.
+/// How large a body may be to be read in an overload: a thousand friends, read in a tenth of a millisecond.
 const BODY_BYTES: usize = 64 * 1024;
 
 impl Guard {
-    /// Answers at once by the operator's choice. As many as there is time for are recorded like any other decision; the rest
-    /// are counted, and let through only if the operator lets unrecorded decisions stand.
+    /// Answers by the operator's choice, without waiting for anything but a turn. As many as there is time for are recorded like any
+    /// other decision; the rest are counted, and let through only if the operator lets unrecorded decisions stand.
     pub(super) async fn overloaded(
         &self,
         command: Command,
@@ -34,17 +38,20 @@ impl Guard {
         clock: Clock,
     ) -> Result<Told, Rejection> {
         let dialect = command.dialect();
+        self.admission.turn(clock.left() / 2).await;
         let has_time = self.admission.has_time_to_record();
+        let clock = clock.within(PATIENCE);
         let Command::BeforeImport(_) = command else {
+            skip_body(&head.headers, body, BODY_BYTES, clock.deadline).await;
             // A report: nobody waits for a verdict.
             let reason = Reason::Overloaded;
             return Err(Rejection { dialect, reason });
         };
-        let clock = clock.within(PATIENCE);
         let request = if has_time {
             let read = self.glance(command, operation_id, head, body, clock).await;
             read.map_err(|reason| Rejection { dialect, reason })?
         } else {
+            skip_body(&head.headers, body, BODY_BYTES, clock.deadline).await;
             None
         };
         let Some(request) = request else {

@@ -1,0 +1,118 @@
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::Semaphore,
+    task::spawn_local,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{Connection, Question, Tally};
+
+/// How often questions are put, all that have become due at once. In an overload there is always one in the queue, so that it
+/// makes no difference whether they come evenly; a thread that wakes for each would cost the machine more than they do.
+const TICK: Duration = Duration::from_millis(1);
+
+/// More questions than are answered.
+#[derive(Debug)]
+pub(crate) struct Flood {
+    pub(crate) connections: usize,
+    /// Questions a second.
+    pub(crate) rate: f64,
+    pub(crate) length: Duration,
+}
+
+struct Load {
+    question: Question,
+    /// A permit for each question that is to be put.
+    waiting: Semaphore,
+    /// Connections without a question.
+    free: Cell<usize>,
+    number: Cell<u64>,
+    tally: RefCell<Tally>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Flooded<E> {
+    pub(crate) tally: Tally,
+    /// Questions that were due while all connections waited for an answer, and not put for that.
+    pub(crate) unput: u64,
+    /// When the last questions were put.
+    pub(crate) over: Instant,
+    pub(crate) spent: E,
+}
+
+/// An open loop without a memory: questions that are due while all connections wait for an answer are not put later either, so
+/// that the flood is over when it is over. Latencies run from the moment at which a question was written. `begin` and `end` are
+/// called before the first question and after the last answer. Must be called inside a `LocalSet`.
+pub(crate) async fn flood<B, E>(
+    address: SocketAddr,
+    question: &Question,
+    flood: &Flood,
+    begin: impl FnOnce() -> anyhow::Result<B>,
+    end: impl FnOnce(B) -> anyhow::Result<E>,
+) -> anyhow::Result<Flooded<E>> {
+    let load = Rc::new(Load {
+        question: question.clone(),
+        waiting: Semaphore::new(0),
+        free: Cell::new(flood.connections),
+        number: Cell::new(0),
+        tally: RefCell::default(),
+    });
+    let mut tasks = Vec::with_capacity(flood.connections);
+    for _ in 0..flood.connections {
+        let connection = Connection::open(address, question).await?;
+        tasks.push(spawn_local(ask_on(Rc::clone(&load), connection)));
+    }
+    let begun = begin()?;
+    let unput = load.put(flood.rate, flood.length).await;
+    let over = Instant::now();
+    // What is under way ends with its task.
+    load.waiting.close();
+    for task in tasks {
+        task.await??;
+    }
+    Ok(Flooded {
+        spent: end(begun)?,
+        tally: load.tally.take(),
+        unput,
+        over,
+    })
+}
+
+impl Load {
+    /// Has questions put for `length`, and returns how many were not, for want of a free connection.
+    async fn put(&self, rate: f64, length: Duration) -> u64 {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let (start, mut due, mut unput) = (Instant::now(), 0, 0);
+        while start.elapsed() < length {
+            tick.tick().await;
+            let now_due = (start.elapsed().min(length).as_secs_f64() * rate) as usize;
+            let put = (now_due - due).min(self.free.get());
+            unput += (now_due - due - put) as u64;
+            due = now_due;
+            self.free.set(self.free.get() - put);
+            self.waiting.add_permits(put);
+        }
+        unput
+    }
+}
+
+async fn ask_on(load: Rc<Load>, mut connection: Connection) -> anyhow::Result<()> {
+    while let Ok(permit) = load.waiting.acquire().await {
+        permit.forget();
+        let number = load.number.get();
+        load.number.set(number + 1);
+        let written = Instant::now();
+        let reading = connection.ask(&load.question, number).await?;
+        load.tally.borrow_mut().add(reading, written.elapsed());
+        load.free.set(load.free.get() + 1);
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+use std::fmt::Write as _;
+
+use super::{AT_CAPACITY, Memories, Pods, Round, TIMES};
+use crate::{
+    line::{Line, Target},
+    measure::{Measured, MeasuredFlood},
+    statistics::{Spread, median},
+    system::Role,
+    table::figure,
+};
+
+/// A line for each phase: medians of the rounds.
+pub(super) fn figures(rounds: &[Round], connections: usize) -> String {
+    let of = |value: &dyn Fn(&Round) -> f64| median(rounds.iter().map(value));
+    let show = |value: &dyn Fn(&Round) -> f64| figure(Some(of(value)));
+    let memory = |moment: fn(&Memories) -> Pods| {
+        let gateway = show(&|round| moment(&round.memory).gateway);
+        let decider = show(&|round| moment(&round.memory).decider);
+        format!("{gateway} | {decider}")
+    };
+    let peak = |round: &Round, role| round.flood.accepted.peak_mib.get(&role).copied();
+    let mut table = String::from(
+        "| overload, 2 friends | connections | asked/s | accepted/s | p50 µs | p99 | refused/s | p50 µs | p99 | gateway CPU % | decider | nats | client | CPUs idle % | gateway MiB | decider |\n\
+         |:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        table,
+        "| at capacity | {AT_CAPACITY} | {0:.0} | {0:.0} | {1} | {2} | | | | {3} | {4:.0} | {5} |",
+        of(&|round| round.before.per_second),
+        show(&|round| round.before.micros.p50),
+        show(&|round| round.before.micros.p99),
+        busy(rounds, |round| &round.before),
+        of(&|round| round.before.machine.idle),
+        memory(|memory| memory.before),
+    );
+    let _ = writeln!(
+        table,
+        "| {TIMES} times that | {connections} | {:.0} | {:.0} | {} | {} | {:.0} | {} | {} | {} | {:.0} | {} at most | {} |",
+        of(&|round| round.flood.asked_per_second()),
+        of(&|round| round.flood.accepted.per_second),
+        show(&|round| round.flood.accepted.micros.p50),
+        show(&|round| round.flood.accepted.micros.p99),
+        of(&|round| round.flood.overloaded_per_second),
+        show(&|round| round.flood.overloaded_micros.p50),
+        show(&|round| round.flood.overloaded_micros.p99),
+        busy(rounds, |round| &round.flood.accepted),
+        of(&|round| round.flood.accepted.machine.idle),
+        show(&|round| peak(round, Role::Gateway).unwrap_or(f64::NAN)),
+        show(&|round| peak(round, Role::Decider).unwrap_or(f64::NAN)),
+    );
+    let _ = writeln!(
+        table,
+        "| at capacity again | {AT_CAPACITY} | {0:.0} | {0:.0} | {1} | {2} | | | | | | | | | {3} |",
+        of(&|round| round.after.per_second),
+        show(&|round| round.after.micros.p50),
+        show(&|round| round.after.micros.p99),
+        memory(|memory| memory.after),
+    );
+    table
+}
+
+/// How much of one CPU each process took, in a hundred.
+fn busy(rounds: &[Round], of: fn(&Round) -> &Measured) -> String {
+    let share = |role| {
+        let shares = rounds.iter().filter_map(|round| {
+            let measured = of(round);
+            let micros = measured.cpu_micros.get(&role)?;
+            Some(micros * measured.per_second / 1e4)
+        });
+        format!("{:.0}", median(shares))
+    };
+    [Role::Gateway, Role::Decider, Role::Nats, Role::Client]
+        .map(share)
+        .join(" | ")
+}
+
+/// Against the capacity of the same round, and what must be reached.
+pub(super) fn lines(rounds: &[Round]) -> Vec<Line> {
+    let line = |what: &str, value: &dyn Fn(&Round) -> f64, target, unit, digits| {
+        let values: Vec<f64> = rounds.iter().map(value).collect();
+        Line {
+            what: what.to_owned(),
+            measured: Spread::of(&values),
+            target,
+            unit,
+            digits,
+        }
+    };
+    let at_most = |value| Some(Target::AtMost(value));
+    vec![
+        line(
+            "p99 of the accepted / p99 at capacity",
+            &|round| round.flood.accepted.micros.p99 / round.before.micros.p99,
+            at_most(3.0),
+            "",
+            2,
+        ),
+        line(
+            "p50 of the refused / p50 at capacity",
+            &|round| round.flood.overloaded_micros.p50 / round.before.micros.p50,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "p99 of the refused / p99 at capacity",
+            &|round| round.flood.overloaded_micros.p99 / round.before.micros.p99,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "accepted / capacity",
+            &|round| round.flood.accepted.per_second / round.before.per_second,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "asked / capacity",
+            &|round| round.flood.asked_per_second() / round.before.per_second,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "questions due, and not put as no connection was free",
+            &|round| round.flood.unput_percent,
+            None,
+            " %",
+            1,
+        ),
+        line(
+            "what a refusal costs the gateway, if a decision costs what it did",
+            &Round::refusal_micros,
+            None,
+            " µs",
+            1,
+        ),
+        line(
+            "refusals without an event",
+            &|round| round.unrecorded_percent,
+            None,
+            " %",
+            1,
+        ),
+        line(
+            "fallbacks of another cause than the overload",
+            &|round| round.flood.other_fallbacks as f64,
+            None,
+            "",
+            0,
+        ),
+        line(
+            "gateway's memory, end of the overload / half-way",
+            &|round| round.memory.late.gateway / round.memory.half.gateway,
+            at_most(1.1),
+            "",
+            2,
+        ),
+        line(
+            "decider's, likewise",
+            &|round| round.memory.late.decider / round.memory.half.decider,
+            at_most(1.1),
+            "",
+            2,
+        ),
+        line(
+            "gateway's memory after / before",
+            &|round| round.memory.after.gateway / round.memory.before.gateway,
+            at_most(1.1),
+            "",
+            2,
+        ),
+        line(
+            "throughput after / before",
+            &|round| round.after.per_second / round.before.per_second,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "p99 after / before",
+            &|round| round.after.micros.p99 / round.before.micros.p99,
+            None,
+            "",
+            2,
+        ),
+        line(
+            "refused after",
+            &|round| round.after.refused as f64,
+            at_most(0.0),
+            "",
+            0,
+        ),
+        line(
+            "back at nine tenths of the capacity",
+            &|round| {
+                round
+                    .after
+                    .back
+                    .map_or(f64::INFINITY, |back| back.as_secs_f64() * 1e3)
+            },
+            None,
+            " ms",
+            0,
+        ),
+    ]
+}
+
+impl MeasuredFlood {
+    /// Questions that were put.
+    fn asked_per_second(&self) -> f64 {
+        self.accepted.per_second + self.overloaded_per_second
+    }
+}
+
+impl Round {
+    /// What is left of the gateway's CPU time when each accepted callback has taken what it takes at capacity, for each refusal.
+    fn refusal_micros(&self) -> f64 {
+        let of = |measured: &Measured| {
+            let micros = measured.cpu_micros.get(&Role::Gateway);
+            micros.copied().unwrap_or(f64::NAN)
+        };
+        let accepted = &self.flood.accepted;
+        let more = of(accepted) - of(&self.before);
+        more * accepted.per_second / self.flood.overloaded_per_second
+    }
+}
