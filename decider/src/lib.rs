@@ -11,6 +11,7 @@ mod serve;
 mod server;
 mod service;
 mod settings;
+mod shortcut;
 pub mod tabletest;
 
 pub use serve::TlsError;

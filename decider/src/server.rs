@@ -27,6 +27,7 @@ use crate::{
     reload::Reloader,
     serve::{self, Listener},
     service::DeciderService,
+    shortcut::Shortcut,
 };
 
 /// A decider with its policy loaded, ready to serve.
@@ -186,9 +187,9 @@ impl Decider {
         let (ready, mut incoming) = mpsc::channel(1);
         let last_call = CancellationToken::new();
         let server = bounded(bounds)
+            .layer(Shortcut::to(service))
             .add_service(health)
             .add_service(reflection)
-            .add_service(service)
             .serve_with_incoming_shutdown(
                 stream::poll_fn(move |cx| incoming.poll_recv(cx)),
                 last_call.clone().cancelled_owned(),

@@ -132,27 +132,31 @@ pub struct Decision<'a> {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub refusal: Option<Refusal>,
     /// Who was removed by which rule.
-    pub removed: Vec<Removal>,
+    pub removed: Cow<'a, [Removal]>,
     /// The rules that fired, in order.
-    pub rules: Vec<FiredRule>,
+    pub rules: Cow<'a, [FiredRule]>,
     /// The policy that was evaluated; absent where no decider answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub policy: Option<PolicyRevision>,
+    pub policy: Option<Cow<'a, PolicyRevision>>,
     /// The lists that the policy held.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub lists: Vec<ListRevision>,
+    #[serde(skip_serializing_if = "none", default)]
+    pub lists: Cow<'a, [ListRevision]>,
     /// Which of OpenIM's two dialects the callback spoke.
     pub dialect: Dialect,
     /// Which gateway answered.
     pub gateway: Cow<'a, str>,
     /// Which decider decided; absent where none answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub decider: Option<String>,
+    pub decider: Option<Cow<'a, str>>,
     /// How long it took.
     pub micros: Micros,
     /// The fields that were left out or cut because the message would have exceeded the server's `max_payload`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub omitted: Vec<Cow<'static, str>>,
+}
+
+fn none<T: Clone>(of: &[T]) -> bool {
+    of.is_empty()
 }
 
 /// OpenIM's report after an import.

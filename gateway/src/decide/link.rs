@@ -106,9 +106,14 @@ impl Link {
 
     /// What a call can be begun with, on the connection that is there or on a new one.
     async fn requests(&self) -> Result<SendRequest<Bytes>, LinkError> {
-        if let Some(requests) = self.live().await {
-            return Ok(requests);
+        match self.live().await {
+            Some(requests) => Ok(requests),
+            // Boxed: it is rare, and each call's future would have to be as large.
+            None => Box::pin(self.connect()).await,
         }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Bytes>, LinkError> {
         let _connecting = self.0.connecting.lock().await;
         if let Some(requests) = self.live().await {
             return Ok(requests);
