@@ -1,4 +1,4 @@
-use std::fmt;
+use std::fmt::{self, Write};
 
 use opentelemetry::{Context, trace::TraceContextExt};
 use serde::ser::{SerializeMap, Serializer as _};
@@ -36,16 +36,14 @@ where
         writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
         Context::map_current(|cx| match self.format {
-            LogFormat::Human => human(writer, event, &fields, cx),
-            LogFormat::Json => json(writer, event, &fields, cx),
+            LogFormat::Human => human(writer, event, cx),
+            LogFormat::Json => json(writer, event, cx),
         })
     }
 }
 
-fn human(mut writer: Writer<'_>, event: &Event<'_>, fields: &Fields, cx: &Context) -> fmt::Result {
+fn human(mut writer: Writer<'_>, event: &Event<'_>, cx: &Context) -> fmt::Result {
     let ansi = writer.has_ansi_escapes();
     let level = event.metadata().level();
     if ansi {
@@ -54,15 +52,14 @@ fn human(mut writer: Writer<'_>, event: &Event<'_>, fields: &Fields, cx: &Contex
     } else {
         write!(writer, "{} {level:>5} ", now())?;
     }
-    writer.write_str(&fields.message)?;
-    for (name, value) in &fields.rest {
-        match value {
-            Value::Text(text) if text.contains([' ', '"', '=']) => {
-                write!(writer, " {name}={text:?}")?;
-            }
-            Value::Text(text) => write!(writer, " {name}={text}")?,
-            Value::Json(value) => write!(writer, " {name}={value}")?,
-        }
+    for part in [Part::Message, Part::Fields] {
+        let mut words = Words {
+            writer: OneLine(&mut writer),
+            part,
+            written: Ok(()),
+        };
+        event.record(&mut words);
+        words.written?;
     }
     if let Some(id) = propagation::operation_id(cx) {
         write!(writer, " operationID={id}")?;
@@ -76,8 +73,10 @@ fn human(mut writer: Writer<'_>, event: &Event<'_>, fields: &Fields, cx: &Contex
     writeln!(writer)
 }
 
-fn json(mut writer: Writer<'_>, event: &Event<'_>, fields: &Fields, cx: &Context) -> fmt::Result {
-    let line = json_line(event, fields, cx).map_err(|_| fmt::Error)?;
+fn json(mut writer: Writer<'_>, event: &Event<'_>, cx: &Context) -> fmt::Result {
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    let line = json_line(event, &fields, cx).map_err(|_| fmt::Error)?;
     writeln!(writer, "{line}")
 }
 
@@ -127,6 +126,92 @@ fn colour(level: Level) -> u8 {
     }
 }
 
+/// Which part of an event is written: the message comes first, wherever it was recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Message,
+    Fields,
+}
+
+/// Writes a part of an event for a person, field by field.
+struct Words<W> {
+    writer: OneLine<W>,
+    part: Part,
+    written: fmt::Result,
+}
+
+impl<W: fmt::Write> Words<W> {
+    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let part = match field.name() {
+            MESSAGE => Part::Message,
+            _ => Part::Fields,
+        };
+        if self.written.is_err() || part != self.part {
+            return;
+        }
+        self.written = match part {
+            Part::Message => self.writer.write_fmt(value),
+            Part::Fields => write!(self.writer, " {field}={value}"),
+        };
+    }
+}
+
+impl<W: fmt::Write> Visit for Words<W> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.write(field, format_args!("{value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.write(field, format_args!("{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.write(field, format_args!("{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.write(field, format_args!("{value}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != MESSAGE && value.contains([' ', '"', '=']) {
+            self.write(field, format_args!("{value:?}"));
+        } else {
+            self.write(field, format_args!("{value}"));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == MESSAGE {
+            self.write(field, format_args!("{value:?}"));
+        } else {
+            // Whether it wants quotes is known when it is there.
+            self.record_str(field, &format!("{value:?}"));
+        }
+    }
+}
+
+/// Writes on one line: somebody else's text must not be able to begin a log line of its own.
+struct OneLine<W>(W);
+
+impl<W: fmt::Write> fmt::Write for OneLine<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive(char::is_control) {
+            match piece.char_indices().next_back() {
+                Some((end, control)) if control.is_control() => {
+                    self.0.write_str(&piece[..end])?;
+                    write!(self.0, "{}", control.escape_default())?;
+                }
+                _ => self.0.write_str(piece)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name that tracing gives an event's message.
+const MESSAGE: &str = "message";
+
 /// An event's message, and its other fields in the order in which they were written.
 #[derive(Default)]
 struct Fields {
@@ -163,11 +248,10 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.message = one_line(value.to_owned());
+        if field.name() == MESSAGE {
+            self.message = one_line(value);
         } else {
-            self.rest
-                .push((field.name(), Value::Text(one_line(value.to_owned()))));
+            self.rest.push((field.name(), Value::Text(one_line(value))));
         }
     }
 
@@ -176,19 +260,11 @@ impl Visit for Fields {
     }
 }
 
-/// Somebody else's text must not be able to begin a log line of its own.
-fn one_line(text: String) -> String {
-    if text.contains(|c: char| c.is_control()) {
-        text.chars()
-            .flat_map(|c| {
-                let escaped = c.is_control().then(|| c.escape_default());
-                let plain = (!c.is_control()).then_some(c);
-                escaped.into_iter().flatten().chain(plain)
-            })
-            .collect()
-    } else {
-        text
-    }
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    // Writing to a String cannot fail.
+    let _ = OneLine(&mut line).write_str(text);
+    line
 }
 
 #[cfg(test)]
@@ -197,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_text_with_a_line_break_stays_on_its_line() {
-        assert_eq!(one_line("a\nb\u{1b}[0m".to_owned()), "a\\nb\\u{1b}[0m");
-        assert_eq!(one_line("plain".to_owned()), "plain");
+        assert_eq!(one_line("a\nb\u{1b}[0m"), "a\\nb\\u{1b}[0m");
+        assert_eq!(one_line("plain"), "plain");
     }
 }
