@@ -22,10 +22,10 @@ use self::{
 };
 pub use settings::AdmissionSettings;
 
-/// How many callbacks are turned away between two looks at the sockets, which tokio takes every 61 tasks. The rest of the 61 is
-/// for those who were let in, as a decision takes several tasks, one after the other. Without a
-/// bound, hundreds of callbacks that are turned away and come again at once would stand before each of them.
-const TURNED_AWAY_AT_ONCE: usize = 8;
+/// How many callbacks are turned away between two looks at the sockets. One thread reads from eight between two looks
+/// (`telemetry/src/runtime.rs`), and the other six are for those who were let in, as a decision takes several looks: the decider's
+/// answer, NATS's ack. Without a bound, hundreds of callbacks that are turned away and come again at once would stand before each of them.
+const TURNED_AWAY_AT_ONCE: usize = 2;
 
 /// The gateway's capacity.
 #[derive(Debug)]

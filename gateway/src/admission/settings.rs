@@ -20,13 +20,12 @@ pub struct AdmissionSettings {
     pub max_in_flight: usize,
 
     /// How many more may wait for that; the next one is answered by IMPORTGUARD_ON_OVERLOAD at once
-    // What two open-im-servers have beyond IMPORTGUARD_MAX_IN_FLIGHT when each of their 200 connections asks at once. Not more: in
-    // an overload the queue is always full, and who is let in has waited for all of it.
+    // As many again: a burst of a second server.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_QUEUED",
         value_name = "COUNT",
-        default_value_t = 72,
+        default_value_t = 128,
         value_parser = RangedU64ValueParser::<usize>::new().range(0..=1_000_000)
     )]
     pub max_queued: usize,
