@@ -92,9 +92,13 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("op-{number}")).collect()
 }
 
-/// A line whose first events are `op-0`, `op-1`, …
+/// A line whose first events are `op-0`, `op-1`, …, in this order: an ack that a busy machine delays sends no event by way of the
+/// spool.
 async fn line_with(events: usize) -> Line {
-    let line = Line::start().await;
+    let patient = Settings::new()
+        .set("IMPORTGUARD_ACK_TIMEOUT", "5s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
+    let line = Line::with(patient).await;
     import(&line, 0..events).await;
     line
 }
