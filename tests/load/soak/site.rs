@@ -75,6 +75,8 @@ impl Site {
         let settings = quiet()
             .nats(&nats)
             .set("IMPORTGUARD_DECIDER_URL", urls.join(","))
+            // Ten minutes are more than the gigabyte that a stream keeps by default.
+            .set("IMPORTGUARD_STREAM_MAX_BYTES", "-1")
             .set(
                 "IMPORTGUARD_DECIDER_CA_FILE",
                 secrets.gateway.setting("ca.crt"),
