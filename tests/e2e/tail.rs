@@ -92,13 +92,13 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("op-{number}")).collect()
 }
 
-/// A line whose first events are `op-0`, `op-1`, …, in this order: an ack that a busy machine delays sends no event by way of the
-/// spool.
+/// A line whose first events are `op-0`, `op-1`, …, in this order: none goes by way of the spool, where the next could overtake it.
 async fn line_with(events: usize) -> Line {
     let patient = Settings::new()
         .set("IMPORTGUARD_ACK_TIMEOUT", "5s")
         .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
     let line = Line::with(patient).await;
+    line.gateway.until_recorder_is("streaming").await;
     import(&line, 0..events).await;
     line
 }
