@@ -22,6 +22,7 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+const NO_ERROR: [u8; 4] = [0, 0, 0, 0];
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 
 /// A payload may have 16,384 bytes unless the other side allows more.
@@ -78,8 +79,18 @@ impl Connection {
     /// The next frame about `stream`.
     async fn next(&mut self, stream: u32) -> Frame {
         loop {
-            let frame = timeout(PATIENCE, self.read()).await.expect("a frame");
+            let frame = self.next_of_any().await;
             if frame.stream == stream {
+                return frame;
+            }
+        }
+    }
+
+    /// The next frame that is about a stream, and not about the connection.
+    async fn next_of_any(&mut self) -> Frame {
+        loop {
+            let frame = timeout(PATIENCE, self.read()).await.expect("a frame");
+            if frame.stream != 0 {
                 return frame;
             }
         }
@@ -167,4 +178,26 @@ async fn headers_that_h2_itself_does_not_take_get_no_body_to_misunderstand() {
     connection.begin(5, 0).await;
     connection.send(DATA, END_STREAM, 5, &[]).await;
     assert_eq!(connection.next(5).await.kind, HEADERS);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_body_does_not_reset_the_stream_under_a_caller_that_still_sends()
+ {
+    let settings = Settings::new().set("IMPORTGUARD_BASE_PATH", "/secret");
+    let gateway = Service::gateway(settings).await;
+    let mut connection = Connection::open(&gateway).await;
+    connection.begin(1, 0).await;
+    assert_eq!(connection.next(1).await.kind, HEADERS);
+    let answer = connection.next(1).await;
+    assert_eq!((answer.kind, answer.flags), (DATA, END_STREAM));
+    connection.send(DATA, END_STREAM, 1, b"{}").await;
+    // The next that is heard is about the next request.
+    connection.begin(3, 0).await;
+    let next = connection.next_of_any().await;
+    assert_eq!((next.stream, next.kind), (3, HEADERS));
+    assert_eq!(connection.next_of_any().await.kind, DATA);
+    // This one's body never ends, and that is not waited for for ever.
+    let reset = connection.next_of_any().await;
+    assert_eq!((reset.stream, reset.kind), (3, RST_STREAM));
+    assert_eq!(reset.payload, NO_ERROR);
 }

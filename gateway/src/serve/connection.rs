@@ -38,7 +38,7 @@ use super::{
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long the last words may take, and the wait for a caller that is still sending: as long as a packet that was lost twice.
-const FAREWELL: Duration = Duration::from_secs(3);
+pub(super) const FAREWELL: Duration = Duration::from_secs(3);
 
 /// hyper's read buffer per connection: a callback with a hundred friends, and the least that hyper takes is 8 KiB.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -214,10 +214,7 @@ impl<A: Answers> Shared<A> {
         let protocol = progress.protocol();
         let says_close = request.version() < Version::HTTP_11 || says_close(request.headers());
         let turn = progress.asked(!request.body().is_end_stream());
-        let request = request.map(|incoming| Received {
-            incoming,
-            progress: Arc::clone(&progress),
-        });
+        let request = request.map(|incoming| Received::new(incoming, Arc::clone(&progress)));
         let answers = Arc::clone(&self.answers);
         let mut response = if self.fits(&request) {
             answers.answer(request, room).await
