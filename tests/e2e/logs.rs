@@ -1,11 +1,15 @@
 //! What is logged of a callback, and what never is.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    time::Duration,
+};
 
 use importguard_tests::{
-    Line, MountedSecret, OpenIm, Service, Settings, eventually, wait_for_count,
+    Line, MountedSecret, OpenIm, Service, Settings, eventually, load, wait_for_count,
 };
 use serde_json::Value;
+use tokio::{task::spawn_blocking, time::timeout};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -119,4 +123,32 @@ async fn secrets_bodies_and_users_are_in_no_line_at_any_level() {
             assert!(!output.contains(secret), "{secret} in {output}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_told() {
+    // More lines than wait for a reader, and than a pipe holds.
+    const CALLS: usize = 12_000;
+    let settings = Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json");
+    let (gateway, unread) = Service::gateway_unread(settings).await;
+    let server = OpenIm::server(gateway.url());
+    load(CALLS, 16, async |number| {
+        let call = server.with_body(&format!("op-{number}"), "no JSON");
+        assert_eq!(server.send(call).await.status, 400);
+    })
+    .await;
+    let left_out = gateway.metric("importguard_log_lines_left_out_total").await;
+    let left_out = left_out.unwrap();
+    assert!(left_out > 0.0, "all lines found a place");
+
+    // Once somebody reads, there are lines again, and one says how many are missing.
+    let told = spawn_blocking(move || {
+        BufReader::new(unread).lines().find_map(|line| {
+            let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let message = line["message"].as_str().unwrap();
+            message.contains("left out").then(|| line["lines"].as_f64())
+        })
+    });
+    let told = timeout(SOON, told).await.expect("it is told").unwrap();
+    assert_eq!(told.flatten(), Some(left_out));
 }

@@ -2,7 +2,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -25,12 +25,24 @@ pub struct Process {
 impl Process {
     /// Starts `command`; what it prints is appended to `<logs>/<name>.out` and `.err`.
     pub fn spawn(name: &str, mut command: Command, logs: &Path) -> Self {
-        let stdout = logs.join(format!("{name}.out"));
         let stderr = logs.join(format!("{name}.err"));
+        command.stderr(append(&stderr));
+        Self::start(name, command, logs, stderr)
+    }
+
+    /// Starts `command` with a pipe for its stderr, which only the caller reads. [`Self::stderr`] has nothing of it.
+    pub fn spawn_unread(name: &str, mut command: Command, logs: &Path) -> (Self, ChildStderr) {
+        command.stderr(Stdio::piped());
+        let mut process = Self::start(name, command, logs, PathBuf::new());
+        let pipe = process.child.stderr.take().expect("its stderr is a pipe");
+        (process, pipe)
+    }
+
+    fn start(name: &str, mut command: Command, logs: &Path, stderr: PathBuf) -> Self {
+        let stdout = logs.join(format!("{name}.out"));
         let child = command
             .stdin(Stdio::null())
             .stdout(append(&stdout))
-            .stderr(append(&stderr))
             .spawn()
             .unwrap_or_else(|error| panic!("{name} can't be started: {error}"));
         Self {

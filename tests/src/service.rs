@@ -1,7 +1,7 @@
 use std::{
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    process::Command,
+    process::{ChildStderr, Command},
     time::Duration,
 };
 
@@ -47,10 +47,28 @@ impl Service {
         Self::start(Binary::AllInOne, settings).await
     }
 
+    /// Like [`Self::gateway`], with a pipe for its stderr that only the caller reads.
+    pub async fn gateway_unread(settings: Settings) -> (Self, ChildStderr) {
+        let mut pipe = None;
+        let gateway = Self::listening(Binary::Gateway, || {
+            Self::spawn_as(Binary::Gateway, settings.clone(), |command, dir| {
+                let (process, unread) = Process::spawn_unread("gateway", command, dir);
+                pipe = Some(unread);
+                process
+            })
+        });
+        let gateway = gateway.await;
+        (gateway, pipe.expect("it was started"))
+    }
+
     /// Starts `binary` and waits until it lives.
     async fn start(binary: Binary, settings: Settings) -> Self {
+        Self::listening(binary, || Self::spawn(binary, settings.clone())).await
+    }
+
+    async fn listening(binary: Binary, mut spawn: impl FnMut() -> Self) -> Self {
         for _ in 0..ATTEMPTS {
-            let mut service = Self::spawn(binary, settings.clone());
+            let mut service = spawn();
             if service.listens().await {
                 return service;
             }
@@ -60,6 +78,16 @@ impl Service {
 
     /// Starts `binary` and waits for nothing.
     pub fn spawn(binary: Binary, settings: Settings) -> Self {
+        Self::spawn_as(binary, settings, |command, dir| {
+            Process::spawn(binary.name(), command, dir)
+        })
+    }
+
+    fn spawn_as(
+        binary: Binary,
+        settings: Settings,
+        start: impl FnOnce(Command, &Path) -> Process,
+    ) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let policy = PolicyDir::usual();
         let settings = settings
@@ -76,7 +104,7 @@ impl Service {
             .or_set("IMPORTGUARD_POLICY", || policy.path().display().to_string())
             .or_set("RUST_LOG", || "info".to_owned());
         Self {
-            process: run(binary, &settings, dir.path()),
+            process: start(command(binary, &settings, dir.path()), dir.path()),
             binary,
             settings,
             policy,
@@ -87,7 +115,9 @@ impl Service {
     /// Starts it again, after its end, with the same settings.
     pub async fn restart(&mut self) {
         assert!(self.process.ended().is_some(), "it still runs");
-        self.process = run(self.binary, &self.settings, self.dir.path());
+        let dir = self.dir.path();
+        let command = command(self.binary, &self.settings, dir);
+        self.process = Process::spawn(self.binary.name(), command, dir);
         assert!(self.listens().await, "its port was taken");
     }
 
@@ -168,11 +198,11 @@ impl DerefMut for Service {
     }
 }
 
-fn run(binary: Binary, settings: &Settings, dir: &Path) -> Process {
+fn command(binary: Binary, settings: &Settings, dir: &Path) -> Command {
     let mut command = Command::new(binary.path());
     command.current_dir(dir);
     settings.apply(&mut command);
-    Process::spawn(binary.name(), command, dir)
+    command
 }
 
 fn free_address() -> String {

@@ -1,3 +1,7 @@
+//! Log lines: their form here, their way to standard error in `writer`.
+
+mod writer;
+
 use std::fmt::{self, Write};
 
 use opentelemetry::{Context, trace::TraceContextExt};
@@ -12,6 +16,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+pub(crate) use self::writer::{Waiting, left_out, writer};
 use crate::{LogFormat, propagation};
 
 /// Writes an event as one line, with the operationID and the trace of the callback it belongs to.
@@ -105,6 +110,21 @@ fn json_line(event: &Event<'_>, fields: &Fields, cx: &Context) -> serde_json::Re
     }
     map.end()?;
     Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+/// The line that stands for `lines` that were left out. Those that waited meanwhile may come after it.
+fn gap(format: LogFormat, lines: usize) -> String {
+    let message =
+        format!("{lines} log lines were left out: standard error was not read fast enough");
+    let (time, level, target) = (now(), Level::WARN, module_path!());
+    let line = match format {
+        LogFormat::Human => format!("{time}  {level} {message}"),
+        LogFormat::Json => serde_json::json!({
+            "time": time, "level": level.as_str(), "target": target, "message": message, "lines": lines,
+        })
+        .to_string(),
+    };
+    line + "\n"
 }
 
 fn now() -> String {
