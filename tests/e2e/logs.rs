@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    process::ChildStderr,
     time::Duration,
 };
 
@@ -126,8 +127,13 @@ async fn secrets_bodies_and_users_are_in_no_line_at_any_level() {
 }
 
 #[tokio::test]
-async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_told() {
-    // More lines than wait for a reader, and than a pipe holds.
+async fn a_process_whose_lines_nobody_reads_ends_when_it_is_told_to() {
+    let (mut gateway, _unread) = stuck().await;
+    assert!(gateway.terminate(SOON).await.success());
+}
+
+/// A gateway that has written more lines than wait for a reader and than a pipe holds, and answered all the same.
+async fn stuck() -> (Service, ChildStderr) {
     const CALLS: usize = 12_000;
     let settings = Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json");
     let (gateway, unread) = Service::gateway_unread(settings).await;
@@ -137,6 +143,12 @@ async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_to
         assert_eq!(server.send(call).await.status, 400);
     })
     .await;
+    (gateway, unread)
+}
+
+#[tokio::test]
+async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_told() {
+    let (gateway, unread) = stuck().await;
     let left_out = gateway.metric("importguard_log_lines_left_out_total").await;
     let left_out = left_out.unwrap();
     assert!(left_out > 0.0, "all lines found a place");

@@ -1,6 +1,8 @@
 use std::{
     io::{self, BufWriter, Stderr, Write, stderr},
-    sync::OnceLock,
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
 };
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -13,8 +15,24 @@ const WAITING_LINES: usize = 8_192;
 /// The lines that nobody took, since the process began.
 static LEFT_OUT: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Sees to it that lines which still wait are written when the process ends, if somebody takes them within a second.
-pub(crate) type Waiting = WorkerGuard;
+/// How long the process's end may wait for its lines: a little longer than `WorkerGuard` does.
+const FAREWELL: Duration = Duration::from_millis(1_200);
+
+/// Sees to it that lines which still wait are written when the process ends, if somebody takes them.
+pub(crate) struct Waiting(Option<WorkerGuard>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let (done, end) = mpsc::channel();
+        let guard = self.0.take();
+        // When it gives up, it says so on standard output, which may be stuck as well.
+        thread::spawn(move || {
+            drop(guard);
+            done.send(())
+        });
+        let _ = end.recv_timeout(FAREWELL);
+    }
+}
 
 /// The way to standard error. A thread of its own writes there: a pipe that nobody reads must not stop a callback. When too many
 /// lines wait, further ones are left out, and counted.
@@ -30,7 +48,7 @@ pub(crate) fn writer(format: LogFormat) -> (NonBlocking, Waiting) {
         });
     // A second call is refused by `init`.
     let _ = LEFT_OUT.set(lines.error_counter());
-    (lines, waiting)
+    (lines, Waiting(Some(waiting)))
 }
 
 /// How many lines were left out, since the process began.
