@@ -1,5 +1,7 @@
 use std::{error::Error, io::Write, process::ExitCode};
 
+use crate::log;
+
 /// What an error says, and what lies beneath it as far as it does not say that itself.
 pub fn whole_text(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -15,19 +17,19 @@ pub fn whole_text(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// How a process ends: quietly, or with what went wrong on standard error and exit code 1.
+/// How a process ends: quietly, or with what went wrong on standard error and exit code 1. Log lines that wait are written; who
+/// doesn't read them holds it up for a second at most.
 pub fn conclude(
     ended: Result<ExitCode, impl AsRef<dyn Error + Send + Sync + 'static>>,
 ) -> ExitCode {
-    match ended {
-        Ok(code) => code,
-        Err(error) => {
-            let text = whole_text(error.as_ref());
-            // Where standard error is closed, nobody is left to tell.
-            let _ = writeln!(std::io::stderr(), "error: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    let code = ended.unwrap_or_else(|error| {
+        let line = format!("error: {}\n", whole_text(error.as_ref()));
+        // This writer counts what it cannot write.
+        let _ = log::Stderr.write_all(line.as_bytes());
+        ExitCode::FAILURE
+    });
+    log::finish();
+    code
 }
 
 #[cfg(test)]

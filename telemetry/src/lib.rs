@@ -77,16 +77,18 @@ pub enum InitError {
         "RUST_LOG cannot be read: {0}; write for example RUST_LOG=info,importguard_gateway=debug"
     )]
     Filter(#[from] filter::ParseError),
+    /// The thread that writes log lines cannot be started.
+    #[error("log lines cannot be written: {0}")]
+    Log(#[from] std::io::Error),
     /// Another subscriber is already in place.
     #[error("telemetry is already set up in this process: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Keeps the exporter and the log alive; [`Telemetry::shutdown`] sends and writes what is left.
+/// Keeps the exporter alive; [`Telemetry::shutdown`] sends what is left.
 #[must_use = "spans that wait for their batch are lost unless `shutdown` is awaited"]
 pub struct Telemetry {
     provider: SdkTracerProvider,
-    _lines: log::Waiting,
 }
 
 /// Starts traces and logs for this process. `service_name` holds where `OTEL_SERVICE_NAME` says nothing.
@@ -99,7 +101,7 @@ pub fn init(
     let provider = trace::provider(service_name)?;
     let env = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let (stderr, waiting) = log::writer(settings.log.log_format);
+    let stderr = log::start(settings.log.log_format)?;
     // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
     let lines = tracing_subscriber::fmt::layer()
         .event_format(log::Lines::new(settings.log.log_format))
@@ -126,10 +128,8 @@ pub fn init(
         .with(lines)
         .try_init()?;
     trace::install(&provider, &settings.trace);
-    Ok(Telemetry {
-        provider,
-        _lines: waiting,
-    })
+    std::panic::set_hook(Box::new(log::panicked));
+    Ok(Telemetry { provider })
 }
 
 /// The NATS client tells of each attempt to connect at `info`; what matters of that, the recorder says once. Whoever names
@@ -140,7 +140,7 @@ fn log_filter(directives: Option<&str>) -> Result<EnvFilter, filter::ParseError>
 }
 
 impl Telemetry {
-    /// Sends the spans that wait for their batch, and gives up after `within`; writes the log lines that wait, and gives up after a second.
+    /// Sends the spans that wait for their batch, and gives up after `within`.
     pub async fn shutdown(self, within: Duration) {
         // The exporter needs a worker of the runtime while this thread waits for it.
         let flushed =

@@ -5,6 +5,8 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::log;
+
 /// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
 const INTERRUPTED: i32 = 130;
 
@@ -21,6 +23,7 @@ pub fn shutdown() -> io::Result<CancellationToken> {
         cancel.cancel();
         let name = first_of(&mut term, &mut int).await;
         tracing::warn!("{name} received again: ending at once");
+        log::finish();
         std::process::exit(INTERRUPTED);
     });
     Ok(token)

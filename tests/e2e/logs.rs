@@ -1,8 +1,9 @@
 //! What is logged of a callback, and what never is.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
-    process::ChildStderr,
+    process::{ChildStderr, Stdio},
     time::Duration,
 };
 
@@ -136,7 +137,8 @@ async fn a_process_whose_lines_nobody_reads_ends_when_it_is_told_to() {
 async fn stuck() -> (Service, ChildStderr) {
     const CALLS: usize = 12_000;
     let settings = Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json");
-    let (gateway, unread) = Service::gateway_unread(settings).await;
+    let mut gateway = Service::gateway_onto(settings, Stdio::piped).await;
+    let unread = gateway.unread().unwrap();
     let server = OpenIm::server(gateway.url());
     load(CALLS, 16, async |number| {
         let call = server.with_body(&format!("op-{number}"), "no JSON");
@@ -163,4 +165,26 @@ async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_to
     });
     let told = timeout(SOON, told).await.expect("it is told").unwrap();
     assert_eq!(told.flatten(), Some(left_out));
+}
+
+#[tokio::test]
+async fn lines_that_a_full_disk_does_not_take_are_counted() {
+    let full = || File::create("/dev/full").unwrap().into();
+    let gateway = Service::gateway_onto(Settings::new(), full).await;
+    let server = OpenIm::server(gateway.url());
+    let left_out = "importguard_log_lines_left_out_total";
+    let before = gateway.metric(left_out).await.unwrap();
+    for number in 0..10 {
+        let call = server.with_body(&format!("op-{number}"), "no JSON");
+        assert_eq!(server.send(call).await.status, 400);
+    }
+    eventually("all ten are counted", SOON, async || {
+        let counted = gateway.metric(left_out).await.unwrap() - before;
+        if counted >= 10.0 {
+            Ok(())
+        } else {
+            Err(counted)
+        }
+    })
+    .await;
 }

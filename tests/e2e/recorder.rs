@@ -134,9 +134,7 @@ async fn a_corrupt_spool_is_set_aside_loudly_and_the_gateway_goes_on() {
 
     line.gateway.restart().await;
     line.gateway.ready().await;
-    let said = line.gateway.output();
-    assert!(said.contains("ERROR"), "{said}");
-    assert!(said.contains("set aside"), "{said}");
+    let said = line.gateway.tells(&["ERROR", "set aside"]).await;
     let kept = set_aside(&line.gateway);
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(said.contains(&kept[0].display().to_string()), "{said}");

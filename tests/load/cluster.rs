@@ -34,6 +34,7 @@ async fn every_server_of_a_cluster_is_killed_in_its_turn() {
     gateway.until_recorder_is("streaming").await;
     assert!(gateway.terminate(SOON).await.success());
 
+    in_step(&cluster).await;
     // A new leader may not know the ids that the old one saw last, so it is the consumer that sees each event once.
     let mut ids = HashSet::new();
     let mut events = stored_at(cluster.client().await).await;

@@ -170,8 +170,7 @@ async fn one_is_killed_and_comes_back_and_no_verdict_fails() {
     traffic.answers(150).await;
     all_decided(&traffic.stop().await);
     assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
-    let told = three.gateway.stderr();
-    assert!(told.contains("is put aside: "), "{told}");
+    three.gateway.tells(&["is put aside: "]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

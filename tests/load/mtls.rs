@@ -148,8 +148,7 @@ async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdi
             let answer = server.import("op", "a", &["b"]).await;
             asserts::refuses(Dialect::Server, &answer, 200, 5910);
         }
-        let told = gateway.stderr();
-        assert!(told.contains(why), "no {why} in {told}");
+        gateway.tells(&[why]).await;
     }
     until_allowed(&Service::gateway(gateways(&secret, &decider, Settings::new())).await).await;
 }
@@ -251,8 +250,7 @@ async fn files_that_cannot_be_used_change_nothing_but_what_is_told() {
             assert_eq!(service.metric(&good).await.unwrap(), 0.0);
             let ready = service.admin("/readyz").await.unwrap();
             assert!(ready.contains("lastGood"), "{ready}");
-            let told = service.stderr();
-            assert!(told.contains("the last good ones stay in force"), "{told}");
+            service.tells(&["the last good ones stay in force"]).await;
         }
         until_allowed(&pair.gateway).await;
     }

@@ -9,6 +9,9 @@ use crate::{NatsServer, TraceParent, eventually};
 
 const STREAM: &str = "IMPORTGUARD";
 
+/// How long what was published, or who has it, may take to be seen on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
 /// A message of the stream.
 #[derive(Clone, Debug)]
 pub struct StoredEvent {
@@ -114,10 +117,11 @@ pub async fn stored_at(client: async_nats::Client) -> Vec<StoredEvent> {
     let first = stream.cached_info().state.first_sequence;
     let last = stream.cached_info().state.last_sequence;
     for sequence in first..=last {
-        let message = stream
-            .get_raw_message(sequence)
-            .await
-            .unwrap_or_else(|error| panic!("message {sequence} can't be read: {error}"));
+        // A cluster that elects another leader meanwhile has nobody to answer for a moment.
+        let message = eventually(&format!("message {sequence} is read"), SOON, async || {
+            stream.get_raw_message(sequence).await
+        })
+        .await;
         let text = String::from_utf8_lossy(&message.payload).into_owned();
         let event = StoredEvent::read(message)
             .unwrap_or_else(|error| panic!("message {sequence} is no event: {error:#}: {text}"));
@@ -129,7 +133,7 @@ pub async fn stored_at(client: async_nats::Client) -> Vec<StoredEvent> {
 /// Waits until at least `least` events are stored, and returns all.
 pub async fn wait_for_count(nats: &NatsServer, least: usize) -> Vec<StoredEvent> {
     let what = format!("{least} events are stored");
-    eventually(&what, Duration::from_secs(30), async || {
+    eventually(&what, SOON, async || {
         let client = async_nats::connect(nats.url()).await?;
         let (_, messages) = count(client).await?;
         ensure!(messages >= least, "{messages} are");

@@ -13,6 +13,9 @@ use crate::eventually;
 /// How much of a process's output a failing test shows.
 const SHOWN_BYTES: usize = 20_000;
 
+/// How long a line may take to be seen.
+const TELLS: Duration = Duration::from_secs(10);
+
 /// A child process whose output goes to files, killed and reaped when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -30,12 +33,15 @@ impl Process {
         Self::start(name, command, logs, stderr)
     }
 
-    /// Starts `command` with a pipe for its stderr, which only the caller reads. [`Self::stderr`] has nothing of it.
-    pub fn spawn_unread(name: &str, mut command: Command, logs: &Path) -> (Self, ChildStderr) {
-        command.stderr(Stdio::piped());
-        let mut process = Self::start(name, command, logs, PathBuf::new());
-        let pipe = process.child.stderr.take().expect("its stderr is a pipe");
-        (process, pipe)
+    /// Starts `command` with a stderr of which [`Self::stderr`] has nothing.
+    pub fn spawn_onto(stderr: Stdio, name: &str, mut command: Command, logs: &Path) -> Self {
+        command.stderr(stderr);
+        Self::start(name, command, logs, PathBuf::new())
+    }
+
+    /// The other end of its stderr, if that is a pipe whose end nobody has yet.
+    pub fn unread(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
     }
 
     fn start(name: &str, mut command: Command, logs: &Path, stderr: PathBuf) -> Self {
@@ -71,6 +77,20 @@ impl Process {
     /// All that it printed.
     pub fn output(&self) -> String {
         self.stdout() + &self.stderr()
+    }
+
+    /// Waits until it has told of all `parts` on stderr, and returns what it printed there. A line may be some milliseconds
+    /// late: it is written by a thread of its own.
+    pub async fn tells(&self, parts: &[&str]) -> String {
+        let what = format!("{} tells of it", self.name);
+        eventually(&what, TELLS, async || {
+            let told = self.stderr();
+            match parts.iter().find(|part| !told.contains(**part)) {
+                None => Ok(told),
+                Some(part) => Err(format!("no {part:?} in: {told}")),
+            }
+        })
+        .await
     }
 
     /// How it ended, if it has.

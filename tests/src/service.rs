@@ -1,7 +1,7 @@
 use std::{
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    process::{ChildStderr, Command},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -47,18 +47,14 @@ impl Service {
         Self::start(Binary::AllInOne, settings).await
     }
 
-    /// Like [`Self::gateway`], with a pipe for its stderr that only the caller reads.
-    pub async fn gateway_unread(settings: Settings) -> (Self, ChildStderr) {
-        let mut pipe = None;
-        let gateway = Self::listening(Binary::Gateway, || {
+    /// Like [`Self::gateway`], with what `stderr` makes as its stderr.
+    pub async fn gateway_onto(settings: Settings, stderr: impl Fn() -> Stdio) -> Self {
+        Self::listening(Binary::Gateway, || {
             Self::spawn_as(Binary::Gateway, settings.clone(), |command, dir| {
-                let (process, unread) = Process::spawn_unread("gateway", command, dir);
-                pipe = Some(unread);
-                process
+                Process::spawn_onto(stderr(), "gateway", command, dir)
             })
-        });
-        let gateway = gateway.await;
-        (gateway, pipe.expect("it was started"))
+        })
+        .await
     }
 
     /// Starts `binary` and waits until it lives.

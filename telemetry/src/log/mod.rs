@@ -1,5 +1,6 @@
-//! Log lines: their form here, their way to standard error in `writer`.
+//! Log lines: their form here, their way to standard error in `writer`, a panic as a line in `panic`.
 
+mod panic;
 mod writer;
 
 use std::fmt::{self, Write};
@@ -16,7 +17,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-pub(crate) use self::writer::{Waiting, left_out, writer};
+pub(crate) use self::{
+    panic::panicked,
+    writer::{Stderr, finish, left_out, start},
+};
 use crate::{LogFormat, propagation};
 
 /// Writes an event as one line, with the operationID and the trace of the callback it belongs to.
@@ -112,10 +116,9 @@ fn json_line(event: &Event<'_>, fields: &Fields, cx: &Context) -> serde_json::Re
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// The line that stands for `lines` that were left out. Those that waited meanwhile may come after it.
-fn gap(format: LogFormat, lines: usize) -> String {
-    let message =
-        format!("{lines} log lines were left out: standard error was not read fast enough");
+/// The line that stands for `lines` that were left out.
+fn gap(format: LogFormat, lines: u64) -> String {
+    let message = format!("{lines} log lines were left out: standard error did not take them");
     let (time, level, target) = (now(), Level::WARN, module_path!());
     let line = match format {
         LogFormat::Human => format!("{time}  {level} {message}"),

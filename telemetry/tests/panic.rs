@@ -1,0 +1,53 @@
+//! A panic is told of where everything is: in the log.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+};
+
+use clap::Parser;
+use importguard_telemetry::{TelemetrySettings, conclude, init};
+
+/// Set for the process that panics, which is this test once more: its standard error is its own.
+const CHILD: &str = "IMPORTGUARD_TEST_PANICS";
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    telemetry: TelemetrySettings,
+}
+
+#[tokio::test]
+async fn a_panic_is_a_log_line_in_the_logs_form() {
+    if env::var_os(CHILD).is_some() {
+        return panics().await;
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "a_panic_is_a_log_line_in_the_logs_form"])
+        .env(CHILD, "")
+        .env("RUST_LOG", "info")
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&said).expect(&said);
+    assert_eq!(line["level"], "ERROR", "{line}");
+    assert_eq!(
+        line["message"], "panicked: nobody\\nexpected this",
+        "{line}"
+    );
+    let location = line["location"].as_str().unwrap();
+    assert!(location.contains("tests/panic.rs:"), "{line}");
+}
+
+async fn panics() {
+    let cli = Cli::parse_from(["panics", "--log-format", "json"]);
+    let _telemetry = init("panics", &cli.telemetry).unwrap();
+    let task = tokio::spawn(async { panic!("nobody\nexpected this") });
+    assert!(task.await.unwrap_err().is_panic());
+    conclude(Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
+        ExitCode::SUCCESS,
+    ));
+}
