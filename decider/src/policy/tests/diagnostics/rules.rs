@@ -1,0 +1,241 @@
+//! Rules: what one must say and may not.
+
+use super::super::compile;
+use super::{REFUSAL, rule, said, says};
+
+#[test]
+fn a_rule_needs_an_id_of_its_own() {
+    says(
+        &rule("{ dropFriends: { prefixes: [a] } }"),
+        "4:3 [{] a rule needs \"id\"",
+        "add \"id: some-name\"; events name the rule by it",
+    );
+    says(
+        "rules:\n- { id: a, dropFriends: { prefixes: [a] } }\n- { id: a, dropFriends: { prefixes: [b] } }",
+        "5:9 [a] the rule on line 4 is called \"a\" too",
+        "give one of them another id: events name rules by it",
+    );
+    for id in ["self", "duplicate", "nobodyLeft"] {
+        says(
+            &rule(&format!("{{ id: {id}, dropFriends: {{ prefixes: [a] }} }}")),
+            &format!("4:9 [{id}] \"{id}\" is the id of a built-in rule"),
+            "choose another id",
+        );
+    }
+    for id in ["a b", "-a", "ä", &"x".repeat(65)] {
+        let said = said(&rule(&format!(
+            "{{ id: \"{id}\", dropFriends: {{ prefixes: [a] }} }}"
+        )));
+        assert!(
+            said.len() == 1 && said[0].contains("cannot be a name = use up to 64 letters"),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_does_one_thing() {
+    says(
+        &rule("{ id: a }"),
+        "4:9 [a] this rule does not say what it does",
+        "add one of refuseOwner, dropFriends, limitFriends, refuseIf, dropFriendIf",
+    );
+    says(
+        &rule(&format!(
+            "{{ id: a, dropFriends: {{ prefixes: [a] }}, refuseOwner: {{ prefixes: [a] }}, {REFUSAL} }}"
+        )),
+        "4:44 [refuseOwner] this rule has \"dropFriends\" and \"refuseOwner\", and a rule does one thing",
+        "make two rules, each with an id of its own",
+    );
+}
+
+#[test]
+fn a_rule_that_refuses_needs_a_refusal_and_no_other_may_have_one() {
+    let remedy = "add refusal: { code: 5001, message: \"User not allowed to import friends\" }";
+    says(
+        &rule("{ id: a, refuseOwner: { prefixes: [a] } }"),
+        "4:9 [a] this rule refuses imports and does not say",
+        remedy,
+    );
+    says(
+        &rule("{ id: a, limitFriends: { max: 1, onExceed: refuse } }"),
+        "4:9 [a] this rule refuses imports and does not say",
+        remedy,
+    );
+    for harmless in [
+        "dropFriends: { prefixes: [a] }",
+        "limitFriends: { max: 1, onExceed: truncate }",
+    ] {
+        let said = said(&rule(&format!("{{ id: a, {harmless}, {REFUSAL} }}")));
+        assert!(
+            said.len() == 1
+                && said[0].contains(
+                    "[refusal] this rule never refuses, so its refusal would never be sent"
+                ),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn a_broken_refusal_is_not_called_missing() {
+    says(
+        &rule("{ id: a, refuseOwner: { prefixes: [a] }, refusal: none }"),
+        "4:53 [none] expected a refusal",
+        "}",
+    );
+}
+
+#[test]
+fn refuses_codes_that_are_not_the_policys() {
+    for (code, why) in [
+        ("4999", "is outside what OpenIM leaves to callbacks"),
+        ("10000", "is outside what OpenIM leaves to callbacks"),
+        ("-1", "is outside what OpenIM leaves to callbacks"),
+        ("5900", "tells of importguard's own failures"),
+        ("5999", "tells of importguard's own failures"),
+    ] {
+        says(
+            &format!("rules: []\nnobodyLeft: {{ code: {code}, message: x }}"),
+            &format!("4:21 [{code}] the code {code} {why}"),
+            "choose one of 5000 to 5899 or 6000 to 9999",
+        );
+    }
+}
+
+#[test]
+fn a_refusal_needs_code_and_message_of_bearable_length() {
+    says(
+        "rules: []\nnobodyLeft: { message: x }",
+        "4:13 [{] a refusal needs \"code\"",
+        "5000 to 9999 without 5900 to 5999",
+    );
+    says(
+        "rules: []\nnobodyLeft: { code: 5002 }",
+        "4:13 [{] a refusal needs \"message\"",
+        "a short sentence",
+    );
+    let long = "x".repeat(1025);
+    says(
+        &format!("rules: []\nnobodyLeft: {{ code: 5002, message: {long} }}"),
+        "4:36",
+        "this text has 1025 bytes and may have 256 = shorten it",
+    );
+    says(
+        &format!("rules: []\nnobodyLeft: {{ code: 5002, message: x, detail: {long} }}"),
+        "4:47",
+        "this text has 1025 bytes and may have 1024 = shorten it",
+    );
+}
+
+#[test]
+fn a_limit_needs_a_sensible_max_and_what_to_do() {
+    says(
+        &rule("{ id: a, limitFriends: { onExceed: truncate } }"),
+        "4:26 [{] limitFriends needs \"max\"",
+        "the most friends of one import",
+    );
+    says(
+        &rule("{ id: a, limitFriends: { max: 1 } }"),
+        "4:26 [{] limitFriends needs \"onExceed\"",
+        "or \"onExceed: refuse\"",
+    );
+    for max in ["0", "-1", "4294967296"] {
+        says(
+            &rule(&format!(
+                "{{ id: a, limitFriends: {{ max: {max}, onExceed: truncate }} }}"
+            )),
+            &format!("4:33 [{max}] max is {max} and may be 1 to 4294967295"),
+            "such as 500",
+        );
+    }
+    says(
+        &rule("{ id: a, limitFriends: { max: 1, onExceed: truncat } }"),
+        "4:46 [truncat] onExceed cannot be \"truncat\"",
+        "did you mean \"truncate\"?",
+    );
+    says(
+        &rule("{ id: a, limitFriends: { max: 1, onExceed: explode } }"),
+        "4:46 [explode] onExceed cannot be \"explode\"",
+        "write truncate or refuse",
+    );
+}
+
+#[test]
+fn a_matcher_matches_something() {
+    says(
+        &rule("{ id: a, dropFriends: {} }"),
+        "4:25 [{] this matches nobody",
+        "{ in: some_list }",
+    );
+    says(
+        &rule("{ id: a, dropFriends: { prefixes: [] } }"),
+        "4:37 [[] this list is empty, so it matches nobody",
+        "or remove the key",
+    );
+}
+
+#[test]
+fn refuses_what_mode_rollout_and_on_error_cannot_be() {
+    let drop = "id: a, dropFriends: { prefixes: [a] }";
+    says(
+        &rule(&format!("{{ {drop}, mode: shadw }}")),
+        "4:50 [shadw] mode cannot be \"shadw\"",
+        "did you mean \"shadow\"?",
+    );
+    says(
+        &rule(&format!("{{ {drop}, mode: banana }}")),
+        "4:50 [banana] mode cannot be",
+        "write enforce or shadow or off",
+    );
+    for rollout in ["-1", "101"] {
+        says(
+            &rule(&format!("{{ {drop}, rollout: {rollout} }}")),
+            &format!("4:53 [{rollout}] rollout is {rollout} and may be 0 to 100"),
+            "per cent of owners that the rule is for",
+        );
+    }
+    says(
+        &rule(&format!("{{ {drop}, onError: skip }}")),
+        "4:44 [onError] nothing in this rule can fail at run time",
+        "with refuseIf, dropFriendIf or when",
+    );
+    says(
+        &rule("{ id: a, dropFriendIf: \"friend == 'a'\", onError: ignore }"),
+        "4:52 [ignore] onError cannot be \"ignore\"",
+        "write skip or refuse",
+    );
+}
+
+#[test]
+fn refuses_rules_that_never_do_anything() {
+    let refuse_all = format!("- {{ id: all, refuseIf: \"true\", {REFUSAL} }}\n");
+    let after = "- { id: b, dropFriends: { prefixes: [a] } }\n- { id: c, dropFriends: { prefixes: [a] }, mode: off }";
+    says(
+        &format!("rules:\n{refuse_all}{after}"),
+        "5:9 [b] this rule is never reached: \"all\" on line 4 refuses every import",
+        "mode: shadow",
+    );
+    for harmless in [
+        "mode: shadow",
+        "mode: off",
+        "rollout: 99",
+        "when: friendCount > 1",
+    ] {
+        compile(&format!(
+            "rules:\n- {{ id: all, refuseIf: \"true\", {harmless}, {REFUSAL} }}\n{after}"
+        ))
+        .unwrap();
+    }
+    for never in [
+        "refuseIf: 1 > 2",
+        "refuseIf: friendCount > 1, when: \"false\"",
+    ] {
+        let said = said(&rule(&format!("{{ id: a, {never}, {REFUSAL} }}")));
+        assert!(
+            said.len() == 1
+                && said[0].contains("this is always false, so the rule never does anything"),
+            "{said:?}"
+        );
+    }
+}
