@@ -48,6 +48,8 @@ async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draini
     let mut line = Line::with(Settings::new().patient()).await;
     let told = line.gateway.until_recorder_is("streaming").await;
     assert_eq!(told["spooledEvents"], 0);
+    let empty = told["spoolBytes"].as_u64().unwrap();
+    assert!(empty < 100_000, "{told}");
     assert_eq!(told["nats"], line.nats.address());
     assert!(told.get("lastError").is_none(), "{told}");
     ask(&line, "streamed", 10, 1).await;
@@ -65,21 +67,26 @@ async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draini
     let told = gateway.until_recorder_is("spooling").await;
     assert_eq!(told["spooledEvents"], EVENTS);
     assert!(told["lastError"].is_string(), "{told}");
-    assert!(told["spooledBytes"].as_u64() > Some(EVENTS as u64 * 400 * 26));
+    assert!(told["spoolBytes"].as_u64() > Some(EVENTS as u64 * 400 * 26));
+    assert_eq!(told["spoolMaxBytes"], 1 << 30);
     assert_eq!(state_in_metrics(gateway).await, "spooling");
     assert_eq!(gateway.events_by("spooled").await.unwrap(), EVENTS as f64);
     let depth = "importguard_recorder_spool_events";
     assert_eq!(metric(gateway, depth).await, EVENTS as f64);
-    let bytes = metric(gateway, "importguard_recorder_spool_bytes").await;
-    assert_eq!(Some(bytes), told["spooledBytes"].as_f64());
+    for (name, field) in [
+        ("importguard_recorder_spool_bytes", "spoolBytes"),
+        ("importguard_recorder_spool_max_bytes", "spoolMaxBytes"),
+    ] {
+        assert_eq!(Some(metric(gateway, name).await), told[field].as_f64());
+    }
     assert!(metric(gateway, oldest).await > 0.0);
 
     let (draining, ()) = tokio::join!(gateway.until_recorder_is("draining"), line.nats.restart());
     assert!(draining.get("lastError").is_none(), "{draining}");
     let told = gateway.until_recorder_is("streaming").await;
     assert_eq!(
-        (&told["spooledEvents"], &told["spooledBytes"]),
-        (&0.into(), &0.into())
+        (&told["spooledEvents"], &told["spoolBytes"]),
+        (&0.into(), &empty.into())
     );
     assert_eq!(state_in_metrics(gateway).await, "streaming");
     assert_eq!(gateway.events_by("drained").await.unwrap(), EVENTS as f64);

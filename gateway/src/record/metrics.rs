@@ -103,8 +103,10 @@ families! {
         state: IntGaugeVec = "importguard_recorder_state", ["state"];
         /// Events in the spool, not yet in NATS.
         spool_events: IntGauge = "importguard_recorder_spool_events";
-        /// Payload bytes of the events in the spool.
+        /// Bytes of the spool's file that are in use; some 30 KiB when it is empty.
         spool_bytes: IntGauge = "importguard_recorder_spool_bytes";
+        /// Bytes of the spool's file that may be in use: IMPORTGUARD_SPOOL_MAX_BYTES.
+        spool_max_bytes: IntGauge = "importguard_recorder_spool_max_bytes";
         /// Seconds since the oldest event in the spool was decided; 0 when it is empty.
         oldest_seconds: Gauge = "importguard_recorder_oldest_unpublished_seconds";
     }
@@ -133,11 +135,15 @@ impl Collector for OnDemand {
             let is = gauges.state.with_label_values(&[state.as_str()]);
             is.set(i64::from(state == now));
         }
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         gauges.spool_events.set(gauge(depth.events()));
-        gauges.spool_bytes.set(gauge(depth.bytes()));
+        gauges.spool_bytes.set(gauge(depth.used_bytes()));
+        gauges.spool_max_bytes.set(gauge(depth.max_bytes()));
         let oldest = depth.oldest_age().unwrap_or_default();
         gauges.oldest_seconds.set(oldest.as_secs_f64());
         gauges.collect()
     }
+}
+
+fn gauge(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
 }

@@ -246,11 +246,13 @@ impl Recorder {
     /// How things stand.
     pub fn status(&self) -> RecorderStatus {
         let recorder = &*self.0;
+        let depth = recorder.spool.depth();
         RecorderStatus {
             state: recorder.machine.see().state(),
             nats: recorder.publisher.servers().to_owned(),
-            spooled_events: recorder.spool.depth().events(),
-            spooled_bytes: recorder.spool.depth().bytes(),
+            spooled_events: depth.events(),
+            spool_bytes: depth.used_bytes(),
+            spool_max_bytes: depth.max_bytes(),
             last_error: recorder.troubles.last(),
         }
     }

@@ -13,9 +13,11 @@ pub struct RecorderStatus {
     /// `host:port` of the NATS servers in the settings, comma-separated.
     pub nats: String,
     /// Events in the spool, not yet in NATS.
-    pub spooled_events: u64,
-    /// Bytes of their payloads.
-    pub spooled_bytes: u64,
+    pub spooled_events: usize,
+    /// Bytes of the spool's file that are in use; some even where there is no event.
+    pub spool_bytes: u64,
+    /// Bytes of it that may be in use.
+    pub spool_max_bytes: u64,
     /// What went wrong last with NATS; absent while all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,

@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -88,23 +88,41 @@ pub(super) enum SpoolError {
 }
 
 /// What is in the spool, kept current by its thread and read by anybody.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Depth {
-    events: AtomicU64,
-    bytes: AtomicU64,
+    events: AtomicUsize,
+    used_bytes: AtomicU64,
+    max_bytes: u64,
     /// Unix milliseconds; 0 when there is none.
     oldest_ms: AtomicI64,
     changed: Notify,
 }
 
 impl Depth {
-    pub(super) fn events(&self) -> u64 {
+    fn of(store: &Store) -> Self {
+        let depth = Self {
+            events: AtomicUsize::default(),
+            used_bytes: AtomicU64::default(),
+            max_bytes: store.max_bytes(),
+            oldest_ms: AtomicI64::default(),
+            changed: Notify::default(),
+        };
+        depth.set(store);
+        depth
+    }
+
+    pub(super) fn events(&self) -> usize {
         self.events.load(Ordering::Acquire)
     }
 
-    /// Of payloads.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// How much of the file is in use: some pages of it even where there is no event.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How much of the file may be in use.
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.max_bytes
     }
 
     /// How long ago the oldest event was decided.
@@ -128,13 +146,12 @@ impl Depth {
     }
 
     fn set(&self, store: &Store) {
-        let contents = store.contents();
         let oldest_ms = store.oldest().ok().flatten().map_or(0, EventId::unix_ms);
         self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
-        self.bytes
-            .store(contents.bytes.unsigned_abs(), Ordering::Relaxed);
-        self.events
-            .store(contents.events.unsigned_abs(), Ordering::Release);
+        if let Ok(bytes) = store.used_bytes() {
+            self.used_bytes.store(bytes, Ordering::Relaxed);
+        }
+        self.events.store(store.events(), Ordering::Release);
         self.changed.notify_waiters();
     }
 }
@@ -172,8 +189,7 @@ impl Spool {
         ended: CancellationToken,
     ) -> Result<Self, OpenError> {
         let (lock, store) = directory::open(dir, max_bytes)?;
-        let depth = Arc::new(Depth::default());
-        depth.set(&store);
+        let depth = Arc::new(Depth::of(&store));
         let thread_ended = CancellationToken::new();
         let (commands, receiver) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()

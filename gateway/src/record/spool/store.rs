@@ -33,20 +33,13 @@ const PAGE_BYTES: u64 = 4096;
 const WAL_BYTES: i64 = 16 << 20;
 
 /// An empty file larger than this is made small again.
-const KEPT_PAGES: i64 = 4096;
-
-/// What the spool holds, in SQLite's integers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Contents {
-    pub(super) events: i64,
-    /// Of payloads.
-    pub(super) bytes: i64,
-}
+const KEPT_PAGES: u64 = 4096;
 
 /// The spool's file, opened.
 pub(super) struct Store {
     connection: Connection,
-    contents: Contents,
+    events: usize,
+    max_bytes: u64,
 }
 
 impl Store {
@@ -58,30 +51,37 @@ impl Store {
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
         let max_pages = i64::try_from(max_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
         connection.pragma_update(None, "max_page_count", max_pages)?;
+        // SQLite's own word for it: a file that is larger already stays as large.
+        let max_pages = pages(&connection, "PRAGMA max_page_count")?;
         if version(&connection)? == 0 {
             let creation = connection.transaction()?;
             creation.execute_batch(SCHEMA)?;
             creation.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             creation.commit()?;
         }
-        let contents = connection.query_row(
-            "SELECT COUNT(*), COALESCE(SUM(LENGTH(payload)), 0) FROM event",
-            [],
-            |row| {
-                Ok(Contents {
-                    events: row.get(0)?,
-                    bytes: row.get(1)?,
-                })
-            },
-        )?;
+        let events = connection.query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))?;
         Ok(Self {
             connection,
-            contents,
+            events,
+            max_bytes: max_pages * PAGE_BYTES,
         })
     }
 
-    pub(super) fn contents(&self) -> Contents {
-        self.contents
+    pub(super) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// How large the file may become.
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// How much of that is taken: the file without the pages that are free to be written again. The spool is full when this
+    /// comes to [`max_bytes`](Self::max_bytes); what the events' payloads add up to may be half of it then.
+    pub(super) fn used_bytes(&self) -> rusqlite::Result<u64> {
+        let all = pages(&self.connection, "PRAGMA page_count")?;
+        let free = pages(&self.connection, "PRAGMA freelist_count")?;
+        Ok(all.saturating_sub(free) * PAGE_BYTES)
     }
 
     /// The id of the event that is first in order.
@@ -115,7 +115,7 @@ impl Store {
         &mut self,
         events: impl Iterator<Item = &'a NewEvent>,
     ) -> rusqlite::Result<()> {
-        let mut contents = self.contents;
+        let mut inserted = 0;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -129,7 +129,7 @@ impl Store {
                 attempted_ms,
             } in events
             {
-                let inserted = insert.execute(params![
+                inserted += insert.execute(params![
                     record.id.encoded(&mut EventId::buffer()),
                     record.subject.as_str(),
                     record.operation_id.as_str(),
@@ -138,14 +138,10 @@ impl Store {
                     record.payload.as_ref(),
                     attempted_ms,
                 ])?;
-                if inserted == 1 {
-                    contents.events += 1;
-                    contents.bytes += record.payload.len() as i64;
-                }
             }
         }
         transaction.commit()?;
-        self.contents = contents;
+        self.events += inserted;
         Ok(())
     }
 
@@ -158,19 +154,14 @@ impl Store {
         max_bytes: usize,
         now_ms: i64,
     ) -> rusqlite::Result<Vec<StoredEvent>> {
-        let mut contents = self.contents;
+        let mut deleted = 0;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut delete = transaction
-                .prepare_cached("DELETE FROM event WHERE rowid = ?1 RETURNING LENGTH(payload)")?;
+            let mut delete = transaction.prepare_cached("DELETE FROM event WHERE rowid = ?1")?;
             for rowid in done {
-                let bytes: Option<i64> = delete.query_row([rowid], |row| row.get(0)).optional()?;
-                if let Some(bytes) = bytes {
-                    contents.events -= 1;
-                    contents.bytes -= bytes;
-                }
+                deleted += delete.execute([rowid])?;
             }
         }
         let batch = read(&transaction, limit, max_bytes)?;
@@ -185,19 +176,16 @@ impl Store {
                 .execute(params![last.id.encoded(&mut EventId::buffer()), since_ms])?;
         }
         transaction.commit()?;
-        self.contents = contents;
+        self.events -= deleted;
         Ok(batch)
     }
 
     /// Gives the disk back what a large backlog took, once the spool is empty.
     pub(super) fn shrink(&self) -> rusqlite::Result<()> {
-        if self.contents.events > 0 {
+        if self.events > 0 {
             return Ok(());
         }
-        let pages: i64 = self
-            .connection
-            .pragma_query_value(None, "page_count", |row| row.get(0))?;
-        if pages > KEPT_PAGES {
+        if pages(&self.connection, "PRAGMA page_count")? > KEPT_PAGES {
             self.connection.execute_batch("VACUUM")?;
         }
         Ok(())
@@ -207,6 +195,13 @@ impl Store {
 /// The schema version of a file; 0 for one without tables.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// What a pragma says, in pages.
+fn pages(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached(pragma)?
+        .query_row([], |row| row.get(0))
 }
 
 fn read(
