@@ -109,22 +109,21 @@ fn server_span() -> Span {
     )
 }
 
-/// Ends a call's span: all that a call can be refused for is its arguments.
+/// Ends a call's span: all that a call can be refused for is its arguments, which are no error of the server's (OpenTelemetry's
+/// conventions for gRPC).
 fn end(served: Served, refused: Option<&Status>) {
-    let ending = refused.map_or(Ending::Well, |status| Ending::Failed(status.message()));
+    let ending = refused.map_or(Ending::Well, |_| Ending::Rejected);
     let code = refused.map_or("OK", |_| "INVALID_ARGUMENT");
     served.end(
         SpanKind::Server,
         ending,
         || METHOD.to_owned(),
         || {
-            let error = refused.map(|_| KeyValue::new("error.type", code));
-            let always = [
+            [
                 KeyValue::new("rpc.system.name", "grpc"),
                 KeyValue::new("rpc.method", METHOD),
                 KeyValue::new("rpc.response.status_code", code),
-            ];
-            always.into_iter().chain(error)
+            ]
         },
     );
 }

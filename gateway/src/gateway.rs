@@ -140,6 +140,7 @@ impl Gateway {
         let tls = serve::acceptor(&settings.tls, &mut reloads)?;
         let (deciders, keeper) = Deciders::start(&settings.decide, &mut reloads, registry).await?;
         let guard = Guard {
+            scheme: if tls.is_some() { "https" } else { "http" },
             lock: Lock::new(&settings.lock, &mut reloads)?,
             base_path: http.base_path.clone(),
             on_missing_operation_id: http.operation_id,

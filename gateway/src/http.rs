@@ -3,6 +3,7 @@
 
 mod body;
 mod clock;
+mod open;
 mod overload;
 mod pass;
 mod span;
@@ -24,6 +25,7 @@ use tracing::{Span, info};
 use self::{
     body::read_body,
     clock::Clock,
+    open::Open,
     span::{End, publish_span},
 };
 use crate::{
@@ -52,6 +54,8 @@ struct Told {
 
 /// What the handler works with, shared by all requests.
 pub(crate) struct Guard {
+    /// `https` or `http`: what is spoken on the listener.
+    pub(crate) scheme: &'static str,
     pub(crate) base_path: BasePath,
     pub(crate) lock: Lock,
     pub(crate) on_missing_operation_id: OnMissingOperationId,
@@ -78,6 +82,7 @@ impl Answers for Guard {
         let operation_id = operation_id(&head.headers, self.on_missing_operation_id);
         let request = span::Request {
             head: &head,
+            scheme: self.scheme,
             base: &self.base_path,
             route: Route::of(&command),
             dialect: dialect(&command),
@@ -93,11 +98,9 @@ impl Answers for Guard {
                 },
             }
         });
+        let open = Open::new(request, served, &self.metrics, clock);
         let Told { response, end } = handled.await;
-        let status = response.status();
-        request.end(served, end, status);
-        self.metrics
-            .answered(request.route, status, clock.elapsed());
+        open.answered(end, response.status());
         response
     }
 
@@ -179,10 +182,10 @@ impl Guard {
     async fn before_import(&self, dialect: Dialect, request: &ImportRequest, clock: Clock) -> Told {
         let id = EventId::new();
         let decision = self.decide(&id, request, clock).await;
-        let decision = self.record(id, request, dialect, decision, clock).await;
+        let (decision, cause) = self.record(id, request, dialect, decision, clock).await;
         self.metrics.decided(&decision);
         tell::decided(request, &decision, clock);
-        verdict(dialect, request, &decision)
+        verdict(dialect, request, &decision, cause)
     }
 
     /// Decide: a decider within the deadline, or the operator's fallback.
@@ -207,7 +210,8 @@ impl Guard {
         }
     }
 
-    /// Record: no answer leaves before its event is acknowledged or in the spool. What is returned is what is answered.
+    /// Record: no answer leaves before its event is acknowledged or in the spool. What is returned is what is answered, and what went
+    /// wrong up to there.
     async fn record(
         &self,
         id: EventId,
@@ -215,7 +219,7 @@ impl Guard {
         dialect: Dialect,
         decision: Decision,
         clock: Clock,
-    ) -> Decision {
+    ) -> (Decision, Option<Cause>) {
         let span = publish_span(decision.verdict.subject().as_str(), &id);
         let record = self.origin.decision(
             id,
@@ -227,13 +231,22 @@ impl Guard {
             self.recorder.max_payload(),
         );
         match self.publish(record, span, clock).await {
-            Ok(()) => decision,
-            Err(OnFailure::Allow) => decision,
-            Err(chosen @ OnFailure::Refuse) => Decision {
-                verdict: Fallback::of(Cause::Unrecordable).verdict(chosen),
-                source: Source::Fallback(Cause::Unrecordable),
-                took: decision.took,
-            },
+            Ok(()) => {
+                let cause = decision.source.cause();
+                (decision, cause)
+            }
+            Err(OnFailure::Allow) => {
+                let cause = decision.source.cause().unwrap_or(Cause::Unrecordable);
+                (decision, Some(cause))
+            }
+            Err(chosen @ OnFailure::Refuse) => {
+                let decision = Decision {
+                    verdict: Fallback::of(Cause::Unrecordable).verdict(chosen),
+                    source: Source::Fallback(Cause::Unrecordable),
+                    took: decision.took,
+                };
+                (decision, Some(Cause::Unrecordable))
+            }
         }
     }
 
@@ -246,7 +259,8 @@ impl Guard {
             span.in_scope(propagation::message_headers),
             self.recorder.max_payload(),
         );
-        let answer = match self.publish(record, span, clock).await {
+        let published = self.publish(record, span, clock).await;
+        let answer = match published {
             Ok(()) | Err(OnFailure::Allow) => Answer::Allow.encode(Dialect::Server),
             Err(OnFailure::Refuse) => {
                 let refusal = Fallback::of(Cause::Unrecordable).refusal();
@@ -262,7 +276,7 @@ impl Guard {
         info!(friends = request.friends.len(), "import reported as done");
         Told {
             response: respond(StatusCode::OK, answer),
-            end: End::Done,
+            end: End::Done(published.err().map(|_| Cause::Unrecordable)),
         }
     }
 
@@ -284,7 +298,10 @@ impl Guard {
     fn reject(&self, rejection: &Rejection) -> Answered {
         let status = rejection.reason.status();
         self.metrics.rejected(rejection);
-        tell::rejected(rejection);
+        // An overload would flood the log; its counters and its summary tell it.
+        if !matches!(rejection.reason, Reason::Overloaded) {
+            tell::rejected(rejection);
+        }
         let mut response = respond(status, encode_rejection(rejection));
         let headers = response.headers_mut();
         match rejection.reason {
@@ -302,7 +319,12 @@ impl Guard {
 }
 
 /// Answer.
-fn verdict(dialect: Dialect, request: &ImportRequest, decision: &Decision) -> Told {
+fn verdict(
+    dialect: Dialect,
+    request: &ImportRequest,
+    decision: &Decision,
+    cause: Option<Cause>,
+) -> Told {
     let answer = match &decision.verdict {
         Verdict::Allow => Answer::Allow,
         Verdict::Modify(kept) => Answer::Modify {
@@ -318,7 +340,7 @@ fn verdict(dialect: Dialect, request: &ImportRequest, decision: &Decision) -> To
     };
     Told {
         response: respond(StatusCode::OK, answer.encode(dialect)),
-        end: End::from(decision),
+        end: End::Decided(decision.verdict.name(), cause),
     }
 }
 

@@ -10,7 +10,7 @@ use importguard_telemetry::{
     families,
     metrics::{Each, Label},
 };
-use prometheus::{Histogram, HistogramVec, IntCounterVec, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use self::policies::Policies;
 use crate::{
@@ -33,6 +33,8 @@ families! {
         rejections: IntCounterVec = "importguard_rejections_total", ["code"];
         /// Seconds from a request's arrival to its answer, by callback (other for what importguard does not answer itself) and HTTP status.
         duration: HistogramVec = "importguard_callback_duration_seconds", ["route", "status"], in SECONDS;
+        /// Requests that were given up unanswered, most often because the caller hung up.
+        abandoned: IntCounter = "importguard_callbacks_abandoned_total";
         /// Seconds from the question to the deciders to a verdict (ok) or to giving up on it (the cause), repetitions included.
         asking: Each<HistogramVec, Asked> = "importguard_decider_call_duration_seconds", ["result"], in SECONDS;
     }
@@ -85,6 +87,10 @@ impl Metrics {
             .rejections
             .with_label_values(&[&rejection.reason.code().to_string()])
             .inc();
+    }
+
+    pub(crate) fn abandoned(&self) {
+        self.families.abandoned.inc();
     }
 
     pub(crate) fn answered(&self, route: Route, status: StatusCode, total: Duration) {

@@ -102,6 +102,9 @@ async fn a_report_that_there_is_no_room_for_is_refused_with_503() {
     let server = line.server();
     let answer = server.send(server.after_import("op", "a", &["b"])).await;
     asserts::refuses(Dialect::Server, &answer, 503, 5913);
+    line.gateway.tells(&["more callbacks came than"]).await;
+    let said = line.gateway.stderr();
+    assert!(!said.contains("rejected"), "a line for each: {said}");
 }
 
 /// Opening another costs both sides more than the answer does, and an overload is no time for it.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use importguard_proto::event::{Cause, DecidedBy};
 use importguard_tests::{
-    Client, Line, NatsServer, OpenIm, Service, Settings, Spool, eventually, load, wait_for_count,
+    Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, eventually,
+    load, wait_for_count,
 };
 
 use crate::asserts;
@@ -155,11 +156,56 @@ async fn a_decision_that_finds_no_room_is_refused_with_5914_until_there_is_room(
 
 #[tokio::test]
 async fn or_answered_without_an_event_where_the_operator_says_so() {
-    let settings = Settings::new().set("IMPORTGUARD_ON_UNRECORDABLE", "allow");
+    let receiver = OtlpReceiver::start().await;
+    let settings = Settings::new()
+        .set("IMPORTGUARD_ON_UNRECORDABLE", "allow")
+        .traces_to(&receiver);
     let (line, codes) = fill(settings, 5914).await;
     assert_eq!(codes, [0; 100]);
     let recorded = Spool::of(&line.gateway).operation_ids().len();
     assert!((5..100).contains(&recorded), "{recorded} are recorded");
+
+    let unrecorded = receiver.callback("op-99").await;
+    assert_eq!(unrecorded.attributes["importguard.verdict"], "allow");
+    is_unrecordable(&unrecorded);
+    let said = line.gateway.tells(&["op-99", "ERROR"]).await;
+    assert!(
+        said.contains("answer stands") && !said.contains("fallback="),
+        "{said}"
+    );
+}
+
+/// Whether a callback's span tells that its event is nowhere.
+#[track_caller]
+fn is_unrecordable(callback: &Span) {
+    for name in ["importguard.cause", "error.type"] {
+        assert_eq!(callback.attributes[name], "unrecordable", "{callback:#?}");
+    }
+    assert!(callback.error.is_some(), "{callback:#?}");
+}
+
+#[tokio::test]
+async fn a_report_that_finds_no_room_is_answered_as_the_operator_says_and_told_of_either_way() {
+    for (on_unrecordable, code) in [("refuse", 5914), ("allow", 0)] {
+        let receiver = OtlpReceiver::start().await;
+        let settings = Settings::new()
+            .set("IMPORTGUARD_ON_UNRECORDABLE", on_unrecordable)
+            // What failed is sent in spite of it.
+            .set("OTEL_TRACES_SAMPLER", "always_off")
+            .traces_to(&receiver);
+        let (line, _) = fill(settings, 5914).await;
+        let server = line.server();
+        let friends: Vec<_> = (0..2_000).map(|n| format!("a_friend_{n}")).collect();
+        let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+        let mut answers = Vec::new();
+        // One may still fit.
+        for id in ["op-report", "op-report-too"] {
+            let answer = server.send(server.after_import(id, "a", &friends)).await;
+            answers.push(asserts::code(&answer));
+        }
+        assert_eq!(answers[1], code);
+        is_unrecordable(&receiver.callback("op-report-too").await);
+    }
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use importguard_proto::event::Dialect;
 use importguard_tests::{
-    Binary, MountedSecret, OpenIm, RawConnection, Response, Service, Settings, TestCertificate,
-    eventually,
+    Binary, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, Service, Settings,
+    TestCertificate, eventually,
 };
 
 use crate::asserts;
@@ -71,7 +71,8 @@ async fn who_does_not_speak_tls_is_told_so_in_a_callback_answer() {
 async fn http2_is_spoken_too_and_its_headers_have_the_same_bound() {
     let certificate = TestCertificate::new();
     let secret = MountedSecret::new(&files(&certificate));
-    let gateway = Service::gateway(settings(&secret)).await;
+    let receiver = OtlpReceiver::start().await;
+    let gateway = Service::gateway(settings(&secret).traces_to(&receiver)).await;
     let stream = certificate.connect(gateway.http_address()).await.unwrap();
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -94,6 +95,8 @@ async fn http2_is_spoken_too_and_its_headers_have_the_same_bound() {
         };
         asserts::refuses(Dialect::Server, &answer, status, code);
     }
+    let span = receiver.callback("op").await;
+    assert_eq!(span.attributes["url.scheme"], "https");
 }
 
 #[tokio::test]

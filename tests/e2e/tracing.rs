@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
-    Line, OpenIm, OtlpReceiver, PolicyDir, Service, Settings, Span, TraceParent, eventually,
-    wait_for_count,
+    Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span, TraceParent,
+    eventually, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
@@ -84,6 +85,7 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
             ("http.request.method", "POST"),
             ("http.route", "callbackBeforeImportFriendsCommand"),
             ("http.response.status_code", "200"),
+            ("url.scheme", "http"),
             ("url.path", "/callbackBeforeImportFriendsCommand"),
             ("openim.dialect", "server"),
             ("importguard.verdict", "modify"),
@@ -185,6 +187,81 @@ async fn a_fallback_is_an_error_with_its_cause() {
     let publishes = only(&spans, "importguard-gateway", SpanKind::Producer);
     assert_eq!(publishes.attributes["importguard.recorded"], "spooled");
     assert_eq!(publishes.error, None);
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
+    let receiver = OtlpReceiver::start().await;
+    let settings = Settings::new()
+        .traces_to(&receiver)
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "1m")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "1m");
+    let line = Line::with(settings).await;
+    line.decider.freeze().await;
+    for (sampled, id) in [(true, "op-sampled"), (false, "op-not-sampled")] {
+        let mut parent = TraceParent::numbered(8);
+        parent.sampled = sampled;
+        let body = line.server().body("user123", &["user456"]);
+        let mut connection = RawConnection::open(line.gateway.http_address()).await;
+        let request = format!(
+            "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: {id}\r\n\
+             traceparent: {parent}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.send(request).await.unwrap();
+        in_flight(&line, 1.0).await;
+        drop(connection);
+        in_flight(&line, 0.0).await;
+        eventually("a line tells of it", SOON, async || {
+            let said = line.gateway.stderr();
+            let told = |line: &str| line.contains(id) && line.contains("the caller hung up");
+            if said.lines().any(told) {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        })
+        .await;
+    }
+    let span = receiver.callback("op-sampled").await;
+    assert_eq!(span.name, "POST callbackBeforeImportFriendsCommand");
+    assert_eq!(span.attributes["error.type"], "cancelled");
+    assert_eq!(
+        span.attributes["http.route"],
+        "callbackBeforeImportFriendsCommand"
+    );
+    assert!(span.error.is_some(), "{span:#?}");
+    let abandoned = "importguard_callbacks_abandoned_total";
+    assert_eq!(line.gateway.metric(abandoned).await.unwrap(), 2.0);
+    line.decider.thaw();
+}
+
+async fn in_flight(line: &Line, callbacks: f64) {
+    eventually("as many are worked on", SOON, async || {
+        let now = line.gateway.metric("importguard_in_flight").await?;
+        anyhow::ensure!(now == callbacks, "{now}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_question_that_the_decider_cannot_read_is_no_error_of_the_deciders() {
+    let receiver = OtlpReceiver::start().await;
+    let decider = Service::decider(Settings::new().traces_to(&receiver)).await;
+    let parent = TraceParent::numbered(9);
+    let mut question = tonic::Request::new(DecideRequest::default());
+    let value = parent.to_string().parse().unwrap();
+    question.metadata_mut().insert("traceparent", value);
+    let mut client = DeciderClient::connect(decider.grpc_url()).await.unwrap();
+    let status = client.decide(question).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    let enough = |spans: &[Span]| spans.len() == 1;
+    let spans = receiver.wait_for(&parent.trace_id, SOON, enough).await;
+    let attributes = &spans[0].attributes;
+    assert_eq!(attributes["rpc.response.status_code"], "INVALID_ARGUMENT");
+    assert!(!attributes.contains_key("error.type"), "{spans:#?}");
+    assert_eq!(spans[0].error, None);
 }
 
 /// A gateway without deciders whose sampler samples nothing of its own.

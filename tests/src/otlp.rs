@@ -21,6 +21,9 @@ use tonic::{Request, Response, Status, service::Routes};
 
 use crate::eventually;
 
+/// Longer than the SDK keeps a batch, which is five seconds, on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
 /// An OpenTelemetry collector that keeps every span it is sent, over gRPC or as protobuf over HTTP, on one port.
 #[derive(Debug)]
 pub struct OtlpReceiver {
@@ -113,6 +116,22 @@ impl OtlpReceiver {
             } else {
                 Err(format!("{} have: {spans:#?}", spans.len()))
             }
+        })
+        .await
+    }
+
+    /// Waits for the gateway's span of the callback with this operationID.
+    pub async fn callback(&self, operation_id: &str) -> Span {
+        eventually("the callback's span arrives", SOON, async || {
+            let spans = self.all();
+            let found = spans.iter().find(|span| {
+                span.service == "importguard-gateway"
+                    && span.kind == SpanKind::Server
+                    && span.attributes["openim.operation_id"] == operation_id
+            });
+            found
+                .cloned()
+                .ok_or_else(|| format!("there are: {spans:#?}"))
         })
         .await
     }

@@ -59,9 +59,9 @@ impl Guard {
         };
         let id = EventId::new();
         let decision = fallback(Cause::Overloaded, self.fallback.on_overload);
-        let decision = self.record(id, &request, dialect, decision, clock).await;
+        let (decision, cause) = self.record(id, &request, dialect, decision, clock).await;
         self.metrics.decided(&decision);
-        Ok(verdict(dialect, &request, &decision))
+        Ok(verdict(dialect, &request, &decision, cause))
     }
 
     fn unrecorded(&self, dialect: Dialect) -> Told {
@@ -84,7 +84,7 @@ impl Guard {
         };
         Told {
             response: respond(StatusCode::OK, answer.encode(dialect)),
-            end: End::from(&decision),
+            end: End::Decided(decision.verdict.name(), Some(cause)),
         }
     }
 

@@ -43,7 +43,7 @@ impl Other<'_> {
             Ok(answer) => {
                 return Ok(Told {
                     response: Response::map(answer, Either::Right),
-                    end: End::Done,
+                    end: End::Done(None),
                 });
             }
             Err(error) => error,

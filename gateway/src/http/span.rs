@@ -14,7 +14,7 @@ use tracing::{Span, field::Empty, info_span};
 
 use crate::{
     callback::{BasePath, Rejection, Route},
-    decide::{Decision, Fallback},
+    decide::Fallback,
     record::{EventId, Recorded, Unrecordable},
 };
 
@@ -24,6 +24,7 @@ const PATH_BYTES: usize = 256;
 /// A request, as its span tells of it.
 pub(super) struct Request<'a> {
     pub(super) head: &'a Parts,
+    pub(super) scheme: &'static str,
     pub(super) base: &'a BasePath,
     pub(super) route: Route,
     pub(super) dialect: Dialect,
@@ -32,17 +33,20 @@ pub(super) struct Request<'a> {
 /// What became of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// A verdict, and the cause if it is a fallback.
+    /// A verdict, and what went wrong on the way to it or to its event.
     Decided(&'static str, Option<Cause>),
     /// An answer without a decision, with this code.
     Rejected(i32),
-    /// Something was taken note of, or passed on.
-    Done,
+    /// Something was passed on, or taken note of, and what went wrong there.
+    Done(Option<Cause>),
 }
 
-impl From<&Decision> for End {
-    fn from(decision: &Decision) -> Self {
-        Self::Decided(decision.verdict.name(), decision.source.cause())
+impl End {
+    fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Decided(_, cause) | Self::Done(cause) => cause,
+            Self::Rejected(_) => None,
+        }
     }
 }
 
@@ -60,35 +64,41 @@ impl Request<'_> {
         })
     }
 
-    /// Ends it. That nobody could decide is an error, whatever was answered.
+    /// Ends it. That nobody could decide, or that it is recorded nowhere, is an error, whatever was answered.
     pub(super) fn end(&self, served: Served, end: End, status: StatusCode) {
-        let fallback = match end {
-            End::Decided(_, Some(cause)) => Some(Fallback::of(cause)),
-            End::Decided(_, None) | End::Rejected(_) | End::Done => None,
-        };
+        let fallback = end.cause().map(Fallback::of);
         let ending = match (fallback, end) {
             (Some(fallback), _) => Ending::Failed(fallback.message()),
             (None, _) if status.is_server_error() => Ending::Failed(""),
             (None, End::Rejected(_)) => Ending::Rejected,
-            (None, End::Decided(..) | End::Done) => Ending::Well,
+            (None, End::Decided(..) | End::Done(_)) => Ending::Well,
         };
-        // Named `{method} {route}`, as OpenTelemetry's conventions have it.
-        let name = || format!("{} {}", known(&self.head.method).0, self.route.text());
-        served.end(SpanKind::Server, ending, name, || {
-            self.attributes(end, fallback.map(Fallback::name), status)
+        self.close(served, ending, || {
+            let asked = self.asked().into_iter();
+            asked.chain(answered(end, fallback, status)).collect()
         });
     }
 
-    fn attributes(
-        &self,
-        end: End,
-        fallback: Option<&'static str>,
-        status: StatusCode,
-    ) -> Vec<KeyValue> {
+    /// Ends it without an answer.
+    pub(super) fn abandon(&self, served: Served) {
+        self.close(served, Ending::Failed("given up unanswered"), || {
+            let mut attributes = self.asked();
+            attributes.push(KeyValue::new("error.type", "cancelled"));
+            attributes
+        });
+    }
+
+    fn close(&self, served: Served, ending: Ending<'_>, attributes: impl Fn() -> Vec<KeyValue>) {
+        // Named `{method} {route}`, as OpenTelemetry's conventions have it.
+        let name = || format!("{} {}", known(&self.head.method).0, self.route.text());
+        served.end(SpanKind::Server, ending, name, attributes);
+    }
+
+    fn asked(&self) -> Vec<KeyValue> {
         let mut attributes = vec![
             KeyValue::new("http.request.method", known(&self.head.method).1.to_owned()),
             KeyValue::new("http.route", self.route.text()),
-            KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+            KeyValue::new("url.scheme", self.scheme),
             KeyValue::new("openim.dialect", self.dialect.as_str()),
         ];
         // What comes before may be a secret; a path that lies elsewhere may be a secret with a mistake in it.
@@ -96,23 +106,31 @@ impl Request<'_> {
         if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {
             attributes.push(KeyValue::new("url.path", path.to_owned()));
         }
-        match end {
-            End::Decided(verdict, _) => {
-                attributes.push(KeyValue::new("importguard.verdict", verdict));
-            }
-            End::Rejected(code) => {
-                attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
-            }
-            End::Done => {}
-        }
-        if let Some(fallback) = fallback {
-            attributes.push(KeyValue::new("importguard.cause", fallback));
-            attributes.push(KeyValue::new("error.type", fallback));
-        } else if status.is_server_error() {
-            attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
-        }
         attributes
     }
+}
+
+fn answered(end: End, fallback: Option<Fallback>, status: StatusCode) -> Vec<KeyValue> {
+    let mut attributes = vec![KeyValue::new(
+        "http.response.status_code",
+        i64::from(status.as_u16()),
+    )];
+    match end {
+        End::Decided(verdict, _) => {
+            attributes.push(KeyValue::new("importguard.verdict", verdict));
+        }
+        End::Rejected(code) => {
+            attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
+        }
+        End::Done(_) => {}
+    }
+    if let Some(fallback) = fallback {
+        attributes.push(KeyValue::new("importguard.cause", fallback.name()));
+        attributes.push(KeyValue::new("error.type", fallback.name()));
+    } else if status.is_server_error() {
+        attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
+    }
+    attributes
 }
 
 /// The method in a span's name and in its attribute: a caller can make up any.

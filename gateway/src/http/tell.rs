@@ -29,7 +29,7 @@ pub(super) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock
         code = refusal.map(|refusal| refusal.code),
         friends = request.friends.len(),
         kept,
-        micros = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
+        micros = micros(clock),
         "decided"
     );
 }
@@ -42,6 +42,14 @@ pub(super) fn rejected(rejection: &Rejection) {
         code = reason.code(),
         "rejected: {}: {reason}",
         reason.message()
+    );
+}
+
+/// Nobody was there any more to be answered.
+pub(super) fn abandoned(clock: Clock) {
+    info!(
+        micros = micros(clock),
+        "given up unanswered: the caller hung up, or this gateway was ended"
     );
 }
 
@@ -58,10 +66,14 @@ pub(super) fn undecided(error: &DecideError, chosen: OnFailure) {
 
 /// The event of a callback is recorded nowhere.
 pub(super) fn unrecorded(error: &Unrecordable, chosen: OnFailure) {
+    let (fallback, so) = match chosen {
+        OnFailure::Refuse => (Some(name(chosen)), "the callback was refused"),
+        OnFailure::Allow => (None, "the callback's answer stands without an event"),
+    };
     error!(
         cause = Fallback::of(Cause::Unrecordable).name(),
-        fallback = name(chosen),
-        "{error}; the callback was answered by the fallback for this cause: {}",
+        fallback,
+        "{error}; {so}: {}",
         match error {
             Unrecordable::SpoolFull { .. } =>
                 "bring NATS back, or give the spool more room with IMPORTGUARD_SPOOL_MAX_BYTES and on its disk",
@@ -89,6 +101,10 @@ fn what_to_do(cause: Cause) -> &'static str {
         Cause::Overloaded => "run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT",
         Cause::Unrecordable => "check NATS and IMPORTGUARD_SPOOL",
     }
+}
+
+fn micros(clock: Clock) -> u64 {
+    u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn name(chosen: OnFailure) -> &'static str {
