@@ -23,7 +23,7 @@ pub fn conclude(
     ended: Result<ExitCode, impl AsRef<dyn Error + Send + Sync + 'static>>,
 ) -> ExitCode {
     let code = ended.unwrap_or_else(|error| {
-        let line = format!("error: {}\n", whole_text(error.as_ref()));
+        let line = log::failure(&whole_text(error.as_ref()));
         // This writer counts what it cannot write.
         let _ = log::Stderr.write_all(line.as_bytes());
         ExitCode::FAILURE

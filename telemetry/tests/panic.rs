@@ -8,7 +8,10 @@ use std::{
 };
 
 use clap::Parser;
-use importguard_telemetry::{TelemetrySettings, conclude, init};
+use http::HeaderMap;
+use importguard_proto::OperationId;
+use importguard_telemetry::{Served, TelemetrySettings, conclude, init};
+use tracing::Span;
 
 /// Set for the process that panics, which is this test once more: its standard error is its own.
 const CHILD: &str = "IMPORTGUARD_TEST_PANICS";
@@ -38,6 +41,8 @@ async fn a_panic_is_a_log_line_in_the_logs_form() {
         line["message"], "panicked: nobody\\nexpected this",
         "{line}"
     );
+    assert_eq!(line["operationID"], "op-panics", "{line}");
+    assert_eq!(line["trace_id"].as_str().map(str::len), Some(32), "{line}");
     let location = line["location"].as_str().unwrap();
     assert!(location.contains("tests/panic.rs:"), "{line}");
 }
@@ -45,7 +50,9 @@ async fn a_panic_is_a_log_line_in_the_logs_form() {
 async fn panics() {
     let cli = Cli::parse_from(["panics", "--log-format", "json"]);
     let _telemetry = init("panics", &cli.telemetry).unwrap();
-    let task = tokio::spawn(async { panic!("nobody\nexpected this") });
+    let id = OperationId::parse("op-panics").unwrap();
+    let served = Served::begin(&HeaderMap::new(), Some(&id), Span::none);
+    let task = tokio::spawn(served.serve(async { panic!("nobody\nexpected this") }));
     assert!(task.await.unwrap_err().is_panic());
     conclude(Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
         ExitCode::SUCCESS,

@@ -8,7 +8,8 @@ use std::{
 };
 
 use importguard_tests::{
-    Line, MountedSecret, OpenIm, Service, Settings, eventually, load, wait_for_count,
+    Binary, Line, MountedSecret, OpenIm, PolicyDir, Service, Settings, eventually, load,
+    wait_for_count,
 };
 use serde_json::Value;
 use tokio::{task::spawn_blocking, time::timeout};
@@ -81,6 +82,23 @@ async fn a_fallback_says_what_happened_and_what_to_do() {
     }
     assert_eq!(told[1]["level"], "INFO");
     assert_eq!(told[1]["cause"], "deciderUnavailable");
+}
+
+#[tokio::test]
+async fn what_ends_a_process_is_a_line_in_the_logs_form_too() {
+    let policy = PolicyDir::new("apiVersion: importguard/v1\nname: 7\nrulez: []\n", &[]);
+    let settings = Settings::new()
+        .policy(&policy)
+        .set("IMPORTGUARD_LOG_FORMAT", "json");
+    let mut decider = Service::spawn(Binary::Decider, settings);
+    assert_eq!(decider.exit(SOON).await.code(), Some(1));
+    let lines = lines(&decider);
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "ERROR", "{lines:#?}");
+    assert!(
+        last["message"].as_str().unwrap().contains("rulez"),
+        "{last}"
+    );
 }
 
 #[tokio::test]

@@ -176,6 +176,8 @@ fn each_panel_explains_itself_asks_the_chosen_source_and_has_its_own_place() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
             let expression = target["expr"].as_str().unwrap();
             assert!(expression.contains("$instance"), "{title}: {expression}");
+            // What a scrape job is called is up to whoever scrapes.
+            assert!(!expression.contains("job="), "{title}: {expression}");
         }
     }
 }

@@ -116,18 +116,32 @@ fn json_line(event: &Event<'_>, fields: &Fields, cx: &Context) -> serde_json::Re
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
+/// The line that tells what a process ends with: for a person, unless its log is for machines.
+pub(crate) fn failure(error: &str) -> String {
+    match writer::format() {
+        Some(LogFormat::Json) => json_alone(Level::ERROR, error, None),
+        Some(LogFormat::Human) | None => format!("error: {error}\n"),
+    }
+}
+
 /// The line that stands for `lines` that were left out.
 fn gap(format: LogFormat, lines: u64) -> String {
     let message = format!("{lines} log lines were left out: standard error did not take them");
-    let (time, level, target) = (now(), Level::WARN, module_path!());
-    let line = match format {
-        LogFormat::Human => format!("{time}  {level} {message}"),
-        LogFormat::Json => serde_json::json!({
-            "time": time, "level": level.as_str(), "target": target, "message": message, "lines": lines,
-        })
-        .to_string(),
-    };
-    line + "\n"
+    match format {
+        LogFormat::Human => format!("{}  {} {message}\n", now(), Level::WARN),
+        LogFormat::Json => json_alone(Level::WARN, &message, Some(lines)),
+    }
+}
+
+/// A line that no event made.
+fn json_alone(level: Level, message: &str, lines: Option<u64>) -> String {
+    let mut line = serde_json::json!({
+        "time": now(), "level": level.as_str(), "target": module_path!(), "message": message,
+    });
+    if let Some(lines) = lines {
+        line["lines"] = lines.into();
+    }
+    format!("{line}\n")
 }
 
 fn now() -> String {

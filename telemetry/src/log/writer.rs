@@ -2,7 +2,7 @@ use std::{
     io::{self, ErrorKind, Write, stderr},
     mem,
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -30,6 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How many lines nobody got, since the process began.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
 static WRITER: Shared = Shared {
     state: Mutex::new(State {
         lines: Vec::new(),
@@ -52,8 +54,15 @@ pub(crate) fn left_out() -> u64 {
 pub(crate) fn start(format: LogFormat) -> io::Result<Stderr> {
     let thread = thread::Builder::new().name("log".to_owned());
     thread.spawn(move || WRITER.write(format))?;
+    // A process has one log; a second one fails with its subscriber.
+    let _ = FORMAT.set(format);
     WRITER.state().running = true;
     Ok(Stderr)
+}
+
+/// The log's form, once there is one.
+pub(super) fn format() -> Option<LogFormat> {
+    FORMAT.get().copied()
 }
 
 /// Waits until all lines are written, for a second at most: who doesn't take them by then doesn't get them. For the process's end.
