@@ -240,7 +240,7 @@ async fn a_drain_that_nats_interrupts_goes_on_where_it_was() {
     }
     for round in 1..=2 {
         nats.restart().await;
-        let some = count as u64 * (3 - round) / 3;
+        let some = count * (3 - round) / 3;
         eventually("some are drained", SOON, async || {
             let status = recording.recorder.status();
             if status.spooled_events < some {
