@@ -8,10 +8,6 @@ use super::{NatsSettings, PseudonymSettings};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct RecordSettings {
-    #[command(flatten)]
-    /// Where NATS is, and who we are there.
-    pub nats: NatsSettings,
-
     /// How long a callback waits for NATS to acknowledge its event before the event goes to the spool
     #[arg(long, env = "IMPORTGUARD_ACK_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "250ms")]
     pub ack_timeout: Duration,
@@ -28,6 +24,10 @@ pub struct RecordSettings {
     /// Size the spool may grow to, in bytes; what to answer once it is full is IMPORTGUARD_ON_UNRECORDABLE
     #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "BYTES", default_value_t = SPOOL_MAX_BYTES, value_parser = clap::value_parser!(u64).range(SPOOL_LEAST_BYTES..))]
     pub spool_max_bytes: u64,
+
+    #[command(flatten)]
+    /// Where NATS is, and who we are there.
+    pub nats: NatsSettings,
 
     #[command(flatten)]
     /// What the stream is created with.
