@@ -3,11 +3,11 @@
 
 mod body;
 mod clock;
-mod open;
 mod overload;
 mod pass;
 mod span;
 mod tell;
+mod unanswered;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,8 +25,8 @@ use tracing::{Span, info};
 use self::{
     body::read_body,
     clock::Clock,
-    open::Open,
     span::{End, publish_span},
+    unanswered::Unanswered,
 };
 use crate::{
     admission::{Admission, Overloaded},
@@ -98,9 +98,9 @@ impl Answers for Guard {
                 },
             }
         });
-        let open = Open::new(request, served, &self.metrics, clock);
+        let unanswered = Unanswered::new(request, served, &self.metrics, clock);
         let Told { response, end } = handled.await;
-        open.answered(end, response.status());
+        unanswered.answered(end, response.status());
         response
     }
 
@@ -235,10 +235,7 @@ impl Guard {
                 let cause = decision.source.cause();
                 (decision, cause)
             }
-            Err(OnFailure::Allow) => {
-                let cause = decision.source.cause().unwrap_or(Cause::Unrecordable);
-                (decision, Some(cause))
-            }
+            Err(OnFailure::Allow) => (decision, Some(Cause::Unrecordable)),
             Err(chosen @ OnFailure::Refuse) => {
                 let decision = Decision {
                     verdict: Fallback::of(Cause::Unrecordable).verdict(chosen),
@@ -298,7 +295,7 @@ impl Guard {
     fn reject(&self, rejection: &Rejection) -> Answered {
         let status = rejection.reason.status();
         self.metrics.rejected(rejection);
-        // An overload would flood the log; its counters and its summary tell it.
+        // An overload would flood the log; that counter tells of it.
         if !matches!(rejection.reason, Reason::Overloaded) {
             tell::rejected(rejection);
         }

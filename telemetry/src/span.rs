@@ -1,6 +1,7 @@
 //! What is told on spans, built only where somebody will read it: without an OTLP endpoint, and for what sampling leaves out, a
 //! span is no more than its ids.
 
+use http::Method;
 use opentelemetry::{Context, trace::TraceContextExt};
 pub use opentelemetry::{KeyValue, trace::SpanKind};
 use tracing::Span;
@@ -27,4 +28,21 @@ pub fn event(name: &'static str, attributes: &[(&'static str, &str)]) {
             span.add_event(name, attributes.collect());
         }
     });
+}
+
+/// An HTTP method in a span's name and in its attribute `http.request.method`: a caller can make up any, and OpenTelemetry's
+/// conventions know these.
+pub fn method(method: &Method) -> (&str, &str) {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::CONNECT
+        | Method::OPTIONS
+        | Method::TRACE
+        | Method::PATCH => (method.as_str(), method.as_str()),
+        _ => ("HTTP", "_OTHER"),
+    }
 }

@@ -109,6 +109,8 @@ async fn who_never_finishes_is_cut_when_the_time_is_over() {
     assert!(began.elapsed() < Duration::from_secs(5));
     let said = gateway.stderr();
     assert!(said.contains("they were cut"), "{said}");
+    let abandoned = |line: &str| line.contains("abandoned") && line.contains("op-held");
+    assert!(said.lines().any(abandoned), "{said}");
 }
 
 #[tokio::test]

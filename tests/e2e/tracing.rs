@@ -194,10 +194,12 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
     let receiver = OtlpReceiver::start().await;
     let settings = Settings::new()
         .traces_to(&receiver)
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "1m")
-        .set("IMPORTGUARD_REQUEST_BUDGET", "1m");
+        .set("IMPORTGUARD_ACK_TIMEOUT", "1m")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "2m");
     let line = Line::with(settings).await;
-    line.decider.freeze().await;
+    streaming(&line).await;
+    // The answer waits for the ack.
+    line.nats.freeze().await;
     for (sampled, id) in [(true, "op-sampled"), (false, "op-not-sampled")] {
         let mut parent = TraceParent::numbered(8);
         parent.sampled = sampled;
@@ -214,7 +216,7 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
         in_flight(&line, 0.0).await;
         eventually("a line tells of it", SOON, async || {
             let said = line.gateway.stderr();
-            let told = |line: &str| line.contains(id) && line.contains("the caller hung up");
+            let told = |line: &str| line.contains(id) && line.contains("abandoned");
             if said.lines().any(told) {
                 Ok(())
             } else {
@@ -225,7 +227,7 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
     }
     let span = receiver.callback("op-sampled").await;
     assert_eq!(span.name, "POST callbackBeforeImportFriendsCommand");
-    assert_eq!(span.attributes["error.type"], "cancelled");
+    assert_eq!(span.attributes["error.type"], "abandoned");
     assert_eq!(
         span.attributes["http.route"],
         "callbackBeforeImportFriendsCommand"
@@ -233,7 +235,7 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
     assert!(span.error.is_some(), "{span:#?}");
     let abandoned = "importguard_callbacks_abandoned_total";
     assert_eq!(line.gateway.metric(abandoned).await.unwrap(), 2.0);
-    line.decider.thaw();
+    line.nats.thaw();
 }
 
 async fn in_flight(line: &Line, callbacks: f64) {

@@ -1,6 +1,6 @@
 //! OpenIM's other callbacks: passed to the operator's backend as they are, and its answers back.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, header};
@@ -9,8 +9,10 @@ use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use importguard_proto::event::Dialect::{Documented, Server};
 use importguard_tests::{
-    Backend, Call, Client, MountedSecret, OpenIm, Service, Settings, TestCertificate, TraceParent,
+    Backend, Call, Client, MountedSecret, OpenIm, OtlpReceiver, Service, Settings, Span,
+    TestCertificate, TraceParent, free_port,
 };
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -18,6 +20,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::asserts;
+
+const SOON: Duration = Duration::from_secs(20);
 
 const OTHER: &str = "/callbackBeforeAddFriendCommand?contenttype=json&x=%2F";
 const OTHER_DOCUMENTED: &str = "/?command=BeforeAddFriendCommand&contenttype=json";
@@ -74,6 +78,35 @@ async fn a_callback_reaches_the_backend_as_it_is_and_so_does_its_answer() {
         assert_eq!(passed.trace_id, trace.trace_id);
         assert_ne!(passed.span_id, trace.span_id);
     }
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_is_an_error_on_the_calls_span() {
+    let receiver = OtlpReceiver::start().await;
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let settings = Settings::new().traces_to(&receiver);
+    let gateway = Service::gateway(settings.set("IMPORTGUARD_UPSTREAM", &nobody)).await;
+    let trace = TraceParent::numbered(10);
+    let call = Call::new(
+        Method::from_bytes(b"MADEUP").unwrap(),
+        gateway.url() + OTHER,
+    )
+    .header("Operationid", "op-other")
+    .header("Traceparent", trace.to_string());
+    assert_eq!(Client::default().send(call).await.status, 502);
+    let both = |spans: &[Span]| spans.len() == 2;
+    let spans = receiver.wait_for(&trace.trace_id, SOON, both).await;
+    let called = spans.iter().find(|span| span.kind == SpanKind::Client);
+    let called = called.unwrap();
+    assert_eq!(called.name, "HTTP");
+    for (name, value) in [
+        ("http.request.method", "_OTHER"),
+        ("error.type", "unavailable"),
+        ("server.address", "127.0.0.1"),
+    ] {
+        assert_eq!(called.attributes[name], value, "{called:#?}");
+    }
+    assert!(called.error.is_some(), "{called:#?}");
 }
 
 #[tokio::test]

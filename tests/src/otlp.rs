@@ -127,7 +127,10 @@ impl OtlpReceiver {
             let found = spans.iter().find(|span| {
                 span.service == "importguard-gateway"
                     && span.kind == SpanKind::Server
-                    && span.attributes["openim.operation_id"] == operation_id
+                    && span
+                        .attributes
+                        .get("openim.operation_id")
+                        .is_some_and(|id| id == operation_id)
             });
             found
                 .cloned()

@@ -15,7 +15,7 @@ families! {
         queued: IntGauge = "importguard_queued";
         /// Seconds that a callback waited to be worked on, in vain or not; those that did not have to wait are not counted.
         wait_seconds: Histogram = "importguard_queue_seconds", in WAIT_SECONDS;
-        /// Callbacks answered in an overload without an event, beyond IMPORTGUARD_OVERLOAD_EVENTS a second.
+        /// Callbacks answered in an overload without an event: beyond IMPORTGUARD_OVERLOAD_EVENTS a second, or with a body that was large or late.
         unrecorded: IntCounter = "importguard_overload_unrecorded_total";
     }
 }

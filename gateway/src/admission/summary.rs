@@ -25,7 +25,7 @@ impl Summary {
             warn!(
                 callbacks = counted.swap(0, Relaxed),
                 cause = "overloaded",
-                "in the last second more callbacks came than can be answered in time; these were answered by IMPORTGUARD_ON_OVERLOAD: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has time to spare"
+                "in the last second more callbacks came than can be answered in time; these were answered by IMPORTGUARD_ON_OVERLOAD, or without an event by IMPORTGUARD_ON_UNRECORDABLE: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has time to spare"
             );
         };
         // The line belongs to no single callback.

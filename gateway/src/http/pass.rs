@@ -53,7 +53,7 @@ impl Other<'_> {
             UpstreamError::Timeout(_) => Reason::UpstreamTimeout,
             UpstreamError::Overloaded => Reason::Overloaded,
         };
-        // An overload would flood the log; its counter tells it.
+        // An overload would flood the log; it is counted as a rejection.
         if !matches!(error, UpstreamError::Overloaded) {
             warn!("{error}; the callback is refused: check IMPORTGUARD_UPSTREAM");
         }

@@ -1,6 +1,6 @@
 //! The spans of a callback: its own, and the publishing of its event. What they tell is built only where somebody reads it.
 
-use http::{Method, StatusCode, request::Parts};
+use http::{StatusCode, request::Parts};
 use importguard_proto::{
     OperationId,
     event::{Cause, Dialect},
@@ -8,7 +8,7 @@ use importguard_proto::{
 use importguard_telemetry::{
     Ending, Served,
     metrics::Label,
-    span::{KeyValue, SpanKind, child, recorded},
+    span::{KeyValue, SpanKind, child, method, recorded},
 };
 use tracing::{Span, field::Empty, info_span};
 
@@ -66,37 +66,40 @@ impl Request<'_> {
 
     /// Ends it. That nobody could decide, or that it is recorded nowhere, is an error, whatever was answered.
     pub(super) fn end(&self, served: Served, end: End, status: StatusCode) {
-        let fallback = end.cause().map(Fallback::of);
-        let ending = match (fallback, end) {
-            (Some(fallback), _) => Ending::Failed(fallback.message()),
+        let trouble = end.cause().map(Fallback::of);
+        let ending = match (trouble, end) {
+            (Some(trouble), _) => Ending::Failed(trouble.message()),
             (None, _) if status.is_server_error() => Ending::Failed(""),
             (None, End::Rejected(_)) => Ending::Rejected,
             (None, End::Decided(..) | End::Done(_)) => Ending::Well,
         };
         self.close(served, ending, || {
             let asked = self.asked().into_iter();
-            asked.chain(answered(end, fallback, status)).collect()
+            asked.chain(answer(end, trouble, status)).collect()
         });
     }
 
     /// Ends it without an answer.
-    pub(super) fn abandon(&self, served: Served) {
-        self.close(served, Ending::Failed("given up unanswered"), || {
+    pub(super) fn abandon(&self, served: Served, error_type: &'static str) {
+        self.close(served, Ending::Failed("nobody was answered"), || {
             let mut attributes = self.asked();
-            attributes.push(KeyValue::new("error.type", "cancelled"));
+            attributes.push(KeyValue::new("error.type", error_type));
             attributes
         });
     }
 
     fn close(&self, served: Served, ending: Ending<'_>, attributes: impl Fn() -> Vec<KeyValue>) {
         // Named `{method} {route}`, as OpenTelemetry's conventions have it.
-        let name = || format!("{} {}", known(&self.head.method).0, self.route.text());
+        let name = || format!("{} {}", method(&self.head.method).0, self.route.text());
         served.end(SpanKind::Server, ending, name, attributes);
     }
 
     fn asked(&self) -> Vec<KeyValue> {
         let mut attributes = vec![
-            KeyValue::new("http.request.method", known(&self.head.method).1.to_owned()),
+            KeyValue::new(
+                "http.request.method",
+                method(&self.head.method).1.to_owned(),
+            ),
             KeyValue::new("http.route", self.route.text()),
             KeyValue::new("url.scheme", self.scheme),
             KeyValue::new("openim.dialect", self.dialect.as_str()),
@@ -110,7 +113,7 @@ impl Request<'_> {
     }
 }
 
-fn answered(end: End, fallback: Option<Fallback>, status: StatusCode) -> Vec<KeyValue> {
+fn answer(end: End, trouble: Option<Fallback>, status: StatusCode) -> Vec<KeyValue> {
     let mut attributes = vec![KeyValue::new(
         "http.response.status_code",
         i64::from(status.as_u16()),
@@ -124,29 +127,13 @@ fn answered(end: End, fallback: Option<Fallback>, status: StatusCode) -> Vec<Key
         }
         End::Done(_) => {}
     }
-    if let Some(fallback) = fallback {
-        attributes.push(KeyValue::new("importguard.cause", fallback.name()));
-        attributes.push(KeyValue::new("error.type", fallback.name()));
+    if let Some(trouble) = trouble {
+        attributes.push(KeyValue::new("importguard.cause", trouble.name()));
+        attributes.push(KeyValue::new("error.type", trouble.name()));
     } else if status.is_server_error() {
         attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
     }
     attributes
-}
-
-/// The method in a span's name and in its attribute: a caller can make up any.
-fn known(method: &Method) -> (&str, &str) {
-    match *method {
-        Method::GET
-        | Method::HEAD
-        | Method::POST
-        | Method::PUT
-        | Method::DELETE
-        | Method::CONNECT
-        | Method::OPTIONS
-        | Method::TRACE
-        | Method::PATCH => (method.as_str(), method.as_str()),
-        _ => ("HTTP", "_OTHER"),
-    }
 }
 
 /// The span of an event's way to NATS or the spool.

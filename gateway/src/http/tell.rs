@@ -49,7 +49,7 @@ pub(super) fn rejected(rejection: &Rejection) {
 pub(super) fn abandoned(clock: Clock) {
     info!(
         micros = micros(clock),
-        "given up unanswered: the caller hung up, or this gateway was ended"
+        "abandoned: the caller hung up before it was answered, or this gateway was ended"
     );
 }
 

@@ -1,3 +1,5 @@
+use std::thread;
+
 use http::StatusCode;
 use importguard_telemetry::Served;
 
@@ -8,15 +10,16 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// A request that is not answered yet. Whoever drops it tells that it never was: its caller hung up, or this process ends.
-pub(super) struct Open<'a> {
+/// A request that is not answered yet. Dropped as such, it tells that it was abandoned: its caller hung up, or this process
+/// ends.
+pub(super) struct Unanswered<'a> {
     request: Request<'a>,
     served: Option<Served>,
     metrics: &'a Metrics,
     clock: Clock,
 }
 
-impl<'a> Open<'a> {
+impl<'a> Unanswered<'a> {
     pub(super) fn new(
         request: Request<'a>,
         served: Served,
@@ -41,12 +44,18 @@ impl<'a> Open<'a> {
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if let Some(served) = self.served.take() {
-            self.metrics.abandoned();
+        let Some(served) = self.served.take() else {
+            return;
+        };
+        self.metrics.abandoned();
+        if thread::panicking() {
+            // That has a line of its own.
+            self.request.abandon(served, "panic");
+        } else {
             served.in_scope(|| tell::abandoned(self.clock));
-            self.request.abandon(served);
+            self.request.abandon(served, "abandoned");
         }
     }
 }

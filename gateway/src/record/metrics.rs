@@ -103,9 +103,9 @@ families! {
         state: IntGaugeVec = "importguard_recorder_state", ["state"];
         /// Events in the spool, not yet in NATS.
         spool_events: IntGauge = "importguard_recorder_spool_events";
-        /// Bytes of the spool's file that are in use; some 30 KiB when it is empty.
+        /// Bytes of the spool's file that are in use; 16 KiB without an event.
         spool_bytes: IntGauge = "importguard_recorder_spool_bytes";
-        /// Bytes of the spool's file that may be in use: IMPORTGUARD_SPOOL_MAX_BYTES.
+        /// Bytes of the spool's file that may be in use: IMPORTGUARD_SPOOL_MAX_BYTES, or its size at the start if that was more.
         spool_max_bytes: IntGauge = "importguard_recorder_spool_max_bytes";
         /// Seconds since the oldest event in the spool was decided; 0 when it is empty.
         oldest_seconds: Gauge = "importguard_recorder_oldest_unpublished_seconds";

@@ -332,7 +332,7 @@ impl Inner {
     fn unrecordable(&self, error: AppendError) -> Unrecordable {
         match error {
             AppendError::Full => Unrecordable::SpoolFull {
-                max_bytes: self.settings.spool_max_bytes,
+                max_bytes: self.spool.depth().max_bytes(),
             },
             AppendError::TooSlow => Unrecordable::TooLate,
             AppendError::Broken(why) => Unrecordable::SpoolBroken(why),

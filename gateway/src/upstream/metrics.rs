@@ -32,9 +32,7 @@ impl Metrics {
     pub(super) fn came_to<T>(&self, result: &Result<T, UpstreamError>) {
         let outcome = match result {
             Ok(_) => "passed",
-            Err(UpstreamError::Unavailable(_)) => "unavailable",
-            Err(UpstreamError::Timeout(_)) => "timeout",
-            Err(UpstreamError::Overloaded) => "overloaded",
+            Err(error) => error.name(),
         };
         self.outcomes.with_label_values(&[outcome]).inc();
     }

@@ -8,17 +8,20 @@ mod settings;
 
 use std::{io, sync::Arc, time::Duration};
 
-use http::{Request, Response, request::Parts, uri::Scheme};
+use http::{Method, Request, Response, request::Parts, uri::Scheme};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use importguard_telemetry::{span::child, whole_text};
+use importguard_telemetry::{
+    span::{child, method},
+    whole_text,
+};
 use prometheus::Registry;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};
-use tracing::{Instrument, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 pub(crate) use self::body::Passed;
 use self::metrics::Metrics;
@@ -51,6 +54,17 @@ pub(crate) enum UpstreamError {
     /// Too many callbacks are on their way to it.
     #[error("too many callbacks are on their way to the backend")]
     Overloaded,
+}
+
+impl UpstreamError {
+    /// Its name in metrics and spans.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout(_) => "timeout",
+            Self::Overloaded => "overloaded",
+        }
+    }
 }
 
 /// Why callbacks cannot be passed on at all.
@@ -115,31 +129,42 @@ impl Upstream {
         head: &Parts,
         body: Received,
     ) -> Result<Response<Passed>, UpstreamError> {
-        let span = child(|| {
-            info_span!(
-                "pass",
-                otel.name = head.method.as_str(),
-                otel.kind = "client",
-                http.request.method = head.method.as_str(),
-                http.response.status_code = Empty,
-                server.address = self.url.authority.host(),
-                server.port = self.url.authority.port_u16(),
-                otel.status_code = Empty,
-                otel.status_description = Empty,
-            )
-        });
+        let span = child(|| self.span(&head.method));
         let passed = self.call(below, head, body).instrument(span.clone()).await;
         self.metrics.came_to(&passed);
         match &passed {
             Ok(answer) => {
-                span.record("http.response.status_code", answer.status().as_u16());
+                let status = answer.status();
+                span.record("http.response.status_code", status.as_u16());
+                if status.is_client_error() || status.is_server_error() {
+                    span.record("otel.status_code", "ERROR");
+                    span.record("error.type", status.as_str());
+                }
             }
             Err(error) => {
                 span.record("otel.status_code", "ERROR");
                 span.record("otel.status_description", error.to_string());
+                span.record("error.type", error.name());
             }
         }
         passed
+    }
+
+    /// Without `url.full`: the backend's path may be a secret, as importguard's may.
+    fn span(&self, asked: &Method) -> Span {
+        let (name, asked) = method(asked);
+        info_span!(
+            "pass",
+            otel.name = name,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            error.r#type = Empty,
+            http.request.method = asked,
+            http.response.status_code = Empty,
+            server.address = self.url.authority.host(),
+            server.port = self.url.port(),
+        )
     }
 
     async fn call(

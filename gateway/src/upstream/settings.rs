@@ -82,6 +82,16 @@ impl fmt::Display for UpstreamUrl {
 }
 
 impl UpstreamUrl {
+    /// The one it names, or its scheme's.
+    pub(super) fn port(&self) -> u16 {
+        let scheme = if self.scheme == Scheme::HTTPS {
+            443
+        } else {
+            80
+        };
+        self.authority.port_u16().unwrap_or(scheme)
+    }
+
     /// Where a callback goes that came to `below` importguard's own base path.
     pub(super) fn target(&self, below: &str, query: Option<&str>) -> Result<Uri, http::Error> {
         let mut path = format!("{}{below}", self.path);
