@@ -33,7 +33,7 @@ families! {
         rejections: IntCounterVec = "importguard_rejections_total", ["code"];
         /// Seconds from a request's arrival to its answer, by callback (other for what importguard does not answer itself) and HTTP status.
         duration: HistogramVec = "importguard_callback_duration_seconds", ["route", "status"], in SECONDS;
-        /// Requests that nobody was answered: the caller hung up before, or the gateway was ended.
+        /// Requests that were never answered: the caller hung up before, or the gateway was ended.
         abandoned: IntCounter = "importguard_callbacks_abandoned_total";
         /// Seconds from the question to the deciders to a verdict (ok) or to giving up on it (the cause), repetitions included.
         asking: Each<HistogramVec, Asked> = "importguard_decider_call_duration_seconds", ["result"], in SECONDS;

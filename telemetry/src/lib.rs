@@ -107,7 +107,9 @@ pub fn init(
         .event_format(log::Lines::new(settings.log.log_format))
         .with_writer(stderr)
         .with_ansi(colour)
-        .with_filter(filter::filter_fn(|meta| meta.is_event()).and(env));
+        .with_filter(
+            filter::filter_fn(|meta| meta.is_event() && !trace::is_told_here(meta)).and(env),
+        );
     let spans = tracing_opentelemetry::layer()
         .with_tracer(trace::tracer(&provider))
         .with_location(false)

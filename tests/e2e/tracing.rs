@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
     Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span, TraceParent,
-    eventually, wait_for_count,
+    eventually, free_port, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
@@ -383,6 +383,38 @@ async fn a_decision_made_without_nats_keeps_its_trace_when_it_gets_there() {
     let events = wait_for_count(&line.nats, 1).await;
     assert_eq!(events[0].trace().unwrap().trace_id, parent.trace_id);
     assert_eq!(events[0].header("operationID"), Some("op-spooled"));
+}
+
+#[tokio::test]
+async fn spans_that_nobody_takes_are_told_of_once_and_counted() {
+    let port = free_port();
+    let settings = Settings::new()
+        .set(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            format!("http://127.0.0.1:{port}"),
+        )
+        .set("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let gateway = Service::gateway(settings).await;
+    let server = OpenIm::server(gateway.url());
+    let mut lost = 0.0;
+    for _ in 0..3 {
+        let answer = server.import("op", "user123", &["user456"]).await;
+        assert_eq!(answer.status, 200);
+        lost = eventually("more are lost", SOON, async || {
+            let now = gateway.metric("importguard_spans_lost_total").await?;
+            anyhow::ensure!(now > lost, "{now}");
+            Ok(now)
+        })
+        .await;
+    }
+    let said = gateway.tells(&["spans are lost"]).await;
+    assert_eq!(said.matches("spans are lost").count(), 1, "{said}");
+    assert!(!said.contains("ExportError"), "{said}");
+
+    let receiver = OtlpReceiver::on(port).await;
+    server.import("op-taken", "user123", &["user456"]).await;
+    receiver.callback("op-taken").await;
+    gateway.tells(&["spans are taken again"]).await;
 }
 
 #[tokio::test]

@@ -58,9 +58,14 @@ pub struct Span {
 impl OtlpReceiver {
     /// One that listens.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
+        Self::on(0).await
+    }
+
+    /// One that listens on this port; 0 for one that is free.
+    pub async fn on(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port))
             .await
-            .expect("a port is free");
+            .expect("the port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let spans = Arc::default();
         let collector = Collector {

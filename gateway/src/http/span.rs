@@ -81,7 +81,7 @@ impl Request<'_> {
 
     /// Ends it without an answer.
     pub(super) fn abandon(&self, served: Served, error_type: &'static str) {
-        self.close(served, Ending::Failed("nobody was answered"), || {
+        self.close(served, Ending::Failed("never answered"), || {
             let mut attributes = self.asked();
             attributes.push(KeyValue::new("error.type", error_type));
             attributes

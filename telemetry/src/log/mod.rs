@@ -3,11 +3,20 @@
 mod panic;
 mod writer;
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    num::NonZeroU8,
+};
 
 use opentelemetry::{Context, trace::TraceContextExt};
 use serde::ser::{SerializeMap, Serializer as _};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{
+    OffsetDateTime,
+    format_description::well_known::{
+        Iso8601,
+        iso8601::{Config, EncodedConfig, TimePrecision},
+    },
+};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -144,13 +153,20 @@ fn json_alone(level: Level, message: &str, lines: Option<u64>) -> String {
     format!("{line}\n")
 }
 
+/// Microseconds are enough, and with all their digits lines stand below each other.
+const TIME: EncodedConfig = Config::DEFAULT
+    .set_time_precision(TimePrecision::Second {
+        decimal_digits: NonZeroU8::new(6),
+    })
+    .encode();
+
 fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    // Microseconds are enough, and both steps can only fail for instants that are out of range.
-    now.replace_nanosecond(now.microsecond() * 1_000)
-        .unwrap_or(now)
-        .format(&Rfc3339)
-        .unwrap_or_default()
+    text(OffsetDateTime::now_utc())
+}
+
+fn text(time: OffsetDateTime) -> String {
+    // Fails only for years that have more than four digits.
+    time.format(&Iso8601::<TIME>).unwrap_or_default()
 }
 
 fn colour(level: Level) -> u8 {
@@ -306,7 +322,15 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use time::format_description::well_known::Rfc3339;
+
     use super::*;
+
+    #[test]
+    fn a_time_has_all_its_digits() {
+        let time = OffsetDateTime::parse("2026-11-24T09:12:44.31Z", &Rfc3339).unwrap();
+        assert_eq!(text(time), "2026-11-24T09:12:44.310000Z");
+    }
 
     #[test]
     fn a_text_with_a_line_break_stays_on_its_line() {

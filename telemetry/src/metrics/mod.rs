@@ -3,7 +3,7 @@
 
 mod each;
 mod family;
-mod log;
+mod lost;
 mod policy;
 mod process;
 
@@ -22,7 +22,7 @@ pub fn registry() -> Result<Registry, prometheus::Error> {
         .info
         .with_label_values(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH])
         .set(1);
-    log::register(&registry)?;
+    lost::register(&registry)?;
     process::register(&registry)?;
     Ok(registry)
 }

@@ -1,4 +1,5 @@
 mod choice;
+mod export;
 mod keep;
 mod served;
 
@@ -14,8 +15,10 @@ use opentelemetry_sdk::{
     },
 };
 
+pub(crate) use self::export::{is_told_here, lost};
 use self::{
     choice::{ChosenIds, ChosenSampling},
+    export::Exporter,
     keep::Rate,
     served::Tracing,
 };
@@ -56,7 +59,7 @@ pub(crate) fn provider(service_name: &'static str) -> Result<SdkTracerProvider, 
         return Ok(builder.build());
     }
     let exporter = SpanExporter::builder().with_tonic().build()?;
-    let batches = BatchSpanProcessor::builder(exporter).build();
+    let batches = BatchSpanProcessor::builder(Exporter::new(exporter)).build();
     Ok(builder.with_span_processor(batches).build())
 }
 

@@ -4,21 +4,23 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::log::left_out;
+use crate::{log, trace};
 
 crate::families! {
-    struct Log {
+    struct Lost {
         /// Log lines that were left out because standard error was not read fast enough.
-        left_out: IntCounter = "importguard_log_lines_left_out_total";
+        lines: IntCounter = "importguard_log_lines_left_out_total";
+        /// Spans that were lost because the OTLP endpoint did not take them.
+        spans: IntCounter = "importguard_spans_lost_total";
     }
 }
 
 pub(super) fn register(registry: &Registry) -> prometheus::Result<()> {
-    registry.register(Box::new(OnDemand(Log::new()?)))
+    registry.register(Box::new(OnDemand(Lost::new()?)))
 }
 
 /// Looks when it is asked.
-struct OnDemand(Log);
+struct OnDemand(Lost);
 
 impl Collector for OnDemand {
     fn desc(&self) -> Vec<&Desc> {
@@ -27,10 +29,11 @@ impl Collector for OnDemand {
 
     fn collect(&self) -> Vec<MetricFamily> {
         // One for each who asks: two at once would both add what is new. What could be made once can be made again.
-        let Ok(log) = Log::new() else {
+        let Ok(lost) = Lost::new() else {
             return Vec::new();
         };
-        log.left_out.inc_by(left_out());
-        log.collect()
+        lost.lines.inc_by(log::left_out());
+        lost.spans.inc_by(trace::lost());
+        lost.collect()
     }
 }
