@@ -146,12 +146,12 @@ impl Depth {
     }
 
     fn set(&self, store: &Store) {
-        let oldest_ms = store.oldest().ok().flatten().map_or(0, EventId::unix_ms);
+        let contents = store.contents();
+        let oldest_ms = contents.oldest.map_or(0, EventId::unix_ms);
         self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
-        if let Ok(bytes) = store.used_bytes() {
-            self.used_bytes.store(bytes, Ordering::Relaxed);
-        }
-        self.events.store(store.events(), Ordering::Release);
+        self.used_bytes
+            .store(contents.used_bytes, Ordering::Relaxed);
+        self.events.store(contents.events, Ordering::Release);
         self.changed.notify_waiters();
     }
 }

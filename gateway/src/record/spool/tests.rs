@@ -85,6 +85,30 @@ async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
     assert_eq!(payloads(&spool).await, ["ccc"]);
 }
 
+#[test]
+fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
+    let dir = TempDir::new().unwrap();
+    let (lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let events = ["first", "second", "third"].map(|payload| fresh(record(payload)));
+    let ids = [0, 1, 2].map(|number: usize| events[number].record.id);
+    for (number, oldest) in [(1, 1), (2, 1), (0, 0)] {
+        assert_eq!(store.append(events[number..=number].iter()), [Ok(())]);
+        assert_eq!(store.contents().oldest, Some(ids[oldest]));
+    }
+    let batch = store.advance(&[], 10, usize::MAX, 1).unwrap();
+    assert_eq!(store.contents().oldest, Some(ids[0]));
+    store.advance(&[batch[0].rowid], 0, 0, 1).unwrap();
+    assert_eq!(store.contents().oldest, Some(ids[1]));
+    let contents = store.contents();
+    drop((lock, store));
+    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    assert_eq!(store.contents(), contents);
+    store
+        .advance(&[batch[1].rowid, batch[2].rowid], 0, 0, 1)
+        .unwrap();
+    assert_eq!(store.contents().oldest, None);
+}
+
 #[tokio::test]
 async fn an_id_is_kept_once() {
     let dir = TempDir::new().unwrap();
@@ -117,7 +141,7 @@ async fn what_is_appended_together_is_committed_together() {
         .query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))
         .unwrap();
     assert_eq!(count, 100);
-    assert_eq!(store.events(), 100);
+    assert_eq!(store.contents().events, 100);
 }
 
 #[tokio::test]
@@ -195,7 +219,7 @@ async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
         store.append(group.iter()),
         [Ok(()), Err(AppendError::Full), Ok(())]
     );
-    assert_eq!(store.events(), 2);
+    assert_eq!(store.contents().events, 2);
 }
 
 #[tokio::test]
