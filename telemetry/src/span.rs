@@ -1,10 +1,16 @@
 //! What is told on spans, built only where somebody will read it: without an OTLP endpoint, and for what sampling leaves out, a
 //! span is no more than its ids.
 
+use std::fmt::Display;
+
 use http::Method;
-use opentelemetry::{Context, trace::TraceContextExt};
+use opentelemetry::{
+    Context,
+    trace::{Status, TraceContextExt},
+};
 pub use opentelemetry::{KeyValue, trace::SpanKind};
 use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Whether the span that is entered is recorded. Its attributes are set only then.
 pub fn recorded() -> bool {
@@ -15,6 +21,14 @@ pub fn recorded() -> bool {
 /// are.
 pub fn child(make: impl FnOnce() -> Span) -> Span {
     if recorded() { make() } else { Span::none() }
+}
+
+/// Marks a span as failed: of which kind, of which there must be few, and why.
+pub fn failed(span: &Span, error_type: &str, why: &dyn Display) {
+    if !span.is_none() {
+        span.set_attribute("error.type", error_type.to_owned());
+        span.set_status(Status::error(why.to_string()));
+    }
 }
 
 /// Puts an event on the span that is entered, if that is recorded. It is no log line.

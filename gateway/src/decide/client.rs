@@ -4,7 +4,7 @@ use futures_util::future::{Either, select};
 use importguard_files::Reloads;
 use importguard_telemetry::{
     propagation,
-    span::{child, recorded},
+    span::{child, failed, recorded},
 };
 use prometheus::Registry;
 use serde_json::Value;
@@ -101,9 +101,6 @@ impl Deciders {
                 "decide",
                 otel.name = METHOD,
                 otel.kind = "client",
-                otel.status_code = Empty,
-                otel.status_description = Empty,
-                error.r#type = Empty,
                 rpc.system.name = "grpc",
                 rpc.method = METHOD,
                 rpc.response.status_code = Empty,
@@ -122,10 +119,7 @@ impl Deciders {
         // The span is entered only where it is needed: at every poll it would cost more than all that is told on it.
         let result = self.ask(question).await;
         if let Err(error) = &result {
-            let cause = error.cause();
-            span.record("otel.status_code", "ERROR");
-            span.record("otel.status_description", error.to_string());
-            span.record("error.type", cause.as_str());
+            failed(&span, error.cause().as_str(), error);
         }
         result
     }

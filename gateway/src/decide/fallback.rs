@@ -109,17 +109,6 @@ impl Fallback {
             Cause::Unrecordable => (5914, "decision cannot be recorded"),
         }
     }
-
-    /// The cause's name in logs, spans and metrics, as events have it.
-    pub fn name(self) -> &'static str {
-        match self.cause {
-            Cause::DeciderUnavailable => "deciderUnavailable",
-            Cause::DeciderTimeout => "deciderTimeout",
-            Cause::DeciderFailed => "deciderFailed",
-            Cause::Overloaded => "overloaded",
-            Cause::Unrecordable => "unrecordable",
-        }
-    }
 }
 
 impl FallbackSettings {

@@ -8,7 +8,7 @@ use importguard_proto::{
 use importguard_telemetry::{
     Ending, Served,
     metrics::Label,
-    span::{KeyValue, SpanKind, child, method, recorded},
+    span::{KeyValue, SpanKind, child, failed, method, recorded},
 };
 use tracing::{Span, field::Empty, info_span};
 
@@ -66,16 +66,16 @@ impl Request<'_> {
 
     /// Ends it. That nobody could decide, or that it is recorded nowhere, is an error, whatever was answered.
     pub(super) fn end(&self, served: Served, end: End, status: StatusCode) {
-        let trouble = end.cause().map(Fallback::of);
-        let ending = match (trouble, end) {
-            (Some(trouble), _) => Ending::Failed(trouble.message()),
+        let ending = match (end.cause(), end) {
+            (Some(cause), _) => Ending::Failed(Fallback::of(cause).message()),
             (None, _) if status.is_server_error() => Ending::Failed(""),
             (None, End::Rejected(_)) => Ending::Rejected,
             (None, End::Decided(..) | End::Done(_)) => Ending::Well,
         };
         self.close(served, ending, || {
-            let asked = self.asked().into_iter();
-            asked.chain(answer(end, trouble, status)).collect()
+            let mut attributes = self.asked();
+            attributes.extend(answered(end, status));
+            attributes
         });
     }
 
@@ -113,7 +113,7 @@ impl Request<'_> {
     }
 }
 
-fn answer(end: End, trouble: Option<Fallback>, status: StatusCode) -> Vec<KeyValue> {
+fn answered(end: End, status: StatusCode) -> Vec<KeyValue> {
     let mut attributes = vec![KeyValue::new(
         "http.response.status_code",
         i64::from(status.as_u16()),
@@ -127,9 +127,9 @@ fn answer(end: End, trouble: Option<Fallback>, status: StatusCode) -> Vec<KeyVal
         }
         End::Done(_) => {}
     }
-    if let Some(trouble) = trouble {
-        attributes.push(KeyValue::new("importguard.cause", trouble.name()));
-        attributes.push(KeyValue::new("error.type", trouble.name()));
+    if let Some(cause) = end.cause() {
+        attributes.push(KeyValue::new("importguard.cause", cause.as_str()));
+        attributes.push(KeyValue::new("error.type", cause.as_str()));
     } else if status.is_server_error() {
         attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
     }
@@ -143,9 +143,6 @@ pub(super) fn publish_span(subject: &'static str, id: &EventId) -> Span {
             "publish",
             otel.name = format!("publish {subject}"),
             otel.kind = "producer",
-            otel.status_code = Empty,
-            otel.status_description = Empty,
-            error.r#type = Empty,
             messaging.system = "nats",
             messaging.operation.name = "publish",
             messaging.operation.r#type = "send",
@@ -162,12 +159,10 @@ pub(super) fn published(result: &Result<Recorded, Unrecordable>) {
         return;
     }
     let span = Span::current();
-    match result {
-        Ok(Recorded::Streamed) => span.record("importguard.recorded", "streamed"),
-        Ok(Recorded::Spooled) => span.record("importguard.recorded", "spooled"),
-        Err(error) => span
-            .record("error.type", "unrecordable")
-            .record("otel.status_code", "ERROR")
-            .record("otel.status_description", error.to_string()),
+    let recorded = match result {
+        Ok(Recorded::Streamed) => "streamed",
+        Ok(Recorded::Spooled) => "spooled",
+        Err(error) => return failed(&span, Cause::Unrecordable.as_str(), error),
     };
+    span.record("importguard.recorded", recorded);
 }

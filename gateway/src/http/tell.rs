@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 use super::Clock;
 use crate::{
     callback::{ImportRequest, Rejection},
-    decide::{DecideError, Decision, Fallback, OnFailure, Verdict},
+    decide::{DecideError, Decision, OnFailure, Verdict},
     record::Unrecordable,
 };
 
@@ -24,7 +24,7 @@ pub(super) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock
     };
     info!(
         verdict = decision.verdict.name(),
-        cause = cause.map(|cause| Fallback::of(cause).name()),
+        cause = cause.map(Cause::as_str),
         rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
         code = refusal.map(|refusal| refusal.code),
         friends = request.friends.len(),
@@ -57,7 +57,7 @@ pub(super) fn abandoned(clock: Clock) {
 pub(super) fn undecided(error: &DecideError, chosen: OnFailure) {
     let cause = error.cause();
     warn!(
-        cause = Fallback::of(cause).name(),
+        cause = cause.as_str(),
         fallback = name(chosen),
         "{error}; the import was answered by the fallback for this cause: {}",
         what_to_do(cause)
@@ -71,7 +71,7 @@ pub(super) fn unrecorded(error: &Unrecordable, chosen: OnFailure) {
         OnFailure::Allow => (None, "the callback's answer stands without an event"),
     };
     error!(
-        cause = Fallback::of(Cause::Unrecordable).name(),
+        cause = Cause::Unrecordable.as_str(),
         fallback,
         "{error}; {so}: {}",
         match error {

@@ -25,6 +25,7 @@ pub struct RecordSettings {
     #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "BYTES", default_value_t = SPOOL_MAX_BYTES, value_parser = clap::value_parser!(u64).range(SPOOL_LEAST_BYTES..))]
     pub spool_max_bytes: u64,
 
+    // Below those above, as it brings a heading of its own.
     #[command(flatten)]
     /// Where NATS is, and who we are there.
     pub nats: NatsSettings,

@@ -15,7 +15,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use importguard_telemetry::{
-    span::{child, method},
+    span::{child, failed, method},
     whole_text,
 };
 use prometheus::Registry;
@@ -137,15 +137,10 @@ impl Upstream {
                 let status = answer.status();
                 span.record("http.response.status_code", status.as_u16());
                 if status.is_client_error() || status.is_server_error() {
-                    span.record("otel.status_code", "ERROR");
-                    span.record("error.type", status.as_str());
+                    failed(&span, status.as_str(), &"");
                 }
             }
-            Err(error) => {
-                span.record("otel.status_code", "ERROR");
-                span.record("otel.status_description", error.to_string());
-                span.record("error.type", error.name());
-            }
+            Err(error) => failed(&span, error.name(), error),
         }
         passed
     }
@@ -157,9 +152,6 @@ impl Upstream {
             "pass",
             otel.name = name,
             otel.kind = "client",
-            otel.status_code = Empty,
-            otel.status_description = Empty,
-            error.r#type = Empty,
             http.request.method = asked,
             http.response.status_code = Empty,
             server.address = self.url.authority.host(),
