@@ -8,6 +8,8 @@ use importguard_tests::{
     load, wait_for_count,
 };
 
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+
 use crate::asserts;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -173,6 +175,14 @@ async fn or_answered_without_an_event_where_the_operator_says_so() {
     let unrecorded = receiver.callback("op-99").await;
     assert_eq!(unrecorded.attributes["importguard.verdict"], "allow");
     is_unrecordable(&unrecorded);
+    let children = |spans: &[Span]| spans.len() == 4;
+    let trace = receiver
+        .wait_for(&unrecorded.trace_id, SOON, children)
+        .await;
+    let publishes = trace.iter().find(|span| span.kind == SpanKind::Producer);
+    let publishes = publishes.unwrap();
+    assert_eq!(publishes.attributes["error.type"], "unrecordable");
+    assert!(publishes.error.is_some(), "{publishes:#?}");
     eventually("its line is written", SOON, async || {
         let said = line.gateway.stderr();
         let told = |line: &str| line.contains("ERROR") && line.contains("operationID=op-99 ");

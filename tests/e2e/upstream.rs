@@ -94,10 +94,7 @@ async fn a_backend_that_fails_is_an_error_on_the_calls_span() {
     .header("Operationid", "op-other")
     .header("Traceparent", trace.to_string());
     assert_eq!(Client::default().send(call).await.status, 502);
-    let both = |spans: &[Span]| spans.len() == 2;
-    let spans = receiver.wait_for(&trace.trace_id, SOON, both).await;
-    let called = spans.iter().find(|span| span.kind == SpanKind::Client);
-    let called = called.unwrap();
+    let called = call_of(&receiver, &trace).await;
     assert_eq!(called.name, "HTTP");
     for (name, value) in [
         ("http.request.method", "_OTHER"),
@@ -107,6 +104,41 @@ async fn a_backend_that_fails_is_an_error_on_the_calls_span() {
         assert_eq!(called.attributes[name], value, "{called:#?}");
     }
     assert!(called.error.is_some(), "{called:#?}");
+}
+
+#[tokio::test]
+async fn so_is_one_that_answers_with_an_error() {
+    let receiver = OtlpReceiver::start().await;
+    let backend = Backend::start().await;
+    let gateway = Service::gateway(upstream(&backend).traces_to(&receiver)).await;
+    for (number, status, error) in [
+        (11, "203", None),
+        (12, "404", Some("404")),
+        (13, "500", Some("500")),
+    ] {
+        let trace = TraceParent::numbered(number);
+        let call = Call::new(Method::POST, gateway.url() + OTHER)
+            .header("Operationid", "op-other")
+            .header("Traceparent", trace.to_string())
+            .header("X-Answer-With", status);
+        assert_eq!(Client::default().send(call).await.status.as_str(), status);
+        let called = call_of(&receiver, &trace).await;
+        assert_eq!(called.name, "POST");
+        assert_eq!(called.attributes["http.response.status_code"], status);
+        let error_type = called.attributes.get("error.type");
+        assert_eq!(error_type.map(String::as_str), error);
+        assert_eq!(called.error.is_some(), error.is_some(), "{called:#?}");
+    }
+}
+
+/// The span of the call to the backend.
+async fn call_of(receiver: &OtlpReceiver, trace: &TraceParent) -> Span {
+    let both = |spans: &[Span]| spans.len() == 2;
+    let spans = receiver.wait_for(&trace.trace_id, SOON, both).await;
+    let mut calls = spans
+        .into_iter()
+        .filter(|span| span.kind == SpanKind::Client);
+    calls.next().unwrap()
 }
 
 #[tokio::test]

@@ -4,14 +4,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::TestCertificate;
 
-/// The operator's other backend. It remembers what it is asked, and answers `203` with `x-backend: yes` and the question's own
+/// The operator's other backend. It remembers what it is asked, and answers `203` (or what the header `x-answer-with` says) with `x-backend: yes` and the question's own
 /// body, which it begins to send before it has it all.
 #[derive(Debug)]
 pub struct Backend {
@@ -84,9 +84,12 @@ async fn echo(
     asked: &Mutex<Vec<Parts>>,
 ) -> Result<Response<Incoming>, Infallible> {
     let (head, body) = request.into_parts();
+    let status = head.headers.get("x-answer-with");
+    let status = status.map_or(&b"203"[..], HeaderValue::as_bytes);
+    let status = StatusCode::from_bytes(status).unwrap();
     asked.lock().unwrap().push(head);
     let answer = Response::builder()
-        .status(203)
+        .status(status)
         .header("x-backend", "yes")
         .header("connection", "x-hop")
         .header("x-hop", "1")
