@@ -7,7 +7,6 @@ use importguard_tests::{
     Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, eventually,
     load, wait_for_count,
 };
-
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
 use crate::asserts;
