@@ -11,6 +11,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use healthcheck::Healthcheck;
+use importguard_runtime::signals;
 use importguard_telemetry::{ENVIRONMENT_HELP, RuntimeSettings, conclude};
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
@@ -47,12 +48,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(with_default_command(env::args_os().collect()));
+    let arguments = with_default_command(env::args_os().collect());
+    // The other commands end with their terminal.
+    let serves = arguments.get(1).is_some_and(|command| command == "serve");
+    let outlives = if serves {
+        signals::outlive_hangup()
+    } else {
+        Ok(())
+    };
+    let cli = Cli::parse_from(arguments);
     let runtime = match &cli.command {
         Command::Serve(serve) => serve.runtime,
         _ => RuntimeSettings::TWO,
     };
-    let ended = importguard_telemetry::run(runtime, run(cli.command));
+    let ended = outlives.and_then(|()| importguard_telemetry::run(runtime, run(cli.command)));
     conclude(ended.map_err(Into::into).flatten())
 }
 

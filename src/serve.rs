@@ -7,11 +7,11 @@ use anyhow::Context;
 use clap::Args;
 use importguard_decider::Decider;
 use importguard_gateway::Gateway;
-use importguard_telemetry::{
-    RuntimeSettings, TelemetrySettings,
+use importguard_runtime::{
     admin::{self, Admin, Readiness},
-    listen, metrics, signals,
+    listen, signals,
 };
+use importguard_telemetry::{RuntimeSettings, TelemetrySettings, metrics};
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::Banner;
@@ -132,7 +132,7 @@ impl Serve {
         };
         tokio::select! {
             served = serving => { served?; }
-            failed = admin::serve(admin, admin_state) => failed.context("the admin listener failed")?,
+            failed = admin::serve(admin, admin_state) => match failed.context("the admin listener failed")? {},
         }
         Ok(())
     }

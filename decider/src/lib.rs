@@ -7,13 +7,13 @@ pub mod load;
 mod metrics;
 pub mod policy;
 mod reload;
-mod serve;
 mod server;
 mod service;
 mod settings;
 mod shortcut;
 pub mod tabletest;
+mod tls;
 
-pub use serve::TlsError;
 pub use server::{Decider, Listeners, RunError, run};
 pub use settings::{BoundsSettings, GrpcSettings, PolicySettings, Settings, TlsSettings};
+pub use tls::TlsError;

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use importguard_decider::{Listeners, Settings};
+use importguard_runtime::{listen, signals};
 use importguard_telemetry::{
-    ENVIRONMENT_HELP, Healthcheck, RuntimeSettings, TelemetrySettings, conclude, listen, signals,
+    ENVIRONMENT_HELP, Healthcheck, RuntimeSettings, TelemetrySettings, conclude,
 };
 
 // The C library's keeps most of a list's memory for itself after the list is gone.
@@ -46,8 +47,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let outlives = signals::outlive_hangup();
     let cli = Cli::parse();
-    let ended = importguard_telemetry::run(cli.runtime, run(cli));
+    let ended = outlives.and_then(|()| importguard_telemetry::run(cli.runtime, run(cli)));
     conclude(ended.map_err(Into::into).flatten())
 }
 

@@ -1,4 +1,4 @@
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::{future::OptionFuture, stream};
 use importguard_files::{LastGood, Reloads};
@@ -6,29 +6,41 @@ use importguard_proto::decider::{
     DESCRIPTORS,
     question_server::{DeciderServer, SERVICE_NAME},
 };
-use importguard_telemetry::{
+use importguard_runtime::{
+    Bounds, ConnectionMetrics, Incoming, OpenFilesError, Timeouts, Tls,
     admin::{self, Admin, Readiness},
-    metrics,
+    allow_open_files,
 };
-use prometheus::Registry;
+use importguard_telemetry::{families, metrics};
+use prometheus::{IntCounter, IntGauge, Registry};
 use rustls::ServerConfig;
 use serde_json::{Map, Value};
-use tokio::{net::TcpListener, sync::mpsc, time::sleep};
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    BoundsSettings, Settings, TlsError,
-    in_force::InForce,
-    metrics::Metrics,
-    policy::Diagnostics,
-    reload::Reloader,
-    serve::{self, Listener},
-    service::DeciderService,
-    shortcut::Shortcut,
+    BoundsSettings, Settings, TlsError, in_force::InForce, metrics::Metrics, policy::Diagnostics,
+    reload::Reloader, service::DeciderService, shortcut::Shortcut, tls::tls,
 };
+
+/// How long a connection's first byte, and a TLS handshake, may take: by then a gateway has given up, whose default patience is
+/// half a second.
+const FIRST_BYTE: Duration = Duration::from_secs(5);
+
+families! {
+    /// What the listener counts.
+    pub(crate) struct Connections {
+        /// Connections that are open on the decider's listener.
+        open: IntGauge = "importguard_decider_connections";
+        /// Connections closed to make room for others: nothing had arrived on them for longest.
+        evicted: IntCounter = "importguard_decider_connections_evicted_total";
+        /// Connections beyond IMPORTGUARD_DECIDER_MAX_CONNECTIONS, closed at once.
+        rejected: IntCounter = "importguard_decider_connections_rejected_total";
+    }
+}
 
 /// A decider with its policy loaded, ready to serve.
 pub struct Decider {
@@ -40,7 +52,7 @@ pub struct Decider {
     tls: Option<LastGood<ServerConfig>>,
     reloads: Option<Reloads>,
     files: Arc<dyn Fn() -> Option<Map<String, Value>> + Send + Sync>,
-    connections: serve::Metrics,
+    connections: Connections,
     shutdown: Shutdown,
 }
 
@@ -69,9 +81,12 @@ pub enum RunError {
     /// TLS cannot be spoken as the settings say.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A listener failed.
+    /// A listener has no address, or there is no handler for SIGHUP.
     #[error("a listener failed: {0}")]
-    Listener(#[from] io::Error),
+    Listener(#[from] std::io::Error),
+    /// There may not be as many connections as the settings allow.
+    #[error(transparent)]
+    OpenFiles(#[from] OpenFilesError),
     /// A metric is registered twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -108,13 +123,17 @@ pub async fn run(
     );
     tokio::select! {
         served = decider.serve(listeners.grpc, shutdown) => served,
-        failed = admin::serve(listeners.admin, admin) => Ok(failed?),
+        failed = admin::serve(listeners.admin, admin) => match failed? {},
     }
 }
 
 impl Decider {
     /// Loads the policy. Blocks while lists are read.
     pub fn start(settings: &Settings, registry: &Registry) -> Result<Self, RunError> {
+        allow_open_files(
+            settings.grpc.bounds.decider_max_connections,
+            "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
+        )?;
         let metrics = Metrics::register(registry)?;
         let (reloader, policy) = Reloader::start(
             settings.policy.policy.clone(),
@@ -123,7 +142,7 @@ impl Decider {
         )
         .map_err(RunError::Policy)?;
         let grpc = &settings.grpc;
-        let (tls, mut reloads) = serve::tls(&grpc.tls, registry)?.unzip();
+        let (tls, mut reloads) = tls(&grpc.tls, registry)?.unzip();
         let files = reloads.as_mut().map(Reloads::take_status);
         Ok(Self {
             policy,
@@ -137,7 +156,7 @@ impl Decider {
             tls,
             reloads,
             files: Arc::new(move || files.as_ref().map(|files| files())),
-            connections: serve::Metrics::register(registry)?,
+            connections: Connections::register(registry)?,
             shutdown: Shutdown {
                 grace: grpc.decider_shutdown_grace,
                 in_all: grpc.shutdown_timeout,
@@ -178,23 +197,19 @@ impl Decider {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let connections = Listener::new(
-            bounds.decider_max_connections,
-            bounds.decider_idle_timeout,
-            self.tls,
-            self.connections,
-        );
-        let (ready, mut incoming) = mpsc::channel(1);
+        let incoming = incoming(listener, bounds, self.tls, self.connections);
         let last_call = CancellationToken::new();
         let server = bounded(bounds)
             .layer(Shortcut::to(service))
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(
-                stream::poll_fn(move |cx| incoming.poll_recv(cx)),
+                stream::unfold(incoming, async |mut incoming: Incoming| {
+                    let connection = incoming.accept().await;
+                    Some((Ok::<_, Infallible>(connection), incoming))
+                }),
                 last_call.clone().cancelled_owned(),
             );
-        let server = async { tokio::join!(server, connections.accept(listener, ready)).0 };
         let overdue = async {
             shutdown.cancelled().await;
             report(&health_reporter, ServingStatus::NotServing).await;
@@ -210,6 +225,37 @@ impl Decider {
         }
         Ok(())
     }
+}
+
+fn incoming(
+    listener: TcpListener,
+    bounds: &BoundsSettings,
+    tls: Option<LastGood<ServerConfig>>,
+    metrics: Connections,
+) -> Incoming {
+    let idle = bounds.decider_idle_timeout;
+    let bounds = Bounds {
+        max_connections: bounds.decider_max_connections,
+        max_bytes: 0,
+        timeouts: Timeouts {
+            first_byte: FIRST_BYTE,
+            head: FIRST_BYTE,
+            idle,
+            write: idle,
+        },
+        counts_requests: false,
+        setting: "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
+    };
+    let tls = tls.map(|config| Tls {
+        config,
+        yields_plaintext: false,
+    });
+    let metrics = ConnectionMetrics {
+        open: metrics.open,
+        evicted: metrics.evicted,
+        rejected: metrics.rejected,
+    };
+    Incoming::new(listener, bounds, tls, metrics)
 }
 
 /// How many pings a connection may leave unanswered before it was silent for too long.

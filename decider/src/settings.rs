@@ -91,9 +91,8 @@ pub struct GrpcSettings {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Decider's bounds")]
 pub struct BoundsSettings {
-    /// How many connections may be open at once; one more is closed, and its gateway asks another decider
-    // A gateway has one, and two while certificates are exchanged. It stays below the 1,024 files that Linux lets a process open
-    // by default.
+    /// How many connections may be open at once; for one more, the one is closed on which nothing has arrived for longest
+    // A gateway has one, and two while certificates are exchanged.
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",

@@ -7,6 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
+    sync::watch,
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
@@ -96,24 +97,33 @@ where
         self.last_good.clone()
     }
 
-    /// Looks `every` so often, for as long as it is polled, and tells `told` what became of each change.
-    pub async fn run(mut self, every: Duration, told: impl Fn(Reading)) -> Infallible {
+    /// Looks `every` so often, and reads at once when `again` changes, for as long as it is polled; tells `told` what became of
+    /// each change.
+    pub async fn run(
+        mut self,
+        every: Duration,
+        mut again: watch::Receiver<()>,
+        told: impl Fn(Reading),
+    ) -> Infallible {
         let mut looks = interval(every);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
-            if let Some(reading) = self.look().await {
+            let forced = tokio::select! {
+                _ = looks.tick() => false,
+                Ok(()) = again.changed() => true,
+            };
+            if let Some(reading) = self.look(forced).await {
                 told(reading);
             }
         }
     }
 
-    /// Reads what changed since the last attempt and has held still since the last look: a file that is being written is left
-    /// alone. A look or an attempt whose thread panics is made again at the next one.
-    async fn look(&mut self) -> Option<Reading> {
+    /// Reads what changed since the last attempt and has held still since the last look, or whatever there is where that is
+    /// `forced`: a file that is being written is left alone. A look or an attempt whose thread panics is made again at the next one.
+    async fn look(&mut self, forced: bool) -> Option<Reading> {
         let attempted = self.attempted.clone();
         let now = spawn_blocking(move || attempted.look_again()).await.ok()?;
-        let due = now != self.attempted && now == self.looked_at;
+        let due = forced || (now != self.attempted && now == self.looked_at);
         self.looked_at = now;
         if !due {
             return None;
@@ -163,18 +173,24 @@ mod tests {
         };
         let mut watch = Watch::start(std::slice::from_ref(&file), read).unwrap();
         let number = watch.last_good();
-        assert_eq!(watch.look().await, None);
+        assert_eq!(watch.look(false).await, None);
 
         fs::write(&file, "twelve").unwrap();
-        assert_eq!(watch.look().await, None, "it may still be written");
-        assert!(matches!(watch.look().await, Some(Reading::Failed(_))));
-        assert_eq!(watch.look().await, None, "it is told once");
+        assert_eq!(watch.look(false).await, None, "it may still be written");
+        assert!(matches!(watch.look(false).await, Some(Reading::Failed(_))));
+        assert_eq!(watch.look(false).await, None, "it is told once");
         assert_eq!((*number.load(), number.trouble().is_some()), (1, true));
 
         fs::write(&file, "12").unwrap();
-        assert_eq!(watch.look().await, None);
-        assert_eq!(watch.look().await, Some(Reading::Applied));
+        assert_eq!(watch.look(false).await, None);
+        assert_eq!(watch.look(false).await, Some(Reading::Applied));
         assert_eq!((*number.load(), number.trouble()), (12, None));
+
+        assert_eq!(
+            watch.look(true).await,
+            Some(Reading::Applied),
+            "whoever asks for it is told"
+        );
     }
 
     #[test]

@@ -3,7 +3,11 @@ use std::{convert::Infallible, time::Duration};
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use serde_json::{Map, Value, json};
-use tracing::{error, info};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing::{error, info, warn};
 
 use crate::{Reading, Watch};
 
@@ -16,6 +20,7 @@ pub struct Reloads {
     watches: FuturesUnordered<BoxFuture<'static, Infallible>>,
     troubles: Vec<Trouble>,
     metrics: Metrics,
+    again: watch::Sender<()>,
 }
 
 /// What is wrong with the files of a setting, if something is.
@@ -55,6 +60,7 @@ impl Reloads {
             watches: FuturesUnordered::new(),
             troubles: Vec::new(),
             metrics: Metrics { reloads, good },
+            again: watch::Sender::new(()),
         })
     }
 
@@ -72,7 +78,8 @@ impl Reloads {
         }
         metrics.good.with_label_values(&[setting]).set(1);
         let told = move |reading| metrics.tell(setting, &reading);
-        self.watches.push(Box::pin(watch.run(EVERY, told)));
+        self.watches
+            .push(Box::pin(watch.run(EVERY, self.again.subscribe(), told)));
         self.troubles.push(Trouble {
             setting,
             look: Box::new(move || last_good.trouble()),
@@ -94,12 +101,30 @@ impl Reloads {
         }
     }
 
-    /// Watches for as long as it is polled.
+    /// Watches for as long as it is polled. SIGHUP has all files read again at once.
     pub async fn run(mut self) -> Infallible {
-        match self.watches.next().await {
-            Some(never) => never,
-            None => std::future::pending().await,
+        let mut hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| warn!("SIGHUP has no effect on secrets and certificates: {error}"))
+            .ok();
+        loop {
+            tokio::select! {
+                Some(never) = self.watches.next() => match never {},
+                () = received(&mut hangup) => {
+                    info!("SIGHUP received: reading secrets and certificates again");
+                    self.again.send_replace(());
+                }
+            }
         }
+    }
+}
+
+/// Ready when the signal arrives; never where there is no handler for it.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -1,4 +1,4 @@
-use importguard_gateway::callback::{Answer, Reason};
+use importguard_gateway::openim::{Answer, Rejection};
 use importguard_proto::event::Dialect;
 use importguard_tests::{Reading, ServerVersion, read_as_documented, read_as_server};
 
@@ -15,19 +15,19 @@ pub fn spoken(dialect: Dialect, body: &[u8]) -> Reading {
 }
 
 /// The answer to a request that is not decided upon refuses, whoever reads it.
-pub fn refuses(dialect: Dialect, reason: &Reason) {
-    let detail = reason.to_string();
+pub fn refuses(dialect: Dialect, rejection: &Rejection) {
+    let detail = rejection.to_string();
     let answer = Answer::Refuse {
-        code: reason.code(),
-        message: reason.message(),
+        code: rejection.code(),
+        message: rejection.message(),
         detail: &detail,
         request: None,
     };
     let expected = Reading::Refuses {
-        code: reason.code(),
-        message: reason.message().to_owned(),
+        code: rejection.code(),
+        message: rejection.message().to_owned(),
         detail: detail.clone(),
     };
     assert_eq!(spoken(dialect, &answer.encode(dialect)), expected);
-    assert!(!reason.status().is_success());
+    assert!(!rejection.status().is_success());
 }

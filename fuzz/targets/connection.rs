@@ -1,5 +1,5 @@
-//! Bytes on a connection to a gateway with a lock: everything that it says is a callback answer that refuses, as it has no
-//! decider; but for the answer to a report, which is recorded without one. The first byte cuts the bytes in two packets.
+//! Bytes on a connection to a gateway with a password: everything that it says is a callback answer that refuses, as it has no
+//! decider, or a client error without a body, where the bytes are no HTTP; but for the answer to a report, which is recorded without one. The first byte cuts the bytes in two packets.
 #![no_main]
 
 use std::{net::SocketAddr, sync::LazyLock, time::Duration};

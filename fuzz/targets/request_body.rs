@@ -2,7 +2,7 @@
 #![no_main]
 
 use importguard_fuzz::{refuses, spoken};
-use importguard_gateway::callback::{Answer, Command, ImportRequest, Limits, Reason};
+use importguard_gateway::openim::{Answer, Command, ImportRequest, Limits, Rejection};
 use importguard_proto::{OperationId, event::Dialect};
 use importguard_tests::Reading;
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,7 @@ fuzz_target!(|body: &[u8]| {
             Err(reason) => {
                 assert!(matches!(
                     reason,
-                    Reason::Malformed(_) | Reason::CommandMismatch { .. } | Reason::TooLarge { .. }
+                    Rejection::Malformed(_) | Rejection::CommandMismatch { .. } | Rejection::TooLarge { .. }
                 ));
                 refuses(command.dialect(), &reason);
             }

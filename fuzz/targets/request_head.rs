@@ -3,8 +3,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use importguard_fuzz::refuses;
-use importguard_gateway::callback::{
-    BasePath, ImportRequest, OnMissingOperationId, another, operation_id, recognise,
+use importguard_gateway::openim::{
+    BasePath, Callback, ImportRequest, OnMissingOperationId, Rejection, Target, operation_id,
 };
 use importguard_proto::event::Dialect;
 use libfuzzer_sys::fuzz_target;
@@ -34,16 +34,16 @@ fuzz_target!(|head: &[u8]| {
     ImportRequest::acceptable(&headers);
 });
 
-/// Nothing is both importguard's and somebody else's, and what is neither is refused in one dialect or the other.
+/// What is importguard's lies below the base path, and what is passed on names nothing of importguard's.
 fn recognises(base: &BasePath, target: &[u8]) {
     let Ok(uri) = Uri::try_from(target) else {
         return;
     };
     let (path, query) = (uri.path(), uri.query());
-    let another = another(base, path, query);
-    match recognise(base, path, query) {
-        Ok(command) => {
-            assert_eq!(another, None);
+    let target = Target::of(base, path, query);
+    let below = target.below(path);
+    match target.callback {
+        Callback::Ours(command) => {
             assert!(path.starts_with(&base.to_string()));
             if command.dialect() == Dialect::Server {
                 assert!(path.ends_with(command.name()));
@@ -52,11 +52,16 @@ fn recognises(base: &BasePath, target: &[u8]) {
                 assert!(query.contains(command.name()));
             }
         }
-        Err(rejection) => refuses(rejection.dialect, &rejection.reason),
-    }
-    if let Some(below) = another {
-        assert!(path.ends_with(below));
-        assert!(below.is_empty() || below.starts_with('/'));
+        Callback::Other => {
+            let below = below.unwrap();
+            assert!(below.is_empty() || below.starts_with('/'));
+            let line = format!("{path}?{}", query.unwrap_or_default()).to_lowercase();
+            let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+            assert!(!words.any(|word| word == "importfriendreqbeforecommand"));
+        }
+        Callback::Mismatch { .. } | Callback::Unknown => {
+            refuses(target.dialect, &Rejection::UnknownCommand);
+        }
     }
 }
 

@@ -8,13 +8,14 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
         http,
         serve,
         tls,
-        lock,
-        admission,
+        authentication,
+        limits,
         decide,
         fallback,
         ..
     } = settings;
-    let locked = lock.basic_auth_file.is_some() || lock.bearer_token_file.is_some();
+    let authenticates =
+        authentication.basic_auth_file.is_some() || authentication.bearer_token_file.is_some();
     let remote = !http.http_listen.ip().is_loopback();
     [
         (
@@ -34,7 +35,7 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
             "IMPORTGUARD_BODY_READ_TIMEOUT is longer than IMPORTGUARD_REQUEST_BUDGET: it is cut to that",
         ),
         (
-            admission.queue_timeout >= http.request_budget,
+            limits.queue_timeout >= http.request_budget,
             "IMPORTGUARD_QUEUE_TIMEOUT takes all of IMPORTGUARD_REQUEST_BUDGET: who waited has no time left to be decided upon",
         ),
         (
@@ -42,7 +43,7 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
             "IMPORTGUARD_ON_OVERLOAD=allow holds for IMPORTGUARD_OVERLOAD_EVENTS callbacks a second only: the others cannot be recorded, and IMPORTGUARD_ON_UNRECORDABLE refuses those",
         ),
         (
-            locked && remote && tls.tls_cert_file.is_none(),
+            authenticates && remote && tls.tls_cert_file.is_none(),
             "passwords and tokens arrive without TLS: set IMPORTGUARD_TLS_CERT_FILE, unless something in front of importguard speaks TLS",
         ),
     ]

@@ -1,10 +1,12 @@
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use importguard_files::{InvalidCertificate, Reloads};
-use importguard_telemetry::{
+use importguard_runtime::{
+    OpenFilesError,
     admin::{self, Admin, Readiness},
-    metrics,
+    allow_open_files,
 };
+use importguard_telemetry::metrics;
 use prometheus::Registry;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -13,21 +15,21 @@ use tracing::warn;
 
 use crate::{
     Settings,
-    admission::Admission,
+    app::{App, AppState, app},
     contradictions::contradictions,
     decide::{Deciders, DecidersStartError, Keeper},
-    http::Guard,
-    lock::{InvalidKeyFile, Lock},
+    layers::{Authentication, InvalidCredentialsFile, Limit, RejectionLog},
     metrics::Metrics,
     record::{self, InvalidPseudonymKey, Origin, Recorder},
-    serve::{self, Ended, Listener},
+    server::{self, Ended, Server},
     upstream::{Upstream, UpstreamStartError},
 };
 
 /// A gateway whose parts are in place, ready to serve.
 pub struct Gateway {
-    guard: Arc<Guard>,
-    listener: Listener<Guard>,
+    app: App,
+    authentication: Authentication,
+    server: Server,
     reloads: Reloads,
     keeper: Keeper,
     files: Arc<dyn Fn() -> Map<String, Value> + Send + Sync>,
@@ -63,9 +65,9 @@ pub enum RunError {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A listener failed.
+    /// A listener has no address.
     #[error("a listener failed: {0}")]
-    Listener(#[from] io::Error),
+    Listener(#[from] std::io::Error),
     /// Nothing can be recorded any more.
     #[error("the recorder has ended, so no decision can be recorded; the log says why")]
     Recorder,
@@ -97,7 +99,7 @@ pub async fn run(
     );
     tokio::select! {
         served = gateway.serve(listeners.public, shutdown) => served?,
-        failed = admin::serve(listeners.admin, admin) => failed?,
+        failed = admin::serve(listeners.admin, admin) => match failed.map_err(StartError::from)? {},
     }
     Ok(())
 }
@@ -116,7 +118,10 @@ pub enum StartError {
     PseudonymKey(#[from] InvalidPseudonymKey),
     /// The callers' passwords or tokens cannot be read.
     #[error(transparent)]
-    Lock(#[from] InvalidKeyFile),
+    Authentication(#[from] InvalidCredentialsFile),
+    /// There may not be as many connections as the settings allow.
+    #[error(transparent)]
+    OpenFiles(#[from] OpenFilesError),
     /// The public listener's certificate cannot be used.
     #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
     Tls(#[from] InvalidCertificate),
@@ -135,22 +140,30 @@ impl Gateway {
         for contradiction in contradictions(settings) {
             warn!("{contradiction}");
         }
-        let http = &settings.http;
+        let Settings { http, serve, .. } = settings;
+        let upstream = &settings.upstream;
+        let passed_on = upstream.upstream.as_ref();
+        let passed_on = passed_on.map_or(0, |_| upstream.upstream_max_in_flight);
+        allow_open_files(
+            serve.max_connections + passed_on,
+            "IMPORTGUARD_MAX_CONNECTIONS or IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
+        )?;
         let mut reloads = Reloads::new(registry)?;
-        let tls = serve::acceptor(&settings.tls, &mut reloads)?;
+        let tls = server::tls(&settings.tls, &mut reloads)?;
         let (deciders, keeper) = Deciders::start(&settings.decide, &mut reloads, registry).await?;
-        let guard = Guard {
+        let authentication = Authentication::new(&settings.authentication, &mut reloads)?;
+        let app = App::new(AppState {
             scheme: if tls.is_some() { "https" } else { "http" },
-            lock: Lock::new(&settings.lock, &mut reloads)?,
             base_path: http.base_path.clone(),
             on_missing_operation_id: http.operation_id,
             limits: http.limits(),
-            admission: Admission::new(&settings.admission, registry)?,
+            max_header_bytes: serve.max_header_bytes as usize,
             body_read_timeout: http.body_read_timeout,
             request_budget: http.request_budget,
+            limit: Limit::new(&settings.limits, registry)?,
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
-            upstream: Upstream::new(&settings.upstream, registry)?,
+            upstream: Upstream::new(upstream, authentication.is_on(), registry)?,
             deciders,
             origin: Origin::new(
                 http.instance
@@ -160,17 +173,17 @@ impl Gateway {
             ),
             metrics: Metrics::register(registry)?,
             recorder: Recorder::start(settings.record.clone(), registry).await?,
-        };
-        let guard = Arc::new(guard);
-        let connections = serve::Metrics::register(registry)?;
+            rejections: RejectionLog::default(),
+        });
         Ok(Self {
-            listener: Listener::new(Arc::clone(&guard), &settings.serve, tls, connections),
-            guard,
+            server: Server::new(serve, http.max_body_bytes, tls, registry)?,
+            app,
+            authentication,
             files: Arc::new(reloads.take_status()),
             reloads,
             keeper,
             shutdown: Shutdown {
-                grace: settings.serve.shutdown_grace,
+                grace: serve.shutdown_grace,
                 in_all: http.shutdown_timeout,
             },
         })
@@ -178,14 +191,14 @@ impl Gateway {
 
     /// Where events go.
     pub fn recorder(&self) -> &Recorder {
-        &self.guard.recorder
+        &self.app.recorder
     }
 
     /// What `/readyz` tells of the gateway. It stays ready without NATS or a decider: the spool and the fallbacks answer
     /// then, and an unready gateway would only leave OpenIM without any answer.
     pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
-        let recorder = self.guard.recorder.clone();
-        let deciders = self.guard.deciders.clone();
+        let recorder = self.app.recorder.clone();
+        let deciders = self.app.deciders.clone();
         let files = Arc::clone(&self.files);
         move || {
             let status = serde_json::to_value(recorder.status()).unwrap_or(Value::Null);
@@ -204,11 +217,12 @@ impl Gateway {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
-        let recorder = &self.guard.recorder;
+        let recorder = self.app.recorder.clone();
         let recorder_ended = recorder.ended();
         let patience = self.shutdown.callbacks();
+        let app = app(self.app, self.authentication);
         tokio::select! {
-            ended = self.listener.serve(listener, shutdown, patience) => {
+            ended = self.server.serve(app, listener, shutdown, patience) => {
                 if let Ended::Cut(connections) = ended {
                     warn!(
                         connections,

@@ -14,8 +14,8 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use self::policies::Policies;
 use crate::{
-    callback::{Rejection, Route},
     decide::{Decision, Source},
+    openim::{Rejection, Route},
 };
 
 /// From 250 µs, a healthy answer on one machine, to the default budget of 2 s and one beyond.
@@ -85,7 +85,7 @@ impl Metrics {
     pub(crate) fn rejected(&self, rejection: &Rejection) {
         self.families
             .rejections
-            .with_label_values(&[&rejection.reason.code().to_string()])
+            .with_label_values(&[&rejection.code().to_string()])
             .inc();
     }
 

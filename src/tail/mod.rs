@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use importguard_gateway::record::{NatsSettings, PseudonymSettings};
-use importguard_telemetry::signals;
+use importguard_runtime::signals;
 
 use self::{
     filter::{Filter, Wanted},

@@ -1,15 +1,12 @@
-//! What both pods need to be seen: traces, logs, the admin listener, and the propagation of OpenIM's operationID.
+//! What both pods need to be seen: traces, logs, and the propagation of OpenIM's operationID.
 //! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
 
-pub mod admin;
 mod errors;
 mod healthcheck;
-mod listen;
 mod log;
 pub mod metrics;
 pub mod propagation;
 mod runtime;
-pub mod signals;
 pub mod span;
 mod trace;
 
@@ -18,7 +15,7 @@ use std::{io::IsTerminal, time::Duration};
 use clap::{Args, ValueEnum};
 pub use errors::{conclude, whole_text};
 pub use healthcheck::{Healthcheck, Unhealthy, reachable};
-pub use listen::{ListenError, listen};
+pub use log::finish as finish_log;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use runtime::{RuntimeSettings, run};
 pub use trace::{Ending, InvalidKeepSlow, KeepSlow, Served, Serving, TraceSettings};

@@ -42,6 +42,16 @@ pub(crate) fn refuses(dialect: Dialect, response: &Response, status: u16, code: 
     );
 }
 
+/// What comes back for bytes that are no HTTP is read as consent by nobody: nothing, or one response that refuses without a body.
+#[track_caller]
+pub(crate) fn is_no_consent(responses: &[Response]) {
+    assert!(responses.len() <= 1, "{responses:?}");
+    for response in responses {
+        assert!(response.status.is_client_error(), "{response:?}");
+        assert_eq!(response.text(), "");
+    }
+}
+
 /// `response` lets everybody through, for every caller that speaks `dialect`.
 #[track_caller]
 pub(crate) fn allows(dialect: Dialect, response: &Response) {

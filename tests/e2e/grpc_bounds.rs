@@ -145,8 +145,8 @@ async fn one_connection_too_many_is_closed_and_the_gateway_falls_back() {
     let answer = server.import("op", "a", &["b"]).await;
     asserts::refuses(Dialect::Server, &answer, 200, 5910);
     ask(&first, 1).await.unwrap();
-    let turned_away = "importguard_decider_connections_turned_away_total";
-    assert!(decider.metric(turned_away).await.unwrap() > 0.0);
+    let rejected = "importguard_decider_connections_rejected_total";
+    assert!(decider.metric(rejected).await.unwrap() > 0.0);
     decider
         .tells(&["IMPORTGUARD_DECIDER_MAX_CONNECTIONS"])
         .await;

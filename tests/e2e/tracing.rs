@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
-    Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span, TraceParent,
-    eventually, free_port, wait_for_count,
+    Http2Connection, Line, OpenIm, OtlpReceiver, PolicyDir, Service, Settings, Span, TraceParent,
+    eventually, frame, free_port, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
@@ -204,13 +204,14 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
         let mut parent = TraceParent::numbered(8);
         parent.sampled = sampled;
         let body = line.server().body("user123", &["user456"]);
-        let mut connection = RawConnection::open(line.gateway.http_address()).await;
-        let request = format!(
-            "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: {id}\r\n\
-             traceparent: {parent}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        connection.send(request).await.unwrap();
+        let mut connection = Http2Connection::open(line.gateway.http_address(), &[]).await;
+        let parent = parent.to_string();
+        let headers = [("operationid", id), ("traceparent", parent.as_str())];
+        let path = "/callbackBeforeImportFriendsCommand";
+        connection.begin_with(path, 1, &headers).await;
+        connection
+            .send(frame::DATA, frame::END_STREAM, 1, body.as_bytes())
+            .await;
         in_flight(&line, 1.0).await;
         drop(connection);
         in_flight(&line, 0.0).await;

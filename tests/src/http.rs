@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::{TestCertificate, tls};
 
 /// Longer than any budget an answer may have.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An HTTP/1.1 client that keeps its connections, as OpenIM's does.
 #[derive(Clone, Debug)]
@@ -58,6 +58,19 @@ impl Client {
             .build();
         let inner = legacy::Client::builder(TokioExecutor::new())
             .http1_title_case_headers(true)
+            .build(connector);
+        Self { inner }
+    }
+
+    /// One that speaks HTTP/2 over TLS, on one connection, as OpenIM's does where a URL begins with https.
+    pub fn http2(certificate: &TestCertificate) -> Self {
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls::trusting([certificate]))
+            .https_only()
+            .enable_http2()
+            .build();
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .http2_only(true)
             .build(connector);
         Self { inner }
     }

@@ -106,6 +106,12 @@ impl RawConnection {
         assert!(self.read.is_empty(), "more: {:?}", self.text());
     }
 
+    /// All that is said until the other side hangs up.
+    pub async fn all(&mut self) -> String {
+        while self.read_more().await {}
+        self.text()
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.read).into_owned()
     }

@@ -138,6 +138,11 @@ impl Service {
         self.address(HTTP)
     }
 
+    /// `host:port` of the admin listener.
+    pub fn admin_address(&self) -> &str {
+        self.address(ADMIN)
+    }
+
     /// The spool's directory.
     pub fn spool_dir(&self) -> PathBuf {
         self.address("IMPORTGUARD_SPOOL").into()

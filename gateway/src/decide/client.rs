@@ -27,7 +27,7 @@ use super::{
     tls::targets,
     verify::verify,
 };
-use crate::{callback::ImportRequest, record::EventId};
+use crate::{openim::ImportRequest, record::EventId};
 
 /// The method's full name, as spans have it.
 const METHOD: &str = "importguard.decider.v1.Decider/Decide";

@@ -12,7 +12,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::{callback::ImportRequest, record::EventId};
+use crate::{openim::ImportRequest, record::EventId};
 
 /// The numbers of `DecideRequest`'s fields in decider.proto.
 const DECISION_ID: u32 = 1;

@@ -8,7 +8,7 @@ use importguard_proto::{
 };
 
 use super::{Evidence, Kept, Verdict};
-use crate::callback::ImportRequest;
+use crate::openim::ImportRequest;
 
 /// OpenIM's range for custom codes.
 const CODES: RangeInclusive<i32> = 5000..=9999;

@@ -20,8 +20,8 @@ use time::OffsetDateTime;
 use self::payload::{FriendsApart, encode, set_apart};
 use super::{EventId, Pseudonyms, Record};
 use crate::{
-    callback::ImportRequest,
     decide::{Decision, Verdict},
+    openim::ImportRequest,
 };
 
 /// What NATS counts into `max_payload` beside the payload: our headers. An operationID of 256 bytes takes that, three

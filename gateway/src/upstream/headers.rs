@@ -18,11 +18,14 @@ const TRACE: [HeaderName; 2] = [
 ];
 
 /// A request's headers as the backend gets them: those of OpenIM, and the trace's. `Host` is the backend's own, as if OpenIM had
-/// called it; `Expect` is fulfilled where the body is read.
-pub(super) fn request(headers: &HeaderMap) -> HeaderMap {
+/// called it; `Expect` is fulfilled where the body is read; `Authorization` stays only if it is the backend's to see.
+pub(super) fn request(headers: &HeaderMap, with_authorization: bool) -> HeaderMap {
     let mut headers = end_to_end(headers.clone());
     headers.remove(header::HOST);
     headers.remove(header::EXPECT);
+    if !with_authorization {
+        headers.remove(header::AUTHORIZATION);
+    }
     let mut trace = propagation::outgoing();
     for name in TRACE {
         if let Some(value) = trace.remove(&name) {

@@ -8,6 +8,7 @@ mod settings;
 
 use std::{io, sync::Arc, time::Duration};
 
+use axum::body::Body;
 use http::{Method, Request, Response, request::Parts, uri::Scheme};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -26,7 +27,6 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 pub(crate) use self::body::Passed;
 use self::metrics::Metrics;
 pub use self::settings::{InvalidUpstreamUrl, UpstreamSettings, UpstreamUrl};
-use crate::serve::Received;
 
 /// How long a connection to the backend is kept for the next callback: less than the minute or more after which servers and
 /// what lies between close theirs.
@@ -36,8 +36,9 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     url: UpstreamUrl,
-    client: Client<HttpsConnector<HttpConnector>, Received>,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
     timeout: Duration,
+    forwards_authorization: bool,
     places: Arc<Semaphore>,
     metrics: Metrics,
 }
@@ -84,9 +85,11 @@ pub enum UpstreamStartError {
 }
 
 impl Upstream {
-    /// Prepares connections to the backend, if there is one; it need not be there yet.
+    /// Prepares connections to the backend, if there is one; it need not be there yet. `authenticates` says whether importguard
+    /// checks who its callers are.
     pub(crate) fn new(
         settings: &UpstreamSettings,
+        authenticates: bool,
         registry: &Registry,
     ) -> Result<Option<Self>, UpstreamStartError> {
         let Some(url) = settings.upstream.clone() else {
@@ -117,6 +120,8 @@ impl Upstream {
             url,
             client,
             timeout: settings.upstream_timeout,
+            // Where importguard checks it, it is importguard's, unless the operator says otherwise.
+            forwards_authorization: !authenticates || settings.upstream_forward_authorization,
             places: Arc::new(Semaphore::new(settings.upstream_max_in_flight)),
             metrics: Metrics::register(registry)?,
         }))
@@ -126,11 +131,15 @@ impl Upstream {
     pub(crate) async fn pass(
         &self,
         below: &str,
+        query: Option<&str>,
         head: &Parts,
-        body: Received,
+        body: Body,
     ) -> Result<Response<Passed>, UpstreamError> {
         let span = child(|| self.span(&head.method));
-        let passed = self.call(below, head, body).instrument(span.clone()).await;
+        let passed = self
+            .call(below, query, head, body)
+            .instrument(span.clone())
+            .await;
         self.metrics.came_to(&passed);
         match &passed {
             Ok(answer) => {
@@ -162,16 +171,17 @@ impl Upstream {
     async fn call(
         &self,
         below: &str,
+        query: Option<&str>,
         head: &Parts,
-        body: Received,
+        body: Body,
     ) -> Result<Response<Passed>, UpstreamError> {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| UpstreamError::Overloaded)?;
         let in_flight = self.metrics.in_flight();
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
-        *request.headers_mut() = headers::request(&head.headers);
-        let target = self.url.target(below, head.uri.query());
+        *request.headers_mut() = headers::request(&head.headers, self.forwards_authorization);
+        let target = self.url.target(below, query);
         *request.uri_mut() =
             target.map_err(|error| UpstreamError::Unavailable(error.to_string()))?;
         let answer = timeout(self.timeout, self.client.request(request)).await;

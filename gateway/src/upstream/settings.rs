@@ -33,6 +33,11 @@ pub struct UpstreamSettings {
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
     )]
     pub upstream_max_in_flight: usize,
+
+    /// Pass the header Authorization on to the backend even where importguard checks it itself (IMPORTGUARD_BASIC_AUTH_FILE,
+    /// IMPORTGUARD_BEARER_TOKEN_FILE)
+    #[arg(long, env = "IMPORTGUARD_UPSTREAM_FORWARD_AUTHORIZATION")]
+    pub upstream_forward_authorization: bool,
 }
 
 /// A backend's URL: scheme, host and the path below which it takes callbacks.

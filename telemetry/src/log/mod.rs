@@ -26,9 +26,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+pub use self::writer::finish;
 pub(crate) use self::{
     panic::panicked,
-    writer::{Stderr, finish, left_out, start},
+    writer::{Stderr, left_out, start},
 };
 use crate::{LogFormat, propagation};
 

@@ -66,7 +66,7 @@ pub(super) fn format() -> Option<LogFormat> {
 }
 
 /// Waits until all lines are written, for a second at most: who doesn't take them by then doesn't get them. For the process's end.
-pub(crate) fn finish() {
+pub fn finish() {
     let mut state = WRITER.state();
     state.ending = true;
     WRITER.work.notify_one();

@@ -10,10 +10,13 @@ pub(super) enum Due {
     Verdict(Dialect, Reading),
     /// A refusal to decide, in this dialect.
     Refusal(Dialect),
+    /// This reports something done, and what is wrong with it is nothing for OpenIM to know.
+    Excused,
     /// Either: HTTP leaves it open whether it is a request.
     Either(Dialect, Reading),
-    /// A refusal to decide, in either dialect: nobody knows what was asked.
-    Nothing,
+    /// Nobody knows what was asked, if that was HTTP at all: no answer, a client error without a body, or a refusal to decide in
+    /// either dialect. Or, if it was a report, the answer that all reports get.
+    Nothing { report: bool },
 }
 
 impl Due {
@@ -21,15 +24,32 @@ impl Due {
         matches!(self, Self::Verdict(..))
     }
 
+    /// Whether it may be that nothing is answered.
+    pub(super) fn may_be_ignored(&self) -> bool {
+        matches!(self, Self::Nothing { .. })
+    }
+
     pub(super) fn check(&self, answer: &Response) -> Result<(), String> {
         let right = match self {
             Self::Verdict(dialect, verdict) => is_verdict(*dialect, verdict, answer),
             Self::Refusal(dialect) => is_refusal(*dialect, answer),
+            Self::Excused => {
+                is_verdict(Dialect::Server, &Reading::Imports { instead: None }, answer)
+            }
             Self::Either(dialect, verdict) => {
                 is_verdict(*dialect, verdict, answer) || is_refusal(*dialect, answer)
             }
-            Self::Nothing => {
-                is_refusal(Dialect::Server, answer) || is_refusal(Dialect::Documented, answer)
+            Self::Nothing { .. } if answer.body.is_empty() => {
+                return if answer.status.is_client_error() {
+                    Ok(())
+                } else {
+                    Err(format!("{answer:?}"))
+                };
+            }
+            Self::Nothing { report } => {
+                *report && Self::Excused.check(answer).is_ok()
+                    || is_refusal(Dialect::Server, answer)
+                    || is_refusal(Dialect::Documented, answer)
             }
         };
         if right && answer.media_type() == Some("application/json") {

@@ -1,4 +1,3 @@
-use importguard_proto::event::Dialect;
 use importguard_tests::Reading;
 use proptest::{prelude::*, sample::Index};
 
@@ -14,7 +13,8 @@ use super::{
 pub(super) struct Request {
     head: Vec<u8>,
     body: Vec<u8>,
-    dialect: Dialect,
+    /// What is due if it is none.
+    refusal: Due,
     pub(super) due: Due,
     /// Whether it is beyond doubt where the next one on the connection begins.
     pub(super) ends_clearly: bool,
@@ -77,7 +77,7 @@ impl Request {
         Self {
             head,
             body: framed.body,
-            dialect: target.dialect,
+            refusal: refusal(target),
             due: due(fate, target, asks),
             waits: framed.waits,
             ends_clearly: framed.ends_clearly && fate != Fate::NoHttp && !old,
@@ -101,24 +101,34 @@ impl Request {
         self.ends_clearly = false;
         self.waits = true;
         if at < self.head.len() {
-            self.due = Due::Refusal(Dialect::Server);
+            self.due = Due::Nothing { report: false };
             self.head.truncate(at);
             self.body.clear();
         } else {
-            if !matches!(self.due, Due::Refusal(_)) {
-                self.due = Due::Refusal(self.dialect);
+            if !matches!(self.due, Due::Nothing { .. }) {
+                self.due = self.refusal.clone();
             }
             self.body.truncate(at - self.head.len());
         }
     }
 }
 
+fn refusal(target: &Target) -> Due {
+    if target.text.starts_with("/callbackAfter") {
+        Due::Excused
+    } else {
+        Due::Refusal(target.dialect)
+    }
+}
+
 fn due(fate: Fate, target: &Target, asks: Asks) -> Due {
     let dialect = target.dialect;
     let verdict = match (fate, asks) {
-        // Where there is no request line there is no dialect.
-        (Fate::NoHttp, _) => return Due::Refusal(Dialect::Server),
-        (Fate::Refused, _) | (_, Asks::Nonsense) => return Due::Refusal(dialect),
+        (Fate::NoHttp, _) => {
+            let report = matches!(refusal(target), Due::Excused);
+            return Due::Nothing { report };
+        }
+        (Fate::Refused, _) | (_, Asks::Nonsense) => return refusal(target),
         (_, Asks::Import(..)) if target.command == head::AFTER => {
             Reading::Imports { instead: None }
         }

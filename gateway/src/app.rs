@@ -1,0 +1,151 @@
+//! The public listener's routes and layers: what a request meets, from the outside in.
+//!
+//! 1. `trace` recognises what the request line asks for, follows the request to its end, and makes a callback answer of every
+//!    response. The base path, which may be a secret, ends here: the router sees [`Route::path`].
+//! 2. A panic becomes 500 with code 5915.
+//! 3. `bounded` rejects a head that is too large (431, 414).
+//! 4. [`Authentication`] rejects who shows no credentials that are known (401).
+//! 5. The router finds the handler; another method than POST is rejected (405), and what has no route is passed through or
+//!    rejected (404).
+//! 6. `admit` rejects what cannot be a callback (415, 400), collects the body (413, 408), and takes a place for the work.
+//! 7. The handler: parse (400, 413), decide, record, answer.
+
+use std::{any::Any, convert::Infallible, ops::Deref, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{FromRef, Request},
+    handler::Handler,
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, post},
+};
+use importguard_proto::event::Dialect;
+use tower::{Service, ServiceBuilder};
+use tower_http::{catch_panic::CatchPanicLayer, validate_request::ValidateRequestHeaderLayer};
+
+use crate::{
+    decide::{Deciders, FallbackSettings},
+    handlers::{after_import, before_import, pass_through},
+    layers::{Authentication, Limit, RejectionLog, admit, bounded, trace},
+    metrics::Metrics,
+    openim::{BasePath, Command, Limits, OnMissingOperationId, Rejection, Route},
+    record::{Origin, Recorder},
+    upstream::Upstream,
+};
+
+/// What layers and handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<AppState>);
+
+/// The same for all requests.
+pub(crate) struct AppState {
+    /// `https` or `http`: what is spoken on the listener.
+    pub(crate) scheme: &'static str,
+    pub(crate) base_path: BasePath,
+    pub(crate) on_missing_operation_id: OnMissingOperationId,
+    pub(crate) limits: Limits,
+    pub(crate) max_header_bytes: usize,
+    pub(crate) body_read_timeout: Duration,
+    pub(crate) request_budget: Duration,
+    pub(crate) limit: Limit,
+    pub(crate) decider_timeout: Duration,
+    pub(crate) fallback: FallbackSettings,
+    pub(crate) upstream: Option<Upstream>,
+    pub(crate) deciders: Deciders,
+    pub(crate) origin: Origin,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    pub(crate) rejections: RejectionLog,
+}
+
+impl App {
+    pub(crate) fn new(state: AppState) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+impl Deref for App {
+    type Target = AppState;
+
+    fn deref(&self) -> &AppState {
+        &self.0
+    }
+}
+
+impl FromRef<App> for Limits {
+    fn from_ref(app: &App) -> Self {
+        app.limits
+    }
+}
+
+/// What every request on the public listener is answered by.
+pub(crate) fn app(
+    app: App,
+    authentication: Authentication,
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    let documented = Route::of(Command::BeforeImport(Dialect::Documented));
+    let server = Route::of(Command::BeforeImport(Dialect::Server));
+    let report = Route::of(Command::AfterImport);
+    let routes = Router::new()
+        .route(documented.path(), callback(&app, before_import))
+        .route(server.path(), callback(&app, before_import))
+        .route(report.path(), callback(&app, after_import))
+        .fallback(pass_through)
+        .with_state(app.clone());
+    ServiceBuilder::new()
+        .layer(from_fn_with_state(app.clone(), trace))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app, bounded))
+        .layer(ValidateRequestHeaderLayer::custom(authentication))
+        .service(routes)
+}
+
+fn callback<T, H>(app: &App, handler: H) -> MethodRouter<App>
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    post(handler).route_layer(from_fn_with_state(app.clone(), admit))
+}
+
+/// The panic hook has written the log line.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Rejection::Internal.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::StatusCode;
+    use http_body_util::BodyExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::openim::{Target, complete};
+
+    #[tokio::test]
+    async fn a_panic_is_answered_with_500_and_5915() {
+        #[allow(clippy::panic)]
+        async fn fails(_: Request) -> Result<Response, Infallible> {
+            panic!("on purpose")
+        }
+        let layers = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked));
+        let request = Request::new(Body::empty());
+        let response = layers.service(service_fn(fails)).oneshot(request).await;
+        let response = response.unwrap().map(Body::new);
+        let path = "/callbackBeforeImportFriendsCommand";
+        let target = Target::of(&"/".parse().unwrap(), path, None);
+        let (response, _) = complete(response, &target);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        for part in ["\"errCode\":5915", "\"nextCode\":1"] {
+            assert!(body.contains(part), "no {part} in {body}");
+        }
+    }
+}

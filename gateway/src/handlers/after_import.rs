@@ -1,0 +1,43 @@
+use axum::{
+    Extension,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use importguard_proto::event::{Cause, Dialect, Subject};
+use importguard_telemetry::propagation;
+use tracing::info;
+
+use super::publish;
+use crate::{
+    app::App,
+    layers::{Clock, End, Overloaded, publish_span},
+    openim::{Answer, Answered, Import, Rejection},
+    record::EventId,
+};
+
+/// An import took place: it is recorded, and OpenIM goes on whatever becomes of that, as the friends are stored.
+pub(crate) async fn after_import(
+    State(app): State<App>,
+    Extension(clock): Extension<Clock>,
+    overloaded: Option<Extension<Overloaded>>,
+    import: Import,
+) -> Result<Response, Rejection> {
+    if overloaded.is_some() {
+        return Err(Rejection::Overloaded);
+    }
+    let request = import.request;
+    let id = EventId::new();
+    let span = publish_span(Subject::Imported.as_str(), &id);
+    let record = app.origin.imported(
+        id,
+        &request,
+        span.in_scope(propagation::message_headers),
+        app.recorder.max_payload(),
+    );
+    let published = publish(&app, record, span, clock).await;
+    info!(friends = request.friends.len(), "import reported as done");
+    let mut response = Answered(Answer::Allow.encode(Dialect::Server)).into_response();
+    let end = End::Done(published.err().map(|_| Cause::Unrecordable));
+    response.extensions_mut().insert(end);
+    Ok(response)
+}

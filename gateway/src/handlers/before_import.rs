@@ -1,0 +1,157 @@
+use std::time::Duration;
+
+use axum::{
+    Extension,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use importguard_proto::event::{Cause, Dialect};
+use importguard_telemetry::propagation;
+use tokio::time::Instant;
+
+use super::publish;
+use crate::{
+    app::App,
+    decide::{Decision, Fallback, OnFailure, Source, Verdict},
+    layers::{Clock, End, Overloaded, decided, publish_span, undecided},
+    openim::{Answer, Answered, Asked, Callback, Command, Import, ImportRequest, Rejection},
+    record::EventId,
+};
+
+/// May this import go on? Recognised by the time it gets here; decide, record, answer.
+pub(crate) async fn before_import(
+    State(app): State<App>,
+    Extension(clock): Extension<Clock>,
+    overloaded: Option<Extension<Overloaded>>,
+    Import { dialect, request }: Import,
+) -> Response {
+    let id = EventId::new();
+    let decision = match overloaded {
+        None => decide(&app, &id, &request, clock).await,
+        Some(_) => fallback(Cause::Overloaded, app.fallback.on_overload),
+    };
+    let (decision, cause) = record(&app, id, &request, dialect, decision, clock).await;
+    app.metrics.decided(&decision);
+    if overloaded.is_none() {
+        decided(&request, &decision, clock);
+    }
+    answer(dialect, &request, &decision, cause)
+}
+
+/// A decider's verdict within the deadline, or the operator's fallback.
+async fn decide(app: &App, id: &EventId, request: &ImportRequest, clock: Clock) -> Decision {
+    let asked = Instant::now();
+    let within = app.decider_timeout.min(clock.left());
+    let (verdict, source) = match app.deciders.decide(id, request, within).await {
+        Ok((verdict, evidence)) => (verdict, Source::Policy(evidence)),
+        Err(error) => {
+            let cause = error.cause();
+            let chosen = app.fallback.chosen(cause);
+            undecided(&error, chosen);
+            (Fallback::of(cause).verdict(chosen), Source::Fallback(cause))
+        }
+    };
+    let took = asked.elapsed();
+    app.metrics.asked(&source, took);
+    Decision {
+        verdict,
+        source,
+        took,
+    }
+}
+
+/// What is answered once it is recorded, and what went wrong up to there.
+async fn record(
+    app: &App,
+    id: EventId,
+    request: &ImportRequest,
+    dialect: Dialect,
+    decision: Decision,
+    clock: Clock,
+) -> (Decision, Option<Cause>) {
+    let span = publish_span(decision.verdict.subject().as_str(), &id);
+    let record = app.origin.decision(
+        id,
+        request,
+        dialect,
+        &decision,
+        clock.elapsed(),
+        span.in_scope(propagation::message_headers),
+        app.recorder.max_payload(),
+    );
+    match publish(app, record, span, clock).await {
+        Ok(()) => {
+            let cause = decision.source.cause();
+            (decision, cause)
+        }
+        Err(OnFailure::Allow) => (decision, Some(Cause::Unrecordable)),
+        Err(OnFailure::Refuse) => {
+            let refused = fallback(Cause::Unrecordable, OnFailure::Refuse);
+            let took = decision.took;
+            (Decision { took, ..refused }, Some(Cause::Unrecordable))
+        }
+    }
+}
+
+fn answer(
+    dialect: Dialect,
+    request: &ImportRequest,
+    decision: &Decision,
+    cause: Option<Cause>,
+) -> Response {
+    let answer = match &decision.verdict {
+        Verdict::Allow => Answer::Allow,
+        Verdict::Modify(kept) => Answer::Modify {
+            request,
+            kept: kept.indexes(),
+        },
+        Verdict::Refuse(refusal) => Answer::Refuse {
+            code: refusal.code,
+            message: &refusal.message,
+            detail: &refusal.detail,
+            request: Some(request),
+        },
+    };
+    respond(answer.encode(dialect), decision, cause)
+}
+
+/// Answers a callback in an overload that leaves no time to read and record it: let through only if the operator lets unrecorded
+/// decisions stand.
+pub(crate) fn unrecorded_overload(app: &App, asked: &Asked) -> Response {
+    let Callback::Ours(Command::BeforeImport(dialect)) = asked.target.callback else {
+        // A report: nobody waits for a verdict.
+        return Rejection::Overloaded.into_response();
+    };
+    let (cause, chosen) = match (app.fallback.on_overload, app.fallback.on_unrecordable) {
+        (OnFailure::Allow, OnFailure::Refuse) => (Cause::Unrecordable, OnFailure::Refuse),
+        (chosen, _) => (Cause::Overloaded, chosen),
+    };
+    let decision = fallback(cause, chosen);
+    app.metrics.decided(&decision);
+    let answer = match &decision.verdict {
+        Verdict::Allow | Verdict::Modify(_) => Answer::Allow,
+        Verdict::Refuse(refusal) => Answer::Refuse {
+            code: refusal.code,
+            message: &refusal.message,
+            detail: &refusal.detail,
+            request: None,
+        },
+    };
+    respond(answer.encode(dialect), &decision, Some(cause))
+}
+
+fn respond(answer: Bytes, decision: &Decision, cause: Option<Cause>) -> Response {
+    let mut response = Answered(answer).into_response();
+    let end = End::Decided(decision.verdict.name(), cause);
+    response.extensions_mut().insert(end);
+    response
+}
+
+fn fallback(cause: Cause, chosen: OnFailure) -> Decision {
+    Decision {
+        verdict: Fallback::of(cause).verdict(chosen),
+        source: Source::Fallback(cause),
+        took: Duration::ZERO,
+    }
+}

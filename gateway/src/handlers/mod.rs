@@ -1,0 +1,33 @@
+//! What is done with each kind of callback.
+
+mod after_import;
+mod before_import;
+mod pass_through;
+
+use tracing::Span;
+
+pub(crate) use self::{
+    after_import::after_import,
+    before_import::{before_import, unrecorded_overload},
+    pass_through::pass_through,
+};
+use crate::{
+    app::App,
+    decide::OnFailure,
+    layers::{Clock, published, unrecorded},
+    record::Record,
+};
+
+/// Hands a record to the recorder; where that fails, what the operator wants answered. No response leaves before it is back.
+async fn publish(app: &App, record: Record, span: Span, clock: Clock) -> Result<(), OnFailure> {
+    let recorded = app.recorder.record(record, clock.deadline).await;
+    span.in_scope(|| published(&recorded));
+    match recorded {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let chosen = app.fallback.on_unrecordable;
+            unrecorded(&error, chosen);
+            Err(chosen)
+        }
+    }
+}

@@ -1,0 +1,55 @@
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use tracing::warn;
+
+use crate::{
+    app::App,
+    layers::End,
+    openim::{Asked, Callback, PassedOn, Rejection},
+    upstream::UpstreamError,
+};
+
+/// Whatever has no route: another of OpenIM's callbacks goes to the operator's backend, if there is one, and its response back as
+/// it is; the rest is unknown.
+pub(crate) async fn pass_through(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, Rejection> {
+    let (head, body) = request.into_parts();
+    let asked = head.extensions.get::<Arc<Asked>>();
+    let asked = asked.ok_or(Rejection::Internal)?;
+    let upstream = match (&asked.target.callback, &app.upstream) {
+        (Callback::Other, Some(upstream)) => upstream,
+        (Callback::Mismatch { expected, found }, _) => {
+            return Err(Rejection::CommandMismatch {
+                expected,
+                found: found.clone(),
+            });
+        }
+        _ => return Err(Rejection::UnknownCommand),
+    };
+    let below = asked.target.below(asked.uri.path()).unwrap_or_default();
+    let error = match upstream.pass(below, asked.uri.query(), &head, body).await {
+        Ok(response) => {
+            let mut response = response.map(Body::new);
+            response.extensions_mut().insert(PassedOn);
+            response.extensions_mut().insert(End::Done(None));
+            return Ok(response);
+        }
+        Err(error) => error,
+    };
+    // An overload would flood the log; it is counted as a rejection.
+    if !matches!(error, UpstreamError::Overloaded) {
+        warn!("{error}; the callback is refused: check IMPORTGUARD_UPSTREAM");
+    }
+    Err(match error {
+        UpstreamError::Unavailable(_) => Rejection::UpstreamUnavailable,
+        UpstreamError::Timeout(_) => Rejection::UpstreamTimeout,
+        UpstreamError::Overloaded => Rejection::Overloaded,
+    })
+}

@@ -1,0 +1,124 @@
+//! Who may ask at all: callers with a password or a token from the operator's files. (A secret base path is the other way.)
+
+use std::{path::PathBuf, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, header};
+use importguard_files::{LastGood, Reloads, Watch};
+use tower_http::validate_request::ValidateRequest;
+
+use super::credentials::{Credentials, InvalidCredentials, Scheme};
+use crate::{openim::Rejection, settings::AuthenticationSettings};
+
+/// Lets in who shows credentials from one of the files; everybody where there are no files.
+#[derive(Clone, Debug)]
+pub(crate) struct Authentication(Arc<[Known]>);
+
+#[derive(Debug)]
+struct Known {
+    scheme: Scheme,
+    credentials: LastGood<Credentials>,
+}
+
+/// A file of credentials cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}={}: {source}", file.display())]
+pub struct InvalidCredentialsFile {
+    setting: &'static str,
+    file: PathBuf,
+    source: InvalidCredentials,
+}
+
+impl Authentication {
+    /// Reads the files, and has `reloads` read them again when they change.
+    pub(crate) fn new(
+        settings: &AuthenticationSettings,
+        reloads: &mut Reloads,
+    ) -> Result<Self, InvalidCredentialsFile> {
+        let basic = (Scheme::Basic, "IMPORTGUARD_BASIC_AUTH_FILE");
+        let bearer = (Scheme::Bearer, "IMPORTGUARD_BEARER_TOKEN_FILE");
+        let mut all = Vec::new();
+        for ((scheme, setting), file) in [
+            (basic, &settings.basic_auth_file),
+            (bearer, &settings.bearer_token_file),
+        ] {
+            let Some(file) = file.clone() else { continue };
+            let read = {
+                let file = file.clone();
+                move || Credentials::read(&file, scheme)
+            };
+            let watch = Watch::start(std::slice::from_ref(&file), read).map_err(|source| {
+                InvalidCredentialsFile {
+                    setting,
+                    file,
+                    source,
+                }
+            })?;
+            let credentials = watch.last_good();
+            tracing::info!(keys = credentials.load().count(), "{setting} is in force");
+            reloads.add(setting, watch);
+            all.push(Known {
+                scheme,
+                credentials,
+            });
+        }
+        Ok(Self(all.into()))
+    }
+
+    /// Whether anybody is turned away at all.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        !self.is_on() || shown(headers).is_some_and(|shown| self.knows(shown))
+    }
+
+    fn knows(&self, (scheme, shown): (&str, &str)) -> bool {
+        self.0.iter().any(|known| {
+            scheme.eq_ignore_ascii_case(known.scheme.name()) && known.credentials.load().fit(shown)
+        })
+    }
+
+    fn challenge(&self) -> Response {
+        let mut response = Rejection::Unauthorised.into_response();
+        for known in self.0.iter() {
+            let challenge = match known.scheme {
+                Scheme::Basic => "Basic realm=\"importguard\", charset=\"UTF-8\"",
+                Scheme::Bearer => "Bearer realm=\"importguard\"",
+            };
+            let challenge = HeaderValue::from_static(challenge);
+            response
+                .headers_mut()
+                .append(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+impl ValidateRequest<Body> for Authentication {
+    type ResponseBody = Body;
+
+    fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
+        if self.admits(request.headers()) {
+            Ok(())
+        } else {
+            Err(self.challenge())
+        }
+    }
+}
+
+/// The scheme and the credentials of the one `Authorization` that a request may have.
+fn shown(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, credentials) = value.split_once(' ')?;
+    Some((scheme, credentials.trim_ascii()))
+}

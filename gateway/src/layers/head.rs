@@ -1,0 +1,49 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{Method, Uri};
+use importguard_runtime::Exchange;
+
+use crate::{
+    app::App,
+    openim::{Asked, Rejection},
+};
+
+/// How many headers a request may have: OpenIM's has nine, and proxies add a dozen. hyper takes more, so that the answer is ours.
+const MAX_HEADERS: usize = 100;
+
+/// Rejects a request whose head is beyond bounds, or that arrives without TLS where that is spoken.
+pub(crate) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
+    let asked = request.extensions().get::<Arc<Asked>>();
+    let checked = asked.ok_or(Rejection::Internal);
+    match checked.and_then(|asked| check(&request, &asked.uri, app.max_header_bytes)) {
+        Ok(()) => next.run(request).await,
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+fn check(request: &Request, uri: &Uri, max_bytes: usize) -> Result<(), Rejection> {
+    let exchange = request.extensions().get::<Arc<Exchange>>();
+    if exchange.is_some_and(|exchange| exchange.connection().plaintext()) {
+        let text = "TLS is spoken here: OpenIM's url must begin with https://";
+        return Err(Rejection::Malformed(text.to_owned()));
+    }
+    let url = uri.path().len() + uri.query().map_or(0, str::len);
+    if url > max_bytes {
+        return Err(Rejection::UriTooLong);
+    }
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
+    if url + fields.sum::<usize>() > max_bytes || request.headers().len() > MAX_HEADERS {
+        return Err(Rejection::HeadTooLarge);
+    }
+    // Neither means anything to a webhook, and no backend is to be asked either.
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    Ok(())
+}

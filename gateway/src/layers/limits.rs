@@ -1,0 +1,250 @@
+//! How much is done at once. A callback first arrives whole, then takes a place for the work; what waits for one is bounded by its
+//! bytes and by the time in which it can still be answered.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header, request::Parts};
+use http_body_util::BodyExt;
+use importguard_runtime::Exchange;
+use importguard_telemetry::families;
+use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
+use tracing::warn;
+
+use super::{
+    Clock,
+    per_second::{PerSecond, Summary},
+};
+use crate::{
+    app::App,
+    handlers::unrecorded_overload,
+    openim::{Asked, ImportRequest, Rejection},
+    settings::LimitSettings,
+};
+
+/// Lets a callback through to its handler: its head must be a callback's, its body must arrive in time, and there must be a place
+/// for the work. Where there is none the handler answers by IMPORTGUARD_ON_OVERLOAD, or is not troubled at all.
+pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    let (Some(clock), Some(asked)) = (
+        head.extensions.get::<Clock>().copied(),
+        head.extensions.get::<Arc<Asked>>().cloned(),
+    ) else {
+        return Rejection::Internal.into_response();
+    };
+    let body = match collect(&app, &head, &asked, body, clock).await {
+        Ok(body) => Body::from(body),
+        Err(rejection) => return rejection.into_response(),
+    };
+    let place = app.limit.enter(clock.deadline).await;
+    if place.is_none() {
+        if !app.limit.has_time_to_record() {
+            return unrecorded_overload(&app, &asked);
+        }
+        head.extensions.insert(Overloaded);
+    }
+    next.run(Request::from_parts(head, body)).await
+}
+
+/// There is no place for this callback: an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overloaded;
+
+async fn collect(
+    app: &App,
+    head: &Parts,
+    asked: &Asked,
+    mut body: Body,
+    clock: Clock,
+) -> Result<Bytes, Rejection> {
+    if !ImportRequest::acceptable(&head.headers) {
+        return Err(Rejection::UnsupportedMediaType);
+    }
+    if let Err(rejection) = &asked.operation_id {
+        return Err(rejection.clone());
+    }
+    let max = app.limits.body_bytes;
+    let too_large = || Rejection::TooLarge {
+        what: "the body",
+        max,
+        unit: "bytes",
+    };
+    if content_length(&head.headers).is_some_and(|bytes| bytes > max) {
+        return Err(too_large());
+    }
+    let due = clock.deadline.min(clock.arrived + app.body_read_timeout);
+    let exchange = head.extensions.get::<Arc<Exchange>>();
+    let mut collected = Collected::default();
+    loop {
+        let frame = timeout_at(due, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| Rejection::TooSlow)? else {
+            return Ok(collected.whole());
+        };
+        let frame = frame.map_err(|error| {
+            Rejection::Malformed(format!("the body could not be read: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if collected.len() + data.len() > max {
+            return Err(too_large());
+        }
+        if let Some(exchange) = exchange {
+            let reserved = timeout_at(due, exchange.reserve(data.len())).await;
+            reserved.map_err(|_| Rejection::Overloaded)?;
+        }
+        collected.push(data);
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// A body so far. The first piece, mostly the only one, is not copied.
+#[derive(Default)]
+struct Collected {
+    first: Bytes,
+    more: BytesMut,
+}
+
+impl Collected {
+    fn len(&self) -> usize {
+        self.first.len().max(self.more.len())
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_empty() {
+            self.first = data;
+            return;
+        }
+        if self.more.is_empty() {
+            self.more.extend_from_slice(&self.first);
+        }
+        self.more.extend_from_slice(&data);
+    }
+
+    fn whole(self) -> Bytes {
+        if self.more.is_empty() {
+            self.first
+        } else {
+            self.more.freeze()
+        }
+    }
+}
+
+/// The concurrency limit of all routes together.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    places: Semaphore,
+    queue_timeout: Duration,
+    recorded: PerSecond,
+    summary: Summary,
+    metrics: Metrics,
+}
+
+/// A callback's place among those that are worked on, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    _permit: SemaphorePermit<'a>,
+    _counted: Counted,
+}
+
+impl Limit {
+    pub(crate) fn new(
+        settings: &LimitSettings,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            places: Semaphore::new(settings.max_in_flight),
+            queue_timeout: settings.queue_timeout,
+            recorded: PerSecond::new(settings.overload_events),
+            summary: Summary::default(),
+            metrics: Metrics::register(registry)?,
+        })
+    }
+
+    /// A place, at once or after a wait; none where that would take too long.
+    async fn enter(&self, deadline: Instant) -> Option<Place<'_>> {
+        if let Ok(permit) = self.places.try_acquire() {
+            return Some(self.place(permit));
+        }
+        let _counted = Counted::new(&self.metrics.queued);
+        let began = Instant::now();
+        let due = deadline.min(began + self.queue_timeout);
+        let permit = timeout_at(due, self.places.acquire()).await;
+        self.metrics
+            .wait_seconds
+            .observe(began.elapsed().as_secs_f64());
+        // Never closed.
+        permit.ok()?.ok().map(|permit| self.place(permit))
+    }
+
+    fn place<'a>(&self, permit: SemaphorePermit<'a>) -> Place<'a> {
+        Place {
+            _permit: permit,
+            _counted: Counted::new(&self.metrics.in_flight),
+        }
+    }
+
+    /// Whether there is time to read and record a callback that got no place. To be asked once for each.
+    fn has_time_to_record(&self) -> bool {
+        self.summary.count(|callbacks| {
+            warn!(
+                callbacks,
+                cause = "overloaded",
+                "in the last second more callbacks came than can be answered in time; these were answered by IMPORTGUARD_ON_OVERLOAD, or without an event by IMPORTGUARD_ON_UNRECORDABLE: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has time to spare"
+            );
+        });
+        let has_time = self.recorded.take();
+        if !has_time {
+            self.metrics.unrecorded.inc();
+        }
+        has_time
+    }
+}
+
+/// From a wait that is hardly one to the default of IMPORTGUARD_QUEUE_TIMEOUT and one beyond.
+const WAIT_SECONDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 0.75, 1.5];
+
+families! {
+    /// What is counted about capacity.
+    struct Metrics {
+        /// Callbacks that are being worked on, at most IMPORTGUARD_MAX_IN_FLIGHT.
+        in_flight: IntGauge = "importguard_in_flight";
+        /// Callbacks that have arrived whole and wait for that, for IMPORTGUARD_QUEUE_TIMEOUT at most.
+        queued: IntGauge = "importguard_queued";
+        /// Seconds that a callback waited to be worked on, in vain or not; those that did not have to wait are not counted.
+        wait_seconds: Histogram = "importguard_queue_seconds", in WAIT_SECONDS;
+        /// Callbacks answered in an overload without an event: beyond IMPORTGUARD_OVERLOAD_EVENTS a second.
+        unrecorded: IntCounter = "importguard_overload_unrecorded_total";
+    }
+}
+
+/// Counted in a gauge for as long as it lives.
+#[derive(Debug)]
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

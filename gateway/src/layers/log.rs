@@ -1,0 +1,154 @@
+//! The log lines of a callback: one for what became of it, and one more for each thing that went wrong on the way.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use importguard_proto::event::Cause;
+use tracing::{error, info, warn};
+
+use super::{
+    Clock,
+    per_second::{PerSecond, Summary},
+};
+use crate::{
+    decide::{DecideError, Decision, OnFailure, Verdict},
+    openim::{ImportRequest, Rejection},
+    record::Unrecordable,
+};
+
+/// One line per decision.
+pub(crate) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock) {
+    let cause = decision.source.cause();
+    let refusal = match &decision.verdict {
+        Verdict::Refuse(refusal) => Some(refusal),
+        Verdict::Allow | Verdict::Modify(_) => None,
+    };
+    let kept = match &decision.verdict {
+        Verdict::Allow => request.friends.len(),
+        Verdict::Refuse(_) => 0,
+        Verdict::Modify(kept) => kept.indexes().len(),
+    };
+    info!(
+        verdict = decision.verdict.name(),
+        cause = cause.map(Cause::as_str),
+        rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
+        code = refusal.map(|refusal| refusal.code),
+        friends = request.friends.len(),
+        kept,
+        micros = micros(clock),
+        "decided"
+    );
+}
+
+/// How many rejections with one code have a line of their own, a second: enough to see who is turned away, too few to hide
+/// anything else.
+const LINES_PER_SECOND: u32 = 20;
+
+/// Writes of requests that were not decided upon: a line each, or in a flood of one code a line a second.
+#[derive(Debug, Default)]
+pub(crate) struct RejectionLog(Mutex<HashMap<i32, Flood>>);
+
+#[derive(Debug)]
+struct Flood {
+    lines: PerSecond,
+    rest: Summary,
+}
+
+impl RejectionLog {
+    pub(super) fn rejected(&self, rejection: &Rejection, peer: Option<SocketAddr>) {
+        // The overload has a line of its own.
+        if *rejection == Rejection::Overloaded {
+            return;
+        }
+        let (status, code) = (rejection.status().as_u16(), rejection.code());
+        let mut floods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let flood = floods.entry(code).or_insert_with(|| Flood {
+            lines: PerSecond::new(LINES_PER_SECOND),
+            rest: Summary::default(),
+        });
+        if flood.lines.take() {
+            let peer = peer.map(tracing::field::display);
+            let message = rejection.message();
+            info!(status, code, peer, "rejected: {message}: {rejection}");
+        } else {
+            flood.rest.count(move |requests| {
+                warn!(
+                    code,
+                    requests, "rejected: so many more requests with this code in the last second"
+                );
+            });
+        }
+    }
+}
+
+/// Nobody was there any more to be answered.
+pub(super) fn abandoned(clock: Clock) {
+    info!(
+        micros = micros(clock),
+        "abandoned: the caller hung up before it was answered, or this gateway was ended"
+    );
+}
+
+/// No decider gave a verdict.
+pub(crate) fn undecided(error: &DecideError, chosen: OnFailure) {
+    let cause = error.cause();
+    warn!(
+        cause = cause.as_str(),
+        fallback = name(chosen),
+        "{error}; the import was answered by the fallback for this cause: {}",
+        what_to_do(cause)
+    );
+}
+
+/// The event of a callback is recorded nowhere.
+pub(crate) fn unrecorded(error: &Unrecordable, chosen: OnFailure) {
+    let (fallback, so) = match chosen {
+        OnFailure::Refuse => (Some(name(chosen)), "the callback was refused"),
+        OnFailure::Allow => (None, "the callback's answer stands without an event"),
+    };
+    error!(
+        cause = Cause::Unrecordable.as_str(),
+        fallback,
+        "{error}; {so}: {}",
+        match error {
+            Unrecordable::SpoolFull { .. } =>
+                "bring NATS back, or give the spool more room with IMPORTGUARD_SPOOL_MAX_BYTES and on its disk",
+            Unrecordable::TooLate =>
+                "bring NATS back, and see whether the spool's disk is slow or busy",
+            Unrecordable::SpoolBroken(_) =>
+                "bring NATS back, and check the disk and the permissions of IMPORTGUARD_SPOOL",
+            Unrecordable::Closed =>
+                "this gateway is ending; if nobody told it to, an earlier line says why",
+        }
+    );
+}
+
+fn what_to_do(cause: Cause) -> &'static str {
+    match cause {
+        Cause::DeciderUnavailable => {
+            "see whether a decider runs and is ready, and whether IMPORTGUARD_DECIDER_URL names it"
+        }
+        Cause::DeciderTimeout => {
+            "see whether the deciders have enough processor time (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT"
+        }
+        Cause::DeciderFailed => {
+            "see the decider's log, and whether gateway and decider are of one version"
+        }
+        Cause::Overloaded => "run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT",
+        Cause::Unrecordable => "check NATS and IMPORTGUARD_SPOOL",
+    }
+}
+
+fn micros(clock: Clock) -> u64 {
+    u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+fn name(chosen: OnFailure) -> &'static str {
+    match chosen {
+        OnFailure::Refuse => "refuse",
+        OnFailure::Allow => "allow",
+    }
+}

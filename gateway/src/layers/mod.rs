@@ -1,0 +1,49 @@
+//! What is done for every request, whatever it asks: see `app` for the order.
+
+mod authentication;
+mod credentials;
+mod head;
+mod limits;
+mod log;
+mod per_second;
+mod span;
+mod trace;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(crate) use self::{
+    authentication::Authentication,
+    head::bounded,
+    limits::{Limit, Overloaded, admit},
+    log::{RejectionLog, decided, undecided, unrecorded},
+    span::{End, publish_span, published},
+    trace::trace,
+};
+pub use self::{authentication::InvalidCredentialsFile, credentials::InvalidCredentials};
+
+/// When a request arrived, and when its response is due: an extension of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) arrived: Instant,
+    pub(crate) deadline: Instant,
+}
+
+impl Clock {
+    fn start(budget: Duration) -> Self {
+        let arrived = Instant::now();
+        Self {
+            arrived,
+            deadline: arrived + budget,
+        }
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.arrived.elapsed()
+    }
+
+    pub(crate) fn left(self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}

@@ -1,0 +1,16 @@
+//! OpenIM on the wire: commands, the two dialects, requests and answers.
+
+mod answer;
+mod command;
+mod operation_id;
+mod rejection;
+mod request;
+
+pub use answer::Answer;
+pub(crate) use answer::{Answered, PassedOn, complete};
+pub(crate) use command::Route;
+pub use command::{BasePath, Callback, Command, InvalidBasePath, Target};
+pub use operation_id::{OnMissingOperationId, operation_id};
+pub use rejection::Rejection;
+pub(crate) use request::{Asked, Import};
+pub use request::{ImportRequest, Limits};

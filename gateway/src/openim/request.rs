@@ -1,0 +1,340 @@
+//! A callback's request, parsed once and trusted from there on.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::extract::{FromRef, FromRequest, Request};
+use http::{HeaderMap, Uri, header};
+use http_body_util::BodyExt;
+use importguard_proto::{OperationId, UserId, UserIds, event::Dialect};
+use serde::{Deserialize, Deserializer};
+
+use super::{Callback, Command, Rejection, Target};
+
+/// Whom somebody wants to import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportRequest {
+    /// OpenIM's id of the whole operation.
+    pub operation_id: OperationId,
+    /// Who imports.
+    pub owner: UserId,
+    /// Whom, as sent: may hold the owner and repetitions.
+    pub friends: UserIds,
+}
+
+/// How large a request may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes in the body.
+    pub body_bytes: usize,
+    /// Ids in `friendUserIDs`.
+    pub friends: usize,
+    /// Bytes in an id.
+    pub id_bytes: usize,
+}
+
+/// What a request's head says: an extension of each, for extractors and handlers.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) target: Target,
+    pub(crate) operation_id: Result<OperationId, Rejection>,
+    /// As it arrived: the router sees [`Route::path`](super::Route::path).
+    pub(crate) uri: Uri,
+}
+
+/// An import callback as handlers get it.
+#[derive(Debug)]
+pub(crate) struct Import {
+    pub(crate) dialect: Dialect,
+    pub(crate) request: ImportRequest,
+}
+
+impl<S> FromRequest<S> for Import
+where
+    Limits: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Rejection;
+
+    /// The layers before have checked the head and collected the body.
+    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
+        let (head, body) = request.into_parts();
+        let asked = head.extensions.get::<Arc<Asked>>();
+        let asked = asked.ok_or(Rejection::Internal)?;
+        let Callback::Ours(command) = asked.target.callback else {
+            return Err(Rejection::Internal);
+        };
+        let operation_id = asked.operation_id.clone()?;
+        let body = body.collect().await.map_err(|_| Rejection::Internal)?;
+        let limits = Limits::from_ref(state);
+        let request = ImportRequest::parse(command, operation_id, &body.to_bytes(), &limits)?;
+        Ok(Self {
+            dialect: command.dialect(),
+            request,
+        })
+    }
+}
+
+impl ImportRequest {
+    /// Reads the body of `command`. Unknown fields are ignored; `null` for the list is an empty one, as Go's `encoding/json`
+    /// writes a nil slice.
+    pub fn parse(
+        command: Command,
+        operation_id: OperationId,
+        body: &[u8],
+        limits: &Limits,
+    ) -> Result<Self, Rejection> {
+        let body = Body::read(body).map_err(|error| Rejection::Malformed(explain(&error)))?;
+        if body.callback_command != command.name() {
+            return Err(Rejection::CommandMismatch {
+                expected: command.name(),
+                found: body.callback_command.chars().take(SHOWN).collect(),
+            });
+        }
+        if body.friend_user_ids.len() > limits.friends {
+            return Err(Rejection::TooLarge {
+                what: "friendUserIDs",
+                max: limits.friends,
+                unit: "ids",
+            });
+        }
+        let longest = body
+            .friend_user_ids
+            .iter()
+            .chain([body.owner_user_id.as_str()])
+            .map(str::len)
+            .max();
+        if longest > Some(limits.id_bytes) {
+            return Err(Rejection::TooLarge {
+                what: "an id",
+                max: limits.id_bytes,
+                unit: "bytes",
+            });
+        }
+        Ok(Self {
+            operation_id,
+            owner: body.owner_user_id,
+            friends: body.friend_user_ids,
+        })
+    }
+
+    /// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed. Where a header is there
+    /// more than once, each must say so.
+    pub fn acceptable(headers: &HeaderMap) -> bool {
+        let all = |name, fits: fn(&str) -> bool| {
+            let mut values = headers.get_all(name).iter();
+            values.all(|value| value.to_str().is_ok_and(fits))
+        };
+        all(header::CONTENT_TYPE, is_json) && all(header::CONTENT_ENCODING, is_plain)
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let media_type = media_type.to_ascii_lowercase();
+    media_type == "application/json" || media_type == "text/json" || media_type.ends_with("+json")
+}
+
+fn is_plain(content_encoding: &str) -> bool {
+    content_encoding.is_empty() || content_encoding.eq_ignore_ascii_case("identity")
+}
+
+/// How many characters of somebody else's text an answer repeats: OpenIM's longest command name has 45.
+const SHOWN: usize = 64;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(borrow)]
+    callback_command: Cow<'a, str>,
+    #[serde(rename = "ownerUserID")]
+    owner_user_id: UserId,
+    #[serde(rename = "friendUserIDs", deserialize_with = "null_is_empty")]
+    friend_user_ids: UserIds,
+}
+
+impl<'a> Body<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, serde_json::Error> {
+        match str::from_utf8(body) {
+            // Now that all of it is known to be UTF-8, nobody asks for each id again.
+            Ok(body) => serde_json::from_str(body),
+            // This says where it is not, or does not mind, where nothing is read there.
+            Err(_) => serde_json::from_slice(body),
+        }
+    }
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserIds, D::Error> {
+    Option::<UserIds>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Without the value that was not expected, which serde repeats whole: it is somebody's id, or a megabyte, and this is logged.
+fn explain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let (what, expected) = match (text.split_once(": "), text.rfind(", expected ")) {
+        (Some((what, _)), Some(expected)) if error.is_data() => (what, &text[expected..]),
+        _ => (&*text, ""),
+    };
+    format!("the body cannot be read as the callback's JSON: {what}{expected}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: Command = Command::BeforeImport(Dialect::Documented);
+    const LIMITS: Limits = Limits {
+        body_bytes: 1024,
+        friends: 3,
+        id_bytes: 8,
+    };
+
+    fn parse(body: &str) -> Result<ImportRequest, Rejection> {
+        let id = OperationId::parse("1").unwrap();
+        ImportRequest::parse(DOCUMENTED, id, body.as_bytes(), &LIMITS)
+    }
+
+    fn friends(body: &str) -> Vec<String> {
+        let request = parse(body).unwrap();
+        request.friends.iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn reads_the_documented_body_and_ignores_what_it_does_not_know() {
+        let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"user123",
+            "friendUserIDs":["user456","user789"],"new":{"in":[1,2]}}"#;
+        let request = parse(body).unwrap();
+        assert_eq!(request.owner.as_str(), "user123");
+        assert_eq!(friends(body), ["user456", "user789"]);
+    }
+
+    #[test]
+    fn null_is_an_empty_list_and_a_missing_list_is_not() {
+        let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":null}"#;
+        assert!(friends(body).is_empty());
+        let missing = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u"}"#;
+        assert!(
+            matches!(parse(missing), Err(Rejection::Malformed(text)) if text.contains("friendUserIDs"))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_one_way_only_is_malformed() {
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{",
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","friendUserIDs":[]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"","friendUserIDs":[]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":7,"friendUserIDs":[]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":"v"}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":[null]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":[""]}"#,
+            r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","ownerUserID":"v","friendUserIDs":[]}"#,
+            r#"{"ownerUserID":"u","friendUserIDs":[]}"#,
+        ] {
+            assert!(
+                matches!(parse(body), Err(Rejection::Malformed(_))),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_malformed_only_where_it_is_read() {
+        let parse = |unknown: &str, friend: &[u8]| {
+            let mut body = format!(
+                r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","new":"{unknown}","ownerUserID":"u","friendUserIDs":[""#
+            )
+            .into_bytes();
+            for byte in &mut body {
+                *byte = if *byte == b'?' { 0xff } else { *byte };
+            }
+            body.extend([friend, br#""]}"#].concat());
+            let id = OperationId::parse("1").unwrap();
+            ImportRequest::parse(DOCUMENTED, id, &body, &LIMITS)
+        };
+        assert!(parse("?", b"a").is_ok());
+        for unknown in ["", "?"] {
+            assert!(matches!(
+                parse(unknown, b"a\xff"),
+                Err(Rejection::Malformed(text)) if text.contains("invalid unicode code point")
+            ));
+        }
+    }
+
+    #[test]
+    fn what_was_not_expected_is_not_repeated() {
+        let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":"secret: a, expected b"}"#;
+        let Err(Rejection::Malformed(text)) = parse(body) else {
+            panic!("it can be read");
+        };
+        assert!(
+            text.contains("invalid type, expected a sequence at line 1"),
+            "{text}"
+        );
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn the_bodys_command_must_agree_with_the_request_line() {
+        let body = r#"{"callbackCommand":"callbackBeforeImportFriendsCommand","ownerUserID":"u","friendUserIDs":[]}"#;
+        assert!(matches!(
+            parse(body),
+            Err(Rejection::CommandMismatch { .. })
+        ));
+    }
+
+    #[test]
+    fn a_list_over_the_limit_is_too_large() {
+        let body = |ids: &str| {
+            format!(
+                r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":[{ids}]}}"#
+            )
+        };
+        assert!(parse(&body(r#""a","b","c""#)).is_ok());
+        assert!(matches!(
+            parse(&body(r#""a","b","c","d""#)),
+            Err(Rejection::TooLarge { max: 3, .. })
+        ));
+    }
+
+    #[test]
+    fn an_id_over_the_limit_is_too_large() {
+        for (owner, friend) in [("123456789", "a"), ("a", "123456789")] {
+            let body = format!(
+                r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"{owner}","friendUserIDs":["{friend}"]}}"#
+            );
+            assert!(matches!(
+                parse(&body),
+                Err(Rejection::TooLarge { max: 8, .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn json_or_nothing_said_is_acceptable() {
+        let acceptable = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, http::HeaderValue::from_static(value));
+            ImportRequest::acceptable(&headers)
+        };
+        assert!(ImportRequest::acceptable(&HeaderMap::new()));
+        assert!(acceptable(
+            "content-type",
+            "application/json; charset=utf-8"
+        ));
+        assert!(acceptable("content-type", "Application/JSON"));
+        assert!(acceptable("content-encoding", "identity"));
+        assert!(!acceptable(
+            "content-type",
+            "application/x-www-form-urlencoded"
+        ));
+        assert!(!acceptable("content-encoding", "gzip"));
+        let mut twice = HeaderMap::new();
+        for value in ["application/json", "text/plain"] {
+            twice.append("content-type", http::HeaderValue::from_static(value));
+        }
+        assert!(!ImportRequest::acceptable(&twice));
+    }
+}

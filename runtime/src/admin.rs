@@ -1,0 +1,118 @@
+//! The admin listener, apart from the public one: `/livez`, `/readyz` and `/metrics`.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use importguard_telemetry::families;
+use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
+use serde::Serialize;
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::{Bounds, ConnectionMetrics, Incoming, Timeouts};
+
+/// How many connections the admin listener has at once: probes and scrapes are a handful, and each ends with its response or is
+/// closed for the next one.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// What a probe or a scrape may take of each step; kubelet waits for one second, Prometheus for ten.
+const TIMEOUTS: Timeouts = Timeouts {
+    first_byte: Duration::from_secs(5),
+    head: Duration::from_secs(5),
+    idle: Duration::from_secs(60),
+    write: Duration::from_secs(10),
+};
+
+/// A request without a body, and hyper's least.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+/// Whether the pod wants requests, and what it has to say about its parts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Readiness {
+    /// `true` answers 200, `false` 503.
+    pub ready: bool,
+    /// Each part's state, by name.
+    #[serde(flatten)]
+    pub parts: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What the admin listener tells.
+#[derive(Clone)]
+pub struct Admin {
+    /// The process's metrics.
+    pub registry: Registry,
+    /// Asked anew for each `/readyz`.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+families! {
+    struct Metrics {
+        /// Connections that are open on the admin listener.
+        open: IntGauge = "importguard_admin_connections";
+        /// Connections on the admin listener that were closed to make room for others.
+        evicted: IntCounter = "importguard_admin_connections_evicted_total";
+        /// Connections that the admin listener had no room for.
+        rejected: IntCounter = "importguard_admin_connections_rejected_total";
+    }
+}
+
+/// Answers on `listener` for as long as it is polled. An error if its metrics are registered already.
+pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, prometheus::Error> {
+    let metrics = Metrics::register(&admin.registry)?;
+    let bounds = Bounds {
+        max_connections: MAX_CONNECTIONS,
+        max_bytes: 0,
+        timeouts: TIMEOUTS,
+        counts_requests: false,
+        setting: "the admin listener",
+    };
+    let metrics = ConnectionMetrics {
+        open: metrics.open,
+        evicted: metrics.evicted,
+        rejected: metrics.rejected,
+    };
+    let routes = Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(self::metrics))
+        .with_state(admin);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(TIMEOUTS.idle)
+        .half_close(true)
+        .max_buf_size(READ_BUFFER_BYTES);
+    let mut incoming = Incoming::new(listener, bounds, None, metrics);
+    let mut connections = JoinSet::new();
+    loop {
+        let io = TokioIo::new(incoming.accept().await);
+        let service = TowerToHyperService::new(routes.clone());
+        connections.spawn(http.serve_connection(io, service));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let readiness = (admin.readiness)();
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness)).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

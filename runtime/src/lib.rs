@@ -1,0 +1,14 @@
+//! What both pods need to run: the accept loop with its bounds and TLS, the admin listener, signals, the limit of open files.
+//!
+//! [`Incoming`] accepts; a [`Connection`] is what it yields, and ends a connection whose peer takes too long; a [`Handle`] is
+//! what the rest of the process knows of it, down to each [`Exchange`] of a request and its response.
+
+mod accept;
+pub mod admin;
+mod connection;
+mod listen;
+pub mod signals;
+
+pub use accept::{Bounds, CROWD, ConnectionMetrics, Incoming, Tls};
+pub use connection::{Connection, Exchange, Handle, Timeouts};
+pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};

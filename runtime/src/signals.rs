@@ -1,0 +1,52 @@
+//! SIGTERM and Ctrl-C: the first begins an orderly end, the second ends the process at once. SIGHUP never ends one: whoever
+//! watches files reads them again.
+
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
+const INTERRUPTED: i32 = 130;
+
+/// Has SIGHUP end this process no more. To be called first of all: until somebody listens for it, it would.
+///
+/// # Errors
+/// Where the operating system refuses a signal handler.
+pub fn outlive_hangup() -> io::Result<()> {
+    // Nobody reads the flag: whoever watches files has a listener of their own.
+    let received = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, received).map(drop)
+}
+
+/// A token that the first SIGTERM or SIGINT cancels. Must be called inside a tokio runtime; fails where the operating
+/// system refuses a signal handler.
+pub fn shutdown() -> io::Result<CancellationToken> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        let name = first_of(&mut term, &mut int).await;
+        tracing::info!("{name} received: finishing what is under way; a second one ends at once");
+        cancel.cancel();
+        let name = first_of(&mut term, &mut int).await;
+        tracing::warn!("{name} received again: ending at once");
+        importguard_telemetry::finish_log();
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(token)
+}
+
+async fn first_of(
+    term: &mut tokio::signal::unix::Signal,
+    int: &mut tokio::signal::unix::Signal,
+) -> &'static str {
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    }
+}
