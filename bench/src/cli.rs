@@ -2,7 +2,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 
-use crate::floor::FloorGatewaySettings;
+use crate::{
+    attack::{AttackSettings, AttackersSettings},
+    floor::FloorGatewaySettings,
+};
 
 /// Measures importguard against the floor: the same hops (HTTP, gRPC, an event acknowledged by JetStream) and nothing else
 ///
@@ -13,7 +16,7 @@ use crate::floor::FloorGatewaySettings;
     name = "importguard-bench",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Close what else runs on the machine first. Without options the run takes about 10 minutes, with --quick about 2.\n\
+    after_help = "Close what else runs on the machine first. Without options the run takes about 30 minutes, with --quick about 7.\n\
                   bench/README.md explains the method."
 )]
 pub(crate) struct Cli {
@@ -28,6 +31,8 @@ pub(crate) enum Command {
     /// Measure how the cost of a decision grows: with deciders, with a list's size, with friends; beside a spool that drains; and
     /// what an overload does
     Scale(ScaleSettings),
+    /// Measure what honest callers and the gateway's memory notice of callers who only hold on to connections
+    Attack(AttackSettings),
     /// Put a fixed number of questions to a gateway that runs already, for a profiler
     Load(LoadSettings),
     /// The processes that are measured against; the driver starts them
@@ -46,6 +51,9 @@ pub(crate) enum Part {
     FloorDecider {
         #[arg(long)]
         listen: SocketAddr,
+        /// On one thread
+        #[arg(long)]
+        lean: bool,
     },
     /// HTTP, gRPC, JetStream's ack, answer
     FloorGateway(FloorGatewaySettings),
@@ -54,6 +62,8 @@ pub(crate) enum Part {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// Holds connections until it is ended
+    Attackers(AttackersSettings),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -75,11 +85,15 @@ pub(crate) struct ScaleSettings {
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
     pub(crate) rounds: usize,
 
-    /// How many connections an overload comes over, one question at a time on each: more than IMPORTGUARD_MAX_IN_FLIGHT and
-    /// IMPORTGUARD_MAX_QUEUED together, fewer than IMPORTGUARD_MAX_CONNECTIONS less 128
-    // Those of seven open-im-servers.
-    #[arg(long, value_name = "COUNT", default_value_t = 700, value_parser = RangedU64ValueParser::<usize>::new().range(1..=60_000))]
+    /// How many connections an overload comes over, one question at a time on each: many more than IMPORTGUARD_MAX_IN_FLIGHT, and
+    /// fewer than IMPORTGUARD_MAX_CONNECTIONS less the 128 that ask afterwards
+    // 900 less 128, and some to spare for connections whose end the gateway has not noticed yet.
+    #[arg(long, value_name = "COUNT", default_value_t = 750, value_parser = RangedU64ValueParser::<usize>::new().range(1..=60_000))]
     pub(crate) overload_connections: usize,
+
+    /// How long each overload lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub(crate) overload_seconds: f64,
 
     #[command(flatten)]
     pub(crate) set_up: SetUp,
@@ -96,7 +110,7 @@ pub(crate) enum Curve {
     Friends,
     /// 100,000 events in the spool while callbacks come, in a closed loop and at two paces
     Drain,
-    /// Four times as many callbacks as can be answered, and the recovery
+    /// Twice as many callbacks as can be answered, and the recovery
     Overload,
 }
 
@@ -169,7 +183,7 @@ pub(crate) struct MatrixSettings {
         long,
         value_name = "WHAT,…",
         value_delimiter = ',',
-        default_value = "axum,floor,importguard"
+        default_value = "axum,floor,lean,importguard"
     )]
     pub(crate) only: Vec<What>,
 
@@ -178,14 +192,14 @@ pub(crate) struct MatrixSettings {
     pub(crate) seconds: f64,
 
     /// How many times everything is measured, one after the other; medians count
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
+    #[arg(long, value_name = "COUNT", default_value_t = 9, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
     pub(crate) rounds: usize,
 
-    /// Only what the targets need: 2 and 1,000 friends, traces at 10 %, and fewer connections
+    /// Only what the targets need: 2 and 1,000 friends, traces at 10 %, fewer connections, no bare handler
     #[arg(long, conflicts_with_all = ["friends", "concurrency", "traces"])]
     pub(crate) quick: bool,
 
-    /// Leave out the paced load at 80 % of the floor's capacity
+    /// Leave out the paced load at half of the floor's capacity
     #[arg(long)]
     pub(crate) no_paced: bool,
 
@@ -210,6 +224,10 @@ impl MatrixSettings {
 impl ScaleSettings {
     pub(crate) fn length(&self) -> Duration {
         length(self.seconds)
+    }
+
+    pub(crate) fn overload_length(&self) -> Duration {
+        length(self.overload_seconds)
     }
 }
 
@@ -236,6 +254,8 @@ pub(crate) enum What {
     Axum,
     /// The least that the hops cost
     Floor,
+    /// The same on one thread for each process, as importguard runs
+    Lean,
     /// What this is about
     Importguard,
 }

@@ -1,5 +1,6 @@
 //! How fast importguard is, against the least that its hops cost. `bench/README.md` has the method and the last figures.
 
+mod attack;
 mod binaries;
 mod cli;
 mod floor;
@@ -18,10 +19,11 @@ mod system;
 mod table;
 mod targets;
 
-use std::future::Future;
+use std::{future::Future, num::NonZeroUsize};
 
 use clap::Parser;
 use cli::{Cli, Command, Part};
+use importguard_telemetry::RuntimeSettings;
 
 // As the pods have it, so that the floor has no worse one.
 #[global_allocator]
@@ -32,15 +34,15 @@ fn main() -> anyhow::Result<()> {
     match cli.command {
         None => on_one_thread(matrix::run(cli.matrix)),
         Some(Command::Scale(settings)) => on_one_thread(scale::run(settings)),
+        Some(Command::Attack(settings)) => on_one_thread(attack::run(settings)),
         Some(Command::Load(settings)) => on_one_thread(load::run(settings)),
-        Some(Command::Part(part)) => on_all_threads(async {
-            match part {
-                Part::Bare { listen } => floor::bare(listen).await,
-                Part::FloorDecider { listen } => floor::decider(listen).await,
-                Part::FloorGateway(settings) => floor::gateway(settings).await,
-                Part::Sink { listen } => sink::run(listen).await,
-            }
-        }),
+        Some(Command::Part(part)) => match part {
+            Part::Bare { listen } => on_all_threads(floor::bare(listen)),
+            Part::FloorDecider { listen, lean } => as_floor(lean, floor::decider(listen)),
+            Part::FloorGateway(settings) => as_floor(settings.lean, floor::gateway(settings)),
+            Part::Sink { listen } => on_all_threads(sink::run(listen)),
+            Part::Attackers(settings) => on_one_thread(attack::attackers(settings)),
+        },
     }
 }
 
@@ -53,7 +55,16 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resu
     local.block_on(&runtime, work)
 }
 
-/// The parts, as `#[tokio::main]` has the pods.
+/// The floor as anybody would run it, or on one thread, as importguard runs.
+fn as_floor(lean: bool, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    if !lean {
+        return on_all_threads(work);
+    }
+    let threads = NonZeroUsize::MIN;
+    importguard_telemetry::run(RuntimeSettings { threads }, work)?
+}
+
+/// As `#[tokio::main]` does.
 fn on_all_threads(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

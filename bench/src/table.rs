@@ -8,8 +8,7 @@ use std::{
 use crate::{
     matrix::{Paced, Report, Row},
     measure::Measured,
-    system::{Role, SystemName},
-    targets::IMPORTGUARD,
+    system::Role,
 };
 
 /// Says on standard error what is being done.
@@ -84,24 +83,22 @@ pub(crate) fn paced(report: &Report) -> String {
         return String::new();
     }
     let mut table = String::from(
-        "| friends | pace, decisions/s | 80 % of the capacity of | system | p50 µs | p90 | p99 | p99.9 | gateway CPU µs | decider | nats | client | fallbacks % | CPUs idle % | others % |\n\
-         |--:|--:|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| friends | pace, decisions/s | system | p50 µs | p90 | p99 | p99.9 | gateway CPU µs | decider | nats | client | fallbacks % | CPUs idle % | others % |\n\
+         |--:|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for Paced {
-        of,
         friends,
         rate,
-        floor,
-        importguard,
+        systems,
     } in &report.paced
     {
-        for (system, rounds) in [(SystemName::Floor, floor), (IMPORTGUARD, importguard)] {
+        for (system, rounds) in systems {
             let median = Measured::median(rounds);
             let cpu = |role| figure(median.cpu_micros.get(&role).copied());
             // Writing to a String cannot fail.
             let _ = writeln!(
                 table,
-                "| {friends} | {rate:.0} | {of} | {system} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.0} | {:.0} |",
+                "| {friends} | {rate:.0} | {system} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.0} | {:.0} |",
                 figure(Some(median.micros.p50)),
                 figure(Some(median.micros.p90)),
                 figure(Some(median.micros.p99)),

@@ -1,7 +1,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::{future::OptionFuture, stream};
-use importguard_files::{LastGood, Reloads};
+use importguard_files::Reloads;
 use importguard_proto::decider::{
     DESCRIPTORS,
     question_server::{DeciderServer, SERVICE_NAME},
@@ -13,7 +13,6 @@ use importguard_runtime::{
 };
 use importguard_telemetry::{families, metrics};
 use prometheus::{IntCounter, IntGauge, Registry};
-use rustls::ServerConfig;
 use serde_json::{Map, Value};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -49,7 +48,7 @@ pub struct Decider {
     metrics: Metrics,
     instance: String,
     bounds: BoundsSettings,
-    tls: Option<LastGood<ServerConfig>>,
+    tls: Option<Tls>,
     reloads: Option<Reloads>,
     files: Arc<dyn Fn() -> Option<Map<String, Value>> + Send + Sync>,
     connections: Connections,
@@ -104,6 +103,10 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    allow_open_files(
+        settings.grpc.bounds.decider_max_connections,
+        "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
+    )?;
     let registry = metrics::registry()?;
     let decider = Decider::start(settings, &registry)?;
     let parts = decider.readiness();
@@ -130,10 +133,6 @@ pub async fn run(
 impl Decider {
     /// Loads the policy. Blocks while lists are read.
     pub fn start(settings: &Settings, registry: &Registry) -> Result<Self, RunError> {
-        allow_open_files(
-            settings.grpc.bounds.decider_max_connections,
-            "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
-        )?;
         let metrics = Metrics::register(registry)?;
         let (reloader, policy) = Reloader::start(
             settings.policy.policy.clone(),
@@ -230,7 +229,7 @@ impl Decider {
 fn incoming(
     listener: TcpListener,
     bounds: &BoundsSettings,
-    tls: Option<LastGood<ServerConfig>>,
+    tls: Option<Tls>,
     metrics: Connections,
 ) -> Incoming {
     let idle = bounds.decider_idle_timeout;
@@ -246,10 +245,6 @@ fn incoming(
         counts_requests: false,
         setting: "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
     };
-    let tls = tls.map(|config| Tls {
-        config,
-        yields_plaintext: false,
-    });
     let metrics = ConnectionMetrics {
         open: metrics.open,
         evicted: metrics.evicted,

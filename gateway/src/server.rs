@@ -24,13 +24,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use importguard_files::{InvalidCertificate, LastGood, Reloads, Watch, certified_key};
+use importguard_files::{InvalidCertificate, Reloads};
 use importguard_runtime::{
-    self as runtime, Bounds, ConnectionMetrics, Exchange, Handle, Timeouts, Tls,
+    self as runtime, Bounds, ConnectionMetrics, Exchange, Handle, Timeouts, Tls, TlsFiles,
 };
 use importguard_telemetry::families;
 use prometheus::{IntCounter, IntGauge, Registry};
-use rustls::{ServerConfig, crypto::ring, sign::SingleCertAndKey};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -222,7 +221,6 @@ where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
     let http2 = request.version() == Version::HTTP_2;
-    let crowded = handle.crowded();
     let exchange = Arc::new(handle.begin(http2));
     exchange.reserve(REQUEST_BYTES).await;
     let mut request =
@@ -230,7 +228,7 @@ where
     request.extensions_mut().insert(Arc::clone(&exchange));
     let mut response = app.oneshot(request).await?;
     // What is left of an unread body may be longer than it is worth to wait for.
-    let is_last = !exchange.is_received() || crowded || closing.load(Relaxed);
+    let is_last = !exchange.is_received() || closing.load(Relaxed);
     if is_last && !http2 {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
@@ -313,24 +311,15 @@ pub(crate) fn tls(
     let (Some(cert), Some(key)) = (&settings.tls_cert_file, &settings.tls_key_file) else {
         return Ok(None);
     };
-    let read = {
-        let (cert, key) = (cert.clone(), key.clone());
-        move || {
-            let provider = Arc::new(ring::default_provider());
-            let shown = certified_key(&cert, &key, &provider)?;
-            let mut config = ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
-            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            Ok::<_, InvalidCertificate>(config)
-        }
+    let files = TlsFiles {
+        setting: "IMPORTGUARD_TLS_CERT_FILE",
+        cert,
+        key,
+        client_ca: None,
+        alpn: &[b"h2", b"http/1.1"],
     };
-    let watch = Watch::start(&[cert.clone(), key.clone()], read)?;
-    let config: LastGood<ServerConfig> = watch.last_good();
-    reloads.add("IMPORTGUARD_TLS_CERT_FILE", watch);
     Ok(Some(Tls {
-        config,
+        config: files.watch(reloads)?,
         // It is told to speak TLS, in a callback answer.
         yields_plaintext: true,
     }))

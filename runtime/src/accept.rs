@@ -26,9 +26,8 @@ use tracing::{info, warn};
 use crate::{Connection, Handle, Timeouts, connection::Stream};
 use importguard_files::LastGood;
 
-/// How many connections beyond the limit are still served while every other one is: as many as open-im-server opens. They are
-/// told that there is no room.
-pub const CROWD: usize = 100;
+/// How many connections there may be beyond the limit for the moment that those take to close that lose their place to others.
+pub(crate) const CLOSING: usize = 100;
 
 /// How long to rest where the operating system gives no connection: what is open needs time to close, and the log is not to be
 /// flooded.
@@ -235,25 +234,21 @@ impl Table {
         self.bounds.counts_requests
     }
 
-    /// A place for a connection. Where all are taken, another one loses its own.
+    /// A place for a connection. Where all are taken, another one loses its own, unless each is in use.
     fn admit(self: &Arc<Self>, peer: SocketAddr, timeouts: Timeouts) -> Option<Handle> {
         let mut connections = self.connections();
-        let mut crowded = false;
-        // A connection that was told to end is gone with its task's next turn.
+        let max = self.bounds.max_connections;
         let open = connections.values().filter(|other| !other.is_cancelled());
-        if connections.len() >= self.bounds.max_connections
-            && open.count() >= self.bounds.max_connections
-        {
-            crowded = !self.evict(&connections);
-            self.warn(crowded);
-        }
-        let crowd = if self.counts_requests() { CROWD } else { 0 };
-        if crowded && connections.len() >= self.bounds.max_connections + crowd {
-            self.metrics.rejected.inc();
-            return None;
+        if connections.len() >= max && open.count() >= max {
+            let has_room = self.evict(&connections);
+            self.warn(has_room);
+            if !has_room || connections.len() >= max + CLOSING {
+                self.metrics.rejected.inc();
+                return None;
+            }
         }
         let key = self.next_key.fetch_add(1, Relaxed);
-        let handle = Handle::new(peer, key, crowded, timeouts, Arc::clone(self));
+        let handle = Handle::new(peer, key, timeouts, Arc::clone(self));
         connections.insert(key, handle.clone());
         self.metrics.open.inc();
         Some(handle)
@@ -272,7 +267,7 @@ impl Table {
         true
     }
 
-    fn warn(&self, crowded: bool) {
+    fn warn(&self, has_room: bool) {
         const EVERY: Duration = Duration::from_secs(1);
         let mut last = self
             .last_warning
@@ -283,12 +278,12 @@ impl Table {
         }
         *last = Some(Instant::now());
         let setting = self.bounds.setting;
-        if crowded {
-            warn!("every connection that {setting} allows is being served: new ones are rejected");
-        } else {
+        if has_room {
             warn!(
                 "there are more connections than {setting} allows: those that have been without a request for longest are closed"
             );
+        } else {
+            warn!("every connection that {setting} allows is in use: new ones are closed");
         }
     }
 

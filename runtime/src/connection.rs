@@ -57,7 +57,6 @@ pub struct Handle(Arc<Shared>);
 struct Shared {
     peer: SocketAddr,
     key: usize,
-    crowded: bool,
     timeouts: Timeouts,
     table: Arc<Table>,
     cancel: CancellationToken,
@@ -117,18 +116,11 @@ pub struct Exchange {
 }
 
 impl Handle {
-    pub(crate) fn new(
-        peer: SocketAddr,
-        key: usize,
-        crowded: bool,
-        timeouts: Timeouts,
-        table: Arc<Table>,
-    ) -> Self {
+    pub(crate) fn new(peer: SocketAddr, key: usize, timeouts: Timeouts, table: Arc<Table>) -> Self {
         let now = Instant::now();
         Self(Arc::new(Shared {
             peer,
             key,
-            crowded,
             timeouts,
             table,
             cancel: CancellationToken::new(),
@@ -148,11 +140,6 @@ impl Handle {
     /// The peer's address.
     pub fn peer(&self) -> SocketAddr {
         self.0.peer
-    }
-
-    /// Whether the listener had no room for this connection, and no other one to close instead.
-    pub fn crowded(&self) -> bool {
-        self.0.crowded
     }
 
     /// Whether the peer speaks no TLS where only TLS is spoken.

@@ -8,7 +8,9 @@ pub mod admin;
 mod connection;
 mod listen;
 pub mod signals;
+mod tls;
 
-pub use accept::{Bounds, CROWD, ConnectionMetrics, Incoming, Tls};
+pub use accept::{Bounds, ConnectionMetrics, Incoming, Tls};
 pub use connection::{Connection, Exchange, Handle, Timeouts};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
+pub use tls::TlsFiles;

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
-use crate::{CROWD, admin};
+use crate::{accept::CLOSING, admin};
 
 /// What is open beside connections: standard streams, listeners, the runtime's own, the spool with its journal, NATS, OTLP,
 /// files that are being read, with as many again to spare.
@@ -53,7 +53,7 @@ pub struct OpenFilesError {
 /// # Errors
 /// Where the hard limit is below that: the process would leave callers unanswered for want of files.
 pub fn allow_open_files(connections: usize, settings: &'static str) -> Result<(), OpenFilesError> {
-    let needed = connections + CROWD + admin::MAX_CONNECTIONS + CROWD + OTHER_FILES;
+    let needed = connections + CLOSING + admin::MAX_CONNECTIONS + CLOSING + OTHER_FILES;
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     let mut limits = getrlimit(Resource::Nofile);
     let before = limits.current;

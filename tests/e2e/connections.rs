@@ -1,9 +1,10 @@
-//! What the public listener puts up with, and that nobody reads what it says to bytes that are no HTTP as consent.
+//! What the public listener puts up with: every request gets a whole callback answer, and bytes that are none get nothing that could be
+//! read as consent, on a connection that ends with it.
 
 use std::time::{Duration, Instant};
 
 use importguard_proto::event::Dialect::Server;
-use importguard_tests::{OpenIm, RawConnection, Response, Service, Settings, Spool};
+use importguard_tests::{OpenIm, RawConnection, Response, Service, Settings};
 
 use crate::asserts;
 
@@ -42,15 +43,15 @@ async fn answer_to(gateway: &Service, bytes: impl AsRef<[u8]>) -> Response {
     answer
 }
 
-/// All that is said to `bytes`, the first on their connection, which ends with that.
-async fn said_to(gateway: &Service, bytes: impl AsRef<[u8]>) -> Vec<Response> {
+/// What comes of `bytes` that are no request, the first on their connection.
+async fn words_to(gateway: &Service, bytes: impl AsRef<[u8]>) -> String {
     let mut connection = RawConnection::open(gateway.http_address()).await;
     let _ = connection.send(bytes).await;
-    connection.answers().await
+    connection.last_words().await
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_request_get_nothing_that_is_read_as_consent() {
+async fn bytes_that_are_no_request_get_nothing_to_misread() {
     let gateway = gateway(Settings::new()).await;
     for bytes in [
         "\0\0\0\0",
@@ -70,7 +71,7 @@ async fn bytes_that_are_no_request_get_nothing_that_is_read_as_consent() {
         "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03",
         "PRI * HTTP/2.0\r\n\r\nno\r\n\r\n",
     ] {
-        asserts::is_no_consent(&said_to(&gateway, bytes).await);
+        asserts::is_no_answer(&words_to(&gateway, bytes).await);
     }
 }
 
@@ -81,13 +82,13 @@ async fn nor_do_they_after_a_good_request_and_right_behind_it() {
     apart.send(callback("op")).await.unwrap();
     asserts::refuses(Server, &apart.answer().await, 200, 5910);
     apart.send("nonsense\r\n\r\n").await.unwrap();
-    asserts::is_no_consent(&apart.answers().await);
+    asserts::is_no_answer(&apart.last_words().await);
 
     let mut together = RawConnection::open(gateway.http_address()).await;
     let both = callback("op") + "nonsense\r\n\r\n";
     together.send(both).await.unwrap();
     asserts::refuses(Server, &together.answer().await, 200, 5910);
-    asserts::is_no_consent(&together.answers().await);
+    asserts::is_no_answer(&together.last_words().await);
 }
 
 #[tokio::test]
@@ -103,30 +104,36 @@ async fn requests_one_behind_the_other_are_answered_in_order() {
 #[tokio::test]
 async fn headers_over_their_bounds_are_too_large() {
     let gateway = gateway(Settings::new().set("IMPORTGUARD_MAX_HEADER_BYTES", "2048")).await;
-    let head = "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\n";
+    let head =
+        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
     let one_long = format!("{head}X: {}\r\n\r\n", "x".repeat(2048));
+    let never_ending = format!("{head}X: {}", "x".repeat(100_000));
     let many = format!("{head}{}\r\n", "A: b\r\n".repeat(101));
     for bytes in [one_long, many] {
-        let mut connection = RawConnection::open(gateway.http_address()).await;
-        connection.send(bytes).await.unwrap();
-        asserts::refuses(Server, &connection.answer().await, 431, 5903);
+        asserts::refuses(Server, &answer_to(&gateway, bytes).await, 431, 5903);
     }
-    let long = format!("POST /{} HTTP/1.1\r\n\r\n", "x".repeat(2048));
-    let mut connection = RawConnection::open(gateway.http_address()).await;
-    connection.send(long).await.unwrap();
-    asserts::refuses(Server, &connection.answer().await, 414, 5903);
+    // What has no end is no request.
+    asserts::is_no_answer(&words_to(&gateway, never_ending).await);
 }
 
 #[tokio::test]
-async fn what_is_beyond_hypers_own_bounds_is_no_http() {
+async fn a_url_over_that_bound_is_too_long() {
     let gateway = gateway(Settings::new().set("IMPORTGUARD_MAX_HEADER_BYTES", "2048")).await;
-    let head = "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\n";
-    let never_ending = format!("{head}X: {}", "x".repeat(100_000));
-    let many = format!("{head}{}\r\n", "A: b\r\n".repeat(300));
-    let long = format!("POST /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000));
-    for bytes in [never_ending, many, long] {
-        asserts::is_no_consent(&said_to(&gateway, bytes).await);
+    let long = "x".repeat(3_000);
+    for target in [
+        format!("/{long}"),
+        format!("/callbackBeforeImportFriendsCommand?contenttype={long}"),
+    ] {
+        let bytes = format!("POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        asserts::refuses(Server, &answer_to(&gateway, bytes).await, 414, 5903);
     }
+}
+
+#[tokio::test]
+async fn a_url_longer_than_any_is_no_request() {
+    let gateway = gateway(Settings::new().set("IMPORTGUARD_MAX_HEADER_BYTES", "100000")).await;
+    let long = format!("POST /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000));
+    asserts::is_no_answer(&words_to(&gateway, long).await);
 }
 
 #[tokio::test]
@@ -134,17 +141,17 @@ async fn headers_that_trickle_are_given_up() {
     let settings = Settings::new().set("IMPORTGUARD_HEADER_READ_TIMEOUT", "300ms");
     let gateway = gateway(settings).await;
     for first in [String::new(), callback("op")] {
+        let began = Instant::now();
         let mut connection = RawConnection::open(gateway.http_address()).await;
         if !first.is_empty() {
             connection.send(&first).await.unwrap();
             asserts::refuses(Server, &connection.answer().await, 200, 5910);
         }
-        let began = Instant::now();
         connection.send("POST / HT").await.unwrap();
         // Whoever trickles doesn't begin anew with each byte.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        connection.send("T").await.unwrap();
-        asserts::is_no_consent(&connection.answers().await);
+        let _ = connection.send("T").await;
+        asserts::is_no_answer(&connection.last_words().await);
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(300), "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
@@ -152,20 +159,16 @@ async fn headers_that_trickle_are_given_up() {
 }
 
 #[tokio::test]
-async fn a_caller_who_stops_in_the_middle_of_a_head_has_asked_nothing() {
+async fn a_caller_who_stops_in_the_middle_of_a_body_is_told_so_and_in_a_head_gets_nothing_to_misread()
+ {
     let gateway = gateway(Settings::new()).await;
+    let whole = callback("op");
     for part in ["P", "PRI", "POST / HTTP/1.1\r\nHost"] {
         let mut connection = RawConnection::open(gateway.http_address()).await;
         connection.send(part).await.unwrap();
         connection.finish().await;
-        asserts::is_no_consent(&connection.answers().await);
+        asserts::is_no_answer(&connection.last_words().await);
     }
-}
-
-#[tokio::test]
-async fn a_caller_who_stops_in_the_middle_of_a_body_is_told_so() {
-    let gateway = gateway(Settings::new()).await;
-    let whole = callback("op");
     let mut connection = RawConnection::open(gateway.http_address()).await;
     connection.send(&whole[..whole.len() - 1]).await.unwrap();
     connection.finish().await;
@@ -174,67 +177,15 @@ async fn a_caller_who_stops_in_the_middle_of_a_body_is_told_so() {
 }
 
 #[tokio::test]
-async fn nor_has_one_whose_second_head_came_with_the_first_request() {
+async fn nor_does_one_whose_second_request_began_with_the_first() {
     let gateway = gateway(Settings::new()).await;
     for part in ["P", "POST / HTTP/1.1\r\nHost"] {
         let mut connection = RawConnection::open(gateway.http_address()).await;
         connection.send(callback("op") + part).await.unwrap();
         asserts::refuses(Server, &connection.answer().await, 200, 5910);
         connection.finish().await;
-        asserts::is_no_consent(&connection.answers().await);
+        asserts::is_no_answer(&connection.last_words().await);
     }
-}
-
-/// Proxies on the way close the half that they have sent all on.
-#[tokio::test]
-async fn who_has_sent_all_and_says_so_still_gets_the_response() {
-    let gateway = gateway(Settings::new()).await;
-    for before in 0..2 {
-        let mut connection = RawConnection::open(gateway.http_address()).await;
-        for _ in 0..before {
-            connection.send(callback("op")).await.unwrap();
-            asserts::refuses(Server, &connection.answer().await, 200, 5910);
-        }
-        connection.send(callback("op-half")).await.unwrap();
-        connection.finish().await;
-        asserts::refuses(Server, &connection.answer().await, 200, 5910);
-        connection.ends().await;
-    }
-    let ids = Spool::of(&gateway).operation_ids();
-    assert_eq!(
-        ids.iter().filter(|id| *id == "op-half").count(),
-        2,
-        "{ids:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_head_that_began_with_the_request_before_has_the_time_of_an_idle_connection() {
-    let settings = Settings::new()
-        .set("IMPORTGUARD_HEADER_READ_TIMEOUT", "200ms")
-        .set("IMPORTGUARD_IDLE_TIMEOUT", "15s");
-    let gateway = gateway(settings).await;
-    let second = callback("op");
-    let (begun, rest) = second.split_at(9);
-    let mut connection = RawConnection::open(gateway.http_address()).await;
-    connection.send(callback("op") + begun).await.unwrap();
-    asserts::refuses(Server, &connection.answer().await, 200, 5910);
-    // Twice what a head of its own would have.
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    connection.send(rest).await.unwrap();
-    asserts::refuses(Server, &connection.answer().await, 200, 5910);
-}
-
-#[tokio::test]
-async fn an_answer_to_head_has_no_body() {
-    let gateway = gateway(Settings::new()).await;
-    let mut connection = RawConnection::open(gateway.http_address()).await;
-    let head =
-        "HEAD /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    connection.send(head).await.unwrap();
-    let said = connection.all().await;
-    assert!(said.starts_with("HTTP/1.1 405 "), "{said}");
-    assert!(said.ends_with("\r\n\r\n"), "{said}");
 }
 
 #[tokio::test]
@@ -293,23 +244,28 @@ async fn json_nested_deeper_than_any_request_is_malformed_or_ignored() {
 }
 
 #[tokio::test]
-async fn for_one_connection_too_many_the_one_without_a_request_for_longest_is_closed() {
+async fn one_connection_too_many_takes_the_place_of_the_one_that_was_idle_longest() {
     let settings = Settings::new().set("IMPORTGUARD_MAX_CONNECTIONS", "2");
     let gateway = gateway(settings).await;
-    let mut open = Vec::new();
-    for _ in 0..3 {
-        let mut connection = RawConnection::open(gateway.http_address()).await;
+    let mut first = RawConnection::open(gateway.http_address()).await;
+    let mut second = RawConnection::open(gateway.http_address()).await;
+    let is_answered = async |connection: &mut RawConnection| {
         connection.send(callback("op")).await.unwrap();
         asserts::refuses(Server, &connection.answer().await, 200, 5910);
-        open.push(connection);
-    }
-    open.remove(0).ends().await;
-    for mut connection in open {
-        connection.send(callback("op")).await.unwrap();
-        asserts::refuses(Server, &connection.answer().await, 200, 5910);
-    }
-    for (name, count) in [("evicted", 1.0), ("rejected", 0.0)] {
-        let name = format!("importguard_connections_{name}_total");
-        assert_eq!(gateway.metric(&name).await.unwrap(), count, "{name}");
+    };
+    is_answered(&mut first).await;
+    is_answered(&mut second).await;
+    // Who came first has asked last.
+    is_answered(&mut first).await;
+    let mut third = RawConnection::open(gateway.http_address()).await;
+    is_answered(&mut third).await;
+    second.ends().await;
+    is_answered(&mut first).await;
+    is_answered(&mut third).await;
+    for (name, count) in [
+        ("importguard_connections_evicted_total", 1.0),
+        ("importguard_connections_rejected_total", 0.0),
+    ] {
+        assert_eq!(gateway.metric(name).await.unwrap(), count, "{name}");
     }
 }

@@ -1,16 +1,9 @@
 //! HTTP/2 on the public listener, frame by frame: what h2 answers before importguard sees a request lets nobody through.
 
-use importguard_tests::{
-    Http2Connection, Service, Settings,
-    frame::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM},
-};
+use importguard_tests::{Frame, Http2Connection, Service, Settings};
 
 const NO_ERROR: [u8; 4] = [0, 0, 0, 0];
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
-
-async fn open(gateway: &Service) -> Http2Connection {
-    Http2Connection::open(gateway.http_address(), &[]).await
-}
 
 #[tokio::test]
 async fn one_request_too_many_on_a_connection_is_refused_and_the_others_are_answered() {
@@ -19,37 +12,41 @@ async fn one_request_too_many_on_a_connection_is_refused_and_the_others_are_answ
         .set("IMPORTGUARD_BODY_READ_TIMEOUT", "15s")
         .set("IMPORTGUARD_REQUEST_BUDGET", "15s");
     let gateway = Service::gateway(settings).await;
-    let mut connection = open(&gateway).await;
+    let mut connection = Http2Connection::open(gateway.http_address()).await;
     for stream in [1, 3, 5] {
         connection.begin(stream, 0).await;
     }
     let refused = connection.next(5).await;
-    assert_eq!(refused.kind, RST_STREAM);
+    assert_eq!(refused.kind, Frame::RST_STREAM);
     assert_eq!(refused.payload, REFUSED_STREAM);
 
     // An empty body is none, which is said in a body.
-    connection.send(DATA, END_STREAM, 3, &[]).await;
-    assert_eq!(connection.next(3).await.kind, HEADERS);
+    connection
+        .send(Frame::DATA, Frame::END_STREAM, 3, &[])
+        .await;
+    assert_eq!(connection.next(3).await.kind, Frame::HEADERS);
     let answer = connection.next(3).await;
-    assert_eq!(answer.kind, DATA);
+    assert_eq!(answer.kind, Frame::DATA);
     let answer = String::from_utf8(answer.payload).unwrap();
     assert!(answer.contains(r#""errCode":5900"#), "{answer}");
     // There is room again.
     connection.begin(7, 0).await;
-    connection.send(DATA, END_STREAM, 7, &[]).await;
-    assert_eq!(connection.next(7).await.kind, HEADERS);
+    connection
+        .send(Frame::DATA, Frame::END_STREAM, 7, &[])
+        .await;
+    assert_eq!(connection.next(7).await.kind, Frame::HEADERS);
 }
 
 #[tokio::test]
 async fn headers_that_h2_itself_does_not_take_get_no_body_to_misunderstand() {
     let settings = Settings::new().set("IMPORTGUARD_MAX_HEADER_BYTES", "4096");
     let gateway = Service::gateway(settings).await;
-    let mut connection = open(&gateway).await;
+    let mut connection = Http2Connection::open(gateway.http_address()).await;
     // Between one and four times the bound the answer is importguard's.
     connection.begin(1, 8_000).await;
-    assert_eq!(connection.next(1).await.kind, HEADERS);
+    assert_eq!(connection.next(1).await.kind, Frame::HEADERS);
     let answer = connection.next(1).await;
-    assert_eq!(answer.kind, DATA);
+    assert_eq!(answer.kind, Frame::DATA);
     let answer = String::from_utf8(answer.payload).unwrap();
     assert!(answer.contains(r#""errCode":5903"#), "{answer}");
     // Beyond that it is h2's: a status, and no body that could be read as consent.
@@ -57,12 +54,14 @@ async fn headers_that_h2_itself_does_not_take_get_no_body_to_misunderstand() {
     let answer = connection.next(3).await;
     assert_eq!(
         (answer.kind, answer.flags),
-        (HEADERS, END_HEADERS | END_STREAM)
+        (Frame::HEADERS, Frame::END_HEADERS | Frame::END_STREAM)
     );
     // The connection goes on.
     connection.begin(5, 0).await;
-    connection.send(DATA, END_STREAM, 5, &[]).await;
-    assert_eq!(connection.next(5).await.kind, HEADERS);
+    connection
+        .send(Frame::DATA, Frame::END_STREAM, 5, &[])
+        .await;
+    assert_eq!(connection.next(5).await.kind, Frame::HEADERS);
 }
 
 #[tokio::test]
@@ -70,19 +69,24 @@ async fn an_answer_that_comes_before_the_body_does_not_reset_the_stream_under_a_
  {
     let settings = Settings::new().set("IMPORTGUARD_BASE_PATH", "/secret");
     let gateway = Service::gateway(settings).await;
-    let mut connection = open(&gateway).await;
+    let mut connection = Http2Connection::open(gateway.http_address()).await;
     connection.begin(1, 0).await;
-    assert_eq!(connection.next(1).await.kind, HEADERS);
+    assert_eq!(connection.next(1).await.kind, Frame::HEADERS);
     let answer = connection.next(1).await;
-    assert_eq!((answer.kind, answer.flags), (DATA, END_STREAM));
-    connection.send(DATA, END_STREAM, 1, b"{}").await;
+    assert_eq!(
+        (answer.kind, answer.flags),
+        (Frame::DATA, Frame::END_STREAM)
+    );
+    connection
+        .send(Frame::DATA, Frame::END_STREAM, 1, b"{}")
+        .await;
     // The next that is heard is about the next request.
     connection.begin(3, 0).await;
     let next = connection.next_of_any().await;
-    assert_eq!((next.stream, next.kind), (3, HEADERS));
-    assert_eq!(connection.next_of_any().await.kind, DATA);
+    assert_eq!((next.stream, next.kind), (3, Frame::HEADERS));
+    assert_eq!(connection.next_of_any().await.kind, Frame::DATA);
     // This one's body never ends, and that is not waited for for ever.
     let reset = connection.next_of_any().await;
-    assert_eq!((reset.stream, reset.kind), (3, RST_STREAM));
+    assert_eq!((reset.stream, reset.kind), (3, Frame::RST_STREAM));
     assert_eq!(reset.payload, NO_ERROR);
 }

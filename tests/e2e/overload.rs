@@ -4,46 +4,21 @@ use std::time::{Duration, Instant};
 
 use importguard_proto::event::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
-    Line, OpenIm, RawConnection, Response, Settings, eventually, load, wait_for_count,
+    Line, Occupied, OpenIm, RawConnection, Settings, eventually, load, wait_for_count,
 };
-use tokio::task::JoinHandle;
 
 use crate::asserts;
 
 /// Room for one callback, and nobody waits.
 fn narrow() -> Settings {
-    Settings::new()
+    Occupied::settings()
         .set("IMPORTGUARD_MAX_IN_FLIGHT", "1")
         .set("IMPORTGUARD_QUEUE_TIMEOUT", "0ms")
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "30s")
-        .set("IMPORTGUARD_REQUEST_BUDGET", "40s")
-        // A decider that stands still is not to be noticed meanwhile.
-        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1m")
 }
 
-/// A callback that has the one place of a narrow gateway.
-struct Held(JoinHandle<Response>);
-
-/// Takes the one place of a narrow gateway: its decider stands still.
-async fn occupy(line: &Line) -> Held {
-    line.decider.freeze().await;
-    let server = line.server();
-    let held = tokio::spawn(async move { server.import("op-held", "user1", &["user2"]).await });
-    eventually("it is worked on", Duration::from_secs(10), async || {
-        let now = line.gateway.metric("importguard_in_flight").await?;
-        anyhow::ensure!(now == 1.0, "{now}");
-        Ok(())
-    })
-    .await;
-    Held(held)
-}
-
-impl Held {
-    /// Lets the decider go on.
-    async fn finish(self, line: &Line) -> Response {
-        line.decider.thaw();
-        self.0.await.unwrap()
-    }
+/// Takes the one place of a narrow gateway.
+async fn occupy(line: &Line) -> Occupied<'_> {
+    Occupied::places(line, 1).await
 }
 
 #[tokio::test]
@@ -68,7 +43,9 @@ async fn who_gets_no_place_is_refused_with_5913_and_recorded() {
         );
     }
 
-    asserts::allows(Dialect::Server, &held.finish(&line).await);
+    for answer in held.release().await {
+        asserts::allows(Dialect::Server, &answer);
+    }
     let answer = line.server().import("op-after", "user1", &["user2"]).await;
     asserts::allows(Dialect::Server, &answer);
 }
@@ -117,14 +94,14 @@ async fn what_is_too_much_to_record_is_counted_and_only_let_through_where_that_i
 }
 
 #[tokio::test]
-async fn a_report_that_there_is_no_room_for_is_counted_and_answered_as_if_there_were() {
+async fn a_report_that_there_is_no_room_for_passes() {
     let line = Line::with(narrow()).await;
     let _held = occupy(&line).await;
     let server = line.server();
     let answer = server.send(server.after_import("op", "a", &["b"])).await;
     asserts::allows(Dialect::Server, &answer);
-    let rejected = "importguard_rejections_total{code=\"5913\"}";
-    assert_eq!(line.gateway.metric(rejected).await.unwrap(), 1.0);
+    let counted = "importguard_rejections_total{code=\"5913\"}";
+    assert_eq!(line.gateway.metric(counted).await.unwrap(), 1.0);
     line.gateway.tells(&["more callbacks came than"]).await;
     let said = line.gateway.stderr();
     assert!(!said.contains("rejected"), "a line for each: {said}");
@@ -137,21 +114,45 @@ async fn who_gets_no_place_keeps_the_connection() {
     let _held = occupy(&line).await;
     let mut connection = RawConnection::open(line.gateway.http_address()).await;
     let body = line.server().body("user1", &["user2"]);
-    for (command, code) in [
-        ("callbackBeforeImportFriendsCommand", 5913),
-        ("callbackBeforeImportFriendsCommand", 5913),
-        ("callbackAfterImportFriendsCommand", 0),
-        ("callbackBeforeImportFriendsCommand", 5913),
+    for (command, report) in [
+        ("callbackBeforeImportFriendsCommand", false),
+        ("callbackBeforeImportFriendsCommand", false),
+        ("callbackAfterImportFriendsCommand", true),
+        ("callbackBeforeImportFriendsCommand", false),
     ] {
+        let body = body.replace("callbackBeforeImportFriendsCommand", command);
         connection.send(request(command, body.len())).await.unwrap();
         connection.send(&body).await.unwrap();
         let answer = connection.answer().await;
-        assert_eq!(asserts::code(&answer), code);
+        if report {
+            asserts::allows(Dialect::Server, &answer);
+        } else {
+            asserts::refuses(Dialect::Server, &answer, 200, 5913);
+        }
         assert!(!answer.headers.contains_key("connection"), "{answer:?}");
     }
     let metrics = line.gateway.admin("/metrics").await.unwrap();
     let unrecorded = "importguard_overload_unrecorded_total ";
     assert!(!metrics.contains(&format!("{unrecorded}0\n")), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_waits_for_no_place_and_is_given_up() {
+    let settings = narrow()
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "300ms")
+        .set("IMPORTGUARD_OVERLOAD_EVENTS", "0");
+    let line = Line::with(settings).await;
+    let _held = occupy(&line).await;
+    for length in [100, 1_000_000] {
+        let mut connection = RawConnection::open(line.gateway.http_address()).await;
+        let head = request("callbackBeforeImportFriendsCommand", length);
+        let began = Instant::now();
+        connection.send(head).await.unwrap();
+        let answer = connection.answer().await;
+        assert!(began.elapsed() < Duration::from_secs(5));
+        asserts::refuses(Dialect::Server, &answer, 408, 5900);
+        assert_eq!(answer.headers["connection"], "close");
+    }
 }
 
 /// A head whose body is to follow.
@@ -175,7 +176,7 @@ async fn who_waits_gets_the_place_that_becomes_free() {
             Ok(())
         })
         .await;
-        held.finish(&line).await;
+        held.release().await;
     });
     asserts::allows(Dialect::Server, &answer);
     let metrics = line.gateway.admin("/metrics").await.unwrap();
@@ -192,7 +193,7 @@ async fn four_times_too_many_are_all_answered_within_the_budget_and_told_of_in_f
         // Within the default budget, and no fallback of another cause on a busy machine.
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "1500ms")
         .set("IMPORTGUARD_MAX_IN_FLIGHT", "4")
-        .set("IMPORTGUARD_QUEUE_TIMEOUT", "20ms")
+        .set("IMPORTGUARD_QUEUE_TIMEOUT", "1ms")
         .set("RUST_LOG", "warn");
     let line = Line::with(settings).await;
     let server = line.server();

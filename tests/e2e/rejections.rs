@@ -125,6 +125,11 @@ async fn a_body_with_another_command_than_the_url_is_malformed() {
     refused(server.with_body("op", &other), Server, 400, 5900).await;
     let other = server.body("a", &["b"]);
     refused(documented.with_body("op", &other), Documented, 400, 5900).await;
+    let after = server
+        .after_import("op", "a", &["b"])
+        .body(server.body("a", &["b"]));
+    // Nobody can refuse what has been done.
+    asserts::allows(Server, &server.send(after).await);
 }
 
 #[tokio::test]

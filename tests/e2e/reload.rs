@@ -45,6 +45,18 @@ async fn wait_for_code(caller: &OpenIm, owner: &str, code: i32) {
     .await;
 }
 
+/// What reads a policy puts it in force, and tells of it in one place after the other.
+async fn wait_for_metrics(service: &Service, lines: &[&str]) {
+    eventually("the metrics tell of it", SOON, async || {
+        let metrics = service.admin("/metrics").await?;
+        for line in lines {
+            anyhow::ensure!(metrics.contains(line), "no {line} in {metrics}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_list_that_is_written_to_is_used_without_a_restart() {
     let policy = policy();
@@ -108,22 +120,26 @@ async fn a_broken_policy_changes_nothing_but_what_is_told_about_it() {
     })
     .await;
     assert!(told.contains("policy.yaml:7:22"), "{told}");
-    let metrics = service.admin("/metrics").await.unwrap();
-    assert!(metrics.contains("importguard_policy_in_error 1"));
-    assert!(metrics.contains("importguard_policy_reloads_total{result=\"failed\"} 1"));
-    assert!(
-        service
-            .output()
-            .contains("the last good one stays in force")
-    );
+    wait_for_metrics(
+        &service,
+        &[
+            "importguard_policy_in_error 1\n",
+            "importguard_policy_reloads_total{result=\"failed\"} 1\n",
+        ],
+    )
+    .await;
+    service.tells(&["the last good one stays in force"]).await;
     assert_eq!(code_for(&caller, "mallory").await, 5001);
 
     policy.replace("policy.yaml", &refusing(5017));
     wait_for_code(&caller, "mallory", 5017).await;
-    let told = service.admin("/readyz").await.unwrap();
-    assert!(!told.contains("\"error\""), "{told}");
-    let metrics = service.admin("/metrics").await.unwrap();
-    assert!(metrics.contains("importguard_policy_in_error 0"));
+    eventually("readiness tells of no mistake", SOON, async || {
+        let told = service.admin("/readyz").await?;
+        anyhow::ensure!(!told.contains("\"error\""), "{told}");
+        anyhow::Ok(())
+    })
+    .await;
+    wait_for_metrics(&service, &["importguard_policy_in_error 0\n"]).await;
 }
 
 #[tokio::test]

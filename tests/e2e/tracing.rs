@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
-    Http2Connection, Line, OpenIm, OtlpReceiver, PolicyDir, Service, Settings, Span, TraceParent,
-    eventually, frame, free_port, wait_for_count,
+    Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span, TraceParent,
+    eventually, free_port, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -204,14 +205,17 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
         let mut parent = TraceParent::numbered(8);
         parent.sampled = sampled;
         let body = line.server().body("user123", &["user456"]);
-        let mut connection = Http2Connection::open(line.gateway.http_address(), &[]).await;
-        let parent = parent.to_string();
-        let headers = [("operationid", id), ("traceparent", parent.as_str())];
-        let path = "/callbackBeforeImportFriendsCommand";
-        connection.begin_with(path, 1, &headers).await;
-        connection
-            .send(frame::DATA, frame::END_STREAM, 1, body.as_bytes())
-            .await;
+        let stream = TcpStream::connect(line.gateway.http_address()).await;
+        let stream = stream.unwrap();
+        // Dropped so, the connection is reset: without that it would only have no more to say, and wait for its answer.
+        stream.set_zero_linger().unwrap();
+        let mut connection = RawConnection::over(stream);
+        let request = format!(
+            "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: {id}\r\n\
+             traceparent: {parent}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.send(request).await.unwrap();
         in_flight(&line, 1.0).await;
         drop(connection);
         in_flight(&line, 0.0).await;

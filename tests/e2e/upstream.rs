@@ -9,8 +9,8 @@ use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use importguard_proto::event::Dialect::{Documented, Server};
 use importguard_tests::{
-    Backend, Call, Client, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Service, Settings,
-    Span, TestCertificate, TraceParent, free_port,
+    Backend, Call, Client, MountedSecret, OpenIm, OtlpReceiver, Service, Settings, Span,
+    TestCertificate, TraceParent, free_port,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::{
@@ -311,66 +311,4 @@ async fn who_may_not_come_in_does_not_reach_it_either() {
         upstream(&backend).set("IMPORTGUARD_BEARER_TOKEN_FILE", secret.setting("tokens"));
     fails(&Service::gateway(settings).await, 401, 5902).await;
     assert!(backend.asked().is_empty());
-}
-
-#[tokio::test]
-async fn the_import_callback_never_reaches_the_backend_however_it_is_spelt() {
-    let backend = Backend::start().await;
-    let gateway = Service::gateway(upstream(&backend)).await;
-    for (target, dialect) in [
-        ("/?command=callbackBeforeImportFriendsCommand", Documented),
-        (
-            "/?command=x&command=ImportFriendReqBeforeCommand",
-            Documented,
-        ),
-        ("/?command=ImportFriendReq%42eforeCommand", Documented),
-        ("/?%63ommand=ImportFriendReqBeforeCommand", Server),
-        ("/?Command=importfriendreqbeforecommand", Server),
-        ("/?command=ImportFriendReqBeforeCommand%20", Documented),
-        ("/callbackbeforeimportfriendscommand", Server),
-        ("/callback%42eforeImportFriendsCommand", Server),
-        ("/callback%2542eforeImportFriendsCommand", Server),
-        ("/callbackBeforeImportFriendsCommand;x", Server),
-        ("/callbackBeforeImportFriendsCommand%20", Server),
-        ("/callbackBeforeImportFriendsCommand/", Server),
-        (
-            "/callbackBeforeAddFriendCommand?command=ImportFriendReqBeforeCommand",
-            Server,
-        ),
-    ] {
-        let call = OpenIm::server(gateway.url())
-            .before_import("op", "a", &["b"])
-            .url(gateway.url() + target);
-        asserts::refuses(dialect, &Client::default().send(call).await, 404, 5901);
-    }
-    for method in [Method::TRACE, Method::CONNECT] {
-        let mut connection = RawConnection::open(gateway.http_address()).await;
-        let request = format!("{method} {OTHER} HTTP/1.1\r\nHost: x\r\nOperationid: op\r\n\r\n");
-        connection.send(request).await.unwrap();
-        asserts::refuses(Server, &connection.answer().await, 405, 5900);
-    }
-    assert_eq!(backend.asked().len(), 0, "{:?}", backend.asked());
-}
-
-#[tokio::test]
-async fn importguards_own_password_is_not_passed_on_unless_the_operator_says_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let passwords = dir.path().join("passwords");
-    fs::write(&passwords, "openim:secret\n").unwrap();
-    for (forward, passed) in [("false", false), ("true", true)] {
-        let backend = Backend::start().await;
-        let settings = upstream(&backend)
-            .set(
-                "IMPORTGUARD_BASIC_AUTH_FILE",
-                passwords.display().to_string(),
-            )
-            .set("IMPORTGUARD_UPSTREAM_FORWARD_AUTHORIZATION", forward);
-        let gateway = Service::gateway(settings).await;
-        let call = Call::new(Method::POST, gateway.url() + OTHER)
-            .header("Operationid", "op-other")
-            .header("Authorization", "Basic b3BlbmltOnNlY3JldA==");
-        assert_eq!(Client::default().send(call).await.status, 203);
-        let asked = backend.asked().pop().unwrap();
-        assert_eq!(asked.headers.contains_key("authorization"), passed);
-    }
 }

@@ -43,6 +43,13 @@ impl HeldCall {
         }
     }
 
+    /// Sends half of the body, and leaves the rest to whoever waits for it.
+    pub async fn trickle(&mut self) {
+        let (half, rest) = self.body.split_at(self.body.len() / 2);
+        self.stream.write_all(half.as_bytes()).await.unwrap();
+        self.body = rest.to_owned();
+    }
+
     /// Sends the body and returns the answer's status line and body.
     pub async fn finish(mut self) -> (String, String) {
         self.stream.write_all(self.body.as_bytes()).await.unwrap();

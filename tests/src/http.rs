@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::{TestCertificate, tls};
 
 /// Longer than any budget an answer may have.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// An HTTP/1.1 client that keeps its connections, as OpenIM's does.
 #[derive(Clone, Debug)]
@@ -62,19 +62,6 @@ impl Client {
         Self { inner }
     }
 
-    /// One that speaks HTTP/2 over TLS, on one connection, as OpenIM's does where a URL begins with https.
-    pub fn http2(certificate: &TestCertificate) -> Self {
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls::trusting([certificate]))
-            .https_only()
-            .enable_http2()
-            .build();
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            .http2_only(true)
-            .build(connector);
-        Self { inner }
-    }
-
     /// Sends `call` and stops the test if no answer comes.
     pub async fn send(&self, call: Call) -> Response {
         let line = format!("{} {}", call.method, call.url);
@@ -85,11 +72,7 @@ impl Client {
 
     /// Sends `call`.
     pub async fn try_send(&self, call: Call) -> anyhow::Result<Response> {
-        let mut request = Request::builder()
-            .method(call.method)
-            .uri(call.url)
-            .body(Full::new(call.body))?;
-        *request.headers_mut() = call.headers;
+        let request = call.into_request()?;
         timeout(PATIENCE, async {
             let response = self.inner.request(request).await?;
             let (head, body) = response.into_parts();
@@ -150,6 +133,21 @@ impl Call {
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
+    }
+
+    fn into_request(self) -> ::http::Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(self.url)
+            .body(Full::new(self.body))?;
+        *request.headers_mut() = self.headers;
+        Ok(request)
+    }
+}
+
+impl From<Call> for Request<Full<Bytes>> {
+    fn from(call: Call) -> Self {
+        call.into_request().expect("a request")
     }
 }
 

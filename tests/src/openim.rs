@@ -43,13 +43,6 @@ impl OpenIm {
         self
     }
 
-    /// The same with `client` for its connections.
-    #[must_use]
-    pub fn over(mut self, client: Client) -> Self {
-        self.client = client;
-        self
-    }
-
     /// How it speaks.
     pub fn dialect(&self) -> Dialect {
         self.dialect

@@ -127,21 +127,6 @@ impl Process {
         self.signal(Signal::HUP);
     }
 
-    /// Waits until it does something about SIGHUP.
-    pub async fn catches_hangup(&self) {
-        let status = format!("/proc/{}/status", self.id());
-        eventually("SIGHUP is caught", Duration::from_secs(10), async || {
-            let status = fs::read_to_string(&status).map_err(|error| error.to_string())?;
-            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-            let caught = caught.map(str::trim).unwrap_or_default();
-            match u64::from_str_radix(caught, 16) {
-                Ok(signals) if signals & 1 != 0 => Ok(()),
-                _ => Err(caught.to_owned()),
-            }
-        })
-        .await;
-    }
-
     /// Sends SIGINT, as Ctrl-C does.
     pub fn sigint(&self) {
         self.signal(Signal::INT);

@@ -88,10 +88,10 @@ impl RawConnection {
         }
     }
 
-    /// Reads every answer until the other side hangs up, but those that only tell to go on.
+    /// Reads every answer until the other side hangs up, with a reset or without, but those that only tell to go on.
     pub async fn answers(&mut self) -> Vec<Response> {
         let mut answers = Vec::new();
-        while !self.read.is_empty() || self.read_more().await {
+        while !self.read.is_empty() || matches!(self.read_some().await, Ok(1..)) {
             let answer = self.answer().await;
             if !answer.status.is_informational() {
                 answers.push(answer);
@@ -100,16 +100,17 @@ impl RawConnection {
         answers
     }
 
+    /// Reads until the other side hangs up, with a reset or without, and returns what it said up to there: what comes instead of
+    /// an answer where nothing was asked in HTTP.
+    pub async fn last_words(&mut self) -> String {
+        while let Ok(1..) = self.read_some().await {}
+        self.text()
+    }
+
     /// Waits until the other side hangs up, and stops the test if it says anything more.
     pub async fn ends(&mut self) {
         while self.read_more().await {}
         assert!(self.read.is_empty(), "more: {:?}", self.text());
-    }
-
-    /// All that is said until the other side hangs up.
-    pub async fn all(&mut self) -> String {
-        while self.read_more().await {}
-        self.text()
     }
 
     fn text(&self) -> String {
@@ -117,9 +118,11 @@ impl RawConnection {
     }
 
     async fn read_more(&mut self) -> bool {
+        self.read_some().await.expect("no reset") > 0
+    }
+
+    async fn read_some(&mut self) -> io::Result<usize> {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
         read.expect("the other side does something")
-            .expect("no reset")
-            > 0
     }
 }

@@ -57,6 +57,21 @@ impl Service {
         .await
     }
 
+    /// Like [`Self::gateway`], where a shell has said `limits` (`ulimit -Sn 256`) before.
+    pub async fn gateway_within(limits: &str, settings: Settings) -> Self {
+        Self::listening(Binary::Gateway, || {
+            Self::spawn_within(limits, Binary::Gateway, settings.clone())
+        })
+        .await
+    }
+
+    /// Like [`Self::spawn`], where a shell has said `limits` before.
+    pub fn spawn_within(limits: &str, binary: Binary, settings: Settings) -> Self {
+        Self::spawn_as(binary, settings, |command, dir| {
+            Process::spawn(binary.name(), within(limits, &command), dir)
+        })
+    }
+
     /// Starts `binary` and waits until it lives.
     async fn start(binary: Binary, settings: Settings) -> Self {
         Self::listening(binary, || Self::spawn(binary, settings.clone())).await
@@ -204,6 +219,25 @@ fn command(binary: Binary, settings: &Settings, dir: &Path) -> Command {
     command.current_dir(dir);
     settings.apply(&mut command);
     command
+}
+
+/// `command` as a shell runs it that has said `limits` before; it stays one process.
+fn within(limits: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        shell.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 fn free_address() -> String {

@@ -32,6 +32,9 @@ pub(crate) struct FloorGatewaySettings {
     /// How many bytes an event has beside the request's body
     #[arg(long)]
     event_extra: usize,
+    /// On one thread
+    #[arg(long)]
+    pub(crate) lean: bool,
 }
 
 #[derive(Clone)]

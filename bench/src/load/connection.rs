@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use anyhow::{Context, anyhow, bail};
 use bytes::{Buf, Bytes, BytesMut};
@@ -35,6 +35,18 @@ impl Connection {
             body: question.body.clone(),
             buffer: BytesMut::with_capacity(BUFFER_BYTES),
         })
+    }
+
+    /// Has it put another question from now on.
+    pub(crate) fn turn_to(&mut self, question: &Question) {
+        self.head.clone_from(&question.head);
+        self.body.clone_from(&question.body);
+    }
+
+    /// Whether nothing was heard since the last answer: what comes without a question is the connection's end, or goes before it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let heard = self.stream.try_read(&mut [0]);
+        heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Puts the question under an operationID made from `number`, and compares the answer.

@@ -80,9 +80,17 @@ impl Question {
         }
     }
 
-    /// The JSON body's bytes.
-    pub(crate) fn body_bytes(&self) -> usize {
-        self.body.len()
+    /// The JSON body.
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// All of a request, with an operationID of its own.
+    pub(crate) fn bytes(&self, number: u64) -> Vec<u8> {
+        let mut bytes = self.head.clone();
+        self.stamp(&mut bytes, number);
+        bytes.extend_from_slice(&self.body);
+        bytes
     }
 
     /// A head with an operationID of its own.

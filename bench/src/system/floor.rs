@@ -17,32 +17,35 @@ pub(super) async fn axum(place: &mut Place) -> anyhow::Result<System> {
     })
 }
 
-pub(super) async fn floor(place: &mut Place, event_extra: usize) -> anyhow::Result<System> {
-    let nats = Nats::start(place, "floor").await?;
+/// The plain floor or, on one thread for each process, the lean one.
+pub(super) async fn floor(
+    place: &mut Place,
+    event_extra: usize,
+    lean: bool,
+) -> anyhow::Result<System> {
+    let (name, files, flag) = match lean {
+        true => (SystemName::Lean, "lean", Some("--lean")),
+        false => (SystemName::Floor, "floor", None),
+    };
+    let nats = Nats::start(place, files).await?;
     let decider_at = place.ports.free()?.to_string();
-    let decider = place.part("floor-decider", &["floor-decider", "--listen", &decider_at])?;
+    let mut arguments = vec!["floor-decider", "--listen", &decider_at];
+    arguments.extend(flag);
+    let decider = place.part(&format!("{files}-decider"), &arguments)?;
     let decider = listening(decider, &decider_at).await?;
     let address = place.ports.free()?;
-    let gateway = place.part(
-        "floor-gateway",
-        &[
-            "floor-gateway",
-            "--listen",
-            &address.to_string(),
-            "--decider",
-            &format!("http://{decider_at}"),
-            "--nats",
-            &nats.url(),
-            "--event-extra",
-            &event_extra.to_string(),
-        ],
-    )?;
+    let (listen, url) = (address.to_string(), format!("http://{decider_at}"));
+    let (nats_url, event_extra) = (nats.url(), event_extra.to_string());
+    let mut arguments = vec!["floor-gateway", "--listen", &listen, "--decider", &url];
+    arguments.extend(["--nats", &nats_url, "--event-extra", &event_extra]);
+    arguments.extend(flag);
+    let gateway = place.part(&format!("{files}-gateway"), &arguments)?;
     let gateway = listening(gateway, &address.to_string()).await?;
     Ok(System {
-        name: SystemName::Floor,
+        name,
         address,
         admin: None,
-        nats: Some(nats.url()),
+        nats: Some(nats_url),
         parts: vec![
             (Role::Gateway, gateway),
             (Role::Decider, decider),

@@ -40,6 +40,8 @@ pub(crate) struct Place {
 pub(crate) enum SystemName {
     Axum,
     Floor,
+    /// The floor on one thread for each process.
+    Lean,
     Importguard(Traces),
 }
 
@@ -48,6 +50,7 @@ impl fmt::Display for SystemName {
         f.pad(match self {
             Self::Axum => "axum",
             Self::Floor => "floor",
+            Self::Lean => "lean",
             Self::Importguard(Traces::Off) => "importguard, no traces",
             Self::Importguard(Traces::Sampled) => "importguard, traces 10 %",
             Self::Importguard(Traces::On) => "importguard, all traces",
@@ -99,6 +102,13 @@ impl System {
             .chain([(Role::Client, std::process::id())])
     }
 
+    /// The id of the first of its processes that does this.
+    pub(crate) fn process(&self, role: Role) -> anyhow::Result<u32> {
+        let found = self.processes().find(|(of, _)| *of == role);
+        let (_, id) = found.with_context(|| format!("{} has no {role:?}", self.name))?;
+        Ok(id)
+    }
+
     /// An error with a log's end, if a process has ended.
     pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
         self.parts
@@ -130,7 +140,7 @@ impl System {
     /// Verdicts that it must be able to give: the floor only allows.
     pub(crate) fn verdicts(&self) -> &'static [Expected] {
         match self.name {
-            SystemName::Axum | SystemName::Floor => &[Expected::Allow],
+            SystemName::Axum | SystemName::Floor | SystemName::Lean => &[Expected::Allow],
             SystemName::Importguard(_) => &[Expected::Allow, Expected::Modify, Expected::Refuse],
         }
     }
@@ -161,9 +171,9 @@ impl Place {
         floor::axum(self).await
     }
 
-    /// Starts the floor, whose events have `event_extra` bytes beside the request's body.
-    pub(crate) async fn floor(&mut self, event_extra: usize) -> anyhow::Result<System> {
-        floor::floor(self, event_extra).await
+    /// Starts the plain or the lean floor, whose events have `event_extra` bytes beside the request's body.
+    pub(crate) async fn floor(&mut self, event_extra: usize, lean: bool) -> anyhow::Result<System> {
+        floor::floor(self, event_extra, lean).await
     }
 
     /// Starts importguard.
@@ -176,7 +186,7 @@ impl Place {
     }
 
     /// A process of this program.
-    fn part(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+    pub(crate) fn part(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
         let mut command = Command::new(&self.binaries.bench);
         command.arg("part").args(arguments);
         Process::spawn(name, &mut command, &self.dir)

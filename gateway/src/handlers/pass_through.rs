@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Body,
     extract::{Request, State},
     response::Response,
 };
@@ -35,8 +34,7 @@ pub(crate) async fn pass_through(
     };
     let below = asked.target.below(asked.uri.path()).unwrap_or_default();
     let error = match upstream.pass(below, asked.uri.query(), &head, body).await {
-        Ok(response) => {
-            let mut response = response.map(Body::new);
+        Ok(mut response) => {
             response.extensions_mut().insert(PassedOn);
             response.extensions_mut().insert(End::Done(None));
             return Ok(response);

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt;
 use importguard_runtime::Exchange;
-use importguard_telemetry::families;
+use importguard_telemetry::{PerSecond, Summary, families};
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -21,10 +21,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{
-    Clock,
-    per_second::{PerSecond, Summary},
-};
+use super::Clock;
 use crate::{
     app::App,
     handlers::unrecorded_overload,

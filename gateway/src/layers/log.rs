@@ -7,12 +7,10 @@ use std::{
 };
 
 use importguard_proto::event::Cause;
+use importguard_telemetry::{PerSecond, Summary};
 use tracing::{error, info, warn};
 
-use super::{
-    Clock,
-    per_second::{PerSecond, Summary},
-};
+use super::Clock;
 use crate::{
     decide::{DecideError, Decision, OnFailure, Verdict},
     openim::{ImportRequest, Rejection},

@@ -5,7 +5,6 @@ mod credentials;
 mod head;
 mod limits;
 mod log;
-mod per_second;
 mod span;
 mod trace;
 

@@ -1,15 +1,15 @@
 //! OpenIM's other callbacks. One URL serves all of them, so those that are not importguard's own are passed to the operator's
 //! backend as they are, and its answers back, both as they come and never as a whole in memory.
 
-mod body;
 mod headers;
 mod metrics;
 mod settings;
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::body::Body;
-use http::{Method, Request, Response, request::Parts, uri::Scheme};
+use axum::{body::Body, response::Response};
+use http::{Method, Request, request::Parts, uri::Scheme};
+use http_body_util::BodyExt;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -22,9 +22,9 @@ use importguard_telemetry::{
 use prometheus::Registry;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};
+use tower_http::timeout::TimeoutBody;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-pub(crate) use self::body::Passed;
 use self::metrics::Metrics;
 pub use self::settings::{InvalidUpstreamUrl, UpstreamSettings, UpstreamUrl};
 
@@ -134,7 +134,7 @@ impl Upstream {
         query: Option<&str>,
         head: &Parts,
         body: Body,
-    ) -> Result<Response<Passed>, UpstreamError> {
+    ) -> Result<Response, UpstreamError> {
         let span = child(|| self.span(&head.method));
         let passed = self
             .call(below, query, head, body)
@@ -174,7 +174,7 @@ impl Upstream {
         query: Option<&str>,
         head: &Parts,
         body: Body,
-    ) -> Result<Response<Passed>, UpstreamError> {
+    ) -> Result<Response, UpstreamError> {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| UpstreamError::Overloaded)?;
         let in_flight = self.metrics.in_flight();
@@ -189,7 +189,12 @@ impl Upstream {
             .map_err(|_| UpstreamError::Timeout(self.timeout))?
             .map_err(|error| UpstreamError::Unavailable(whole_text(&error)))?;
         let (head, incoming) = answer.into_parts();
-        let mut answer = Response::new(Passed::new(incoming, self.timeout, place, in_flight));
+        // It breaks off where nothing comes for too long, and has its place until all of it is passed.
+        let passed = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
+            let _held = (&place, &in_flight);
+            frame
+        });
+        let mut answer = Response::new(Body::new(passed));
         *answer.status_mut() = head.status;
         *answer.headers_mut() = headers::end_to_end(head.headers);
         Ok(answer)

@@ -3,15 +3,11 @@
 //! A sampler decides when a trace begins, before anybody knows how it ends. So where it is this process's own choice not to
 //! sample a request, a span is made of it all the same if it turns out to matter, when it has ended.
 
-use std::{
-    str::FromStr,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{str::FromStr, time::Duration};
 
 /// How many are sent in a second, at a kilobyte each: enough to see what is wrong, and no flood of spans from a flood of
 /// requests.
-const PER_SECOND: u32 = 100;
+pub(super) const PER_SECOND: u32 = 100;
 
 /// From when on a span is slow enough to be sent although it was not sampled, as those are that failed or were rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,38 +33,5 @@ impl FromStr for KeepSlow {
                 .map(Self::After)
                 .map_err(InvalidKeepSlow),
         }
-    }
-}
-
-/// Lets so many through in a second.
-#[derive(Debug)]
-pub(super) struct Rate(Mutex<Second>);
-
-/// How many were let through in the second that began then.
-#[derive(Debug)]
-struct Second {
-    began: Instant,
-    sent: u32,
-}
-
-impl Rate {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(Second {
-            began: Instant::now(),
-            sent: 0,
-        }))
-    }
-
-    pub(super) fn one_more(&self) -> bool {
-        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.began.elapsed() >= Duration::from_secs(1) {
-            *second = Second {
-                began: Instant::now(),
-                sent: 0,
-            };
-        }
-        let left = second.sent < PER_SECOND;
-        second.sent += u32::from(left);
-        left
     }
 }

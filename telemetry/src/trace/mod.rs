@@ -19,7 +19,7 @@ pub(crate) use self::export::{is_told_here, lost};
 use self::{
     choice::{ChosenIds, ChosenSampling},
     export::Exporter,
-    keep::Rate,
+    keep::PER_SECOND,
     served::Tracing,
 };
 pub use self::{
@@ -69,7 +69,7 @@ pub(crate) fn install(provider: &SdkTracerProvider, settings: &TraceSettings) {
         sampler: sampler(),
         tracer: exporting().then(|| tracer(provider)),
         slow: settings.trace_slow,
-        rate: Rate::new(),
+        rate: crate::PerSecond::new(PER_SECOND),
     });
 }
 

@@ -25,11 +25,8 @@ use pin_project_lite::pin_project;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{
-    choice::Choice,
-    keep::{KeepSlow, Rate},
-};
-use crate::propagation;
+use super::{choice::Choice, keep::KeepSlow};
+use crate::{PerSecond, propagation};
 
 static TRACING: OnceLock<Tracing> = OnceLock::new();
 
@@ -40,7 +37,7 @@ pub(super) struct Tracing {
     /// Where spans are sent from; absent where nobody takes them.
     pub(super) tracer: Option<SdkTracer>,
     pub(super) slow: KeepSlow,
-    pub(super) rate: Rate,
+    pub(super) rate: PerSecond,
 }
 
 /// Says once how this process traces.
@@ -176,7 +173,7 @@ impl Late {
         let KeepSlow::After(slow) = tracing.slow else {
             return false;
         };
-        (ending != Ending::Well || self.began.elapsed() >= slow) && tracing.rate.one_more()
+        (ending != Ending::Well || self.began.elapsed() >= slow) && tracing.rate.take()
     }
 
     fn send(

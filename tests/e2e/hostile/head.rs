@@ -14,7 +14,7 @@ pub(super) enum Fate {
     Unclear,
     /// It is refused in its dialect.
     Refused,
-    /// It is no request in HTTP, so nothing in it counts.
+    /// It is no request in HTTP, or more than is read of one, so nothing in it counts.
     NoHttp,
 }
 

@@ -10,13 +10,15 @@ pub(super) enum Due {
     Verdict(Dialect, Reading),
     /// A refusal to decide, in this dialect.
     Refusal(Dialect),
-    /// This reports something done, and what is wrong with it is nothing for OpenIM to know.
-    Excused,
     /// Either: HTTP leaves it open whether it is a request.
     Either(Dialect, Reading),
-    /// Nobody knows what was asked, if that was HTTP at all: no answer, a client error without a body, or a refusal to decide in
-    /// either dialect. Or, if it was a report, the answer that all reports get.
-    Nothing { report: bool },
+    /// A report with something wrong: it is let pass all the same, and recorded nowhere.
+    Passed,
+    /// A refusal to decide in either dialect, or a status without a body, or nothing at all: what was asked was not in HTTP, or more than
+    /// anybody reads.
+    Nothing,
+    /// The same, or what a report gets: one may be found in it.
+    NothingOrPassed,
 }
 
 impl Due {
@@ -24,40 +26,38 @@ impl Due {
         matches!(self, Self::Verdict(..))
     }
 
-    /// Whether it may be that nothing is answered.
-    pub(super) fn may_be_ignored(&self) -> bool {
-        matches!(self, Self::Nothing { .. })
+    pub(super) fn may_be_missing(&self) -> bool {
+        matches!(self, Self::Nothing | Self::NothingOrPassed)
     }
 
     pub(super) fn check(&self, answer: &Response) -> Result<(), String> {
+        let in_json = answer.media_type() == Some("application/json");
         let right = match self {
             Self::Verdict(dialect, verdict) => is_verdict(*dialect, verdict, answer),
             Self::Refusal(dialect) => is_refusal(*dialect, answer),
-            Self::Excused => {
-                is_verdict(Dialect::Server, &Reading::Imports { instead: None }, answer)
-            }
             Self::Either(dialect, verdict) => {
                 is_verdict(*dialect, verdict, answer) || is_refusal(*dialect, answer)
             }
-            Self::Nothing { .. } if answer.body.is_empty() => {
-                return if answer.status.is_client_error() {
-                    Ok(())
-                } else {
-                    Err(format!("{answer:?}"))
-                };
-            }
-            Self::Nothing { report } => {
-                *report && Self::Excused.check(answer).is_ok()
-                    || is_refusal(Dialect::Server, answer)
-                    || is_refusal(Dialect::Documented, answer)
-            }
+            Self::Passed => is_passed(answer),
+            Self::Nothing => says_nothing(answer),
+            Self::NothingOrPassed => says_nothing(answer) || is_passed(answer),
         };
-        if right && answer.media_type() == Some("application/json") {
+        if right && (in_json || answer.body.is_empty()) {
             Ok(())
         } else {
             Err(format!("due is {self:?}, and there comes {answer:?}"))
         }
     }
+}
+
+/// No version of OpenIM takes it for consent.
+fn says_nothing(answer: &Response) -> bool {
+    let bodyless = answer.status.is_client_error() && answer.body.is_empty();
+    bodyless || is_refusal(Dialect::Server, answer) || is_refusal(Dialect::Documented, answer)
+}
+
+fn is_passed(answer: &Response) -> bool {
+    is_verdict(Dialect::Server, &Reading::Imports { instead: None }, answer)
 }
 
 fn is_verdict(dialect: Dialect, verdict: &Reading, answer: &Response) -> bool {

@@ -1,3 +1,4 @@
+use importguard_proto::event::Dialect;
 use importguard_tests::Reading;
 use proptest::{prelude::*, sample::Index};
 
@@ -13,8 +14,9 @@ use super::{
 pub(super) struct Request {
     head: Vec<u8>,
     body: Vec<u8>,
-    /// What is due if it is none.
-    refusal: Due,
+    dialect: Dialect,
+    /// Whether it tells of an import that has been done.
+    pub(super) report: bool,
     pub(super) due: Due,
     /// Whether it is beyond doubt where the next one on the connection begins.
     pub(super) ends_clearly: bool,
@@ -77,7 +79,8 @@ impl Request {
         Self {
             head,
             body: framed.body,
-            refusal: refusal(target),
+            dialect: target.dialect,
+            report: target.command == head::AFTER,
             due: due(fate, target, asks),
             waits: framed.waits,
             ends_clearly: framed.ends_clearly && fate != Fate::NoHttp && !old,
@@ -101,41 +104,47 @@ impl Request {
         self.ends_clearly = false;
         self.waits = true;
         if at < self.head.len() {
-            self.due = Due::Nothing { report: false };
+            // Half a head is no request.
+            self.due = nothing(self.report);
             self.head.truncate(at);
             self.body.clear();
         } else {
-            if !matches!(self.due, Due::Nothing { .. }) {
-                self.due = self.refusal.clone();
+            if !self.due.may_be_missing() {
+                self.due = refused(self.report, self.dialect);
             }
             self.body.truncate(at - self.head.len());
         }
     }
 }
 
-fn refusal(target: &Target) -> Due {
-    if target.text.starts_with("/callbackAfter") {
-        Due::Excused
-    } else {
-        Due::Refusal(target.dialect)
-    }
-}
-
 fn due(fate: Fate, target: &Target, asks: Asks) -> Due {
-    let dialect = target.dialect;
+    let (dialect, report) = (target.dialect, target.command == head::AFTER);
     let verdict = match (fate, asks) {
-        (Fate::NoHttp, _) => {
-            let report = matches!(refusal(target), Due::Excused);
-            return Due::Nothing { report };
-        }
-        (Fate::Refused, _) | (_, Asks::Nonsense) => return refusal(target),
-        (_, Asks::Import(..)) if target.command == head::AFTER => {
-            Reading::Imports { instead: None }
-        }
+        (Fate::NoHttp, _) => return nothing(report),
+        (Fate::Refused, _) | (_, Asks::Nonsense) => return refused(report, dialect),
+        (_, Asks::Import(..)) if report => Reading::Imports { instead: None },
         (_, Asks::Import(owner, friends)) => verdict(&owner, &friends),
     };
     match fate {
         Fate::Unclear => Due::Either(dialect, verdict),
         _ => Due::Verdict(dialect, verdict),
+    }
+}
+
+/// A report is let pass where a question is refused.
+fn refused(report: bool, dialect: Dialect) -> Due {
+    if report {
+        Due::Passed
+    } else {
+        Due::Refusal(dialect)
+    }
+}
+
+/// What is too large for importguard, and not for its HTTP library, is a report all the same.
+fn nothing(report: bool) -> Due {
+    if report {
+        Due::NothingOrPassed
+    } else {
+        Due::Nothing
     }
 }

@@ -81,7 +81,8 @@ pub(super) fn lines(rounds: &[Round]) -> Vec<Line> {
         let values: Vec<f64> = rounds.iter().map(value).collect();
         Line {
             what: what.to_owned(),
-            measured: Spread::of(&values),
+            // A share of nothing, where nobody was refused.
+            measured: Spread::of(&values).filter(|spread| !spread.median.is_nan()),
             target,
             unit,
             digits,
@@ -90,29 +91,22 @@ pub(super) fn lines(rounds: &[Round]) -> Vec<Line> {
     let at_most = |value| Some(Target::AtMost(value));
     vec![
         line(
-            "p99 of the accepted / p99 at capacity",
-            &|round| round.flood.accepted.micros.p99 / round.before.micros.p99,
-            at_most(3.0),
-            "",
-            2,
-        ),
-        line(
-            "p50 of the refused / p50 at capacity",
-            &|round| round.flood.overloaded_micros.p50 / round.before.micros.p50,
-            None,
-            "",
-            2,
-        ),
-        line(
-            "p99 of the refused / p99 at capacity",
-            &|round| round.flood.overloaded_micros.p99 / round.before.micros.p99,
-            None,
-            "",
-            2,
-        ),
-        line(
-            "accepted / capacity",
+            "decided / capacity",
             &|round| round.flood.accepted.per_second / round.before.per_second,
+            Some(Target::AtLeast(0.8)),
+            "",
+            2,
+        ),
+        line(
+            "p99 of what the policy decided",
+            &|round| round.flood.accepted.micros.p99 / 1e3,
+            at_most(1_000.0),
+            " ms",
+            0,
+        ),
+        line(
+            "… / p99 at capacity",
+            &|round| round.flood.accepted.micros.p99 / round.before.micros.p99,
             None,
             "",
             2,
@@ -132,15 +126,8 @@ pub(super) fn lines(rounds: &[Round]) -> Vec<Line> {
             1,
         ),
         line(
-            "what a refusal costs the gateway, if a decision costs what it did",
-            &Round::refusal_micros,
-            None,
-            " µs",
-            1,
-        ),
-        line(
             "refusals without an event",
-            &|round| round.unrecorded_percent,
+            &|round| round.unrecorded_percent.unwrap_or(f64::NAN),
             None,
             " %",
             1,
@@ -213,18 +200,5 @@ impl MeasuredFlood {
     /// Questions that were put.
     fn asked_per_second(&self) -> f64 {
         self.accepted.per_second + self.overloaded_per_second
-    }
-}
-
-impl Round {
-    /// What is left of the gateway's CPU time when each accepted callback has taken what it takes at capacity, for each refusal.
-    fn refusal_micros(&self) -> f64 {
-        let of = |measured: &Measured| {
-            let micros = measured.cpu_micros.get(&Role::Gateway);
-            micros.copied().unwrap_or(f64::NAN)
-        };
-        let accepted = &self.flood.accepted;
-        let more = of(accepted) - of(&self.before);
-        more * accepted.per_second / self.flood.overloaded_per_second
     }
 }

@@ -11,9 +11,9 @@ use tracing::{Instrument, Span};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// So many a second, and no more.
+/// Lets so many a second through, and no more.
 #[derive(Debug)]
-pub(super) struct PerSecond {
+pub struct PerSecond {
     at_most: u32,
     window: Mutex<Window>,
 }
@@ -25,7 +25,8 @@ struct Window {
 }
 
 impl PerSecond {
-    pub(super) fn new(at_most: u32) -> Self {
+    /// None was taken yet.
+    pub fn new(at_most: u32) -> Self {
         Self {
             at_most,
             window: Mutex::new(Window {
@@ -36,7 +37,7 @@ impl PerSecond {
     }
 
     /// Takes one of this second's, if one is left.
-    pub(super) fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         let now = Instant::now();
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(window.began) >= SECOND {
@@ -53,11 +54,11 @@ impl PerSecond {
 
 /// Sums up what happens too often for a log line each: one line a second.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Summary(Arc<AtomicU64>);
+pub struct Summary(Arc<AtomicU64>);
 
 impl Summary {
     /// Counts one. The first since the last line has `write` called with their number a second later.
-    pub(super) fn count(&self, write: impl FnOnce(u64) + Send + 'static) {
+    pub fn count(&self, write: impl FnOnce(u64) + Send + 'static) {
         if self.0.fetch_add(1, Relaxed) > 0 {
             return;
         }

@@ -1,0 +1,79 @@
+//! What the log says of callers who are turned away: who they are, and not once for each of a thousand.
+
+use std::time::{Duration, Instant};
+
+use importguard_tests::{
+    MountedSecret, OpenIm, RawConnection, Service, Settings, eventually, load,
+};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A gateway that lets nobody in without a token, and logs in JSON.
+async fn locked() -> (Service, MountedSecret) {
+    let secret = MountedSecret::new(&[("tokens", "t0ken")]);
+    let settings = Settings::new()
+        .set("IMPORTGUARD_BEARER_TOKEN_FILE", secret.setting("tokens"))
+        .set("IMPORTGUARD_LOG_FORMAT", "json");
+    (Service::gateway(settings).await, secret)
+}
+
+/// The lines about code 5902.
+fn told(gateway: &Service) -> Vec<Value> {
+    let said = gateway.stderr();
+    // The last one may still be being written.
+    let lines = said
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let lines = lines.filter(|line: &Value| line["code"] == 5902);
+    lines.collect()
+}
+
+#[tokio::test]
+async fn a_rejection_names_its_peer() {
+    let (gateway, _secret) = locked().await;
+    let stream = TcpStream::connect(gateway.http_address()).await.unwrap();
+    let peer = stream.local_addr().unwrap().to_string();
+    let mut connection = RawConnection::over(stream);
+    let head = "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: 2\r\n\r\n{}";
+    connection.send(head).await.unwrap();
+    assert_eq!(connection.answer().await.status, 401);
+    let line = eventually("the line is written", SOON, async || {
+        told(&gateway).pop().ok_or("it isn't")
+    })
+    .await;
+    assert_eq!(line["peer"], *peer, "{line}");
+}
+
+#[tokio::test]
+async fn a_flood_of_rejections_is_counted_one_by_one_and_told_of_in_few_lines() {
+    const FLOOD: usize = 500;
+    let (gateway, _secret) = locked().await;
+    let server = OpenIm::server(gateway.url());
+    let began = Instant::now();
+    load(FLOOD, 32, async |number| {
+        let id = format!("op-{number}");
+        assert_eq!(server.import(&id, "a", &["b"]).await.status, 401);
+    })
+    .await;
+    let counted = "importguard_rejections_total{code=\"5902\"}";
+    assert_eq!(gateway.metric(counted).await.unwrap(), FLOOD as f64);
+
+    let of_one = |line: &&Value| line["peer"].is_string();
+    let lines = eventually("what was left out is told in sum", SOON, async || {
+        let lines = told(&gateway);
+        let sums = lines.iter().filter(|line| !of_one(line)).count();
+        if sums > 0 {
+            Ok(lines)
+        } else {
+            Err(format!("{} lines, each about one", lines.len()))
+        }
+    })
+    .await;
+    // One second more at each end: none of them begins with the flood.
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    let single = lines.iter().filter(of_one).count();
+    assert!(single <= 20 * seconds, "{single} in {seconds} s");
+    assert!(lines.len() - single <= seconds, "{lines:#?}");
+}

@@ -1,0 +1,235 @@
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedWriteHalf},
+    sync::mpsc,
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A payload may have 16,384 bytes unless the other side allows more.
+const MAX_PAYLOAD: usize = 16_384;
+
+/// A frame of HTTP/2.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// The stream that it is about; 0 is the connection.
+    pub stream: u32,
+    /// All but its head.
+    pub payload: Vec<u8>,
+}
+
+// Types and flags of RFC 9113, section 6.
+impl Frame {
+    /// A part of a body.
+    pub const DATA: u8 = 0;
+    /// A head, or its beginning.
+    pub const HEADERS: u8 = 1;
+    /// The end of a stream before its time.
+    pub const RST_STREAM: u8 = 3;
+    /// How its sender wants to be spoken to.
+    pub const SETTINGS: u8 = 4;
+    /// More of a body is allowed.
+    pub const WINDOW_UPDATE: u8 = 8;
+    /// More of a head.
+    pub const CONTINUATION: u8 = 9;
+    /// The flag of a stream's last frame.
+    pub const END_STREAM: u8 = 1;
+    /// The flag of a head's last frame.
+    pub const END_HEADERS: u8 = 4;
+}
+
+/// How many bytes of bodies a connection may have on their way until more is allowed.
+const WINDOW_BYTES: usize = 65_535;
+
+/// The setting of how much of a body may be sent before more is allowed, as RFC 9113 numbers it.
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// A connection in HTTP/2, frame by frame. What comes is read at once, and allows nothing: no window is ever widened.
+#[derive(Debug)]
+pub struct Http2Connection {
+    write: OwnedWriteHalf,
+    frames: mpsc::UnboundedReceiver<Frame>,
+    /// Those that were heard while there was something to send.
+    kept: VecDeque<Frame>,
+    /// How many bytes of bodies may be sent.
+    room: usize,
+}
+
+impl Http2Connection {
+    /// Connects to `host:port`.
+    pub async fn open(address: &str) -> Self {
+        Self::open_with(address, &[]).await
+    }
+
+    /// The same, where a stream's answer may have `bytes` until more is allowed.
+    pub async fn open_with_window(address: &str, bytes: u32) -> Self {
+        let mut setting = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
+        setting.extend_from_slice(&bytes.to_be_bytes());
+        Self::open_with(address, &setting).await
+    }
+
+    async fn open_with(address: &str, settings: &[u8]) -> Self {
+        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        let (mut read, write) = stream.into_split();
+        let (heard, frames) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                let mut head = [0; 9];
+                // An end in whatever form is one.
+                if read.read_exact(&mut head).await.is_err() {
+                    return;
+                }
+                let [a, b, c, kind, flags, stream @ ..] = head;
+                let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+                if read.read_exact(&mut payload).await.is_err() {
+                    return;
+                }
+                let frame = Frame {
+                    kind,
+                    flags,
+                    stream: u32::from_be_bytes(stream),
+                    payload,
+                };
+                if heard.send(frame).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut connection = Self {
+            write,
+            frames,
+            kept: VecDeque::new(),
+            room: WINDOW_BYTES,
+        };
+        connection.write.write_all(PREFACE).await.unwrap();
+        connection.send(Frame::SETTINGS, 0, 0, settings).await;
+        connection
+    }
+
+    /// Sends a frame, unless the other side has hung up.
+    pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        let _ = self.write.write_all(&[&head, payload].concat()).await;
+    }
+
+    /// Begins a callback whose body is still to come, with `filler` more bytes of headers.
+    pub async fn begin(&mut self, stream: u32, filler: usize) {
+        let path = "/callbackBeforeImportFriendsCommand";
+        let fields = [("operationid", "op"), ("x", &"x".repeat(filler))];
+        self.head(stream, path, &fields).await;
+    }
+
+    /// A `POST` of `body` to `path`, which must be shorter than a stream may be without more being allowed.
+    pub async fn post(&mut self, stream: u32, path: &str, body: &[u8]) {
+        self.head(stream, path, &[("operationid", "op")]).await;
+        let mut parts = body.chunks(MAX_PAYLOAD).peekable();
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
+            let flags = if last { Frame::END_STREAM } else { 0 };
+            while self.room < part.len() {
+                let heard = timeout(PATIENCE, self.hear()).await;
+                match heard.expect("there is room for a body, or an end") {
+                    Some(frame) => self.kept.push_back(frame),
+                    None => return,
+                }
+            }
+            self.room -= part.len();
+            self.send(Frame::DATA, flags, stream, part).await;
+        }
+    }
+
+    async fn head(&mut self, stream: u32, path: &str, fields: &[(&str, &str)]) {
+        // :method POST and :scheme http from the static table, then :path and the fields as they are.
+        let mut block = vec![0x83, 0x86, 0x04];
+        string(&mut block, path);
+        for (name, value) in fields {
+            block.push(0);
+            string(&mut block, name);
+            string(&mut block, value);
+        }
+        let mut parts = block.chunks(MAX_PAYLOAD).enumerate().peekable();
+        while let Some((n, part)) = parts.next() {
+            let kind = if n == 0 {
+                Frame::HEADERS
+            } else {
+                Frame::CONTINUATION
+            };
+            let last = parts.peek().is_none();
+            let flags = if last { Frame::END_HEADERS } else { 0 };
+            self.send(kind, flags, stream, part).await;
+        }
+    }
+
+    /// The next frame about `stream`.
+    pub async fn next(&mut self, stream: u32) -> Frame {
+        loop {
+            let frame = self.next_of_any().await;
+            if frame.stream == stream {
+                return frame;
+            }
+        }
+    }
+
+    /// The next frame that is about a stream, and not about the connection.
+    pub async fn next_of_any(&mut self) -> Frame {
+        loop {
+            let frame = timeout(PATIENCE, self.receive()).await;
+            let frame = frame.expect("a frame in time").expect("a frame");
+            if frame.stream != 0 {
+                return frame;
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Option<Frame> {
+        match self.kept.pop_front() {
+            None => self.hear().await,
+            kept => kept,
+        }
+    }
+
+    /// The next frame, unless the other side has hung up.
+    async fn hear(&mut self) -> Option<Frame> {
+        let frame = self.frames.recv().await?;
+        if let (Frame::WINDOW_UPDATE, 0, Ok(more)) = (
+            frame.kind,
+            frame.stream,
+            frame.payload.as_slice().try_into(),
+        ) {
+            self.room += u32::from_be_bytes(more) as usize;
+        }
+        Some(frame)
+    }
+
+    /// Whether the other side hangs up within `time`.
+    pub async fn ends_within(&mut self, time: Duration) -> bool {
+        let end = async { while self.receive().await.is_some() {} };
+        timeout(time, end).await.is_ok()
+    }
+}
+
+/// A string as HPACK has it, without Huffman's code: its length with seven bits to begin with.
+fn string(block: &mut Vec<u8>, text: &str) {
+    if text.len() < 127 {
+        block.push(u8::try_from(text.len()).unwrap());
+    } else {
+        block.push(127);
+        let mut rest = text.len() - 127;
+        while rest >= 128 {
+            block.push(u8::try_from(rest % 128).unwrap() | 128);
+            rest /= 128;
+        }
+        block.push(u8::try_from(rest).unwrap());
+    }
+    block.extend_from_slice(text.as_bytes());
+}
