@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -105,6 +105,7 @@ impl Incoming {
     /// The next connection that is ready to be spoken on. Nothing is lost where the future is dropped.
     pub async fn accept(&mut self) -> Connection {
         loop {
+            self.table.let_close().await;
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
@@ -252,6 +253,16 @@ impl Table {
         connections.insert(key, handle.clone());
         self.metrics.open.inc();
         Some(handle)
+    }
+
+    /// Lets those close that were told to: a burst of newcomers is not to be turned away for them.
+    async fn let_close(&self) {
+        for _ in 0..CLOSING {
+            if self.connections().len() < self.bounds.max_connections + CLOSING / 2 {
+                return;
+            }
+            yield_now().await;
+        }
     }
 
     /// Ends the connection that has been without a complete request for longest; false where each is being served.
