@@ -9,18 +9,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["importguard/decider/v1/decider.proto"], ["."])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors.clone())?;
-    // The service once more, for a decider whose question is `decider::Question`; every other type is the one above.
-    let own = out.join("question_server");
-    fs::create_dir_all(&own)?;
-    tonic_prost_build::configure()
-        .build_client(false)
-        .extern_path(".importguard.decider.v1", "crate::decider")
-        .extern_path(
-            ".importguard.decider.v1.DecideRequest",
-            "crate::decider::Question",
-        )
-        .out_dir(own)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

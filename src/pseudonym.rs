@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
-use importguard_gateway::record::{PseudonymSettings, Pseudonyms};
-use importguard_proto::UserId;
+use importguard_core::UserId;
+use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
 
 /// Print what stands in events for a user's id, given the gateways' key
 #[derive(Args)]

@@ -21,7 +21,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
 // As in the decider's binary.
 #[global_allocator]
@@ -137,11 +137,13 @@ async fn ask_steadily(mut client: DeciderClient<Channel>) -> Vec<Duration> {
         let asked = Instant::now();
         let question = DecideRequest {
             decision_id: "bench".to_owned(),
-            operation_id: "bench".to_owned(),
             owner_user_id: "owner".to_owned(),
             friend_user_ids: vec!["friend".to_owned(), id(7)],
         };
-        client.decide(question).await.unwrap();
+        let mut request = Request::new(question);
+        let id = MetadataValue::from_static("bench");
+        request.metadata_mut().insert("operationid", id);
+        client.decide(request).await.unwrap();
         took.push(asked.elapsed());
     }
     took

@@ -1,6 +1,7 @@
 //! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest brings it to gRPC.
 
 mod background;
+mod grpc;
 mod in_force;
 pub mod lists;
 pub mod load;
@@ -8,9 +9,7 @@ mod metrics;
 pub mod policy;
 mod reload;
 mod server;
-mod service;
 mod settings;
-mod shortcut;
 pub mod tabletest;
 mod tls;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use importguard_proto::event::Verdict;
+use importguard_core::VerdictKind;
 use importguard_telemetry::{
     families,
     metrics::{Each, policy_info},
@@ -44,7 +44,7 @@ pub(crate) struct Metrics {
 families! {
     struct Families {
         /// Evaluations of the policy by verdict; a gateway may have asked twice for one callback.
-        decisions: Each<IntCounterVec, Verdict> = "importguard_decider_decisions_total", ["verdict"];
+        decisions: Each<IntCounterVec, VerdictKind> = "importguard_decider_decisions_total", ["verdict"];
         /// Seconds that evaluating the policy for one callback took.
         evaluation: Histogram = "importguard_decider_evaluation_seconds", in EVALUATION_SECONDS;
         /// Readings of the policy's files by result: ok or failed.
@@ -70,7 +70,7 @@ impl Metrics {
     }
 
     /// The policy was evaluated for a callback.
-    pub(crate) fn evaluated(&self, verdict: Verdict, took: Duration) {
+    pub(crate) fn evaluated(&self, verdict: VerdictKind, took: Duration) {
         self.families.decisions.of(verdict).inc();
         self.families.evaluation.observe(took.as_secs_f64());
     }

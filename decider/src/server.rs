@@ -2,9 +2,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::{future::OptionFuture, stream};
 use importguard_files::Reloads;
-use importguard_proto::decider::{
+use importguard_proto::{
     DESCRIPTORS,
-    question_server::{DeciderServer, SERVICE_NAME},
+    decider::decider_server::{DeciderServer, SERVICE_NAME},
 };
 use importguard_runtime::{
     Bounds, ConnectionMetrics, Incoming, OpenFilesError, Timeouts, Tls,
@@ -18,11 +18,12 @@ use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer as ReflectionServer};
 use tracing::{info, warn};
 
 use crate::{
-    BoundsSettings, Settings, TlsError, in_force::InForce, metrics::Metrics, policy::Diagnostics,
-    reload::Reloader, service::DeciderService, shortcut::Shortcut, tls::tls,
+    BoundsSettings, Settings, TlsError, grpc::DeciderService, in_force::InForce, metrics::Metrics,
+    policy::Diagnostics, reload::Reloader, tls::tls,
 };
 
 /// How long a connection's first byte, and a TLS handshake, may take: by then a gateway has given up, whose default patience is
@@ -192,16 +193,13 @@ impl Decider {
         let service =
             DeciderServer::new(service).max_decoding_message_size(bounds.decider_max_message_bytes);
         report(&health_reporter, ServingStatus::Serving).await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+        let reflection = bounds.decider_reflection.then(reflection).transpose()?;
         let incoming = incoming(listener, bounds, self.tls, self.connections);
         let last_call = CancellationToken::new();
         let server = bounded(bounds)
-            .layer(Shortcut::to(service))
+            .add_service(service)
             .add_service(health)
-            .add_service(reflection)
+            .add_optional_service(reflection)
             .serve_with_incoming_shutdown(
                 stream::unfold(incoming, async |mut incoming: Incoming| {
                     let connection = incoming.accept().await;
@@ -253,6 +251,14 @@ fn incoming(
     Incoming::new(listener, bounds, tls, metrics)
 }
 
+fn reflection() -> Result<ReflectionServer<impl ServerReflection>, tonic_reflection::server::Error>
+{
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+}
+
 /// How many pings a connection may leave unanswered before it was silent for too long.
 const PINGS: u32 = 3;
 
@@ -268,6 +274,8 @@ fn bounded(bounds: &BoundsSettings) -> Server {
         .http2_keepalive_interval(Some(bounds.decider_idle_timeout / (PINGS + 1)))
         .http2_keepalive_timeout(Some(bounds.decider_idle_timeout))
         .timeout(bounds.decider_request_timeout)
+        .max_connection_age(bounds.decider_max_connection_age)
+        .max_connection_age_grace(bounds.decider_request_timeout)
 }
 
 /// Tells those who ask for the health of the decider, or of the process.

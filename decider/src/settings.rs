@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::RangedU64ValueParser};
+use rustls::pki_types::ServerName;
 
 /// Everything a decider can be told.
 #[derive(Args, Clone, Debug)]
@@ -133,8 +134,18 @@ pub struct BoundsSettings {
     )]
     pub decider_max_friends: usize,
 
+    /// Whether clients may ask which services and messages there are (gRPC reflection), as grpcurl does
+    #[arg(
+        long,
+        env = "IMPORTGUARD_DECIDER_REFLECTION",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub decider_reflection: bool,
+
     /// How large a call's headers may be together, in bytes
-    // A gateway's are below 1 KiB, with operationID twice and a trace's state.
+    // A gateway's are below 1.5 KiB: an operationID of at most 256 bytes, and 512 of a trace's state.
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_MAX_HEADER_BYTES",
@@ -164,6 +175,18 @@ pub struct BoundsSettings {
         value_parser = humantime::parse_duration
     )]
     pub decider_idle_timeout: Duration,
+
+    /// How old a connection may become before the decider asks for a new one, so that replaced certificates and new deciders are
+    /// noticed; calls in flight are finished
+    // A tenth of the shortest lifetime in which certificates are commonly issued by a mesh: a day.
+    #[arg(
+        long,
+        env = "IMPORTGUARD_DECIDER_MAX_CONNECTION_AGE",
+        value_name = "DURATION",
+        default_value = "2h",
+        value_parser = humantime::parse_duration
+    )]
+    pub decider_max_connection_age: Duration,
 }
 
 /// What the decider shows gateways and believes of them.
@@ -198,4 +221,16 @@ pub struct TlsSettings {
         requires = "decider_tls_cert_file"
     )]
     pub decider_tls_client_ca_file: Option<PathBuf>,
+
+    /// Names of which a gateway's certificate must hold one, as DNS name or IP address; commas between several [default: any
+    /// certificate that the authorities vouch for]
+    #[arg(
+        long,
+        env = "IMPORTGUARD_DECIDER_TLS_CLIENT_NAMES",
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        value_parser = |name: &str| ServerName::try_from(name.to_owned()),
+        requires = "decider_tls_client_ca_file"
+    )]
+    pub decider_tls_client_names: Vec<ServerName<'static>>,
 }

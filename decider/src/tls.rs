@@ -33,6 +33,7 @@ pub(crate) fn tls(
         cert,
         key,
         client_ca: settings.decider_tls_client_ca_file.as_deref(),
+        client_names: &settings.decider_tls_client_names,
         alpn: &[b"h2"],
     };
     let mut reloads = Reloads::new(registry)?;

@@ -1,7 +1,7 @@
 //! A message on the stream, as subscribers read it: by the contract's types, and as a line of `importguard tail`.
 #![no_main]
 
-use importguard_proto::event::{DecisionEvent, ImportedEvent};
+use importguard_gateway::events::{DecisionEvent, ImportedEvent};
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -6,7 +6,7 @@ use importguard_fuzz::refuses;
 use importguard_gateway::openim::{
     BasePath, Callback, ImportRequest, OnMissingOperationId, Rejection, Target, operation_id,
 };
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|head: &[u8]| {

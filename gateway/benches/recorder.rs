@@ -20,12 +20,10 @@ use std::{
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
-use importguard_gateway::record::{
-    EventId, NatsSettings, Record, RecordSettings, Recorded, Recorder, State,
-};
-use importguard_proto::{
-    OperationId,
-    event::{CONTENT_TYPE, Subject},
+use importguard_core::{EventId, OperationId};
+use importguard_gateway::{
+    events::{CONTENT_TYPE, Event, Subject},
+    recorder::{NatsSettings, RecordSettings, Recorded, Recorder, State},
 };
 use importguard_tests::{NatsServer, eventually};
 use tempfile::TempDir;
@@ -67,8 +65,8 @@ fn load_average() -> String {
 }
 
 /// An event of a typical import's size.
-fn event(number: usize) -> Record {
-    Record {
+fn event(number: usize) -> Event {
+    Event {
         id: EventId::new(),
         subject: Subject::Allow,
         operation_id: OperationId::parse(format!("operation-{number}")).unwrap(),

@@ -20,17 +20,18 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, post},
 };
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use tower::{Service, ServiceBuilder};
 use tower_http::{catch_panic::CatchPanicLayer, validate_request::ValidateRequestHeaderLayer};
 
 use crate::{
     decide::{Deciders, FallbackSettings},
+    events::Origin,
     handlers::{after_import, before_import, pass_through},
     layers::{Authentication, Limit, RejectionLog, admit, bounded, trace},
     metrics::Metrics,
     openim::{BasePath, Command, Limits, OnMissingOperationId, Rejection, Route},
-    record::{Origin, Recorder},
+    recorder::Recorder,
     upstream::Upstream,
 };
 

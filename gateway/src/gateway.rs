@@ -17,10 +17,11 @@ use crate::{
     Settings,
     app::{App, AppState, app},
     contradictions::contradictions,
-    decide::{Deciders, DecidersStartError, Keeper},
+    decide::{Balancer, Deciders, DecidersStartError},
+    events::{InvalidPseudonymKey, Origin},
     layers::{Authentication, InvalidCredentialsFile, Limit, RejectionLog},
     metrics::Metrics,
-    record::{self, InvalidPseudonymKey, Origin, Recorder},
+    recorder::{self, Recorder},
     server::{self, Ended, Server},
     upstream::{Upstream, UpstreamStartError},
 };
@@ -31,7 +32,7 @@ pub struct Gateway {
     authentication: Authentication,
     server: Server,
     reloads: Reloads,
-    keeper: Keeper,
+    balancer: Arc<Balancer>,
     files: Arc<dyn Fn() -> Map<String, Value> + Send + Sync>,
     shutdown: Shutdown,
 }
@@ -112,7 +113,7 @@ pub enum StartError {
     Deciders(#[from] DecidersStartError),
     /// Events could not be recorded.
     #[error(transparent)]
-    Record(#[from] record::StartError),
+    Record(#[from] recorder::StartError),
     /// Users' ids were to be replaced and there is no usable key.
     #[error(transparent)]
     PseudonymKey(#[from] InvalidPseudonymKey),
@@ -150,7 +151,8 @@ impl Gateway {
         )?;
         let mut reloads = Reloads::new(registry)?;
         let tls = server::tls(&settings.tls, &mut reloads)?;
-        let (deciders, keeper) = Deciders::start(&settings.decide, &mut reloads, registry).await?;
+        let (deciders, balancer) =
+            Deciders::start(&settings.decide, &mut reloads, registry).await?;
         let authentication = Authentication::new(&settings.authentication, &mut reloads)?;
         let app = App::new(AppState {
             scheme: if tls.is_some() { "https" } else { "http" },
@@ -181,7 +183,7 @@ impl Gateway {
             authentication,
             files: Arc::new(reloads.take_status()),
             reloads,
-            keeper,
+            balancer,
             shutdown: Shutdown {
                 grace: serve.shutdown_grace,
                 in_all: http.shutdown_timeout,
@@ -231,7 +233,7 @@ impl Gateway {
                 }
             }
             never = self.reloads.run() => match never {},
-            never = self.keeper.run() => match never {},
+            never = self.balancer.run() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
         recorder.close(self.shutdown.callbacks()).await;

@@ -3,14 +3,16 @@
 mod app;
 mod contradictions;
 pub mod decide;
+pub mod events;
 mod gateway;
 mod handlers;
 mod layers;
 mod metrics;
 pub mod openim;
-pub mod record;
+pub mod recorder;
 mod server;
 mod settings;
+mod spool;
 mod upstream;
 
 pub use gateway::{Gateway, Listeners, RunError, StartError, run};

@@ -5,7 +5,7 @@ mod policies;
 use std::time::Duration;
 
 use http::StatusCode;
-use importguard_proto::event::{Cause, Verdict};
+use importguard_core::{Cause, Decision, VerdictKind};
 use importguard_telemetry::{
     families,
     metrics::{Each, Label},
@@ -13,10 +13,7 @@ use importguard_telemetry::{
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use self::policies::Policies;
-use crate::{
-    decide::{Decision, Source},
-    openim::{Rejection, Route},
-};
+use crate::openim::{Rejection, Route};
 
 /// From 250 µs, a healthy answer on one machine, to the default budget of 2 s and one beyond.
 const SECONDS: [f64; 14] = [
@@ -26,7 +23,7 @@ const SECONDS: [f64; 14] = [
 families! {
     struct Families {
         /// Decisions by verdict and, where the gateway fell back, by cause ("" for the policy's own).
-        decisions: Each<IntCounterVec, (Verdict, Option<Cause>)> = "importguard_decisions_total", ["verdict", "cause"];
+        decisions: Each<IntCounterVec, (VerdictKind, Option<Cause>)> = "importguard_decisions_total", ["verdict", "cause"];
         /// Rules that fired in decisions by id, mode (enforce or shadow) and what they did or would have done (refuse, remove or error).
         rules: IntCounterVec = "importguard_rules_fired_total", ["rule", "mode", "outcome"];
         /// Requests answered without a decision, by errCode.
@@ -64,19 +61,19 @@ impl Metrics {
     }
 
     /// A decider was asked, and this came of it.
-    pub(crate) fn asked(&self, source: &Source, took: Duration) {
-        let asked = Asked(source.cause());
+    pub(crate) fn asked(&self, cause: Option<Cause>, took: Duration) {
+        let asked = Asked(cause);
         self.families.asking.of(asked).observe(took.as_secs_f64());
     }
 
     pub(crate) fn decided(&self, decision: &Decision) {
-        let labels = (decision.verdict.kind(), decision.source.cause());
+        let labels = (decision.verdict().kind(), decision.cause());
         self.families.decisions.of(labels).inc();
-        let Some(evidence) = decision.source.evidence() else {
+        let Some(evaluation) = decision.evaluation() else {
             return;
         };
-        self.policies.decided_by(&evidence.policy);
-        for rule in &evidence.rules {
+        self.policies.decided_by(&evaluation.policy);
+        for rule in &evaluation.rules {
             let labels = [&*rule.id, rule.mode.as_str(), rule.outcome.as_str()];
             self.families.rules.with_label_values(&labels).inc();
         }

@@ -316,6 +316,7 @@ pub(crate) fn tls(
         cert,
         key,
         client_ca: None,
+        client_names: &[],
         alpn: &[b"h2", b"http/1.1"],
     };
     Ok(Some(Tls {

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     decide::{DecideSettings, FallbackSettings},
     openim::{BasePath, Limits, OnMissingOperationId},
-    record::RecordSettings,
+    recorder::RecordSettings,
     upstream::UpstreamSettings,
 };
 

@@ -1,12 +1,15 @@
-//! importguard's contracts: the decider's gRPC service, the events on NATS, and the ids that both speak of.
-//! Generated code and plain data; no logic.
+//! The wire between gateway and decider: `importguard.decider.v1` as tonic and prost generate it, and conversions to and from
+//! the domain's types.
 
-pub mod decider;
-pub mod event;
-mod ids;
-mod texts;
-mod user_ids;
+mod convert;
 
-pub use ids::{InvalidId, OperationId, UserId};
-pub use texts::Texts;
-pub use user_ids::UserIds;
+/// The generated code.
+#[allow(missing_docs, clippy::all)]
+pub mod decider {
+    tonic::include_proto!("importguard.decider.v1");
+}
+
+pub use convert::{InvalidRequest, InvalidResponse};
+
+/// The encoded `FileDescriptorSet`, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

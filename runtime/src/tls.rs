@@ -1,7 +1,17 @@
 use std::{path::Path, sync::Arc};
 
 use importguard_files::{InvalidCertificate, LastGood, Reloads, Watch, certified_key, root_store};
-use rustls::{ServerConfig, crypto::ring, server::WebPkiClientVerifier, sign::SingleCertAndKey};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    client::{danger::HandshakeSignatureValid, verify_server_name},
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::{
+        ParsedCertificate, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::SingleCertAndKey,
+};
 
 /// The files that a listener speaks TLS with.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +24,8 @@ pub struct TlsFiles<'a> {
     pub key: &'a Path,
     /// The authorities that vouch for peers; without them peers need no certificate.
     pub client_ca: Option<&'a Path>,
+    /// Of the peers that they vouch for, those whose certificates hold one of these names; without any, all.
+    pub client_names: &'a [ServerName<'static>],
     /// The protocols that are spoken above it, the best first.
     pub alpn: &'static [&'static [u8]],
 }
@@ -30,12 +42,13 @@ impl TlsFiles<'_> {
         let Self { setting, alpn, .. } = self;
         let (cert, key) = (self.cert.to_owned(), self.key.to_owned());
         let client_ca = self.client_ca.map(Path::to_owned);
+        let client_names = self.client_names.to_vec();
         let files: Vec<_> = [&cert, &key]
             .into_iter()
             .chain(&client_ca)
             .cloned()
             .collect();
-        let read = move || config(&cert, &key, client_ca.as_deref(), alpn);
+        let read = move || config(&cert, &key, client_ca.as_deref(), &client_names, alpn);
         let watch = Watch::start(&files, read)?;
         let config = watch.last_good();
         reloads.add(setting, watch);
@@ -47,6 +60,7 @@ fn config(
     cert: &Path,
     key: &Path,
     client_ca: Option<&Path>,
+    client_names: &[ServerName<'static>],
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, InvalidCertificate> {
     let provider = Arc::new(ring::default_provider());
@@ -55,9 +69,11 @@ fn config(
         None => WebPkiClientVerifier::no_client_auth(),
         Some(ca) => {
             let roots = Arc::new(root_store(ca)?);
-            WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| rustls::Error::General(error.to_string()))?;
+            named(verifier, client_names)
         }
     };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -66,4 +82,70 @@ fn config(
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
+}
+
+fn named(
+    verifier: Arc<dyn ClientCertVerifier>,
+    names: &[ServerName<'static>],
+) -> Arc<dyn ClientCertVerifier> {
+    if names.is_empty() {
+        return verifier;
+    }
+    let names = names.to_vec();
+    Arc::new(Named { verifier, names })
+}
+
+/// Of the peers that a verifier lets in, those whose certificates hold one of some names.
+#[derive(Debug)]
+struct Named {
+    verifier: Arc<dyn ClientCertVerifier>,
+    names: Vec<ServerName<'static>>,
+}
+
+impl ClientCertVerifier for Named {
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self
+            .verifier
+            .verify_client_cert(end_entity, intermediates, now)?;
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let mut last = Ok(());
+        for name in &self.names {
+            last = verify_server_name(&certificate, name);
+            if last.is_ok() {
+                break;
+            }
+        }
+        last.map(|()| verified)
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }

@@ -1,6 +1,6 @@
-use clap::{Args, ValueEnum};
-use importguard_gateway::record::Pseudonyms;
-use importguard_proto::UserId;
+use clap::Args;
+use importguard_core::{UserId, VerdictKind};
+use importguard_gateway::events::Pseudonyms;
 
 use super::line::Seen;
 
@@ -9,8 +9,8 @@ use super::line::Seen;
 #[command(next_help_heading = "Filters (commas between alternatives)")]
 pub(super) struct Filter {
     /// Only decisions with this verdict
-    #[arg(long, value_enum, value_delimiter = ',')]
-    verdict: Vec<Verdict>,
+    #[arg(long, value_delimiter = ',', value_parser = VerdictKind::ALL.map(VerdictKind::as_str))]
+    verdict: Vec<String>,
 
     /// Only decisions where this rule fired, whether it acted or was in shadow
     #[arg(long, value_name = "ID", value_delimiter = ',')]
@@ -25,23 +25,6 @@ pub(super) struct Filter {
     operation_id: Vec<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Verdict {
-    Allow,
-    Refuse,
-    Modify,
-}
-
-impl Verdict {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Refuse => "refuse",
-            Self::Modify => "modify",
-        }
-    }
-}
-
 impl Filter {
     /// The filter, where events name users by `pseudonyms`.
     pub(super) fn wanted(self, pseudonyms: &Pseudonyms) -> Wanted {
@@ -53,7 +36,7 @@ impl Filter {
             .collect();
         owners.extend(also);
         Wanted {
-            verdicts: self.verdict.into_iter().map(Verdict::name).collect(),
+            verdicts: self.verdict,
             rules: self.rule,
             owners,
             operation_ids: self.operation_id,
@@ -64,7 +47,7 @@ impl Filter {
 /// What is looked for; an empty list is no condition.
 #[derive(Default)]
 pub(super) struct Wanted {
-    verdicts: Vec<&'static str>,
+    verdicts: Vec<String>,
     rules: Vec<String>,
     owners: Vec<String>,
     operation_ids: Vec<String>,
@@ -78,8 +61,7 @@ impl Wanted {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == value)
         };
         let verdict = data.verdict.as_deref();
-        (self.verdicts.is_empty()
-            || verdict.is_some_and(|verdict| self.verdicts.contains(&verdict)))
+        (self.verdicts.is_empty() || verdict.is_some_and(|verdict| among(&self.verdicts, verdict)))
             && among(&self.owners, &data.owner_user_id)
             && among(&self.operation_ids, &data.operation_id)
             && (self.rules.is_empty()
@@ -106,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_a_decisions() {
-        let verdicts = vec!["refuse", "modify"];
+        let verdicts = ["refuse", "modify"].map(str::to_owned).to_vec();
         let wanted = Wanted {
             verdicts,
             ..Wanted::default()

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use importguard_gateway::record::{NatsSettings, PseudonymSettings};
+use importguard_gateway::events::PseudonymSettings;
+use importguard_gateway::recorder::NatsSettings;
 use importguard_runtime::signals;
 
 use self::{

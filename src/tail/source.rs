@@ -17,7 +17,7 @@ use async_nats::{
     },
 };
 use futures_util::{FutureExt, StreamExt};
-use importguard_gateway::record::NatsSettings;
+use importguard_gateway::recorder::NatsSettings;
 use importguard_telemetry::whole_text;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

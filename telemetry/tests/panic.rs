@@ -9,7 +9,7 @@ use std::{
 
 use clap::Parser;
 use http::HeaderMap;
-use importguard_proto::OperationId;
+use importguard_core::OperationId;
 use importguard_telemetry::{Served, TelemetrySettings, conclude, init};
 use tracing::Span;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{
     Binary, Client, NatsServer, OpenIm, PolicyDir, Service, Settings, Spool, eventually,
     wait_for_count,

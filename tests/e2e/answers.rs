@@ -1,6 +1,7 @@
 //! Verdicts, byte for byte as OpenIM's documentation and server have them.
 
-use importguard_proto::event::{Dialect, EventType, Verdict};
+use importguard_core::{Dialect, VerdictKind};
+use importguard_gateway::events::EventType;
 use importguard_tests::{Line, OpenIm, Reading, Settings, wait_for_count};
 
 use crate::asserts;
@@ -169,7 +170,7 @@ async fn every_verdict_is_an_event_that_tells_why() {
     let data = &allow.decision().data;
     assert_eq!(
         (data.verdict, data.dialect),
-        (Verdict::Allow, Dialect::Server)
+        (VerdictKind::Allow, Dialect::Server)
     );
     assert_eq!(
         allow.json["data"]["friendUserIDs"],
@@ -190,7 +191,7 @@ async fn every_verdict_is_an_event_that_tells_why() {
     let data = &refuse.decision().data;
     assert_eq!(
         (data.verdict, data.dialect),
-        (Verdict::Refuse, Dialect::Documented)
+        (VerdictKind::Refuse, Dialect::Documented)
     );
     let refusal = data.refusal.as_ref().unwrap();
     assert_eq!(
@@ -201,7 +202,7 @@ async fn every_verdict_is_an_event_that_tells_why() {
 
     let modify = event("op-modify");
     assert_eq!(modify.subject, "importguard.v1.decision.modify");
-    assert_eq!(modify.decision().data.verdict, Verdict::Modify);
+    assert_eq!(modify.decision().data.verdict, VerdictKind::Modify);
     let removed = &modify.json["data"]["removed"];
     let by = |rule: &str| {
         let all = removed.as_array().unwrap();

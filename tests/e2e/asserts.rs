@@ -1,6 +1,6 @@
 //! What tests say about answers.
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{Reading, Response, ServerVersion, read_as_documented, read_as_server};
 
 /// What every caller that speaks `dialect` makes of `response`; they must agree.

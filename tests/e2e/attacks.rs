@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use importguard_proto::event::Dialect::Server;
+use importguard_core::Dialect::Server;
 use importguard_tests::{
     HeldCall, Http2Connection, Line, MountedSecret, Multiplexed, Occupied, OpenIm, RawConnection,
     Reading, Service, Settings, TestCertificate, eventually, load,

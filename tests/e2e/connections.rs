@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use importguard_proto::event::Dialect::Server;
+use importguard_core::Dialect::Server;
 use importguard_tests::{OpenIm, RawConnection, Response, Service, Settings};
 
 use crate::asserts;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use importguard_proto::event::{CONTENT_TYPE, Subject};
+use importguard_gateway::events::{CONTENT_TYPE, Subject};
 use importguard_tests::{Foreign, Line, Settings, load, wait_for_count, workspace};
 use jsonschema::Validator;
 use serde_json::{Value, json};

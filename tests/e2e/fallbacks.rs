@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use importguard_proto::event::{Cause, DecidedBy, Dialect, Verdict};
+use importguard_core::{Cause, DecidedBy, Dialect, VerdictKind};
 use importguard_tests::{
     Line, NatsServer, OpenIm, Service, Settings, StoredEvent, eventually, load, wait_for_count,
 };
@@ -19,7 +19,7 @@ fn is_fallback(event: &StoredEvent, cause: Cause, refusal: Option<i32>) {
     assert_eq!(data.decided_by, DecidedBy::Fallback);
     assert_eq!(data.cause, Some(cause));
     assert_eq!(data.refusal.as_ref().map(|r| r.code), refusal);
-    let verdict = refusal.map_or(Verdict::Allow, |_| Verdict::Refuse);
+    let verdict = refusal.map_or(VerdictKind::Allow, |_| VerdictKind::Refuse);
     assert_eq!(data.verdict, verdict);
     assert_eq!(data.policy, None);
 }

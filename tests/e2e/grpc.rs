@@ -5,7 +5,7 @@ use importguard_proto::decider::{
 };
 use importguard_tests::{Service, Settings};
 use tokio_stream::StreamExt;
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Request, metadata::MetadataValue, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -21,13 +21,15 @@ async fn decider() -> (Service, Channel) {
     (decider, channel)
 }
 
-fn request(owner: &str, friends: &[&str]) -> DecideRequest {
-    DecideRequest {
+fn request(owner: &str, friends: &[&str]) -> Request<DecideRequest> {
+    let mut request = Request::new(DecideRequest {
         decision_id: "0193c0de-0000-7000-8000-000000000001".to_owned(),
-        operation_id: "op".to_owned(),
         owner_user_id: owner.to_owned(),
         friend_user_ids: friends.iter().map(|f| (*f).to_owned()).collect(),
-    }
+    });
+    let id = MetadataValue::from_static("op");
+    request.metadata_mut().insert("operationid", id);
+    request
 }
 
 #[tokio::test]
@@ -103,7 +105,7 @@ async fn it_decides_by_the_policy_and_says_what_it_depended_on() {
     let Some(Verdict::Modify(modify)) = &modified.verdict else {
         panic!("not modified: {modified:?}");
     };
-    assert_eq!(modify.friend_user_ids, ["a", "b"]);
+    assert_eq!(modify.friends, [0, 2]);
     assert_eq!(modified.removed[0].rule, "blocked-friends");
     assert_eq!(modified.removed[0].friends, [1, 3]);
 }
@@ -112,7 +114,13 @@ async fn it_decides_by_the_policy_and_says_what_it_depended_on() {
 async fn an_empty_id_is_an_invalid_argument() {
     let (_decider, channel) = decider().await;
     let mut client = DeciderClient::new(channel);
-    for request in [request("", &["a"]), request("user123", &["a", ""])] {
+    let mut nameless = request("user123", &["a"]);
+    nameless.metadata_mut().remove("operationid");
+    for request in [
+        request("", &["a"]),
+        request("user123", &["a", ""]),
+        nameless,
+    ] {
         let status = client.decide(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use importguard_core::Dialect;
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_client::DeciderClient};
-use importguard_proto::event::Dialect;
 use importguard_tests::{OpenIm, Service, Settings, eventually};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tonic::{
@@ -27,7 +27,6 @@ async fn channel(decider: &Service) -> Channel {
 fn question(friends: usize) -> DecideRequest {
     DecideRequest {
         decision_id: "id".to_owned(),
-        operation_id: "op".to_owned(),
         owner_user_id: "user123".to_owned(),
         friend_user_ids: (0..friends)
             .map(|number| format!("friend{number}"))
@@ -35,9 +34,17 @@ fn question(friends: usize) -> DecideRequest {
     }
 }
 
+/// With the operationID that each call has.
+fn named(message: DecideRequest) -> Request<DecideRequest> {
+    let mut request = Request::new(message);
+    let id = MetadataValue::from_static("op");
+    request.metadata_mut().insert("operationid", id);
+    request
+}
+
 async fn ask(channel: &Channel, friends: usize) -> Result<(), Status> {
     let mut client = DeciderClient::new(channel.clone());
-    client.decide(question(friends)).await.map(drop)
+    client.decide(named(question(friends))).await.map(drop)
 }
 
 /// A question whose end never comes.
@@ -126,7 +133,7 @@ async fn more_calls_than_a_connection_may_have_open_wait() {
 async fn headers_that_are_too_large_are_refused_and_the_connection_lives_on() {
     let decider = Service::decider(Settings::new()).await;
     let channel = channel(&decider).await;
-    let mut large = Request::new(question(1));
+    let mut large = named(question(1));
     let filler: MetadataValue<_> = "x".repeat(20_000).parse().unwrap();
     large.metadata_mut().insert("filler", filler);
     let status = DeciderClient::new(channel.clone()).decide(large).await;

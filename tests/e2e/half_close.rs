@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use importguard_proto::event::Dialect::Server;
+use importguard_core::Dialect::Server;
 use importguard_tests::{
     Line, Occupied, OpenIm, RawConnection, Service, Settings, eventually, wait_for_count,
 };

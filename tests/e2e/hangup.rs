@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use importguard_proto::event::Dialect::Server;
+use importguard_core::Dialect::Server;
 use importguard_tests::{
     Binary, MountedSecret, OpenIm, PolicyDir, Process, Service, Settings, eventually,
 };

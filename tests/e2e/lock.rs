@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{
     Call, Client, MountedSecret, OpenIm, OtlpReceiver, Response, Service, Settings, eventually,
 };

@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use importguard_proto::event::Dialect::Server;
+use importguard_core::Dialect::Server;
 use importguard_tests::{Binary, OpenIm, Service, Settings};
 use tokio::net::TcpStream;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use importguard_proto::event::{Cause, DecidedBy, Dialect};
+use importguard_core::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
     Line, Occupied, OpenIm, RawConnection, Settings, eventually, load, wait_for_count,
 };

@@ -2,7 +2,7 @@
 //! are for proxies, and the key that opens importguard.
 
 use http::Method;
-use importguard_proto::event::Dialect::Server;
+use importguard_core::Dialect::Server;
 use importguard_tests::{
     Backend, Call, Client, MountedSecret, RawConnection, Reading, Response, ServerVersion, Service,
     Settings, read_as_documented, read_as_server,

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{Binary, Line, Reading, Settings, Spool, wait_for_count};
 use tempfile::TempDir;
 

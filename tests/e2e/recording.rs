@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{Line, Settings, Spool, TraceParent, load, wait_for_count};
 
 use crate::asserts;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
-use importguard_proto::event::Dialect::{self, Documented, Server};
+use importguard_core::Dialect::{self, Documented, Server};
 use importguard_tests::{
     Call, Client, HeldCall, OpenIm, Reading, ServerVersion, Service, Settings, Spool,
     read_as_server,

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{
     Line, OpenIm, PolicyDir, Service, Settings, eventually, load, wait_for_count,
 };

@@ -2,7 +2,7 @@
 //! failure although the friends are stored.
 
 use http::Method;
-use importguard_proto::event::Dialect::Server;
+use importguard_core::Dialect::Server;
 use importguard_tests::{Call, Client, MountedSecret, OpenIm, RawConnection, Service, Settings};
 
 use crate::asserts;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use importguard_proto::event::{Cause, DecidedBy, Dialect};
+use importguard_core::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
     Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, eventually,
     load, wait_for_count,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{
     Binary, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, Service, Settings,
     TestCertificate, eventually,

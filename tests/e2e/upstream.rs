@@ -7,7 +7,7 @@ use http::{Method, Request, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use importguard_proto::event::Dialect::{Documented, Server};
+use importguard_core::Dialect::{Documented, Server};
 use importguard_tests::{
     Backend, Call, Client, MountedSecret, OpenIm, OtlpReceiver, Service, Settings, Span,
     TestCertificate, TraceParent, free_port,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use importguard_proto::event::{Dialect, Verdict};
+use importguard_core::{Dialect, VerdictKind};
 use importguard_tests::{
     Asked, Line, NatsServer, Proxy, Reading, Response, Service, Settings, StoredEvent, Traffic,
     eventually, stored,
@@ -109,8 +109,8 @@ fn unrecordable(answer: &Response) -> bool {
 fn told_by(event: &StoredEvent) -> Reading {
     let data = &event.decision().data;
     match data.verdict {
-        Verdict::Allow => Reading::Imports { instead: None },
-        Verdict::Modify => {
+        VerdictKind::Allow => Reading::Imports { instead: None },
+        VerdictKind::Modify => {
             let removed: HashSet<_> = data
                 .removed
                 .iter()
@@ -122,7 +122,7 @@ fn told_by(event: &StoredEvent) -> Reading {
                 instead: Some(kept.map(|(_, friend)| friend.to_string()).collect()),
             }
         }
-        Verdict::Refuse => {
+        VerdictKind::Refuse => {
             let refusal = data.refusal.as_ref().expect("a refusal says why");
             Reading::Refuses {
                 code: refusal.code,

@@ -7,12 +7,10 @@ use std::{
 };
 
 use anyhow::ensure;
-use importguard_proto::{
-    decider::{
-        DecideRequest, DecideResponse,
-        decider_server::{Decider, DeciderServer},
-    },
-    event::Dialect,
+use importguard_core::Dialect;
+use importguard_proto::decider::{
+    DecideRequest, DecideResponse,
+    decider_server::{Decider, DeciderServer},
 };
 use importguard_tests::{
     Asked, NatsServer, OpenIm, Reading, Service, Settings, Traffic, eventually, load, stored,

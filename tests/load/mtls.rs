@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fs, time::Duration};
 
 use anyhow::ensure;
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{
     Binary, MountedSecret, OpenIm, Service, Settings, TestAuthority, TestCertificate, Traffic,
     eventually,

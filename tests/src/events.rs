@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use async_nats::{HeaderMap, jetstream};
-use importguard_proto::event::{CONTENT_TYPE, DecisionEvent, ImportedEvent};
+use importguard_gateway::events::{CONTENT_TYPE, DecisionEvent, ImportedEvent};
 use serde_json::Value;
 
 use crate::{NatsServer, TraceParent, eventually};

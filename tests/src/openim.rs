@@ -1,5 +1,5 @@
 use http::Method;
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use serde_json::json;
 
 use crate::{Call, Client, Response, TestCertificate};

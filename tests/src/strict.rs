@@ -1,4 +1,4 @@
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use serde_json::{Map, Value};
 
 /// The two families of open-im-server that read answers differently.

@@ -11,9 +11,9 @@ use axum::{
     routing::post,
 };
 use clap::Args;
-use importguard_proto::{
-    decider::{DecideRequest, decide_response::Verdict, decider_client::DeciderClient},
-    event::Subject,
+use importguard_gateway::events::Subject;
+use importguard_proto::decider::{
+    DecideRequest, decide_response::Verdict, decider_client::DeciderClient,
 };
 use serde::Deserialize;
 use tonic::transport::{Channel, Endpoint};

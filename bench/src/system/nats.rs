@@ -2,7 +2,7 @@ use std::{net::SocketAddr, process::Command};
 
 use anyhow::Context;
 use async_nats::jetstream;
-use importguard_proto::event::Subject;
+use importguard_gateway::events::Subject;
 
 use super::{Place, wait_until_ready};
 use crate::process::Process;

@@ -1,6 +1,6 @@
 use std::{error::Error as _, time::Duration};
 
-use importguard_proto::event::Cause;
+use importguard_core::Cause;
 use importguard_telemetry::whole_text;
 use tonic::{Code, Status, TimeoutExpired};
 

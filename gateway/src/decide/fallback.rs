@@ -1,7 +1,5 @@
 use clap::{Args, ValueEnum};
-use importguard_proto::event::{Cause, Refusal};
-
-use super::Verdict;
+use importguard_core::{Cause, Refusal, Verdict};
 
 /// What the gateway answers when nobody else can decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,51 +61,39 @@ pub struct FallbackSettings {
     pub on_unrecordable: OnFailure,
 }
 
-/// A cause, as a fallback answers it.
-#[derive(Clone, Copy, Debug)]
-pub struct Fallback {
-    cause: Cause,
+/// The verdict that the operator chose for `cause`.
+pub(crate) fn verdict(cause: Cause, chosen: OnFailure) -> Verdict {
+    match chosen {
+        OnFailure::Allow => Verdict::Allow,
+        OnFailure::Refuse => Verdict::Refuse(refusal(cause)),
+    }
 }
 
-impl Fallback {
-    /// The fallback for `cause`.
-    pub fn of(cause: Cause) -> Self {
-        Self { cause }
+/// What OpenIM is told where the operator chose to refuse.
+fn refusal(cause: Cause) -> Refusal {
+    let code = match cause {
+        Cause::DeciderUnavailable => 5910,
+        Cause::DeciderTimeout => 5911,
+        Cause::DeciderFailed => 5912,
+        Cause::Overloaded => 5913,
+        Cause::Unrecordable => 5914,
+    };
+    Refusal {
+        rule: None,
+        code,
+        message: message(cause).to_owned(),
+        detail: "The import was not checked and nobody was imported; try again later".to_owned(),
     }
+}
 
-    /// The verdict that the operator chose.
-    pub fn verdict(self, chosen: OnFailure) -> Verdict {
-        match chosen {
-            OnFailure::Allow => Verdict::Allow,
-            OnFailure::Refuse => Verdict::Refuse(self.refusal()),
-        }
-    }
-
-    /// What OpenIM is told where the operator chose to refuse.
-    pub fn refusal(self) -> Refusal {
-        let (code, message) = self.words();
-        Refusal {
-            rule: None,
-            code,
-            message: message.to_owned(),
-            detail: "The import was not checked and nobody was imported; try again later"
-                .to_owned(),
-        }
-    }
-
-    /// What went wrong, in a few words.
-    pub fn message(self) -> &'static str {
-        self.words().1
-    }
-
-    fn words(self) -> (i32, &'static str) {
-        match self.cause {
-            Cause::DeciderUnavailable => (5910, "decider unavailable"),
-            Cause::DeciderTimeout => (5911, "decider timed out"),
-            Cause::DeciderFailed => (5912, "decider failed"),
-            Cause::Overloaded => (5913, "overloaded"),
-            Cause::Unrecordable => (5914, "decision cannot be recorded"),
-        }
+/// What went wrong, in a few words.
+pub(crate) fn message(cause: Cause) -> &'static str {
+    match cause {
+        Cause::DeciderUnavailable => "decider unavailable",
+        Cause::DeciderTimeout => "decider timed out",
+        Cause::DeciderFailed => "decider failed",
+        Cause::Overloaded => "overloaded",
+        Cause::Unrecordable => "decision cannot be recorded",
     }
 }
 

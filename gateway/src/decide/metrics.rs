@@ -2,15 +2,17 @@ use importguard_telemetry::{
     families,
     metrics::{Each, Label},
 };
-use prometheus::{IntCounterVec, IntGaugeVec};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 families! {
     /// What is counted about deciders.
     pub(super) struct Metrics {
         /// Addresses of deciders by state: known, and of those usable.
         deciders: Each<IntGaugeVec, State> = "importguard_deciders", ["state"];
-        /// Questions that were put to a second decider, because the first was unavailable or silent.
+        /// Requests that were put to a second decider, because the first was unavailable or silent.
         retries: Each<IntCounterVec, Retry> = "importguard_decider_retries_total", ["reason"];
+        /// Deciders that reject this gateway's new client certificate, or whose certificate its new authorities do not vouch for, and are still asked on the old connection.
+        rejecting: IntGauge = "importguard_decider_certificate_rejected";
     }
 }
 
@@ -66,6 +68,13 @@ impl Metrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.deciders.of(state).set(count);
         }
+    }
+
+    /// Returns how many there were before.
+    pub(super) fn rejecting(&self, count: usize) -> usize {
+        let before = self.rejecting.get();
+        self.rejecting.set(i64::try_from(count).unwrap_or(i64::MAX));
+        usize::try_from(before).unwrap_or_default()
     }
 
     pub(super) fn retried(&self, retry: Retry) {

@@ -11,18 +11,10 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 
-use super::{DeciderTlsSettings, DeciderUrls, resolve::Target, urls::DeciderUrl};
+use super::{DeciderTlsSettings, DeciderUrls, urls::DeciderUrl};
 
 /// The setting that stands for all of them in logs and metrics.
 const SETTING: &str = "IMPORTGUARD_DECIDER_CA_FILE";
-
-/// How TLS is spoken with the deciders behind a URL: with the files as they were when they were good last.
-#[derive(Clone, Debug)]
-pub(super) struct Tls {
-    config: LastGood<ClientConfig>,
-    /// The name that their certificates must hold.
-    pub(super) name: ServerName<'static>,
-}
 
 /// Why TLS cannot be spoken with deciders as the settings say.
 #[derive(Debug, thiserror::Error)]
@@ -49,54 +41,19 @@ pub enum InvalidDeciderTls {
     Files(#[from] InvalidCertificate),
 }
 
-impl Tls {
-    /// What holds now.
-    pub(super) fn config(&self) -> Arc<ClientConfig> {
-        self.config.load()
-    }
-}
-
-/// The deciders behind each URL, and how TLS is spoken with them if it is. `reloads` reads the files again when they change.
-pub(super) fn targets(
+/// What TLS is spoken with, if the deciders' URLs ask for it: the files as they were when they were good last. `reloads` reads them
+/// again when they change.
+pub(super) fn watch(
     urls: &DeciderUrls,
     settings: &DeciderTlsSettings,
     reloads: &mut Reloads,
-) -> Result<Vec<Target>, InvalidDeciderTls> {
-    let watch = match (urls.tls(), set(settings)) {
-        (true, _) => Some(watch(settings)?),
-        (false, Some(name)) => return Err(InvalidDeciderTls::NoTls(name)),
-        (false, None) => None,
-    };
-    let config = watch.as_ref().map(Watch::last_good);
-    let target = |url: &DeciderUrl| {
-        let tls = match &config {
-            Some(config) => Some(Tls {
-                config: config.clone(),
-                name: server_name(settings.decider_server_name.as_ref().unwrap_or(&url.host))?,
-            }),
-            None => None,
+) -> Result<Option<LastGood<ClientConfig>>, InvalidDeciderTls> {
+    if !urls.tls() {
+        return match set(settings) {
+            Some(name) => Err(InvalidDeciderTls::NoTls(name)),
+            None => Ok(None),
         };
-        Ok(Target::new(url.clone(), tls))
-    };
-    let targets = urls
-        .iter()
-        .map(target)
-        .collect::<Result<_, InvalidDeciderTls>>()?;
-    if let Some(watch) = watch {
-        reloads.add(SETTING, watch);
     }
-    Ok(targets)
-}
-
-fn watch(
-    settings: &DeciderTlsSettings,
-) -> Result<
-    Watch<
-        ClientConfig,
-        impl Fn() -> Result<ClientConfig, InvalidCertificate> + Clone + Send + use<>,
-    >,
-    InvalidDeciderTls,
-> {
     let ca = settings.decider_ca_file.clone();
     let ca = ca.ok_or(InvalidDeciderTls::NoAuthorities)?;
     let client = Option::zip(
@@ -109,32 +66,35 @@ fn watch(
             .iter()
             .flat_map(|(cert, key)| [cert.clone(), key.clone()]),
     );
-    Ok(Watch::start(&files, move || config(&ca, client.as_ref()))?)
+    let watch = Watch::start(&files, move || config(&ca, client.as_ref()))?;
+    let config = watch.last_good();
+    reloads.add(SETTING, watch);
+    Ok(Some(config))
 }
 
-fn server_name(name: &str) -> Result<ServerName<'static>, InvalidDeciderTls> {
-    let parsed = ServerName::try_from(name.to_owned());
-    parsed.map_err(|error| InvalidDeciderTls::Name(name.to_owned(), error))
+/// The name that the certificates of the deciders behind `url` must hold.
+pub(super) fn server_name(
+    settings: &DeciderTlsSettings,
+    url: &DeciderUrl,
+) -> Result<ServerName<'static>, InvalidDeciderTls> {
+    let name = settings.decider_server_name.as_ref().unwrap_or(&url.host);
+    ServerName::try_from(name.clone()).map_err(|error| InvalidDeciderTls::Name(name.clone(), error))
 }
 
 /// A setting that is for TLS only and set.
 fn set(settings: &DeciderTlsSettings) -> Option<&'static str> {
-    [
-        (
-            settings.decider_ca_file.is_some(),
-            "IMPORTGUARD_DECIDER_CA_FILE",
-        ),
-        (
-            settings.decider_client_cert_file.is_some(),
-            "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
-        ),
-        (
-            settings.decider_server_name.is_some(),
-            "IMPORTGUARD_DECIDER_SERVER_NAME",
-        ),
-    ]
-    .into_iter()
-    .find_map(|(set, name)| set.then_some(name))
+    let (ca, cert) = (
+        &settings.decider_ca_file,
+        &settings.decider_client_cert_file,
+    );
+    if ca.is_some() {
+        Some("IMPORTGUARD_DECIDER_CA_FILE")
+    } else if cert.is_some() {
+        Some("IMPORTGUARD_DECIDER_CLIENT_CERT_FILE")
+    } else {
+        let name = settings.decider_server_name.as_ref();
+        name.map(|_| "IMPORTGUARD_DECIDER_SERVER_NAME")
+    }
 }
 
 fn config(

@@ -3,16 +3,16 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use importguard_proto::event::{Cause, Dialect, Subject};
+use importguard_core::{Cause, Dialect, EventId};
 use importguard_telemetry::propagation;
 use tracing::info;
 
 use super::publish;
 use crate::{
     app::App,
+    events::Subject,
     layers::{Clock, End, Overloaded, publish_span},
     openim::{Answer, Answered, Import, Rejection},
-    record::EventId,
 };
 
 /// An import took place: it is recorded, and OpenIM goes on whatever becomes of that, as the friends are stored.
@@ -27,14 +27,14 @@ pub(crate) async fn after_import(
     }
     let request = import.request;
     let id = EventId::new();
-    let span = publish_span(Subject::Imported.as_str(), &id);
-    let record = app.origin.imported(
+    let span = publish_span(Subject::Imported.as_str(), id);
+    let event = app.origin.imported(
         id,
         &request,
         span.in_scope(propagation::message_headers),
         app.recorder.max_payload(),
     );
-    let published = publish(&app, record, span, clock).await;
+    let published = publish(&app, event, span, clock).await;
     info!(friends = request.friends.len(), "import reported as done");
     let mut response = Answered(Answer::Allow.encode(Dialect::Server)).into_response();
     let end = End::Done(published.err().map(|_| Cause::Unrecordable));

@@ -1,22 +1,20 @@
-use std::time::Duration;
-
 use axum::{
     Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use importguard_proto::event::{Cause, Dialect};
+use importguard_core::{Cause, Decision, Dialect, EventId, ImportRequest, Verdict};
 use importguard_telemetry::propagation;
 use tokio::time::Instant;
 
 use super::publish;
 use crate::{
     app::App,
-    decide::{Decision, Fallback, OnFailure, Source, Verdict},
+    decide::{OnFailure, verdict},
+    events::{Subject, Took},
     layers::{Clock, End, Overloaded, decided, publish_span, undecided},
-    openim::{Answer, Answered, Asked, Callback, Command, Import, ImportRequest, Rejection},
-    record::EventId,
+    openim::{Answer, Answered, Asked, Callback, Command, Import, Rejection},
 };
 
 /// May this import go on? Recognised by the time it gets here; decide, record, answer.
@@ -27,11 +25,16 @@ pub(crate) async fn before_import(
     Import { dialect, request }: Import,
 ) -> Response {
     let id = EventId::new();
+    let began = Instant::now();
     let decision = match overloaded {
-        None => decide(&app, &id, &request, clock).await,
+        None => decide(&app, id, &request, clock).await,
         Some(_) => fallback(Cause::Overloaded, app.fallback.on_overload),
     };
-    let (decision, cause) = record(&app, id, &request, dialect, decision, clock).await;
+    let took = Took {
+        decide: began.elapsed(),
+        total: clock.elapsed(),
+    };
+    let (decision, cause) = record(&app, id, &request, dialect, decision, took, clock).await;
     app.metrics.decided(&decision);
     if overloaded.is_none() {
         decided(&request, &decision, clock);
@@ -40,25 +43,23 @@ pub(crate) async fn before_import(
 }
 
 /// A decider's verdict within the deadline, or the operator's fallback.
-async fn decide(app: &App, id: &EventId, request: &ImportRequest, clock: Clock) -> Decision {
-    let asked = Instant::now();
+async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -> Decision {
+    let began = Instant::now();
     let within = app.decider_timeout.min(clock.left());
-    let (verdict, source) = match app.deciders.decide(id, request, within).await {
-        Ok((verdict, evidence)) => (verdict, Source::Policy(evidence)),
+    let decision = match app.deciders.decide(id, request, within).await {
+        Ok((evaluation, decider)) => Decision::Policy {
+            evaluation,
+            decider,
+        },
         Err(error) => {
             let cause = error.cause();
             let chosen = app.fallback.chosen(cause);
             undecided(&error, chosen);
-            (Fallback::of(cause).verdict(chosen), Source::Fallback(cause))
+            fallback(cause, chosen)
         }
     };
-    let took = asked.elapsed();
-    app.metrics.asked(&source, took);
-    Decision {
-        verdict,
-        source,
-        took,
-    }
+    app.metrics.asked(decision.cause(), began.elapsed());
+    decision
 }
 
 /// What is answered once it is recorded, and what went wrong up to there.
@@ -68,28 +69,28 @@ async fn record(
     request: &ImportRequest,
     dialect: Dialect,
     decision: Decision,
+    took: Took,
     clock: Clock,
 ) -> (Decision, Option<Cause>) {
-    let span = publish_span(decision.verdict.subject().as_str(), &id);
-    let record = app.origin.decision(
+    let span = publish_span(Subject::from(decision.verdict()).as_str(), id);
+    let event = app.origin.decision(
         id,
         request,
         dialect,
         &decision,
-        clock.elapsed(),
+        took,
         span.in_scope(propagation::message_headers),
         app.recorder.max_payload(),
     );
-    match publish(app, record, span, clock).await {
+    match publish(app, event, span, clock).await {
         Ok(()) => {
-            let cause = decision.source.cause();
+            let cause = decision.cause();
             (decision, cause)
         }
         Err(OnFailure::Allow) => (decision, Some(Cause::Unrecordable)),
         Err(OnFailure::Refuse) => {
             let refused = fallback(Cause::Unrecordable, OnFailure::Refuse);
-            let took = decision.took;
-            (Decision { took, ..refused }, Some(Cause::Unrecordable))
+            (refused, Some(Cause::Unrecordable))
         }
     }
 }
@@ -100,12 +101,9 @@ fn answer(
     decision: &Decision,
     cause: Option<Cause>,
 ) -> Response {
-    let answer = match &decision.verdict {
+    let answer = match decision.verdict() {
         Verdict::Allow => Answer::Allow,
-        Verdict::Modify(kept) => Answer::Modify {
-            request,
-            kept: kept.indexes(),
-        },
+        Verdict::Modify(kept) => Answer::Modify { request, kept },
         Verdict::Refuse(refusal) => Answer::Refuse {
             code: refusal.code,
             message: &refusal.message,
@@ -129,7 +127,7 @@ pub(crate) fn unrecorded_overload(app: &App, asked: &Asked) -> Response {
     };
     let decision = fallback(cause, chosen);
     app.metrics.decided(&decision);
-    let answer = match &decision.verdict {
+    let answer = match decision.verdict() {
         Verdict::Allow | Verdict::Modify(_) => Answer::Allow,
         Verdict::Refuse(refusal) => Answer::Refuse {
             code: refusal.code,
@@ -143,15 +141,14 @@ pub(crate) fn unrecorded_overload(app: &App, asked: &Asked) -> Response {
 
 fn respond(answer: Bytes, decision: &Decision, cause: Option<Cause>) -> Response {
     let mut response = Answered(answer).into_response();
-    let end = End::Decided(decision.verdict.name(), cause);
+    let end = End::Decided(decision.verdict().kind().as_str(), cause);
     response.extensions_mut().insert(end);
     response
 }
 
 fn fallback(cause: Cause, chosen: OnFailure) -> Decision {
-    Decision {
-        verdict: Fallback::of(cause).verdict(chosen),
-        source: Source::Fallback(cause),
-        took: Duration::ZERO,
+    Decision::Fallback {
+        verdict: verdict(cause, chosen),
+        cause,
     }
 }

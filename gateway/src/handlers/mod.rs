@@ -14,13 +14,13 @@ pub(crate) use self::{
 use crate::{
     app::App,
     decide::OnFailure,
+    events::Event,
     layers::{Clock, published, unrecorded},
-    record::Record,
 };
 
-/// Hands a record to the recorder; where that fails, what the operator wants answered. No response leaves before it is back.
-async fn publish(app: &App, record: Record, span: Span, clock: Clock) -> Result<(), OnFailure> {
-    let recorded = app.recorder.record(record, clock.deadline).await;
+/// Hands an event to the recorder; where that fails, what the operator wants answered. No response leaves before it is back.
+async fn publish(app: &App, event: Event, span: Span, clock: Clock) -> Result<(), OnFailure> {
+    let recorded = app.recorder.record(event, clock.deadline).await;
     span.in_scope(|| published(&recorded));
     match recorded {
         Ok(_) => Ok(()),

@@ -25,7 +25,7 @@ use super::Clock;
 use crate::{
     app::App,
     handlers::unrecorded_overload,
-    openim::{Asked, ImportRequest, Rejection},
+    openim::{Asked, Rejection, acceptable},
     settings::LimitSettings,
 };
 
@@ -64,7 +64,7 @@ async fn collect(
     mut body: Body,
     clock: Clock,
 ) -> Result<Bytes, Rejection> {
-    if !ImportRequest::acceptable(&head.headers) {
+    if !acceptable(&head.headers) {
         return Err(Rejection::UnsupportedMediaType);
     }
     if let Err(rejection) = &asked.operation_id {

@@ -6,31 +6,31 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use importguard_proto::event::Cause;
+use importguard_core::{Cause, Decision, ImportRequest, Verdict};
 use importguard_telemetry::{PerSecond, Summary};
 use tracing::{error, info, warn};
 
 use super::Clock;
 use crate::{
-    decide::{DecideError, Decision, OnFailure, Verdict},
-    openim::{ImportRequest, Rejection},
-    record::Unrecordable,
+    decide::{DecideError, OnFailure},
+    openim::Rejection,
+    recorder::Unrecordable,
 };
 
 /// One line per decision.
 pub(crate) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock) {
-    let cause = decision.source.cause();
-    let refusal = match &decision.verdict {
+    let cause = decision.cause();
+    let refusal = match decision.verdict() {
         Verdict::Refuse(refusal) => Some(refusal),
         Verdict::Allow | Verdict::Modify(_) => None,
     };
-    let kept = match &decision.verdict {
+    let kept = match decision.verdict() {
         Verdict::Allow => request.friends.len(),
         Verdict::Refuse(_) => 0,
         Verdict::Modify(kept) => kept.indexes().len(),
     };
     info!(
-        verdict = decision.verdict.name(),
+        verdict = decision.verdict().kind().as_str(),
         cause = cause.map(Cause::as_str),
         rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
         code = refusal.map(|refusal| refusal.code),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
-use importguard_proto::event::Cause;
+use importguard_core::{Cause, EventId};
 use importguard_telemetry::{
     Ending, Served,
     metrics::Label,
@@ -12,9 +12,9 @@ use importguard_telemetry::{
 use tracing::{Span, field::Empty, info_span};
 
 use crate::{
-    decide::Fallback,
+    decide::message,
     openim::Asked,
-    record::{EventId, Recorded, Unrecordable},
+    recorder::{Recorded, Unrecordable},
 };
 
 /// How much of a path is told, in bytes: several times what OpenIM's longest has.
@@ -59,7 +59,7 @@ impl Seen {
     /// Ends it. That nobody could decide, or that it is recorded nowhere, is an error, whatever was answered.
     pub(super) fn end(&self, served: Served, end: End, status: StatusCode) {
         let ending = match (end.cause(), end) {
-            (Some(cause), _) => Ending::Failed(Fallback::of(cause).message()),
+            (Some(cause), _) => Ending::Failed(message(cause)),
             (None, _) if status.is_server_error() => Ending::Failed(""),
             (None, End::Rejected(_)) => Ending::Rejected,
             (None, End::Decided(..) | End::Done(_)) => Ending::Well,
@@ -128,7 +128,7 @@ fn answered(end: End, status: StatusCode) -> Vec<KeyValue> {
 }
 
 /// The span of an event's way to NATS or the spool.
-pub(crate) fn publish_span(subject: &'static str, id: &EventId) -> Span {
+pub(crate) fn publish_span(subject: &'static str, id: EventId) -> Span {
     child(|| {
         info_span!(
             "publish",

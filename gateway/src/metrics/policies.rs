@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use importguard_proto::event::PolicyRevision;
+use importguard_core::PolicyRevision;
 use importguard_telemetry::metrics::policy_info;
 use prometheus::{
     IntGaugeVec, Registry,

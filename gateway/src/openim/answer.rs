@@ -6,10 +6,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use importguard_proto::{UserId, UserIds, event::Dialect};
+use importguard_core::{Dialect, ImportRequest, Kept, UserId};
 use serde::{Serialize, Serializer};
 
-use super::{ImportRequest, Rejection, Target};
+use super::{Rejection, Target};
 
 /// What OpenIM is told.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +31,8 @@ pub enum Answer<'a> {
     Modify {
         /// The request.
         request: &'a ImportRequest,
-        /// Ascending indexes into its friends; at least one.
-        kept: &'a [u32],
+        /// Its friends that are left.
+        kept: &'a Kept,
     },
 }
 
@@ -54,7 +54,7 @@ impl Answer<'_> {
             },
             Self::Modify { request, kept } => Wire {
                 owner_user_id: Some(&request.owner),
-                friend_user_ids: Some(Friends::Kept(&request.friends, kept)),
+                friend_user_ids: Some(Friends::Kept(&request.friends, kept.indexes())),
                 ..Wire::go_on(dialect)
             },
         };
@@ -184,8 +184,8 @@ impl Serialize for NextCode {
 }
 
 enum Friends<'a> {
-    All(&'a UserIds),
-    Kept(&'a UserIds, &'a [u32]),
+    All(&'a [UserId]),
+    Kept(&'a [UserId], &'a [u32]),
 }
 
 impl Serialize for Friends<'_> {
@@ -204,7 +204,7 @@ mod tests {
     use futures_util::FutureExt;
     use http::StatusCode;
     use http_body_util::BodyExt;
-    use importguard_proto::OperationId;
+    use importguard_core::OperationId;
 
     use super::*;
 
@@ -245,7 +245,7 @@ mod tests {
         );
         let modify = Answer::Modify {
             request: &request,
-            kept: &[1],
+            kept: &Kept::of(vec![1], &request).unwrap(),
         };
         assert_eq!(
             text(modify, Dialect::Documented),
@@ -266,7 +266,7 @@ mod tests {
         );
         let modify = Answer::Modify {
             request: &request,
-            kept: &[0],
+            kept: &Kept::of(vec![0], &request).unwrap(),
         };
         assert_eq!(
             text(modify, Dialect::Server),

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_telemetry::metrics::Label;
 use percent_encoding::percent_decode;
 use subtle::ConstantTimeEq;

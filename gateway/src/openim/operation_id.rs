@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use http::{HeaderMap, HeaderName};
-use importguard_proto::{InvalidId, OperationId};
+use importguard_core::{InvalidId, OperationId};
 
 use super::Rejection;
 

@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use importguard_proto::InvalidId;
+use importguard_core::InvalidId;
 
 /// A request that does not come as far as a decision. `Display` is the answer's `errDlt`: what happened, and what to do.
 ///

@@ -5,21 +5,10 @@ use std::{borrow::Cow, sync::Arc};
 use axum::extract::{FromRef, FromRequest, Request};
 use http::{HeaderMap, Uri, header};
 use http_body_util::BodyExt;
-use importguard_proto::{OperationId, UserId, UserIds, event::Dialect};
+use importguard_core::{Dialect, ImportRequest, OperationId, UserId};
 use serde::{Deserialize, Deserializer};
 
 use super::{Callback, Command, Rejection, Target};
-
-/// Whom somebody wants to import.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImportRequest {
-    /// OpenIM's id of the whole operation.
-    pub operation_id: OperationId,
-    /// Who imports.
-    pub owner: UserId,
-    /// Whom, as sent: may hold the owner and repetitions.
-    pub friends: UserIds,
-}
 
 /// How large a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +55,7 @@ where
         let operation_id = asked.operation_id.clone()?;
         let body = body.collect().await.map_err(|_| Rejection::Internal)?;
         let limits = Limits::from_ref(state);
-        let request = ImportRequest::parse(command, operation_id, &body.to_bytes(), &limits)?;
+        let request = parse(command, operation_id, &body.to_bytes(), &limits)?;
         Ok(Self {
             dialect: command.dialect(),
             request,
@@ -74,58 +63,56 @@ where
     }
 }
 
-impl ImportRequest {
-    /// Reads the body of `command`. Unknown fields are ignored; `null` for the list is an empty one, as Go's `encoding/json`
-    /// writes a nil slice.
-    pub fn parse(
-        command: Command,
-        operation_id: OperationId,
-        body: &[u8],
-        limits: &Limits,
-    ) -> Result<Self, Rejection> {
-        let body = Body::read(body).map_err(|error| Rejection::Malformed(explain(&error)))?;
-        if body.callback_command != command.name() {
-            return Err(Rejection::CommandMismatch {
-                expected: command.name(),
-                found: body.callback_command.chars().take(SHOWN).collect(),
-            });
-        }
-        if body.friend_user_ids.len() > limits.friends {
-            return Err(Rejection::TooLarge {
-                what: "friendUserIDs",
-                max: limits.friends,
-                unit: "ids",
-            });
-        }
-        let longest = body
-            .friend_user_ids
-            .iter()
-            .chain([body.owner_user_id.as_str()])
-            .map(str::len)
-            .max();
-        if longest > Some(limits.id_bytes) {
-            return Err(Rejection::TooLarge {
-                what: "an id",
-                max: limits.id_bytes,
-                unit: "bytes",
-            });
-        }
-        Ok(Self {
-            operation_id,
-            owner: body.owner_user_id,
-            friends: body.friend_user_ids,
-        })
+/// Reads the body of `command`. Unknown fields are ignored; `null` for the list is an empty one, as Go's `encoding/json`
+/// writes a nil slice.
+pub fn parse(
+    command: Command,
+    operation_id: OperationId,
+    body: &[u8],
+    limits: &Limits,
+) -> Result<ImportRequest, Rejection> {
+    let body = Body::read(body).map_err(|error| Rejection::Malformed(explain(&error)))?;
+    if body.callback_command != command.name() {
+        return Err(Rejection::CommandMismatch {
+            expected: command.name(),
+            found: body.callback_command.chars().take(SHOWN).collect(),
+        });
     }
+    if body.friend_user_ids.len() > limits.friends {
+        return Err(Rejection::TooLarge {
+            what: "friendUserIDs",
+            max: limits.friends,
+            unit: "ids",
+        });
+    }
+    let longest = body
+        .friend_user_ids
+        .iter()
+        .chain([&body.owner_user_id])
+        .map(|id| id.as_str().len())
+        .max();
+    if longest > Some(limits.id_bytes) {
+        return Err(Rejection::TooLarge {
+            what: "an id",
+            max: limits.id_bytes,
+            unit: "bytes",
+        });
+    }
+    Ok(ImportRequest {
+        operation_id,
+        owner: body.owner_user_id,
+        friends: body.friend_user_ids,
+    })
+}
 
-    /// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed. Where a header is there
-    /// more than once, each must say so.
-    pub fn acceptable(headers: &HeaderMap) -> bool {
-        let all = |name, fits: fn(&str) -> bool| {
-            let mut values = headers.get_all(name).iter();
-            values.all(|value| value.to_str().is_ok_and(fits))
-        };
-        all(header::CONTENT_TYPE, is_json) && all(header::CONTENT_ENCODING, is_plain)
-    }
+/// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed. Where a header is there
+/// more than once, each must say so.
+pub(crate) fn acceptable(headers: &HeaderMap) -> bool {
+    let all = |name, fits: fn(&str) -> bool| {
+        let mut values = headers.get_all(name).iter();
+        values.all(|value| value.to_str().is_ok_and(fits))
+    };
+    all(header::CONTENT_TYPE, is_json) && all(header::CONTENT_ENCODING, is_plain)
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -149,7 +136,7 @@ struct Body<'a> {
     #[serde(rename = "ownerUserID")]
     owner_user_id: UserId,
     #[serde(rename = "friendUserIDs", deserialize_with = "null_is_empty")]
-    friend_user_ids: UserIds,
+    friend_user_ids: Vec<UserId>,
 }
 
 impl<'a> Body<'a> {
@@ -163,8 +150,8 @@ impl<'a> Body<'a> {
     }
 }
 
-fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserIds, D::Error> {
-    Option::<UserIds>::deserialize(deserializer).map(Option::unwrap_or_default)
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserId>, D::Error> {
+    Option::<Vec<UserId>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Without the value that was not expected, which serde repeats whole: it is somebody's id, or a megabyte, and this is logged.
@@ -190,12 +177,12 @@ mod tests {
 
     fn parse(body: &str) -> Result<ImportRequest, Rejection> {
         let id = OperationId::parse("1").unwrap();
-        ImportRequest::parse(DOCUMENTED, id, body.as_bytes(), &LIMITS)
+        super::parse(DOCUMENTED, id, body.as_bytes(), &LIMITS)
     }
 
     fn friends(body: &str) -> Vec<String> {
         let request = parse(body).unwrap();
-        request.friends.iter().map(str::to_owned).collect()
+        request.friends.into_iter().map(String::from).collect()
     }
 
     #[test]
@@ -252,7 +239,7 @@ mod tests {
             }
             body.extend([friend, br#""]}"#].concat());
             let id = OperationId::parse("1").unwrap();
-            ImportRequest::parse(DOCUMENTED, id, &body, &LIMITS)
+            super::parse(DOCUMENTED, id, &body, &LIMITS)
         };
         assert!(parse("?", b"a").is_ok());
         for unknown in ["", "?"] {
@@ -314,27 +301,24 @@ mod tests {
 
     #[test]
     fn json_or_nothing_said_is_acceptable() {
-        let acceptable = |name: &'static str, value: &'static str| {
+        let accepts = |name: &'static str, value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, http::HeaderValue::from_static(value));
-            ImportRequest::acceptable(&headers)
+            acceptable(&headers)
         };
-        assert!(ImportRequest::acceptable(&HeaderMap::new()));
-        assert!(acceptable(
-            "content-type",
-            "application/json; charset=utf-8"
-        ));
-        assert!(acceptable("content-type", "Application/JSON"));
-        assert!(acceptable("content-encoding", "identity"));
-        assert!(!acceptable(
+        assert!(acceptable(&HeaderMap::new()));
+        assert!(accepts("content-type", "application/json; charset=utf-8"));
+        assert!(accepts("content-type", "Application/JSON"));
+        assert!(accepts("content-encoding", "identity"));
+        assert!(!accepts(
             "content-type",
             "application/x-www-form-urlencoded"
         ));
-        assert!(!acceptable("content-encoding", "gzip"));
+        assert!(!accepts("content-encoding", "gzip"));
         let mut twice = HeaderMap::new();
         for value in ["application/json", "text/plain"] {
             twice.append("content-type", http::HeaderValue::from_static(value));
         }
-        assert!(!ImportRequest::acceptable(&twice));
+        assert!(!acceptable(&twice));
     }
 }

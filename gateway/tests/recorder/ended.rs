@@ -2,7 +2,7 @@
 //! ends too, for its supervisor to start it again: on its own it would answer and record nothing.
 
 use clap::Parser;
-use importguard_gateway::{Gateway, RunError, Settings, record::Unrecordable};
+use importguard_gateway::{Gateway, RunError, Settings, recorder::Unrecordable};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{

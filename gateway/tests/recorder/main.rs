@@ -12,10 +12,11 @@ use std::{collections::HashSet, time::Duration};
 
 use async_nats::jetstream;
 use bytes::Bytes;
-use importguard_gateway::record::{
-    EventId, NatsSettings, Record, RecordSettings, Recorded, Recorder, RecorderStatus, State,
+use importguard_core::{EventId, OperationId};
+use importguard_gateway::{
+    events::{Event, Subject},
+    recorder::{NatsSettings, RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
-use importguard_proto::{OperationId, event::Subject};
 use importguard_tests::{NatsServer, eventually};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -115,8 +116,8 @@ fn settings(nats: &NatsServer, spool: &TempDir) -> RecordSettings {
 }
 
 /// An event that carries the number `n`.
-fn event(n: usize) -> Record {
-    Record {
+fn event(n: usize) -> Event {
+    Event {
         id: EventId::new(),
         subject: Subject::Allow,
         operation_id: OperationId::parse(format!("operation-{n}")).unwrap(),

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use importguard_gateway::record::{StartError, Unrecordable};
+use importguard_gateway::recorder::{StartError, Unrecordable};
 
 use super::*;
 

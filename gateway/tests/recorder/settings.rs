@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use importguard_gateway::record::{InvalidNatsSettings, StartError};
+use importguard_gateway::recorder::{InvalidNatsSettings, StartError};
 use importguard_tests::{Process, free_port};
 
 use super::*;

@@ -1,6 +1,6 @@
 use std::marker::PhantomData;
 
-use importguard_proto::event::{Cause, Mode, Outcome, Verdict};
+use importguard_core::{Cause, Mode, Outcome, VerdictKind};
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     core::{Collector, Desc},
@@ -158,7 +158,7 @@ macro_rules! event_labels {
     )+};
 }
 
-event_labels!(Verdict, Cause, Mode, Outcome);
+event_labels!(VerdictKind, Cause, Mode, Outcome);
 
 /// None at all, "" in the label, comes first.
 impl Label for Option<Cause> {
@@ -192,10 +192,10 @@ mod tests {
                 assert_eq!(labels.index(), place, "{:?}", labels.texts());
             }
         }
-        places::<Verdict>();
+        places::<VerdictKind>();
         places::<Cause>();
         places::<Option<Cause>>();
-        places::<(Verdict, Option<Cause>)>();
+        places::<(VerdictKind, Option<Cause>)>();
         places::<(Mode, Outcome)>();
     }
 }

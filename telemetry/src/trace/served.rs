@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::HeaderMap;
-use importguard_proto::OperationId;
+use importguard_core::OperationId;
 use opentelemetry::{
     Context, KeyValue,
     trace::{

@@ -1,6 +1,6 @@
 //! Request lines and headers.
 
-use importguard_proto::event::Dialect::{self, Documented, Server};
+use importguard_core::Dialect::{self, Documented, Server};
 use proptest::{collection::vec, prelude::*};
 
 pub(super) const MAX_BYTES: usize = 16_384;

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::{Reading, Response, ServerVersion, read_as_documented, read_as_server};
 
 /// What an answer must be.

@@ -1,4 +1,4 @@
-use importguard_proto::event::Dialect;
+use importguard_core::Dialect;
 use importguard_tests::Reading;
 use proptest::{prelude::*, sample::Index};
 

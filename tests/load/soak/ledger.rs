@@ -9,7 +9,8 @@ use std::{
 
 use async_nats::jetstream::{self, consumer::pull};
 use futures_util::TryStreamExt;
-use importguard_proto::event::{DecisionEvent, Dialect, Verdict};
+use importguard_core::{Dialect, VerdictKind};
+use importguard_gateway::events::DecisionEvent;
 use importguard_tests::{NatsServer, OpenIm, Reading};
 use tokio::{
     task::JoinHandle,
@@ -152,27 +153,27 @@ impl Ledger {
 }
 
 /// What number `number` of [`of_every_verdict`] must be told, in short.
-fn reading_of(number: usize) -> (Verdict, i32, usize) {
+fn reading_of(number: usize) -> (VerdictKind, i32, usize) {
     match number % 4 {
-        0 => (Verdict::Allow, 0, 0),
-        1 => (Verdict::Modify, 0, 2),
-        2 => (Verdict::Refuse, 5002, 0),
-        _ => (Verdict::Refuse, 5001, 0),
+        0 => (VerdictKind::Allow, 0, 0),
+        1 => (VerdictKind::Modify, 0, 2),
+        2 => (VerdictKind::Refuse, 5002, 0),
+        _ => (VerdictKind::Refuse, 5001, 0),
     }
 }
 
-fn verdict_of(number: usize) -> Verdict {
+fn verdict_of(number: usize) -> VerdictKind {
     reading_of(number).0
 }
 
 /// Nothing where the answer can't be read.
-fn summary(reading: &Reading) -> Option<(Verdict, i32, usize)> {
+fn summary(reading: &Reading) -> Option<(VerdictKind, i32, usize)> {
     Some(match reading {
-        Reading::Imports { instead: None } => (Verdict::Allow, 0, 0),
+        Reading::Imports { instead: None } => (VerdictKind::Allow, 0, 0),
         Reading::Imports {
             instead: Some(kept),
-        } => (Verdict::Modify, 0, kept.len()),
-        Reading::Refuses { code, .. } => (Verdict::Refuse, *code, 0),
+        } => (VerdictKind::Modify, 0, kept.len()),
+        Reading::Refuses { code, .. } => (VerdictKind::Refuse, *code, 0),
         Reading::Fails(_) => return None,
     })
 }

@@ -1,0 +1,257 @@
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tower::discover::Change;
+use tracing::{error, info};
+
+use super::{
+    DecideSettings,
+    discovery::{Discovery, Found},
+    endpoint::{Decider, State},
+    metrics::Metrics,
+};
+
+/// The least time between two looks, however many calls fail meanwhile.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Knows the deciders, and picks one for each call: of those that are healthy the one with the fewest calls in flight.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    deciders: ArcSwap<Vec<Arc<Decider>>>,
+    /// Where the next pick begins, so that those with equal load take turns.
+    next: AtomicUsize,
+    /// Names that cannot be resolved, and why.
+    unresolved: Mutex<Vec<String>>,
+    /// Taken by [`run`](Self::run).
+    discovery: Mutex<Option<Discovery>>,
+    /// A call has a reason to look again, where deciders are and how they are.
+    resolve: Notify,
+    check: Notify,
+    resolve_every: Duration,
+    check_every: Duration,
+    check_timeout: Duration,
+    metrics: Metrics,
+}
+
+impl Balancer {
+    /// With the deciders that are found now. Must be called inside a tokio runtime.
+    pub(super) async fn start(
+        mut discovery: Discovery,
+        settings: &DecideSettings,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        let changes = timeout(settings.decider_timeout, discovery.changes()).await;
+        let balancer = Self {
+            deciders: ArcSwap::default(),
+            next: AtomicUsize::new(0),
+            unresolved: Mutex::new(discovery.errors()),
+            discovery: Mutex::new(Some(discovery)),
+            resolve: Notify::new(),
+            check: Notify::new(),
+            resolve_every: settings.decider_resolve_interval,
+            check_every: settings.decider_check_interval,
+            check_timeout: settings.decider_timeout,
+            metrics,
+        };
+        balancer.deciders.store(Arc::new(
+            balancer.changed(changes.unwrap_or_default()).await,
+        ));
+        balancer.count();
+        Arc::new(balancer)
+    }
+
+    /// Resolves names and checks health for as long as it is polled.
+    pub(crate) async fn run(self: Arc<Self>) -> Infallible {
+        let resolving = async {
+            let Some(mut discovery) = lock(&self.discovery).take() else {
+                return std::future::pending().await;
+            };
+            loop {
+                due(self.resolve_every, &self.resolve).await;
+                let changes = discovery.changes().await;
+                *lock(&self.unresolved) = discovery.errors();
+                if !changes.is_empty() {
+                    let deciders = self.changed(changes).await;
+                    self.deciders.store(Arc::new(deciders));
+                    self.retire();
+                }
+            }
+        };
+        let checking = async {
+            loop {
+                self.check_all().await;
+                due(self.check_every, &self.check).await;
+            }
+        };
+        let (never, _): (Infallible, Infallible) = tokio::join!(resolving, checking);
+        never
+    }
+
+    /// The decider for a call, but not `other`. Where none is healthy, one that isn't: that may have changed since the last check.
+    pub(super) fn pick(&self, other: Option<&Decider>) -> Option<Arc<Decider>> {
+        let deciders = self.deciders.load();
+        let start = self.next.fetch_add(1, Relaxed) % deciders.len().max(1);
+        let (before, after) = deciders.split_at_checked(start)?;
+        let candidates = after.iter().chain(before);
+        candidates
+            .filter(|decider| other.is_none_or(|other| decider.address() != other.address()))
+            .min_by_key(|decider| (!decider.is_usable(), decider.in_flight()))
+            .cloned()
+    }
+
+    /// A call to `decider` failed: others are asked until a check succeeds, and perhaps its name has other addresses now.
+    pub(super) fn failed(&self, decider: &Decider, why: &str) {
+        decider.enter(State::Ejected(why.to_owned()));
+        self.count();
+        self.doubt();
+    }
+
+    /// A call has to wait for a decider, or finds none.
+    pub(super) fn doubt(&self) {
+        self.check.notify_one();
+        self.resolve.notify_one();
+    }
+
+    /// Why no decider is known.
+    pub(super) fn why_none(&self) -> String {
+        let unresolved = lock(&self.unresolved);
+        let why = unresolved.first().cloned();
+        why.unwrap_or_else(|| "their names are not resolved yet".to_owned())
+    }
+
+    /// How they are, for readiness.
+    pub(super) fn describe(&self) -> Value {
+        let deciders = self.deciders.load();
+        let not_usable = |decider: &&Arc<Decider>| !decider.is_usable();
+        let why = |decider: &Arc<Decider>| {
+            let why = match decider.state() {
+                State::Usable | State::New => "it was not asked yet".to_owned(),
+                State::Ejected(why) => why,
+            };
+            json!({ "address": decider.address(), "why": why })
+        };
+        let rejecting = rejecting(&deciders);
+        let replaced = rejecting.len();
+        let aside: Vec<_> = deciders.iter().filter(not_usable).map(why).collect();
+        json!({
+            "known": deciders.len() - replaced,
+            "usable": deciders.len() - aside.len(),
+            "aside": aside,
+            "unresolved": *lock(&self.unresolved),
+            "certificateRejected": rejecting.into_iter().map(why).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The deciders after `changes`. Those that are new are checked first: no call is to wait for a connection that was not there
+    /// before. One with an old certificate of ours stays until that with the new one is healthy.
+    async fn changed(&self, changes: Vec<Change<SocketAddr, Found>>) -> Vec<Arc<Decider>> {
+        let known = self.deciders.load_full();
+        let mut deciders = Vec::clone(&known);
+        let mut added = Vec::new();
+        for change in changes {
+            match change {
+                Change::Remove(address) => {
+                    deciders.retain(|decider| decider.address() != address);
+                    info!("decider {address} is forgotten: its name has other addresses");
+                }
+                Change::Insert(_, found) => added.push(Arc::new(Decider::new(found))),
+            }
+        }
+        if !known.is_empty() {
+            join_all(
+                added
+                    .iter()
+                    .map(|decider| decider.check(self.check_timeout)),
+            )
+            .await;
+        }
+        deciders.extend(added);
+        deciders
+    }
+
+    async fn check_all(&self) {
+        let deciders = self.deciders.load_full();
+        join_all(
+            deciders
+                .iter()
+                .map(|decider| decider.check(self.check_timeout)),
+        )
+        .await;
+        self.retire();
+    }
+
+    /// Forgets deciders with an old certificate of ours, but those that still work where the new one does not.
+    fn retire(&self) {
+        let deciders = self.deciders.load_full();
+        let is_kept = |decider: &&Arc<Decider>| {
+            let mut later = deciders
+                .iter()
+                .skip_while(|later| !Arc::ptr_eq(later, decider));
+            !later.any(|later| {
+                decider.is_replaced_by(later) && (later.is_usable() || !decider.is_usable())
+            })
+        };
+        let kept: Vec<_> = deciders.iter().filter(is_kept).cloned().collect();
+        if kept.len() < deciders.len() {
+            self.deciders.store(Arc::new(kept));
+        }
+        self.count();
+    }
+
+    /// Has the metrics say how they are.
+    fn count(&self) {
+        let deciders = self.deciders.load();
+        let usable = deciders
+            .iter()
+            .filter(|decider| decider.is_usable())
+            .count();
+        let rejecting = rejecting(&deciders);
+        self.metrics
+            .deciders(deciders.len() - rejecting.len(), usable);
+        let before = self.metrics.rejecting(rejecting.len());
+        if let (Some(decider), 0) = (rejecting.first(), before)
+            && let State::Ejected(why) = decider.state()
+        {
+            error!(
+                "new client certificate rejected by decider {decider} ({why}); still using the old connection, which will not survive a restart: check IMPORTGUARD_DECIDER_CLIENT_CERT_FILE and IMPORTGUARD_DECIDER_CA_FILE"
+            );
+        }
+    }
+}
+
+/// Those that cannot be used with our new certificate, and still can with the old one.
+fn rejecting(deciders: &[Arc<Decider>]) -> Vec<&Arc<Decider>> {
+    let replaces = |index: usize, decider: &Decider| {
+        let mut earlier = deciders.iter().take(index);
+        earlier.any(|earlier| earlier.is_replaced_by(decider))
+    };
+    let later = deciders.iter().enumerate();
+    let rejecting = later.filter(|(index, decider)| replaces(*index, decider));
+    rejecting.map(|(_, decider)| decider).collect()
+}
+
+/// Returns when `every` is over, or earlier if a call has a reason.
+async fn due(every: Duration, reason: &Notify) {
+    sleep(MIN_INTERVAL).await;
+    // An elapsed time is one of the two ways in which this ends.
+    let _ = timeout(every.saturating_sub(MIN_INTERVAL), reason.notified()).await;
+}
+
+/// What these mutexes guard is whole after any panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

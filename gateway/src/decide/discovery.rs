@@ -1,0 +1,241 @@
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use importguard_files::LastGood;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{net::lookup_host, time::timeout};
+use tonic::transport::{Channel, Endpoint};
+use tower::{discover::Change, service_fn};
+use tracing::warn;
+
+use super::{
+    DecideSettings, InvalidDeciderTls,
+    connect::connect,
+    tls::server_name,
+    urls::{DeciderUrl, uri_of},
+};
+
+/// How long a name may take to be resolved: as long as the C library waits for its first name server.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may be silent before it is pinged, and the answer may take: a connection to a machine that is gone is
+/// given up after both together, where TCP alone would take a quarter of an hour. A frozen decider's is too: what was sent to it
+/// meanwhile it need not read when it goes on.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// What one answer may have on its way: ten thousand friends with ids of a hundred bytes, twice.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// And all answers together: the largest of them still leaves room for the others.
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+
+/// A decider that was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) address: SocketAddr,
+    /// What its connection is made with.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    /// Connects on first use.
+    pub(super) channel: Channel,
+}
+
+/// Where deciders are, as changes to a set that begins empty. Other certificates of ours make every decider a new one.
+#[derive(Debug)]
+pub(super) struct Discovery {
+    targets: Vec<Target>,
+    tls: Option<LastGood<ClientConfig>>,
+    known: HashMap<SocketAddr, Option<Arc<ClientConfig>>>,
+    connect_timeout: Duration,
+}
+
+/// The deciders behind a URL.
+#[derive(Debug)]
+struct Target {
+    url: DeciderUrl,
+    /// The name that their certificates must hold, where TLS is spoken.
+    name: Option<ServerName<'static>>,
+    /// Where they were when the URL's name could be resolved last.
+    addresses: Vec<SocketAddr>,
+    /// Why it could not be now.
+    error: Option<String>,
+}
+
+impl Discovery {
+    pub(super) fn new(
+        settings: &DecideSettings,
+        tls: Option<LastGood<ClientConfig>>,
+    ) -> Result<Self, InvalidDeciderTls> {
+        let target = |url: &DeciderUrl| {
+            let name = tls.as_ref().map(|_| server_name(&settings.tls, url));
+            Ok::<_, InvalidDeciderTls>(Target {
+                url: url.clone(),
+                name: name.transpose()?,
+                addresses: Vec::new(),
+                error: None,
+            })
+        };
+        let targets = settings.decider_url.iter().map(target);
+        Ok(Self {
+            targets: targets.collect::<Result<_, _>>()?,
+            tls,
+            known: HashMap::new(),
+            connect_timeout: settings.decider_timeout,
+        })
+    }
+
+    /// What has changed since the last call.
+    pub(super) async fn changes(&mut self) -> Vec<Change<SocketAddr, Found>> {
+        join_all(self.targets.iter_mut().map(Target::resolve)).await;
+        let tls = self.tls.as_ref().map(LastGood::load);
+        let mut wanted = HashMap::new();
+        for target in &self.targets {
+            for &address in &target.addresses {
+                wanted.entry(address).or_insert(target);
+            }
+        }
+        let is_gone = |address: &&SocketAddr| !wanted.contains_key(*address);
+        let gone = self.known.keys().filter(is_gone).copied();
+        let mut changes: Vec<_> = gone.map(Change::Remove).collect();
+        self.known.retain(|address, _| wanted.contains_key(address));
+        for (address, target) in wanted {
+            let is_same = |known: &Option<Arc<ClientConfig>>| {
+                known.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr)
+            };
+            if self.known.get(&address).is_some_and(is_same) {
+                continue;
+            }
+            self.known.insert(address, tls.clone());
+            let found = Found {
+                address,
+                channel: channel(address, target, tls.clone(), self.connect_timeout),
+                tls: tls.clone(),
+            };
+            changes.push(Change::Insert(address, found));
+        }
+        changes
+    }
+
+    /// Names that cannot be resolved, and why.
+    pub(super) fn errors(&self) -> Vec<String> {
+        let errors = self
+            .targets
+            .iter()
+            .filter_map(|target| target.error.clone());
+        errors.collect()
+    }
+}
+
+/// A channel that connects on first use, and again after its connection broke. Must be called inside a tokio runtime.
+fn channel(
+    address: SocketAddr,
+    target: &Target,
+    tls: Option<Arc<ClientConfig>>,
+    connect_timeout: Duration,
+) -> Channel {
+    let tls = tls.zip(target.name.clone());
+    Endpoint::from(uri_of(address))
+        .origin(target.url.uri.clone())
+        .connect_timeout(connect_timeout)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect_with_connector_lazy(service_fn(move |_| connect(address, tls.clone())))
+}
+
+impl Target {
+    /// Looks where they are now. Where that cannot be found out they are where they were.
+    async fn resolve(&mut self) {
+        let DeciderUrl { host, port, .. } = &self.url;
+        if let Ok(address) = host.parse::<IpAddr>() {
+            self.addresses = vec![SocketAddr::new(address, *port)];
+            return;
+        }
+        let error = match timeout(RESOLVE_TIMEOUT, lookup_host((host.as_str(), *port))).await {
+            Ok(Ok(found)) => {
+                let found: Vec<_> = found.collect();
+                let none = found.is_empty();
+                if !none {
+                    self.addresses = found;
+                }
+                none.then(|| format!("{host} has no address"))
+            }
+            Ok(Err(error)) => Some(format!("{host} cannot be resolved: {error}")),
+            Err(_) => Some(format!(
+                "{host} cannot be resolved: the name servers do not answer"
+            )),
+        };
+        if let (Some(error), None) = (&error, &self.error) {
+            warn!("{error}; the deciders that are known stay so");
+        }
+        self.error = error;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(changes: Vec<Change<SocketAddr, Found>>) -> (Vec<String>, Vec<String>) {
+        let (mut inserted, mut removed) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                Change::Insert(address, _) => inserted.push(address.to_string()),
+                Change::Remove(address) => removed.push(address.to_string()),
+            }
+        }
+        inserted.sort();
+        (inserted, removed)
+    }
+
+    fn target(url: &DeciderUrl) -> Target {
+        Target {
+            url: url.clone(),
+            name: None,
+            addresses: Vec::new(),
+            error: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_come_and_go_and_a_name_without_any_keeps_its_last() {
+        let urls = "http://127.0.0.1:9,http://127.0.0.2:9,http://127.0.0.1:9";
+        let urls: super::super::DeciderUrls = urls.parse().unwrap();
+        let mut discovery = Discovery {
+            targets: urls.iter().map(target).collect(),
+            tls: None,
+            known: HashMap::new(),
+            connect_timeout: Duration::from_millis(200),
+        };
+        let none: Vec<String> = Vec::new();
+        let (inserted, removed) = addresses(discovery.changes().await);
+        assert_eq!(
+            (inserted, removed),
+            (
+                vec!["127.0.0.1:9".into(), "127.0.0.2:9".into()],
+                none.clone()
+            )
+        );
+        assert!(discovery.changes().await.is_empty());
+
+        discovery.targets[1].url.host = "127.0.0.3".to_owned();
+        let (inserted, removed) = addresses(discovery.changes().await);
+        assert_eq!(
+            (inserted, removed),
+            (vec!["127.0.0.3:9".into()], vec!["127.0.0.2:9".into()])
+        );
+
+        discovery.targets[1].url.host = "nobody.invalid".to_owned();
+        assert!(discovery.changes().await.is_empty());
+        let errors = discovery.errors();
+        assert!(
+            errors[0].contains("nobody.invalid cannot be resolved"),
+            "{errors:?}"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use importguard_proto::decider::{
+    DecideRequest, DecideResponse, decider_client::DeciderClient, decider_server::SERVICE_NAME,
+};
+use rustls::ClientConfig;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tracing::{info, warn};
+
+use super::{discovery::Found, error::DecideError};
+
+/// One decider: its channel, its load and its health. Another address or another certificate of ours makes another one.
+pub(super) struct Decider {
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    client: DeciderClient<Channel>,
+    health: HealthClient<Channel>,
+    in_flight: AtomicUsize,
+    /// The state in short, for calls.
+    usable: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What is known of a decider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing yet.
+    New,
+    /// It serves.
+    Usable,
+    /// It does not, for this reason: no calls until a check succeeds.
+    Ejected(String),
+}
+
+impl Decider {
+    pub(super) fn new(found: Found) -> Self {
+        Self {
+            address: found.address,
+            tls: found.tls,
+            client: DeciderClient::new(found.channel.clone()),
+            health: HealthClient::new(found.channel),
+            in_flight: AtomicUsize::new(0),
+            usable: AtomicBool::new(false),
+            state: Mutex::new(State::New),
+        }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether `found` is this decider with another certificate of ours.
+    pub(super) fn is_replaced_by(&self, found: &Self) -> bool {
+        self.address == found.address
+            && self.tls.as_ref().map(Arc::as_ptr) != found.tls.as_ref().map(Arc::as_ptr)
+    }
+
+    /// Asks it for a decision.
+    pub(super) async fn decide(
+        &self,
+        request: Request<DecideRequest>,
+    ) -> Result<Response<DecideResponse>, Status> {
+        self.in_flight.fetch_add(1, Relaxed);
+        let _in_flight = InFlight(&self.in_flight);
+        self.client.clone().decide(request).await
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        self.usable.load(Relaxed)
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.lock().clone()
+    }
+
+    /// Checks its health, waits for an answer for at most `within`, and remembers what came of it.
+    pub(super) async fn check(&self, within: Duration) {
+        let mut request = Request::new(HealthCheckRequest {
+            service: SERVICE_NAME.to_owned(),
+        });
+        request.set_timeout(within);
+        let mut health = self.health.clone();
+        let error = match timeout(within, health.check(request)).await {
+            Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::NotServing => {
+                Some("it says that it does not serve".to_owned())
+            }
+            Ok(Ok(_)) => None,
+            Ok(Err(status)) => match DecideError::from_status(&status, within) {
+                DecideError::Unavailable(why) => Some(why),
+                DecideError::Timeout(_) => Some(silent(within)),
+                // It does not know the health service: what that is worth, a call will tell.
+                DecideError::Failed(_) => None,
+            },
+            Err(_) => Some(silent(within)),
+        };
+        self.enter(error.map_or(State::Usable, State::Ejected));
+    }
+
+    /// Remembers `state`, and logs it where it is another one now.
+    pub(super) fn enter(&self, state: State) {
+        self.usable.store(state == State::Usable, Relaxed);
+        let before = std::mem::replace(&mut *self.lock(), state.clone());
+        match (before, state) {
+            (State::Usable, State::Usable) | (State::Ejected(_), State::Ejected(_)) => {}
+            (State::New, State::Usable) => info!("decider {self} is usable"),
+            (State::Ejected(_), State::Usable) => info!("decider {self} is usable again"),
+            (_, State::Ejected(why)) => warn!("decider {self} is put aside: {why}"),
+            (_, State::New) => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn silent(within: Duration) -> String {
+    let within = humantime::format_duration(within);
+    format!("it did not answer within {within}")
+}
+
+/// Counts a call for as long as it lives.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl fmt::Display for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+impl fmt::Debug for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.address, self.state())
+    }
+}

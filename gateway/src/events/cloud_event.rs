@@ -1,0 +1,235 @@
+//! What subscribers read on NATS: CloudEvents 1.0 in structured JSON (<https://github.com/cloudevents/spec>, v1.0.2).
+//! Fields are added over time and never changed. Names that OpenIM has keep OpenIM's spelling.
+
+use std::borrow::Cow;
+
+use importguard_core::{
+    Cause, DecidedBy, Dialect, FiredRule, ListRevision, OperationId, PolicyRevision, Refusal,
+    Removal, UserId, Verdict, VerdictKind,
+};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+#[cfg(test)]
+use super::schema;
+
+/// The media type of every message: a CloudEvent in structured mode.
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// A verdict on an import, on [`Subject::Allow`], [`Subject::Refuse`] or [`Subject::Modify`].
+pub type DecisionEvent<'a> = CloudEvent<DecisionData<'a>>;
+
+/// OpenIM's word that an import took place, on [`Subject::Imported`].
+pub type ImportedEvent<'a> = CloudEvent<ImportedData<'a>>;
+
+/// Where an event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The import may go on as asked.
+    Allow,
+    /// The import may not go on.
+    Refuse,
+    /// The import may go on with fewer friends.
+    Modify,
+    /// The import took place.
+    Imported,
+}
+
+impl Subject {
+    /// Every subject, as the stream subscribes to them.
+    pub const ALL: [&'static str; 2] = ["importguard.v1.decision.*", "importguard.v1.imported"];
+
+    /// The subject's name on NATS.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "importguard.v1.decision.allow",
+            Self::Refuse => "importguard.v1.decision.refuse",
+            Self::Modify => "importguard.v1.decision.modify",
+            Self::Imported => "importguard.v1.imported",
+        }
+    }
+}
+
+impl From<&Verdict> for Subject {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Allow => Self::Allow,
+            Verdict::Refuse(_) => Self::Refuse,
+            Verdict::Modify(_) => Self::Modify,
+        }
+    }
+}
+
+/// The envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CloudEvent<D> {
+    /// The version of the CloudEvents specification.
+    pub specversion: SpecVersion,
+    /// The event's id, a UUID v7; also the message's `Nats-Msg-Id`.
+    #[cfg_attr(test, schemars(regex(pattern = schema::UUID)))]
+    pub id: String,
+    /// What happened, and the version of `data`.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// Who says so: `importguard/gateway/<instance>`.
+    pub source: String,
+    /// When the gateway took the decision.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
+    pub time: OffsetDateTime,
+    /// Whom it is about: the owner's id, or its pseudonym.
+    pub subject: UserId,
+    /// The media type of `data`.
+    pub datacontenttype: Cow<'static, str>,
+    /// The W3C trace context of the publishing span (CloudEvents' distributed tracing extension).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub traceparent: Option<String>,
+    /// What happened.
+    pub data: D,
+}
+
+/// The version of the CloudEvents specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum SpecVersion {
+    /// 1.0
+    #[serde(rename = "1.0")]
+    V1,
+}
+
+/// What an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum EventType {
+    /// A verdict was given; `data` is a `Decision`.
+    #[serde(rename = "importguard.decision.v1")]
+    Decision,
+    /// OpenIM reported an import done; `data` is an `Imported`.
+    #[serde(rename = "importguard.imported.v1")]
+    Imported,
+}
+
+/// A verdict and everything it depended on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Decision", extend("allOf" = schema::presence_in_decision())))]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionData<'a> {
+    /// The callback's operationID.
+    #[serde(rename = "operationID")]
+    pub operation_id: Cow<'a, OperationId>,
+    /// Who imports.
+    #[serde(rename = "ownerUserID")]
+    pub owner_user_id: Cow<'a, UserId>,
+    /// Whom, as asked. Left out where the message would exceed the server's `max_payload`; see `omitted`.
+    #[serde(
+        rename = "friendUserIDs",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub friend_user_ids: Option<Cow<'a, [UserId]>>,
+    /// How many friends were asked for; there only where `friendUserIDs` was left out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub friend_count: Option<usize>,
+    /// The answer that OpenIM got.
+    pub verdict: VerdictKind,
+    /// Who found the verdict.
+    pub decided_by: DecidedBy,
+    /// Why the fallback had to decide.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<Cause>,
+    /// What OpenIM was told; there for every refusal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refusal: Option<Cow<'a, Refusal>>,
+    /// Who was removed by which rule.
+    pub removed: Vec<Removed<'a>>,
+    /// The rules that fired, in order.
+    pub rules: Cow<'a, [FiredRule]>,
+    /// The policy that was evaluated; absent where no decider answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<Cow<'a, PolicyRevision>>,
+    /// The lists that the policy held.
+    #[serde(skip_serializing_if = "none", default)]
+    pub lists: Cow<'a, [ListRevision]>,
+    /// Which of OpenIM's two dialects the callback spoke.
+    pub dialect: Dialect,
+    /// Which gateway answered.
+    pub gateway: Cow<'a, str>,
+    /// Which decider decided; absent where none answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decider: Option<Cow<'a, str>>,
+    /// How long it took.
+    pub micros: Micros,
+    /// The fields that were left out or cut because the message would have exceeded the server's `max_payload`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub omitted: Vec<Cow<'static, str>>,
+}
+
+fn none<T: Clone>(of: &[T]) -> bool {
+    of.is_empty()
+}
+
+/// OpenIM's report after an import.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Imported", extend("allOf" = schema::presence_in_imported())))]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedData<'a> {
+    /// The callback's operationID.
+    #[serde(rename = "operationID")]
+    pub operation_id: Cow<'a, OperationId>,
+    /// Who imported.
+    #[serde(rename = "ownerUserID")]
+    pub owner_user_id: Cow<'a, UserId>,
+    /// Whom. Left out where the message would exceed the server's `max_payload`; see `omitted`.
+    #[serde(
+        rename = "friendUserIDs",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub friend_user_ids: Option<Cow<'a, [UserId]>>,
+    /// How many friends were imported; there only where `friendUserIDs` was left out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub friend_count: Option<usize>,
+    /// Which gateway heard of it.
+    pub gateway: Cow<'a, str>,
+    /// The fields that were left out.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub omitted: Vec<Cow<'static, str>>,
+}
+
+/// Whom a rule removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Removal"))]
+pub struct Removed<'a> {
+    /// The rule's id.
+    pub rule: Cow<'a, str>,
+    /// Ascending indexes into `friendUserIDs`, from 0. Left out with them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub friends: Option<Cow<'a, [u32]>>,
+    /// How many; there only where `friends` was left out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<usize>,
+}
+
+impl<'a> From<&'a Removal> for Removed<'a> {
+    fn from(removal: &'a Removal) -> Self {
+        Self {
+            rule: Cow::Borrowed(&removal.rule),
+            friends: Some(Cow::Borrowed(&removal.friends)),
+            count: None,
+        }
+    }
+}
+
+/// Durations in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Micros {
+    /// From the question to the decider to its answer, or to giving up on it.
+    pub decide: u64,
+    /// From the request's arrival to the event's making; recording and answering come after.
+    pub total: u64,
+}

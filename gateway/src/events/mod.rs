@@ -1,0 +1,15 @@
+//! What subscribers read: CloudEvents, and pseudonyms in place of users' IDs.
+
+mod cloud_event;
+mod origin;
+mod pseudonym;
+#[cfg(test)]
+mod schema;
+
+pub use cloud_event::{
+    CONTENT_TYPE, CloudEvent, DecisionData, DecisionEvent, EventType, ImportedData, ImportedEvent,
+    Micros, Removed, SpecVersion, Subject,
+};
+pub(crate) use origin::fit;
+pub use origin::{Event, Origin, Took};
+pub use pseudonym::{InvalidPseudonymKey, PseudonymKey, PseudonymSettings, Pseudonyms};

@@ -1,0 +1,345 @@
+//! From a callback and what became of it to the event that subscribers read.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::Bytes;
+use importguard_core::{Decision, Dialect, EventId, ImportRequest, OperationId, UserId, Verdict};
+use importguard_telemetry::propagation::MessageHeaders;
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{
+    CloudEvent, DecisionData, EventType, ImportedData, Micros, Pseudonyms, SpecVersion, Subject,
+};
+
+/// What NATS counts into `max_payload` beside the payload: our headers. An operationID of 256 bytes takes that, three
+/// times that as baggage, and the other headers' names and values about 300 bytes.
+const HEADERS: usize = 2048;
+
+/// An event, ready to be published or spooled.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its ID, and the message's `Nats-Msg-Id`. Events leave the spool in the order of their IDs.
+    pub id: EventId,
+    /// Where it is published.
+    pub subject: Subject,
+    /// The callback's operationID, for the header of that name.
+    pub operation_id: OperationId,
+    /// The W3C trace context of the publishing span, for the header of that name.
+    pub traceparent: Option<String>,
+    /// W3C baggage, for the header of that name; left out of the message if it is longer than 1 KiB.
+    pub baggage: Option<String>,
+    /// The CloudEvent as JSON.
+    pub payload: Bytes,
+}
+
+/// When things happened to a callback.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    /// From the request to the decider to its answer, or to giving up on it.
+    pub decide: Duration,
+    /// From the callback's arrival to now.
+    pub total: Duration,
+}
+
+/// Who publishes: the `source` of every event of this gateway.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    instance: String,
+    source: String,
+    pseudonyms: Pseudonyms,
+}
+
+impl Origin {
+    /// The gateway called `instance`, which tells of users by `pseudonyms`.
+    pub fn new(instance: String, pseudonyms: Pseudonyms) -> Self {
+        Self {
+            source: format!("importguard/gateway/{instance}"),
+            instance,
+            pseudonyms,
+        }
+    }
+
+    /// The event of a decision on `request`. `max_payload` is NATS's, in bytes.
+    #[allow(clippy::too_many_arguments)] // Each is a fact of the event, and there is one caller.
+    pub fn decision(
+        &self,
+        id: EventId,
+        request: &ImportRequest,
+        dialect: Dialect,
+        decision: &Decision,
+        took: Took,
+        headers: MessageHeaders,
+        max_payload: usize,
+    ) -> Event {
+        let evaluation = decision.evaluation();
+        let verdict = decision.verdict();
+        let owner = self.pseudonyms.of(&request.owner);
+        let data = DecisionData {
+            operation_id: Cow::Borrowed(&request.operation_id),
+            owner_user_id: owner.clone(),
+            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
+            friend_count: None,
+            verdict: verdict.kind(),
+            decided_by: decision.decided_by(),
+            cause: decision.cause(),
+            refusal: match verdict {
+                Verdict::Refuse(refusal) => Some(Cow::Borrowed(refusal)),
+                Verdict::Allow | Verdict::Modify(_) => None,
+            },
+            removed: evaluation.map_or_else(Vec::new, |evaluation| {
+                evaluation.removed.iter().map(Into::into).collect()
+            }),
+            rules: Cow::Borrowed(evaluation.map_or(&[], |evaluation| &evaluation.rules)),
+            policy: evaluation.map(|evaluation| Cow::Borrowed(&evaluation.policy)),
+            lists: Cow::Borrowed(evaluation.map_or(&[], |evaluation| &evaluation.lists)),
+            dialect,
+            gateway: Cow::Borrowed(&self.instance),
+            decider: decision.decider().map(Cow::Borrowed),
+            micros: Micros {
+                decide: micros(took.decide),
+                total: micros(took.total),
+            },
+            omitted: Vec::new(),
+        };
+        let event = self.envelope(id, EventType::Decision, owner.into_owned(), &headers, data);
+        finish(id, verdict.into(), request, headers, &event, max_payload)
+    }
+
+    /// The event of an import that OpenIM reports as done.
+    pub fn imported(
+        &self,
+        id: EventId,
+        request: &ImportRequest,
+        headers: MessageHeaders,
+        max_payload: usize,
+    ) -> Event {
+        let owner = self.pseudonyms.of(&request.owner);
+        let data = ImportedData {
+            operation_id: Cow::Borrowed(&request.operation_id),
+            owner_user_id: owner.clone(),
+            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
+            friend_count: None,
+            gateway: Cow::Borrowed(&self.instance),
+            omitted: Vec::new(),
+        };
+        let event = self.envelope(id, EventType::Imported, owner.into_owned(), &headers, data);
+        finish(id, Subject::Imported, request, headers, &event, max_payload)
+    }
+
+    fn envelope<D>(
+        &self,
+        id: EventId,
+        kind: EventType,
+        subject: UserId,
+        headers: &MessageHeaders,
+        data: D,
+    ) -> CloudEvent<D> {
+        CloudEvent {
+            specversion: SpecVersion::V1,
+            id: id.to_string(),
+            kind,
+            source: self.source.clone(),
+            time: OffsetDateTime::now_utc(),
+            subject,
+            datacontenttype: Cow::Borrowed("application/json"),
+            traceparent: headers.traceparent.clone(),
+            data,
+        }
+    }
+}
+
+/// An event of the shipped policy has some 900 bytes beside its friends, and each of those a few more than its ID.
+const ENVELOPE_BYTES: usize = 1024;
+const FRIEND_BYTES: usize = 24;
+
+fn finish(
+    id: EventId,
+    subject: Subject,
+    request: &ImportRequest,
+    headers: MessageHeaders,
+    event: &impl Serialize,
+    max_payload: usize,
+) -> Event {
+    let mut payload = Vec::with_capacity(ENVELOPE_BYTES + FRIEND_BYTES * request.friends.len());
+    if serde_json::to_writer(&mut payload, event).is_err() {
+        // Strings, numbers and a date of this era: writing them to memory cannot fail.
+        payload.clear();
+    }
+    Event {
+        id,
+        subject,
+        operation_id: request.operation_id.clone(),
+        traceparent: headers.traceparent,
+        baggage: headers.baggage,
+        payload: fit(Bytes::from(payload), max_payload),
+    }
+}
+
+/// Makes an event small enough for a server with this `max_payload`: the friends, by id and by index, make way for their
+/// counts, and `omitted` says so. An event that is small enough comes back as it is.
+pub(crate) fn fit(payload: Bytes, max_payload: usize) -> Bytes {
+    if payload.len() + HEADERS <= max_payload {
+        return payload;
+    }
+    match counts_only(&payload) {
+        Some(smaller) => Bytes::from(smaller),
+        None => payload,
+    }
+}
+
+fn counts_only(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut event: Value = serde_json::from_slice(payload).ok()?;
+    let data = event.get_mut("data")?.as_object_mut()?;
+    let mut omitted = Vec::new();
+    if let Some(Value::Array(friends)) = data.remove("friendUserIDs") {
+        data.insert("friendCount".to_owned(), friends.len().into());
+        omitted.push(Value::from("friendUserIDs"));
+    }
+    if let Some(Value::Array(removals)) = data.get_mut("removed") {
+        for removal in removals.iter_mut().filter_map(Value::as_object_mut) {
+            if let Some(Value::Array(friends)) = removal.remove("friends") {
+                removal.insert("count".to_owned(), friends.len().into());
+            }
+        }
+        omitted.push(Value::from("removed.friends"));
+    }
+    data.insert("omitted".to_owned(), Value::Array(omitted));
+    serde_json::to_vec(&event).ok()
+}
+
+/// Whole microseconds; a duration too long to count is as long as can be said.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use importguard_core::{Cause, Evaluation, FiredRule, Mode, Outcome, PolicyRevision, Removal};
+
+    use super::*;
+    use crate::events::DecisionEvent;
+
+    fn request(friends: usize) -> ImportRequest {
+        ImportRequest {
+            operation_id: OperationId::parse("1646445464564").unwrap(),
+            owner: UserId::parse("user123").unwrap(),
+            friends: (0..friends)
+                .map(|n| UserId::parse(format!("user_{n:010}")).unwrap())
+                .collect(),
+        }
+    }
+
+    fn allowed() -> Decision {
+        Decision::Policy {
+            evaluation: Evaluation {
+                verdict: Verdict::Allow,
+                rules: vec![FiredRule {
+                    id: "bots".to_owned(),
+                    mode: Mode::Enforce,
+                    outcome: Outcome::Remove,
+                }],
+                removed: vec![Removal {
+                    rule: "bots".to_owned(),
+                    friends: vec![0, 1],
+                }],
+                policy: PolicyRevision {
+                    name: "default".to_owned(),
+                    digest: "sha256:00".to_owned(),
+                },
+                lists: Vec::new(),
+            },
+            decider: "d".to_owned(),
+        }
+    }
+
+    fn event(request: &ImportRequest, decision: &Decision, max_payload: usize) -> Event {
+        event_with(Pseudonyms::Off, request, decision, max_payload)
+    }
+
+    fn event_with(
+        pseudonyms: Pseudonyms,
+        request: &ImportRequest,
+        decision: &Decision,
+        max_payload: usize,
+    ) -> Event {
+        Origin::new("g1".to_owned(), pseudonyms).decision(
+            EventId::new(),
+            request,
+            Dialect::Server,
+            decision,
+            Took {
+                decide: Duration::from_micros(412),
+                total: Duration::from_micros(903),
+            },
+            MessageHeaders::default(),
+            max_payload,
+        )
+    }
+
+    #[test]
+    fn a_decision_is_told_as_the_contract_has_it() {
+        let recorded = event(&request(2), &allowed(), 1 << 20);
+        let event: Value = serde_json::from_slice(&recorded.payload).unwrap();
+        let expected = serde_json::json!({
+            "specversion": "1.0", "id": recorded.id.to_string(), "type": "importguard.decision.v1",
+            "source": "importguard/gateway/g1", "time": event["time"], "subject": "user123",
+            "datacontenttype": "application/json",
+            "data": {
+                "operationID": "1646445464564", "ownerUserID": "user123",
+                "friendUserIDs": ["user_0000000000", "user_0000000001"],
+                "verdict": "allow", "decidedBy": "policy",
+                "removed": [{"rule": "bots", "friends": [0, 1]}],
+                "rules": [{"id": "bots", "mode": "enforce", "outcome": "remove"}],
+                "policy": {"name": "default", "digest": "sha256:00"},
+                "dialect": "server", "gateway": "g1", "decider": "d",
+                "micros": {"decide": 412, "total": 903},
+            },
+        });
+        assert_eq!(event, expected);
+        assert_eq!(recorded.subject, Subject::Allow);
+    }
+
+    #[test]
+    fn a_fallback_tells_its_cause_and_no_policy() {
+        let decision = Decision::Fallback {
+            verdict: Verdict::Allow,
+            cause: Cause::DeciderTimeout,
+        };
+        let recorded = event(&request(1), &decision, 1 << 20);
+        let event: DecisionEvent<'_> = serde_json::from_slice(&recorded.payload).unwrap();
+        assert_eq!(event.data.cause, Some(Cause::DeciderTimeout));
+        assert_eq!(event.data.policy, None);
+        assert_eq!(event.data.decider, None);
+    }
+
+    #[test]
+    fn no_user_is_named_where_pseudonyms_are_asked_for() {
+        let key = "0123456789abcdef".parse().unwrap();
+        for pseudonyms in [Pseudonyms::keyed(&key), Pseudonyms::Redacted] {
+            let recorded = event_with(pseudonyms.clone(), &request(2), &allowed(), 1 << 20);
+            let event: DecisionEvent<'_> = serde_json::from_slice(&recorded.payload).unwrap();
+            let owner = pseudonyms.of(&request(0).owner).into_owned();
+            assert_eq!(event.subject, owner);
+            assert_eq!(*event.data.owner_user_id, owner);
+            let friends = event.data.friend_user_ids.unwrap();
+            assert_eq!(friends, pseudonyms.of_all(&request(2).friends));
+            let text = String::from_utf8(recorded.payload.to_vec()).unwrap();
+            assert!(!text.contains("user"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_too_large_for_nats_keeps_counts_and_says_what_it_left_out() {
+        let max_payload = 64 * 1024;
+        let recorded = event(&request(10_000), &allowed(), max_payload);
+        assert!(recorded.payload.len() + HEADERS <= max_payload);
+        let event: DecisionEvent<'_> = serde_json::from_slice(&recorded.payload).unwrap();
+        assert_eq!(event.data.friend_user_ids, None);
+        assert_eq!(event.data.friend_count, Some(10_000));
+        assert_eq!(event.data.removed[0].count, Some(2));
+        assert_eq!(event.data.removed[0].friends, None);
+        assert_eq!(event.data.omitted, ["friendUserIDs", "removed.friends"]);
+    }
+}

@@ -1,0 +1,244 @@
+//! Pseudonyms: what stands in events for users' ids, so that subscribers can tell users apart and not who they are.
+
+use std::{borrow::Cow, fmt, fs, io, path::PathBuf, str::FromStr};
+
+use clap::Args;
+use hmac::{Hmac, Mac};
+use importguard_core::UserId;
+use sha2::Sha256;
+
+/// Ids can be guessed, so the key must not be: 16 random letters and digits take longer than anybody has.
+const KEY_LEAST_BYTES: usize = 16;
+
+/// 128 bits of the HMAC: among 2^40 users no two share one, but for a chance of one in 2^49.
+const DIGEST_BYTES: usize = 16;
+
+/// Stands in for an id whose pseudonym can't be had.
+const REDACTED: &str = "redacted";
+
+/// Whether events hold users' ids or pseudonyms.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Privacy")]
+pub struct PseudonymSettings {
+    /// Key that turns users' ids in events into pseudonyms, 16 bytes or more; better given as a file
+    #[arg(
+        long,
+        env = "IMPORTGUARD_PSEUDONYM_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        conflicts_with = "pseudonym_key_file"
+    )]
+    pub pseudonym_key: Option<PseudonymKey>,
+
+    /// File with that key; white space around it doesn't count
+    #[arg(long, env = "IMPORTGUARD_PSEUDONYM_KEY_FILE", value_name = "FILE")]
+    pub pseudonym_key_file: Option<PathBuf>,
+}
+
+impl PseudonymSettings {
+    /// The pseudonyms that these settings ask for. Reads the key's file.
+    pub fn pseudonyms(&self) -> Result<Pseudonyms, InvalidPseudonymKey> {
+        match (&self.pseudonym_key, &self.pseudonym_key_file) {
+            (Some(key), _) => Ok(Pseudonyms::keyed(key)),
+            (None, Some(file)) => {
+                let text =
+                    fs::read_to_string(file).map_err(|source| InvalidPseudonymKey::Unreadable {
+                        file: file.clone(),
+                        source,
+                    })?;
+                Ok(Pseudonyms::keyed(&text.parse()?))
+            }
+            (None, None) => Ok(Pseudonyms::Off),
+        }
+    }
+}
+
+/// The key of the pseudonyms. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PseudonymKey(String);
+
+impl FromStr for PseudonymKey {
+    type Err = InvalidPseudonymKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPseudonymKey> {
+        let key = text.trim();
+        if key.len() < KEY_LEAST_BYTES {
+            Err(InvalidPseudonymKey::TooShort { bytes: key.len() })
+        } else {
+            Ok(Self(key.to_owned()))
+        }
+    }
+}
+
+impl fmt::Debug for PseudonymKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Why there is no usable key.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidPseudonymKey {
+    /// It could be guessed.
+    #[error(
+        "IMPORTGUARD_PSEUDONYM_KEY: a key of {bytes} bytes can be guessed, {KEY_LEAST_BYTES} are the least; `openssl rand -hex 32` makes a good one"
+    )]
+    TooShort {
+        /// How many it has.
+        bytes: usize,
+    },
+    /// Its file can't be read.
+    #[error("IMPORTGUARD_PSEUDONYM_KEY_FILE: can't read {}: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What stands in events for users' ids.
+#[derive(Clone)]
+pub enum Pseudonyms {
+    /// The ids themselves.
+    Off,
+    /// `pn_` and 32 hex digits: HMAC-SHA-256 under the key, cut to 128 bits. HMAC because every language and `openssl`
+    /// has it, so that whoever holds the key can find a user's events with any tool.
+    Keyed(Box<Hmac<Sha256>>),
+    /// `pn_redacted` for everybody: pseudonyms were asked for and can't be had.
+    Redacted,
+}
+
+impl Pseudonyms {
+    /// Pseudonyms under `key`.
+    pub fn keyed(key: &PseudonymKey) -> Self {
+        match Hmac::new_from_slice(key.0.as_bytes()) {
+            Ok(hmac) => Self::Keyed(Box::new(hmac)),
+            Err(_) => Self::Redacted,
+        }
+    }
+
+    /// What an event says instead of `id`.
+    pub fn of<'a>(&self, id: &'a UserId) -> Cow<'a, UserId> {
+        match self.pseudonym(id.as_str()) {
+            Some(pseudonym) => Cow::Owned(pseudonym),
+            None => Cow::Borrowed(id),
+        }
+    }
+
+    /// What an event says instead of `ids`, in their order.
+    pub fn of_all<'a>(&self, ids: &'a [UserId]) -> Cow<'a, [UserId]> {
+        if matches!(self, Self::Off) {
+            return Cow::Borrowed(ids);
+        }
+        ids.iter().map(|id| self.of(id).into_owned()).collect()
+    }
+
+    /// The pseudonym of `id`, if users have any.
+    fn pseudonym(&self, id: &str) -> Option<UserId> {
+        match self {
+            Self::Off => None,
+            Self::Keyed(hmac) => {
+                let mut hmac = Hmac::clone(hmac);
+                hmac.update(id.as_bytes());
+                let digest = hmac.finalize().into_bytes();
+                let hex: String = digest
+                    .iter()
+                    .take(DIGEST_BYTES)
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
+                Some(UserId::pseudonym(&hex))
+            }
+            Self::Redacted => Some(UserId::pseudonym(REDACTED)),
+        }
+    }
+}
+
+impl fmt::Debug for Pseudonyms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "Off",
+            Self::Keyed(_) => "Keyed",
+            Self::Redacted => "Redacted",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> UserId {
+        UserId::parse(text).unwrap()
+    }
+
+    fn key(text: &str) -> PseudonymKey {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pseudonym_is_what_openssl_says() {
+        // printf %s user123 | openssl dgst -sha256 -hmac 0123456789abcdef, its first 32 digits
+        let pseudonyms = Pseudonyms::keyed(&key("0123456789abcdef"));
+        assert_eq!(
+            pseudonyms.of(&id("user123")).as_str(),
+            "pn_15765ed1c7aef2755d0076c69c2cd411"
+        );
+    }
+
+    #[test]
+    fn a_pseudonym_depends_on_the_id_and_the_key_only() {
+        let one = Pseudonyms::keyed(&key("the first of two keys"));
+        let other = Pseudonyms::keyed(&key("the other of two keys"));
+        assert_eq!(one.of(&id("a")), one.clone().of(&id("a")));
+        assert_ne!(one.of(&id("a")), one.of(&id("b")));
+        assert_ne!(one.of(&id("a")), other.of(&id("a")));
+        let both = [id("a"), id("b")];
+        let each = both.each_ref().map(|id| one.of(id).into_owned());
+        assert_eq!(*one.of_all(&both), each);
+    }
+
+    #[test]
+    fn without_a_key_ids_are_ids_and_without_a_working_one_nobody_is_told() {
+        let one = [id("a")];
+        assert_eq!(*Pseudonyms::Off.of_all(&one), one);
+        let two = [id("a"), id("b")];
+        let redacted = Pseudonyms::Redacted.of_all(&two).into_owned();
+        assert_eq!(redacted, [id("pn_redacted"), id("pn_redacted")]);
+    }
+
+    #[test]
+    fn a_key_is_long_enough_and_never_shown() {
+        let error = "123456789012345\n".parse::<PseudonymKey>().unwrap_err();
+        assert!(error.to_string().contains("15 bytes"), "{error}");
+        let settings = PseudonymSettings {
+            pseudonym_key: Some(key("0123456789abcdef")),
+            pseudonym_key_file: None,
+        };
+        assert!(!format!("{settings:?}").contains("0123456789abcdef"));
+        let pseudonyms = settings.pseudonyms().unwrap();
+        assert_eq!(format!("{pseudonyms:?}"), "Keyed");
+    }
+
+    #[test]
+    fn a_key_in_a_file_is_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        fs::write(&file, "0123456789abcdef\n").unwrap();
+        let settings = |pseudonym_key_file| PseudonymSettings {
+            pseudonym_key: None,
+            pseudonym_key_file,
+        };
+        let from_file = settings(Some(file)).pseudonyms().unwrap();
+        let direct = Pseudonyms::keyed(&key("0123456789abcdef"));
+        assert_eq!(from_file.of(&id("a")), direct.of(&id("a")));
+        let missing = settings(Some(dir.path().join("nowhere")));
+        assert!(
+            missing
+                .pseudonyms()
+                .unwrap_err()
+                .to_string()
+                .contains("nowhere")
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! The JSON Schemas under `docs/schemas/`, made from the types: what is committed there is what the code writes.
+
+use std::{env, fs, path::Path};
+
+use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
+use serde_json::{Value, json};
+
+use super::{DecisionEvent, ImportedEvent};
+
+const REGENERATE: &str =
+    "regenerate it with: UPDATE_SCHEMAS=1 cargo test -p importguard-gateway schema";
+
+/// Draft 7 has no format for it.
+pub(super) const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+
+/// The format in our types that JSON Schema knows; schemars also writes Rust's names of number types.
+const DATE_TIME: &str = "date-time";
+
+/// What depends on what in a decision, as far as a schema can say it.
+pub(super) fn presence_in_decision() -> Value {
+    json!([
+        friends_or_their_count(),
+        {
+            "if": {"properties": {"verdict": {"const": "refuse"}}},
+            "then": {"required": ["refusal"]},
+            "else": {"not": {"required": ["refusal"]}},
+        },
+        {
+            "if": {"properties": {"decidedBy": {"const": "fallback"}}},
+            "then": {"required": ["cause"]},
+            "else": {"required": ["policy", "decider"], "not": {"required": ["cause"]}},
+        },
+    ])
+}
+
+/// The same for a report after an import.
+pub(super) fn presence_in_imported() -> Value {
+    json!([friends_or_their_count()])
+}
+
+fn friends_or_their_count() -> Value {
+    json!({"oneOf": [
+        {"required": ["friendUserIDs"]},
+        {"required": ["friendCount", "omitted"]},
+    ]})
+}
+
+#[test]
+fn the_schema_of_decisions_is_current() {
+    is_current::<DecisionEvent<'static>>(
+        "decision.v1.json",
+        "A decision on a friend import",
+        "importguard.decision.v1",
+    );
+}
+
+#[test]
+fn the_schema_of_imports_is_current() {
+    is_current::<ImportedEvent<'static>>(
+        "imported.v1.json",
+        "A friend import that took place",
+        "importguard.imported.v1",
+    );
+}
+
+fn is_current<T: JsonSchema>(file: &str, title: &str, kind: &str) {
+    let text = serde_json::to_string_pretty(&schema::<T>(title, kind)).unwrap() + "\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/schemas")
+        .join(file);
+    if env::var_os("UPDATE_SCHEMAS").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "docs/schemas/{file} is not what the types say; {REGENERATE}"
+    );
+}
+
+/// In draft 7, which every validator knows and AsyncAPI takes as it is.
+fn schema<T: JsonSchema>(title: &str, kind: &str) -> Schema {
+    let settings = SchemaSettings::draft07()
+        .for_serialize()
+        .with_transform(RecursiveTransform(keep_known_formats))
+        .with_transform(RecursiveTransform(never_null))
+        .with_transform(RecursiveTransform(keep_lines_together));
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), title.into());
+    schema.insert("description".to_owned(), "A CloudEvent 1.0 in structured JSON. Fields are added over time, so a reader ignores those it doesn't know. docs/events.md explains each.".into());
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.insert("type".to_owned(), json!({"const": kind}));
+    }
+    if let Some(Value::Object(definitions)) = schema.get_mut("definitions") {
+        definitions.remove("EventType");
+    }
+    schema
+}
+
+fn keep_known_formats(schema: &mut Schema) {
+    if schema
+        .get("format")
+        .is_some_and(|format| format != DATE_TIME)
+    {
+        schema.remove("format");
+    }
+}
+
+/// An `Option` that holds nothing is absent.
+fn never_null(schema: &mut Schema) {
+    let null = Value::from("null");
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| *kind != null);
+        if let [one] = &types[..] {
+            let one = one.clone();
+            schema.insert("type".to_owned(), one);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.remove("anyOf") {
+        let choices = choices
+            .into_iter()
+            .filter(|choice| choice.get("type") != Some(&null));
+        schema.insert("allOf".to_owned(), choices.collect());
+    }
+}
+
+/// A doc comment's line breaks are where the source needed them.
+fn keep_lines_together(schema: &mut Schema) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+}

@@ -1,0 +1,317 @@
+//! Answered means recorded: an event is acknowledged by NATS or committed to the spool before its callback is answered.
+//!
+//! [`Recorder`] is the whole of it for the rest of the gateway. Behind it: `state` says whether events go to NATS or to the
+//! spool, `publisher` is the connection, `spool` the disk, and `drain` the task that brings what is on disk to NATS.
+
+mod drain;
+mod metrics;
+mod nats;
+mod publisher;
+mod settings;
+mod state;
+mod status;
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus::Registry;
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    drain::Drain,
+    metrics::Metrics,
+    publisher::{Message, Publisher, Unacknowledged},
+    state::{Machine, Seen},
+    status::Troubles,
+};
+
+use crate::{
+    events::Event,
+    spool::{AppendError, NewEvent, Spool, lock},
+};
+
+pub use self::{
+    nats::{InvalidNatsSettings, NatsServers, NatsSettings, NatsUrl},
+    settings::{RecordSettings, StreamSettings},
+    state::State,
+    status::RecorderStatus,
+};
+pub use crate::spool::OpenError;
+
+/// Who could wait for only a quarter of the ack timeout met a bad moment; who could wait longer met a bad server.
+const HURRIED: u32 = 4;
+
+/// How an event was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// NATS has it, and said so.
+    Streamed,
+    /// The spool has it, and NATS will.
+    Spooled,
+}
+
+/// Why an event is recorded nowhere. NATS may still turn out to have it, where an ack was waited for in vain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unrecordable {
+    /// NATS is away and the spool has no room left.
+    #[error(
+        "NATS doesn't take events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES), or the disk is full"
+    )]
+    SpoolFull {
+        /// What it may grow to.
+        max_bytes: u64,
+    },
+    /// The request's time was over before the spool had committed the event.
+    #[error(
+        "NATS doesn't take events and the spool did not commit in the time that the request had left"
+    )]
+    TooLate,
+    /// SQLite failed.
+    #[error("NATS doesn't take events and the spool is broken: {0}")]
+    SpoolBroken(String),
+    /// The recorder was closed, or its spool's thread is gone.
+    #[error("the recorder is closed")]
+    Closed,
+}
+
+/// Why recording can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The spool can't be opened.
+    #[error(transparent)]
+    Spool(#[from] OpenError),
+    /// NATS's settings are unusable.
+    #[error(transparent)]
+    NatsSettings(#[from] InvalidNatsSettings),
+    /// The client refuses its settings.
+    #[error("can't set up the connection to NATS at {servers}: {source}")]
+    Nats {
+        /// `host:port` of each server, comma-separated.
+        servers: String,
+        /// Why.
+        source: async_nats::ConnectError,
+    },
+    /// The metrics are registered twice.
+    #[error("can't register the recorder's metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The task that opens the spool failed.
+    #[error("opening the spool failed: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Records events. Clones are handles to the same recorder.
+#[derive(Clone, Debug)]
+pub struct Recorder(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: RecordSettings,
+    machine: Arc<Machine>,
+    publisher: Publisher,
+    /// A connection was established.
+    connected: Arc<Notify>,
+    spool: Spool,
+    metrics: Metrics,
+    troubles: Arc<Troubles>,
+    drain: std::sync::Mutex<Option<JoinHandle<()>>>,
+    /// A thread or task that must not end has ended.
+    ended: CancellationToken,
+}
+
+impl Recorder {
+    /// Opens the spool, registers the metrics and starts connecting to NATS without waiting for it: until NATS has answered,
+    /// events go to the spool. Must be called inside a tokio runtime.
+    pub async fn start(settings: RecordSettings, registry: &Registry) -> Result<Self, StartError> {
+        let ended = CancellationToken::new();
+        let spool = tokio::task::spawn_blocking({
+            let (dir, max_bytes) = (settings.spool.clone(), settings.spool_max_bytes);
+            let ended = ended.clone();
+            move || Spool::open(&dir, max_bytes, ended)
+        })
+        .await??;
+        let machine = Arc::new(Machine::new());
+        let metrics = Metrics::start(registry, machine.clone(), spool.depth().clone())?;
+        let troubles = Arc::new(Troubles::default());
+        let connected = Arc::new(Notify::new());
+        let publisher = Publisher::connect(&settings.nats, {
+            let (machine, troubles, connected) =
+                (machine.clone(), troubles.clone(), connected.clone());
+            move |event| match event {
+                async_nats::Event::Connected => connected.notify_one(),
+                event => {
+                    if let Some(trouble) = publisher::trouble(&event)
+                        && troubles.note(&trouble)
+                    {
+                        tracing::warn!("{trouble}");
+                    }
+                    if event == async_nats::Event::Disconnected {
+                        machine.fail(machine.see());
+                    }
+                }
+            }
+        })
+        .await?;
+        let inner = Arc::new(Inner {
+            settings,
+            machine,
+            publisher,
+            connected,
+            spool,
+            metrics,
+            troubles,
+            drain: std::sync::Mutex::new(None),
+            ended: ended.clone(),
+        });
+        let drain = Drain::new(inner.clone());
+        *lock(&inner.drain) = Some(tokio::spawn(async move {
+            // Dropped by a panic too.
+            let _ended = ended.drop_guard();
+            drain.run().await;
+        }));
+        Ok(Self(inner))
+    }
+
+    /// Returns once `event` is acknowledged by NATS or committed to the spool, or an error at `deadline`. Dropping the
+    /// future leaves open whether it is recorded.
+    pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, Unrecordable> {
+        let recorder = &*self.0;
+        let seen = recorder.machine.see();
+        let attempted_ms = if seen.state() == State::Spooling {
+            None
+        } else if recorder.publisher.connected() {
+            match recorder.publish(&event, deadline).await {
+                Ok(ack) => {
+                    recorder.metrics.streamed(ack);
+                    return Ok(Recorded::Streamed);
+                }
+                Err(error) => {
+                    if !recorder.hurried(&error) {
+                        recorder.fail(seen, &error.to_string());
+                    }
+                    // The id was made just before it was published.
+                    error.leaves_doubt().then_some(event.id.unix_ms())
+                }
+            }
+        } else {
+            recorder.fail(seen, &Unacknowledged::Disconnected.to_string());
+            None
+        };
+        let event = NewEvent {
+            id: event.id,
+            subject: event.subject.as_str(),
+            operation_id: event.operation_id,
+            traceparent: event.traceparent,
+            baggage: event.baggage,
+            payload: event.payload,
+            attempted_ms,
+        };
+        match recorder.spool.append(event, deadline).await {
+            Ok(()) => {
+                recorder.metrics.spooled();
+                Ok(Recorded::Spooled)
+            }
+            Err(error) => {
+                recorder.metrics.unrecordable();
+                Err(recorder.unrecordable(error))
+            }
+        }
+    }
+
+    /// How things stand.
+    pub fn status(&self) -> RecorderStatus {
+        let recorder = &*self.0;
+        let depth = recorder.spool.depth();
+        RecorderStatus {
+            state: recorder.machine.see().state(),
+            nats: recorder.publisher.servers().to_owned(),
+            spooled_events: depth.events(),
+            spool_bytes: depth.used_bytes(),
+            spool_max_bytes: depth.max_bytes(),
+            last_error: recorder.troubles.last(),
+        }
+    }
+
+    /// The status once NATS takes events, or after `within`: so that a start banner needn't say "spooling" only because
+    /// connecting takes a millisecond.
+    pub async fn settled(&self, within: Duration) -> RecorderStatus {
+        let _ = timeout(within, self.0.machine.left(State::Spooling)).await;
+        self.status()
+    }
+
+    /// The largest message NATS takes, in bytes: the server's limit, or the stream's if that is less; NATS's default of
+    /// 1 MiB before the first connection.
+    pub fn max_payload(&self) -> usize {
+        self.0.publisher.max_payload()
+    }
+
+    /// Cancelled when the recorder can't go on, as one of its threads or tasks has ended: the process should end too, and be
+    /// started again. Also cancelled by [`close`](Self::close).
+    pub fn ended(&self) -> CancellationToken {
+        self.0.ended.clone()
+    }
+
+    /// Lets a drain that is making progress come to its end, commits what is on its way to the spool and flushes the
+    /// connection, all within `within`. What is then still in the spool is for the next start. Events that come later are
+    /// [`Unrecordable::Closed`].
+    pub async fn close(&self, within: Duration) {
+        let recorder = &*self.0;
+        let deadline = Instant::now() + within;
+        let _ = timeout_at(
+            deadline - within / 2,
+            recorder.machine.left(State::Draining),
+        )
+        .await;
+        if let Some(drain) = lock(&recorder.drain).take() {
+            drain.abort();
+        }
+        recorder.spool.close(deadline).await;
+        recorder.publisher.close(deadline).await;
+    }
+}
+
+impl Inner {
+    /// Publishes and waits for the ack, at most half of what is left till `deadline`: the other half is the spool's.
+    async fn publish(&self, event: &Event, deadline: Instant) -> Result<Duration, Unacknowledged> {
+        let start = Instant::now();
+        let wait = self
+            .settings
+            .ack_timeout
+            .min(deadline.saturating_duration_since(start) / 2);
+        let acknowledged = async {
+            self.publisher.send(Message::from(event)).await?.await?;
+            Ok(start.elapsed())
+        };
+        timeout_at(start + wait, acknowledged)
+            .await
+            .unwrap_or(Err(Unacknowledged::Timeout(wait)))
+    }
+
+    /// A request with so little time left that its timeout tells nothing about NATS.
+    fn hurried(&self, error: &Unacknowledged) -> bool {
+        matches!(error, Unacknowledged::Timeout(waited) if *waited < self.settings.ack_timeout / HURRIED)
+    }
+
+    /// NATS failed somebody who had `seen` it well: spooling from here on.
+    fn fail(&self, seen: Seen, trouble: &str) {
+        if self.machine.fail(seen) {
+            self.troubles.note(trouble);
+            tracing::warn!("{trouble}: spooling events to disk until NATS takes them again");
+        }
+    }
+
+    fn unrecordable(&self, error: AppendError) -> Unrecordable {
+        match error {
+            AppendError::Full => Unrecordable::SpoolFull {
+                max_bytes: self.spool.depth().max_bytes(),
+            },
+            AppendError::TooSlow => Unrecordable::TooLate,
+            AppendError::Broken(why) => Unrecordable::SpoolBroken(why),
+            AppendError::Closed => Unrecordable::Closed,
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The one connection to NATS: what goes over it, and what its acks say.
+
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{
+    Client, ClientError, Event, HeaderMap, HeaderValue, Subject,
+    connection::State as ConnectionState,
+    header::NATS_MESSAGE_ID,
+    jetstream::{
+        self,
+        context::{ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind},
+        message::PublishMessage,
+    },
+};
+use bytes::Bytes;
+use importguard_core::EventId;
+use tokio::time::{Instant, timeout_at};
+
+use super::{NatsSettings, StartError};
+use crate::{
+    events::{self, CONTENT_TYPE},
+    spool::StoredEvent,
+};
+
+/// For everything nobody waits for: the drain's acks, questions about the stream. A busy cluster elects a new leader in this.
+pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Two unanswered pings end a connection, so one whose other end vanished is noticed within three of these.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How soon a server that came back is noticed, and how often one that is away is tried.
+const RECONNECT_AT_MOST: Duration = Duration::from_secs(1);
+
+/// How often an ack that is long in coming is asked whether its connection is still there: no burden, and no long wait.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// More than a gateway answers at once and a drain has under way together; beyond it publishing waits.
+const ACKS_IN_FLIGHT: usize = 8192;
+
+/// Longer baggage stays out of the header: with the rest it would eat up the room of the event itself.
+const BAGGAGE_BYTES: usize = 1024;
+
+/// What a message is made of, from a request or from the spool.
+pub(super) struct Message<'a> {
+    id: EventId,
+    subject: Subject,
+    operation_id: &'a str,
+    traceparent: Option<&'a str>,
+    baggage: Option<&'a str>,
+    payload: &'a Bytes,
+}
+
+impl<'a> From<&'a events::Event> for Message<'a> {
+    fn from(event: &'a events::Event) -> Self {
+        Self {
+            id: event.id,
+            subject: Subject::from_static(event.subject.as_str()),
+            operation_id: event.operation_id.as_str(),
+            traceparent: event.traceparent.as_deref(),
+            baggage: event.baggage.as_deref(),
+            payload: &event.payload,
+        }
+    }
+}
+
+impl<'a> From<&'a StoredEvent> for Message<'a> {
+    fn from(event: &'a StoredEvent) -> Self {
+        Self {
+            id: event.id,
+            subject: Subject::from(event.subject.as_str()),
+            operation_id: &event.operation_id,
+            traceparent: event.traceparent.as_deref(),
+            baggage: event.baggage.as_deref(),
+            payload: &event.payload,
+        }
+    }
+}
+
+/// Why NATS has not acknowledged an event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unacknowledged {
+    #[error("NATS gave no ack within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    #[error("no stream takes the events' subjects, or JetStream is off")]
+    NoStream,
+    #[error("NATS refused an event: {0}")]
+    Refused(String),
+    #[error("the connection to NATS is lost")]
+    Disconnected,
+}
+
+impl Unacknowledged {
+    /// The event may be in the stream all the same.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Disconnected => true,
+            Self::NoStream | Self::Refused(_) => false,
+        }
+    }
+}
+
+impl From<PublishError> for Unacknowledged {
+    fn from(error: PublishError) -> Self {
+        match error.kind() {
+            PublishErrorKind::TimedOut => Self::Timeout(BACKGROUND_TIMEOUT),
+            PublishErrorKind::StreamNotFound => Self::NoStream,
+            PublishErrorKind::BrokenPipe => Self::Disconnected,
+            _ => Self::Refused(
+                std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string),
+            ),
+        }
+    }
+}
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    client: Client,
+    jetstream: jetstream::Context,
+    /// The stream's own limit for a message with its headers; `usize::MAX` without one.
+    stream_limit: AtomicUsize,
+    servers: String,
+}
+
+impl Publisher {
+    /// Starts connecting and returns at once; `on_event` hears of every change of the connection.
+    pub(super) async fn connect(
+        settings: &NatsSettings,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let servers = settings.servers("importguard-gateway").await?;
+        let named = servers.names();
+        let on_event = Arc::new(on_event);
+        let client = servers
+            .options
+            .retry_on_initial_connect()
+            .ping_interval(PING_INTERVAL)
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(move |event| {
+                on_event(event);
+                std::future::ready(())
+            })
+            .connect(servers.addresses)
+            .await
+            .map_err(|source| StartError::Nats {
+                servers: named.clone(),
+                source,
+            })?;
+        let jetstream = ContextBuilder::new()
+            .timeout(BACKGROUND_TIMEOUT)
+            .max_ack_inflight(ACKS_IN_FLIGHT)
+            .build(client.clone());
+        Ok(Self {
+            client,
+            jetstream,
+            stream_limit: AtomicUsize::new(usize::MAX),
+            servers: named,
+        })
+    }
+
+    /// False means: don't publish. async-nats would keep the message and deliver it after a reconnect, long after its
+    /// event went to the spool.
+    pub(super) fn connected(&self) -> bool {
+        self.client.connection_state() == ConnectionState::Connected
+    }
+
+    /// The number of the connection that is there now. No ack comes over another one than its message went.
+    pub(super) fn connection(&self) -> Option<u64> {
+        let number = self.client.statistics().connects.load(Ordering::Relaxed);
+        self.connected().then_some(number)
+    }
+
+    /// Waits for the `ack` of a message sent over `connection`, until `deadline` at the latest.
+    pub(super) async fn acknowledged(
+        &self,
+        ack: PublishAckFuture,
+        connection: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(), Unacknowledged> {
+        let mut ack = ack.into_future();
+        loop {
+            let look = deadline.min(Instant::now() + GLANCE);
+            match timeout_at(look, &mut ack).await {
+                Ok(acknowledged) => return Ok(acknowledged.map(drop)?),
+                Err(_) if self.connection() != connection => {
+                    return Err(Unacknowledged::Disconnected);
+                }
+                Err(_) if look == deadline => {
+                    return Err(Unacknowledged::Timeout(BACKGROUND_TIMEOUT));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// `host:port` of every server in the settings.
+    pub(super) fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// The largest message the stream takes, headers included, if it has a limit of its own.
+    pub(super) fn limit_messages(&self, bytes: Option<usize>) {
+        self.stream_limit
+            .store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// The largest message NATS takes, headers included.
+    pub(super) fn max_payload(&self) -> usize {
+        self.client
+            .max_payload()
+            .min(self.stream_limit.load(Ordering::Relaxed))
+    }
+
+    /// Sends `message`, after all that were sent before it; the future returned is its ack. Waits only where the
+    /// connection can't keep up.
+    pub(super) async fn send(
+        &self,
+        message: Message<'_>,
+    ) -> Result<PublishAckFuture, Unacknowledged> {
+        // As good as always it fits; but a spooled event may have been made for another server.
+        let payload = events::fit(message.payload.clone(), self.max_payload());
+        let headers = headers(&message);
+        let publish = PublishMessage::build().payload(payload).headers(headers);
+        Ok(self
+            .jetstream
+            .send_publish(message.subject, publish)
+            .await?)
+    }
+
+    /// Hands what is left to the kernel.
+    pub(super) async fn close(&self, deadline: Instant) {
+        let flushed = async {
+            if self.connected() {
+                // Either fails only where the connection is gone already.
+                let _ = self.client.flush().await;
+                let _ = self.client.drain().await;
+            }
+        };
+        if timeout_at(deadline, flushed).await.is_err() {
+            tracing::warn!("the connection to NATS could not be flushed in time");
+        }
+    }
+}
+
+/// What the connection's events mean to the recorder's status.
+pub(super) fn trouble(event: &Event) -> Option<String> {
+    match event {
+        Event::ServerError(error) => Some(format!("NATS says: {error}")),
+        // All that the client says of a refused connection is "nats: IO error".
+        Event::ClientError(ClientError::Other(error)) if error.contains("IO error") => {
+            Some("NATS can't be reached".to_owned())
+        }
+        Event::ClientError(error) => Some(format!("can't connect to NATS: {error}")),
+        Event::Disconnected => Some(Unacknowledged::Disconnected.to_string()),
+        _ => None,
+    }
+}
+
+fn headers(message: &Message<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, message.id.to_string());
+    headers.insert("Content-Type", CONTENT_TYPE);
+    let baggage = message
+        .baggage
+        .filter(|baggage| baggage.len() <= BAGGAGE_BYTES);
+    for (name, value) in [
+        ("operationID", Some(message.operation_id)),
+        ("traceparent", message.traceparent),
+        ("baggage", baggage),
+    ] {
+        // A value with a line break in it would be refused by a panic.
+        if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX);
+    Duration::from_millis(2_u64.saturating_pow(doublings)).min(RECONNECT_AT_MOST)
+}

@@ -1,0 +1,166 @@
+//! The stream on NATS: there, or created; and whether it holds an event already.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    consumer::{DeliverPolicy, push},
+    context::{GetStreamErrorKind, RequestError, RequestErrorKind},
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+};
+use futures_util::StreamExt;
+use importguard_core::EventId;
+use time::OffsetDateTime;
+
+use super::{publisher::BACKGROUND_TIMEOUT, settings::StreamSettings};
+use crate::events::Subject;
+
+/// The stream's name.
+pub(super) const NAME: &str = "IMPORTGUARD";
+
+/// How far the clocks of a gateway and of NATS may be apart before a look-up misses an event.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// Why there is no stream to publish to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unavailable {
+    #[error("JetStream is off on this NATS server or for this account (nats-server needs -js)")]
+    JetStreamOff,
+    #[error(
+        "NATS did not answer for the stream {NAME} within {}: it is stuck, or its permissions deny $JS.API.STREAM.INFO.{NAME} or …CREATE.{NAME}",
+        humantime::format_duration(BACKGROUND_TIMEOUT)
+    )]
+    NoAnswer,
+    #[error("the stream {NAME} is missing and NATS refused to create it: {0}")]
+    NotCreated(String),
+    #[error("NATS answered for the stream {NAME}: {0}")]
+    Other(String),
+}
+
+/// The stream as it is, and created as `settings` say if it isn't there. Its settings are the operator's from then on.
+pub(super) async fn ensure(
+    jetstream: &jetstream::Context,
+    settings: &StreamSettings,
+) -> Result<Stream, Unavailable> {
+    let error = match jetstream.get_stream(NAME).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    match error.kind() {
+        GetStreamErrorKind::JetStream(error) => match error.error_code() {
+            ErrorCode::STREAM_NOT_FOUND => create(jetstream, settings).await,
+            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                Err(Unavailable::JetStreamOff)
+            }
+            _ => Err(Unavailable::Other(error.to_string())),
+        },
+        _ => match std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<RequestError>())
+            .map(|error| error.kind())
+        {
+            Some(RequestErrorKind::NoResponders) => Err(Unavailable::JetStreamOff),
+            Some(RequestErrorKind::TimedOut) => Err(Unavailable::NoAnswer),
+            _ => Err(Unavailable::Other(error.to_string())),
+        },
+    }
+}
+
+async fn create(
+    jetstream: &jetstream::Context,
+    settings: &StreamSettings,
+) -> Result<Stream, Unavailable> {
+    let StreamSettings {
+        max_age,
+        max_bytes,
+        replicas,
+        duplicate_window,
+    } = *settings;
+    let config = Config {
+        name: NAME.to_owned(),
+        description: Some("Decisions on OpenIM's friend imports".to_owned()),
+        subjects: Subject::ALL.map(str::to_owned).to_vec(),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        storage: StorageType::File,
+        max_age,
+        max_bytes,
+        num_replicas: usize::from(replicas),
+        // NATS refuses a window longer than events live; an age of zero is without end.
+        duplicate_window: if max_age.is_zero() {
+            duplicate_window
+        } else {
+            duplicate_window.min(max_age)
+        },
+        ..Config::default()
+    };
+    match jetstream.create_stream(config).await {
+        Ok(stream) => {
+            tracing::info!(
+                max_age = %humantime::format_duration(max_age),
+                max_bytes,
+                replicas,
+                "created the stream {NAME}"
+            );
+            Ok(stream)
+        }
+        Err(error) => Err(Unavailable::NotCreated(error.to_string())),
+    }
+}
+
+/// Which of `ids` the stream holds among what it has taken since `since_ms` (Unix). Reads every header since then.
+pub(super) async fn stored(
+    stream: &Stream,
+    inbox: String,
+    ids: &HashMap<EventId, i64>,
+    since_ms: i64,
+) -> Result<HashSet<EventId>, LookUpFailed> {
+    let since = OffsetDateTime::from_unix_timestamp_nanos(i128::from(since_ms) * 1_000_000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        - CLOCK_SKEW;
+    let consumer = stream
+        .create_consumer(push::OrderedConfig {
+            deliver_subject: inbox,
+            headers_only: true,
+            deliver_policy: DeliverPolicy::ByStartTime { start_time: since },
+            ..Default::default()
+        })
+        .await
+        .map_err(LookUpFailed::new)?;
+    let mut found = HashSet::new();
+    // What comes later came through somebody who saw the ack, or is recent enough for NATS to know its id.
+    let mut pending = consumer.cached_info().num_pending;
+    let mut unread = pending;
+    let mut messages = consumer.messages().await.map_err(LookUpFailed::new)?;
+    while pending > 0 && unread > 0 && found.len() < ids.len() {
+        let message = tokio::time::timeout(BACKGROUND_TIMEOUT, messages.next())
+            .await
+            .map_err(LookUpFailed::new)?
+            .ok_or_else(|| LookUpFailed("the connection is lost".to_owned()))?
+            .map_err(LookUpFailed::new)?;
+        pending = message.info().map_err(LookUpFailed::new)?.pending;
+        unread -= 1;
+        let id = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID))
+            .and_then(|id| EventId::parse(id.as_str()).ok());
+        if let Some(id) = id.filter(|id| ids.contains_key(id)) {
+            found.insert(id);
+        }
+    }
+    Ok(found)
+}
+
+/// Why the stream could not be searched.
+#[derive(Debug, thiserror::Error)]
+#[error("can't look up earlier events in the stream {NAME}: {0}")]
+pub(super) struct LookUpFailed(String);
+
+impl LookUpFailed {
+    fn new(error: impl ToString) -> Self {
+        Self(error.to_string())
+    }
+}

@@ -1,0 +1,295 @@
+//! Events that NATS has not taken yet, on disk: committed before their answer leaves, read back in order.
+
+mod directory;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use importguard_core::{EventId, OperationId};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::store::Store;
+
+pub use self::directory::OpenError;
+pub(crate) use self::writer::unix_ms;
+
+/// As many as a gateway answers at once by far; who comes when it is full waits for the writer.
+const QUEUE: usize = 1024;
+
+/// An event on its way into the spool.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEvent {
+    /// Events leave the spool in the order of their IDs.
+    pub(crate) id: EventId,
+    pub(crate) subject: &'static str,
+    pub(crate) operation_id: OperationId,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) baggage: Option<String>,
+    pub(crate) payload: Bytes,
+    /// When it was published without an ack, in Unix milliseconds: it may be in the stream.
+    pub(crate) attempted_ms: Option<i64>,
+}
+
+/// An event out of the spool.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredEvent {
+    pub(crate) rowid: i64,
+    pub(crate) id: EventId,
+    pub(crate) subject: String,
+    pub(crate) operation_id: String,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) baggage: Option<String>,
+    pub(crate) payload: Bytes,
+    attempted_ms: Option<i64>,
+    attempted_by_drain_ms: Option<i64>,
+}
+
+impl StoredEvent {
+    /// When it was first published without our seeing the ack, in Unix milliseconds; nothing if it never was.
+    pub(crate) fn attempted_ms(&self) -> Option<i64> {
+        self.attempted_ms
+            .into_iter()
+            .chain(self.attempted_by_drain_ms)
+            .min()
+    }
+}
+
+/// Why an event isn't in the spool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AppendError {
+    #[error("the spool is full")]
+    Full,
+    #[error("the spool took longer than the request may take")]
+    TooSlow,
+    #[error("the spool is broken: {0}")]
+    Broken(String),
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// Why the spool can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpoolError {
+    #[error("the spool is broken: {0}")]
+    Broken(#[from] rusqlite::Error),
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// What is in the spool, kept current by its thread and read by anybody.
+#[derive(Debug)]
+pub(crate) struct Depth {
+    events: AtomicUsize,
+    used_bytes: AtomicU64,
+    max_bytes: u64,
+    /// Unix milliseconds; 0 when there is none.
+    oldest_ms: AtomicI64,
+    changed: Notify,
+}
+
+impl Depth {
+    fn of(store: &Store) -> Self {
+        let depth = Self {
+            events: AtomicUsize::default(),
+            used_bytes: AtomicU64::default(),
+            max_bytes: store.max_bytes(),
+            oldest_ms: AtomicI64::default(),
+            changed: Notify::default(),
+        };
+        depth.set(store);
+        depth
+    }
+
+    pub(crate) fn events(&self) -> usize {
+        self.events.load(Ordering::Acquire)
+    }
+
+    /// How much of the file is in use: some pages of it even where there is no event.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How much of the file may be in use.
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// How long ago the oldest event was decided.
+    pub(crate) fn oldest_age(&self) -> Option<Duration> {
+        let oldest_ms = self.oldest_ms.load(Ordering::Relaxed);
+        let age_ms = u64::try_from(unix_ms() - oldest_ms).unwrap_or(0);
+        (oldest_ms > 0).then(|| Duration::from_millis(age_ms))
+    }
+
+    /// Returns once there is an event in the spool.
+    pub(crate) async fn grown(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.events() > 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn set(&self, store: &Store) {
+        let contents = store.contents();
+        let oldest_ms = contents.oldest.map_or(0, EventId::unix_ms);
+        self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
+        self.used_bytes
+            .store(contents.used_bytes, Ordering::Relaxed);
+        self.events.store(contents.events, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+}
+
+/// The spool: a queue to its thread.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    /// Taken when the spool is closed, which lets the thread end.
+    commands: Mutex<Option<mpsc::Sender<Command>>>,
+    depth: Arc<Depth>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    thread_ended: CancellationToken,
+}
+
+#[derive(Debug)]
+enum Command {
+    Append {
+        event: NewEvent,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    },
+    Advance {
+        done: Vec<i64>,
+        limit: u32,
+        max_bytes: usize,
+        reply: oneshot::Sender<Result<Vec<StoredEvent>, SpoolError>>,
+    },
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, which may grow to `max_bytes`, and starts its thread. Blocks on the disk. `ended` is
+    /// cancelled when the thread ends, be it closed or by accident.
+    pub(crate) fn open(
+        dir: &Path,
+        max_bytes: u64,
+        ended: CancellationToken,
+    ) -> Result<Self, OpenError> {
+        let (lock, store) = directory::open(dir, max_bytes)?;
+        let depth = Arc::new(Depth::of(&store));
+        let thread_ended = CancellationToken::new();
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn({
+                let depth = depth.clone();
+                let thread_ended = thread_ended.clone();
+                move || {
+                    // Dropped by a panic too.
+                    let _guards = (ended.drop_guard(), thread_ended.drop_guard());
+                    writer::run(store, lock, receiver, depth);
+                }
+            })
+            .map_err(|source| OpenError::Unusable {
+                dir: dir.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            commands: Mutex::new(Some(commands)),
+            depth,
+            thread: Mutex::new(Some(thread)),
+            thread_ended,
+        })
+    }
+
+    pub(crate) fn depth(&self) -> &Arc<Depth> {
+        &self.depth
+    }
+
+    /// Returns once `event` is committed. When it gives up at `deadline` the event may be committed all the same.
+    pub(crate) async fn append(
+        &self,
+        event: NewEvent,
+        deadline: Instant,
+    ) -> Result<(), AppendError> {
+        let commands = self.commands().ok_or(AppendError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let appended = async {
+            commands
+                .send(Command::Append { event, reply })
+                .await
+                .map_err(|_| AppendError::Closed)?;
+            answer.await.map_err(|_| AppendError::Closed)?
+        };
+        timeout_at(deadline, appended)
+            .await
+            .unwrap_or(Err(AppendError::TooSlow))
+    }
+
+    /// Deletes the events in `done` for good and returns the first of the rest, in order: at most `limit`, and none after
+    /// `max_bytes` of payload. What is returned counts as attempted from the next call on.
+    pub(crate) async fn advance(
+        &self,
+        done: Vec<i64>,
+        limit: u32,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredEvent>, SpoolError> {
+        let commands = self.commands().ok_or(SpoolError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Advance {
+            done,
+            limit,
+            max_bytes,
+            reply,
+        };
+        commands
+            .send(command)
+            .await
+            .map_err(|_| SpoolError::Closed)?;
+        answer.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Takes no more events and returns once those in the queue are committed and the thread has ended, or at `deadline`.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        drop(lock(&self.commands).take());
+        if timeout_at(deadline, self.thread_ended.cancelled())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the spool did not finish in time; what it has committed is safe");
+            return;
+        }
+        let thread = lock(&self.thread).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the spool's thread panicked");
+        }
+    }
+
+    fn commands(&self) -> Option<mpsc::Sender<Command>> {
+        lock(&self.commands).clone()
+    }
+}
+
+/// What these mutexes guard is whole at any time, so a panic elsewhere is no reason to stop.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

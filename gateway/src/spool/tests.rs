@@ -1,0 +1,354 @@
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn event(payload: &str) -> NewEvent {
+    NewEvent {
+        id: EventId::new(),
+        subject: "importguard.v1.decision.allow",
+        operation_id: OperationId::parse("1646445464564").unwrap(),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        baggage: None,
+        payload: Bytes::from(payload.to_owned()),
+        attempted_ms: None,
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+fn open(dir: &TempDir) -> Spool {
+    Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap()
+}
+
+async fn reopen(spool: Spool, dir: &TempDir) -> Spool {
+    spool.close(soon()).await;
+    drop(spool);
+    open(dir)
+}
+
+async fn payloads(spool: &Spool) -> Vec<String> {
+    let events = spool.advance(Vec::new(), 10_000, usize::MAX).await.unwrap();
+    let text = |event: StoredEvent| String::from_utf8(event.payload.to_vec()).unwrap();
+    events.into_iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn events_come_back_in_the_order_of_their_ids_with_everything_they_had() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let (first, second) = (event("first"), event("second"));
+    let (id, operation_id, traceparent) = (
+        first.id,
+        first.operation_id.clone(),
+        first.traceparent.clone(),
+    );
+    spool.append(second, soon()).await.unwrap();
+    spool.append(first, soon()).await.unwrap();
+    assert_eq!(payloads(&spool).await, ["first", "second"]);
+    let event = &spool.advance(Vec::new(), 1, usize::MAX).await.unwrap()[0];
+    assert_eq!(event.id, id);
+    assert_eq!(event.subject, "importguard.v1.decision.allow");
+    assert_eq!(event.operation_id, operation_id.as_str());
+    assert_eq!(event.traceparent, traceparent);
+    assert_eq!(event.baggage, None);
+}
+
+#[tokio::test]
+async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    for payload in ["a", "bb", "ccc"] {
+        spool.append(event(payload), soon()).await.unwrap();
+    }
+    let spool = reopen(spool, &dir).await;
+    assert_eq!(spool.depth().events(), 3);
+    assert!(spool.depth().oldest_age().is_some());
+    let batch = spool.advance(Vec::new(), 2, usize::MAX).await.unwrap();
+    let done = batch.iter().map(|event| event.rowid).collect();
+    spool.advance(done, 0, 0).await.unwrap();
+    assert_eq!(spool.depth().events(), 1);
+    let spool = reopen(spool, &dir).await;
+    assert_eq!(payloads(&spool).await, ["ccc"]);
+}
+
+#[test]
+fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
+    let dir = TempDir::new().unwrap();
+    let (lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let events = ["first", "second", "third"].map(|payload| event(payload));
+    let ids = [0, 1, 2].map(|number: usize| events[number].id);
+    for (number, oldest) in [(1, 1), (2, 1), (0, 0)] {
+        assert_eq!(store.append(events[number..=number].iter()), [Ok(())]);
+        assert_eq!(store.contents().oldest, Some(ids[oldest]));
+    }
+    let batch = store.advance(&[], 10, usize::MAX, 1).unwrap();
+    assert_eq!(store.contents().oldest, Some(ids[0]));
+    store.advance(&[batch[0].rowid], 0, 0, 1).unwrap();
+    assert_eq!(store.contents().oldest, Some(ids[1]));
+    let contents = store.contents();
+    drop((lock, store));
+    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    assert_eq!(store.contents(), contents);
+    store
+        .advance(&[batch[1].rowid, batch[2].rowid], 0, 0, 1)
+        .unwrap();
+    assert_eq!(store.contents().oldest, None);
+}
+
+#[tokio::test]
+async fn an_id_is_kept_once() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let record = event("once");
+    for _ in 0..2 {
+        spool.append(record.clone(), soon()).await.unwrap();
+    }
+    assert_eq!(payloads(&spool).await, ["once"]);
+    assert_eq!(spool.depth().events(), 1);
+}
+
+#[tokio::test]
+async fn what_is_appended_together_is_committed_together() {
+    let dir = TempDir::new().unwrap();
+    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let events: Vec<_> = (0..100).map(|n| event(&n.to_string())).collect();
+    let watcher = Connection::open(dir.path().join("spool.db")).unwrap();
+    let commits = |connection: &Connection| -> i64 {
+        connection
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .unwrap()
+    };
+    let before = commits(&watcher);
+    assert!(store.append(events.iter()).iter().all(Result::is_ok));
+    let after = commits(&watcher);
+    assert!(after > before);
+    assert_eq!(commits(&watcher), after);
+    let count: i64 = watcher
+        .query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 100);
+    assert_eq!(store.contents().events, 100);
+}
+
+#[tokio::test]
+async fn a_full_spool_refuses_and_has_room_again_once_it_is_drained() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let payload = "x".repeat(10_000);
+    let mut accepted = 0;
+    let error = loop {
+        match spool.append(event(&payload), soon()).await {
+            Ok(()) => accepted += 1,
+            Err(error) => break error,
+        }
+        assert!(accepted < 1000, "the limit is not one");
+    };
+    assert_eq!(error, AppendError::Full);
+    assert!(accepted > 50, "{accepted} events of 10 kB in 1 MiB");
+    assert_eq!(spool.depth().events(), accepted);
+    let size = fs::metadata(dir.path().join("spool.db")).unwrap().len();
+    assert!(size <= MIB, "{size}");
+    // Small events still fit into the last pages; they too must find an end.
+    while spool.append(event("x"), soon()).await.is_ok() {
+        assert!(spool.depth().events() < 20_000);
+    }
+    loop {
+        let batch = spool.advance(Vec::new(), 100, usize::MAX).await.unwrap();
+        if batch.is_empty() {
+            break;
+        }
+        let done = batch.iter().map(|event| event.rowid).collect();
+        spool.advance(done, 0, 0).await.unwrap();
+    }
+    assert_eq!(spool.depth().events(), 0);
+    assert_eq!(spool.depth().oldest_age(), None);
+    spool.append(event(&payload), soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_in_use_comes_up_to_the_bound_however_large_the_events_are() {
+    for payload_bytes in [1, 600, 1_500, 3_000, 40_000] {
+        let dir = TempDir::new().unwrap();
+        let spool = open(&dir);
+        let depth = spool.depth();
+        let empty = depth.used_bytes();
+        // A page for the schema, and one for each table and index.
+        assert_eq!(empty, 4 * 4096);
+        assert_eq!(depth.max_bytes(), MIB);
+        let payload = "x".repeat(payload_bytes);
+        while spool.append(event(&payload), soon()).await.is_ok() {
+            assert!(depth.used_bytes() <= MIB);
+        }
+        // What was refused would have needed a page for its place in the tree beside those it fills.
+        let missing = MIB - depth.used_bytes();
+        assert!(
+            missing < payload_bytes as u64 + 2 * 4096,
+            "full at {missing} bytes less than it may have, with events of {payload_bytes}"
+        );
+        let all = spool
+            .advance(Vec::new(), 100_000, usize::MAX)
+            .await
+            .unwrap();
+        let done = all.iter().map(|event| event.rowid).collect();
+        spool.advance(done, 0, 0).await.unwrap();
+        assert_eq!((depth.events(), depth.used_bytes()), (0, empty));
+    }
+}
+
+#[tokio::test]
+async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let too_large = "x".repeat(2 << 20);
+    let group = [event("a"), event(&too_large), event("b")];
+    assert_eq!(
+        store.append(group.iter()),
+        [Ok(()), Err(AppendError::Full), Ok(())]
+    );
+    assert_eq!(store.contents().events, 2);
+}
+
+#[tokio::test]
+async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let error = Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap_err();
+    assert!(matches!(error, OpenError::Held { .. }));
+    let text = error.to_string();
+    assert!(text.contains(&dir.path().display().to_string()), "{text}");
+    assert!(text.contains(&std::process::id().to_string()), "{text}");
+    let _free_again = reopen(spool, &dir).await;
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_who_imports_whom() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    spool.append(event("x"), soon()).await.unwrap();
+    for name in ["spool.db", "spool.db-wal", "spool.db-shm"] {
+        let metadata = fs::metadata(dir.path().join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_corrupt_file_is_set_aside_and_kept() {
+    for garbage in [Garbage::NoDatabase, Garbage::BrokenPages] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("spool.db");
+        garbage.write(&dir).await;
+        let written = fs::read(&path).unwrap();
+        let spool = open(&dir);
+        assert_eq!(spool.depth().events(), 0);
+        spool.append(event("new"), soon()).await.unwrap();
+        let kept: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_str().unwrap().contains("corrupt-"))
+            .collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert_eq!(fs::read(&kept[0]).unwrap(), written);
+    }
+}
+
+enum Garbage {
+    NoDatabase,
+    BrokenPages,
+}
+
+impl Garbage {
+    async fn write(&self, dir: &TempDir) {
+        let path = dir.path().join("spool.db");
+        match self {
+            Self::NoDatabase => fs::write(path, vec![7; 20_000]).unwrap(),
+            Self::BrokenPages => {
+                let spool = open(dir);
+                for _ in 0..100 {
+                    spool
+                        .append(event(&"x".repeat(1000)), soon())
+                        .await
+                        .unwrap();
+                }
+                spool.close(soon()).await;
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[4096..].fill(7);
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("spool.db");
+    let newer = Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    let error = Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap_err();
+    assert!(
+        matches!(error, OpenError::Newer { found: 99, .. }),
+        "{error}"
+    );
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_failed_publication_and_an_unfinished_drain_are_remembered() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let failed = NewEvent {
+        attempted_ms: Some(1000),
+        ..event("failed")
+    };
+    spool.append(failed, soon()).await.unwrap();
+    spool.append(event("drained"), soon()).await.unwrap();
+    spool.append(event("waiting"), soon()).await.unwrap();
+    let attempts = |batch: Vec<StoredEvent>| -> Vec<_> {
+        batch.iter().map(StoredEvent::attempted_ms).collect()
+    };
+    let first = attempts(spool.advance(Vec::new(), 2, usize::MAX).await.unwrap());
+    assert_eq!(first, [Some(1000), None]);
+    let spool = reopen(spool, &dir).await;
+    let again = attempts(spool.advance(Vec::new(), 3, usize::MAX).await.unwrap());
+    let [Some(1000), Some(drained), None] = again[..] else {
+        panic!("{again:?}");
+    };
+    assert!(unix_ms() - drained < 60_000);
+    // The first attempt counts, however often the drain begins anew, and with however few events.
+    spool.advance(Vec::new(), 1, usize::MAX).await.unwrap();
+    let batch = spool.advance(Vec::new(), 3, usize::MAX).await.unwrap();
+    assert_eq!(batch[1].attempted_ms(), Some(drained));
+    assert_eq!(batch[2].attempted_ms(), Some(drained));
+}
+
+#[tokio::test]
+async fn a_closed_spool_takes_nothing_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    spool.close(soon()).await;
+    let late = spool.append(event("late"), soon()).await;
+    assert_eq!(late, Err(AppendError::Closed));
+}
+
+#[tokio::test]
+async fn who_waits_for_a_spool_that_hangs_waits_no_longer_than_its_deadline() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let other = Connection::open(dir.path().join("spool.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let start = Instant::now();
+    let late = spool
+        .append(event("late"), start + Duration::from_millis(50))
+        .await;
+    assert_eq!(late, Err(AppendError::TooSlow));
+    assert!(start.elapsed() < Duration::from_secs(2));
+    other.execute_batch("ROLLBACK").unwrap();
+}

@@ -1,0 +1,346 @@
+//! Between the messages and the domain. What arrives from another process is checked here, once, and trusted from there on.
+
+use std::ops::RangeInclusive;
+
+use importguard_core::{
+    Evaluation, EventId, FiredRule, ImportRequest, InvalidId, InvalidKept, Kept, ListRevision,
+    Mode, OperationId, Outcome, PolicyRevision, Refusal, Removal, UserId, Verdict,
+};
+
+use crate::decider::{
+    self as wire, DecideRequest, DecideResponse, decide_response::Verdict as WireVerdict,
+};
+
+/// OpenIM's range for the codes of refusals.
+const CODES: RangeInclusive<i32> = 5000..=9999;
+
+/// Why a message is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRequest {
+    /// The owner's ID is none.
+    #[error("owner_user_id: {0}")]
+    Owner(InvalidId),
+    /// A friend's ID is none.
+    #[error("friend_user_ids[{index}]: {why}")]
+    Friend {
+        /// Which, from 0.
+        index: usize,
+        /// What is wrong with it.
+        why: InvalidId,
+    },
+}
+
+/// Why a message is no answer to the request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidResponse {
+    /// It has no verdict, or one of a later version.
+    #[error("it holds no verdict")]
+    NoVerdict,
+    /// It does not say which policy it follows from.
+    #[error("it names no policy")]
+    NoPolicy,
+    /// OpenIM takes other codes for something else than a refusal.
+    #[error("its code {0} lies outside 5000–9999, which OpenIM reserves for refusals")]
+    Code(i32),
+    /// The friends that are left are not a part of the request's.
+    #[error(transparent)]
+    Kept(#[from] InvalidKept),
+    /// It removes friends that the request does not have.
+    #[error("it removes friends that the request does not have")]
+    Removed,
+}
+
+impl DecideRequest {
+    /// The message that asks for a decision with this ID. The operation ID travels beside it, as metadata.
+    pub fn of(id: EventId, request: &ImportRequest) -> Self {
+        let friends = request.friends.iter();
+        Self {
+            decision_id: id.to_string(),
+            owner_user_id: request.owner.as_str().to_owned(),
+            friend_user_ids: friends.map(|friend| friend.as_str().to_owned()).collect(),
+        }
+    }
+
+    /// The request that the message makes together with the operation ID beside it.
+    pub fn into_request(self, operation_id: OperationId) -> Result<ImportRequest, InvalidRequest> {
+        let friend =
+            |(index, id)| UserId::parse(id).map_err(|why| InvalidRequest::Friend { index, why });
+        let friends = self.friend_user_ids.into_iter().enumerate();
+        Ok(ImportRequest {
+            operation_id,
+            owner: UserId::parse(self.owner_user_id).map_err(InvalidRequest::Owner)?,
+            friends: friends.map(friend).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl DecideResponse {
+    /// The message for what the decider of this name made of a request.
+    pub fn of(evaluation: Evaluation, decider: String) -> Self {
+        Self {
+            verdict: Some(evaluation.verdict.into()),
+            rules: evaluation.rules.into_iter().map(Into::into).collect(),
+            removed: evaluation.removed.into_iter().map(Into::into).collect(),
+            policy: Some(wire::Policy {
+                name: evaluation.policy.name,
+                digest: evaluation.policy.digest,
+            }),
+            lists: evaluation.lists.into_iter().map(Into::into).collect(),
+            decider,
+        }
+    }
+
+    /// What a decider made of `request`, and the decider's name. OpenIM stores the list that it is answered with as it is, so
+    /// the list is checked whoever sent it.
+    pub fn into_evaluation(
+        self,
+        request: &ImportRequest,
+    ) -> Result<(Evaluation, String), InvalidResponse> {
+        let inside = |index: &u32| (*index as usize) < request.friends.len();
+        if !self
+            .removed
+            .iter()
+            .all(|removal| removal.friends.iter().all(inside))
+        {
+            return Err(InvalidResponse::Removed);
+        }
+        let verdict = self.verdict.ok_or(InvalidResponse::NoVerdict)?;
+        let policy = self.policy.ok_or(InvalidResponse::NoPolicy)?;
+        let evaluation = Evaluation {
+            verdict: into_verdict(verdict, request)?,
+            rules: self.rules.into_iter().map(Into::into).collect(),
+            removed: self.removed.into_iter().map(Into::into).collect(),
+            policy: PolicyRevision {
+                name: policy.name,
+                digest: policy.digest,
+            },
+            lists: self.lists.into_iter().map(Into::into).collect(),
+        };
+        Ok((evaluation, self.decider))
+    }
+}
+
+impl From<Verdict> for WireVerdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Allow => Self::Allow(wire::Allow {}),
+            Verdict::Refuse(refusal) => Self::Refuse(wire::Refuse {
+                rule: refusal.rule.unwrap_or_default(),
+                code: refusal.code,
+                message: refusal.message,
+                detail: refusal.detail,
+            }),
+            Verdict::Modify(kept) => Self::Modify(wire::Modify {
+                friends: kept.into_indexes(),
+            }),
+        }
+    }
+}
+
+fn into_verdict(verdict: WireVerdict, request: &ImportRequest) -> Result<Verdict, InvalidResponse> {
+    Ok(match verdict {
+        WireVerdict::Allow(wire::Allow {}) => Verdict::Allow,
+        WireVerdict::Refuse(refuse) if CODES.contains(&refuse.code) => Verdict::Refuse(Refusal {
+            rule: Some(refuse.rule),
+            code: refuse.code,
+            message: refuse.message,
+            detail: refuse.detail,
+        }),
+        WireVerdict::Refuse(refuse) => return Err(InvalidResponse::Code(refuse.code)),
+        WireVerdict::Modify(modify) => Verdict::Modify(Kept::of(modify.friends, request)?),
+    })
+}
+
+impl From<FiredRule> for wire::FiredRule {
+    fn from(rule: FiredRule) -> Self {
+        let mode = match rule.mode {
+            Mode::Enforce => wire::Mode::Enforce,
+            Mode::Shadow => wire::Mode::Shadow,
+        };
+        let outcome = match rule.outcome {
+            Outcome::Refuse => wire::Outcome::Refuse,
+            Outcome::Remove => wire::Outcome::Remove,
+            Outcome::Error => wire::Outcome::Error,
+        };
+        Self {
+            id: rule.id,
+            mode: mode.into(),
+            outcome: outcome.into(),
+        }
+    }
+}
+
+impl From<wire::FiredRule> for FiredRule {
+    fn from(rule: wire::FiredRule) -> Self {
+        let mode = match rule.mode() {
+            wire::Mode::Shadow => Mode::Shadow,
+            wire::Mode::Enforce | wire::Mode::Unspecified => Mode::Enforce,
+        };
+        let outcome = match rule.outcome() {
+            wire::Outcome::Refuse => Outcome::Refuse,
+            wire::Outcome::Remove => Outcome::Remove,
+            wire::Outcome::Error | wire::Outcome::Unspecified => Outcome::Error,
+        };
+        Self {
+            id: rule.id,
+            mode,
+            outcome,
+        }
+    }
+}
+
+impl From<Removal> for wire::Removal {
+    fn from(Removal { rule, friends }: Removal) -> Self {
+        Self { rule, friends }
+    }
+}
+
+impl From<wire::Removal> for Removal {
+    fn from(wire::Removal { rule, friends }: wire::Removal) -> Self {
+        Self { rule, friends }
+    }
+}
+
+impl From<ListRevision> for wire::ListRevision {
+    fn from(ListRevision { name, digest, size }: ListRevision) -> Self {
+        Self { name, digest, size }
+    }
+}
+
+impl From<wire::ListRevision> for ListRevision {
+    fn from(wire::ListRevision { name, digest, size }: wire::ListRevision) -> Self {
+        Self { name, digest, size }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(friends: &[&str]) -> ImportRequest {
+        let id = |id: &&str| UserId::parse(*id).unwrap();
+        ImportRequest {
+            operation_id: OperationId::parse("1").unwrap(),
+            owner: id(&"owner"),
+            friends: friends.iter().map(id).collect(),
+        }
+    }
+
+    fn evaluation(verdict: Verdict) -> Evaluation {
+        Evaluation {
+            verdict,
+            rules: [
+                (Mode::Enforce, Outcome::Remove),
+                (Mode::Shadow, Outcome::Error),
+            ]
+            .map(|(mode, outcome)| FiredRule {
+                id: "bots".to_owned(),
+                mode,
+                outcome,
+            })
+            .to_vec(),
+            removed: vec![Removal {
+                rule: "bots".to_owned(),
+                friends: vec![1],
+            }],
+            policy: PolicyRevision {
+                name: "default".to_owned(),
+                digest: "sha256:00".to_owned(),
+            },
+            lists: vec![ListRevision {
+                name: "blocked".to_owned(),
+                digest: "sha256:01".to_owned(),
+                size: 7,
+            }],
+        }
+    }
+
+    fn response(verdict: Option<WireVerdict>) -> DecideResponse {
+        let decider = "d".to_owned();
+        DecideResponse {
+            verdict,
+            ..DecideResponse::of(evaluation(Verdict::Allow), decider)
+        }
+    }
+
+    #[test]
+    fn a_request_comes_back_as_it_was_sent() {
+        for friends in [&[][..], &["a"], &["ü", "owner", "ü"]] {
+            let request = request(friends);
+            let message = DecideRequest::of(EventId::new(), &request);
+            let id = request.operation_id.clone();
+            assert_eq!(message.into_request(id), Ok(request));
+        }
+    }
+
+    #[test]
+    fn a_request_with_an_empty_id_is_none() {
+        let id = EventId::new();
+        let mut message = DecideRequest::of(id, &request(&["a", "b"]));
+        let read = |message: &DecideRequest| {
+            let id = OperationId::parse("1").unwrap();
+            message.clone().into_request(id).unwrap_err().to_string()
+        };
+        message.friend_user_ids[1].clear();
+        assert_eq!(read(&message), "friend_user_ids[1]: it is empty");
+        message.owner_user_id.clear();
+        assert_eq!(read(&message), "owner_user_id: it is empty");
+    }
+
+    #[test]
+    fn an_evaluation_comes_back_as_it_was_sent() {
+        let request = request(&["a", "bot", "b"]);
+        let refusal = Refusal {
+            rule: Some("bots".to_owned()),
+            code: 5001,
+            message: "no".to_owned(),
+            detail: String::new(),
+        };
+        let kept = Kept::of(vec![0, 2], &request).unwrap();
+        for verdict in [
+            Verdict::Allow,
+            Verdict::Refuse(refusal),
+            Verdict::Modify(kept),
+        ] {
+            let sent = evaluation(verdict);
+            let message = DecideResponse::of(sent.clone(), "d".to_owned());
+            let received = message.into_evaluation(&request);
+            assert_eq!(received, Ok((sent, "d".to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_response_without_verdict_policy_or_a_fitting_code_is_none() {
+        let request = request(&["a", "b"]);
+        let read = |response: DecideResponse| response.into_evaluation(&request).unwrap_err();
+        assert_eq!(read(response(None)), InvalidResponse::NoVerdict);
+        let allow = || Some(WireVerdict::Allow(wire::Allow {}));
+        let nameless = DecideResponse {
+            policy: None,
+            ..response(allow())
+        };
+        assert_eq!(read(nameless), InvalidResponse::NoPolicy);
+        for code in [0, 4999, 10_000, -1] {
+            let refuse = wire::Refuse {
+                code,
+                ..wire::Refuse::default()
+            };
+            let refuse = Some(WireVerdict::Refuse(refuse));
+            assert_eq!(read(response(refuse)), InvalidResponse::Code(code));
+        }
+    }
+
+    #[test]
+    fn a_response_about_friends_that_were_not_asked_for_is_none() {
+        let read = |verdict: WireVerdict, friends: &[&str]| {
+            response(Some(verdict)).into_evaluation(&request(friends))
+        };
+        let allow = WireVerdict::Allow(wire::Allow {});
+        assert!(read(allow.clone(), &["a", "b"]).is_ok());
+        assert_eq!(read(allow, &["a"]), Err(InvalidResponse::Removed));
+        let friends = vec![2];
+        let outside = WireVerdict::Modify(wire::Modify { friends });
+        let wrong = InvalidResponse::Kept(InvalidKept::NoSubset);
+        assert_eq!(read(outside, &["a", "b"]), Err(wrong));
+    }
+}
