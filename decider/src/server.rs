@@ -11,8 +11,8 @@ use importguard_runtime::{
     admin::{self, Admin, Readiness},
     allow_open_files,
 };
-use importguard_telemetry::{families, metrics};
-use prometheus::{IntCounter, IntGauge, Registry};
+use importguard_telemetry::metrics;
+use prometheus::Registry;
 use serde_json::{Map, Value};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -30,18 +30,6 @@ use crate::{
 /// half a second.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 
-families! {
-    /// What the listener counts.
-    pub(crate) struct Connections {
-        /// Connections that are open on the decider's listener.
-        open: IntGauge = "importguard_decider_connections";
-        /// Connections closed to make room for others: nothing had arrived on them for longest.
-        evicted: IntCounter = "importguard_decider_connections_evicted_total";
-        /// Connections beyond IMPORTGUARD_DECIDER_MAX_CONNECTIONS, closed at once.
-        rejected: IntCounter = "importguard_decider_connections_rejected_total";
-    }
-}
-
 /// A decider with its policy loaded, ready to serve.
 pub struct Decider {
     policy: InForce,
@@ -52,7 +40,7 @@ pub struct Decider {
     tls: Option<Tls>,
     reloads: Option<Reloads>,
     files: Arc<dyn Fn() -> Option<Map<String, Value>> + Send + Sync>,
-    connections: Connections,
+    connections: ConnectionMetrics,
     shutdown: Shutdown,
 }
 
@@ -156,7 +144,11 @@ impl Decider {
             tls,
             reloads,
             files: Arc::new(move || files.as_ref().map(|files| files())),
-            connections: Connections::register(registry)?,
+            connections: ConnectionMetrics::register(
+                registry,
+                "importguard_decider",
+                "the decider's listener",
+            )?,
             shutdown: Shutdown {
                 grace: grpc.decider_shutdown_grace,
                 in_all: grpc.shutdown_timeout,
@@ -228,7 +220,7 @@ fn incoming(
     listener: TcpListener,
     bounds: &BoundsSettings,
     tls: Option<Tls>,
-    metrics: Connections,
+    metrics: ConnectionMetrics,
 ) -> Incoming {
     let idle = bounds.decider_idle_timeout;
     let bounds = Bounds {
@@ -242,11 +234,6 @@ fn incoming(
         },
         counts_requests: false,
         setting: "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
-    };
-    let metrics = ConnectionMetrics {
-        open: metrics.open,
-        evicted: metrics.evicted,
-        rejected: metrics.rejected,
     };
     Incoming::new(listener, bounds, tls, metrics)
 }

@@ -26,10 +26,9 @@ use hyper_util::{
 };
 use importguard_files::{InvalidCertificate, Reloads};
 use importguard_runtime::{
-    self as runtime, Bounds, ConnectionMetrics, Exchange, Handle, Timeouts, Tls, TlsFiles,
+    self as runtime, Bounds, ConnectionMetrics, Exchange, Handle, LINGER, Timeouts, Tls, TlsFiles,
 };
-use importguard_telemetry::families;
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::Registry;
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -63,21 +62,6 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_WAIT: Duration = Duration::from_secs(10);
 
-/// How long the rest of a body is taken that nobody wants to read: as long as a packet that was lost twice.
-const LINGER: Duration = Duration::from_secs(3);
-
-families! {
-    /// What the listener counts.
-    pub(crate) struct Metrics {
-        /// Connections that are open on the public listener.
-        open: IntGauge = "importguard_connections";
-        /// Connections closed to make room for others: they had been without a complete request, or had left a response untaken, for longest.
-        evicted: IntCounter = "importguard_connections_evicted_total";
-        /// Connections beyond IMPORTGUARD_MAX_CONNECTIONS that were closed, as all others were being served.
-        rejected: IntCounter = "importguard_connections_rejected_total";
-    }
-}
-
 /// How an orderly end went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -92,7 +76,7 @@ pub(crate) struct Server {
     settings: ServeSettings,
     max_bytes: usize,
     tls: Option<Tls>,
-    metrics: Metrics,
+    metrics: ConnectionMetrics,
 }
 
 impl Server {
@@ -109,7 +93,7 @@ impl Server {
             max_bytes: settings.max_bytes_in_flight.max(one.saturating_mul(2)),
             settings: settings.clone(),
             tls,
-            metrics: Metrics::register(registry)?,
+            metrics: ConnectionMetrics::register(registry, "importguard", "the public listener")?,
         })
     }
 
@@ -181,12 +165,7 @@ impl Server {
             counts_requests: true,
             setting: "IMPORTGUARD_MAX_CONNECTIONS",
         };
-        let metrics = ConnectionMetrics {
-            open: self.metrics.open,
-            evicted: self.metrics.evicted,
-            rejected: self.metrics.rejected,
-        };
-        runtime::Incoming::new(listener, bounds, self.tls, metrics)
+        runtime::Incoming::new(listener, bounds, self.tls, self.metrics)
     }
 
     fn http(&self) -> auto::Builder<TokioExecutor> {

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{IntCounter, IntGauge};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -23,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tracing::{info, warn};
 
-use crate::{Connection, Handle, Timeouts, connection::Stream};
+use crate::{Connection, ConnectionMetrics, Handle, Timeouts, connection::Stream};
 use importguard_files::LastGood;
 
 /// How many connections there may be beyond the limit for the moment that those take to close that lose their place to others.
@@ -53,17 +52,6 @@ pub struct Bounds {
     pub counts_requests: bool,
     /// The setting that `max_connections` comes from, for the log.
     pub setting: &'static str,
-}
-
-/// What a listener counts.
-#[derive(Clone, Debug)]
-pub struct ConnectionMetrics {
-    /// Connections that are open.
-    pub open: IntGauge,
-    /// Connections closed to make room for others.
-    pub evicted: IntCounter,
-    /// Connections that found no room, and none that could be closed to make some.
-    pub rejected: IntCounter,
 }
 
 /// TLS on a listener.

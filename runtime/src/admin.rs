@@ -13,8 +13,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use importguard_telemetry::families;
-use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -54,31 +53,16 @@ pub struct Admin {
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
 }
 
-families! {
-    struct Metrics {
-        /// Connections that are open on the admin listener.
-        open: IntGauge = "importguard_admin_connections";
-        /// Connections on the admin listener that were closed to make room for others.
-        evicted: IntCounter = "importguard_admin_connections_evicted_total";
-        /// Connections that the admin listener had no room for.
-        rejected: IntCounter = "importguard_admin_connections_rejected_total";
-    }
-}
-
 /// Answers on `listener` for as long as it is polled. An error if its metrics are registered already.
 pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, prometheus::Error> {
-    let metrics = Metrics::register(&admin.registry)?;
+    let metrics =
+        ConnectionMetrics::register(&admin.registry, "importguard_admin", "the admin listener")?;
     let bounds = Bounds {
         max_connections: MAX_CONNECTIONS,
         max_bytes: 0,
         timeouts: TIMEOUTS,
         counts_requests: false,
         setting: "the admin listener",
-    };
-    let metrics = ConnectionMetrics {
-        open: metrics.open,
-        evicted: metrics.evicted,
-        rejected: metrics.rejected,
     };
     let routes = Router::new()
         .route("/livez", get(async || "alive\n"))

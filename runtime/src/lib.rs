@@ -6,11 +6,15 @@
 mod accept;
 pub mod admin;
 mod connection;
+mod handle;
 mod listen;
+mod metrics;
 pub mod signals;
 mod tls;
 
-pub use accept::{Bounds, ConnectionMetrics, Incoming, Tls};
-pub use connection::{Connection, Exchange, Handle, Timeouts};
+pub use accept::{Bounds, Incoming, Tls};
+pub use connection::{Connection, LINGER};
+pub use handle::{Exchange, Handle, Timeouts};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
+pub use metrics::ConnectionMetrics;
 pub use tls::TlsFiles;
