@@ -1,58 +1,28 @@
-//! The accept loop: how many connections there are, and which of them ends when there is no room for another.
+//! The accept loop: connections as they arrive, made by TLS where that is spoken.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::{JoinSet, yield_now},
-    time::{Instant, sleep, timeout},
+    task::JoinSet,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tracing::{info, warn};
 
-use crate::{Connection, ConnectionMetrics, Handle, Timeouts, connection::Stream};
+use crate::{
+    Bounds, Connection, ConnectionMetrics, Handle, Timeouts, connection::Stream, table::Table,
+};
 use importguard_files::LastGood;
-
-/// How many connections there may be beyond the limit for the moment that those take to close that lose their place to others.
-pub(crate) const CLOSING: usize = 100;
 
 /// How long to rest where the operating system gives no connection: what is open needs time to close, and the log is not to be
 /// flooded.
 const REST: Duration = Duration::from_secs(1);
 
-/// For how long a peer must have owed bytes, or left them untaken, before its connection is closed to make room for the bytes of
-/// others: a hundred times what a peer in the same data centre takes.
-const STALLED: Duration = Duration::from_millis(100);
-
 /// The first byte of every TLS connection: a handshake record. No HTTP method begins with it.
 const HANDSHAKE: u8 = 22;
-
-/// How much a listener puts up with.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// Connections that are open at once. For one more, the one is closed that has been without a complete request for longest.
-    pub max_connections: usize,
-    /// What is read and what is still to be written, in bytes, of all connections together.
-    pub max_bytes: usize,
-    /// How long peers may take.
-    pub timeouts: Timeouts,
-    /// Whether [`Handle::begin`] counts requests; else any byte shows that a peer is well.
-    pub counts_requests: bool,
-    /// The setting that `max_connections` comes from, for the log.
-    pub setting: &'static str,
-}
 
 /// TLS on a listener.
 #[derive(Clone)]
@@ -194,139 +164,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
-}
-
-/// All connections of a listener, and the bytes that they hold.
-#[derive(Debug)]
-pub(crate) struct Table {
-    bounds: Bounds,
-    metrics: ConnectionMetrics,
-    connections: Mutex<HashMap<usize, Handle>>,
-    next_key: AtomicUsize,
-    bytes: Arc<Semaphore>,
-    last_warning: Mutex<Option<Instant>>,
-}
-
-impl Table {
-    fn new(bounds: Bounds, metrics: ConnectionMetrics) -> Self {
-        Self {
-            bytes: Arc::new(Semaphore::new(bounds.max_bytes)),
-            bounds,
-            metrics,
-            connections: Mutex::default(),
-            next_key: AtomicUsize::new(0),
-            last_warning: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn counts_requests(&self) -> bool {
-        self.bounds.counts_requests
-    }
-
-    /// A place for a connection. Where all are taken, another one loses its own, unless each is in use.
-    fn admit(self: &Arc<Self>, peer: SocketAddr, timeouts: Timeouts) -> Option<Handle> {
-        let mut connections = self.connections();
-        let max = self.bounds.max_connections;
-        let open = connections.values().filter(|other| !other.is_cancelled());
-        if connections.len() >= max && open.count() >= max {
-            let has_room = self.evict(&connections);
-            self.warn(has_room);
-            if !has_room || connections.len() >= max + CLOSING {
-                self.metrics.rejected.inc();
-                return None;
-            }
-        }
-        let key = self.next_key.fetch_add(1, Relaxed);
-        let handle = Handle::new(peer, key, timeouts, Arc::clone(self));
-        connections.insert(key, handle.clone());
-        self.metrics.open.inc();
-        Some(handle)
-    }
-
-    /// Lets those close that were told to: a burst of newcomers is not to be turned away for them.
-    async fn let_close(&self) {
-        for _ in 0..CLOSING {
-            if self.connections().len() < self.bounds.max_connections + CLOSING / 2 {
-                return;
-            }
-            yield_now().await;
-        }
-    }
-
-    /// Ends the connection that has been without a complete request for longest; false where each is being served.
-    fn evict(&self, connections: &HashMap<usize, Handle>) -> bool {
-        let candidates = connections.values().filter(|other| !other.is_cancelled());
-        let candidates =
-            candidates.filter_map(|other| other.unserved_since().map(|since| (since, other)));
-        let Some((_, oldest)) = candidates.min_by_key(|(since, _)| *since) else {
-            return false;
-        };
-        oldest.cancel();
-        self.metrics.evicted.inc();
-        true
-    }
-
-    fn warn(&self, has_room: bool) {
-        const EVERY: Duration = Duration::from_secs(1);
-        let mut last = self
-            .last_warning
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < EVERY) {
-            return;
-        }
-        *last = Some(Instant::now());
-        let setting = self.bounds.setting;
-        if has_room {
-            warn!(
-                "there are more connections than {setting} allows: those that have been without a request for longest are closed"
-            );
-        } else {
-            warn!("every connection that {setting} allows is in use: new ones are closed");
-        }
-    }
-
-    pub(crate) fn remove(&self, key: usize) {
-        if self.connections().remove(&key).is_some() {
-            self.metrics.open.dec();
-        }
-    }
-
-    /// Room for `bytes`; for more than there ever is, all of it.
-    pub(crate) async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let bytes = u32::try_from(bytes.min(self.bounds.max_bytes)).unwrap_or(u32::MAX);
-        loop {
-            if let Ok(permit) = Arc::clone(&self.bytes).try_acquire_many_owned(bytes) {
-                return Some(permit);
-            }
-            self.evict_stalled();
-            let waiting = Arc::clone(&self.bytes).acquire_many_owned(bytes);
-            if let Ok(permit) = timeout(STALLED, waiting).await {
-                // Never closed.
-                return permit.ok();
-            }
-        }
-    }
-
-    /// Ends the connection whose peer has owed bytes, or left them untaken, for longest.
-    fn evict_stalled(&self) {
-        let connections = self.connections();
-        let candidates = connections.values().filter(|other| !other.is_cancelled());
-        let candidates =
-            candidates.filter_map(|other| other.stalled_since().map(|since| (since, other)));
-        let longest = candidates.min_by_key(|(since, _)| *since);
-        if let Some((since, stalled)) = longest
-            && since.elapsed() >= STALLED
-        {
-            stalled.cancel();
-            self.metrics.evicted.inc();
-        }
-    }
-
-    fn connections(&self) -> MutexGuard<'_, HashMap<usize, Handle>> {
-        // What it guards is whole after any panic.
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }

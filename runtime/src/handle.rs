@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::accept::Table;
+use crate::table::Table;
 
 /// How long a peer may take.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,19 @@ struct Entry {
     id: u64,
     stage: Stage,
     since: Instant,
+    /// Since when it has been waiting for room: until it has some, its peer owes nothing.
+    waits_since: Option<Instant>,
+    /// How many bytes are reserved for it.
+    holds: usize,
+}
+
+/// How many bytes a connection's exchanges hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Holds {
+    /// Of exchanges that wait for room for more.
+    pub(crate) waiting: usize,
+    /// Of all others, which give them back when they end.
+    pub(crate) moving: usize,
 }
 
 /// A request and its response, until the peer has taken the response or lost it. Holds the bytes that were reserved for it.
@@ -175,6 +188,8 @@ impl Handle {
             id,
             stage: Stage::Receiving,
             since: Instant::now(),
+            waits_since: None,
+            holds: 0,
         });
         drop(state);
         Exchange {
@@ -204,12 +219,26 @@ impl Handle {
         (!served).then_some(state.last_request)
     }
 
-    /// Since when the peer has been owing the rest of a body, or has left a response untaken.
+    /// Since when the peer has been owing the rest of a body, or has left a response untaken, that holds bytes.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         let state = self.state();
-        let theirs = state.exchanges.iter();
-        let theirs = theirs.filter(|entry| entry.stage != Stage::Working);
+        let theirs = state.exchanges.iter().filter(|entry| {
+            entry.holds > 0 && entry.stage != Stage::Working && entry.waits_since.is_none()
+        });
         theirs.map(|entry| entry.since).min()
+    }
+
+    /// How many bytes its exchanges hold.
+    pub(crate) fn holds(&self) -> Holds {
+        let state = self.state();
+        let mut holds = Holds::default();
+        for entry in &state.exchanges {
+            match entry.waits_since {
+                Some(_) => holds.waiting += entry.holds,
+                None => holds.moving += entry.holds,
+            }
+        }
+        holds
     }
 
     /// Something has arrived.
@@ -273,8 +302,7 @@ impl Exchange {
 
     /// The next step is ours.
     pub fn working(&self) {
-        let mut state = self.handle.state();
-        self.enter(&mut state, Stage::Working);
+        self.enter(Stage::Working);
     }
 
     /// Whether the whole request has arrived.
@@ -284,26 +312,63 @@ impl Exchange {
 
     /// The response, or the next piece of it, is made: the peer has to take it.
     pub fn answered(&self) {
-        let mut state = self.handle.state();
-        self.enter(&mut state, Stage::Sending);
+        self.enter(Stage::Sending);
     }
 
     /// Reserves room for `bytes` more of this exchange, until it ends. Where there is none, the connection that has owed bytes,
-    /// or left some untaken, for longest is closed to make room. To be bounded by the caller: it may wait for ever.
+    /// or left some untaken, for longest is closed to make room. To be bounded by the caller: it may wait for long.
     pub async fn reserve(&self, bytes: usize) {
-        let permit = self.handle.0.table.reserve(bytes).await;
+        let table = &self.handle.0.table;
+        let permit = match table.room(bytes) {
+            Some(permit) => Some(permit),
+            None => {
+                let _waits = Waits::begin(self);
+                table.make_room(bytes).await
+            }
+        };
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *reserved, permit) {
             (Some(reserved), Some(permit)) => reserved.merge(permit),
             (reserved, permit) => *reserved = permit.or(reserved.take()),
         }
+        let holds = reserved
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        self.update(|entry| entry.holds = holds);
     }
 
-    fn enter(&self, state: &mut State, stage: Stage) {
-        if let Some(entry) = state.exchanges.iter_mut().find(|entry| entry.id == self.id) {
+    fn enter(&self, stage: Stage) {
+        self.update(|entry| {
             entry.stage = stage;
             entry.since = Instant::now();
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Entry)) {
+        let mut state = self.handle.state();
+        if let Some(entry) = state.exchanges.iter_mut().find(|entry| entry.id == self.id) {
+            change(entry);
         }
+    }
+}
+
+/// An exchange waits for room for as long as this lives. That time is not its peer's.
+struct Waits<'a>(&'a Exchange);
+
+impl<'a> Waits<'a> {
+    fn begin(exchange: &'a Exchange) -> Self {
+        exchange.update(|entry| entry.waits_since = Some(Instant::now()));
+        Self(exchange)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.update(|entry| {
+            if let Some(since) = entry.waits_since.take() {
+                entry.since += since.elapsed();
+            }
+        });
     }
 }
 

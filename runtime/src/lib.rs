@@ -10,11 +10,13 @@ mod handle;
 mod listen;
 mod metrics;
 pub mod signals;
+mod table;
 mod tls;
 
-pub use accept::{Bounds, Incoming, Tls};
+pub use accept::{Incoming, Tls};
 pub use connection::{Connection, LINGER};
 pub use handle::{Exchange, Handle, Timeouts};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
 pub use metrics::ConnectionMetrics;
+pub use table::Bounds;
 pub use tls::TlsFiles;

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
-use crate::{accept::CLOSING, admin};
+use crate::{admin, table::CLOSING};
 
 /// What is open beside connections: standard streams, listeners, the runtime's own, the spool with its journal, NATS, OTLP,
 /// files that are being read, with as many again to spare.
