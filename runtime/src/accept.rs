@@ -3,6 +3,8 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -20,6 +22,11 @@ use importguard_files::LastGood;
 /// How long to rest where the operating system gives no connection: what is open needs time to close, and the log is not to be
 /// flooded.
 const REST: Duration = Duration::from_secs(1);
+
+/// How many bytes may wait in the kernel for a peer that takes what is on its way to it before one more write is accepted: more than
+/// most responses have. By itself the kernel accepts megabytes for a peer who reads nothing, and each response was worked for.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 4 * 1024;
 
 /// The first byte of every TLS connection: a handshake record. No HTTP method begins with it.
 const HANDSHAKE: u8 = 22;
@@ -91,6 +98,8 @@ impl Incoming {
         let handle = self.table.admit(peer, self.timeouts)?;
         // A response is one small packet, or a few large ones: none should wait for the other side's acknowledgement.
         let _ = stream.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         match self.tls.clone() {
             None => Some(Connection::new(Either::Left(stream), handle)),
             Some(tls) => {

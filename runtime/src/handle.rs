@@ -1,19 +1,19 @@
-//! What is known of an accepted connection: whose turn it is in each exchange, and how long its peer may take for what is expected
-//! of it.
+//! What is known of an accepted connection: what is expected of its peer, and how long that may take.
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::table::Table;
+use crate::{
+    Exchange,
+    exchange::{Entry, FIRST_TURNS, Stage},
+    table::Table,
+};
 
 /// How long a peer may take.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,7 @@ struct Shared {
     timeouts: Timeouts,
     table: Arc<Table>,
     cancel: CancellationToken,
+    turns: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -67,28 +68,6 @@ enum Phase {
     Anything,
 }
 
-/// Whose turn it is in an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The peer's: its request's body is still to come.
-    Receiving,
-    /// Ours.
-    Working,
-    /// The peer's: it has a response to take.
-    Sending,
-}
-
-#[derive(Debug)]
-struct Entry {
-    id: u64,
-    stage: Stage,
-    since: Instant,
-    /// Since when it has been waiting for room: until it has some, its peer owes nothing.
-    waits_since: Option<Instant>,
-    /// How many bytes are reserved for it.
-    holds: usize,
-}
-
 /// How many bytes a connection's exchanges hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Holds {
@@ -96,15 +75,6 @@ pub(crate) struct Holds {
     pub(crate) waiting: usize,
     /// Of all others, which give them back when they end.
     pub(crate) moving: usize,
-}
-
-/// A request and its response, until the peer has taken the response or lost it. Holds the bytes that were reserved for it.
-#[derive(Debug)]
-pub struct Exchange {
-    handle: Handle,
-    id: u64,
-    received: AtomicBool,
-    reserved: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Handle {
@@ -116,6 +86,7 @@ impl Handle {
             timeouts,
             table,
             cancel: CancellationToken::new(),
+            turns: Arc::new(Semaphore::new(FIRST_TURNS)),
             state: Mutex::new(State {
                 phase: Phase::FirstByte,
                 since: now,
@@ -184,20 +155,43 @@ impl Handle {
         let id = state.next_id;
         state.next_id += 1;
         state.http2 = http2;
-        state.exchanges.push(Entry {
-            id,
-            stage: Stage::Receiving,
-            since: Instant::now(),
-            waits_since: None,
-            holds: 0,
-        });
+        state.exchanges.push(Entry::new(id));
         drop(state);
-        Exchange {
-            handle: self.clone(),
-            id,
-            received: AtomicBool::new(false),
-            reserved: Mutex::new(None),
+        Exchange::new(self.clone(), id, http2)
+    }
+
+    /// Changes what is known of an exchange.
+    pub(crate) fn update(&self, id: u64, change: impl FnOnce(&mut Entry)) {
+        let mut state = self.state();
+        if let Some(entry) = state.exchanges.iter_mut().find(|entry| entry.id == id) {
+            change(entry);
         }
+    }
+
+    /// Ends an exchange. Whether its response was taken.
+    pub(crate) fn end(&self, id: u64) -> bool {
+        let mut state = self.state();
+        let position = state.exchanges.iter().position(|entry| entry.id == id);
+        let ended = position.map(|position| state.exchanges.remove(position));
+        if state.exchanges.is_empty() {
+            state.enter(Phase::Idle);
+            state.last_request = state.since;
+        }
+        !state.lost && ended.is_some_and(|entry| entry.stage == Stage::Sending)
+    }
+
+    /// A whole request has arrived.
+    pub(crate) fn requested(&self) {
+        self.state().last_request = Instant::now();
+    }
+
+    pub(crate) fn table(&self) -> &Table {
+        &self.0.table
+    }
+
+    /// The turns of its requests, of which each exchange that is worked on or untaken has one.
+    pub(crate) fn turns(&self) -> &Arc<Semaphore> {
+        &self.0.turns
     }
 
     /// Since when this connection has been without a complete request, or where those are not counted without a byte; `None` while
@@ -284,101 +278,5 @@ impl State {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = Instant::now();
-    }
-}
-
-impl Exchange {
-    /// The connection.
-    pub fn connection(&self) -> &Handle {
-        &self.handle
-    }
-
-    /// The request is complete: the next step is ours.
-    pub fn received(&self) {
-        self.received.store(true, Relaxed);
-        self.handle.state().last_request = Instant::now();
-        self.working();
-    }
-
-    /// The next step is ours.
-    pub fn working(&self) {
-        self.enter(Stage::Working);
-    }
-
-    /// Whether the whole request has arrived.
-    pub fn is_received(&self) -> bool {
-        self.received.load(Relaxed)
-    }
-
-    /// The response, or the next piece of it, is made: the peer has to take it.
-    pub fn answered(&self) {
-        self.enter(Stage::Sending);
-    }
-
-    /// Reserves room for `bytes` more of this exchange, until it ends. Where there is none, the connection that has owed bytes,
-    /// or left some untaken, for longest is closed to make room. To be bounded by the caller: it may wait for long.
-    pub async fn reserve(&self, bytes: usize) {
-        let table = &self.handle.0.table;
-        let permit = match table.room(bytes) {
-            Some(permit) => Some(permit),
-            None => {
-                let _waits = Waits::begin(self);
-                table.make_room(bytes).await
-            }
-        };
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *reserved, permit) {
-            (Some(reserved), Some(permit)) => reserved.merge(permit),
-            (reserved, permit) => *reserved = permit.or(reserved.take()),
-        }
-        let holds = reserved
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
-        self.update(|entry| entry.holds = holds);
-    }
-
-    fn enter(&self, stage: Stage) {
-        self.update(|entry| {
-            entry.stage = stage;
-            entry.since = Instant::now();
-        });
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Entry)) {
-        let mut state = self.handle.state();
-        if let Some(entry) = state.exchanges.iter_mut().find(|entry| entry.id == self.id) {
-            change(entry);
-        }
-    }
-}
-
-/// An exchange waits for room for as long as this lives. That time is not its peer's.
-struct Waits<'a>(&'a Exchange);
-
-impl<'a> Waits<'a> {
-    fn begin(exchange: &'a Exchange) -> Self {
-        exchange.update(|entry| entry.waits_since = Some(Instant::now()));
-        Self(exchange)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.update(|entry| {
-            if let Some(since) = entry.waits_since.take() {
-                entry.since += since.elapsed();
-            }
-        });
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let mut state = self.handle.state();
-        state.exchanges.retain(|entry| entry.id != self.id);
-        if state.exchanges.is_empty() {
-            state.enter(Phase::Idle);
-            state.last_request = state.since;
-        }
     }
 }

@@ -6,6 +6,7 @@
 mod accept;
 pub mod admin;
 mod connection;
+mod exchange;
 mod handle;
 mod listen;
 mod metrics;
@@ -15,7 +16,8 @@ mod tls;
 
 pub use accept::{Incoming, Tls};
 pub use connection::{Connection, LINGER};
-pub use handle::{Exchange, Handle, Timeouts};
+pub use exchange::Exchange;
+pub use handle::{Handle, Timeouts};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
 pub use metrics::ConnectionMetrics;
 pub use table::Bounds;

@@ -211,7 +211,7 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use prometheus::Registry;
     use tokio::{task::JoinHandle, time::sleep};
 
@@ -221,7 +221,7 @@ mod tests {
     const BYTES: usize = 1_000;
     const LONG: Duration = Duration::from_secs(1);
 
-    fn table() -> Arc<Table> {
+    pub(crate) fn table() -> Arc<Table> {
         let timeouts = timeouts();
         let bounds = Bounds {
             max_connections: 10,
@@ -244,10 +244,14 @@ mod tests {
         }
     }
 
+    pub(crate) fn connection(table: &Arc<Table>) -> Handle {
+        let handle = table.admit(([127, 0, 0, 1], 1).into(), timeouts());
+        handle.unwrap()
+    }
+
     /// A request that has begun, on a connection of its own.
     fn request(table: &Arc<Table>) -> Arc<Exchange> {
-        let handle = table.admit(([127, 0, 0, 1], 1).into(), timeouts());
-        Arc::new(handle.unwrap().begin(false))
+        Arc::new(connection(table).begin(false))
     }
 
     /// One that waits for as much room.

@@ -277,3 +277,52 @@ async fn room_for_bytes_is_made_by_who_holds_up_theirs_for_longest() {
     let evicted = line.gateway.metric("importguard_connections_evicted_total");
     assert!(evicted.await.unwrap() > 0.0);
 }
+
+/// Callbacks that a decider was asked about.
+async fn asked(line: &Line) -> f64 {
+    let asked = "importguard_decider_call_duration_seconds_count{result=\"ok\"}";
+    line.gateway.metric(asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_takes_no_answer_has_few_imports_decided() {
+    const STREAMS: u32 = 60;
+    let line = Line::with(Settings::new().set("IMPORTGUARD_QUEUE_TIMEOUT", "100ms")).await;
+    let body = line.server().body("user1", &["user2"]);
+    let path = "/callbackBeforeImportFriendsCommand";
+    let mut connection = Http2Connection::open_with_window(line.gateway.http_address(), 0).await;
+    for number in 0..STREAMS {
+        connection.post(2 * number + 1, path, body.as_bytes()).await;
+    }
+    // The heads of all answers are let through.
+    for _ in 0..STREAMS {
+        connection.next_of_any().await;
+    }
+    let decided = asked(&line).await;
+    assert!((1.0..=8.0).contains(&decided), "{decided} of {STREAMS}");
+    let answer = line.server().import("op", "user1", &["user2"]).await;
+    asserts::allows(Server, &answer);
+}
+
+#[tokio::test]
+async fn so_has_who_reads_nothing() {
+    let line = Line::start().await;
+    let friends: Vec<_> = (0..900).map(|n| format!("a_friend_{n:05}")).collect();
+    let mut friends: Vec<_> = friends.iter().map(String::as_str).collect();
+    // It is dropped, so that the answer has all others.
+    friends.push("blocked_1");
+    let body = line.server().body("user1", &friends);
+    let request = format!(
+        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let address = line.gateway.http_address().parse().unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
+    // Until it is given up, after IMPORTGUARD_WRITE_TIMEOUT.
+    timeout(Duration::from_secs(30), asking).await.unwrap();
+    let decided = asked(&line).await;
+    assert!((1.0..=8.0).contains(&decided), "{decided}");
+}

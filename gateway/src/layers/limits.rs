@@ -1,5 +1,5 @@
-//! How much is done at once. A callback first arrives whole, then takes a place for the work; what waits for one is bounded by its
-//! bytes and by the time in which it can still be answered.
+//! How much is done at once. A callback first arrives whole, then has its turn among those of its connection, then takes a place for the
+//! work; what waits for that is bounded by its bytes and by the time in which it can still be answered.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +43,8 @@ pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) 
         Ok(body) => Body::from(body),
         Err(rejection) => return rejection.into_response(),
     };
-    let place = app.limit.enter(clock.deadline).await;
+    let exchange = head.extensions.get::<Arc<Exchange>>();
+    let place = app.limit.enter(exchange, clock.deadline).await;
     if place.is_none() {
         if !app.limit.has_time_to_record() {
             return unrecorded_overload(&app, &asked);
@@ -172,15 +173,28 @@ impl Limit {
         })
     }
 
-    /// A place, at once or after a wait; none where that would take too long.
-    async fn enter(&self, deadline: Instant) -> Option<Place<'_>> {
-        if let Ok(permit) = self.places.try_acquire() {
+    /// A place, at once or after a wait; none where that would take too long. A connection that leaves its answers untaken waits for its
+    /// turn first, so that it takes no place from others.
+    async fn enter(
+        &self,
+        exchange: Option<&Arc<Exchange>>,
+        deadline: Instant,
+    ) -> Option<Place<'_>> {
+        if exchange.is_none_or(|exchange| exchange.try_turn())
+            && let Ok(permit) = self.places.try_acquire()
+        {
             return Some(self.place(permit));
         }
         let _counted = Counted::new(&self.metrics.queued);
         let began = Instant::now();
         let due = deadline.min(began + self.queue_timeout);
-        let permit = timeout_at(due, self.places.acquire()).await;
+        let waiting = async {
+            if let Some(exchange) = exchange {
+                exchange.turn().await;
+            }
+            self.places.acquire().await
+        };
+        let permit = timeout_at(due, waiting).await;
         self.metrics
             .wait_seconds
             .observe(began.elapsed().as_secs_f64());
