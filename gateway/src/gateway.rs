@@ -4,7 +4,7 @@ use importguard_files::{InvalidCertificate, Reloads};
 use importguard_runtime::{
     OpenFilesError,
     admin::{self, Admin, Readiness},
-    allow_open_files,
+    allow_open_files, memory,
 };
 use importguard_telemetry::metrics;
 use prometheus::Registry;
@@ -234,6 +234,7 @@ impl Gateway {
             }
             never = self.reloads.run() => match never {},
             never = self.balancer.run() => match never {},
+            never = memory::give_back() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
         recorder.close(self.shutdown.callbacks()).await;

@@ -9,6 +9,7 @@ mod connection;
 mod exchange;
 mod handle;
 mod listen;
+pub mod memory;
 mod metrics;
 pub mod signals;
 mod table;

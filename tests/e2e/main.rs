@@ -27,6 +27,7 @@ mod images;
 mod kubernetes;
 mod lock;
 mod logs;
+mod memory;
 mod metrics;
 mod monitoring;
 mod nats_access;

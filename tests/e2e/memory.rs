@@ -1,0 +1,50 @@
+//! What a burst needed is given back when it is over, also while nobody asks anything.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use importguard_tests::{RawConnection, Service, Settings, eventually};
+
+/// Bodies that are never completed, and what they come to.
+const BODIES: usize = 80;
+const BODY_BYTES: usize = 300_000;
+const BYTES: u64 = (BODIES * BODY_BYTES) as u64;
+
+#[tokio::test]
+async fn a_bursts_memory_is_given_back_while_nobody_asks() {
+    let settings = Settings::new().set("IMPORTGUARD_BODY_READ_TIMEOUT", "60s");
+    let gateway = Service::gateway(settings.set("IMPORTGUARD_REQUEST_BUDGET", "60s")).await;
+    let at_rest = gateway.vitals().resident_bytes;
+    let more = || {
+        let now = gateway.vitals().resident_bytes;
+        now.saturating_sub(at_rest)
+    };
+    let request = format!(
+        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{}",
+        BODY_BYTES + 1,
+        " ".repeat(BODY_BYTES)
+    );
+    let mut burst = Vec::new();
+    for _ in 0..BODIES {
+        let mut connection = RawConnection::open(gateway.http_address()).await;
+        connection.send(&request).await.unwrap();
+        burst.push(connection);
+    }
+    eventually(
+        "the bodies are there",
+        Duration::from_secs(10),
+        async || {
+            let more = more();
+            ensure!(more >= BYTES, "{more} bytes more than at rest");
+            Ok(())
+        },
+    )
+    .await;
+    drop(burst);
+    eventually("they are gone", Duration::from_secs(30), async || {
+        let more = more();
+        ensure!(more <= BYTES / 4, "still {more} bytes more than at rest");
+        Ok(())
+    })
+    .await;
+}
