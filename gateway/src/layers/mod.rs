@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     authentication::Authentication,
-    head::bounded,
+    head::{REQUEST_BYTES, bounded},
     limits::{Limit, Overloaded, admit},
     log::{RejectionLog, decided, undecided, unrecorded},
     span::{End, publish_span, published},
