@@ -40,6 +40,7 @@ pub(crate) fn tls(
     let tls = Tls {
         config: files.watch(&mut reloads)?,
         yields_plaintext: false,
+        ends_earlier: settings.decider_tls_client_ca_file.is_some(),
     };
     Ok(Some((tls, reloads)))
 }

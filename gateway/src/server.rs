@@ -301,5 +301,6 @@ pub(crate) fn tls(
         config: files.watch(reloads)?,
         // It is told to speak TLS, in a callback answer.
         yields_plaintext: true,
+        ends_earlier: false,
     }))
 }

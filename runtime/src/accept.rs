@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Interval, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
@@ -28,6 +28,9 @@ const REST: Duration = Duration::from_secs(1);
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 4 * 1024;
 
+/// How often to look whether connections were made with earlier files. Files themselves are looked at as often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// The first byte of every TLS connection: a handshake record. No HTTP method begins with it.
 const HANDSHAKE: u8 = 22;
 
@@ -38,6 +41,9 @@ pub struct Tls {
     pub config: LastGood<ServerConfig>,
     /// Whether a peer that speaks no TLS is let through, as [`Handle::plaintext`], so that it can be told so.
     pub yields_plaintext: bool,
+    /// Whether connections end that were made before the files changed: whom the listener let in by an authority that it no longer
+    /// believes is not to stay.
+    pub ends_earlier: bool,
 }
 
 /// The connections of a listener, as they arrive: made by TLS where that is spoken, and bounded.
@@ -47,6 +53,9 @@ pub struct Incoming {
     timeouts: Timeouts,
     table: Arc<Table>,
     handshakes: JoinSet<Option<Connection>>,
+    /// What the connections so far were made with.
+    made_with: Option<Arc<ServerConfig>>,
+    looks: Interval,
 }
 
 impl Incoming {
@@ -58,7 +67,11 @@ impl Incoming {
         metrics: ConnectionMetrics,
     ) -> Self {
         let timeouts = bounds.timeouts;
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            made_with: tls.as_ref().map(|tls| tls.config.load()),
+            looks,
             listener,
             tls,
             timeouts,
@@ -89,7 +102,21 @@ impl Incoming {
                         return connection;
                     }
                 }
+                _ = self.looks.tick(), if self.made_with.is_some() => self.end_earlier(),
             }
+        }
+    }
+
+    /// Ends the connections that were made with earlier files, where that is asked for.
+    fn end_earlier(&mut self) {
+        let Some(tls) = self.tls.as_ref().filter(|tls| tls.ends_earlier) else {
+            return;
+        };
+        let config = tls.config.load();
+        let earlier = self.made_with.replace(Arc::clone(&config));
+        if earlier.is_some_and(|earlier| !Arc::ptr_eq(&earlier, &config)) {
+            let ended = self.table.cancel_all();
+            info!("TLS files changed: {ended} connections made with the earlier ones were ended");
         }
     }
 

@@ -131,6 +131,13 @@ impl Table {
         }
     }
 
+    /// Ends all connections, and returns how many those are.
+    pub(crate) fn cancel_all(&self) -> usize {
+        let connections = self.connections();
+        connections.values().for_each(Handle::cancel);
+        connections.len()
+    }
+
     pub(crate) fn remove(&self, key: usize) {
         if self.connections().remove(&key).is_some() {
             self.metrics.open.dec();

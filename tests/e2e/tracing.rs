@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use importguard_core::Dialect;
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
     Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span, TraceParent,
@@ -9,6 +10,8 @@ use importguard_tests::{
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::net::TcpStream;
+
+use crate::asserts;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -443,6 +446,23 @@ async fn headers_flow_whatever_is_logged_or_sampled() {
             .header("baggage")
             .is_some_and(|b| b.contains("op-quiet"))
     );
+}
+
+#[tokio::test]
+async fn a_trace_state_of_any_size_gets_the_policys_verdict() {
+    let line = Line::start().await;
+    let server = line.server();
+    let mut parent = TraceParent::numbered(4);
+    parent.sampled = false;
+    let member = |number: usize| format!("vendor{number}={}", "x".repeat(100));
+    let many: Vec<_> = (0..100).map(member).collect();
+    for state in [many.join(","), format!("vendor={}", "x".repeat(12_000))] {
+        let call = server
+            .before_import("op-state", "a", &["b"])
+            .header("traceparent", parent.to_string())
+            .header("tracestate", &state);
+        asserts::allows(Dialect::Server, &server.send(call).await);
+    }
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use importguard_proto::decider::{
     decider_server::{Decider, DeciderServer},
 };
 use importguard_tests::{
-    Asked, NatsServer, OpenIm, Reading, Service, Settings, Traffic, eventually, load, stored,
-    wait_for_count,
+    Asked, NatsServer, OpenIm, Proxy, Reading, Service, Settings, Traffic, eventually, load,
+    stored, wait_for_count,
 };
 use serde_json::Value;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -337,4 +337,42 @@ async fn each_is_given_what_is_left_of_the_time() {
     let millis = Duration::from_millis;
     assert!(millis(500) < early && early <= millis(700), "{early:?}");
     assert!(millis(100) < late && late <= millis(300), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_request_with_many_friends_is_put_to_one_decider_only() {
+    let ((first, to_first), (second, to_second)) = (clerk(true).await, clerk(true).await);
+    let settings = Settings::new()
+        .set("IMPORTGUARD_DECIDER_URL", format!("{first},{second}"))
+        .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "20ms")
+        .set("IMPORTGUARD_DECIDER_RETRY_MAX_FRIENDS", "2");
+    let gateway = Service::gateway(settings).await;
+    let server = OpenIm::server(gateway.url());
+    let asked = || [&to_first, &to_second].map(|given| given.lock().unwrap().len());
+    let answer = server.import("op", "a", &["b", "c", "d"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5911);
+    assert_eq!(asked().iter().sum::<usize>(), 1, "{:?}", asked());
+    let answer = server.import("op", "a", &["b", "c"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5911);
+    assert_eq!(asked().iter().sum::<usize>(), 3, "{:?}", asked());
+}
+
+#[tokio::test]
+async fn a_decider_whose_connection_broke_is_asked_again_where_there_is_no_other() {
+    let decider = Service::decider(Settings::new()).await;
+    let proxy = Proxy::to(decider.grpc_url().replace("http://", "")).await;
+    let settings = Settings::new()
+        .set(
+            "IMPORTGUARD_DECIDER_URL",
+            format!("http://{}", proxy.address()),
+        )
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h");
+    let gateway = Service::gateway(settings).await;
+    until(&gateway, 1, 1).await;
+    let server = OpenIm::server(gateway.url());
+    asserts::allows(Dialect::Server, &server.import("op", "a", &["b"]).await);
+    let ((), answer) = tokio::join!(proxy.cut(), server.import("op", "a", &["b"]));
+    asserts::allows(Dialect::Server, &answer);
+    let unavailable = "importguard_decider_retries_total{reason=\"unavailable\"}";
+    assert_eq!(gateway.metric(unavailable).await.unwrap(), 1.0);
 }

@@ -8,6 +8,7 @@ use importguard_tests::{
     Binary, MountedSecret, OpenIm, Service, Settings, TestAuthority, TestCertificate, Traffic,
     eventually,
 };
+use serde_json::Value;
 
 use crate::{
     asserts,
@@ -336,4 +337,101 @@ async fn in_one_process_the_decider_does_not_pretend_to_speak_tls() {
     assert!(!service.exit(SOON).await.success());
     let said = service.stderr();
     assert!(said.contains(DECIDERS), "{said}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_deciders_reject_is_an_error_at_once() {
+    let (authority, other) = (TestAuthority::new(), TestAuthority::new());
+    let ca = authority.pem();
+    let mut pair = Pair::start(&authority, Settings::new()).await;
+    let rejected = "importguard_decider_certificate_rejected";
+    assert_eq!(pair.gateway.metric(rejected).await.unwrap(), 0.0);
+
+    let foreign = other.certificate();
+    swap(
+        &pair.gateway,
+        GATEWAYS,
+        &mut pair.gateways,
+        &files(&foreign, &ca),
+        "applied",
+    )
+    .await;
+    until_rejected(&pair.gateway, 1).await;
+    let told = ["new client certificate rejected by decider", "alert: "];
+    pair.gateway.tells(&told).await;
+    until_allowed(&pair.gateway).await;
+
+    let good = authority.certificate();
+    swap(
+        &pair.gateway,
+        GATEWAYS,
+        &mut pair.gateways,
+        &files(&good, &ca),
+        "applied",
+    )
+    .await;
+    until_rejected(&pair.gateway, 0).await;
+    until_allowed(&pair.gateway).await;
+}
+
+/// What the metric and `/readyz` say.
+async fn until_rejected(gateway: &Service, count: usize) {
+    eventually("rejected certificates are reported", SOON, async || {
+        let metric = gateway.metric("importguard_decider_certificate_rejected");
+        let metric = metric.await.unwrap();
+        let state = gateway.admin("/readyz").await.unwrap();
+        let state: Value = serde_json::from_str(&state).unwrap();
+        let listed = state["deciders"]["certificateRejected"]
+            .as_array()
+            .map(Vec::len);
+        if metric == count as f64 && listed == Some(count) {
+            Ok(())
+        } else {
+            Err(format!("{metric}, {state}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whom_an_earlier_authority_let_in_is_not_let_stay() {
+    let (authority, other) = (TestAuthority::new(), TestAuthority::new());
+    let mut pair = Pair::start(&authority, Settings::new()).await;
+    let shown = authority.certificate();
+    swap(
+        &pair.decider,
+        DECIDERS,
+        &mut pair.deciders,
+        &files(&shown, &other.pem()),
+        "applied",
+    )
+    .await;
+    let server = OpenIm::server(pair.gateway.url());
+    eventually(
+        "the earlier connection has ended",
+        SOON,
+        async || match asserts::code(&server.import("op", "a", &["b"]).await) {
+            5910 => Ok(()),
+            code => Err(code),
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn only_clients_with_an_allowed_name_get_verdicts() {
+    let authority = TestAuthority::new();
+    let secret = MountedSecret::new(&files(&authority.certificate(), &authority.pem()));
+    let names = "IMPORTGUARD_DECIDER_TLS_CLIENT_NAMES";
+    for (allowed, code) in [
+        ("gateway.internal,127.0.0.1", 0),
+        ("gateway.internal", 5910),
+    ] {
+        let settings = deciders(&secret, Settings::new().set(names, allowed));
+        let decider = Service::decider(settings).await;
+        let gateway = Service::gateway(gateways(&secret, &decider, Settings::new())).await;
+        let server = OpenIm::server(gateway.url());
+        let answer = server.import("op", "a", &["b"]).await;
+        assert_eq!(asserts::code(&answer), code, "{allowed}");
+    }
 }

@@ -131,36 +131,44 @@ impl Deciders {
         };
         let mut first = pin!(self.call(&decider, call));
         let patience = self.retry_after.min(call.within);
-        match timeout(patience, first.as_mut()).await {
-            Ok(Err(error @ DecideError::Unavailable(_))) => {
-                match self.another(&decider, call, Retry::Unavailable) {
-                    // Boxed, as is the other one: they are rare, and each call's future would have to be as large.
-                    Some(other) => within(call, Box::pin(self.call(&other, call))).await,
-                    None => Err(error),
-                }
-            }
-            Ok(decided) => decided,
+        let answer = match timeout(patience, first.as_mut()).await {
+            Ok(answer) => answer,
             Err(_) => {
                 self.balancer.doubt();
                 match self.another(&decider, call, Retry::Silent) {
+                    // Boxed, as is the other one: they are rare, and each call's future would have to be as large.
                     Some(other) => {
                         let second = Box::pin(self.call(&other, call));
-                        within(call, first_answer(first, second)).await
+                        return within(call, first_answer(first, second)).await;
                     }
                     None => within(call, first).await,
                 }
             }
+        };
+        let Err(error @ DecideError::Unavailable(_)) = answer else {
+            return answer;
+        };
+        match self.another(&decider, call, Retry::Unavailable) {
+            Some(other) => within(call, Box::pin(self.call(&other, call))).await,
+            None => Err(error),
         }
     }
 
-    /// Whom to ask beside `decider`, if there is another one, and time for it. A request that may be costly is put to one decider
-    /// only: what stops that one is not to stop the next.
-    fn another(&self, decider: &Decider, call: Call<'_>, retry: Retry) -> Option<Arc<Decider>> {
+    /// Whom to ask beside `decider`, if there is another one, and time for it: itself, over a new connection, where that broke and
+    /// there is no other. A request that may be costly is put to one decider only: what stops that one is not to stop the next.
+    fn another(
+        &self,
+        decider: &Arc<Decider>,
+        call: Call<'_>,
+        retry: Retry,
+    ) -> Option<Arc<Decider>> {
         let cheap = call.request.friends.len() <= self.retry_max_friends;
         if !cheap || Instant::now() >= call.deadline {
             return None;
         }
-        let other = self.balancer.pick(Some(decider))?;
+        let other = self.balancer.pick(Some(decider));
+        let itself = || (retry == Retry::Unavailable).then(|| Arc::clone(decider));
+        let other = other.or_else(itself)?;
         self.metrics.retried(retry);
         call.span.record("importguard.decider.retried", true);
         Some(other)

@@ -9,7 +9,7 @@ families! {
     pub(super) struct Metrics {
         /// Addresses of deciders by state: known, and of those usable.
         deciders: Each<IntGaugeVec, State> = "importguard_deciders", ["state"];
-        /// Requests that were put to a second decider, because the first was unavailable or silent.
+        /// Requests that were asked again: of a second decider because the first was silent, or because it was unavailable, then of itself where there is no other.
         retries: Each<IntCounterVec, Retry> = "importguard_decider_retries_total", ["reason"];
         /// Deciders that reject this gateway's new client certificate, or whose certificate its new authorities do not vouch for, and are still asked on the old connection.
         rejecting: IntGauge = "importguard_decider_certificate_rejected";
