@@ -49,11 +49,13 @@ pub enum Outcome {
     Remove,
     /// Its expression failed and it was skipped.
     Error,
+    /// It is in shadow and was not evaluated, because it would have cost more than rules in shadow may.
+    Skipped,
 }
 
 impl Outcome {
     /// Every one, in their order.
-    pub const ALL: [Self; 3] = [Self::Refuse, Self::Remove, Self::Error];
+    pub const ALL: [Self; 4] = [Self::Refuse, Self::Remove, Self::Error, Self::Skipped];
 
     /// Its name in events, logs, spans and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Outcome {
             Self::Refuse => "refuse",
             Self::Remove => "remove",
             Self::Error => "error",
+            Self::Skipped => "skipped",
         }
     }
 }

@@ -161,6 +161,7 @@ impl From<FiredRule> for wire::FiredRule {
             Outcome::Refuse => wire::Outcome::Refuse,
             Outcome::Remove => wire::Outcome::Remove,
             Outcome::Error => wire::Outcome::Error,
+            Outcome::Skipped => wire::Outcome::Skipped,
         };
         Self {
             id: rule.id,
@@ -179,6 +180,7 @@ impl From<wire::FiredRule> for FiredRule {
         let outcome = match rule.outcome() {
             wire::Outcome::Refuse => Outcome::Refuse,
             wire::Outcome::Remove => Outcome::Remove,
+            wire::Outcome::Skipped => Outcome::Skipped,
             wire::Outcome::Error | wire::Outcome::Unspecified => Outcome::Error,
         };
         Self {

@@ -101,7 +101,9 @@ impl Data {
                 .map(|removal| format!("removed {} by {}", removal.count(), removal.rule)),
         );
         for rule in &self.rules {
-            if rule.mode == "shadow" {
+            if rule.outcome == "skipped" {
+                reasons.push(format!("shadow {} was skipped", rule.id));
+            } else if rule.mode == "shadow" {
                 reasons.push(format!("shadow {} would {}", rule.id, rule.outcome));
             } else if rule.outcome == "error" {
                 reasons.push(format!("{} failed", rule.id));
@@ -270,6 +272,16 @@ pub(super) mod tests {
                 .line(&refused)
                 .ends_with("  5911 deciderTimeout: decider timed out")
         );
+    }
+
+    #[test]
+    fn a_rule_in_shadow_that_was_not_evaluated_says_so() {
+        let skipped = event(json!({
+            "verdict": "allow",
+            "rules": [{"id": "costly", "mode": "shadow", "outcome": "skipped"}],
+        }));
+        let line = Paint::Plain.line(&skipped);
+        assert!(line.ends_with("  shadow costly was skipped"), "{line}");
     }
 
     #[test]
