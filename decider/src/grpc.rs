@@ -1,23 +1,19 @@
 //! The policy engine over gRPC.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use importguard_core::{
-    Evaluation, FiredRule, ImportRequest, InvalidId, Kept, ListRevision, OperationId,
-    PolicyRevision, Refusal, Removal, Verdict,
-};
+use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
 use importguard_telemetry::{
     Ending, Served, propagation,
     span::{self, KeyValue, SpanKind, recorded},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tracing::{Span, debug, field::Empty, info_span};
 
 use crate::{
+    evaluation::{DeadlineExceeded, Evaluations},
     in_force::InForce,
-    metrics::Metrics,
-    policy::{self, Policy},
 };
 
 /// The method's full name, as spans have it.
@@ -26,7 +22,7 @@ const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 /// Answers `Decide` from the policy that is active at the moment of the call.
 pub(crate) struct DeciderService {
     policy: InForce,
-    metrics: Metrics,
+    evaluations: Evaluations,
     instance: String,
     max_friends: usize,
 }
@@ -34,30 +30,33 @@ pub(crate) struct DeciderService {
 impl DeciderService {
     pub(crate) fn new(
         policy: InForce,
-        metrics: Metrics,
+        evaluations: Evaluations,
         instance: String,
         max_friends: usize,
     ) -> Self {
         Self {
             policy,
-            metrics,
+            evaluations,
             instance,
             max_friends,
         }
     }
 
-    fn answer(
+    /// Evaluates a request until `deadline`.
+    async fn answer(
         &self,
         operation_id: Result<OperationId, InvalidId>,
         message: DecideRequest,
+        deadline: Instant,
     ) -> Result<DecideResponse, Status> {
         let request = self.request(operation_id, message)?;
+        let friends = request.friends.len();
         let policy = self.policy.load();
-        let began = Instant::now();
-        let evaluation = evaluate(&policy, &request);
-        let verdict = evaluation.verdict.kind();
-        self.metrics.evaluated(verdict, began.elapsed());
-        record(request.friends.len(), &evaluation);
+        let evaluated = self.evaluations.evaluate(policy, request, deadline).await;
+        let evaluation = evaluated.map_err(|DeadlineExceeded| {
+            Status::deadline_exceeded("the policy was not evaluated in time")
+        })?;
+        record(friends, &evaluation);
         Ok(DecideResponse::of(evaluation, self.instance.clone()))
     }
 
@@ -87,10 +86,12 @@ impl decider_server::Decider for DeciderService {
         request: Request<DecideRequest>,
     ) -> Result<Response<DecideResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
+        let deadline = self.evaluations.deadline(&metadata);
         let headers = metadata.into_headers();
         let operation_id = propagation::metadata_operation_id(&headers);
         let served = Served::begin(&headers, operation_id.as_ref().ok(), server_span);
-        let answer = served.in_scope(|| self.answer(operation_id, message));
+        let answer = self.answer(operation_id, message, deadline);
+        let answer = served.serve(answer).await;
         end(served, answer.as_ref().err());
         answer.map(Response::new)
     }
@@ -107,11 +108,16 @@ fn server_span() -> Span {
     )
 }
 
-/// Ends a call's span: all that a call can be refused for is its arguments, which are no error of the server's (OpenTelemetry's
-/// conventions for gRPC).
+/// Ends a call's span. What a call is refused for are its arguments and its deadline; only the latter is an error of the server's
+/// (OpenTelemetry's conventions for gRPC).
 fn end(served: Served, refused: Option<&Status>) {
-    let ending = refused.map_or(Ending::Well, |_| Ending::Rejected);
-    let code = refused.map_or("OK", |_| "INVALID_ARGUMENT");
+    let (ending, code) = match refused {
+        None => (Ending::Well, "OK"),
+        Some(status) if status.code() == Code::DeadlineExceeded => {
+            (Ending::Failed(status.message()), "DEADLINE_EXCEEDED")
+        }
+        Some(_) => (Ending::Rejected, "INVALID_ARGUMENT"),
+    };
     served.end(
         SpanKind::Server,
         ending,
@@ -144,62 +150,5 @@ fn record(friends: usize, evaluation: &Evaluation) {
             ("importguard.rule.outcome", rule.outcome.as_str()),
         ];
         span::event("importguard.rule", &attributes);
-    }
-}
-
-fn evaluate(policy: &Policy, request: &ImportRequest) -> Evaluation {
-    let decision = policy.evaluate(&policy::Request {
-        operation_id: request.operation_id.as_str(),
-        owner: request.owner.as_str(),
-        friends: &request.friends,
-        now: SystemTime::now(),
-    });
-    Evaluation {
-        verdict: match decision.verdict {
-            policy::Verdict::Allow => Verdict::Allow,
-            policy::Verdict::Refuse(refusal) => Verdict::Refuse(Refusal {
-                rule: Some(refusal.rule.clone()),
-                code: refusal.code.get(),
-                message: refusal.message.clone(),
-                detail: refusal.detail.clone(),
-            }),
-            policy::Verdict::Modify(kept) => Verdict::Modify(Kept::trusted(kept)),
-        },
-        rules: decision.fired.iter().map(fired).collect(),
-        removed: decision.removed.into_iter().map(removed).collect(),
-        policy: PolicyRevision {
-            name: policy.name().to_owned(),
-            digest: policy.digest().to_string(),
-        },
-        lists: policy
-            .lists()
-            .map(|list| ListRevision {
-                name: list.name.clone(),
-                digest: list.digest.to_string(),
-                size: list.size,
-            })
-            .collect(),
-    }
-}
-
-fn fired(rule: &policy::Fired<'_>) -> FiredRule {
-    FiredRule {
-        id: rule.id.to_owned(),
-        mode: match rule.mode {
-            policy::Mode::Enforce => importguard_core::Mode::Enforce,
-            policy::Mode::Shadow => importguard_core::Mode::Shadow,
-        },
-        outcome: match rule.outcome {
-            policy::Outcome::Refuse => importguard_core::Outcome::Refuse,
-            policy::Outcome::Remove => importguard_core::Outcome::Remove,
-            policy::Outcome::Error => importguard_core::Outcome::Error,
-        },
-    }
-}
-
-fn removed(removal: policy::Removal<'_>) -> Removal {
-    Removal {
-        rule: removal.rule.to_owned(),
-        friends: removal.friends,
     }
 }

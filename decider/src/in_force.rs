@@ -4,13 +4,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use importguard_core::ListRevision;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{
-    lists::ListRevision,
-    policy::{Diagnostics, Policy},
-};
+use crate::policy::{Diagnostics, Policy};
 
 /// The policy that holds now, and whether a newer one could not be used. Reading it never waits; a call keeps the one it began
 /// with. Clones are handles to the same.
@@ -88,7 +86,7 @@ impl InForce {
         let lists: Vec<_> = policy.lists().map(list).collect();
         let mut state = json!({
             "name": policy.name(),
-            "digest": policy.digest().as_str(),
+            "digest": policy.digest(),
             "since": rfc3339(history.since),
             "lists": lists,
         });
@@ -112,7 +110,7 @@ fn same(one: &Policy, other: &Policy) -> bool {
 }
 
 fn list(revision: &ListRevision) -> Value {
-    json!({ "name": revision.name, "digest": revision.digest.as_str(), "size": revision.size })
+    json!({ "name": revision.name, "digest": revision.digest, "size": revision.size })
 }
 
 fn rfc3339(at: SystemTime) -> String {

@@ -1,6 +1,7 @@
 //! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest brings it to gRPC.
 
 mod background;
+mod evaluation;
 mod grpc;
 mod in_force;
 pub mod lists;

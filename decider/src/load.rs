@@ -18,15 +18,15 @@ pub struct Loaded {
     pub policy: Result<Policy, Diagnostics>,
 }
 
-/// Reads and checks the policy at `path` and its lists, whose paths are relative to the policy's directory. Blocks; for
-/// lists of millions for seconds.
-pub fn load(path: &Path) -> Loaded {
+/// Reads and checks the policy at `path` and its lists, whose paths are relative to the policy's directory, for imports of up
+/// to `max_friends` friends. Blocks; for lists of millions for seconds.
+pub fn load(path: &Path, max_friends: usize) -> Loaded {
     let mut files = Files::default();
-    let policy = read_policy(path, &mut files);
+    let policy = read_policy(path, max_friends, &mut files);
     Loaded { files, policy }
 }
 
-fn read_policy(path: &Path, seen: &mut Files) -> Result<Policy, Diagnostics> {
+fn read_policy(path: &Path, max_friends: usize, seen: &mut Files) -> Result<Policy, Diagnostics> {
     seen.look_at(path);
     let name = path.display().to_string();
     let whole_file = |message: String, remedy: &str| {
@@ -57,7 +57,7 @@ fn read_policy(path: &Path, seen: &mut Files) -> Result<Policy, Diagnostics> {
             files.insert(file.to_owned(), load_list(&path));
         }
     }
-    draft.compile(&files)
+    draft.compile_for(max_friends, &files)
 }
 
 fn load_list(path: &Path) -> Result<ListContent, ListError> {
@@ -118,7 +118,9 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::policy::{Request, Verdict};
+    use importguard_core::Verdict;
+
+    use crate::policy::{DEFAULT_MAX_FRIENDS, Request};
 
     const HEAD: &str = "apiVersion: importguard/v1\nname: test\n";
 
@@ -127,13 +129,13 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/../policy/policy.yaml"
         ));
-        load(&path)
+        load(&path, DEFAULT_MAX_FRIENDS)
             .policy
             .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
     }
 
     fn error(directory: &tempfile::TempDir) -> String {
-        load(&directory.path().join("policy.yaml"))
+        load(&directory.path().join("policy.yaml"), DEFAULT_MAX_FRIENDS)
             .policy
             .unwrap_err()
             .to_string()
@@ -151,12 +153,10 @@ mod tests {
             });
             match decision.verdict {
                 Verdict::Allow => "allow".to_owned(),
-                Verdict::Modify(kept) => format!("modify {kept:?}"),
+                Verdict::Modify(kept) => format!("modify {:?}", kept.indexes()),
                 Verdict::Refuse(refusal) => format!(
                     "refuse {} {} / {}",
-                    refusal.code.get(),
-                    refusal.message,
-                    refusal.detail
+                    refusal.code, refusal.message, refusal.detail
                 ),
             }
         };
@@ -187,12 +187,9 @@ mod tests {
         let source = format!("{HEAD}lists: {{ a: {{ file: lists/a.txt }} }}\nrules: []\n");
         let path = directory.path().join("policy.yaml");
         fs::write(&path, &source).unwrap();
-        let policy = load(&path).policy.unwrap();
+        let policy = load(&path, DEFAULT_MAX_FRIENDS).policy.unwrap();
         assert_eq!(policy.lists().next().unwrap().size, 2);
-        assert_eq!(
-            *policy.digest(),
-            crate::lists::Digest::of(source.as_bytes())
-        );
+        assert_eq!(policy.digest(), crate::lists::digest(source.as_bytes()));
     }
 
     #[test]

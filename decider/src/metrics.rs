@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use importguard_core::VerdictKind;
+use importguard_core::{Evaluation, Outcome, VerdictKind};
 use importguard_telemetry::{
     families,
     metrics::{Each, policy_info},
 };
-use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::policy::Policy;
 
@@ -47,6 +47,10 @@ families! {
         decisions: Each<IntCounterVec, VerdictKind> = "importguard_decider_decisions_total", ["verdict"];
         /// Seconds that evaluating the policy for one callback took.
         evaluation: Histogram = "importguard_decider_evaluation_seconds", in EVALUATION_SECONDS;
+        /// Evaluations that were stopped because their caller's deadline passed or nobody waited any more.
+        aborted: IntCounter = "importguard_decider_evaluations_aborted_total";
+        /// Rules in shadow that were not evaluated for a callback, because they would have cost more than rules in shadow may.
+        shadow_skipped: IntCounter = "importguard_decider_shadow_rules_skipped_total";
         /// Readings of the policy's files by result: ok or failed.
         reloads: IntCounterVec = "importguard_policy_reloads_total", ["result"];
         /// 1 while the policy's files hold a policy that cannot be used and the last good one stays in force.
@@ -70,9 +74,20 @@ impl Metrics {
     }
 
     /// The policy was evaluated for a callback.
-    pub(crate) fn evaluated(&self, verdict: VerdictKind, took: Duration) {
-        self.families.decisions.of(verdict).inc();
-        self.families.evaluation.observe(took.as_secs_f64());
+    pub(crate) fn evaluated(&self, evaluation: &Evaluation, took: Duration) {
+        let families = &self.families;
+        families.decisions.of(evaluation.verdict.kind()).inc();
+        families.evaluation.observe(took.as_secs_f64());
+        let skipped = evaluation
+            .rules
+            .iter()
+            .filter(|rule| rule.outcome == Outcome::Skipped);
+        families.shadow_skipped.inc_by(skipped.count() as u64);
+    }
+
+    /// An evaluation was stopped.
+    pub(crate) fn aborted(&self) {
+        self.families.aborted.inc();
     }
 
     /// The files hold a good policy.
@@ -84,7 +99,7 @@ impl Metrics {
         families.read_at.set(now.unwrap_or_default().as_secs_f64());
         self.info.reset();
         self.info
-            .with_label_values(&[policy.name(), policy.digest().as_str()])
+            .with_label_values(&[policy.name(), policy.digest()])
             .set(1);
         families.list_ids.reset();
         for list in policy.lists() {

@@ -22,6 +22,7 @@ use crate::{
 /// Keeps the policy in force the one that its files hold.
 pub(crate) struct Reloader {
     path: PathBuf,
+    max_friends: usize,
     every: Duration,
     in_force: InForce,
     metrics: Metrics,
@@ -36,14 +37,15 @@ impl Reloader {
     /// read.
     pub(crate) fn start(
         path: PathBuf,
+        max_friends: usize,
         every: Duration,
         metrics: Metrics,
     ) -> Result<(Self, InForce), Diagnostics> {
-        let Loaded { files, policy } = load(&path);
+        let Loaded { files, policy } = load(&path, max_friends);
         let policy = policy?;
         info!(
             policy = policy.name(),
-            digest = policy.digest().as_str(),
+            digest = policy.digest(),
             lists = policy.lists().count(),
             "policy {} is in force",
             path.display()
@@ -52,6 +54,7 @@ impl Reloader {
         let in_force = InForce::new(policy);
         let reloader = Self {
             path,
+            max_friends,
             every,
             in_force: in_force.clone(),
             metrics,
@@ -94,9 +97,9 @@ impl Reloader {
     }
 
     async fn reload(&mut self) {
-        let path = self.path.clone();
+        let (path, max_friends) = (self.path.clone(), self.max_friends);
         let read = in_background("reload", move || {
-            let loaded = load(&path);
+            let loaded = load(&path, max_friends);
             let now = loaded.files.look_again();
             (loaded, now)
         });
@@ -120,7 +123,7 @@ impl Reloader {
     fn apply(&self, policy: Result<Policy, Diagnostics>) {
         match policy {
             Ok(policy) => {
-                let (name, digest) = (policy.name().to_owned(), policy.digest().clone());
+                let (name, digest) = (policy.name().to_owned(), policy.digest().to_owned());
                 self.metrics.applied(&policy);
                 match self.in_force.replace(policy) {
                     Swap::Applied => {
@@ -135,7 +138,7 @@ impl Reloader {
             }
             Err(diagnostics) => {
                 self.metrics.failed();
-                let digest = self.in_force.load().digest().clone();
+                let digest = self.in_force.load().digest().to_owned();
                 error!(
                     %digest,
                     mistakes = diagnostics.count(),

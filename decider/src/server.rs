@@ -22,8 +22,8 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer as R
 use tracing::{info, warn};
 
 use crate::{
-    BoundsSettings, Settings, TlsError, grpc::DeciderService, in_force::InForce, metrics::Metrics,
-    policy::Diagnostics, reload::Reloader, tls::tls,
+    BoundsSettings, Settings, TlsError, evaluation::Evaluations, grpc::DeciderService,
+    in_force::InForce, metrics::Metrics, policy::Diagnostics, reload::Reloader, tls::tls,
 };
 
 /// How long a connection's first byte, and a TLS handshake, may take: by then a gateway has given up, whose default patience is
@@ -125,6 +125,7 @@ impl Decider {
         let metrics = Metrics::register(registry)?;
         let (reloader, policy) = Reloader::start(
             settings.policy.policy.clone(),
+            settings.grpc.bounds.decider_max_friends,
             settings.policy.reload_interval,
             metrics.clone(),
         )
@@ -178,7 +179,7 @@ impl Decider {
         let (health_reporter, health) = tonic_health::server::health_reporter();
         let service = DeciderService::new(
             self.policy,
-            self.metrics,
+            Evaluations::new(self.metrics, bounds.decider_request_timeout),
             self.instance,
             bounds.decider_max_friends,
         );

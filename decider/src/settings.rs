@@ -130,7 +130,7 @@ pub struct BoundsSettings {
         long,
         env = "IMPORTGUARD_DECIDER_MAX_FRIENDS",
         value_name = "COUNT",
-        default_value_t = 10_000
+        default_value_t = crate::policy::DEFAULT_MAX_FRIENDS
     )]
     pub decider_max_friends: usize,
 

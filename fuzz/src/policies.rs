@@ -1,8 +1,9 @@
 use std::{collections::HashSet, time::Duration};
 
+use importguard_core::{Verdict};
 use importguard_decider::{
     lists,
-    policy::{Diagnostics, Draft, ListFiles, Policy, Request, Verdict},
+    policy::{Diagnostics, Draft, ListFiles, Policy, Request},
 };
 
 /// Who asks, and for whom.
@@ -56,11 +57,11 @@ fn check(policy: &Policy, asked: Asked<'_>) {
     };
     let decision = policy.evaluate(&request);
     assert_eq!(decision, policy.evaluate(&request));
-    assert_eq!(decision, policy.explain(&request).decision);
+    assert_eq!(decision, policy.explain(&request).evaluation);
     match &decision.verdict {
         Verdict::Allow => {}
         Verdict::Refuse(refusal) => {
-            let code = refusal.code.get();
+            let code = refusal.code;
             assert!((5000..=9999).contains(&code), "{code}");
             assert!(!refusal.message.is_empty());
         }

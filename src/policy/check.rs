@@ -1,9 +1,13 @@
-use std::{path::PathBuf, process::ExitCode};
+use std::{cmp::Reverse, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use importguard_decider::{load::load, policy::Policy};
+use importguard_core::Mode;
+use importguard_decider::{
+    load::load,
+    policy::{MAX_COST, Policy, PolicyCost, SHADOW_BUDGET},
+};
 
-use super::{FINDINGS, print};
+use super::{FINDINGS, LargestImport, print};
 
 #[derive(Args)]
 pub(crate) struct Check {
@@ -14,14 +18,20 @@ pub(crate) struct Check {
         default_value = "policy/policy.yaml"
     )]
     files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    largest: LargestImport,
 }
 
 impl Check {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut exit = ExitCode::SUCCESS;
         for file in &self.files {
-            match load(file).policy {
-                Ok(policy) => print(format_args!("{}: {}", file.display(), good(&policy)))?,
+            match load(file, self.largest.max_friends).policy {
+                Ok(policy) => {
+                    print(format_args!("{}: {}", file.display(), good(&policy)))?;
+                    print(format_args!("{}: {}", file.display(), cost(policy.cost())))?;
+                }
                 Err(diagnostics) => {
                     print(&diagnostics)?;
                     let mistakes = match diagnostics.count() {
@@ -51,4 +61,40 @@ fn good(policy: &Policy) -> String {
         policy.name(),
         policy.digest()
     )
+}
+
+/// What the largest import costs: the enforced rules, which are refused above their bound, and those in shadow, which are not.
+fn cost(cost: &PolicyCost) -> String {
+    let shadow = cost.units(Mode::Shadow);
+    let skipped = if shadow > SHADOW_BUDGET {
+        ": some are skipped on the largest imports"
+    } else {
+        ""
+    };
+    format!(
+        "an import of {} friends costs at most {} of {MAX_COST} units; rules in shadow {shadow} of {SHADOW_BUDGET}{skipped}{}",
+        cost.friends,
+        cost.units(Mode::Enforce),
+        shares(cost)
+    )
+}
+
+/// How many of the most expensive rules are named: enough to see where the cost comes from.
+const NAMED: usize = 5;
+
+fn shares(cost: &PolicyCost) -> String {
+    let mut rules: Vec<_> = cost.rules.iter().collect();
+    rules.sort_by_key(|rule| Reverse(rule.units));
+    let named = rules.iter().take(NAMED).map(|rule| {
+        let mode = match rule.mode {
+            Mode::Enforce => "",
+            Mode::Shadow => " (shadow)",
+        };
+        format!("{}{mode} {}", rule.id, rule.units)
+    });
+    let named: Vec<_> = named.collect();
+    match named.as_slice() {
+        [] => String::new(),
+        named => format!("; the most: {}", named.join(", ")),
+    }
 }

@@ -1,13 +1,14 @@
 use std::{path::PathBuf, process::ExitCode, time::SystemTime};
 
 use clap::Args;
+use importguard_core::{Evaluation, Mode, Verdict};
 use importguard_decider::{
     load::load,
-    policy::{Decision, Explanation, Happened, Mode, Policy, Reason, Request, Step, Verdict},
+    policy::{Explanation, Happened, Policy, Reason, Request, Step},
 };
 use serde_json::{Map, Value, json};
 
-use super::{FINDINGS, print};
+use super::{FINDINGS, LargestImport, print};
 
 #[derive(Args)]
 pub(crate) struct Explain {
@@ -36,6 +37,9 @@ pub(crate) struct Explain {
     )]
     policy: PathBuf,
 
+    #[command(flatten)]
+    largest: LargestImport,
+
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -43,7 +47,7 @@ pub(crate) struct Explain {
 
 impl Explain {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let policy = match load(&self.policy).policy {
+        let policy = match load(&self.policy, self.largest.max_friends).policy {
             Ok(policy) => policy,
             Err(diagnostics) => {
                 print(&diagnostics)?;
@@ -96,23 +100,23 @@ impl Explain {
             text.push_str(&format!("  {rule:a$}  {kind:b$}  {mode:c$}  {happened}\n"));
         }
         text.push('\n');
-        text.push_str(&self.verdict(&explanation.decision));
+        text.push_str(&self.verdict(&explanation.evaluation));
         text
     }
 
-    fn verdict(&self, decision: &Decision<'_>) -> String {
+    fn verdict(&self, decision: &Evaluation) -> String {
         match &decision.verdict {
             Verdict::Allow => format!("allow: all {} are imported", self.friends.len()),
             Verdict::Modify(kept) => format!(
                 "modify: {} of {} are imported: {}",
-                kept.len(),
+                kept.indexes().len(),
                 self.friends.len(),
-                self.named(kept).join(", ")
+                self.named(kept.indexes()).join(", ")
             ),
             Verdict::Refuse(refusal) => format!(
                 "refuse: by rule {}, {} \"{}\" \"{}\"",
-                refusal.rule,
-                refusal.code.get(),
+                refusal.rule.as_deref().unwrap_or_default(),
+                refusal.code,
                 refusal.message,
                 refusal.detail
             ),
@@ -134,7 +138,7 @@ impl Explain {
             .map(|step| self.step(step))
             .collect();
         let mut told = json!({
-            "policy": { "name": policy.name(), "digest": policy.digest().as_str() },
+            "policy": { "name": policy.name(), "digest": policy.digest() },
             "request": {
                 "operationID": self.operation_id,
                 "ownerUserID": self.owner,
@@ -142,21 +146,21 @@ impl Explain {
             },
             "steps": steps,
         });
-        match &explanation.decision.verdict {
+        match &explanation.evaluation.verdict {
             Verdict::Allow => {
                 told["verdict"] = "allow".into();
                 told["kept"] = json!(self.friends);
             }
             Verdict::Modify(kept) => {
                 told["verdict"] = "modify".into();
-                told["kept"] = json!(self.named(kept));
+                told["kept"] = json!(self.named(kept.indexes()));
             }
             Verdict::Refuse(refusal) => {
                 told["verdict"] = "refuse".into();
                 told["kept"] = json!([]);
                 told["refusal"] = json!({
                     "rule": refusal.rule,
-                    "code": refusal.code.get(),
+                    "code": refusal.code,
                     "message": refusal.message,
                     "detail": refusal.detail,
                 });
@@ -191,6 +195,10 @@ impl Explain {
             }
             Happened::Skipped { failure } => {
                 tell("failure", failure.as_str().into());
+            }
+            Happened::OverBudget { cost, left } => {
+                tell("cost", (*cost).into());
+                tell("left", (*left).into());
             }
             Happened::OutsideRollout { bucket, per_cent } => {
                 tell("bucket", (*bucket).into());
@@ -227,5 +235,6 @@ fn happened(happened: &Happened<'_>) -> &'static str {
         Happened::Refused(_) => "refused",
         Happened::Removed { .. } => "removed",
         Happened::Skipped { .. } => "skipped",
+        Happened::OverBudget { .. } => "overBudget",
     }
 }

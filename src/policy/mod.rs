@@ -11,7 +11,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use importguard_decider::policy::DEFAULT_MAX_FRIENDS;
 
 /// Exit code for what was found wrong with a policy or by its tests.
 const FINDINGS: u8 = 1;
@@ -26,6 +27,19 @@ pub(crate) enum PolicyCommand {
     Test(test::Test),
     /// Tell, rule by rule, what a policy makes of one import and why
     Explain(explain::Explain),
+}
+
+/// For which imports a policy is to be good.
+#[derive(Args)]
+pub(crate) struct LargestImport {
+    /// How many friends the largest import has: what a policy may cost goes by it. The deciders' own setting
+    #[arg(
+        long = "max-friends",
+        env = "IMPORTGUARD_DECIDER_MAX_FRIENDS",
+        value_name = "COUNT",
+        default_value_t = DEFAULT_MAX_FRIENDS
+    )]
+    max_friends: usize,
 }
 
 impl PolicyCommand {

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args;
 use importguard_decider::tabletest;
 
-use super::{FINDINGS, print, usage};
+use super::{FINDINGS, LargestImport, print, usage};
 
 #[derive(Args)]
 pub(crate) struct Test {
@@ -15,11 +15,14 @@ pub(crate) struct Test {
     /// Also write the results as JUnit XML, which CI systems show
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+
+    #[command(flatten)]
+    largest: LargestImport,
 }
 
 impl Test {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let report = match tabletest::run(&self.path) {
+        let report = match tabletest::run(&self.path, self.largest.max_friends) {
             Ok(report) => report,
             Err(error) => return Ok(usage(error)),
         };

@@ -34,6 +34,48 @@ fn check_says_that_a_good_policy_is_good() {
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
     assert!(checked.stdout.contains("policy.yaml: good: policy e2e"));
     assert!(checked.stdout.contains("blocked (3 ids)"));
+    // One look-up for the owner, and for each friend one and a prefix.
+    let cost = "policy.yaml: an import of 10000 friends costs at most 20001 of 10000000 units; rules in shadow 0 of 2500000; the most: blocked-friends 20000, blocked-owner 1";
+    assert!(checked.stdout.contains(cost), "{}", checked.stdout);
+}
+
+#[test]
+fn check_refuses_rules_that_cost_too_much_for_the_largest_import() {
+    let texts = vec!["'a'"; 100].join(", ");
+    let rule = |id: &str, mode: &str| {
+        format!(
+            "  - {{ id: {id}, dropFriendIf: \"[{texts}].exists(x, x == friend)\", onError: skip, mode: {mode} }}\n"
+        )
+    };
+    let yaml = |rules: String| format!("apiVersion: importguard/v1\nname: costly\nrules:\n{rules}");
+    let dir = PolicyDir::new(&yaml(rule("costly", "enforce")), &[]);
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    for told in [
+        "policy.yaml:4:11: with 10000 friends the enforced rules cost",
+        "and may cost 10000000: \"costly\"",
+        "IMPORTGUARD_DECIDER_MAX_FRIENDS",
+    ] {
+        assert!(checked.stdout.contains(told), "{told}: {}", checked.stdout);
+    }
+    let small = policy(&dir, &["check", "--max-friends", "1000", "policy.yaml"]);
+    assert_eq!(small.code, Some(0), "{}", small.stdout);
+    assert!(
+        small.stdout.contains("an import of 1000 friends"),
+        "{}",
+        small.stdout
+    );
+
+    let shadow = PolicyDir::new(&yaml(rule("watches", "shadow")), &[]);
+    let checked = policy(&shadow, &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(
+        checked
+            .stdout
+            .contains(": some are skipped on the largest imports; the most: watches (shadow) "),
+        "{}",
+        checked.stdout
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod commands;
 mod connections;
 mod contract;
 mod curl;
+mod deadlines;
 mod examples;
 mod failures;
 mod fallbacks;

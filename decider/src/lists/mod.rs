@@ -5,10 +5,12 @@ mod revision;
 mod text;
 
 pub use id_set::{IdHash, IdHasher, IdSet};
-pub use revision::{Digest, ListRevision};
+pub use revision::digest;
 pub use text::{LineError, MAX_LIST_BYTES, parse};
 
 use std::sync::Arc;
+
+use importguard_core::ListRevision;
 
 /// A list as a policy holds it: what it is called, which content it has, and the ids.
 #[derive(Clone, Debug)]
@@ -23,7 +25,7 @@ pub struct List {
 #[derive(Clone, Debug)]
 pub struct ListContent {
     /// Over the bytes that the ids were read from.
-    pub digest: Digest,
+    pub digest: String,
     /// The ids.
     pub ids: Arc<IdSet>,
 }
@@ -37,7 +39,7 @@ impl ListContent {
             text.push('\n');
         }
         Self {
-            digest: Digest::of(text.as_bytes()),
+            digest: digest(text.as_bytes()),
             ids: Arc::new(IdSet::from_ids(values.iter().map(AsRef::as_ref))),
         }
     }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Digest, IdSet, ListContent};
+use super::{IdSet, ListContent, digest};
 
 /// The largest list file that is read: sixty million ids of 16 bytes, and a quarter of what the 32-bit places of an
 /// [`IdSet`] reach.
@@ -36,7 +36,7 @@ pub fn parse(content: &[u8]) -> Result<ListContent, Vec<LineError>> {
         return Err(errors);
     }
     Ok(ListContent {
-        digest: Digest::of(content),
+        digest: digest(content),
         ids: Arc::new(IdSet::from_ids(ids(text))),
     })
 }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_over_the_whole_content() {
-        assert_eq!(set(b"a\n").digest, Digest::of(b"a\n"));
+        assert_eq!(set(b"a\n").digest, digest(b"a\n"));
         assert_ne!(set(b"a\n").digest, set(b"# why\na\n").digest);
     }
 

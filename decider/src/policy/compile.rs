@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::lists::{List, ListContent, ListError};
 
-use super::decision::{Mode, Refusal, RefusalCode};
+use super::cost::{self, PolicyCost};
 use super::diagnostic::{Diagnostic, Report, Span, closest, quoted};
 use super::document::{
     Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
@@ -14,7 +14,9 @@ use super::document::{
 use super::expression::{Expression, ListValues, Scope};
 use super::matcher::{Matcher, NamedIds, check_pattern, compile_patterns};
 use super::read::NOBODY_LEFT;
+use super::refusal_code::RefusalCode;
 use super::rule::{Action, OnError, Rollout, Rule};
+use importguard_core::{Mode, Refusal};
 
 /// The content of list files by the path that the policy gives, or why there is none.
 pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;
@@ -29,10 +31,16 @@ pub(super) struct Compiled {
     pub(super) nobody_left: Refusal,
     pub(super) lists: Vec<List>,
     pub(super) list_values: ListValues,
+    pub(super) cost: PolicyCost,
 }
 
 /// The result is worth something only if nothing was reported, now or before.
-pub(super) fn compile(document: Document, files: &ListFiles, report: &mut Report<'_>) -> Compiled {
+pub(super) fn compile(
+    document: Document,
+    max_friends: usize,
+    files: &ListFiles,
+    report: &mut Report<'_>,
+) -> Compiled {
     let mut list_values = ListValues::default();
     let mut lists = Vec::new();
     for definition in &document.lists {
@@ -44,6 +52,7 @@ pub(super) fn compile(document: Document, files: &ListFiles, report: &mut Report
         lists.extend(list);
     }
     let definitions = bounded(document.rules, report);
+    let ids: Vec<Spanned<String>> = definitions.iter().map(|rule| rule.id.clone()).collect();
     let mut rules = Vec::new();
     let mut end: Option<(String, u32)> = None;
     for definition in definitions {
@@ -66,6 +75,9 @@ pub(super) fn compile(document: Document, files: &ListFiles, report: &mut Report
         }
         rules.extend(rule);
     }
+    let cost = PolicyCost::of(&rules, max_friends);
+    let place = |rule: &str| ids.iter().find(|id| id.value == rule).map(|id| id.span);
+    cost::check(&cost, place, report);
     let nobody_left = document.nobody_left.unwrap_or_else(|| RefusalDefinition {
         code: RefusalCode::NOBODY_LEFT,
         message: "No importable friends".to_owned(),
@@ -76,6 +88,7 @@ pub(super) fn compile(document: Document, files: &ListFiles, report: &mut Report
         nobody_left: named_refusal(nobody_left, NOBODY_LEFT),
         lists,
         list_values,
+        cost,
     }
 }
 
@@ -174,8 +187,8 @@ fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>)
 
 fn named_refusal(definition: RefusalDefinition, rule: &str) -> Refusal {
     Refusal {
-        rule: rule.to_owned(),
-        code: definition.code,
+        rule: Some(rule.to_owned()),
+        code: definition.code.get(),
         message: definition.message,
         detail: definition.detail,
     }

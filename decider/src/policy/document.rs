@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::decision::RefusalCode;
 use super::diagnostic::Span;
+use super::refusal_code::RefusalCode;
 
 /// A value and where it stands in the file.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,14 +1,20 @@
-//! From a request to a decision. One hash for each friend serves every look-up, and nothing is allocated for a rule
+//! From a request to an evaluation. One hash for each friend serves every look-up, and nothing is allocated for a rule
 //! that does not fire.
+//!
+//! The enforced rules come first and give the verdict. Then the rules in shadow, each on the friends who were left at its
+//! place in the document, as far as what they may cost together goes: so they never slow down the others.
 
 use crate::lists::{IdHash, IdHasher};
 
-use super::decision::{Decision, Fired, Mode, Outcome, Refusal, Removal, Verdict};
+use super::cost::{Per, SHADOW_BUDGET, Size};
 use super::expression::Inputs;
-use super::friends::{Friends, Kept};
+use super::friends::{Friends, Left};
+use super::meter::Meter;
 use super::read::{DUPLICATE, SELF};
 use super::rule::{Action, OnError, Rule};
+use super::trail::{FIRST, Place, Trail};
 use super::{Policy, Request};
+use importguard_core::{Evaluation, Kept, Mode, Outcome, Refusal, Verdict};
 
 /// What became of a rule, before its mode is considered.
 #[derive(Debug)]
@@ -32,13 +38,31 @@ pub(super) enum Effect<'p> {
     },
     /// Why its expression failed, so that it is skipped.
     Skip(String),
+    /// It was not evaluated: it would have cost more than rules in shadow may.
+    OverBudget(OverBudget),
 }
 
-/// Watches an evaluation: gets each rule that is come to, what became of it, and the state in which it found the
-/// request.
+/// What rules in shadow may cost together would have been exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OverBudget {
+    /// What it would have cost, in units.
+    pub(super) cost: u64,
+    /// What was left.
+    pub(super) left: u64,
+}
+
+/// Watches an evaluation: gets each rule that is come to, its place, what became of it, and the state in which it found the
+/// request. Rules in shadow come after the enforced ones.
 pub(super) trait Observer<'p, S> {
     fn before_rules(&mut self, _owners: &[u32], _repeated: &[u32]) {}
-    fn rule(&mut self, _rule: &'p Rule, _effect: &Effect<'p>, _state: &State<'p, '_, S>) {}
+    fn rule(
+        &mut self,
+        _place: Place,
+        _rule: &'p Rule,
+        _effect: &Effect<'p>,
+        _state: &State<'p, '_, S>,
+    ) {
+    }
 }
 
 /// Watches nothing, at no cost.
@@ -46,50 +70,40 @@ pub(super) struct Nobody;
 
 impl<S> Observer<'_, S> for Nobody {}
 
-pub(super) fn evaluate<'p, S: AsRef<str>>(
+/// Decides, or ends with the error of `should_stop`, which is asked again and again.
+pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     policy: &'p Policy,
     request: &Request<'_, S>,
     observer: &mut impl Observer<'p, S>,
-) -> Decision<'p> {
+    should_stop: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<Evaluation, E> {
+    let mut meter = Meter::new(should_stop);
     let hasher = IdHasher::get();
-    let (friends, unusable) = Friends::new(request.owner, request.friends, hasher);
+    let (friends, unusable) = Friends::new(request.owner, request.friends, hasher, &mut meter)?;
     observer.before_rules(&unusable.owners, &unusable.repeated);
     let mut trail = Trail::default();
-    trail.remove(SELF, unusable.owners);
-    trail.remove(DUPLICATE, unusable.repeated);
+    trail.remove(FIRST, SELF, unusable.owners);
+    trail.remove(FIRST, DUPLICATE, unusable.repeated);
     let mut state = State {
         policy,
         request: *request,
         owner_hash: hasher.hash(request.owner),
         friends,
     };
-    for rule in &policy.rules {
-        let effect = state.effect(rule);
-        observer.rule(rule, &effect, &state);
-        let Some(mode) = rule.mode else { continue };
-        match (effect, mode) {
-            (Effect::Refuse { refusal, .. }, Mode::Enforce) => return trail.refuse(refusal),
-            (Effect::Refuse { .. }, Mode::Shadow) => trail.fire(&rule.id, mode, Outcome::Refuse),
-            (Effect::Remove { friends, failure }, mode) => {
-                if failure.is_some() {
-                    trail.fire(&rule.id, mode, Outcome::Error);
-                }
-                if mode == Mode::Shadow {
-                    trail.fire(&rule.id, mode, Outcome::Remove);
-                } else {
-                    state.friends.remove(&friends);
-                    trail.remove(&rule.id, friends);
-                }
-            }
-            (Effect::Skip(_), mode) => trail.fire(&rule.id, mode, Outcome::Error),
-            (Effect::Off | Effect::OutsideRollout | Effect::NotWhen | Effect::Nothing, _) => {}
+    let refused = state.enforce(&mut trail, observer, &mut meter)?;
+    let left = state.friends.take_left();
+    // A refusal ends it: the rules after it are not evaluated, in shadow or not.
+    let reached = refused.map_or(Place::MAX, |(place, _)| place);
+    let watched = state.watch(reached, &trail, observer, &mut meter)?;
+    trail.join(watched);
+    Ok(match (refused, left) {
+        (Some((place, refusal)), _) => trail.refuse(policy, Some(place), refusal),
+        (None, Left::All) => trail.decide(policy, Verdict::Allow),
+        (None, Left::These(left)) if left.is_empty() => {
+            trail.refuse(policy, None, &policy.nobody_left)
         }
-    }
-    match state.friends.into_kept() {
-        Kept::All => trail.decide(Verdict::Allow),
-        Kept::These(kept) if kept.is_empty() => trail.refuse(&policy.nobody_left),
-        Kept::These(kept) => trail.decide(Verdict::Modify(kept)),
-    }
+        (None, Left::These(left)) => trail.decide(policy, Verdict::Modify(Kept::trusted(left))),
+    })
 }
 
 /// A request part of the way through the rules.
@@ -101,29 +115,120 @@ pub(super) struct State<'p, 'r, S> {
 }
 
 impl<'p, S: AsRef<str>> State<'p, '_, S> {
-    fn effect(&self, rule: &'p Rule) -> Effect<'p> {
+    /// Evaluates the rules that are not in shadow, up to the first refusal, which it returns with its place.
+    fn enforce<E>(
+        &mut self,
+        trail: &mut Trail<'p>,
+        observer: &mut impl Observer<'p, S>,
+        meter: &mut Meter<'_, E>,
+    ) -> Result<Option<(Place, &'p Refusal)>, E> {
+        let mut unlimited = Budget(None);
+        for (place, rule) in self.policy.places() {
+            if rule.mode == Some(Mode::Shadow) {
+                continue;
+            }
+            let effect = self.effect(rule, &mut unlimited, meter)?;
+            observer.rule(place, rule, &effect, self);
+            match effect {
+                Effect::Refuse { refusal, .. } => return Ok(Some((place, refusal))),
+                Effect::Remove { friends, failure } => {
+                    if failure.is_some() {
+                        trail.fire(place, &rule.id, Mode::Enforce, Outcome::Error);
+                    }
+                    self.friends.remove(&friends);
+                    trail.remove(place, &rule.id, friends);
+                }
+                Effect::Skip(_) => trail.fire(place, &rule.id, Mode::Enforce, Outcome::Error),
+                Effect::Off
+                | Effect::OutsideRollout
+                | Effect::NotWhen
+                | Effect::Nothing
+                | Effect::OverBudget(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Evaluates the rules in shadow before the place `reached`. The state is that before any rule; what `enforced` tells of
+    /// removals brings it to each rule's place.
+    fn watch<E>(
+        &mut self,
+        reached: Place,
+        enforced: &Trail<'p>,
+        observer: &mut impl Observer<'p, S>,
+        meter: &mut Meter<'_, E>,
+    ) -> Result<Trail<'p>, E> {
+        let mut trail = Trail::default();
+        let mut removed = enforced.removed().peekable();
+        let mut budget = Budget(Some(SHADOW_BUDGET));
+        for (place, rule) in self
+            .policy
+            .places()
+            .take_while(|(place, _)| *place < reached)
+        {
+            if rule.mode != Some(Mode::Shadow) {
+                continue;
+            }
+            while let Some((_, friends)) = removed.next_if(|(at, _)| *at < place) {
+                self.friends.remove(friends);
+            }
+            let effect = self.effect(rule, &mut budget, meter)?;
+            observer.rule(place, rule, &effect, self);
+            for outcome in would_have(&effect) {
+                trail.fire(place, &rule.id, Mode::Shadow, outcome);
+            }
+        }
+        Ok(trail)
+    }
+
+    fn effect<E>(
+        &self,
+        rule: &'p Rule,
+        budget: &mut Budget,
+        meter: &mut Meter<'_, E>,
+    ) -> Result<Effect<'p>, E> {
         if rule.mode.is_none() {
-            return Effect::Off;
+            return Ok(Effect::Off);
         }
         let owner = self.request.owner;
         if rule
             .rollout
             .is_some_and(|rollout| !rollout.includes(&rule.id, owner))
         {
-            return Effect::OutsideRollout;
+            return Ok(Effect::OutsideRollout);
         }
-        match rule
-            .when
-            .as_ref()
-            .map(|when| when.evaluate(&self.inputs(), None))
-        {
-            None | Some(Ok(true)) => {}
-            Some(Ok(false)) => return Effect::NotWhen,
-            Some(Err(why)) => return rule.failed(why),
+        if let Some(when) = &rule.when {
+            let units = when.cost().units(self.longest());
+            if let Err(over) = budget.take(|| units) {
+                return Ok(Effect::OverBudget(over));
+            }
+            meter.spend(units)?;
+            match when.evaluate(&self.inputs(), None) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Effect::NotWhen),
+                Err(why) => return Ok(rule.failed(why)),
+            }
         }
-        match &rule.action {
+        let cost = rule.action_cost();
+        if let Err(over) = budget.take(|| cost.units(self.size())) {
+            return Ok(Effect::OverBudget(over));
+        }
+        self.act(rule, cost, meter)
+    }
+
+    /// What a rule does that is not kept from it.
+    fn act<E>(&self, rule: &'p Rule, cost: Per, meter: &mut Meter<'_, E>) -> Result<Effect<'p>, E> {
+        let longest = self.longest();
+        let each = match cost {
+            Per::Request(cost) => {
+                meter.spend(cost.units(longest))?;
+                cost
+            }
+            Per::Friend(cost) => cost,
+        };
+        Ok(match &rule.action {
             Action::RefuseOwner(owners, refusal) => {
-                refuse(owners.matches(owner, self.owner_hash), refusal)
+                refuse(owners.matches(self.request.owner, self.owner_hash), refusal)
             }
             Action::RefuseOver(max, refusal) => refuse(self.friends.count() > *max, refusal),
             Action::RefuseIf(expression, refusal) => {
@@ -132,24 +237,26 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                     Err(why) => rule.failed(why),
                 }
             }
-            Action::DropFriends(matcher) => {
-                remove(self.friends.select(|index| {
-                    matcher.matches(self.friends.id(index), self.friends.hash(index))
-                }))
-            }
+            Action::DropFriends(matcher) => remove(self.friends.select(|index| {
+                let id = self.friends.id(index);
+                meter.spend(each.units(id.len()))?;
+                Ok(matcher.matches(id, self.friends.hash(index)))
+            })?),
             Action::KeepFirst(max) => remove(self.friends.after(*max)),
             Action::DropFriendIf(expression) => {
                 let inputs = self.inputs();
                 let mut failure = None;
                 let friends = self.friends.select(|index| {
-                    match expression.evaluate(&inputs, Some(self.friends.id(index))) {
+                    let id = self.friends.id(index);
+                    meter.spend(each.units(id.len().max(longest)))?;
+                    Ok(match expression.evaluate(&inputs, Some(id)) {
                         Ok(holds) => holds,
                         Err(why) => {
                             failure.get_or_insert(why);
                             false
                         }
-                    }
-                });
+                    })
+                })?;
                 match (failure, &rule.on_error) {
                     (None, _) => remove(friends),
                     (Some(why), OnError::Skip) if !friends.is_empty() => Effect::Remove {
@@ -159,7 +266,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                     (Some(why), _) => rule.failed(why),
                 }
             }
-        }
+        })
     }
 
     pub(super) fn inputs(&self) -> Inputs<'_> {
@@ -172,6 +279,62 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             lists: &self.policy.list_values,
         }
     }
+
+    fn longest(&self) -> usize {
+        self.request
+            .owner
+            .len()
+            .max(self.request.operation_id.len())
+    }
+
+    fn size(&self) -> Size {
+        Size {
+            friends: self.friends.count(),
+            friend_bytes: self.friends.bytes(),
+            longest: self.longest(),
+        }
+    }
+}
+
+impl Policy {
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, &Rule)> {
+        (FIRST + 1..).zip(&self.rules)
+    }
+}
+
+/// What rules may still cost, in units; without a bound where there is none.
+struct Budget(Option<u64>);
+
+impl Budget {
+    /// Takes the units, or none where so many are not left. They are only worked out where there is a bound.
+    fn take(&mut self, units: impl FnOnce() -> u64) -> Result<(), OverBudget> {
+        let Some(left) = &mut self.0 else {
+            return Ok(());
+        };
+        let cost = units();
+        match left.checked_sub(cost) {
+            Some(rest) => {
+                *left = rest;
+                Ok(())
+            }
+            None => Err(OverBudget { cost, left: *left }),
+        }
+    }
+}
+
+/// What a rule in shadow is reported with.
+fn would_have(effect: &Effect<'_>) -> impl Iterator<Item = Outcome> + use<> {
+    let (first, second) = match effect {
+        Effect::Refuse { .. } => (Some(Outcome::Refuse), None),
+        Effect::Remove { failure, .. } => (
+            failure.as_ref().map(|_| Outcome::Error),
+            Some(Outcome::Remove),
+        ),
+        Effect::Skip(_) => (Some(Outcome::Error), None),
+        Effect::OverBudget(_) => (Some(Outcome::Skipped), None),
+        Effect::Off | Effect::OutsideRollout | Effect::NotWhen | Effect::Nothing => (None, None),
+    };
+    first.into_iter().chain(second)
 }
 
 impl Rule {
@@ -204,39 +367,6 @@ fn remove<'p>(friends: Vec<u32>) -> Effect<'p> {
         Effect::Remove {
             friends,
             failure: None,
-        }
-    }
-}
-
-/// What happened so far.
-#[derive(Default)]
-struct Trail<'p> {
-    fired: Vec<Fired<'p>>,
-    removed: Vec<Removal<'p>>,
-}
-
-impl<'p> Trail<'p> {
-    fn remove(&mut self, rule: &'p str, friends: Vec<u32>) {
-        if !friends.is_empty() {
-            self.fire(rule, Mode::Enforce, Outcome::Remove);
-            self.removed.push(Removal { rule, friends });
-        }
-    }
-
-    fn refuse(mut self, refusal: &'p Refusal) -> Decision<'p> {
-        self.fire(&refusal.rule, Mode::Enforce, Outcome::Refuse);
-        self.decide(Verdict::Refuse(refusal))
-    }
-
-    fn fire(&mut self, id: &'p str, mode: Mode, outcome: Outcome) {
-        self.fired.push(Fired { id, mode, outcome });
-    }
-
-    fn decide(self, verdict: Verdict<'p>) -> Decision<'p> {
-        Decision {
-            verdict,
-            fired: self.fired,
-            removed: self.removed,
         }
     }
 }

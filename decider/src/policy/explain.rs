@@ -1,21 +1,25 @@
 //! Rule by rule what happened to a request and why. Watches the very evaluation that decides, so that it cannot tell
 //! another story.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 
-use super::decision::{Decision, Mode};
-use super::evaluate::{self, Effect, Observer, State};
+use super::cost::SHADOW_BUDGET;
+use super::evaluate::{self, Effect, Observer, OverBudget, State};
 use super::matcher::Part;
 use super::read::{DUPLICATE, SELF};
 use super::rule::{Action, Rule, bucket};
+use super::trail::Place;
 use super::{Policy, Request};
+use importguard_core::{Evaluation, Mode};
 
-/// A decision and how it came about.
+/// An evaluation and how it came about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation<'p> {
-    /// The decision, the same as [`Policy::evaluate`] gives.
-    pub decision: Decision<'p>,
-    /// Every rule of the policy in order, the built-in ones first. `nobodyLeft` is not among them: the decision tells.
+    /// What it came to, the same as [`Policy::evaluate`] gives.
+    pub evaluation: Evaluation,
+    /// Every rule of the policy in order, the built-in ones first. `nobodyLeft` is not among them: the evaluation tells.
     pub steps: Vec<Step<'p>>,
 }
 
@@ -68,6 +72,13 @@ pub enum Happened<'p> {
     Skipped {
         /// Why it failed.
         failure: String,
+    },
+    /// It is in shadow and was not evaluated: it would have cost more than was left of what rules in shadow may cost.
+    OverBudget {
+        /// What it would have cost, in units.
+        cost: u64,
+        /// What was left of [`SHADOW_BUDGET`].
+        left: u64,
     },
 }
 
@@ -128,6 +139,9 @@ impl Happened<'_> {
             Self::Nothing => "nobody is concerned".to_owned(),
             Self::Refused(reason) => format!("refused: {reason}"),
             Self::Skipped { failure } => format!("skipped: the expression failed: {failure}"),
+            Self::OverBudget { cost, left } => format!(
+                "skipped: it costs {cost} units, and {left} are left of {SHADOW_BUDGET} for rules in shadow"
+            ),
             Self::Removed {
                 friends: removed,
                 failure,
@@ -160,26 +174,31 @@ pub(super) fn explain<'p, S: AsRef<str>>(
     policy: &'p Policy,
     request: &Request<'_, S>,
 ) -> Explanation<'p> {
-    let mut writer = Writer { steps: Vec::new() };
-    let decision = evaluate::evaluate(policy, request, &mut writer);
-    let mut steps = writer.steps;
-    let reached = steps.len().saturating_sub(BUILT_IN);
-    for rule in policy.rules.iter().skip(reached) {
-        let happened = if rule.mode.is_none() {
-            Happened::Off
-        } else {
-            Happened::NotReached
+    let mut writer = Writer {
+        built_in: Vec::new(),
+        steps: BTreeMap::new(),
+    };
+    let mut never = || Ok(());
+    let Ok::<_, Infallible>(evaluation) =
+        evaluate::evaluate(policy, request, &mut writer, &mut never);
+    let Writer {
+        built_in: mut steps,
+        steps: mut told,
+    } = writer;
+    for (place, rule) in policy.places() {
+        let not_come_to = || match rule.mode {
+            None => step(rule, Happened::Off),
+            Some(_) => step(rule, Happened::NotReached),
         };
-        steps.push(step(rule, happened));
+        steps.push(told.remove(&place).unwrap_or_else(not_come_to));
     }
-    Explanation { decision, steps }
+    Explanation { evaluation, steps }
 }
 
-/// How many built-in rules come before the policy's own.
-const BUILT_IN: usize = 2;
-
 struct Writer<'p> {
-    steps: Vec<Step<'p>>,
+    built_in: Vec<Step<'p>>,
+    /// Rules in shadow are told after the others.
+    steps: BTreeMap<Place, Step<'p>>,
 }
 
 impl<'p, S: AsRef<str>> Observer<'p, S> for Writer<'p> {
@@ -192,7 +211,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Writer<'p> {
                 .iter()
                 .map(|&index| (index, reason.clone()))
                 .collect();
-            self.steps.push(Step {
+            self.built_in.push(Step {
                 rule,
                 kind: "built-in",
                 description: None,
@@ -209,7 +228,13 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Writer<'p> {
         }
     }
 
-    fn rule(&mut self, rule: &'p Rule, effect: &Effect<'p>, state: &State<'p, '_, S>) {
+    fn rule(
+        &mut self,
+        place: Place,
+        rule: &'p Rule,
+        effect: &Effect<'p>,
+        state: &State<'p, '_, S>,
+    ) {
         let happened = match effect {
             Effect::Off => Happened::Off,
             Effect::OutsideRollout => Happened::OutsideRollout {
@@ -239,8 +264,12 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Writer<'p> {
             Effect::Skip(why) => Happened::Skipped {
                 failure: why.clone(),
             },
+            Effect::OverBudget(OverBudget { cost, left }) => Happened::OverBudget {
+                cost: *cost,
+                left: *left,
+            },
         };
-        self.steps.push(step(rule, happened));
+        self.steps.insert(place, step(rule, happened));
     }
 }
 

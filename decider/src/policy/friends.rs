@@ -5,14 +5,17 @@ use hashbrown::hash_table::Entry;
 
 use crate::lists::{IdHash, IdHasher};
 
+use super::cost::PREPARE;
+use super::meter::Meter;
+
 /// Friends are named by their indexes into the request, of which a message cannot hold 2³².
 pub(super) struct Friends<'r, S> {
     ids: &'r [S],
     hashes: Vec<IdHash>,
-    kept: Kept,
+    left: Left,
 }
 
-pub(super) enum Kept {
+pub(super) enum Left {
     All,
     These(Vec<u32>),
 }
@@ -24,14 +27,21 @@ pub(super) struct Unusable {
 }
 
 impl<'r, S: AsRef<str>> Friends<'r, S> {
-    /// Takes a request's friends without the owner and without repetitions.
-    pub(super) fn new(owner: &str, ids: &'r [S], hasher: IdHasher) -> (Self, Unusable) {
+    /// Takes a request's friends without the owner and without repetitions. Fails where the meter stops it.
+    pub(super) fn new<E>(
+        owner: &str,
+        ids: &'r [S],
+        hasher: IdHasher,
+        meter: &mut Meter<'_, E>,
+    ) -> Result<(Self, Unusable), E> {
+        meter.spend(0)?;
         let mut hashes: Vec<IdHash> = Vec::with_capacity(ids.len());
         let mut seen: HashTable<u32> = HashTable::with_capacity(ids.len());
         let mut owners = Vec::new();
         let mut repeated = Vec::new();
         for (index, id) in (0u32..).zip(ids) {
             let id = id.as_ref();
+            meter.spend(PREPARE.units(id.len()))?;
             let hash = hasher.hash(id);
             hashes.push(hash);
             if id == owner {
@@ -53,11 +63,11 @@ impl<'r, S: AsRef<str>> Friends<'r, S> {
         let mut friends = Self {
             ids,
             hashes,
-            kept: Kept::All,
+            left: Left::All,
         };
         friends.remove(&owners);
         friends.remove(&repeated);
-        (friends, Unusable { owners, repeated })
+        Ok((friends, Unusable { owners, repeated }))
     }
 
     pub(super) fn id(&self, index: u32) -> &'r str {
@@ -70,29 +80,45 @@ impl<'r, S: AsRef<str>> Friends<'r, S> {
 
     /// How many are left.
     pub(super) fn count(&self) -> usize {
-        match &self.kept {
-            Kept::All => self.ids.len(),
-            Kept::These(kept) => kept.len(),
+        match &self.left {
+            Left::All => self.ids.len(),
+            Left::These(left) => left.len(),
         }
     }
 
-    /// Those who are left and for whom `matches` is true. Allocates only if there are any.
-    pub(super) fn select(&self, mut matches: impl FnMut(u32) -> bool) -> Vec<u32> {
-        match &self.kept {
-            Kept::All => self.indexes().filter(|&index| matches(index)).collect(),
-            Kept::These(kept) => kept
-                .iter()
-                .copied()
-                .filter(|&index| matches(index))
-                .collect(),
+    /// Those who are left and for whom `matches` is true, up to its first error. Allocates only if there are any.
+    pub(super) fn select<E>(
+        &self,
+        mut matches: impl FnMut(u32) -> Result<bool, E>,
+    ) -> Result<Vec<u32>, E> {
+        let mut selected = Vec::new();
+        let mut look_at = |index| {
+            if matches(index)? {
+                selected.push(index);
+            }
+            Ok(())
+        };
+        match &self.left {
+            Left::All => self.indexes().try_for_each(&mut look_at)?,
+            Left::These(left) => left.iter().copied().try_for_each(&mut look_at)?,
+        }
+        Ok(selected)
+    }
+
+    /// How many bytes the ids of those who are left have together.
+    pub(super) fn bytes(&self) -> u64 {
+        let bytes = |index| self.id(index).len() as u64;
+        match &self.left {
+            Left::All => self.indexes().map(bytes).sum(),
+            Left::These(left) => left.iter().copied().map(bytes).sum(),
         }
     }
 
     /// Those who are left after the first `max`.
     pub(super) fn after(&self, max: usize) -> Vec<u32> {
-        match &self.kept {
-            Kept::All => self.indexes().skip(max).collect(),
-            Kept::These(kept) => kept.get(max..).unwrap_or_default().to_vec(),
+        match &self.left {
+            Left::All => self.indexes().skip(max).collect(),
+            Left::These(left) => left.get(max..).unwrap_or_default().to_vec(),
         }
     }
 
@@ -103,18 +129,19 @@ impl<'r, S: AsRef<str>> Friends<'r, S> {
         }
         let mut removed = removed.iter().copied().peekable();
         let mut stays = |index: u32| removed.next_if_eq(&index).is_none();
-        match &mut self.kept {
-            Kept::These(kept) => kept.retain(|&index| stays(index)),
-            Kept::All => {
-                let mut kept = Vec::with_capacity(self.ids.len());
-                kept.extend(self.indexes().filter(|&index| stays(index)));
-                self.kept = Kept::These(kept);
+        match &mut self.left {
+            Left::These(left) => left.retain(|&index| stays(index)),
+            Left::All => {
+                let mut left = Vec::with_capacity(self.ids.len());
+                left.extend(self.indexes().filter(|&index| stays(index)));
+                self.left = Left::These(left);
             }
         }
     }
 
-    pub(super) fn into_kept(self) -> Kept {
-        self.kept
+    /// Who is left. From then on everybody is left again whom the request holds.
+    pub(super) fn take_left(&mut self) -> Left {
+        std::mem::replace(&mut self.left, Left::All)
     }
 
     fn indexes(&self) -> impl Iterator<Item = u32> + use<'r, S> {

@@ -1,10 +1,10 @@
-//! The engine: a policy file's text becomes a [`Policy`], and a policy turns requests into [`Decision`]s.
+//! The engine: a policy file's text becomes a [`Policy`], and a policy turns requests into [`Evaluation`]s.
 //!
 //! A pure function throughout: no file, network or clock is touched here. [`Draft::read`] takes the policy's text and
 //! says which list files it wants; whoever has read those gives them to [`Draft::compile`]. ([`crate::load`] does both.)
 
 mod compile;
-mod decision;
+mod cost;
 pub(crate) mod diagnostic;
 pub(crate) mod document;
 mod evaluate;
@@ -13,22 +13,31 @@ mod expression;
 pub(crate) mod fields;
 mod friends;
 mod matcher;
+mod meter;
 mod read;
+mod refusal_code;
 mod rule;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trail;
 pub(crate) mod yaml;
 
 pub use compile::ListFiles;
-pub use decision::{Decision, Fired, Mode, Outcome, Refusal, RefusalCode, Removal, Verdict};
+pub use cost::{
+    DEFAULT_MAX_FRIENDS, MAX_COST, NANOS_PER_UNIT, PolicyCost, RuleCost, SHADOW_BUDGET,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_REPORTED, Span};
 pub use explain::{Explanation, Happened, Reason, Step};
 pub use schema::json_schema;
 
+use std::convert::Infallible;
 use std::time::SystemTime;
 
-use crate::lists::{Digest, List, ListRevision};
+use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal};
+
+use crate::lists::{List, digest};
+use cost::{Size, Totals};
 use diagnostic::Report;
 use document::Document;
 use expression::ListValues;
@@ -40,12 +49,13 @@ pub const MAX_POLICY_BYTES: usize = yaml::MAX_SOURCE_BYTES;
 /// A policy that was found free of mistakes, with its lists. It never changes; a changed file makes another one.
 #[derive(Debug)]
 pub struct Policy {
-    name: String,
-    digest: Digest,
+    revision: PolicyRevision,
     lists: Vec<List>,
     list_values: ListValues,
     rules: Vec<Rule>,
     nobody_left: Refusal,
+    totals: Totals,
+    cost: PolicyCost,
 }
 
 /// What is asked of a policy.
@@ -69,15 +79,20 @@ impl<S> Clone for Request<'_, S> {
 
 impl<S> Copy for Request<'_, S> {}
 
+/// An evaluation was told to stop before it was finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the evaluation was stopped")]
+pub struct Stopped;
+
 impl Policy {
     /// What the policy calls itself.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.revision.name
     }
 
     /// The digest over the bytes of the policy file.
-    pub fn digest(&self) -> &Digest {
-        &self.digest
+    pub fn digest(&self) -> &str {
+        &self.revision.digest
     }
 
     /// The lists that the policy holds, in the order of the file.
@@ -85,9 +100,38 @@ impl Policy {
         self.lists.iter().map(|list| &list.revision)
     }
 
-    /// Decides on an import: the same answer for the same policy and request.
-    pub fn evaluate<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Decision<'_> {
-        evaluate::evaluate(self, request, &mut evaluate::Nobody)
+    /// What the largest import costs that the policy was made for.
+    pub fn cost(&self) -> &PolicyCost {
+        &self.cost
+    }
+
+    /// What evaluating a request costs at most, in units of some [`NANOS_PER_UNIT`]. `friends` are as many and have
+    /// `friend_bytes` together; the longer of the owner's id and the operation's has `longest` bytes.
+    pub fn expected_cost(&self, friends: usize, friend_bytes: usize, longest: usize) -> u64 {
+        self.totals.units(Size {
+            friends,
+            friend_bytes: friend_bytes as u64,
+            longest,
+        })
+    }
+
+    /// Decides on an import: the same answer for the same policy and request. Takes as long as it takes.
+    pub fn evaluate<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Evaluation {
+        let Ok::<_, Infallible>(evaluation) =
+            evaluate::evaluate(self, request, &mut evaluate::Nobody, &mut || Ok(()));
+        evaluation
+    }
+
+    /// Decides on an import as [`Policy::evaluate`] does, unless `should_stop` says yes. It is asked before anything is
+    /// evaluated, and then after each 100 µs or so (2 ms where one expression takes so long). There is no other answer than
+    /// the whole one: where it stops, it is as if nothing had been evaluated.
+    pub fn evaluate_until<S: AsRef<str>>(
+        &self,
+        request: &Request<'_, S>,
+        mut should_stop: impl FnMut() -> bool,
+    ) -> Result<Evaluation, Stopped> {
+        let mut stop = || if should_stop() { Err(Stopped) } else { Ok(()) };
+        evaluate::evaluate(self, request, &mut evaluate::Nobody, &mut stop)
     }
 
     /// Decides on an import as [`Policy::evaluate`] does, and tells rule by rule what happened and why.
@@ -98,7 +142,7 @@ impl Policy {
 
 /// A policy file that was read, perhaps with mistakes, and waits for its list files.
 pub struct Draft<'s> {
-    digest: Digest,
+    digest: String,
     document: Option<Document>,
     report: Report<'s>,
 }
@@ -121,7 +165,7 @@ impl<'s> Draft<'s> {
             yaml::parse(source, &mut report).and_then(|root| read::document(root, &mut report))
         };
         Self {
-            digest: Digest::of(source.as_bytes()),
+            digest: digest(source.as_bytes()),
             document,
             report,
         }
@@ -134,20 +178,35 @@ impl<'s> Draft<'s> {
     }
 
     /// Makes the policy, or tells everything that is wrong with the file and its lists. `files` has an entry for each of
-    /// [`Draft::list_files`].
-    pub fn compile(mut self, files: &ListFiles) -> Result<Policy, Diagnostics> {
+    /// [`Draft::list_files`]. The largest import has [`DEFAULT_MAX_FRIENDS`].
+    pub fn compile(self, files: &ListFiles) -> Result<Policy, Diagnostics> {
+        self.compile_for(DEFAULT_MAX_FRIENDS, files)
+    }
+
+    /// Makes the policy as [`Draft::compile`] does, for imports of up to so many friends: what they cost must be within
+    /// [`MAX_COST`].
+    pub fn compile_for(
+        mut self,
+        max_friends: usize,
+        files: &ListFiles,
+    ) -> Result<Policy, Diagnostics> {
         let compiled = self.document.map(|document| {
             let name = document.name.clone();
-            (name, compile::compile(document, files, &mut self.report))
+            let compiled = compile::compile(document, max_friends, files, &mut self.report);
+            (name, compiled)
         });
         match (self.report.finish(), compiled) {
             (None, Some((name, compiled))) => Ok(Policy {
-                name,
-                digest: self.digest,
+                revision: PolicyRevision {
+                    name,
+                    digest: self.digest,
+                },
                 lists: compiled.lists,
                 list_values: compiled.list_values,
+                totals: Totals::of(&compiled.rules),
                 rules: compiled.rules,
                 nobody_left: compiled.nobody_left,
+                cost: compiled.cost,
             }),
             (Some(diagnostics), _) => Err(diagnostics),
             // No document without a report: this only keeps the types honest.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::decision::{Mode, Refusal};
 use super::expression::Expression;
 use super::matcher::Matcher;
+use importguard_core::{Mode, Refusal};
 
 #[derive(Debug)]
 pub(super) struct Rule {

@@ -2,10 +2,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::load::load;
-use crate::policy::{
-    Decision, Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Mode, Policy, Request,
-    Verdict,
-};
+use crate::policy::{Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request};
+use importguard_core::{Evaluation, Mode, Outcome, Verdict};
 
 use super::read::{Expectation, Test, TestFile, read};
 use super::{Case, Difference, Report, Suite};
@@ -32,8 +30,9 @@ pub enum FindError {
     None(PathBuf),
 }
 
-/// Runs the tests in a file, or in all files below a directory whose names end in `.test.yaml`.
-pub fn run(path: &Path) -> Result<Report, FindError> {
+/// Runs the tests in a file, or in all files below a directory whose names end in `.test.yaml`, against policies for imports of
+/// up to `max_friends` friends.
+pub fn run(path: &Path, max_friends: usize) -> Result<Report, FindError> {
     let mut files = Vec::new();
     if path.is_file() {
         files.push(path.to_owned());
@@ -46,7 +45,7 @@ pub fn run(path: &Path) -> Result<Report, FindError> {
     }
     let suites = files.iter().map(|file| Suite {
         file: file.display().to_string(),
-        result: run_file(file),
+        result: run_file(file, max_friends),
     });
     Ok(Report {
         suites: suites.collect(),
@@ -69,7 +68,7 @@ fn find(directory: &Path, deeper: usize, files: &mut Vec<PathBuf>) -> Result<(),
     Ok(())
 }
 
-fn run_file(file: &Path) -> Result<Vec<Case>, Diagnostics> {
+fn run_file(file: &Path, max_friends: usize) -> Result<Vec<Case>, Diagnostics> {
     let name = file.display().to_string();
     let unusable = |message: String, remedy: &str| {
         Diagnostics::one(Diagnostic::of_file(name.as_str().into(), message, remedy))
@@ -87,7 +86,7 @@ fn run_file(file: &Path) -> Result<Vec<Case>, Diagnostics> {
     })?;
     let TestFile { policy, tests } = read(&name, &source)?;
     let directory = file.parent().unwrap_or(Path::new(""));
-    let policy = load(&directory.join(&policy.value)).policy?;
+    let policy = load(&directory.join(&policy.value), max_friends).policy?;
     Ok(tests.iter().map(|test| run_test(&policy, test)).collect())
 }
 
@@ -98,7 +97,7 @@ pub(super) fn run_test(policy: &Policy, test: &Test) -> Case {
         friends: &test.friends,
         now: test.now,
     });
-    let differences = compare(&test.expect, &explanation.decision, &test.friends);
+    let differences = compare(&test.expect, &explanation.evaluation, &test.friends);
     Case {
         name: test.name.clone(),
         line: test.line,
@@ -123,7 +122,7 @@ fn told(explanation: &Explanation<'_>, friends: &[String]) -> Vec<String> {
     steps.collect()
 }
 
-fn compare(expect: &Expectation, decision: &Decision<'_>, friends: &[String]) -> Vec<Difference> {
+fn compare(expect: &Expectation, decision: &Evaluation, friends: &[String]) -> Vec<Difference> {
     let mut differences = Vec::new();
     let mut differ = |what, expected: Option<String>, got: String| {
         if let Some(expected) = expected.filter(|expected| *expected != got) {
@@ -137,7 +136,7 @@ fn compare(expect: &Expectation, decision: &Decision<'_>, friends: &[String]) ->
     let (verdict, refusal) = match &decision.verdict {
         Verdict::Allow => ("allow", None),
         Verdict::Modify(_) => ("modify", None),
-        Verdict::Refuse(refusal) => ("refuse", Some(*refusal)),
+        Verdict::Refuse(refusal) => ("refuse", Some(refusal)),
     };
     differ(
         "verdict",
@@ -147,7 +146,10 @@ fn compare(expect: &Expectation, decision: &Decision<'_>, friends: &[String]) ->
     let kept: Vec<&str> = match &decision.verdict {
         Verdict::Allow => friends.iter().map(String::as_str).collect(),
         Verdict::Modify(kept) => {
-            let kept = kept.iter().filter_map(|&index| friends.get(index as usize));
+            let kept = kept
+                .indexes()
+                .iter()
+                .filter_map(|&index| friends.get(index as usize));
             kept.map(String::as_str).collect()
         }
         Verdict::Refuse(_) => Vec::new(),
@@ -157,14 +159,10 @@ fn compare(expect: &Expectation, decision: &Decision<'_>, friends: &[String]) ->
     differ(
         "rule",
         expect.rule.clone(),
-        said(refusal.map(|it| it.rule.clone())),
+        said(refusal.map(|it| it.rule.clone().unwrap_or_default())),
     );
     let code = expect.code.map(|code| code.to_string());
-    differ(
-        "code",
-        code,
-        said(refusal.map(|it| it.code.get().to_string())),
-    );
+    differ("code", code, said(refusal.map(|it| it.code.to_string())));
     differ(
         "message",
         expect.message.clone(),
@@ -179,8 +177,12 @@ fn compare(expect: &Expectation, decision: &Decision<'_>, friends: &[String]) ->
         ("rules", &expect.rules, Mode::Enforce),
         ("shadow", &expect.shadow, Mode::Shadow),
     ] {
-        let fired = decision.fired.iter().filter(|fired| fired.mode == mode);
-        let mut fired: Vec<&str> = fired.map(|fired| fired.id).collect();
+        // A rule that was not evaluated says nothing.
+        let fired = decision
+            .rules
+            .iter()
+            .filter(|fired| fired.mode == mode && fired.outcome != Outcome::Skipped);
+        let mut fired: Vec<&str> = fired.map(|fired| fired.id.as_str()).collect();
         // A rule that failed for some friends and dropped others fired twice.
         fired.dedup();
         differ(what, expected.as_deref().map(listed), listed(&fired));

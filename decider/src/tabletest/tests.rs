@@ -2,6 +2,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::policy::DEFAULT_MAX_FRIENDS;
+
+fn run(path: &Path) -> Result<Report, FindError> {
+    super::run(path, DEFAULT_MAX_FRIENDS)
+}
 
 const POLICY: &str = "apiVersion: importguard/v1
 name: test

@@ -5,6 +5,7 @@
 //! checker. What is left to go wrong at run time are values: a division by zero, an overflow, a text that is no number.
 
 mod check;
+mod cost;
 mod types;
 mod values;
 
@@ -15,6 +16,7 @@ use std::thread;
 
 use cel::{Context, Env, ExecutionError, ParseError, Program, Value};
 
+use super::cost::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
 use check::{Checker, MAX_DEPTH};
 use types::Type;
 
@@ -41,6 +43,7 @@ pub(super) enum Scope {
 pub(super) struct Expression {
     source: String,
     program: Program,
+    cost: Cost,
     /// What it comes to, if that does not depend on any variable.
     pub(super) constant: Option<bool>,
 }
@@ -163,9 +166,20 @@ impl Expression {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let cost = cost::cost(program.expression());
+        let units = cost.units(ASSUMED_ID_BYTES);
+        if units > MAX_EVALUATION {
+            return Err(vec![Problem::of_all(
+                format!(
+                    "evaluating this expression once costs {units} units and may cost {MAX_EVALUATION}"
+                ),
+                "make several rules of it, or put ids into a list; in a loop write no list and no conversion",
+            )]);
+        }
         let mut expression = Self {
             source: source.to_owned(),
             program,
+            cost,
             constant: None,
         };
         let constant = expression.try_samples(scope, lists)?;
@@ -205,12 +219,25 @@ impl Expression {
         }
     }
 
-    /// Whether it is true, or why that cannot be said.
+    /// What one evaluation costs at most.
+    pub(super) fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Whether it is true, or why that cannot be said. Nothing stops an evaluation halfway, so it is not begun where the ids
+    /// are so long that it would cost more than one may.
     pub(super) fn evaluate(
         &self,
         inputs: &Inputs<'_>,
         friend: Option<&str>,
     ) -> Result<bool, String> {
+        if self
+            .cost
+            .units(inputs.longest().max(friend.map_or(0, str::len)))
+            > MAX_EVALUATION
+        {
+            return Err("the ids are too long for this expression".to_owned());
+        }
         match self.execute(inputs, friend) {
             Ok(Value::Bool(value)) => Ok(value),
             Ok(other) => Err(format!("it came to {}", other.type_of())),

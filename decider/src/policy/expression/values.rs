@@ -91,6 +91,11 @@ pub(crate) struct Inputs<'r> {
 }
 
 impl<'r> Inputs<'r> {
+    /// How many bytes the longest text of the request has, friends aside.
+    pub(super) fn longest(&self) -> usize {
+        self.owner.len().max(self.operation_id.len())
+    }
+
     /// Requests unlike each other, and a friend for each, to try an expression on: from nobody to very many friends, ids
     /// of letters and of digits, several times.
     pub(super) fn samples(lists: &'r ListValues) -> impl Iterator<Item = (Self, &'static str)> {

@@ -1,7 +1,7 @@
-use super::super::decision::RefusalCode;
 use super::super::diagnostic::Report;
 use super::super::document::{RefusalDefinition, Spanned};
 use super::super::fields::{Fields, any_text, integer, text};
+use super::super::refusal_code::RefusalCode;
 use super::super::yaml::Node;
 
 /// The longest message and detail of a refusal, in bytes: both travel in every answer and event of the rule, and a

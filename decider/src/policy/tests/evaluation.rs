@@ -1,5 +1,6 @@
 use super::policy;
-use crate::policy::{Decision, Policy, Request, Verdict};
+use crate::policy::{Policy, Request};
+use importguard_core::{Evaluation, Verdict};
 
 /// A decision as one line: `allow`, `modify [a b]` or `refuse 5001 rule`, then what fired, then who was removed by what.
 pub(super) fn decide(policy: &Policy, owner: &str, friends: &[&str]) -> String {
@@ -16,17 +17,20 @@ pub(super) fn decide(policy: &Policy, owner: &str, friends: &[&str]) -> String {
     )
 }
 
-fn verdict(decision: &Decision<'_>, friends: &[&str]) -> String {
+fn verdict(decision: &Evaluation, friends: &[&str]) -> String {
     match &decision.verdict {
         Verdict::Allow => "allow".to_owned(),
-        Verdict::Modify(kept) => format!("modify {}", names(kept, friends)),
-        Verdict::Refuse(refusal) => format!("refuse {} {}", refusal.code.get(), refusal.rule),
+        Verdict::Modify(kept) => format!("modify {}", names(kept.indexes(), friends)),
+        Verdict::Refuse(refusal) => {
+            let rule = refusal.rule.as_deref().unwrap_or_default();
+            format!("refuse {} {rule}", refusal.code)
+        }
     }
 }
 
-fn trail(decision: &Decision<'_>, friends: &[&str]) -> String {
+fn trail(decision: &Evaluation, friends: &[&str]) -> String {
     let fired = decision
-        .fired
+        .rules
         .iter()
         .map(|fired| format!("{} {:?}", fired.id, fired.outcome));
     let removed = decision
@@ -226,7 +230,7 @@ fn nobody_left_is_5002_where_the_policy_does_not_say() {
     };
     assert_eq!(
         (
-            refusal.code.get(),
+            refusal.code,
             refusal.message.as_str(),
             refusal.detail.as_str()
         ),
@@ -264,20 +268,20 @@ fn decides_on_ten_thousand_friends_as_on_few() {
         .filter(|n| *n != 17 && !format!("u{n}").starts_with("u9"))
         .take(5000)
         .collect();
-    assert_eq!(kept, &expected);
+    assert_eq!(kept.indexes(), expected);
     let removed: usize = decision
         .removed
         .iter()
         .map(|removal| removal.friends.len())
         .sum();
-    assert_eq!(removed + kept.len(), 10_000);
+    assert_eq!(removed + kept.indexes().len(), 10_000);
 }
 
 #[test]
 fn tells_its_name_digest_and_list_revisions() {
     let policy = with_lists("- { id: f, dropFriends: { in: blocked } }");
     assert_eq!(policy.name(), "test");
-    assert!(policy.digest().as_str().starts_with("sha256:"));
+    assert!(policy.digest().starts_with("sha256:"));
     let lists: Vec<_> = policy
         .lists()
         .map(|list| (list.name.as_str(), list.size))

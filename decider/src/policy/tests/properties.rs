@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::compile;
-use crate::policy::{Decision, Happened, Policy, Request, Verdict};
+use crate::policy::{Happened, Policy, Request};
+use importguard_core::{Evaluation, Verdict};
 
 const LISTS: &str =
     "lists:\n  blocked: { values: [a, b, c, m] }\n  known: { values: [a, d, e, f, m] }\nrules:\n";
@@ -91,7 +92,7 @@ fn id() -> impl Strategy<Value = String> {
     prop_oneof![3 => "[a-g]", 1 => "[a-d]1?1?", 1 => "[0-9]{1,2}", 1 => Just("m".to_owned()), 1 => "\\PC{1,4}"]
 }
 
-fn ask<'p>(policy: &'p Policy, owner: &str, friends: &[String], hour: u64) -> Decision<'p> {
+fn ask<'p>(policy: &'p Policy, owner: &str, friends: &[String], hour: u64) -> Evaluation {
     policy.evaluate(&Request {
         operation_id: "op",
         owner,
@@ -101,10 +102,10 @@ fn ask<'p>(policy: &'p Policy, owner: &str, friends: &[String], hour: u64) -> De
 }
 
 /// Whom a decision lets through.
-fn kept(decision: &Decision<'_>, count: usize) -> Vec<usize> {
+fn kept(decision: &Evaluation, count: usize) -> Vec<usize> {
     match &decision.verdict {
         Verdict::Allow => (0..count).collect(),
-        Verdict::Modify(kept) => kept.iter().map(|&index| index as usize).collect(),
+        Verdict::Modify(kept) => kept.indexes().iter().map(|&index| index as usize).collect(),
         Verdict::Refuse(_) => Vec::new(),
     }
 }
@@ -193,7 +194,7 @@ proptest! {
             friends: &friends,
             now: SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3600),
         });
-        prop_assert_eq!(&explanation.decision, &decision);
+        prop_assert_eq!(&explanation.evaluation, &decision);
         prop_assert_eq!(explanation.steps.len(), rules.len() + 2);
         for removal in &decision.removed {
             let step = explanation.steps.iter().find(|step| step.rule == removal.rule);

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::evaluation::{decide, with_lists};
-use crate::policy::{Happened, Mode, Outcome, Policy, Reason, Request};
+use crate::policy::{Happened, Policy, Reason, Request};
+use importguard_core::{Mode, Outcome};
 
 const REFUSAL: &str = "refusal: { code: 5104, message: no }";
 
@@ -82,7 +83,7 @@ fn now_is_when_it_is_asked() {
             friends: &["a"],
             now,
         };
-        policy.evaluate(&request).fired.len()
+        policy.evaluate(&request).rules.len()
     };
     assert_eq!((fired(5), fired(6), fired(24 + 5)), (1, 0, 1));
 }
@@ -103,7 +104,7 @@ fn a_rule_in_shadow_reports_and_changes_nothing() {
     let request = request("me", &friends);
     let modes: Vec<_> = policy
         .evaluate(&request)
-        .fired
+        .rules
         .iter()
         .map(|fired| fired.mode)
         .collect();
@@ -207,7 +208,7 @@ fn request<'r>(owner: &'r str, friends: &'r [&'r str]) -> Request<'r, &'r str> {
 fn explain(policy: &Policy, owner: &str, friends: &[&str]) -> Vec<String> {
     let explanation = policy.explain(&request(owner, friends));
     assert_eq!(
-        explanation.decision,
+        explanation.evaluation,
         policy.evaluate(&request(owner, friends))
     );
     let steps = explanation.steps.iter();
@@ -336,6 +337,6 @@ fn outcomes_of_failures_are_told_apart() {
     let policy = with_lists("- { id: r, dropFriendIf: \"int(friend) > 1\", onError: skip }");
     let friends = ["5", "x"];
     let decision = policy.evaluate(&request("me", &friends));
-    let outcomes: Vec<_> = decision.fired.iter().map(|fired| fired.outcome).collect();
+    let outcomes: Vec<_> = decision.rules.iter().map(|fired| fired.outcome).collect();
     assert_eq!(outcomes, [Outcome::Error, Outcome::Remove]);
 }

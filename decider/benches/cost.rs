@@ -1,0 +1,169 @@
+//! How far estimated costs are from the time they stand for: `cargo bench -p importguard-decider --bench cost`.
+//!
+//! For each rule its units and nanoseconds a friend, and the nanoseconds of one unit. The most there may be is what the
+//! estimates promise (`NANOS_PER_UNIT`), on the machine that docs/policy.md names.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant, SystemTime};
+
+use importguard_core::Mode;
+use importguard_decider::lists;
+use importguard_decider::policy::{Draft, ListFiles, Policy, Request};
+
+/// The allocator of the decider.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How many friends each request has: few enough that an expensive rule is measured several times a second.
+const FRIENDS: usize = 100;
+/// How long each rule is measured.
+const MEASURED: Duration = Duration::from_millis(150);
+
+/// Expressions without a loop.
+const PLAIN: &[&str] = &[
+    "friendCount < 0",
+    "friend == 'abc'",
+    "friend == ownerUserID",
+    "friend < ownerUserID",
+    "friend.startsWith('abc')",
+    "friend.contains('abc')",
+    "friend.size() > 100",
+    "friend in blocked && false",
+    "!(friend == 'abc') && false",
+    "friend == 'a' || friend == 'b' || friend == 'c' || friend == 'd'",
+    "friend + ownerUserID == 'abc'",
+    "friendCount * 2 + 1 < 0",
+    "(friendCount > 5 ? 'a' : 'b') == 'c'",
+    "now < timestamp('2000-01-01T00:00:00Z')",
+    "now.getHours('Europe/Berlin') > 100",
+    "now - now > duration('1h')",
+    "int(friend) > 5",
+    "string(now) == 'x'",
+    "double(friendCount) < 0.0",
+    "int(operationID) < 7",
+    "[friendCount, 2][0] == 7",
+    "[friendCount, 2].size() == 7",
+    "([friendCount, 2] + [3, 4]).size() == 7",
+];
+
+/// Loops and look-ups over a list of texts, which stands for `LIST`.
+const OVER_TEXTS: &[&str] = &[
+    "friend in LIST",
+    "LIST.exists(x, friend.startsWith(x))",
+    "LIST.exists(x, friend == x)",
+    "!LIST.all(x, friend != x)",
+    "LIST.exists_one(x, friend == x)",
+    "LIST.filter(x, x == friend).size() == 7",
+    "friend in LIST.map(x, x + friend)",
+    "LIST.exists(x, int(friend) > 1000)",
+    "LIST.exists(x, now.getHours('Europe/Berlin') > 100)",
+    "LIST.exists(x, friendCount in [-1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -15, -16, -17, -18])",
+];
+
+fn main() {
+    let mut rules: Vec<String> = vec![
+        "dropFriends: { in: blocked }".to_owned(),
+        "dropFriends: { notIn: blocked }".to_owned(),
+        "dropFriends: { matches: ['[01]*1[01]{12}2$'] }".to_owned(),
+    ];
+    for count in [1, 16, 64] {
+        for (key, item) in [
+            ("prefixes", "bot#_"),
+            ("prefixes", "friend#_"),
+            ("suffixes", "_bot#"),
+            ("matches", "'^tmp#_'"),
+            ("matches", "'[0-9]x#[a-z]+'"),
+            ("matches", "'(a|[0-9]){3,20}[0-9]{2}z#'"),
+        ] {
+            rules.push(format!(
+                "dropFriends: {{ {key}: [{}] }}",
+                items(item, count)
+            ));
+        }
+    }
+    let expression = |source: &str| format!("dropFriendIf: \"{source}\", onError: skip");
+    rules.extend(PLAIN.iter().map(|source| expression(source)));
+    for count in [10, 100] {
+        let list = format!("[{}]", items("'#'", count));
+        let sources = OVER_TEXTS
+            .iter()
+            .map(|source| source.replace("LIST", &list));
+        rules.extend(sources.map(|source| expression(&source)));
+    }
+    let nothing = measure("limitFriends: { max: 100000, onExceed: truncate }", 16).nanos;
+    println!("{nothing:.1} ns a friend without any rule");
+    for rule in &rules {
+        for bytes in [16, 4096] {
+            tell(rule, bytes, nothing);
+        }
+    }
+}
+
+/// Some texts with their numbers for `#`, with commas between them.
+fn items(item: &str, count: usize) -> String {
+    let items: Vec<_> = (0..count)
+        .map(|n| item.replace('#', &n.to_string()))
+        .collect();
+    items.join(", ")
+}
+
+fn tell(rule: &str, bytes: usize, nothing: f64) {
+    let Measured { units, nanos } = measure(rule, bytes);
+    let each = (nanos - nothing) / units;
+    let rule: String = rule.chars().take(90).collect();
+    println!("{units:>8.1} units {nanos:>9.1} ns {each:>6.1} ns/unit {bytes:>5} B  {rule}");
+}
+
+struct Measured {
+    units: f64,
+    nanos: f64,
+}
+
+/// Both a friend; the time is the best of several.
+fn measure(rule: &str, bytes: usize) -> Measured {
+    let policy = policy(&format!("- {{ id: r, {rule} }}\n"));
+    let friends: Vec<String> = (0..FRIENDS)
+        .map(|n| format!("friend{n:0>width$}", width = bytes - 6))
+        .collect();
+    let request = Request {
+        operation_id: "1646445464564",
+        owner: "user123",
+        friends: &friends,
+        // 2026-11-24.
+        now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400),
+    };
+    let units = policy.expected_cost(FRIENDS, FRIENDS * bytes, 13) - policy_free(&policy, bytes);
+    let began = Instant::now();
+    let mut best = Duration::MAX;
+    while best == Duration::MAX || began.elapsed() < MEASURED {
+        let one = Instant::now();
+        black_box(policy.evaluate(black_box(&request)));
+        best = best.min(one.elapsed());
+    }
+    Measured {
+        units: units as f64 / FRIENDS as f64,
+        nanos: best.as_nanos() as f64 / FRIENDS as f64,
+    }
+}
+
+/// What a request costs beside the rules.
+fn policy_free(policy: &Policy, bytes: usize) -> u64 {
+    assert!(policy.cost().units(Mode::Shadow) == 0);
+    self::policy("  []").expected_cost(FRIENDS, FRIENDS * bytes, 13)
+}
+
+fn policy(rules: &str) -> Policy {
+    let source = format!(
+        "apiVersion: importguard/v1\nname: bench\nlists: {{ blocked: {{ file: blocked.txt }} }}\nrules:\n{rules}"
+    );
+    let text: String = (0..10_000).map(|n| format!("u{n:015}\n")).collect();
+    let mut files = ListFiles::new();
+    files.insert(
+        "blocked.txt".to_owned(),
+        Ok(lists::parse(text.as_bytes()).unwrap()),
+    );
+    let policy = Draft::read("bench.yaml", &source).compile_for(FRIENDS, &files);
+    policy.unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+}

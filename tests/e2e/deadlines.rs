@@ -1,0 +1,171 @@
+//! Expensive evaluations: they end at their callers' deadlines, and hold up nobody else.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use importguard_core::{Dialect, Mode, Outcome};
+use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
+use importguard_tests::{
+    Line, OpenIm, PolicyDir, Reading, Service, Settings, eventually, wait_for_count,
+};
+use tonic::{Code, Request, metadata::MetadataValue, transport::Channel};
+
+use crate::asserts;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// As many as a callback may hold by default.
+const MANY: usize = 10_000;
+
+fn friends(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("friend{number}")).collect()
+}
+
+/// An expression that looks through so many texts for each friend.
+fn exists(texts: usize) -> String {
+    format!("[{}].exists(x, x == friend)", vec!["'a'"; texts].join(","))
+}
+
+/// In shadow as expensive as an expression can be; one cheap rule that acts.
+fn expensive_in_shadow() -> PolicyDir {
+    let watch = |id: &str| {
+        format!(
+            "  - {{ id: {id}, dropFriendIf: \"{}\", mode: shadow, onError: skip }}\n",
+            exists(235)
+        )
+    };
+    let rules = format!(
+        "{}  - {{ id: sevens, dropFriends: {{ suffixes: ['7'] }} }}\n{}",
+        watch("first"),
+        watch("second")
+    );
+    PolicyDir::new(
+        &format!("apiVersion: importguard/v1\nname: expensive\nrules:\n{rules}"),
+        &[],
+    )
+}
+
+/// Enforced and as expensive as it may be, nearly: seconds in a debug build.
+fn expensive_enforced() -> PolicyDir {
+    let rule = format!(
+        "  - {{ id: names, dropFriendIf: \"{}\", onError: skip }}\n",
+        exists(14)
+    );
+    PolicyDir::new(
+        &format!("apiVersion: importguard/v1\nname: expensive\nrules:\n{rule}"),
+        &[],
+    )
+}
+
+/// Callbacks about one friend, one after the other; each must get the policy's verdict.
+async fn small_ones(server: &OpenIm, count: usize) {
+    for number in 0..count {
+        let answer = server
+            .import(&format!("op-small-{number}"), "user123", &["user456"])
+            .await;
+        asserts::allows(Dialect::Server, &answer);
+    }
+}
+
+#[tokio::test]
+async fn expensive_rules_in_shadow_delay_nobody_and_the_verdict_is_the_policys() {
+    let policy = expensive_in_shadow();
+    let line = Line::with(Settings::new().policy(&policy).patient()).await;
+    let server = line.server();
+    let many = friends(MANY);
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let (big, ()) = tokio::join!(
+        server.import("op-big", "user123", &many),
+        small_ones(&server, 20)
+    );
+    let Reading::Imports {
+        instead: Some(kept),
+    } = asserts::reading(Dialect::Server, &big)
+    else {
+        panic!("{}", big.text());
+    };
+    assert_eq!(kept.len(), MANY / 10 * 9);
+
+    let skipped = line
+        .decider
+        .metric("importguard_decider_shadow_rules_skipped_total")
+        .await;
+    assert_eq!(skipped.unwrap(), 2.0);
+    let events = wait_for_count(&line.nats, 21).await;
+    let event = events
+        .iter()
+        .find(|event| event.operation_id() == "op-big")
+        .unwrap();
+    let rules = &event.decision().data.rules;
+    let told: Vec<_> = rules
+        .iter()
+        .map(|rule| (&*rule.id, rule.mode, rule.outcome))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("first", Mode::Shadow, Outcome::Skipped),
+            ("sevens", Mode::Enforce, Outcome::Remove),
+            ("second", Mode::Shadow, Outcome::Skipped),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn many_expensive_imports_at_once_hold_up_no_other_callback() {
+    let policy = expensive_enforced();
+    let line = Line::with(Settings::new().policy(&policy).patient()).await;
+    let server = line.server();
+    let many = friends(MANY);
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let big = join_all((0..6).map(|number| {
+        let server = &server;
+        let many = &many;
+        async move {
+            server
+                .import(&format!("op-big-{number}"), "user123", many)
+                .await
+        }
+    }));
+    let (big, ()) = tokio::join!(big, small_ones(&server, 20));
+    for answer in big {
+        // Some waited for each other until their time was over.
+        let code = asserts::code(&answer);
+        assert!([0, 5911].contains(&code), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn an_evaluation_is_stopped_at_its_callers_deadline() {
+    let policy = expensive_enforced();
+    let decider = Service::decider(Settings::new().policy(&policy)).await;
+    let channel = Channel::from_shared(decider.grpc_url()).unwrap();
+    let mut client = DeciderClient::new(channel.connect().await.unwrap());
+    let request = |friends| {
+        let mut request = Request::new(DecideRequest {
+            decision_id: "id".to_owned(),
+            owner_user_id: "user123".to_owned(),
+            friend_user_ids: friends,
+        });
+        let id = MetadataValue::from_static("op");
+        request.metadata_mut().insert("operationid", id);
+        request
+    };
+    let mut hurried = request(friends(MANY));
+    hurried.set_timeout(Duration::from_millis(30));
+    let status = client.decide(hurried).await.unwrap_err();
+    // The latter where our own time-out was faster.
+    assert!(
+        [Code::DeadlineExceeded, Code::Cancelled].contains(&status.code()),
+        "{status:?}"
+    );
+    eventually("it is counted", SOON, async || {
+        let aborted = decider
+            .metric("importguard_decider_evaluations_aborted_total")
+            .await?;
+        anyhow::ensure!(aborted == 1.0, "{aborted}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await;
+    client.decide(request(friends(1))).await.unwrap();
+}
