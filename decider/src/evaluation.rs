@@ -28,6 +28,9 @@ const INLINE: u64 = 200_000 / NANOS_PER_UNIT;
 /// this, which is what an evaluation may take to notice.
 const MARGIN: Duration = Duration::from_millis(10);
 
+/// The longest that anybody is taken to wait: an instant so far off exists on every clock.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// A caller's deadline passed before there was a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeadlineExceeded;
@@ -48,7 +51,7 @@ impl Evaluations {
             // One processor is left for everybody else.
             permits: Arc::new(Semaphore::new(processors.saturating_sub(1).max(1))),
             metrics,
-            longest,
+            longest: longest.min(LONGEST),
         }
     }
 

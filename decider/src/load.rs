@@ -193,6 +193,21 @@ mod tests {
     }
 
     #[test]
+    fn refuses_a_policy_that_costs_too_much_for_the_imports_there_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.yaml");
+        let texts = vec!["'a'"; 100].join(",");
+        let rule = format!("dropFriendIf: \"[{texts}].exists(x, x == friend)\", onError: skip");
+        fs::write(&path, format!("{HEAD}rules: [{{ id: costly, {rule} }}]\n")).unwrap();
+        let error = error(&directory);
+        assert!(
+            error.contains("with 10000 friends the enforced rules cost"),
+            "{error}"
+        );
+        assert!(load(&path, 1000).policy.is_ok());
+    }
+
+    #[test]
     fn reports_the_policy_and_all_its_lists_together() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("dir")).unwrap();

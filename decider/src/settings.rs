@@ -125,7 +125,8 @@ pub struct BoundsSettings {
     )]
     pub decider_max_message_bytes: usize,
 
-    /// How many friends a question may hold (INVALID_ARGUMENT); at least as many as IMPORTGUARD_MAX_FRIENDS of the gateways
+    /// How many friends a question may hold (INVALID_ARGUMENT); at least as many as IMPORTGUARD_MAX_FRIENDS of the gateways.
+    /// A policy whose rules cost too much for so many is refused
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_MAX_FRIENDS",

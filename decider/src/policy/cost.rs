@@ -10,7 +10,8 @@ use super::matcher::Matcher;
 use super::rule::{Action, Rule};
 use importguard_core::Mode;
 
-/// Nanoseconds that one unit stands for.
+/// Nanoseconds that one unit stands for: what a look-up in a list takes (9), a fourth of 16 prefixes (11) and `==` in an
+/// expression (9 to 11). A unit of a loop takes 3 to 7, for all of it is taken to be evaluated.
 pub const NANOS_PER_UNIT: u64 = 10;
 
 /// The most that the enforced rules of a policy may cost together on the largest import, in units: 100 ms, a fifth of the

@@ -2,7 +2,8 @@
 //! to its end.
 //!
 //! The constants are units of [`NANOS_PER_UNIT`](super::super::cost::NANOS_PER_UNIT), measured by `cargo bench -p
-//! importguard-decider --bench cost` and rounded up.
+//! importguard-decider --bench cost` while the machine was busy with other things, and rounded up: on an idle one loops take
+//! half of that.
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 

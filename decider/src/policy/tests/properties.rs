@@ -168,6 +168,38 @@ proptest! {
     }
 
     #[test]
+    fn a_rule_in_shadow_tells_in_its_place_what_it_would_do_there(
+        rules in prop::collection::vec(rule(false), 0..6), owner in id(), friends in prop::collection::vec(id(), 0..12), hour in 0..24u64,
+    ) {
+        let policy = build(&written(&rules));
+        let decision = ask(&policy, &owner, &friends, hour);
+        let place = |id: &str| match id {
+            "self" | "duplicate" => 0,
+            "nobodyLeft" => usize::MAX,
+            rule => 1 + rule[1..].parse::<usize>().unwrap(),
+        };
+        prop_assert!(decision.fired.is_sorted_by_key(|fired| place(fired.id)), "{:?}", decision.fired);
+        for (n, (_, mode, _)) in rules.iter().enumerate() {
+            if *mode != "shadow" {
+                continue;
+            }
+            // The rules that act before it, and then the rule itself as one of them.
+            let alone = rules[..=n].iter().enumerate().map(|(m, (action, mode, rollout))| match *mode {
+                "shadow" if m == n => (action.clone(), "enforce", *rollout),
+                "enforce" => (action.clone(), "enforce", *rollout),
+                _ => (action.clone(), "off", *rollout),
+            });
+            let alone = build(&written(&alone.collect::<Vec<_>>()));
+            let id = format!("r{n}");
+            let outcomes = |decision: &Decision<'_>| -> Vec<_> {
+                let fired = decision.fired.iter().filter(|fired| fired.id == id);
+                fired.map(|fired| fired.outcome).collect()
+            };
+            prop_assert_eq!(outcomes(&decision), outcomes(&ask(&alone, &owner, &friends, hour)));
+        }
+    }
+
+    #[test]
     fn a_rollout_is_stable_and_never_loses_an_owner_as_it_grows(owner in id(), small in 0..=100u8, more in 0..=100u8) {
         let large = small.saturating_add(more).min(100);
         let refuses = |per_cent: u8| {
