@@ -82,7 +82,7 @@ async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
 fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     let dir = TempDir::new().unwrap();
     let (lock, mut store) = directory::open(dir.path(), MIB).unwrap();
-    let events = ["first", "second", "third"].map(|payload| event(payload));
+    let events = ["first", "second", "third"].map(event);
     let ids = [0, 1, 2].map(|number: usize| events[number].id);
     for (number, oldest) in [(1, 1), (2, 1), (0, 0)] {
         assert_eq!(store.append(events[number..=number].iter()), [Ok(())]);

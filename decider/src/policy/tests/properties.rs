@@ -178,7 +178,7 @@ proptest! {
             "nobodyLeft" => usize::MAX,
             rule => 1 + rule[1..].parse::<usize>().unwrap(),
         };
-        prop_assert!(decision.fired.is_sorted_by_key(|fired| place(fired.id)), "{:?}", decision.fired);
+        prop_assert!(decision.rules.is_sorted_by_key(|fired| place(&fired.id)), "{:?}", decision.rules);
         for (n, (_, mode, _)) in rules.iter().enumerate() {
             if *mode != "shadow" {
                 continue;
@@ -191,8 +191,8 @@ proptest! {
             });
             let alone = build(&written(&alone.collect::<Vec<_>>()));
             let id = format!("r{n}");
-            let outcomes = |decision: &Decision<'_>| -> Vec<_> {
-                let fired = decision.fired.iter().filter(|fired| fired.id == id);
+            let outcomes = |decision: &Evaluation| -> Vec<_> {
+                let fired = decision.rules.iter().filter(|fired| fired.id == id);
                 fired.map(|fired| fired.outcome).collect()
             };
             prop_assert_eq!(outcomes(&decision), outcomes(&ask(&alone, &owner, &friends, hour)));
