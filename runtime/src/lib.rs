@@ -22,4 +22,4 @@ pub use handle::{Handle, Timeouts};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
 pub use metrics::ConnectionMetrics;
 pub use table::Bounds;
-pub use tls::TlsFiles;
+pub use tls::{ClientTlsFiles, TlsFiles};

@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc};
 
 use importguard_files::{InvalidCertificate, LastGood, Reloads, Watch, certified_key, root_store};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
     client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::ring,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -80,6 +80,70 @@ fn config(
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(config)
+}
+
+/// The files that a client speaks TLS with.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTlsFiles<'a> {
+    /// The setting that stands for all of them in logs and metrics.
+    pub setting: &'static str,
+    /// The authorities that vouch for servers.
+    pub ca: &'a Path,
+    /// The certificate that is shown to servers, if any.
+    pub cert: Option<&'a Path>,
+    /// Its private key.
+    pub key: Option<&'a Path>,
+    /// The protocols that are spoken above it, the best first.
+    pub alpn: &'static [&'static [u8]],
+}
+
+impl ClientTlsFiles<'_> {
+    /// Reads them, and has `reloads` read them again when they change.
+    ///
+    /// # Errors
+    /// Where they cannot be used.
+    pub fn watch(
+        self,
+        reloads: &mut Reloads,
+    ) -> Result<LastGood<ClientConfig>, InvalidCertificate> {
+        let Self { setting, alpn, .. } = self;
+        let ca = self.ca.to_owned();
+        let shown = self.cert.zip(self.key);
+        let shown = shown.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
+        let mut files = vec![ca.clone()];
+        files.extend(
+            shown
+                .iter()
+                .flat_map(|(cert, key)| [cert.clone(), key.clone()]),
+        );
+        let read = move || {
+            let shown = shown.as_ref();
+            client_config(&ca, shown.map(|(cert, key)| (&**cert, &**key)), alpn)
+        };
+        let watch = Watch::start(&files, read)?;
+        let config = watch.last_good();
+        reloads.add(setting, watch);
+        Ok(config)
+    }
+}
+
+fn client_config(
+    ca: &Path,
+    shown: Option<(&Path, &Path)>,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, InvalidCertificate> {
+    let provider = Arc::new(ring::default_provider());
+    let shown = shown.map(|(cert, key)| certified_key(cert, key, &provider));
+    let shown = shown.transpose()?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(root_store(ca)?);
+    let mut config = match shown {
+        Some(shown) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown))),
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }

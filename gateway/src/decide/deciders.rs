@@ -73,6 +73,7 @@ impl Deciders {
     ) -> Result<(Self, Arc<Balancer>), DecidersStartError> {
         let tls = watch(&settings.decider_url, &settings.tls, reloads)?;
         let metrics = Metrics::register(registry)?;
+        metrics.begin();
         let discovery = Discovery::new(settings, tls)?;
         let balancer = Balancer::start(discovery, settings, metrics.clone()).await;
         let deciders = Self {

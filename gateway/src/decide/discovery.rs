@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use http::Uri;
 use importguard_files::LastGood;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::lookup_host, time::timeout};
@@ -17,7 +18,7 @@ use super::{
     DecideSettings, InvalidDeciderTls,
     connect::connect,
     tls::server_name,
-    urls::{DeciderUrl, uri_of},
+    urls::{host_and_port, uri_of},
 };
 
 /// How long a name may take to be resolved: as long as the C library waits for its first name server.
@@ -55,7 +56,7 @@ pub(super) struct Discovery {
 /// The deciders behind a URL.
 #[derive(Debug)]
 struct Target {
-    url: DeciderUrl,
+    url: Uri,
     /// The name that their certificates must hold, where TLS is spoken.
     name: Option<ServerName<'static>>,
     /// Where they were when the URL's name could be resolved last.
@@ -69,7 +70,7 @@ impl Discovery {
         settings: &DecideSettings,
         tls: Option<LastGood<ClientConfig>>,
     ) -> Result<Self, InvalidDeciderTls> {
-        let target = |url: &DeciderUrl| {
+        let target = |url: &Uri| {
             let name = tls.as_ref().map(|_| server_name(&settings.tls, url));
             Ok::<_, InvalidDeciderTls>(Target {
                 url: url.clone(),
@@ -138,7 +139,7 @@ fn channel(
 ) -> Channel {
     let tls = tls.zip(target.name.clone());
     Endpoint::from(uri_of(address))
-        .origin(target.url.uri.clone())
+        .origin(target.url.clone())
         .connect_timeout(connect_timeout)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
@@ -151,12 +152,12 @@ fn channel(
 impl Target {
     /// Looks where they are now. Where that cannot be found out they are where they were.
     async fn resolve(&mut self) {
-        let DeciderUrl { host, port, .. } = &self.url;
+        let (host, port) = host_and_port(&self.url);
         if let Ok(address) = host.parse::<IpAddr>() {
-            self.addresses = vec![SocketAddr::new(address, *port)];
+            self.addresses = vec![SocketAddr::new(address, port)];
             return;
         }
-        let error = match timeout(RESOLVE_TIMEOUT, lookup_host((host.as_str(), *port))).await {
+        let error = match timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await {
             Ok(Ok(found)) => {
                 let found: Vec<_> = found.collect();
                 let none = found.is_empty();
@@ -193,7 +194,7 @@ mod tests {
         (inserted, removed)
     }
 
-    fn target(url: &DeciderUrl) -> Target {
+    fn target(url: &Uri) -> Target {
         Target {
             url: url.clone(),
             name: None,
@@ -223,14 +224,14 @@ mod tests {
         );
         assert!(discovery.changes().await.is_empty());
 
-        discovery.targets[1].url.host = "127.0.0.3".to_owned();
+        discovery.targets[1].url = Uri::from_static("http://127.0.0.3:9");
         let (inserted, removed) = addresses(discovery.changes().await);
         assert_eq!(
             (inserted, removed),
             (vec!["127.0.0.3:9".into()], vec!["127.0.0.2:9".into()])
         );
 
-        discovery.targets[1].url.host = "nobody.invalid".to_owned();
+        discovery.targets[1].url = Uri::from_static("http://nobody.invalid:9");
         assert!(discovery.changes().await.is_empty());
         let errors = discovery.errors();
         assert!(

@@ -1,60 +1,29 @@
-use importguard_telemetry::{
-    families,
-    metrics::{Each, Label},
-};
+use importguard_telemetry::families;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 families! {
     /// What is counted about deciders.
     pub(super) struct Metrics {
         /// Addresses of deciders by state: known, and of those usable.
-        deciders: Each<IntGaugeVec, State> = "importguard_deciders", ["state"];
+        deciders: IntGaugeVec = "importguard_deciders", ["state"];
         /// Requests that were asked again: of a second decider because the first was silent, or because it was unavailable, then of itself where there is no other.
-        retries: Each<IntCounterVec, Retry> = "importguard_decider_retries_total", ["reason"];
+        retries: IntCounterVec = "importguard_decider_retries_total", ["reason"];
         /// Deciders that reject this gateway's new client certificate, or whose certificate its new authorities do not vouch for, and are still asked on the old connection.
         rejecting: IntGauge = "importguard_decider_certificate_rejected";
     }
 }
 
-/// What is known of a decider's address.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum State {
-    Known,
-    Usable,
-}
-
-impl Label for State {
-    const ALL: &'static [Self] = &[Self::Known, Self::Usable];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Known => "known",
-            Self::Usable => "usable",
-        }
-    }
-}
-
-/// Why a second decider was asked.
+/// Why a request was asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// The first could not be reached, or the connection broke.
+    /// The decider could not be reached, or the connection broke.
     Unavailable,
-    /// The first was silent for too long.
+    /// The decider was silent for too long.
     Silent,
 }
 
-impl Label for Retry {
-    const ALL: &'static [Self] = &[Self::Unavailable, Self::Silent];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn text(self) -> &'static str {
+impl Retry {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
             Self::Silent => "silent",
@@ -63,10 +32,18 @@ impl Label for Retry {
 }
 
 impl Metrics {
+    /// Has every series there from the start, so that a rate knows of the first one.
+    pub(super) fn begin(&self) {
+        for retry in [Retry::Unavailable, Retry::Silent] {
+            self.retries.with_label_values(&[retry.as_str()]);
+        }
+        self.deciders(0, 0);
+    }
+
     pub(super) fn deciders(&self, known: usize, usable: usize) {
-        for (state, count) in [(State::Known, known), (State::Usable, usable)] {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.deciders.of(state).set(count);
+        for (state, count) in [("known", known), ("usable", usable)] {
+            let gauge = self.deciders.with_label_values(&[state]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -78,6 +55,6 @@ impl Metrics {
     }
 
     pub(super) fn retried(&self, retry: Retry) {
-        self.retries.of(retry).inc();
+        self.retries.with_label_values(&[retry.as_str()]).inc();
     }
 }

@@ -1,17 +1,12 @@
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use importguard_files::{InvalidCertificate, LastGood, Reloads, Watch, certified_key, root_store};
+use http::Uri;
+use importguard_files::{InvalidCertificate, LastGood, Reloads};
+use importguard_runtime::ClientTlsFiles;
 use rustls::{
     ClientConfig,
-    crypto::ring,
     pki_types::{InvalidDnsNameError, ServerName},
-    sign::SingleCertAndKey,
 };
 
-use super::{DeciderTlsSettings, DeciderUrls, urls::DeciderUrl};
+use super::{DeciderTlsSettings, DeciderUrls, urls::host_and_port};
 
 /// The setting that stands for all of them in logs and metrics.
 const SETTING: &str = "IMPORTGUARD_DECIDER_CA_FILE";
@@ -54,31 +49,29 @@ pub(super) fn watch(
             None => Ok(None),
         };
     }
-    let ca = settings.decider_ca_file.clone();
-    let ca = ca.ok_or(InvalidDeciderTls::NoAuthorities)?;
-    let client = Option::zip(
-        settings.decider_client_cert_file.clone(),
-        settings.decider_client_key_file.clone(),
-    );
-    let mut files = vec![ca.clone()];
-    files.extend(
-        client
-            .iter()
-            .flat_map(|(cert, key)| [cert.clone(), key.clone()]),
-    );
-    let watch = Watch::start(&files, move || config(&ca, client.as_ref()))?;
-    let config = watch.last_good();
-    reloads.add(SETTING, watch);
-    Ok(Some(config))
+    let ca = settings.decider_ca_file.as_deref();
+    let files = ClientTlsFiles {
+        setting: SETTING,
+        ca: ca.ok_or(InvalidDeciderTls::NoAuthorities)?,
+        cert: settings.decider_client_cert_file.as_deref(),
+        key: settings.decider_client_key_file.as_deref(),
+        alpn: &[b"h2"],
+    };
+    Ok(Some(files.watch(reloads)?))
 }
 
 /// The name that the certificates of the deciders behind `url` must hold.
 pub(super) fn server_name(
     settings: &DeciderTlsSettings,
-    url: &DeciderUrl,
+    url: &Uri,
 ) -> Result<ServerName<'static>, InvalidDeciderTls> {
-    let name = settings.decider_server_name.as_ref().unwrap_or(&url.host);
-    ServerName::try_from(name.clone()).map_err(|error| InvalidDeciderTls::Name(name.clone(), error))
+    let host = host_and_port(url).0;
+    let name = settings
+        .decider_server_name
+        .as_deref()
+        .unwrap_or(host)
+        .to_owned();
+    ServerName::try_from(name.clone()).map_err(|error| InvalidDeciderTls::Name(name, error))
 }
 
 /// A setting that is for TLS only and set.
@@ -95,22 +88,4 @@ fn set(settings: &DeciderTlsSettings) -> Option<&'static str> {
         let name = settings.decider_server_name.as_ref();
         name.map(|_| "IMPORTGUARD_DECIDER_SERVER_NAME")
     }
-}
-
-fn config(
-    ca: &Path,
-    client: Option<&(PathBuf, PathBuf)>,
-) -> Result<ClientConfig, InvalidCertificate> {
-    let provider = Arc::new(ring::default_provider());
-    let shown = client.map(|(cert, key)| certified_key(cert, key, &provider));
-    let shown = shown.transpose()?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(root_store(ca)?);
-    let mut config = match shown {
-        Some(shown) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown))),
-        None => config.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
 }

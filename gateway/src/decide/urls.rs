@@ -6,24 +6,11 @@ use http::uri::{Scheme, Uri};
 const EXAMPLE: &str =
     "write for example http://importguard-decider:50051, and commas between several";
 
-/// Where deciders are: at least one URL, and all with the same scheme.
+/// Where deciders are: at least one URL, each with a host and a port, and all with the same scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeciderUrls {
-    scheme: Scheme,
-    urls: Vec<DeciderUrl>,
-}
+pub struct DeciderUrls(Vec<Uri>);
 
-/// One of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DeciderUrl {
-    /// As calls name it.
-    pub(super) uri: Uri,
-    /// A DNS name, or an address without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-/// Why a text does not say where deciders are.
+/// Why a string does not say where deciders are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDeciderUrls {
     /// A part of it is no decider's URL.
@@ -39,89 +26,70 @@ pub enum InvalidDeciderUrls {
 impl DeciderUrls {
     /// Whether TLS is spoken.
     pub(super) fn tls(&self) -> bool {
-        self.scheme == Scheme::HTTPS
+        self.iter().any(|url| url.scheme() == Some(&Scheme::HTTPS))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &DeciderUrl> {
-        self.urls.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Uri> {
+        self.0.iter()
     }
+}
+
+/// The host and the port of a decider's URL: a DNS name, or an address without brackets.
+pub(super) fn host_and_port(url: &Uri) -> (&str, u16) {
+    let host = url.host().unwrap_or_default();
+    let port = url.port_u16().unwrap_or_default();
+    (host.trim_matches(['[', ']']), port)
 }
 
 impl From<SocketAddr> for DeciderUrls {
     /// The decider at `address`, without TLS.
     fn from(address: SocketAddr) -> Self {
-        Self {
-            scheme: Scheme::HTTP,
-            urls: vec![DeciderUrl {
-                uri: uri_of(address),
-                host: address.ip().to_string(),
-                port: address.port(),
-            }],
-        }
+        Self(vec![uri_of(address)])
     }
+}
+
+/// The URL of `address`, without TLS.
+pub(super) fn uri_of(address: SocketAddr) -> Uri {
+    // An address and its port are an authority, so that this never fails.
+    format!("http://{address}/").parse().unwrap_or_default()
 }
 
 impl FromStr for DeciderUrls {
     type Err = InvalidDeciderUrls;
 
     fn from_str(text: &str) -> Result<Self, InvalidDeciderUrls> {
-        let parsed: Vec<_> = text.split(',').map(url).collect::<Result<_, _>>()?;
-        let scheme = match parsed.first() {
-            Some((scheme, _)) => scheme.clone(),
-            None => return Err(InvalidDeciderUrls::NoUrl(text.to_owned())),
-        };
-        if parsed.iter().any(|(other, _)| *other != scheme) {
-            return Err(InvalidDeciderUrls::TwoSchemes);
+        let urls: Vec<Uri> = text.split(',').map(url).collect::<Result<_, _>>()?;
+        match urls
+            .windows(2)
+            .all(|two| two[0].scheme() == two[1].scheme())
+        {
+            true => Ok(Self(urls)),
+            false => Err(InvalidDeciderUrls::TwoSchemes),
         }
-        Ok(Self {
-            scheme,
-            urls: parsed.into_iter().map(|(_, url)| url).collect(),
-        })
+    }
+}
+
+fn url(text: &str) -> Result<Uri, InvalidDeciderUrls> {
+    let invalid = || InvalidDeciderUrls::NoUrl(text.to_owned());
+    let url: Uri = text.trim().parse().map_err(|_| invalid())?;
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    let is_bare = url.path_and_query().is_none_or(|path| path == "/");
+    let has_user = url
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'));
+    if is_http && is_bare && !has_user && url.port().is_some() {
+        Ok(url)
+    } else {
+        Err(invalid())
     }
 }
 
 impl fmt::Display for DeciderUrls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, url) in self.urls.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            let authority = url
-                .uri
-                .authority()
-                .map_or("", |authority| authority.as_str());
-            write!(f, "{comma}{}://{authority}", self.scheme)?;
-        }
-        Ok(())
+        let urls: Vec<_> = self.iter().map(|url| url.to_string()).collect();
+        let urls = urls.iter().map(|url| url.trim_end_matches('/'));
+        f.write_str(&urls.collect::<Vec<_>>().join(","))
     }
-}
-
-/// The URL of `address`, without TLS.
-pub(super) fn uri_of(address: SocketAddr) -> Uri {
-    Uri::builder()
-        .scheme(Scheme::HTTP)
-        .authority(address.to_string())
-        .path_and_query("/")
-        .build()
-        // An address and its port are an authority, so that this never fails.
-        .unwrap_or_default()
-}
-
-fn url(text: &str) -> Result<(Scheme, DeciderUrl), InvalidDeciderUrls> {
-    let invalid = || InvalidDeciderUrls::NoUrl(text.to_owned());
-    let uri: Uri = text.trim().parse().map_err(|_| invalid())?;
-    let scheme = uri.scheme().ok_or_else(invalid)?.clone();
-    let authority = uri.authority().ok_or_else(invalid)?.clone();
-    let port = authority.port_u16().ok_or_else(invalid)?;
-    let known = scheme == Scheme::HTTP || scheme == Scheme::HTTPS;
-    let bare = uri.path_and_query().is_none_or(|path| path == "/");
-    if !known || !bare || authority.as_str().contains('@') {
-        return Err(invalid());
-    }
-    let host = authority.host();
-    let host = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    Ok((scheme, DeciderUrl { uri, host, port }))
 }
 
 #[cfg(test)]
@@ -132,10 +100,7 @@ mod tests {
     fn several_urls_are_separated_by_commas() {
         let text = "https://decider:50051, https://[::1]:50052,https://127.0.0.1:50053";
         let urls: DeciderUrls = text.parse().unwrap();
-        let hosts: Vec<_> = urls
-            .iter()
-            .map(|url| (url.host.as_str(), url.port))
-            .collect();
+        let hosts: Vec<_> = urls.iter().map(host_and_port).collect();
         let expected = [("decider", 50051), ("::1", 50052), ("127.0.0.1", 50053)];
         assert_eq!(hosts, expected);
         assert!(urls.tls());

@@ -92,7 +92,7 @@ fn id() -> impl Strategy<Value = String> {
     prop_oneof![3 => "[a-g]", 1 => "[a-d]1?1?", 1 => "[0-9]{1,2}", 1 => Just("m".to_owned()), 1 => "\\PC{1,4}"]
 }
 
-fn ask<'p>(policy: &'p Policy, owner: &str, friends: &[String], hour: u64) -> Evaluation {
+fn ask(policy: &Policy, owner: &str, friends: &[String], hour: u64) -> Evaluation {
     policy.evaluate(&Request {
         operation_id: "op",
         owner,
