@@ -1,5 +1,5 @@
-use importguard_gateway::openim::{Answer, Rejection};
 use importguard_core::Dialect;
+use importguard_gateway::openim::{Answer, Rejection};
 use importguard_tests::{Reading, ServerVersion, read_as_documented, read_as_server};
 
 /// What every caller that speaks `dialect` makes of an answer; they must agree.

@@ -1,8 +1,8 @@
 //! A callback's body: what is read of it, and what is answered.
 #![no_main]
 
-use importguard_fuzz::{refuses, spoken};
 use importguard_core::{Dialect, ImportRequest, Kept, OperationId};
+use importguard_fuzz::{refuses, spoken};
 use importguard_gateway::openim::{Answer, Command, Limits, Rejection, parse};
 use importguard_tests::Reading;
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,9 @@ fuzz_target!(|body: &[u8]| {
             Err(reason) => {
                 assert!(matches!(
                     reason,
-                    Rejection::Malformed(_) | Rejection::CommandMismatch { .. } | Rejection::TooLarge { .. }
+                    Rejection::Malformed(_)
+                        | Rejection::CommandMismatch { .. }
+                        | Rejection::TooLarge { .. }
                 ));
                 refuses(command.dialect(), &reason);
             }

@@ -2,11 +2,11 @@
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use importguard_core::Dialect;
 use importguard_fuzz::refuses;
 use importguard_gateway::openim::{
-    BasePath, Callback, ImportRequest, OnMissingOperationId, Rejection, Target, operation_id,
+    BasePath, Callback, OnMissingOperationId, Rejection, Target, acceptable, operation_id,
 };
-use importguard_core::Dialect;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|head: &[u8]| {
@@ -31,7 +31,7 @@ fuzz_target!(|head: &[u8]| {
         }
     }
     is_named(&headers);
-    ImportRequest::acceptable(&headers);
+    acceptable(&headers);
 });
 
 /// What is importguard's lies below the base path, and what is passed on names nothing of importguard's.

@@ -1,9 +1,11 @@
 //! The decider as other gRPC clients meet it.
 
+use std::process::Command;
+
 use importguard_proto::decider::{
     DecideRequest, Outcome, decide_response::Verdict, decider_client::DeciderClient,
 };
-use importguard_tests::{Service, Settings};
+use importguard_tests::{Service, Settings, tool, workspace};
 use tokio_stream::StreamExt;
 use tonic::{Code, Request, metadata::MetadataValue, transport::Channel};
 use tonic_health::pb::{
@@ -124,4 +126,16 @@ async fn an_empty_id_is_an_invalid_argument() {
         let status = client.decide(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     }
+}
+
+#[test]
+fn the_contract_keeps_to_the_rules_of_buf() {
+    let Some(buf) = tool("buf", "BUF", "buf lint proto") else {
+        return;
+    };
+    let mut lint = Command::new(buf);
+    let lint = lint.current_dir(workspace()).args(["lint", "proto"]);
+    let output = lint.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
 }

@@ -12,5 +12,5 @@ pub(crate) use command::Route;
 pub use command::{BasePath, Callback, Command, InvalidBasePath, Target};
 pub use operation_id::{OnMissingOperationId, operation_id};
 pub use rejection::Rejection;
-pub(crate) use request::{Asked, Import, acceptable};
-pub use request::{Limits, parse};
+pub(crate) use request::{Asked, Import};
+pub use request::{Limits, acceptable, parse};

@@ -107,7 +107,7 @@ pub fn parse(
 
 /// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed. Where a header is there
 /// more than once, each must say so.
-pub(crate) fn acceptable(headers: &HeaderMap) -> bool {
+pub fn acceptable(headers: &HeaderMap) -> bool {
     let all = |name, fits: fn(&str) -> bool| {
         let mut values = headers.get_all(name).iter();
         values.all(|value| value.to_str().is_ok_and(fits))
