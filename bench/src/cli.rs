@@ -85,10 +85,10 @@ pub(crate) struct ScaleSettings {
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
     pub(crate) rounds: usize,
 
-    /// How many connections an overload comes over, one question at a time on each: many more than IMPORTGUARD_MAX_IN_FLIGHT, and
-    /// fewer than IMPORTGUARD_MAX_CONNECTIONS less the 128 that ask afterwards
-    // 900 less 128, and some to spare for connections whose end the gateway has not noticed yet.
-    #[arg(long, value_name = "COUNT", default_value_t = 750, value_parser = RangedU64ValueParser::<usize>::new().range(1..=60_000))]
+    /// How many HTTP/2 connections an overload comes over, with 100 questions at once on each: in all more than become due while the
+    /// gateway lets one wait
+    // 750 ms of 25,000 questions a second, and some to spare.
+    #[arg(long, value_name = "COUNT", default_value_t = 250, value_parser = RangedU64ValueParser::<usize>::new().range(1..=600))]
     pub(crate) overload_connections: usize,
 
     /// How long each overload lasts

@@ -128,7 +128,7 @@ pub(crate) struct MeasuredFlood {
     pub(crate) overloaded_micros: Percentiles,
     /// Other fallbacks, in all.
     pub(crate) other_fallbacks: u64,
-    /// Questions that were not put as no connection was free, in a hundred.
+    /// Questions that were not put as no stream was free, in a hundred.
     pub(crate) unput_percent: f64,
     /// When the last questions were put.
     pub(crate) over: Instant,

@@ -8,21 +8,22 @@ use std::{
 use tokio::{
     sync::Semaphore,
     task::spawn_local,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{Connection, Question, Tally};
+use super::{Question, Tally, streams::Stream};
 
 /// How often questions are put, all that have become due at once. In an overload there is always one in the queue, so that it
 /// makes no difference whether they come evenly; a thread that wakes for each would cost the machine more than they do.
 const TICK: Duration = Duration::from_millis(1);
 
-/// More questions than are answered.
+/// Questions over HTTP/2, with many at once on a connection.
 #[derive(Debug)]
 pub(crate) struct Flood {
-    pub(crate) connections: usize,
-    /// Questions a second.
-    pub(crate) rate: f64,
+    /// How many may be open at once, over as few connections as that takes.
+    pub(crate) streams: usize,
+    /// Questions a second, more than are answered; if none, each stream asks again as soon as it is answered.
+    pub(crate) rate: Option<f64>,
     pub(crate) length: Duration,
 }
 
@@ -30,7 +31,9 @@ struct Load {
     question: Question,
     /// A permit for each question that is to be put.
     waiting: Semaphore,
-    /// Connections without a question.
+    /// Whether each answer brings the next question.
+    closed: bool,
+    /// Streams without a question.
     free: Cell<usize>,
     number: Cell<u64>,
     tally: RefCell<Tally>,
@@ -40,14 +43,14 @@ struct Load {
 #[derive(Debug)]
 pub(crate) struct Flooded<E> {
     pub(crate) tally: Tally,
-    /// Questions that were due while all connections waited for an answer, and not put for that.
+    /// Questions that were due while all streams waited for an answer, and not put for that.
     pub(crate) unput: u64,
     /// When the last questions were put.
     pub(crate) over: Instant,
     pub(crate) spent: E,
 }
 
-/// An open loop without a memory: questions that are due while all connections wait for an answer are not put later either, so
+/// An open loop without a memory: questions that are due while all streams wait for an answer are not put later either, so
 /// that the flood is over when it is over. Latencies run from the moment at which a question was written. `begin` and `end` are
 /// called before the first question and after the last answer. Must be called inside a `LocalSet`.
 pub(crate) async fn flood<B, E>(
@@ -60,17 +63,23 @@ pub(crate) async fn flood<B, E>(
     let load = Rc::new(Load {
         question: question.clone(),
         waiting: Semaphore::new(0),
-        free: Cell::new(flood.connections),
+        closed: flood.rate.is_none(),
+        free: Cell::new(flood.streams),
         number: Cell::new(0),
         tally: RefCell::default(),
     });
-    let mut tasks = Vec::with_capacity(flood.connections);
-    for _ in 0..flood.connections {
-        let connection = Connection::open(address, question).await?;
-        tasks.push(spawn_local(ask_on(Rc::clone(&load), connection)));
-    }
+    let streams = Stream::open(address, flood.streams).await?;
+    let ask = |stream| spawn_local(ask_on(Rc::clone(&load), stream));
+    let tasks: Vec<_> = streams.into_iter().map(ask).collect();
     let begun = begin()?;
-    let unput = load.put(flood.rate, flood.length).await;
+    let unput = match flood.rate {
+        Some(rate) => load.put(rate, flood.length).await,
+        None => {
+            load.waiting.add_permits(flood.streams);
+            sleep(flood.length).await;
+            0
+        }
+    };
     let over = Instant::now();
     // What is under way ends with its task.
     load.waiting.close();
@@ -86,7 +95,7 @@ pub(crate) async fn flood<B, E>(
 }
 
 impl Load {
-    /// Has questions put for `length`, and returns how many were not, for want of a free connection.
+    /// Has questions put for `length`, and returns how many were not, for want of a free stream.
     async fn put(&self, rate: f64, length: Duration) -> u64 {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -104,15 +113,18 @@ impl Load {
     }
 }
 
-async fn ask_on(load: Rc<Load>, mut connection: Connection) -> anyhow::Result<()> {
+async fn ask_on(load: Rc<Load>, mut stream: Stream) -> anyhow::Result<()> {
     while let Ok(permit) = load.waiting.acquire().await {
         permit.forget();
         let number = load.number.get();
         load.number.set(number + 1);
         let written = Instant::now();
-        let reading = connection.ask(&load.question, number).await?;
+        let reading = stream.ask(&load.question, number).await?;
         load.tally.borrow_mut().add(reading, written.elapsed());
         load.free.set(load.free.get() + 1);
+        if load.closed {
+            load.waiting.add_permits(1);
+        }
     }
     Ok(())
 }

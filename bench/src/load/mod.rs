@@ -8,6 +8,7 @@ mod counted;
 mod flood;
 mod paced;
 mod question;
+mod streams;
 mod timeline;
 
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ pub(crate) use self::{
     flood::{Flood, Flooded, flood},
     paced::paced,
     question::{Expected, Question},
+    streams::STREAMS,
     timeline::{Answered, timeline},
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::task::spawn_local;
 
-use super::{Connection, Question, Reading};
+use super::{Question, Reading, streams::Stream};
 
 /// One answer.
 #[derive(Clone, Copy, Debug)]
@@ -18,26 +18,25 @@ pub(crate) struct Answered {
     pub(crate) reading: Reading,
 }
 
-/// A closed loop of `connections` connections for `length`, without warming up, that tells when each answer came. Must be called
+/// A closed loop of `streams` streams over HTTP/2 for `length`, without warming up, that tells when each answer came. Must be called
 /// inside a `LocalSet`.
 pub(crate) async fn timeline(
     address: SocketAddr,
     question: &Question,
-    connections: usize,
+    streams: usize,
     length: Duration,
 ) -> anyhow::Result<Vec<Answered>> {
     let (start, number) = (Instant::now(), Rc::new(Cell::new(0)));
     let answers = Rc::new(RefCell::new(Vec::new()));
-    let mut tasks = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        let mut connection = Connection::open(address, question).await?;
+    let mut tasks = Vec::with_capacity(streams);
+    for mut stream in Stream::open(address, streams).await? {
         let question = question.clone();
         let (number, answers) = (Rc::clone(&number), Rc::clone(&answers));
         tasks.push(spawn_local(async move {
             while start.elapsed() < length {
                 let asked = Instant::now();
                 let number = number.replace(number.get() + 1);
-                let reading = connection.ask(&question, number).await?;
+                let reading = stream.ask(&question, number).await?;
                 let (at, took) = (start.elapsed(), asked.elapsed());
                 answers.borrow_mut().push(Answered { at, took, reading });
             }

@@ -11,15 +11,15 @@ use self::table::{figures, lines};
 use crate::{
     cli::{ScaleSettings, Traces},
     line::result,
-    load::{Answered, Expected, Flood, Question, Reading, timeline},
-    measure::{Measured, MeasuredFlood, measure, measure_flood, verify},
+    load::{Answered, Expected, Flood, Question, Reading, STREAMS, timeline},
+    measure::{Measured, MeasuredFlood, measure_flood, verify},
     process::Memory,
     statistics::Percentiles,
     system::{Options, Place, Role, System, counter},
     table::progress,
 };
 
-/// The default of `IMPORTGUARD_MAX_IN_FLIGHT`: with so many connections every place is taken and nobody waits for one.
+/// The default of `IMPORTGUARD_MAX_IN_FLIGHT`: with so many questions at once every place is taken and nobody waits for one.
 const AT_CAPACITY: usize = 128;
 
 /// How many times its capacity is asked of it.
@@ -78,7 +78,7 @@ pub(super) async fn overload(
         progress(format!("overload: round {number} of {}", settings.rounds));
         rounds.push(round(&mut system, settings).await?);
     }
-    let figures = figures(&rounds, settings.overload_connections);
+    let figures = figures(&rounds, settings.overload_connections * STREAMS);
     Ok(format!(
         "{}\n{}",
         figures,
@@ -89,11 +89,16 @@ pub(super) async fn overload(
 async fn round(system: &mut System, settings: &ScaleSettings) -> anyhow::Result<Round> {
     let admin = system.admin.context("importguard's gateway has one")?;
     let pods = Processes::of(system)?;
-    let before = measure(system, 2, AT_CAPACITY, settings.length()).await?;
+    let at_capacity = Flood {
+        streams: AT_CAPACITY,
+        rate: None,
+        length: settings.length(),
+    };
+    let before = measure_flood(system, 2, &at_capacity).await?.accepted;
     let memory_before = pods.memory()?;
     let load = Flood {
-        connections: settings.overload_connections,
-        rate: before.per_second * TIMES,
+        streams: settings.overload_connections * STREAMS,
+        rate: Some(before.per_second * TIMES),
         length: settings.overload_length(),
     };
     let unrecorded = counter(admin, UNRECORDED).await?;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A line for each phase: medians of the rounds.
-pub(super) fn figures(rounds: &[Round], connections: usize) -> String {
+pub(super) fn figures(rounds: &[Round], streams: usize) -> String {
     let of = |value: &dyn Fn(&Round) -> f64| median(rounds.iter().map(value));
     let show = |value: &dyn Fn(&Round) -> f64| figure(Some(of(value)));
     let memory = |moment: fn(&Memories) -> Pods| {
@@ -20,7 +20,7 @@ pub(super) fn figures(rounds: &[Round], connections: usize) -> String {
     };
     let peak = |round: &Round, role| round.flood.accepted.peak_mib.get(&role).copied();
     let mut table = String::from(
-        "| overload, 2 friends | connections | asked/s | accepted/s | p50 µs | p99 | refused/s | p50 µs | p99 | gateway CPU % | decider | nats | client | CPUs idle % | gateway MiB | decider |\n\
+        "| overload, 2 friends | streams | asked/s | accepted/s | p50 µs | p99 | refused/s | p50 µs | p99 | gateway CPU % | decider | nats | client | CPUs idle % | gateway MiB | decider |\n\
          |:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     // Writing to a String cannot fail.
@@ -36,7 +36,7 @@ pub(super) fn figures(rounds: &[Round], connections: usize) -> String {
     );
     let _ = writeln!(
         table,
-        "| {TIMES} times that | {connections} | {:.0} | {:.0} | {} | {} | {:.0} | {} | {} | {} | {:.0} | {} at most | {} |",
+        "| {TIMES} times that | {streams} | {:.0} | {:.0} | {} | {} | {:.0} | {} | {} | {} | {:.0} | {} at most | {} |",
         of(&|round| round.flood.asked_per_second()),
         of(&|round| round.flood.accepted.per_second),
         show(&|round| round.flood.accepted.micros.p50),
@@ -119,7 +119,7 @@ pub(super) fn lines(rounds: &[Round]) -> Vec<Line> {
             2,
         ),
         line(
-            "questions due, and not put as no connection was free",
+            "questions due, and not put as no stream was free",
             &|round| round.flood.unput_percent,
             None,
             " %",
