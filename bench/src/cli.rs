@@ -85,10 +85,10 @@ pub(crate) struct ScaleSettings {
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=101))]
     pub(crate) rounds: usize,
 
-    /// How many HTTP/2 connections an overload comes over, with 100 questions at once on each: in all more than become due while the
-    /// gateway lets one wait
-    // 750 ms of 25,000 questions a second, and some to spare.
-    #[arg(long, value_name = "COUNT", default_value_t = 250, value_parser = RangedU64ValueParser::<usize>::new().range(1..=600))]
+    /// How many HTTP/2 connections an overload comes over, with 100 questions at once on each: in all more than the gateway has room
+    /// for
+    // 8,000 have room by IMPORTGUARD_MAX_BYTES_IN_FLIGHT.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = RangedU64ValueParser::<usize>::new().range(1..=600))]
     pub(crate) overload_connections: usize,
 
     /// How long each overload lasts

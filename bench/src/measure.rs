@@ -130,6 +130,8 @@ pub(crate) struct MeasuredFlood {
     pub(crate) other_fallbacks: u64,
     /// Questions that were not put as no stream was free, in a hundred.
     pub(crate) unput_percent: f64,
+    /// Questions that were lost with their connection, in all.
+    pub(crate) lost: u64,
     /// When the last questions were put.
     pub(crate) over: Instant,
 }
@@ -155,6 +157,7 @@ pub(crate) async fn measure_flood(
         overloaded_micros: Percentiles::of(tally.overloaded.clone()),
         other_fallbacks: tally.other_fallbacks,
         unput_percent: unput * 100.0 / (unput + put as f64),
+        lost: flooded.lost,
         over: flooded.over,
         accepted: Measured::new(tally, &spent, meter.peaks()?),
     })

@@ -37,10 +37,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use crate::{
-    layers::REQUEST_BYTES,
-    settings::{ServeSettings, TlsSettings},
-};
+use crate::settings::{ServeSettings, TlsSettings};
+
+/// What a request takes beside the bytes of its body until it is answered: its task, its headers, its response's head.
+const REQUEST_BYTES: usize = 4 * 1024;
 
 /// hyper's read buffer per connection, at least: a callback with a hundred friends, and eight times hyper's own least.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -201,6 +201,7 @@ where
 {
     let http2 = request.version() == Version::HTTP_2;
     let exchange = Arc::new(handle.begin(http2));
+    exchange.reserve(REQUEST_BYTES).await;
     let mut request =
         request.map(|incoming| Body::new(Received::new(incoming, Arc::clone(&exchange), http2)));
     request.extensions_mut().insert(Arc::clone(&exchange));

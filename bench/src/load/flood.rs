@@ -33,6 +33,8 @@ struct Load {
     waiting: Semaphore,
     /// Whether each answer brings the next question.
     closed: bool,
+    /// Questions that were lost with their connection.
+    lost: Cell<u64>,
     /// Streams without a question.
     free: Cell<usize>,
     number: Cell<u64>,
@@ -45,6 +47,8 @@ pub(crate) struct Flooded<E> {
     pub(crate) tally: Tally,
     /// Questions that were due while all streams waited for an answer, and not put for that.
     pub(crate) unput: u64,
+    /// Questions that were lost with their connection.
+    pub(crate) lost: u64,
     /// When the last questions were put.
     pub(crate) over: Instant,
     pub(crate) spent: E,
@@ -64,6 +68,7 @@ pub(crate) async fn flood<B, E>(
         question: question.clone(),
         waiting: Semaphore::new(0),
         closed: flood.rate.is_none(),
+        lost: Cell::new(0),
         free: Cell::new(flood.streams),
         number: Cell::new(0),
         tally: RefCell::default(),
@@ -90,6 +95,7 @@ pub(crate) async fn flood<B, E>(
         spent: end(begun)?,
         tally: load.tally.take(),
         unput,
+        lost: load.lost.get(),
         over,
     })
 }
@@ -119,7 +125,14 @@ async fn ask_on(load: Rc<Load>, mut stream: Stream) -> anyhow::Result<()> {
         let number = load.number.get();
         load.number.set(number + 1);
         let written = Instant::now();
-        let reading = stream.ask(&load.question, number).await?;
+        let reading = match stream.ask(&load.question, number).await {
+            // The connection was closed, with all that was open on it; it is not opened again.
+            Err(error) if error.is::<h2::Error>() => {
+                load.lost.set(load.lost.get() + 1);
+                return Ok(());
+            }
+            reading => reading?,
+        };
         load.tally.borrow_mut().add(reading, written.elapsed());
         load.free.set(load.free.get() + 1);
         if load.closed {

@@ -113,6 +113,10 @@ impl Question {
                 false => Reading::Fallback,
             });
         }
+        // Where there is no room for its bytes.
+        if status == 503 && text.contains(OVERLOADED) {
+            return Ok(Reading::Overloaded);
+        }
         let expected = String::from_utf8_lossy(&self.expected);
         Err(format!(
             "a wrong answer: {status} {text:.300}\nexpected: 200 {expected:.300}"
@@ -159,6 +163,7 @@ mod tests {
         assert_eq!(allow.read(200, no), Ok(Reading::Fallback));
         let full = br#"{"actionCode":0,"errCode":5913,"errMsg":"","errDlt":"","nextCode":1}"#;
         assert_eq!(allow.read(200, full), Ok(Reading::Overloaded));
+        assert_eq!(allow.read(503, full), Ok(Reading::Overloaded));
         let refused = br#"{"actionCode":0,"errCode":5001,"errMsg":"","errDlt":"","nextCode":1}"#;
         assert!(allow.read(200, refused).is_err());
     }

@@ -7,7 +7,6 @@ use axum::{
 };
 use http::{Method, Uri};
 use importguard_runtime::Exchange;
-use tokio::time::timeout;
 
 use crate::{
     app::App,
@@ -17,17 +16,8 @@ use crate::{
 /// How many headers a request may have: OpenIM's has nine, and proxies add a dozen. hyper takes more, so that the answer is ours.
 const MAX_HEADERS: usize = 100;
 
-/// What a request takes beside the bytes of its body until it is answered: its task, its headers, its response's head.
-pub(crate) const REQUEST_BYTES: usize = 4 * 1024;
-
-/// Rejects a request whose head is beyond bounds, that arrives without TLS where that is spoken, or that there is no room for.
+/// Rejects a request whose head is beyond bounds, or that arrives without TLS where that is spoken.
 pub(crate) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
-    if let Some(exchange) = request.extensions().get::<Arc<Exchange>>() {
-        let reserved = timeout(app.limit.queue_timeout(), exchange.reserve(REQUEST_BYTES)).await;
-        if reserved.is_err() {
-            return Rejection::Overloaded.into_response();
-        }
-    }
     let asked = request.extensions().get::<Arc<Asked>>();
     let checked = asked.ok_or(Rejection::Internal);
     match checked.and_then(|asked| check(&request, &asked.uri, app.max_header_bytes)) {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     authentication::Authentication,
-    head::{REQUEST_BYTES, bounded},
+    head::bounded,
     limits::{Limit, Overloaded, admit},
     log::{RejectionLog, decided, undecided, unrecorded},
     span::{End, publish_span, published},

@@ -126,6 +126,13 @@ pub(super) fn lines(rounds: &[Round]) -> Vec<Line> {
             1,
         ),
         line(
+            "questions lost with their connection",
+            &|round| round.flood.lost as f64,
+            at_most(0.0),
+            "",
+            0,
+        ),
+        line(
             "refusals without an event",
             &|round| round.unrecorded_percent.unwrap_or(f64::NAN),
             None,
