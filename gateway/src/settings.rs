@@ -222,7 +222,8 @@ pub struct ServeSettings {
     )]
     pub max_bytes_in_flight: usize,
 
-    /// How many requests an HTTP/2 connection may have open at once
+    /// How many requests an HTTP/2 connection may have open at once. Four of a new one are worked on, and one more for each response
+    /// that was taken
     // The least that RFC 9113 recommends, and as many as open-im-server has connections in HTTP/1.1.
     #[arg(
         long,

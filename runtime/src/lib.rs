@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod admin;
+mod bounds;
 mod connection;
 mod exchange;
 mod handle;
@@ -16,10 +17,10 @@ mod table;
 mod tls;
 
 pub use accept::{Incoming, Tls};
+pub use bounds::Bounds;
 pub use connection::{Connection, LINGER};
 pub use exchange::Exchange;
 pub use handle::{Handle, Timeouts};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
 pub use metrics::ConnectionMetrics;
-pub use table::Bounds;
 pub use tls::{ClientTlsFiles, TlsFiles};

@@ -4,8 +4,8 @@ use std::{convert::Infallible, hint::black_box, time::Duration};
 
 use tokio::time::sleep;
 
-/// How often: within half a minute a burst is forgotten. It costs a millisecond or so each time, and what was given back a page fault
-/// when it is used again.
+/// How often: within half a minute a burst is forgotten. Each time it costs a look at all that is allocated, and a page
+/// fault for what is used again.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// More than an address space has, and what mimalloc just about takes for a size.

@@ -18,29 +18,22 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{ConnectionMetrics, Handle, Timeouts, handle::Holds};
+use crate::{
+    Bounds, ConnectionMetrics, Handle, Timeouts,
+    handle::{Holds, OWED},
+};
 
 /// How many connections there may be beyond the limit for the moment that those take to close that lose their place to others.
 pub(crate) const CLOSING: usize = 100;
 
-/// For how long a peer must have owed bytes, or left them untaken, before its connection is closed to make room for the bytes of
-/// others: a hundred times what a peer in the same data centre takes.
-const STALLED: Duration = Duration::from_millis(100);
+/// How often it is looked whether somebody can make room.
+const LOOK: Duration = OWED;
 
-/// How much a listener puts up with.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// Connections that are open at once. For one more, the one is closed that has been without a complete request for longest.
-    pub max_connections: usize,
-    /// What is read and what is still to be written, in bytes, of all connections together.
-    pub max_bytes: usize,
-    /// How long peers may take.
-    pub timeouts: Timeouts,
-    /// Whether [`Handle::begin`] counts requests; else any byte shows that a peer is well.
-    pub counts_requests: bool,
-    /// The setting that `max_connections` comes from, for the log.
-    pub setting: &'static str,
-}
+/// How long nobody looks again where there was nobody: thousands may wait, and each looks at all that is open.
+const BETWEEN: Duration = Duration::from_millis(2);
+
+/// For how long nobody is called slow after we ourselves have been late. A burst of thousands of requests has each wait for the others.
+const LATE: Duration = Duration::from_secs(1);
 
 /// All connections of a listener, and the bytes that they hold.
 #[derive(Debug)]
@@ -50,6 +43,8 @@ pub(crate) struct Table {
     connections: Mutex<HashMap<usize, Handle>>,
     next_key: AtomicUsize,
     bytes: Arc<Semaphore>,
+    late_until: Mutex<Option<Instant>>,
+    next_look: Mutex<Option<Instant>>,
     last_warning: Mutex<Option<Instant>>,
 }
 
@@ -61,6 +56,8 @@ impl Table {
             metrics,
             connections: Mutex::default(),
             next_key: AtomicUsize::new(0),
+            late_until: Mutex::default(),
+            next_look: Mutex::default(),
             last_warning: Mutex::default(),
         }
     }
@@ -154,16 +151,47 @@ impl Table {
     pub(crate) async fn make_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = self.permits(bytes);
         let mut waiting = pin!(Arc::clone(&self.bytes).acquire_many_owned(bytes));
-        self.evict_stalled();
+        self.look();
         loop {
-            if let Ok(permit) = timeout(STALLED, &mut waiting).await {
+            let began = Instant::now();
+            if let Ok(permit) = timeout(LOOK, &mut waiting).await {
                 // Never closed.
                 return permit.ok();
             }
-            if !self.evict_stalled() {
+            if began.elapsed() >= LOOK * 2 {
+                *self.late_until() = Some(Instant::now() + LATE);
+            }
+            if self.look() == Some(false) {
                 self.evict_deadlocked();
             }
         }
+    }
+
+    /// Ends the connection that has held up bytes for longest, and says whether there was one; `None` if it is not the time to look.
+    fn look(&self) -> Option<bool> {
+        let now = Instant::now();
+        let mut next = self
+            .next_look
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.is_late() || next.is_some_and(|next| now < next) {
+            return None;
+        }
+        let found = self.evict_stalled();
+        *next = (!found).then(|| now + BETWEEN);
+        Some(found)
+    }
+
+    /// Whether we have been late lately, so that peers wait for us, and not we for them.
+    fn is_late(&self) -> bool {
+        self.late_until()
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    fn late_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.late_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn permits(&self, bytes: usize) -> u32 {
@@ -177,7 +205,6 @@ impl Table {
         let candidates =
             candidates.filter_map(|other| other.stalled_since().map(|since| (since, other)));
         let longest = candidates.min_by_key(|(since, _)| *since);
-        let longest = longest.filter(|(since, _)| since.elapsed() >= STALLED);
         let Some((_, stalled)) = longest else {
             return false;
         };
@@ -220,7 +247,10 @@ impl Table {
 #[cfg(test)]
 pub(crate) mod tests {
     use prometheus::Registry;
-    use tokio::{task::JoinHandle, time::sleep};
+    use tokio::{
+        task::JoinHandle,
+        time::{advance, sleep},
+    };
 
     use super::*;
     use crate::Exchange;
@@ -295,14 +325,16 @@ pub(crate) mod tests {
     #[tokio::test(start_paused = true)]
     async fn room_is_made_by_whose_peer_has_held_up_bytes_for_longest() {
         let table = table();
-        let holding_up = [request(&table), request(&table)];
-        for exchange in &holding_up {
+        let mut holding_up = Vec::new();
+        for _ in 0..2 {
+            let exchange = request(&table);
             exchange.reserve(450).await;
+            holding_up.push(exchange);
             sleep(LONG).await;
         }
         let honest = request(&table);
         let room = asks(&honest, 200);
-        sleep(LONG / 100).await;
+        sleep(LOOK / 10).await;
         assert!(is_closed(&holding_up[0]) && !is_closed(&holding_up[1]));
         drop(holding_up);
         room.await.unwrap();
@@ -324,7 +356,7 @@ pub(crate) mod tests {
         late.reserve(800).await;
         let next = request(&table);
         let _room = asks(&next, 500);
-        sleep(STALLED / 2).await;
+        sleep(OWED / 2).await;
         assert!(!is_closed(&early) && !is_closed(&late));
     }
 
@@ -342,5 +374,23 @@ pub(crate) mod tests {
         assert!(first.await.is_err());
         drop(large);
         second.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_we_are_late_ourselves_nobody_is_called_slow() {
+        let table = table();
+        let owing = request(&table);
+        owing.reserve(900).await;
+        let next = request(&table);
+        let room = asks(&next, 200);
+        yield_now().await;
+        // As if something else had taken all of the time.
+        advance(OWED * 5).await;
+        sleep(LATE / 2).await;
+        assert!(!is_closed(&owing));
+        sleep(LATE).await;
+        assert!(is_closed(&owing));
+        drop(owing);
+        room.await.unwrap();
     }
 }

@@ -1,11 +1,7 @@
 //! How much is done at once. A callback first arrives whole, then has its turn among those of its connection, then takes a place for the
 //! work; what waits for that is bounded by its bytes and by the time in which it can still be answered.
 
-use std::{
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -21,7 +17,7 @@ use importguard_telemetry::{PerSecond, Summary, families};
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tracing::warn;
 
@@ -32,10 +28,6 @@ use crate::{
     openim::{Asked, Rejection, acceptable},
     settings::LimitSettings,
 };
-
-/// Into how many parts IMPORTGUARD_QUEUE_TIMEOUT is divided for those who come while an overload lasts: by default into some 100 ms,
-/// as long as a standing queue may be in CoDel (RFC 8289).
-const STANDING: u32 = 8;
 
 /// Lets a callback through to its handler: its head must be a callback's, its body must arrive in time, and there must be a place
 /// for the work. Where there is none the handler answers by IMPORTGUARD_ON_OVERLOAD, or is not troubled at all.
@@ -158,7 +150,6 @@ impl Collected {
 pub(crate) struct Limit {
     places: Semaphore,
     queue_timeout: Duration,
-    full_since: Mutex<Option<Instant>>,
     recorded: PerSecond,
     summary: Summary,
     metrics: Metrics,
@@ -179,16 +170,10 @@ impl Limit {
         Ok(Self {
             places: Semaphore::new(settings.max_in_flight),
             queue_timeout: settings.queue_timeout,
-            full_since: Mutex::default(),
             recorded: PerSecond::new(settings.overload_events),
             summary: Summary::default(),
             metrics: Metrics::register(registry)?,
         })
-    }
-
-    /// How long anything is waited for that others have to give up first.
-    pub(crate) fn queue_timeout(&self) -> Duration {
-        self.queue_timeout
     }
 
     /// A place, at once or after a wait; none where that would take too long. A connection that leaves its answers untaken waits for its
@@ -199,55 +184,25 @@ impl Limit {
         deadline: Instant,
     ) -> Option<Place<'_>> {
         if exchange.is_none_or(|exchange| exchange.try_turn())
-            && let Some(permit) = self.at_once()
+            && let Ok(permit) = self.places.try_acquire()
         {
             return Some(self.place(permit));
         }
         let _counted = Counted::new(&self.metrics.queued);
         let began = Instant::now();
+        let due = deadline.min(began + self.queue_timeout);
         let waiting = async {
             if let Some(exchange) = exchange {
                 exchange.turn().await;
             }
-            match self.at_once() {
-                Some(permit) => Some(permit),
-                // Never closed.
-                None => timeout(self.patience(), self.places.acquire())
-                    .await
-                    .ok()?
-                    .ok(),
-            }
+            self.places.acquire().await
         };
-        let due = deadline.min(began + self.queue_timeout);
         let permit = timeout_at(due, waiting).await;
         self.metrics
             .wait_seconds
             .observe(began.elapsed().as_secs_f64());
-        permit.ok()?.map(|permit| self.place(permit))
-    }
-
-    fn at_once(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.places.try_acquire().ok()?;
-        *self.full_since() = None;
-        Some(permit)
-    }
-
-    /// How long it is worth waiting. A burst is worked off within IMPORTGUARD_QUEUE_TIMEOUT. Where there is still somebody waiting after
-    /// that, there is more than can be done, and a long queue has everybody wait without one more being answered.
-    fn patience(&self) -> Duration {
-        let full_since = *self.full_since().get_or_insert_with(Instant::now);
-        if full_since.elapsed() < self.queue_timeout {
-            self.queue_timeout
-        } else {
-            self.queue_timeout / STANDING
-        }
-    }
-
-    /// Since when nobody has found a place at once.
-    fn full_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.full_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        // Never closed.
+        permit.ok()?.ok().map(|permit| self.place(permit))
     }
 
     fn place<'a>(&self, permit: SemaphorePermit<'a>) -> Place<'a> {
@@ -305,65 +260,5 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::sleep;
-
-    use super::*;
-
-    const QUEUE_TIMEOUT: Duration = Duration::from_millis(800);
-
-    fn limit() -> Limit {
-        let settings = LimitSettings {
-            max_in_flight: 1,
-            queue_timeout: QUEUE_TIMEOUT,
-            overload_events: 0,
-        };
-        Limit::new(&settings, &Registry::new()).unwrap()
-    }
-
-    /// A place, or how long it was waited for in vain.
-    async fn wait(limit: &Limit) -> Result<Place<'_>, Duration> {
-        let began = Instant::now();
-        let place = limit.enter(None, began + QUEUE_TIMEOUT * 10).await;
-        place.ok_or_else(|| began.elapsed())
-    }
-
-    /// tokio's timers go off at whole milliseconds.
-    fn about(took: Duration) -> Duration {
-        Duration::from_millis(u64::try_from(took.as_millis()).unwrap() / 10 * 10)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn in_an_overload_that_lasts_nobody_waits_for_long() {
-        let limit = limit();
-        let held = wait(&limit).await.unwrap();
-        let first = wait(&limit).await.unwrap_err();
-        assert_eq!(about(first), QUEUE_TIMEOUT);
-        let later = wait(&limit).await.unwrap_err();
-        assert_eq!(about(later), QUEUE_TIMEOUT / STANDING);
-        // A place that becomes free meanwhile is taken all the same, and that is no end of the overload.
-        let (place, ()) = tokio::join!(wait(&limit), async {
-            sleep(QUEUE_TIMEOUT / STANDING / 2).await;
-            drop(held);
-        });
-        let held = place.unwrap();
-        let later = wait(&limit).await.unwrap_err();
-        assert_eq!(about(later), QUEUE_TIMEOUT / STANDING);
-        drop(held);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_is_over_when_somebody_finds_a_place_at_once() {
-        let limit = limit();
-        let held = wait(&limit).await.unwrap();
-        wait(&limit).await.unwrap_err();
-        drop(held);
-        let _held = wait(&limit).await.unwrap();
-        let later = wait(&limit).await.unwrap_err();
-        assert_eq!(about(later), QUEUE_TIMEOUT);
     }
 }
