@@ -124,13 +124,18 @@ impl Exchange {
 
     /// Reserves room for `bytes` more of this exchange, until it ends. Where there is none, the connection that has owed bytes,
     /// or left some untaken, for longest is closed to make room. To be bounded by the caller: it may wait for long.
+    /// Nothing is reserved where the connection was closed for others.
     pub async fn reserve(&self, bytes: usize) {
         let table = self.handle.table();
         let permit = match table.room(bytes) {
             Some(permit) => Some(permit),
             None => {
                 let _waits = Waits::begin(self);
-                table.make_room(bytes).await
+                tokio::select! {
+                    permit = table.make_room(bytes) => permit,
+                    // Nothing is read meanwhile that would fail.
+                    () = self.handle.cancelled() => None,
+                }
             }
         };
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
