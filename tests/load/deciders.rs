@@ -13,8 +13,8 @@ use importguard_proto::decider::{
     decider_server::{Decider, DeciderServer},
 };
 use importguard_tests::{
-    Asked, NatsServer, OpenIm, Proxy, Reading, Service, Settings, Traffic, eventually, load,
-    stored, wait_for_count,
+    Asked, Http2Connection, NatsServer, OpenIm, Proxy, Reading, Service, Settings, Traffic,
+    eventually, load, stored, wait_for_count,
 };
 use serde_json::Value;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -187,6 +187,38 @@ async fn one_stands_still_and_goes_on_and_no_verdict_fails() {
     assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
     let silent = "importguard_decider_retries_total{reason=\"silent\"}";
     assert!(three.gateway.metric(silent).await.unwrap() > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_is_killed_while_another_stands_still_and_no_verdict_fails() {
+    let _turn = alone().await;
+    let mut three = Three::start(quiet()).await;
+    let traffic = three.traffic();
+    traffic.answers(150).await;
+    three.deciders[0].kill9();
+    three.deciders[1].freeze().await;
+    three.until_usable(1).await;
+    traffic.answers(300).await;
+    three.deciders[0].restart().await;
+    three.deciders[1].thaw();
+    three.until_usable(3).await;
+    traffic.answers(150).await;
+    all_decided(&traffic.stop().await);
+    assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_grow_old_and_no_verdict_fails() {
+    let _turn = alone().await;
+    let age = "IMPORTGUARD_DECIDER_MAX_CONNECTION_AGE";
+    let decider = Service::decider(quiet().set(age, "300ms")).await;
+    let gateway = Service::gateway(quiet().decider(&decider)).await;
+    until(&gateway, 1, 1).await;
+    let mut connection = Http2Connection::open(&decider.grpc_url().replace("http://", "")).await;
+    let traffic = Traffic::start(&OpenIm::server(gateway.url()), "op", of_every_verdict);
+    assert!(connection.ends_within(SOON).await, "it stays for ever");
+    traffic.answers(400).await;
+    all_decided(&traffic.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,14 +101,19 @@ impl Balancer {
         never
     }
 
-    /// The decider for a call, but not `other`. Where none is healthy, one that isn't: that may have changed since the last check.
-    pub(super) fn pick(&self, other: Option<&Decider>) -> Option<Arc<Decider>> {
+    /// The decider for a call, but none of `others`. Where none is healthy, one that isn't: that may have changed since the last
+    /// check.
+    pub(super) fn pick(&self, others: &[Arc<Decider>]) -> Option<Arc<Decider>> {
         let deciders = self.deciders.load();
         let start = self.next.fetch_add(1, Relaxed) % deciders.len().max(1);
         let (before, after) = deciders.split_at_checked(start)?;
         let candidates = after.iter().chain(before);
         candidates
-            .filter(|decider| other.is_none_or(|other| decider.address() != other.address()))
+            .filter(|decider| {
+                others
+                    .iter()
+                    .all(|other| decider.address() != other.address())
+            })
             .min_by_key(|decider| (!decider.is_usable(), decider.in_flight()))
             .cloned()
     }

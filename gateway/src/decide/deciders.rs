@@ -1,6 +1,6 @@
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::{Either, select};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use importguard_core::{Evaluation, EventId, ImportRequest};
 use importguard_files::Reloads;
 use importguard_proto::decider::DecideRequest;
@@ -10,7 +10,7 @@ use importguard_telemetry::{
 };
 use prometheus::Registry;
 use serde_json::Value;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Extensions, Request, Status, metadata::MetadataMap};
 use tracing::{
     Span,
@@ -124,58 +124,71 @@ impl Deciders {
         result
     }
 
-    /// Asks one decider, and another one as well where the first cannot be reached or is silent.
+    /// Asks one decider, and another one as well where the first is silent. One that cannot be reached has not been asked: the next
+    /// takes its place.
     async fn attempt(&self, call: Call<'_>) -> Decided {
-        let Some(decider) = self.balancer.pick(None) else {
+        let Some(first) = self.balancer.pick(&[]) else {
             self.balancer.doubt();
             return Err(DecideError::Unavailable(self.balancer.why_none()));
         };
-        let mut first = pin!(self.call(&decider, call));
-        let patience = self.retry_after.min(call.within);
-        let answer = match timeout(patience, first.as_mut()).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.balancer.doubt();
-                match self.another(&decider, call, Retry::Silent) {
-                    // Boxed, as is the other one: they are rare, and each call's future would have to be as large.
-                    Some(other) => {
-                        let second = Box::pin(self.call(&other, call));
-                        return within(call, first_answer(first, second)).await;
-                    }
-                    None => within(call, first).await,
+        let mut asked = vec![Arc::clone(&first)];
+        let mut calls = FuturesUnordered::from_iter([self.call(first, call)]);
+        let mut was_silent = false;
+        let mut unavailable = String::new();
+        loop {
+            let patience = if was_silent {
+                call.deadline
+            } else {
+                call.deadline.min(Instant::now() + self.retry_after)
+            };
+            let retry = match timeout_at(patience, calls.next()).await {
+                Ok(Some(Err(DecideError::Unavailable(why)))) => {
+                    unavailable = why;
+                    Retry::Unavailable
                 }
+                Ok(Some(decided)) => return decided,
+                Ok(None) => return Err(DecideError::Unavailable(unavailable)),
+                Err(_) if Instant::now() >= call.deadline => {
+                    return Err(DecideError::Timeout(call.within));
+                }
+                Err(_) => {
+                    self.balancer.doubt();
+                    was_silent = true;
+                    Retry::Silent
+                }
+            };
+            if let Some(other) = self.another(&asked, call, retry) {
+                asked.push(Arc::clone(&other));
+                calls.push(self.call(other, call));
             }
-        };
-        let Err(error @ DecideError::Unavailable(_)) = answer else {
-            return answer;
-        };
-        match self.another(&decider, call, Retry::Unavailable) {
-            Some(other) => within(call, Box::pin(self.call(&other, call))).await,
-            None => Err(error),
         }
     }
 
-    /// Whom to ask beside `decider`, if there is another one, and time for it: itself, over a new connection, where that broke and
-    /// there is no other. A request that may be costly is put to one decider only: what stops that one is not to stop the next.
+    /// Whom to ask beside those that were `asked`, if there is another one, and time for it; where there is only one and its
+    /// connection broke, that one again. A request that may be costly is put to one decider only: what stops that one is not to
+    /// stop the next.
     fn another(
         &self,
-        decider: &Arc<Decider>,
+        asked: &[Arc<Decider>],
         call: Call<'_>,
         retry: Retry,
     ) -> Option<Arc<Decider>> {
-        let cheap = call.request.friends.len() <= self.retry_max_friends;
-        if !cheap || Instant::now() >= call.deadline {
+        let is_cheap = call.request.friends.len() <= self.retry_max_friends;
+        if !is_cheap || Instant::now() >= call.deadline {
             return None;
         }
-        let other = self.balancer.pick(Some(decider));
-        let itself = || (retry == Retry::Unavailable).then(|| Arc::clone(decider));
-        let other = other.or_else(itself)?;
+        let again = || match (asked, retry) {
+            ([only], Retry::Unavailable) => Some(Arc::clone(only)),
+            _ => None,
+        };
+        let other = self.balancer.pick(asked).or_else(again)?;
         self.metrics.retried(retry);
         call.span.record("importguard.decider.retried", true);
         Some(other)
     }
 
-    async fn call(&self, decider: &Decider, call: Call<'_>) -> Decided {
+    async fn call(&self, decider: Arc<Decider>, call: Call<'_>) -> Decided {
+        let decider = &*decider;
         let response = decider.decide(call.message()).await;
         record(call.span, decider, &response);
         let decided = match response {
@@ -216,22 +229,4 @@ fn record<T>(span: &Span, decider: &Decider, response: &Result<T, Status>) {
     span.record("rpc.response.status_code", code_name(code));
     span.record("server.address", display(decider.address().ip()));
     span.record("server.port", decider.address().port());
-}
-
-/// What comes of an answer that is worth something only until the deadline.
-async fn within(call: Call<'_>, answer: impl Future<Output = Decided>) -> Decided {
-    let answer = timeout_at(call.deadline, answer).await;
-    answer.unwrap_or(Err(DecideError::Timeout(call.within)))
-}
-
-/// The first answer of two. A decider that cannot be reached gives none.
-async fn first_answer(
-    first: impl Future<Output = Decided> + Unpin,
-    second: impl Future<Output = Decided> + Unpin,
-) -> Decided {
-    match select(first, second).await {
-        Either::Left((Err(DecideError::Unavailable(_)), second)) => second.await,
-        Either::Right((Err(DecideError::Unavailable(_)), first)) => first.await,
-        Either::Left((decided, _)) | Either::Right((decided, _)) => decided,
-    }
 }

@@ -112,7 +112,7 @@ impl Discovery {
             self.known.insert(address, tls.clone());
             let found = Found {
                 address,
-                channel: channel(address, target, tls.clone(), self.connect_timeout),
+                channel: channel(address, target, self.tls.clone(), self.connect_timeout),
                 tls: tls.clone(),
             };
             changes.push(Change::Insert(address, found));
@@ -134,7 +134,7 @@ impl Discovery {
 fn channel(
     address: SocketAddr,
     target: &Target,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<LastGood<ClientConfig>>,
     connect_timeout: Duration,
 ) -> Channel {
     let tls = tls.zip(target.name.clone());

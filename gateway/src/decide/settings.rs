@@ -29,7 +29,8 @@ pub struct DecideSettings {
     pub decider_timeout: Duration,
 
     /// How long a decider may be silent before another one is asked as well; whichever answers first counts. A broken connection
-    /// is no reason to wait: another one is asked at once. A request is put to two deciders at most
+    /// is no reason to wait: another one is asked at once. A request is put to two deciders at most that can be
+    /// reached
     // A verdict takes a millisecond, on ten thousand friends some: who is silent for this long is hardly just busy, and four
     // fifths of the default time-out are left for the other one.
     #[arg(
