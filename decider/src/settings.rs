@@ -179,7 +179,7 @@ pub struct BoundsSettings {
 
     /// How old a connection may become before the decider asks for a new one, so that replaced certificates and new deciders are
     /// noticed; calls in flight are finished
-    // A tenth of the shortest lifetime in which certificates are commonly issued by a mesh: a day.
+    // A twelfth of a day, the shortest lifetime in which meshes commonly issue certificates.
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_MAX_CONNECTION_AGE",

@@ -71,6 +71,17 @@ async fn reflection_lists_its_service() {
 }
 
 #[tokio::test]
+async fn without_reflection_nobody_is_told_of_its_services() {
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_REFLECTION", "false");
+    let decider = Service::decider(settings).await;
+    let channel = Channel::from_shared(decider.grpc_url()).unwrap();
+    let mut client = ServerReflectionClient::new(channel.connect().await.unwrap());
+    let none = tokio_stream::empty::<ServerReflectionRequest>();
+    let status = client.server_reflection_info(none).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+}
+
+#[tokio::test]
 async fn it_decides_by_the_policy_and_says_what_it_depended_on() {
     let (_decider, channel) = decider().await;
     let mut client = DeciderClient::new(channel);

@@ -37,6 +37,7 @@ mod open_files;
 mod outages;
 mod overload;
 mod pass_through;
+mod propagation;
 mod pseudonyms;
 mod recorder;
 mod recording;

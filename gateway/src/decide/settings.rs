@@ -43,7 +43,7 @@ pub struct DecideSettings {
     pub decider_retry_after: Duration,
 
     /// How many friends a request may have that is put to a second decider; with more, it might stop that one too
-    // With ids of twenty bytes that is 20 KiB, and two milliseconds for a hundred rules.
+    // At some 10 ns a friend and rule (docs/policy.md) that is a millisecond for a hundred rules, a hundredth of the wait above.
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_RETRY_MAX_FRIENDS",

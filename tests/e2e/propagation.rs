@@ -1,0 +1,43 @@
+//! What a caller's trace headers may cause at the next hops.
+
+use importguard_core::Dialect;
+use importguard_tests::{Line, OpenIm, Service, Settings, TraceParent, wait_for_count};
+
+use crate::asserts;
+
+#[tokio::test]
+async fn a_trace_state_of_any_size_gets_the_policys_verdict() {
+    // Enough for a gateway's own headers, and far less than the gateway takes from its callers.
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_MAX_HEADER_BYTES", "2048");
+    let decider = Service::decider(settings).await;
+    let gateway = Service::gateway(Settings::new().decider(&decider)).await;
+    let server = OpenIm::server(gateway.url());
+    let mut parent = TraceParent::numbered(4);
+    parent.sampled = false;
+    for count in [1, 5, 100] {
+        let member = |number: usize| format!("vendor{number}={}", "x".repeat(100));
+        let members: Vec<_> = (0..count).map(member).collect();
+        let call = server
+            .before_import("op-state", "a", &["b"])
+            .header("traceparent", parent.to_string())
+            .header("tracestate", members.join(","));
+        asserts::allows(Dialect::Server, &server.send(call).await);
+    }
+}
+
+#[tokio::test]
+async fn baggage_of_strangers_goes_no_further() {
+    let line = Line::start().await;
+    let server = line.server();
+    let call = server.before_import("op", "a", &["b"]).header(
+        "baggage",
+        "secret=1,openim.operation_id=forged,operationID=forged",
+    );
+    server.send(call).await;
+    let events = wait_for_count(&line.nats, 1).await;
+    let baggage = events[0].header("baggage").unwrap_or_default();
+    assert!(
+        !baggage.contains("secret") && !baggage.contains("forged"),
+        "{baggage}"
+    );
+}
