@@ -68,7 +68,11 @@ pub(crate) struct Serve {
 impl Serve {
     /// Runs until SIGTERM or Ctrl-C and finishes what is under way.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let telemetry = importguard_telemetry::init("importguard", &self.telemetry)?;
+        let telemetry = importguard_telemetry::init(
+            "importguard",
+            self.gateway.http.instance.as_deref(),
+            &self.telemetry,
+        )?;
         let shutdown = signals::shutdown()?;
         let ended = self.serve(shutdown).await;
         telemetry.shutdown(LAST_SPANS).await;

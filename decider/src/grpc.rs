@@ -5,11 +5,11 @@ use std::time::Instant;
 use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
 use importguard_telemetry::{
-    Ending, Served, propagation,
-    span::{self, KeyValue, SpanKind, recorded},
+    propagation,
+    span::{self, KeyValue, ServerSpan},
 };
 use tonic::{Code, Request, Response, Status};
-use tracing::{Span, debug, field::Empty, info_span};
+use tracing::debug;
 
 use crate::{
     evaluation::{DeadlineExceeded, Evaluations},
@@ -89,60 +89,54 @@ impl decider_server::Decider for DeciderService {
         let deadline = self.evaluations.deadline(&metadata);
         let headers = metadata.into_headers();
         let operation_id = propagation::metadata_operation_id(&headers);
-        let served = Served::begin(&headers, operation_id.as_ref().ok(), server_span);
+        let id = operation_id.as_ref().ok();
+        let span = ServerSpan::start(&headers, id, METHOD.to_owned());
         let answer = self.answer(operation_id, message, deadline);
-        let answer = served.serve(answer).await;
-        end(served, answer.as_ref().err());
+        let answer = span.instrument(answer).await;
+        answered(&span, answer.as_ref().err());
         answer.map(Response::new)
     }
 }
 
-fn server_span() -> Span {
-    info_span!(
-        "decide",
-        otel.name = METHOD,
-        otel.kind = "server",
-        importguard.verdict = Empty,
-        importguard.policy.name = Empty,
-        importguard.policy.digest = Empty,
-    )
-}
-
-/// Ends a call's span. What a call is refused for are its arguments and its deadline; only the latter is an error of the server's
-/// (OpenTelemetry's conventions for gRPC).
-fn end(served: Served, refused: Option<&Status>) {
-    let (ending, code) = match refused {
-        None => (Ending::Well, "OK"),
-        Some(status) if status.code() == Code::DeadlineExceeded => {
-            (Ending::Failed(status.message()), "DEADLINE_EXCEEDED")
-        }
-        Some(_) => (Ending::Rejected, "INVALID_ARGUMENT"),
+/// On a call's span: its status. What a call is refused for are its arguments and its deadline; only the latter is an error of
+/// the server's (OpenTelemetry's conventions for gRPC).
+fn answered(span: &ServerSpan, refused: Option<&Status>) {
+    let (code, late) = match refused.map(Status::code) {
+        None => ("OK", false),
+        Some(Code::DeadlineExceeded) => ("DEADLINE_EXCEEDED", true),
+        Some(_) => ("INVALID_ARGUMENT", false),
     };
-    served.end(
-        SpanKind::Server,
-        ending,
-        || METHOD.to_owned(),
-        || {
-            [
-                KeyValue::new("rpc.system.name", "grpc"),
-                KeyValue::new("rpc.method", METHOD),
-                KeyValue::new("rpc.response.status_code", code),
-            ]
-        },
-    );
+    span.set(|| {
+        let error = late.then(|| KeyValue::new("error.type", code));
+        let rpc = [
+            KeyValue::new("rpc.system.name", "grpc"),
+            KeyValue::new("rpc.method", METHOD),
+            KeyValue::new("rpc.response.status_code", code),
+        ];
+        rpc.into_iter().chain(error)
+    });
+    if late {
+        span.fail("the policy was not evaluated in time");
+    }
 }
 
 /// On the span and in the log: the verdict, and what it came from.
 fn record(friends: usize, evaluation: &Evaluation) {
     let verdict = evaluation.verdict.kind().as_str();
     debug!(verdict, friends, "evaluated");
-    if !recorded() {
+    span::set(|| {
+        [
+            KeyValue::new("importguard.verdict", verdict),
+            KeyValue::new("importguard.policy.name", evaluation.policy.name.clone()),
+            KeyValue::new(
+                "importguard.policy.digest",
+                evaluation.policy.digest.clone(),
+            ),
+        ]
+    });
+    if !span::sampled() {
         return;
     }
-    let span = Span::current();
-    span.record("importguard.verdict", verdict);
-    span.record("importguard.policy.name", &evaluation.policy.name);
-    span.record("importguard.policy.digest", &evaluation.policy.digest);
     for rule in &evaluation.rules {
         let attributes = [
             ("importguard.rule.id", rule.id.as_str()),

@@ -25,6 +25,7 @@ use importguard_gateway::{
     events::{CONTENT_TYPE, Event, Subject},
     recorder::{NatsSettings, RecordSettings, Recorded, Recorder, State},
 };
+use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -70,8 +71,11 @@ fn event(number: usize) -> Event {
         id: EventId::new(),
         subject: Subject::Allow,
         operation_id: OperationId::parse(format!("operation-{number}")).unwrap(),
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-        baggage: Some(format!("openim.operation_id=operation-{number}")),
+        trace: MessageHeaders {
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            tracestate: None,
+            baggage: Some(format!("openim.operation_id=operation-{number}")),
+        },
         payload: payload(),
     }
 }
@@ -172,8 +176,8 @@ async fn publish_the_same(jetstream: jetstream::Context, number: usize) {
     headers.insert("Nats-Msg-Id", event.id.to_string());
     headers.insert("Content-Type", CONTENT_TYPE);
     headers.insert("operationID", event.operation_id.as_str());
-    headers.insert("traceparent", event.traceparent.as_deref().unwrap());
-    headers.insert("baggage", event.baggage.as_deref().unwrap());
+    headers.insert("traceparent", event.trace.traceparent.as_deref().unwrap());
+    headers.insert("baggage", event.trace.baggage.as_deref().unwrap());
     let subject = event.subject.as_str();
     let ack = jetstream.publish_with_headers(subject, headers, event.payload);
     ack.await.unwrap().await.unwrap();

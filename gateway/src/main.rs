@@ -57,7 +57,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(Command::Healthcheck(healthcheck)) = cli.command {
         return Ok(healthcheck.run(cli.admin_listen).await?);
     }
-    let telemetry = importguard_telemetry::init("importguard-gateway", &cli.telemetry)?;
+    let telemetry = importguard_telemetry::init(
+        "importguard-gateway",
+        cli.settings.http.instance.as_deref(),
+        &cli.telemetry,
+    )?;
     let shutdown = signals::shutdown()?;
     let http = &cli.settings.http;
     let listeners = Listeners {

@@ -35,7 +35,7 @@ pub fn shutdown() -> io::Result<CancellationToken> {
         cancel.cancel();
         let name = first_of(&mut term, &mut int).await;
         tracing::warn!("{name} received again: ending at once");
-        importguard_telemetry::finish_log();
+        importguard_telemetry::flush_log();
         std::process::exit(INTERRUPTED);
     });
     Ok(token)

@@ -25,10 +25,10 @@ pub fn conclude(
     let code = ended.unwrap_or_else(|error| {
         let line = log::failure(&whole_text(error.as_ref()));
         // This writer counts what it cannot write.
-        let _ = log::Stderr.write_all(line.as_bytes());
+        let _ = log::StandardError.write_all(line.as_bytes());
         ExitCode::FAILURE
     });
-    log::finish();
+    log::flush();
     code
 }
 

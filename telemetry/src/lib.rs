@@ -1,7 +1,9 @@
 //! What both pods need to be seen: traces, logs, and the propagation of OpenIM's operationID.
 //! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
 
+mod environment;
 mod errors;
+mod exporter;
 mod healthcheck;
 mod log;
 pub mod metrics;
@@ -14,13 +16,14 @@ mod trace;
 use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, ValueEnum};
+pub use environment::EnvironmentError;
 pub use errors::{conclude, whole_text};
 pub use healthcheck::{Healthcheck, Unhealthy, reachable};
-pub use log::finish as finish_log;
+pub use log::flush as flush_log;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use per_second::{PerSecond, Summary};
 pub use runtime::{RuntimeSettings, run};
-pub use trace::{Ending, InvalidKeepSlow, KeepSlow, Served, Serving, TraceSettings};
+pub use trace::{KeepSlow, KeepSlowError, TraceSettings};
 use tracing::Level;
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -66,11 +69,27 @@ pub enum LogFormat {
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The exporter's settings are unusable.
-    #[error(
-        "the OTLP exporter cannot be set up: {0}; check OTEL_EXPORTER_OTLP_ENDPOINT (for example http://127.0.0.1:4317)"
-    )]
+    /// A variable of OpenTelemetry's has a value that is not supported.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The exporter refuses its settings.
+    #[error("the OTLP exporter cannot be set up: {0}; check the OTEL_EXPORTER_OTLP_ variables")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// A file with a certificate or a key for the OTLP endpoint is not PEM.
+    #[error(
+        "OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY cannot be read as PEM: {0}"
+    )]
+    Pem(rustls::pki_types::pem::Error),
+    /// The system has no certificates to know an https endpoint by.
+    #[error(
+        "the system's root certificates cannot be read: {0}; name a file with some in OTEL_EXPORTER_OTLP_CERTIFICATE"
+    )]
+    Roots(std::io::Error),
+    /// TLS cannot be spoken with the OTLP endpoint as the variables say.
+    #[error(
+        "TLS with the OTLP endpoint cannot be set up: {0}; check OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_KEY"
+    )]
+    Tls(#[from] rustls::Error),
     /// `RUST_LOG` cannot be read.
     #[error(
         "RUST_LOG cannot be read: {0}; write for example RUST_LOG=info,importguard_gateway=debug"
@@ -90,25 +109,31 @@ pub struct Telemetry {
     provider: SdkTracerProvider,
 }
 
-/// Starts traces and logs for this process. `service_name` holds where `OTEL_SERVICE_NAME` says nothing.
-/// Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set; ids are made and handed on in
-/// any case. Must be called inside a tokio runtime.
+/// Starts traces and logs for this process. `service_name` holds where `OTEL_SERVICE_NAME` says nothing, `instance` tells this
+/// process from others of the service. Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set;
+/// IDs are made and handed on in any case. Must be called inside a tokio runtime.
 pub fn init(
-    service_name: &'static str,
+    service_name: &str,
+    instance: Option<&str>,
     settings: &TelemetrySettings,
 ) -> Result<Telemetry, InitError> {
-    let provider = trace::provider(service_name)?;
+    let instance = instance.map_or_else(own_instance, str::to_owned);
+    let provider = trace::provider(service_name, &instance, &settings.trace)?;
     let env = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let stderr = log::start(settings.log.log_format)?;
-    // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
+    let standard_error = log::start(settings.log.log_format)?;
     let lines = tracing_subscriber::fmt::layer()
-        .event_format(log::Lines::new(settings.log.log_format))
-        .with_writer(stderr)
+        .with_writer(standard_error)
         .with_ansi(colour)
-        .with_filter(
-            filter::filter_fn(|meta| meta.is_event() && !trace::is_told_here(meta)).and(env),
-        );
+        .with_target(false);
+    let lines = match settings.log.log_format {
+        LogFormat::Human => lines.fmt_fields(log::HumanFields).boxed(),
+        LogFormat::Json => lines.event_format(log::JsonLine).boxed(),
+    };
+    // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
+    let lines = lines.with_filter(
+        filter::filter_fn(|meta| meta.is_event() && !exporter::is_export_line(meta)).and(env),
+    );
     let spans = tracing_opentelemetry::layer()
         .with_tracer(trace::tracer(&provider))
         .with_location(false)
@@ -116,7 +141,7 @@ pub fn init(
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(filter::filter_fn(|meta| {
-            // Of log lines, spans have those that tell of trouble: what else is to be known, their attributes tell.
+            // Of log lines, spans have warnings and errors: the rest is in their attributes.
             let least = if meta.is_span() {
                 Level::INFO
             } else {
@@ -127,8 +152,9 @@ pub fn init(
     tracing_subscriber::registry()
         .with(spans)
         .with(lines)
+        .with(exporter::CountRejected.with_filter(filter::filter_fn(exporter::is_partial_success)))
         .try_init()?;
-    trace::install(&provider, &settings.trace);
+    span::set_tracer(trace::tracer(&provider));
     std::panic::set_hook(Box::new(log::panicked));
     Ok(Telemetry { provider })
 }
@@ -152,6 +178,11 @@ impl Telemetry {
     }
 }
 
+/// What tells this process from others on this host and elsewhere.
+fn own_instance() -> String {
+    format!("{}-{}", instance(), std::process::id())
+}
+
 /// This process's name in events and answers where no setting gives one: the host's, which is the pod's in Kubernetes.
 pub fn instance() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
@@ -161,7 +192,14 @@ pub fn instance() -> String {
 pub const ENVIRONMENT_HELP: &str = "\
 Standard environment variables:
   RUST_LOG                       which log lines are written, for example info or importguard_gateway=debug
-  OTEL_EXPORTER_OTLP_ENDPOINT    where traces are sent over gRPC, for example http://127.0.0.1:4317; none are sent without it
+  NO_COLOR                       no colours, also on a terminal
+  OTEL_EXPORTER_OTLP_ENDPOINT    where traces are sent, for example http://127.0.0.1:4317; none are sent without it
+  OTEL_EXPORTER_OTLP_PROTOCOL    grpc (default) or http/protobuf
+  OTEL_EXPORTER_OTLP_HEADERS     headers for the endpoint, as name=value,…; _COMPRESSION, _TIMEOUT, _CERTIFICATE,
+                                 _CLIENT_CERTIFICATE, _CLIENT_KEY and _INSECURE work as OpenTelemetry defines them
   OTEL_SERVICE_NAME              the service's name in traces
+  OTEL_RESOURCE_ATTRIBUTES       further attributes of this process, as name=value,…
   OTEL_TRACES_SAMPLER            which traces are sampled (default: parentbased_always_on), with OTEL_TRACES_SAMPLER_ARG
-  OTEL_RESOURCE_ATTRIBUTES       further attributes of this process, as name=value,…";
+  OTEL_BSP_SCHEDULE_DELAY        milliseconds between exports (default: 5000); OTEL_BSP_MAX_QUEUE_SIZE and
+                                 OTEL_BSP_MAX_EXPORT_BATCH_SIZE bound what waits and what is sent at once
+  OTEL_SDK_DISABLED              true: no traces are sent; OTEL_TRACES_EXPORTER=none does the same";

@@ -1,39 +1,74 @@
-//! How a trace and OpenIM's operationID travel: W3C `traceparent` and `baggage` over HTTP, gRPC metadata and NATS headers.
+//! How a trace and OpenIM's operationID travel: W3C Trace Context (levels 1 and 2) and Baggage over HTTP, gRPC metadata and NATS
+//! headers.
 //!
-//! Inside a process the operationID lives in the OpenTelemetry context of the span that serves the callback; every
-//! child span, log line and outgoing header takes it from there. On the wire it travels beside the trace context: a header of
-//! HTTP and of NATS messages, metadata of gRPC calls. Messages carry it as baggage, too, for subscribers whose tools copy that
-//! onto spans. Baggage that arrives is ignored.
+//! Inside a process the operationID lives in the OpenTelemetry context of the request's span; every child span, log line and
+//! outgoing header takes it from there. On the wire it travels beside the trace context: a header of HTTP and of NATS messages,
+//! metadata of gRPC calls. Messages carry it as baggage, too, for subscribers whose tools copy that onto spans. Baggage that
+//! arrives is ignored.
+//!
+//! The headers are read and written here, as the SDK's propagator continues traces that it must not (malformed version 00,
+//! repeated headers), reads one `tracestate` header only and drops the random flag.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use importguard_core::{InvalidId, OperationId};
 use opentelemetry::{
     Context,
-    propagation::TextMapPropagator,
-    trace::{SpanContext, TraceContextExt},
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId},
 };
-use opentelemetry_http::{HeaderExtractor, HeaderInjector};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 
 /// The operationID's name in gRPC metadata, which is lower case by HTTP/2's rule.
-const OPERATION_ID_HEADER: HeaderName = HeaderName::from_static("operationid");
+const OPERATION_ID: HeaderName = HeaderName::from_static("operationid");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Set where the trace ID was chosen at random (Trace Context, level 2, section 3.2.2.5.2).
+const RANDOM: TraceFlags = TraceFlags::new(0x02);
+
+/// What a request brought that its span has no place for.
+#[derive(Debug)]
+struct Carried {
+    operation_id: Option<OperationId>,
+    /// A `tracestate` as it is handed on: the SDK's type refuses keys that level 2 allows.
+    trace_state: Option<Arc<str>>,
+    random: bool,
+}
+
+/// The trace context of a message, as its headers hold it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MessageHeaders {
+    /// W3C Trace Context; absent outside of any trace.
+    pub traceparent: Option<String>,
+    /// W3C Trace Context: what vendors along the trace added, at most 512 bytes.
+    pub tracestate: Option<String>,
+    /// W3C Baggage with the operationID.
+    pub baggage: Option<String>,
+}
 
 /// The caller's span that `headers` name, if they do, as a context that has the operationID and hands it on.
 pub(crate) fn incoming(headers: &HeaderMap, operation_id: Option<&OperationId>) -> Context {
-    let remote = TraceContextPropagator::new()
-        .extract_with_context(&Context::new(), &HeaderExtractor(headers));
-    match operation_id {
-        Some(id) => remote.with_value(id.clone()),
-        None => remote,
+    let parent = trace_parent(headers);
+    let trace_state = parent.as_ref().and_then(|_| trace_state(headers));
+    let carried = Carried {
+        operation_id: operation_id.cloned(),
+        random: parent.is_some_and(|(_, _, flags)| flags & RANDOM == RANDOM),
+        trace_state: trace_state.as_deref().map(Arc::from),
+    };
+    let cx = Context::new().with_value(carried);
+    match parent {
+        None => cx,
+        Some((trace_id, span_id, flags)) => {
+            let state = trace_state.and_then(|state| state.parse().ok());
+            let state = state.unwrap_or_default();
+            cx.with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state))
+        }
     }
 }
 
 /// The operationID that gRPC metadata carries.
 pub fn metadata_operation_id(headers: &HeaderMap) -> Result<OperationId, InvalidId> {
-    let value = headers.get(OPERATION_ID_HEADER).ok_or(InvalidId::Empty)?;
+    let value = headers.get(OPERATION_ID).ok_or(InvalidId::Empty)?;
     OperationId::parse(value.to_str().map_err(|_| InvalidId::NotVisibleAscii)?)
 }
 
@@ -41,34 +76,117 @@ pub fn metadata_operation_id(headers: &HeaderMap) -> Result<OperationId, Invalid
 pub fn outgoing() -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(3);
     Context::map_current(|cx| {
-        TraceContextPropagator::new().inject_context(cx, &mut HeaderInjector(&mut headers));
-        bound_trace_state(&mut headers);
-        if let Some(id) = operation_id(cx) {
-            // An OperationId is visible ASCII, and so a header's value as it is.
-            if let Ok(id) = HeaderValue::from_str(id.as_str()) {
-                headers.insert(OPERATION_ID_HEADER, id);
+        // All three are visible ASCII, and so a header's value as they are.
+        let mut insert = |name, value: Option<&str>| {
+            if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
+                headers.insert(name, value);
             }
-        }
+        };
+        insert(TRACE_PARENT, traceparent(cx).as_deref());
+        insert(TRACE_STATE, tracestate(cx));
+        insert(OPERATION_ID, operation_id(cx).map(OperationId::as_str));
     });
     headers
 }
 
-/// W3C Trace Context, section 3.3.1.5: 512 bytes are handed on, members of more than 128 go first, then the rightmost. Callers
-/// choose what is in it, and a decider's bounds are not theirs to exceed.
-fn bound_trace_state(headers: &mut HeaderMap) {
+/// The current span's context as message headers hold it.
+pub fn message_headers() -> MessageHeaders {
+    Context::map_current(|cx| MessageHeaders {
+        traceparent: traceparent(cx),
+        tracestate: tracestate(cx).map(str::to_owned),
+        baggage: operation_id(cx).map(baggage),
+    })
+}
+
+/// The operationID that `cx` belongs to.
+pub(crate) fn operation_id(cx: &Context) -> Option<&OperationId> {
+    cx.get::<Carried>()?.operation_id.as_ref()
+}
+
+fn tracestate(cx: &Context) -> Option<&str> {
+    cx.get::<Carried>()?.trace_state.as_deref()
+}
+
+fn traceparent(cx: &Context) -> Option<String> {
+    let span = cx.span();
+    let span = span.span_context();
+    let random = cx.get::<Carried>().is_some_and(|carried| carried.random);
+    let flags = span.trace_flags() & TraceFlags::SAMPLED;
+    let flags = if random { flags | RANDOM } else { flags };
+    span.is_valid()
+        .then(|| format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
+}
+
+/// Trace Context, section 3.2: one header, lower case, and for the version that is known not a byte more. What later versions
+/// add comes behind a further dash.
+fn trace_parent(headers: &HeaderMap) -> Option<(TraceId, SpanId, TraceFlags)> {
+    const BYTES: usize = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".len();
+    let mut all = headers.get_all(TRACE_PARENT).iter();
+    let (Some(value), None) = (all.next(), all.next()) else {
+        return None;
+    };
+    let value = value.to_str().ok()?.trim_matches([' ', '\t']);
+    let (known, later) = value.split_at_checked(BYTES)?;
+    let is_hex = |text: &str| {
+        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        text.bytes().all(lower)
+    };
+    let mut parts = known.split('-');
+    let (version, trace_id, span_id, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let lengths = [version, trace_id, span_id, flags].map(str::len);
+    let later = later.is_empty() || (version != "00" && later.starts_with('-'));
+    if lengths != [2, 32, 16, 2] || version == "ff" || !later || !known.split('-').all(is_hex) {
+        return None;
+    }
+    let trace_id = TraceId::from_hex(trace_id).ok()?;
+    let span_id = SpanId::from_hex(span_id).ok()?;
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
+    let valid = trace_id != TraceId::INVALID && span_id != SpanId::INVALID;
+    valid.then_some((trace_id, span_id, flags & (TraceFlags::SAMPLED | RANDOM)))
+}
+
+/// Trace Context, section 3.3: several headers are one list, of at most 32 members; with a member that is none the whole list is
+/// discarded. What is handed on is bounded: callers choose what is in it.
+fn trace_state(headers: &HeaderMap) -> Option<String> {
+    let mut members = Vec::new();
+    for value in headers.get_all(TRACE_STATE) {
+        let listed = value.to_str().ok()?.split(',');
+        let listed = listed.map(|member| member.trim_matches([' ', '\t']));
+        members.extend(listed.filter(|member| !member.is_empty()));
+    }
+    let valid = members.len() <= 32 && members.iter().all(|member| is_member(member));
+    if !valid {
+        return None;
+    }
+    Some(bounded(&members)).filter(|state| !state.is_empty())
+}
+
+/// Level 2, section 3.3.1.3: `key=value`.
+fn is_member(member: &str) -> bool {
+    let Some((key, value)) = member.split_once('=') else {
+        return false;
+    };
+    let starts = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let in_key = |byte: u8| starts(byte) || b"_-*/@".contains(&byte);
+    let in_value = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'=' && byte != b',';
+    (1..=256).contains(&key.len())
+        && key.bytes().next().is_some_and(starts)
+        && key.bytes().all(in_key)
+        && (1..=256).contains(&value.len())
+        && value.bytes().all(in_value)
+}
+
+/// Section 3.3.1.5: 512 bytes are handed on; members of more than 128 go first, then the rightmost.
+fn bounded(members: &[&str]) -> String {
     const MAX_BYTES: usize = 512;
     const LARGE_MEMBER: usize = 128;
-    let state = headers
-        .get(TRACE_STATE)
-        .and_then(|state| state.to_str().ok());
-    let Some(state) = state.filter(|state| state.len() > MAX_BYTES) else {
-        return;
-    };
-    let small = state
-        .split(',')
-        .filter(|member| member.len() <= LARGE_MEMBER);
+    let all = members.join(",");
+    if all.len() <= MAX_BYTES {
+        return all;
+    }
     let mut bounded = String::with_capacity(MAX_BYTES);
-    for member in small {
+    for member in members.iter().filter(|member| member.len() <= LARGE_MEMBER) {
         if bounded.len() + 1 + member.len() > MAX_BYTES {
             break;
         }
@@ -77,43 +195,7 @@ fn bound_trace_state(headers: &mut HeaderMap) {
         }
         bounded.push_str(member);
     }
-    match HeaderValue::from_str(&bounded) {
-        Ok(bounded) if !bounded.is_empty() => headers.insert(TRACE_STATE, bounded),
-        _ => headers.remove(TRACE_STATE),
-    };
-}
-
-/// The current span's context as message headers hold it.
-pub fn message_headers() -> MessageHeaders {
-    Context::map_current(|cx| MessageHeaders {
-        traceparent: traceparent(cx.span().span_context()),
-        baggage: operation_id(cx).map(baggage),
-    })
-}
-
-/// The trace headers of a NATS message.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MessageHeaders {
-    /// W3C Trace Context, level 1; absent outside of any trace.
-    pub traceparent: Option<String>,
-    /// W3C Baggage with the operationID.
-    pub baggage: Option<String>,
-}
-
-/// The operationID that `cx` belongs to.
-pub(crate) fn operation_id(cx: &Context) -> Option<&OperationId> {
-    cx.get::<OperationId>()
-}
-
-fn traceparent(span: &SpanContext) -> Option<String> {
-    span.is_valid().then(|| {
-        format!(
-            "00-{}-{}-{:02x}",
-            span.trace_id(),
-            span.span_id(),
-            span.trace_flags().to_u8() & 1
-        )
-    })
+    bounded
 }
 
 /// W3C Baggage, section 3.3.1: what is not an unreserved character is percent-encoded, `%` and `=` included, because
@@ -136,6 +218,38 @@ fn baggage(id: &OperationId) -> String {
 mod tests {
     use super::*;
 
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    const SPAN: &str = "b7ad6b7169203331";
+
+    fn headers(all: &[(HeaderName, &str)]) -> HeaderMap {
+        let pairs = all
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
+        let mut headers = HeaderMap::new();
+        pairs.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        headers
+    }
+
+    /// What would be sent on within a request that came with these headers, but for the span's own ID.
+    fn sent_on(all: &[(HeaderName, &str)]) -> (String, Option<String>) {
+        let _attached = incoming(&headers(all), None).attach();
+        let sent = outgoing();
+        let text = |name| {
+            sent.get(name)
+                .map(|value: &HeaderValue| value.to_str().unwrap().to_owned())
+        };
+        (text(TRACE_PARENT).unwrap_or_default(), text(TRACE_STATE))
+    }
+
+    fn state(values: &[&str]) -> Option<String> {
+        let parent = format!("00-{TRACE}-{SPAN}-01");
+        let mut all = vec![(TRACE_PARENT, &*parent)];
+        all.extend(values.iter().map(|value| (TRACE_STATE, *value)));
+        sent_on(&all).1
+    }
+
     #[test]
     fn baggage_survives_signs_that_readers_split_at_or_decode() {
         let id = OperationId::parse("a%41=b,c;d-1").unwrap();
@@ -143,34 +257,129 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_state_is_bounded_from_its_large_members_and_its_end() {
-        let bounded = |state: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(TRACE_STATE, HeaderValue::from_str(state).unwrap());
-            bound_trace_state(&mut headers);
-            let state = headers
-                .get(TRACE_STATE)
-                .map(|state| state.to_str().unwrap().to_owned());
-            state.unwrap_or_default()
+    fn a_well_formed_parent_is_continued_with_its_sampled_and_random_flags() {
+        for (flags, sent) in [
+            ("00", "00"),
+            ("01", "01"),
+            ("02", "02"),
+            ("03", "03"),
+            ("ff", "03"),
+        ] {
+            let came = format!("00-{TRACE}-{SPAN}-{flags}");
+            assert_eq!(
+                sent_on(&[(TRACE_PARENT, &came)]).0,
+                format!("00-{TRACE}-{SPAN}-{sent}")
+            );
+        }
+        for later in ["", "-", "-what-the-future-will-be-like"] {
+            let came = format!("cc-{TRACE}-{SPAN}-01{later}");
+            assert_eq!(
+                sent_on(&[(TRACE_PARENT, &came)]).0,
+                format!("00-{TRACE}-{SPAN}-01")
+            );
+        }
+        let padded = format!("\t 00-{TRACE}-{SPAN}-01 \t");
+        assert_eq!(
+            sent_on(&[(TRACE_PARENT, &padded)]).0,
+            format!("00-{TRACE}-{SPAN}-01")
+        );
+    }
+
+    #[test]
+    fn a_malformed_parent_is_not_continued() {
+        let zeros = "0".repeat(32);
+        for came in [
+            format!("00-{TRACE}-{SPAN}-01-"),
+            format!("00-{TRACE}-{SPAN}-01.x"),
+            format!("00-{TRACE}-{SPAN}-1"),
+            format!("00-{TRACE}-{SPAN}-0x"),
+            format!("00-{TRACE}0-{SPAN}-01"),
+            format!("00-{TRACE}-{SPAN}0-01"),
+            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
+            format!("00-{}-{SPAN}-01", &TRACE[1..]),
+            format!("00-{zeros}-{SPAN}-01"),
+            format!("00-{TRACE}-{}-01", &zeros[16..]),
+            format!("ff-{TRACE}-{SPAN}-01"),
+            format!("000-{TRACE}-{SPAN}-01"),
+            format!("0-{TRACE}-{SPAN}-01"),
+            format!(".0-{TRACE}-{SPAN}-01"),
+            format!("cc-{TRACE}-{SPAN}-01.what-the-future-will-be-like"),
+            format!("00-{TRACE}-{SPAN}"),
+            "é".repeat(28),
+            String::new(),
+        ] {
+            assert_eq!(
+                sent_on(&[(TRACE_PARENT, &came), (TRACE_STATE, "a=1")]),
+                (String::new(), None),
+                "{came}"
+            );
+        }
+        let parent = format!("00-{TRACE}-{SPAN}-01");
+        let twice = [(TRACE_PARENT, &*parent), (TRACE_PARENT, &*parent)];
+        assert_eq!(sent_on(&twice).0, "", "a repeated header");
+    }
+
+    #[test]
+    fn several_trace_states_are_one_list() {
+        assert_eq!(
+            state(&["foo=1,bar=2", "", "rojo=1 \t,\t congo=2"]).unwrap(),
+            "foo=1,bar=2,rojo=1,congo=2"
+        );
+        for allowed in [
+            "foo@=1,bar=2",
+            "foo@@bar=1",
+            "0tenant@vendor=x y",
+            &format!("{}=1", "z".repeat(256)),
+        ] {
+            assert_eq!(state(&[allowed]).as_deref(), Some(allowed));
+        }
+        let members = |count: usize| {
+            (0..count)
+                .map(|number| format!("k{number}=v"))
+                .collect::<Vec<_>>()
+                .join(",")
         };
+        assert_eq!(state(&[&members(32)]), Some(members(32)));
+        assert_eq!(state(&[&members(33)]), None);
+    }
+
+    #[test]
+    fn a_trace_state_with_a_malformed_member_is_discarded() {
+        for malformed in [
+            "foo =1",
+            "FOO=1",
+            "foo.bar=1",
+            "@foo=1,bar=2",
+            "foo=bar=baz",
+            "foo=,bar=3",
+            "foo",
+            &format!("{}=1", "z".repeat(257)),
+        ] {
+            assert_eq!(state(&["first=1", malformed]), None, "{malformed}");
+        }
+    }
+
+    #[test]
+    fn a_trace_state_is_bounded_from_its_large_members_and_its_end() {
         let member =
             |name: &str, bytes: usize| format!("{name}={}", "x".repeat(bytes - name.len() - 1));
-        let fits = [member("a", 300), member("b", 211)].join(",");
+        let fits = [member("a", 250), member("b", 250), member("c", 10)].join(",");
         assert_eq!(fits.len(), 512);
-        assert_eq!(bounded(&fits), fits);
+        assert_eq!(state(&[&fits]), Some(fits));
         let (small, large) = (member("s", 128), member("l", 129));
         let many = [&*large, &small, &small, &large, &small, "last=1"].join(",");
         assert_eq!(
-            bounded(&many),
+            state(&[&many]).unwrap(),
             [&*small, &small, &small, "last=1"].join(",")
         );
         let all = [&*small; 5].join(",");
-        assert_eq!(bounded(&all), [&*small; 3].join(","));
-        assert_eq!(bounded(&member("huge", 16_000)), "");
+        assert_eq!(state(&[&all]).unwrap(), [&*small; 3].join(","));
+        let huge = [&*member("a", 250), &member("b", 250), &member("c", 250)].join(",");
+        assert_eq!(state(&[&huge]), None);
     }
 
     #[test]
     fn no_trace_means_no_traceparent() {
-        assert_eq!(traceparent(&SpanContext::empty_context()), None);
+        assert_eq!(traceparent(&Context::new()), None);
     }
 }

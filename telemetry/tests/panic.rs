@@ -10,8 +10,7 @@ use std::{
 use clap::Parser;
 use http::HeaderMap;
 use importguard_core::OperationId;
-use importguard_telemetry::{Served, TelemetrySettings, conclude, init};
-use tracing::Span;
+use importguard_telemetry::{TelemetrySettings, conclude, init, span::ServerSpan};
 
 /// Set for the process that panics, which is this test once more: its standard error is its own.
 const CHILD: &str = "IMPORTGUARD_TEST_PANICS";
@@ -37,10 +36,7 @@ async fn a_panic_is_a_log_line_in_the_logs_form() {
     let said = String::from_utf8(output.stderr).unwrap();
     let line: serde_json::Value = serde_json::from_str(&said).expect(&said);
     assert_eq!(line["level"], "ERROR", "{line}");
-    assert_eq!(
-        line["message"], "panicked: nobody\\nexpected this",
-        "{line}"
-    );
+    assert_eq!(line["message"], "panicked: nobody\nexpected this", "{line}");
     assert_eq!(line["operationID"], "op-panics", "{line}");
     assert_eq!(line["trace_id"].as_str().map(str::len), Some(32), "{line}");
     let location = line["location"].as_str().unwrap();
@@ -49,10 +45,10 @@ async fn a_panic_is_a_log_line_in_the_logs_form() {
 
 async fn panics() {
     let cli = Cli::parse_from(["panics", "--log-format", "json"]);
-    let _telemetry = init("panics", &cli.telemetry).unwrap();
+    let _telemetry = init("panics", None, &cli.telemetry).unwrap();
     let id = OperationId::parse("op-panics").unwrap();
-    let served = Served::begin(&HeaderMap::new(), Some(&id), Span::none);
-    let task = tokio::spawn(served.serve(async { panic!("nobody\nexpected this") }));
+    let span = ServerSpan::start(&HeaderMap::new(), Some(&id), "panics".to_owned());
+    let task = tokio::spawn(span.instrument(async { panic!("nobody\nexpected this") }));
     assert!(task.await.unwrap_err().is_panic());
     conclude(Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
         ExitCode::SUCCESS,

@@ -181,7 +181,9 @@ async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_to
         BufReader::new(unread).lines().find_map(|line| {
             let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
             let message = line["message"].as_str().unwrap();
-            message.contains("left out").then(|| line["lines"].as_f64())
+            message
+                .contains("were dropped")
+                .then(|| line["lines"].as_f64())
         })
     });
     let told = timeout(SOON, told).await.expect("it is told").unwrap();

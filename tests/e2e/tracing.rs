@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
-    Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span, TraceParent,
-    eventually, free_port, wait_for_count,
+    Binary, Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span,
+    TraceParent, eventually, free_port, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::net::TcpStream;
@@ -48,6 +48,12 @@ fn says(span: &Span, name: &str, attributes: &[(&str, &str)]) {
     let expected = expected.map(|&(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(said, expected.collect::<BTreeMap<_, _>>());
     assert_eq!(span.error, None);
+    // OpenTelemetry's conventions have these as integers: text would fall through a Collector's numeric filters.
+    for name in ["http.response.status_code", "server.port"] {
+        let set = span.attributes.contains_key(name);
+        assert_eq!(span.integers.contains(name), set, "{name} of {span:#?}");
+    }
+    assert_eq!(span.scope_version, env!("CARGO_PKG_VERSION"));
 }
 
 async fn streaming(line: &Line) {
@@ -133,6 +139,8 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
 
     let publishes = only(&spans, "importguard-gateway", SpanKind::Producer);
     assert_eq!(publishes.parent_id, called.span_id);
+    let nats = line.nats.address();
+    let (nats_address, nats_port) = nats.rsplit_once(':').unwrap();
     says(
         publishes,
         "publish importguard.v1.decision.modify",
@@ -145,6 +153,8 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
                 "importguard.v1.decision.modify",
             ),
             ("messaging.message.id", event.id()),
+            ("server.address", nats_address),
+            ("server.port", nats_port),
             ("importguard.recorded", "streamed"),
         ],
     );
@@ -158,6 +168,181 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
     for secret in ["a-secret", "user123", "user456", "bot_7"] {
         assert!(!all.contains(secret), "{secret} in {all}");
     }
+}
+
+#[tokio::test]
+async fn processes_of_one_service_can_be_told_apart() {
+    let receiver = OtlpReceiver::start().await;
+    let named = Settings::new()
+        .traces_to(&receiver)
+        .set("IMPORTGUARD_INSTANCE", "gateway-7")
+        .set("OTEL_RESOURCE_ATTRIBUTES", "team=a%2Cb");
+    let mut instances = BTreeMap::new();
+    for (id, settings) in [
+        ("op-named", named),
+        ("op-one", Settings::new().traces_to(&receiver)),
+        ("op-two", Settings::new().traces_to(&receiver)),
+    ] {
+        let gateway = Service::gateway(settings).await;
+        OpenIm::server(gateway.url()).import(id, "a", &["b"]).await;
+        let resource = receiver.callback(id).await.resource;
+        instances.insert(resource["service.instance.id"].clone(), resource);
+    }
+    assert_eq!(instances.len(), 3, "{instances:#?}");
+    assert_eq!(instances["gateway-7"]["team"], "a,b");
+}
+
+#[tokio::test]
+async fn spans_are_sent_over_http_and_compressed_where_the_environment_says_so() {
+    let receiver = OtlpReceiver::start().await;
+    for (protocol, compression) in [
+        ("http/protobuf", "none"),
+        ("http/protobuf", "gzip"),
+        ("grpc", "gzip"),
+    ] {
+        let settings = Settings::new()
+            .traces_to(&receiver)
+            .set("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .set("OTEL_EXPORTER_OTLP_COMPRESSION", compression);
+        let gateway = Service::gateway(settings).await;
+        let id = format!("op-{}-{compression}", protocol.len());
+        OpenIm::server(gateway.url()).import(&id, "a", &["b"]).await;
+        receiver.callback(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_switched_off_sdk_sends_nothing_and_hands_the_trace_on() {
+    let receiver = OtlpReceiver::start().await;
+    for off in [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+    ] {
+        let line = Line::with(Settings::new().traces_to(&receiver).set(off.0, off.1)).await;
+        let parent = TraceParent::numbered(11);
+        let server = line.server();
+        let call = server.before_import("op-off", "a", &["b"]);
+        server
+            .send(call.header("traceparent", parent.to_string()))
+            .await;
+        let event = &wait_for_count(&line.nats, 1).await[0];
+        assert_eq!(event.trace().unwrap().trace_id, parent.trace_id);
+        // What was to be sent is sent by the time that it has ended.
+        let mut gateway = line.gateway;
+        assert!(gateway.terminate(SOON).await.success());
+        assert_eq!(receiver.all().len(), 0, "{off:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unsupported_variable_of_opentelemetry_ends_a_process_with_the_remedy() {
+    for (binary, name, value, remedy) in [
+        (
+            Binary::Gateway,
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/json",
+            "grpc, http/protobuf",
+        ),
+        (
+            Binary::Decider,
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "collector:4317",
+            "http://",
+        ),
+    ] {
+        let mut process = Service::spawn(binary, Settings::new().set(name, value));
+        assert_eq!(process.exit(SOON).await.code(), Some(1));
+        let said = process.stderr();
+        assert!(said.contains(name) && said.contains(remedy), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_nobody_answered_names_its_decider_and_its_status() {
+    let receiver = OtlpReceiver::start().await;
+    let decider = Service::decider(Settings::new()).await;
+    let settings = Settings::new()
+        .traces_to(&receiver)
+        .decider(&decider)
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "300ms");
+    let gateway = Service::gateway(settings).await;
+    let server = OpenIm::server(gateway.url());
+    decider.freeze().await;
+    let parent = TraceParent::numbered(12);
+    let call = server.before_import("op-late", "a", &["b"]);
+    server
+        .send(call.header("traceparent", parent.to_string()))
+        .await;
+    let enough = |spans: &[Span]| spans.len() == 3;
+    let spans = receiver.wait_for(&parent.trace_id, SOON, enough).await;
+    decider.thaw();
+    let asked = &only(&spans, "importguard-gateway", SpanKind::Client).attributes;
+    assert_eq!(asked["rpc.response.status_code"], "DEADLINE_EXCEEDED");
+    assert_eq!(asked["error.type"], "DEADLINE_EXCEEDED");
+    assert!(
+        decider.grpc_url().ends_with(&asked["server.port"]),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn each_decider_that_was_asked_has_a_span_in_the_trace() {
+    let receiver = OtlpReceiver::start().await;
+    let (silent, other) = (
+        Service::decider(Settings::new()).await,
+        Service::decider(Settings::new()).await,
+    );
+    let urls = format!("{},{}", silent.grpc_url(), other.grpc_url());
+    let settings = Settings::new()
+        .traces_to(&receiver)
+        .set("IMPORTGUARD_DECIDER_URL", urls)
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1m")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "5s");
+    let gateway = Service::gateway(settings).await;
+    usable(&gateway, 2.0).await;
+    silent.freeze().await;
+    let server = OpenIm::server(gateway.url());
+    let mut retried = None;
+    for number in 20..30 {
+        let parent = TraceParent::numbered(number);
+        let call = server.before_import("op-two", "a", &["b"]);
+        server
+            .send(call.header("traceparent", parent.to_string()))
+            .await;
+        let ended = |spans: &[Span]| spans.iter().any(|span| span.kind == SpanKind::Server);
+        let spans = receiver.wait_for(&parent.trace_id, SOON, ended).await;
+        let asked: Vec<_> = spans
+            .into_iter()
+            .filter(|span| span.kind == SpanKind::Client)
+            .collect();
+        if asked.len() == 2 {
+            retried = Some(asked);
+            break;
+        }
+    }
+    silent.thaw();
+    let asked = retried.expect("a call of the silent decider within ten calls");
+    let status = |decider: &Service| {
+        let span = asked.iter().find(|span| {
+            decider
+                .grpc_url()
+                .ends_with(&span.attributes["server.port"])
+        });
+        span.map(|span| span.attributes["rpc.response.status_code"].clone())
+    };
+    assert_eq!(status(&silent).as_deref(), Some("CANCELLED"));
+    assert_eq!(status(&other).as_deref(), Some("OK"));
+}
+
+async fn usable(gateway: &Service, deciders: f64) {
+    eventually("the deciders are usable", SOON, async || {
+        let now = gateway
+            .metric("importguard_deciders{state=\"usable\"}")
+            .await?;
+        anyhow::ensure!(now == deciders, "{now}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -419,7 +604,9 @@ async fn spans_that_nobody_takes_are_told_of_once_and_counted() {
     let receiver = OtlpReceiver::on(port).await;
     server.import("op-taken", "user123", &["user456"]).await;
     receiver.callback("op-taken").await;
-    gateway.tells(&["spans are taken again"]).await;
+    gateway
+        .tells(&["the OTLP endpoint accepts spans again"])
+        .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -7,6 +8,8 @@ use std::{
 
 use axum::{extract::State, routing::post};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
+use http::HeaderMap;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -17,7 +20,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 
 use crate::eventually;
 
@@ -49,6 +52,12 @@ pub struct Span {
     pub parent_id: String,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
+    /// The names of the attributes that are integers.
+    pub integers: BTreeSet<String>,
+    /// The attributes of the process that sent it.
+    pub resource: BTreeMap<String, String>,
+    /// The version of the instrumentation scope.
+    pub scope_version: String,
     /// The names of its events, in order, with their attributes.
     pub events: Vec<(String, BTreeMap<String, String>)>,
     /// What is wrong with it, if it is marked as an error; may be empty.
@@ -71,7 +80,8 @@ impl OtlpReceiver {
         let collector = Collector {
             spans: Arc::clone(&spans),
         };
-        let over_grpc = TraceServiceServer::new(collector.clone());
+        let over_grpc =
+            TraceServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
         let router = Routes::new(over_grpc)
             .into_axum_router()
             .route("/v1/traces", post(over_http).with_state(collector));
@@ -156,8 +166,14 @@ struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
 }
 
-async fn over_http(State(collector): State<Collector>, body: Bytes) -> Vec<u8> {
-    let request = ExportTraceServiceRequest::decode(body).expect("spans in protobuf");
+async fn over_http(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> Vec<u8> {
+    let mut plain = Vec::new();
+    match headers.get("content-encoding") {
+        Some(_) => GzDecoder::new(&*body).read_to_end(&mut plain),
+        None => (&*body).read_to_end(&mut plain),
+    }
+    .expect("gzip, or as it is");
+    let request = ExportTraceServiceRequest::decode(&*plain).expect("spans in protobuf");
     collector.keep(request);
     ExportTraceServiceResponse::default().encode_to_vec()
 }
@@ -179,9 +195,18 @@ impl Collector {
         for resource_spans in request.resource_spans {
             let resource = attributes(resource_spans.resource.unwrap_or_default().attributes);
             let service = resource.get("service.name").cloned().unwrap_or_default();
-            for span in resource_spans.scope_spans.into_iter().flat_map(|s| s.spans) {
+            let scopes = resource_spans.scope_spans.into_iter();
+            let scoped = scopes.flat_map(|scope| {
+                let version = scope.scope.unwrap_or_default().version;
+                let spans = scope.spans.into_iter();
+                spans.map(move |span| (version.clone(), span))
+            });
+            for (scope_version, span) in scoped {
                 spans.push(Span {
                     service: service.clone(),
+                    scope_version,
+                    resource: resource.clone(),
+                    integers: integers(&span.attributes),
                     kind: span.kind(),
                     error: error(span.status),
                     events: events(span.events),
@@ -220,6 +245,14 @@ fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {
             (pair.key, text)
         })
         .collect()
+}
+
+fn integers(pairs: &[KeyValue]) -> BTreeSet<String> {
+    let integers = pairs.iter().filter(|pair| {
+        let value = pair.value.as_ref().and_then(|any| any.value.as_ref());
+        matches!(value, Some(any_value::Value::IntValue(_)))
+    });
+    integers.map(|pair| pair.key.clone()).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

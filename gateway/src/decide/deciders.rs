@@ -11,7 +11,7 @@ use importguard_telemetry::{
 use prometheus::Registry;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Extensions, Request, Status, metadata::MetadataMap};
+use tonic::{Code, Extensions, Request, metadata::MetadataMap};
 use tracing::{
     Span,
     field::{Empty, display},
@@ -56,7 +56,6 @@ type Decided = Result<(Evaluation, String), DecideError>;
 /// A request, and until when it is worth an answer.
 #[derive(Clone, Copy)]
 struct Call<'a> {
-    span: &'a Span,
     id: EventId,
     request: &'a ImportRequest,
     within: Duration,
@@ -97,42 +96,26 @@ impl Deciders {
         request: &ImportRequest,
         within: Duration,
     ) -> Decided {
-        let span = child(|| {
-            info_span!(
-                "decide",
-                otel.name = METHOD,
-                otel.kind = "client",
-                rpc.system.name = "grpc",
-                rpc.method = METHOD,
-                rpc.response.status_code = Empty,
-                server.address = Empty,
-                server.port = Empty,
-                importguard.decider.retried = Empty,
-            )
-        });
         let call = Call {
-            span: &span,
             id,
             request,
             within,
             deadline: Instant::now() + within,
         };
-        let result = self.attempt(call).await;
-        if let Err(error) = &result {
-            failed(&span, error.cause().as_str(), error);
-        }
-        result
+        let Some(first) = self.balancer.pick(&[]) else {
+            self.balancer.doubt();
+            let error = DecideError::Unavailable(self.balancer.why_none());
+            Attempt::new(call).failed(&error, None);
+            return Err(error);
+        };
+        self.attempts(first, call).await
     }
 
     /// Asks one decider, and another one as well where the first is silent. One that cannot be reached has not been asked: the next
     /// takes its place.
-    async fn attempt(&self, call: Call<'_>) -> Decided {
-        let Some(first) = self.balancer.pick(&[]) else {
-            self.balancer.doubt();
-            return Err(DecideError::Unavailable(self.balancer.why_none()));
-        };
+    async fn attempts(&self, first: Arc<Decider>, call: Call<'_>) -> Decided {
         let mut asked = vec![Arc::clone(&first)];
-        let mut calls = FuturesUnordered::from_iter([self.call(first, call)]);
+        let mut calls = FuturesUnordered::from_iter([self.attempt(first, call, false)]);
         let mut was_silent = false;
         let mut unavailable = String::new();
         loop {
@@ -159,48 +142,76 @@ impl Deciders {
             };
             if let Some(other) = self.another(&asked, call, retry) {
                 asked.push(Arc::clone(&other));
-                calls.push(self.call(other, call));
+                calls.push(self.attempt(other, call, true));
             }
         }
     }
 
-    /// Whom to ask beside those that were `asked`, if there is another one, and time for it; where there is only one and its
-    /// connection broke, that one again. A request that may be costly is put to one decider only: what stops that one is not to
-    /// stop the next.
+    /// A decider to ask beside those that were `asked`, if there is one, and time for it.
     fn another(
         &self,
         asked: &[Arc<Decider>],
         call: Call<'_>,
         retry: Retry,
     ) -> Option<Arc<Decider>> {
-        let is_cheap = call.request.friends.len() <= self.retry_max_friends;
-        if !is_cheap || Instant::now() >= call.deadline {
+        if !self.may_retry(call) {
             return None;
         }
-        let again = || match (asked, retry) {
-            ([only], Retry::Unavailable) => Some(Arc::clone(only)),
-            _ => None,
-        };
-        let other = self.balancer.pick(asked).or_else(again)?;
+        let other = self.balancer.pick(asked)?;
         self.metrics.retried(retry);
-        call.span.record("importguard.decider.retried", true);
         Some(other)
     }
 
-    async fn call(&self, decider: Arc<Decider>, call: Call<'_>) -> Decided {
-        let decider = &*decider;
-        let response = decider.decide(call.message()).await;
-        record(call.span, decider, &response);
-        let decided = match response {
-            Ok(response) => response
-                .into_inner()
-                .into_evaluation(call.request)
-                .map_err(|why| DecideError::Failed(format!("its answer cannot be used: {why}"))),
-            Err(status) => Err(DecideError::from_status(&status, call.within)),
+    /// A request that may be costly is put to one decider only: what stops that one is not to stop the next.
+    fn may_retry(&self, call: Call<'_>) -> bool {
+        call.request.friends.len() <= self.retry_max_friends && Instant::now() < call.deadline
+    }
+
+    /// Asks one decider, and once more if its connection broke and there is no other one.
+    async fn attempt(&self, decider: Arc<Decider>, call: Call<'_>, is_retry: bool) -> Decided {
+        let mut attempt = Attempt::new(call);
+        attempt.asks(&decider, is_retry);
+        let mut response = decider.decide(call.message(&attempt.span)).await;
+        let broke = |status| {
+            matches!(
+                DecideError::from_status(status, call.within),
+                DecideError::Unavailable(_)
+            )
         };
-        decided.map_err(|error| match error {
+        let is_only = || self.balancer.pick(std::slice::from_ref(&decider)).is_none();
+        if !is_retry && response.as_ref().is_err_and(broke) && self.may_retry(call) && is_only() {
+            self.metrics.retried(Retry::Unavailable);
+            attempt.span.record("importguard.decider.retried", true);
+            response = decider.decide(call.message(&attempt.span)).await;
+        }
+        let error = match response {
+            Ok(response) => match response.into_inner().into_evaluation(call.request) {
+                Ok(decided) => {
+                    attempt.ended(Code::Ok);
+                    return Ok(decided);
+                }
+                Err(why) => {
+                    let error = DecideError::Failed(format!("its answer cannot be used: {why}"));
+                    attempt.failed(&error, Some(Code::Ok));
+                    error
+                }
+            },
+            Err(status) => {
+                let error = DecideError::from_status(&status, call.within);
+                // tonic's own timeout is CANCELLED.
+                let is_late = matches!(error, DecideError::Timeout(_));
+                let code = if is_late {
+                    Code::DeadlineExceeded
+                } else {
+                    status.code()
+                };
+                attempt.failed(&error, Some(code));
+                error
+            }
+        };
+        Err(match error {
             DecideError::Unavailable(why) => {
-                self.balancer.failed(decider, &why);
+                self.balancer.failed(&decider, &why);
                 DecideError::Unavailable(format!("{decider}: {why}"))
             }
             other => other,
@@ -209,9 +220,9 @@ impl Deciders {
 }
 
 impl Call<'_> {
-    fn message(self) -> Request<DecideRequest> {
+    fn message(self, span: &Span) -> Request<DecideRequest> {
         let message = DecideRequest::of(self.id, self.request);
-        let headers = self.span.in_scope(propagation::outgoing);
+        let headers = span.in_scope(propagation::outgoing);
         let metadata = MetadataMap::from_headers(headers);
         let mut request = Request::from_parts(metadata, Extensions::default(), message);
         // The decider learns the deadline too and stops working on what nobody waits for.
@@ -220,13 +231,84 @@ impl Call<'_> {
     }
 }
 
-/// On the span, if it is recorded: which decider was asked, and what came of that.
-fn record<T>(span: &Span, decider: &Decider, response: &Result<T, Status>) {
-    if span.is_disabled() {
-        return;
+/// The span of one attempt: which decider was asked, and what came of it, also where nobody waits for its answer any more.
+struct Attempt {
+    span: Span,
+    within: Duration,
+    deadline: Instant,
+    is_ended: bool,
+}
+
+impl Attempt {
+    fn new(call: Call<'_>) -> Self {
+        let span = child(|| {
+            info_span!(
+                "decide",
+                otel.name = METHOD,
+                otel.kind = "client",
+                rpc.system.name = "grpc",
+                rpc.method = METHOD,
+                rpc.response.status_code = Empty,
+                server.address = Empty,
+                server.port = Empty,
+                importguard.decider.retried = Empty,
+            )
+        });
+        Self {
+            span,
+            within: call.within,
+            deadline: call.deadline,
+            is_ended: false,
+        }
     }
-    let code = response.as_ref().map_or_else(Status::code, |_| Code::Ok);
-    span.record("rpc.response.status_code", code_name(code));
-    span.record("server.address", display(decider.address().ip()));
-    span.record("server.port", decider.address().port());
+
+    fn asks(&mut self, decider: &Decider, is_retry: bool) {
+        if self.span.is_disabled() {
+            return;
+        }
+        let address = decider.address();
+        self.span.record("server.address", display(address.ip()));
+        self.span.record("server.port", i64::from(address.port()));
+        if is_retry {
+            self.span.record("importguard.decider.retried", true);
+        }
+    }
+
+    fn ended(&mut self, code: Code) {
+        self.is_ended = true;
+        if !self.span.is_disabled() {
+            self.span
+                .record("rpc.response.status_code", code_name(code));
+        }
+    }
+
+    /// With the status that the decider gave, if it gave one.
+    fn failed(&mut self, error: &DecideError, code: Option<Code>) {
+        self.is_ended = true;
+        if self.span.is_disabled() {
+            return;
+        }
+        let code = code.map(code_name);
+        if let Some(code) = &code {
+            self.span.record("rpc.response.status_code", code);
+        }
+        let is_status = code.filter(|code| code != "OK");
+        let error_type = is_status.as_deref().unwrap_or(error.cause().as_str());
+        failed(&self.span, error_type, error);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.is_ended {
+            return;
+        }
+        if Instant::now() < self.deadline {
+            // Another decider was faster, or the callback was abandoned.
+            self.ended(Code::Cancelled);
+        } else {
+            let late = DecideError::Timeout(self.within);
+            self.failed(&late, Some(Code::DeadlineExceeded));
+        }
+    }
 }

@@ -85,6 +85,9 @@ pub struct CloudEvent<D> {
     /// The W3C trace context of the publishing span (CloudEvents' distributed tracing extension).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub traceparent: Option<String>,
+    /// What vendors along the trace added to its context, at most 512 bytes (the same extension).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tracestate: Option<String>,
     /// What happened.
     pub data: D,
 }

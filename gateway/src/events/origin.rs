@@ -14,7 +14,7 @@ use super::{
 };
 
 /// What NATS counts into `max_payload` beside the payload: our headers. An operationID of 256 bytes takes that, three
-/// times that as baggage, and the other headers' names and values about 300 bytes.
+/// times that as baggage, a tracestate 512 bytes, and the other headers' names and values about 300.
 const HEADERS: usize = 2048;
 
 /// An event, ready to be published or spooled.
@@ -26,10 +26,8 @@ pub struct Event {
     pub subject: Subject,
     /// The callback's operationID, for the header of that name.
     pub operation_id: OperationId,
-    /// The W3C trace context of the publishing span, for the header of that name.
-    pub traceparent: Option<String>,
-    /// W3C baggage, for the header of that name; left out of the message if it is longer than 1 KiB.
-    pub baggage: Option<String>,
+    /// The trace context of the publishing span, for the headers of those names.
+    pub trace: MessageHeaders,
     /// The CloudEvent as JSON.
     pub payload: Bytes,
 }
@@ -145,6 +143,7 @@ impl Origin {
             subject,
             datacontenttype: Cow::Borrowed("application/json"),
             traceparent: headers.traceparent.clone(),
+            tracestate: headers.tracestate.clone(),
             data,
         }
     }
@@ -171,8 +170,7 @@ fn finish(
         id,
         subject,
         operation_id: request.operation_id.clone(),
-        traceparent: headers.traceparent,
-        baggage: headers.baggage,
+        trace: headers,
         payload: fit(Bytes::from(payload), max_payload),
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn after_import(
     }
     let request = import.request;
     let id = EventId::new();
-    let span = publish_span(Subject::Imported.as_str(), id);
+    let span = publish_span(Subject::Imported.as_str(), id, app.recorder.server());
     let event = app.origin.imported(
         id,
         &request,

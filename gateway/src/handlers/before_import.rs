@@ -72,7 +72,11 @@ async fn record(
     took: Took,
     clock: Clock,
 ) -> (Decision, Option<Cause>) {
-    let span = publish_span(Subject::from(decision.verdict()).as_str(), id);
+    let span = publish_span(
+        Subject::from(decision.verdict()).as_str(),
+        id,
+        app.recorder.server(),
+    );
     let event = app.origin.decision(
         id,
         request,

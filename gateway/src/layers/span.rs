@@ -1,13 +1,12 @@
-//! The spans of a callback: its own, and the publishing of its event. What they tell is built only where somebody reads it.
+//! The spans of a callback: its own, and the publishing of its event.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 use importguard_core::{Cause, EventId};
 use importguard_telemetry::{
-    Ending, Served,
     metrics::Label,
-    span::{KeyValue, SpanKind, child, failed, method, recorded},
+    span::{KeyValue, ServerSpan, child, failed, method, sampled},
 };
 use tracing::{Span, field::Empty, info_span};
 
@@ -17,10 +16,13 @@ use crate::{
     recorder::{Recorded, Unrecordable},
 };
 
-/// How much of a path is told, in bytes: several times what OpenIM's longest has.
+/// How much of a path is recorded, in bytes: several times what OpenIM's longest has.
 const PATH_BYTES: usize = 256;
 
-/// A request, as its span tells of it.
+/// How much of a method that is not known is recorded, in bytes; HTTP bounds none.
+const METHOD_BYTES: usize = 32;
+
+/// A request, as its span describes it.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) method: Method,
@@ -49,42 +51,13 @@ impl End {
 }
 
 impl Seen {
-    /// Begins the request's span, or just its part of the trace.
-    pub(super) fn begin(&self, headers: &HeaderMap) -> Served {
-        Served::begin(headers, self.asked.operation_id.as_ref().ok(), || {
-            info_span!("callback", otel.kind = "server")
-        })
-    }
-
-    /// Ends it. That nobody could decide, or that it is recorded nowhere, is an error, whatever was answered.
-    pub(super) fn end(&self, served: Served, end: End, status: StatusCode) {
-        let ending = match (end.cause(), end) {
-            (Some(cause), _) => Ending::Failed(message(cause)),
-            (None, _) if status.is_server_error() => Ending::Failed(""),
-            (None, End::Rejected(_)) => Ending::Rejected,
-            (None, End::Decided(..) | End::Done(_)) => Ending::Well,
-        };
-        self.close(served, ending, || {
-            let mut attributes = self.asked();
-            attributes.extend(answered(end, status));
-            attributes
-        });
-    }
-
-    /// Ends it without an answer.
-    pub(super) fn abandon(&self, served: Served, error_type: &'static str) {
-        self.close(served, Ending::Failed("never answered"), || {
-            let mut attributes = self.asked();
-            attributes.push(KeyValue::new("error.type", error_type));
-            attributes
-        });
-    }
-
-    fn close(&self, served: Served, ending: Ending<'_>, attributes: impl Fn() -> Vec<KeyValue>) {
-        // Named `{method} {route}`, as OpenTelemetry's conventions have it.
+    /// Starts the request's span, named `{method} {route}` as OpenTelemetry's conventions have it.
+    pub(super) fn start(&self, headers: &HeaderMap) -> ServerSpan {
         let route = self.asked.target.route().text();
-        let name = || format!("{} {route}", method(&self.method).0);
-        served.end(SpanKind::Server, ending, name, attributes);
+        let name = format!("{} {route}", method(&self.method).0);
+        let span = ServerSpan::start(headers, self.asked.operation_id.as_ref().ok(), name);
+        span.set(|| self.asked());
+        span
     }
 
     fn asked(&self) -> Vec<KeyValue> {
@@ -95,6 +68,13 @@ impl Seen {
             KeyValue::new("url.scheme", self.scheme),
             KeyValue::new("openim.dialect", target.dialect.as_str()),
         ];
+        if method(&self.method).1 != self.method.as_str() {
+            let original = self.method.as_str().chars().take(METHOD_BYTES);
+            attributes.push(KeyValue::new(
+                "http.request.method_original",
+                original.collect::<String>(),
+            ));
+        }
         // What comes before may be a secret; a path that lies elsewhere may be a secret with a mistake in it.
         let below = target.below(self.asked.uri.path());
         if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {
@@ -104,31 +84,50 @@ impl Seen {
     }
 }
 
-fn answered(end: End, status: StatusCode) -> Vec<KeyValue> {
-    let mut attributes = vec![KeyValue::new(
-        "http.response.status_code",
-        i64::from(status.as_u16()),
-    )];
-    match end {
-        End::Decided(verdict, _) => {
-            attributes.push(KeyValue::new("importguard.verdict", verdict));
+/// On a request's span: how it was answered. That nobody could decide, or that it is recorded nowhere, is an error, whatever was
+/// answered.
+pub(super) fn answered(span: &ServerSpan, end: End, status: StatusCode) {
+    span.set(|| {
+        let mut attributes = vec![KeyValue::new(
+            "http.response.status_code",
+            i64::from(status.as_u16()),
+        )];
+        match end {
+            End::Decided(verdict, _) => {
+                attributes.push(KeyValue::new("importguard.verdict", verdict));
+            }
+            End::Rejected(code) => {
+                attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
+            }
+            End::Done(_) => {}
         }
-        End::Rejected(code) => {
-            attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
+        if let Some(cause) = end.cause() {
+            attributes.push(KeyValue::new("importguard.cause", cause.as_str()));
+            attributes.push(KeyValue::new("error.type", cause.as_str()));
+        } else if status.is_server_error() {
+            attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
         }
-        End::Done(_) => {}
+        attributes
+    });
+    match end.cause() {
+        Some(cause) => span.fail(message(cause)),
+        None if status.is_server_error() => span.fail(""),
+        None => {}
     }
-    if let Some(cause) = end.cause() {
-        attributes.push(KeyValue::new("importguard.cause", cause.as_str()));
-        attributes.push(KeyValue::new("error.type", cause.as_str()));
-    } else if status.is_server_error() {
-        attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
-    }
-    attributes
 }
 
-/// The span of an event's way to NATS or the spool.
-pub(crate) fn publish_span(subject: &'static str, id: EventId) -> Span {
+/// On a request's span: nobody got an answer.
+pub(super) fn abandoned(span: &ServerSpan) {
+    span.set(|| [KeyValue::new("error.type", "abandoned")]);
+    span.fail("never answered");
+}
+
+/// The span of the publication of an event to `server`, or to the spool.
+pub(crate) fn publish_span(
+    subject: &'static str,
+    id: EventId,
+    server: Option<&(String, u16)>,
+) -> Span {
     child(|| {
         info_span!(
             "publish",
@@ -139,6 +138,8 @@ pub(crate) fn publish_span(subject: &'static str, id: EventId) -> Span {
             messaging.operation.r#type = "send",
             messaging.destination.name = subject,
             messaging.message.id = %id,
+            server.address = server.map(|(host, _)| host),
+            server.port = server.map(|(_, port)| i64::from(*port)),
             importguard.recorded = Empty,
         )
     })
@@ -146,7 +147,7 @@ pub(crate) fn publish_span(subject: &'static str, id: EventId) -> Span {
 
 /// On an event's span: where it went.
 pub(crate) fn published(result: &Result<Recorded, Unrecordable>) {
-    if !recorded() {
+    if !sampled() {
         return;
     }
     let span = Span::current();

@@ -15,11 +15,11 @@ use axum::{
 use http::{StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use importguard_runtime::Exchange;
-use importguard_telemetry::Served;
+use importguard_telemetry::span::ServerSpan;
 
 use super::{
     Clock, log,
-    span::{End, Seen},
+    span::{self, End, Seen},
 };
 use crate::{
     app::App,
@@ -41,14 +41,14 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
         scheme: app.scheme,
         asked: Arc::clone(&asked),
     };
-    let served = seen.begin(request.headers());
+    let span = seen.start(request.headers());
     *request.uri_mut() = Uri::from_static(asked.target.route().path());
     request.extensions_mut().insert(Arc::clone(&asked));
     request.extensions_mut().insert(clock);
 
     let peer = exchange.as_ref();
     let peer = peer.map(|exchange| exchange.connection().peer());
-    let handled = served.serve(async {
+    let handled = span.instrument(async {
         let response = next.run(request).await;
         let (mut response, rejection) = complete(response, &asked.target);
         if let Some(rejection) = rejection {
@@ -63,7 +63,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
     let mut open = Open {
         app: app.clone(),
         seen,
-        served: Some(served),
+        span,
         clock,
         ended: None,
         exchange,
@@ -83,7 +83,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
 struct Open {
     app: App,
     seen: Seen,
-    served: Option<Served>,
+    span: ServerSpan,
     clock: Clock,
     ended: Option<(End, StatusCode)>,
     exchange: Option<Arc<Exchange>>,
@@ -91,22 +91,19 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let Some(served) = self.served.take() else {
-            return;
-        };
         let exchange = self.exchange.as_ref();
         let lost = exchange.is_some_and(|exchange| exchange.connection().is_lost());
         let metrics = &self.app.metrics;
         match self.ended.filter(|_| !lost) {
             Some((end, status)) => {
-                self.seen.end(served, end, status);
+                span::answered(&self.span, end, status);
                 let route = self.seen.asked.target.route();
                 metrics.answered(route, status, self.clock.elapsed());
             }
             None => {
                 metrics.abandoned();
-                served.in_scope(|| log::abandoned(self.clock));
-                self.seen.abandon(served, "abandoned");
+                self.span.in_scope(|| log::abandoned(self.clock));
+                span::abandoned(&self.span);
             }
         }
     }

@@ -205,8 +205,7 @@ impl Recorder {
             id: event.id,
             subject: event.subject.as_str(),
             operation_id: event.operation_id,
-            traceparent: event.traceparent,
-            baggage: event.baggage,
+            trace: event.trace,
             payload: event.payload,
             attempted_ms,
         };
@@ -247,6 +246,11 @@ impl Recorder {
     /// 1 MiB before the first connection.
     pub fn max_payload(&self) -> usize {
         self.0.publisher.max_payload()
+    }
+
+    /// The host and port of the NATS server, if the settings name just one.
+    pub fn server(&self) -> Option<&(String, u16)> {
+        self.0.publisher.server()
     }
 
     /// Cancelled when the recorder can't go on, as one of its threads or tasks has ended: the process should end too, and be

@@ -21,6 +21,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use importguard_core::EventId;
+use importguard_telemetry::propagation::MessageHeaders;
 use tokio::time::{Instant, timeout_at};
 
 use super::{NatsSettings, StartError};
@@ -52,8 +53,7 @@ pub(super) struct Message<'a> {
     id: EventId,
     subject: Subject,
     operation_id: &'a str,
-    traceparent: Option<&'a str>,
-    baggage: Option<&'a str>,
+    trace: &'a MessageHeaders,
     payload: &'a Bytes,
 }
 
@@ -63,8 +63,7 @@ impl<'a> From<&'a events::Event> for Message<'a> {
             id: event.id,
             subject: Subject::from_static(event.subject.as_str()),
             operation_id: event.operation_id.as_str(),
-            traceparent: event.traceparent.as_deref(),
-            baggage: event.baggage.as_deref(),
+            trace: &event.trace,
             payload: &event.payload,
         }
     }
@@ -76,8 +75,7 @@ impl<'a> From<&'a StoredEvent> for Message<'a> {
             id: event.id,
             subject: Subject::from(event.subject.as_str()),
             operation_id: &event.operation_id,
-            traceparent: event.traceparent.as_deref(),
-            baggage: event.baggage.as_deref(),
+            trace: &event.trace,
             payload: &event.payload,
         }
     }
@@ -128,6 +126,8 @@ pub(super) struct Publisher {
     /// The stream's own limit for a message with its headers; `usize::MAX` without one.
     stream_limit: AtomicUsize,
     servers: String,
+    /// The only server that the settings name.
+    server: Option<(String, u16)>,
 }
 
 impl Publisher {
@@ -138,6 +138,10 @@ impl Publisher {
     ) -> Result<Self, StartError> {
         let servers = settings.servers("importguard-gateway").await?;
         let named = servers.names();
+        let server = match &servers.addresses[..] {
+            [only] => Some((only.host().to_owned(), only.port())),
+            _ => None,
+        };
         let on_event = Arc::new(on_event);
         let client = servers
             .options
@@ -163,7 +167,12 @@ impl Publisher {
             jetstream,
             stream_limit: AtomicUsize::new(usize::MAX),
             servers: named,
+            server,
         })
+    }
+
+    pub(super) fn server(&self) -> Option<&(String, u16)> {
+        self.server.as_ref()
     }
 
     /// False means: don't publish. async-nats would keep the message and deliver it after a reconnect, long after its
@@ -276,12 +285,17 @@ fn headers(message: &Message<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, message.id.to_string());
     headers.insert("Content-Type", CONTENT_TYPE);
-    let baggage = message
-        .baggage
-        .filter(|baggage| baggage.len() <= BAGGAGE_BYTES);
+    let MessageHeaders {
+        traceparent,
+        tracestate,
+        baggage,
+    } = message.trace;
+    let baggage = baggage.as_deref();
+    let baggage = baggage.filter(|baggage| baggage.len() <= BAGGAGE_BYTES);
     for (name, value) in [
         ("operationID", Some(message.operation_id)),
-        ("traceparent", message.traceparent),
+        ("traceparent", traceparent.as_deref()),
+        ("tracestate", tracestate.as_deref()),
         ("baggage", baggage),
     ] {
         // A value with a line break in it would be refused by a panic.

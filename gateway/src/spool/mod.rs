@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use importguard_core::{EventId, OperationId};
+use importguard_telemetry::propagation::MessageHeaders;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -40,8 +41,7 @@ pub(crate) struct NewEvent {
     pub(crate) id: EventId,
     pub(crate) subject: &'static str,
     pub(crate) operation_id: OperationId,
-    pub(crate) traceparent: Option<String>,
-    pub(crate) baggage: Option<String>,
+    pub(crate) trace: MessageHeaders,
     pub(crate) payload: Bytes,
     /// When it was published without an ack, in Unix milliseconds: it may be in the stream.
     pub(crate) attempted_ms: Option<i64>,
@@ -54,8 +54,7 @@ pub(crate) struct StoredEvent {
     pub(crate) id: EventId,
     pub(crate) subject: String,
     pub(crate) operation_id: String,
-    pub(crate) traceparent: Option<String>,
-    pub(crate) baggage: Option<String>,
+    pub(crate) trace: MessageHeaders,
     pub(crate) payload: Bytes,
     attempted_ms: Option<i64>,
     attempted_by_drain_ms: Option<i64>,

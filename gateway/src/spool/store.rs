@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use importguard_core::EventId;
+use importguard_telemetry::propagation::MessageHeaders;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::{AppendError, NewEvent, StoredEvent};
 
 /// In `PRAGMA user_version`. A file with a higher one was written by a newer importguard.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 2;
 
 /// `id` sorts by time (UUID v7), so it is the order of publication too, even where an event whose ack failed arrives
 /// after younger ones. `drain` has one row: the events up to `up_to` may have been published by a drain since `since_ms`.
@@ -19,6 +20,7 @@ const SCHEMA: &str = "
         subject      TEXT NOT NULL,
         operation_id TEXT NOT NULL,
         traceparent  TEXT,
+        tracestate   TEXT,
         baggage      TEXT,
         payload      BLOB NOT NULL,
         attempted_ms INTEGER
@@ -65,11 +67,16 @@ impl Store {
         connection.pragma_update(None, "max_page_count", max_pages)?;
         // SQLite's own word for it: a file that is larger already stays as large.
         let max_pages = pages(&connection, "PRAGMA max_page_count")?;
-        if version(&connection)? == 0 {
-            let creation = connection.transaction()?;
-            creation.execute_batch(SCHEMA)?;
-            creation.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            creation.commit()?;
+        let schema = match version(&connection)? {
+            0 => Some(SCHEMA),
+            1 => Some("ALTER TABLE event ADD COLUMN tracestate TEXT;"),
+            _ => None,
+        };
+        if let Some(schema) = schema {
+            let change = connection.transaction()?;
+            change.execute_batch(schema)?;
+            change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            change.commit()?;
         }
         let contents = Contents {
             events: connection.query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))?,
@@ -121,16 +128,17 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut insert = transaction.prepare_cached(
-                "INSERT OR IGNORE INTO event (id, subject, operation_id, traceparent, baggage, payload, attempted_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR IGNORE INTO event (id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?;
             for event in events {
                 contents.events += insert.execute(params![
                     event.id.to_string(),
                     event.subject,
                     event.operation_id.as_str(),
-                    event.traceparent,
-                    event.baggage,
+                    event.trace.traceparent,
+                    event.trace.tracestate,
+                    event.trace.baggage,
                     event.payload.as_ref(),
                     event.attempted_ms,
                 ])?;
@@ -227,13 +235,13 @@ fn read(
     let mut batch = Vec::with_capacity(limit as usize);
     let mut bytes = 0;
     let mut select = connection.prepare_cached(
-        "SELECT event.rowid, id, subject, operation_id, traceparent, baggage, payload, attempted_ms,
+        "SELECT event.rowid, id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_ms,
                 CASE WHEN id <= up_to THEN since_ms END
          FROM event, drain ORDER BY id LIMIT ?1",
     )?;
     let mut rows = select.query([limit])?;
     while let Some(row) = rows.next()? {
-        let payload = Bytes::from(row.get::<_, Vec<u8>>(6)?);
+        let payload = Bytes::from(row.get::<_, Vec<u8>>(7)?);
         bytes += payload.len();
         if bytes > max_bytes && !batch.is_empty() {
             break;
@@ -243,11 +251,14 @@ fn read(
             id: id(row, 1)?,
             subject: row.get(2)?,
             operation_id: row.get(3)?,
-            traceparent: row.get(4)?,
-            baggage: row.get(5)?,
+            trace: MessageHeaders {
+                traceparent: row.get(4)?,
+                tracestate: row.get(5)?,
+                baggage: row.get(6)?,
+            },
             payload,
-            attempted_ms: row.get(7)?,
-            attempted_by_drain_ms: row.get(8)?,
+            attempted_ms: row.get(8)?,
+            attempted_by_drain_ms: row.get(9)?,
         });
     }
     Ok(batch)

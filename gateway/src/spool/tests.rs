@@ -12,8 +12,11 @@ fn event(payload: &str) -> NewEvent {
         id: EventId::new(),
         subject: "importguard.v1.decision.allow",
         operation_id: OperationId::parse("1646445464564").unwrap(),
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-        baggage: None,
+        trace: MessageHeaders {
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            tracestate: Some("vendor=opaque".to_owned()),
+            baggage: None,
+        },
         payload: Bytes::from(payload.to_owned()),
         attempted_ms: None,
     }
@@ -44,11 +47,7 @@ async fn events_come_back_in_the_order_of_their_ids_with_everything_they_had() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
     let (first, second) = (event("first"), event("second"));
-    let (id, operation_id, traceparent) = (
-        first.id,
-        first.operation_id.clone(),
-        first.traceparent.clone(),
-    );
+    let (id, operation_id, trace) = (first.id, first.operation_id.clone(), first.trace.clone());
     spool.append(second, soon()).await.unwrap();
     spool.append(first, soon()).await.unwrap();
     assert_eq!(payloads(&spool).await, ["first", "second"]);
@@ -56,8 +55,7 @@ async fn events_come_back_in_the_order_of_their_ids_with_everything_they_had() {
     assert_eq!(event.id, id);
     assert_eq!(event.subject, "importguard.v1.decision.allow");
     assert_eq!(event.operation_id, operation_id.as_str());
-    assert_eq!(event.traceparent, traceparent);
-    assert_eq!(event.baggage, None);
+    assert_eq!(event.trace, trace);
 }
 
 #[tokio::test]
@@ -298,6 +296,34 @@ async fn a_newer_schema_is_left_alone() {
         "{error}"
     );
     assert!(path.exists());
+}
+
+#[tokio::test]
+async fn events_of_the_first_schema_are_read_and_new_ones_written_beside_them() {
+    let dir = TempDir::new().unwrap();
+    let first = Connection::open(dir.path().join("spool.db")).unwrap();
+    first
+        .execute_batch(
+            "CREATE TABLE event (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
+                 operation_id TEXT NOT NULL, traceparent TEXT, baggage TEXT, payload BLOB NOT NULL, attempted_ms INTEGER);
+             CREATE TABLE drain (up_to TEXT NOT NULL, since_ms INTEGER NOT NULL);
+             INSERT INTO drain VALUES ('', 0);
+             INSERT INTO event VALUES (1, '01890a5d-ac96-774b-bcce-b302099a8057', 'importguard.v1.imported', 'op-first',
+                 '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', 'operationID=op-first', x'7b7d', NULL);
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(first);
+    let spool = open(&dir);
+    spool.append(event("op-second"), soon()).await.unwrap();
+    let events = spool.advance(Vec::new(), 2, usize::MAX).await.unwrap();
+    assert_eq!(events[0].operation_id, "op-first");
+    assert_eq!(
+        events[0].trace.baggage.as_deref(),
+        Some("operationID=op-first")
+    );
+    assert_eq!(events[0].trace.tracestate, None);
+    assert_eq!(events[1].trace, event("op-second").trace);
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ impl Upstream {
         match &passed {
             Ok(answer) => {
                 let status = answer.status();
-                span.record("http.response.status_code", status.as_u16());
+                span.record("http.response.status_code", i64::from(status.as_u16()));
                 if status.is_client_error() || status.is_server_error() {
                     failed(&span, status.as_str(), &"");
                 }
@@ -164,7 +164,7 @@ impl Upstream {
             http.request.method = asked,
             http.response.status_code = Empty,
             server.address = self.url.authority.host(),
-            server.port = self.url.port(),
+            server.port = i64::from(self.url.port()),
         )
     }
 

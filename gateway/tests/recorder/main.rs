@@ -17,6 +17,7 @@ use importguard_gateway::{
     events::{Event, Subject},
     recorder::{NatsSettings, RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
+use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -121,8 +122,11 @@ fn event(n: usize) -> Event {
         id: EventId::new(),
         subject: Subject::Allow,
         operation_id: OperationId::parse(format!("operation-{n}")).unwrap(),
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-        baggage: Some(format!("openim.operation_id=operation-{n}")),
+        trace: MessageHeaders {
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            tracestate: Some("vendor=opaque".to_owned()),
+            baggage: Some(format!("openim.operation_id=operation-{n}")),
+        },
         payload: Bytes::from(json!({"data": {"n": n}}).to_string()),
     }
 }

@@ -96,8 +96,9 @@ async fn a_message_carries_its_id_its_trace_and_its_operation() {
     let header = |name: &str| message.headers.get(name).map(|value| value.to_string());
     assert_eq!(header("Nats-Msg-Id"), Some(sent.id.to_string()));
     assert_eq!(header("operationID"), Some("operation-7".to_owned()));
-    assert_eq!(header("traceparent"), sent.traceparent);
-    assert_eq!(header("baggage"), sent.baggage);
+    assert_eq!(header("traceparent"), sent.trace.traceparent);
+    assert_eq!(header("tracestate"), sent.trace.tracestate);
+    assert_eq!(header("baggage"), sent.trace.baggage);
     assert_eq!(
         header("Content-Type"),
         Some("application/cloudevents+json".to_owned())
@@ -109,8 +110,8 @@ async fn a_header_that_nats_cannot_carry_is_left_out() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
     let recording = Recording::streaming(&nats, &spool).await;
     let mut event = event(0);
-    event.traceparent = Some("two\r\nlines".to_owned());
-    event.baggage = Some("x".repeat(5000));
+    event.trace.traceparent = Some("two\r\nlines".to_owned());
+    event.trace.baggage = Some("x".repeat(5000));
     let deadline = Instant::now() + SOON;
     let recorded = recording.recorder.record(event, deadline).await;
     assert_eq!(recorded, Ok(Recorded::Streamed));

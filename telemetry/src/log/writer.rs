@@ -1,9 +1,12 @@
+//! Many lines in one write: a thread takes what callers left, and a pipe that nobody reads stops no callback.
+//! `bench/README.md` has what `tracing-appender` costs instead, which wakes its thread for each line.
+
 use std::{
     io::{self, ErrorKind, Write, stderr},
     mem,
     sync::{
         Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -17,25 +20,23 @@ use crate::LogFormat;
 /// some 400 bytes. As many again may be on their way.
 const WAITING_BYTES: usize = 2 * 1024 * 1024;
 
-/// How much memory is kept for lines: what comes together in [`GATHER`] at 16,000 decisions a second, twice over.
+/// How much memory is kept for lines: what comes together in [`INTERVAL`] at 16,000 decisions a second, twice over.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// How long lines are gathered before they are written together, and so how late a line may be. With `tracing-appender`, which
-/// allocates each line and wakes its thread for each, throughput was an eighth less: bench/README.md has the runs.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long lines are gathered before they are written together, and so how late a line may be.
+const INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the process's end may wait for its lines.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for its lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many lines nobody got, since the process began.
-static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-static WRITER: Shared = Shared {
+static WRITER: LineWriter = LineWriter {
     state: Mutex::new(State {
         lines: Vec::new(),
-        left_out: 0,
+        dropped: 0,
         running: false,
         asleep: false,
         ending: false,
@@ -44,20 +45,20 @@ static WRITER: Shared = Shared {
     done: Condvar::new(),
 };
 
-/// How many lines nobody got, since the process began.
-pub(crate) fn left_out() -> u64 {
-    LEFT_OUT.load(Ordering::Relaxed)
+/// How many lines were dropped since the process began.
+pub(crate) fn dropped() -> u64 {
+    DROPPED.load(Relaxed)
 }
 
-/// Begins to write on a thread of its own: a pipe that nobody reads must not stop a callback. When too many lines wait, further
-/// ones are left out, and counted. An error if there can be no further thread.
-pub(crate) fn start(format: LogFormat) -> io::Result<Stderr> {
+/// Begins to write on a thread of its own. When too many lines wait, further ones are dropped and counted. An error if there can
+/// be no further thread.
+pub(crate) fn start(format: LogFormat) -> io::Result<StandardError> {
     let thread = thread::Builder::new().name("log".to_owned());
-    thread.spawn(move || WRITER.write(format))?;
+    thread.spawn(move || WRITER.run(format))?;
     // A process has one log; a second one fails with its subscriber.
     let _ = FORMAT.set(format);
     WRITER.state().running = true;
-    Ok(Stderr)
+    Ok(StandardError)
 }
 
 /// The log's form, once there is one.
@@ -65,21 +66,22 @@ pub(super) fn format() -> Option<LogFormat> {
     FORMAT.get().copied()
 }
 
-/// Waits until all lines are written, for a second at most: who doesn't take them by then doesn't get them. For the process's end.
-pub fn finish() {
+/// Waits until all lines are written, for a second at most. For the end of the process.
+pub fn flush() {
     let mut state = WRITER.state();
     state.ending = true;
     WRITER.work.notify_one();
+    let running = |state: &mut State| state.running;
     let _ = WRITER
         .done
-        .wait_timeout_while(state, FAREWELL, |state| state.running);
+        .wait_timeout_while(state, FLUSH_TIMEOUT, running);
 }
 
-/// The way to standard error: through the thread, while that runs.
+/// The way to standard error: through the thread, while that runs. Takes whole lines.
 #[derive(Clone, Copy)]
-pub(crate) struct Stderr;
+pub(crate) struct StandardError;
 
-impl MakeWriter<'_> for Stderr {
+impl MakeWriter<'_> for StandardError {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -87,10 +89,9 @@ impl MakeWriter<'_> for Stderr {
     }
 }
 
-/// Takes whole lines, as tracing-subscriber's layer writes them.
-impl Write for Stderr {
+impl Write for StandardError {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        WRITER.take(line);
+        WRITER.push(line);
         Ok(line.len())
     }
 
@@ -99,49 +100,45 @@ impl Write for Stderr {
     }
 }
 
-struct Shared {
+struct LineWriter {
     state: Mutex<State>,
-    /// The thread has something to do.
     work: Condvar,
-    /// The thread has nothing more to do, for good.
     done: Condvar,
 }
 
 struct State {
     lines: Vec<u8>,
-    /// How many lines are missing after those.
-    left_out: u64,
-    /// There is a thread.
+    /// How many lines are missing behind `lines`. Nothing goes in behind a gap until the gap has its line, in its place.
+    dropped: u64,
     running: bool,
-    /// It waits for a line.
     asleep: bool,
     ending: bool,
 }
 
-impl Shared {
-    fn take(&self, line: &[u8]) {
+impl LineWriter {
+    fn push(&self, line: &[u8]) {
         let mut state = self.state();
+        let fits = state.lines.len() + line.len() <= WAITING_BYTES && state.dropped == 0;
         if !state.running {
             drop(state);
             write_out(line);
-        } else if state.has_room(line) {
+        } else if fits || state.lines.is_empty() {
             state.lines.extend_from_slice(line);
-            let asleep = mem::take(&mut state.asleep);
-            drop(state);
-            if asleep {
+            if mem::take(&mut state.asleep) {
+                drop(state);
                 self.work.notify_one();
             }
         } else {
-            state.left_out += 1;
-            LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+            state.dropped += 1;
+            DROPPED.fetch_add(1, Relaxed);
         }
     }
 
-    fn write(&self, format: LogFormat) {
+    fn run(&self, format: LogFormat) {
         let mut lines = Vec::new();
         let mut missing = 0;
-        while let Some(left_out) = self.next(&mut lines) {
-            missing += write_out(&lines) + left_out;
+        while let Some(dropped) = self.take(&mut lines) {
+            missing += write_out(&lines) + dropped;
             if missing > 0 && write_out(super::gap(format, missing).as_bytes()) == 0 {
                 missing = 0;
             }
@@ -152,33 +149,24 @@ impl Shared {
         self.done.notify_all();
     }
 
-    /// Waits for lines and exchanges the empty `lines` for them. How many are missing after them, or nothing when there are no
-    /// more.
-    fn next(&self, lines: &mut Vec<u8>) -> Option<u64> {
+    /// Waits for lines and exchanges the empty `lines` for them. How many are missing behind them; nothing at the end.
+    fn take(&self, lines: &mut Vec<u8>) -> Option<u64> {
         let mut state = self.state();
         while state.lines.is_empty() && !state.ending {
             state.asleep = true;
             state = unpoisoned(self.work.wait(state));
         }
         let gathering = |state: &mut State| !state.ending;
-        state = unpoisoned(self.work.wait_timeout_while(state, GATHER, gathering)).0;
+        state = unpoisoned(self.work.wait_timeout_while(state, INTERVAL, gathering)).0;
         if state.lines.is_empty() {
             return None;
         }
         mem::swap(&mut state.lines, lines);
-        Some(mem::take(&mut state.left_out))
+        Some(mem::take(&mut state.dropped))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         unpoisoned(self.state.lock())
-    }
-}
-
-impl State {
-    /// Nothing goes in behind a gap until the gap is told of, so that it is told of in its place.
-    fn has_room(&self, line: &[u8]) -> bool {
-        let fits = self.lines.len() + line.len() <= WAITING_BYTES;
-        self.lines.is_empty() || fits && self.left_out == 0
     }
 }
 
@@ -190,13 +178,13 @@ fn write_out(mut lines: &[u8]) -> u64 {
             Ok(taken) => lines = &lines[taken..],
             Err(error) => match error.kind() {
                 // Another process may have told the terminal that both use never to block.
-                ErrorKind::Interrupted | ErrorKind::WouldBlock => thread::sleep(GATHER),
+                ErrorKind::Interrupted | ErrorKind::WouldBlock => thread::sleep(INTERVAL),
                 _ => break,
             },
         }
     }
     let missing = lines.iter().map(|byte| u64::from(*byte == b'\n')).sum();
-    LEFT_OUT.fetch_add(missing, Ordering::Relaxed);
+    DROPPED.fetch_add(missing, Relaxed);
     missing
 }
 

@@ -4,7 +4,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::{log, trace};
+use crate::{exporter, log};
 
 crate::families! {
     struct Lost {
@@ -32,8 +32,8 @@ impl Collector for OnDemand {
         let Ok(lost) = Lost::new() else {
             return Vec::new();
         };
-        lost.lines.inc_by(log::left_out());
-        lost.spans.inc_by(trace::lost());
+        lost.lines.inc_by(log::dropped());
+        lost.spans.inc_by(exporter::lost());
         lost.collect()
     }
 }
