@@ -4,15 +4,15 @@
 #   docker build --target decider     -t importguard-decider .
 #   docker build                      -t importguard .            gateway and decider in one process, and the commands
 #
-# The dependencies are a layer of their own, built from the manifests alone. It does without BuildKit's cache mounts and
-# without cargo-chef: the first are not in the builder that Debian's docker.io uses by default, and lose their content on
-# most CI machines; the second would have to be compiled first.
+# Dependencies are a layer of their own, built from the manifests alone. BuildKit's cache mounts are not used, because the
+# default builder of Debian's docker.io lacks them and most CI machines lose their content; nor is cargo-chef, which would
+# have to be compiled first.
 
 FROM rust:1.95.0-bookworm AS rust
 WORKDIR /src
 
-# The manifests, and an empty program in the place of each crate. This stage runs at each change, but what it leaves is the
-# same as long as the manifests are, and so the layers of the next stage are taken from the cache.
+# The manifests, with an empty program for each crate. This stage runs on every change, but its result only changes with
+# the manifests, so the next stage's layers come from the cache.
 FROM rust AS manifests
 COPY . .
 RUN find . -type f ! -name 'Cargo.*' ! -name main.rs ! -name lib.rs ! -name build.rs ! -path '*/benches/*.rs' -delete \
@@ -24,13 +24,13 @@ ENV CARGO_INCREMENTAL=0
 COPY --from=manifests /src .
 RUN cargo build --release --locked -p importguard-gateway -p importguard-decider -p importguard
 COPY . .
-# Cargo goes by the files' times, and the sources may be older than the empty programs.
+# Cargo compares modification times, and the sources may be older than the empty programs.
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
  && cargo build --release --locked -p importguard-gateway -p importguard-decider -p importguard \
  && mkdir -p /out/spool \
  && cp target/release/importguard-gateway target/release/importguard-decider target/release/importguard /out
 
-# The C library, certificates, time zones and a user: no shell, no packages.
+# Only the C library, certificates, time zones and a user: no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -39,15 +39,15 @@ LABEL org.opencontainers.image.source="https://github.com/importguard/importguar
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 ENV IMPORTGUARD_LOG_FORMAT=json
-# By number, so that Kubernetes can see that it is not root.
+# Numeric, so that Kubernetes can verify that it is not root.
 USER 65532:65532
 WORKDIR /
 
 FROM runtime AS decider
 LABEL org.opencontainers.image.title="importguard-decider" \
       org.opencontainers.image.description="Evaluates the operator's policy for importguard's gateways, over gRPC"
-# The policy is mounted: an example's must not decide about anybody's users. MIMALLOC_PURGE_DELAY=0 gives a replaced list's
-# memory back at once.
+# The policy must be mounted: the sample policy must never decide about real users. MIMALLOC_PURGE_DELAY=0 returns a
+# replaced list's memory at once.
 ENV IMPORTGUARD_DECIDER_LISTEN=0.0.0.0:50051 \
     IMPORTGUARD_ADMIN_LISTEN=0.0.0.0:8082 \
     IMPORTGUARD_POLICY=/etc/importguard/policy/policy.yaml \
@@ -65,7 +65,7 @@ ENV IMPORTGUARD_HTTP_LISTEN=0.0.0.0:8080 \
     IMPORTGUARD_SPOOL=/var/lib/importguard/spool
 COPY --from=build --chown=65532:65532 /out/spool /var/lib/importguard/spool
 COPY --from=build /out/importguard-gateway /usr/local/bin/
-# The one place that is written to.
+# The only writable path.
 VOLUME /var/lib/importguard/spool
 EXPOSE 8080 8081
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["importguard-gateway", "healthcheck"]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while: fuzz/run.sh [seconds for each, default 60] [target …]. Works with stable Rust and a C++
-# compiler; installs cargo-fuzz if it is not there. Ends with an error where something was found, and says which input does it.
-# What was learnt stays in fuzz/corpus/, which is not kept in git, unlike the seeds to start from.
+# Runs the fuzz targets: fuzz/run.sh [seconds per target, default 60] [target …]. Needs stable Rust and a C++ compiler; installs
+# cargo-fuzz if it is missing. Fails if a target finds an input that breaks it, and prints the input's path. The corpus grows in
+# fuzz/corpus/, which is not in git; the seeds are.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -18,21 +18,21 @@ if ! command -v cargo-fuzz >/dev/null; then
     cargo install cargo-fuzz --locked
 fi
 
-# Sanitizers want a nightly compiler, and what they find is what safe Rust rules out. Coverage works without.
+# Sanitizers need a nightly compiler and find errors that safe Rust rules out. Coverage works without them.
 cargo fuzz build --sanitizer none
 
 found=()
 for target in "${targets[@]}"; do
     printf '\n==> %s, %s seconds\n' "$target" "$seconds"
     mkdir -p "corpus/$target"
-    # An input that takes 10 seconds or 2 GB is a finding too.
+    # An input that takes 10 seconds or 2 GB is a failure too.
     cargo fuzz run --sanitizer none "$target" "corpus/$target" "seeds/$target" -- \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
         -dict="dictionaries/$target" -print_final_stats=1 || found+=("$target")
 done
 
 if [[ ${#found[@]} -gt 0 ]]; then
-    echo "fuzz/run.sh: found something in: ${found[*]}. The inputs:" >&2
+    echo "fuzz/run.sh: failures in: ${found[*]}. The inputs:" >&2
     for target in "${found[@]}"; do
         find "$PWD/artifacts/$target" -type f >&2
     done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Half of what the gateway can, for ten minutes (or as many as are given), with a fault every ten seconds: deciders and NATS killed and
-# frozen, policies and certificates exchanged. Fails if an event is lost, a request unanswered, a verdict wrong, or a process grows.
-# Release builds, and nothing else should be running beside it. IMPORTGUARD_SOAK_SEED repeats an order of faults.
+# Runs at half of the gateway's capacity for ten minutes (or the minutes given), with a fault every ten seconds: deciders and NATS are
+# killed and frozen, policies and certificates replaced. Fails on a lost event, an unanswered request, a wrong verdict, or growing memory.
+# Uses release builds; nothing else should run on the machine. IMPORTGUARD_SOAK_SEED repeats a sequence of faults.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PATH:/usr/sbin:/usr/local/bin"

@@ -1,5 +1,5 @@
-// Counts refusals by owner and warns when somebody is refused too often. A consumer of importguard's events to copy:
-// durable, each event handled once, and part of the import's trace.
+// Counts refusals by owner and prints an alert if an owner is refused too often. A consumer of importguard's events to copy:
+// durable, handles each event once, continues the import's trace.
 
 import { readFileSync } from 'node:fs';
 import { AckPolicy, jetstream, jetstreamManager, JetStreamApiError } from '@nats-io/jetstream';
@@ -13,7 +13,7 @@ const durable = process.env.CONSUMER ?? 'refusals-node';
 const threshold = Number(process.env.ALERT_THRESHOLD ?? 5);
 const windowSeconds = Number(process.env.ALERT_WINDOW_SECONDS ?? 60);
 
-// Remembers the last ids: NATS delivers at least once, and an event that comes twice has the same id.
+// Remembers the last IDs. NATS delivers at least once; all copies of an event have the same ID.
 class Once {
   #ids = new Set();
   #most;
@@ -29,13 +29,13 @@ class Once {
   add(id) {
     this.#ids.add(id);
     if (this.#ids.size > this.#most) {
-      // A Set keeps the order in which it was filled.
+      // A Set keeps insertion order.
       this.#ids.delete(this.#ids.values().next().value);
     }
   }
 }
 
-// Counts by name within a sliding window. What is older than the window takes no memory.
+// Counts by name within a sliding window. Older entries are removed.
 class Window {
   #millis;
   #times = [];
@@ -59,7 +59,7 @@ class Window {
   }
 }
 
-// Exports spans where OTEL_EXPORTER_OTLP_ENDPOINT names a collector (HTTP, protobuf).
+// Exports spans to OTEL_EXPORTER_OTLP_ENDPOINT, if set (HTTP, protobuf).
 async function startTracing() {
   if (!process.env.OTEL_EXPORTER_OTLP_ENDPOINT) return undefined;
   const { OTLPTraceExporter } = await import('@opentelemetry/exporter-trace-otlp-proto');
@@ -79,7 +79,7 @@ const propagator = new W3CTraceContextPropagator();
 const seen = new Once(100_000);
 const refusals = new Window(windowSeconds);
 
-// Handles a message and acknowledges it, in this order: whoever dies in between gets it again.
+// Handles a message, then acknowledges it: if the process dies in between, NATS delivers it again.
 function handle(message) {
   const id = message.headers?.get('Nats-Msg-Id') ?? '';
   const carrier = { traceparent: message.headers?.get('traceparent') ?? '' };
@@ -103,7 +103,7 @@ function handle(message) {
     }
     message.ack();
   } catch (error) {
-    // Coming again won't make it better.
+    // A retry would fail again.
     span.setStatus({ code: SpanStatusCode.ERROR, message: String(error) });
     console.log(`no event: ${error}`);
     message.term();
@@ -112,7 +112,7 @@ function handle(message) {
   }
 }
 
-// Fields that we don't know are ignored, as the contract asks.
+// Unknown fields are ignored, as the contract requires.
 function judge({ type, data }) {
   if (type !== 'importguard.decision.v1' || data.verdict !== 'refuse') return;
   const owner = data.ownerUserID;
@@ -125,7 +125,7 @@ function judge({ type, data }) {
 
 async function consumer(client) {
   const manager = await jetstreamManager(client);
-  // The stream is the gateway's: wait for it, don't make it.
+  // The gateway creates the stream: wait for it.
   while (!(await found(() => manager.streams.info(STREAM)))) {
     console.log(`waiting for the stream ${STREAM}`);
     await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -135,7 +135,7 @@ async function consumer(client) {
       durable_name: durable,
       filter_subject: SUBJECT,
       ack_policy: AckPolicy.Explicit,
-      // Whoever has not acknowledged an event by then gets it again.
+      // An event is delivered again if it is not acknowledged by then.
       ack_wait: nanos(30_000),
     });
   }

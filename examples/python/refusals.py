@@ -1,6 +1,6 @@
-"""Counts refusals by owner and warns when somebody is refused too often.
+"""Counts refusals by owner and prints an alert if an owner is refused too often.
 
-A consumer of importguard's events to copy: durable, each event handled once, and part of the import's trace.
+A consumer of importguard's events to copy: durable, handles each event once, continues the import's trace.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ WINDOW_SECONDS = float(os.environ.get("ALERT_WINDOW_SECONDS", "60"))
 
 
 class Once:
-    """Remembers the last ids: NATS delivers at least once, and an event that comes twice has the same id."""
+    """Remembers the last IDs. NATS delivers at least once; all copies of an event have the same ID."""
 
     def __init__(self, most: int) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
@@ -41,7 +41,7 @@ class Once:
 
 
 class Window:
-    """Counts by name within a sliding window. What is older than the window takes no memory."""
+    """Counts by name within a sliding window. Older entries are removed."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -61,7 +61,7 @@ class Window:
 
 
 def start_tracing():
-    """Exports spans where OTEL_EXPORTER_OTLP_ENDPOINT names a collector (HTTP, protobuf)."""
+    """Exports spans to OTEL_EXPORTER_OTLP_ENDPOINT, if set (HTTP, protobuf)."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -87,7 +87,7 @@ class Consumer:
         self._tracer = trace.get_tracer("refusals-by-owner")
 
     async def handle(self, message) -> None:
-        """Handles a message and acknowledges it, in this order: whoever dies in between gets it again."""
+        """Handles a message, then acknowledges it: if the process dies in between, NATS delivers it again."""
         headers = message.headers or {}
         event_id = headers.get("Nats-Msg-Id", "")
         parent = TraceContextTextMapPropagator().extract(headers)
@@ -110,7 +110,7 @@ class Consumer:
                     event = json.loads(message.data)
                     self._judge(event)
                 except (ValueError, KeyError, TypeError) as error:
-                    # Coming again won't make it better.
+                    # A retry would fail again.
                     span.set_status(StatusCode.ERROR, str(error))
                     say(f"no event: {error!r}")
                     await message.term()
@@ -119,7 +119,7 @@ class Consumer:
             await message.ack()
 
     def _judge(self, event: dict) -> None:
-        # Fields that we don't know are ignored, as the contract asks.
+        # Unknown fields are ignored, as the contract requires.
         data = event["data"]
         if event["type"] != "importguard.decision.v1" or data["verdict"] != "refuse":
             return
@@ -144,7 +144,7 @@ async def connect():
 
 
 async def subscribe(jetstream):
-    # The stream is the gateway's: wait for it, don't make it.
+    # The gateway creates the stream: wait for it.
     while True:
         try:
             await jetstream.stream_info(STREAM)
@@ -152,7 +152,7 @@ async def subscribe(jetstream):
         except NotFoundError:
             say(f"waiting for the stream {STREAM}")
             await asyncio.sleep(1)
-    # Whoever has not acknowledged an event within `ack_wait` seconds gets it again.
+    # An event is delivered again if it is not acknowledged within `ack_wait` seconds.
     config = ConsumerConfig(ack_wait=30)
     return await jetstream.pull_subscribe(SUBJECT, durable=DURABLE, stream=STREAM, config=config)
 

@@ -231,7 +231,7 @@ fn a_spool_outlives_its_container_and_in_production_its_pod() {
 #[test]
 fn only_gateways_reach_deciders_and_only_the_ingress_reaches_gateways() {
     for manifests in everything() {
-        let nothing = &manifests.one("NetworkPolicy", "nothing-else")["spec"];
+        let nothing = &manifests.one("NetworkPolicy", "default-deny")["spec"];
         assert_eq!(nothing["podSelector"], json!({}));
         assert_eq!(nothing["policyTypes"], json!(["Ingress", "Egress"]));
         assert!(nothing["ingress"].is_null() && nothing["egress"].is_null());

@@ -1,5 +1,5 @@
-//! Counts refusals by owner and warns when somebody is refused too often. A consumer of importguard's events to copy:
-//! durable, each event handled once, and part of the import's trace.
+//! Counts refusals by owner and prints an alert if an owner is refused too often. A consumer of importguard's events to copy:
+//! durable, handles each event once, continues the import's trace.
 
 mod once;
 mod trace;
@@ -20,7 +20,7 @@ use crate::{once::Once, window::Window};
 
 const STREAM: &str = "IMPORTGUARD";
 
-/// What we need of an event; fields that we don't know are ignored, as the contract asks.
+/// The fields that we need; unknown fields are ignored, as the contract requires.
 #[derive(Deserialize)]
 struct Event {
     #[serde(rename = "type")]
@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     let tracing = trace::init("refusals-by-owner-rust")?;
     let client = connect().await?;
 
-    // The stream is the gateway's: wait for it, don't make it.
+    // The gateway creates the stream: wait for it.
     let jetstream = jetstream::new(client.clone());
     let stream = loop {
         match jetstream.get_stream(STREAM).await {
@@ -55,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
     let config = pull::Config {
         durable_name: Some(durable.clone()),
         filter_subject: "importguard.v1.decision.*".to_owned(),
-        // Whoever has not acknowledged an event by then gets it again.
+        // An event is delivered again if it is not acknowledged by then.
         ack_wait: Duration::from_secs(30),
         ..pull::Config::default()
     };
@@ -79,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
                     println!("not handled, comes again: {error:#}");
                 }
             }
-            // The client reconnects by itself, and asks again.
+            // The client reconnects by itself and pulls again.
             Err(error) => println!("trouble with NATS: {error}"),
         }
     }
@@ -88,7 +88,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Handles a message and acknowledges it, in this order: whoever dies in between gets it again.
+/// Handles a message, then acknowledges it: if the process dies in between, NATS delivers it again.
 async fn handle(
     message: &Message,
     seen: &mut Once,
@@ -107,7 +107,7 @@ async fn handle(
         match serde_json::from_slice::<Event>(&message.payload) {
             Ok(event) => judge(&event, refusals, threshold),
             Err(error) => {
-                // Coming again won't make it better.
+                // A retry would fail again.
                 trace::failed(&mut span, &error.to_string());
                 println!("no event: {error}");
                 message

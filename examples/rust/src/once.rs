@@ -1,6 +1,6 @@
 use std::collections::{HashSet, VecDeque};
 
-/// Remembers the last ids: NATS delivers at least once, and an event that comes twice has the same id.
+/// Remembers the last IDs. NATS delivers at least once; all copies of an event have the same ID.
 pub struct Once {
     ids: HashSet<String>,
     order: VecDeque<String>,
@@ -8,7 +8,7 @@ pub struct Once {
 }
 
 impl Once {
-    /// Remembers the last `most` ids.
+    /// Remembers the last `most` IDs.
     pub fn remembering(most: usize) -> Self {
         Self {
             ids: HashSet::new(),

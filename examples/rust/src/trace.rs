@@ -1,4 +1,4 @@
-//! The import's trace, continued. Spans are exported where `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector (gRPC).
+//! Continues the import's trace. Exports spans to `OTEL_EXPORTER_OTLP_ENDPOINT`, if set (gRPC).
 
 use std::{collections::HashMap, env};
 
@@ -11,11 +11,11 @@ use opentelemetry::{
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 
-/// Keeps the exporter.
+/// Keeps the exporter alive.
 pub struct Tracing(Option<SdkTracerProvider>);
 
 impl Tracing {
-    /// Sends what is left.
+    /// Exports the remaining spans.
     pub fn shutdown(self) -> anyhow::Result<()> {
         match self.0 {
             Some(provider) => Ok(provider.shutdown()?),
@@ -38,7 +38,7 @@ pub fn init(service: &'static str) -> anyhow::Result<Tracing> {
     Ok(Tracing(Some(provider)))
 }
 
-/// The span for handling a message. It ends when it is dropped.
+/// The span for handling a message. It ends on drop.
 pub fn process(subject: &str, id: &str, traceparent: Option<&str>) -> BoxedSpan {
     let headers: HashMap<_, _> = traceparent
         .map(|value| ("traceparent".to_owned(), value.to_owned()))

@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Counts by name within a sliding window. What is older than the window takes no memory.
+/// Counts by name within a sliding window. Older entries are removed.
 pub struct Window {
     length: Duration,
     times: VecDeque<(Instant, String)>,
@@ -23,7 +23,7 @@ impl Window {
         self.length
     }
 
-    /// Counts one more for `name`, and returns how many there are now.
+    /// Adds one for `name` and returns its count.
     pub fn count(&mut self, name: &str) -> usize {
         let now = Instant::now();
         self.forget(now);
