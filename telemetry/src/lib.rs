@@ -8,6 +8,7 @@ pub mod metrics;
 mod per_second;
 pub mod propagation;
 mod runtime;
+mod silence;
 pub mod span;
 mod trace;
 
@@ -33,7 +34,7 @@ use tracing_subscriber::{
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogSettings {
-    /// The form of log lines on standard error; RUST_LOG chooses which are written (default: info)
+    /// Format of the log on standard error. RUST_LOG selects the lines (default: info)
     #[arg(
         long,
         env = "IMPORTGUARD_LOG_FORMAT",
@@ -57,9 +58,9 @@ pub struct TelemetrySettings {
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For a person at a terminal.
+    /// For a terminal
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
@@ -98,7 +99,9 @@ pub fn init(
     settings: &TelemetrySettings,
 ) -> Result<Telemetry, InitError> {
     let provider = trace::provider(service_name)?;
-    let env = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
+    let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+    let env = log_filter(directives.as_deref())?;
+    silence::report(service_name, directives.as_deref(), settings.log.log_format);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let stderr = log::start(settings.log.log_format)?;
     // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
@@ -160,7 +163,7 @@ pub fn instance() -> String {
 /// For the end of each binary's `--help`: what is set by environment variables that are not importguard's own.
 pub const ENVIRONMENT_HELP: &str = "\
 Standard environment variables:
-  RUST_LOG                       which log lines are written, for example info or importguard_gateway=debug
+  RUST_LOG                       which log lines are written, for example warn or info,importguard_gateway=debug (default: info)
   OTEL_EXPORTER_OTLP_ENDPOINT    where traces are sent over gRPC, for example http://127.0.0.1:4317; none are sent without it
   OTEL_SERVICE_NAME              the service's name in traces
   OTEL_TRACES_SAMPLER            which traces are sampled (default: parentbased_always_on), with OTEL_TRACES_SAMPLER_ARG
