@@ -32,9 +32,9 @@ use crate::{InitError, propagation};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Traces")]
 pub struct TraceSettings {
-    /// Spans that OTEL_TRACES_SAMPLER leaves out are sent all the same if they failed, were rejected, or took this long; `never`
-    /// sends none of them
-    // The default of IMPORTGUARD_DECIDER_TIMEOUT, and a tenth of OpenIM's patience.
+    /// Export a callback's span even if it was not sampled, when it failed, was rejected, or took at least this long; `never` to
+    /// export only sampled spans. At most 100 such spans are exported per second
+    // The default of IMPORTGUARD_DECIDER_TIMEOUT, and a tenth of OpenIM's timeout.
     #[arg(
         long,
         env = "IMPORTGUARD_TRACE_SLOW",
