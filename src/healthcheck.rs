@@ -4,13 +4,13 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-/// Ask the running `importguard serve` whether it is ready: exit code 0 if it is, else 1 and why
+/// Check the running `importguard serve`: exit 0 if ready; otherwise exit 1 and print the reason
 #[derive(Args)]
 pub(crate) struct Healthcheck {
     #[command(flatten)]
     question: importguard_telemetry::Healthcheck,
 
-    /// Where it serves /livez, /readyz and /metrics
+    /// Its listen address for /livez, /readyz and /metrics
     #[arg(
         long,
         env = "IMPORTGUARD_ADMIN_LISTEN",

@@ -1,4 +1,4 @@
-//! importguard in one process, for a laptop and a try-out, and the operator's commands.
+//! importguard in one process, to try it out, and the operator's commands.
 
 mod banner;
 mod healthcheck;
@@ -11,7 +11,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use healthcheck::Healthcheck;
-use importguard_runtime::signals;
+use importguard_runtime::{environment, signals};
 use importguard_telemetry::{ENVIRONMENT_HELP, RuntimeSettings, conclude};
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
@@ -22,12 +22,12 @@ use tail::Tail;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A guard for OpenIM's friend imports: allows, refuses or modifies them by your policy, and tells everyone who should know
+/// Policy enforcement for OpenIM friend imports: allow, refuse or trim each import, and publish the decision to NATS
 #[derive(Parser)]
 #[command(
     name = "importguard",
     version,
-    after_help = "Without a command, `serve` is run."
+    after_help = "Without a command, `importguard serve` is run."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -36,11 +36,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run gateway, decider and spool in one process (the default)
+    /// Run gateway and decider in one process (the default)
     #[command(after_help = ENVIRONMENT_HELP)]
     Serve(Box<Serve>),
     /// Check, test and explain policies
-    #[command(subcommand, after_help = "Exit codes: 0 good, 1 findings, 2 usage.")]
+    #[command(
+        subcommand,
+        after_help = "Exit codes: 0 on success, 1 when errors or failed tests were found, 2 on usage errors."
+    )]
     Policy(PolicyCommand),
     Tail(Box<Tail>),
     Pseudonym(Pseudonym),
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
     } else {
         Ok(())
     };
-    let cli = Cli::parse_from(arguments);
+    let cli: Cli = environment::parse(arguments);
     let runtime = match &cli.command {
         Command::Serve(serve) => serve.runtime,
         _ => RuntimeSettings::TWO,

@@ -1,4 +1,4 @@
-//! `importguard pseudonym`: what stands for a user in events.
+//! `importguard pseudonym`: the pseudonym of a user in events.
 
 use std::{
     io::{self, Write},
@@ -10,10 +10,10 @@ use clap::Args;
 use importguard_core::UserId;
 use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
 
-/// Print what stands in events for a user's id, given the gateways' key
+/// Print the pseudonym that events carry for a user ID (requires the gateways' key)
 #[derive(Args)]
 pub(crate) struct Pseudonym {
-    /// The user's id in OpenIM; several are answered in their order, one a line
+    /// User ID in OpenIM; for several, one pseudonym per line is printed in the same order
     #[arg(required = true, value_name = "ID", value_parser = |id: &str| UserId::parse(id))]
     ids: Vec<UserId>,
 
@@ -26,7 +26,7 @@ impl Pseudonym {
         let pseudonyms = self.settings.pseudonyms()?;
         if matches!(pseudonyms, Pseudonyms::Off) {
             bail!(
-                "without a key there are no pseudonyms: set IMPORTGUARD_PSEUDONYM_KEY_FILE or IMPORTGUARD_PSEUDONYM_KEY as the gateways have it"
+                "no pseudonym key: set IMPORTGUARD_PSEUDONYM_KEY_FILE or IMPORTGUARD_PSEUDONYM_KEY to the gateways' key"
             );
         }
         for id in &self.ids {

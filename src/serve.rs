@@ -9,7 +9,7 @@ use importguard_decider::Decider;
 use importguard_gateway::Gateway;
 use importguard_runtime::{
     admin::{self, Admin, Readiness},
-    listen, signals,
+    environment, listen, signals,
 };
 use importguard_telemetry::{RuntimeSettings, TelemetrySettings, metrics};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,6 @@ const LAST_SPANS: Duration = Duration::from_secs(5);
 #[command(
     mut_arg("decider_url", |arg| arg.hide(true)),
     mut_arg("decider_retry_after", |arg| arg.hide(true)),
-    mut_arg("decider_resolve_interval", |arg| arg.hide(true)),
     mut_arg("decider_ca_file", |arg| arg.hide(true)),
     mut_arg("decider_client_cert_file", |arg| arg.hide(true)),
     mut_arg("decider_client_key_file", |arg| arg.hide(true)),
@@ -48,7 +47,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     decider: importguard_decider::Settings,
 
-    /// Where /livez, /readyz and /metrics are served
+    /// Listen address for /livez, /readyz and /metrics
     #[arg(
         long,
         env = "IMPORTGUARD_ADMIN_LISTEN",
@@ -73,6 +72,7 @@ impl Serve {
             self.gateway.http.instance.as_deref(),
             &self.telemetry,
         )?;
+        environment::report_retired();
         let shutdown = signals::shutdown()?;
         let ended = self.serve(shutdown).await;
         telemetry.shutdown(LAST_SPANS).await;

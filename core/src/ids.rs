@@ -80,6 +80,9 @@ impl TryFrom<String> for OperationId {
 pub struct UserId(#[cfg_attr(feature = "schema", schemars(length(min = 1)))] String);
 
 impl UserId {
+    /// What a callback may hold: OpenIM's column takes 64 characters, each of up to four bytes in UTF-8.
+    pub const MAX_BYTES: usize = 256;
+
     /// Takes `text` as a user ID unless it is empty.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidId> {
         let text = text.into();

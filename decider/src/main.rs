@@ -1,10 +1,10 @@
-//! The decider's pod.
+//! The decider's process.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{env, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use importguard_decider::{Listeners, Settings};
-use importguard_runtime::{listen, signals};
+use importguard_runtime::{environment, listen, signals};
 use importguard_telemetry::{
     ENVIRONMENT_HELP, Healthcheck, RuntimeSettings, TelemetrySettings, conclude,
 };
@@ -13,7 +13,7 @@ use importguard_telemetry::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Evaluates the operator's policy for importguard's gateways, over gRPC
+/// importguard's decider: evaluates your policy for the gateways, over gRPC
 #[derive(Parser)]
 #[command(name = "importguard-decider", version, after_help = ENVIRONMENT_HELP, disable_help_subcommand = true)]
 struct Cli {
@@ -23,7 +23,7 @@ struct Cli {
     #[command(flatten)]
     settings: Settings,
 
-    /// Where /livez, /readyz and /metrics are served
+    /// Listen address for /livez, /readyz and /metrics
     #[arg(
         long,
         env = "IMPORTGUARD_ADMIN_LISTEN",
@@ -48,7 +48,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outlives = signals::outlive_hangup();
-    let cli = Cli::parse();
+    let cli: Cli = environment::parse(env::args_os());
     let ended = outlives.and_then(|()| importguard_telemetry::run(cli.runtime, run(cli)));
     conclude(ended.map_err(Into::into).flatten())
 }
@@ -62,6 +62,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         cli.settings.grpc.decider_instance.as_deref(),
         &cli.telemetry,
     )?;
+    environment::report_retired();
     let shutdown = signals::shutdown()?;
     let listeners = Listeners {
         grpc: listen(

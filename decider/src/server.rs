@@ -1,6 +1,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::{future::OptionFuture, stream};
+use importguard_core::UserId;
 use importguard_files::Reloads;
 use importguard_proto::{
     DESCRIPTORS,
@@ -184,7 +185,7 @@ impl Decider {
             bounds.decider_max_friends,
         );
         let service =
-            DeciderServer::new(service).max_decoding_message_size(bounds.decider_max_message_bytes);
+            DeciderServer::new(service).max_decoding_message_size(max_message_bytes(bounds));
         report(&health_reporter, ServingStatus::Serving).await;
         let reflection = bounds.decider_reflection.then(reflection).transpose()?;
         let incoming = incoming(listener, bounds, self.tls, self.connections);
@@ -247,18 +248,39 @@ fn reflection() -> Result<ReflectionServer<impl ServerReflection>, tonic_reflect
         .build_v1()
 }
 
+/// How many calls a connection may have open at once, four times as many callbacks as a gateway works on at once by default. More
+/// of them wait, for as long as their gateway's timeout lets them.
+const MAX_STREAMS: u32 = 512;
+
+/// How large a call's headers may be together. A gateway's are below 1.5 KiB, an operationID of at most 256 bytes and 512 of a
+/// trace's state among them; the rest is for what a mesh adds.
+const MAX_HEADER_BYTES: u32 = 8 << 10;
+
+/// What protobuf adds to an ID of up to 16 KiB, its tag and its length, and as much to spare.
+const FRAMING_BYTES: usize = 8;
+
+/// What a request holds beside its friends: the decision's ID and the owner's.
+const OTHER_BYTES: usize = 1 << 10;
+
+/// How large a request may be: the most friends with the longest IDs.
+fn max_message_bytes(bounds: &BoundsSettings) -> usize {
+    let friends = bounds.decider_max_friends;
+    friends
+        .saturating_mul(UserId::MAX_BYTES + FRAMING_BYTES)
+        .saturating_add(OTHER_BYTES)
+}
+
 /// How many pings a connection may leave unanswered before it was silent for too long.
 const PINGS: u32 = 3;
 
 /// gRPC within the settings' bounds; connections have theirs already.
 fn bounded(bounds: &BoundsSettings) -> Server {
-    let streams = bounds.decider_max_streams;
     Server::builder()
-        .max_concurrent_streams(streams)
+        .max_concurrent_streams(MAX_STREAMS)
         // A decider that stood still finds as many calls that nobody waits for any more. By default some twenty of them break
         // the connection, with all that is open on it.
-        .http2_max_pending_accept_reset_streams(usize::try_from(streams).ok())
-        .http2_max_header_list_size(bounds.decider_max_header_bytes)
+        .http2_max_pending_accept_reset_streams(usize::try_from(MAX_STREAMS).ok())
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(bounds.decider_idle_timeout / (PINGS + 1)))
         .http2_keepalive_timeout(Some(bounds.decider_idle_timeout))
         .timeout(bounds.decider_request_timeout)

@@ -1,8 +1,8 @@
-//! Settings that each make sense, and together don't.
+//! Settings that are valid one by one and contradict each other.
 
 use crate::{Settings, decide::OnFailure};
 
-/// What to tell the operator at the start: each a sentence.
+/// The warnings to log at the start.
 pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
     let Settings {
         http,
@@ -20,31 +20,31 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
     [
         (
             serve.shutdown_grace >= http.shutdown_timeout,
-            "IMPORTGUARD_SHUTDOWN_GRACE takes all of IMPORTGUARD_SHUTDOWN_TIMEOUT: callbacks in flight will be cut and the last events may stay in the spool",
+            "IMPORTGUARD_SHUTDOWN_GRACE uses up IMPORTGUARD_SHUTDOWN_TIMEOUT: callbacks in flight will be cut off, and the last events may stay in the spool",
         ),
         (
             decide.decider_timeout > http.request_budget,
-            "IMPORTGUARD_DECIDER_TIMEOUT is longer than IMPORTGUARD_REQUEST_BUDGET: it is cut to that",
+            "IMPORTGUARD_DECIDER_TIMEOUT exceeds IMPORTGUARD_REQUEST_BUDGET, which limits it",
         ),
         (
             decide.decider_retry_after >= decide.decider_timeout,
-            "IMPORTGUARD_DECIDER_RETRY_AFTER takes all of IMPORTGUARD_DECIDER_TIMEOUT: where a decider is silent no other one is asked",
+            "IMPORTGUARD_DECIDER_RETRY_AFTER uses up IMPORTGUARD_DECIDER_TIMEOUT: when a decider does not respond, no second one is tried",
         ),
         (
             http.body_read_timeout > http.request_budget,
-            "IMPORTGUARD_BODY_READ_TIMEOUT is longer than IMPORTGUARD_REQUEST_BUDGET: it is cut to that",
+            "IMPORTGUARD_BODY_READ_TIMEOUT exceeds IMPORTGUARD_REQUEST_BUDGET, which limits it",
         ),
         (
             limits.queue_timeout >= http.request_budget,
-            "IMPORTGUARD_QUEUE_TIMEOUT takes all of IMPORTGUARD_REQUEST_BUDGET: who waited has no time left to be decided upon",
+            "IMPORTGUARD_QUEUE_TIMEOUT uses up IMPORTGUARD_REQUEST_BUDGET: a callback that waited that long has no time left for a decision",
         ),
         (
             fallback.on_overload == OnFailure::Allow && fallback.on_unrecordable == OnFailure::Refuse,
-            "IMPORTGUARD_ON_OVERLOAD=allow holds for IMPORTGUARD_OVERLOAD_EVENTS callbacks a second only: the others cannot be recorded, and IMPORTGUARD_ON_UNRECORDABLE refuses those",
+            "IMPORTGUARD_ON_OVERLOAD=allow applies to IMPORTGUARD_OVERLOAD_EVENTS callbacks per second only: the others are not recorded, and IMPORTGUARD_ON_UNRECORDABLE=refuse refuses them",
         ),
         (
             authenticates && remote && tls.tls_cert_file.is_none(),
-            "passwords and tokens arrive without TLS: set IMPORTGUARD_TLS_CERT_FILE, unless something in front of importguard speaks TLS",
+            "passwords and tokens are received without TLS: set IMPORTGUARD_TLS_CERT_FILE, unless a proxy in front of importguard terminates TLS",
         ),
     ]
     .into_iter()

@@ -1,6 +1,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use importguard_core::UserId;
+use importguard_runtime::settings::{count, duration, size};
 
 use crate::{
     decide::{DecideSettings, FallbackSettings},
@@ -9,29 +11,29 @@ use crate::{
     upstream::UpstreamSettings,
 };
 
-/// Everything a gateway can be told, one group per concern.
+/// All settings of a gateway, one group per concern.
 #[derive(Args, Clone, Debug)]
-#[group(skip)] // Its name would collide with the other pod's in one process.
+#[group(skip)] // Its name would collide with the decider's in one process.
 pub struct Settings {
     /// OpenIM's callbacks.
     #[command(flatten)]
     pub http: HttpSettings,
-    /// The connections that they arrive on.
+    /// The connections they arrive on.
     #[command(flatten)]
     pub serve: ServeSettings,
     /// The public listener's certificate.
     #[command(flatten)]
     pub tls: TlsSettings,
-    /// Who is let in.
+    /// Which callers are accepted.
     #[command(flatten)]
     pub authentication: AuthenticationSettings,
-    /// How much is done at once.
+    /// The concurrency limit.
     #[command(flatten)]
     pub limits: LimitSettings,
-    /// The question to the decider.
+    /// The calls to deciders.
     #[command(flatten)]
     pub decide: DecideSettings,
-    /// The answers where nobody can decide.
+    /// The answers where no decision is available.
     #[command(flatten)]
     pub fallback: FallbackSettings,
     /// Where OpenIM's other callbacks go.
@@ -42,11 +44,11 @@ pub struct Settings {
     pub record: RecordSettings,
 }
 
-/// Where and how OpenIM is listened to.
+/// The callback endpoint.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Callbacks")]
 pub struct HttpSettings {
-    /// Where OpenIM's callbacks arrive
+    /// Listen address for OpenIM's callbacks
     #[arg(
         long,
         env = "IMPORTGUARD_HTTP_LISTEN",
@@ -55,7 +57,7 @@ pub struct HttpSettings {
     )]
     pub http_listen: SocketAddr,
 
-    /// The path below which callbacks arrive; it may hold a secret
+    /// Path prefix of the callback URLs; it may contain a secret
     #[arg(
         long,
         env = "IMPORTGUARD_BASE_PATH",
@@ -65,7 +67,7 @@ pub struct HttpSettings {
     )]
     pub base_path: BasePath,
 
-    /// What happens to a callback without a usable operationID
+    /// How to handle a callback whose operationID is missing or unusable
     #[arg(
         long,
         env = "IMPORTGUARD_OPERATION_ID",
@@ -74,67 +76,60 @@ pub struct HttpSettings {
     )]
     pub operation_id: OnMissingOperationId,
 
-    /// How long a callback may take, from its arrival to its answer; OpenIM waits 5 seconds by default
+    /// Maximum time from the arrival of a callback to its response. OpenIM's own timeout is 5s by default
     #[arg(
         long,
         env = "IMPORTGUARD_REQUEST_BUDGET",
         value_name = "DURATION",
         default_value = "2s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     pub request_budget: Duration,
 
-    /// How large a callback's body may be, in bytes
-    // 10,000 ids of 64 bytes, OpenIM's column width, with quotes and commas are 670 kB; three times that leaves room for
+    /// Maximum size of a callback's body
+    // 10,000 IDs of 64 bytes, OpenIM's column width, with quotes and commas are 670 kB; three times that leaves room for
     // white space and escapes.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_BODY_BYTES",
-        value_name = "BYTES",
-        default_value_t = 2_097_152
+        value_name = "SIZE",
+        default_value = "2MiB",
+        value_parser = size::<usize>(1..=1 << 30)
     )]
     pub max_body_bytes: usize,
 
-    /// How many friends a callback may hold
+    /// Maximum number of friends in a callback
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_FRIENDS",
         value_name = "COUNT",
-        default_value_t = 10_000
+        default_value_t = 10_000,
+        value_parser = count::<usize>(1..=100_000_000)
     )]
     pub max_friends: usize,
 
-    /// How long a user's id may be, in bytes; OpenIM's own database takes 64 characters
-    #[arg(
-        long,
-        env = "IMPORTGUARD_MAX_ID_BYTES",
-        value_name = "BYTES",
-        default_value_t = 256
-    )]
-    pub max_id_bytes: usize,
-
-    /// How long a callback's body may take to arrive
+    /// Maximum time to receive a callback's body, a part of IMPORTGUARD_REQUEST_BUDGET
     // Half of the budget: the other half is for deciding, recording and answering.
     #[arg(
         long,
         env = "IMPORTGUARD_BODY_READ_TIMEOUT",
         value_name = "DURATION",
         default_value = "1s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     pub body_read_timeout: Duration,
 
-    /// How long an orderly end may take in all before what is still open is cut; a part of it is IMPORTGUARD_SHUTDOWN_GRACE
+    /// Total time allowed for graceful shutdown, including IMPORTGUARD_SHUTDOWN_GRACE; remaining connections are then closed
     #[arg(
         long,
         env = "IMPORTGUARD_SHUTDOWN_TIMEOUT",
         value_name = "DURATION",
         default_value = "10s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     pub shutdown_timeout: Duration,
 
-    /// This gateway's name in events [default: the host's name]
+    /// Name of this gateway in events [default: the host name]
     #[arg(long, env = "IMPORTGUARD_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
 }
@@ -145,97 +140,101 @@ impl HttpSettings {
         Limits {
             body_bytes: self.max_body_bytes,
             friends: self.max_friends,
-            id_bytes: self.max_id_bytes,
+            id_bytes: UserId::MAX_BYTES,
         }
     }
 }
 
-/// How much the public listener puts up with.
+/// Limits of the public listener.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub struct ServeSettings {
-    /// How many connections may be open at once; for one more, the one is closed that has been without a request for longest
+    /// Maximum number of open connections. When it is reached, a new connection replaces the one that has been without a request
+    /// for longest
     // open-im-server opens at most 100 to one URL, so this is room for nine of them.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_CONNECTIONS",
         value_name = "COUNT",
         default_value_t = 900,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
+        value_parser = count::<usize>(1..=1_000_000)
     )]
     pub max_connections: usize,
 
-    /// How large a request line and its headers may be together, in bytes
+    /// Maximum size of the request line and headers together
     // OpenIM's own are below 1 KiB; proxies on the way add cookies, certificates and trace headers of a few KiB each.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_HEADER_BYTES",
-        value_name = "BYTES",
-        default_value_t = 16_384,
-        value_parser = clap::value_parser!(u32).range(1_024..=1_048_576)
+        value_name = "SIZE",
+        default_value = "16KiB",
+        value_parser = size::<u32>(1 << 10..=1 << 20)
     )]
     pub max_header_bytes: u32,
 
-    /// How long a connection's first byte may take, a TLS handshake, and a request's headers from their first byte
-    // By then OpenIM itself has given up: its default time-out is 5 seconds.
+    /// Maximum time for each of: the first byte on a new connection, the TLS handshake, and a request's headers after their
+    /// first byte
+    // By then OpenIM itself has given up: its default timeout is 5 seconds.
     #[arg(
         long,
         env = "IMPORTGUARD_HEADER_READ_TIMEOUT",
         value_name = "DURATION",
         default_value = "5s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     pub header_read_timeout: Duration,
 
     /// How long a connection may stay open without a request
-    // Longer than the 90 seconds after which Go's client closes an idle connection itself: whoever closes first must not be
-    // the side that a request may be on its way to.
+    // Longer than the 90 seconds after which Go's client closes an idle connection itself: the side that closes first must not
+    // be the one that a request may be on its way to.
     #[arg(
         long,
         env = "IMPORTGUARD_IDLE_TIMEOUT",
         value_name = "DURATION",
         default_value = "120s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     pub idle_timeout: Duration,
 
-    /// How long a caller may take to take its response
+    /// Maximum time for the client to receive its response
     // By then OpenIM itself has given up, as above.
     #[arg(
         long,
         env = "IMPORTGUARD_WRITE_TIMEOUT",
         value_name = "DURATION",
         default_value = "5s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     pub write_timeout: Duration,
 
-    /// How much may be under way at once, in bytes: bodies that arrive or wait, and responses that are not taken yet. Where there
-    /// is no room, the connection that holds up its bytes for longest is closed; twice IMPORTGUARD_MAX_BODY_BYTES at least
-    // A hundred callbacks at once with 10,000 ids of 25 bytes each; while one is worked on it takes about four times its bytes.
+    /// Maximum memory for data in flight on all connections: request bodies being received or queued, and responses not yet
+    /// received by the client. When it is used up, the connection that has held its bytes for longest is closed. At least twice
+    /// IMPORTGUARD_MAX_BODY_BYTES is used
+    // A hundred callbacks at once with 10,000 IDs of 25 bytes each; while one is worked on it takes about four times its bytes.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_BYTES_IN_FLIGHT",
-        value_name = "BYTES",
-        default_value_t = 33_554_432,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1_048_576..=4_294_967_295)
+        value_name = "SIZE",
+        default_value = "32MiB",
+        value_parser = size::<usize>(1 << 20..=u32::MAX.into())
     )]
     pub max_bytes_in_flight: usize,
 
-    /// How many requests an HTTP/2 connection may have open at once. Four of a new one are worked on, and one more for each response
-    /// that was taken
+    /// Maximum number of concurrent requests on an HTTP/2 connection. A new connection starts with 4 being processed at a time,
+    /// and gets one more for each response that the client received
     // The least that RFC 9113 recommends, and as many as open-im-server has connections in HTTP/1.1.
     #[arg(
         long,
         env = "IMPORTGUARD_HTTP2_MAX_STREAMS",
         value_name = "COUNT",
         default_value_t = 100,
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = count::<u32>(1..=u32::MAX.into())
     )]
     pub http2_max_streams: u32,
 
-    /// How long new connections are still taken after SIGTERM, while /readyz already says no
-    // What it takes a load balancer or Kubernetes to notice on one node; the answers of that time ask to close their
+    /// How long new connections are still accepted after SIGTERM, while /readyz already reports not ready; 0s to stop accepting
+    /// at once
+    // What it takes a load balancer or Kubernetes to notice on one node; the responses of that time ask to close their
     // connection.
     #[arg(
         long,
@@ -249,10 +248,10 @@ pub struct ServeSettings {
 
 /// The public listener's certificate.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "TLS on the public listener")]
+#[command(next_help_heading = "TLS for callbacks")]
 pub struct TlsSettings {
-    /// A PEM file with the certificate and those that lead to its root; with it the public listener speaks TLS only. Read again
-    /// when it changes, as a mounted Secret does
+    /// PEM file with the server certificate and its intermediates. When set, the callback listener accepts only TLS. Reloaded when
+    /// it changes, as is the key
     #[arg(
         long,
         env = "IMPORTGUARD_TLS_CERT_FILE",
@@ -261,7 +260,7 @@ pub struct TlsSettings {
     )]
     pub tls_cert_file: Option<PathBuf>,
 
-    /// A PEM file with the certificate's private key
+    /// PEM file with the private key of the server certificate
     #[arg(
         long,
         env = "IMPORTGUARD_TLS_KEY_FILE",
@@ -271,40 +270,41 @@ pub struct TlsSettings {
     pub tls_key_file: Option<PathBuf>,
 }
 
-/// Who is let in.
+/// Which callers are accepted.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Lock: without any of these, whoever can connect is let in")]
+#[command(next_help_heading = "Authentication (none by default)")]
 pub struct AuthenticationSettings {
-    /// A file with a line user:password for each pair that is let in by HTTP Basic authorization, which is what user:password@ in
-    /// OpenIM's url becomes; read again when it changes
+    /// File with accepted HTTP Basic credentials, one user:password per line; OpenIM sends those that its webhook URL contains as
+    /// user:password@. Reloaded when it changes
     #[arg(long, env = "IMPORTGUARD_BASIC_AUTH_FILE", value_name = "FILE")]
     pub basic_auth_file: Option<PathBuf>,
 
-    /// A file with a line for each bearer token that is let in; read again when it changes
+    /// File with accepted bearer tokens, one per line. Reloaded when it changes
     #[arg(long, env = "IMPORTGUARD_BEARER_TOKEN_FILE", value_name = "FILE")]
     pub bearer_token_file: Option<PathBuf>,
 }
 
-/// How much is done at once.
+/// The concurrency limit.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Overload")]
 pub struct LimitSettings {
-    /// How many callbacks are worked on at once
+    /// Maximum number of callbacks processed at a time
     // open-im-server has at most 100 connections to one URL and asks one thing at a time on each: one server never waits.
-    // Each may hold its body, the request read from it, the question and the event: 4 times IMPORTGUARD_MAX_BODY_BYTES,
-    // 1 GiB in all at the very worst and some megabytes on a usual day.
+    // Each may hold its body, the request read from it, the call to the decider and the event: 4 times
+    // IMPORTGUARD_MAX_BODY_BYTES, 1 GiB in all at the very worst and some megabytes on a usual day.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_IN_FLIGHT",
         value_name = "COUNT",
         default_value_t = 128,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
+        value_parser = count::<usize>(1..=1_000_000)
     )]
     pub max_in_flight: usize,
 
-    /// How long a callback that has arrived may wait for that before IMPORTGUARD_ON_OVERLOAD answers it
-    // A burst of three thousand, over HTTP/2 at once, is worked off in half of that; a second of the budget is left for those who
-    // waited longest.
+    /// How long a received callback may wait to be processed before it gets the answer of IMPORTGUARD_ON_OVERLOAD; 0s to never
+    /// wait
+    // A burst of three thousand, over HTTP/2 at once, is worked off in half of that; a second of the budget is left for those
+    // that waited longest.
     #[arg(
         long,
         env = "IMPORTGUARD_QUEUE_TIMEOUT",
@@ -314,7 +314,8 @@ pub struct LimitSettings {
     )]
     pub queue_timeout: Duration,
 
-    /// How many callbacks a second are still read and recorded in an overload; the rest are only counted
+    /// Maximum number of shed callbacks per second that are still parsed and recorded; the others are only counted. 0 to record
+    /// none
     // At some 100 µs each, a hundredth of one core: recording must not be what the overload consists of.
     #[arg(
         long,

@@ -11,7 +11,7 @@ use super::{FINDINGS, LargestImport, print};
 
 #[derive(Args)]
 pub(crate) struct Check {
-    /// The policies' files; the paths of their lists are relative to them
+    /// Policy files; the paths of their lists are relative to them
     #[arg(
         value_name = "FILE",
         env = "IMPORTGUARD_POLICY",

@@ -12,23 +12,23 @@ use super::{FINDINGS, LargestImport, print};
 
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// Who imports (OpenIM's ownerUserID)
+    /// User who imports friends (OpenIM's ownerUserID)
     #[arg(long, value_name = "ID")]
     owner: String,
 
-    /// Whom (OpenIM's friendUserIDs), comma-separated or given again and again
+    /// Friends to import (OpenIM's friendUserIDs), comma-separated; may be repeated
     #[arg(long, value_name = "ID,…", value_delimiter = ',')]
     friends: Vec<String>,
 
-    /// The operationID that expressions see
+    /// operationID in expressions
     #[arg(long, value_name = "ID", default_value = "explain")]
     operation_id: String,
 
-    /// The time that expressions see as `now`, as in 2026-01-31T12:00:00Z [default: the present]
+    /// Time for `now` in expressions, for example 2026-01-31T12:00:00Z [default: now]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
     at: Option<SystemTime>,
 
-    /// The policy's file
+    /// Policy file
     #[arg(
         long,
         env = "IMPORTGUARD_POLICY",

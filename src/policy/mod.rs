@@ -1,5 +1,5 @@
-//! `importguard policy …`: what an operator does with a policy before it decides on anything. Exit codes: 0 good, 1 findings,
-//! 2 usage.
+//! `importguard policy …`: what an operator does with a policy before it is active. Exit codes: 0 on success, 1 for findings, 2 on
+//! usage errors.
 
 mod check;
 mod explain;
@@ -13,6 +13,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use importguard_decider::policy::DEFAULT_MAX_FRIENDS;
+use importguard_runtime::settings::count;
 
 /// Exit code for what was found wrong with a policy or by its tests.
 const FINDINGS: u8 = 1;
@@ -21,23 +22,24 @@ const USAGE: u8 = 2;
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Tell every mistake in a policy and its lists, with its place and what to write instead
+    /// Report every error in a policy and its lists, with its position and the correction
     Check(check::Check),
-    /// Run the tests that stand next to a policy in files named *.test.yaml
+    /// Run the policy tests in *.test.yaml files
     Test(test::Test),
-    /// Tell, rule by rule, what a policy makes of one import and why
+    /// Show, rule by rule, how a policy decides one import
     Explain(explain::Explain),
 }
 
-/// For which imports a policy is to be good.
+/// The largest import that a policy is checked for.
 #[derive(Args)]
 pub(crate) struct LargestImport {
-    /// How many friends the largest import has: what a policy may cost goes by it. The deciders' own setting
+    /// Number of friends in the largest import, by which the cost of a policy is judged. Use the deciders' value
     #[arg(
         long = "max-friends",
         env = "IMPORTGUARD_DECIDER_MAX_FRIENDS",
         value_name = "COUNT",
-        default_value_t = DEFAULT_MAX_FRIENDS
+        default_value_t = DEFAULT_MAX_FRIENDS,
+        value_parser = count::<usize>(1..=100_000_000)
     )]
     max_friends: usize,
 }

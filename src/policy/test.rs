@@ -8,11 +8,11 @@ use super::{FINDINGS, LargestImport, print, usage};
 
 #[derive(Args)]
 pub(crate) struct Test {
-    /// A directory, searched with those below it, or one file of tests
+    /// Directory to search for *.test.yaml files, recursively, or one such file
     #[arg(value_name = "DIR", default_value = "policy")]
     path: PathBuf,
 
-    /// Also write the results as JUnit XML, which CI systems show
+    /// Also write the results as JUnit XML, for CI systems
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 

@@ -4,19 +4,19 @@ use importguard_gateway::events::Pseudonyms;
 
 use super::line::Seen;
 
-/// Which events are printed. Several values of one filter are alternatives; several filters must all hold.
+/// Which events are printed. Several values of one filter are alternatives; all filters must match.
 #[derive(Args)]
-#[command(next_help_heading = "Filters (commas between alternatives)")]
+#[command(next_help_heading = "Filters (comma-separated alternatives; all filters must match)")]
 pub(super) struct Filter {
     /// Only decisions with this verdict
     #[arg(long, value_delimiter = ',', value_parser = VerdictKind::ALL.map(VerdictKind::as_str))]
     verdict: Vec<String>,
 
-    /// Only decisions where this rule fired, whether it acted or was in shadow
+    /// Only decisions in which this rule matched, enforced or in shadow mode
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     rule: Vec<String>,
 
-    /// Only imports by this user: the id; or its pseudonym, unless IMPORTGUARD_PSEUDONYM_KEY is set here too
+    /// Only imports by this user: the ID, or its pseudonym where events carry pseudonyms and no pseudonym key is set here
     #[arg(long, value_name = "USER", value_delimiter = ',')]
     owner: Vec<String>,
 

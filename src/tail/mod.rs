@@ -1,4 +1,4 @@
-//! `importguard tail`: the decisions as they are made, or since when they are asked for, as lines for a person or for `jq`.
+//! `importguard tail`: the decisions as they are made, and earlier ones, as lines for a person or for `jq`.
 
 mod filter;
 mod line;
@@ -14,7 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
 use importguard_gateway::recorder::NatsSettings;
-use importguard_runtime::signals;
+use importguard_runtime::{settings::count, signals};
 
 use self::{
     filter::{Filter, Wanted},
@@ -23,40 +23,44 @@ use self::{
 };
 
 const EXAMPLES: &str = "\
-A line tells when, what, who imports, how many of how many friends, OpenIM's operationID, and why:
+Each line has the time, the verdict, the owner, friends kept/requested, the operationID, and the reason:
 
   2026-11-23T18:04:05.123Z  modify    user123  2/3  1646445464564  removed 1 by bots
 
 Examples:
   importguard tail
-      what happens from now on
+      new decisions
   importguard tail --since 1h --verdict refuse
-      who was refused in the last hour, and who is from now on
+      imports refused in the last hour, and new ones
   importguard tail --since 30d --operation-id 1646445464564 --count 1
-      what became of that import
+      the decision on one import
   importguard tail --json --durable archive >> events.jsonl
-      everything, also what happens while this isn't running
+      every event, including those published while tail was not running
 
-Exit codes: 0 at --count, at Ctrl-C and when its reader has gone; 1 when NATS refuses; 2 for a mistake
-in the command. While NATS is away or has no stream yet, tail says so on standard error and waits.";
+Exit codes:
+  0  after --count events, on Ctrl-C, and when standard output is closed
+  1  when NATS refuses the connection
+  2  on usage errors
+While NATS is unreachable or has no stream yet, tail reports that on standard error and waits.";
 
 /// Print decisions from NATS as they are made
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tail {
-    /// Begin with the events of the last DURATION (30s, 1h, 7d); without it, with the next one
+    /// Start with the events of the last DURATION, for example 30s, 1h or 7d [default: new events only]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     since: Option<Duration>,
 
-    /// Have NATS remember under NAME what was printed or passed over, and continue there; --since holds for the first time only
+    /// Save the position under NAME in NATS and resume there next time. Events that the filters skip also advance the position.
+    /// --since applies only on first use
     #[arg(long, value_name = "NAME", value_parser = consumer_name)]
     durable: Option<String>,
 
-    /// End after N events were printed
-    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Exit after printing N events
+    #[arg(long, short = 'n', value_name = "N", value_parser = count::<u64>(1..=u64::MAX))]
     count: Option<u64>,
 
-    /// Print each event as it is, one JSON object a line
+    /// Print each event as one line of JSON
     #[arg(long)]
     json: bool,
 
@@ -158,7 +162,7 @@ fn consumer_name(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
         Ok(text.to_owned())
     } else {
-        Err("a name is 1 to 64 letters, digits, - and _".to_owned())
+        Err("must be 1 to 64 letters, digits, - or _".to_owned())
     }
 }
 

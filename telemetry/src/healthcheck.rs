@@ -17,15 +17,15 @@ use tokio::{
 /// How much of an answer is read, in bytes: `/readyz` with all its parts is a few hundred.
 const ANSWER_BYTES: u64 = 64 * 1024;
 
-/// Ask the running process whether it is ready: exit code 0 if it is, else 1 and why
+/// Check the running process: exit 0 if ready; otherwise exit 1 and print the reason
 #[derive(Args, Clone, Debug)]
 #[group(skip)] // Its name would collide with that of the command around it.
 pub struct Healthcheck {
-    /// Ask only whether it lives (/livez), as for a restart
+    /// Check only whether the process is alive (/livez), as a liveness probe does
     #[arg(long)]
     live: bool,
 
-    /// How long the answer may take
+    /// Maximum time for the response
     #[arg(
         long,
         value_name = "DURATION",

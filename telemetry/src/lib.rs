@@ -10,6 +10,7 @@ pub mod metrics;
 mod per_second;
 pub mod propagation;
 mod runtime;
+mod silence;
 pub mod span;
 mod trace;
 
@@ -36,7 +37,7 @@ use tracing_subscriber::{
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogSettings {
-    /// The form of log lines on standard error; RUST_LOG chooses which are written (default: info)
+    /// Format of the log on standard error. RUST_LOG selects the lines (default: info)
     #[arg(
         long,
         env = "IMPORTGUARD_LOG_FORMAT",
@@ -60,9 +61,9 @@ pub struct TelemetrySettings {
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For a person at a terminal.
+    /// For a terminal
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
@@ -119,7 +120,9 @@ pub fn init(
 ) -> Result<Telemetry, InitError> {
     let instance = instance.map_or_else(own_instance, str::to_owned);
     let provider = trace::provider(service_name, &instance, &settings.trace)?;
-    let env = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
+    let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+    let env = log_filter(directives.as_deref())?;
+    silence::report(service_name, directives.as_deref(), settings.log.log_format);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let standard_error = log::start(settings.log.log_format)?;
     let lines = tracing_subscriber::fmt::layer()
@@ -191,7 +194,7 @@ pub fn instance() -> String {
 /// For the end of each binary's `--help`: what is set by environment variables that are not importguard's own.
 pub const ENVIRONMENT_HELP: &str = "\
 Standard environment variables:
-  RUST_LOG                       which log lines are written, for example info or importguard_gateway=debug
+  RUST_LOG                       which log lines are written, for example warn or info,importguard_gateway=debug (default: info)
   NO_COLOR                       no colours, also on a terminal
   OTEL_EXPORTER_OTLP_ENDPOINT    where traces are sent, for example http://127.0.0.1:4317; none are sent without it
   OTEL_EXPORTER_OTLP_PROTOCOL    grpc (default) or http/protobuf

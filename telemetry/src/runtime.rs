@@ -7,8 +7,7 @@ use tokio::runtime::Builder;
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Threads")]
 pub struct RuntimeSettings {
-    /// Threads that answer. One does it with the least CPU, as it sends what is ready together; more are of use where one CPU is
-    /// not enough and another pod is not wanted
+    /// Worker threads. One is the most CPU-efficient; raise it only if one core is saturated and you cannot add a replica
     // Measured on two CPUs with 32 callbacks at once: one thread takes a quarter less CPU for each than two, which wake each
     // other up and send each frame by itself (bench/README.md).
     #[arg(

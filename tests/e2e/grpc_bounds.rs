@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use importguard_core::Dialect;
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_client::DeciderClient};
 use importguard_tests::{OpenIm, Service, Settings, eventually};
@@ -24,12 +25,13 @@ async fn channel(decider: &Service) -> Channel {
     endpoint.connect().await.unwrap()
 }
 
-fn question(friends: usize) -> DecideRequest {
+/// About so many friends whose IDs have numbers of at least so many digits.
+fn question(friends: usize, digits: usize) -> DecideRequest {
     DecideRequest {
         decision_id: "id".to_owned(),
         owner_user_id: "user123".to_owned(),
         friend_user_ids: (0..friends)
-            .map(|number| format!("friend{number}"))
+            .map(|number| format!("friend{number:0digits$}"))
             .collect(),
     }
 }
@@ -43,8 +45,12 @@ fn named(message: DecideRequest) -> Request<DecideRequest> {
 }
 
 async fn ask(channel: &Channel, friends: usize) -> Result<(), Status> {
+    put(channel, question(friends, 1)).await
+}
+
+async fn put(channel: &Channel, question: DecideRequest) -> Result<(), Status> {
     let mut client = DeciderClient::new(channel.clone());
-    client.decide(named(question(friends))).await.map(drop)
+    client.decide(named(question)).await.map(drop)
 }
 
 /// A question whose end never comes.
@@ -60,22 +66,18 @@ async fn ask_without_end(channel: &Channel) -> Status {
 
 #[tokio::test]
 async fn a_question_that_is_too_large_is_refused_and_the_gateway_falls_back() {
-    for (setting, value, code) in [
-        (
-            "IMPORTGUARD_DECIDER_MAX_MESSAGE_BYTES",
-            "1024",
-            Code::OutOfRange,
-        ),
-        (
-            "IMPORTGUARD_DECIDER_MAX_FRIENDS",
-            "50",
-            Code::InvalidArgument,
-        ),
+    // Fifty friends with the longest IDs and their framing, and what else a message holds.
+    let most_bytes = (50 * (256 + 8) + 1024).to_string();
+    for (digits, value, code) in [
+        (1, "50", Code::InvalidArgument),
+        (100, &*most_bytes, Code::OutOfRange),
     ] {
-        let decider = Service::decider(Settings::new().set(setting, value)).await;
+        let question = |friends| question(friends, digits);
+        let decider =
+            Service::decider(Settings::new().set("IMPORTGUARD_DECIDER_MAX_FRIENDS", "50")).await;
         let channel = channel(&decider).await;
-        ask(&channel, 50).await.unwrap();
-        let status = ask(&channel, 200).await.unwrap_err();
+        put(&channel, question(50)).await.unwrap();
+        let status = put(&channel, question(200)).await.unwrap_err();
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(value), "{status:?}");
 
@@ -111,9 +113,8 @@ async fn a_question_that_does_not_arrive_in_time_is_cancelled() {
 
 #[tokio::test]
 async fn more_calls_than_a_connection_may_have_open_wait() {
-    let settings = Settings::new()
-        .set("IMPORTGUARD_DECIDER_MAX_STREAMS", "1")
-        .set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "1s");
+    const MAX_STREAMS: usize = 512;
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "1s");
     let decider = Service::decider(settings).await;
     let channel = channel(&decider).await;
     // So that the decider's settings have arrived.
@@ -124,8 +125,11 @@ async fn more_calls_than_a_connection_may_have_open_wait() {
         ask(&channel, 1).await.unwrap();
         began.elapsed()
     };
-    let (held, waited) = tokio::join!(ask_without_end(&channel), second);
-    assert_eq!(held.code(), Code::Cancelled, "{held:?}");
+    let held = join_all((0..MAX_STREAMS).map(|_| ask_without_end(&channel)));
+    let (held, waited) = tokio::join!(held, second);
+    for held in held {
+        assert_eq!(held.code(), Code::Cancelled, "{held:?}");
+    }
     assert!(waited > Duration::from_millis(900), "{waited:?}");
 }
 
@@ -133,7 +137,7 @@ async fn more_calls_than_a_connection_may_have_open_wait() {
 async fn headers_that_are_too_large_are_refused_and_the_connection_lives_on() {
     let decider = Service::decider(Settings::new()).await;
     let channel = channel(&decider).await;
-    let mut large = named(question(1));
+    let mut large = named(question(1, 1));
     let filler: MetadataValue<_> = "x".repeat(20_000).parse().unwrap();
     large.metadata_mut().insert("filler", filler);
     let status = DeciderClient::new(channel.clone()).decide(large).await;

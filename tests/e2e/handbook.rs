@@ -36,8 +36,10 @@ fn settings() -> String {
     let serve = Help::of(Binary::AllInOne, &["serve"]);
     let mut page = String::from(
         "# Settings\n\n\
-         Every setting of the three binaries, as their `--help` has it; this page is made from that. A flag wins over its \
-         environment variable.\n\n\
+         Every setting of the three binaries, generated from their `--help`. A flag takes precedence over its environment variable. \
+         Durations are written as `250ms`, `5s` or `1h 30m`, sizes as `64MiB` or as a number of bytes. An `IMPORTGUARD_` variable that \
+         no binary knows, and one that is set but empty, are errors at the start; variables that Kubernetes sets for Services are \
+         ignored.\n\n\
          ## The gateway: `importguard-gateway`\n\n",
     );
     groups(&mut page, "###", &gateway.groups);
@@ -91,12 +93,12 @@ fn both(page: &mut String, serve: &Help, gateway: &Help, decider: &Help) {
         .collect();
     write!(
         page,
-        "It takes the settings of both, without {}.\n\n",
+        "It has the settings of both, except {}.\n\n",
         lacks.join(", ")
     )
     .unwrap();
     if !own.is_empty() {
-        page.push_str("Of its own:\n\n");
+        page.push_str("With another default:\n\n");
         table(page, &own);
         page.push('\n');
     }

@@ -29,7 +29,6 @@ fn settings() -> Settings {
     Settings::new()
         .set("IMPORTGUARD_MAX_BODY_BYTES", body::MAX_BYTES.to_string())
         .set("IMPORTGUARD_MAX_FRIENDS", body::MAX_FRIENDS.to_string())
-        .set("IMPORTGUARD_MAX_ID_BYTES", body::MAX_ID_BYTES.to_string())
         .set("IMPORTGUARD_MAX_HEADER_BYTES", head::MAX_BYTES.to_string())
         .set("IMPORTGUARD_REQUEST_BUDGET", "20s")
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "10s")

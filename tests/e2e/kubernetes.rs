@@ -118,7 +118,7 @@ fn an_orderly_end_fits_into_the_time_that_kubernetes_gives() {
     }
 }
 
-/// The environment of a workload's first container, as far as it is written down: a value that comes from elsewhere is empty.
+/// The environment of a workload's first container, as far as it is written down: a value that comes from elsewhere is `elsewhere`.
 fn settings(manifests: &Manifests, workload: &Value) -> Vec<(String, String)> {
     let container = &workload["spec"]["template"]["spec"]["containers"][0];
     let mut settings = Vec::new();
@@ -130,7 +130,7 @@ fn settings(manifests: &Manifests, workload: &Value) -> Vec<(String, String)> {
         }
     }
     for variable in list(&container["env"]) {
-        let text = |key: &str| variable[key].as_str().unwrap_or_default().to_owned();
+        let text = |key: &str| variable[key].as_str().unwrap_or("elsewhere").to_owned();
         settings.push((text("name"), text("value")));
     }
     settings

@@ -12,6 +12,7 @@ mod connections;
 mod contract;
 mod curl;
 mod deadlines;
+mod environment;
 mod examples;
 mod failures;
 mod fallbacks;

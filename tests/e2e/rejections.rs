@@ -199,7 +199,6 @@ async fn what_is_over_a_limit_is_too_large() {
     for (limit, value) in [
         ("IMPORTGUARD_MAX_BODY_BYTES", "180"),
         ("IMPORTGUARD_MAX_FRIENDS", "2"),
-        ("IMPORTGUARD_MAX_ID_BYTES", "30"),
     ] {
         let gateway = Service::gateway(Settings::new().set(limit, value)).await;
         let friends = ["f".repeat(31), "g".repeat(31), "h".repeat(31)];
@@ -213,6 +212,18 @@ async fn what_is_over_a_limit_is_too_large() {
                 .await;
             asserts::refuses(caller.dialect(), &answer, 200, 5910);
         }
+    }
+}
+
+#[tokio::test]
+async fn so_is_an_id_that_no_column_of_openim_holds() {
+    let gateway = gateway().await;
+    let (longest, longer) = ("f".repeat(256), "f".repeat(257));
+    for caller in callers(&gateway) {
+        let call = caller.before_import("op", "a", &[&longer]);
+        refused(call, caller.dialect(), 413, 5903).await;
+        let answer = caller.import("op", "a", &[&longest]).await;
+        asserts::refuses(caller.dialect(), &answer, 200, 5910);
     }
 }
 

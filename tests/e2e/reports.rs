@@ -64,7 +64,6 @@ async fn so_does_one_that_is_too_large() {
     for (limit, value) in [
         ("IMPORTGUARD_MAX_BODY_BYTES", "100"),
         ("IMPORTGUARD_MAX_FRIENDS", "2"),
-        ("IMPORTGUARD_MAX_ID_BYTES", "4"),
         ("IMPORTGUARD_MAX_HEADER_BYTES", "1024"),
     ] {
         let gateway = Service::gateway(Settings::new().set(limit, value)).await;
@@ -73,6 +72,14 @@ async fn so_does_one_that_is_too_large() {
         let call = call.header("X-Filler", "x".repeat(1_100));
         passes(&gateway, call, 5903).await;
     }
+}
+
+#[tokio::test]
+async fn so_does_one_with_an_id_that_no_column_of_openim_holds() {
+    let gateway = Service::gateway(Settings::new()).await;
+    let server = OpenIm::server(gateway.url());
+    let call = server.after_import("op", "a", &[&"f".repeat(257)]);
+    passes(&gateway, call, 5903).await;
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ use super::{
 /// The least time between two looks, however many calls fail meanwhile.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often names are resolved: what Kubernetes' DNS lets an answer live. After a failed call they are at once.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Knows the deciders, and picks one for each call: of those that are healthy the one with the fewest calls in flight.
 #[derive(Debug)]
 pub(crate) struct Balancer {
@@ -41,7 +44,6 @@ pub(crate) struct Balancer {
     /// A call has a reason to look again, where deciders are and how they are.
     resolve: Notify,
     check: Notify,
-    resolve_every: Duration,
     check_every: Duration,
     check_timeout: Duration,
     metrics: Metrics,
@@ -62,7 +64,6 @@ impl Balancer {
             discovery: Mutex::new(Some(discovery)),
             resolve: Notify::new(),
             check: Notify::new(),
-            resolve_every: settings.decider_resolve_interval,
             check_every: settings.decider_check_interval,
             check_timeout: settings.decider_timeout,
             metrics,
@@ -81,7 +82,7 @@ impl Balancer {
                 return std::future::pending().await;
             };
             loop {
-                due(self.resolve_every, &self.resolve).await;
+                due(RESOLVE_INTERVAL, &self.resolve).await;
                 let changes = discovery.changes().await;
                 *lock(&self.unresolved) = discovery.errors();
                 if !changes.is_empty() {

@@ -30,12 +30,15 @@ use super::{
 /// The method's full name, as spans have it.
 const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
+/// How many friends a request may have that is sent to a second decider; with more, it might stop that one too. At some 10 ns a
+/// friend and rule (docs/policy.md) that is a millisecond for a hundred rules, a hundredth of the default wait for the first one.
+const RETRY_MAX_FRIENDS: usize = 1_000;
+
 /// The deciders. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Deciders {
     balancer: Arc<Balancer>,
     retry_after: Duration,
-    retry_max_friends: usize,
     metrics: Metrics,
 }
 
@@ -78,7 +81,6 @@ impl Deciders {
         let deciders = Self {
             balancer: Arc::clone(&balancer),
             retry_after: settings.decider_retry_after,
-            retry_max_friends: settings.decider_retry_max_friends,
             metrics,
         };
         Ok((deciders, balancer))
@@ -164,7 +166,7 @@ impl Deciders {
 
     /// A request that may be costly is put to one decider only: what stops that one is not to stop the next.
     fn may_retry(&self, call: Call<'_>) -> bool {
-        call.request.friends.len() <= self.retry_max_friends && Instant::now() < call.deadline
+        call.request.friends.len() <= RETRY_MAX_FRIENDS && Instant::now() < call.deadline
     }
 
     /// Asks one decider, and once more if its connection broke and there is no other one.

@@ -1,20 +1,20 @@
 use clap::{Args, ValueEnum};
 use importguard_core::{Cause, Refusal, Verdict};
 
-/// What the gateway answers when nobody else can decide.
+/// What the gateway answers when no decision is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnFailure {
-    /// Nobody is imported; the answer tells why.
+    /// Refuse the import, with the reason
     Refuse,
-    /// The import goes on.
+    /// Allow the import
     Allow,
 }
 
 /// The fallback for each cause.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Fallbacks: what to answer when a decision cannot be had")]
+#[command(next_help_heading = "Fallbacks (when no decision is available)")]
 pub struct FallbackSettings {
-    /// When no decider can be reached (5910)
+    /// Answer when no decider can be reached (5910)
     #[arg(
         long,
         env = "IMPORTGUARD_ON_DECIDER_UNAVAILABLE",
@@ -23,7 +23,7 @@ pub struct FallbackSettings {
     )]
     pub on_decider_unavailable: OnFailure,
 
-    /// When no decider answers in time (5911)
+    /// Answer when no decider responds in time (5911)
     #[arg(
         long,
         env = "IMPORTGUARD_ON_DECIDER_TIMEOUT",
@@ -32,7 +32,7 @@ pub struct FallbackSettings {
     )]
     pub on_decider_timeout: OnFailure,
 
-    /// When a decider answers with an error (5912)
+    /// Answer when a decider returns an error (5912)
     #[arg(
         long,
         env = "IMPORTGUARD_ON_DECIDER_ERROR",
@@ -41,8 +41,8 @@ pub struct FallbackSettings {
     )]
     pub on_decider_error: OnFailure,
 
-    /// When more callbacks come than can be answered in time (5913); `allow` lets through what is recorded, and the rest only where
-    /// IMPORTGUARD_ON_UNRECORDABLE says so too
+    /// Answer when a callback cannot be processed in time (5913). With `allow`, callbacks beyond IMPORTGUARD_OVERLOAD_EVENTS per
+    /// second are not recorded, so IMPORTGUARD_ON_UNRECORDABLE decides those
     #[arg(
         long,
         env = "IMPORTGUARD_ON_OVERLOAD",
@@ -51,7 +51,7 @@ pub struct FallbackSettings {
     )]
     pub on_overload: OnFailure,
 
-    /// When neither NATS nor the spool takes the decision (5914); `allow` lets the verdict stand unrecorded
+    /// Answer when neither NATS nor the spool can store the decision (5914). With `allow`, the verdict is returned unrecorded
     #[arg(
         long,
         env = "IMPORTGUARD_ON_UNRECORDABLE",

@@ -15,7 +15,7 @@ pub struct DeciderUrls(Vec<Uri>);
 pub enum InvalidDeciderUrls {
     /// A part of it is no decider's URL.
     #[error(
-        "{0:?} is no decider's URL, which is http:// or https://, a host and a port: {EXAMPLE}"
+        "{0:?} is not a decider's URL, which has http:// or https://, a host and a port: {EXAMPLE}"
     )]
     NoUrl(String),
     /// Some are http and some https.

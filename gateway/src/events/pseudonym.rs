@@ -20,7 +20,8 @@ const REDACTED: &str = "redacted";
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Privacy")]
 pub struct PseudonymSettings {
-    /// Key that turns users' ids in events into pseudonyms, 16 bytes or more; better given as a file
+    /// Key for pseudonyms, at least 16 bytes: with one, events carry pseudonyms instead of user IDs. Prefer
+    /// IMPORTGUARD_PSEUDONYM_KEY_FILE
     #[arg(
         long,
         env = "IMPORTGUARD_PSEUDONYM_KEY",
@@ -30,7 +31,7 @@ pub struct PseudonymSettings {
     )]
     pub pseudonym_key: Option<PseudonymKey>,
 
-    /// File with that key; white space around it doesn't count
+    /// File with the key for pseudonyms; surrounding white space is ignored
     #[arg(long, env = "IMPORTGUARD_PSEUDONYM_KEY_FILE", value_name = "FILE")]
     pub pseudonym_key_file: Option<PathBuf>,
 }
@@ -81,14 +82,14 @@ impl fmt::Debug for PseudonymKey {
 pub enum InvalidPseudonymKey {
     /// It could be guessed.
     #[error(
-        "IMPORTGUARD_PSEUDONYM_KEY: a key of {bytes} bytes can be guessed, {KEY_LEAST_BYTES} are the least; `openssl rand -hex 32` makes a good one"
+        "the pseudonym key has {bytes} bytes and must have at least {KEY_LEAST_BYTES}; create one with `openssl rand -hex 32`"
     )]
     TooShort {
         /// How many it has.
         bytes: usize,
     },
     /// Its file can't be read.
-    #[error("IMPORTGUARD_PSEUDONYM_KEY_FILE: can't read {}: {source}", file.display())]
+    #[error("IMPORTGUARD_PSEUDONYM_KEY_FILE: cannot read {}: {source}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,

@@ -46,11 +46,9 @@ impl Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BasePath(String);
 
-/// Why a text cannot be a base path.
+/// Why a string cannot be a base path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a base path begins with / and holds neither ?, # nor white space: write for example /hooks/openim"
-)]
+#[error("must begin with / and must not contain ?, # or white space, for example /hooks/openim")]
 pub struct InvalidBasePath;
 
 impl FromStr for BasePath {

@@ -9,12 +9,12 @@ use super::Rejection;
 /// The header as the `http` crate holds it; on the wire its spelling does not matter.
 const HEADER: HeaderName = HeaderName::from_static("operationid");
 
-/// What happens to a callback without a usable operationID.
+/// How a callback without a usable operationID is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnMissingOperationId {
-    /// It is refused with 5904.
+    /// Refuse it with 5904
     Require,
-    /// It gets one of importguard's making.
+    /// Generate an operationID for it
     Generate,
 }
 

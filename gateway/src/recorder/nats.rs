@@ -5,11 +5,12 @@ use std::{fmt, io, path::PathBuf, str::FromStr};
 use async_nats::{ConnectOptions, ServerAddr};
 use clap::Args;
 
-/// Where NATS is, and who we are there.
+/// NATS and the credentials for it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "NATS")]
 pub struct NatsSettings {
-    /// NATS servers, comma-separated; tls:// for TLS; user:password@ or token@ before the first host for credentials
+    /// URLs of the NATS servers, comma-separated: nats://host:port, or tls:// for TLS. Credentials go before the first host, as
+    /// user:password@ or token@
     #[arg(
         long,
         env = "NATS_URL",
@@ -20,19 +21,19 @@ pub struct NatsSettings {
     )]
     pub nats_url: Vec<NatsUrl>,
 
-    /// NATS credentials file (JWT and key), as `nsc` writes it
+    /// NATS credentials file (JWT and NKey seed), as written by `nsc`
     #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
     pub nats_creds: Option<PathBuf>,
 
-    /// Certificate authorities for TLS to NATS, PEM; without it the system's
+    /// PEM file with the CA certificates to verify NATS servers with [default: the system's]
     #[arg(long, env = "NATS_CA", value_name = "FILE")]
     pub nats_ca: Option<PathBuf>,
 
-    /// Client certificate for TLS to NATS, PEM
+    /// PEM file with the client certificate for NATS
     #[arg(long, env = "NATS_CERT", value_name = "FILE", requires = "nats_key")]
     pub nats_cert: Option<PathBuf>,
 
-    /// Key of the client certificate, PEM
+    /// PEM file with the private key of that certificate
     #[arg(long, env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
     pub nats_key: Option<PathBuf>,
 }

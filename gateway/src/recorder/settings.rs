@@ -1,6 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use importguard_runtime::settings::{InvalidSetting, count, duration, size};
 
 use super::NatsSettings;
 use crate::events::PseudonymSettings;
@@ -9,11 +10,11 @@ use crate::events::PseudonymSettings;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct RecordSettings {
-    /// How long a callback waits for NATS to acknowledge its event before the event goes to the spool
-    #[arg(long, env = "IMPORTGUARD_ACK_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "250ms")]
+    /// How long a callback waits for NATS to acknowledge its event before the event is written to the spool
+    #[arg(long, env = "IMPORTGUARD_ACK_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "250ms")]
     pub ack_timeout: Duration,
 
-    /// Directory for events that NATS has not taken yet; one gateway process each, kept across restarts
+    /// Directory for events that NATS has not acknowledged yet. It must survive restarts, and each gateway process needs its own
     #[arg(
         long,
         env = "IMPORTGUARD_SPOOL",
@@ -22,13 +23,13 @@ pub struct RecordSettings {
     )]
     pub spool: PathBuf,
 
-    /// Size the spool may grow to, in bytes; what to answer once it is full is IMPORTGUARD_ON_UNRECORDABLE
-    #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "BYTES", default_value_t = SPOOL_MAX_BYTES, value_parser = clap::value_parser!(u64).range(SPOOL_LEAST_BYTES..))]
+    /// Maximum size of the spool. When it is full and NATS is unreachable, IMPORTGUARD_ON_UNRECORDABLE applies
+    #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = size::<u64>(SPOOL_LEAST_BYTES..=i64::MAX.unsigned_abs()))]
     pub spool_max_bytes: u64,
 
     // Below those above, as it brings a heading of its own.
     #[command(flatten)]
-    /// Where NATS is, and who we are there.
+    /// NATS and the credentials for it.
     pub nats: NatsSettings,
 
     #[command(flatten)]
@@ -44,22 +45,27 @@ pub struct RecordSettings {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct StreamSettings {
-    /// How long the stream keeps events; only when it is created
+    /// Maximum age of events in the stream; 0s for no limit. Used only when importguard creates the stream
     #[arg(id = "stream_max_age", long = "stream-max-age", env = "IMPORTGUARD_STREAM_MAX_AGE", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "30d")]
     pub max_age: Duration,
 
-    /// Size at which the stream drops its oldest events, in bytes; -1 for no limit; only when it is created
-    #[arg(id = "stream_max_bytes", long = "stream-max-bytes", env = "IMPORTGUARD_STREAM_MAX_BYTES", value_name = "BYTES", default_value_t = STREAM_MAX_BYTES, value_parser = clap::value_parser!(i64).range(-1..), allow_negative_numbers = true)]
+    /// Maximum size of the stream, which then discards its oldest events; -1 for no limit. Used only when importguard creates the
+    /// stream
+    #[arg(id = "stream_max_bytes", long = "stream-max-bytes", env = "IMPORTGUARD_STREAM_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = stream_size, allow_negative_numbers = true)]
     pub max_bytes: i64,
 
-    /// Copies of the stream in a NATS cluster: 1, 3 or 5; only when it is created
-    #[arg(id = "stream_replicas", long = "stream-replicas", env = "IMPORTGUARD_STREAM_REPLICAS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    /// Number of replicas of the stream in a NATS cluster: 1, 3 or 5. Used only when importguard creates the stream
+    #[arg(id = "stream_replicas", long = "stream-replicas", env = "IMPORTGUARD_STREAM_REPLICAS", value_name = "COUNT", default_value_t = 1, value_parser = count::<u8>(1..=5))]
     pub replicas: u8,
 
-    /// How long NATS recognises a repeated event by its id; only when it is created
-    #[arg(id = "stream_duplicate_window", long = "stream-duplicate-window", env = "IMPORTGUARD_STREAM_DUPLICATE_WINDOW", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10m")]
+    /// How long NATS recognises a repeated event by its ID.
+    #[arg(skip = DUPLICATE_WINDOW)]
     pub duplicate_window: Duration,
 }
+
+/// Longer than it takes to publish again after a reconnect. NATS holds the IDs of that time in memory, 100 bytes each: 6 MiB at a
+/// hundred callbacks a second.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// 1 GiB: about a million events of a typical import, three hours of a hundred callbacks a second.
 const SPOOL_MAX_BYTES: u64 = 1 << 30;
@@ -69,6 +75,14 @@ const SPOOL_LEAST_BYTES: u64 = 2 << 20;
 
 /// 1 GiB, as the spool: NATS sets the space aside when it creates the stream, and refuses to where it hasn't that much.
 const STREAM_MAX_BYTES: i64 = 1 << 30;
+
+/// NATS takes -1 for no limit, and zero as well: who writes that means something else.
+fn stream_size(text: &str) -> Result<i64, InvalidSetting> {
+    match text.trim() {
+        "-1" => Ok(-1),
+        text => size(1..=i64::MAX.unsigned_abs())(text),
+    }
+}
 
 impl Default for RecordSettings {
     /// The documented defaults, whatever the environment says.
@@ -86,13 +100,12 @@ impl Default for RecordSettings {
 
 impl Default for StreamSettings {
     fn default() -> Self {
-        const MINUTE: u64 = 60;
-        const DAY: u64 = 24 * 60 * MINUTE;
+        const DAY: u64 = 24 * 60 * 60;
         Self {
             max_age: Duration::from_secs(30 * DAY),
             max_bytes: STREAM_MAX_BYTES,
             replicas: 1,
-            duplicate_window: Duration::from_secs(10 * MINUTE),
+            duplicate_window: DUPLICATE_WINDOW,
         }
     }
 }
@@ -125,8 +138,8 @@ mod tests {
             "gateway",
             "--nats-url=nats://a:4222,nats://b:4222",
             "--stream-max-bytes=-1",
-            "--stream-duplicate-window=1h 30m",
-            "--spool-max-bytes=4194304",
+            "--stream-max-age=1h 30m",
+            "--spool-max-bytes=4MiB",
         ])
         .record;
         assert_eq!(
@@ -134,7 +147,7 @@ mod tests {
             ["nats://a:4222", "nats://b:4222"].map(NatsUrl::from)
         );
         assert_eq!(parsed.stream.max_bytes, -1);
-        assert_eq!(parsed.stream.duplicate_window, Duration::from_secs(90 * 60));
+        assert_eq!(parsed.stream.max_age, Duration::from_secs(90 * 60));
         assert_eq!(parsed.spool_max_bytes, 4 << 20);
     }
 
@@ -142,6 +155,8 @@ mod tests {
     fn nonsense_is_refused() {
         for bad in [
             "--spool-max-bytes=10",
+            "--stream-max-bytes=0",
+            "--ack-timeout=0s",
             "--stream-replicas=9",
             "--ack-timeout=soon",
             "--nats-cert=only.pem",

@@ -1,40 +1,41 @@
 use std::{fmt, str::FromStr, time::Duration};
 
-use clap::{Args, builder::RangedU64ValueParser};
+use clap::Args;
 use http::uri::{Authority, Scheme, Uri};
+use importguard_runtime::settings::{count, duration};
 
 /// Where OpenIM's other callbacks go.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "OpenIM's other callbacks")]
+#[command(next_help_heading = "Other OpenIM callbacks")]
 pub struct UpstreamSettings {
-    /// The URL of the backend that answers OpenIM's other callbacks, http or https; they are passed to it as they are, with this
-    /// URL in place of importguard's own [default: they are refused with 404]
+    /// URL (http:// or https://) of the backend for OpenIM's other callbacks. They are forwarded unchanged, with this URL in place
+    /// of importguard's own [default: they are refused with 404]
     #[arg(long, env = "IMPORTGUARD_UPSTREAM", value_name = "URL")]
     pub upstream: Option<UpstreamUrl>,
 
-    /// How long the backend may take to begin its answer, and to go on with it
+    /// Maximum time for the backend to start its response, and between two parts of it
     // OpenIM gives up after 5 seconds by default: this leaves it time to read why.
     #[arg(
         long,
         env = "IMPORTGUARD_UPSTREAM_TIMEOUT",
         value_name = "DURATION",
         default_value = "4s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     pub upstream_timeout: Duration,
 
-    /// How many callbacks may be on their way to the backend and back at once
+    /// Maximum number of callbacks being forwarded to the backend at a time
     // Half of the connections: a backend that is slow must not keep imports from being answered.
     #[arg(
         long,
         env = "IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
         value_name = "COUNT",
         default_value_t = 450,
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
+        value_parser = count::<usize>(1..=1_000_000)
     )]
     pub upstream_max_in_flight: usize,
 
-    /// Pass the header Authorization on to the backend even where importguard checks it itself (IMPORTGUARD_BASIC_AUTH_FILE,
+    /// Forward the Authorization header to the backend even when importguard checks it itself (IMPORTGUARD_BASIC_AUTH_FILE,
     /// IMPORTGUARD_BEARER_TOKEN_FILE)
     #[arg(long, env = "IMPORTGUARD_UPSTREAM_FORWARD_AUTHORIZATION")]
     pub upstream_forward_authorization: bool,
@@ -49,10 +50,10 @@ pub struct UpstreamUrl {
     path: String,
 }
 
-/// Why a text is no backend's URL.
+/// Why a string is not a backend's URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a backend's URL is http:// or https://, a host and perhaps a path, without a query or user information: write for example http://chat-backend:10008/callback"
+    "must be http:// or https:// with a host and an optional path, without a query or credentials, for example http://chat-backend:10008/callback"
 )]
 pub struct InvalidUpstreamUrl;
 

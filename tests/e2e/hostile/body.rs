@@ -5,7 +5,7 @@ use serde_json::Value;
 
 pub(super) const MAX_BYTES: usize = 65_536;
 pub(super) const MAX_FRIENDS: usize = 20;
-pub(super) const MAX_ID_BYTES: usize = 40;
+pub(super) const MAX_ID_BYTES: usize = 256;
 
 /// What a body asks for.
 #[derive(Clone, Debug)]

@@ -1,0 +1,167 @@
+//! How settings are written: durations, sizes and counts, each within its bounds.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+/// No interval and no timeout is of use below this; zero would be a busy loop, or a timeout that has always passed.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Why a value cannot be used. Each says what to write instead.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum InvalidSetting {
+    /// It is no duration.
+    #[error("{0}; write for example 250ms, 5s or 2m")]
+    Duration(humantime::DurationError),
+    /// It is shorter than a millisecond.
+    #[error("must be at least 1ms; write for example 250ms, 5s or 2m")]
+    TooShort,
+    /// It is no number of bytes.
+    #[error(
+        "not a size; write an integer with KiB, MiB, GiB or TiB, for example 64MiB, or a number of bytes"
+    )]
+    Size,
+    /// It is no number.
+    #[error("not a number; write an integer, for example 100")]
+    Count,
+    /// It is below the smallest value.
+    #[error("must be at least {0}")]
+    TooSmall(String),
+    /// It is above the largest value.
+    #[error("must be at most {0}")]
+    TooLarge(String),
+}
+
+/// Parses an interval or a timeout, such as `250ms` or `1h 30m`: at least a millisecond.
+pub fn duration(text: &str) -> Result<Duration, InvalidSetting> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration < SHORTEST => Err(InvalidSetting::TooShort),
+        parsed => parsed.map_err(InvalidSetting::Duration),
+    }
+}
+
+/// A parser of sizes in bytes, such as `64MiB` or `1048576`, within `range`.
+pub fn size<T>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, InvalidSetting> + Clone
+where
+    T: TryFrom<u64>,
+{
+    move |text| {
+        let bytes = bytes(text).ok_or(InvalidSetting::Size)?;
+        within(bytes, &range, |bound| Size(bound).to_string())
+    }
+}
+
+/// A parser of counts within `range`.
+pub fn count<T>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, InvalidSetting> + Clone
+where
+    T: TryFrom<u64>,
+{
+    move |text| {
+        let count = text.trim().parse().map_err(|_| InvalidSetting::Count)?;
+        within(count, &range, |bound| bound.to_string())
+    }
+}
+
+fn within<T: TryFrom<u64>>(
+    value: u64,
+    range: &RangeInclusive<u64>,
+    shown: impl Fn(u64) -> String,
+) -> Result<T, InvalidSetting> {
+    if value < *range.start() {
+        return Err(InvalidSetting::TooSmall(shown(*range.start())));
+    }
+    let too_large = || InvalidSetting::TooLarge(shown(*range.end()));
+    match T::try_from(value) {
+        Ok(fits) if value <= *range.end() => Ok(fits),
+        _ => Err(too_large()),
+    }
+}
+
+/// The units, largest first, with the power of two that each stands for.
+const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let unit = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(unit.unwrap_or(text.len()));
+    let shift = match unit.trim() {
+        "" | "B" => 0,
+        unit => {
+            UNITS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
+                .1
+        }
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// A size as settings are written: in the largest unit that divides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = UNITS
+            .iter()
+            .find(|(_, shift)| self.0 >= 1 << shift && self.0.trailing_zeros() >= *shift);
+        match unit {
+            Some((name, shift)) => write!(f, "{}{name}", self.0 >> shift),
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_a_number_of_bytes_with_or_without_a_unit() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1048576", Some(1 << 20)),
+            ("10B", Some(10)),
+            ("64KiB", Some(64 << 10)),
+            ("64 MiB", Some(64 << 20)),
+            ("1gib", Some(1 << 30)),
+            ("2TiB", Some(2 << 40)),
+            ("", None),
+            ("MiB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("64MB", None),
+            ("64M", None),
+            ("99999999TiB", None),
+        ] {
+            let parsed = size::<u64>(0..=u64::MAX)(text);
+            assert_eq!(parsed.ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_told_the_bound_it_breaks() {
+        let error = |text| {
+            size::<usize>(2 << 20..=1 << 30)(text)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(error("131072"), "must be at least 2MiB");
+        assert_eq!(error("2GiB"), "must be at most 1GiB");
+        assert_eq!(
+            size::<u32>(1..=u64::MAX)("4GiB").unwrap_err().to_string(),
+            "must be at most 18446744073709551615 bytes"
+        );
+        let error = count::<u16>(1..=100)("0").unwrap_err();
+        assert_eq!(error.to_string(), "must be at least 1");
+        assert_eq!(count::<u16>(1..=100)("100"), Ok(100));
+    }
+
+    #[test]
+    fn an_interval_is_longer_than_nothing() {
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(90 * 60)));
+        for text in ["0s", "0", "999us"] {
+            assert_eq!(duration(text), Err(InvalidSetting::TooShort), "{text}");
+        }
+        let error = duration("5").unwrap_err().to_string();
+        assert!(error.contains("for example 250ms"), "{error}");
+    }
+}

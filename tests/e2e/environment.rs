@@ -1,0 +1,244 @@
+//! What is wrong in the environment is an error at the start, which names the variable and what to do.
+
+use std::{collections::BTreeSet, process::Output, time::Duration};
+
+use importguard_runtime::environment;
+use importguard_tests::{Binary, Help, Service, Setting, Settings};
+
+const BINARIES: [Binary; 3] = [Binary::Gateway, Binary::Decider, Binary::AllInOne];
+
+/// Runs a command that reads all of the binary's settings and ends by itself.
+fn run(binary: Binary, arguments: &[&str], variables: &[(&str, &str)]) -> (Output, String) {
+    let settings = variables
+        .iter()
+        .fold(Settings::new(), |settings, (name, value)| {
+            settings.set(name, *value)
+        });
+    let output = settings
+        .command(binary.path())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    (output, stderr)
+}
+
+#[track_caller]
+fn refused(binary: Binary, arguments: &[&str], variable: (&str, &str), told: &[&str]) {
+    let (output, stderr) = run(binary, arguments, &[variable]);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "{binary:?} {variable:?}: {stderr}"
+    );
+    for told in told {
+        assert!(
+            stderr.contains(told),
+            "{binary:?} {variable:?}: no {told:?} in: {stderr}"
+        );
+    }
+}
+
+/// The settings of both pods' binaries, which are all that there are.
+fn settings() -> Vec<(Binary, Setting)> {
+    let pods = [Binary::Gateway, Binary::Decider];
+    let settings = pods.into_iter().flat_map(|binary| {
+        let help = Help::of(binary, &[]);
+        let settings: Vec<_> = help.settings().cloned().collect();
+        settings.into_iter().map(move |setting| (binary, setting))
+    });
+    settings
+        .filter(|(_, setting)| setting.env.is_some())
+        .collect()
+}
+
+#[test]
+fn an_interval_or_a_timeout_of_zero_is_refused_unless_help_says_what_zero_means() {
+    let mut durations = 0;
+    for (binary, setting) in settings() {
+        let name = setting.env.unwrap();
+        let is_duration = setting.flag.contains("<DURATION>") && name != "IMPORTGUARD_TRACE_SLOW";
+        if is_duration && !setting.text.contains("0s") {
+            let told = [&*name, "at least 1ms", "for example"];
+            refused(binary, &["healthcheck"], (&name, "0s"), &told);
+            durations += 1;
+        }
+    }
+    assert!(durations > 15, "only {durations}");
+}
+
+#[test]
+fn an_empty_variable_is_refused() {
+    for (binary, setting) in settings() {
+        let name = setting.env.unwrap();
+        let told = format!("{name} is set but empty; unset it");
+        refused(binary, &["healthcheck"], (&name, ""), &[&told]);
+    }
+    let told = ["NATS_URL is set but empty", "nats://127.0.0.1:4222"];
+    refused(Binary::AllInOne, &["tail"], ("NATS_URL", ""), &told);
+}
+
+#[test]
+fn an_unknown_variable_is_refused_by_every_command() {
+    let unknown = ("IMPORTGUARD_ON_DECIDER_UNAVAIL", "allow");
+    let told = [
+        unknown.0,
+        "did you mean IMPORTGUARD_ON_DECIDER_UNAVAILABLE?",
+        "unset",
+    ];
+    for binary in BINARIES {
+        refused(binary, &["healthcheck"], unknown, &told);
+    }
+    for command in [&["policy", "check"][..], &["pseudonym", "a"], &["tail"]] {
+        refused(Binary::AllInOne, command, unknown, &told);
+    }
+    let far = ("IMPORTGUARD_XYZ", "1");
+    refused(
+        Binary::Gateway,
+        &["healthcheck"],
+        far,
+        &["IMPORTGUARD_XYZ", "--help"],
+    );
+}
+
+#[test]
+fn help_and_version_are_told_whatever_the_environment() {
+    let broken = [
+        ("IMPORTGUARD_XYZ", "1"),
+        ("NATS_URL", ""),
+        ("IMPORTGUARD_RELOAD_INTERVAL", "0s"),
+    ];
+    for binary in BINARIES {
+        for arguments in [&["--help"][..], &["--version"], &["healthcheck", "--help"]] {
+            let (output, stderr) = run(binary, arguments, &broken);
+            assert!(
+                output.status.success(),
+                "{binary:?} {arguments:?}: {stderr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_variable_that_a_binary_reads_is_known_to_all() {
+    let read = |binary, command: &[&str]| {
+        let help = Help::of(binary, command);
+        let names: Vec<_> = help
+            .settings()
+            .filter_map(|setting| setting.env.clone())
+            .collect();
+        names
+    };
+    let commands = [
+        &["serve"][..],
+        &["policy", "check"],
+        &["policy", "test"],
+        &["policy", "explain"],
+        &["tail"],
+        &["pseudonym"],
+        &["healthcheck"],
+    ];
+    let own = commands
+        .iter()
+        .flat_map(|command| read(Binary::AllInOne, command));
+    let pods = [Binary::Gateway, Binary::Decider]
+        .into_iter()
+        .flat_map(|binary| read(binary, &[]));
+    let read: BTreeSet<_> = pods
+        .chain(own)
+        .filter(|name| name.starts_with("IMPORTGUARD_"))
+        .collect();
+    let known = environment::VARIABLES
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(read, known);
+}
+
+#[tokio::test]
+async fn what_kubernetes_sets_beside_its_services_and_what_was_retired_stops_nobody() {
+    let mut settings = Settings::new().set("IMPORTGUARD_MAX_QUEUED", "2");
+    for service in ["IMPORTGUARD", "IMPORTGUARD_GATEWAY", "IMPORTGUARD_DECIDER"] {
+        for (end, value) in [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "8080"),
+            ("SERVICE_PORT_HTTP", "8080"),
+            ("PORT", "tcp://10.0.0.1:8080"),
+            ("PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("PORT_8080_TCP_PROTO", "tcp"),
+            ("PORT_8080_TCP_PORT", "8080"),
+            ("PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ] {
+            settings = settings.set(&format!("{service}_{end}"), value);
+        }
+    }
+    let gateway = Service::gateway(settings.clone()).await;
+    gateway.tells(&["IMPORTGUARD_MAX_QUEUED is retired"]).await;
+    Service::decider(settings).await;
+}
+
+#[tokio::test]
+async fn sizes_are_written_with_units() {
+    let gateway =
+        Service::gateway(Settings::new().set("IMPORTGUARD_SPOOL_MAX_BYTES", "64MiB")).await;
+    let most = gateway.metric("importguard_recorder_spool_max_bytes").await;
+    assert_eq!(most.unwrap(), f64::from(64 << 20));
+    let small = ("IMPORTGUARD_SPOOL_MAX_BYTES", "131072");
+    let told = [small.0, "131072", "must be at least 2MiB"];
+    refused(Binary::Gateway, &["healthcheck"], small, &told);
+    let unclear = ("IMPORTGUARD_MAX_BODY_BYTES", "2 MB");
+    refused(
+        Binary::Gateway,
+        &["healthcheck"],
+        unclear,
+        &[unclear.0, "64MiB"],
+    );
+}
+
+#[test]
+fn a_value_that_is_refused_is_told_with_its_variable_unless_it_is_secret() {
+    let bad = ("IMPORTGUARD_HTTP_LISTEN", "somewhere");
+    refused(
+        Binary::Gateway,
+        &["healthcheck"],
+        bad,
+        &[bad.0, bad.1, "--http-listen"],
+    );
+    for secret in [
+        ("IMPORTGUARD_PSEUDONYM_KEY", "hunter2"),
+        ("IMPORTGUARD_UPSTREAM", "http://user:hunter2@backend"),
+    ] {
+        refused(Binary::Gateway, &["healthcheck"], secret, &[secret.0]);
+        let (_, stderr) = run(Binary::Gateway, &["healthcheck"], &[secret]);
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+    }
+    let alone = ("IMPORTGUARD_TLS_CERT_FILE", "cert.pem");
+    refused(
+        Binary::Gateway,
+        &["healthcheck"],
+        alone,
+        &["IMPORTGUARD_TLS_KEY_FILE"],
+    );
+}
+
+#[tokio::test]
+async fn a_filter_that_silences_everything_is_reported() {
+    for filter in ["off", "importgaurd=debug"] {
+        for format in ["human", "json"] {
+            let settings = Settings::new()
+                .set("RUST_LOG", filter)
+                .set("IMPORTGUARD_LOG_FORMAT", format);
+            let mut gateway = Service::gateway(settings).await;
+            gateway.tells(&["RUST_LOG", filter, "unset"]).await;
+            gateway.terminate(Duration::from_secs(10)).await;
+            assert_eq!(gateway.stderr().lines().count(), 1, "{}", gateway.stderr());
+        }
+    }
+    let mut gateway = Service::gateway(Settings::new().set("RUST_LOG", "error")).await;
+    gateway.terminate(Duration::from_secs(10)).await;
+    assert!(
+        !gateway.stderr().contains("RUST_LOG"),
+        "{}",
+        gateway.stderr()
+    );
+}
