@@ -38,9 +38,9 @@ pub(crate) async fn run(settings: CompareSettings) -> anyhow::Result<()> {
     let place = Place::new(&settings.common)?;
     let alone = at_rest(&place).await?;
     let mut systems = start(&place, &settings).await?;
-    let rounds = settings.common.rounds;
+    let (length, rounds) = (settings.common.seconds, settings.common.rounds);
     let rounds = rounds.unwrap_or(if settings.quick { 3 } else { 9 });
-    let (mut rows, length) = (Vec::new(), settings.common.seconds);
+    let mut rows = Vec::new();
     for friends in &settings.friends {
         for connections in &settings.concurrency {
             let load = Load::closed(*connections);

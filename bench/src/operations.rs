@@ -1,4 +1,4 @@
-//! What operators may have more of: deciders, IDs in lists and friends; a backlog in the spool; and callbacks than can be answered.
+//! What an operator may have much of: deciders, IDs in lists, events in the spool, and callbacks.
 
 use std::{
     collections::HashMap,
@@ -53,7 +53,7 @@ pub(crate) async fn scale(settings: CommonSettings) -> anyhow::Result<()> {
     let place = Place::new(&settings)?;
     let mut systems = Vec::new();
     for count in [1, 2, 3] {
-        let (name, policy) = (format!("{count} deciders"), shipped_policy());
+        let (name, policy) = (format!("deciders: {count}"), shipped_policy());
         systems.push(place.importguard(&name, 0, &policy, count).await?);
     }
     for ids in [1_000, 100_000, 1_000_000] {
@@ -111,8 +111,7 @@ pub(crate) async fn drain(settings: CommonSettings) -> anyhow::Result<()> {
         ("p99 while it drains / before", Target::AtMost(2.0)),
         ("events drained a second", Target::None),
     ];
-    let title = "a backlog of 100,000 events";
-    Ok(print(results(title, &lines(titles, &rounds)))?)
+    Ok(print(results("the spool", &lines(titles, &rounds)))?)
 }
 
 /// Fills the spool while NATS is gone, and returns when NATS is back and the spool drains.

@@ -103,13 +103,15 @@ impl Place {
         // On a disk, as NATS's store is measured, too.
         let target = workspace().join("target");
         let dir = TempDir::with_prefix_in("bench-", target);
-        Ok(Self {
-            bin_dir: match &settings.bin_dir {
-                Some(dir) => std::path::absolute(dir)?,
-                None => build()?,
-            },
-            dir: dir.context("no directory can be made in target/")?,
-        })
+        let dir = dir.context("no directory can be made in target/")?;
+        let bin_dir = match &settings.bin_dir {
+            Some(dir) => std::path::absolute(dir)?,
+            None => build()?,
+        };
+        for file in [GATEWAY, DECIDER].map(|name| bin_dir.join(name)) {
+            ensure!(file.is_file(), "there is no {}", file.display());
+        }
+        Ok(Self { bin_dir, dir })
     }
 
     /// Starts a process with no other environment than `variables`; arguments are separated by spaces.

@@ -75,6 +75,7 @@ pub(crate) fn figures(rows: &[Row]) -> String {
 fn figure(value: f64) -> String {
     match value.abs() {
         size if size.is_nan() => String::new(),
+        0.0 => "0".to_owned(),
         size if size < 1.0 => format!("{value:.3}"),
         size if size < 10.0 => format!("{value:.2}"),
         size if size < 100.0 => format!("{value:.1}"),
@@ -131,6 +132,7 @@ impl Display for Line {
             [least, .., greatest] => format!("{}, {}", figure(least), figure(greatest)),
             _ => String::new(),
         };
+        let yes = |met| if met { "yes" } else { "**no**" };
         let (target, met) = match self.target {
             Target::None => (String::new(), ""),
             Target::AtLeast(least) => (format!("at least {least}"), yes(value >= least)),
@@ -142,10 +144,6 @@ impl Display for Line {
         }
         write!(f, "| {what} | {measured} | {spread} | {target} | {met} |")
     }
-}
-
-fn yes(met: bool) -> &'static str {
-    if met { "yes" } else { "**no**" }
 }
 
 #[cfg(test)]
