@@ -87,7 +87,7 @@ impl Load {
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.rate {
-            Some(rate) => write!(f, "{rate:.0} a second"),
+            Some(rate) => write!(f, "paced, {rate:.0}/s"),
             None if self.http2 => write!(f, "{} streams", self.clients),
             None => write!(f, "{} connections", self.clients),
         }
