@@ -1,17 +1,13 @@
 //! What a person reads: progress on standard error, tables in Markdown on standard output.
 
 use std::{
-    fmt::{Display, Write as _},
+    fmt::Display,
     io::{self, Write as _},
 };
 
-use crate::{
-    matrix::{Paced, Report, Row},
-    measure::Measured,
-    system::Role,
-};
+use crate::{load::Load, measure::Measured};
 
-/// Says on standard error what is being done.
+/// Prints on standard error what is being done.
 pub(crate) fn progress(what: impl Display) {
     // Whoever closed standard error does not want to know.
     let _ = writeln!(io::stderr(), "… {what}");
@@ -22,96 +18,152 @@ pub(crate) fn print(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout(), "{text}\n")
 }
 
-/// The table of all closed loops.
-pub(crate) fn rows(report: &Report) -> String {
-    let mut table = String::from(
-        "| friends | connections | system | decisions/s | p50 µs | p90 | p99 | p99.9 | gateway CPU µs | decider | nats | sink | client | gateway peak MiB | decider | nats | fallbacks % | CPUs idle % | others % |\n\
-         |--:|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-    );
-    for row in &report.rows {
-        line(&mut table, row);
-    }
-    table
+/// The middle of `values`; of two in the middle, their mean. Not a number where there are none.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let (lower, upper) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+    let middle = values.get(lower).zip(values.get(upper));
+    middle.map_or(f64::NAN, |(lower, upper)| f64::midpoint(*lower, *upper))
 }
 
-fn line(table: &mut String, row: &Row) {
-    let Measured {
-        per_second,
-        micros,
-        fallback_percent,
-        machine,
-        ..
-    } = &row.median;
-    let cpu = |role| figure(row.median.cpu_micros.get(&role).copied());
-    let peak = |role| figure(row.median.peak_mib.get(&role).copied());
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        table,
-        "| {} | {} | {} | {per_second:.0} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {fallback_percent:.1} | {:.0} | {:.0} |",
-        row.friends,
-        row.concurrency,
-        row.system,
-        figure(Some(micros.p50)),
-        figure(Some(micros.p90)),
-        figure(Some(micros.p99)),
-        figure(Some(micros.p999)),
-        cpu(Role::Gateway),
-        cpu(Role::Decider),
-        cpu(Role::Nats),
-        cpu(Role::Sink),
-        cpu(Role::Client),
-        peak(Role::Gateway),
-        peak(Role::Decider),
-        peak(Role::Nats),
-        machine.idle,
-        machine.others,
-    );
+/// A line of the table of figures, and the rounds that it is the median of.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) system: String,
+    pub(crate) friends: usize,
+    pub(crate) load: Load,
+    pub(crate) rounds: Vec<Measured>,
 }
 
-/// Three digits are all that is ever sure.
-pub(crate) fn figure(value: Option<f64>) -> String {
-    match value {
-        None => String::new(),
-        Some(value) if value < 100.0 => format!("{value:.1}"),
-        Some(value) => format!("{value:.0}"),
-    }
-}
-
-/// The open loops; empty where none was run.
-pub(crate) fn paced(report: &Report) -> String {
-    if report.paced.is_empty() {
-        return String::new();
-    }
-    let mut table = String::from(
-        "| friends | pace, decisions/s | system | p50 µs | p90 | p99 | p99.9 | gateway CPU µs | decider | nats | client | fallbacks % | CPUs idle % | others % |\n\
-         |--:|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-    );
-    for Paced {
-        friends,
-        rate,
-        systems,
-    } in &report.paced
-    {
-        for (system, rounds) in systems {
-            let median = Measured::median(rounds);
-            let cpu = |role| figure(median.cpu_micros.get(&role).copied());
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                table,
-                "| {friends} | {rate:.0} | {system} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.0} | {:.0} |",
-                figure(Some(median.micros.p50)),
-                figure(Some(median.micros.p90)),
-                figure(Some(median.micros.p99)),
-                figure(Some(median.micros.p999)),
-                cpu(Role::Gateway),
-                cpu(Role::Decider),
-                cpu(Role::Nats),
-                cpu(Role::Client),
-                median.fallback_percent,
-                median.machine.idle,
-                median.machine.others,
-            );
+impl Row {
+    /// One without rounds.
+    pub(crate) fn new(system: &str, friends: usize, load: Load) -> Self {
+        Self {
+            system: system.to_owned(),
+            friends,
+            load,
+            rounds: Vec::new(),
         }
     }
+}
+
+/// The table of figures: medians of the rounds.
+pub(crate) fn figures(rows: &[Row]) -> String {
+    let median = |row: &Row| Measured::median(&row.rounds);
+    let medians: Vec<Measured> = rows.iter().map(median).collect();
+    let columns = medians.iter().take(1).flat_map(|median| &median.0);
+    let columns = columns.map(|(name, _)| name);
+    let known = |name: &&String| medians.iter().any(|median| !median.get(name).is_nan());
+    let columns: Vec<&String> = columns.filter(known).collect();
+    let titles = columns.iter().map(|column| format!(" {column} |"));
+    let mut table = format!(
+        "| friends | load | system |{}\n|--:|--:|:--|{}",
+        titles.collect::<String>(),
+        "--:|".repeat(columns.len())
+    );
+    for (row, median) in rows.iter().zip(&medians) {
+        let (friends, load, system) = (row.friends, row.load, &row.system);
+        table.push_str(&format!("\n| {friends} | {load} | {system} |"));
+        let values = columns.iter().map(|column| figure(median.get(column)));
+        table.extend(values.map(|value| format!(" {value} |")));
+    }
     table
+}
+
+/// Three digits are all that is ever certain.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size.is_nan() => String::new(),
+        0.0 => "0".to_owned(),
+        size if size < 1.0 => format!("{value:.3}"),
+        size if size < 10.0 => format!("{value:.2}"),
+        size if size < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// What a figure must not fall below or exceed. Without a target the figure is there to be known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    None,
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// A line of the table of results.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    what: String,
+    target: Target,
+    rounds: Vec<f64>,
+}
+
+/// Lines of what was found in each round.
+pub(crate) fn lines<const COUNT: usize>(
+    titles: [(impl Into<String>, Target); COUNT],
+    rounds: &[[f64; COUNT]],
+) -> Vec<Line> {
+    let titles = titles.into_iter().enumerate();
+    let lines = titles.map(|(place, (what, target))| Line {
+        what: what.into(),
+        target,
+        rounds: rounds.iter().map(|round| round[place]).collect(),
+    });
+    lines.collect()
+}
+
+/// The table of results: the median of the rounds with their least and greatest, beside the target.
+pub(crate) fn results(title: &str, lines: &[Line]) -> String {
+    let lines = lines.iter().map(|line| format!("\n{line}"));
+    format!(
+        "| {title} | measured | rounds from, to | target | met |\n|:--|--:|--:|--:|:--|{}",
+        lines.collect::<String>()
+    )
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut rounds = self.rounds.clone();
+        rounds.retain(|value| !value.is_nan());
+        rounds.sort_unstable_by(f64::total_cmp);
+        let value = median(rounds.iter().copied());
+        let spread = match rounds[..] {
+            [least, .., greatest] => format!("{}, {}", figure(least), figure(greatest)),
+            _ => String::new(),
+        };
+        let yes = |met| if met { "yes" } else { "**no**" };
+        let (target, met) = match self.target {
+            Target::None => (String::new(), ""),
+            Target::AtLeast(least) => (format!("at least {least}"), yes(value >= least)),
+            Target::AtMost(most) => (format!("at most {most}"), yes(value <= most)),
+        };
+        let (what, measured) = (&self.what, figure(value));
+        if value.is_nan() {
+            return write!(f, "| {what} | not measured |  | {target} |  |");
+        }
+        write!(f, "| {what} | {measured} | {spread} | {target} | {met} |")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_a_median_with_its_spread_beside_its_target() {
+        let text = |rounds: &[[f64; 1]], target| lines([("ratio", target)], rounds)[0].to_string();
+        assert_eq!(
+            text(&[[3.0], [1.0], [2.5]], Target::AtMost(2.5)),
+            "| ratio | 2.50 | 1.00, 3.00 | at most 2.5 | yes |"
+        );
+        assert_eq!(
+            text(&[[0.5]], Target::AtLeast(1.0)),
+            "| ratio | 0.500 |  | at least 1 | **no** |"
+        );
+        assert_eq!(
+            text(&[[f64::NAN]], Target::None),
+            "| ratio | not measured |  |  |  |"
+        );
+    }
 }

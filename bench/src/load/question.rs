@@ -1,4 +1,4 @@
-use std::{fmt::Write as _, net::SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -7,49 +7,42 @@ use super::Reading;
 /// The operationID's width: OpenIM's are milliseconds since 1970.
 const ID_DIGITS: usize = 13;
 
-/// A callback as open-im-server sends it, and its right answer.
+/// A callback as open-im-server sends it, and its expected response.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     /// Up to and with the empty line; the operationID is filled in for each.
     pub(super) head: Vec<u8>,
     /// Where in `head` the operationID begins.
-    pub(super) id_at: usize,
-    pub(super) body: Bytes,
+    id_at: usize,
+    pub(crate) body: Bytes,
     expected: Bytes,
 }
 
-/// What is right.
+/// The verdict of the shipped policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Allow,
-    /// `blocked_user` is asked for beside the others and dropped.
+    /// `blocked_user` is among the friends and dropped.
     Modify,
-    /// `blocked_user` asks.
+    /// `blocked_user` is the owner.
     Refuse,
 }
 
 const ALLOW: &str = r#"{"actionCode":0,"errCode":0,"errMsg":"","errDlt":"","nextCode":0"#;
 
-/// An overload's code, as the gateway writes it.
-const OVERLOADED: &str = r#""errCode":5913,"#;
-
-/// The shipped policy lets 1,000 friends pass, and from this owner any number.
-const TRUSTED_OVER: usize = 1_000;
-const TRUSTED: &str = "svc_migration";
-
 impl Question {
-    /// An import of `friends` friends, put to `address`, that the shipped policy answers with `expected`.
+    /// An import of `friends` friends, sent to `address`, for which the shipped policy's verdict is `expected`.
     pub(crate) fn new(address: SocketAddr, friends: usize, expected: Expected) -> Self {
-        let owner = match expected {
-            Expected::Refuse => "blocked_user",
-            Expected::Allow | Expected::Modify if friends > TRUSTED_OVER => TRUSTED,
-            Expected::Allow | Expected::Modify => "user123",
+        let (owner, blocked) = match expected {
+            Expected::Refuse => ("blocked_user", ""),
+            Expected::Modify => ("user123", r#","blocked_user""#),
+            // The shipped policy allows 1,000 friends, and any number for this owner.
+            Expected::Allow if friends > 1_000 => ("svc_migration", ""),
+            Expected::Allow => ("user123", ""),
         };
-        let list = ids(friends);
-        let blocked = match expected {
-            Expected::Modify => r#","blocked_user""#,
-            Expected::Allow | Expected::Refuse => "",
-        };
+        // IDs of 16 bytes, none of which the shipped policy drops.
+        let ids = (0..friends).map(|number| format!("\"friend{number:010}\""));
+        let list = ids.collect::<Vec<_>>().join(",");
         // With the line feed that Go's encoder writes.
         let body = format!(
             "{{\"callbackCommand\":\"callbackBeforeImportFriendsCommand\",\"ownerUserID\":\"{owner}\",\"friendUserIDs\":[{list}{blocked}]}}\n"
@@ -80,20 +73,7 @@ impl Question {
         }
     }
 
-    /// The JSON body.
-    pub(crate) fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// All of a request, with an operationID of its own.
-    pub(crate) fn bytes(&self, number: u64) -> Vec<u8> {
-        let mut bytes = self.head.clone();
-        self.stamp(&mut bytes, number);
-        bytes.extend_from_slice(&self.body);
-        bytes
-    }
-
-    /// A head with an operationID of its own.
+    /// Writes an operationID of its own into a copy of `self.head`.
     pub(super) fn stamp(&self, head: &mut [u8], mut number: u64) {
         for digit in head[self.id_at..self.id_at + ID_DIGITS].iter_mut().rev() {
             *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
@@ -101,59 +81,32 @@ impl Question {
         }
     }
 
-    /// Compares an answer with the right one.
+    /// Compares a response with the expected one, byte for byte.
     pub(super) fn read(&self, status: u16, body: &[u8]) -> Result<Reading, String> {
         if status == 200 && body == self.expected {
             return Ok(Reading::Right);
         }
         let text = String::from_utf8_lossy(body);
-        if status == 200 && text.contains(r#""errCode":591"#) && text.contains(r#""nextCode":1"#) {
-            return Ok(match text.contains(OVERLOADED) {
-                true => Reading::Overloaded,
-                false => Reading::Fallback,
-            });
-        }
-        // Where there is no room for its bytes.
-        if status == 503 && text.contains(OVERLOADED) {
-            return Ok(Reading::Overloaded);
+        // 503 where `IMPORTGUARD_MAX_BYTES_IN_FLIGHT` has no room for the request.
+        let code = if status == 503 { "5913," } else { "591" };
+        let refused = text.contains(&format!("\"errCode\":{code}"));
+        if [200, 503].contains(&status) && refused && text.contains(r#""nextCode":1"#) {
+            return Ok(Reading::Fallback);
         }
         let expected = String::from_utf8_lossy(&self.expected);
         Err(format!(
-            "a wrong answer: {status} {text:.300}\nexpected: 200 {expected:.300}"
+            "a wrong response: {status} {text:.300}\nexpected: 200 {expected:.300}"
         ))
     }
-}
-
-/// Ids of 16 bytes, of which the shipped policy objects to none.
-fn ids(count: usize) -> String {
-    let mut list = String::with_capacity(count * 19);
-    for number in 0..count {
-        let comma = if number == 0 { "" } else { "," };
-        // Writing to a String cannot fail.
-        let _ = write!(list, "{comma}\"friend{number:010}\"");
-    }
-    list
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn question(expected: Expected) -> Question {
-        Question::new(SocketAddr::from(([127, 0, 0, 1], 8080)), 2, expected)
-    }
-
     #[test]
-    fn each_question_has_an_operation_id_of_its_own() {
-        let question = question(Expected::Allow);
-        let mut head = question.head.clone();
-        question.stamp(&mut head, 1_646_445_464_564);
-        let text = String::from_utf8(head).unwrap();
-        assert!(text.ends_with("Operationid: 1646445464564\r\n\r\n"));
-    }
-
-    #[test]
-    fn only_the_right_answer_is_right() {
+    fn only_the_expected_response_is_right() {
+        let question = |expected| Question::new(([127, 0, 0, 1], 8080).into(), 2, expected);
         let allow = question(Expected::Allow);
         let yes = br#"{"actionCode":0,"errCode":0,"errMsg":"","errDlt":"","nextCode":0}"#;
         assert_eq!(allow.read(200, yes), Ok(Reading::Right));
@@ -161,10 +114,10 @@ mod tests {
         assert!(question(Expected::Modify).read(200, yes).is_err());
         let no = br#"{"actionCode":0,"errCode":5911,"errMsg":"","errDlt":"","nextCode":1}"#;
         assert_eq!(allow.read(200, no), Ok(Reading::Fallback));
-        let full = br#"{"actionCode":0,"errCode":5913,"errMsg":"","errDlt":"","nextCode":1}"#;
-        assert_eq!(allow.read(200, full), Ok(Reading::Overloaded));
-        assert_eq!(allow.read(503, full), Ok(Reading::Overloaded));
         let refused = br#"{"actionCode":0,"errCode":5001,"errMsg":"","errDlt":"","nextCode":1}"#;
         assert!(allow.read(200, refused).is_err());
+        let mut head = allow.head.clone();
+        allow.stamp(&mut head, 1_646_445_464_564);
+        assert!(head.ends_with(b"Operationid: 1646445464564\r\n\r\n"));
     }
 }

@@ -1,3 +1,6 @@
+//! What importguard is measured against: the same hops and nothing else, written as anybody would who wants them fast. And where its
+//! spans go.
+
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
@@ -6,19 +9,32 @@ use axum::{
     Router,
     body::Bytes,
     extract::{DefaultBodyLimit, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
+    serve::ListenerExt,
 };
 use clap::Args;
 use importguard_gateway::events::Subject;
 use importguard_proto::decider::{
-    DecideRequest, decide_response::Verdict, decider_client::DeciderClient,
+    Allow, DecideRequest, DecideResponse,
+    decide_response::Verdict,
+    decider_client::DeciderClient,
+    decider_server::{Decider, DeciderServer},
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    trace_service_server::{TraceService, TraceServiceServer},
 };
 use serde::Deserialize;
-use tonic::transport::{Channel, Endpoint};
+use tokio::net::TcpListener;
+use tonic::{
+    Request, Status,
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+};
 
-use super::{ROUTE, allow, serve};
+/// OpenIM's "go on".
+const ALLOW: &str = r#"{"actionCode":0,"errCode":0,"errMsg":"","errDlt":"","nextCode":0}"#;
 
 #[derive(Args, Debug)]
 pub(crate) struct FloorGatewaySettings {
@@ -53,7 +69,32 @@ struct Body {
     friend_user_ids: Vec<String>,
 }
 
-/// HTTP, gRPC, JetStream's ack, answer.
+struct AllowAll;
+
+#[tonic::async_trait]
+impl Decider for AllowAll {
+    async fn decide(
+        &self,
+        _request: Request<DecideRequest>,
+    ) -> Result<tonic::Response<DecideResponse>, Status> {
+        Ok(tonic::Response::new(DecideResponse {
+            verdict: Some(Verdict::Allow(Allow {})),
+            ..DecideResponse::default()
+        }))
+    }
+}
+
+/// The floor's decider: allows everything.
+pub(crate) async fn decider(listen: SocketAddr) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(listen).await?;
+    Server::builder()
+        .add_service(DeciderServer::new(AllowAll))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .await?;
+    Ok(())
+}
+
+/// The floor's gateway: HTTP, gRPC, JetStream's ack, response.
 pub(crate) async fn gateway(settings: FloorGatewaySettings) -> anyhow::Result<()> {
     let jetstream = jetstream::new(async_nats::connect(&settings.nats).await?);
     // As importguard makes its own.
@@ -78,15 +119,20 @@ pub(crate) async fn gateway(settings: FloorGatewaySettings) -> anyhow::Result<()
         event_extra: settings.event_extra,
     };
     let routes = Router::new()
-        .route(ROUTE, post(callback))
+        .route("/callbackBeforeImportFriendsCommand", post(callback))
         .layer(DefaultBodyLimit::disable())
         .with_state(hops);
-    serve(settings.listen, routes).await
+    let listener = TcpListener::bind(settings.listen).await?;
+    let listener = listener.tap_io(|stream| {
+        // A response would wait for the caller's ack; a connection that is gone already doesn't matter.
+        let _ = stream.set_nodelay(true);
+    });
+    Ok(axum::serve(listener, routes).await?)
 }
 
 async fn callback(State(mut hops): State<Hops>, body: Bytes) -> Response {
     match hops.pass(body).await {
-        Ok(()) => allow().into_response(),
+        Ok(()) => ([(header::CONTENT_TYPE, "application/json")], ALLOW).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -111,4 +157,26 @@ impl Hops {
         self.jetstream.publish(subject, event.into()).await?.await?;
         Ok(())
     }
+}
+
+/// Batches of 512 spans with their attributes are well below it.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+struct Sink;
+
+#[tonic::async_trait]
+impl TraceService for Sink {
+    async fn export(
+        &self,
+        _request: Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, Status> {
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// A collector that drops the spans it receives.
+pub(crate) async fn sink(listen: SocketAddr) -> anyhow::Result<()> {
+    let service = TraceServiceServer::new(Sink).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let server = Server::builder().tcp_nodelay(true).add_service(service);
+    Ok(server.serve(listen).await?)
 }
