@@ -23,7 +23,7 @@ use std::{future::Future, num::NonZeroUsize};
 
 use clap::Parser;
 use cli::{Cli, Command, Part};
-use importguard_telemetry::RuntimeSettings;
+use importguard_runtime::{ThreadSettings, block_on};
 
 // As the pods have it, so that the floor has no worse one.
 #[global_allocator]
@@ -61,7 +61,7 @@ fn as_floor(lean: bool, work: impl Future<Output = anyhow::Result<()>>) -> anyho
         return on_all_threads(work);
     }
     let threads = NonZeroUsize::MIN;
-    importguard_telemetry::run(RuntimeSettings { threads }, work)?
+    block_on(ThreadSettings { threads }, work)?
 }
 
 /// As `#[tokio::main]` does.

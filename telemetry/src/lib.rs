@@ -1,25 +1,22 @@
 //! What both pods need to be seen: traces, logs, and the propagation of OpenIM's operationID.
 //! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
 
-mod errors;
-mod healthcheck;
 mod log;
 pub mod metrics;
 mod per_second;
 pub mod propagation;
-mod runtime;
 pub mod span;
 mod trace;
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
-pub use errors::{conclude, whole_text};
-pub use healthcheck::{Healthcheck, Unhealthy, reachable};
 pub use log::finish as finish_log;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use per_second::{PerSecond, Summary};
-pub use runtime::{RuntimeSettings, run};
 pub use trace::{Ending, InvalidKeepSlow, KeepSlow, Served, Serving, TraceSettings};
 use tracing::Level;
 use tracing_subscriber::{
@@ -150,6 +147,12 @@ impl Telemetry {
             tracing::warn!(%error, "the last spans may not have reached the OTLP endpoint");
         }
     }
+}
+
+/// Writes what a process fails with to standard error, in the form of its log lines.
+pub fn log_failure(error: &str) {
+    // This writer counts what it cannot write.
+    let _ = log::Stderr.write_all(log::failure(error).as_bytes());
 }
 
 /// This process's name in events and answers where no setting gives one: the host's, which is the pod's in Kubernetes.

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use http::Uri;
-use importguard_files::LastGood;
+use importguard_runtime::LastGood;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::lookup_host, time::timeout};
 use tonic::transport::{Channel, Endpoint};

@@ -1,6 +1,5 @@
 use http::Uri;
-use importguard_files::{InvalidCertificate, LastGood, Reloads};
-use importguard_runtime::ClientTlsFiles;
+use importguard_runtime::{CertificateError, ClientTlsFiles, FileWatches, LastGood};
 use rustls::{
     ClientConfig,
     pki_types::{InvalidDnsNameError, ServerName},
@@ -33,15 +32,15 @@ pub enum InvalidDeciderTls {
     #[error(
         "IMPORTGUARD_DECIDER_CA_FILE, IMPORTGUARD_DECIDER_CLIENT_CERT_FILE, IMPORTGUARD_DECIDER_CLIENT_KEY_FILE: {0}"
     )]
-    Files(#[from] InvalidCertificate),
+    Files(#[from] CertificateError),
 }
 
-/// What TLS is spoken with, if the deciders' URLs ask for it: the files as they were when they were good last. `reloads` reads them
-/// again when they change.
-pub(super) fn watch(
+/// What TLS is spoken with, if the deciders' URLs ask for it: the last good content of the files. `watches` reloads
+/// them.
+pub(super) async fn watch(
     urls: &DeciderUrls,
     settings: &DeciderTlsSettings,
-    reloads: &mut Reloads,
+    watches: &mut FileWatches,
 ) -> Result<Option<LastGood<ClientConfig>>, InvalidDeciderTls> {
     if !urls.tls() {
         return match set(settings) {
@@ -57,7 +56,7 @@ pub(super) fn watch(
         key: settings.decider_client_key_file.as_deref(),
         alpn: &[b"h2"],
     };
-    Ok(Some(files.watch(reloads)?))
+    Ok(Some(files.watch(watches).await?))
 }
 
 /// The name that the certificates of the deciders behind `url` must hold.

@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt, fs, io, path::PathBuf, str::FromStr};
 use clap::Args;
 use hmac::{Hmac, Mac};
 use importguard_core::UserId;
+use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
 use sha2::Sha256;
 
 /// Ids can be guessed, so the key must not be: 16 random letters and digits take longer than anybody has.
@@ -36,7 +37,24 @@ pub struct PseudonymSettings {
 }
 
 impl PseudonymSettings {
+    /// Like [`pseudonyms`](Self::pseudonyms), and has `watches` reload the key's file.
+    pub(crate) async fn watch(
+        &self,
+        watches: &mut FileWatches,
+    ) -> Result<LastGood<Pseudonyms>, InvalidPseudonymKey> {
+        let Some(file) = self.pseudonym_key_file.clone() else {
+            return Ok(LastGood::new(self.pseudonyms()?));
+        };
+        let settings = self.clone();
+        let read = move || Snapshot::take(std::slice::from_ref(&file), || settings.pseudonyms());
+        let watcher = FileWatcher::open(read).await?;
+        Ok(watches.add("IMPORTGUARD_PSEUDONYM_KEY_FILE", watcher))
+    }
+
     /// The pseudonyms that these settings ask for. Reads the key's file.
+    ///
+    /// # Errors
+    /// If there is no usable key in it.
     pub fn pseudonyms(&self) -> Result<Pseudonyms, InvalidPseudonymKey> {
         match (&self.pseudonym_key, &self.pseudonym_key_file) {
             (Some(key), _) => Ok(Pseudonyms::keyed(key)),

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, header};
-use importguard_files::{LastGood, Reloads, Watch};
+use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
 use tower_http::validate_request::ValidateRequest;
 
 use super::credentials::{Credentials, InvalidCredentials, Scheme};
@@ -34,10 +34,10 @@ pub struct InvalidCredentialsFile {
 }
 
 impl Authentication {
-    /// Reads the files, and has `reloads` read them again when they change.
-    pub(crate) fn new(
+    /// Reads the files, and has `watches` reload them.
+    pub(crate) async fn new(
         settings: &AuthenticationSettings,
-        reloads: &mut Reloads,
+        watches: &mut FileWatches,
     ) -> Result<Self, InvalidCredentialsFile> {
         let basic = (Scheme::Basic, "IMPORTGUARD_BASIC_AUTH_FILE");
         let bearer = (Scheme::Bearer, "IMPORTGUARD_BEARER_TOKEN_FILE");
@@ -47,20 +47,19 @@ impl Authentication {
             (bearer, &settings.bearer_token_file),
         ] {
             let Some(file) = file.clone() else { continue };
-            let read = {
-                let file = file.clone();
-                move || Credentials::read(&file, scheme)
+            let watched = file.clone();
+            let read = move || {
+                let files = std::slice::from_ref(&watched);
+                Snapshot::take(files, || Credentials::read(&watched, scheme))
             };
-            let watch = Watch::start(std::slice::from_ref(&file), read).map_err(|source| {
-                InvalidCredentialsFile {
-                    setting,
-                    file,
-                    source,
-                }
+            let watcher = FileWatcher::open(read).await;
+            let watcher = watcher.map_err(|source| InvalidCredentialsFile {
+                setting,
+                file,
+                source,
             })?;
-            let credentials = watch.last_good();
+            let credentials = watches.add(setting, watcher);
             tracing::info!(keys = credentials.load().count(), "{setting} is in force");
-            reloads.add(setting, watch);
             all.push(Known {
                 scheme,
                 credentials,

@@ -17,11 +17,13 @@ use importguard_gateway::{
     events::{Event, Subject},
     recorder::{NatsSettings, RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
+use importguard_runtime::Runtime;
 use importguard_tests::{NatsServer, eventually};
 use prometheus::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Generous, as tests run side by side on small machines.
 const SOON: Duration = Duration::from_secs(30);
@@ -39,8 +41,11 @@ impl Recording {
     }
 
     async fn with(settings: RecordSettings) -> Self {
-        let registry = Registry::new();
-        let recorder = Recorder::start(settings.clone(), &registry).await.unwrap();
+        let mut runtime = runtime();
+        let registry = runtime.registry.clone();
+        let recorder = Recorder::start(settings.clone(), &mut runtime)
+            .await
+            .unwrap();
         Self {
             recorder,
             registry,
@@ -102,6 +107,10 @@ impl Recording {
             .unwrap_or_else(|| panic!("no {metric} in\n{text}"));
         value.parse().unwrap()
     }
+}
+
+fn runtime() -> Runtime {
+    Runtime::new(CancellationToken::new()).unwrap()
 }
 
 fn settings(nats: &NatsServer, spool: &TempDir) -> RecordSettings {

@@ -9,7 +9,7 @@ use rustls::{
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidCertificate {
+pub enum CertificateError {
     /// A file cannot be read as PEM.
     #[error("{}: {source}", file.display())]
     Unreadable {
@@ -38,23 +38,23 @@ pub enum InvalidCertificate {
 }
 
 /// What a side of a TLS connection shows: the certificates in the PEM file `cert` with the private key in `key`.
-pub fn certified_key(
+pub(crate) fn certified_key(
     cert: &Path,
     key: &Path,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, InvalidCertificate> {
+) -> Result<CertifiedKey, CertificateError> {
     let chain = certificates(cert)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
     Ok(CertifiedKey::from_der(chain, key, provider)?)
 }
 
 /// Whom a side of a TLS connection believes: the authorities in the PEM file `ca`.
-pub fn root_store(ca: &Path) -> Result<RootCertStore, InvalidCertificate> {
+pub(crate) fn root_store(ca: &Path) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
         roots
             .add(certificate)
-            .map_err(|source| InvalidCertificate::NoAuthority {
+            .map_err(|source| CertificateError::NoAuthority {
                 file: ca.to_owned(),
                 source,
             })?;
@@ -62,19 +62,19 @@ pub fn root_store(ca: &Path) -> Result<RootCertStore, InvalidCertificate> {
     Ok(roots)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidCertificate> {
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let chain = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(unreadable(file))?;
     if chain.is_empty() {
-        return Err(InvalidCertificate::Empty {
+        return Err(CertificateError::Empty {
             file: file.to_owned(),
         });
     }
     Ok(chain)
 }
 
-fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> InvalidCertificate {
+fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {
     let file = file.to_owned();
-    move |source| InvalidCertificate::Unreadable { file, source }
+    move |source| CertificateError::Unreadable { file, source }
 }
