@@ -11,8 +11,8 @@ use crate::{
     app::{App, AppState, app},
     contradictions::contradictions,
     decide::{Balancer, Deciders, DecidersStartError},
-    events::{InvalidPseudonymKey, Origin},
-    layers::{Authentication, InvalidCredentialsFile, Limit, RejectionLog},
+    events::{Origin, PseudonymKeyError},
+    layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
     metrics::Metrics,
     recorder::{self, Recorder},
     server::{self, Ended, Server},
@@ -87,10 +87,10 @@ pub enum StartError {
     Record(#[from] recorder::StartError),
     /// Users' ids were to be replaced and there is no usable key.
     #[error(transparent)]
-    PseudonymKey(#[from] InvalidPseudonymKey),
+    PseudonymKey(#[from] PseudonymKeyError),
     /// The callers' passwords or tokens cannot be read.
     #[error(transparent)]
-    Authentication(#[from] InvalidCredentialsFile),
+    Authentication(#[from] CredentialsFileError),
     /// There may not be as many connections as the settings allow.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),

@@ -16,7 +16,7 @@ mod spool;
 mod upstream;
 
 pub use gateway::{Gateway, RunError, StartError, run};
-pub use layers::{InvalidCredentials, InvalidCredentialsFile};
+pub use layers::{CredentialsError, CredentialsFileError};
 pub use settings::{
     AuthenticationSettings, HttpSettings, LimitSettings, ServeSettings, Settings, TlsSettings,
 };

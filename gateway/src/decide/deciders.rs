@@ -18,7 +18,7 @@ use tracing::{
 };
 
 use super::{
-    Balancer, DecideError, DecideSettings, InvalidDeciderTls,
+    Balancer, DecideError, DecideSettings, DeciderTlsError,
     discovery::Discovery,
     endpoint::Decider,
     error::code_name,
@@ -43,7 +43,7 @@ pub(crate) struct Deciders {
 pub enum DecidersStartError {
     /// TLS cannot be spoken with them as the settings say.
     #[error(transparent)]
-    Tls(#[from] InvalidDeciderTls),
+    Tls(#[from] DeciderTlsError),
     /// A metric is registered twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -41,7 +41,7 @@ impl PseudonymSettings {
     pub(crate) async fn watch(
         &self,
         watches: &mut FileWatches,
-    ) -> Result<LastGood<Pseudonyms>, InvalidPseudonymKey> {
+    ) -> Result<LastGood<Pseudonyms>, PseudonymKeyError> {
         let Some(file) = self.pseudonym_key_file.clone() else {
             return Ok(LastGood::new(self.pseudonyms()?));
         };
@@ -55,12 +55,12 @@ impl PseudonymSettings {
     ///
     /// # Errors
     /// If there is no usable key in it.
-    pub fn pseudonyms(&self) -> Result<Pseudonyms, InvalidPseudonymKey> {
+    pub fn pseudonyms(&self) -> Result<Pseudonyms, PseudonymKeyError> {
         match (&self.pseudonym_key, &self.pseudonym_key_file) {
             (Some(key), _) => Ok(Pseudonyms::keyed(key)),
             (None, Some(file)) => {
                 let text =
-                    fs::read_to_string(file).map_err(|source| InvalidPseudonymKey::Unreadable {
+                    fs::read_to_string(file).map_err(|source| PseudonymKeyError::Unreadable {
                         file: file.clone(),
                         source,
                     })?;
@@ -76,12 +76,12 @@ impl PseudonymSettings {
 pub struct PseudonymKey(String);
 
 impl FromStr for PseudonymKey {
-    type Err = InvalidPseudonymKey;
+    type Err = PseudonymKeyError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidPseudonymKey> {
+    fn from_str(text: &str) -> Result<Self, PseudonymKeyError> {
         let key = text.trim();
         if key.len() < KEY_LEAST_BYTES {
-            Err(InvalidPseudonymKey::TooShort { bytes: key.len() })
+            Err(PseudonymKeyError::TooShort { bytes: key.len() })
         } else {
             Ok(Self(key.to_owned()))
         }
@@ -96,7 +96,7 @@ impl fmt::Debug for PseudonymKey {
 
 /// Why there is no usable key.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidPseudonymKey {
+pub enum PseudonymKeyError {
     /// It could be guessed.
     #[error(
         "IMPORTGUARD_PSEUDONYM_KEY: a key of {bytes} bytes can be guessed, {KEY_LEAST_BYTES} are the least; `openssl rand -hex 32` makes a good one"

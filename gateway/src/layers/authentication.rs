@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, header};
 use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
 use tower_http::validate_request::ValidateRequest;
 
-use super::credentials::{Credentials, InvalidCredentials, Scheme};
+use super::credentials::{Credentials, CredentialsError, Scheme};
 use crate::{openim::Rejection, settings::AuthenticationSettings};
 
 /// Lets in who shows credentials from one of the files; everybody where there are no files.
@@ -27,10 +27,10 @@ struct Known {
 /// A file of credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}={}: {source}", file.display())]
-pub struct InvalidCredentialsFile {
+pub struct CredentialsFileError {
     setting: &'static str,
     file: PathBuf,
-    source: InvalidCredentials,
+    source: CredentialsError,
 }
 
 impl Authentication {
@@ -38,7 +38,7 @@ impl Authentication {
     pub(crate) async fn new(
         settings: &AuthenticationSettings,
         watches: &mut FileWatches,
-    ) -> Result<Self, InvalidCredentialsFile> {
+    ) -> Result<Self, CredentialsFileError> {
         let basic = (Scheme::Basic, "IMPORTGUARD_BASIC_AUTH_FILE");
         let bearer = (Scheme::Bearer, "IMPORTGUARD_BEARER_TOKEN_FILE");
         let mut all = Vec::new();
@@ -53,7 +53,7 @@ impl Authentication {
                 Snapshot::take(files, || Credentials::read(&watched, scheme))
             };
             let watcher = FileWatcher::open(read).await;
-            let watcher = watcher.map_err(|source| InvalidCredentialsFile {
+            let watcher = watcher.map_err(|source| CredentialsFileError {
                 setting,
                 file,
                 source,

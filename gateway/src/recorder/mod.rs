@@ -36,7 +36,7 @@ use crate::{
 };
 
 pub use self::{
-    nats::{InvalidNatsSettings, NatsCredentials, NatsServers, NatsSettings, NatsUrl},
+    nats::{NatsCredentials, NatsServers, NatsSettings, NatsSettingsError, NatsUrl},
     settings::{RecordSettings, StreamSettings},
     state::State,
     status::RecorderStatus,
@@ -87,7 +87,7 @@ pub enum StartError {
     Spool(#[from] OpenError),
     /// NATS's settings are unusable.
     #[error(transparent)]
-    NatsSettings(#[from] InvalidNatsSettings),
+    NatsSettings(#[from] NatsSettingsError),
     /// The client refuses its settings.
     #[error("can't set up the connection to NATS at {servers}: {source}")]
     Nats {

@@ -74,7 +74,7 @@ impl fmt::Display for NatsUrl {
 
 /// Settings that no connection can be made with.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidNatsSettings {
+pub enum NatsSettingsError {
     /// An address can't be read.
     #[error(
         "NATS_URL: {url} is no address of a NATS server: {source}; nats://host:4222 would be one"
@@ -159,15 +159,14 @@ impl NatsSettings {
     /// If there are no credentials in it.
     pub async fn credentials(
         &self,
-    ) -> Result<Option<FileWatcher<NatsCredentials, InvalidNatsSettings>>, InvalidNatsSettings>
-    {
+    ) -> Result<Option<FileWatcher<NatsCredentials, NatsSettingsError>>, NatsSettingsError> {
         let Some(file) = self.nats_creds.clone() else {
             return Ok(None);
         };
         let read = move || {
             Snapshot::take(std::slice::from_ref(&file), || {
                 let credentials = fs::read_to_string(&file).and_then(|text| text.parse());
-                credentials.map_err(|source| InvalidNatsSettings::Creds {
+                credentials.map_err(|source| NatsSettingsError::Creds {
                     file: file.clone(),
                     source,
                 })
@@ -185,12 +184,12 @@ impl NatsSettings {
         &self,
         name: &str,
         credentials: Option<LastGood<NatsCredentials>>,
-    ) -> Result<NatsServers, InvalidNatsSettings> {
+    ) -> Result<NatsServers, NatsSettingsError> {
         let addresses = self
             .nats_url
             .iter()
             .map(|url| {
-                ServerAddr::from_str(url.as_given()).map_err(|source| InvalidNatsSettings::Url {
+                ServerAddr::from_str(url.as_given()).map_err(|source| NatsSettingsError::Url {
                     url: url.clone(),
                     source,
                 })

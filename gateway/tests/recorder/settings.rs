@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use importguard_gateway::recorder::{InvalidNatsSettings, StartError};
+use importguard_gateway::recorder::{NatsSettingsError, StartError};
 use importguard_tests::{Process, free_port};
 
 use super::*;
@@ -139,7 +139,7 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
     assert!(
         matches!(
             bad_url,
-            StartError::NatsSettings(InvalidNatsSettings::Url { .. })
+            StartError::NatsSettings(NatsSettingsError::Url { .. })
         ),
         "{bad_url}"
     );
