@@ -31,7 +31,7 @@ pub struct PseudonymSettings {
     )]
     pub pseudonym_key: Option<PseudonymKey>,
 
-    /// File with that key; white space around it doesn't count
+    /// File with that key; white space around it doesn't count; gateways reload it when it changes
     #[arg(long, env = "IMPORTGUARD_PSEUDONYM_KEY_FILE", value_name = "FILE")]
     pub pseudonym_key_file: Option<PathBuf>,
 }

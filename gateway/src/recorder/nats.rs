@@ -22,7 +22,7 @@ pub struct NatsSettings {
     )]
     pub nats_url: Vec<NatsUrl>,
 
-    /// NATS credentials file (JWT and key), as `nsc` writes it
+    /// NATS credentials file (JWT and key), as `nsc` writes it; gateways reload it when it changes
     #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
     pub nats_creds: Option<PathBuf>,
 

@@ -109,16 +109,17 @@ impl FileWatches {
     /// are none.
     pub fn take_status(&mut self) -> Option<impl Fn() -> Value + Send + Sync + 'static> {
         let settings = std::mem::take(&mut self.settings);
-        (!settings.is_empty()).then(|| {
-            move || {
-                let status = |setting: &WatchedSetting| match (setting.error)() {
-                    None => json!({ "state": "good" }),
-                    Some(error) => json!({ "state": "lastGood", "lastError": error }),
-                };
-                let all = settings.iter();
-                let all = all.map(|setting| (setting.name.to_owned(), status(setting)));
-                Value::Object(all.collect::<Map<_, _>>())
-            }
+        if settings.is_empty() {
+            return None;
+        }
+        Some(move || {
+            let status = |setting: &WatchedSetting| match (setting.error)() {
+                None => json!({ "state": "good" }),
+                Some(error) => json!({ "state": "lastGood", "lastError": error }),
+            };
+            let all = settings.iter();
+            let all = all.map(|setting| (setting.name.to_owned(), status(setting)));
+            Value::Object(all.collect::<Map<_, _>>())
         })
     }
 
