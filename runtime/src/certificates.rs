@@ -24,7 +24,7 @@ pub enum CertificateError {
         /// Which one.
         file: PathBuf,
     },
-    /// A certificate in a file of authorities cannot vouch for others.
+    /// A certificate in a file of authorities is not one of an authority.
     #[error("{}: a certificate in it cannot be an authority's: {source}", file.display())]
     NoAuthority {
         /// Which one.
@@ -32,12 +32,12 @@ pub enum CertificateError {
         /// Why.
         source: rustls::Error,
     },
-    /// The key and the certificate are no pair, or rustls does not know their kind.
+    /// The key does not belong to the certificate, or rustls does not support their kind.
     #[error("the certificate and the key cannot be used together: {0}")]
     NoPair(#[from] rustls::Error),
 }
 
-/// What a side of a TLS connection shows: the certificates in the PEM file `cert` with the private key in `key`.
+/// The certificate chain in the PEM file `cert`, with the private key in the PEM file `key`.
 pub(crate) fn certified_key(
     cert: &Path,
     key: &Path,
@@ -48,7 +48,7 @@ pub(crate) fn certified_key(
     Ok(CertifiedKey::from_der(chain, key, provider)?)
 }
 
-/// Whom a side of a TLS connection believes: the authorities in the PEM file `ca`.
+/// The certificate authorities in the PEM file `ca`.
 pub(crate) fn root_store(ca: &Path) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {

@@ -22,7 +22,6 @@ mod readiness;
 mod runtime;
 pub mod signals;
 mod table;
-mod thread;
 mod threads;
 mod tls;
 mod watch;

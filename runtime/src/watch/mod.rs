@@ -5,6 +5,7 @@
 
 mod fingerprint;
 mod last_good;
+mod thread;
 mod watcher;
 mod watches;
 

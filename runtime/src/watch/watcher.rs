@@ -7,8 +7,10 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Fingerprint, LastGood};
-use crate::thread::{lower_priority, on_thread};
+use super::{
+    Fingerprint, LastGood,
+    thread::{lower_priority, on_thread},
+};
 
 /// What one read of files yields.
 #[derive(Debug)]

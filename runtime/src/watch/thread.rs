@@ -12,7 +12,7 @@ const NICE: i32 = 19;
 ///
 /// # Errors
 /// If the thread cannot be started or `work` panics.
-pub(crate) async fn on_thread<T: Send + 'static>(
+pub(super) async fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
@@ -30,7 +30,7 @@ pub(crate) async fn on_thread<T: Send + 'static>(
 
 /// Lowers the priority of the current thread, so that it does not slow down those that serve requests. On Linux, each thread has
 /// its own.
-pub(crate) fn lower_priority() {
+pub(super) fn lower_priority() {
     let thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
         debug!(%error, "a background thread runs at normal priority");
