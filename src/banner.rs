@@ -4,7 +4,7 @@ use std::{
     path::Path,
 };
 
-use importguard_telemetry::reachable;
+use importguard_runtime::reachable;
 
 /// What `importguard serve` says when it is up: where it listens, how NATS is, and what to try.
 pub(crate) struct Banner<'a, B, R> {

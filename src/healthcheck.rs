@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Args)]
 pub(crate) struct Healthcheck {
     #[command(flatten)]
-    question: importguard_telemetry::Healthcheck,
+    question: importguard_runtime::Healthcheck,
 
     /// Its listen address for /livez, /readyz and /metrics
     #[arg(
@@ -21,7 +21,7 @@ pub(crate) struct Healthcheck {
 }
 
 impl Healthcheck {
-    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
-        Ok(self.question.run(self.admin_listen).await?)
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        self.question.run(self.admin_listen)
     }
 }

@@ -11,8 +11,8 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use healthcheck::Healthcheck;
-use importguard_runtime::{environment, signals};
-use importguard_telemetry::{ENVIRONMENT_HELP, RuntimeSettings, conclude};
+use importguard_runtime::{ThreadSettings, block_on, conclude, environment, signals};
+use importguard_telemetry::ENVIRONMENT_HELP;
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
 use serve::Serve;
@@ -60,21 +60,16 @@ fn main() -> ExitCode {
         Ok(())
     };
     let cli: Cli = environment::parse(arguments);
-    let runtime = match &cli.command {
-        Command::Serve(serve) => serve.runtime,
-        _ => RuntimeSettings::TWO,
-    };
-    let ended = outlives.and_then(|()| importguard_telemetry::run(runtime, run(cli.command)));
-    conclude(ended.map_err(Into::into).flatten())
+    conclude(outlives.map_err(Into::into).and_then(|()| run(cli.command)))
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(serve) => serve.run().await,
+        Command::Serve(serve) => serve.run(),
         Command::Policy(command) => command.run(),
-        Command::Tail(tail) => tail.run().await,
+        Command::Tail(tail) => block_on(ThreadSettings::TWO, tail.run())?,
         Command::Pseudonym(pseudonym) => pseudonym.run(),
-        Command::Healthcheck(healthcheck) => healthcheck.run().await,
+        Command::Healthcheck(healthcheck) => healthcheck.run(),
     }
 }
 

@@ -1,17 +1,13 @@
 //! `importguard serve`: gateway, decider and spool in one process. The gateway asks the decider over gRPC on loopback, as it
 //! would another pod.
 
-use std::{io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
 use importguard_decider::Decider;
 use importguard_gateway::Gateway;
-use importguard_runtime::{
-    admin::{self, Admin, Readiness},
-    environment, listen, signals,
-};
-use importguard_telemetry::{RuntimeSettings, TelemetrySettings, metrics};
+use importguard_runtime::{Runtime, RuntimeSettings, listen};
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::Banner;
@@ -19,9 +15,6 @@ use crate::banner::Banner;
 /// How long the start waits for the first word from NATS, so that the banner can tell it; a server on this machine or in this
 /// cluster answers in a tenth of that.
 const FIRST_WORD_FROM_NATS: Duration = Duration::from_millis(500);
-
-/// How long the last spans may take to be sent.
-const LAST_SPANS: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 // The decider is the one in this process, and the only one.
@@ -47,42 +40,22 @@ pub(crate) struct Serve {
     #[command(flatten)]
     decider: importguard_decider::Settings,
 
-    /// Listen address for /livez, /readyz and /metrics
-    #[arg(
-        long,
-        env = "IMPORTGUARD_ADMIN_LISTEN",
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:8081",
-        help_heading = "Admin"
-    )]
-    admin_listen: SocketAddr,
-
     #[command(flatten)]
-    telemetry: TelemetrySettings,
-
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeSettings,
+    runtime: RuntimeSettings,
 }
 
 impl Serve {
     /// Runs until SIGTERM or Ctrl-C and finishes what is under way.
-    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let telemetry = importguard_telemetry::init(
-            "importguard",
-            self.gateway.http.instance.as_deref(),
-            &self.telemetry,
-        )?;
-        environment::report_retired();
-        let shutdown = signals::shutdown()?;
-        let ended = self.serve(shutdown).await;
-        telemetry.shutdown(LAST_SPANS).await;
-        ended.map(|()| ExitCode::SUCCESS)
+    pub(crate) fn run(mut self) -> anyhow::Result<ExitCode> {
+        let (settings, instance) = (self.runtime.clone(), self.gateway.http.instance.clone());
+        settings.run("importguard", instance.as_deref(), async |runtime| {
+            self.serve(runtime).await
+        })
     }
 
-    async fn serve(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    async fn serve(&mut self, mut runtime: Runtime) -> anyhow::Result<()> {
         let http = &self.gateway.http;
         let public = listen(http.http_listen, "IMPORTGUARD_HTTP_LISTEN").await?;
-        let admin = listen(self.admin_listen, "IMPORTGUARD_ADMIN_LISTEN").await?;
         let grpc = self.decider.grpc.decider_listen;
         let grpc = listen(grpc, "IMPORTGUARD_DECIDER_LISTEN").await?;
         anyhow::ensure!(
@@ -94,13 +67,12 @@ impl Serve {
         // It ends after its only gateway: nobody has to notice first.
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
 
-        let registry = metrics::registry()?;
-        let decider = Decider::start(&self.decider, &registry)?;
-        let gateway = Gateway::start(&self.gateway, &registry).await?;
+        let decider = Decider::start(&self.decider, &mut runtime).await?;
+        let gateway = Gateway::start(&self.gateway, &mut runtime).await?;
         let banner = Banner {
             public: public.local_addr()?,
             tls: self.gateway.tls.tls_cert_file.is_some(),
-            admin: admin.local_addr()?,
+            admin: self.runtime.admin_listen,
             grpc: grpc.local_addr()?,
             policy: &self.decider.policy.policy,
             base_path: &self.gateway.http.base_path,
@@ -110,15 +82,7 @@ impl Serve {
             .write_all(banner.to_string().as_bytes())
             .context("the start could not be announced on standard output")?;
 
-        let (gateway_parts, decider_parts) = (gateway.readiness(), decider.readiness());
-        let stopping = shutdown.clone();
-        let admin_state = Admin {
-            registry,
-            readiness: Arc::new(move || Readiness {
-                ready: !stopping.is_cancelled(),
-                parts: gateway_parts().into_iter().chain(decider_parts()).collect(),
-            }),
-        };
+        let shutdown = runtime.shutdown.clone();
         // The decider outlives the gateway's last request.
         let decider_shutdown = CancellationToken::new();
         let gateway_then_decider = async {
@@ -126,18 +90,11 @@ impl Serve {
             decider_shutdown.cancel();
             anyhow::Ok(())
         };
-        let serving = async {
-            tokio::try_join!(gateway_then_decider, async {
-                decider
-                    .serve(grpc, decider_shutdown.clone())
-                    .await
-                    .map_err(anyhow::Error::from)
-            })
+        let decider = async {
+            let served = decider.serve(grpc, decider_shutdown.clone());
+            served.await.map_err(anyhow::Error::from)
         };
-        tokio::select! {
-            served = serving => { served?; }
-            failed = admin::serve(admin, admin_state) => match failed.context("the admin listener failed")? {},
-        }
-        Ok(())
+        let serving = async { tokio::try_join!(gateway_then_decider, decider) };
+        runtime.run(serving).await.map(drop)
     }
 }

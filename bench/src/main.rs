@@ -15,7 +15,7 @@ use std::{future::Future, num::NonZeroUsize};
 
 use clap::Parser;
 use cli::{Cli, Command, Part};
-use importguard_telemetry::RuntimeSettings;
+use importguard_runtime::{ThreadSettings, block_on};
 
 // The same allocator as importguard's, so that the floor has no worse one.
 #[global_allocator]
@@ -51,5 +51,5 @@ fn as_floor(lean: bool, work: impl Future<Output = anyhow::Result<()>>) -> anyho
         return tokio::runtime::Runtime::new()?.block_on(work);
     }
     let threads = NonZeroUsize::MIN;
-    importguard_telemetry::run(RuntimeSettings { threads }, work)?
+    block_on(ThreadSettings { threads }, work)?
 }

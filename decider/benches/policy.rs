@@ -68,9 +68,7 @@ const DROP: &str = "- { id: drop, dropFriends: { in: blocked } }\n";
 /// What every import costs: two friends and the policy as it ships.
 fn shipped(c: &mut Criterion) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/policy.yaml");
-    let policy = load(&path, importguard_decider::policy::DEFAULT_MAX_FRIENDS)
-        .policy
-        .unwrap();
+    let policy = load(&path, importguard_decider::policy::DEFAULT_MAX_FRIENDS).unwrap();
     let friends = ["user456".to_owned(), "user789".to_owned()];
     let request = request("user123", &friends);
     c.bench_function("two friends, the shipped policy", |b| {

@@ -15,6 +15,7 @@ use std::{
 use clap::Parser;
 use importguard_decider::{Decider, Settings};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
+use importguard_runtime::Runtime;
 use prometheus::Registry;
 use tokio::{
     net::TcpListener,
@@ -68,14 +69,15 @@ async fn run() {
     settings.policy.policy = dir.path().join("policy.yaml");
     settings.policy.reload_interval = Duration::from_millis(100);
     settings.grpc.decider_listen = "127.0.0.1:0".parse().unwrap();
-    let registry = Registry::new();
-    let decider = Decider::start(&settings, &registry).unwrap();
+    let shutdown = CancellationToken::new();
+    let mut runtime = Runtime::new(shutdown.clone()).unwrap();
+    let registry = runtime.registry.clone();
+    let decider = Decider::start(&settings, &mut runtime).await.unwrap();
     let listener = TcpListener::bind(settings.grpc.decider_listen)
         .await
         .unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(decider.serve(listener, shutdown.clone()));
+    let serving = tokio::spawn(runtime.run(decider.serve(listener, shutdown.clone())));
     let client = DeciderClient::connect(url).await.unwrap();
 
     println!(

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
+use importguard_runtime::LastGood;
 use importguard_telemetry::{
     propagation,
     span::{self, KeyValue, ServerSpan},
@@ -13,7 +14,7 @@ use tracing::debug;
 
 use crate::{
     evaluation::{DeadlineExceeded, Evaluations},
-    in_force::InForce,
+    policy::Policy,
 };
 
 /// The method's full name, as spans have it.
@@ -21,7 +22,7 @@ const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
 /// Answers `Decide` from the policy that is active at the moment of the call.
 pub(crate) struct DeciderService {
-    policy: InForce,
+    policy: LastGood<Policy>,
     evaluations: Evaluations,
     instance: String,
     max_friends: usize,
@@ -29,7 +30,7 @@ pub(crate) struct DeciderService {
 
 impl DeciderService {
     pub(crate) fn new(
-        policy: InForce,
+        policy: LastGood<Policy>,
         evaluations: Evaluations,
         instance: String,
         max_friends: usize,

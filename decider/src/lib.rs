@@ -1,9 +1,7 @@
 //! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest brings it to gRPC.
 
-mod background;
 mod evaluation;
 mod grpc;
-mod in_force;
 pub mod lists;
 pub mod load;
 mod metrics;
@@ -14,6 +12,5 @@ mod settings;
 pub mod tabletest;
 mod tls;
 
-pub use server::{Decider, Listeners, RunError, run};
+pub use server::{Decider, RunError, run};
 pub use settings::{BoundsSettings, GrpcSettings, PolicySettings, Settings, TlsSettings};
-pub use tls::TlsError;

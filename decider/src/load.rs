@@ -7,27 +7,30 @@ use std::sync::Arc;
 
 use crate::lists::{self, ListContent, ListError, MAX_LIST_BYTES};
 use crate::policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy};
-use importguard_files::Files;
-
-/// What came of reading a policy, and what it was read from.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The policy's file and the list files it names, as they were just before they were read.
-    pub(crate) files: Files,
-    /// The policy, or everything that is wrong with it.
-    pub policy: Result<Policy, Diagnostics>,
-}
+use importguard_runtime::{Fingerprint, Snapshot};
 
 /// Reads and checks the policy at `path` and its lists, whose paths are relative to the policy's directory, for imports of up
 /// to `max_friends` friends. Blocks; for lists of millions for seconds.
-pub fn load(path: &Path, max_friends: usize) -> Loaded {
-    let mut files = Files::default();
-    let policy = read_policy(path, max_friends, &mut files);
-    Loaded { files, policy }
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load(path: &Path, max_friends: usize) -> Result<Policy, Diagnostics> {
+    snapshot(path, max_friends).content
 }
 
-fn read_policy(path: &Path, max_friends: usize, seen: &mut Files) -> Result<Policy, Diagnostics> {
-    seen.look_at(path);
+/// Like [`load`], and with the files that were read: the policy's, and the list files that it names.
+pub(crate) fn snapshot(path: &Path, max_friends: usize) -> Snapshot<Policy, Diagnostics> {
+    let mut files = Fingerprint::default();
+    let content = read_policy(path, max_friends, &mut files);
+    Snapshot { files, content }
+}
+
+fn read_policy(
+    path: &Path,
+    max_friends: usize,
+    read_files: &mut Fingerprint,
+) -> Result<Policy, Diagnostics> {
+    read_files.add(path);
     let name = path.display().to_string();
     let whole_file = |message: String, remedy: &str| {
         Diagnostics::one(Diagnostic::of_file(
@@ -53,7 +56,7 @@ fn read_policy(path: &Path, max_friends: usize, seen: &mut Files) -> Result<Poli
     for file in draft.list_files() {
         if !files.contains_key(file) {
             let path = directory.join(file);
-            seen.look_at(&path);
+            read_files.add(&path);
             files.insert(file.to_owned(), load_list(&path));
         }
     }
@@ -129,14 +132,11 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/../policy/policy.yaml"
         ));
-        load(&path, DEFAULT_MAX_FRIENDS)
-            .policy
-            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+        load(&path, DEFAULT_MAX_FRIENDS).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
     }
 
     fn error(directory: &tempfile::TempDir) -> String {
         load(&directory.path().join("policy.yaml"), DEFAULT_MAX_FRIENDS)
-            .policy
             .unwrap_err()
             .to_string()
     }
@@ -187,7 +187,7 @@ mod tests {
         let source = format!("{HEAD}lists: {{ a: {{ file: lists/a.txt }} }}\nrules: []\n");
         let path = directory.path().join("policy.yaml");
         fs::write(&path, &source).unwrap();
-        let policy = load(&path, DEFAULT_MAX_FRIENDS).policy.unwrap();
+        let policy = load(&path, DEFAULT_MAX_FRIENDS).unwrap();
         assert_eq!(policy.lists().next().unwrap().size, 2);
         assert_eq!(policy.digest(), crate::lists::digest(source.as_bytes()));
     }
@@ -204,7 +204,7 @@ mod tests {
             error.contains("with 10000 friends the enforced rules cost"),
             "{error}"
         );
-        assert!(load(&path, 1000).policy.is_ok());
+        assert!(load(&path, 1000).is_ok());
     }
 
     #[test]

@@ -1,155 +1,104 @@
-//! Last good wins: the policy's files are looked at again and again, a changed policy is built off to the side and swapped in at
-//! once, and a broken one changes nothing but what is told about it.
+//! The active policy, which is reloaded when the policy file or one of its lists changes: the last good one wins.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::time::SystemTime;
 
-use importguard_files::Files;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
-};
-use tracing::{debug, error, info, warn};
+use importguard_core::ListRevision;
+use importguard_runtime::{FileWatcher, FileWatches, LastGood, Reload};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::{error, info};
 
 use crate::{
-    background::in_background,
-    in_force::{InForce, Swap},
-    load::{Loaded, load},
+    PolicySettings,
+    load::snapshot,
     metrics::Metrics,
     policy::{Diagnostics, Policy},
 };
 
-/// Keeps the policy in force the one that its files hold.
-pub(crate) struct Reloader {
-    path: PathBuf,
+/// Loads the policy for imports of up to `max_friends` friends, and has `watches` reload it.
+///
+/// # Errors
+/// If it cannot be used.
+pub(crate) async fn watch(
+    settings: &PolicySettings,
     max_friends: usize,
-    every: Duration,
-    in_force: InForce,
     metrics: Metrics,
-    /// What the last attempt read.
-    attempted: Files,
-    /// The same files at the last look.
-    looked_at: Files,
+    watches: &mut FileWatches,
+) -> Result<LastGood<Policy>, Diagnostics> {
+    let file = settings.policy.clone();
+    let watcher = FileWatcher::open(move || snapshot(&file, max_friends)).await?;
+    let watcher = watcher.keep_if(is_same);
+    let active = watcher.last_good();
+    let policy = active.load();
+    info!(
+        policy = policy.name(),
+        digest = policy.digest(),
+        lists = policy.lists().count(),
+        "policy {} is in force",
+        settings.policy.display()
+    );
+    metrics.applied(&policy);
+    let file = settings.policy.display().to_string();
+    let reloaded = active.clone();
+    watches.watch(watcher, settings.reload_interval, move |reload| {
+        report(&reload, &reloaded.load(), &file, &metrics);
+    });
+    Ok(active)
 }
 
-impl Reloader {
-    /// Loads the policy for the first time; what is wrong with it is an error here and never again. Blocks while lists are
-    /// read.
-    pub(crate) fn start(
-        path: PathBuf,
-        max_friends: usize,
-        every: Duration,
-        metrics: Metrics,
-    ) -> Result<(Self, InForce), Diagnostics> {
-        let Loaded { files, policy } = load(&path, max_friends);
-        let policy = policy?;
-        info!(
-            policy = policy.name(),
-            digest = policy.digest(),
-            lists = policy.lists().count(),
-            "policy {} is in force",
-            path.display()
-        );
-        metrics.applied(&policy);
-        let in_force = InForce::new(policy);
-        let reloader = Self {
-            path,
-            max_friends,
-            every,
-            in_force: in_force.clone(),
-            metrics,
-            looked_at: files.clone(),
-            attempted: files,
-        };
-        Ok((reloader, in_force))
-    }
-
-    /// Watches for as long as it is polled. SIGHUP forces a reload. Fails where the operating system refuses a signal handler.
-    pub(crate) async fn run(mut self) -> io::Result<()> {
-        let mut hangup: Signal = signal(SignalKind::hangup())?;
-        let mut looks = interval(self.every);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let forced = tokio::select! {
-                _ = looks.tick() => false,
-                _ = hangup.recv() => true,
-            };
-            if forced {
-                info!("SIGHUP received: reading the policy again");
-            }
-            // A failed look or load (its thread panicked) is tried again at the next tick; the policy in force stays.
-            let files = self.attempted.clone();
-            let Ok(now) = spawn_blocking(move || files.look_again()).await else {
-                continue;
-            };
-            if forced || self.due(&now) {
-                self.reload().await;
-            } else {
-                self.looked_at = now;
+/// Reports a reload of `file`, after which `active` is the active policy, in log and metrics.
+fn report(reload: &Reload<Diagnostics>, active: &Policy, file: &str, metrics: &Metrics) {
+    let (policy, digest) = (active.name(), active.digest());
+    match reload {
+        Reload::Applied => {
+            metrics.applied(active);
+            info!(policy, digest, "the changed policy is in force");
+        }
+        Reload::Unchanged => {
+            metrics.applied(active);
+            info!(policy, digest, "the policy was read again and is the same");
+        }
+        Reload::Failed(diagnostics) => {
+            metrics.failed();
+            error!(
+                digest,
+                mistakes = diagnostics.count(),
+                "the changed policy {file} cannot be used; the last good one stays in force"
+            );
+            for mistake in diagnostics.iter() {
+                error!("{}", mistake.on_one_line());
             }
         }
     }
+}
 
-    /// Due is what changed since the last attempt and has held still since the last look: a file that is being written is left
-    /// alone.
-    fn due(&self, now: &Files) -> bool {
-        *now != self.attempted && *now == self.looked_at
+/// For `/readyz`: the active policy, since when it is, its lists, and what is wrong with a newer one, if anything.
+pub(crate) fn describe(active: &LastGood<Policy>) -> Value {
+    let (policy, status) = active.with_status();
+    let lists: Vec<_> = policy.lists().map(list).collect();
+    let mut state = json!({
+        "name": policy.name(),
+        "digest": policy.digest(),
+        "since": rfc3339(status.since),
+        "lists": lists,
+    });
+    if let Some(failure) = status.failure {
+        state["error"] = json!({ "since": rfc3339(failure.since), "text": failure.error });
     }
+    state
+}
 
-    async fn reload(&mut self) {
-        let (path, max_friends) = (self.path.clone(), self.max_friends);
-        let read = in_background("reload", move || {
-            let loaded = load(&path, max_friends);
-            let now = loaded.files.look_again();
-            (loaded, now)
-        });
-        let (loaded, now) = match read.await {
-            Ok(read) => read,
-            Err(error) => {
-                warn!(%error, "the policy could not be read; it will be tried again");
-                return;
-            }
-        };
-        if now != loaded.files {
-            debug!("the policy's files changed while they were read; reading them again");
-            self.looked_at = now;
-            return;
-        }
-        self.attempted = loaded.files.clone();
-        self.looked_at = loaded.files;
-        self.apply(loaded.policy);
-    }
+fn is_same(one: &Policy, other: &Policy) -> bool {
+    one.digest() == other.digest() && one.lists().eq(other.lists())
+}
 
-    fn apply(&self, policy: Result<Policy, Diagnostics>) {
-        match policy {
-            Ok(policy) => {
-                let (name, digest) = (policy.name().to_owned(), policy.digest().to_owned());
-                self.metrics.applied(&policy);
-                match self.in_force.replace(policy) {
-                    Swap::Applied => {
-                        info!(policy = name, %digest, "the changed policy is in force");
-                    }
-                    Swap::Unchanged => info!(
-                        policy = name,
-                        %digest,
-                        "the policy was read again and is the same"
-                    ),
-                }
-            }
-            Err(diagnostics) => {
-                self.metrics.failed();
-                let digest = self.in_force.load().digest().to_owned();
-                error!(
-                    %digest,
-                    mistakes = diagnostics.count(),
-                    "the changed policy {} cannot be used; the last good one stays in force",
-                    self.path.display()
-                );
-                for mistake in diagnostics.iter() {
-                    error!("{}", mistake.on_one_line());
-                }
-                self.in_force.failed(&diagnostics);
-            }
-        }
-    }
+fn list(revision: &ListRevision) -> Value {
+    json!({ "name": revision.name, "digest": revision.digest, "size": revision.size })
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    // An instant of this era can be written.
+    OffsetDateTime::from(at)
+        .format(&Rfc3339)
+        .unwrap_or_default()
 }

@@ -1,20 +1,15 @@
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
-use futures_util::{future::OptionFuture, stream};
+use futures_util::stream;
 use importguard_core::UserId;
-use importguard_files::Reloads;
 use importguard_proto::{
     DESCRIPTORS,
     decider::decider_server::{DeciderServer, SERVICE_NAME},
 };
 use importguard_runtime::{
-    Bounds, ConnectionMetrics, Incoming, OpenFilesError, Timeouts, Tls,
-    admin::{self, Admin, Readiness},
-    allow_open_files,
+    Bounds, CertificateError, ConnectionMetrics, Incoming, LastGood, OpenFilesError, Runtime,
+    Timeouts, Tls, allow_open_files,
 };
-use importguard_telemetry::metrics;
-use prometheus::Registry;
-use serde_json::{Map, Value};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -23,8 +18,13 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer as R
 use tracing::{info, warn};
 
 use crate::{
-    BoundsSettings, Settings, TlsError, evaluation::Evaluations, grpc::DeciderService,
-    in_force::InForce, metrics::Metrics, policy::Diagnostics, reload::Reloader, tls::tls,
+    BoundsSettings, Settings,
+    evaluation::Evaluations,
+    grpc::DeciderService,
+    metrics::Metrics,
+    policy::{Diagnostics, Policy},
+    reload,
+    tls::tls,
 };
 
 /// How long a connection's first byte, and a TLS handshake, may take: by then a gateway has given up, whose default patience is
@@ -33,14 +33,11 @@ const FIRST_BYTE: Duration = Duration::from_secs(5);
 
 /// A decider with its policy loaded, ready to serve.
 pub struct Decider {
-    policy: InForce,
-    reloader: Reloader,
+    policy: LastGood<Policy>,
     metrics: Metrics,
     instance: String,
     bounds: BoundsSettings,
     tls: Option<Tls>,
-    reloads: Option<Reloads>,
-    files: Arc<dyn Fn() -> Option<Map<String, Value>> + Send + Sync>,
     connections: ConnectionMetrics,
     shutdown: Shutdown,
 }
@@ -52,15 +49,6 @@ struct Shutdown {
     in_all: Duration,
 }
 
-/// Where a decider listens.
-#[derive(Debug)]
-pub struct Listeners {
-    /// Gateways' questions.
-    pub grpc: TcpListener,
-    /// `/livez`, `/readyz`, `/metrics`.
-    pub admin: TcpListener,
-}
-
 /// Why a decider ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -68,9 +56,11 @@ pub enum RunError {
     #[error("the policy cannot be used:\n{0}")]
     Policy(Diagnostics),
     /// TLS cannot be spoken as the settings say.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A listener has no address, or there is no handler for SIGHUP.
+    #[error(
+        "IMPORTGUARD_DECIDER_TLS_CERT_FILE, IMPORTGUARD_DECIDER_TLS_KEY_FILE, IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: {0}"
+    )]
+    Tls(#[from] CertificateError),
+    /// The listener has no address.
     #[error("a listener failed: {0}")]
     Listener(#[from] std::io::Error),
     /// There may not be as many connections as the settings allow.
@@ -87,56 +77,56 @@ pub enum RunError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Runs a decider until `shutdown` is cancelled and what is under way is finished.
+/// Runs a decider, to which gateways connect on `listener`, until the runtime shuts down and what is under way is finished.
+///
+/// # Errors
+/// If it cannot start, or ends early.
 pub async fn run(
     settings: &Settings,
-    listeners: Listeners,
-    shutdown: CancellationToken,
+    listener: TcpListener,
+    mut runtime: Runtime,
 ) -> Result<(), RunError> {
     allow_open_files(
         settings.grpc.bounds.decider_max_connections,
         "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
     )?;
-    let registry = metrics::registry()?;
-    let decider = Decider::start(settings, &registry)?;
-    let parts = decider.readiness();
-    let stopping = shutdown.clone();
-    let admin = Admin {
-        registry,
-        readiness: Arc::new(move || Readiness {
-            ready: !stopping.is_cancelled(),
-            parts: parts(),
-        }),
-    };
+    let decider = Decider::start(settings, &mut runtime).await?;
     info!(
-        grpc = %listeners.grpc.local_addr()?,
-        admin = %listeners.admin.local_addr()?,
+        grpc = %listener.local_addr()?,
         "decider {} is listening",
         env!("CARGO_PKG_VERSION")
     );
-    tokio::select! {
-        served = decider.serve(listeners.grpc, shutdown) => served,
-        failed = admin::serve(listeners.admin, admin) => match failed? {},
-    }
+    let shutdown = runtime.shutdown.clone();
+    runtime.run(decider.serve(listener, shutdown)).await
 }
 
 impl Decider {
-    /// Loads the policy. Blocks while lists are read.
-    pub fn start(settings: &Settings, registry: &Registry) -> Result<Self, RunError> {
-        let metrics = Metrics::register(registry)?;
-        let (reloader, policy) = Reloader::start(
-            settings.policy.policy.clone(),
-            settings.grpc.bounds.decider_max_friends,
-            settings.policy.reload_interval,
-            metrics.clone(),
-        )
-        .map_err(RunError::Policy)?;
+    /// Loads the policy.
+    ///
+    /// # Errors
+    /// If the policy or the settings cannot be used.
+    pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, RunError> {
+        let registry = runtime.registry.clone();
+        let readiness = runtime.readiness.clone();
+        let metrics = Metrics::register(&registry)?;
         let grpc = &settings.grpc;
-        let (tls, mut reloads) = tls(&grpc.tls, registry)?.unzip();
-        let files = reloads.as_mut().map(Reloads::take_status);
+        let policy = reload::watch(
+            &settings.policy,
+            grpc.bounds.decider_max_friends,
+            metrics.clone(),
+            &mut runtime.files,
+        );
+        let policy = readiness.opening("policy", policy).await;
+        let policy = policy.map_err(RunError::Policy)?;
+        let tls = tls(&grpc.tls, &mut runtime.files);
+        let tls = readiness.opening("certificates", tls).await?;
+        let described = policy.clone();
+        readiness.add("policy", move || reload::describe(&described));
+        if let Some(files) = runtime.files.take_status() {
+            readiness.add("files", files);
+        }
         Ok(Self {
             policy,
-            reloader,
             metrics,
             instance: grpc
                 .decider_instance
@@ -144,10 +134,8 @@ impl Decider {
                 .unwrap_or_else(importguard_telemetry::instance),
             bounds: grpc.bounds.clone(),
             tls,
-            reloads,
-            files: Arc::new(move || files.as_ref().map(|files| files())),
             connections: ConnectionMetrics::register(
-                registry,
+                &registry,
                 "importguard_decider",
                 "the decider's listener",
             )?,
@@ -156,17 +144,6 @@ impl Decider {
                 in_all: grpc.shutdown_timeout,
             },
         })
-    }
-
-    /// What `/readyz` tells of the decider.
-    pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
-        let policy = self.policy.clone();
-        let files = Arc::clone(&self.files);
-        move || {
-            let policy = ("policy".to_owned(), policy.describe());
-            let files = files().map(|files| ("files".to_owned(), Value::Object(files)));
-            [policy].into_iter().chain(files).collect()
-        }
     }
 
     /// Answers on `listener` until `shutdown` is cancelled and the grace after that is over; then finishes what is under way,
@@ -210,8 +187,6 @@ impl Decider {
         };
         tokio::select! {
             served = server => served?,
-            failed = self.reloader.run() => failed?,
-            Some(never) = OptionFuture::from(self.reloads.map(Reloads::run)) => match never {},
             () = overdue => warn!("some calls were still open when IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT was over; they were cut"),
         }
         Ok(())

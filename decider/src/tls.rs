@@ -1,27 +1,12 @@
-use importguard_files::{InvalidCertificate, Reloads};
-use importguard_runtime::{Tls, TlsFiles};
-use prometheus::Registry;
+use importguard_runtime::{CertificateError, FileWatches, Tls, TlsFiles};
 
 use crate::settings::TlsSettings;
 
-/// Why TLS cannot be spoken.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The files cannot be used.
-    #[error(
-        "IMPORTGUARD_DECIDER_TLS_CERT_FILE, IMPORTGUARD_DECIDER_TLS_KEY_FILE, IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: {0}"
-    )]
-    Files(#[from] InvalidCertificate),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
-}
-
-/// How TLS is spoken, if the settings name a certificate, and what reads the files again when they change.
-pub(crate) fn tls(
+/// How TLS is spoken, if the settings name a certificate. `watches` reloads its files.
+pub(crate) async fn tls(
     settings: &TlsSettings,
-    registry: &Registry,
-) -> Result<Option<(Tls, Reloads)>, TlsError> {
+    watches: &mut FileWatches,
+) -> Result<Option<Tls>, CertificateError> {
     let (Some(cert), Some(key)) = (
         &settings.decider_tls_cert_file,
         &settings.decider_tls_key_file,
@@ -36,11 +21,9 @@ pub(crate) fn tls(
         client_names: &settings.decider_tls_client_names,
         alpn: &[b"h2"],
     };
-    let mut reloads = Reloads::new(registry)?;
-    let tls = Tls {
-        config: files.watch(&mut reloads)?,
+    Ok(Some(Tls {
+        config: files.watch(watches).await?,
         yields_plaintext: false,
         ends_earlier: settings.decider_tls_client_ca_file.is_some(),
-    };
-    Ok(Some((tls, reloads)))
+    }))
 }

@@ -53,8 +53,8 @@ static GATEWAY: LazyLock<Running> = LazyLock::new(|| {
     let address = runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let gateway = Gateway::start(&settings, &prometheus::Registry::new()).await;
-        let gateway = gateway.unwrap();
+        let mut shared = importguard_runtime::Runtime::new(CancellationToken::new()).unwrap();
+        let gateway = Gateway::start(&settings, &mut shared).await.unwrap();
         tokio::spawn(async move {
             let ended = gateway.serve(listener, CancellationToken::new()).await;
             panic!("the gateway has ended: {ended:?}");

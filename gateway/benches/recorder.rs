@@ -25,10 +25,12 @@ use importguard_gateway::{
     events::{CONTENT_TYPE, Event, Subject},
     recorder::{NatsSettings, RecordSettings, Recorded, Recorder, State},
 };
+use importguard_runtime::Runtime;
 use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 /// Interleaved, so that what else the machine does meets all alike; the median of them counts.
 const ROUNDS: usize = 5;
@@ -93,7 +95,8 @@ async fn recorder(nats: &NatsServer, spool: &Path) -> Recorder {
         spool: spool.to_owned(),
         ..RecordSettings::default()
     };
-    let recorder = Recorder::start(settings, &prometheus::Registry::new()).await;
+    let mut runtime = Runtime::new(CancellationToken::new()).unwrap();
+    let recorder = Recorder::start(settings, &mut runtime).await;
     recorder.unwrap()
 }
 

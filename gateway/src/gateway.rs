@@ -1,13 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use importguard_files::{InvalidCertificate, Reloads};
-use importguard_runtime::{
-    OpenFilesError,
-    admin::{self, Admin, Readiness},
-    allow_open_files, memory,
-};
-use importguard_telemetry::metrics;
-use prometheus::Registry;
+use importguard_runtime::{CertificateError, OpenFilesError, Runtime, allow_open_files, memory};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +11,8 @@ use crate::{
     app::{App, AppState, app},
     contradictions::contradictions,
     decide::{Balancer, Deciders, DecidersStartError},
-    events::{InvalidPseudonymKey, Origin},
-    layers::{Authentication, InvalidCredentialsFile, Limit, RejectionLog},
+    events::{Origin, PseudonymKeyError},
+    layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
     metrics::Metrics,
     recorder::{self, Recorder},
     server::{self, Ended, Server},
@@ -31,9 +24,7 @@ pub struct Gateway {
     app: App,
     authentication: Authentication,
     server: Server,
-    reloads: Reloads,
     balancer: Arc<Balancer>,
-    files: Arc<dyn Fn() -> Map<String, Value> + Send + Sync>,
     shutdown: Shutdown,
 }
 
@@ -51,15 +42,6 @@ impl Shutdown {
     }
 }
 
-/// Where a gateway listens.
-#[derive(Debug)]
-pub struct Listeners {
-    /// OpenIM's callbacks.
-    pub public: TcpListener,
-    /// `/livez`, `/readyz`, `/metrics`.
-    pub admin: TcpListener,
-}
-
 /// Why a gateway ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -74,35 +56,24 @@ pub enum RunError {
     Recorder,
 }
 
-/// Runs a gateway until `shutdown` is cancelled and what is under way is finished.
+/// Runs a gateway, which OpenIM calls on `listener`, until the runtime shuts down and what is under way is finished.
+///
+/// # Errors
+/// If it cannot start, or ends early.
 pub async fn run(
     settings: &Settings,
-    listeners: Listeners,
-    shutdown: CancellationToken,
+    listener: TcpListener,
+    mut runtime: Runtime,
 ) -> Result<(), RunError> {
-    let registry = metrics::registry().map_err(StartError::from)?;
-    let gateway = Gateway::start(settings, &registry).await?;
-    let parts = gateway.readiness();
-    let stopping = shutdown.clone();
-    let admin = Admin {
-        registry,
-        readiness: Arc::new(move || Readiness {
-            ready: !stopping.is_cancelled(),
-            parts: parts(),
-        }),
-    };
+    let gateway = Gateway::start(settings, &mut runtime).await?;
     tracing::info!(
-        callbacks = %listeners.public.local_addr()?,
-        admin = %listeners.admin.local_addr()?,
+        callbacks = %listener.local_addr()?,
         decider = %settings.decide.decider_url,
         "gateway {} is listening",
         env!("CARGO_PKG_VERSION")
     );
-    tokio::select! {
-        served = gateway.serve(listeners.public, shutdown) => served?,
-        failed = admin::serve(listeners.admin, admin) => match failed.map_err(StartError::from)? {},
-    }
-    Ok(())
+    let shutdown = runtime.shutdown.clone();
+    runtime.run(gateway.serve(listener, shutdown)).await
 }
 
 /// Why a gateway cannot start.
@@ -116,16 +87,16 @@ pub enum StartError {
     Record(#[from] recorder::StartError),
     /// Users' ids were to be replaced and there is no usable key.
     #[error(transparent)]
-    PseudonymKey(#[from] InvalidPseudonymKey),
+    PseudonymKey(#[from] PseudonymKeyError),
     /// The callers' passwords or tokens cannot be read.
     #[error(transparent)]
-    Authentication(#[from] InvalidCredentialsFile),
+    Authentication(#[from] CredentialsFileError),
     /// There may not be as many connections as the settings allow.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
     /// The public listener's certificate cannot be used.
     #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
-    Tls(#[from] InvalidCertificate),
+    Tls(#[from] CertificateError),
     /// OpenIM's other callbacks cannot be passed on.
     #[error(transparent)]
     Upstream(#[from] UpstreamStartError),
@@ -135,9 +106,13 @@ pub enum StartError {
 }
 
 impl Gateway {
-    /// Opens the spool and prepares the connections. Neither NATS nor a decider needs to be there yet.
-    /// Must be called inside a tokio runtime.
-    pub async fn start(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
+    /// Opens the spool and prepares the connections. Neither NATS nor a decider needs to be there yet, and without them the
+    /// gateway is ready: the spool and the fallbacks answer then, and an unready gateway would only leave OpenIM without any
+    /// answer.
+    ///
+    /// # Errors
+    /// If the settings, their files or the spool cannot be used.
+    pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, StartError> {
         for contradiction in contradictions(settings) {
             warn!("{contradiction}");
         }
@@ -149,11 +124,27 @@ impl Gateway {
             serve.max_connections + passed_on,
             "IMPORTGUARD_MAX_CONNECTIONS or IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
         )?;
-        let mut reloads = Reloads::new(registry)?;
-        let tls = server::tls(&settings.tls, &mut reloads)?;
-        let (deciders, balancer) =
-            Deciders::start(&settings.decide, &mut reloads, registry).await?;
-        let authentication = Authentication::new(&settings.authentication, &mut reloads)?;
+        let (readiness, registry) = (runtime.readiness.clone(), runtime.registry.clone());
+        let tls = server::tls(&settings.tls, &mut runtime.files);
+        let tls = readiness.opening("certificates", tls).await?;
+        let authentication = Authentication::new(&settings.authentication, &mut runtime.files);
+        let authentication = readiness.opening("credentials", authentication).await?;
+        let pseudonyms = settings.record.pseudonyms.watch(&mut runtime.files);
+        let pseudonyms = readiness.opening("pseudonym key", pseudonyms).await?;
+        let deciders = Deciders::start(&settings.decide, runtime);
+        let (deciders, balancer) = readiness.opening("deciders", deciders).await?;
+        let upstream = Upstream::new(upstream, authentication.is_on(), &registry)?;
+        let recorder = Recorder::start(settings.record.clone(), runtime).await?;
+        let status = recorder.clone();
+        readiness.add("recorder", move || {
+            serde_json::to_value(status.status()).unwrap_or(Value::Null)
+        });
+        let described = deciders.clone();
+        readiness.add("deciders", move || described.describe());
+        match runtime.files.take_status() {
+            Some(files) => readiness.add("files", files),
+            None => readiness.add("files", || Value::Object(Map::new())),
+        }
         let app = App::new(AppState {
             scheme: if tls.is_some() { "https" } else { "http" },
             base_path: http.base_path.clone(),
@@ -162,27 +153,25 @@ impl Gateway {
             max_header_bytes: serve.max_header_bytes as usize,
             body_read_timeout: http.body_read_timeout,
             request_budget: http.request_budget,
-            limit: Limit::new(&settings.limits, registry)?,
+            limit: Limit::new(&settings.limits, &registry)?,
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
-            upstream: Upstream::new(upstream, authentication.is_on(), registry)?,
+            upstream,
             deciders,
             origin: Origin::new(
                 http.instance
                     .clone()
                     .unwrap_or_else(importguard_telemetry::instance),
-                settings.record.pseudonyms.pseudonyms()?,
+                pseudonyms,
             ),
-            metrics: Metrics::register(registry)?,
-            recorder: Recorder::start(settings.record.clone(), registry).await?,
+            metrics: Metrics::register(&registry)?,
+            recorder,
             rejections: RejectionLog::default(),
         });
         Ok(Self {
-            server: Server::new(serve, http.max_body_bytes, tls, registry)?,
+            server: Server::new(serve, http.max_body_bytes, tls, &registry)?,
             app,
             authentication,
-            files: Arc::new(reloads.take_status()),
-            reloads,
             balancer,
             shutdown: Shutdown {
                 grace: serve.shutdown_grace,
@@ -194,22 +183,6 @@ impl Gateway {
     /// Where events go.
     pub fn recorder(&self) -> &Recorder {
         &self.app.recorder
-    }
-
-    /// What `/readyz` tells of the gateway. It stays ready without NATS or a decider: the spool and the fallbacks answer
-    /// then, and an unready gateway would only leave OpenIM without any answer.
-    pub fn readiness(&self) -> impl Fn() -> Map<String, Value> + Send + Sync + 'static {
-        let recorder = self.app.recorder.clone();
-        let deciders = self.app.deciders.clone();
-        let files = Arc::clone(&self.files);
-        move || {
-            let status = serde_json::to_value(recorder.status()).unwrap_or(Value::Null);
-            Map::from_iter([
-                ("recorder".to_owned(), status),
-                ("deciders".to_owned(), deciders.describe()),
-                ("files".to_owned(), Value::Object(files())),
-            ])
-        }
     }
 
     /// Answers on `listener` until `shutdown` is cancelled and the grace after that is over; then finishes what is under way,
@@ -232,7 +205,6 @@ impl Gateway {
                     );
                 }
             }
-            never = self.reloads.run() => match never {},
             never = self.balancer.run() => match never {},
             never = memory::give_back() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),

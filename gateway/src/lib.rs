@@ -15,9 +15,8 @@ mod settings;
 mod spool;
 mod upstream;
 
-pub use gateway::{Gateway, Listeners, RunError, StartError, run};
-pub use importguard_files::InvalidCertificate;
-pub use layers::{InvalidCredentials, InvalidCredentialsFile};
+pub use gateway::{Gateway, RunError, StartError, run};
+pub use layers::{CredentialsError, CredentialsFileError};
 pub use settings::{
     AuthenticationSettings, HttpSettings, LimitSettings, ServeSettings, Settings, TlsSettings,
 };

@@ -24,9 +24,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use importguard_files::{InvalidCertificate, Reloads};
 use importguard_runtime::{
-    self as runtime, Bounds, ConnectionMetrics, Exchange, Handle, LINGER, Timeouts, Tls, TlsFiles,
+    self as runtime, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle,
+    LINGER, Timeouts, Tls, TlsFiles,
 };
 use prometheus::Registry;
 use tokio::{
@@ -284,11 +284,11 @@ impl Drop for Received {
     }
 }
 
-/// TLS on the public listener, if the settings name a certificate. `reloads` reads it again when it changes.
-pub(crate) fn tls(
+/// TLS on the public listener, if the settings name a certificate. `watches` reloads it.
+pub(crate) async fn tls(
     settings: &TlsSettings,
-    reloads: &mut Reloads,
-) -> Result<Option<Tls>, InvalidCertificate> {
+    watches: &mut FileWatches,
+) -> Result<Option<Tls>, CertificateError> {
     let (Some(cert), Some(key)) = (&settings.tls_cert_file, &settings.tls_key_file) else {
         return Ok(None);
     };
@@ -301,7 +301,7 @@ pub(crate) fn tls(
         alpn: &[b"h2", b"http/1.1"],
     };
     Ok(Some(Tls {
-        config: files.watch(reloads)?,
+        config: files.watch(watches).await?,
         // It is told to speak TLS, in a callback answer.
         yields_plaintext: true,
         ends_earlier: false,

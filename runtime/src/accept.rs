@@ -15,9 +15,9 @@ use tokio_util::either::Either;
 use tracing::{info, warn};
 
 use crate::{
-    Bounds, Connection, ConnectionMetrics, Handle, Timeouts, connection::Stream, table::Table,
+    Bounds, Connection, ConnectionMetrics, Handle, LastGood, Timeouts, connection::Stream,
+    table::Table,
 };
-use importguard_files::LastGood;
 
 /// How long to rest where the operating system gives no connection: what is open needs time to close, and the log is not to be
 /// flooded.

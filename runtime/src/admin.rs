@@ -1,6 +1,6 @@
 //! The admin listener, apart from the public one: `/livez`, `/readyz` and `/metrics`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json, Router,
@@ -14,14 +14,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use prometheus::{Registry, TextEncoder};
-use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::{Bounds, ConnectionMetrics, Incoming, Timeouts};
+use crate::{Bounds, ConnectionMetrics, Incoming, Readiness, Timeouts};
 
 /// How many connections the admin listener has at once: probes and scrapes are a handful, and each ends with its response or is
 /// closed for the next one.
-pub const MAX_CONNECTIONS: usize = 64;
+pub(crate) const MAX_CONNECTIONS: usize = 64;
 
 /// What a probe or a scrape may take of each step; kubelet waits for one second, Prometheus for ten.
 const TIMEOUTS: Timeouts = Timeouts {
@@ -34,29 +33,17 @@ const TIMEOUTS: Timeouts = Timeouts {
 /// A request without a body, and hyper's least.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-/// Whether the pod wants requests, and what it has to say about its parts.
-#[derive(Clone, Debug, Serialize)]
-pub struct Readiness {
-    /// `true` answers 200, `false` 503.
-    pub ready: bool,
-    /// Each part's state, by name.
-    #[serde(flatten)]
-    pub parts: serde_json::Map<String, serde_json::Value>,
-}
-
-/// What the admin listener tells.
-#[derive(Clone)]
-pub struct Admin {
-    /// The process's metrics.
-    pub registry: Registry,
-    /// Asked anew for each `/readyz`.
-    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-}
-
-/// Answers on `listener` for as long as it is polled. An error if its metrics are registered already.
-pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, prometheus::Error> {
+/// Serves on `listener` for as long as it is polled.
+///
+/// # Errors
+/// If its metrics are registered already.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    registry: Registry,
+    readiness: Readiness,
+) -> Result<Infallible, prometheus::Error> {
     let metrics =
-        ConnectionMetrics::register(&admin.registry, "importguard_admin", "the admin listener")?;
+        ConnectionMetrics::register(&registry, "importguard_admin", "the admin listener")?;
     let bounds = Bounds {
         max_connections: MAX_CONNECTIONS,
         max_bytes: 0,
@@ -66,9 +53,8 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, pr
     };
     let routes = Router::new()
         .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(self::metrics))
-        .with_state(admin);
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(self::metrics).with_state(registry));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(TIMEOUTS.idle)
@@ -84,18 +70,18 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, pr
     }
 }
 
-async fn readyz(State(admin): State<Admin>) -> Response {
-    let readiness = (admin.readiness)();
-    let status = if readiness.ready {
+async fn readyz(State(readiness): State<Readiness>) -> Response {
+    let report = readiness.report();
+    let status = if report.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(readiness)).into_response()
+    (status, Json(report)).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
+async fn metrics(State(registry): State<Registry>) -> Response {
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -1,28 +1,47 @@
-//! What both pods need to run: the accept loop with its bounds and TLS, the admin listener, signals, the limit of open files.
+//! What both pods need to run.
 //!
-//! [`Incoming`] accepts; a [`Connection`] is what it yields, and ends a connection whose peer takes too long; a [`Handle`] is
-//! what the rest of the process knows of it, down to each [`Exchange`] of a request and its response.
+//! [`RuntimeSettings::run`] runs a process: logs and traces, signals, the admin listener. The process's parts share a [`Runtime`]:
+//! metrics, [`Readiness`], and the [`FileWatches`] that reload what changes on disk.
+//!
+//! [`Incoming`] is the accept loop with its bounds and TLS; a [`Connection`] is what it yields, and ends a connection whose peer
+//! takes too long; a [`Handle`] is what the rest of the process knows of it, down to each [`Exchange`] of a request and its response.
 
 mod accept;
-pub mod admin;
+mod admin;
 mod bounds;
+mod certificates;
 mod connection;
 pub mod environment;
+mod errors;
 mod exchange;
 mod handle;
+mod healthcheck;
 mod listen;
 pub mod memory;
 mod metrics;
+mod readiness;
+mod runtime;
 pub mod settings;
 pub mod signals;
 mod table;
+mod threads;
 mod tls;
+mod watch;
 
 pub use accept::{Incoming, Tls};
 pub use bounds::Bounds;
+pub use certificates::CertificateError;
 pub use connection::{Connection, LINGER};
+pub use errors::{conclude, whole_text};
 pub use exchange::Exchange;
 pub use handle::{Handle, Timeouts};
+pub use healthcheck::{Healthcheck, HealthcheckError, reachable};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
 pub use metrics::ConnectionMetrics;
+pub use readiness::Readiness;
+pub use runtime::{Runtime, RuntimeSettings, main};
+pub use threads::{ThreadSettings, block_on};
 pub use tls::{ClientTlsFiles, TlsFiles};
+pub use watch::{
+    Failure, FileWatcher, FileWatches, Fingerprint, LastGood, Reload, Snapshot, Status,
+};

@@ -1,5 +1,5 @@
-//! SIGTERM and Ctrl-C: the first begins an orderly end, the second ends the process at once. SIGHUP never ends one: whoever
-//! watches files reads them again.
+//! SIGTERM and Ctrl-C: the first shuts the process down gracefully, the second ends it at once. SIGHUP never ends it:
+//! [`FileWatches`](crate::FileWatches) reloads all files.
 
 use std::{
     io,
@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 /// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
 const INTERRUPTED: i32 = 130;
 
-/// Has SIGHUP end this process no more. To be called first of all: until somebody listens for it, it would.
+/// Keeps SIGHUP from ending this process. To be called first of all: until there is a handler, it would.
 ///
 /// # Errors
 /// Where the operating system refuses a signal handler.
 pub fn outlive_hangup() -> io::Result<()> {
-    // Nobody reads the flag: whoever watches files has a listener of their own.
+    // Nobody reads the flag: `FileWatches` has a handler of its own.
     let received = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGHUP, received).map(drop)
 }

@@ -1,6 +1,5 @@
 use std::{path::Path, sync::Arc};
 
-use importguard_files::{InvalidCertificate, LastGood, Reloads, Watch, certified_key, root_store};
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
     client::{danger::HandshakeSignatureValid, verify_server_name},
@@ -11,6 +10,11 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::SingleCertAndKey,
+};
+
+use crate::{
+    CertificateError, FileWatcher, FileWatches, LastGood, Snapshot,
+    certificates::{certified_key, root_store},
 };
 
 /// The files that a listener speaks TLS with.
@@ -31,14 +35,14 @@ pub struct TlsFiles<'a> {
 }
 
 impl TlsFiles<'_> {
-    /// Reads them, and has `reloads` read them again when they change.
+    /// Reads them, and has `watches` reload them when they change.
     ///
     /// # Errors
-    /// Where they cannot be used.
-    pub fn watch(
+    /// If they cannot be used.
+    pub async fn watch(
         self,
-        reloads: &mut Reloads,
-    ) -> Result<LastGood<ServerConfig>, InvalidCertificate> {
+        watches: &mut FileWatches,
+    ) -> Result<LastGood<ServerConfig>, CertificateError> {
         let Self { setting, alpn, .. } = self;
         let (cert, key) = (self.cert.to_owned(), self.key.to_owned());
         let client_ca = self.client_ca.map(Path::to_owned);
@@ -49,10 +53,8 @@ impl TlsFiles<'_> {
             .cloned()
             .collect();
         let read = move || config(&cert, &key, client_ca.as_deref(), &client_names, alpn);
-        let watch = Watch::start(&files, read)?;
-        let config = watch.last_good();
-        reloads.add(setting, watch);
-        Ok(config)
+        let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
+        Ok(watches.add(setting, watcher))
     }
 }
 
@@ -62,7 +64,7 @@ fn config(
     client_ca: Option<&Path>,
     client_names: &[ServerName<'static>],
     alpn: &[&[u8]],
-) -> Result<ServerConfig, InvalidCertificate> {
+) -> Result<ServerConfig, CertificateError> {
     let provider = Arc::new(ring::default_provider());
     let shown = certified_key(cert, key, &provider)?;
     let verifier = match client_ca {
@@ -100,14 +102,14 @@ pub struct ClientTlsFiles<'a> {
 }
 
 impl ClientTlsFiles<'_> {
-    /// Reads them, and has `reloads` read them again when they change.
+    /// Reads them, and has `watches` reload them when they change.
     ///
     /// # Errors
-    /// Where they cannot be used.
-    pub fn watch(
+    /// If they cannot be used.
+    pub async fn watch(
         self,
-        reloads: &mut Reloads,
-    ) -> Result<LastGood<ClientConfig>, InvalidCertificate> {
+        watches: &mut FileWatches,
+    ) -> Result<LastGood<ClientConfig>, CertificateError> {
         let Self { setting, alpn, .. } = self;
         let ca = self.ca.to_owned();
         let shown = self.cert.zip(self.key);
@@ -122,10 +124,8 @@ impl ClientTlsFiles<'_> {
             let shown = shown.as_ref();
             client_config(&ca, shown.map(|(cert, key)| (&**cert, &**key)), alpn)
         };
-        let watch = Watch::start(&files, read)?;
-        let config = watch.last_good();
-        reloads.add(setting, watch);
-        Ok(config)
+        let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
+        Ok(watches.add(setting, watcher))
     }
 }
 
@@ -133,7 +133,7 @@ fn client_config(
     ca: &Path,
     shown: Option<(&Path, &Path)>,
     alpn: &[&[u8]],
-) -> Result<ClientConfig, InvalidCertificate> {
+) -> Result<ClientConfig, CertificateError> {
     let provider = Arc::new(ring::default_provider());
     let shown = shown.map(|(cert, key)| certified_key(cert, key, &provider));
     let shown = shown.transpose()?;

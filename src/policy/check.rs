@@ -27,7 +27,7 @@ impl Check {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut exit = ExitCode::SUCCESS;
         for file in &self.files {
-            match load(file, self.largest.max_friends).policy {
+            match load(file, self.largest.max_friends) {
                 Ok(policy) => {
                     print(format_args!("{}: {}", file.display(), good(&policy)))?;
                     print(format_args!("{}: {}", file.display(), cost(policy.cost())))?;

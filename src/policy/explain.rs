@@ -47,7 +47,7 @@ pub(crate) struct Explain {
 
 impl Explain {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let policy = match load(&self.policy, self.largest.max_friends).policy {
+        let policy = match load(&self.policy, self.largest.max_friends) {
             Ok(policy) => policy,
             Err(diagnostics) => {
                 print(&diagnostics)?;

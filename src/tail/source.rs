@@ -18,7 +18,7 @@ use async_nats::{
 };
 use futures_util::{FutureExt, StreamExt};
 use importguard_gateway::recorder::NatsSettings;
-use importguard_telemetry::whole_text;
+use importguard_runtime::whole_text;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +97,9 @@ impl Source {
         begin: Begin,
         durable: Option<String>,
     ) -> anyhow::Result<Self> {
-        let servers = nats.servers("importguard-tail").await?;
+        let credentials = nats.credentials().await?;
+        let credentials = credentials.map(|watcher| watcher.last_good());
+        let servers = nats.servers("importguard-tail", credentials)?;
         let names = servers.names();
         let notes = Notes::default();
         let (connected, mut connections) = watch::channel(0);

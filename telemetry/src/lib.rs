@@ -2,28 +2,25 @@
 //! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
 
 mod environment;
-mod errors;
 mod exporter;
-mod healthcheck;
 mod log;
 pub mod metrics;
 mod per_second;
 pub mod propagation;
-mod runtime;
 mod silence;
 pub mod span;
 mod trace;
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 pub use environment::EnvironmentError;
-pub use errors::{conclude, whole_text};
-pub use healthcheck::{Healthcheck, Unhealthy, reachable};
 pub use log::flush as flush_log;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use per_second::{PerSecond, Summary};
-pub use runtime::{RuntimeSettings, run};
 pub use trace::{KeepSlow, KeepSlowError, TraceSettings};
 use tracing::Level;
 use tracing_subscriber::{
@@ -179,6 +176,12 @@ impl Telemetry {
             tracing::warn!(%error, "the last spans may not have reached the OTLP endpoint");
         }
     }
+}
+
+/// Writes what a process fails with to standard error, in the form of its log lines.
+pub fn log_failure(error: &str) {
+    // This writer counts what it cannot write.
+    let _ = log::StandardError.write_all(log::failure(error).as_bytes());
 }
 
 /// What tells this process from others on this host and elsewhere.

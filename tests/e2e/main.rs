@@ -48,6 +48,7 @@ mod reports;
 mod settings;
 mod shutdown;
 mod spooling;
+mod startup;
 mod tail;
 mod tls;
 mod tracing;

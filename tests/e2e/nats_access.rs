@@ -195,5 +195,16 @@ async fn a_credentials_file_of_an_operators_account() {
     };
     streams(with("gateway.creds", credentials(&account))).await;
     let other = credentials(&KeyPair::new_account());
-    spools(with("other.creds", other), &["authorization"]).await;
+    spools(with("other.creds", other.clone()), &["authorization"]).await;
+
+    let gateway = gateway(with("replaced.creds", other)).await;
+    files.write("replaced.creds", "no credentials");
+    eventually("the broken file is reported", SOON, async || {
+        let ready = gateway.admin("/readyz").await?;
+        anyhow::ensure!(ready.contains("it holds no user JWT"), "{ready}");
+        Ok(())
+    })
+    .await;
+    files.write("replaced.creds", &credentials(&account));
+    gateway.until_recorder_is("streaming").await;
 }

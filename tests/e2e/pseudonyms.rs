@@ -1,12 +1,16 @@
 //! With a key, events name nobody, answers name everybody, and whoever has the key finds a user's events.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
 use importguard_core::Dialect;
-use importguard_tests::{Binary, Line, Reading, Settings, Spool, wait_for_count};
+use importguard_tests::{
+    Binary, Line, MountedSecret, Reading, Settings, Spool, eventually, wait_for_count,
+};
 use tempfile::TempDir;
 
 use crate::asserts;
+
+const SOON: Duration = Duration::from_secs(20);
 
 const KEY: &str = "a key that nobody guesses";
 
@@ -73,6 +77,48 @@ async fn the_spool_holds_pseudonyms_too() {
         let text = String::from_utf8_lossy(&bytes);
         assert!(!text.contains("user123") && !text.contains("user456"));
     }
+}
+
+#[tokio::test]
+async fn a_replaced_key_is_used_without_a_restart_and_a_short_one_is_not() {
+    let mut secret = MountedSecret::new(&[("key", KEY)]);
+    let settings = |key: &str| Settings::new().set("IMPORTGUARD_PSEUDONYM_KEY", key);
+    let file = Settings::new().set("IMPORTGUARD_PSEUDONYM_KEY_FILE", secret.setting("key"));
+    let line = Line::with(file).await;
+    let mut count = 0;
+    let mut owner = async || {
+        line.server().import("op", "user123", &["user456"]).await;
+        count += 1;
+        let events = wait_for_count(&line.nats, count).await;
+        vec![
+            events.last().unwrap().json["subject"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        ]
+    };
+    let before = pseudonyms(&settings(KEY), &["user123"]);
+    assert_eq!(owner().await, before);
+
+    secret.replace(&[("key", "tooshort")]);
+    eventually("the short key is reported", SOON, async || {
+        let ready = line.gateway.admin("/readyz").await?;
+        anyhow::ensure!(ready.contains("8 bytes"), "{ready}");
+        anyhow::ensure!(!ready.contains("tooshort"), "{ready}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(owner().await, before);
+
+    let new = "another key that nobody guesses";
+    secret.replace(&[("key", new)]);
+    eventually("the new key is active", SOON, async || {
+        let ready = line.gateway.admin("/readyz").await?;
+        anyhow::ensure!(!ready.contains("lastGood"), "{ready}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(owner().await, pseudonyms(&settings(new), &["user123"]));
 }
 
 #[test]

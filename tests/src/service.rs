@@ -72,7 +72,7 @@ impl Service {
         })
     }
 
-    /// Starts `binary` and waits until it lives.
+    /// Starts `binary` and waits until it is ready.
     async fn start(binary: Binary, settings: Settings) -> Self {
         Self::listening(binary, || Self::spawn(binary, settings.clone())).await
     }
@@ -181,16 +181,16 @@ impl Service {
         Ok(response.text().to_owned())
     }
 
-    /// Waits until it lives, or tells that it couldn't because a port was taken.
+    /// Waits until it is ready, or tells that it couldn't because a port was taken.
     async fn listens(&mut self) -> bool {
-        let what = format!("{} lives", self.binary.name());
+        let what = format!("{} is ready", self.binary.name());
         eventually(&what, START, async || {
             if let Some(status) = self.process.ended() {
                 let taken = self.process.output().contains("in use");
                 assert!(taken, "{} ended with {status}", self.binary.name());
                 return Ok(false);
             }
-            self.admin("/livez").await.map(|_| true)
+            self.admin("/readyz").await.map(|_| true)
         })
         .await
     }

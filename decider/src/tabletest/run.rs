@@ -86,7 +86,7 @@ fn run_file(file: &Path, max_friends: usize) -> Result<Vec<Case>, Diagnostics> {
     })?;
     let TestFile { policy, tests } = read(&name, &source)?;
     let directory = file.parent().unwrap_or(Path::new(""));
-    let policy = load(&directory.join(&policy.value), max_friends).policy?;
+    let policy = load(&directory.join(&policy.value), max_friends)?;
     Ok(tests.iter().map(|test| run_test(&policy, test)).collect())
 }
 

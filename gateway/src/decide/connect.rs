@@ -1,7 +1,7 @@
 use std::{io, net::SocketAddr};
 
 use hyper_util::rt::TokioIo;
-use importguard_files::LastGood;
+use importguard_runtime::LastGood;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{io::AsyncBufReadExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};

@@ -2,13 +2,12 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use importguard_core::{Evaluation, EventId, ImportRequest};
-use importguard_files::Reloads;
 use importguard_proto::decider::DecideRequest;
+use importguard_runtime::Runtime;
 use importguard_telemetry::{
     propagation,
     span::{child, failed},
 };
-use prometheus::Registry;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Extensions, Request, metadata::MetadataMap};
@@ -19,7 +18,7 @@ use tracing::{
 };
 
 use super::{
-    Balancer, DecideError, DecideSettings, InvalidDeciderTls,
+    Balancer, DecideError, DecideSettings, DeciderTlsError,
     discovery::Discovery,
     endpoint::Decider,
     error::code_name,
@@ -47,7 +46,7 @@ pub(crate) struct Deciders {
 pub enum DecidersStartError {
     /// TLS cannot be spoken with them as the settings say.
     #[error(transparent)]
-    Tls(#[from] InvalidDeciderTls),
+    Tls(#[from] DeciderTlsError),
     /// A metric is registered twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -70,11 +69,10 @@ impl Deciders {
     /// inside a tokio runtime.
     pub(crate) async fn start(
         settings: &DecideSettings,
-        reloads: &mut Reloads,
-        registry: &Registry,
+        runtime: &mut Runtime,
     ) -> Result<(Self, Arc<Balancer>), DecidersStartError> {
-        let tls = watch(&settings.decider_url, &settings.tls, reloads)?;
-        let metrics = Metrics::register(registry)?;
+        let tls = watch(&settings.decider_url, &settings.tls, &mut runtime.files).await?;
+        let metrics = Metrics::register(&runtime.registry)?;
         metrics.begin();
         let discovery = Discovery::new(settings, tls)?;
         let balancer = Balancer::start(discovery, settings, metrics.clone()).await;

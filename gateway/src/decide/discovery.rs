@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use http::Uri;
-use importguard_files::LastGood;
+use importguard_runtime::LastGood;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::lookup_host, time::timeout};
 use tonic::transport::{Channel, Endpoint};
@@ -15,7 +15,7 @@ use tower::{discover::Change, service_fn};
 use tracing::warn;
 
 use super::{
-    DecideSettings, InvalidDeciderTls,
+    DecideSettings, DeciderTlsError,
     connect::connect,
     tls::server_name,
     urls::{host_and_port, uri_of},
@@ -69,10 +69,10 @@ impl Discovery {
     pub(super) fn new(
         settings: &DecideSettings,
         tls: Option<LastGood<ClientConfig>>,
-    ) -> Result<Self, InvalidDeciderTls> {
+    ) -> Result<Self, DeciderTlsError> {
         let target = |url: &Uri| {
             let name = tls.as_ref().map(|_| server_name(&settings.tls, url));
-            Ok::<_, InvalidDeciderTls>(Target {
+            Ok::<_, DeciderTlsError>(Target {
                 url: url.clone(),
                 name: name.transpose()?,
                 addresses: Vec::new(),

@@ -1,7 +1,7 @@
 use std::{error::Error as _, time::Duration};
 
 use importguard_core::Cause;
-use importguard_telemetry::whole_text;
+use importguard_runtime::whole_text;
 use tonic::{Code, Status, TimeoutExpired};
 
 /// Why a decider's verdict could not be had. `Display` says what happened, for the log.

@@ -22,5 +22,5 @@ pub use error::DecideError;
 pub use fallback::{FallbackSettings, OnFailure};
 pub(crate) use fallback::{message, verdict};
 pub use settings::{DecideSettings, DeciderTlsSettings};
-pub use tls::InvalidDeciderTls;
+pub use tls::DeciderTlsError;
 pub use urls::{DeciderUrls, InvalidDeciderUrls};

@@ -1,6 +1,5 @@
 use http::Uri;
-use importguard_files::{InvalidCertificate, LastGood, Reloads};
-use importguard_runtime::ClientTlsFiles;
+use importguard_runtime::{CertificateError, ClientTlsFiles, FileWatches, LastGood};
 use rustls::{
     ClientConfig,
     pki_types::{InvalidDnsNameError, ServerName},
@@ -13,7 +12,7 @@ const SETTING: &str = "IMPORTGUARD_DECIDER_CA_FILE";
 
 /// Why TLS cannot be spoken with deciders as the settings say.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidDeciderTls {
+pub enum DeciderTlsError {
     /// The URL says TLS and no setting says whom to believe.
     #[error(
         "IMPORTGUARD_DECIDER_URL is https, and IMPORTGUARD_DECIDER_CA_FILE does not say which authorities vouch for deciders"
@@ -33,45 +32,45 @@ pub enum InvalidDeciderTls {
     #[error(
         "IMPORTGUARD_DECIDER_CA_FILE, IMPORTGUARD_DECIDER_CLIENT_CERT_FILE, IMPORTGUARD_DECIDER_CLIENT_KEY_FILE: {0}"
     )]
-    Files(#[from] InvalidCertificate),
+    Files(#[from] CertificateError),
 }
 
-/// What TLS is spoken with, if the deciders' URLs ask for it: the files as they were when they were good last. `reloads` reads them
-/// again when they change.
-pub(super) fn watch(
+/// What TLS is spoken with, if the deciders' URLs ask for it: the last good content of the files. `watches` reloads
+/// them.
+pub(super) async fn watch(
     urls: &DeciderUrls,
     settings: &DeciderTlsSettings,
-    reloads: &mut Reloads,
-) -> Result<Option<LastGood<ClientConfig>>, InvalidDeciderTls> {
+    watches: &mut FileWatches,
+) -> Result<Option<LastGood<ClientConfig>>, DeciderTlsError> {
     if !urls.tls() {
         return match set(settings) {
-            Some(name) => Err(InvalidDeciderTls::NoTls(name)),
+            Some(name) => Err(DeciderTlsError::NoTls(name)),
             None => Ok(None),
         };
     }
     let ca = settings.decider_ca_file.as_deref();
     let files = ClientTlsFiles {
         setting: SETTING,
-        ca: ca.ok_or(InvalidDeciderTls::NoAuthorities)?,
+        ca: ca.ok_or(DeciderTlsError::NoAuthorities)?,
         cert: settings.decider_client_cert_file.as_deref(),
         key: settings.decider_client_key_file.as_deref(),
         alpn: &[b"h2"],
     };
-    Ok(Some(files.watch(reloads)?))
+    Ok(Some(files.watch(watches).await?))
 }
 
 /// The name that the certificates of the deciders behind `url` must hold.
 pub(super) fn server_name(
     settings: &DeciderTlsSettings,
     url: &Uri,
-) -> Result<ServerName<'static>, InvalidDeciderTls> {
+) -> Result<ServerName<'static>, DeciderTlsError> {
     let host = host_and_port(url).0;
     let name = settings
         .decider_server_name
         .as_deref()
         .unwrap_or(host)
         .to_owned();
-    ServerName::try_from(name.clone()).map_err(|error| InvalidDeciderTls::Name(name, error))
+    ServerName::try_from(name.clone()).map_err(|error| DeciderTlsError::Name(name, error))
 }
 
 /// A setting that is for TLS only and set.

@@ -12,4 +12,4 @@ pub use cloud_event::{
 };
 pub(crate) use origin::fit;
 pub use origin::{Event, Origin, Took};
-pub use pseudonym::{InvalidPseudonymKey, PseudonymKey, PseudonymSettings, Pseudonyms};
+pub use pseudonym::{PseudonymKey, PseudonymKeyError, PseudonymSettings, Pseudonyms};

@@ -4,6 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use importguard_core::{Decision, Dialect, EventId, ImportRequest, OperationId, UserId, Verdict};
+use importguard_runtime::LastGood;
 use importguard_telemetry::propagation::MessageHeaders;
 use serde::Serialize;
 use serde_json::Value;
@@ -46,12 +47,12 @@ pub struct Took {
 pub struct Origin {
     instance: String,
     source: String,
-    pseudonyms: Pseudonyms,
+    pseudonyms: LastGood<Pseudonyms>,
 }
 
 impl Origin {
     /// The gateway called `instance`, which tells of users by `pseudonyms`.
-    pub fn new(instance: String, pseudonyms: Pseudonyms) -> Self {
+    pub fn new(instance: String, pseudonyms: LastGood<Pseudonyms>) -> Self {
         Self {
             source: format!("importguard/gateway/{instance}"),
             instance,
@@ -73,11 +74,12 @@ impl Origin {
     ) -> Event {
         let evaluation = decision.evaluation();
         let verdict = decision.verdict();
-        let owner = self.pseudonyms.of(&request.owner);
+        let pseudonyms = self.pseudonyms.load();
+        let owner = pseudonyms.of(&request.owner);
         let data = DecisionData {
             operation_id: Cow::Borrowed(&request.operation_id),
             owner_user_id: owner.clone(),
-            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
+            friend_user_ids: Some(pseudonyms.of_all(&request.friends)),
             friend_count: None,
             verdict: verdict.kind(),
             decided_by: decision.decided_by(),
@@ -113,11 +115,12 @@ impl Origin {
         headers: MessageHeaders,
         max_payload: usize,
     ) -> Event {
-        let owner = self.pseudonyms.of(&request.owner);
+        let pseudonyms = self.pseudonyms.load();
+        let owner = pseudonyms.of(&request.owner);
         let data = ImportedData {
             operation_id: Cow::Borrowed(&request.operation_id),
             owner_user_id: owner.clone(),
-            friend_user_ids: Some(self.pseudonyms.of_all(&request.friends)),
+            friend_user_ids: Some(pseudonyms.of_all(&request.friends)),
             friend_count: None,
             gateway: Cow::Borrowed(&self.instance),
             omitted: Vec::new(),
@@ -262,7 +265,7 @@ mod tests {
         decision: &Decision,
         max_payload: usize,
     ) -> Event {
-        Origin::new("g1".to_owned(), pseudonyms).decision(
+        Origin::new("g1".to_owned(), LastGood::new(pseudonyms)).decision(
             EventId::new(),
             request,
             Dialect::Server,

@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt, fs, io, path::PathBuf, str::FromStr};
 use clap::Args;
 use hmac::{Hmac, Mac};
 use importguard_core::UserId;
+use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
 use sha2::Sha256;
 
 /// Ids can be guessed, so the key must not be: 16 random letters and digits take longer than anybody has.
@@ -37,13 +38,30 @@ pub struct PseudonymSettings {
 }
 
 impl PseudonymSettings {
+    /// Like [`pseudonyms`](Self::pseudonyms), and has `watches` reload the key's file.
+    pub(crate) async fn watch(
+        &self,
+        watches: &mut FileWatches,
+    ) -> Result<LastGood<Pseudonyms>, PseudonymKeyError> {
+        let Some(file) = self.pseudonym_key_file.clone() else {
+            return Ok(LastGood::new(self.pseudonyms()?));
+        };
+        let settings = self.clone();
+        let read = move || Snapshot::take(std::slice::from_ref(&file), || settings.pseudonyms());
+        let watcher = FileWatcher::open(read).await?;
+        Ok(watches.add("IMPORTGUARD_PSEUDONYM_KEY_FILE", watcher))
+    }
+
     /// The pseudonyms that these settings ask for. Reads the key's file.
-    pub fn pseudonyms(&self) -> Result<Pseudonyms, InvalidPseudonymKey> {
+    ///
+    /// # Errors
+    /// If there is no usable key in it.
+    pub fn pseudonyms(&self) -> Result<Pseudonyms, PseudonymKeyError> {
         match (&self.pseudonym_key, &self.pseudonym_key_file) {
             (Some(key), _) => Ok(Pseudonyms::keyed(key)),
             (None, Some(file)) => {
                 let text =
-                    fs::read_to_string(file).map_err(|source| InvalidPseudonymKey::Unreadable {
+                    fs::read_to_string(file).map_err(|source| PseudonymKeyError::Unreadable {
                         file: file.clone(),
                         source,
                     })?;
@@ -59,12 +77,12 @@ impl PseudonymSettings {
 pub struct PseudonymKey(String);
 
 impl FromStr for PseudonymKey {
-    type Err = InvalidPseudonymKey;
+    type Err = PseudonymKeyError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidPseudonymKey> {
+    fn from_str(text: &str) -> Result<Self, PseudonymKeyError> {
         let key = text.trim();
         if key.len() < KEY_LEAST_BYTES {
-            Err(InvalidPseudonymKey::TooShort { bytes: key.len() })
+            Err(PseudonymKeyError::TooShort { bytes: key.len() })
         } else {
             Ok(Self(key.to_owned()))
         }
@@ -79,7 +97,7 @@ impl fmt::Debug for PseudonymKey {
 
 /// Why there is no usable key.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidPseudonymKey {
+pub enum PseudonymKeyError {
     /// It could be guessed.
     #[error(
         "the pseudonym key has {bytes} bytes and must have at least {KEY_LEAST_BYTES}; create one with `openssl rand -hex 32`"

@@ -8,10 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, header};
-use importguard_files::{LastGood, Reloads, Watch};
+use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
 use tower_http::validate_request::ValidateRequest;
 
-use super::credentials::{Credentials, InvalidCredentials, Scheme};
+use super::credentials::{Credentials, CredentialsError, Scheme};
 use crate::{openim::Rejection, settings::AuthenticationSettings};
 
 /// Lets in who shows credentials from one of the files; everybody where there are no files.
@@ -27,18 +27,18 @@ struct Known {
 /// A file of credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}={}: {source}", file.display())]
-pub struct InvalidCredentialsFile {
+pub struct CredentialsFileError {
     setting: &'static str,
     file: PathBuf,
-    source: InvalidCredentials,
+    source: CredentialsError,
 }
 
 impl Authentication {
-    /// Reads the files, and has `reloads` read them again when they change.
-    pub(crate) fn new(
+    /// Reads the files, and has `watches` reload them.
+    pub(crate) async fn new(
         settings: &AuthenticationSettings,
-        reloads: &mut Reloads,
-    ) -> Result<Self, InvalidCredentialsFile> {
+        watches: &mut FileWatches,
+    ) -> Result<Self, CredentialsFileError> {
         let basic = (Scheme::Basic, "IMPORTGUARD_BASIC_AUTH_FILE");
         let bearer = (Scheme::Bearer, "IMPORTGUARD_BEARER_TOKEN_FILE");
         let mut all = Vec::new();
@@ -47,20 +47,19 @@ impl Authentication {
             (bearer, &settings.bearer_token_file),
         ] {
             let Some(file) = file.clone() else { continue };
-            let read = {
-                let file = file.clone();
-                move || Credentials::read(&file, scheme)
+            let watched = file.clone();
+            let read = move || {
+                let files = std::slice::from_ref(&watched);
+                Snapshot::take(files, || Credentials::read(&watched, scheme))
             };
-            let watch = Watch::start(std::slice::from_ref(&file), read).map_err(|source| {
-                InvalidCredentialsFile {
-                    setting,
-                    file,
-                    source,
-                }
+            let watcher = FileWatcher::open(read).await;
+            let watcher = watcher.map_err(|source| CredentialsFileError {
+                setting,
+                file,
+                source,
             })?;
-            let credentials = watch.last_good();
+            let credentials = watches.add(setting, watcher);
             tracing::info!(keys = credentials.load().count(), "{setting} is in force");
-            reloads.add(setting, watch);
             all.push(Known {
                 scheme,
                 credentials,

@@ -20,7 +20,7 @@ pub(super) struct Credentials(Vec<[u8; 32]>);
 
 /// Why a file holds no credentials. Never tells what a line holds.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidCredentials {
+pub enum CredentialsError {
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
@@ -51,12 +51,12 @@ impl Scheme {
     }
 
     /// What a caller with the credentials in `line` sends after the scheme's name.
-    fn credentials(self, line: &str, number: usize) -> Result<String, InvalidCredentials> {
+    fn credentials(self, line: &str, number: usize) -> Result<String, CredentialsError> {
         match self {
             Self::Basic if line.contains(':') => Ok(BASE64_STANDARD.encode(line)),
-            Self::Basic => Err(InvalidCredentials::NoColon { line: number }),
+            Self::Basic => Err(CredentialsError::NoColon { line: number }),
             Self::Bearer if line.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(line.to_owned()),
-            Self::Bearer => Err(InvalidCredentials::NoToken { line: number }),
+            Self::Bearer => Err(CredentialsError::NoToken { line: number }),
         }
     }
 }
@@ -64,18 +64,18 @@ impl Scheme {
 impl Credentials {
     /// Reads a file with one entry a line. Empty lines are skipped; there are no comments, because a password may begin with
     /// anything.
-    pub(super) fn read(file: &Path, scheme: Scheme) -> Result<Self, InvalidCredentials> {
+    pub(super) fn read(file: &Path, scheme: Scheme) -> Result<Self, CredentialsError> {
         Self::parse(&fs::read_to_string(file)?, scheme)
     }
 
-    fn parse(text: &str, scheme: Scheme) -> Result<Self, InvalidCredentials> {
+    fn parse(text: &str, scheme: Scheme) -> Result<Self, CredentialsError> {
         let lines = (1..).zip(text.lines());
         let all: Vec<_> = lines
             .filter(|(_, line)| !line.trim().is_empty())
             .map(|(number, line)| Ok(digest(&scheme.credentials(line, number)?)))
-            .collect::<Result<_, InvalidCredentials>>()?;
+            .collect::<Result<_, CredentialsError>>()?;
         if all.is_empty() {
-            return Err(InvalidCredentials::Empty);
+            return Err(CredentialsError::Empty);
         }
         Ok(Self(all))
     }

@@ -20,7 +20,7 @@ pub(crate) use self::{
     span::{End, publish_span, published},
     trace::trace,
 };
-pub use self::{authentication::InvalidCredentialsFile, credentials::InvalidCredentials};
+pub use self::{authentication::CredentialsFileError, credentials::CredentialsError};
 
 /// When a request arrived, and when its response is due: an extension of each.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ mod stream;
 
 use std::{sync::Arc, time::Duration};
 
-use prometheus::Registry;
+use importguard_runtime::Runtime;
 use tokio::{
     sync::Notify,
     task::JoinHandle,
@@ -36,7 +36,7 @@ use crate::{
 };
 
 pub use self::{
-    nats::{InvalidNatsSettings, NatsServers, NatsSettings, NatsUrl},
+    nats::{NatsCredentials, NatsServers, NatsSettings, NatsSettingsError, NatsUrl},
     settings::{RecordSettings, StreamSettings},
     state::State,
     status::RecorderStatus,
@@ -87,7 +87,7 @@ pub enum StartError {
     Spool(#[from] OpenError),
     /// NATS's settings are unusable.
     #[error(transparent)]
-    NatsSettings(#[from] InvalidNatsSettings),
+    NatsSettings(#[from] NatsSettingsError),
     /// The client refuses its settings.
     #[error("can't set up the connection to NATS at {servers}: {source}")]
     Nats {
@@ -126,19 +126,31 @@ struct Inner {
 impl Recorder {
     /// Opens the spool, registers the metrics and starts connecting to NATS without waiting for it: until NATS has answered,
     /// events go to the spool. Must be called inside a tokio runtime.
-    pub async fn start(settings: RecordSettings, registry: &Registry) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// If the spool or the credentials file cannot be used.
+    pub async fn start(
+        settings: RecordSettings,
+        runtime: &mut Runtime,
+    ) -> Result<Self, StartError> {
+        let readiness = runtime.readiness.clone();
         let ended = CancellationToken::new();
         let spool = tokio::task::spawn_blocking({
             let (dir, max_bytes) = (settings.spool.clone(), settings.spool_max_bytes);
             let ended = ended.clone();
             move || Spool::open(&dir, max_bytes, ended)
-        })
-        .await??;
+        });
+        let spool = readiness.opening("spool", async { Ok::<_, StartError>(spool.await??) });
+        let spool = spool.await?;
+        let credentials = readiness.opening("NATS credentials", settings.nats.credentials());
+        let credentials = credentials.await?;
+        let credentials = credentials.map(|watcher| runtime.files.add("NATS_CREDS", watcher));
+        let servers = settings.nats.servers("importguard-gateway", credentials)?;
         let machine = Arc::new(Machine::new());
-        let metrics = Metrics::start(registry, machine.clone(), spool.depth().clone())?;
+        let metrics = Metrics::start(&runtime.registry, machine.clone(), spool.depth().clone())?;
         let troubles = Arc::new(Troubles::default());
         let connected = Arc::new(Notify::new());
-        let publisher = Publisher::connect(&settings.nats, {
+        let publisher = Publisher::connect(servers, {
             let (machine, troubles, connected) =
                 (machine.clone(), troubles.clone(), connected.clone());
             move |event| match event {

@@ -1,9 +1,11 @@
 //! Where NATS is and who we are there: for the recorder, and for every other client of the operator's NATS.
 
-use std::{fmt, io, path::PathBuf, str::FromStr};
+use std::{fmt, fs, future::ready, io, path::PathBuf, str::FromStr};
 
-use async_nats::{ConnectOptions, ServerAddr};
+use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
 use clap::Args;
+use importguard_runtime::{FileWatcher, LastGood, Snapshot};
+use nkeys::KeyPair;
 
 /// NATS and the credentials for it.
 #[derive(Clone, Debug, Args)]
@@ -73,7 +75,7 @@ impl fmt::Display for NatsUrl {
 
 /// Settings that no connection can be made with.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidNatsSettings {
+pub enum NatsSettingsError {
     /// An address can't be read.
     #[error(
         "NATS_URL: {url} is no address of a NATS server: {source}; nats://host:4222 would be one"
@@ -92,6 +94,44 @@ pub enum InvalidNatsSettings {
         /// What is wrong with it.
         source: io::Error,
     },
+}
+
+/// A user of NATS, from a credentials file: a JWT, and the key that it is about.
+pub struct NatsCredentials {
+    jwt: String,
+    key: KeyPair,
+}
+
+impl NatsCredentials {
+    /// What answers the server's `nonce`.
+    fn auth(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
+        let mut auth = Auth::new();
+        auth.jwt = Some(self.jwt.clone());
+        auth.signature = Some(self.key.sign(nonce).map_err(AuthError::new)?);
+        Ok(auth)
+    }
+}
+
+impl FromStr for NatsCredentials {
+    type Err = io::Error;
+
+    /// Reads the first two blocks between lines of dashes.
+    fn from_str(text: &str) -> Result<Self, io::Error> {
+        let mut lines = text.lines().map(str::trim);
+        let mut block = |what: &str| {
+            lines.find(|line| line.starts_with("---") && line.contains("BEGIN"));
+            let content = lines.next().filter(|line| !line.starts_with("---"));
+            content.ok_or_else(|| invalid(format!("it holds no {what}")))
+        };
+        let jwt = block("user JWT")?.to_owned();
+        let key = KeyPair::from_seed(block("nkey seed")?);
+        let key = key.map_err(|error| invalid(format!("its nkey seed is invalid: {error}")))?;
+        Ok(Self { jwt, key })
+    }
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// NATS servers, and how to be let in there.
@@ -114,19 +154,55 @@ impl NatsServers {
 }
 
 impl NatsSettings {
-    /// What these settings say, ready for a client that calls itself `name`. Reads the credentials file.
-    pub async fn servers(&self, name: &str) -> Result<NatsServers, InvalidNatsSettings> {
+    /// Reads the credentials file, if there is one.
+    ///
+    /// # Errors
+    /// If there are no credentials in it.
+    pub async fn credentials(
+        &self,
+    ) -> Result<Option<FileWatcher<NatsCredentials, NatsSettingsError>>, NatsSettingsError> {
+        let Some(file) = self.nats_creds.clone() else {
+            return Ok(None);
+        };
+        let read = move || {
+            Snapshot::take(std::slice::from_ref(&file), || {
+                let credentials = fs::read_to_string(&file).and_then(|text| text.parse());
+                credentials.map_err(|source| NatsSettingsError::Creds {
+                    file: file.clone(),
+                    source,
+                })
+            })
+        };
+        FileWatcher::open(read).await.map(Some)
+    }
+
+    /// What these settings say, ready for a client that calls itself `name`. Each connection is made with the `credentials` of its
+    /// time.
+    ///
+    /// # Errors
+    /// If an address is invalid.
+    pub fn servers(
+        &self,
+        name: &str,
+        credentials: Option<LastGood<NatsCredentials>>,
+    ) -> Result<NatsServers, NatsSettingsError> {
         let addresses = self
             .nats_url
             .iter()
             .map(|url| {
-                ServerAddr::from_str(url.as_given()).map_err(|source| InvalidNatsSettings::Url {
+                ServerAddr::from_str(url.as_given()).map_err(|source| NatsSettingsError::Url {
                     url: url.clone(),
                     source,
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut options = ConnectOptions::new().name(name);
+        let mut options = match credentials {
+            None => ConnectOptions::new(),
+            Some(credentials) => ConnectOptions::with_auth_callback(move |nonce| {
+                ready(credentials.load().auth(&nonce))
+            }),
+        };
+        options = options.name(name);
         // async-nats itself passes over what a URL says about user and password.
         if let Some((user, password)) = addresses.iter().find_map(|server| {
             server
@@ -137,14 +213,6 @@ impl NatsSettings {
                 Some(password) => options.user_and_password(user, password),
                 None => options.token(user),
             };
-        }
-        if let Some(file) = &self.nats_creds {
-            options = options.credentials_file(file).await.map_err(|source| {
-                InvalidNatsSettings::Creds {
-                    file: file.clone(),
-                    source,
-                }
-            })?;
         }
         if let Some(file) = &self.nats_ca {
             options = options.add_root_certificates(file.clone());

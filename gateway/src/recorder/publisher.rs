@@ -24,7 +24,7 @@ use importguard_core::EventId;
 use importguard_telemetry::propagation::MessageHeaders;
 use tokio::time::{Instant, timeout_at};
 
-use super::{NatsSettings, StartError};
+use super::{NatsServers, StartError};
 use crate::{
     events::{self, CONTENT_TYPE},
     spool::StoredEvent,
@@ -133,10 +133,9 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Starts connecting and returns at once; `on_event` hears of every change of the connection.
     pub(super) async fn connect(
-        settings: &NatsSettings,
+        servers: NatsServers,
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let servers = settings.servers("importguard-gateway").await?;
         let named = servers.names();
         let server = match &servers.addresses[..] {
             [only] => Some((only.host().to_owned(), only.port())),

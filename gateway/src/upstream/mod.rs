@@ -15,10 +15,8 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use importguard_telemetry::{
-    span::{child, failed, method},
-    whole_text,
-};
+use importguard_runtime::whole_text;
+use importguard_telemetry::span::{child, failed, method};
 use prometheus::Registry;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};

@@ -17,12 +17,14 @@ use importguard_gateway::{
     events::{Event, Subject},
     recorder::{NatsSettings, RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
+use importguard_runtime::Runtime;
 use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};
 use prometheus::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Generous, as tests run side by side on small machines.
 const SOON: Duration = Duration::from_secs(30);
@@ -40,8 +42,11 @@ impl Recording {
     }
 
     async fn with(settings: RecordSettings) -> Self {
-        let registry = Registry::new();
-        let recorder = Recorder::start(settings.clone(), &registry).await.unwrap();
+        let mut runtime = runtime();
+        let registry = runtime.registry.clone();
+        let recorder = Recorder::start(settings.clone(), &mut runtime)
+            .await
+            .unwrap();
         Self {
             recorder,
             registry,
@@ -103,6 +108,10 @@ impl Recording {
             .unwrap_or_else(|| panic!("no {metric} in\n{text}"));
         value.parse().unwrap()
     }
+}
+
+fn runtime() -> Runtime {
+    Runtime::new(CancellationToken::new()).unwrap()
 }
 
 fn settings(nats: &NatsServer, spool: &TempDir) -> RecordSettings {

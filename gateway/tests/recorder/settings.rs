@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use importguard_gateway::recorder::{InvalidNatsSettings, StartError};
+use importguard_gateway::recorder::{NatsSettingsError, StartError};
 use importguard_tests::{Process, free_port};
 
 use super::*;
@@ -130,9 +130,7 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
         let (nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
         let mut settings = settings(&nats, &spool);
         change(&mut settings);
-        Recorder::start(settings, &Registry::new())
-            .await
-            .unwrap_err()
+        Recorder::start(settings, &mut runtime()).await.unwrap_err()
     };
     let bad_url = start(|settings| {
         settings.nats.nats_url = vec!["nats://user:s3cret@:no port".into()];
@@ -141,7 +139,7 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
     assert!(
         matches!(
             bad_url,
-            StartError::NatsSettings(InvalidNatsSettings::Url { .. })
+            StartError::NatsSettings(NatsSettingsError::Url { .. })
         ),
         "{bad_url}"
     );

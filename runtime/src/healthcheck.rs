@@ -14,6 +14,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::{ThreadSettings, block_on};
+
 /// How much of an answer is read, in bytes: `/readyz` with all its parts is a few hundred.
 const ANSWER_BYTES: u64 = 64 * 1024;
 
@@ -35,9 +37,9 @@ pub struct Healthcheck {
     timeout: Duration,
 }
 
-/// Why a process is not called healthy.
+/// Why a process is not healthy.
 #[derive(Debug, thiserror::Error)]
-pub enum Unhealthy {
+pub enum HealthcheckError {
     /// It can't be asked.
     #[error(
         "{url} cannot be asked: {source}; it should be running, and IMPORTGUARD_ADMIN_LISTEN the same for it and for this command"
@@ -67,19 +69,26 @@ pub enum Unhealthy {
 }
 
 impl Healthcheck {
-    /// Asks the admin listener of the process that has the setting `admin_listen`, and prints a line if it says yes.
-    pub async fn run(&self, admin_listen: SocketAddr) -> Result<ExitCode, Unhealthy> {
+    /// Asks the admin listener of the process that has the setting `admin_listen`, and prints a line if it is healthy.
+    ///
+    /// # Errors
+    /// If it is not, or there is no tokio runtime to be had.
+    pub fn run(&self, admin_listen: SocketAddr) -> anyhow::Result<ExitCode> {
+        Ok(block_on(ThreadSettings::ONE, self.check(admin_listen))??)
+    }
+
+    async fn check(&self, admin_listen: SocketAddr) -> Result<ExitCode, HealthcheckError> {
         let path = if self.live { "/livez" } else { "/readyz" };
         let address = reachable(admin_listen);
         let url = format!("http://{address}{path}");
         let within = self.timeout;
         let answer = match timeout(within, ask(address, path)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(source)) => return Err(Unhealthy::Unreachable { url, source }),
-            Err(_) => return Err(Unhealthy::Late { url, within }),
+            Ok(Err(source)) => return Err(HealthcheckError::Unreachable { url, source }),
+            Err(_) => return Err(HealthcheckError::Late { url, within }),
         };
         if !answer.starts_with("200 ") {
-            return Err(Unhealthy::No { url, answer });
+            return Err(HealthcheckError::No { url, answer });
         }
         // Whoever asks without listening reads the exit code.
         let _ = writeln!(io::stdout(), "{url} says {answer}");

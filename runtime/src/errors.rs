@@ -1,34 +1,27 @@
-use std::{error::Error, io::Write, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
-use crate::log;
-
-/// What an error says, and what lies beneath it as far as it does not say that itself.
+/// The message of an error, and of its causes as far as it does not contain them.
 pub fn whole_text(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut beneath = error.source();
-    while let Some(error) = beneath {
+    let mut cause = error.source();
+    while let Some(error) = cause {
         let more = error.to_string();
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }
-        beneath = error.source();
+        cause = error.source();
     }
     text
 }
 
-/// How a process ends: quietly, or with what went wrong on standard error and exit code 1. Log lines that wait are written; who
-/// doesn't read them holds it up for a second at most.
-pub fn conclude(
-    ended: Result<ExitCode, impl AsRef<dyn Error + Send + Sync + 'static>>,
-) -> ExitCode {
-    let code = ended.unwrap_or_else(|error| {
-        let line = log::failure(&whole_text(error.as_ref()));
-        // This writer counts what it cannot write.
-        let _ = log::StandardError.write_all(line.as_bytes());
+/// The exit code of a process: 1 after an error, which is written to standard error. Flushes the log, for up to a second.
+pub fn conclude(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let code = result.unwrap_or_else(|error| {
+        importguard_telemetry::log_failure(&whole_text(error.as_ref()));
         ExitCode::FAILURE
     });
-    log::flush();
+    importguard_telemetry::flush_log();
     code
 }
 
@@ -44,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn each_layer_is_told_once() {
+    fn each_cause_is_named_once() {
         let layer = |text, source: Option<Layer>| Layer {
             text,
             source: source.map(Box::new),

@@ -1,3 +1,5 @@
+//! The tokio runtime.
+
 use std::{io, num::NonZeroUsize};
 
 use clap::Args;
@@ -6,7 +8,7 @@ use tokio::runtime::Builder;
 /// How many CPUs a process uses.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Threads")]
-pub struct RuntimeSettings {
+pub struct ThreadSettings {
     /// Worker threads. One is the most CPU-efficient; raise it only if one core is saturated and you cannot add a replica
     // Measured on two CPUs with 32 callbacks at once: one thread takes a quarter less CPU for each than two, which wake each
     // other up and send each frame by itself (bench/README.md).
@@ -24,15 +26,23 @@ pub struct RuntimeSettings {
 /// quarter of the time, with this an eighth, for a few more system calls.
 const AT_ONCE: usize = 8;
 
-impl RuntimeSettings {
+impl ThreadSettings {
+    /// For what does one thing at a time.
+    pub const ONE: Self = Self {
+        threads: NonZeroUsize::MIN,
+    };
+
     /// For a command that blocks while it prints: a thread more for what must go on meanwhile.
     pub const TWO: Self = Self {
         threads: NonZeroUsize::MIN.saturating_add(1),
     };
 }
 
-/// Runs `process` to its end. An error where the operating system gives no threads or no files for it.
-pub fn run<T>(settings: RuntimeSettings, process: impl Future<Output = T>) -> io::Result<T> {
+/// Runs `future` on a new tokio runtime. What still blocks in the background when it has completed is not waited for.
+///
+/// # Errors
+/// If the operating system gives no threads or files for it.
+pub fn block_on<T>(settings: ThreadSettings, future: impl Future<Output = T>) -> io::Result<T> {
     let runtime = match settings.threads.get() {
         1 => Builder::new_current_thread()
             .enable_all()
@@ -43,5 +53,8 @@ pub fn run<T>(settings: RuntimeSettings, process: impl Future<Output = T>) -> io
             .enable_all()
             .build(),
     };
-    Ok(runtime?.block_on(process))
+    let runtime = runtime?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(output)
 }

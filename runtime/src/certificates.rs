@@ -9,7 +9,7 @@ use rustls::{
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidCertificate {
+pub enum CertificateError {
     /// A file cannot be read as PEM.
     #[error("{}: {source}", file.display())]
     Unreadable {
@@ -24,7 +24,7 @@ pub enum InvalidCertificate {
         /// Which one.
         file: PathBuf,
     },
-    /// A certificate in a file of authorities cannot vouch for others.
+    /// A certificate in a file of authorities is not one of an authority.
     #[error("{}: a certificate in it cannot be an authority's: {source}", file.display())]
     NoAuthority {
         /// Which one.
@@ -32,29 +32,29 @@ pub enum InvalidCertificate {
         /// Why.
         source: rustls::Error,
     },
-    /// The key and the certificate are no pair, or rustls does not know their kind.
+    /// The key does not belong to the certificate, or rustls does not support their kind.
     #[error("the certificate and the key cannot be used together: {0}")]
     NoPair(#[from] rustls::Error),
 }
 
-/// What a side of a TLS connection shows: the certificates in the PEM file `cert` with the private key in `key`.
-pub fn certified_key(
+/// The certificate chain in the PEM file `cert`, with the private key in the PEM file `key`.
+pub(crate) fn certified_key(
     cert: &Path,
     key: &Path,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, InvalidCertificate> {
+) -> Result<CertifiedKey, CertificateError> {
     let chain = certificates(cert)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
     Ok(CertifiedKey::from_der(chain, key, provider)?)
 }
 
-/// Whom a side of a TLS connection believes: the authorities in the PEM file `ca`.
-pub fn root_store(ca: &Path) -> Result<RootCertStore, InvalidCertificate> {
+/// The certificate authorities in the PEM file `ca`.
+pub(crate) fn root_store(ca: &Path) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
         roots
             .add(certificate)
-            .map_err(|source| InvalidCertificate::NoAuthority {
+            .map_err(|source| CertificateError::NoAuthority {
                 file: ca.to_owned(),
                 source,
             })?;
@@ -62,19 +62,19 @@ pub fn root_store(ca: &Path) -> Result<RootCertStore, InvalidCertificate> {
     Ok(roots)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidCertificate> {
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let chain = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(unreadable(file))?;
     if chain.is_empty() {
-        return Err(InvalidCertificate::Empty {
+        return Err(CertificateError::Empty {
             file: file.to_owned(),
         });
     }
     Ok(chain)
 }
 
-fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> InvalidCertificate {
+fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {
     let file = file.to_owned();
-    move |source| InvalidCertificate::Unreadable { file, source }
+    move |source| CertificateError::Unreadable { file, source }
 }

@@ -1,0 +1,149 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// Whether the process is ready for requests: from the end of its start until it begins to shut down. Cheap to clone.
+#[derive(Clone)]
+pub struct Readiness(Arc<Shared>);
+
+struct Shared {
+    shutdown: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    started: bool,
+    /// What the start waits for.
+    starting: Vec<&'static str>,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone)]
+struct Part {
+    name: &'static str,
+    describe: Arc<dyn Fn() -> Value + Send + Sync>,
+}
+
+/// What `/readyz` responds with.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) ready: bool,
+    /// What the start waits for; absent after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starting: Option<Vec<&'static str>>,
+    #[serde(flatten)]
+    parts: Map<String, Value>,
+}
+
+impl Readiness {
+    pub(crate) fn new(shutdown: CancellationToken) -> Self {
+        Self(Arc::new(Shared {
+            shutdown,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Runs `opening`, a step of the start, which is reported as `what` until it has succeeded.
+    ///
+    /// # Errors
+    /// If `opening` fails.
+    pub async fn opening<T, E>(
+        &self,
+        what: &'static str,
+        opening: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.state().starting.push(what);
+        let opened = opening.await?;
+        self.state().starting.retain(|&starting| starting != what);
+        Ok(opened)
+    }
+
+    /// Has `/readyz` describe a part of the process, under `name`.
+    pub fn add(&self, name: &'static str, describe: impl Fn() -> Value + Send + Sync + 'static) {
+        let describe = Arc::new(describe);
+        self.state().parts.push(Part { name, describe });
+    }
+
+    /// The start is over.
+    pub(crate) fn set_started(&self) {
+        self.state().started = true;
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.state().started
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let state = self.state();
+        let (started, starting) = (state.started, state.starting.clone());
+        let parts = state.parts.clone();
+        drop(state);
+        let parts = parts.iter();
+        Report {
+            ready: started && !self.0.shutdown.is_cancelled(),
+            starting: (!started).then_some(starting),
+            parts: parts
+                .map(|part| (part.name.to_owned(), (part.describe)()))
+                .collect(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(readiness: &Readiness) -> Value {
+        serde_json::to_value(readiness.report()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_between_start_and_shutdown() {
+        let shutdown = CancellationToken::new();
+        let readiness = Readiness::new(shutdown.clone());
+        assert_eq!(
+            report(&readiness),
+            json!({ "ready": false, "starting": [] })
+        );
+        readiness.add("policy", || json!("good"));
+        readiness.set_started();
+        assert_eq!(
+            report(&readiness),
+            json!({ "ready": true, "policy": "good" })
+        );
+        shutdown.cancel();
+        assert_eq!(
+            report(&readiness),
+            json!({ "ready": false, "policy": "good" })
+        );
+    }
+
+    #[tokio::test]
+    async fn it_names_what_is_being_opened_and_what_failed_to() {
+        let readiness = Readiness::new(CancellationToken::new());
+        let opened = readiness.opening("spool", ready(Ok::<_, ()>(1))).await;
+        assert_eq!(opened, Ok(1));
+        assert_eq!(report(&readiness)["starting"], json!([]));
+        let failed = readiness.opening("policy", ready(Err::<(), _>(2))).await;
+        assert_eq!(failed, Err(2));
+        assert_eq!(report(&readiness)["starting"], json!(["policy"]));
+        let opening = readiness.opening("spool", pending::<Result<(), ()>>());
+        tokio::select! {
+            biased;
+            _ = opening => {}
+            () = ready(()) => {}
+        }
+        assert_eq!(report(&readiness)["starting"], json!(["policy", "spool"]));
+    }
+}

@@ -1,0 +1,130 @@
+//! How a process runs: logs and traces, signals, the admin listener, and what its parts share.
+
+use std::{env, future::pending, net::SocketAddr, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::{Args, Parser};
+use importguard_telemetry::{TelemetrySettings, metrics};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    FileWatches, Readiness, ThreadSettings, admin, block_on, environment, errors::conclude, listen,
+    signals,
+};
+
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(5);
+
+/// What every process is told, whatever it serves.
+#[derive(Args, Clone, Debug)]
+pub struct RuntimeSettings {
+    /// Listen address for /livez, /readyz and /metrics
+    #[arg(
+        long,
+        env = "IMPORTGUARD_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8081",
+        help_heading = "Admin",
+        global = true
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// Logs and traces.
+    #[command(flatten)]
+    pub telemetry: TelemetrySettings,
+
+    /// The tokio runtime.
+    #[command(flatten)]
+    pub threads: ThreadSettings,
+}
+
+/// What the parts of a process share.
+pub struct Runtime {
+    /// The process's metrics.
+    pub registry: Registry,
+    /// The files that are reloaded when they change.
+    pub files: FileWatches,
+    /// What `/readyz` reports.
+    pub readiness: Readiness,
+    /// Cancelled when the process is to end.
+    pub shutdown: CancellationToken,
+}
+
+/// The `main` of a process: parses the command line and runs `command`. SIGHUP does not end it.
+pub fn main<C: Parser>(command: impl FnOnce(C) -> anyhow::Result<ExitCode>) -> ExitCode {
+    let outlives = signals::outlive_hangup();
+    let cli = environment::parse(env::args_os());
+    conclude(outlives.map_err(Into::into).and_then(|()| command(cli)))
+}
+
+impl RuntimeSettings {
+    /// Runs `service`, called `name` and `instance` in traces, until it returns; it should when [`Runtime::shutdown`] is cancelled, by SIGTERM or
+    /// Ctrl-C. The admin listener serves from before `service` begins.
+    ///
+    /// # Errors
+    /// If `service` fails, or what is to be there before it.
+    pub fn run(
+        &self,
+        name: &str,
+        instance: Option<&str>,
+        service: impl AsyncFnOnce(Runtime) -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        block_on(self.threads, async {
+            let telemetry = importguard_telemetry::init(name, instance, &self.telemetry)?;
+            environment::report_retired();
+            let ended = self.serve(signals::shutdown()?, service).await;
+            telemetry.shutdown(LAST_SPANS).await;
+            ended.map(|()| ExitCode::SUCCESS)
+        })?
+    }
+
+    async fn serve(
+        &self,
+        shutdown: CancellationToken,
+        service: impl AsyncFnOnce(Runtime) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let listener = listen(self.admin_listen, "IMPORTGUARD_ADMIN_LISTEN").await?;
+        let runtime = Runtime::new(shutdown).context("the metrics cannot be registered")?;
+        let readiness = runtime.readiness.clone();
+        let admin = admin::serve(listener, runtime.registry.clone(), readiness.clone());
+        let shutdown = runtime.shutdown.clone();
+        let interrupted = async {
+            shutdown.cancelled().await;
+            if readiness.is_started() {
+                pending().await
+            }
+        };
+        tokio::select! {
+            ended = service(runtime) => ended,
+            failed = admin => match failed.context("the admin listener failed")? {},
+            // There is nothing under way yet.
+            () = interrupted => Ok(()),
+        }
+    }
+}
+
+impl Runtime {
+    /// With metrics of its own and no admin listener.
+    ///
+    /// # Errors
+    /// If a metric is registered twice.
+    pub fn new(shutdown: CancellationToken) -> Result<Self, prometheus::Error> {
+        let registry = metrics::registry()?;
+        Ok(Self {
+            files: FileWatches::new(&registry)?,
+            registry,
+            readiness: Readiness::new(shutdown.clone()),
+            shutdown,
+        })
+    }
+
+    /// Reports that the start is over, and runs the file watchers until `serving` has completed.
+    pub async fn run<T>(mut self, serving: impl Future<Output = T>) -> T {
+        self.readiness.set_started();
+        tokio::select! {
+            served = serving => served,
+            never = self.files.run() => match never {},
+        }
+    }
+}

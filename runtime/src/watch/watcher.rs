@@ -1,0 +1,266 @@
+use std::{convert::Infallible, fmt::Display, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{debug, warn};
+
+use super::{
+    Fingerprint, LastGood,
+    thread::{lower_priority, on_thread},
+};
+
+/// What one read of files yields.
+#[derive(Debug)]
+pub struct Snapshot<T, E> {
+    /// The files that were read, in their state just before. Another read may read other files, if one names another.
+    pub files: Fingerprint,
+    /// Their content, or why it cannot be used.
+    pub content: Result<T, E>,
+}
+
+impl<T, E> Snapshot<T, E> {
+    /// Reads, with `read`, `files` and nothing else.
+    pub fn take(files: &[PathBuf], read: impl FnOnce() -> Result<T, E>) -> Self {
+        Self {
+            files: files.iter().map(|file| &**file).collect(),
+            content: read(),
+        }
+    }
+}
+
+/// The outcome of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload<E> {
+    /// The new content is active.
+    Applied,
+    /// The files hold the content that is active.
+    Unchanged,
+    /// The new content cannot be used; the last good one stays active.
+    Failed(E),
+}
+
+type Read<T, E> = Arc<dyn Fn() -> Snapshot<T, E> + Send + Sync>;
+
+/// Checks files at an interval, and reads them again when they have changed and settled.
+pub struct FileWatcher<T, E> {
+    read: Read<T, E>,
+    is_same: fn(&T, &T) -> bool,
+    last_good: LastGood<T>,
+    /// The files that the last attempt read.
+    attempted: Fingerprint,
+    /// The same files at the last check.
+    seen: Fingerprint,
+}
+
+impl<T, E> FileWatcher<T, E>
+where
+    T: Send + Sync + 'static,
+    E: Display + Send + 'static,
+{
+    /// Reads for the first time, on another thread, as it may take long.
+    ///
+    /// # Errors
+    /// If what the files hold cannot be used.
+    pub async fn open(
+        read: impl Fn() -> Snapshot<T, E> + Send + Sync + 'static,
+    ) -> Result<Self, E> {
+        let read: Read<T, E> = Arc::new(read);
+        let first = Arc::clone(&read);
+        let snapshot = match on_thread("load", move || first()).await {
+            Ok(snapshot) => snapshot,
+            // There is no other thread, or it panicked, as this one will.
+            Err(_) => read(),
+        };
+        Ok(Self {
+            read,
+            is_same: |_, _| false,
+            last_good: LastGood::new(snapshot.content?),
+            seen: snapshot.files.clone(),
+            attempted: snapshot.files,
+        })
+    }
+
+    /// Keeps the active content, and the time since when it is, if a reload yields the same by `is_same`.
+    pub fn keep_if(mut self, is_same: fn(&T, &T) -> bool) -> Self {
+        self.is_same = is_same;
+        self
+    }
+
+    /// The active content.
+    pub fn last_good(&self) -> LastGood<T> {
+        self.last_good.clone()
+    }
+
+    /// Checks the files every `interval`, and reads them at once when `reload` changes, for as long as it is polled. Calls
+    /// `on_reload` after each reload.
+    pub async fn run(
+        mut self,
+        every: Duration,
+        mut reload: watch::Receiver<()>,
+        on_reload: impl Fn(Reload<E>),
+    ) -> Infallible {
+        let mut checks = interval(every);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let forced = tokio::select! {
+                _ = checks.tick() => false,
+                Ok(()) = reload.changed() => true,
+            };
+            if let Some(outcome) = self.check(forced).await {
+                on_reload(outcome);
+            }
+        }
+    }
+
+    /// Reads the files if they changed since the last attempt and settled since the last check, as one that is still being written
+    /// is not to be read; or, if `forced`, in any case. A check or read that fails for want of a thread is repeated.
+    async fn check(&mut self, forced: bool) -> Option<Reload<E>> {
+        let attempted = self.attempted.clone();
+        let now = spawn_blocking(move || attempted.refreshed()).await.ok()?;
+        let due = forced || (now != self.attempted && now == self.seen);
+        if !due {
+            self.seen = now;
+            return None;
+        }
+        let read = Arc::clone(&self.read);
+        let reload = on_thread("reload", move || {
+            lower_priority();
+            let snapshot = read();
+            let after = snapshot.files.refreshed();
+            (snapshot, after)
+        });
+        let (snapshot, after) = reload
+            .await
+            .inspect_err(|error| warn!("changed files could not be read, trying again: {error}"))
+            .ok()?;
+        if after != snapshot.files {
+            debug!("files changed while they were read; reading them again");
+            self.seen = after;
+            return None;
+        }
+        self.attempted = snapshot.files.clone();
+        self.seen = snapshot.files;
+        Some(self.apply(snapshot.content))
+    }
+
+    fn apply(&self, content: Result<T, E>) -> Reload<E> {
+        match content {
+            Ok(content) if (self.is_same)(&self.last_good.load(), &content) => {
+                self.last_good.confirm();
+                Reload::Unchanged
+            }
+            Ok(content) => {
+                self.last_good.replace(content);
+                Reload::Applied
+            }
+            Err(error) => {
+                self.last_good.fail(error.to_string());
+                Reload::Failed(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    fn read_number(file: &Path) -> Result<u8, String> {
+        let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+        text.trim()
+            .parse()
+            .map_err(|error| format!("{text}: {error}"))
+    }
+
+    async fn number(file: &Path) -> FileWatcher<u8, String> {
+        let file = file.to_owned();
+        FileWatcher::open(move || {
+            Snapshot::take(std::slice::from_ref(&file), || read_number(&file))
+        })
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_changes_nothing_until_it_is_corrected() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("number");
+        fs::write(&file, "1").unwrap();
+        let mut watcher = number(&file).await;
+        let last_good = watcher.last_good();
+        assert_eq!(watcher.check(false).await, None);
+
+        fs::write(&file, "twelve").unwrap();
+        assert_eq!(watcher.check(false).await, None, "it may not have settled");
+        assert!(matches!(
+            watcher.check(false).await,
+            Some(Reload::Failed(_))
+        ));
+        assert_eq!(watcher.check(false).await, None, "it is reported once");
+        assert_eq!((*last_good.load(), last_good.error().is_some()), (1, true));
+
+        fs::write(&file, "12").unwrap();
+        assert_eq!(watcher.check(false).await, None);
+        assert_eq!(watcher.check(false).await, Some(Reload::Applied));
+        assert_eq!((*last_good.load(), last_good.error()), (12, None));
+
+        assert_eq!(watcher.check(true).await, Some(Reload::Applied), "forced");
+    }
+
+    #[tokio::test]
+    async fn the_same_content_keeps_the_time_since_when_it_is_active() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("number");
+        fs::write(&file, "1").unwrap();
+        let mut watcher = number(&file).await.keep_if(u8::eq);
+        let since = watcher.last_good().with_status().1.since;
+
+        fs::write(&file, "one").unwrap();
+        assert!(matches!(watcher.check(true).await, Some(Reload::Failed(_))));
+        fs::write(&file, "1\n").unwrap();
+        assert_eq!(watcher.check(true).await, Some(Reload::Unchanged));
+        let (_, status) = watcher.last_good().with_status();
+        assert_eq!((status.since, status.failure.is_none()), (since, true));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_another_one_names_is_watched_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("index"), "one").unwrap();
+        fs::write(at("one"), "1").unwrap();
+        fs::write(at("two"), "2").unwrap();
+        let (index, dir) = (at("index"), dir.path().to_owned());
+        let read = move || {
+            let mut files = Fingerprint::from_iter([&*index]);
+            let named = dir.join(fs::read_to_string(&index).unwrap());
+            files.add(&named);
+            Snapshot {
+                files,
+                content: read_number(&named),
+            }
+        };
+        let mut watcher = FileWatcher::open(read).await.unwrap();
+        fs::write(at("index"), "two").unwrap();
+        assert_eq!(watcher.check(true).await, Some(Reload::Applied));
+
+        fs::write(at("two"), "22").unwrap();
+        assert_eq!(watcher.check(false).await, None);
+        assert_eq!(watcher.check(false).await, Some(Reload::Applied));
+        assert_eq!(*watcher.last_good().load(), 22);
+        fs::write(at("one"), "11").unwrap();
+        assert_eq!(watcher.check(false).await, None);
+        assert_eq!(watcher.check(false).await, None, "nothing names it now");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_broken_from_the_start_is_an_error() {
+        let read = || Snapshot::<(), _>::take(&[], || Err("broken"));
+        assert!(FileWatcher::open(read).await.is_err());
+    }
+}

@@ -1,0 +1,171 @@
+use std::{convert::Infallible, fmt::Display, time::Duration};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use serde_json::{Map, Value, json};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing::{error, info, warn};
+
+use super::{FileWatcher, LastGood, Reload};
+
+/// How often files are checked: a check is one system call, and a rotation that takes a second is an instant one.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// All file watchers of a process. SIGHUP makes each of them read its files at once.
+pub struct FileWatches {
+    watches: FuturesUnordered<BoxFuture<'static, Infallible>>,
+    settings: Vec<WatchedSetting>,
+    metrics: Metrics,
+    reload: watch::Sender<()>,
+}
+
+/// A setting that names files.
+struct WatchedSetting {
+    name: &'static str,
+    error: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+#[derive(Clone)]
+struct Metrics {
+    /// Changes of files by setting and whether they were applied or failed.
+    reloads: IntCounterVec,
+    /// 1 where a setting's files hold, 0 where the last good ones had to stay.
+    good: IntGaugeVec,
+}
+
+impl FileWatches {
+    /// No watchers yet.
+    ///
+    /// # Errors
+    /// If its metrics are registered already: there is one in each registry.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let reloads = IntCounterVec::new(
+            Opts::new(
+                "importguard_file_reloads_total",
+                "Changes of files by setting and outcome: applied, or failed.",
+            ),
+            &["setting", "outcome"],
+        )?;
+        let good = IntGaugeVec::new(
+            Opts::new(
+                "importguard_file_good",
+                "1 where a setting's files hold, 0 where they cannot be used and the last good ones stay.",
+            ),
+            &["setting"],
+        )?;
+        registry.register(Box::new(reloads.clone()))?;
+        registry.register(Box::new(good.clone()))?;
+        Ok(Self {
+            watches: FuturesUnordered::new(),
+            settings: Vec::new(),
+            metrics: Metrics { reloads, good },
+            reload: watch::Sender::new(()),
+        })
+    }
+
+    /// Watches the files of `setting`, reports reloads in log, metrics and [`take_status`](Self::take_status), and returns their
+    /// content.
+    pub fn add<T, E>(&mut self, setting: &'static str, watcher: FileWatcher<T, E>) -> LastGood<T>
+    where
+        T: Send + Sync + 'static,
+        E: Display + Send + 'static,
+    {
+        let last_good = watcher.last_good();
+        let metrics = self.metrics.clone();
+        for outcome in ["applied", "failed"] {
+            metrics.reloads.with_label_values(&[setting, outcome]);
+        }
+        metrics.good.with_label_values(&[setting]).set(1);
+        self.watch(watcher, INTERVAL, move |reload| {
+            metrics.report(setting, &reload);
+        });
+        let content = last_good.clone();
+        self.settings.push(WatchedSetting {
+            name: setting,
+            error: Box::new(move || last_good.error()),
+        });
+        content
+    }
+
+    /// Checks a watcher's files every `interval` and leaves it to `on_reload` to report reloads.
+    pub fn watch<T, E>(
+        &mut self,
+        watcher: FileWatcher<T, E>,
+        interval: Duration,
+        on_reload: impl Fn(Reload<E>) + Send + 'static,
+    ) where
+        T: Send + Sync + 'static,
+        E: Display + Send + 'static,
+    {
+        let reload = self.reload.subscribe();
+        self.watches
+            .push(Box::pin(watcher.run(interval, reload, on_reload)));
+    }
+
+    /// The status, for readiness, of the settings that were added since the last call: "good", or the last error. `None` if there
+    /// are none.
+    pub fn take_status(&mut self) -> Option<impl Fn() -> Value + Send + Sync + 'static> {
+        let settings = std::mem::take(&mut self.settings);
+        if settings.is_empty() {
+            return None;
+        }
+        Some(move || {
+            let status = |setting: &WatchedSetting| match (setting.error)() {
+                None => json!({ "state": "good" }),
+                Some(error) => json!({ "state": "lastGood", "lastError": error }),
+            };
+            let all = settings.iter();
+            let all = all.map(|setting| (setting.name.to_owned(), status(setting)));
+            Value::Object(all.collect::<Map<_, _>>())
+        })
+    }
+
+    /// Runs all watchers for as long as it is polled.
+    pub async fn run(&mut self) -> Infallible {
+        let mut hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| warn!("SIGHUP will not reload files: {error}"))
+            .ok();
+        loop {
+            tokio::select! {
+                Some(never) = self.watches.next() => match never {},
+                () = received(&mut hangup) => {
+                    info!("SIGHUP received: reloading all files");
+                    self.reload.send_replace(());
+                }
+            }
+        }
+    }
+}
+
+/// Ready when the signal arrives; never if there is no handler for it.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Metrics {
+    fn report(&self, setting: &'static str, reload: &Reload<impl Display>) {
+        let good = self.good.with_label_values(&[setting]);
+        match reload {
+            Reload::Applied | Reload::Unchanged => {
+                self.reloads.with_label_values(&[setting, "applied"]).inc();
+                good.set(1);
+                info!("reloaded the files of {setting}");
+            }
+            Reload::Failed(error) => {
+                self.reloads.with_label_values(&[setting, "failed"]).inc();
+                good.set(0);
+                error!(
+                    "the changed files of {setting} cannot be used, the last good ones stay in force: {error}"
+                );
+            }
+        }
+    }
+}

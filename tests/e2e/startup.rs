@@ -1,0 +1,115 @@
+//! What takes long at the start is waited for by a process that lives and says that it is not ready.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use importguard_tests::{Binary, Call, Client, OpenIm, PolicyDir, Service, Settings, eventually};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Enough to take a while to load, whatever the machine.
+const IDS: usize = 1_500_000;
+
+/// Makes a file at `path` whose reader waits until somebody writes it.
+fn pipe(path: &Path) -> String {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    path.display().to_string()
+}
+
+/// What `/readyz` of `service` says, with its status, as soon as it says anything.
+async fn readiness(service: &Service) -> (u16, Value) {
+    let url = format!("http://{}/readyz", service.admin_address());
+    eventually("the admin listener answers", SOON, async || {
+        let call = Call::new(http::Method::GET, url.clone());
+        let response = Client::default().try_send(call).await?;
+        let body = serde_json::from_str(response.text())?;
+        anyhow::Ok((response.status.as_u16(), body))
+    })
+    .await
+}
+
+async fn until_starting(service: &Service, what: &str) {
+    eventually(
+        &format!("it opens its {what}"),
+        SOON,
+        async || match readiness(service).await {
+            (503, told) if told["starting"] == json!([what]) => Ok(()),
+            told => Err(format!("{told:?}")),
+        },
+    )
+    .await;
+    assert_eq!(service.admin("/livez").await.unwrap(), "alive\n");
+    let metrics = service.admin("/metrics").await.unwrap();
+    assert!(metrics.contains("process_"), "{metrics}");
+}
+
+async fn until_ready(service: &mut Service) {
+    service.ready().await;
+    let (status, told) = readiness(service).await;
+    assert_eq!((status, &told["ready"]), (200, &json!(true)));
+    assert_eq!(told.get("starting"), None, "{told}");
+}
+
+#[tokio::test]
+async fn a_decider_lives_while_it_loads_a_long_list() {
+    let yaml = "apiVersion: importguard/v1
+name: long
+lists: { blocked: { file: blocked.txt } }
+rules: [{ id: blocked, dropFriends: { in: blocked } }]
+";
+    let ids: String = (0..IDS).map(|id| format!("user{id}\n")).collect();
+    let policy = PolicyDir::new(yaml, &[("blocked.txt", &ids)]);
+    for binary in [Binary::Decider, Binary::AllInOne] {
+        let mut service = Service::spawn(binary, Settings::new().policy(&policy));
+        until_starting(&service, "policy").await;
+        until_ready(&mut service).await;
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_lives_while_it_waits_for_a_file() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("passwords");
+    let settings = Settings::new().set("IMPORTGUARD_BASIC_AUTH_FILE", pipe(&file));
+    for binary in [Binary::Gateway, Binary::AllInOne] {
+        let mut service = Service::spawn(binary, settings.clone());
+        until_starting(&service, "credentials").await;
+        // Callers are not refused meanwhile, and not let in without a password either.
+        let caller = OpenIm::server(service.url());
+        let early = tokio::spawn(async move { caller.import("op", "a", &["b"]).await });
+        fs::write(&file, "openim:s3cret\n").unwrap();
+        until_ready(&mut service).await;
+        assert_eq!(early.await.unwrap().status, 401);
+    }
+}
+
+#[tokio::test]
+async fn an_error_at_the_start_ends_it_with_1_and_its_text() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("passwords");
+    let settings = Settings::new().set("IMPORTGUARD_BASIC_AUTH_FILE", pipe(&file));
+    for binary in [Binary::Gateway, Binary::AllInOne] {
+        let mut service = Service::spawn(binary, settings.clone());
+        until_starting(&service, "credentials").await;
+        fs::write(&file, "no colon\n").unwrap();
+        assert_eq!(service.exit(SOON).await.code(), Some(1));
+        let said = service.stderr();
+        let text = "error: IMPORTGUARD_BASIC_AUTH_FILE=";
+        assert!(
+            said.contains(text) && said.contains("line 1 has no colon"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_before_it_has_started() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("passwords");
+    let settings = Settings::new().set("IMPORTGUARD_BASIC_AUTH_FILE", pipe(&file));
+    let mut gateway = Service::spawn(Binary::Gateway, settings);
+    until_starting(&gateway, "credentials").await;
+    let status = gateway.terminate(Duration::from_secs(10)).await;
+    assert!(status.success(), "{status}");
+}
