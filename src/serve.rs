@@ -11,7 +11,7 @@ use importguard_runtime::{
     admin::{self, Admin, Readiness},
     listen, signals,
 };
-use importguard_telemetry::{RuntimeSettings, TelemetrySettings, metrics};
+use importguard_telemetry::{RuntimeSettings, TelemetrySettings, metrics::ProcessMetrics};
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::Banner;
@@ -90,9 +90,9 @@ impl Serve {
         // It ends after its only gateway: nobody has to notice first.
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
 
-        let registry = metrics::registry()?;
-        let decider = Decider::start(&self.decider, &registry)?;
-        let gateway = Gateway::start(&self.gateway, &registry).await?;
+        let mut metrics = ProcessMetrics::new()?;
+        let decider = Decider::start(&self.decider, &mut metrics)?;
+        let gateway = Gateway::start(&self.gateway, &mut metrics).await?;
         let banner = Banner {
             public: public.local_addr()?,
             tls: self.gateway.tls.tls_cert_file.is_some(),
@@ -109,7 +109,7 @@ impl Serve {
         let (gateway_parts, decider_parts) = (gateway.readiness(), decider.readiness());
         let stopping = shutdown.clone();
         let admin_state = Admin {
-            registry,
+            registry: metrics.registry,
             readiness: Arc::new(move || Readiness {
                 ready: !stopping.is_cancelled(),
                 parts: gateway_parts().into_iter().chain(decider_parts()).collect(),
@@ -132,7 +132,7 @@ impl Serve {
         };
         tokio::select! {
             served = serving => { served?; }
-            failed = admin::serve(admin, admin_state) => match failed.context("the admin listener failed")? {},
+            never = admin::serve(admin, admin_state) => match never {},
         }
         Ok(())
     }

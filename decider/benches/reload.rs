@@ -15,7 +15,7 @@ use std::{
 use clap::Parser;
 use importguard_decider::{Decider, Settings};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
-use prometheus::Registry;
+use importguard_telemetry::metrics::{ProcessMetrics, encode};
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval, sleep},
@@ -68,8 +68,8 @@ async fn run() {
     settings.policy.policy = dir.path().join("policy.yaml");
     settings.policy.reload_interval = Duration::from_millis(100);
     settings.grpc.decider_listen = "127.0.0.1:0".parse().unwrap();
-    let registry = Registry::new();
-    let decider = Decider::start(&settings, &registry).unwrap();
+    let mut metrics = ProcessMetrics::new().unwrap();
+    let decider = Decider::start(&settings, &mut metrics).unwrap();
     let listener = TcpListener::bind(settings.grpc.decider_listen)
         .await
         .unwrap();
@@ -97,7 +97,7 @@ async fn run() {
         let over = reloading.iter().filter(|&&took| took > twice).count();
         println!(
             "round {round}: lists written {written}, reloads so far {}",
-            reloads(&registry)
+            reloads(&metrics)
         );
         tell("without reload", &quiet);
         tell("with reloads", &reloading);
@@ -195,18 +195,13 @@ fn tell(what: &str, sorted: &[Duration]) {
     );
 }
 
-fn reloads(registry: &Registry) -> f64 {
-    let families = registry.gather();
-    let family = families
-        .iter()
-        .find(|family| family.name() == "importguard_policy_reloads_total");
-    family.map_or(0.0, |family| {
-        family
-            .get_metric()
-            .iter()
-            .map(|metric| metric.get_counter().get_value())
-            .sum()
-    })
+fn reloads(metrics: &ProcessMetrics) -> f64 {
+    let text = encode(&metrics.registry, None).unwrap().text;
+    let series = text
+        .lines()
+        .filter(|line| line.starts_with("importguard_policy_reloads_total{"));
+    let values = series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+    values.sum()
 }
 
 fn resident_mib() -> u64 {

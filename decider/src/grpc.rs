@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId};
+use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId, VerdictKind};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
 use importguard_telemetry::{
     Ending, Served, propagation,
@@ -14,6 +14,7 @@ use tracing::{Span, debug, field::Empty, info_span};
 use crate::{
     evaluation::{DeadlineExceeded, Evaluations},
     in_force::InForce,
+    metrics::{CallResult, Metrics},
 };
 
 /// The method's full name, as spans have it.
@@ -23,6 +24,7 @@ const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 pub(crate) struct DeciderService {
     policy: InForce,
     evaluations: Evaluations,
+    metrics: Metrics,
     instance: String,
     max_friends: usize,
 }
@@ -31,12 +33,14 @@ impl DeciderService {
     pub(crate) fn new(
         policy: InForce,
         evaluations: Evaluations,
+        metrics: Metrics,
         instance: String,
         max_friends: usize,
     ) -> Self {
         Self {
             policy,
             evaluations,
+            metrics,
             instance,
             max_friends,
         }
@@ -48,7 +52,7 @@ impl DeciderService {
         operation_id: Result<OperationId, InvalidId>,
         message: DecideRequest,
         deadline: Instant,
-    ) -> Result<DecideResponse, Status> {
+    ) -> Result<(VerdictKind, DecideResponse), Status> {
         let request = self.request(operation_id, message)?;
         let friends = request.friends.len();
         let policy = self.policy.load();
@@ -57,7 +61,9 @@ impl DeciderService {
             Status::deadline_exceeded("the policy was not evaluated in time")
         })?;
         record(friends, &evaluation);
-        Ok(DecideResponse::of(evaluation, self.instance.clone()))
+        let verdict = evaluation.verdict.kind();
+        let response = DecideResponse::of(evaluation, self.instance.clone());
+        Ok((verdict, response))
     }
 
     fn request(
@@ -85,6 +91,7 @@ impl decider_server::Decider for DeciderService {
         &self,
         request: Request<DecideRequest>,
     ) -> Result<Response<DecideResponse>, Status> {
+        let timer = self.metrics.call();
         let (metadata, _, message) = request.into_parts();
         let deadline = self.evaluations.deadline(&metadata);
         let headers = metadata.into_headers();
@@ -92,8 +99,17 @@ impl decider_server::Decider for DeciderService {
         let served = Served::begin(&headers, operation_id.as_ref().ok(), server_span);
         let answer = self.answer(operation_id, message, deadline);
         let answer = served.serve(answer).await;
+        served.in_scope(|| timer.end(result(&answer)));
         end(served, answer.as_ref().err());
-        answer.map(Response::new)
+        answer.map(|(_, response)| Response::new(response))
+    }
+}
+
+fn result(answer: &Result<(VerdictKind, DecideResponse), Status>) -> CallResult {
+    match answer {
+        Ok((verdict, _)) => CallResult::Verdict(*verdict),
+        Err(status) if status.code() == Code::DeadlineExceeded => CallResult::DeadlineExceeded,
+        Err(_) => CallResult::InvalidArgument,
     }
 }
 

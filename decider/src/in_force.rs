@@ -5,6 +5,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use importguard_core::ListRevision;
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -15,8 +16,16 @@ use crate::policy::{Diagnostics, Policy};
 #[derive(Clone)]
 pub(crate) struct InForce(Arc<Shared>);
 
+/// The policy that holds, and where the time of each of its rules is observed.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) policy: Policy,
+    /// In the order of the rules.
+    pub(crate) rule_durations: Vec<Histogram>,
+}
+
 struct Shared {
-    policy: ArcSwap<Policy>,
+    active: ArcSwap<Active>,
     history: Mutex<History>,
 }
 
@@ -40,9 +49,9 @@ pub(crate) enum Swap {
 }
 
 impl InForce {
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(active: Active) -> Self {
         Self(Arc::new(Shared {
-            policy: ArcSwap::from_pointee(policy),
+            active: ArcSwap::from_pointee(active),
             history: Mutex::new(History {
                 since: SystemTime::now(),
                 trouble: None,
@@ -50,19 +59,19 @@ impl InForce {
         }))
     }
 
-    pub(crate) fn load(&self) -> Arc<Policy> {
-        self.0.policy.load_full()
+    pub(crate) fn load(&self) -> Arc<Active> {
+        self.0.active.load_full()
     }
 
     /// Puts a good policy in force, unless it is the one that is.
-    pub(crate) fn replace(&self, policy: Policy) -> Swap {
+    pub(crate) fn replace(&self, active: Active) -> Swap {
         let mut history = self.history();
         history.trouble = None;
-        if same(&self.load(), &policy) {
+        if same(&self.load().policy, &active.policy) {
             return Swap::Unchanged;
         }
         history.since = SystemTime::now();
-        self.0.policy.store(Arc::new(policy));
+        self.0.active.store(Arc::new(active));
         Swap::Applied
     }
 
@@ -81,7 +90,8 @@ impl InForce {
 
     /// What `/readyz` tells: the policy, since when, its lists, and what is wrong with a newer one, if anything.
     pub(crate) fn describe(&self) -> Value {
-        let policy = self.load();
+        let active = self.load();
+        let policy = &active.policy;
         let history = self.history();
         let lists: Vec<_> = policy.lists().map(list).collect();
         let mut state = json!({

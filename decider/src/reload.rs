@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     background::in_background,
-    in_force::{InForce, Swap},
+    in_force::{Active, InForce, Swap},
     load::{Loaded, load},
     metrics::Metrics,
     policy::{Diagnostics, Policy},
@@ -50,8 +50,10 @@ impl Reloader {
             "policy {} is in force",
             path.display()
         );
-        metrics.applied(&policy);
-        let in_force = InForce::new(policy);
+        let in_force = InForce::new(Active {
+            rule_durations: metrics.applied(&policy, None),
+            policy,
+        });
         let reloader = Self {
             path,
             max_friends,
@@ -124,8 +126,13 @@ impl Reloader {
         match policy {
             Ok(policy) => {
                 let (name, digest) = (policy.name().to_owned(), policy.digest().to_owned());
-                self.metrics.applied(&policy);
-                match self.in_force.replace(policy) {
+                let active = Active {
+                    rule_durations: self
+                        .metrics
+                        .applied(&policy, Some(&self.in_force.load().policy)),
+                    policy,
+                };
+                match self.in_force.replace(active) {
                     Swap::Applied => {
                         info!(policy = name, %digest, "the changed policy is in force");
                     }
@@ -138,7 +145,7 @@ impl Reloader {
             }
             Err(diagnostics) => {
                 self.metrics.failed();
-                let digest = self.in_force.load().digest().to_owned();
+                let digest = self.in_force.load().policy.digest().to_owned();
                 error!(
                     %digest,
                     mistakes = diagnostics.count(),

@@ -11,8 +11,7 @@ use importguard_runtime::{
     admin::{self, Admin, Readiness},
     allow_open_files,
 };
-use importguard_telemetry::metrics;
-use prometheus::Registry;
+use importguard_telemetry::metrics::{ProcessMetrics, UnsupportedExporter};
 use serde_json::{Map, Value};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -75,9 +74,9 @@ pub enum RunError {
     /// There may not be as many connections as the settings allow.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
+    /// Metrics were to be exported in a way that is not supported.
+    #[error(transparent)]
+    MetricsExporter(#[from] UnsupportedExporter),
     /// gRPC could not be served.
     #[error("gRPC cannot be served: {0}")]
     Grpc(#[from] tonic::transport::Error),
@@ -96,12 +95,12 @@ pub async fn run(
         settings.grpc.bounds.decider_max_connections,
         "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
     )?;
-    let registry = metrics::registry()?;
-    let decider = Decider::start(settings, &registry)?;
+    let mut metrics = ProcessMetrics::new()?;
+    let decider = Decider::start(settings, &mut metrics)?;
     let parts = decider.readiness();
     let stopping = shutdown.clone();
     let admin = Admin {
-        registry,
+        registry: metrics.registry,
         readiness: Arc::new(move || Readiness {
             ready: !stopping.is_cancelled(),
             parts: parts(),
@@ -115,14 +114,15 @@ pub async fn run(
     );
     tokio::select! {
         served = decider.serve(listeners.grpc, shutdown) => served,
-        failed = admin::serve(listeners.admin, admin) => match failed? {},
+        never = admin::serve(listeners.admin, admin) => match never {},
     }
 }
 
 impl Decider {
     /// Loads the policy. Blocks while lists are read.
-    pub fn start(settings: &Settings, registry: &Registry) -> Result<Self, RunError> {
-        let metrics = Metrics::register(registry)?;
+    pub fn start(settings: &Settings, process: &mut ProcessMetrics) -> Result<Self, RunError> {
+        let registry = &mut process.registry;
+        let metrics = Metrics::register(registry, process.policies.clone());
         let (reloader, policy) = Reloader::start(
             settings.policy.policy.clone(),
             settings.grpc.bounds.decider_max_friends,
@@ -149,7 +149,7 @@ impl Decider {
                 registry,
                 "importguard_decider",
                 "the decider's listener",
-            )?,
+            ),
             shutdown: Shutdown {
                 grace: grpc.decider_shutdown_grace,
                 in_all: grpc.shutdown_timeout,
@@ -179,7 +179,8 @@ impl Decider {
         let (health_reporter, health) = tonic_health::server::health_reporter();
         let service = DeciderService::new(
             self.policy,
-            Evaluations::new(self.metrics, bounds.decider_request_timeout),
+            Evaluations::new(self.metrics.clone(), bounds.decider_request_timeout),
+            self.metrics,
             self.instance,
             bounds.decider_max_friends,
         );

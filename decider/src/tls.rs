@@ -1,6 +1,6 @@
 use importguard_files::{InvalidCertificate, Reloads};
 use importguard_runtime::{Tls, TlsFiles};
-use prometheus::Registry;
+use prometheus_client::registry::Registry;
 
 use crate::settings::TlsSettings;
 
@@ -12,15 +12,12 @@ pub enum TlsError {
         "IMPORTGUARD_DECIDER_TLS_CERT_FILE, IMPORTGUARD_DECIDER_TLS_KEY_FILE, IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: {0}"
     )]
     Files(#[from] InvalidCertificate),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
 }
 
 /// How TLS is spoken, if the settings name a certificate, and what reads the files again when they change.
 pub(crate) fn tls(
     settings: &TlsSettings,
-    registry: &Registry,
+    registry: &mut Registry,
 ) -> Result<Option<(Tls, Reloads)>, TlsError> {
     let (Some(cert), Some(key)) = (
         &settings.decider_tls_cert_file,
@@ -36,7 +33,7 @@ pub(crate) fn tls(
         client_names: &settings.decider_tls_client_names,
         alpn: &[b"h2"],
     };
-    let mut reloads = Reloads::new(registry)?;
+    let mut reloads = Reloads::new(registry);
     let tls = Tls {
         config: files.watch(&mut reloads)?,
         yields_plaintext: false,

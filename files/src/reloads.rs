@@ -1,7 +1,11 @@
 use std::{convert::Infallible, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use serde_json::{Map, Value, json};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -29,39 +33,43 @@ struct Trouble {
     look: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Metrics {
-    /// Changes of files by setting and whether they were applied or failed.
-    reloads: IntCounterVec,
-    /// 1 where a setting's files hold, 0 where the last good ones had to stay.
-    good: IntGaugeVec,
+    reloads: Family<ReloadLabels, Counter>,
+    valid: Family<SettingLabels, Gauge>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
+    setting: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SettingLabels {
+    setting: &'static str,
 }
 
 impl Reloads {
     /// Nothing yet. Registers the metrics, so there is one in each registry.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let reloads = IntCounterVec::new(
-            Opts::new(
-                "importguard_file_reloads_total",
-                "Changes of files by setting and outcome: applied, or failed.",
-            ),
-            &["setting", "outcome"],
-        )?;
-        let good = IntGaugeVec::new(
-            Opts::new(
-                "importguard_file_good",
-                "1 where a setting's files hold, 0 where they cannot be used and the last good ones stay.",
-            ),
-            &["setting"],
-        )?;
-        registry.register(Box::new(reloads.clone()))?;
-        registry.register(Box::new(good.clone()))?;
-        Ok(Self {
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Metrics::default();
+        registry.register(
+            "importguard_file_reloads",
+            "Changes of files by setting and outcome: applied or failed",
+            metrics.reloads.clone(),
+        );
+        registry.register(
+            "importguard_file_valid",
+            "1 where a setting's files are valid, 0 where they are not and the last valid ones stay active",
+            metrics.valid.clone(),
+        );
+        Self {
             watches: FuturesUnordered::new(),
             troubles: Vec::new(),
-            metrics: Metrics { reloads, good },
+            metrics,
             again: watch::Sender::new(()),
-        })
+        }
     }
 
     /// Has the files of `setting` read again when they change.
@@ -74,9 +82,16 @@ impl Reloads {
         let last_good = watch.last_good();
         let metrics = self.metrics.clone();
         for outcome in ["applied", "failed"] {
-            metrics.reloads.with_label_values(&[setting, outcome]);
+            drop(
+                metrics
+                    .reloads
+                    .get_or_create(&ReloadLabels { outcome, setting }),
+            );
         }
-        metrics.good.with_label_values(&[setting]).set(1);
+        metrics
+            .valid
+            .get_or_create(&SettingLabels { setting })
+            .set(1);
         let told = move |reading| metrics.tell(setting, &reading);
         self.watches
             .push(Box::pin(watch.run(EVERY, self.again.subscribe(), told)));
@@ -130,16 +145,21 @@ async fn received(signal: &mut Option<Signal>) {
 
 impl Metrics {
     fn tell(&self, setting: &'static str, reading: &Reading) {
-        let good = self.good.with_label_values(&[setting]);
+        let (outcome, valid) = match reading {
+            Reading::Applied => ("applied", 1),
+            Reading::Failed(_) => ("failed", 0),
+        };
+        self.reloads
+            .get_or_create(&ReloadLabels { outcome, setting })
+            .inc();
+        self.valid
+            .get_or_create(&SettingLabels { setting })
+            .set(valid);
         match reading {
             Reading::Applied => {
-                self.reloads.with_label_values(&[setting, "applied"]).inc();
-                good.set(1);
                 info!("the changed files of {setting} are in force");
             }
             Reading::Failed(why) => {
-                self.reloads.with_label_values(&[setting, "failed"]).inc();
-                good.set(0);
                 error!(
                     "the changed files of {setting} cannot be used, the last good ones stay in force: {why}"
                 );

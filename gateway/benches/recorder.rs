@@ -89,7 +89,11 @@ async fn recorder(nats: &NatsServer, spool: &Path) -> Recorder {
         spool: spool.to_owned(),
         ..RecordSettings::default()
     };
-    let recorder = Recorder::start(settings, &prometheus::Registry::new()).await;
+    let recorder = Recorder::start(
+        settings,
+        &mut prometheus_client::registry::Registry::default(),
+    )
+    .await;
     recorder.unwrap()
 }
 

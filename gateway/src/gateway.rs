@@ -6,8 +6,7 @@ use importguard_runtime::{
     admin::{self, Admin, Readiness},
     allow_open_files, memory,
 };
-use importguard_telemetry::metrics;
-use prometheus::Registry;
+use importguard_telemetry::metrics::{ProcessMetrics, UnsupportedExporter};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -80,12 +79,12 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let registry = metrics::registry().map_err(StartError::from)?;
-    let gateway = Gateway::start(settings, &registry).await?;
+    let mut metrics = ProcessMetrics::new().map_err(StartError::from)?;
+    let gateway = Gateway::start(settings, &mut metrics).await?;
     let parts = gateway.readiness();
     let stopping = shutdown.clone();
     let admin = Admin {
-        registry,
+        registry: metrics.registry,
         readiness: Arc::new(move || Readiness {
             ready: !stopping.is_cancelled(),
             parts: parts(),
@@ -100,7 +99,7 @@ pub async fn run(
     );
     tokio::select! {
         served = gateway.serve(listeners.public, shutdown) => served?,
-        failed = admin::serve(listeners.admin, admin) => match failed.map_err(StartError::from)? {},
+        never = admin::serve(listeners.admin, admin) => match never {},
     }
     Ok(())
 }
@@ -129,15 +128,19 @@ pub enum StartError {
     /// OpenIM's other callbacks cannot be passed on.
     #[error(transparent)]
     Upstream(#[from] UpstreamStartError),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
+    /// Metrics were to be exported in a way that is not supported.
+    #[error(transparent)]
+    MetricsExporter(#[from] UnsupportedExporter),
 }
 
 impl Gateway {
     /// Opens the spool and prepares the connections. Neither NATS nor a decider needs to be there yet.
     /// Must be called inside a tokio runtime.
-    pub async fn start(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
+    pub async fn start(
+        settings: &Settings,
+        process: &mut ProcessMetrics,
+    ) -> Result<Self, StartError> {
+        let registry = &mut process.registry;
         for contradiction in contradictions(settings) {
             warn!("{contradiction}");
         }
@@ -149,7 +152,7 @@ impl Gateway {
             serve.max_connections + passed_on,
             "IMPORTGUARD_MAX_CONNECTIONS or IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
         )?;
-        let mut reloads = Reloads::new(registry)?;
+        let mut reloads = Reloads::new(registry);
         let tls = server::tls(&settings.tls, &mut reloads)?;
         let (deciders, balancer) =
             Deciders::start(&settings.decide, &mut reloads, registry).await?;
@@ -162,7 +165,7 @@ impl Gateway {
             max_header_bytes: serve.max_header_bytes as usize,
             body_read_timeout: http.body_read_timeout,
             request_budget: http.request_budget,
-            limit: Limit::new(&settings.limits, registry)?,
+            limit: Limit::new(&settings.limits, registry),
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
             upstream: Upstream::new(upstream, authentication.is_on(), registry)?,
@@ -173,12 +176,12 @@ impl Gateway {
                     .unwrap_or_else(importguard_telemetry::instance),
                 settings.record.pseudonyms.pseudonyms()?,
             ),
-            metrics: Metrics::register(registry)?,
+            metrics: Metrics::register(registry, process.policies.clone()),
             recorder: Recorder::start(settings.record.clone(), registry).await?,
             rejections: RejectionLog::default(),
         });
         Ok(Self {
-            server: Server::new(serve, http.max_body_bytes, tls, registry)?,
+            server: Server::new(serve, http.max_body_bytes, tls, registry),
             app,
             authentication,
             files: Arc::new(reloads.take_status()),

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -13,7 +13,8 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use prometheus::{Registry, TextEncoder};
+use importguard_telemetry::metrics::{self, Exposition};
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -45,7 +46,6 @@ pub struct Readiness {
 }
 
 /// What the admin listener tells.
-#[derive(Clone)]
 pub struct Admin {
     /// The process's metrics.
     pub registry: Registry,
@@ -53,10 +53,13 @@ pub struct Admin {
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
 }
 
-/// Answers on `listener` for as long as it is polled. An error if its metrics are registered already.
-pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, prometheus::Error> {
-    let metrics =
-        ConnectionMetrics::register(&admin.registry, "importguard_admin", "the admin listener")?;
+/// Answers on `listener` for as long as it is polled.
+pub async fn serve(listener: TcpListener, mut admin: Admin) -> Infallible {
+    let metrics = ConnectionMetrics::register(
+        &mut admin.registry,
+        "importguard_admin",
+        "the admin listener",
+    );
     let bounds = Bounds {
         max_connections: MAX_CONNECTIONS,
         max_bytes: 0,
@@ -68,7 +71,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, pr
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(self::metrics))
-        .with_state(admin);
+        .with_state(Arc::new(admin));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(TIMEOUTS.idle)
@@ -84,7 +87,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> Result<Infallible, pr
     }
 }
 
-async fn readyz(State(admin): State<Admin>) -> Response {
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     let readiness = (admin.readiness)();
     let status = if readiness.ready {
         StatusCode::OK
@@ -94,9 +97,13 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept = accept.filter_map(|accept| accept.to_str().ok());
+    match metrics::encode(&admin.registry, accept) {
+        Ok(Exposition { content_type, text }) => {
+            ([(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -8,7 +8,7 @@ use importguard_telemetry::{
     propagation,
     span::{child, failed},
 };
-use prometheus::Registry;
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Extensions, Request, Status, metadata::MetadataMap};
@@ -45,9 +45,6 @@ pub enum DecidersStartError {
     /// TLS cannot be spoken with them as the settings say.
     #[error(transparent)]
     Tls(#[from] InvalidDeciderTls),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
 }
 
 /// What a decider made of a request, and the decider's name.
@@ -69,11 +66,10 @@ impl Deciders {
     pub(crate) async fn start(
         settings: &DecideSettings,
         reloads: &mut Reloads,
-        registry: &Registry,
+        registry: &mut Registry,
     ) -> Result<(Self, Arc<Balancer>), DecidersStartError> {
         let tls = watch(&settings.decider_url, &settings.tls, reloads)?;
-        let metrics = Metrics::register(registry)?;
-        metrics.begin();
+        let metrics = Metrics::register(registry);
         let discovery = Discovery::new(settings, tls)?;
         let balancer = Balancer::start(discovery, settings, metrics.clone()).await;
         let deciders = Self {

@@ -6,7 +6,6 @@ use http::{HeaderMap, Method, StatusCode};
 use importguard_core::{Cause, EventId};
 use importguard_telemetry::{
     Ending, Served,
-    metrics::Label,
     span::{KeyValue, SpanKind, child, failed, method, recorded},
 };
 use tracing::{Span, field::Empty, info_span};

@@ -99,9 +99,9 @@ impl Drop for Open {
         let metrics = &self.app.metrics;
         match self.ended.filter(|_| !lost) {
             Some((end, status)) => {
-                self.seen.end(served, end, status);
                 let route = self.seen.asked.target.route();
-                metrics.answered(route, status, self.clock.elapsed());
+                served.in_scope(|| metrics.answered(route, status, self.clock.elapsed()));
+                self.seen.end(served, end, status);
             }
             None => {
                 metrics.abandoned();

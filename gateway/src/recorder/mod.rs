@@ -14,7 +14,7 @@ mod stream;
 
 use std::{sync::Arc, time::Duration};
 
-use prometheus::Registry;
+use prometheus_client::registry::Registry;
 use tokio::{
     sync::Notify,
     task::JoinHandle,
@@ -96,9 +96,6 @@ pub enum StartError {
         /// Why.
         source: async_nats::ConnectError,
     },
-    /// The metrics are registered twice.
-    #[error("can't register the recorder's metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
     /// The task that opens the spool failed.
     #[error("opening the spool failed: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -126,7 +123,10 @@ struct Inner {
 impl Recorder {
     /// Opens the spool, registers the metrics and starts connecting to NATS without waiting for it: until NATS has answered,
     /// events go to the spool. Must be called inside a tokio runtime.
-    pub async fn start(settings: RecordSettings, registry: &Registry) -> Result<Self, StartError> {
+    pub async fn start(
+        settings: RecordSettings,
+        registry: &mut Registry,
+    ) -> Result<Self, StartError> {
         let ended = CancellationToken::new();
         let spool = tokio::task::spawn_blocking({
             let (dir, max_bytes) = (settings.spool.clone(), settings.spool_max_bytes);
@@ -135,7 +135,7 @@ impl Recorder {
         })
         .await??;
         let machine = Arc::new(Machine::new());
-        let metrics = Metrics::start(registry, machine.clone(), spool.depth().clone())?;
+        let metrics = Metrics::register(registry, machine.clone(), spool.depth().clone());
         let troubles = Arc::new(Troubles::default());
         let connected = Arc::new(Notify::new());
         let publisher = Publisher::connect(&settings.nats, {

@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use importguard_gateway::{Gateway, RunError, Settings, recorder::Unrecordable};
+use importguard_telemetry::metrics::ProcessMetrics;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{
@@ -96,7 +97,9 @@ async fn the_gateway_ends_with_an_error_when_the_drains_task_dies() {
     let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
     let mut settings = Cli::parse_from(["gateway"]).settings;
     settings.record = super::settings(&nats, &spool);
-    let gateway = Gateway::start(&settings, &Registry::new()).await.unwrap();
+    let gateway = Gateway::start(&settings, &mut ProcessMetrics::new().unwrap())
+        .await
+        .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut serving = Box::pin(gateway.serve(listener, CancellationToken::new()));
     let early = timeout(Duration::from_millis(300), &mut serving).await;

@@ -17,8 +17,9 @@ use importguard_gateway::{
     events::{Event, Subject},
     recorder::{NatsSettings, RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
+use importguard_telemetry::metrics::encode;
 use importguard_tests::{NatsServer, eventually};
-use prometheus::Registry;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -39,8 +40,10 @@ impl Recording {
     }
 
     async fn with(settings: RecordSettings) -> Self {
-        let registry = Registry::new();
-        let recorder = Recorder::start(settings.clone(), &registry).await.unwrap();
+        let mut registry = Registry::default();
+        let recorder = Recorder::start(settings.clone(), &mut registry)
+            .await
+            .unwrap();
         Self {
             recorder,
             registry,
@@ -93,9 +96,7 @@ impl Recording {
 
     /// What Prometheus reads for `metric`, with its label if it has one.
     fn metric(&self, metric: &str) -> f64 {
-        let text = prometheus::TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap();
+        let text = encode(&self.registry, None).unwrap().text;
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '))

@@ -216,7 +216,7 @@ async fn what_one_process_spooled_the_next_one_drains() {
 async fn a_second_process_is_told_that_the_spool_is_held() {
     let (nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
     let first = Recording::start(&nats, &spool).await;
-    let second = Recorder::start(first.settings.clone(), &Registry::new()).await;
+    let second = Recorder::start(first.settings.clone(), &mut Registry::default()).await;
     let error = second.unwrap_err();
     assert!(matches!(error, StartError::Spool(_)), "{error}");
     assert!(error.to_string().contains("IMPORTGUARD_SPOOL"), "{error}");

@@ -130,7 +130,7 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
         let (nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
         let mut settings = settings(&nats, &spool);
         change(&mut settings);
-        Recorder::start(settings, &Registry::new())
+        Recorder::start(settings, &mut Registry::default())
             .await
             .unwrap_err()
     };
