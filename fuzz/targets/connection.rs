@@ -8,6 +8,7 @@ use clap::Parser;
 use importguard_core::Dialect;
 use importguard_fuzz::spoken;
 use importguard_gateway::{Gateway, Settings};
+use importguard_telemetry::metrics::ProcessMetrics;
 use importguard_tests::Reading;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
@@ -53,7 +54,7 @@ static GATEWAY: LazyLock<Running> = LazyLock::new(|| {
     let address = runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let gateway = Gateway::start(&settings, &prometheus::Registry::new()).await;
+        let gateway = Gateway::start(&settings, &mut ProcessMetrics::new().unwrap()).await;
         let gateway = gateway.unwrap();
         tokio::spawn(async move {
             let ended = gateway.serve(listener, CancellationToken::new()).await;
