@@ -132,6 +132,12 @@ impl VerdictKind {
     }
 }
 
+impl AsRef<str> for VerdictKind {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 /// What OpenIM is told when an import is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -255,6 +261,12 @@ impl Cause {
             Self::Overloaded => "overloaded",
             Self::Unrecordable => "unrecordable",
         }
+    }
+}
+
+impl AsRef<str> for Cause {
+    fn as_ref(&self) -> &str {
+        self.as_str()
     }
 }
 

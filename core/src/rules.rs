@@ -38,6 +38,12 @@ impl Mode {
     }
 }
 
+impl AsRef<str> for Mode {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 /// What a rule that fired came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -65,6 +71,12 @@ impl Outcome {
             Self::Error => "error",
             Self::Skipped => "skipped",
         }
+    }
+}
+
+impl AsRef<str> for Outcome {
+    fn as_ref(&self) -> &str {
+        self.as_str()
     }
 }
 

@@ -147,7 +147,7 @@ fn tell_overshoot(rule: &str, bytes: usize) {
     for step in 0..200 {
         let deadline = Instant::now() + Duration::from_micros(step * 37);
         if policy
-            .evaluate_until(&request, || Instant::now() >= deadline)
+            .evaluate_until(&request, || Instant::now() >= deadline, &mut ())
             .is_err()
         {
             late.push(deadline.elapsed());

@@ -15,8 +15,7 @@ use std::{
 use clap::Parser;
 use importguard_decider::{Decider, Settings};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
-use importguard_runtime::Runtime;
-use prometheus::Registry;
+use importguard_runtime::{Runtime, SharedRegistry};
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval, sleep},
@@ -197,18 +196,13 @@ fn tell(what: &str, sorted: &[Duration]) {
     );
 }
 
-fn reloads(registry: &Registry) -> f64 {
-    let families = registry.gather();
-    let family = families
-        .iter()
-        .find(|family| family.name() == "importguard_policy_reloads_total");
-    family.map_or(0.0, |family| {
-        family
-            .get_metric()
-            .iter()
-            .map(|metric| metric.get_counter().get_value())
-            .sum()
-    })
+fn reloads(registry: &SharedRegistry) -> f64 {
+    let text = registry.encode(None).unwrap().text;
+    let series = text
+        .lines()
+        .filter(|line| line.starts_with("importguard_policy_reloads_total{"));
+    let values = series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+    values.sum()
 }
 
 fn resident_mib() -> u64 {

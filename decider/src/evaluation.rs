@@ -16,8 +16,9 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout_at};
 use tonic::metadata::MetadataMap;
 
 use crate::{
-    metrics::Metrics,
+    metrics::{Metrics, RuleTimer},
     policy::{NANOS_PER_UNIT, Policy, Request, Stopped},
+    reload::Active,
 };
 
 /// How many units an evaluation may cost that holds up other calls of its thread: 200 µs, ten times what it takes to hand one to
@@ -69,13 +70,13 @@ impl Evaluations {
     /// Evaluates `request`. Where it takes longer than `deadline`, or its caller stops waiting, it is stopped.
     pub(crate) async fn evaluate(
         &self,
-        policy: Arc<Policy>,
+        active: Arc<Active>,
         request: ImportRequest,
         deadline: Instant,
     ) -> Result<Evaluation, DeadlineExceeded> {
         let metrics = self.metrics.clone();
-        if expected_cost(&policy, &request) <= INLINE {
-            return evaluate(&policy, &request, || Instant::now() >= deadline, &metrics);
+        if expected_cost(&active.policy, &request) <= INLINE {
+            return evaluate(&active, &request, || Instant::now() >= deadline, &metrics);
         }
         let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned());
         // The semaphore is never closed.
@@ -88,7 +89,7 @@ impl Evaluations {
         let evaluating = spawn_blocking(move || {
             let _permit = permit;
             let overdue = || abandoned.load(Ordering::Relaxed) || Instant::now() >= deadline;
-            evaluate(&policy, &request, overdue, &metrics)
+            evaluate(&active, &request, overdue, &metrics)
         });
         match evaluating.await {
             Ok(evaluated) => evaluated,
@@ -120,7 +121,7 @@ fn expected_cost(policy: &Policy, request: &ImportRequest) -> u64 {
 }
 
 fn evaluate(
-    policy: &Policy,
+    active: &Active,
     request: &ImportRequest,
     overdue: impl FnMut() -> bool,
     metrics: &Metrics,
@@ -132,7 +133,9 @@ fn evaluate(
         friends: &request.friends,
         now: SystemTime::now(),
     };
-    match policy.evaluate_until(&request, overdue) {
+    let mut timer = RuleTimer::new(&active.rule_durations);
+    let evaluated = active.policy.evaluate_until(&request, overdue, &mut timer);
+    match evaluated {
         Ok(evaluation) => {
             metrics.evaluated(&evaluation, began.elapsed());
             Ok(evaluation)
@@ -165,7 +168,8 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use importguard_core::{OperationId, UserId, Verdict};
-    use prometheus::Registry;
+    use importguard_telemetry::metrics::{PolicyInfo, encode};
+    use prometheus_client::registry::Registry;
 
     use super::*;
     use crate::policy::{Draft, ListFiles};
@@ -176,10 +180,13 @@ mod tests {
     const CHEAP: &str = "- { id: r, dropFriends: { prefixes: [bot_] } }";
     const LONG: Duration = Duration::from_secs(3600);
 
-    fn policy(rules: &str) -> Arc<Policy> {
+    fn policy(rules: &str) -> Arc<Active> {
         let source = format!("apiVersion: importguard/v1\nname: test\nrules:\n{rules}\n");
         let policy = Draft::read("policy.yaml", &source).compile(&ListFiles::new());
-        Arc::new(policy.unwrap_or_else(|diagnostics| panic!("{diagnostics}")))
+        Arc::new(Active {
+            policy: policy.unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
+            rule_durations: Vec::new(),
+        })
     }
 
     fn request(friends: usize) -> ImportRequest {
@@ -194,17 +201,16 @@ mod tests {
     }
 
     fn evaluations() -> (Evaluations, Registry) {
-        let registry = Registry::new();
-        let metrics = Metrics::register(&registry).unwrap();
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, PolicyInfo::default());
         (Evaluations::new(metrics, Duration::from_secs(5)), registry)
     }
 
     fn aborted(registry: &Registry) -> f64 {
-        let families = registry.gather();
-        let family = families
-            .iter()
-            .find(|family| family.name() == "importguard_decider_evaluations_aborted_total");
-        family.unwrap().get_metric()[0].get_counter().get_value()
+        let text = encode(registry, None).unwrap().text;
+        let name = "importguard_decider_evaluations_aborted_total ";
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap().parse().unwrap()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId};
+use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId, VerdictKind};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
 use importguard_runtime::LastGood;
 use importguard_telemetry::{
@@ -14,7 +14,8 @@ use tracing::debug;
 
 use crate::{
     evaluation::{DeadlineExceeded, Evaluations},
-    policy::Policy,
+    metrics::{CallResult, Metrics},
+    reload::Active,
 };
 
 /// The method's full name, as spans have it.
@@ -22,22 +23,25 @@ const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
 /// Answers `Decide` from the policy that is active at the moment of the call.
 pub(crate) struct DeciderService {
-    policy: LastGood<Policy>,
+    policy: LastGood<Active>,
     evaluations: Evaluations,
+    metrics: Metrics,
     instance: String,
     max_friends: usize,
 }
 
 impl DeciderService {
     pub(crate) fn new(
-        policy: LastGood<Policy>,
+        policy: LastGood<Active>,
         evaluations: Evaluations,
+        metrics: Metrics,
         instance: String,
         max_friends: usize,
     ) -> Self {
         Self {
             policy,
             evaluations,
+            metrics,
             instance,
             max_friends,
         }
@@ -49,7 +53,7 @@ impl DeciderService {
         operation_id: Result<OperationId, InvalidId>,
         message: DecideRequest,
         deadline: Instant,
-    ) -> Result<DecideResponse, Status> {
+    ) -> Result<(VerdictKind, DecideResponse), Status> {
         let request = self.request(operation_id, message)?;
         let friends = request.friends.len();
         let policy = self.policy.load();
@@ -58,7 +62,9 @@ impl DeciderService {
             Status::deadline_exceeded("the policy was not evaluated in time")
         })?;
         record(friends, &evaluation);
-        Ok(DecideResponse::of(evaluation, self.instance.clone()))
+        let verdict = evaluation.verdict.kind();
+        let response = DecideResponse::of(evaluation, self.instance.clone());
+        Ok((verdict, response))
     }
 
     fn request(
@@ -86,6 +92,7 @@ impl decider_server::Decider for DeciderService {
         &self,
         request: Request<DecideRequest>,
     ) -> Result<Response<DecideResponse>, Status> {
+        let timer = self.metrics.call();
         let (metadata, _, message) = request.into_parts();
         let deadline = self.evaluations.deadline(&metadata);
         let headers = metadata.into_headers();
@@ -94,8 +101,17 @@ impl decider_server::Decider for DeciderService {
         let span = ServerSpan::start(&headers, id, METHOD.to_owned());
         let answer = self.answer(operation_id, message, deadline);
         let answer = span.instrument(answer).await;
+        span.in_scope(|| timer.end(result(&answer)));
         answered(&span, answer.as_ref().err());
-        answer.map(Response::new)
+        answer.map(|(_, response)| Response::new(response))
+    }
+}
+
+fn result(answer: &Result<(VerdictKind, DecideResponse), Status>) -> CallResult {
+    match answer {
+        Ok((verdict, _)) => CallResult::Verdict(*verdict),
+        Err(status) if status.code() == Code::DeadlineExceeded => CallResult::DeadlineExceeded,
+        Err(_) => CallResult::InvalidArgument,
     }
 }
 

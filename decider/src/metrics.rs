@@ -1,14 +1,23 @@
-//! The decider's metrics. A metric's doc comment is its help text.
+//! The decider's metrics.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod timers;
 
-use importguard_core::{Evaluation, Outcome, VerdictKind};
-use importguard_telemetry::{
-    families,
-    metrics::{Each, policy_info},
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use importguard_core::{Evaluation, Outcome, PolicyRevision, VerdictKind};
+use importguard_telemetry::metrics::{
+    DurationHistogram, HistogramFamily, Label, PolicyInfo, register, with_series,
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+pub(crate) use self::timers::{CallTimer, RuleTimer};
 use crate::policy::Policy;
 
 /// From a short list against a short policy to expressions over the largest list that a callback may hold.
@@ -34,86 +43,350 @@ const EVALUATION_SECONDS: [f64; 19] = [
     1.0,
 ];
 
+/// From a look-up of two friends to an expression over the largest list. Coarse: each rule has as many series.
+const RULE_SECONDS: [f64; 11] = [
+    0.000_000_1,
+    0.000_000_5,
+    0.000_002_5,
+    0.000_01,
+    0.000_05,
+    0.000_25,
+    0.001,
+    0.005,
+    0.025,
+    0.1,
+    0.5,
+];
+
 /// What the decider counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    families: Families,
-    info: IntGaugeVec,
+    decisions: Family<VerdictLabels, Counter>,
+    calls: HistogramFamily<CallLabels>,
+    evaluation: Histogram,
+    rules: Family<RuleLabels, Histogram, fn() -> Histogram>,
+    aborted: Counter,
+    shadow_skipped: Counter,
+    reloads: Family<ReloadLabels, Counter>,
+    in_error: Gauge,
+    read_at: Gauge<f64, AtomicU64>,
+    list_ids: Family<ListLabels, Gauge>,
+    policies: PolicyInfo,
 }
 
-families! {
-    struct Families {
-        /// Evaluations of the policy by verdict; a gateway may have asked twice for one callback.
-        decisions: Each<IntCounterVec, VerdictKind> = "importguard_decider_decisions_total", ["verdict"];
-        /// Seconds that evaluating the policy for one callback took.
-        evaluation: Histogram = "importguard_decider_evaluation_seconds", in EVALUATION_SECONDS;
-        /// Evaluations that were stopped because their caller's deadline passed or nobody waited any more.
-        aborted: IntCounter = "importguard_decider_evaluations_aborted_total";
-        /// Rules in shadow that were not evaluated for a callback, because they would have cost more than rules in shadow may.
-        shadow_skipped: IntCounter = "importguard_decider_shadow_rules_skipped_total";
-        /// Readings of the policy's files by result: ok or failed.
-        reloads: IntCounterVec = "importguard_policy_reloads_total", ["result"];
-        /// 1 while the policy's files hold a policy that cannot be used and the last good one stays in force.
-        in_error: IntGauge = "importguard_policy_in_error";
-        /// When the policy in force was last read from its files, in seconds since 1970.
-        read_at: Gauge = "importguard_policy_read_timestamp_seconds";
-        /// Distinct ids in each of the policy's lists.
-        list_ids: IntGaugeVec = "importguard_list_ids", ["list"];
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: Label<VerdictKind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    result: Label<CallResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabels {
+    rule: String,
+}
+
+impl RuleLabels {
+    fn of(rule: &str) -> Self {
+        Self {
+            rule: rule.to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListLabels {
+    list: String,
+}
+
+/// What became of a call: a verdict, or the name of a gRPC status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CallResult {
+    Verdict(VerdictKind),
+    InvalidArgument,
+    DeadlineExceeded,
+    /// Nobody waits for an answer any more.
+    Cancelled,
+}
+
+impl CallResult {
+    fn all() -> impl Iterator<Item = Self> {
+        let verdicts = VerdictKind::ALL.into_iter().map(Self::Verdict);
+        verdicts.chain([
+            Self::InvalidArgument,
+            Self::DeadlineExceeded,
+            Self::Cancelled,
+        ])
+    }
+}
+
+impl AsRef<str> for CallResult {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::Verdict(verdict) => verdict.as_str(),
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Cancelled => "CANCELLED",
+        }
     }
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let families = Families::register(registry)?;
-        for result in ["ok", "failed"] {
-            families.reloads.with_label_values(&[result]).reset();
+    pub(crate) fn register(registry: &mut Registry, policies: PolicyInfo) -> Self {
+        let verdicts = VerdictKind::ALL.map(|kind| VerdictLabels {
+            verdict: Label(kind),
+        });
+        let results = CallResult::all().map(|result| CallLabels {
+            result: Label(result),
+        });
+        let calls: HistogramFamily<_> =
+            Family::new_with_constructor(|| DurationHistogram::new(EVALUATION_SECONDS.into_iter()));
+        let rules: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(RULE_SECONDS));
+        let reloads = ["ok", "failed"].map(|result| ReloadLabels { result });
+        Self {
+            decisions: register(
+                registry,
+                "importguard_decider_decisions",
+                "Evaluations of the policy by verdict; a gateway may call twice for one callback",
+                with_series(Family::default(), verdicts),
+            ),
+            calls: register(
+                registry,
+                "importguard_decider_request_duration_seconds",
+                "Duration of the calls that a decider serves, by verdict or gRPC status",
+                with_series(calls, results),
+            ),
+            evaluation: register(
+                registry,
+                "importguard_decider_evaluation_seconds",
+                "Duration of evaluating the policy for one callback",
+                Histogram::new(EVALUATION_SECONDS),
+            ),
+            rules: register(
+                registry,
+                "importguard_decider_rule_duration_seconds",
+                "Duration of evaluating one rule of the active policy for one callback, by rule ID",
+                rules,
+            ),
+            aborted: register(
+                registry,
+                "importguard_decider_evaluations_aborted",
+                "Evaluations that were stopped because the deadline passed or the caller gave up",
+                Counter::default(),
+            ),
+            shadow_skipped: register(
+                registry,
+                "importguard_decider_shadow_rules_skipped",
+                "Rules in shadow mode that were not evaluated for a callback because they would have cost more than such rules may",
+                Counter::default(),
+            ),
+            reloads: register(
+                registry,
+                "importguard_policy_reloads",
+                "Attempts to read the policy files, by result: ok or failed",
+                with_series(Family::default(), reloads),
+            ),
+            in_error: register(
+                registry,
+                "importguard_policy_in_error",
+                "1 while the policy files are invalid and the last valid policy stays active",
+                Gauge::default(),
+            ),
+            read_at: register(
+                registry,
+                "importguard_policy_read_timestamp_seconds",
+                "When the active policy was last read from its files, in seconds since 1970",
+                Gauge::default(),
+            ),
+            list_ids: register(
+                registry,
+                "importguard_list_ids",
+                "Distinct IDs in each list of the active policy",
+                Family::default(),
+            ),
+            policies,
         }
-        let info = policy_info("decider")?;
-        registry.register(Box::new(info.clone()))?;
-        Ok(Self { families, info })
+    }
+
+    /// A call has come in.
+    pub(crate) fn call(&self) -> CallTimer<'_> {
+        CallTimer::new(self)
     }
 
     /// The policy was evaluated for a callback.
     pub(crate) fn evaluated(&self, evaluation: &Evaluation, took: Duration) {
-        let families = &self.families;
-        families.decisions.of(evaluation.verdict.kind()).inc();
-        families.evaluation.observe(took.as_secs_f64());
+        let verdict = Label(evaluation.verdict.kind());
+        self.decisions
+            .get_or_create(&VerdictLabels { verdict })
+            .inc();
+        self.evaluation.observe(took.as_secs_f64());
         let skipped = evaluation
             .rules
             .iter()
             .filter(|rule| rule.outcome == Outcome::Skipped);
-        families.shadow_skipped.inc_by(skipped.count() as u64);
+        self.shadow_skipped.inc_by(skipped.count() as u64);
     }
 
     /// An evaluation was stopped.
     pub(crate) fn aborted(&self) {
-        self.families.aborted.inc();
+        self.aborted.inc();
     }
 
-    /// The files hold a good policy.
-    pub(crate) fn applied(&self, policy: &Policy) {
-        let families = &self.families;
-        families.reloads.with_label_values(&["ok"]).inc();
-        families.in_error.set(0);
+    /// Where the durations of a policy's rules are observed, in their order.
+    pub(crate) fn rule_durations(&self, policy: &Policy) -> Vec<Histogram> {
+        let rules = policy.rule_ids();
+        rules
+            .map(|id| self.rules.get_or_create_owned(&RuleLabels::of(id)))
+            .collect()
+    }
+
+    /// The files hold a valid policy, which replaces `previous`.
+    pub(crate) fn applied(&self, policy: &Policy, previous: Option<&Policy>) {
+        self.reload("ok");
+        self.in_error.set(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        families.read_at.set(now.unwrap_or_default().as_secs_f64());
-        self.info.reset();
-        self.info
-            .with_label_values(&[policy.name(), policy.digest()])
-            .set(1);
-        families.list_ids.reset();
-        for list in policy.lists() {
-            families
-                .list_ids
-                .with_label_values(&[&list.name])
-                .set(i64::try_from(list.size).unwrap_or(i64::MAX));
+        self.read_at.set(now.unwrap_or_default().as_secs_f64());
+        self.policies.activated(PolicyRevision {
+            name: policy.name().to_owned(),
+            digest: policy.digest().to_owned(),
+        });
+        let list = |list: &str| ListLabels {
+            list: list.to_owned(),
+        };
+        if let Some(previous) = previous {
+            let is_gone = |id: &&str| !policy.rule_ids().any(|new| new == *id);
+            for id in previous.rule_ids().filter(is_gone) {
+                self.rules.remove(&RuleLabels::of(id));
+            }
+            for old in previous.lists() {
+                if !policy.lists().any(|new| new.name == old.name) {
+                    self.list_ids.remove(&list(&old.name));
+                }
+            }
+        }
+        for revision in policy.lists() {
+            let ids = i64::try_from(revision.size).unwrap_or(i64::MAX);
+            self.list_ids.get_or_create(&list(&revision.name)).set(ids);
         }
     }
 
     /// The files hold a policy that cannot be used.
     pub(crate) fn failed(&self) {
-        let families = &self.families;
-        families.reloads.with_label_values(&["failed"]).inc();
-        families.in_error.set(1);
+        self.reload("failed");
+        self.in_error.set(1);
+    }
+
+    fn reload(&self, result: &'static str) {
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use importguard_telemetry::metrics::encode;
+
+    use super::*;
+    use crate::policy::{Draft, ListFiles, Request};
+
+    fn policy(rules: &str) -> Policy {
+        let source = format!("apiVersion: importguard/v1\nname: test\nrules:\n{rules}\n");
+        let policy = Draft::read("policy.yaml", &source).compile(&ListFiles::new());
+        policy.unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+    }
+
+    fn metrics() -> (Metrics, Registry) {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, PolicyInfo::default());
+        (metrics, registry)
+    }
+
+    /// The values of the series whose names and labels begin so.
+    fn values(registry: &Registry, begins: &str) -> Vec<String> {
+        let text = encode(registry, None).unwrap().text;
+        let mut values: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(begins))
+            .map(str::to_owned)
+            .collect();
+        values.sort();
+        values
+    }
+
+    #[test]
+    fn the_series_of_rules_are_those_of_the_active_policy() {
+        let (metrics, registry) = metrics();
+        let old = policy(
+            "- { id: gone, limitFriends: { max: 1, onExceed: truncate } }\n- { id: kept, limitFriends: { max: 2, onExceed: truncate } }",
+        );
+        let new = policy(
+            "- { id: kept, limitFriends: { max: 3, onExceed: truncate } }\n- { id: new, limitFriends: { max: 4, onExceed: truncate } }",
+        );
+        let of_old = metrics.rule_durations(&old);
+        metrics.applied(&old, None);
+        of_old[1].observe(0.1);
+        let of_new = metrics.rule_durations(&new);
+        metrics.applied(&new, Some(&old));
+        of_new[0].observe(0.1);
+        assert_eq!(
+            values(&registry, "importguard_decider_rule_duration_seconds_count"),
+            [r#"{rule="kept"} 2"#, r#"{rule="new"} 0"#]
+        );
+    }
+
+    #[test]
+    fn each_rule_that_is_evaluated_is_timed() {
+        let (metrics, registry) = metrics();
+        let policy = policy(
+            "- { id: off, mode: off, limitFriends: { max: 1, onExceed: truncate } }
+- { id: first, mode: shadow, limitFriends: { max: 1, onExceed: truncate } }
+- { id: refuses, refuseIf: \"friendCount > 1\", refusal: { code: 5001, message: no } }
+- { id: not-reached, limitFriends: { max: 1, onExceed: truncate } }",
+        );
+        let rules = metrics.rule_durations(&policy);
+        let request = Request {
+            operation_id: "op",
+            owner: "owner",
+            friends: &["a", "b"],
+            now: SystemTime::now(),
+        };
+        let evaluated = policy.evaluate_until(&request, || false, &mut RuleTimer::new(&rules));
+        assert_eq!(evaluated.unwrap().verdict.kind(), VerdictKind::Refuse);
+        assert_eq!(
+            values(&registry, "importguard_decider_rule_duration_seconds_count"),
+            [
+                r#"{rule="first"} 1"#,
+                r#"{rule="not-reached"} 0"#,
+                r#"{rule="off"} 0"#,
+                r#"{rule="refuses"} 1"#
+            ]
+        );
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_is_counted_as_cancelled() {
+        let (metrics, registry) = metrics();
+        drop(metrics.call());
+        metrics.call().end(CallResult::Verdict(VerdictKind::Allow));
+        let count = "importguard_decider_request_duration_seconds_count";
+        assert_eq!(
+            values(&registry, count),
+            [
+                r#"{result="CANCELLED"} 1"#,
+                r#"{result="DEADLINE_EXCEEDED"} 0"#,
+                r#"{result="INVALID_ARGUMENT"} 0"#,
+                r#"{result="allow"} 1"#,
+                r#"{result="modify"} 0"#,
+                r#"{result="refuse"} 0"#
+            ]
+        );
     }
 }

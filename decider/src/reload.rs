@@ -1,9 +1,14 @@
 //! The active policy, which is reloaded when the policy file or one of its lists changes: the last good one wins.
 
-use std::time::SystemTime;
+use std::{
+    mem,
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use importguard_core::ListRevision;
-use importguard_runtime::{FileWatcher, FileWatches, LastGood, Reload};
+use importguard_runtime::{FileWatcher, FileWatches, LastGood, Reload, Snapshot};
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::{error, info};
@@ -15,6 +20,14 @@ use crate::{
     policy::{Diagnostics, Policy},
 };
 
+/// The active policy, and where the time of each of its rules is observed.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) policy: Policy,
+    /// In the order of the rules.
+    pub(crate) rule_durations: Vec<Histogram>,
+}
+
 /// Loads the policy for imports of up to `max_friends` friends, and has `watches` reload it.
 ///
 /// # Errors
@@ -24,12 +37,22 @@ pub(crate) async fn watch(
     max_friends: usize,
     metrics: Metrics,
     watches: &mut FileWatches,
-) -> Result<LastGood<Policy>, Diagnostics> {
+) -> Result<LastGood<Active>, Diagnostics> {
     let file = settings.policy.clone();
-    let watcher = FileWatcher::open(move || snapshot(&file, max_friends)).await?;
-    let watcher = watcher.keep_if(is_same);
+    let rules = metrics.clone();
+    let read = move || {
+        let Snapshot { files, content } = snapshot(&file, max_friends);
+        let content = content.map(|policy| Active {
+            rule_durations: rules.rule_durations(&policy),
+            policy,
+        });
+        Snapshot { files, content }
+    };
+    let watcher = FileWatcher::open(read).await?;
+    let watcher = watcher.keep_if(|one, other| is_same(&one.policy, &other.policy));
     let active = watcher.last_good();
-    let policy = active.load();
+    let first = active.load();
+    let policy = &first.policy;
     info!(
         policy = policy.name(),
         digest = policy.digest(),
@@ -37,25 +60,35 @@ pub(crate) async fn watch(
         "policy {} is in force",
         settings.policy.display()
     );
-    metrics.applied(&policy);
+    metrics.applied(policy, None);
     let file = settings.policy.display().to_string();
     let reloaded = active.clone();
+    let reported = Mutex::new(first);
     watches.watch(watcher, settings.reload_interval, move |reload| {
-        report(&reload, &reloaded.load(), &file, &metrics);
+        let active = reloaded.load();
+        let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = mem::replace(&mut *reported, active.clone());
+        report(&reload, &active.policy, &previous.policy, &file, &metrics);
     });
     Ok(active)
 }
 
 /// Reports a reload of `file`, after which `active` is the active policy, in log and metrics.
-fn report(reload: &Reload<Diagnostics>, active: &Policy, file: &str, metrics: &Metrics) {
+fn report(
+    reload: &Reload<Diagnostics>,
+    active: &Policy,
+    previous: &Policy,
+    file: &str,
+    metrics: &Metrics,
+) {
     let (policy, digest) = (active.name(), active.digest());
     match reload {
         Reload::Applied => {
-            metrics.applied(active);
+            metrics.applied(active, Some(previous));
             info!(policy, digest, "the changed policy is in force");
         }
         Reload::Unchanged => {
-            metrics.applied(active);
+            metrics.applied(active, Some(previous));
             info!(policy, digest, "the policy was read again and is the same");
         }
         Reload::Failed(diagnostics) => {
@@ -73,8 +106,9 @@ fn report(reload: &Reload<Diagnostics>, active: &Policy, file: &str, metrics: &M
 }
 
 /// For `/readyz`: the active policy, since when it is, its lists, and what is wrong with a newer one, if anything.
-pub(crate) fn describe(active: &LastGood<Policy>) -> Value {
-    let (policy, status) = active.with_status();
+pub(crate) fn describe(active: &LastGood<Active>) -> Value {
+    let (active, status) = active.with_status();
+    let policy = &active.policy;
     let lists: Vec<_> = policy.lists().map(list).collect();
     let mut state = json!({
         "name": policy.name(),

@@ -22,8 +22,8 @@ use crate::{
     evaluation::Evaluations,
     grpc::DeciderService,
     metrics::Metrics,
-    policy::{Diagnostics, Policy},
-    reload,
+    policy::Diagnostics,
+    reload::{self, Active},
     tls::tls,
 };
 
@@ -33,7 +33,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(5);
 
 /// A decider with its policy loaded, ready to serve.
 pub struct Decider {
-    policy: LastGood<Policy>,
+    policy: LastGood<Active>,
     metrics: Metrics,
     instance: String,
     bounds: BoundsSettings,
@@ -66,9 +66,6 @@ pub enum RunError {
     /// There may not be as many connections as the settings allow.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
     /// gRPC could not be served.
     #[error("gRPC cannot be served: {0}")]
     Grpc(#[from] tonic::transport::Error),
@@ -106,9 +103,8 @@ impl Decider {
     /// # Errors
     /// If the policy or the settings cannot be used.
     pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, RunError> {
-        let registry = runtime.registry.clone();
         let readiness = runtime.readiness.clone();
-        let metrics = Metrics::register(&registry)?;
+        let metrics = Metrics::register(&mut runtime.registry.write(), runtime.policies.clone());
         let grpc = &settings.grpc;
         let policy = reload::watch(
             &settings.policy,
@@ -135,10 +131,10 @@ impl Decider {
             bounds: grpc.bounds.clone(),
             tls,
             connections: ConnectionMetrics::register(
-                &registry,
+                &mut runtime.registry.write(),
                 "importguard_decider",
                 "the decider's listener",
-            )?,
+            ),
             shutdown: Shutdown {
                 grace: grpc.decider_shutdown_grace,
                 in_all: grpc.shutdown_timeout,
@@ -157,7 +153,8 @@ impl Decider {
         let (health_reporter, health) = tonic_health::server::health_reporter();
         let service = DeciderService::new(
             self.policy,
-            Evaluations::new(self.metrics, bounds.decider_request_timeout),
+            Evaluations::new(self.metrics.clone(), bounds.decider_request_timeout),
+            self.metrics,
             self.instance,
             bounds.decider_max_friends,
         );

@@ -8,6 +8,7 @@ use clap::Parser;
 use importguard_core::Dialect;
 use importguard_fuzz::spoken;
 use importguard_gateway::{Gateway, Settings};
+
 use importguard_tests::Reading;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;

@@ -100,9 +100,6 @@ pub enum StartError {
     /// OpenIM's other callbacks cannot be passed on.
     #[error(transparent)]
     Upstream(#[from] UpstreamStartError),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
 }
 
 impl Gateway {
@@ -124,7 +121,7 @@ impl Gateway {
             serve.max_connections + passed_on,
             "IMPORTGUARD_MAX_CONNECTIONS or IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
         )?;
-        let (readiness, registry) = (runtime.readiness.clone(), runtime.registry.clone());
+        let readiness = runtime.readiness.clone();
         let tls = server::tls(&settings.tls, &mut runtime.files);
         let tls = readiness.opening("certificates", tls).await?;
         let authentication = Authentication::new(&settings.authentication, &mut runtime.files);
@@ -133,7 +130,11 @@ impl Gateway {
         let pseudonyms = readiness.opening("pseudonym key", pseudonyms).await?;
         let deciders = Deciders::start(&settings.decide, runtime);
         let (deciders, balancer) = readiness.opening("deciders", deciders).await?;
-        let upstream = Upstream::new(upstream, authentication.is_on(), &registry)?;
+        let upstream = Upstream::new(
+            upstream,
+            authentication.is_on(),
+            &mut runtime.registry.write(),
+        )?;
         let recorder = Recorder::start(settings.record.clone(), runtime).await?;
         let status = recorder.clone();
         readiness.add("recorder", move || {
@@ -153,7 +154,7 @@ impl Gateway {
             max_header_bytes: serve.max_header_bytes as usize,
             body_read_timeout: http.body_read_timeout,
             request_budget: http.request_budget,
-            limit: Limit::new(&settings.limits, &registry)?,
+            limit: Limit::new(&settings.limits, &mut runtime.registry.write()),
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
             upstream,
@@ -164,12 +165,17 @@ impl Gateway {
                     .unwrap_or_else(importguard_telemetry::instance),
                 pseudonyms,
             ),
-            metrics: Metrics::register(&registry)?,
+            metrics: Metrics::register(&mut runtime.registry.write(), runtime.policies.clone()),
             recorder,
             rejections: RejectionLog::default(),
         });
         Ok(Self {
-            server: Server::new(serve, http.max_body_bytes, tls, &registry)?,
+            server: Server::new(
+                serve,
+                http.max_body_bytes,
+                tls,
+                &mut runtime.registry.write(),
+            ),
             app,
             authentication,
             balancer,

@@ -1,18 +1,22 @@
-//! The gateway's metrics. A metric's doc comment is its help text. No user id and no operationID in a label.
+//! The gateway's metrics. No user ID and no operationID in a label.
 
-mod policies;
-
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use http::StatusCode;
-use importguard_core::{Cause, Decision, VerdictKind};
-use importguard_telemetry::{
-    families,
-    metrics::{Each, Label},
+use importguard_core::{Cause, Decision, FiredRule, Mode, Outcome, VerdictKind};
+use importguard_telemetry::metrics::{
+    DurationHistogram, HistogramFamily, Label, PolicyInfo, observe, register, with_series,
 };
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
 
-use self::policies::Policies;
 use crate::openim::{Rejection, Route};
 
 /// From 250 µs, a healthy answer on one machine, to the default budget of 2 s and one beyond.
@@ -20,112 +24,217 @@ const SECONDS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0,
 ];
 
-families! {
-    struct Families {
-        /// Decisions by verdict and, where the gateway fell back, by cause ("" for the policy's own).
-        decisions: Each<IntCounterVec, (VerdictKind, Option<Cause>)> = "importguard_decisions_total", ["verdict", "cause"];
-        /// Rules that fired in decisions by id, mode (enforce or shadow) and what they did or would have done (refuse, remove or error).
-        rules: IntCounterVec = "importguard_rules_fired_total", ["rule", "mode", "outcome"];
-        /// Requests answered without a decision, by errCode.
-        rejections: IntCounterVec = "importguard_rejections_total", ["code"];
-        /// Seconds from a request's arrival to its answer, by callback (other for what importguard does not answer itself) and HTTP status.
-        duration: HistogramVec = "importguard_callback_duration_seconds", ["route", "status"], in SECONDS;
-        /// Requests that were never answered: the caller hung up before, or the gateway was ended.
-        abandoned: IntCounter = "importguard_callbacks_abandoned_total";
-        /// Seconds from the question to the deciders to a verdict (ok) or to giving up on it (the cause), repetitions included.
-        asking: Each<HistogramVec, Asked> = "importguard_decider_call_duration_seconds", ["result"], in SECONDS;
-    }
-}
-
 /// What the gateway counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    families: Families,
-    /// Of `duration`, the members for status 200, by route.
-    ok: Vec<Histogram>,
-    policies: Policies,
+    decisions: Family<DecisionLabels, Counter>,
+    rules: RuleCounters,
+    rejections: Family<RejectionLabels, Counter>,
+    duration: HistogramFamily<CallbackLabels>,
+    abandoned: Counter,
+    decider_calls: HistogramFamily<CallLabels>,
+    policies: PolicyInfo,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    cause: Option<Label<Cause>>,
+    verdict: Label<VerdictKind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectionLabels {
+    code: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallbackLabels {
+    route: Label<Route>,
+    status: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    result: Label<CallResult>,
+}
+
+/// What became of a call to the deciders: a verdict, or the cause of a fallback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct CallResult(Option<Cause>);
+
+impl AsRef<str> for CallResult {
+    fn as_ref(&self) -> &str {
+        self.0.map_or("ok", Cause::as_str)
+    }
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let families = Families::register(registry)?;
-        let ok = Route::ALL.iter().map(|route| {
-            let labels = [route.text(), StatusCode::OK.as_str()];
-            families.duration.with_label_values(&labels)
+    pub(crate) fn register(registry: &mut Registry, policies: PolicyInfo) -> Self {
+        let causes = || [None].into_iter().chain(Cause::ALL.map(Some));
+        let decisions = VerdictKind::ALL.into_iter().flat_map(|verdict| {
+            causes().map(move |cause| DecisionLabels {
+                cause: cause.map(Label),
+                verdict: Label(verdict),
+            })
         });
-        Ok(Self {
-            ok: ok.collect(),
-            policies: Policies::register(registry)?,
-            families,
-        })
+        let callbacks = Route::ALL.map(|route| CallbackLabels {
+            route: Label(route),
+            status: StatusCode::OK.as_u16(),
+        });
+        let calls = [
+            None,
+            Some(Cause::DeciderUnavailable),
+            Some(Cause::DeciderTimeout),
+            Some(Cause::DeciderFailed),
+        ];
+        let calls = calls.map(|cause| CallLabels {
+            result: Label(CallResult(cause)),
+        });
+        let rules = register(
+            registry,
+            "importguard_rules_fired",
+            "Rules that fired in decisions, by ID, mode (enforce or shadow) and outcome (refuse, remove, error or skipped)",
+            Family::default(),
+        );
+        Self {
+            decisions: register(
+                registry,
+                "importguard_decisions",
+                "Decisions by verdict and, for fallbacks, by cause (empty for a decision by the policy)",
+                with_series(Family::default(), decisions),
+            ),
+            rules: RuleCounters::new(rules),
+            rejections: register(
+                registry,
+                "importguard_rejections",
+                "Requests rejected without a decision, by errCode",
+                with_series(
+                    Family::default(),
+                    Rejection::CODES.map(|code| RejectionLabels { code }),
+                ),
+            ),
+            duration: register(
+                registry,
+                "importguard_callback_duration_seconds",
+                "Duration from the arrival of a request to its response, by callback (other for what importguard does not answer itself) and HTTP status",
+                with_series(durations(), callbacks),
+            ),
+            abandoned: register(
+                registry,
+                "importguard_callbacks_abandoned",
+                "Requests without a response: the caller disconnected, or the gateway was stopped",
+                Counter::default(),
+            ),
+            decider_calls: register(
+                registry,
+                "importguard_decider_call_duration_seconds",
+                "Duration of a decision by the deciders, retries included, by result: ok, or the cause of the fallback",
+                with_series(durations(), calls),
+            ),
+            policies,
+        }
     }
 
-    /// A decider was asked, and this came of it.
-    pub(crate) fn asked(&self, cause: Option<Cause>, took: Duration) {
-        let asked = Asked(cause);
-        self.families.asking.of(asked).observe(took.as_secs_f64());
+    /// The deciders were called; `cause` is that of the fallback.
+    pub(crate) fn decider_called(&self, cause: Option<Cause>, took: Duration) {
+        let result = Label(CallResult(cause));
+        observe(
+            &self.decider_calls.get_or_create(&CallLabels { result }),
+            took,
+        );
     }
 
     pub(crate) fn decided(&self, decision: &Decision) {
-        let labels = (decision.verdict().kind(), decision.cause());
-        self.families.decisions.of(labels).inc();
+        let labels = DecisionLabels {
+            cause: decision.cause().map(Label),
+            verdict: Label(decision.verdict().kind()),
+        };
+        self.decisions.get_or_create(&labels).inc();
         let Some(evaluation) = decision.evaluation() else {
             return;
         };
         self.policies.decided_by(&evaluation.policy);
         for rule in &evaluation.rules {
-            let labels = [&*rule.id, rule.mode.as_str(), rule.outcome.as_str()];
-            self.families.rules.with_label_values(&labels).inc();
+            self.rules.fired(rule);
         }
     }
 
     pub(crate) fn rejected(&self, rejection: &Rejection) {
-        self.families
-            .rejections
-            .with_label_values(&[&rejection.code().to_string()])
+        let code = rejection.code();
+        self.rejections
+            .get_or_create(&RejectionLabels { code })
             .inc();
     }
 
     pub(crate) fn abandoned(&self) {
-        self.families.abandoned.inc();
+        self.abandoned.inc();
     }
 
     pub(crate) fn answered(&self, route: Route, status: StatusCode, total: Duration) {
-        let seconds = total.as_secs_f64();
-        match self.ok.get(route.index()) {
-            Some(ok) if status == StatusCode::OK => ok.observe(seconds),
-            _ => {
-                let labels = [route.text(), status.as_str()];
-                let duration = self.families.duration.with_label_values(&labels);
-                duration.observe(seconds);
-            }
-        }
+        let labels = CallbackLabels {
+            route: Label(route),
+            status: status.as_u16(),
+        };
+        observe(&self.duration.get_or_create(&labels), total);
     }
 }
 
-/// What came of asking a decider: a verdict, or the cause of a fallback.
-#[derive(Clone, Copy, Debug)]
-struct Asked(Option<Cause>);
+fn durations<L: Clone + std::hash::Hash + Eq>() -> HistogramFamily<L> {
+    Family::new_with_constructor(|| DurationHistogram::new(SECONDS.into_iter()))
+}
 
-impl Label for Asked {
-    const ALL: &'static [Self] = &[
-        Self(None),
-        Self(Some(Cause::DeciderUnavailable)),
-        Self(Some(Cause::DeciderTimeout)),
-        Self(Some(Cause::DeciderFailed)),
-    ];
+/// `importguard_rules_fired_total`. Rules come from deciders, so their labels are not known beforehand.
+#[derive(Clone, Debug)]
+struct RuleCounters {
+    family: Family<RuleLabels, Counter>,
+    /// By rule ID: what fired before is found without a copy of it.
+    fired: Arc<RwLock<HashMap<String, Vec<RuleCounter>>>>,
+}
 
-    fn index(self) -> usize {
-        match self.0 {
-            None => 0,
-            Some(Cause::DeciderUnavailable) => 1,
-            Some(Cause::DeciderTimeout) => 2,
-            // The other causes are none of a question's.
-            Some(Cause::DeciderFailed | Cause::Overloaded | Cause::Unrecordable) => 3,
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabels {
+    mode: Label<Mode>,
+    outcome: Label<Outcome>,
+    rule: String,
+}
+
+#[derive(Debug)]
+struct RuleCounter {
+    mode: Mode,
+    outcome: Outcome,
+    counter: Counter,
+}
+
+impl RuleCounters {
+    fn new(family: Family<RuleLabels, Counter>) -> Self {
+        Self {
+            family,
+            fired: Arc::default(),
         }
     }
 
-    fn text(self) -> &'static str {
-        self.0.map_or("ok", Cause::as_str)
+    fn fired(&self, rule: &FiredRule) {
+        let fired = self.fired.read().unwrap_or_else(PoisonError::into_inner);
+        let counters = fired.get(&rule.id).into_iter().flatten();
+        let mut counters = counters.filter(|it| it.mode == rule.mode && it.outcome == rule.outcome);
+        if let Some(known) = counters.next() {
+            known.counter.inc();
+            return;
+        }
+        drop(fired);
+        let labels = RuleLabels {
+            mode: Label(rule.mode),
+            outcome: Label(rule.outcome),
+            rule: rule.id.clone(),
+        };
+        let counter = self.family.get_or_create_owned(&labels);
+        counter.inc();
+        let mut fired = self.fired.write().unwrap_or_else(PoisonError::into_inner);
+        // Two that fire for the first time at once may both be kept: they are handles to the same counter.
+        fired.entry(labels.rule).or_default().push(RuleCounter {
+            mode: rule.mode,
+            outcome: rule.outcome,
+            counter,
+        });
     }
 }

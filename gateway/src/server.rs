@@ -28,7 +28,7 @@ use importguard_runtime::{
     self as runtime, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle,
     LINGER, Timeouts, Tls, TlsFiles,
 };
-use prometheus::Registry;
+use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -85,16 +85,16 @@ impl Server {
         settings: &ServeSettings,
         max_body_bytes: usize,
         tls: Option<Tls>,
-        registry: &Registry,
-    ) -> Result<Self, prometheus::Error> {
+        registry: &mut Registry,
+    ) -> Self {
         let one = max_body_bytes.saturating_add(REQUEST_BYTES);
-        Ok(Self {
+        Self {
             // Two of the largest always fit.
             max_bytes: settings.max_bytes_in_flight.max(one.saturating_mul(2)),
             settings: settings.clone(),
             tls,
-            metrics: ConnectionMetrics::register(registry, "importguard", "the public listener")?,
-        })
+            metrics: ConnectionMetrics::register(registry, "importguard", "the public listener"),
+        }
     }
 
     /// Has `app` answer on `listener` until `shutdown` is cancelled, and for the settings' grace after that; then lets what has

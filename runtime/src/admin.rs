@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -13,10 +13,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use prometheus::{Registry, TextEncoder};
+use importguard_telemetry::metrics::Exposition;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::{Bounds, ConnectionMetrics, Incoming, Readiness, Timeouts};
+use crate::{Bounds, ConnectionMetrics, Incoming, Readiness, SharedRegistry, Timeouts};
 
 /// How many connections the admin listener has at once: probes and scrapes are a handful, and each ends with its response or is
 /// closed for the next one.
@@ -34,16 +34,16 @@ const TIMEOUTS: Timeouts = Timeouts {
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Serves on `listener` for as long as it is polled.
-///
-/// # Errors
-/// If its metrics are registered already.
 pub(crate) async fn serve(
     listener: TcpListener,
-    registry: Registry,
+    registry: SharedRegistry,
     readiness: Readiness,
-) -> Result<Infallible, prometheus::Error> {
-    let metrics =
-        ConnectionMetrics::register(&registry, "importguard_admin", "the admin listener")?;
+) -> Infallible {
+    let metrics = ConnectionMetrics::register(
+        &mut registry.write(),
+        "importguard_admin",
+        "the admin listener",
+    );
     let bounds = Bounds {
         max_connections: MAX_CONNECTIONS,
         max_bytes: 0,
@@ -80,9 +80,13 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     (status, Json(report)).into_response()
 }
 
-async fn metrics(State(registry): State<Registry>) -> Response {
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+async fn metrics(State(registry): State<SharedRegistry>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept = accept.filter_map(|accept| accept.to_str().ok());
+    match registry.encode(accept) {
+        Ok(Exposition { content_type, text }) => {
+            ([(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -39,7 +39,7 @@ pub use healthcheck::{Healthcheck, HealthcheckError, reachable};
 pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
 pub use metrics::ConnectionMetrics;
 pub use readiness::Readiness;
-pub use runtime::{Runtime, RuntimeSettings, main};
+pub use runtime::{Runtime, RuntimeSettings, SharedRegistry, main};
 pub use threads::{ThreadSettings, block_on};
 pub use tls::{ClientTlsFiles, TlsFiles};
 pub use watch::{

@@ -1,45 +1,43 @@
-use importguard_telemetry::metrics::Family;
-use prometheus::{IntCounter, IntGauge, Registry};
+use importguard_telemetry::metrics::register;
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 
 /// What a listener counts.
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
-    /// Connections that are open.
-    pub(crate) open: IntGauge,
+    /// Open connections.
+    pub(crate) open: Gauge,
     /// Connections closed to make room for others.
-    pub(crate) evicted: IntCounter,
+    pub(crate) evicted: Counter,
     /// Connections that found no room, and none that could be closed to make some.
-    pub(crate) rejected: IntCounter,
+    pub(crate) rejected: Counter,
 }
 
 impl ConnectionMetrics {
-    /// Makes and registers `PREFIX_connections`, `PREFIX_connections_evicted_total` and `PREFIX_connections_rejected_total`, whose help
-    /// texts call the listener `listener`. An error if that was done before.
-    pub fn register(registry: &Registry, prefix: &str, listener: &str) -> prometheus::Result<Self> {
-        let name = |rest| format!("{prefix}_connections{rest}");
-        let metrics = Self {
-            open: Family::new(
-                &name(""),
-                &format!("Connections that are open on {listener}."),
-                &[],
-                None,
-            )?,
-            evicted: Family::new(
-                &name("_evicted_total"),
-                &format!("Connections on {listener} that were closed to make room for others."),
-                &[],
-                None,
-            )?,
-            rejected: Family::new(
-                &name("_rejected_total"),
-                &format!("Connections that {listener} had no room for, and that were closed."),
-                &[],
-                None,
-            )?,
-        };
-        registry.register(Box::new(metrics.open.clone()))?;
-        registry.register(Box::new(metrics.evicted.clone()))?;
-        registry.register(Box::new(metrics.rejected.clone()))?;
-        Ok(metrics)
+    /// Registers `PREFIX_connections`, `PREFIX_connections_evicted_total` and `PREFIX_connections_rejected_total`, whose help texts
+    /// call the listener `listener`.
+    pub fn register(registry: &mut Registry, prefix: &str, listener: &str) -> Self {
+        Self {
+            open: register(
+                registry,
+                &format!("{prefix}_connections"),
+                &format!("Open connections on {listener}"),
+                Gauge::default(),
+            ),
+            evicted: register(
+                registry,
+                &format!("{prefix}_connections_evicted"),
+                &format!("Connections on {listener} that were closed to make room for others"),
+                Counter::default(),
+            ),
+            rejected: register(
+                registry,
+                &format!("{prefix}_connections_rejected"),
+                &format!("Connections that {listener} had no room for, and that were closed"),
+                Counter::default(),
+            ),
+        }
     }
 }

@@ -1,11 +1,20 @@
 //! How a process runs: logs and traces, signals, the admin listener, and what its parts share.
 
-use std::{env, future::pending, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    env, fmt,
+    future::pending,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
+    time::Duration,
+};
 
-use anyhow::Context;
 use clap::{Args, Parser};
-use importguard_telemetry::{TelemetrySettings, metrics};
-use prometheus::Registry;
+use importguard_telemetry::{
+    TelemetrySettings,
+    metrics::{Exposition, PolicyInfo, ProcessMetrics, UnsupportedExporter, encode},
+};
+use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,13 +51,41 @@ pub struct RuntimeSettings {
 /// What the parts of a process share.
 pub struct Runtime {
     /// The process's metrics.
-    pub registry: Registry,
+    pub registry: SharedRegistry,
+    /// The policies that the process reports.
+    pub policies: PolicyInfo,
     /// The files that are reloaded when they change.
     pub files: FileWatches,
     /// What `/readyz` reports.
     pub readiness: Readiness,
     /// Cancelled when the process is to end.
     pub shutdown: CancellationToken,
+}
+
+/// A registry that is scraped while its process still starts and registers. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub struct SharedRegistry(Arc<RwLock<Registry>>);
+
+impl SharedRegistry {
+    /// To register metrics.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Registry> {
+        // What it guards is whole after any panic: metrics are appended.
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What Prometheus reads, in the best form that the values of its `Accept` headers name.
+    ///
+    /// # Errors
+    /// If a metric cannot be written.
+    pub fn encode<'a>(
+        &self,
+        accept: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Exposition, fmt::Error> {
+        encode(
+            &self.0.read().unwrap_or_else(PoisonError::into_inner),
+            accept,
+        )
+    }
 }
 
 /// The `main` of a process: parses the command line and runs `command`. SIGHUP does not end it.
@@ -85,7 +122,7 @@ impl RuntimeSettings {
         service: impl AsyncFnOnce(Runtime) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let listener = listen(self.admin_listen, "IMPORTGUARD_ADMIN_LISTEN").await?;
-        let runtime = Runtime::new(shutdown).context("the metrics cannot be registered")?;
+        let runtime = Runtime::new(shutdown)?;
         let readiness = runtime.readiness.clone();
         let admin = admin::serve(listener, runtime.registry.clone(), readiness.clone());
         let shutdown = runtime.shutdown.clone();
@@ -97,7 +134,7 @@ impl RuntimeSettings {
         };
         tokio::select! {
             ended = service(runtime) => ended,
-            failed = admin => match failed.context("the admin listener failed")? {},
+            never = admin => match never {},
             // There is nothing under way yet.
             () = interrupted => Ok(()),
         }
@@ -108,12 +145,16 @@ impl Runtime {
     /// With metrics of its own and no admin listener.
     ///
     /// # Errors
-    /// If a metric is registered twice.
-    pub fn new(shutdown: CancellationToken) -> Result<Self, prometheus::Error> {
-        let registry = metrics::registry()?;
+    /// If the environment asks for metrics in another form than Prometheus's.
+    pub fn new(shutdown: CancellationToken) -> Result<Self, UnsupportedExporter> {
+        let ProcessMetrics {
+            mut registry,
+            policies,
+        } = ProcessMetrics::new()?;
         Ok(Self {
-            files: FileWatches::new(&registry)?,
-            registry,
+            files: FileWatches::new(&mut registry),
+            registry: SharedRegistry(Arc::new(RwLock::new(registry))),
+            policies,
             readiness: Readiness::new(shutdown.clone()),
             shutdown,
         })

@@ -246,7 +246,7 @@ impl Table {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use prometheus::Registry;
+    use prometheus_client::registry::Registry;
     use tokio::{
         task::JoinHandle,
         time::{advance, sleep},
@@ -267,8 +267,8 @@ pub(crate) mod tests {
             counts_requests: true,
             setting: "",
         };
-        let metrics = ConnectionMetrics::register(&Registry::new(), "test", "a listener");
-        Arc::new(Table::new(bounds, metrics.unwrap()))
+        let metrics = ConnectionMetrics::register(&mut Registry::default(), "test", "a listener");
+        Arc::new(Table::new(bounds, metrics))
     }
 
     fn timeouts() -> Timeouts {

@@ -123,8 +123,8 @@ async fn keys_are_exchanged_while_it_runs_and_a_broken_file_locks_nobody_out() {
     eventually("the metrics tell of it too", SOON, async || {
         let metrics = gateway.admin("/metrics").await?;
         for line in [
-            "importguard_file_good{setting=\"IMPORTGUARD_BASIC_AUTH_FILE\"} 0\n",
-            "importguard_file_good{setting=\"IMPORTGUARD_BEARER_TOKEN_FILE\"} 1\n",
+            "importguard_file_valid{setting=\"IMPORTGUARD_BASIC_AUTH_FILE\"} 0\n",
+            "importguard_file_valid{setting=\"IMPORTGUARD_BEARER_TOKEN_FILE\"} 1\n",
             "importguard_file_reloads_total{outcome=\"failed\",setting=\"IMPORTGUARD_BASIC_AUTH_FILE\"} 1\n",
         ] {
             anyhow::ensure!(metrics.contains(line), "no {line} in {metrics}");

@@ -172,7 +172,7 @@ async fn stuck() -> (Service, ChildStderr) {
 #[tokio::test]
 async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_told() {
     let (gateway, unread) = stuck().await;
-    let left_out = gateway.metric("importguard_log_lines_left_out_total").await;
+    let left_out = gateway.metric("importguard_log_lines_dropped_total").await;
     let left_out = left_out.unwrap();
     assert!(left_out > 0.0, "all lines found a place");
 
@@ -195,7 +195,7 @@ async fn lines_that_a_full_disk_does_not_take_are_counted() {
     let full = || File::create("/dev/full").unwrap().into();
     let gateway = Service::gateway_onto(Settings::new(), full).await;
     let server = OpenIm::server(gateway.url());
-    let left_out = "importguard_log_lines_left_out_total";
+    let left_out = "importguard_log_lines_dropped_total";
     let before = gateway.metric(left_out).await.unwrap();
     for number in 0..10 {
         let call = server.with_body(&format!("op-{number}"), "no JSON");

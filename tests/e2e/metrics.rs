@@ -1,12 +1,24 @@
 //! What Prometheus scrapes from both pods, and what the handbook says about it.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use http::Method;
 use importguard_tests::{
-    Backend, Call, Client, Line, MountedSecret, OpenIm, Service, Settings, wait_for_count,
-    workspace,
+    Backend, Binary, Call, Client, Line, MountedSecret, OpenIm, OtlpReceiver, Response, Service,
+    Settings, eventually, tool, wait_for_count, workspace,
 };
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// What Prometheus 3.5 sends by default.
+const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+    application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 
 const TOKEN: &str = "a-token-that-is-long-enough-for-anybody";
 
@@ -107,6 +119,8 @@ async fn a_callback_is_counted_by_both_pods() {
     for counted in [
         "importguard_decider_decisions_total{verdict=\"modify\"} 1",
         "importguard_decider_evaluation_seconds_count 1",
+        "importguard_decider_request_duration_seconds_count{result=\"modify\"} 1",
+        "importguard_decider_rule_duration_seconds_count{rule=\"blocked-friends\"} 1",
         "importguard_policy_info{at=\"decider\",digest=\"sha256:",
         "importguard_policy_reloads_total{result=\"ok\"} 1",
     ] {
@@ -146,4 +160,121 @@ async fn in_one_process_there_is_one_page_with_both() {
         assert!(families(&scraped).contains(name), "no {name} in {scraped}");
     }
     has(&scraped, "importguard_policy_info{at=\"decider\"");
+}
+
+async fn scrape(service: &Service, accept: &str) -> Response {
+    let url = format!("http://{}/metrics", service.admin_address());
+    let call = Call::new(Method::GET, url).header("Accept", accept);
+    Client::default().send(call).await
+}
+
+#[tokio::test]
+async fn the_format_is_the_one_that_the_scraper_accepts() {
+    let gateway = Service::gateway(Settings::new()).await;
+    let open = scrape(&gateway, PROMETHEUS).await;
+    assert_eq!(
+        open.headers["content-type"],
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    has(open.text(), "# TYPE importguard_decisions counter");
+    assert!(open.text().ends_with("\n# EOF\n"));
+    for accept in ["text/plain", "*/*", ""] {
+        let plain = scrape(&gateway, accept).await;
+        assert_eq!(
+            plain.headers["content-type"],
+            "text/plain; version=0.0.4; charset=utf-8"
+        );
+        has(plain.text(), "# TYPE importguard_decisions_total counter");
+        assert!(!plain.text().contains("# EOF"));
+    }
+}
+
+#[tokio::test]
+async fn latency_buckets_link_to_the_trace_of_a_sampled_callback() {
+    let receiver = OtlpReceiver::start().await;
+    let settings = Settings::new().set("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url());
+    let line = Line::with(settings).await;
+    eventually("events are streamed", SOON, async || {
+        let readiness = line.gateway.admin("/readyz").await?;
+        anyhow::ensure!(readiness.contains("streaming"), "{readiness}");
+        Ok(())
+    })
+    .await;
+    line.server()
+        .import("op-traced", "user123", &["user456"])
+        .await;
+    let trace_id = receiver.callback("op-traced").await.trace_id;
+    for (service, histograms) in [
+        (
+            &line.gateway,
+            &[
+                "importguard_callback_duration_seconds",
+                "importguard_decider_call_duration_seconds",
+                "importguard_recorder_ack_seconds",
+            ][..],
+        ),
+        (
+            &line.decider,
+            &["importguard_decider_request_duration_seconds"][..],
+        ),
+    ] {
+        let open = scrape(service, PROMETHEUS).await;
+        let exemplar = format!(" # {{trace_id=\"{trace_id}\",span_id=\"");
+        for histogram in histograms {
+            let bucket = format!("{histogram}_bucket{{");
+            let linked = |line: &str| line.starts_with(&bucket) && line.contains(&exemplar);
+            assert!(
+                open.text().lines().any(linked),
+                "no bucket of {histogram} links to {trace_id} in {}",
+                open.text()
+            );
+        }
+        let plain = scrape(service, "text/plain").await;
+        assert!(!plain.text().contains("trace_id"));
+    }
+}
+
+#[tokio::test]
+async fn promtool_finds_no_fault_with_the_metrics() {
+    let Some(promtool) = tool("promtool", "PROMTOOL", "check metrics") else {
+        return;
+    };
+    let service = Service::all_in_one(Settings::new()).await;
+    let server = OpenIm::server(service.url());
+    server.import("op", "user123", &["user456", "bot_7"]).await;
+    let mut checking = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let scraped = scrape(&service, "text/plain").await;
+    let mut input = checking.stdin.take().unwrap();
+    input.write_all(scraped.text().as_bytes()).unwrap();
+    drop(input);
+    let output = checking.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success(), "{said}");
+}
+
+#[tokio::test]
+async fn a_metrics_exporter_other_than_prometheus_ends_both_processes() {
+    for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
+        let settings = Settings::new().set("OTEL_METRICS_EXPORTER", "otlp");
+        let mut service = Service::spawn(binary, settings);
+        let status = service.exit(SOON).await;
+        let output = service.output();
+        assert!(!status.success(), "{binary:?}: {output}");
+        for part in [
+            "OTEL_METRICS_EXPORTER=otlp",
+            "/metrics",
+            "OpenTelemetry Collector's prometheus receiver",
+        ] {
+            assert!(output.contains(part), "{binary:?}, no {part}: {output}");
+        }
+    }
+    let settings = Settings::new().set("OTEL_METRICS_EXPORTER", "none");
+    Service::gateway(settings).await;
 }

@@ -63,12 +63,33 @@ pub(super) trait Observer<'p, S> {
         _state: &State<'p, '_, S>,
     ) {
     }
+    /// Nothing more is done for the rule at this place. Not called for a rule that is off.
+    fn after_rule(&mut self, _place: Place) {}
+}
+
+/// Watches how far an evaluation has come. It may look at a clock, which the engine does not.
+pub trait Progress {
+    /// Rules are evaluated from here on.
+    fn before_rules(&mut self) {}
+    /// The rule with this index in the document was evaluated. Rules in shadow come after the enforced ones, and one that is off
+    /// not at all.
+    fn after_rule(&mut self, _index: usize) {}
 }
 
 /// Watches nothing, at no cost.
-pub(super) struct Nobody;
+impl Progress for () {}
 
-impl<S> Observer<'_, S> for Nobody {}
+pub(super) struct Watched<'a, P>(pub(super) &'a mut P);
+
+impl<S, P: Progress> Observer<'_, S> for Watched<'_, P> {
+    fn before_rules(&mut self, _owners: &[u32], _repeated: &[u32]) {
+        self.0.before_rules();
+    }
+
+    fn after_rule(&mut self, place: Place) {
+        self.0.after_rule(place - (FIRST + 1));
+    }
+}
 
 /// Decides, or ends with the error of `should_stop`, which is asked again and again.
 pub(super) fn evaluate<'p, S: AsRef<str>, E>(
@@ -130,7 +151,10 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             let effect = self.effect(rule, &mut unlimited, meter)?;
             observer.rule(place, rule, &effect, self);
             match effect {
-                Effect::Refuse { refusal, .. } => return Ok(Some((place, refusal))),
+                Effect::Refuse { refusal, .. } => {
+                    observer.after_rule(place);
+                    return Ok(Some((place, refusal)));
+                }
                 Effect::Remove { friends, failure } => {
                     if failure.is_some() {
                         trail.fire(place, &rule.id, Mode::Enforce, Outcome::Error);
@@ -139,12 +163,13 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                     trail.remove(place, &rule.id, friends);
                 }
                 Effect::Skip(_) => trail.fire(place, &rule.id, Mode::Enforce, Outcome::Error),
-                Effect::Off
-                | Effect::OutsideRollout
+                Effect::Off => continue,
+                Effect::OutsideRollout
                 | Effect::NotWhen
                 | Effect::Nothing
                 | Effect::OverBudget(_) => {}
             }
+            observer.after_rule(place);
         }
         Ok(None)
     }
@@ -177,6 +202,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             for outcome in would_have(&effect) {
                 trail.fire(place, &rule.id, Mode::Shadow, outcome);
             }
+            observer.after_rule(place);
         }
         Ok(trail)
     }

@@ -28,6 +28,7 @@ pub use cost::{
     DEFAULT_MAX_FRIENDS, MAX_COST, NANOS_PER_UNIT, PolicyCost, RuleCost, SHADOW_BUDGET,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_REPORTED, Span};
+pub use evaluate::Progress;
 pub use explain::{Explanation, Happened, Reason, Step};
 pub use schema::json_schema;
 
@@ -40,6 +41,7 @@ use crate::lists::{List, digest};
 use cost::{Size, Totals};
 use diagnostic::Report;
 use document::Document;
+use evaluate::Watched;
 use expression::ListValues;
 use rule::Rule;
 
@@ -100,6 +102,11 @@ impl Policy {
         self.lists.iter().map(|list| &list.revision)
     }
 
+    /// The IDs of the rules, in the order of the file.
+    pub fn rule_ids(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.id.as_str())
+    }
+
     /// What the largest import costs that the policy was made for.
     pub fn cost(&self) -> &PolicyCost {
         &self.cost
@@ -118,20 +125,21 @@ impl Policy {
     /// Decides on an import: the same answer for the same policy and request. Takes as long as it takes.
     pub fn evaluate<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Evaluation {
         let Ok::<_, Infallible>(evaluation) =
-            evaluate::evaluate(self, request, &mut evaluate::Nobody, &mut || Ok(()));
+            evaluate::evaluate(self, request, &mut Watched(&mut ()), &mut || Ok(()));
         evaluation
     }
 
     /// Decides on an import as [`Policy::evaluate`] does, unless `should_stop` says yes. It is asked before anything is
     /// evaluated, and then after each 100 µs or so (2 ms where one expression takes so long). There is no other answer than
-    /// the whole one: where it stops, it is as if nothing had been evaluated.
+    /// the whole one: where it stops, it is as if nothing had been evaluated. `progress` watches.
     pub fn evaluate_until<S: AsRef<str>>(
         &self,
         request: &Request<'_, S>,
         mut should_stop: impl FnMut() -> bool,
+        progress: &mut impl Progress,
     ) -> Result<Evaluation, Stopped> {
         let mut stop = || if should_stop() { Err(Stopped) } else { Ok(()) };
-        evaluate::evaluate(self, request, &mut evaluate::Nobody, &mut stop)
+        evaluate::evaluate(self, request, &mut Watched(progress), &mut stop)
     }
 
     /// Decides on an import as [`Policy::evaluate`] does, and tells rule by rule what happened and why.

@@ -47,9 +47,6 @@ pub enum DecidersStartError {
     /// TLS cannot be spoken with them as the settings say.
     #[error(transparent)]
     Tls(#[from] DeciderTlsError),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
 }
 
 /// What a decider made of a request, and the decider's name.
@@ -72,8 +69,7 @@ impl Deciders {
         runtime: &mut Runtime,
     ) -> Result<(Self, Arc<Balancer>), DecidersStartError> {
         let tls = watch(&settings.decider_url, &settings.tls, &mut runtime.files).await?;
-        let metrics = Metrics::register(&runtime.registry)?;
-        metrics.begin();
+        let metrics = Metrics::register(&mut runtime.registry.write());
         let discovery = Discovery::new(settings, tls)?;
         let balancer = Balancer::start(discovery, settings, metrics.clone()).await;
         let deciders = Self {

@@ -1,20 +1,31 @@
-use importguard_telemetry::families;
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
+use importguard_telemetry::metrics::{Label, register, with_series};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 
-families! {
-    /// What is counted about deciders.
-    pub(super) struct Metrics {
-        /// Addresses of deciders by state: known, and of those usable.
-        deciders: IntGaugeVec = "importguard_deciders", ["state"];
-        /// Requests that were asked again: of a second decider because the first was silent, or because it was unavailable, then of itself where there is no other.
-        retries: IntCounterVec = "importguard_decider_retries_total", ["reason"];
-        /// Deciders that reject this gateway's new client certificate, or whose certificate its new authorities do not vouch for, and are still asked on the old connection.
-        rejecting: IntGauge = "importguard_decider_certificate_rejected";
-    }
+/// What is counted about deciders.
+#[derive(Clone, Debug)]
+pub(super) struct Metrics {
+    known: Gauge,
+    usable: Gauge,
+    retries: Family<RetryLabels, Counter>,
+    rejecting: Gauge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetryLabels {
+    reason: Label<Retry>,
 }
 
 /// Why a request was asked again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Retry {
     /// The decider could not be reached, or the connection broke.
     Unavailable,
@@ -22,8 +33,8 @@ pub(super) enum Retry {
     Silent,
 }
 
-impl Retry {
-    fn as_str(self) -> &'static str {
+impl AsRef<str> for Retry {
+    fn as_ref(&self) -> &str {
         match self {
             Self::Unavailable => "unavailable",
             Self::Silent => "silent",
@@ -32,29 +43,49 @@ impl Retry {
 }
 
 impl Metrics {
-    /// Has every series there from the start, so that a rate knows of the first one.
-    pub(super) fn begin(&self) {
-        for retry in [Retry::Unavailable, Retry::Silent] {
-            self.retries.with_label_values(&[retry.as_str()]);
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let deciders: Family<StateLabels, Gauge> = register(
+            registry,
+            "importguard_deciders",
+            "Addresses of deciders by state: known, and of those usable",
+            Family::default(),
+        );
+        let state = |state| deciders.get_or_create_owned(&StateLabels { state });
+        let reasons = [Retry::Unavailable, Retry::Silent];
+        let reasons = reasons.map(|reason| RetryLabels {
+            reason: Label(reason),
+        });
+        Self {
+            known: state("known"),
+            usable: state("usable"),
+            retries: register(
+                registry,
+                "importguard_decider_retries",
+                "Calls that were repeated: at a second decider because the first was silent or unavailable, or at the same one where there is no other",
+                with_series(Family::default(), reasons),
+            ),
+            rejecting: register(
+                registry,
+                "importguard_decider_certificate_rejected",
+                "Deciders that reject the gateway's new client certificate, or whose certificate its new CAs did not issue, and that are still called over the old connection",
+                Gauge::default(),
+            ),
         }
-        self.deciders(0, 0);
     }
 
     pub(super) fn deciders(&self, known: usize, usable: usize) {
-        for (state, count) in [("known", known), ("usable", usable)] {
-            let gauge = self.deciders.with_label_values(&[state]);
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
+        self.known.set(i64::try_from(known).unwrap_or(i64::MAX));
+        self.usable.set(i64::try_from(usable).unwrap_or(i64::MAX));
     }
 
     /// Returns how many there were before.
     pub(super) fn rejecting(&self, count: usize) -> usize {
-        let before = self.rejecting.get();
-        self.rejecting.set(i64::try_from(count).unwrap_or(i64::MAX));
-        usize::try_from(before).unwrap_or_default()
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        usize::try_from(self.rejecting.set(count)).unwrap_or_default()
     }
 
     pub(super) fn retried(&self, retry: Retry) {
-        self.retries.with_label_values(&[retry.as_str()]).inc();
+        let reason = Label(retry);
+        self.retries.get_or_create(&RetryLabels { reason }).inc();
     }
 }

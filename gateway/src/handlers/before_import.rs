@@ -58,7 +58,8 @@ async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -
             fallback(cause, chosen)
         }
     };
-    app.metrics.asked(decision.cause(), began.elapsed());
+    app.metrics
+        .decider_called(decision.cause(), began.elapsed());
     decision
 }
 

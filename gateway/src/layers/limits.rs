@@ -13,8 +13,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt;
 use importguard_runtime::Exchange;
-use importguard_telemetry::{PerSecond, Summary, families};
-use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+use importguard_telemetry::{PerSecond, Summary, metrics::register};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
@@ -163,17 +166,14 @@ pub(crate) struct Place<'a> {
 }
 
 impl Limit {
-    pub(crate) fn new(
-        settings: &LimitSettings,
-        registry: &Registry,
-    ) -> Result<Self, prometheus::Error> {
-        Ok(Self {
+    pub(crate) fn new(settings: &LimitSettings, registry: &mut Registry) -> Self {
+        Self {
             places: Semaphore::new(settings.max_in_flight),
             queue_timeout: settings.queue_timeout,
             recorded: PerSecond::new(settings.overload_events),
             summary: Summary::default(),
-            metrics: Metrics::register(registry)?,
-        })
+            metrics: Metrics::register(registry),
+        }
     }
 
     /// A place, at once or after a wait; none where that would take too long. A connection that leaves its answers untaken waits for its
@@ -232,26 +232,52 @@ impl Limit {
 /// From a wait that is hardly one to the default of IMPORTGUARD_QUEUE_TIMEOUT and one beyond.
 const WAIT_SECONDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 0.75, 1.5];
 
-families! {
-    /// What is counted about capacity.
-    struct Metrics {
-        /// Callbacks that are being worked on, at most IMPORTGUARD_MAX_IN_FLIGHT.
-        in_flight: IntGauge = "importguard_in_flight";
-        /// Callbacks that have arrived whole and wait for that, for IMPORTGUARD_QUEUE_TIMEOUT at most.
-        queued: IntGauge = "importguard_queued";
-        /// Seconds that a callback waited to be worked on, in vain or not; those that did not have to wait are not counted.
-        wait_seconds: Histogram = "importguard_queue_seconds", in WAIT_SECONDS;
-        /// Callbacks answered in an overload without an event: beyond IMPORTGUARD_OVERLOAD_EVENTS a second.
-        unrecorded: IntCounter = "importguard_overload_unrecorded_total";
+/// What is counted about capacity.
+#[derive(Debug)]
+struct Metrics {
+    in_flight: Gauge,
+    queued: Gauge,
+    wait_seconds: Histogram,
+    unrecorded: Counter,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            in_flight: register(
+                registry,
+                "importguard_in_flight",
+                "Callbacks being processed, at most IMPORTGUARD_MAX_IN_FLIGHT",
+                Gauge::default(),
+            ),
+            queued: register(
+                registry,
+                "importguard_queued",
+                "Callbacks that have arrived and wait to be processed, for IMPORTGUARD_QUEUE_TIMEOUT at most",
+                Gauge::default(),
+            ),
+            wait_seconds: register(
+                registry,
+                "importguard_queue_seconds",
+                "Time that callbacks waited in the queue, in vain or not; callbacks that did not wait are not counted",
+                Histogram::new(WAIT_SECONDS),
+            ),
+            unrecorded: register(
+                registry,
+                "importguard_overload_unrecorded",
+                "Callbacks answered during overload without an event: those beyond IMPORTGUARD_OVERLOAD_EVENTS a second",
+                Counter::default(),
+            ),
+        }
     }
 }
 
 /// Counted in a gauge for as long as it lives.
 #[derive(Debug)]
-struct Counted(IntGauge);
+struct Counted(Gauge);
 
 impl Counted {
-    fn new(gauge: &IntGauge) -> Self {
+    fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }

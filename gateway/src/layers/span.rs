@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 use importguard_core::{Cause, EventId};
-use importguard_telemetry::{
-    metrics::Label,
-    span::{KeyValue, ServerSpan, child, failed, method, sampled},
-};
+use importguard_telemetry::span::{KeyValue, ServerSpan, child, failed, method, sampled};
 use tracing::{Span, field::Empty, info_span};
 
 use crate::{

@@ -96,9 +96,11 @@ impl Drop for Open {
         let metrics = &self.app.metrics;
         match self.ended.filter(|_| !lost) {
             Some((end, status)) => {
-                span::answered(&self.span, end, status);
                 let route = self.seen.asked.target.route();
-                metrics.answered(route, status, self.clock.elapsed());
+                let elapsed = self.clock.elapsed();
+                self.span
+                    .in_scope(|| metrics.answered(route, status, elapsed));
+                span::answered(&self.span, end, status);
             }
             None => {
                 metrics.abandoned();

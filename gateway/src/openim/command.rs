@@ -3,7 +3,6 @@
 use std::{fmt, str::FromStr};
 
 use importguard_core::Dialect;
-use importguard_telemetry::metrics::Label;
 use percent_encoding::percent_decode;
 use subtle::ConstantTimeEq;
 
@@ -15,7 +14,7 @@ const SERVER_BEFORE: &str = "callbackBeforeImportFriendsCommand";
 const SERVER_AFTER: &str = "callbackAfterImportFriendsCommand";
 
 /// A callback that importguard answers itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// May this import go on?
     BeforeImport(Dialect),
@@ -170,10 +169,23 @@ impl Target {
 }
 
 /// What spans and metrics call a request: its callback's name, or "other". Never its path, which may hold a secret, or anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Route(Option<Command>);
 
 impl Route {
+    /// Every one.
+    pub(crate) const ALL: [Self; 4] = [
+        Self(Some(Command::BeforeImport(Dialect::Documented))),
+        Self(Some(Command::BeforeImport(Dialect::Server))),
+        Self(Some(Command::AfterImport)),
+        Self(None),
+    ];
+
+    /// Its name in spans and metrics.
+    pub(crate) fn text(self) -> &'static str {
+        self.0.map_or("other", Command::name)
+    }
+
     /// The route of a callback that importguard answers itself.
     pub(crate) const fn of(command: Command) -> Self {
         Self(Some(command))
@@ -190,25 +202,9 @@ impl Route {
     }
 }
 
-impl Label for Route {
-    const ALL: &'static [Self] = &[
-        Self(Some(Command::BeforeImport(Dialect::Documented))),
-        Self(Some(Command::BeforeImport(Dialect::Server))),
-        Self(Some(Command::AfterImport)),
-        Self(None),
-    ];
-
-    fn index(self) -> usize {
-        match self.0 {
-            Some(Command::BeforeImport(Dialect::Documented)) => 0,
-            Some(Command::BeforeImport(Dialect::Server)) => 1,
-            Some(Command::AfterImport) => 2,
-            None => 3,
-        }
-    }
-
-    fn text(self) -> &'static str {
-        self.0.map_or("other", Command::name)
+impl AsRef<str> for Route {
+    fn as_ref(&self) -> &str {
+        self.text()
     }
 }
 

@@ -100,6 +100,9 @@ impl IntoResponse for Rejection {
 }
 
 impl Rejection {
+    /// Every [`code`](Self::code).
+    pub(crate) const CODES: [i32; 9] = [5900, 5901, 5902, 5903, 5904, 5910, 5911, 5913, 5915];
+
     /// What a status means that a library responded with by itself.
     pub(crate) fn of(status: StatusCode) -> Self {
         match status {

@@ -1,15 +1,13 @@
 //! `importguard_recorder_…`: how recording does.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use importguard_telemetry::{
-    families,
-    metrics::{Each, Label},
-};
-use prometheus::{
-    Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
+use importguard_telemetry::metrics::{DurationHistogram, Label, observe, register, with_series};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    registry::Registry,
 };
 
 use super::state::{Machine, State};
@@ -20,19 +18,20 @@ const ACK_SECONDS: [f64; 12] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
-families! {
-    /// What is counted as it happens. What can be read off the recorder at any time is in [`Gauges`].
-    pub(super) struct Metrics {
-        /// Events by path: streamed (acknowledged by NATS before the answer), spooled (committed to disk before the answer),
-        /// drained (out of the spool to NATS), unrecordable (taken by neither).
-        events: Each<IntCounterVec, Path> = "importguard_recorder_events_total", ["path"];
-        /// Seconds from publishing a callback's event to the ack of NATS.
-        ack_seconds: Histogram = "importguard_recorder_ack_seconds", in ACK_SECONDS;
-    }
+/// What is counted as it happens. What can be read off the recorder at any time is in [`Gauges`].
+#[derive(Clone, Debug)]
+pub(super) struct Metrics {
+    events: Family<EventLabels, Counter>,
+    ack_seconds: DurationHistogram,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    path: Label<Path>,
 }
 
 /// What became of an event.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Path {
     Streamed,
     Spooled,
@@ -40,19 +39,8 @@ enum Path {
     Unrecordable,
 }
 
-impl Label for Path {
-    const ALL: &'static [Self] = &[
-        Self::Streamed,
-        Self::Spooled,
-        Self::Drained,
-        Self::Unrecordable,
-    ];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn text(self) -> &'static str {
+impl AsRef<str> for Path {
+    fn as_ref(&self) -> &str {
         match self {
             Self::Streamed => "streamed",
             Self::Spooled => "spooled",
@@ -63,85 +51,115 @@ impl Label for Path {
 }
 
 impl Metrics {
-    /// Registers everything, what is read off `machine` and `depth` included; an error if that was done before.
-    pub(super) fn start(
-        registry: &Registry,
+    /// Registers everything, what is read off `machine` and `depth` included.
+    pub(super) fn register(
+        registry: &mut Registry,
         machine: Arc<Machine>,
         depth: Arc<Depth>,
-    ) -> prometheus::Result<Self> {
-        registry.register(Box::new(OnDemand {
-            machine,
-            depth,
-            gauges: Gauges::new()?,
-        }))?;
-        Self::register(registry)
+    ) -> Self {
+        registry.register_collector(Box::new(Gauges { machine, depth }));
+        let paths = [
+            Path::Streamed,
+            Path::Spooled,
+            Path::Drained,
+            Path::Unrecordable,
+        ];
+        let paths = paths.map(|path| EventLabels { path: Label(path) });
+        Self {
+            events: register(
+                registry,
+                "importguard_recorder_events",
+                "Events by path: streamed (acknowledged by NATS before the response), spooled (written to disk before the response), drained (from disk to NATS), unrecordable (accepted by neither)",
+                with_series(Family::default(), paths),
+            ),
+            ack_seconds: register(
+                registry,
+                "importguard_recorder_ack_seconds",
+                "Duration from publishing an event to its acknowledgement by NATS",
+                DurationHistogram::new(ACK_SECONDS.into_iter()),
+            ),
+        }
     }
 
     pub(super) fn streamed(&self, ack: Duration) {
-        self.events.of(Path::Streamed).inc();
-        self.ack_seconds.observe(ack.as_secs_f64());
+        self.count(Path::Streamed, 1);
+        observe(&self.ack_seconds, ack);
     }
 
     pub(super) fn spooled(&self) {
-        self.events.of(Path::Spooled).inc();
+        self.count(Path::Spooled, 1);
     }
 
     pub(super) fn drained(&self, events: usize) {
-        self.events.of(Path::Drained).inc_by(events as u64);
+        self.count(Path::Drained, events as u64);
     }
 
     pub(super) fn unrecordable(&self) {
-        self.events.of(Path::Unrecordable).inc();
+        self.count(Path::Unrecordable, 1);
+    }
+
+    fn count(&self, path: Path, events: u64) {
+        let path = Label(path);
+        self.events
+            .get_or_create(&EventLabels { path })
+            .inc_by(events);
     }
 }
 
-families! {
-    struct Gauges {
-        /// 1 for the state the recorder is in: streaming, spooling (NATS can't be relied on) or draining (NATS is back).
-        state: IntGaugeVec = "importguard_recorder_state", ["state"];
-        /// Events in the spool, not yet in NATS.
-        spool_events: IntGauge = "importguard_recorder_spool_events";
-        /// Bytes of the spool's file that are in use; 16 KiB without an event.
-        spool_bytes: IntGauge = "importguard_recorder_spool_bytes";
-        /// Bytes of the spool's file that may be in use: IMPORTGUARD_SPOOL_MAX_BYTES, or its size at the start if that was more.
-        spool_max_bytes: IntGauge = "importguard_recorder_spool_max_bytes";
-        /// Seconds since the oldest event in the spool was decided; 0 when it is empty.
-        oldest_seconds: Gauge = "importguard_recorder_oldest_unpublished_seconds";
-    }
-}
-
-/// Read off the recorder whenever somebody asks.
-struct OnDemand {
+/// Read off the recorder at each scrape.
+#[derive(Debug)]
+struct Gauges {
     machine: Arc<Machine>,
     depth: Arc<Depth>,
-    gauges: Gauges,
 }
 
-impl Collector for OnDemand {
-    fn desc(&self) -> Vec<&Desc> {
-        self.gauges.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let Self {
-            machine,
-            depth,
-            gauges,
-        } = self;
-        let now = machine.see().state();
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut states = encoder.encode_descriptor(
+            "importguard_recorder_state",
+            "1 for the state of the recorder: streaming, spooling (NATS is not reliable) or draining (NATS is back).",
+            None,
+            MetricType::Gauge,
+        )?;
+        let now = self.machine.see().state();
         for state in State::ALL {
-            let is = gauges.state.with_label_values(&[state.as_str()]);
-            is.set(i64::from(state == now));
+            let is = ConstGauge::new(i64::from(state == now));
+            is.encode(states.encode_family(&[("state", state.as_str())])?)?;
         }
-        gauges.spool_events.set(gauge(depth.events()));
-        gauges.spool_bytes.set(gauge(depth.used_bytes()));
-        gauges.spool_max_bytes.set(gauge(depth.max_bytes()));
-        let oldest = depth.oldest_age().unwrap_or_default();
-        gauges.oldest_seconds.set(oldest.as_secs_f64());
-        gauges.collect()
+        let to = &mut encoder;
+        gauge(
+            to,
+            "importguard_recorder_spool_events",
+            "Events in the spool that are not in NATS yet.",
+            self.depth.events(),
+        )?;
+        gauge(
+            to,
+            "importguard_recorder_spool_bytes",
+            "Bytes of the spool file that are in use; 16 KiB without an event.",
+            self.depth.used_bytes(),
+        )?;
+        gauge(
+            to,
+            "importguard_recorder_spool_max_bytes",
+            "Bytes of the spool file that may be in use: IMPORTGUARD_SPOOL_MAX_BYTES, or its size at the start if that was more.",
+            self.depth.max_bytes(),
+        )?;
+        gauge(
+            to,
+            "importguard_recorder_oldest_unpublished_seconds",
+            "Age of the oldest event in the spool in seconds; 0 if the spool is empty.",
+            self.depth.oldest_age().unwrap_or_default().as_secs_f64(),
+        )
     }
 }
 
-fn gauge(value: impl TryInto<i64>) -> i64 {
-    value.try_into().unwrap_or(i64::MAX)
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: impl EncodeGaugeValue,
+) -> fmt::Result {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value).encode(metric)
 }

@@ -96,9 +96,6 @@ pub enum StartError {
         /// Why.
         source: async_nats::ConnectError,
     },
-    /// The metrics are registered twice.
-    #[error("can't register the recorder's metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
     /// The task that opens the spool failed.
     #[error("opening the spool failed: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -147,7 +144,11 @@ impl Recorder {
         let credentials = credentials.map(|watcher| runtime.files.add("NATS_CREDS", watcher));
         let servers = settings.nats.servers("importguard-gateway", credentials)?;
         let machine = Arc::new(Machine::new());
-        let metrics = Metrics::start(&runtime.registry, machine.clone(), spool.depth().clone())?;
+        let metrics = Metrics::register(
+            &mut runtime.registry.write(),
+            machine.clone(),
+            spool.depth().clone(),
+        );
         let troubles = Arc::new(Troubles::default());
         let connected = Arc::new(Notify::new());
         let publisher = Publisher::connect(servers, {

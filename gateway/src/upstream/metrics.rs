@@ -1,21 +1,27 @@
-use importguard_telemetry::families;
-use prometheus::{IntCounterVec, IntGauge};
+use importguard_telemetry::metrics::{register, with_series};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 
 use super::UpstreamError;
 
-families! {
-    /// What is counted about the backend.
-    pub(super) struct Metrics {
-        /// Callbacks for the backend by outcome: passed, unavailable, timeout or overloaded.
-        outcomes: IntCounterVec = "importguard_upstream_total", ["outcome"];
-        /// Callbacks on their way to the backend and back, at most IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT.
-        in_flight: IntGauge = "importguard_upstream_in_flight";
-    }
+/// What is counted about the backend.
+#[derive(Clone, Debug)]
+pub(super) struct Metrics {
+    outcomes: Family<OutcomeLabels, Counter>,
+    in_flight: Gauge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 /// A callback that is on its way, counted for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct InFlight(IntGauge);
+pub(crate) struct InFlight(Gauge);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -24,6 +30,25 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let outcomes = ["passed", "unavailable", "timeout", "overloaded"];
+        let outcomes = outcomes.map(|outcome| OutcomeLabels { outcome });
+        Self {
+            outcomes: register(
+                registry,
+                "importguard_upstream",
+                "Callbacks passed to the backend, by outcome: passed, unavailable, timeout or overloaded",
+                with_series(Family::default(), outcomes),
+            ),
+            in_flight: register(
+                registry,
+                "importguard_upstream_in_flight",
+                "Callbacks on their way to the backend and back, at most IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
+                Gauge::default(),
+            ),
+        }
+    }
+
     pub(super) fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
@@ -34,6 +59,8 @@ impl Metrics {
             Ok(_) => "passed",
             Err(error) => error.name(),
         };
-        self.outcomes.with_label_values(&[outcome]).inc();
+        self.outcomes
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 }

@@ -17,7 +17,7 @@ use hyper_util::{
 };
 use importguard_runtime::whole_text;
 use importguard_telemetry::span::{child, failed, method};
-use prometheus::Registry;
+use prometheus_client::registry::Registry;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};
 use tower_http::timeout::TimeoutBody;
@@ -77,9 +77,6 @@ pub enum UpstreamStartError {
     /// rustls refuses its settings.
     #[error("IMPORTGUARD_UPSTREAM: {0}")]
     Tls(#[from] rustls::Error),
-    /// A metric is registered twice.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
 }
 
 impl Upstream {
@@ -88,7 +85,7 @@ impl Upstream {
     pub(crate) fn new(
         settings: &UpstreamSettings,
         authenticates: bool,
-        registry: &Registry,
+        registry: &mut Registry,
     ) -> Result<Option<Self>, UpstreamStartError> {
         let Some(url) = settings.upstream.clone() else {
             return Ok(None);
@@ -121,7 +118,7 @@ impl Upstream {
             // Where importguard checks it, it is importguard's, unless the operator says otherwise.
             forwards_authorization: !authenticates || settings.upstream_forward_authorization,
             places: Arc::new(Semaphore::new(settings.upstream_max_in_flight)),
-            metrics: Metrics::register(registry)?,
+            metrics: Metrics::register(registry),
         }))
     }
 

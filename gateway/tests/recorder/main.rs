@@ -17,10 +17,9 @@ use importguard_gateway::{
     events::{Event, Subject},
     recorder::{NatsSettings, RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
-use importguard_runtime::Runtime;
+use importguard_runtime::{Runtime, SharedRegistry};
 use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};
-use prometheus::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -32,7 +31,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// A recorder with a spool of its own.
 struct Recording {
     recorder: Recorder,
-    registry: Registry,
+    registry: SharedRegistry,
     settings: RecordSettings,
 }
 
@@ -99,9 +98,7 @@ impl Recording {
 
     /// What Prometheus reads for `metric`, with its label if it has one.
     fn metric(&self, metric: &str) -> f64 {
-        let text = prometheus::TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap();
+        let text = self.registry.encode(None).unwrap().text;
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '))

@@ -1,7 +1,11 @@
-use std::{convert::Infallible, fmt::Display, time::Duration};
+use std::{convert::Infallible, fmt::Display, ops::Deref, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use serde_json::{Map, Value, json};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -28,42 +32,43 @@ struct WatchedSetting {
     error: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Metrics {
-    /// Changes of files by setting and whether they were applied or failed.
-    reloads: IntCounterVec,
-    /// 1 where a setting's files hold, 0 where the last good ones had to stay.
-    good: IntGaugeVec,
+    reloads: Family<ReloadLabels, Counter>,
+    valid: Family<SettingLabels, Gauge>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
+    setting: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SettingLabels {
+    setting: &'static str,
 }
 
 impl FileWatches {
     /// No watchers yet.
-    ///
-    /// # Errors
-    /// If its metrics are registered already: there is one in each registry.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let reloads = IntCounterVec::new(
-            Opts::new(
-                "importguard_file_reloads_total",
-                "Changes of files by setting and outcome: applied, or failed.",
-            ),
-            &["setting", "outcome"],
-        )?;
-        let good = IntGaugeVec::new(
-            Opts::new(
-                "importguard_file_good",
-                "1 where a setting's files hold, 0 where they cannot be used and the last good ones stay.",
-            ),
-            &["setting"],
-        )?;
-        registry.register(Box::new(reloads.clone()))?;
-        registry.register(Box::new(good.clone()))?;
-        Ok(Self {
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Metrics::default();
+        registry.register(
+            "importguard_file_reloads",
+            "Changes of files by setting and outcome: applied or failed",
+            metrics.reloads.clone(),
+        );
+        registry.register(
+            "importguard_file_valid",
+            "1 where a setting's files are valid, 0 where they are not and the last valid ones stay active",
+            metrics.valid.clone(),
+        );
+        Self {
             watches: FuturesUnordered::new(),
             settings: Vec::new(),
-            metrics: Metrics { reloads, good },
+            metrics,
             reload: watch::Sender::new(()),
-        })
+        }
     }
 
     /// Watches the files of `setting`, reports reloads in log, metrics and [`take_status`](Self::take_status), and returns their
@@ -76,9 +81,9 @@ impl FileWatches {
         let last_good = watcher.last_good();
         let metrics = self.metrics.clone();
         for outcome in ["applied", "failed"] {
-            metrics.reloads.with_label_values(&[setting, outcome]);
+            drop(metrics.reloads(outcome, setting));
         }
-        metrics.good.with_label_values(&[setting]).set(1);
+        metrics.valid(setting).set(1);
         self.watch(watcher, INTERVAL, move |reload| {
             metrics.report(setting, &reload);
         });
@@ -151,17 +156,29 @@ async fn received(signal: &mut Option<Signal>) {
 }
 
 impl Metrics {
+    fn reloads(
+        &self,
+        outcome: &'static str,
+        setting: &'static str,
+    ) -> impl Deref<Target = Counter> {
+        self.reloads
+            .get_or_create(&ReloadLabels { outcome, setting })
+    }
+
+    fn valid(&self, setting: &'static str) -> impl Deref<Target = Gauge> {
+        self.valid.get_or_create(&SettingLabels { setting })
+    }
+
     fn report(&self, setting: &'static str, reload: &Reload<impl Display>) {
-        let good = self.good.with_label_values(&[setting]);
         match reload {
             Reload::Applied | Reload::Unchanged => {
-                self.reloads.with_label_values(&[setting, "applied"]).inc();
-                good.set(1);
+                self.reloads("applied", setting).inc();
+                self.valid(setting).set(1);
                 info!("reloaded the files of {setting}");
             }
             Reload::Failed(error) => {
-                self.reloads.with_label_values(&[setting, "failed"]).inc();
-                good.set(0);
+                self.reloads("failed", setting).inc();
+                self.valid(setting).set(0);
                 error!(
                     "the changed files of {setting} cannot be used, the last good ones stay in force: {error}"
                 );

@@ -1,164 +1,84 @@
-//! What both pods' metrics are made with. Each declares its own with [`families!`](crate::families): a doc comment is the help text.
-//! No user id and no operationID is ever a label.
+//! What both processes' metrics are made with: a registry that has the process's own metrics already, labels, histograms whose
+//! buckets link to traces, and the text that Prometheus scrapes. No user ID and no operationID is ever a label.
 
-mod each;
-mod family;
-mod lost;
+mod exporter;
+mod exposition;
+mod histogram;
+mod label;
 mod policy;
 mod process;
 
-use prometheus::Registry;
+use std::hash::Hash;
 
-pub use self::{
-    each::{Each, Label, Labels},
-    family::Family,
-    policy::policy_info,
+use prometheus_client::{
+    metrics::{
+        family::{Family, MetricConstructor},
+        info::Info,
+    },
+    registry::{Metric, Registry},
 };
 
-/// A registry that tells of the process and its build already; the pods add what they count.
-pub fn registry() -> Result<Registry, prometheus::Error> {
-    let registry = Registry::new();
-    Build::register(&registry)?
-        .info
-        .with_label_values(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH])
-        .set(1);
-    lost::register(&registry)?;
-    process::register(&registry)?;
-    Ok(registry)
+pub use self::{
+    exporter::UnsupportedExporter,
+    exposition::{Exposition, encode},
+    histogram::{DurationHistogram, HistogramFamily, observe},
+    label::Label,
+    policy::PolicyInfo,
+};
+
+/// The metrics of a process: its gateway and decider register theirs.
+#[derive(Debug)]
+pub struct ProcessMetrics {
+    /// What `/metrics` serves.
+    pub registry: Registry,
+    /// `importguard_policy_info`, which gateway and decider share where they are one process.
+    pub policies: PolicyInfo,
 }
 
-crate::families! {
-    struct Build {
-        /// 1, with the version of importguard and what it was built for.
-        info: prometheus::IntGaugeVec = "importguard_build_info", ["version", "arch"];
-    }
-}
-
-/// Declares a struct of metrics, and how they are made and registered:
-///
-/// ```
-/// # use prometheus::{IntCounter, HistogramVec, Registry};
-/// importguard_telemetry::families! {
-///     /// What is counted.
-///     struct Metrics {
-///         /// Cups of tea.
-///         cups: IntCounter = "tea_cups_total";
-///         /// Seconds until the water boiled, by kettle.
-///         boiling: HistogramVec = "tea_boiling_seconds", ["kettle"], in [1.0, 10.0, 100.0];
-///     }
-/// }
-/// let metrics = Metrics::register(&Registry::new())?;
-/// metrics.cups.inc();
-/// metrics.boiling.with_label_values(&["blue"]).observe(42.0);
-/// # Ok::<_, prometheus::Error>(())
-/// ```
-///
-/// A field's doc comment is the family's help text. The struct is a collector itself: one that fills its metrics only when it is
-/// asked makes them with `new` and delegates.
-#[macro_export]
-macro_rules! families {
-    (
-        $(#[$about:meta])*
-        $vis:vis struct $name:ident {$(
-            $(#[doc = $help:literal])+
-            $field:ident: $kind:ty = $family:literal
-            $(, [$($label:literal),+])? $(, in $buckets:expr)?;
-        )+}
-    ) => {
-        $(#[$about])*
-        #[derive(Clone, Debug)]
-        $vis struct $name {$(
-            $(#[doc = $help])+
-            $field: $kind,
-        )+}
-
-        impl $name {
-            /// Makes the metrics and registers them; an error if that was done before.
-            #[allow(dead_code)]
-            $vis fn register(registry: &::prometheus::Registry) -> ::prometheus::Result<Self> {
-                let metrics = Self::new()?;
-                registry.register(::std::boxed::Box::new(metrics.clone()))?;
-                Ok(metrics)
-            }
-
-            $vis fn new() -> ::prometheus::Result<Self> {
-                Ok(Self {$(
-                    $field: <$kind as $crate::metrics::Family>::new(
-                        $family,
-                        ::std::concat!($($help),+).trim(),
-                        &[$($($label),+)?],
-                        [$(&$buckets as &[f64])?].first().copied(),
-                    )?,
-                )+})
-            }
-        }
-
-        impl ::prometheus::core::Collector for $name {
-            fn desc(&self) -> ::std::vec::Vec<&::prometheus::core::Desc> {
-                let mut all = ::std::vec::Vec::new();
-                $(all.extend(::prometheus::core::Collector::desc(&self.$field));)+
-                all
-            }
-
-            fn collect(&self) -> ::std::vec::Vec<::prometheus::proto::MetricFamily> {
-                let mut all = ::std::vec::Vec::new();
-                $(all.extend(::prometheus::core::Collector::collect(&self.$field));)+
-                all
-            }
-        }
-    };
-}
-
-#[cfg(test)]
-mod tests {
-    use prometheus::{Histogram, IntCounter, TextEncoder};
-
-    use super::*;
-
-    crate::families! {
-        struct Sample {
-            /// One line of help
-            /// and another.
-            one: IntCounter = "one_total";
-            /// Buckets.
-            two: Histogram = "two_seconds", in [0.5, 1.0];
-        }
-    }
-
-    #[test]
-    fn a_doc_comment_is_the_help_text() {
-        let registry = Registry::new();
-        let sample = Sample::register(&registry).unwrap();
-        sample.one.inc();
-        sample.two.observe(0.7);
-        let text = TextEncoder::new()
-            .encode_to_string(&registry.gather())
-            .unwrap();
-        assert!(
-            text.contains("# HELP one_total One line of help and another.\n"),
-            "{text}"
+impl ProcessMetrics {
+    /// A registry with the metrics of the process itself. To be called once, when the process starts: that is the start time that
+    /// it reports. An error where `OTEL_METRICS_EXPORTER` asks for another exporter than Prometheus.
+    pub fn new() -> Result<Self, UnsupportedExporter> {
+        exporter::check(std::env::var_os("OTEL_METRICS_EXPORTER").as_deref())?;
+        let mut registry = Registry::default();
+        let build = Info::new([
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("arch", std::env::consts::ARCH),
+        ]);
+        registry.register(
+            "importguard_build",
+            "The version of importguard and the architecture that it was built for",
+            build,
         );
-        assert!(
-            text.contains("two_seconds_bucket{le=\"0.5\"} 0\n"),
-            "{text}"
-        );
-        assert!(text.contains("two_seconds_bucket{le=\"1\"} 1\n"), "{text}");
-        assert!(Sample::register(&registry).is_err());
+        registry.register_collector(Box::new(process::Process::new()));
+        let policies = PolicyInfo::default();
+        registry.register_collector(Box::new(policies.clone()));
+        Ok(Self { registry, policies })
     }
+}
 
-    #[test]
-    fn a_registry_begins_with_the_process_and_its_build() {
-        let text = TextEncoder::new()
-            .encode_to_string(&registry().unwrap().gather())
-            .unwrap();
-        for name in [
-            "importguard_build_info{",
-            "process_resident_memory_bytes ",
-            "process_open_fds ",
-        ] {
-            let line = text.lines().find(|line| line.starts_with(name));
-            let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-            assert!(value.is_some_and(|value| value > 0.0), "{name} in {text}");
-        }
+/// Registers `metric` and returns it. `name` is without the `_total` of counters, `help` without its full stop.
+pub fn register<M: Metric + Clone>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    metric: M,
+) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// `family` with a series for each of `labels`: a rate has to know a series before its first increment.
+pub fn with_series<L, M, C>(
+    family: Family<L, M, C>,
+    labels: impl IntoIterator<Item = L>,
+) -> Family<L, M, C>
+where
+    L: Clone + Hash + Eq,
+    C: MetricConstructor<M>,
+{
+    for labels in labels {
+        drop(family.get_or_create(&labels));
     }
+    family
 }

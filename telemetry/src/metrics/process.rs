@@ -1,76 +1,114 @@
-//! `process_…`: what every Prometheus client tells of its process, by the names that they agree on.
+//! `process_…`, by the names that all Prometheus clients agree on, and what telemetry itself has lost.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use prometheus::{
-    Counter, Gauge, IntGauge, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use rustix::{
     process::{Resource, getrlimit},
     time::{ClockId, clock_gettime},
 };
 
-crate::families! {
-    struct Process {
-        /// Seconds of processor time, user and system, that the process has taken.
-        cpu: Counter = "process_cpu_seconds_total";
-        /// Bytes of memory that the process holds in RAM.
-        resident: IntGauge = "process_resident_memory_bytes";
-        /// File descriptors that are open.
-        open_fds: IntGauge = "process_open_fds";
-        /// File descriptors that may be open at once.
-        max_fds: IntGauge = "process_max_fds";
-        /// When the process started, in seconds since 1970.
-        start_time: Gauge = "process_start_time_seconds";
+use crate::{exporter, log};
+
+/// Read from the operating system at each scrape.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Seconds since 1970.
+    start_time: f64,
+}
+
+impl Process {
+    /// Of a process that starts now.
+    pub(super) fn new() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            start_time: now.unwrap_or_default().as_secs_f64(),
+        }
     }
 }
 
-/// To be called at the start of the process, as its time is told.
-pub(super) fn register(registry: &Registry) -> prometheus::Result<()> {
-    let metrics = Process::new()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    metrics
-        .start_time
-        .set(now.unwrap_or_default().as_secs_f64());
-    registry.register(Box::new(OnDemand(metrics)))
-}
-
-/// Looks when it is asked.
-struct OnDemand(Process);
-
-impl Collector for OnDemand {
-    fn desc(&self) -> Vec<&Desc> {
-        self.0.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let Process {
-            cpu,
-            resident,
-            open_fds,
-            max_fds,
-            ..
-        } = &self.0;
-        let used = clock_gettime(ClockId::ProcessCPUTime);
-        let used = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
-        // What was counted since the last look; never less than nothing, whoever else looks.
-        cpu.inc_by((used - cpu.get()).max(0.0));
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let to = &mut encoder;
+        counter(
+            to,
+            "process_cpu_seconds",
+            "Processor time that the process has used, user and system, in seconds.",
+            &ConstCounter::new(cpu_seconds()),
+        )?;
         // Where /proc is not mounted these stay 0.
-        resident.set(resident_bytes().unwrap_or(0));
-        open_fds.set(count("/proc/self/fd").unwrap_or(0));
-        let limit = getrlimit(Resource::Nofile).current;
-        max_fds.set(
-            limit
-                .and_then(|limit| i64::try_from(limit).ok())
-                .unwrap_or(i64::MAX),
-        );
-        self.0.collect()
+        let resident = resident_bytes().unwrap_or(0);
+        let open = count("/proc/self/fd").unwrap_or(0);
+        gauge(
+            to,
+            "process_resident_memory_bytes",
+            "Resident memory in bytes.",
+            resident,
+        )?;
+        gauge(to, "process_open_fds", "Open file descriptors.", open)?;
+        gauge(
+            to,
+            "process_max_fds",
+            "The limit of open file descriptors.",
+            max_fds(),
+        )?;
+        gauge(
+            to,
+            "process_start_time_seconds",
+            "When the process started, in seconds since 1970.",
+            self.start_time,
+        )?;
+        counter(
+            to,
+            "importguard_log_lines_dropped",
+            "Log lines that were dropped because standard error was not read fast enough.",
+            &ConstCounter::new(log::dropped()),
+        )?;
+        counter(
+            to,
+            "importguard_spans_lost",
+            "Spans that were lost because the OTLP endpoint did not accept them.",
+            &ConstCounter::new(exporter::lost()),
+        )
     }
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counter: &impl EncodeMetric,
+) -> fmt::Result {
+    counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: impl EncodeGaugeValue,
+) -> fmt::Result {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value).encode(metric)
+}
+
+fn cpu_seconds() -> f64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+}
+
+fn max_fds() -> i64 {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit
+        .and_then(|limit| i64::try_from(limit).ok())
+        .unwrap_or(i64::MAX)
 }
 
 /// `VmRSS: 12345 kB`, where a kB is 1024 bytes.
@@ -86,4 +124,29 @@ fn resident_bytes() -> Option<i64> {
 fn count(directory: &str) -> io::Result<i64> {
     let entries = fs::read_dir(directory)?.count();
     Ok(i64::try_from(entries).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::{ProcessMetrics, encode};
+
+    #[test]
+    fn a_registry_has_the_process_and_its_build_from_the_start() {
+        let metrics = ProcessMetrics::new().unwrap();
+        let text = encode(&metrics.registry, None).unwrap().text;
+        for name in [
+            "importguard_build_info{",
+            "process_cpu_seconds_total ",
+            "process_resident_memory_bytes ",
+            "process_open_fds ",
+            "process_max_fds ",
+            "process_start_time_seconds ",
+        ] {
+            let line = text.lines().find(|line| line.starts_with(name));
+            let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+            assert!(value.is_some_and(|value| value > 0.0), "{name} in {text}");
+        }
+        assert!(text.contains("\nimportguard_log_lines_dropped_total 0\n"));
+        assert!(text.contains("\nimportguard_spans_lost_total 0\n"));
+    }
 }

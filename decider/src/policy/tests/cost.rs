@@ -41,10 +41,11 @@ fn fired(evaluation: &Evaluation) -> Vec<(&str, Outcome)> {
 /// Stops at the `n`th time that it is asked, from 0.
 fn stop_at(policy: &Policy, friends: &[String], n: usize) -> (Result<(), Stopped>, usize) {
     let mut asked = 0;
-    let decision = policy.evaluate_until(&request(friends), || {
+    let stop = || {
         asked += 1;
         asked > n
-    });
+    };
+    let decision = policy.evaluate_until(&request(friends), stop, &mut ());
     let whole = decision.map(|decision| assert_eq!(decision, policy.evaluate(&request(friends))));
     (whole, asked)
 }

@@ -1,0 +1,67 @@
+use std::time::Instant;
+
+use importguard_telemetry::metrics::{Label, observe};
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::{CallLabels, CallResult, Metrics};
+use crate::policy::Progress;
+
+/// Observes the duration of a call: as cancelled where it is dropped without a result.
+pub(crate) struct CallTimer<'a> {
+    metrics: &'a Metrics,
+    began: Instant,
+    result: CallResult,
+}
+
+impl<'a> CallTimer<'a> {
+    pub(super) fn new(metrics: &'a Metrics) -> Self {
+        Self {
+            metrics,
+            began: Instant::now(),
+            result: CallResult::Cancelled,
+        }
+    }
+
+    /// The call has ended.
+    pub(crate) fn end(mut self, result: CallResult) {
+        self.result = result;
+    }
+}
+
+impl Drop for CallTimer<'_> {
+    fn drop(&mut self) {
+        let result = Label(self.result);
+        let calls = self.metrics.calls.get_or_create(&CallLabels { result });
+        observe(&calls, self.began.elapsed());
+    }
+}
+
+/// Observes how long each rule takes, at one look at the clock for each: from the end of the rule before.
+pub(crate) struct RuleTimer<'a> {
+    rules: &'a [Histogram],
+    last: Instant,
+}
+
+impl<'a> RuleTimer<'a> {
+    /// `rules` are those of the policy that is evaluated.
+    pub(crate) fn new(rules: &'a [Histogram]) -> Self {
+        Self {
+            rules,
+            last: Instant::now(),
+        }
+    }
+}
+
+impl Progress for RuleTimer<'_> {
+    fn before_rules(&mut self) {
+        self.last = Instant::now();
+    }
+
+    fn after_rule(&mut self, index: usize) {
+        let now = Instant::now();
+        if let Some(rule) = self.rules.get(index) {
+            rule.observe((now - self.last).as_secs_f64());
+        }
+        self.last = now;
+    }
+}

@@ -1,0 +1,45 @@
+use std::ffi::{OsStr, OsString};
+
+/// `OTEL_METRICS_EXPORTER` asks for an exporter that importguard does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "OTEL_METRICS_EXPORTER={} is not supported: importguard pushes no metrics, they are scraped from /metrics on \
+     IMPORTGUARD_ADMIN_LISTEN; unset the variable (or set prometheus or none), and have the OpenTelemetry Collector's prometheus \
+     receiver scrape them",
+    .0.display()
+)]
+pub struct UnsupportedExporter(OsString);
+
+/// `exporter` is the value of `OTEL_METRICS_EXPORTER`, if it is set. OpenTelemetry's specification has an empty one mean none.
+pub(super) fn check(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporter> {
+    match exporter {
+        Some(exporter)
+            if !["", "none", "prometheus"]
+                .iter()
+                .any(|known| exporter == *known) =>
+        {
+            Err(UnsupportedExporter(exporter.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_prometheus_and_no_exporter_are_supported() {
+        for supported in [None, Some(""), Some("none"), Some("prometheus")] {
+            assert_eq!(check(supported.map(OsStr::new)), Ok(()), "{supported:?}");
+        }
+        for unsupported in ["otlp", "console", "prometheus,otlp", "None"] {
+            let error = check(Some(OsStr::new(unsupported))).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("OTEL_METRICS_EXPORTER={unsupported} "))
+            );
+        }
+    }
+}
