@@ -218,7 +218,7 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
         let exported = self.exporter.export(batch).await;
         let was_failing = self.failing.swap(exported.is_err(), Relaxed);
         match &exported {
-            Ok(()) if was_failing => info!("the OTLP endpoint accepts spans again"),
+            Ok(()) if was_failing => info!("spans are taken again by the OTLP endpoint"),
             Ok(()) => {}
             Err(error) => {
                 // A usize fits.

@@ -3,7 +3,7 @@
 //! The first is made by the SDK directly, as its IDs are needed in any case, for log lines and outgoing headers. The others are
 //! spans of `tracing`, made only where the trace is sampled: `bench/README.md` has what that saves.
 
-use std::{fmt::Display, sync::OnceLock};
+use std::{fmt::Display, sync::OnceLock, time::SystemTime};
 
 use http::{HeaderMap, Method};
 use importguard_core::OperationId;
@@ -34,7 +34,7 @@ fn tracer() -> &'static SdkTracer {
     })
 }
 
-/// The span of a request that this process serves. It ends when it is dropped.
+/// The span of a request that this process serves. It ends when it is dropped, or when it was [ended](Self::end_at).
 #[derive(Debug)]
 pub struct ServerSpan(Context);
 
@@ -59,6 +59,11 @@ impl ServerSpan {
     /// Marks the request as failed by a fault of this process or of what it depends on.
     pub fn fail(&self, why: &'static str) {
         self.0.span().set_status(Status::error(why));
+    }
+
+    /// Ends it at a moment that has passed.
+    pub fn end_at(&self, time: SystemTime) {
+        self.0.span().end_with_timestamp(time);
     }
 
     /// Runs `what` as a part of this.

@@ -2,8 +2,9 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use axum::{
@@ -66,9 +67,11 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
         span,
         clock,
         ended: None,
+        sent: Mutex::new(SystemTime::now()),
         exchange,
     };
     let response = handled.await;
+    *open.sent() = SystemTime::now();
     let end = response.extensions().get().copied();
     open.ended = Some((end.unwrap_or(End::Done(None)), response.status()));
     if let Some(exchange) = &open.exchange {
@@ -86,7 +89,16 @@ struct Open {
     span: ServerSpan,
     clock: Clock,
     ended: Option<(End, StatusCode)>,
+    /// When the response, or the last piece of it so far, was handed to the connection: what it takes from there on is the
+    /// caller's time too, whose own span may end before the connection says that it is done.
+    sent: Mutex<SystemTime>,
     exchange: Option<Arc<Exchange>>,
+}
+
+impl Open {
+    fn sent(&self) -> MutexGuard<'_, SystemTime> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Open {
@@ -101,6 +113,7 @@ impl Drop for Open {
                 self.span
                     .in_scope(|| metrics.answered(route, status, elapsed));
                 span::answered(&self.span, end, status);
+                self.span.end_at(*self.sent());
             }
             None => {
                 metrics.abandoned();
@@ -146,6 +159,7 @@ impl HttpBody for Taken {
             return Poll::Pending;
         };
         let open = &self.open;
+        *open.sent() = SystemTime::now();
         if let Some(exchange) = &open.exchange {
             exchange.answered();
         }
