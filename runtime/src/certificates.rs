@@ -1,4 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use rustls::{
     RootCertStore,
@@ -16,7 +19,7 @@ pub enum CertificateError {
         /// Which one.
         file: PathBuf,
         /// Why.
-        source: pem::Error,
+        source: PemError,
     },
     /// A file holds no certificate.
     #[error("{} holds no certificate", file.display())]
@@ -35,6 +38,44 @@ pub enum CertificateError {
     /// The key does not belong to the certificate, or rustls does not support their kind.
     #[error("the certificate and the key cannot be used together: {0}")]
     NoPair(#[from] rustls::Error),
+}
+
+/// Why a file cannot be read as PEM. The library's own error repeats lines of the file, which may be of a private key.
+#[derive(Debug, thiserror::Error)]
+pub enum PemError {
+    /// It cannot be read at all.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A section has no end.
+    #[error(
+        "a section does not end: its line -----END …----- is missing or differs from its beginning"
+    )]
+    MissingEnd,
+    /// A section has no beginning.
+    #[error("a line -----BEGIN …----- is malformed; it has to be a line of its own")]
+    MalformedBegin,
+    /// What is between them is no base64.
+    #[error("a section is not base64")]
+    Base64,
+    /// It has no section of the kind.
+    #[error("it has no section of the expected kind")]
+    NoSection,
+    /// A section is larger than what is read.
+    #[error("a section is too large")]
+    TooLarge,
+}
+
+impl From<pem::Error> for PemError {
+    fn from(error: pem::Error) -> Self {
+        match error {
+            pem::Error::Io(error) => Self::Io(error),
+            pem::Error::MissingSectionEnd { .. } => Self::MissingEnd,
+            pem::Error::IllegalSectionStart { .. } => Self::MalformedBegin,
+            pem::Error::Base64Decode(_) => Self::Base64,
+            pem::Error::SectionTooLarge => Self::TooLarge,
+            _ => Self::NoSection,
+        }
+    }
 }
 
 /// The certificate chain in the PEM file `cert`, with the private key in the PEM file `key`.
@@ -76,5 +117,8 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Certificate
 
 fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {
     let file = file.to_owned();
-    move |source| CertificateError::Unreadable { file, source }
+    move |error| CertificateError::Unreadable {
+        file,
+        source: error.into(),
+    }
 }

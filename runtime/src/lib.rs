@@ -30,7 +30,7 @@ mod watch;
 
 pub use accept::{Incoming, Tls};
 pub use bounds::Bounds;
-pub use certificates::CertificateError;
+pub use certificates::{CertificateError, PemError};
 pub use connection::{Connection, LINGER};
 pub use errors::{conclude, whole_text};
 pub use exchange::Exchange;

@@ -118,7 +118,7 @@ impl HyperClient {
             Some(pem) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in CertificateDer::pem_slice_iter(pem) {
-                    roots.add(certificate.map_err(InitError::Pem)?)?;
+                    roots.add(certificate.map_err(|_| InitError::Pem)?)?;
                 }
                 config.with_root_certificates(roots)
             }
@@ -127,8 +127,8 @@ impl HyperClient {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>();
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(InitError::Pem)?;
-                config.with_client_auth_cert(chain.map_err(InitError::Pem)?, key)?
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| InitError::Pem)?;
+                config.with_client_auth_cert(chain.map_err(|_| InitError::Pem)?, key)?
             }
         };
         let connector = HttpsConnectorBuilder::new()

@@ -74,10 +74,9 @@ pub enum InitError {
     #[error("the OTLP exporter cannot be set up: {0}; check the OTEL_EXPORTER_OTLP_ variables")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// A file with a certificate or a key for the OTLP endpoint is not PEM.
-    #[error(
-        "OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY cannot be read as PEM: {0}"
-    )]
-    Pem(rustls::pki_types::pem::Error),
+    // The library's error would repeat lines of the file.
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY is not PEM")]
+    Pem,
     /// The system has no certificates to know an https endpoint by.
     #[error(
         "the system's root certificates cannot be read: {0}; name a file with some in OTEL_EXPORTER_OTLP_CERTIFICATE"

@@ -45,6 +45,7 @@ mod recording;
 mod rejections;
 mod reload;
 mod reports;
+mod secrets;
 mod settings;
 mod shutdown;
 mod spooling;
