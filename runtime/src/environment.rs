@@ -14,7 +14,7 @@ const PREFIX: &str = "IMPORTGUARD_";
 
 /// Every variable of importguard's own that one of its binaries reads. All of them know all: two processes may share a
 /// ConfigMap or an env file.
-pub const VARIABLES: [&str; 69] = [
+pub const VARIABLES: [&str; 70] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",
     "IMPORTGUARD_BASE_PATH",
@@ -72,6 +72,7 @@ pub const VARIABLES: [&str; 69] = [
     "IMPORTGUARD_SHUTDOWN_TIMEOUT",
     "IMPORTGUARD_SPOOL",
     "IMPORTGUARD_SPOOL_MAX_BYTES",
+    "IMPORTGUARD_SPOOL_SYNC",
     "IMPORTGUARD_STREAM_MAX_AGE",
     "IMPORTGUARD_STREAM_MAX_BYTES",
     "IMPORTGUARD_STREAM_REPLICAS",

@@ -1,13 +1,15 @@
 //! Without NATS every decision is on disk before its answer leaves, and reaches NATS when that is there.
 
-use std::time::Duration;
+use std::{fs, process::Stdio, time::Duration};
 
 use importguard_core::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
     Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, eventually,
-    load, wait_for_count,
+    load, tool, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::asserts;
 
@@ -40,6 +42,49 @@ async fn drained(gateway: &Service) {
         }
     })
     .await;
+}
+
+/// How often the gateway had its disk confirm what it wrote while it answered `count` requests one after the other; nothing where
+/// strace is missing or may not look.
+async fn syncs(sync: &str, count: usize) -> Option<usize> {
+    let strace = tool("strace", "STRACE", "how often the spool syncs")?;
+    let line = Line::without_nats(Settings::new().set("IMPORTGUARD_SPOOL_SYNC", sync)).await;
+    spool_in_order(&line, "before", 1).await;
+    let dir = TempDir::new().unwrap();
+    let calls = dir.path().join("calls");
+    let mut tracing = Command::new(strace)
+        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"])
+        .arg(&calls)
+        .args(["-p", &line.gateway.id().to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let attached = eventually("strace is attached", SOON, async || {
+        let status = fs::read_to_string(format!("/proc/{}/status", line.gateway.id()))?;
+        let traced = !status.contains("TracerPid:\t0\n");
+        anyhow::ensure!(traced || tracing.try_wait()?.is_some(), "not yet");
+        Ok(traced)
+    })
+    .await;
+    if !attached {
+        eprintln!("SKIPPED: how often the spool syncs is not tested, as strace may not attach");
+        return None;
+    }
+    spool_in_order(&line, "op", count).await;
+    tracing.kill().await.unwrap();
+    let calls = fs::read_to_string(calls).unwrap();
+    Some(calls.lines().filter(|line| line.contains("sync(")).count())
+}
+
+#[tokio::test]
+async fn what_is_answered_is_confirmed_by_the_disk_unless_the_operator_relaxes_that() {
+    const COUNT: usize = 20;
+    if let Some(full) = syncs("full", COUNT).await {
+        assert!(full >= COUNT, "{full} syncs for {COUNT} answers");
+    }
+    if let Some(normal) = syncs("normal", COUNT).await {
+        assert!(normal < COUNT, "{normal} syncs for {COUNT} answers");
+    }
 }
 
 #[tokio::test]

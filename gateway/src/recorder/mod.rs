@@ -41,7 +41,7 @@ pub use self::{
     state::State,
     status::RecorderStatus,
 };
-pub use crate::spool::OpenError;
+pub use crate::spool::{OpenError, SpoolSync};
 
 /// Who could wait for only a quarter of the ack timeout met a bad moment; who could wait longer met a bad server.
 const HURRIED: u32 = 4;
@@ -134,8 +134,9 @@ impl Recorder {
         let ended = CancellationToken::new();
         let spool = tokio::task::spawn_blocking({
             let (dir, max_bytes) = (settings.spool.clone(), settings.spool_max_bytes);
+            let sync = settings.spool_sync;
             let ended = ended.clone();
-            move || Spool::open(&dir, max_bytes, ended)
+            move || Spool::open(&dir, max_bytes, sync, ended)
         });
         let spool = readiness.opening("spool", async { Ok::<_, StartError>(spool.await??) });
         let spool = spool.await?;

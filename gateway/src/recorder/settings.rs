@@ -4,7 +4,7 @@ use clap::Args;
 use importguard_runtime::settings::{InvalidSetting, count, duration, size};
 
 use super::NatsSettings;
-use crate::events::PseudonymSettings;
+use crate::{events::PseudonymSettings, spool::SpoolSync};
 
 /// How decisions are recorded: NATS, its stream, and the spool for when NATS is away.
 #[derive(Clone, Debug, Args)]
@@ -26,6 +26,16 @@ pub struct RecordSettings {
     /// Maximum size of the spool. When it is full and NATS is unreachable, IMPORTGUARD_ON_UNRECORDABLE applies
     #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = size::<u64>(SPOOL_LEAST_BYTES..=i64::MAX.unsigned_abs()))]
     pub spool_max_bytes: u64,
+
+    /// What the spool's disk confirms before a callback is answered: `full` survives a power cut and a crash of the operating
+    /// system, `normal` only the end of the process, with less to wait for
+    #[arg(
+        long,
+        env = "IMPORTGUARD_SPOOL_SYNC",
+        value_name = "SYNC",
+        default_value = "full"
+    )]
+    pub spool_sync: SpoolSync,
 
     // Below those above, as it brings a heading of its own.
     #[command(flatten)]
@@ -92,6 +102,7 @@ impl Default for RecordSettings {
             ack_timeout: Duration::from_millis(250),
             spool: PathBuf::from("./spool"),
             spool_max_bytes: SPOOL_MAX_BYTES,
+            spool_sync: SpoolSync::Full,
             stream: StreamSettings::default(),
             pseudonyms: PseudonymSettings::default(),
         }

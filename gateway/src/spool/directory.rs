@@ -1,22 +1,23 @@
 //! The spool's directory: one process at a time, and only a sound file is taken into use.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, ErrorCode};
 use time::OffsetDateTime;
 
-use super::store::{self, SCHEMA_VERSION, Store};
+use super::store::{self, SCHEMA_VERSION, SpoolSync, Store};
 
 const DATABASE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
 
 /// Who imports whom is for the owner of the process only. SQLite's companions take after the database.
 const PRIVATE: u32 = 0o600;
+const PRIVATE_DIR: u32 = 0o700;
 
 /// What SQLite keeps beside a database, under the same name with these endings.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
@@ -69,16 +70,20 @@ pub enum OpenError {
 pub(super) struct Lock(#[allow(dead_code, reason = "open as long as it is held")] File);
 
 /// Locks `dir`, creating it if need be, and opens the spool in it. A corrupt file is set aside first.
-pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<(Lock, Store), OpenError> {
+pub(super) fn open(
+    dir: &Path,
+    max_bytes: u64,
+    sync: SpoolSync,
+) -> Result<(Lock, Store), OpenError> {
     let lock = lock(dir)?;
     let path = dir.join(DATABASE);
     create(dir, &path)?;
-    match open_sound(&path, max_bytes)? {
+    match open_sound(&path, max_bytes, sync)? {
         Some(store) => Ok((lock, store)),
         None => {
             set_aside(dir, &path)?;
             create(dir, &path)?;
-            match open_sound(&path, max_bytes)? {
+            match open_sound(&path, max_bytes, sync)? {
                 Some(store) => Ok((lock, store)),
                 None => Err(OpenError::Unusable {
                     dir: dir.to_owned(),
@@ -94,12 +99,13 @@ fn lock(dir: &Path) -> Result<Lock, OpenError> {
         dir: dir.to_owned(),
         source,
     };
-    fs::create_dir_all(dir).map_err(unusable)?;
+    create_dir(dir).map_err(unusable)?;
     let mut file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(PRIVATE)
         .open(dir.join(LOCK))
         .map_err(unusable)?;
     match file.try_lock() {
@@ -129,22 +135,71 @@ fn lock(dir: &Path) -> Result<Lock, OpenError> {
     }
 }
 
-/// SQLite would let the process's umask say who may read the file.
+/// Creates the directory, and lets nobody else into it, also if it was there. Its own entry is on disk when this returns.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_DIR)
+        .create(dir)?;
+    make_private(dir, PRIVATE_DIR)?;
+    match dir.canonicalize()?.parent() {
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
+/// Creates the database: SQLite would let the process's umask say who may read it. Its entry is on disk when this returns; SQLite
+/// sees to that of its log.
 fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
-    let created = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(PRIVATE)
-        .open(path);
-    created.map(drop).map_err(|source| OpenError::Unusable {
+    let create = || {
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(PRIVATE)
+            .open(path)?;
+        let mut files = vec![dir.join(LOCK), path.to_owned()];
+        files.extend(COMPANIONS.map(|ending| with_ending(path, ending)));
+        for file in files.iter().filter(|file| file.exists()) {
+            make_private(file, PRIVATE)?;
+        }
+        sync_dir(dir)
+    };
+    create().map_err(|source| OpenError::Unusable {
         dir: dir.to_owned(),
         source,
     })
 }
 
+/// Takes away what others may do. A volume may belong to somebody else, who decides then.
+fn make_private(path: &Path, mode: u32) -> io::Result<()> {
+    let permissions = fs::metadata(path)?.permissions();
+    if permissions.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::info!(
+                "{} can be read by others, and only its owner can change that: chmod {mode:o}",
+                path.display()
+            );
+            Ok(())
+        }
+        changed => changed,
+    }
+}
+
+/// A created or renamed file can be gone after a power cut until its directory is on disk.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    PathBuf::from(format!("{}{ending}", path.display()))
+}
+
 /// Nothing if the file is corrupt.
-fn open_sound(path: &Path, max_bytes: u64) -> Result<Option<Store>, OpenError> {
+fn open_sound(path: &Path, max_bytes: u64, sync: SpoolSync) -> Result<Option<Store>, OpenError> {
     let opened = Connection::open(path).and_then(|connection| {
         let version = store::version(&connection)?;
         if version > SCHEMA_VERSION {
@@ -155,7 +210,7 @@ fn open_sound(path: &Path, max_bytes: u64) -> Result<Option<Store>, OpenError> {
         if verdict != "ok" {
             return Err(corrupt(&verdict));
         }
-        Store::new(connection, max_bytes).map(Ok)
+        Store::new(connection, max_bytes, sync).map(Ok)
     });
     match opened {
         Ok(Ok(store)) => Ok(Some(store)),
@@ -195,17 +250,16 @@ fn set_aside(dir: &Path, path: &Path) -> Result<(), OpenError> {
         now.minute(),
         now.second(),
     ));
-    let rename = |ending: &str| {
-        let ended = |path: &Path| PathBuf::from(format!("{}{ending}", path.display()));
-        match fs::rename(ended(path), ended(&aside)) {
+    let rename =
+        |ending: &str| match fs::rename(with_ending(path, ending), with_ending(&aside, ending)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
-    };
+        };
     COMPANIONS
         .into_iter()
         .chain([""])
         .try_for_each(rename)
+        .and_then(|()| sync_dir(dir))
         .map_err(|source| OpenError::Unusable {
             dir: dir.to_owned(),
             source,

@@ -28,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::store::Store;
 
-pub use self::directory::OpenError;
 pub(crate) use self::writer::unix_ms;
+pub use self::{directory::OpenError, store::SpoolSync};
 
 /// As many as a gateway answers at once by far; who comes when it is full waits for the writer.
 const QUEUE: usize = 1024;
@@ -191,9 +191,10 @@ impl Spool {
     pub(crate) fn open(
         dir: &Path,
         max_bytes: u64,
+        sync: SpoolSync,
         ended: CancellationToken,
     ) -> Result<Self, OpenError> {
-        let (lock, store) = directory::open(dir, max_bytes)?;
+        let (lock, store) = directory::open(dir, max_bytes, sync)?;
         let depth = Arc::new(Depth::of(&store));
         let thread_ended = CancellationToken::new();
         let (commands, receiver) = mpsc::channel(QUEUE);

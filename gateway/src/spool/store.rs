@@ -1,6 +1,7 @@
 //! The spool's SQLite file: schema, and the few statements that work on it. Owned by one thread.
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use importguard_core::EventId;
 use importguard_telemetry::propagation::MessageHeaders;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
@@ -49,6 +50,15 @@ pub(super) struct Contents {
     pub(super) used_bytes: u64,
 }
 
+/// What the disk confirms before an event counts as recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SpoolSync {
+    /// The log of each commit: it survives a power cut.
+    Full,
+    /// Nothing: with SQLite's log, a commit survives the end of the process at any moment, and a power cut takes the last ones.
+    Normal,
+}
+
 /// The spool's file, opened.
 pub(super) struct Store {
     connection: Connection,
@@ -58,10 +68,19 @@ pub(super) struct Store {
 
 impl Store {
     /// Takes a connection to a new or sound file into use; at most `max_bytes` of file from now on.
-    pub(super) fn new(mut connection: Connection, max_bytes: u64) -> rusqlite::Result<Self> {
+    pub(super) fn new(
+        mut connection: Connection,
+        max_bytes: u64,
+        sync: SpoolSync,
+    ) -> rusqlite::Result<Self> {
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // With a WAL, NORMAL survives the death of the process at any moment; only a power cut may take the last commits.
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let sync = match sync {
+            SpoolSync::Full => "FULL",
+            SpoolSync::Normal => "NORMAL",
+        };
+        connection.pragma_update(None, "synchronous", sync)?;
+        // What is drained is overwritten: it may be wanted gone for good.
+        connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
         let max_pages = i64::try_from(max_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
         connection.pragma_update(None, "max_page_count", max_pages)?;

@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ fn soon() -> Instant {
 }
 
 fn open(dir: &TempDir) -> Spool {
-    Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap()
+    Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap()
 }
 
 async fn reopen(spool: Spool, dir: &TempDir) -> Spool {
@@ -79,7 +79,7 @@ async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
 #[test]
 fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     let dir = TempDir::new().unwrap();
-    let (lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let (lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
     let events = ["first", "second", "third"].map(event);
     let ids = [0, 1, 2].map(|number: usize| events[number].id);
     for (number, oldest) in [(1, 1), (2, 1), (0, 0)] {
@@ -92,7 +92,7 @@ fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     assert_eq!(store.contents().oldest, Some(ids[1]));
     let contents = store.contents();
     drop((lock, store));
-    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
     assert_eq!(store.contents(), contents);
     store
         .advance(&[batch[1].rowid, batch[2].rowid], 0, 0, 1)
@@ -115,7 +115,7 @@ async fn an_id_is_kept_once() {
 #[tokio::test]
 async fn what_is_appended_together_is_committed_together() {
     let dir = TempDir::new().unwrap();
-    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
     let events: Vec<_> = (0..100).map(|n| event(&n.to_string())).collect();
     let watcher = Connection::open(dir.path().join("spool.db")).unwrap();
     let commits = |connection: &Connection| -> i64 {
@@ -203,7 +203,7 @@ async fn what_is_in_use_comes_up_to_the_bound_however_large_the_events_are() {
 #[tokio::test]
 async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
     let dir = TempDir::new().unwrap();
-    let (_lock, mut store) = directory::open(dir.path(), MIB).unwrap();
+    let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
     let too_large = "x".repeat(2 << 20);
     let group = [event("a"), event(&too_large), event("b")];
     assert_eq!(
@@ -217,7 +217,8 @@ async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
 async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
-    let error = Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap_err();
+    let error =
+        Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
     assert!(matches!(error, OpenError::Held { .. }));
     let text = error.to_string();
     assert!(text.contains(&dir.path().display().to_string()), "{text}");
@@ -284,13 +285,32 @@ impl Garbage {
 }
 
 #[tokio::test]
+async fn what_was_open_to_others_is_closed_to_them() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let dir = TempDir::new().unwrap();
+    let spool = dir.path().join("new/spool");
+    let opened = Spool::open(&spool, MIB, SpoolSync::Full, CancellationToken::new()).unwrap();
+    opened.append(event("op"), soon()).await.unwrap();
+    opened.close(soon()).await;
+    assert_eq!(mode(&spool), 0o700);
+    let files = ["spool.db", "spool.lock"].map(|name| spool.join(name));
+    for (path, open) in [(&spool, 0o755), (&files[0], 0o644), (&files[1], 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(open)).unwrap();
+    }
+    Spool::open(&spool, MIB, SpoolSync::Full, CancellationToken::new()).unwrap();
+    assert_eq!(mode(&spool), 0o700);
+    assert_eq!(files.map(|file| mode(&file)), [0o600, 0o600]);
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_left_alone() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("spool.db");
     let newer = Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    let error = Spool::open(dir.path(), MIB, CancellationToken::new()).unwrap_err();
+    let error =
+        Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
     assert!(
         matches!(error, OpenError::Newer { found: 99, .. }),
         "{error}"
