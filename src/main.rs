@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     // The other commands end with their terminal.
     let serves = arguments.get(1).is_some_and(|command| command == "serve");
     let outlives = if serves {
-        signals::outlive_hangup()
+        signals::ignore_hangup()
     } else {
         Ok(())
     };

@@ -12,7 +12,7 @@
 use std::{fmt::Write, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use importguard_core::{InvalidId, OperationId};
+use importguard_core::{IdError, OperationId};
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId},
@@ -67,9 +67,9 @@ pub(crate) fn incoming(headers: &HeaderMap, operation_id: Option<&OperationId>) 
 }
 
 /// The operationID that gRPC metadata carries.
-pub fn metadata_operation_id(headers: &HeaderMap) -> Result<OperationId, InvalidId> {
-    let value = headers.get(OPERATION_ID).ok_or(InvalidId::Empty)?;
-    OperationId::parse(value.to_str().map_err(|_| InvalidId::NotVisibleAscii)?)
+pub fn metadata_operation_id(headers: &HeaderMap) -> Result<OperationId, IdError> {
+    let value = headers.get(OPERATION_ID).ok_or(IdError::Empty)?;
+    OperationId::parse(value.to_str().map_err(|_| IdError::NotVisibleAscii)?)
 }
 
 /// The current span's context as headers for the next hop: `traceparent`, `tracestate` and `operationid`.

@@ -25,7 +25,7 @@ fn says_yes(output: &Output, path: &str) {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains(&format!("{path} says 200 OK ")), "{said}");
+    assert!(said.contains(&format!("{path} returned 200 OK ")), "{said}");
 }
 
 #[track_caller]
@@ -59,7 +59,7 @@ async fn who_does_not_run_is_unhealthy() {
     for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
         let settings = everywhere();
         let told = ask(binary, &settings, &[]);
-        says_no(&told, "cannot be asked: Connection refused");
+        says_no(&told, "cannot connect: Connection refused");
         says_no(&told, ADMIN);
     }
 }
@@ -82,7 +82,10 @@ async fn who_is_ending_lives_and_is_not_ready() {
             .ok_or(format!("{told:?}"))
     })
     .await;
-    says_no(&ask(Binary::Gateway, &settings, &[]), "/readyz says 503 ");
+    says_no(
+        &ask(Binary::Gateway, &settings, &[]),
+        "/readyz returned 503 ",
+    );
     says_yes(&ask(Binary::Gateway, &settings, &["--live"]), "/livez");
     held.finish().await;
 }
@@ -93,6 +96,6 @@ async fn who_does_not_answer_in_time_is_unhealthy() {
     let decider = Service::decider(settings.clone()).await;
     decider.freeze().await;
     let told = ask(Binary::Decider, &settings, &["--timeout", "200ms"]);
-    says_no(&told, "did not answer within 200ms");
+    says_no(&told, "did not respond within 200ms");
     decider.thaw();
 }

@@ -123,7 +123,10 @@ async fn a_second_signal_ends_it_at_once() {
     let status = gateway.terminate(SOON).await;
     assert_eq!(status.code(), Some(130), "{status}");
     let said = gateway.stderr();
-    assert!(said.contains("received again: ending at once"), "{said}");
+    assert!(
+        said.contains("received again: stopping immediately"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

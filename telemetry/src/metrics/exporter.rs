@@ -8,17 +8,17 @@ use std::ffi::{OsStr, OsString};
      receiver scrape them",
     .0.display()
 )]
-pub struct UnsupportedExporter(OsString);
+pub struct UnsupportedExporterError(OsString);
 
 /// `exporter` is the value of `OTEL_METRICS_EXPORTER`, if it is set. OpenTelemetry's specification has an empty one mean none.
-pub(super) fn check(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporter> {
+pub(super) fn check(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporterError> {
     match exporter {
         Some(exporter)
             if !["", "none", "prometheus"]
                 .iter()
                 .any(|known| exporter == *known) =>
         {
-            Err(UnsupportedExporter(exporter.to_owned()))
+            Err(UnsupportedExporterError(exporter.to_owned()))
         }
         _ => Ok(()),
     }

@@ -19,7 +19,7 @@ use prometheus_client::{
 };
 
 pub use self::{
-    exporter::UnsupportedExporter,
+    exporter::UnsupportedExporterError,
     exposition::{Exposition, encode},
     histogram::{DurationHistogram, HistogramFamily, observe},
     label::Label,
@@ -38,7 +38,7 @@ pub struct ProcessMetrics {
 impl ProcessMetrics {
     /// A registry with the metrics of the process itself. To be called once, when the process starts: that is the start time that
     /// it reports. An error where `OTEL_METRICS_EXPORTER` asks for another exporter than Prometheus.
-    pub fn new() -> Result<Self, UnsupportedExporter> {
+    pub fn new() -> Result<Self, UnsupportedExporterError> {
         exporter::check(std::env::var_os("OTEL_METRICS_EXPORTER").as_deref())?;
         let mut registry = Registry::default();
         let build = Info::new([
