@@ -145,7 +145,7 @@ async fn support_tails_and_a_wrong_password_is_told() {
     let mut denied = tail(nats.url_of("support:wrong"), &logs);
     assert_eq!(denied.exit(SOON).await.code(), Some(1));
     assert!(
-        denied.stderr().contains("doesn't let us in"),
+        denied.stderr().contains("rejected the credentials"),
         "{}",
         denied.stderr()
     );
