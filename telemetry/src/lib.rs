@@ -11,10 +11,7 @@ mod silence;
 pub mod span;
 mod trace;
 
-use std::{
-    io::{IsTerminal, Write},
-    time::Duration,
-};
+use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, ValueEnum};
 pub use environment::EnvironmentError;
@@ -119,14 +116,15 @@ pub fn init(
     let env = log_filter(directives.as_deref())?;
     silence::report(service_name, directives.as_deref(), settings.log.log_format);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let standard_error = log::start(settings.log.log_format)?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(standard_error)
-        .with_ansi(colour)
-        .with_target(false);
+    log::start(settings.log.log_format)?;
     let lines = match settings.log.log_format {
-        LogFormat::Human => lines.fmt_fields(log::HumanFields).boxed(),
-        LogFormat::Json => lines.event_format(log::JsonLine).boxed(),
+        LogFormat::Human => tracing_subscriber::fmt::layer()
+            .with_writer(|| &log::WRITER)
+            .with_ansi(colour)
+            .with_target(false)
+            .fmt_fields(log::HumanFields)
+            .boxed(),
+        LogFormat::Json => log::JsonLines.boxed(),
     };
     // Each layer has its own filter: a common one at `warn` would disable the spans, and with them propagation.
     let lines = lines.with_filter(
@@ -177,8 +175,7 @@ impl Telemetry {
 
 /// Writes the error that ends the process to standard error, in the log's format.
 pub fn log_failure(error: &str) {
-    // This writer counts lines that it cannot write.
-    let _ = log::StandardError.write_all(log::failure(error).as_bytes());
+    log::WRITER.push(&log::failure(error));
 }
 
 /// Identifies this process on this host and elsewhere.
