@@ -152,7 +152,7 @@ fn test_shows_what_was_expected_and_what_was_got() {
 }
 
 #[test]
-fn explain_tells_rule_by_rule_what_happened() {
+fn explain_shows_the_result_of_each_rule() {
     let dir = PolicyDir::usual();
     let ask = ["explain", "--policy", "policy.yaml", "--owner", "alice"];
     let friends = ["--friends", "bob,blocked_1", "--friends", "bot_7"];
@@ -180,7 +180,7 @@ fn explain_tells_rule_by_rule_what_happened() {
 }
 
 #[test]
-fn explain_tells_a_refusal_and_what_it_kept_from_being_reached() {
+fn explain_shows_a_refusal_and_the_rules_it_skipped() {
     let ask = ["explain", "--policy", "policy.yaml", "--owner"];
     let refused = policy(
         &PolicyDir::usual(),

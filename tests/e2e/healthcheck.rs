@@ -37,7 +37,7 @@ fn says_no(output: &Output, why: &str) {
 }
 
 #[tokio::test]
-async fn each_binary_tells_that_it_is_ready_and_that_it_lives() {
+async fn each_binary_reports_ready_and_alive() {
     for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
         let settings = everywhere();
         let _service = match binary {
@@ -55,7 +55,7 @@ async fn each_binary_tells_that_it_is_ready_and_that_it_lives() {
 }
 
 #[tokio::test]
-async fn who_does_not_run_is_unhealthy() {
+async fn a_process_that_does_not_run_is_unhealthy() {
     for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
         let settings = everywhere();
         let told = ask(binary, &settings, &[]);
@@ -65,7 +65,7 @@ async fn who_does_not_run_is_unhealthy() {
 }
 
 #[tokio::test]
-async fn who_is_ending_lives_and_is_not_ready() {
+async fn a_process_that_shuts_down_is_alive_and_not_ready() {
     let settings = everywhere()
         .set("IMPORTGUARD_SHUTDOWN_GRACE", "0s")
         .set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "30s")
@@ -91,7 +91,7 @@ async fn who_is_ending_lives_and_is_not_ready() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_in_time_is_unhealthy() {
+async fn a_process_that_does_not_respond_in_time_is_unhealthy() {
     let settings = everywhere();
     let decider = Service::decider(settings.clone()).await;
     decider.freeze().await;

@@ -126,7 +126,7 @@ async fn a_gateway_may_look_up_what_the_stream_has_before_it_sends_its_spool() {
 }
 
 #[tokio::test]
-async fn support_tails_and_a_wrong_password_is_told() {
+async fn support_can_tail_and_a_wrong_password_is_reported() {
     let nats = nats().await;
     let _gateway = with_an_event(&nats).await;
     let tail = |url: String, logs: &TempDir| {

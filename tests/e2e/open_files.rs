@@ -12,7 +12,7 @@ use crate::asserts;
 const SOON: Duration = Duration::from_secs(15);
 
 #[tokio::test]
-async fn idle_connections_to_the_admin_listener_keep_nobody_out() {
+async fn idle_connections_to_the_admin_listener_keep_no_probe_out() {
     // What many systems give a process at first, and let it raise.
     let gateway = Service::gateway_within("ulimit -Sn 256", Settings::new()).await;
     let mut idle = Vec::new();

@@ -96,7 +96,7 @@ async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draini
 }
 
 #[tokio::test]
-async fn of_two_gateways_on_one_spool_the_second_says_so_and_ends() {
+async fn of_two_gateways_on_one_spool_the_second_reports_it_and_exits() {
     let line = Line::without_nats(Settings::new()).await;
     let directory = line.gateway.spool_dir().display().to_string();
     let settings = Settings::new().set("IMPORTGUARD_SPOOL", &directory);

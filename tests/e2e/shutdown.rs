@@ -114,7 +114,7 @@ async fn who_never_finishes_is_cut_when_the_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_stops_it_immediately() {
     let mut gateway = Service::gateway(settings()).await;
     let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
     let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
