@@ -1,5 +1,5 @@
-//! What OpenIM tells after something was done is let pass, whatever is wrong with it: open-im-server 3.5 would tell its caller of a
-//! failure although the friends are stored.
+//! Callbacks *after* something always get an allowing answer, whatever is wrong with them: open-im-server 3.5 would report a failure to
+//! its caller although the friends are stored.
 
 use http::Method;
 use importguard_core::Dialect::Server;

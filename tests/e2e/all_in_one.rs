@@ -1,4 +1,4 @@
-//! `importguard`: gateway, decider and spool in one process, as a person meets it first.
+//! `importguard`: gateway, decider and spool in one process.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Verdicts, byte for byte as OpenIM's documentation and server have them.
+//! Verdicts match the formats of OpenIM's documentation and server byte for byte.
 
 use importguard_core::{Dialect, VerdictKind};
 use importguard_gateway::events::EventType;

@@ -1,4 +1,4 @@
-//! Callers who do their worst with connections, windows and halves of requests: whoever is honest still gets the policy's verdict.
+//! Attacks with connections, windows and incomplete requests: honest callers still get the policy's verdict.
 
 use std::time::{Duration, Instant};
 

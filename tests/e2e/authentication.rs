@@ -1,4 +1,4 @@
-//! Who may ask: passwords and tokens from files, exchanged while the gateway runs, and never told to anybody.
+//! Authentication: passwords and tokens from files, rotated at run time and never printed.
 
 use std::time::Duration;
 

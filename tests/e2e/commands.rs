@@ -1,4 +1,4 @@
-//! The operator's commands on policies, as a person or a CI job runs them.
+//! The `importguard policy` commands.
 
 use std::{fs, process::Command};
 

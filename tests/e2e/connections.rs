@@ -1,5 +1,5 @@
-//! What the public listener puts up with: every request gets a whole callback answer, and bytes that are none get nothing that could be
-//! read as consent, on a connection that ends with it.
+//! The public listener: every request gets a complete callback answer. Input that is not HTTP gets nothing that could be read as
+//! consent, and its connection is closed.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What is published is what `docs/asyncapi.yaml` and `docs/schemas/` say.
+//! Published events match `docs/asyncapi.yaml` and `docs/schemas/`.
 
 use std::{collections::BTreeSet, fs};
 

@@ -1,4 +1,4 @@
-//! Expensive evaluations: they end at their callers' deadlines, and hold up nobody else.
+//! Expensive evaluations end at their callers' deadlines and do not delay others.
 
 use std::time::Duration;
 

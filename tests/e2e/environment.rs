@@ -1,4 +1,4 @@
-//! What is wrong in the environment is an error at the start, which names the variable and what to do.
+//! Errors in the environment end the process at startup and name the variable and the remedy.
 
 use std::{collections::BTreeSet, process::Output, time::Duration};
 

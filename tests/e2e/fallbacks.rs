@@ -1,4 +1,4 @@
-//! Where no decider gives a verdict, the operator's choice does, and says so.
+//! Without a decider's verdict, the configured fallback decides, and is recorded as such.
 
 use std::time::{Duration, Instant};
 

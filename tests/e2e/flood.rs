@@ -1,4 +1,4 @@
-//! What the log says of callers who are turned away: who they are, and not once for each of a thousand.
+//! Log lines about rejected callers: they name the callers, and are limited in a flood.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The decider as other gRPC clients meet it.
+//! The decider with other gRPC clients.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! The decider's bounds, each with the status that its caller gets.
+//! The decider's limits, each with the status that the caller gets.
 
 use std::time::{Duration, Instant};
 

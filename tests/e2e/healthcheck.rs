@@ -1,4 +1,4 @@
-//! `healthcheck`, as a container's health check runs it: with the environment of the process that it asks about.
+//! `healthcheck`, as a container's health check runs it: with the environment of the process that it checks.
 
 use std::{process::Output, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What is logged of a callback, and what never is.
+//! What is logged about a callback, and what never is.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! importguard as its users meet it: OpenIM's callbacks in, answers and events out, with real processes all the way.
+//! End-to-end tests: OpenIM's callbacks in, answers and events out, with real processes.
 
 // A helper that finds something else than it expects stops its test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

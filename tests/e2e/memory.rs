@@ -1,4 +1,4 @@
-//! What a burst needed is given back when it is over, also while nobody asks anything.
+//! The memory of a burst is released afterwards, even while the process is idle.
 
 use std::time::Duration;
 

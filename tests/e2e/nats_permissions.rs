@@ -1,4 +1,4 @@
-//! `deploy/nats/nats-server.conf` gives each its own rights, and they are enough.
+//! The users in `deploy/nats/nats-server.conf` have the permissions that they need, and no others.
 
 use std::time::Duration;
 

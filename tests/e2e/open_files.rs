@@ -1,5 +1,5 @@
-//! As many files as may be open: connections to one listener don't take them from the other, and what can't be had is said at the
-//! start.
+//! The limit of open files: connections to one listener do not exhaust it for the other, and a limit that is too low is reported at
+//! startup.
 
 use std::{fs, time::Duration};
 

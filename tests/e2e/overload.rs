@@ -1,4 +1,4 @@
-//! More callbacks than can be answered in time: the rest is told so at once, by the operator's choice.
+//! More callbacks than can be answered in time: the excess immediately gets the configured fallback.
 
 use std::time::{Duration, Instant};
 

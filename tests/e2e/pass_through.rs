@@ -1,5 +1,5 @@
-//! What is never passed on to the backend: the import callback in whatever spelling another server would take for it, methods that
-//! are for proxies, and the key that opens importguard.
+//! What is never forwarded to the backend: the import callback in any spelling that another server might accept, proxy methods, and
+//! importguard's credentials.
 
 use http::Method;
 use importguard_core::Dialect::Server;

@@ -1,4 +1,4 @@
-//! The recorder as its operator sees it: what it tells of itself, and what it does about a spool that is not as it should be.
+//! The recorder's status, and its handling of a damaged spool.
 
 use std::{fs, path::PathBuf, time::Duration};
 

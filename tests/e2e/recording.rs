@@ -1,4 +1,4 @@
-//! One event for every verdict, with the sender's operationID everywhere.
+//! One event per verdict, with the caller's operationID everywhere.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! Whatever is no import callback is refused by a callback answer, so that no server version imports on it.
+//! Requests that are not import callbacks get a refusing callback answer, on which no server version imports.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: what is in flight is answered and recorded, then the process ends with 0.
+//! SIGTERM and Ctrl-C: requests in progress are answered and recorded, then the process exits with 0.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! SIGHUP, which a terminal sends when it goes away and an operator to have files read again, ends nothing.
+//! SIGHUP, sent by a closing terminal or by an operator to reload files, terminates no process.
 
 use std::time::Duration;
 

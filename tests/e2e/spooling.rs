@@ -1,4 +1,4 @@
-//! Without NATS every decision is on disk before its answer leaves, and reaches NATS when that is there.
+//! Without NATS, every decision is on disk before its answer is sent, and is published once NATS is available.
 
 use std::time::Duration;
 

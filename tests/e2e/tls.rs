@@ -1,4 +1,4 @@
-//! TLS on the public listener, with certificates that are exchanged while it runs.
+//! TLS on the public listener, with certificates rotated at run time.
 
 use std::time::Duration;
 

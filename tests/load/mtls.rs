@@ -1,4 +1,4 @@
-//! TLS between gateway and deciders, with certificates on both sides that are exchanged while they run.
+//! Mutual TLS between gateway and deciders, with certificates rotated at run time.
 
 use std::{collections::HashSet, fs, time::Duration};
 

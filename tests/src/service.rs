@@ -132,7 +132,7 @@ impl Service {
         assert!(self.listens().await, "its port was taken");
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` returns 200.
     pub async fn ready(&mut self) {
         let what = format!("{} is ready", self.binary.name());
         eventually(&what, START, async || self.admin("/readyz").await).await;
@@ -174,14 +174,14 @@ impl Service {
         let response = Client::default().try_send(call).await?;
         anyhow::ensure!(
             response.status.is_success(),
-            "{path} says {}: {}",
+            "{path} returned {}: {}",
             response.status,
             response.text()
         );
         Ok(response.text().to_owned())
     }
 
-    /// Waits until it is ready, or tells that it couldn't because a port was taken.
+    /// Waits until it is ready. Returns false if a port was taken.
     async fn listens(&mut self) -> bool {
         let what = format!("{} is ready", self.binary.name());
         eventually(&what, START, async || {
