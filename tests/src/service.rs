@@ -12,14 +12,14 @@ use crate::{Binary, Call, Client, PolicyDir, Process, Settings, eventually, free
 
 const START: Duration = Duration::from_secs(20);
 
-/// How many times to choose other ports where somebody took one meanwhile.
+/// How many times to retry with other ports if one was taken meanwhile.
 const ATTEMPTS: usize = 3;
 
 const HTTP: &str = "IMPORTGUARD_HTTP_LISTEN";
 const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
 const GRPC: &str = "IMPORTGUARD_DECIDER_LISTEN";
 
-/// A process of importguard, with its settings, so that it can be started again.
+/// A process of importguard, with its settings for a restart.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
