@@ -6,7 +6,7 @@ use std::{
 
 use importguard_runtime::reachable;
 
-/// What `importguard serve` says when it is up: where it listens, how NATS is, and what to try.
+/// What `importguard serve` prints once it is up: its listen addresses, the NATS status, and a curl command to try.
 pub(crate) struct Banner<'a, B, R> {
     pub(crate) public: SocketAddr,
     pub(crate) tls: bool,
@@ -21,7 +21,7 @@ impl<B: Display, R: Display> Display for Banner<'_, B, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let public = reachable(self.public);
         let scheme = if self.tls { "https" } else { "http" };
-        // A base path may be a secret: the line names the setting instead, and the shell fills it in.
+        // The base path may be a secret: the line has the variable, which the shell expands.
         let base = if self.base_path.to_string().is_empty() {
             ""
         } else {
@@ -41,6 +41,6 @@ impl<B: Display, R: Display> Display for Banner<'_, B, R> {
              -d '{{\"callbackCommand\":\"ImportFriendReqBeforeCommand\",\"ownerUserID\":\"user123\",\
              \"friendUserIDs\":[\"user456\",\"user789\"]}}'"
         )?;
-        writeln!(f, "Ctrl-C ends it.")
+        writeln!(f, "Press Ctrl-C to stop.")
     }
 }

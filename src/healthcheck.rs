@@ -1,4 +1,4 @@
-//! `importguard healthcheck`: asks the `importguard serve` that runs beside it.
+//! `importguard healthcheck`: checks the running `importguard serve`.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Args)]
 pub(crate) struct Healthcheck {
     #[command(flatten)]
-    question: importguard_runtime::Healthcheck,
+    healthcheck: importguard_runtime::Healthcheck,
 
     /// Its listen address for /livez, /readyz and /metrics
     #[arg(
@@ -22,6 +22,6 @@ pub(crate) struct Healthcheck {
 
 impl Healthcheck {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        self.question.run(self.admin_listen)
+        self.healthcheck.run(self.admin_listen)
     }
 }

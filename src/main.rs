@@ -1,4 +1,4 @@
-//! importguard in one process, to try it out, and the operator's commands.
+//! The `importguard` binary: gateway and decider in one process, and the operator's commands.
 
 mod banner;
 mod healthcheck;
@@ -18,7 +18,7 @@ use pseudonym::Pseudonym;
 use serve::Serve;
 use tail::Tail;
 
-// The C library's keeps most of a list's memory for itself after the list is gone.
+// The C library's allocator keeps most of the memory of a list that was freed.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -52,15 +52,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = with_default_command(env::args_os().collect());
-    // The other commands end with their terminal.
+    // SIGHUP terminates the other commands when their terminal closes.
     let serves = arguments.get(1).is_some_and(|command| command == "serve");
-    let outlives = if serves {
-        signals::outlive_hangup()
+    let hangup = if serves {
+        signals::ignore_hangup()
     } else {
         Ok(())
     };
     let cli: Cli = environment::parse(arguments);
-    conclude(outlives.map_err(Into::into).and_then(|()| run(cli.command)))
+    conclude(hangup.map_err(Into::into).and_then(|()| run(cli.command)))
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -1,4 +1,4 @@
-//! `importguard pseudonym`: the pseudonym of a user in events.
+//! `importguard pseudonym`: prints the pseudonym that events carry for a user.
 
 use std::{
     io::{self, Write},

@@ -1,5 +1,5 @@
-//! `importguard serve`: gateway, decider and spool in one process. The gateway asks the decider over gRPC on loopback, as it
-//! would another pod.
+//! `importguard serve`: gateway, decider and spool in one process. The gateway calls the decider over gRPC on loopback, as it would
+//! in another process.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::banner::Banner;
 
-/// How long the start waits for the first word from NATS, so that the banner can tell it; a server on this machine or in this
-/// cluster answers in a tenth of that.
-const FIRST_WORD_FROM_NATS: Duration = Duration::from_millis(500);
+/// How long startup waits for the first NATS status, to print it in the banner; a server on this machine or in this cluster responds
+/// in a tenth of that.
+const NATS_STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
-// The decider is the one in this process, and the only one.
+// The only decider is the one in this process.
 #[command(
     mut_arg("decider_url", |arg| arg.hide(true)),
     mut_arg("decider_retry_after", |arg| arg.hide(true)),
@@ -31,7 +31,7 @@ const FIRST_WORD_FROM_NATS: Duration = Duration::from_millis(500);
     mut_arg("decider_tls_key_file", |arg| arg.hide(true)),
     mut_arg("decider_tls_client_ca_file", |arg| arg.hide(true)),
 )]
-// Nothing in front of it has to learn that it goes, and whoever presses Ctrl-C wants their prompt back.
+// No load balancer needs time to notice the shutdown, and Ctrl-C should return to the prompt quickly.
 #[command(mut_arg("shutdown_grace", |arg| arg.default_value("0s")))]
 pub(crate) struct Serve {
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    /// Runs until SIGTERM or Ctrl-C and finishes what is under way.
+    /// Runs until SIGTERM or Ctrl-C, then shuts down gracefully.
     pub(crate) fn run(mut self) -> anyhow::Result<ExitCode> {
         let (settings, instance) = (self.runtime.clone(), self.gateway.http.instance.clone());
         settings.run("importguard", instance.as_deref(), async |runtime| {
@@ -60,11 +60,11 @@ impl Serve {
         let grpc = listen(grpc, "IMPORTGUARD_DECIDER_LISTEN").await?;
         anyhow::ensure!(
             self.decider.grpc.tls.decider_tls_cert_file.is_none(),
-            "IMPORTGUARD_DECIDER_TLS_CERT_FILE is set, and in one process the decider speaks no TLS: leave it unset, or run importguard-gateway and importguard-decider"
+            "IMPORTGUARD_DECIDER_TLS_CERT_FILE is set, but in one process the decider does not use TLS: unset it, or run importguard-gateway and importguard-decider"
         );
         self.gateway.decide.decider_url = grpc.local_addr()?.into();
         self.decider.grpc.bounds.decider_max_friends = self.gateway.http.max_friends;
-        // It ends after its only gateway: nobody has to notice first.
+        // It stops after its only client, the gateway, which needs no time to notice.
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
 
         let decider = Decider::start(&self.decider, &mut runtime).await?;
@@ -76,14 +76,14 @@ impl Serve {
             grpc: grpc.local_addr()?,
             policy: &self.decider.policy.policy,
             base_path: &self.gateway.http.base_path,
-            recorder: gateway.recorder().settled(FIRST_WORD_FROM_NATS).await,
+            recorder: gateway.recorder().settled(NATS_STATUS_TIMEOUT).await,
         };
         std::io::stdout()
             .write_all(banner.to_string().as_bytes())
-            .context("the start could not be announced on standard output")?;
+            .context("cannot write to standard output")?;
 
         let shutdown = runtime.shutdown.clone();
-        // The decider outlives the gateway's last request.
+        // The decider stops after the gateway's last request.
         let decider_shutdown = CancellationToken::new();
         let gateway_then_decider = async {
             gateway.serve(public, shutdown).await?;

@@ -1,4 +1,4 @@
-//! What is answered to an import, and who decided it.
+//! The decision on an import: its verdict, and what it follows from.
 
 use std::collections::HashSet;
 
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FiredRule, ImportRequest, ListRevision, PolicyRevision, Removal, UserId};
 
-/// What was decided about one import, and by whom.
+/// The decision on one import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// A decider evaluated the operator's policy.
     Policy {
-        /// What that came to.
+        /// The result.
         evaluation: Evaluation,
-        /// Which decider it was.
+        /// The decider's instance name.
         decider: String,
     },
-    /// No policy could decide, and the operator's setting for the cause did.
+    /// No policy decision could be obtained; the operator's setting for the cause decided.
     Fallback {
-        /// The answer.
+        /// The verdict.
         verdict: Verdict,
-        /// Why no policy could decide.
+        /// Why there is no policy decision.
         cause: Cause,
     },
 }
 
 impl Decision {
-    /// The answer.
+    /// The verdict.
     pub fn verdict(&self) -> &Verdict {
         match self {
             Self::Policy { evaluation, .. } => &evaluation.verdict,
@@ -34,7 +34,7 @@ impl Decision {
         }
     }
 
-    /// Who decided.
+    /// Whether the policy or a fallback decided.
     pub fn decided_by(&self) -> DecidedBy {
         match self {
             Self::Policy { .. } => DecidedBy::Policy,
@@ -42,7 +42,7 @@ impl Decision {
         }
     }
 
-    /// Why no policy could decide, if none could.
+    /// The cause of a fallback.
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Self::Policy { .. } => None,
@@ -50,7 +50,7 @@ impl Decision {
         }
     }
 
-    /// What the policy made of the import, if one could decide.
+    /// The policy's evaluation, unless this is a fallback.
     pub fn evaluation(&self) -> Option<&Evaluation> {
         match self {
             Self::Policy { evaluation, .. } => Some(evaluation),
@@ -58,7 +58,7 @@ impl Decision {
         }
     }
 
-    /// Which decider decided, if one did.
+    /// The instance name of the decider, unless this is a fallback.
     pub fn decider(&self) -> Option<&str> {
         match self {
             Self::Policy { decider, .. } => Some(decider),
@@ -67,34 +67,34 @@ impl Decision {
     }
 }
 
-/// What a policy makes of an import.
+/// The result of evaluating a policy for an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evaluation {
-    /// The answer.
+    /// The verdict.
     pub verdict: Verdict,
     /// The rules that fired, in order, shadow rules included.
     pub rules: Vec<FiredRule>,
-    /// The friends that each rule removed, in the same order. Filled for a refusal too: it tells what came before it.
+    /// The friends that each rule removed, in the same order. For a refusal, those removed before it.
     pub removed: Vec<Removal>,
     /// The policy.
     pub policy: PolicyRevision,
-    /// The lists that it held.
+    /// The lists in the policy.
     pub lists: Vec<ListRevision>,
 }
 
-/// The answer to an import.
+/// The verdict on an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Import everybody.
+    /// Import all friends.
     Allow,
-    /// Import nobody.
+    /// Import none.
     Refuse(Refusal),
     /// Import only these.
     Modify(Kept),
 }
 
 impl Verdict {
-    /// Which of the three it is.
+    /// The kind of verdict.
     pub const fn kind(&self) -> VerdictKind {
         match self {
             Self::Allow => VerdictKind::Allow,
@@ -104,22 +104,22 @@ impl Verdict {
     }
 }
 
-/// The three answers to an import.
+/// The three kinds of verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(rename = "Verdict"))]
 #[serde(rename_all = "camelCase")]
 pub enum VerdictKind {
-    /// Import everybody.
+    /// Import all friends.
     Allow,
-    /// Import nobody.
+    /// Import none.
     Refuse,
-    /// Import those that are left.
+    /// Import only the friends that are left.
     Modify,
 }
 
 impl VerdictKind {
-    /// Every one, in their order.
+    /// All values, in order.
     pub const ALL: [Self; 3] = [Self::Allow, Self::Refuse, Self::Modify];
 
     /// Its name in events, logs, spans and metrics.
@@ -138,7 +138,7 @@ impl AsRef<str> for VerdictKind {
     }
 }
 
-/// What OpenIM is told when an import is refused.
+/// What OpenIM receives when an import is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refusal {
@@ -153,52 +153,52 @@ pub struct Refusal {
     pub detail: String,
 }
 
-/// The friends of a request that are left: at least one and not all, as ascending indexes, without repetitions or the owner.
+/// The friends of a request that are left: at least one and not all, as ascending indexes, without duplicates or the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept(Vec<u32>);
 
-/// Why a list of indexes does not say which friends are left.
+/// A list of indexes that cannot be a modified friend list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidKept {
-    /// OpenIM reads an empty list as "import everybody".
-    #[error("its modified list is empty, which OpenIM reads as importing everybody")]
+pub enum KeptError {
+    /// OpenIM reads an empty list as consent to import all friends.
+    #[error("its modified list is empty, which OpenIM would treat as importing all friends")]
     Empty,
-    /// Nobody is removed.
+    /// No friend is removed.
     #[error("its modified list is not shorter than the request's")]
     NotShorter,
     /// The indexes do not ascend, or lie outside the request.
-    #[error("its modified list is not a subset of the request's in its order")]
+    #[error("its modified list is not a subset of the request's list in the same order")]
     NoSubset,
-    /// Somebody would be imported who must not be.
-    #[error("its modified list holds the owner or a repetition")]
-    OwnerOrRepetition,
+    /// The list would import the owner, or a friend twice.
+    #[error("its modified list contains the owner or a duplicate")]
+    OwnerOrDuplicate,
 }
 
 impl Kept {
     /// The friends of `request` with these indexes.
-    pub fn of(indexes: Vec<u32>, request: &ImportRequest) -> Result<Self, InvalidKept> {
+    pub fn of(indexes: Vec<u32>, request: &ImportRequest) -> Result<Self, KeptError> {
         let friends = &request.friends;
         if indexes.is_empty() {
-            return Err(InvalidKept::Empty);
+            return Err(KeptError::Empty);
         }
         if indexes.len() >= friends.len() {
-            return Err(InvalidKept::NotShorter);
+            return Err(KeptError::NotShorter);
         }
         if !indexes.is_sorted_by(|a, b| a < b) {
-            return Err(InvalidKept::NoSubset);
+            return Err(KeptError::NoSubset);
         }
         let mut seen: HashSet<&UserId> = HashSet::with_capacity(indexes.len());
         for &index in &indexes {
-            let friend = friends.get(index as usize).ok_or(InvalidKept::NoSubset)?;
+            let friend = friends.get(index as usize).ok_or(KeptError::NoSubset)?;
             if *friend == request.owner || !seen.insert(friend) {
-                return Err(InvalidKept::OwnerOrRepetition);
+                return Err(KeptError::OwnerOrDuplicate);
             }
         }
         Ok(Self(indexes))
     }
 
-    /// The friends with these indexes, where whoever made the list made sure of what [`Kept::of`] checks. Whoever receives it
-    /// from another process checks it again.
+    /// The friends with these indexes, without the checks of [`Kept::of`]: for the code that computed the list. A list from
+    /// another process must go through `of`.
     pub fn trusted(indexes: Vec<u32>) -> Self {
         Self(indexes)
     }
@@ -208,13 +208,13 @@ impl Kept {
         &self.0
     }
 
-    /// The same, to keep.
+    /// The indexes.
     pub fn into_indexes(self) -> Vec<u32> {
         self.0
     }
 }
 
-/// Who decided.
+/// Whether the policy or a fallback decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -225,25 +225,25 @@ pub enum DecidedBy {
     Fallback,
 }
 
-/// Why no policy could decide.
+/// Why there is no policy decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
     /// No decider could be reached.
     DeciderUnavailable,
-    /// No decider answered in time.
+    /// No decider responded in time.
     DeciderTimeout,
-    /// A decider answered with an error, or with something that is no verdict.
+    /// A decider returned an error or an invalid response.
     DeciderFailed,
-    /// The gateway had too much to do.
+    /// The gateway was overloaded.
     Overloaded,
-    /// Neither NATS nor the spool took the decision's event.
+    /// Neither NATS nor the spool accepted the decision's event.
     Unrecordable,
 }
 
 impl Cause {
-    /// Every one, in their order.
+    /// All values, in order.
     pub const ALL: [Self; 5] = [
         Self::DeciderUnavailable,
         Self::DeciderTimeout,
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::OperationId;
 
-    fn kept(friends: &[&str], indexes: &[u32]) -> Result<Kept, InvalidKept> {
+    fn kept(friends: &[&str], indexes: &[u32]) -> Result<Kept, KeptError> {
         let id = |id: &&str| UserId::parse(*id).unwrap();
         let request = ImportRequest {
             operation_id: OperationId::parse("1").unwrap(),
@@ -295,13 +295,13 @@ mod tests {
     fn any_other_list_is_refused() {
         let friends = ["a", "b", "a", "owner", "c"];
         for (indexes, why) in [
-            (&[][..], InvalidKept::Empty),
-            (&[0, 1, 2, 3, 4], InvalidKept::NotShorter),
-            (&[5], InvalidKept::NoSubset),
-            (&[4, 1], InvalidKept::NoSubset),
-            (&[1, 1], InvalidKept::NoSubset),
-            (&[0, 2], InvalidKept::OwnerOrRepetition),
-            (&[3], InvalidKept::OwnerOrRepetition),
+            (&[][..], KeptError::Empty),
+            (&[0, 1, 2, 3, 4], KeptError::NotShorter),
+            (&[5], KeptError::NoSubset),
+            (&[4, 1], KeptError::NoSubset),
+            (&[1, 1], KeptError::NoSubset),
+            (&[0, 2], KeptError::OwnerOrDuplicate),
+            (&[3], KeptError::OwnerOrDuplicate),
         ] {
             assert_eq!(kept(&friends, indexes), Err(why), "{indexes:?}");
         }

@@ -7,18 +7,18 @@ use uuid::Uuid;
 
 /// Why a string cannot be an ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidId {
-    /// It has no characters.
+pub enum IdError {
+    /// It is empty.
     #[error("it is empty")]
     Empty,
     /// It has more bytes than [`OperationId::MAX_BYTES`].
-    #[error("it has {bytes} bytes and may have {}", OperationId::MAX_BYTES)]
+    #[error("it has {bytes} bytes; the maximum is {}", OperationId::MAX_BYTES)]
     TooLong {
-        /// How many it has.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// It holds something other than visible ASCII.
-    #[error("it holds something other than visible ASCII")]
+    /// It has a character that is not visible ASCII.
+    #[error("it has a character that is not visible ASCII")]
     NotVisibleAscii,
 }
 
@@ -36,24 +36,24 @@ pub struct OperationId(
 );
 
 impl OperationId {
-    /// Four times the longest one seen from OpenIM's own clients, and small enough for a header and a baggage entry.
+    /// Maximum length in bytes: four times the longest one seen from OpenIM's own clients.
     pub const MAX_BYTES: usize = 256;
 
-    /// Takes `text` as an operation ID if it is usable as one.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidId> {
+    /// Parses an operation ID.
+    pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
         let text = text.into();
         if text.is_empty() {
-            Err(InvalidId::Empty)
+            Err(IdError::Empty)
         } else if text.len() > Self::MAX_BYTES {
-            Err(InvalidId::TooLong { bytes: text.len() })
+            Err(IdError::TooLong { bytes: text.len() })
         } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
-            Err(InvalidId::NotVisibleAscii)
+            Err(IdError::NotVisibleAscii)
         } else {
             Ok(Self(text))
         }
     }
 
-    /// The ID as it stood in the header.
+    /// The ID as received.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -66,9 +66,9 @@ impl fmt::Display for OperationId {
 }
 
 impl TryFrom<String> for OperationId {
-    type Error = InvalidId;
+    type Error = IdError;
 
-    fn try_from(text: String) -> Result<Self, InvalidId> {
+    fn try_from(text: String) -> Result<Self, IdError> {
         Self::parse(text)
     }
 }
@@ -80,25 +80,25 @@ impl TryFrom<String> for OperationId {
 pub struct UserId(#[cfg_attr(feature = "schema", schemars(length(min = 1)))] String);
 
 impl UserId {
-    /// What a callback may hold: OpenIM's column takes 64 characters, each of up to four bytes in UTF-8.
+    /// Maximum length in a callback, in bytes: OpenIM's column holds 64 characters, each of up to four bytes in UTF-8.
     pub const MAX_BYTES: usize = 256;
 
-    /// Takes `text` as a user ID unless it is empty.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidId> {
+    /// Parses a user ID.
+    pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
         let text = text.into();
         if text.is_empty() {
-            Err(InvalidId::Empty)
+            Err(IdError::Empty)
         } else {
             Ok(Self(text))
         }
     }
 
-    /// What an event carries instead of the ID of a user who is not to be recognised: `pn_` and `text`.
+    /// The pseudonym that an event carries instead of a user's ID: `pn_` and `text`.
     pub fn pseudonym(text: &str) -> Self {
         Self(format!("pn_{text}"))
     }
 
-    /// The ID as it was sent.
+    /// The ID as received.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -117,9 +117,9 @@ impl AsRef<str> for UserId {
 }
 
 impl TryFrom<String> for UserId {
-    type Error = InvalidId;
+    type Error = IdError;
 
-    fn try_from(text: String) -> Result<Self, InvalidId> {
+    fn try_from(text: String) -> Result<Self, IdError> {
         Self::parse(text)
     }
 }
@@ -130,28 +130,31 @@ impl From<UserId> for String {
     }
 }
 
-/// An event's ID: a UUID v7, so that IDs sort by the time they were made, within a process in the order they were made.
+/// An event's ID: a UUID v7, which sorts by creation time, and within a process in the order of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(Uuid);
 
-/// Why a string is no event ID.
+/// A string that is not an event ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no UUID: {0}")]
-pub struct InvalidEventId(#[from] uuid::Error);
+#[error("not a UUID: {0}")]
+pub struct EventIdError(#[from] uuid::Error);
 
 impl EventId {
-    /// A new one, of now.
-    #[expect(clippy::new_without_default, reason = "every call is another ID")]
+    /// A new ID with the current time.
+    #[expect(
+        clippy::new_without_default,
+        reason = "every call returns a different ID"
+    )]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// Reads one as [`Display`](fmt::Display) writes it.
-    pub fn parse(text: &str) -> Result<Self, InvalidEventId> {
+    /// Parses an ID as written by [`Display`](fmt::Display).
+    pub fn parse(text: &str) -> Result<Self, EventIdError> {
         Ok(Self(Uuid::try_parse(text)?))
     }
 
-    /// When it was made, in Unix milliseconds; 0 where it came from elsewhere and doesn't say.
+    /// Creation time in Unix milliseconds; 0 for a foreign ID without a timestamp.
     pub fn unix_ms(self) -> i64 {
         self.0.get_timestamp().map_or(0, |timestamp| {
             let (seconds, nanos) = timestamp.to_unix();
@@ -177,25 +180,25 @@ mod tests {
     fn an_operation_id_is_up_to_256_visible_ascii_bytes() {
         assert!(OperationId::parse("1646445464564").is_ok());
         assert!(OperationId::parse("x".repeat(256)).is_ok());
-        assert_eq!(OperationId::parse(""), Err(InvalidId::Empty));
+        assert_eq!(OperationId::parse(""), Err(IdError::Empty));
         assert_eq!(
             OperationId::parse("x".repeat(257)),
-            Err(InvalidId::TooLong { bytes: 257 })
+            Err(IdError::TooLong { bytes: 257 })
         );
         for bad in ["a b", "a\nb", "ä", "\u{7f}"] {
-            assert_eq!(OperationId::parse(bad), Err(InvalidId::NotVisibleAscii));
+            assert_eq!(OperationId::parse(bad), Err(IdError::NotVisibleAscii));
         }
     }
 
     #[test]
     fn a_user_id_is_never_empty() {
-        assert_eq!(UserId::parse(""), Err(InvalidId::Empty));
+        assert_eq!(UserId::parse(""), Err(IdError::Empty));
         assert!(serde_json::from_str::<UserId>("\"\"").is_err());
         assert!(serde_json::from_str::<UserId>("\"ü 1\"").is_ok());
     }
 
     #[test]
-    fn event_ids_sort_as_they_were_made_and_say_when() {
+    fn event_ids_sort_by_creation_and_hold_their_time() {
         let ids: Vec<_> = (0..10_000).map(|_| EventId::new()).collect();
         assert!(ids.is_sorted());
         assert!(ids.iter().map(EventId::to_string).is_sorted());

@@ -1,5 +1,5 @@
-//! The domain of importguard: who wants to import whom, and what was decided about it. Both pods, the events and the commands
-//! speak in these types. No async, no I/O, no protocol.
+//! The domain of importguard: an import request and the decision on it. The gateway, the decider, the events and the commands
+//! share these types. No async, no I/O, no protocol.
 
 mod decision;
 mod ids;
@@ -7,8 +7,8 @@ mod request;
 mod rules;
 
 pub use decision::{
-    Cause, DecidedBy, Decision, Evaluation, InvalidKept, Kept, Refusal, Verdict, VerdictKind,
+    Cause, DecidedBy, Decision, Evaluation, Kept, KeptError, Refusal, Verdict, VerdictKind,
 };
-pub use ids::{EventId, InvalidEventId, InvalidId, OperationId, UserId};
+pub use ids::{EventId, EventIdError, IdError, OperationId, UserId};
 pub use request::{Dialect, ImportRequest};
 pub use rules::{FiredRule, ListRevision, Mode, Outcome, PolicyRevision, Removal};

@@ -2,25 +2,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{OperationId, UserId};
 
-/// Who wants to import whom.
+/// A request to import friends for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportRequest {
     /// OpenIM's ID of the whole operation.
     pub operation_id: OperationId,
-    /// Who imports: OpenIM's `ownerUserID`.
+    /// The user who imports: OpenIM's `ownerUserID`.
     pub owner: UserId,
-    /// Whom, as sent: OpenIM's `friendUserIDs`. May hold the owner and repetitions.
+    /// The friends to import, as sent: OpenIM's `friendUserIDs`. May contain the owner and duplicates.
     pub friends: Vec<UserId>,
 }
 
-/// The two ways in which OpenIM's callback is spoken.
+/// The two formats of OpenIM's callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Dialect {
-    /// As OpenIM's documentation has it.
+    /// The format in OpenIM's documentation.
     Documented,
-    /// As every open-im-server since 3.5.0 has it.
+    /// The format of every open-im-server since 3.5.0.
     Server,
 }
 

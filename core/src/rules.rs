@@ -1,4 +1,4 @@
-//! What the rules of a policy did, and which policy it was.
+//! What the rules of a policy did, and the revision of the policy.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FiredRule {
-    /// The rule's id.
+    /// The rule's ID.
     pub id: String,
-    /// Whether it acted.
+    /// Whether it was enforced.
     pub mode: Mode,
     /// What it did, or would have done.
     pub outcome: Outcome,
 }
 
-/// Whether a rule acts.
+/// Whether a rule is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {
-    /// It acts.
+    /// It is enforced.
     Enforce,
-    /// It is evaluated and reported only.
+    /// It is evaluated and reported, and changes nothing.
     Shadow,
 }
 
 impl Mode {
-    /// Every one, in their order.
+    /// All values, in order.
     pub const ALL: [Self; 2] = [Self::Enforce, Self::Shadow];
 
     /// Its name in events, logs, spans and metrics.
@@ -44,7 +44,7 @@ impl AsRef<str> for Mode {
     }
 }
 
-/// What a rule that fired came to.
+/// The outcome of a rule that fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -55,12 +55,12 @@ pub enum Outcome {
     Remove,
     /// Its expression failed and it was skipped.
     Error,
-    /// It is in shadow and was not evaluated, because it would have cost more than rules in shadow may.
+    /// It is in shadow mode and was not evaluated, because that would have exceeded the cost limit of shadow rules.
     Skipped,
 }
 
 impl Outcome {
-    /// Every one, in their order.
+    /// All values, in order.
     pub const ALL: [Self; 4] = [Self::Refuse, Self::Remove, Self::Error, Self::Skipped];
 
     /// Its name in events, logs, spans and metrics.
@@ -80,33 +80,33 @@ impl AsRef<str> for Outcome {
     }
 }
 
-/// Whom a rule removed.
+/// The friends that a rule removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// The rule's id.
+    /// The rule's ID.
     pub rule: String,
     /// Ascending indexes into the request's friends, from 0; at least one.
     pub friends: Vec<u32>,
 }
 
-/// Which policy a verdict follows from.
+/// The policy that a verdict is based on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyRevision {
     /// Its name.
     pub name: String,
-    /// `sha256:` and 64 hex digits over the file.
+    /// SHA-256 of the file: `sha256:` and 64 hex digits.
     pub digest: String,
 }
 
-/// Which content of a list a verdict follows from.
+/// The content of a list that a verdict is based on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListRevision {
     /// Its name in the policy.
     pub name: String,
-    /// `sha256:` and 64 hex digits over its content.
+    /// SHA-256 of its content: `sha256:` and 64 hex digits.
     pub digest: String,
-    /// How many distinct ids it holds.
+    /// Number of distinct IDs.
     pub size: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use importguard_core::{Evaluation, ImportRequest, InvalidId, OperationId, VerdictKind};
+use importguard_core::{Evaluation, IdError, ImportRequest, OperationId, VerdictKind};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
 use importguard_runtime::LastGood;
 use importguard_telemetry::{
@@ -50,7 +50,7 @@ impl DeciderService {
     /// Evaluates a request until `deadline`.
     async fn answer(
         &self,
-        operation_id: Result<OperationId, InvalidId>,
+        operation_id: Result<OperationId, IdError>,
         message: DecideRequest,
         deadline: Instant,
     ) -> Result<(VerdictKind, DecideResponse), Status> {
@@ -69,7 +69,7 @@ impl DeciderService {
 
     fn request(
         &self,
-        operation_id: Result<OperationId, InvalidId>,
+        operation_id: Result<OperationId, IdError>,
         message: DecideRequest,
     ) -> Result<ImportRequest, Status> {
         let operation_id = operation_id

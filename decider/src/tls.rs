@@ -23,7 +23,7 @@ pub(crate) async fn tls(
     };
     Ok(Some(Tls {
         config: files.watch(watches).await?,
-        yields_plaintext: false,
-        ends_earlier: settings.decider_tls_client_ca_file.is_some(),
+        allow_plaintext: false,
+        close_on_reload: settings.decider_tls_client_ca_file.is_some(),
     }))
 }

@@ -208,7 +208,7 @@ impl Gateway {
                 }
             }
             never = self.balancer.run() => match never {},
-            never = memory::give_back() => match never {},
+            never = memory::return_unused() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
         recorder.close(self.shutdown.callbacks()).await;

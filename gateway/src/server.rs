@@ -303,7 +303,7 @@ pub(crate) async fn tls(
     Ok(Some(Tls {
         config: files.watch(watches).await?,
         // It is told to speak TLS, in a callback answer.
-        yields_plaintext: true,
-        ends_earlier: false,
+        allow_plaintext: true,
+        close_on_reload: false,
     }))
 }

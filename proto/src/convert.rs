@@ -1,10 +1,10 @@
-//! Between the messages and the domain. What arrives from another process is checked here, once, and trusted from there on.
+//! Conversions between messages and the domain. What arrives from another process is validated here, once.
 
 use std::ops::RangeInclusive;
 
 use importguard_core::{
-    Evaluation, EventId, FiredRule, ImportRequest, InvalidId, InvalidKept, Kept, ListRevision,
-    Mode, OperationId, Outcome, PolicyRevision, Refusal, Removal, UserId, Verdict,
+    Evaluation, EventId, FiredRule, IdError, ImportRequest, Kept, KeptError, ListRevision, Mode,
+    OperationId, Outcome, PolicyRevision, Refusal, Removal, UserId, Verdict,
 };
 
 use crate::decider::{
@@ -14,44 +14,44 @@ use crate::decider::{
 /// OpenIM's range for the codes of refusals.
 const CODES: RangeInclusive<i32> = 5000..=9999;
 
-/// Why a message is no request.
+/// Why a message is not a valid request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidRequest {
-    /// The owner's ID is none.
+pub enum DecideRequestError {
+    /// The owner's ID is invalid.
     #[error("owner_user_id: {0}")]
-    Owner(InvalidId),
-    /// A friend's ID is none.
-    #[error("friend_user_ids[{index}]: {why}")]
+    Owner(IdError),
+    /// A friend's ID is invalid.
+    #[error("friend_user_ids[{index}]: {error}")]
     Friend {
-        /// Which, from 0.
+        /// Its index, from 0.
         index: usize,
-        /// What is wrong with it.
-        why: InvalidId,
+        /// The error.
+        error: IdError,
     },
 }
 
-/// Why a message is no answer to the request.
+/// Why a message is not a valid response to the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidResponse {
-    /// It has no verdict, or one of a later version.
-    #[error("it holds no verdict")]
+pub enum DecideResponseError {
+    /// It has no verdict, or one that this version does not know.
+    #[error("it has no verdict")]
     NoVerdict,
-    /// It does not say which policy it follows from.
+    /// It does not name the policy.
     #[error("it names no policy")]
     NoPolicy,
-    /// OpenIM takes other codes for something else than a refusal.
-    #[error("its code {0} lies outside 5000–9999, which OpenIM reserves for refusals")]
+    /// OpenIM does not treat other codes as a refusal.
+    #[error("its code {0} is outside 5000–9999, the range that OpenIM reserves for refusals")]
     Code(i32),
-    /// The friends that are left are not a part of the request's.
+    /// The modified list is not a subset of the request's.
     #[error(transparent)]
-    Kept(#[from] InvalidKept),
+    Kept(#[from] KeptError),
     /// It removes friends that the request does not have.
     #[error("it removes friends that the request does not have")]
     Removed,
 }
 
 impl DecideRequest {
-    /// The message that asks for a decision with this ID. The operation ID travels beside it, as metadata.
+    /// The message that requests the decision with this ID. The operation ID is sent as metadata.
     pub fn of(id: EventId, request: &ImportRequest) -> Self {
         let friends = request.friends.iter();
         Self {
@@ -61,21 +61,25 @@ impl DecideRequest {
         }
     }
 
-    /// The request that the message makes together with the operation ID beside it.
-    pub fn into_request(self, operation_id: OperationId) -> Result<ImportRequest, InvalidRequest> {
-        let friend =
-            |(index, id)| UserId::parse(id).map_err(|why| InvalidRequest::Friend { index, why });
+    /// The request, with the operation ID from the metadata.
+    pub fn into_request(
+        self,
+        operation_id: OperationId,
+    ) -> Result<ImportRequest, DecideRequestError> {
+        let friend = |(index, id)| {
+            UserId::parse(id).map_err(|error| DecideRequestError::Friend { index, error })
+        };
         let friends = self.friend_user_ids.into_iter().enumerate();
         Ok(ImportRequest {
             operation_id,
-            owner: UserId::parse(self.owner_user_id).map_err(InvalidRequest::Owner)?,
+            owner: UserId::parse(self.owner_user_id).map_err(DecideRequestError::Owner)?,
             friends: friends.map(friend).collect::<Result<_, _>>()?,
         })
     }
 }
 
 impl DecideResponse {
-    /// The message for what the decider of this name made of a request.
+    /// The message with the evaluation of the decider that has this instance name.
     pub fn of(evaluation: Evaluation, decider: String) -> Self {
         Self {
             verdict: Some(evaluation.verdict.into()),
@@ -90,22 +94,22 @@ impl DecideResponse {
         }
     }
 
-    /// What a decider made of `request`, and the decider's name. OpenIM stores the list that it is answered with as it is, so
-    /// the list is checked whoever sent it.
+    /// The decider's evaluation of `request`, and the decider's instance name. OpenIM stores a modified list unchecked, so it is
+    /// validated here.
     pub fn into_evaluation(
         self,
         request: &ImportRequest,
-    ) -> Result<(Evaluation, String), InvalidResponse> {
+    ) -> Result<(Evaluation, String), DecideResponseError> {
         let inside = |index: &u32| (*index as usize) < request.friends.len();
         if !self
             .removed
             .iter()
             .all(|removal| removal.friends.iter().all(inside))
         {
-            return Err(InvalidResponse::Removed);
+            return Err(DecideResponseError::Removed);
         }
-        let verdict = self.verdict.ok_or(InvalidResponse::NoVerdict)?;
-        let policy = self.policy.ok_or(InvalidResponse::NoPolicy)?;
+        let verdict = self.verdict.ok_or(DecideResponseError::NoVerdict)?;
+        let policy = self.policy.ok_or(DecideResponseError::NoPolicy)?;
         let evaluation = Evaluation {
             verdict: into_verdict(verdict, request)?,
             rules: self.rules.into_iter().map(Into::into).collect(),
@@ -137,7 +141,10 @@ impl From<Verdict> for WireVerdict {
     }
 }
 
-fn into_verdict(verdict: WireVerdict, request: &ImportRequest) -> Result<Verdict, InvalidResponse> {
+fn into_verdict(
+    verdict: WireVerdict,
+    request: &ImportRequest,
+) -> Result<Verdict, DecideResponseError> {
     Ok(match verdict {
         WireVerdict::Allow(wire::Allow {}) => Verdict::Allow,
         WireVerdict::Refuse(refuse) if CODES.contains(&refuse.code) => Verdict::Refuse(Refusal {
@@ -146,7 +153,7 @@ fn into_verdict(verdict: WireVerdict, request: &ImportRequest) -> Result<Verdict
             message: refuse.message,
             detail: refuse.detail,
         }),
-        WireVerdict::Refuse(refuse) => return Err(InvalidResponse::Code(refuse.code)),
+        WireVerdict::Refuse(refuse) => return Err(DecideResponseError::Code(refuse.code)),
         WireVerdict::Modify(modify) => Verdict::Modify(Kept::of(modify.friends, request)?),
     })
 }
@@ -276,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_an_empty_id_is_none() {
+    fn a_request_with_an_empty_id_is_invalid() {
         let id = EventId::new();
         let mut message = DecideRequest::of(id, &request(&["a", "b"]));
         let read = |message: &DecideRequest| {
@@ -312,37 +319,37 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_verdict_policy_or_a_fitting_code_is_none() {
+    fn a_response_without_verdict_policy_or_a_valid_code_is_invalid() {
         let request = request(&["a", "b"]);
         let read = |response: DecideResponse| response.into_evaluation(&request).unwrap_err();
-        assert_eq!(read(response(None)), InvalidResponse::NoVerdict);
+        assert_eq!(read(response(None)), DecideResponseError::NoVerdict);
         let allow = || Some(WireVerdict::Allow(wire::Allow {}));
         let nameless = DecideResponse {
             policy: None,
             ..response(allow())
         };
-        assert_eq!(read(nameless), InvalidResponse::NoPolicy);
+        assert_eq!(read(nameless), DecideResponseError::NoPolicy);
         for code in [0, 4999, 10_000, -1] {
             let refuse = wire::Refuse {
                 code,
                 ..wire::Refuse::default()
             };
             let refuse = Some(WireVerdict::Refuse(refuse));
-            assert_eq!(read(response(refuse)), InvalidResponse::Code(code));
+            assert_eq!(read(response(refuse)), DecideResponseError::Code(code));
         }
     }
 
     #[test]
-    fn a_response_about_friends_that_were_not_asked_for_is_none() {
+    fn a_response_about_friends_that_were_not_in_the_request_is_invalid() {
         let read = |verdict: WireVerdict, friends: &[&str]| {
             response(Some(verdict)).into_evaluation(&request(friends))
         };
         let allow = WireVerdict::Allow(wire::Allow {});
         assert!(read(allow.clone(), &["a", "b"]).is_ok());
-        assert_eq!(read(allow, &["a"]), Err(InvalidResponse::Removed));
+        assert_eq!(read(allow, &["a"]), Err(DecideResponseError::Removed));
         let friends = vec![2];
         let outside = WireVerdict::Modify(wire::Modify { friends });
-        let wrong = InvalidResponse::Kept(InvalidKept::NoSubset);
+        let wrong = DecideResponseError::Kept(KeptError::NoSubset);
         assert_eq!(read(outside, &["a", "b"]), Err(wrong));
     }
 }

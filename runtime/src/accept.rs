@@ -1,4 +1,4 @@
-//! The accept loop: connections as they arrive, made by TLS where that is spoken.
+//! The accept loop: accepts connections within bounds, and performs TLS handshakes.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,43 +19,42 @@ use crate::{
     table::Table,
 };
 
-/// How long to rest where the operating system gives no connection: what is open needs time to close, and the log is not to be
-/// flooded.
-const REST: Duration = Duration::from_secs(1);
+/// Pause after a failed accept: open connections need time to close, and the log must not be flooded.
+const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How many bytes may wait in the kernel for a peer that takes what is on its way to it before one more write is accepted: more than
-/// most responses have. By itself the kernel accepts megabytes for a peer who reads nothing, and each response was worked for.
+/// Maximum unsent bytes in the kernel's send buffer (TCP_NOTSENT_LOWAT): more than most responses have. By default, the kernel
+/// buffers megabytes for a peer that reads nothing.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 4 * 1024;
 
-/// How often to look whether connections were made with earlier files. Files themselves are looked at as often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often to check whether the TLS files changed: as often as the files themselves are checked.
+const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The first byte of every TLS connection: a handshake record. No HTTP method begins with it.
-const HANDSHAKE: u8 = 22;
+/// The first byte of every TLS connection, a handshake record. No HTTP method begins with it.
+const HANDSHAKE_RECORD: u8 = 22;
 
 /// TLS on a listener.
 #[derive(Clone)]
 pub struct Tls {
-    /// What holds now: each handshake is made with it.
+    /// The active configuration, used by new handshakes.
     pub config: LastGood<ServerConfig>,
-    /// Whether a peer that speaks no TLS is let through, as [`Handle::plaintext`], so that it can be told so.
-    pub yields_plaintext: bool,
-    /// Whether connections end that were made before the files changed: whom the listener let in by an authority that it no longer
-    /// believes is not to stay.
-    pub ends_earlier: bool,
+    /// Whether a connection without TLS is passed on, marked by [`Handle::plaintext`], so that it can get an error response.
+    pub allow_plaintext: bool,
+    /// Whether established connections are closed when the files change, so that none outlives the authority that vouched for its
+    /// peer.
+    pub close_on_reload: bool,
 }
 
-/// The connections of a listener, as they arrive: made by TLS where that is spoken, and bounded.
+/// The connections that a listener accepts, after their TLS handshake, within bounds.
 pub struct Incoming {
     listener: TcpListener,
     tls: Option<Tls>,
     timeouts: Timeouts,
     table: Arc<Table>,
     handshakes: JoinSet<Option<Connection>>,
-    /// What the connections so far were made with.
-    made_with: Option<Arc<ServerConfig>>,
-    looks: Interval,
+    /// The configuration of the connections so far.
+    last_config: Option<Arc<ServerConfig>>,
+    reload_checks: Interval,
 }
 
 impl Incoming {
@@ -67,11 +66,11 @@ impl Incoming {
         metrics: ConnectionMetrics,
     ) -> Self {
         let timeouts = bounds.timeouts;
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reload_checks = interval(RELOAD_CHECK_INTERVAL);
+        reload_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            made_with: tls.as_ref().map(|tls| tls.config.load()),
-            looks,
+            last_config: tls.as_ref().map(|tls| tls.config.load()),
+            reload_checks,
             listener,
             tls,
             timeouts,
@@ -80,10 +79,10 @@ impl Incoming {
         }
     }
 
-    /// The next connection that is ready to be spoken on. Nothing is lost where the future is dropped.
+    /// The next connection whose handshake is complete. Cancel safe.
     pub async fn accept(&mut self) -> Connection {
         loop {
-            self.table.let_close().await;
+            self.table.await_evicted().await;
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
@@ -91,10 +90,10 @@ impl Incoming {
                             return connection;
                         }
                     }
-                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) if is_connection_error(&error) => {}
                     Err(error) => {
-                        warn!("no connection can be accepted: {error}; is the limit of open files (ulimit -n) too low?");
-                        sleep(REST).await;
+                        warn!("cannot accept connections: {error}; is the limit of open files (ulimit -n) too low?");
+                        sleep(ACCEPT_BACKOFF).await;
                     }
                 },
                 Some(done) = self.handshakes.join_next() => {
@@ -102,28 +101,30 @@ impl Incoming {
                         return connection;
                     }
                 }
-                _ = self.looks.tick(), if self.made_with.is_some() => self.end_earlier(),
+                _ = self.reload_checks.tick(), if self.last_config.is_some() => self.close_after_reload(),
             }
         }
     }
 
-    /// Ends the connections that were made with earlier files, where that is asked for.
-    fn end_earlier(&mut self) {
-        let Some(tls) = self.tls.as_ref().filter(|tls| tls.ends_earlier) else {
+    /// Closes the connections that were established with an earlier configuration, if so configured.
+    fn close_after_reload(&mut self) {
+        let Some(tls) = self.tls.as_ref().filter(|tls| tls.close_on_reload) else {
             return;
         };
         let config = tls.config.load();
-        let earlier = self.made_with.replace(Arc::clone(&config));
+        let earlier = self.last_config.replace(Arc::clone(&config));
         if earlier.is_some_and(|earlier| !Arc::ptr_eq(&earlier, &config)) {
-            let ended = self.table.cancel_all();
-            info!("TLS files changed: {ended} connections made with the earlier ones were ended");
+            let closed = self.table.cancel_all();
+            info!(
+                "TLS files changed: closed {closed} connections established with the previous files"
+            );
         }
     }
 
-    /// The connection, unless there is no room for it or its handshake is to be made first.
+    /// The connection, unless it exceeds the limit or needs a handshake first.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
         let handle = self.table.admit(peer, self.timeouts)?;
-        // A response is one small packet, or a few large ones: none should wait for the other side's acknowledgement.
+        // A response is one small packet, or a few large ones: none should wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
@@ -144,16 +145,16 @@ async fn handshake(
     tls: Tls,
     within: Duration,
 ) -> Option<Connection> {
-    // Removes the handle from the table where the handshake fails.
-    let unmade = Unmade(Some(handle.clone()));
-    let made = tokio::select! {
-        made = timeout(within, begin(stream, &tls)) => made.unwrap_or(Err(io::ErrorKind::TimedOut.into())),
+    // Removes the handle from the table if the handshake fails.
+    let on_failure = RemoveOnDrop(Some(handle.clone()));
+    let done = tokio::select! {
+        done = timeout(within, begin(stream, &tls)) => done.unwrap_or(Err(io::ErrorKind::TimedOut.into())),
         () = handle.cancelled() => return None,
     };
-    match made {
+    match done {
         Ok((stream, http2)) => {
-            handle.made(http2, matches!(stream, Either::Left(_)));
-            unmade.keep();
+            handle.handshake_done(http2, matches!(stream, Either::Left(_)));
+            on_failure.keep();
             Some(Connection::new(stream, handle))
         }
         Err(error) => {
@@ -163,11 +164,11 @@ async fn handshake(
     }
 }
 
-/// The stream, and whether HTTP/2 was agreed upon.
+/// The stream, and whether HTTP/2 was negotiated.
 async fn begin(stream: TcpStream, tls: &Tls) -> io::Result<(Stream, bool)> {
-    if tls.yields_plaintext {
+    if tls.allow_plaintext {
         let mut first = [0];
-        if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
+        if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
             return Ok((Either::Left(stream), false));
         }
     }
@@ -176,15 +177,15 @@ async fn begin(stream: TcpStream, tls: &Tls) -> io::Result<(Stream, bool)> {
     Ok((Either::Right(stream), http2))
 }
 
-struct Unmade(Option<Handle>);
+struct RemoveOnDrop(Option<Handle>);
 
-impl Unmade {
+impl RemoveOnDrop {
     fn keep(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Unmade {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         if let Some(handle) = self.0.take() {
             handle.remove();
@@ -192,8 +193,8 @@ impl Drop for Unmade {
     }
 }
 
-/// The peer hung up before it was accepted: no trouble of the listener's.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether the error concerns one connection only: its peer hung up before it was accepted.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

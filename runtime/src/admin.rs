@@ -1,4 +1,4 @@
-//! The admin listener, apart from the public one: `/livez`, `/readyz` and `/metrics`.
+//! The admin listener, separate from the public one: `/livez`, `/readyz` and `/metrics`.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -18,11 +18,10 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{Bounds, ConnectionMetrics, Incoming, Readiness, SharedRegistry, Timeouts};
 
-/// How many connections the admin listener has at once: probes and scrapes are a handful, and each ends with its response or is
-/// closed for the next one.
+/// Connection limit of the admin listener: probes and scrapes are a handful, and idle connections are evicted for new ones.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
 
-/// What a probe or a scrape may take of each step; kubelet waits for one second, Prometheus for ten.
+/// Timeouts of probes and scrapes; kubelet waits one second for a response, Prometheus ten.
 const TIMEOUTS: Timeouts = Timeouts {
     first_byte: Duration::from_secs(5),
     head: Duration::from_secs(5),
@@ -30,7 +29,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     write: Duration::from_secs(10),
 };
 
-/// A request without a body, and hyper's least.
+/// Probes and scrapes have no body; this is hyper's minimum.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Serves on `listener` for as long as it is polled.

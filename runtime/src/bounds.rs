@@ -1,16 +1,16 @@
 use crate::Timeouts;
 
-/// How much a listener puts up with.
+/// The limits of a listener.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Connections that are open at once. For one more, the one is closed that has been without a complete request for longest.
+    /// Connection limit. When it is reached, a new connection evicts the one that has been without a complete request for longest.
     pub max_connections: usize,
-    /// What is read and what is still to be written, in bytes, of all connections together.
+    /// Byte limit: what all connections together have read and have yet to write.
     pub max_bytes: usize,
-    /// How long peers may take.
+    /// Time limits for peers.
     pub timeouts: Timeouts,
-    /// Whether [`Handle::begin`](crate::Handle::begin) counts requests; else any byte shows that a peer is well.
+    /// Whether [`Handle::begin`](crate::Handle::begin) is called for each request; otherwise, any byte counts as activity.
     pub counts_requests: bool,
-    /// The setting that `max_connections` comes from, for the log.
+    /// The setting for `max_connections`, named in logs.
     pub setting: &'static str,
 }

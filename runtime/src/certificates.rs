@@ -10,34 +10,34 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// Why certificates cannot be used.
+/// Certificates, or a private key, that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read as PEM.
     #[error("{}: {source}", file.display())]
     Unreadable {
-        /// Which one.
+        /// The file.
         file: PathBuf,
         /// Why.
         source: PemError,
     },
-    /// A file holds no certificate.
-    #[error("{} holds no certificate", file.display())]
+    /// A file contains no certificate.
+    #[error("{} contains no certificate", file.display())]
     Empty {
-        /// Which one.
+        /// The file.
         file: PathBuf,
     },
     /// A certificate in a file of authorities is not one of an authority.
-    #[error("{}: a certificate in it cannot be an authority's: {source}", file.display())]
-    NoAuthority {
-        /// Which one.
+    #[error("{} contains a certificate that is not a valid CA certificate: {source}", file.display())]
+    NotAuthority {
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::Error,
     },
-    /// The key does not belong to the certificate, or rustls does not support their kind.
-    #[error("the certificate and the key cannot be used together: {0}")]
-    NoPair(#[from] rustls::Error),
+    /// The key does not match the certificate, or rustls does not support their algorithm.
+    #[error("certificate and private key cannot be used together: {0}")]
+    KeyMismatch(#[from] rustls::Error),
 }
 
 /// Why a file cannot be read as PEM. The library's own error repeats lines of the file, which may be of a private key.
@@ -95,7 +95,7 @@ pub(crate) fn root_store(ca: &Path) -> Result<RootCertStore, CertificateError> {
     for certificate in certificates(ca)? {
         roots
             .add(certificate)
-            .map_err(|source| CertificateError::NoAuthority {
+            .map_err(|source| CertificateError::NotAuthority {
                 file: ca.to_owned(),
                 source,
             })?;

@@ -1,4 +1,4 @@
-//! An accepted connection's bytes, which end where its peer takes too long for what is expected of it.
+//! An accepted connection, closed when its peer exceeds a timeout.
 
 use std::{
     io,
@@ -20,31 +20,31 @@ use crate::Handle;
 
 pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
-/// How long what still arrives is read of what nobody wants any more: a socket that is closed on unread bytes resets the connection,
-/// and the peer loses the last response. As long as a packet that was lost twice.
+/// How long input is still read and discarded after shutdown: closing a socket with unread input resets the connection, and the
+/// peer may lose the last response. Covers two retransmissions of a packet.
 pub const LINGER: Duration = Duration::from_secs(3);
 
-/// How much is read at once of what nobody wants.
+/// How much input is discarded per read.
 const DISCARD_BYTES: usize = 16 * 1024;
 
-/// An accepted connection's bytes. Reading or writing fails once the peer has taken too long, or the connection is cancelled.
-/// When it is shut down, what the peer still sends is read for a while, so that it gets the last response.
+/// The byte stream of an accepted connection. Reading and writing fail once the peer has exceeded a timeout or the connection is
+/// cancelled. After shutdown, input is discarded for [`LINGER`], so that the peer gets the last response.
 pub struct Connection {
     /// Taken when this is dropped.
     stream: Option<Stream>,
     handle: Handle,
     timer: Pin<Box<Sleep>>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Since when the peer has taken nothing of what is to be written.
+    /// Since when writes have been blocked.
     write_blocked: Option<Instant>,
-    /// Until when what still arrives is read; the connection is shut down.
-    lingers: Option<Instant>,
+    /// Until when input is discarded, once the connection is shut down.
+    linger_until: Option<Instant>,
     ended_by_peer: bool,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Stream, handle: Handle) -> Self {
-        // The first look sets the right time.
+        // Corrected when it is first polled.
         let timer = sleep_until(Instant::now() + handle.timeouts().first_byte);
         Self {
             stream: Some(stream),
@@ -52,28 +52,28 @@ impl Connection {
             cancelled: Box::pin(handle.cancelled()),
             handle,
             write_blocked: None,
-            lingers: None,
+            linger_until: None,
             ended_by_peer: false,
         }
     }
 
-    /// What the rest of the process knows of this connection.
+    /// The handle that the rest of the process uses for this connection.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Ready when the connection has to end. The timer is set anew only where it would fire too late, or fired too early: a
-    /// peer that is quick never touches tokio's timers.
+    /// Ready when the connection must be closed. The timer is only reset if it would fire too late, or fired too early, so that
+    /// fast peers cause no timer operations.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.cancelled.as_mut().poll(cx).is_ready() {
-            self.handle.lose();
+            self.handle.set_broken();
             return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
         }
         let blocked = self.write_blocked;
         let blocked = blocked.map(|since| since + self.handle.timeouts().write);
-        let due = match self.lingers {
+        let due = match self.linger_until {
             Some(until) => Some(until),
-            None => self.handle.due().into_iter().chain(blocked).min(),
+            None => self.handle.deadline().into_iter().chain(blocked).min(),
         };
         let Some(due) = due else {
             return Poll::Pending;
@@ -84,14 +84,14 @@ impl Connection {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             if Instant::now() >= due {
-                self.handle.lose();
+                self.handle.set_broken();
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
             self.timer.as_mut().reset(due);
         }
     }
 
-    /// What a write came to; one that waits is bounded.
+    /// The result of a write, with the write timeout applied while it is blocked.
     fn written<T>(
         &mut self,
         written: Poll<io::Result<T>>,
@@ -99,21 +99,21 @@ impl Connection {
     ) -> Poll<io::Result<T>> {
         if let Poll::Ready(written) = written {
             self.write_blocked = None;
-            return Poll::Ready(written.inspect_err(|_| self.handle.lose()));
+            return Poll::Ready(written.inspect_err(|_| self.handle.set_broken()));
         }
         self.write_blocked.get_or_insert_with(Instant::now);
         self.poll_overdue(cx).map(Err)
     }
 }
 
-/// Where HTTP ended the connection by an error, it was not shut down: that is done now, for the same reason.
+/// After an HTTP error the connection was not shut down: does that in the background, for the same reason.
 impl Drop for Connection {
     fn drop(&mut self) {
-        let lost = self.handle.is_lost();
-        self.handle.lose();
+        let broken = self.handle.is_broken();
+        self.handle.set_broken();
         let stream = self.stream.take();
         let handle = self.handle.clone();
-        if lost || self.ended_by_peer || self.lingers.is_some() {
+        if broken || self.ended_by_peer || self.linger_until.is_some() {
             return handle.remove();
         }
         let (Some(mut stream), Ok(runtime)) = (stream, Runtime::try_current()) else {
@@ -126,15 +126,15 @@ impl Drop for Connection {
                 while stream.read(&mut discarded).await? > 0 {}
                 io::Result::Ok(())
             };
-            // The peer is gone by then, or has been for long enough.
+            // On an error or a timeout, the connection is closed all the same.
             let _ = timeout(LINGER, last).await;
             handle.remove();
         });
     }
 }
 
-/// What a stream that was dropped already reads as.
-fn gone<T>() -> Poll<io::Result<T>> {
+/// The result of I/O after the stream was taken.
+fn not_connected<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
@@ -146,15 +146,15 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let Some(stream) = &mut self.stream else {
-            return gone();
+            return not_connected();
         };
         if let Poll::Ready(read) = Pin::new(stream).poll_read(cx, buf) {
             if buf.filled().len() > before {
-                self.handle.heard();
+                self.handle.received_bytes();
             } else {
                 self.ended_by_peer = true;
             }
-            return Poll::Ready(read.inspect_err(|_| self.handle.lose()));
+            return Poll::Ready(read.inspect_err(|_| self.handle.set_broken()));
         }
         self.poll_overdue(cx).map(Err)
     }
@@ -167,7 +167,7 @@ impl AsyncWrite for Connection {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else {
-            return gone();
+            return not_connected();
         };
         let written = Pin::new(stream).poll_write(cx, buf);
         self.written(written, cx)
@@ -179,7 +179,7 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else {
-            return gone();
+            return not_connected();
         };
         let written = Pin::new(stream).poll_write_vectored(cx, bufs);
         self.written(written, cx)
@@ -193,30 +193,29 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(stream) = &mut self.stream else {
-            return gone();
+            return not_connected();
         };
         let flushed = Pin::new(stream).poll_flush(cx);
         self.written(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lingers.is_none() {
+        if self.linger_until.is_none() {
             let Some(stream) = &mut self.stream else {
-                return gone();
+                return not_connected();
             };
             let shut_down = Pin::new(stream).poll_shutdown(cx);
             ready!(self.written(shut_down, cx))?;
-            self.lingers = Some(Instant::now() + LINGER);
+            self.linger_until = Some(Instant::now() + LINGER);
         }
         let mut discarded = [0; DISCARD_BYTES];
         while !self.ended_by_peer {
             let Some(stream) = &mut self.stream else {
-                return gone();
+                return not_connected();
             };
             let mut buf = ReadBuf::new(&mut discarded);
             match Pin::new(stream).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) => self.ended_by_peer = buf.filled().is_empty(),
-                // The peer is gone, or has been for long enough.
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => {
                     ready!(self.poll_overdue(cx));

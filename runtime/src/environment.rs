@@ -1,5 +1,5 @@
-//! The command line and the environment, read with errors that name what was set where it was set: most settings come from a
-//! container's environment, and clap names their flags only.
+//! Parses the command line and the environment. Errors name the environment variable, where clap names only the flag: most settings
+//! come from a container's environment.
 
 use std::{env, ffi::OsString};
 
@@ -9,11 +9,11 @@ use clap::{
 };
 use tracing::warn;
 
-/// How all of importguard's own variables begin.
+/// The prefix of importguard's own variables.
 const PREFIX: &str = "IMPORTGUARD_";
 
-/// Every variable of importguard's own that one of its binaries reads. All of them know all: two processes may share a
-/// ConfigMap or an env file.
+/// All variables of importguard's own. Each binary accepts those of the others: two processes may share a ConfigMap or an env
+/// file.
 pub const VARIABLES: [&str; 70] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",
@@ -87,8 +87,8 @@ pub const VARIABLES: [&str; 70] = [
     "IMPORTGUARD_WRITE_TIMEOUT",
 ];
 
-/// Variables that earlier revisions read, each with what to do instead. They are reported and have no effect, so that a process
-/// starts with the environment of its predecessor.
+/// Variables of earlier revisions, each with its replacement. They are reported and ignored, so that a process starts with the
+/// environment of its predecessor.
 const RETIRED: [(&str, &str); 8] = [
     (
         "IMPORTGUARD_DECIDER_MAX_HEADER_BYTES",
@@ -133,10 +133,10 @@ pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = OsString>) -> C {
     }
     let mut command = C::command();
     command.build();
-    let faults = faults(&variables(), &command);
-    if !faults.is_empty() {
+    let errors = errors(&variables(), &command);
+    if !errors.is_empty() {
         command
-            .error(ErrorKind::InvalidValue, faults.join("\n"))
+            .error(ErrorKind::InvalidValue, errors.join("\n"))
             .exit();
     }
     parsed.unwrap_or_else(|error| with_variables(error, &command).exit())
@@ -162,10 +162,10 @@ fn variables() -> Variables {
     variables
 }
 
-/// What is wrong with the names of `variables`, and which ones lack a value, for the binary that `command` describes.
-fn faults(variables: &[(String, String)], command: &Command) -> Vec<String> {
+/// An error for each unknown and each empty one of `variables`, for the binary that `command` describes.
+fn errors(variables: &[(String, String)], command: &Command) -> Vec<String> {
     let arguments = arguments(command);
-    let fault = |(name, value): &(String, String)| {
+    let error = |(name, value): &(String, String)| {
         let argument = arguments.iter().find(|arg| variable(arg) == Some(name));
         let known = argument.is_some() || VARIABLES.contains(&&**name);
         if known {
@@ -179,7 +179,7 @@ fn faults(variables: &[(String, String)], command: &Command) -> Vec<String> {
             None
         }
     };
-    variables.iter().filter_map(fault).collect()
+    variables.iter().filter_map(error).collect()
 }
 
 fn empty(name: &str, argument: Option<&Arg>) -> String {
@@ -218,7 +218,7 @@ fn is_retired(name: &str) -> bool {
     RETIRED.iter().any(|(retired, _)| *retired == name)
 }
 
-/// Whether Kubernetes sets a variable of this `name` in every pod beside a Service called `importguard` or `importguard-…`:
+/// Whether Kubernetes sets a variable of this `name` in every pod of the namespace for a Service called `importguard` or `importguard-…`:
 /// `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_80_TCP` and `…_PORT_80_TCP_ADDR`.
 fn is_kubernetes(name: &str) -> bool {
     let is_port = |rest: &str| {
@@ -234,14 +234,14 @@ fn is_kubernetes(name: &str) -> bool {
         || name.split("_PORT_").skip(1).any(is_port)
 }
 
-/// Adds the variables to an error that names flags, and leaves out the values of those that are secret.
+/// Adds the variables to an error that names flags, and removes secret values.
 fn with_variables(mut error: Error, command: &Command) -> Error {
     let arguments = arguments(command);
     let value = match error.get(ContextKind::InvalidValue) {
         Some(ContextValue::String(value)) => Some(value.clone()),
         _ => None,
     };
-    // Commands may have a flag of the same name for different variables; a bad value may come from the command line instead.
+    // Commands may have a flag of the same name for different variables; an invalid value may also come from the command line.
     let both = |flag: &String| {
         let mut same = arguments.iter().filter(|arg| arg.to_string() == *flag);
         let set = same.find(|arg| value.as_deref().is_none_or(|value| holds(arg, value)));
@@ -274,7 +274,7 @@ fn with_variables(mut error: Error, command: &Command) -> Error {
     error
 }
 
-/// Whether the environment gives `argument` this `value`, or this as one of several.
+/// Whether the environment sets `argument` to `value`, or to a list that contains it.
 fn holds(argument: &Arg, value: &str) -> bool {
     let set = argument.get_env().and_then(env::var_os);
     let Some(set) = set.as_deref().and_then(|set| set.to_str()) else {
@@ -298,50 +298,50 @@ fn arguments(command: &Command) -> Vec<&Arg> {
 mod tests {
     use super::*;
 
-    fn told(name: &str, value: &str) -> Option<String> {
+    fn error_for(name: &str, value: &str) -> Option<String> {
         let with_default = Arg::new("url")
             .long("url")
             .env("NATS_URL")
             .default_value("nats://a");
         let command = Command::new("some").arg(with_default);
         let variables = [(name.to_owned(), value.to_owned())];
-        faults(&variables, &command).pop()
+        errors(&variables, &command).pop()
     }
 
     #[test]
-    fn an_unknown_variable_is_told_with_the_nearest_known_one() {
-        let told = told("IMPORTGUARD_ON_DECIDER_UNAVAIL", "allow").unwrap();
+    fn an_unknown_variable_is_reported_with_the_nearest_known_one() {
+        let error = error_for("IMPORTGUARD_ON_DECIDER_UNAVAIL", "allow").unwrap();
         for part in [
             "IMPORTGUARD_ON_DECIDER_UNAVAIL;",
             "IMPORTGUARD_ON_DECIDER_UNAVAILABLE?",
             "unset",
         ] {
-            assert!(told.contains(part), "{told}");
+            assert!(error.contains(part), "{error}");
         }
-        let told = super::tests::told("IMPORTGUARD_NATS_URL", "x").unwrap();
-        assert!(told.contains("did you mean NATS_URL?"), "{told}");
+        let error = error_for("IMPORTGUARD_NATS_URL", "x").unwrap();
+        assert!(error.contains("did you mean NATS_URL?"), "{error}");
     }
 
     #[test]
-    fn nothing_is_suggested_for_what_resembles_nothing() {
-        let told = told("IMPORTGUARD_XYZ", "1").unwrap();
+    fn nothing_is_suggested_for_a_name_that_resembles_none() {
+        let error = error_for("IMPORTGUARD_XYZ", "1").unwrap();
         assert!(
-            told.contains("IMPORTGUARD_XYZ") && !told.contains("did you mean"),
-            "{told}"
+            error.contains("IMPORTGUARD_XYZ") && !error.contains("did you mean"),
+            "{error}"
         );
     }
 
     #[test]
-    fn an_empty_variable_is_told_with_its_default() {
-        let told = told("NATS_URL", " ").unwrap();
+    fn an_empty_variable_is_reported_with_its_default() {
+        let error = error_for("NATS_URL", " ").unwrap();
         assert!(
-            told.contains("NATS_URL is set but empty") && told.contains("nats://a"),
-            "{told}"
+            error.contains("NATS_URL is set but empty") && error.contains("nats://a"),
+            "{error}"
         );
     }
 
     #[test]
-    fn whatever_any_binary_knows_is_known_and_what_is_of_others_is_not_looked_at() {
+    fn variables_of_any_binary_are_known_and_those_of_others_are_ignored() {
         for name in [
             "IMPORTGUARD_POLICY",
             "IMPORTGUARD_HTTP_LISTEN",
@@ -349,15 +349,15 @@ mod tests {
             "NATS_URL",
             "OTHER",
         ] {
-            assert_eq!(told(name, "1"), None, "{name}");
+            assert_eq!(error_for(name, "1"), None, "{name}");
         }
-        assert!(told("IMPORTGUARD_POLICY", "").is_some());
-        assert_eq!(told("OTEL_SERVICE_NAME", ""), None);
-        assert_eq!(told("NATS_CREDS", ""), None);
+        assert!(error_for("IMPORTGUARD_POLICY", "").is_some());
+        assert_eq!(error_for("OTEL_SERVICE_NAME", ""), None);
+        assert_eq!(error_for("NATS_CREDS", ""), None);
     }
 
     #[test]
-    fn what_kubernetes_sets_beside_a_service_is_ignored() {
+    fn variables_that_kubernetes_sets_for_a_service_are_ignored() {
         for name in [
             "IMPORTGUARD_SERVICE_HOST",
             "IMPORTGUARD_PORT_8080_TCP_ADDR",
@@ -370,14 +370,14 @@ mod tests {
             "IMPORTGUARD_GATEWAY_PORT_8080_TCP_PROTO",
             "IMPORTGUARD_GATEWAY_PORT_53_UDP_ADDR",
         ] {
-            assert_eq!(told(name, "tcp://10.0.0.1:8080"), None, "{name}");
+            assert_eq!(error_for(name, "tcp://10.0.0.1:8080"), None, "{name}");
         }
         for name in [
             "IMPORTGUARD_GATEWAY_PORTS",
             "IMPORTGUARD_GATEWAY_PORT_TCP",
             "IMPORTGUARD_PORT_X_TCP",
         ] {
-            assert!(told(name, "x").is_some(), "{name}");
+            assert!(error_for(name, "x").is_some(), "{name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::{error::Error, process::ExitCode};
 
-/// The message of an error, and of its causes as far as it does not contain them.
+/// The message of an error, followed by those of its causes that it does not contain.
 pub fn whole_text(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -15,7 +15,7 @@ pub fn whole_text(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The exit code of a process: 1 after an error, which is written to standard error. Flushes the log, for up to a second.
+/// The exit code for `result`: 1 for an error, which is written to standard error. Flushes the log, for up to one second.
 pub fn conclude(result: anyhow::Result<ExitCode>) -> ExitCode {
     let code = result.unwrap_or_else(|error| {
         importguard_telemetry::log_failure(&whole_text(error.as_ref()));

@@ -1,4 +1,4 @@
-//! A request and its response: whose step is next, the bytes that are held for it, and its turn among those of its connection.
+//! A request and its response: its stage, the bytes reserved for it, and its slot in the connection's concurrency window.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -9,31 +9,31 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::Handle;
 
-/// How many requests of an HTTP/2 connection are worked on at first. As TCP's congestion window that doubles with each round of
-/// responses that are taken: to the 100 streams of a connection in five rounds.
-pub(crate) const FIRST_TURNS: usize = 4;
+/// Initial concurrency window of an HTTP/2 connection, in requests. As in TCP's slow start, it doubles with each round of
+/// responses that the peer reads: up to the 100 streams of a connection in five rounds.
+pub(crate) const INITIAL_WINDOW: usize = 4;
 
-/// Whose step is next in an exchange.
+/// The stage of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The peer's: its request's body is still to come.
+    /// Waiting for the peer to send the rest of the request.
     Receiving,
-    /// Ours.
+    /// Processing the request.
     Working,
-    /// The peer's: it has a response to take.
+    /// Waiting for the peer to read the response.
     Sending,
 }
 
-/// What a connection knows of an exchange.
+/// The state of an exchange, kept by its connection.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) id: u64,
     pub(crate) stage: Stage,
     pub(crate) since: Instant,
-    /// Since when it has been waiting for room: until it has some, its peer owes nothing.
-    pub(crate) waits_since: Option<Instant>,
-    /// How many bytes are reserved for it.
-    pub(crate) holds: usize,
+    /// Since when it has been waiting for the byte limit. Until it gets its bytes, its peer is not expected to do anything.
+    pub(crate) blocked_since: Option<Instant>,
+    /// Bytes reserved for it.
+    pub(crate) reserved: usize,
 }
 
 impl Entry {
@@ -42,13 +42,13 @@ impl Entry {
             id,
             stage: Stage::Receiving,
             since: Instant::now(),
-            waits_since: None,
-            holds: 0,
+            blocked_since: None,
+            reserved: 0,
         }
     }
 }
 
-/// A request and its response, until the peer has taken the response or lost it. Holds the bytes that were reserved for it.
+/// A request and its response, until the response is read or lost. Holds the bytes reserved for it.
 #[derive(Debug)]
 pub struct Exchange {
     handle: Handle,
@@ -56,7 +56,7 @@ pub struct Exchange {
     http2: bool,
     received: AtomicBool,
     reserved: Mutex<Option<OwnedSemaphorePermit>>,
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Exchange {
@@ -67,7 +67,7 @@ impl Exchange {
             http2,
             received: AtomicBool::new(false),
             reserved: Mutex::new(None),
-            turn: Mutex::new(None),
+            slot: Mutex::new(None),
         }
     }
 
@@ -76,63 +76,62 @@ impl Exchange {
         &self.handle
     }
 
-    /// The request is complete: the next step is ours.
+    /// Marks the request as complete.
     pub fn received(&self) {
         self.received.store(true, Relaxed);
-        self.handle.requested();
+        self.handle.request_received();
         self.working();
     }
 
-    /// The next step is ours.
+    /// Marks the exchange as being processed: the peer is not expected to do anything.
     pub fn working(&self) {
         self.enter(Stage::Working);
     }
 
-    /// Whether the whole request has arrived.
+    /// Whether the request is complete.
     pub fn is_received(&self) -> bool {
         self.received.load(Relaxed)
     }
 
-    /// The response, or the next piece of it, is made: the peer has to take it.
+    /// Marks the response, or the next part of it, as ready: the peer is expected to read it.
     pub fn answered(&self) {
         self.enter(Stage::Sending);
     }
 
-    /// Waits for this request's turn among those of its connection, and has it until the response is taken or lost. A connection begins
-    /// with few turns and has one more for each response that was taken: whoever takes none has little worked for, and whoever takes
-    /// all soon waits no more. One request at a time, as in HTTP/1.1, has its turn anyway.
-    pub async fn turn(&self) {
-        if !self.try_turn() {
-            let turn = Arc::clone(self.handle.turns()).acquire_owned().await;
+    /// Waits for a slot in the connection's concurrency window, and holds it until the response is read or lost. The window starts
+    /// small and grows by one for each response that the peer reads (slow start): a peer that reads none causes little work.
+    /// HTTP/1.1 has one request at a time and needs no slot.
+    pub async fn acquire_slot(&self) {
+        if !self.try_acquire_slot() {
+            let slot = Arc::clone(self.handle.window()).acquire_owned().await;
             // Never closed.
-            *self.held_turn() = turn.ok();
+            *self.slot() = slot.ok();
         }
     }
 
-    /// The same where nobody has to wait for it: whether it has its turn.
-    pub fn try_turn(&self) -> bool {
-        let mut held = self.held_turn();
-        if self.http2 && held.is_none() {
-            *held = Arc::clone(self.handle.turns()).try_acquire_owned().ok();
+    /// Acquires a slot without waiting. Returns whether the exchange has one or needs none.
+    pub fn try_acquire_slot(&self) -> bool {
+        let mut slot = self.slot();
+        if self.http2 && slot.is_none() {
+            *slot = Arc::clone(self.handle.window()).try_acquire_owned().ok();
         }
-        !self.http2 || held.is_some()
+        !self.http2 || slot.is_some()
     }
 
-    fn held_turn(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves room for `bytes` more of this exchange, until it ends. Where there is none, the connection that has owed bytes,
-    /// or left some untaken, for longest is closed to make room. To be bounded by the caller: it may wait for long.
-    /// Nothing is reserved where the connection was closed for others.
+    /// Reserves `bytes` more for this exchange, until it ends. When the byte limit is reached, evicts the connection that has
+    /// stalled for longest and waits; the caller must bound the wait. Reserves nothing if this connection itself is evicted.
     pub async fn reserve(&self, bytes: usize) {
         let table = self.handle.table();
-        let permit = match table.room(bytes) {
+        let permit = match table.try_reserve(bytes) {
             Some(permit) => Some(permit),
             None => {
-                let _waits = Waits::begin(self);
+                let _blocked = Blocked::begin(self);
                 tokio::select! {
-                    permit = table.make_room(bytes) => permit,
+                    permit = table.reserve(bytes) => permit,
                     // Nothing is read meanwhile that would fail.
                     () = self.handle.cancelled() => None,
                 }
@@ -143,10 +142,10 @@ impl Exchange {
             (Some(reserved), Some(permit)) => reserved.merge(permit),
             (reserved, permit) => *reserved = permit.or(reserved.take()),
         }
-        let holds = reserved
+        let bytes = reserved
             .as_ref()
             .map_or(0, OwnedSemaphorePermit::num_permits);
-        self.update(|entry| entry.holds = holds);
+        self.update(|entry| entry.reserved = bytes);
     }
 
     fn enter(&self, stage: Stage) {
@@ -161,20 +160,20 @@ impl Exchange {
     }
 }
 
-/// An exchange waits for room for as long as this lives. That time is not its peer's.
-struct Waits<'a>(&'a Exchange);
+/// Marks an exchange as waiting for the byte limit while this lives. That time does not count against its peer.
+struct Blocked<'a>(&'a Exchange);
 
-impl<'a> Waits<'a> {
+impl<'a> Blocked<'a> {
     fn begin(exchange: &'a Exchange) -> Self {
-        exchange.update(|entry| entry.waits_since = Some(Instant::now()));
+        exchange.update(|entry| entry.blocked_since = Some(Instant::now()));
         Self(exchange)
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for Blocked<'_> {
     fn drop(&mut self) {
         self.0.update(|entry| {
-            if let Some(since) = entry.waits_since.take() {
+            if let Some(since) = entry.blocked_since.take() {
                 entry.since += since.elapsed();
             }
         });
@@ -183,9 +182,9 @@ impl Drop for Waits<'_> {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let had_turn = self.held_turn().take().is_some();
-        if self.handle.end(self.id) && had_turn {
-            self.handle.turns().add_permits(1);
+        let had_slot = self.slot().take().is_some();
+        if self.handle.end(self.id) && had_slot {
+            self.handle.window().add_permits(1);
         }
     }
 }
@@ -201,60 +200,60 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Requests of one connection whose turn it is, of so many.
-    fn in_turn(handle: &Handle, requests: usize) -> Vec<Exchange> {
+    /// The exchanges that get a slot, of so many requests on one connection.
+    fn with_slots(handle: &Handle, requests: usize) -> Vec<Exchange> {
         let all = (0..requests).map(|_| handle.begin(true));
-        all.filter(Exchange::try_turn).collect()
+        all.filter(Exchange::try_acquire_slot).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_takes_no_response_has_few_requests_worked_on() {
+    async fn a_connection_that_reads_no_response_stays_at_the_initial_window() {
         let table = table();
         let handle = connection(&table);
-        let untaken = in_turn(&handle, 100);
-        assert_eq!(untaken.len(), FIRST_TURNS);
-        untaken.iter().for_each(Exchange::answered);
+        let unread = with_slots(&handle, 100);
+        assert_eq!(unread.len(), INITIAL_WINDOW);
+        unread.iter().for_each(Exchange::answered);
         let next = handle.begin(true);
-        assert!(timeout(LONG, next.turn()).await.is_err());
+        assert!(timeout(LONG, next.acquire_slot()).await.is_err());
         let other = connection(&table);
-        assert!(other.begin(true).try_turn());
+        assert!(other.begin(true).try_acquire_slot());
     }
 
     #[tokio::test]
-    async fn with_each_round_of_responses_that_are_taken_it_has_twice_as_many() {
+    async fn the_window_doubles_with_each_round_of_responses_that_are_read() {
         let handle = connection(&table());
         for round in 0..5 {
-            let taken = in_turn(&handle, 100);
-            assert_eq!(taken.len(), (FIRST_TURNS << round).min(100));
-            taken.iter().for_each(Exchange::answered);
+            let read = with_slots(&handle, 100);
+            assert_eq!(read.len(), (INITIAL_WINDOW << round).min(100));
+            read.iter().for_each(Exchange::answered);
         }
     }
 
     #[tokio::test]
-    async fn what_is_given_up_before_its_response_or_with_it_brings_nothing() {
+    async fn exchanges_abandoned_before_or_with_their_response_do_not_widen_the_window() {
         let handle = connection(&table());
-        drop(in_turn(&handle, 100));
-        let lost = in_turn(&handle, 100);
-        assert_eq!(lost.len(), FIRST_TURNS);
+        drop(with_slots(&handle, 100));
+        let lost = with_slots(&handle, 100);
+        assert_eq!(lost.len(), INITIAL_WINDOW);
         lost.iter().for_each(Exchange::answered);
-        handle.lose();
+        handle.set_broken();
         drop(lost);
-        assert_eq!(in_turn(&handle, 100).len(), FIRST_TURNS);
+        assert_eq!(with_slots(&handle, 100).len(), INITIAL_WINDOW);
     }
 
     #[tokio::test]
-    async fn a_request_that_waits_has_its_turn_as_soon_as_another_is_over() {
+    async fn a_waiting_request_gets_the_slot_of_one_that_ends() {
         let handle = connection(&table());
-        let mut untaken = in_turn(&handle, 100);
+        let mut unread = with_slots(&handle, 100);
         let next = handle.begin(true);
-        let (_, ()) = tokio::join!(next.turn(), async { drop(untaken.pop()) });
-        assert!(next.try_turn());
+        let (_, ()) = tokio::join!(next.acquire_slot(), async { drop(unread.pop()) });
+        assert!(next.try_acquire_slot());
     }
 
     #[tokio::test]
-    async fn one_request_at_a_time_never_waits() {
+    async fn http1_requests_never_wait() {
         let handle = connection(&table());
         let pipelined: Vec<_> = (0..100).map(|_| handle.begin(false)).collect();
-        assert!(pipelined.iter().all(Exchange::try_turn));
+        assert!(pipelined.iter().all(Exchange::try_acquire_slot));
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of an accepted connection: what is expected of its peer, and how long that may take.
+//! The state of an accepted connection: what its peer is expected to do, and by when.
 
 use std::{
     net::SocketAddr,
@@ -11,32 +11,32 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
     Exchange,
-    exchange::{Entry, FIRST_TURNS, Stage},
+    exchange::{Entry, INITIAL_WINDOW, Stage},
     table::Table,
 };
 
-/// For how long a peer must have owed bytes before its connection is closed to make room for the bytes of others: a hundred times what
-/// a peer in the same data centre takes.
-pub(crate) const OWED: Duration = Duration::from_millis(100);
+/// How long the peer must have owed the rest of a request before its connection may be evicted: a hundred times what a peer in the
+/// same data centre needs.
+pub(crate) const READ_STALL: Duration = Duration::from_millis(100);
 
-/// For how long it must have left a response untaken. With thousands of requests in an overload, hundreds of milliseconds pass before
-/// it is written.
-const UNTAKEN: Duration = Duration::from_millis(500);
+/// How long a response must have been unread before its connection may be evicted. In an overload of thousands of requests,
+/// hundreds of milliseconds pass before a response is written.
+const WRITE_STALL: Duration = Duration::from_millis(500);
 
-/// How long a peer may take.
+/// Time limits for a peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// To the first byte, and to the end of a TLS handshake.
+    /// Until the first byte, and until the end of a TLS handshake.
     pub first_byte: Duration,
-    /// From a request's first byte to the end of its head. Only where requests are counted, by [`Handle::begin`].
+    /// From a request's first byte to the end of its head. Only if requests are counted, by [`Handle::begin`].
     pub head: Duration,
-    /// Without a request where requests are counted, else without a byte.
+    /// Without a request if requests are counted, otherwise without a byte.
     pub idle: Duration,
-    /// To take a response, or any other bytes that were written.
+    /// To read a response, or any other bytes that were written.
     pub write: Duration,
 }
 
-/// What the rest of the process knows of a connection. Clones are handles to the same connection.
+/// A handle to a connection, for the rest of the process. Clones refer to the same connection.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Shared>);
 
@@ -47,7 +47,7 @@ struct Shared {
     timeouts: Timeouts,
     table: Arc<Table>,
     cancel: CancellationToken,
-    turns: Arc<Semaphore>,
+    window: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -55,34 +55,34 @@ struct Shared {
 struct State {
     phase: Phase,
     since: Instant,
-    /// When the last request was complete or answered; at first, when the connection was accepted.
+    /// When the last request was completed or answered; initially, when the connection was accepted.
     last_request: Instant,
     http2: bool,
     plaintext: bool,
-    /// Nothing that is written now gets to the peer.
-    lost: bool,
+    /// Whether writes can no longer reach the peer.
+    broken: bool,
     /// In the order in which they began.
     exchanges: Vec<Entry>,
     next_id: u64,
 }
 
-/// What is expected of the peer while no request is open.
+/// What the peer is expected to send while no request is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     FirstByte,
     Head,
     Idle,
-    /// Requests are not counted here: anything at all.
-    Anything,
+    /// Any byte: requests are not counted.
+    AnyByte,
 }
 
-/// How many bytes a connection's exchanges hold.
+/// Bytes reserved for a connection's exchanges.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Holds {
-    /// Of exchanges that wait for room for more.
-    pub(crate) waiting: usize,
-    /// Of all others, which give them back when they end.
-    pub(crate) moving: usize,
+pub(crate) struct ReservedBytes {
+    /// By exchanges that wait for more.
+    pub(crate) blocked: usize,
+    /// By all others, which release them when they end.
+    pub(crate) active: usize,
 }
 
 impl Handle {
@@ -94,14 +94,14 @@ impl Handle {
             timeouts,
             table,
             cancel: CancellationToken::new(),
-            turns: Arc::new(Semaphore::new(FIRST_TURNS)),
+            window: Arc::new(Semaphore::new(INITIAL_WINDOW)),
             state: Mutex::new(State {
                 phase: Phase::FirstByte,
                 since: now,
                 last_request: now,
                 http2: false,
                 plaintext: false,
-                lost: false,
+                broken: false,
                 exchanges: Vec::new(),
                 next_id: 0,
             }),
@@ -113,20 +113,20 @@ impl Handle {
         self.0.peer
     }
 
-    /// Whether the peer speaks no TLS where only TLS is spoken.
+    /// Whether the peer does not use TLS on a TLS listener.
     pub fn plaintext(&self) -> bool {
         self.state().plaintext
     }
 
-    /// Its handshake is made: the peer's time begins anew.
-    pub(crate) fn made(&self, http2: bool, plaintext: bool) {
+    /// The handshake is complete: restarts the timeout for the first byte.
+    pub(crate) fn handshake_done(&self, http2: bool, plaintext: bool) {
         let mut state = self.state();
         state.http2 = http2;
         state.plaintext = plaintext;
         state.enter(Phase::FirstByte);
     }
 
-    /// Ready once the connection is to end at once.
+    /// Ready once the connection is cancelled.
     pub(crate) fn cancelled(&self) -> WaitForCancellationFutureOwned {
         self.0.cancel.clone().cancelled_owned()
     }
@@ -139,16 +139,16 @@ impl Handle {
         self.0.table.remove(self.0.key);
     }
 
-    /// Whether the connection is broken: responses that were not taken by now never are.
-    pub fn is_lost(&self) -> bool {
-        self.state().lost
+    /// Whether the connection is broken: unread responses are lost.
+    pub fn is_broken(&self) -> bool {
+        self.state().broken
     }
 
-    pub(crate) fn lose(&self) {
-        self.state().lost = true;
+    pub(crate) fn set_broken(&self) {
+        self.state().broken = true;
     }
 
-    /// Ends the connection at once, whatever is open on it.
+    /// Closes the connection immediately, even during a request.
     pub fn cancel(&self) {
         self.0.cancel.cancel();
     }
@@ -157,7 +157,7 @@ impl Handle {
         self.0.cancel.is_cancelled()
     }
 
-    /// Begins an exchange: the head of a request has arrived. An HTTP/2 connection may have several.
+    /// Begins an exchange, when the head of a request has arrived. An HTTP/2 connection may have several.
     pub fn begin(&self, http2: bool) -> Exchange {
         let mut state = self.state();
         let id = state.next_id;
@@ -168,7 +168,7 @@ impl Handle {
         Exchange::new(self.clone(), id, http2)
     }
 
-    /// Changes what is known of an exchange.
+    /// Updates the state of an exchange.
     pub(crate) fn update(&self, id: u64, change: impl FnOnce(&mut Entry)) {
         let mut state = self.state();
         if let Some(entry) = state.exchanges.iter_mut().find(|entry| entry.id == id) {
@@ -176,7 +176,7 @@ impl Handle {
         }
     }
 
-    /// Ends an exchange. Whether its response was taken.
+    /// Ends an exchange. Returns whether its response was read.
     pub(crate) fn end(&self, id: u64) -> bool {
         let mut state = self.state();
         let position = state.exchanges.iter().position(|entry| entry.id == id);
@@ -185,11 +185,11 @@ impl Handle {
             state.enter(Phase::Idle);
             state.last_request = state.since;
         }
-        !state.lost && ended.is_some_and(|entry| entry.stage == Stage::Sending)
+        !state.broken && ended.is_some_and(|entry| entry.stage == Stage::Sending)
     }
 
-    /// A whole request has arrived.
-    pub(crate) fn requested(&self) {
+    /// A request is complete.
+    pub(crate) fn request_received(&self) {
         self.state().last_request = Instant::now();
     }
 
@@ -197,71 +197,70 @@ impl Handle {
         &self.0.table
     }
 
-    /// The turns of its requests, of which each exchange that is worked on or untaken has one.
-    pub(crate) fn turns(&self) -> &Arc<Semaphore> {
-        &self.0.turns
+    /// The concurrency window: each exchange that is processed or has an unread response holds a permit.
+    pub(crate) fn window(&self) -> &Arc<Semaphore> {
+        &self.0.window
     }
 
-    /// Since when this connection has been without a complete request, or where those are not counted without a byte; `None` while
+    /// Since when this connection has been without a complete request or, if requests are not counted, without a byte; `None` while
     /// it is in use.
-    pub(crate) fn unserved_since(&self) -> Option<Instant> {
-        /// A response that is taken at once keeps its connection.
-        const TAKEN_AT_ONCE: Duration = Duration::from_secs(1);
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        /// A connection counts as in use for this long after its response is ready.
+        const READ_PROMPTLY: Duration = Duration::from_secs(1);
         let state = self.state();
-        if state.phase == Phase::Anything {
-            // Whoever lives is heard within that time.
-            let silent = state.since.elapsed() >= self.0.timeouts.first_byte;
-            return silent.then_some(state.since);
+        if state.phase == Phase::AnyByte {
+            let idle = state.since.elapsed() >= self.0.timeouts.first_byte;
+            return idle.then_some(state.since);
         }
-        let served = state.exchanges.iter().any(|entry| match entry.stage {
+        let in_use = state.exchanges.iter().any(|entry| match entry.stage {
             Stage::Receiving => false,
             Stage::Working => true,
-            Stage::Sending => entry.since.elapsed() < TAKEN_AT_ONCE,
+            Stage::Sending => entry.since.elapsed() < READ_PROMPTLY,
         });
-        (!served).then_some(state.last_request)
+        (!in_use).then_some(state.last_request)
     }
 
-    /// Since when the peer has held up bytes: has been owing the rest of a body, or has left a response untaken for longer than we
-    /// ourselves may take to write it.
+    /// Since when the peer has stalled reserved bytes, by not sending the rest of a body or not reading a response; `None` before
+    /// the respective stall time has passed.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         let state = self.state();
-        let theirs = state.exchanges.iter().filter(|entry| {
-            let patience = match entry.stage {
-                Stage::Receiving => OWED,
+        let stalled = state.exchanges.iter().filter(|entry| {
+            let limit = match entry.stage {
+                Stage::Receiving => READ_STALL,
                 Stage::Working => return false,
-                Stage::Sending => UNTAKEN,
+                Stage::Sending => WRITE_STALL,
             };
-            entry.holds > 0 && entry.waits_since.is_none() && entry.since.elapsed() >= patience
+            entry.reserved > 0 && entry.blocked_since.is_none() && entry.since.elapsed() >= limit
         });
-        theirs.map(|entry| entry.since).min()
+        stalled.map(|entry| entry.since).min()
     }
 
-    /// How many bytes its exchanges hold.
-    pub(crate) fn holds(&self) -> Holds {
+    /// Bytes reserved for its exchanges.
+    pub(crate) fn reserved(&self) -> ReservedBytes {
         let state = self.state();
-        let mut holds = Holds::default();
+        let mut reserved = ReservedBytes::default();
         for entry in &state.exchanges {
-            match entry.waits_since {
-                Some(_) => holds.waiting += entry.holds,
-                None => holds.moving += entry.holds,
+            match entry.blocked_since {
+                Some(_) => reserved.blocked += entry.reserved,
+                None => reserved.active += entry.reserved,
             }
         }
-        holds
+        reserved
     }
 
-    /// Something has arrived.
-    pub(crate) fn heard(&self) {
+    /// Bytes have arrived.
+    pub(crate) fn received_bytes(&self) {
         let mut state = self.state();
         match state.phase {
             Phase::FirstByte if self.0.table.counts_requests() => state.enter(Phase::Head),
-            Phase::FirstByte | Phase::Anything => state.enter(Phase::Anything),
+            Phase::FirstByte | Phase::AnyByte => state.enter(Phase::AnyByte),
             Phase::Idle if !state.http2 && state.exchanges.is_empty() => state.enter(Phase::Head),
             Phase::Idle | Phase::Head => {}
         }
     }
 
-    /// When patience with the peer ends, if anything is expected of it.
-    pub(crate) fn due(&self) -> Option<Instant> {
+    /// When the peer exceeds its timeout, if it is expected to do anything.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let Timeouts {
             first_byte,
             head,
@@ -274,16 +273,16 @@ impl Handle {
             let sending = sending.filter(|entry| entry.stage == Stage::Sending);
             return sending.map(|entry| entry.since + write).min();
         }
-        let patience = match state.phase {
+        let limit = match state.phase {
             Phase::FirstByte => first_byte,
             Phase::Head => head,
-            Phase::Idle | Phase::Anything => idle,
+            Phase::Idle | Phase::AnyByte => idle,
         };
-        Some(state.since + patience)
+        Some(state.since + limit)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What it guards is whole after any panic.
+        // Consistent even after a panic.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Asks a running process's own admin listener how it is: for containers, whose images have no shell and no curl to ask with.
+//! Checks a running process through its admin listener: for containers, whose images have no shell and no curl.
 
 use std::{
     io::{self, Write},
@@ -16,8 +16,8 @@ use tokio::{
 
 use crate::{ThreadSettings, block_on};
 
-/// How much of an answer is read, in bytes: `/readyz` with all its parts is a few hundred.
-const ANSWER_BYTES: u64 = 64 * 1024;
+/// How much of a response is read, in bytes: `/readyz` with all its parts has a few hundred.
+const RESPONSE_BYTES: u64 = 64 * 1024;
 
 /// Check the running process: exit 0 if ready; otherwise exit 1 and print the reason
 #[derive(Args, Clone, Debug)]
@@ -37,42 +37,42 @@ pub struct Healthcheck {
     timeout: Duration,
 }
 
-/// Why a process is not healthy.
+/// A failed health check.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthcheckError {
-    /// It can't be asked.
+    /// The admin listener cannot be reached.
     #[error(
-        "{url} cannot be asked: {source}; it should be running, and IMPORTGUARD_ADMIN_LISTEN the same for it and for this command"
+        "{url}: cannot connect: {source}; check that the process is running and that IMPORTGUARD_ADMIN_LISTEN is the same for it and for this command"
     )]
     Unreachable {
-        /// What was asked.
+        /// The URL.
         url: String,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// It answers too late.
-    #[error("{url} did not answer within {}", humantime::format_duration(*.within))]
-    Late {
-        /// What was asked.
+    /// There was no response in time.
+    #[error("{url} did not respond within {}", humantime::format_duration(*.within))]
+    Timeout {
+        /// The URL.
         url: String,
-        /// How long it was waited for.
+        /// The time limit.
         within: Duration,
     },
-    /// It answers, and not with a yes.
-    #[error("{url} says {answer}")]
-    No {
-        /// What was asked.
+    /// The response is not 200.
+    #[error("{url} returned {response}")]
+    Unhealthy {
+        /// The URL.
         url: String,
-        /// Its answer's status and body, on one line.
-        answer: String,
+        /// Status and body of the response, on one line.
+        response: String,
     },
 }
 
 impl Healthcheck {
-    /// Asks the admin listener of the process that has the setting `admin_listen`, and prints a line if it is healthy.
+    /// Checks the process whose admin listener is at `admin_listen`, and prints a line if it is healthy.
     ///
     /// # Errors
-    /// If it is not, or there is no tokio runtime to be had.
+    /// If it is not healthy, or the tokio runtime cannot be started.
     pub fn run(&self, admin_listen: SocketAddr) -> anyhow::Result<ExitCode> {
         Ok(block_on(ThreadSettings::ONE, self.check(admin_listen))??)
     }
@@ -82,21 +82,21 @@ impl Healthcheck {
         let address = reachable(admin_listen);
         let url = format!("http://{address}{path}");
         let within = self.timeout;
-        let answer = match timeout(within, ask(address, path)).await {
-            Ok(Ok(answer)) => answer,
+        let response = match timeout(within, get(address, path)).await {
+            Ok(Ok(response)) => response,
             Ok(Err(source)) => return Err(HealthcheckError::Unreachable { url, source }),
-            Err(_) => return Err(HealthcheckError::Late { url, within }),
+            Err(_) => return Err(HealthcheckError::Timeout { url, within }),
         };
-        if !answer.starts_with("200 ") {
-            return Err(HealthcheckError::No { url, answer });
+        if !response.starts_with("200 ") {
+            return Err(HealthcheckError::Unhealthy { url, response });
         }
-        // Whoever asks without listening reads the exit code.
-        let _ = writeln!(io::stdout(), "{url} says {answer}");
+        // If standard output is closed, the exit code suffices.
+        let _ = writeln!(io::stdout(), "{url} returned {response}");
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The address on which this machine reaches what listens on `address`: who listens everywhere is asked on loopback.
+/// The address at which this machine reaches a listener on `address`: loopback if it listens on all interfaces.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -106,20 +106,23 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The answer's status and body as one line.
-async fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
+/// Status and body of the response, on one line.
+async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let mut response = Vec::new();
+    stream
+        .take(RESPONSE_BYTES)
+        .read_to_end(&mut response)
+        .await?;
+    let response = String::from_utf8_lossy(&response);
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
     let status = head
         .lines()
         .next()
         .and_then(|line| line.strip_prefix("HTTP/1.1 "))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))?;
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))?;
     let line = format!("{status} {}", body.replace('\n', " "));
     Ok(line.trim_end().to_owned())
 }
@@ -129,14 +132,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_listens_everywhere_is_asked_on_loopback() {
-        for (listens, asked) in [
+    fn a_listener_on_all_interfaces_is_reached_on_loopback() {
+        for (listens, reached) in [
             ("0.0.0.0:8081", "127.0.0.1:8081"),
             ("[::]:8081", "[::1]:8081"),
             ("192.0.2.7:8081", "192.0.2.7:8081"),
         ] {
-            let asked: SocketAddr = asked.parse().unwrap_or_else(|_| unreachable!());
-            assert_eq!(listens.parse().map(reachable), Ok(asked));
+            let reached: SocketAddr = reached.parse().unwrap();
+            assert_eq!(listens.parse().map(reachable), Ok(reached));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What both pods need to run.
+//! What both processes need to run.
 //!
 //! [`RuntimeSettings::run`] runs a process: logs and traces, signals, the admin listener. The process's parts share a [`Runtime`]:
-//! metrics, [`Readiness`], and the [`FileWatches`] that reload what changes on disk.
+//! metrics, [`Readiness`], and the [`FileWatches`] that reload changed files.
 //!
-//! [`Incoming`] is the accept loop with its bounds and TLS; a [`Connection`] is what it yields, and ends a connection whose peer
-//! takes too long; a [`Handle`] is what the rest of the process knows of it, down to each [`Exchange`] of a request and its response.
+//! [`Incoming`] is the accept loop with its limits and TLS. It yields [`Connection`]s, which enforce the timeouts of their peers. A
+//! [`Handle`] refers to a connection from the rest of the process, an [`Exchange`] to one request on it and its response.
 
 mod accept;
 mod admin;

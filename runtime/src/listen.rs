@@ -1,4 +1,4 @@
-//! What must hold before anything serves: free addresses, and enough open files.
+//! Preconditions of serving: free addresses and enough file descriptors.
 
 use std::{io, net::SocketAddr};
 
@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 
 use crate::{admin, table::CLOSING};
 
-/// What is open beside connections: standard streams, listeners, the runtime's own, the spool with its journal, NATS, OTLP,
-/// files that are being read, with as many again to spare.
+/// File descriptors for other uses than connections: standard streams, listeners, the runtime, the spool and its journal, NATS,
+/// OTLP, files being read; twice what is needed.
 const OTHER_FILES: usize = 64;
 
 /// A listener could not be opened.
@@ -20,8 +20,8 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Opens a listener before anything serves, so that an address in use is an error at the start. `setting` is the name of the
-/// setting that the address came from.
+/// Opens a listener, before anything is served, so that an address in use is an error at startup. `setting` names the setting that
+/// the address is from.
 pub async fn listen(
     address: SocketAddr,
     setting: &'static str,
@@ -35,10 +35,10 @@ pub async fn listen(
         })
 }
 
-/// The operating system does not let this process open as many files as its settings allow connections.
+/// The limit of open files is too low for the connections that the settings allow.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this process may have {limit} files open and its settings need {needed}: raise the hard limit (ulimit -Hn, LimitNOFILE= in systemd) or lower {settings}"
+    "the limit of open files is {limit}, but the settings need {needed}: raise the hard limit (ulimit -Hn, LimitNOFILE= in systemd) or lower {settings}"
 )]
 pub struct OpenFilesError {
     limit: u64,
@@ -46,19 +46,18 @@ pub struct OpenFilesError {
     settings: &'static str,
 }
 
-/// Raises the soft limit of open files to the hard one, as servers do that use neither `select` nor descriptors by number.
-/// `connections` is how many there may be, in and out; the admin listener's come on top. `settings` names where their number comes
-/// from.
+/// Raises the soft limit of open files to the hard limit; safe, as this process does not use `select`. `connections` is the maximum
+/// number of connections, in and out, without the admin listener's. `settings` names the settings that determine it.
 ///
 /// # Errors
-/// Where the hard limit is below that: the process would leave callers unanswered for want of files.
+/// If the hard limit is too low: connections could not be accepted.
 pub fn allow_open_files(connections: usize, settings: &'static str) -> Result<(), OpenFilesError> {
     let needed = connections + CLOSING + admin::MAX_CONNECTIONS + CLOSING + OTHER_FILES;
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     let mut limits = getrlimit(Resource::Nofile);
     let before = limits.current;
     limits.current = limits.maximum;
-    // Raising it is refused only where the hard limit is above what the kernel allows any more; then what was before holds.
+    // Raising it fails only if the hard limit exceeds what the kernel now allows; then the soft limit is unchanged.
     let limit = match setrlimit(Resource::Nofile, limits) {
         Ok(()) => limits.maximum,
         Err(_) => before,

@@ -4,14 +4,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What a listener counts.
+/// The metrics of a listener.
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
     /// Open connections.
     pub(crate) open: Gauge,
-    /// Connections closed to make room for others.
+    /// Connections evicted for others.
     pub(crate) evicted: Counter,
-    /// Connections that found no room, and none that could be closed to make some.
+    /// Connections rejected because all others were in use.
     pub(crate) rejected: Counter,
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-/// Whether the process is ready for requests: from the end of its start until it begins to shut down. Cheap to clone.
+/// Whether the process is ready for requests: from the end of startup until shutdown begins. Cheap to clone.
 #[derive(Clone)]
 pub struct Readiness(Arc<Shared>);
 
@@ -16,7 +16,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     started: bool,
-    /// What the start waits for.
+    /// The pending startup steps.
     starting: Vec<&'static str>,
     parts: Vec<Part>,
 }
@@ -27,11 +27,11 @@ struct Part {
     describe: Arc<dyn Fn() -> Value + Send + Sync>,
 }
 
-/// What `/readyz` responds with.
+/// The response of `/readyz`.
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) ready: bool,
-    /// What the start waits for; absent after it.
+    /// The pending startup steps; absent after startup.
     #[serde(skip_serializing_if = "Option::is_none")]
     starting: Option<Vec<&'static str>>,
     #[serde(flatten)]
@@ -46,7 +46,7 @@ impl Readiness {
         }))
     }
 
-    /// Runs `opening`, a step of the start, which is reported as `what` until it has succeeded.
+    /// Runs `opening`, a startup step, which is reported as `what` until it has succeeded.
     ///
     /// # Errors
     /// If `opening` fails.
@@ -61,13 +61,13 @@ impl Readiness {
         Ok(opened)
     }
 
-    /// Has `/readyz` describe a part of the process, under `name`.
+    /// Adds a part of the process to `/readyz`, under `name`.
     pub fn add(&self, name: &'static str, describe: impl Fn() -> Value + Send + Sync + 'static) {
         let describe = Arc::new(describe);
         self.state().parts.push(Part { name, describe });
     }
 
-    /// The start is over.
+    /// Marks startup as complete.
     pub(crate) fn set_started(&self) {
         self.state().started = true;
     }

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser};
 use importguard_telemetry::{
     TelemetrySettings,
-    metrics::{Exposition, PolicyInfo, ProcessMetrics, UnsupportedExporter, encode},
+    metrics::{Exposition, PolicyInfo, ProcessMetrics, UnsupportedExporterError, encode},
 };
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +22,10 @@ use crate::{
     signals,
 };
 
-/// How long the last spans may take to be sent.
-const LAST_SPANS: Duration = Duration::from_secs(5);
+/// Time limit for exporting the last spans.
+const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What every process is told, whatever it serves.
+/// The settings that every process has.
 #[derive(Args, Clone, Debug)]
 pub struct RuntimeSettings {
     /// Listen address for /livez, /readyz and /metrics
@@ -52,31 +52,31 @@ pub struct RuntimeSettings {
 pub struct Runtime {
     /// The process's metrics.
     pub registry: SharedRegistry,
-    /// The policies that the process reports.
+    /// The policies that the process reports in its metrics.
     pub policies: PolicyInfo,
     /// The files that are reloaded when they change.
     pub files: FileWatches,
     /// What `/readyz` reports.
     pub readiness: Readiness,
-    /// Cancelled when the process is to end.
+    /// Cancelled when the process must shut down.
     pub shutdown: CancellationToken,
 }
 
-/// A registry that is scraped while its process still starts and registers. Clones are handles to the same.
+/// A registry that can be scraped while its process still starts and registers metrics. Clones share it.
 #[derive(Clone, Debug)]
 pub struct SharedRegistry(Arc<RwLock<Registry>>);
 
 impl SharedRegistry {
     /// Has `register` register metrics. It must not call this again.
     pub fn register<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
-        // What it guards is whole after any panic: metrics are appended.
+        // Consistent even after a panic: metrics are only appended.
         register(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What Prometheus reads, in the best form that the values of its `Accept` headers name.
+    /// The metrics in the format that the scraper's `Accept` headers ask for.
     ///
     /// # Errors
-    /// If a metric cannot be written.
+    /// If a metric cannot be encoded.
     pub fn encode<'a>(
         &self,
         accept: impl IntoIterator<Item = &'a str>,
@@ -88,19 +88,19 @@ impl SharedRegistry {
     }
 }
 
-/// The `main` of a process: parses the command line and runs `command`. SIGHUP does not end it.
+/// The `main` of a process: parses the command line and runs `command`. SIGHUP does not terminate it.
 pub fn main<C: Parser>(command: impl FnOnce(C) -> anyhow::Result<ExitCode>) -> ExitCode {
-    let outlives = signals::outlive_hangup();
+    let hangup = signals::ignore_hangup();
     let cli = environment::parse(env::args_os());
-    conclude(outlives.map_err(Into::into).and_then(|()| command(cli)))
+    conclude(hangup.map_err(Into::into).and_then(|()| command(cli)))
 }
 
 impl RuntimeSettings {
-    /// Runs `service`, called `name` and `instance` in traces, until it returns; it should when [`Runtime::shutdown`] is cancelled, by SIGTERM or
-    /// Ctrl-C. The admin listener serves from before `service` begins.
+    /// Runs `service`, named `name` and `instance` in traces, until it returns, which it should when [`Runtime::shutdown`] is
+    /// cancelled by SIGTERM or Ctrl-C. The admin listener is up before `service` begins.
     ///
     /// # Errors
-    /// If `service` fails, or what is to be there before it.
+    /// If `service` fails, or telemetry, signal handlers or the admin listener cannot be set up.
     pub fn run(
         &self,
         name: &str,
@@ -111,7 +111,7 @@ impl RuntimeSettings {
             let telemetry = importguard_telemetry::init(name, instance, &self.telemetry)?;
             environment::report_retired();
             let ended = self.serve(signals::shutdown()?, service).await;
-            telemetry.shutdown(LAST_SPANS).await;
+            telemetry.shutdown(TRACE_FLUSH_TIMEOUT).await;
             ended.map(|()| ExitCode::SUCCESS)
         })?
     }
@@ -135,18 +135,18 @@ impl RuntimeSettings {
         tokio::select! {
             ended = service(runtime) => ended,
             never = admin => match never {},
-            // There is nothing under way yet.
+            // Nothing is in progress during startup.
             () = interrupted => Ok(()),
         }
     }
 }
 
 impl Runtime {
-    /// With metrics of its own and no admin listener.
+    /// A runtime with its own metrics and without an admin listener.
     ///
     /// # Errors
-    /// If the environment asks for metrics in another form than Prometheus's.
-    pub fn new(shutdown: CancellationToken) -> Result<Self, UnsupportedExporter> {
+    /// If the environment selects another metrics exporter than Prometheus.
+    pub fn new(shutdown: CancellationToken) -> Result<Self, UnsupportedExporterError> {
         let ProcessMetrics {
             mut registry,
             policies,
@@ -160,7 +160,7 @@ impl Runtime {
         })
     }
 
-    /// Reports that the start is over, and runs the file watchers until `serving` has completed.
+    /// Marks startup as complete, and runs the file watchers until `serving` completes.
     pub async fn run<T>(mut self, serving: impl Future<Output = T>) -> T {
         self.readiness.set_started();
         tokio::select! {

@@ -1,25 +1,25 @@
-//! How settings are written: durations, sizes and counts, each within its bounds.
+//! Parsers of settings: durations, sizes and counts, each within a range.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-/// No interval and no timeout is of use below this; zero would be a busy loop, or a timeout that has always passed.
+/// The shortest useful interval or timeout; zero would be a busy loop, or a timeout that always expires.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Why a value cannot be used. Each says what to write instead.
+/// An invalid value. Each message says what to write instead.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum InvalidSetting {
-    /// It is no duration.
+pub enum SettingError {
+    /// It is not a duration.
     #[error("{0}; write for example 250ms, 5s or 2m")]
     Duration(humantime::DurationError),
     /// It is shorter than a millisecond.
     #[error("must be at least 1ms; write for example 250ms, 5s or 2m")]
     TooShort,
-    /// It is no number of bytes.
+    /// It is not a number of bytes.
     #[error(
         "not a size; write an integer with KiB, MiB, GiB or TiB, for example 64MiB, or a number of bytes"
     )]
     Size,
-    /// It is no number.
+    /// It is not a number.
     #[error("not a number; write an integer, for example 100")]
     Count,
     /// It is below the smallest value.
@@ -31,31 +31,31 @@ pub enum InvalidSetting {
 }
 
 /// Parses an interval or a timeout, such as `250ms` or `1h 30m`: at least a millisecond.
-pub fn duration(text: &str) -> Result<Duration, InvalidSetting> {
+pub fn duration(text: &str) -> Result<Duration, SettingError> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration < SHORTEST => Err(InvalidSetting::TooShort),
-        parsed => parsed.map_err(InvalidSetting::Duration),
+        Ok(duration) if duration < SHORTEST => Err(SettingError::TooShort),
+        parsed => parsed.map_err(SettingError::Duration),
     }
 }
 
 /// A parser of sizes in bytes, such as `64MiB` or `1048576`, within `range`.
-pub fn size<T>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, InvalidSetting> + Clone
+pub fn size<T>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, SettingError> + Clone
 where
     T: TryFrom<u64>,
 {
     move |text| {
-        let bytes = bytes(text).ok_or(InvalidSetting::Size)?;
+        let bytes = bytes(text).ok_or(SettingError::Size)?;
         within(bytes, &range, |bound| Size(bound).to_string())
     }
 }
 
 /// A parser of counts within `range`.
-pub fn count<T>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, InvalidSetting> + Clone
+pub fn count<T>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, SettingError> + Clone
 where
     T: TryFrom<u64>,
 {
     move |text| {
-        let count = text.trim().parse().map_err(|_| InvalidSetting::Count)?;
+        let count = text.trim().parse().map_err(|_| SettingError::Count)?;
         within(count, &range, |bound| bound.to_string())
     }
 }
@@ -64,11 +64,11 @@ fn within<T: TryFrom<u64>>(
     value: u64,
     range: &RangeInclusive<u64>,
     shown: impl Fn(u64) -> String,
-) -> Result<T, InvalidSetting> {
+) -> Result<T, SettingError> {
     if value < *range.start() {
-        return Err(InvalidSetting::TooSmall(shown(*range.start())));
+        return Err(SettingError::TooSmall(shown(*range.start())));
     }
-    let too_large = || InvalidSetting::TooLarge(shown(*range.end()));
+    let too_large = || SettingError::TooLarge(shown(*range.end()));
     match T::try_from(value) {
         Ok(fits) if value <= *range.end() => Ok(fits),
         _ => Err(too_large()),
@@ -94,7 +94,7 @@ fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// A size as settings are written: in the largest unit that divides it.
+/// A size in the notation of settings: in the largest unit that divides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Size(u64);
 
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_told_the_bound_it_breaks() {
+    fn an_error_names_the_bound_that_the_value_breaks() {
         let error = |text| {
             size::<usize>(2 << 20..=1 << 30)(text)
                 .unwrap_err()
@@ -156,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_is_longer_than_nothing() {
+    fn an_interval_is_at_least_a_millisecond() {
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(90 * 60)));
         for text in ["0s", "0", "999us"] {
-            assert_eq!(duration(text), Err(InvalidSetting::TooShort), "{text}");
+            assert_eq!(duration(text), Err(SettingError::TooShort), "{text}");
         }
         let error = duration("5").unwrap_err().to_string();
         assert!(error.contains("for example 250ms"), "{error}");

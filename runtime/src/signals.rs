@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: the first shuts the process down gracefully, the second ends it at once. SIGHUP never ends it:
+//! SIGTERM and Ctrl-C: the first shuts the process down gracefully, the second immediately. SIGHUP never terminates it:
 //! [`FileWatches`](crate::FileWatches) reloads all files.
 
 use std::{
@@ -12,18 +12,20 @@ use tokio_util::sync::CancellationToken;
 /// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
 const INTERRUPTED: i32 = 130;
 
-/// Keeps SIGHUP from ending this process. To be called first of all: until there is a handler, it would.
+/// Keeps SIGHUP from terminating this process. Must be called first: without a handler, SIGHUP terminates it.
 ///
 /// # Errors
-/// Where the operating system refuses a signal handler.
-pub fn outlive_hangup() -> io::Result<()> {
-    // Nobody reads the flag: `FileWatches` has a handler of its own.
+/// If the signal handler cannot be installed.
+pub fn ignore_hangup() -> io::Result<()> {
+    // The flag is not read: `FileWatches` has its own handler.
     let received = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGHUP, received).map(drop)
 }
 
-/// A token that the first SIGTERM or SIGINT cancels. Must be called inside a tokio runtime; fails where the operating
-/// system refuses a signal handler.
+/// A token that the first SIGTERM or SIGINT cancels. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// If the signal handlers cannot be installed.
 pub fn shutdown() -> io::Result<CancellationToken> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -31,10 +33,12 @@ pub fn shutdown() -> io::Result<CancellationToken> {
     let cancel = token.clone();
     tokio::spawn(async move {
         let name = first_of(&mut term, &mut int).await;
-        tracing::info!("{name} received: finishing what is under way; a second one ends at once");
+        tracing::info!(
+            "{name} received: shutting down gracefully; send it again to stop immediately"
+        );
         cancel.cancel();
         let name = first_of(&mut term, &mut int).await;
-        tracing::warn!("{name} received again: ending at once");
+        tracing::warn!("{name} received again: stopping immediately");
         importguard_telemetry::flush_log();
         std::process::exit(INTERRUPTED);
     });

@@ -1,4 +1,4 @@
-//! How many connections there are and how many bytes they hold, and which of them ends when there is no room for more.
+//! The connection limit and the byte limit of a listener, and which connection is evicted when one of them is reached.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,24 @@ use tracing::warn;
 
 use crate::{
     Bounds, ConnectionMetrics, Handle, Timeouts,
-    handle::{Holds, OWED},
+    handle::{READ_STALL, ReservedBytes},
 };
 
-/// How many connections there may be beyond the limit for the moment that those take to close that lose their place to others.
+/// How far the connection limit may be exceeded while evicted connections close.
 pub(crate) const CLOSING: usize = 100;
 
-/// How often it is looked whether somebody can make room.
-const LOOK: Duration = OWED;
+/// How often a request that waits for the byte limit looks for a stalled connection to evict.
+const EVICTION_INTERVAL: Duration = READ_STALL;
 
-/// How long nobody looks again where there was nobody: thousands may wait, and each looks at all that is open.
-const BETWEEN: Duration = Duration::from_millis(2);
+/// Minimum interval between searches after one that found nothing: thousands of requests may wait, and each search visits all
+/// connections.
+const MIN_SEARCH_INTERVAL: Duration = Duration::from_millis(2);
 
-/// For how long nobody is called slow after we ourselves have been late. A burst of thousands of requests has each wait for the others.
-const LATE: Duration = Duration::from_secs(1);
+/// How long no connection counts as stalled after this process itself has lagged: in a burst of thousands of requests, each waits
+/// for the others.
+const LAG_GRACE: Duration = Duration::from_secs(1);
 
-/// All connections of a listener, and the bytes that they hold.
+/// All connections of a listener, and the bytes reserved for them.
 #[derive(Debug)]
 pub(crate) struct Table {
     bounds: Bounds,
@@ -43,8 +45,8 @@ pub(crate) struct Table {
     connections: Mutex<HashMap<usize, Handle>>,
     next_key: AtomicUsize,
     bytes: Arc<Semaphore>,
-    late_until: Mutex<Option<Instant>>,
-    next_look: Mutex<Option<Instant>>,
+    lagging_until: Mutex<Option<Instant>>,
+    next_search: Mutex<Option<Instant>>,
     last_warning: Mutex<Option<Instant>>,
 }
 
@@ -56,8 +58,8 @@ impl Table {
             metrics,
             connections: Mutex::default(),
             next_key: AtomicUsize::new(0),
-            late_until: Mutex::default(),
-            next_look: Mutex::default(),
+            lagging_until: Mutex::default(),
+            next_search: Mutex::default(),
             last_warning: Mutex::default(),
         }
     }
@@ -66,15 +68,15 @@ impl Table {
         self.bounds.counts_requests
     }
 
-    /// A place for a connection. Where all are taken, another one loses its own, unless each is in use.
+    /// Admits a connection. At the connection limit it evicts another one; `None` if all are in use.
     pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr, timeouts: Timeouts) -> Option<Handle> {
         let mut connections = self.connections();
         let max = self.bounds.max_connections;
         let open = connections.values().filter(|other| !other.is_cancelled());
         if connections.len() >= max && open.count() >= max {
-            let has_room = self.evict(&connections);
-            self.warn(has_room);
-            if !has_room || connections.len() >= max + CLOSING {
+            let evicted = self.evict_idle(&connections);
+            self.warn(evicted);
+            if !evicted || connections.len() >= max + CLOSING {
                 self.metrics.rejected.inc();
                 return None;
             }
@@ -86,8 +88,8 @@ impl Table {
         Some(handle)
     }
 
-    /// Lets those close that were told to: a burst of newcomers is not to be turned away for them.
-    pub(crate) async fn let_close(&self) {
+    /// Gives evicted connections time to close, so that a burst of new ones is not rejected because of them.
+    pub(crate) async fn await_evicted(&self) {
         for _ in 0..CLOSING {
             if self.connections().len() < self.bounds.max_connections + CLOSING / 2 {
                 return;
@@ -96,19 +98,19 @@ impl Table {
         }
     }
 
-    /// Ends the connection that has been without a complete request for longest; false where each is being served.
-    fn evict(&self, connections: &HashMap<usize, Handle>) -> bool {
+    /// Evicts the connection that has been without a complete request for longest; false if all are in use.
+    fn evict_idle(&self, connections: &HashMap<usize, Handle>) -> bool {
         let candidates = connections.values().filter(|other| !other.is_cancelled());
         let candidates =
-            candidates.filter_map(|other| other.unserved_since().map(|since| (since, other)));
+            candidates.filter_map(|other| other.idle_since().map(|since| (since, other)));
         let Some((_, oldest)) = candidates.min_by_key(|(since, _)| *since) else {
             return false;
         };
-        self.end(oldest);
+        self.evict(oldest);
         true
     }
 
-    fn warn(&self, has_room: bool) {
+    fn warn(&self, evicted: bool) {
         const EVERY: Duration = Duration::from_secs(1);
         let mut last = self
             .last_warning
@@ -119,16 +121,18 @@ impl Table {
         }
         *last = Some(Instant::now());
         let setting = self.bounds.setting;
-        if has_room {
+        if evicted {
             warn!(
-                "there are more connections than {setting} allows: those that have been without a request for longest are closed"
+                "connection limit reached ({setting}): closing the connections that have been without a request for longest"
             );
         } else {
-            warn!("every connection that {setting} allows is in use: new ones are closed");
+            warn!(
+                "connection limit reached ({setting}) and all connections are in use: rejecting new ones"
+            );
         }
     }
 
-    /// Ends all connections, and returns how many those are.
+    /// Cancels all connections, and returns their number.
     pub(crate) fn cancel_all(&self) -> usize {
         let connections = self.connections();
         connections.values().for_each(Handle::cancel);
@@ -141,55 +145,56 @@ impl Table {
         }
     }
 
-    /// Room for `bytes`, if there is some; for more than there ever is, all of it.
-    pub(crate) fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// Reserves `bytes`, if available; more than the byte limit counts as the limit.
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = self.permits(bytes);
         Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()
     }
 
-    /// Room for `bytes`, as soon as there is some, in the order of those who ask. It is made by who holds up bytes for longest.
-    pub(crate) async fn make_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// Reserves `bytes` as soon as they are available, first come, first served. Meanwhile evicts stalled connections, longest
+    /// stalled first.
+    pub(crate) async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = self.permits(bytes);
         let mut waiting = pin!(Arc::clone(&self.bytes).acquire_many_owned(bytes));
-        self.look();
+        self.search();
         loop {
             let began = Instant::now();
-            if let Ok(permit) = timeout(LOOK, &mut waiting).await {
+            if let Ok(permit) = timeout(EVICTION_INTERVAL, &mut waiting).await {
                 // Never closed.
                 return permit.ok();
             }
-            if began.elapsed() >= LOOK * 2 {
-                *self.late_until() = Some(Instant::now() + LATE);
+            if began.elapsed() >= EVICTION_INTERVAL * 2 {
+                *self.lagging_until() = Some(Instant::now() + LAG_GRACE);
             }
-            if self.look() == Some(false) {
+            if self.search() == Some(false) {
                 self.evict_deadlocked();
             }
         }
     }
 
-    /// Ends the connection that has held up bytes for longest, and says whether there was one; `None` if it is not the time to look.
-    fn look(&self) -> Option<bool> {
+    /// Evicts the connection that has stalled for longest. Returns whether there was one; `None` if it was not time to search.
+    fn search(&self) -> Option<bool> {
         let now = Instant::now();
         let mut next = self
-            .next_look
+            .next_search
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if self.is_late() || next.is_some_and(|next| now < next) {
+        if self.is_lagging() || next.is_some_and(|next| now < next) {
             return None;
         }
         let found = self.evict_stalled();
-        *next = (!found).then(|| now + BETWEEN);
+        *next = (!found).then(|| now + MIN_SEARCH_INTERVAL);
         Some(found)
     }
 
-    /// Whether we have been late lately, so that peers wait for us, and not we for them.
-    fn is_late(&self) -> bool {
-        self.late_until()
+    /// Whether this process has lagged recently, so that its peers wait for it and not the other way round.
+    fn is_lagging(&self) -> bool {
+        self.lagging_until()
             .is_some_and(|until| Instant::now() < until)
     }
 
-    fn late_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.late_until
+    fn lagging_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.lagging_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,7 +203,7 @@ impl Table {
         u32::try_from(bytes.min(self.bounds.max_bytes)).unwrap_or(u32::MAX)
     }
 
-    /// Ends the connection whose peer has owed bytes, or left them untaken, for longest; false where there is none.
+    /// Evicts the connection that has stalled for longest; false if none has.
     fn evict_stalled(&self) -> bool {
         let connections = self.connections();
         let candidates = connections.values().filter(|other| !other.is_cancelled());
@@ -208,36 +213,36 @@ impl Table {
         let Some((_, stalled)) = longest else {
             return false;
         };
-        self.end(stalled);
+        self.evict(stalled);
         true
     }
 
-    /// Where all that hold bytes wait for more, none ever gets them: ends the connection that holds most. Who is honest holds little.
-    /// Where anything else is under way its end gives bytes back, and nobody has to go for that.
+    /// If all exchanges with reserved bytes wait for more, none would ever get them: evicts the connection with the most. Honest
+    /// peers need few. While any other exchange is active, its end will release bytes, and nothing needs to be evicted.
     fn evict_deadlocked(&self) {
         let connections = self.connections();
         let mut most = None;
         for connection in connections.values() {
-            let Holds { waiting, moving } = connection.holds();
-            if moving > 0 || (waiting > 0 && connection.is_cancelled()) {
+            let ReservedBytes { blocked, active } = connection.reserved();
+            if active > 0 || (blocked > 0 && connection.is_cancelled()) {
                 return;
             }
-            if waiting > most.map_or(0, |(most, _)| most) {
-                most = Some((waiting, connection));
+            if blocked > most.map_or(0, |(most, _)| most) {
+                most = Some((blocked, connection));
             }
         }
         if let Some((_, connection)) = most {
-            self.end(connection);
+            self.evict(connection);
         }
     }
 
-    fn end(&self, connection: &Handle) {
+    fn evict(&self, connection: &Handle) {
         connection.cancel();
         self.metrics.evicted.inc();
     }
 
     fn connections(&self) -> MutexGuard<'_, HashMap<usize, Handle>> {
-        // What it guards is whole after any panic.
+        // Consistent even after a panic.
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -286,110 +291,110 @@ pub(crate) mod tests {
         handle.unwrap()
     }
 
-    /// A request that has begun, on a connection of its own.
+    /// A request that has begun, on its own connection.
     fn request(table: &Arc<Table>) -> Arc<Exchange> {
         Arc::new(connection(table).begin(false))
     }
 
-    /// One that waits for as much room.
-    fn asks(exchange: &Arc<Exchange>, bytes: usize) -> JoinHandle<()> {
+    /// Reserves bytes in the background.
+    fn reserves(exchange: &Arc<Exchange>, bytes: usize) -> JoinHandle<()> {
         let exchange = Arc::clone(exchange);
         tokio::spawn(async move { exchange.reserve(bytes).await })
     }
 
-    fn is_closed(exchange: &Exchange) -> bool {
+    fn is_evicted(exchange: &Exchange) -> bool {
         exchange.connection().is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_room_is_not_closed_for_it() {
+    async fn a_connection_that_waits_for_bytes_is_not_evicted() {
         let table = table();
-        let worked_on = request(&table);
-        worked_on.reserve(900).await;
-        worked_on.received();
+        let active = request(&table);
+        active.reserve(900).await;
+        active.received();
         let waiting = [request(&table), request(&table)];
-        let mut rooms = Vec::new();
+        let mut reservations = Vec::new();
         for exchange in &waiting {
             exchange.reserve(10).await;
-            rooms.push(asks(exchange, 200));
+            reservations.push(reserves(exchange, 200));
         }
         sleep(LONG).await;
-        assert!(rooms.iter().all(|room| !room.is_finished()));
-        drop(worked_on);
-        for room in rooms {
-            room.await.unwrap();
+        assert!(reservations.iter().all(|task| !task.is_finished()));
+        drop(active);
+        for reserved in reservations {
+            reserved.await.unwrap();
         }
-        assert!(!waiting.iter().any(|exchange| is_closed(exchange)));
+        assert!(!waiting.iter().any(|exchange| is_evicted(exchange)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn room_is_made_by_whose_peer_has_held_up_bytes_for_longest() {
+    async fn the_connection_that_has_stalled_for_longest_is_evicted() {
         let table = table();
-        let mut holding_up = Vec::new();
+        let mut stalled = Vec::new();
         for _ in 0..2 {
             let exchange = request(&table);
             exchange.reserve(450).await;
-            holding_up.push(exchange);
+            stalled.push(exchange);
             sleep(LONG).await;
         }
         let honest = request(&table);
-        let room = asks(&honest, 200);
-        sleep(LOOK / 10).await;
-        assert!(is_closed(&holding_up[0]) && !is_closed(&holding_up[1]));
-        drop(holding_up);
-        room.await.unwrap();
-        assert!(!is_closed(&honest));
+        let reserved = reserves(&honest, 200);
+        sleep(EVICTION_INTERVAL / 10).await;
+        assert!(is_evicted(&stalled[0]) && !is_evicted(&stalled[1]));
+        drop(stalled);
+        reserved.await.unwrap();
+        assert!(!is_evicted(&honest));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_in_which_it_waited_for_room_is_not_held_up_by_its_peer() {
+    async fn time_spent_waiting_for_bytes_does_not_count_as_stalled() {
         let table = table();
-        let worked_on = request(&table);
-        worked_on.reserve(900).await;
-        worked_on.received();
+        let active = request(&table);
+        active.reserve(900).await;
+        active.received();
         let early = request(&table);
-        let room = asks(&early, 200);
+        let reserved = reserves(&early, 200);
         sleep(LONG).await;
-        drop(worked_on);
-        room.await.unwrap();
+        drop(active);
+        reserved.await.unwrap();
         let late = request(&table);
         late.reserve(800).await;
         let next = request(&table);
-        let _room = asks(&next, 500);
-        sleep(OWED / 2).await;
-        assert!(!is_closed(&early) && !is_closed(&late));
+        let _reserved = reserves(&next, 500);
+        sleep(READ_STALL / 2).await;
+        assert!(!is_evicted(&early) && !is_evicted(&late));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_all_wait_for_each_other_who_holds_most_makes_room() {
+    async fn in_a_deadlock_the_connection_with_the_most_bytes_is_evicted() {
         let table = table();
         let (large, small) = (request(&table), request(&table));
         large.reserve(600).await;
         small.reserve(300).await;
-        let (first, second) = (asks(&large, 300), asks(&small, 300));
+        let (first, second) = (reserves(&large, 300), reserves(&small, 300));
         sleep(LONG).await;
-        assert!(is_closed(&large) && !is_closed(&small));
-        // Who is closed waits no more: nothing else is read or written on its connection meanwhile, where that would be noticed.
+        assert!(is_evicted(&large) && !is_evicted(&small));
+        // An evicted connection stops waiting: nothing else is read or written on it that would notice.
         first.await.unwrap();
         drop(large);
         second.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_we_are_late_ourselves_nobody_is_called_slow() {
+    async fn while_this_process_lags_no_connection_is_evicted() {
         let table = table();
         let owing = request(&table);
         owing.reserve(900).await;
         let next = request(&table);
-        let room = asks(&next, 200);
+        let reserved = reserves(&next, 200);
         yield_now().await;
-        // As if something else had taken all of the time.
-        advance(OWED * 5).await;
-        sleep(LATE / 2).await;
-        assert!(!is_closed(&owing));
-        sleep(LATE).await;
-        assert!(is_closed(&owing));
+        // As if something else had used all of the CPU time.
+        advance(READ_STALL * 5).await;
+        sleep(LAG_GRACE / 2).await;
+        assert!(!is_evicted(&owing));
+        sleep(LAG_GRACE).await;
+        assert!(is_evicted(&owing));
         drop(owing);
-        room.await.unwrap();
+        reserved.await.unwrap();
     }
 }

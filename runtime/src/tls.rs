@@ -17,20 +17,20 @@ use crate::{
     certificates::{certified_key, root_store},
 };
 
-/// The files that a listener speaks TLS with.
+/// The TLS files of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsFiles<'a> {
-    /// The setting that stands for all of them in logs and metrics.
+    /// The setting that represents the files in logs and metrics.
     pub setting: &'static str,
-    /// The certificate and those that lead to its root.
+    /// The certificate chain.
     pub cert: &'a Path,
     /// Its private key.
     pub key: &'a Path,
-    /// The authorities that vouch for peers; without them peers need no certificate.
+    /// The CA certificates for client certificates; without them, clients need no certificate.
     pub client_ca: Option<&'a Path>,
-    /// Of the peers that they vouch for, those whose certificates hold one of these names; without any, all.
+    /// The names (SANs) of which a client certificate must have one; empty accepts any.
     pub client_names: &'a [ServerName<'static>],
-    /// The protocols that are spoken above it, the best first.
+    /// The ALPN protocols, in order of preference.
     pub alpn: &'static [&'static [u8]],
 }
 
@@ -66,7 +66,7 @@ fn config(
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, CertificateError> {
     let provider = Arc::new(ring::default_provider());
-    let shown = certified_key(cert, key, &provider)?;
+    let identity = certified_key(cert, key, &provider)?;
     let verifier = match client_ca {
         None => WebPkiClientVerifier::no_client_auth(),
         Some(ca) => {
@@ -75,29 +75,29 @@ fn config(
                 WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
                     .build()
                     .map_err(|error| rustls::Error::General(error.to_string()))?;
-            named(verifier, client_names)
+            restricted_to(verifier, client_names)
         }
     };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 
-/// The files that a client speaks TLS with.
+/// The TLS files of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTlsFiles<'a> {
-    /// The setting that stands for all of them in logs and metrics.
+    /// The setting that represents the files in logs and metrics.
     pub setting: &'static str,
-    /// The authorities that vouch for servers.
+    /// The CA certificates for server certificates.
     pub ca: &'a Path,
-    /// The certificate that is shown to servers, if any.
+    /// The client certificate, if any.
     pub cert: Option<&'a Path>,
     /// Its private key.
     pub key: Option<&'a Path>,
-    /// The protocols that are spoken above it, the best first.
+    /// The ALPN protocols, in order of preference.
     pub alpn: &'static [&'static [u8]],
 }
 
@@ -112,17 +112,17 @@ impl ClientTlsFiles<'_> {
     ) -> Result<LastGood<ClientConfig>, CertificateError> {
         let Self { setting, alpn, .. } = self;
         let ca = self.ca.to_owned();
-        let shown = self.cert.zip(self.key);
-        let shown = shown.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
+        let identity = self.cert.zip(self.key);
+        let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
         let mut files = vec![ca.clone()];
         files.extend(
-            shown
+            identity
                 .iter()
                 .flat_map(|(cert, key)| [cert.clone(), key.clone()]),
         );
         let read = move || {
-            let shown = shown.as_ref();
-            client_config(&ca, shown.map(|(cert, key)| (&**cert, &**key)), alpn)
+            let identity = identity.as_ref();
+            client_config(&ca, identity.map(|(cert, key)| (&**cert, &**key)), alpn)
         };
         let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
         Ok(watches.add(setting, watcher))
@@ -131,24 +131,26 @@ impl ClientTlsFiles<'_> {
 
 fn client_config(
     ca: &Path,
-    shown: Option<(&Path, &Path)>,
+    identity: Option<(&Path, &Path)>,
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, CertificateError> {
     let provider = Arc::new(ring::default_provider());
-    let shown = shown.map(|(cert, key)| certified_key(cert, key, &provider));
-    let shown = shown.transpose()?;
+    let identity = identity.map(|(cert, key)| certified_key(cert, key, &provider));
+    let identity = identity.transpose()?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(root_store(ca)?);
-    let mut config = match shown {
-        Some(shown) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown))),
+    let mut config = match identity {
+        Some(identity) => {
+            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 
-fn named(
+fn restricted_to(
     verifier: Arc<dyn ClientCertVerifier>,
     names: &[ServerName<'static>],
 ) -> Arc<dyn ClientCertVerifier> {
@@ -156,17 +158,17 @@ fn named(
         return verifier;
     }
     let names = names.to_vec();
-    Arc::new(Named { verifier, names })
+    Arc::new(NameVerifier { verifier, names })
 }
 
-/// Of the peers that a verifier lets in, those whose certificates hold one of some names.
+/// Accepts the certificates that `verifier` accepts and that have one of `names`.
 #[derive(Debug)]
-struct Named {
+struct NameVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
     names: Vec<ServerName<'static>>,
 }
 
-impl ClientCertVerifier for Named {
+impl ClientCertVerifier for NameVerifier {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -29,16 +29,16 @@ impl Check {
         for file in &self.files {
             match load(file, self.largest.max_friends) {
                 Ok(policy) => {
-                    print(format_args!("{}: {}", file.display(), good(&policy)))?;
+                    print(format_args!("{}: {}", file.display(), summary(&policy)))?;
                     print(format_args!("{}: {}", file.display(), cost(policy.cost())))?;
                 }
                 Err(diagnostics) => {
                     print(&diagnostics)?;
-                    let mistakes = match diagnostics.count() {
-                        1 => "1 mistake".to_owned(),
-                        count => format!("{count} mistakes"),
+                    let errors = match diagnostics.count() {
+                        1 => "1 error".to_owned(),
+                        count => format!("{count} errors"),
                     };
-                    print(format_args!("\n{}: {mistakes}", file.display()))?;
+                    print(format_args!("\n{}: {errors}", file.display()))?;
                     exit = ExitCode::from(FINDINGS);
                 }
             }
@@ -47,39 +47,36 @@ impl Check {
     }
 }
 
-fn good(policy: &Policy) -> String {
+fn summary(policy: &Policy) -> String {
     let lists: Vec<_> = policy
         .lists()
-        .map(|list| format!("{} ({} ids)", list.name, list.size))
+        .map(|list| format!("{} ({} IDs)", list.name, list.size))
         .collect();
     let lists = match lists.as_slice() {
         [] => "no lists".to_owned(),
         lists => format!("lists {}", lists.join(", ")),
     };
-    format!(
-        "good: policy {}, {lists}, {}",
-        policy.name(),
-        policy.digest()
-    )
+    format!("OK: policy {}, {lists}, {}", policy.name(), policy.digest())
 }
 
-/// What the largest import costs: the enforced rules, which are refused above their bound, and those in shadow, which are not.
+/// The cost of the largest import: of enforced rules, where a policy above the limit is rejected, and of shadow rules, where it is
+/// not.
 fn cost(cost: &PolicyCost) -> String {
     let shadow = cost.units(Mode::Shadow);
     let skipped = if shadow > SHADOW_BUDGET {
-        ": some are skipped on the largest imports"
+        " (some are skipped on the largest imports)"
     } else {
         ""
     };
     format!(
-        "an import of {} friends costs at most {} of {MAX_COST} units; rules in shadow {shadow} of {SHADOW_BUDGET}{skipped}{}",
+        "cost of an import of {} friends: at most {} of {MAX_COST} units; shadow rules: {shadow} of {SHADOW_BUDGET}{skipped}{}",
         cost.friends,
         cost.units(Mode::Enforce),
         shares(cost)
     )
 }
 
-/// How many of the most expensive rules are named: enough to see where the cost comes from.
+/// How many of the most expensive rules are named.
 const NAMED: usize = 5;
 
 fn shares(cost: &PolicyCost) -> String {
@@ -95,6 +92,6 @@ fn shares(cost: &PolicyCost) -> String {
     let named: Vec<_> = named.collect();
     match named.as_slice() {
         [] => String::new(),
-        named => format!("; the most: {}", named.join(", ")),
+        named => format!("; most expensive: {}", named.join(", ")),
     }
 }

@@ -61,8 +61,8 @@ impl Explain {
             now: self.at.unwrap_or_else(SystemTime::now),
         });
         if self.json {
-            let told = self.as_json(&policy, &explanation);
-            print(serde_json::to_string_pretty(&told)?)?;
+            let output = self.as_json(&policy, &explanation);
+            print(serde_json::to_string_pretty(&output)?)?;
         } else {
             print(self.as_table(&policy, &explanation))?;
         }
@@ -82,7 +82,7 @@ impl Explain {
                 ]
             })
             .collect();
-        let head = ["rule", "kind", "mode", "what happened"].map(str::to_owned);
+        let head = ["rule", "kind", "mode", "result"].map(str::to_owned);
         let width = |column: usize| {
             let cells = rows.iter().chain([&head]).map(|row| &row[column]);
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -106,15 +106,15 @@ impl Explain {
 
     fn verdict(&self, decision: &Evaluation) -> String {
         match &decision.verdict {
-            Verdict::Allow => format!("allow: all {} are imported", self.friends.len()),
+            Verdict::Allow => format!("allow: all {} friends are imported", self.friends.len()),
             Verdict::Modify(kept) => format!(
-                "modify: {} of {} are imported: {}",
+                "modify: {} of {} friends are imported: {}",
                 kept.indexes().len(),
                 self.friends.len(),
                 self.named(kept.indexes()).join(", ")
             ),
             Verdict::Refuse(refusal) => format!(
-                "refuse: by rule {}, {} \"{}\" \"{}\"",
+                "refuse: by rule {}: {} \"{}\" \"{}\"",
                 refusal.rule.as_deref().unwrap_or_default(),
                 refusal.code,
                 refusal.message,
@@ -137,7 +137,7 @@ impl Explain {
             .iter()
             .map(|step| self.step(step))
             .collect();
-        let mut told = json!({
+        let mut output = json!({
             "policy": { "name": policy.name(), "digest": policy.digest() },
             "request": {
                 "operationID": self.operation_id,
@@ -148,17 +148,17 @@ impl Explain {
         });
         match &explanation.evaluation.verdict {
             Verdict::Allow => {
-                told["verdict"] = "allow".into();
-                told["kept"] = json!(self.friends);
+                output["verdict"] = "allow".into();
+                output["kept"] = json!(self.friends);
             }
             Verdict::Modify(kept) => {
-                told["verdict"] = "modify".into();
-                told["kept"] = json!(self.named(kept.indexes()));
+                output["verdict"] = "modify".into();
+                output["kept"] = json!(self.named(kept.indexes()));
             }
             Verdict::Refuse(refusal) => {
-                told["verdict"] = "refuse".into();
-                told["kept"] = json!([]);
-                told["refusal"] = json!({
+                output["verdict"] = "refuse".into();
+                output["kept"] = json!([]);
+                output["refusal"] = json!({
                     "rule": refusal.rule,
                     "code": refusal.code,
                     "message": refusal.message,
@@ -166,50 +166,50 @@ impl Explain {
                 });
             }
         }
-        told
+        output
     }
 
     fn step(&self, step: &Step<'_>) -> Value {
-        let mut told = Map::new();
-        let mut tell = |name: &str, value: Value| told.insert(name.to_owned(), value);
-        tell("rule", step.rule.into());
-        tell("kind", step.kind.into());
-        tell("mode", mode(step.mode).into());
+        let mut output = Map::new();
+        let mut set = |name: &str, value: Value| output.insert(name.to_owned(), value);
+        set("rule", step.rule.into());
+        set("kind", step.kind.into());
+        set("mode", mode(step.mode).into());
         if let Some(description) = step.description {
-            tell("description", description.into());
+            set("description", description.into());
         }
-        tell("happened", happened(&step.happened).into());
-        tell("text", step.happened.describe(&self.friends).into());
+        set("happened", happened(&step.happened).into());
+        set("text", step.happened.describe(&self.friends).into());
         match &step.happened {
             Happened::Removed { friends, failure } => {
                 let removed = friends.iter().map(|(index, reason)| {
                     json!({ "index": index, "friend": self.friend(*index), "because": because(reason) })
                 });
-                tell("removed", removed.collect());
+                set("removed", removed.collect());
                 if let Some(failure) = failure {
-                    tell("failure", failure.as_str().into());
+                    set("failure", failure.as_str().into());
                 }
             }
             Happened::Refused(reason) => {
-                tell("because", because(reason).into());
+                set("because", because(reason).into());
             }
             Happened::Skipped { failure } => {
-                tell("failure", failure.as_str().into());
+                set("failure", failure.as_str().into());
             }
             Happened::OverBudget { cost, left } => {
-                tell("cost", (*cost).into());
-                tell("left", (*left).into());
+                set("cost", (*cost).into());
+                set("left", (*left).into());
             }
             Happened::OutsideRollout { bucket, per_cent } => {
-                tell("bucket", (*bucket).into());
-                tell("rollout", (*per_cent).into());
+                set("bucket", (*bucket).into());
+                set("rollout", (*per_cent).into());
             }
             Happened::NotWhen { when } => {
-                tell("when", (*when).into());
+                set("when", (*when).into());
             }
             Happened::NotReached | Happened::Off | Happened::Nothing => {}
         }
-        Value::Object(told)
+        Value::Object(output)
     }
 }
 

@@ -1,5 +1,5 @@
-//! `importguard policy …`: what an operator does with a policy before it is active. Exit codes: 0 on success, 1 for findings, 2 on
-//! usage errors.
+//! `importguard policy …`: checks, tests and explains a policy before it is deployed. Exit codes: 0 on success, 1 for findings, 2
+//! on usage errors.
 
 mod check;
 mod explain;
@@ -15,9 +15,9 @@ use clap::{Args, Subcommand};
 use importguard_decider::policy::DEFAULT_MAX_FRIENDS;
 use importguard_runtime::settings::count;
 
-/// Exit code for what was found wrong with a policy or by its tests.
+/// Exit code for errors in a policy and for failed tests.
 const FINDINGS: u8 = 1;
-/// Exit code for a command that cannot be carried out as it was given; clap's own too.
+/// Exit code for usage errors, as clap's own.
 const USAGE: u8 = 2;
 
 #[derive(Subcommand)]
@@ -30,7 +30,7 @@ pub(crate) enum PolicyCommand {
     Explain(explain::Explain),
 }
 
-/// The largest import that a policy is checked for.
+/// The largest import that a policy must support.
 #[derive(Args)]
 pub(crate) struct LargestImport {
     /// Number of friends in the largest import, by which the cost of a policy is judged. Use the deciders' value
@@ -54,14 +54,14 @@ impl PolicyCommand {
     }
 }
 
-/// A command that cannot be carried out as it was given.
+/// Prints a usage error.
 fn usage(error: impl Display) -> ExitCode {
-    // Where standard error is closed, nobody is left to tell.
+    // If standard error is closed, the exit code suffices.
     let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::from(USAGE)
 }
 
-/// Prints on standard output. A reader that stops reading, like `head`, is no failure.
+/// Prints to standard output. A reader that stops reading, like `head`, is not an error.
 fn print(text: impl Display) -> io::Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -28,7 +28,7 @@ impl Test {
         };
         if let Some(file) = &self.junit {
             fs::write(file, tabletest::junit(&report))
-                .with_context(|| format!("{} cannot be written", file.display()))?;
+                .with_context(|| format!("cannot write {}", file.display()))?;
         }
         print(&report)?;
         Ok(match report.failures() {

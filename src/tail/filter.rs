@@ -2,7 +2,7 @@ use clap::Args;
 use importguard_core::{UserId, VerdictKind};
 use importguard_gateway::events::Pseudonyms;
 
-use super::line::Seen;
+use super::line::TailEvent;
 
 /// Which events are printed. Several values of one filter are alternatives; all filters must match.
 #[derive(Args)]
@@ -26,8 +26,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// The filter, where events name users by `pseudonyms`.
-    pub(super) fn wanted(self, pseudonyms: &Pseudonyms) -> Wanted {
+    /// The matcher for these filters. With a pseudonym key, owners also match by pseudonym.
+    pub(super) fn matcher(self, pseudonyms: &Pseudonyms) -> Matcher {
         let mut owners = self.owner;
         let also: Vec<_> = owners
             .iter()
@@ -35,7 +35,7 @@ impl Filter {
             .map(|owner| pseudonyms.of(&owner).to_string())
             .collect();
         owners.extend(also);
-        Wanted {
+        Matcher {
             verdicts: self.verdict,
             rules: self.rule,
             owners,
@@ -44,18 +44,18 @@ impl Filter {
     }
 }
 
-/// What is looked for; an empty list is no condition.
+/// Matches events; an empty list matches all.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct Matcher {
     verdicts: Vec<String>,
     rules: Vec<String>,
     owners: Vec<String>,
     operation_ids: Vec<String>,
 }
 
-impl Wanted {
-    /// Whether `event` meets every condition.
-    pub(super) fn wants(&self, event: &Seen) -> bool {
+impl Matcher {
+    /// Whether `event` matches all filters.
+    pub(super) fn matches(&self, event: &TailEvent) -> bool {
         let data = &event.data;
         let among = |wanted: &[String], value: &str| {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == value)
@@ -76,28 +76,28 @@ mod tests {
     use super::*;
     use crate::tail::line::tests::{allowed, imported, modified, refused};
 
-    fn kept(wanted: &Wanted) -> Vec<bool> {
+    fn matched(matcher: &Matcher) -> Vec<bool> {
         let events = [allowed(), modified(), refused(), imported()];
-        events.iter().map(|event| wanted.wants(event)).collect()
+        events.iter().map(|event| matcher.matches(event)).collect()
     }
 
     #[test]
-    fn no_condition_keeps_everything() {
-        assert_eq!(kept(&Wanted::default()), [true; 4]);
+    fn without_filters_every_event_matches() {
+        assert_eq!(matched(&Matcher::default()), [true; 4]);
     }
 
     #[test]
-    fn a_verdict_is_a_decisions() {
+    fn verdicts_match_decisions_only() {
         let verdicts = ["refuse", "modify"].map(str::to_owned).to_vec();
-        let wanted = Wanted {
+        let matcher = Matcher {
             verdicts,
-            ..Wanted::default()
+            ..Matcher::default()
         };
-        assert_eq!(kept(&wanted), [false, true, true, false]);
+        assert_eq!(matched(&matcher), [false, true, true, false]);
     }
 
     #[test]
-    fn a_rule_is_found_whether_it_refused_removed_or_watched() {
+    fn a_rule_matches_whether_it_refused_removed_or_was_in_shadow_mode() {
         for (rule, expected) in [
             ("bots", [false, true, false, false]),
             ("big-import", [false, true, false, false]),
@@ -105,16 +105,16 @@ mod tests {
             ("blocked-owner", [false, false, true, false]),
         ] {
             let rules = vec![rule.to_owned()];
-            let wanted = Wanted {
+            let matcher = Matcher {
                 rules,
-                ..Wanted::default()
+                ..Matcher::default()
             };
-            assert_eq!(kept(&wanted), expected, "{rule}");
+            assert_eq!(matched(&matcher), expected, "{rule}");
         }
     }
 
     #[test]
-    fn an_owner_is_found_by_id_or_by_pseudonym() {
+    fn an_owner_matches_by_id_or_by_pseudonym() {
         let filter = |owner: &str| Filter {
             verdict: Vec::new(),
             rule: Vec::new(),
@@ -124,10 +124,14 @@ mod tests {
         let keyed = Pseudonyms::keyed(&"0123456789abcdef".parse().unwrap());
         let mut event = allowed();
         let id = UserId::parse(event.data.owner_user_id.as_str()).unwrap();
-        assert!(filter(id.as_str()).wanted(&keyed).wants(&event));
+        assert!(filter(id.as_str()).matcher(&keyed).matches(&event));
         event.data.owner_user_id = keyed.of(&id).to_string();
-        assert!(filter(id.as_str()).wanted(&keyed).wants(&event));
-        assert!(!filter(id.as_str()).wanted(&Pseudonyms::Off).wants(&event));
-        assert!(!filter("somebody").wanted(&keyed).wants(&event));
+        assert!(filter(id.as_str()).matcher(&keyed).matches(&event));
+        assert!(
+            !filter(id.as_str())
+                .matcher(&Pseudonyms::Off)
+                .matches(&event)
+        );
+        assert!(!filter("somebody").matcher(&keyed).matches(&event));
     }
 }

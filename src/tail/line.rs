@@ -1,13 +1,12 @@
-//! An event as one line for a person. Reads less than the contract promises, so that an event of a later version is a
-//! line too.
+//! Formats an event as one line of text. Reads only the fields that it prints, so that events of later versions work too.
 
 use std::fmt::Write;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-/// What a line needs of an event.
+/// The fields of an event that are printed or filtered by.
 #[derive(Deserialize)]
-pub(super) struct Seen {
+pub(super) struct TailEvent {
     time: String,
     pub(super) data: Data,
 }
@@ -54,7 +53,7 @@ struct Fired {
 }
 
 impl Data {
-    /// The ids of all rules that fired, some of them twice.
+    /// The IDs of all rules that fired, possibly with duplicates.
     pub(super) fn rules_that_fired(&self) -> impl Iterator<Item = &str> {
         let fired = self.rules.iter().map(|rule| rule.id.as_str());
         let removed = self.removed.iter().map(|removal| removal.rule.as_str());
@@ -62,22 +61,22 @@ impl Data {
         fired.chain(removed).chain(refused)
     }
 
-    fn asked(&self) -> usize {
+    fn requested(&self) -> usize {
         self.friend_count.unwrap_or(self.friend_user_ids.len())
     }
 
     fn imported(&self) -> usize {
-        // Counts are anybody's numbers.
+        // Counts in foreign events may be any numbers.
         let removed = self.removed.iter().map(Removal::count);
         let removed = removed.fold(0, usize::saturating_add);
         match self.verdict.as_deref() {
             Some("refuse") => 0,
-            Some("modify") => self.asked().saturating_sub(removed),
-            _ => self.asked(),
+            Some("modify") => self.requested().saturating_sub(removed),
+            _ => self.requested(),
         }
     }
 
-    fn why(&self) -> String {
+    fn reason(&self) -> String {
         let mut reasons = Vec::new();
         match &self.refusal {
             Some(Refusal {
@@ -102,7 +101,7 @@ impl Data {
         );
         for rule in &self.rules {
             if rule.outcome == "skipped" {
-                reasons.push(format!("shadow {} was skipped", rule.id));
+                reasons.push(format!("shadow {} skipped", rule.id));
             } else if rule.mode == "shadow" {
                 reasons.push(format!("shadow {} would {}", rule.id, rule.outcome));
             } else if rule.outcome == "error" {
@@ -119,7 +118,7 @@ impl Removal {
     }
 }
 
-/// Whether lines are coloured.
+/// Whether to use colours.
 #[derive(Clone, Copy)]
 pub(super) enum Paint {
     Plain,
@@ -127,7 +126,7 @@ pub(super) enum Paint {
 }
 
 impl Paint {
-    /// Colours are for terminals, and for who doesn't object to them (<https://no-color.org>).
+    /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
     pub(super) fn for_terminal(is_terminal: bool) -> Self {
         if is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
             Self::Coloured
@@ -136,13 +135,13 @@ impl Paint {
         }
     }
 
-    /// `event` as a line, without its end.
-    pub(super) fn line(self, event: &Seen) -> String {
+    /// `event` as a line, without a line break.
+    pub(super) fn line(self, event: &TailEvent) -> String {
         let data = &event.data;
         let verdict = data.verdict.as_deref().unwrap_or("imported");
         let friends = match data.verdict {
-            Some(_) => format!("{}/{}", data.imported(), data.asked()),
-            None => data.asked().to_string(),
+            Some(_) => format!("{}/{}", data.imported(), data.requested()),
+            None => data.requested().to_string(),
         };
         let (on, off) = match (self, verdict) {
             (Self::Plain, _) => ("", ""),
@@ -152,18 +151,18 @@ impl Paint {
             _ => ("\x1b[2m", "\x1b[0m"),
         };
         let line = format!(
-            "{time}  {on}{verdict:8}{off}  {owner:18}  {friends:>7}  {operation:20}  {why}",
+            "{time}  {on}{verdict:8}{off}  {owner:18}  {friends:>7}  {operation:20}  {reason}",
             time = to_the_millisecond(&event.time),
             verdict = printable(verdict),
             owner = printable(&data.owner_user_id),
             operation = printable(&data.operation_id),
-            why = printable(&data.why()),
+            reason = printable(&data.reason()),
         );
         line.trim_end().to_owned()
     }
 }
 
-/// Of `2026-11-23T18:04:05.123456789Z` what a person reads.
+/// Shortens `2026-11-23T18:04:05.123456789Z` to milliseconds.
 fn to_the_millisecond(time: &str) -> String {
     let time = printable(time);
     let (seconds, fraction) = match time.trim_end_matches('Z').split_once('.') {
@@ -174,7 +173,7 @@ fn to_the_millisecond(time: &str) -> String {
     format!("{seconds}.{millis}Z")
 }
 
-/// Ids are anybody's text: one with an escape sequence in it must not reach a terminal.
+/// Escapes control characters: IDs come from callers, and an escape sequence must not reach a terminal.
 fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -194,7 +193,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    fn event(data: Value) -> Seen {
+    fn event(data: Value) -> TailEvent {
         let mut event = json!({"time": "2026-11-23T18:04:05.1234Z", "data": {
             "operationID": "1646445464564", "ownerUserID": "user123", "friendUserIDs": ["a", "b", "a"],
         }});
@@ -203,11 +202,11 @@ pub(super) mod tests {
         serde_json::from_value(event).unwrap()
     }
 
-    pub(in crate::tail) fn allowed() -> Seen {
+    pub(in crate::tail) fn allowed() -> TailEvent {
         event(json!({"verdict": "allow", "removed": [], "rules": []}))
     }
 
-    pub(in crate::tail) fn modified() -> Seen {
+    pub(in crate::tail) fn modified() -> TailEvent {
         event(json!({
             "verdict": "modify",
             "removed": [{"rule": "duplicate", "friends": [2]}, {"rule": "bots", "friends": [1]}],
@@ -218,7 +217,7 @@ pub(super) mod tests {
         }))
     }
 
-    pub(in crate::tail) fn refused() -> Seen {
+    pub(in crate::tail) fn refused() -> TailEvent {
         event(json!({
             "verdict": "refuse", "removed": [],
             "refusal": {"rule": "blocked-owner", "code": 5001, "message": "not allowed", "detail": "…"},
@@ -226,17 +225,17 @@ pub(super) mod tests {
         }))
     }
 
-    pub(in crate::tail) fn imported() -> Seen {
+    pub(in crate::tail) fn imported() -> TailEvent {
         event(json!({}))
     }
 
     #[track_caller]
-    fn reads(event: &Seen, expected: &str) {
+    fn reads(event: &TailEvent, expected: &str) {
         assert_eq!(Paint::Plain.line(event), expected);
     }
 
     #[test]
-    fn lines_are_aligned_and_say_why() {
+    fn lines_are_aligned_and_have_the_reason() {
         reads(
             &allowed(),
             "2026-11-23T18:04:05.123Z  allow     user123                 3/3  1646445464564",
@@ -256,7 +255,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_fallback_says_its_cause() {
+    fn a_fallback_has_its_cause() {
         let allowed =
             event(json!({"verdict": "allow", "decidedBy": "fallback", "cause": "deciderTimeout"}));
         assert!(
@@ -275,17 +274,17 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_rule_in_shadow_that_was_not_evaluated_says_so() {
+    fn a_shadow_rule_that_was_not_evaluated_is_skipped() {
         let skipped = event(json!({
             "verdict": "allow",
             "rules": [{"id": "costly", "mode": "shadow", "outcome": "skipped"}],
         }));
         let line = Paint::Plain.line(&skipped);
-        assert!(line.ends_with("  shadow costly was skipped"), "{line}");
+        assert!(line.ends_with("  shadow costly skipped"), "{line}");
     }
 
     #[test]
-    fn an_event_that_was_too_large_is_told_by_its_counts() {
+    fn an_event_that_was_too_large_is_described_by_its_counts() {
         let large = event(json!({
             "friendUserIDs": [], "friendCount": 10_000, "verdict": "modify",
             "removed": [{"rule": "bots", "count": 4_000}],
@@ -299,7 +298,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn colours_are_for_terminals_and_escape_sequences_for_nobody() {
+    fn escape_sequences_in_events_are_escaped() {
         assert!(Paint::Coloured.line(&refused()).contains("\x1b[31mrefuse"));
         let hostile = event(json!({"ownerUserID": "\x1b]0;gotcha\x07", "verdict": "allow"}));
         let line = Paint::Plain.line(&hostile);

@@ -1,4 +1,4 @@
-//! `importguard tail`: the decisions as they are made, and earlier ones, as lines for a person or for `jq`.
+//! `importguard tail`: prints decisions as they are made, and earlier ones, as text or JSON lines.
 
 mod filter;
 mod line;
@@ -17,9 +17,9 @@ use importguard_gateway::recorder::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 
 use self::{
-    filter::{Filter, Wanted},
-    line::{Paint, Seen},
-    source::{Begin, Source, Taken},
+    filter::{Filter, Matcher},
+    line::{Paint, TailEvent},
+    source::{Begin, Consumed, Source},
 };
 
 const EXAMPLES: &str = "\
@@ -75,7 +75,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Prints until Ctrl-C, `--count`, or until nobody reads any more.
+    /// Prints until Ctrl-C, until `--count` is reached, or until standard output is closed.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let shutdown = signals::shutdown()?;
         let begin = match self.since {
@@ -83,7 +83,7 @@ impl Tail {
             Some(since) => Begin::ago(since),
         };
         let mut printer = Printer {
-            wanted: self.filter.wanted(&self.pseudonyms.pseudonyms()?),
+            matcher: self.filter.matcher(&self.pseudonyms.pseudonyms()?),
             json: self.json,
             paint: Paint::for_terminal(io::stdout().is_terminal()),
             left: self.count,
@@ -99,25 +99,26 @@ impl Tail {
     }
 }
 
-/// Writes what is wanted of what comes.
+/// Prints the events that match.
 struct Printer {
-    wanted: Wanted,
+    matcher: Matcher,
     json: bool,
     paint: Paint,
+    /// How many more to print, if there is a limit.
     left: Option<u64>,
 }
 
 impl Printer {
-    fn print(&mut self, payload: &[u8]) -> anyhow::Result<Taken> {
-        let event = match serde_json::from_slice::<Seen>(payload) {
+    fn print(&mut self, payload: &[u8]) -> anyhow::Result<Consumed> {
+        let event = match serde_json::from_slice::<TailEvent>(payload) {
             Ok(event) => event,
             Err(error) => {
-                source::say(&format!("passed over a message that is no event: {error}"));
-                return Ok(self.taken());
+                source::report(&format!("skipped a message that is not an event: {error}"));
+                return Ok(self.consumed());
             }
         };
-        if !self.wanted.wants(&event) {
-            return Ok(self.taken());
+        if !self.matcher.matches(&event) {
+            return Ok(self.consumed());
         }
         let written = if self.json {
             write_json(payload)
@@ -128,22 +129,22 @@ impl Printer {
         match written {
             Ok(()) => {
                 self.left = self.left.map(|left| left.saturating_sub(1));
-                Ok(self.taken())
+                Ok(self.consumed())
             }
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Taken::Left),
-            Err(error) => Err(error).context("can't write to standard output"),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Consumed::Stop),
+            Err(error) => Err(error).context("cannot write to standard output"),
         }
     }
 
-    fn taken(&self) -> Taken {
+    fn consumed(&self) -> Consumed {
         match self.left {
-            Some(0) => Taken::Last,
-            left => Taken::More(left),
+            Some(0) => Consumed::Last,
+            left => Consumed::More(left),
         }
     }
 }
 
-/// A payload is one line already; one of somebody else's is made one.
+/// importguard's payloads are single lines already; others are reformatted.
 fn write_json(payload: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if payload.contains(&b'\n') {
@@ -156,7 +157,7 @@ fn write_json(payload: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// What NATS takes as a consumer's name.
+/// Parses a name that NATS accepts for a consumer.
 fn consumer_name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_has_no_sign_that_means_something_to_nats() {
+    fn a_consumer_name_has_no_special_characters_of_nats() {
         assert!(consumer_name("archive-2_b").is_ok());
         for bad in ["", "a.b", "a*", ">", "a b", "ä"] {
             assert!(consumer_name(bad).is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! Where events come from: a consumer on the stream, found or made again whenever the connection or the stream was away.
+//! The source of events: a consumer on the stream, looked up or created again whenever the connection or the stream is lost.
 
 use std::{
     io::{self, Write},
@@ -24,32 +24,32 @@ use tokio_util::sync::CancellationToken;
 
 const STREAM: &str = "IMPORTGUARD";
 
-/// How many events are asked for at once: some 100 KB.
-const AT_ONCE: u64 = 100;
+/// How many events are pulled at once: some 100 KB.
+const BATCH_SIZE: u64 = 100;
 
-/// How long NATS keeps a question for events; the next follows at once.
-const ASK_FOR: Duration = Duration::from_secs(20);
+/// How long NATS keeps a pull request open; the next one follows immediately.
+const PULL_EXPIRY: Duration = Duration::from_secs(20);
 
-/// How often what is missing is looked for again: soon for a person, and no burden for a server.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a missing server or stream is looked for.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long NATS keeps the place of a reader that is gone and has no name. A restart of a server takes less.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+/// How long NATS keeps an ephemeral consumer without a reader. A server restarts in less.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(300);
 
-/// How long an orderly end may take.
-const END_WITHIN: Duration = Duration::from_secs(2);
+/// Time limit for the first connection event, and for the last flush.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where to begin.
+/// Where to start reading.
 #[derive(Clone, Copy)]
 pub(super) enum Begin {
-    /// With the next event.
+    /// At the next event.
     Next,
-    /// With the first event since then.
+    /// At the first event since then.
     At(SystemTime),
 }
 
 impl Begin {
-    /// `since` ago; as long ago as can be said where that is longer.
+    /// `since` ago, but not before 1970.
     pub(super) fn ago(since: Duration) -> Self {
         let then = SystemTime::now().checked_sub(since);
         Self::At(
@@ -68,14 +68,14 @@ impl Begin {
     }
 }
 
-/// What became of an event that was offered.
-pub(super) enum Taken {
-    /// It was used; at most so many more are wanted, if there is a limit.
+/// The result of handling an event.
+pub(super) enum Consumed {
+    /// It was handled; at most so many more are wanted, if there is a limit.
     More(Option<u64>),
-    /// It was used, and was the last.
+    /// It was handled, and was the last.
     Last,
-    /// It was not used, and no other will be.
-    Left,
+    /// It was not handled; reading stops.
+    Stop,
 }
 
 /// The stream on NATS.
@@ -85,13 +85,16 @@ pub(super) struct Source {
     connections: watch::Receiver<u64>,
     begin: Begin,
     durable: Option<String>,
-    /// The last event that a reader without a name has seen.
+    /// Stream sequence of the last event read without `--durable`.
     position: Option<u64>,
-    notes: Notes,
+    status: StatusReporter,
 }
 
 impl Source {
-    /// Connects; waits for a server that is away, and fails where one refuses.
+    /// Connects. Waits while no server is reachable.
+    ///
+    /// # Errors
+    /// If a server rejects the connection, or the settings are invalid.
     pub(super) async fn connect(
         nats: &NatsSettings,
         begin: Begin,
@@ -101,14 +104,14 @@ impl Source {
         let credentials = credentials.map(|watcher| watcher.last_good());
         let servers = nats.servers("importguard-tail", credentials)?;
         let names = servers.names();
-        let notes = Notes::default();
+        let status = StatusReporter::default();
         let (connected, mut connections) = watch::channel(0);
-        let heard = notes.clone();
+        let events = status.clone();
         let options = servers.options.event_callback(move |event| {
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
-                Event::Disconnected => heard.say("the connection to NATS is lost; waiting for it"),
-                Event::ServerError(error) => heard.say(&format!("NATS says: {error}")),
+                Event::Disconnected => events.report("lost the connection to NATS; reconnecting"),
+                Event::ServerError(error) => events.report(&format!("NATS error: {error}")),
                 _ => {}
             }
             std::future::ready(())
@@ -118,34 +121,41 @@ impl Source {
                 Ok(client) => break client,
                 Err(error) => match error.kind() {
                     ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::TimedOut => {
-                        let why = whole_text(&error);
-                        notes.say(&format!("no NATS at {names} yet ({why}); waiting for it"));
-                        tokio::time::sleep(LOOK_AGAIN).await;
+                        let cause = whole_text(&error);
+                        status.report(&format!(
+                            "NATS at {names} is unreachable ({cause}); retrying"
+                        ));
+                        tokio::time::sleep(RETRY_INTERVAL).await;
                     }
-                    _ => return Err(error).context(format!("NATS at {names} doesn't let us in")),
+                    ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                        bail!(
+                            "NATS at {names} rejected the credentials; check NATS_URL or NATS_CREDS"
+                        )
+                    }
+                    _ => return Err(error).context(format!("cannot connect to NATS at {names}")),
                 },
             }
         };
-        // The word of this connection comes a moment after it. Taken for another one later, it would make us ask twice, and
-        // what NATS had sent for the first time would come half a minute late.
-        let _ = tokio::time::timeout(END_WITHIN, connections.wait_for(|count| *count > 0)).await;
+        // The event of this connection arrives a moment later. Mistaken for a reconnection, it would cause a second pull request,
+        // and the events sent for the first one would be delivered again only half a minute later.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, connections.wait_for(|count| *count > 0)).await;
         Ok(Self {
             client,
             connections,
             begin,
             durable,
             position: None,
-            notes,
+            status,
         })
     }
 
-    /// Offers the events to `take`, one after the other, until that wants no more or `shutdown` is cancelled. At most
-    /// `wanted` are wanted, if there is a limit.
+    /// Calls `handle` for each event, in order, until it stops or `shutdown` is cancelled. At most `wanted` events are wanted, if
+    /// there is a limit.
     pub(super) async fn follow(
         &mut self,
         shutdown: CancellationToken,
         mut wanted: Option<u64>,
-        mut take: impl FnMut(&[u8]) -> anyhow::Result<Taken>,
+        mut handle: impl FnMut(&[u8]) -> anyhow::Result<Consumed>,
     ) -> anyhow::Result<()> {
         let jetstream = jetstream::new(self.client.clone());
         loop {
@@ -156,33 +166,32 @@ impl Source {
             };
             let Some(consumer) = found else {
                 tokio::select! {
-                    () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                    () = tokio::time::sleep(RETRY_INTERVAL) => continue,
                     () = shutdown.cancelled() => return Ok(()),
                 }
             };
             let ended = self
-                .read(&consumer, &shutdown, &mut wanted, &mut take)
+                .read(&consumer, &shutdown, &mut wanted, &mut handle)
                 .await?;
             if ended {
-                // An ack is on its way when it is with the kernel.
-                let _ = tokio::time::timeout(END_WITHIN, self.client.flush()).await;
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.client.flush()).await;
                 return Ok(());
             }
         }
     }
 
-    /// Reads until the end (true) or until the consumer must be looked for again (false).
+    /// Reads until the end (true) or until the consumer must be looked up again (false).
     async fn read(
         &mut self,
         consumer: &PullConsumer,
         shutdown: &CancellationToken,
         wanted: &mut Option<u64>,
-        take: &mut impl FnMut(&[u8]) -> anyhow::Result<Taken>,
+        handle: &mut impl FnMut(&[u8]) -> anyhow::Result<Consumed>,
     ) -> anyhow::Result<bool> {
         loop {
-            let limit = usize::try_from(wanted.unwrap_or(AT_ONCE).min(AT_ONCE)).unwrap_or(1);
-            let asked = consumer.batch().max_messages(limit).expires(ASK_FOR);
-            let Ok(mut batch) = asked.messages().await else {
+            let limit = usize::try_from(wanted.unwrap_or(BATCH_SIZE).min(BATCH_SIZE)).unwrap_or(1);
+            let pull = consumer.batch().max_messages(limit).expires(PULL_EXPIRY);
+            let Ok(mut batch) = pull.messages().await else {
                 return Ok(false);
             };
             loop {
@@ -192,7 +201,7 @@ impl Source {
                         self.give_back(batch).await;
                         return Ok(true);
                     }
-                    // What was asked over the connection before is forgotten.
+                    // The server dropped the pull request of the previous connection.
                     _ = self.connections.changed() => {
                         self.give_back(batch).await;
                         return Ok(false);
@@ -203,18 +212,18 @@ impl Source {
                     Some(Err(_)) => return Ok(false),
                     None => break,
                 };
-                let taken = take(&message.payload)?;
-                if !matches!(taken, Taken::Left) {
+                let consumed = handle(&message.payload)?;
+                if !matches!(consumed, Consumed::Stop) {
                     if self.durable.is_some() {
-                        // An ack that is lost means that the event comes again.
+                        // If the ack is lost, the event is delivered again.
                         let _ = message.ack().await;
                     } else if let Ok(info) = message.info() {
                         self.position = Some(info.stream_sequence);
                     }
                 }
-                match taken {
-                    Taken::More(left) => *wanted = left,
-                    Taken::Last | Taken::Left => {
+                match consumed {
+                    Consumed::More(left) => *wanted = left,
+                    Consumed::Last | Consumed::Stop => {
                         self.give_back(batch).await;
                         return Ok(true);
                     }
@@ -223,7 +232,8 @@ impl Source {
         }
     }
 
-    /// What was received and not printed is for the next reader of this name, at once and not when its time is over.
+    /// Returns events that were received but not handled, so that the next reader with this name gets them immediately and not after
+    /// the ack timeout.
     async fn give_back(&self, mut batch: pull::Batch) {
         if self.durable.is_some() {
             while let Some(Some(Ok(message))) = batch.next().now_or_never() {
@@ -232,7 +242,7 @@ impl Source {
         }
     }
 
-    /// The consumer, found or made; none where it must be looked for again.
+    /// Looks up or creates the consumer; `None` if that must be retried.
     async fn consumer(
         &mut self,
         jetstream: &jetstream::Context,
@@ -240,16 +250,14 @@ impl Source {
         let stream = match jetstream.get_stream(STREAM).await {
             Ok(stream) => stream,
             Err(error) => {
-                self.notes.say(&match error.kind() {
+                self.status.report(&match error.kind() {
                     GetStreamErrorKind::JetStream(error)
                         if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
                     {
-                        format!(
-                            "there is no stream {STREAM} yet; waiting for a gateway to create it"
-                        )
+                        format!("no stream {STREAM} yet; waiting for a gateway to create it")
                     }
                     _ => format!(
-                        "can't look at the stream {STREAM} ({}); trying again",
+                        "cannot access the stream {STREAM} ({}); retrying",
                         whole_text(&error)
                     ),
                 });
@@ -257,30 +265,29 @@ impl Source {
             }
         };
         let found = match self.durable.clone() {
-            Some(name) => self.named(&stream, &name).await,
-            None => self.nameless(&stream).await,
+            Some(name) => self.durable(&stream, &name).await,
+            None => self.ephemeral(&stream).await,
         };
         match found {
             Ok(consumer) => {
-                self.notes.all_is_well();
+                self.status.recovered();
                 Ok(Some(consumer))
             }
             Err(error) => match error.kind() {
-                // A bad request, as one for a name that is somebody's other kind of consumer. The rest is the server's trouble
-                // and passes.
+                // A bad request, such as for the name of a consumer of another kind. Other errors are the server's, and temporary.
                 ConsumerErrorKind::JetStream(refused) if refused.code() == 400 => {
-                    bail!("NATS refuses a consumer on {STREAM}: {refused}")
+                    bail!("NATS rejected the consumer on {STREAM}: {refused}")
                 }
                 ConsumerErrorKind::InvalidConsumerType => {
                     bail!(
-                        "NATS refuses a consumer on {STREAM}: {}",
+                        "NATS rejected the consumer on {STREAM}: {}",
                         whole_text(&error)
                     )
                 }
                 _ => {
-                    let why = whole_text(&error);
-                    self.notes.say(&format!(
-                        "NATS gave no consumer on {STREAM} ({why}); trying again"
+                    let cause = whole_text(&error);
+                    self.status.report(&format!(
+                        "cannot create a consumer on {STREAM} ({cause}); retrying"
                     ));
                     Ok(None)
                 }
@@ -288,7 +295,7 @@ impl Source {
         }
     }
 
-    async fn named(
+    async fn durable(
         &self,
         stream: &Stream,
         name: &str,
@@ -303,11 +310,11 @@ impl Source {
         stream.get_or_create_consumer(name, config).await
     }
 
-    async fn nameless(
+    async fn ephemeral(
         &mut self,
         stream: &Stream,
     ) -> Result<PullConsumer, jetstream::stream::ConsumerError> {
-        // A stream that was made anew counts from 1 again.
+        // A stream that was created again counts from 1.
         let last = stream.cached_info().state.last_sequence;
         let seen = self
             .position
@@ -323,42 +330,42 @@ impl Source {
                 },
                 None => self.begin.policy(),
             },
-            inactive_threshold: FORGOTTEN_AFTER,
+            inactive_threshold: INACTIVE_THRESHOLD,
             memory_storage: true,
             num_replicas: 1,
             ..pull::Config::default()
         };
         let consumer: PullConsumer = stream.create_consumer(config).await?;
-        // What is new is new from here on, also when the connection is lost before the first event.
+        // "New events" means from here on, even if the connection is lost before the first event.
         let delivered = consumer.cached_info().delivered.stream_sequence;
         self.position.get_or_insert(delivered);
         Ok(consumer)
     }
 }
 
-/// Tells the person at the terminal something that is no event.
-pub(super) fn say(note: &str) {
-    // Where standard error is closed, nobody is left to tell.
-    let _ = writeln!(io::stderr(), "importguard tail: {note}");
+/// Prints a status message to standard error.
+pub(super) fn report(message: &str) {
+    // If standard error is closed, nobody reads it.
+    let _ = writeln!(io::stderr(), "importguard tail: {message}");
 }
 
-/// What was said last, so that it isn't said twice a second.
+/// Reports each status once, and not at every retry.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Option<String>>>);
+struct StatusReporter(Arc<Mutex<Option<String>>>);
 
-impl Notes {
-    fn say(&self, note: &str) {
+impl StatusReporter {
+    fn report(&self, message: &str) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_deref() != Some(note) {
-            say(note);
-            *last = Some(note.to_owned());
+        if last.as_deref() != Some(message) {
+            report(message);
+            *last = Some(message.to_owned());
         }
     }
 
-    fn all_is_well(&self) {
+    fn recovered(&self) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.take().is_some() {
-            say("reading events");
+            report("reading events");
         }
     }
 }

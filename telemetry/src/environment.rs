@@ -1,5 +1,5 @@
-//! OpenTelemetry's environment variables, as far as importguard acts on them itself. A value that is not supported is an error:
-//! the SDK would ignore it and go on with another one.
+//! The OpenTelemetry environment variables that importguard reads itself. An unsupported value is an error: the SDK would ignore it
+//! and use a default.
 //!
 //! The names and their meaning are those of the OpenTelemetry specification (environment variables of the SDK and of the OTLP
 //! exporter). An empty variable counts as unset, as the specification says.
@@ -11,7 +11,7 @@ use opentelemetry_otlp::Protocol;
 use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
 
-/// A variable whose value importguard cannot act on.
+/// A variable with an unsupported value.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct EnvironmentError {
@@ -25,17 +25,17 @@ pub(crate) struct OtlpSettings {
     pub(crate) protocol: Protocol,
     pub(crate) endpoint: String,
     pub(crate) gzip: bool,
-    /// How long the export of one batch may take.
+    /// Time limit for exporting one batch.
     pub(crate) timeout: Duration,
-    /// PEM: authorities that vouch for the receiver; those of the system without it.
+    /// CA certificates for the endpoint, in PEM; default: the system's.
     pub(crate) certificate: Option<Vec<u8>>,
-    /// PEM: the certificate and the key by which the receiver knows this process.
+    /// Client certificate and private key, in PEM.
     pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
-    /// How many spans may wait for their export.
+    /// Maximum number of spans waiting for export.
     pub(crate) max_queue_size: usize,
 }
 
-/// The variables of a process: what [`std::env::var`] gives, or a test.
+/// The variables of a process, from [`std::env::var`] or a test.
 pub(crate) struct Environment<F>(pub(crate) F);
 
 type Checked<T> = Result<T, EnvironmentError>;
@@ -47,7 +47,7 @@ impl Environment<fn(&str) -> Option<String>> {
 }
 
 impl<F: Fn(&str) -> Option<String>> Environment<F> {
-    /// Where spans are sent; nowhere without an endpoint, or where the SDK or its exporter is switched off.
+    /// The exporter's settings; `None` without an endpoint, or if the SDK or its exporter is disabled.
     pub(crate) fn otlp(&self) -> Checked<Option<OtlpSettings>> {
         self.check_unsupported()?;
         let disabled = self.flag("OTEL_SDK_DISABLED")?;
@@ -68,9 +68,9 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             (None, None) => None,
             _ => {
                 let variable = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
-                return Err(wrong(
+                return Err(invalid(
                     variable,
-                    "and OTEL_EXPORTER_OTLP_CLIENT_KEY go together; set both",
+                    "and OTEL_EXPORTER_OTLP_CLIENT_KEY must be set together",
                 ));
             }
         };
@@ -89,8 +89,8 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         }))
     }
 
-    /// The attributes of this process: those of `OTEL_RESOURCE_ATTRIBUTES`, percent-decoded, and the service's name.
-    /// `OTEL_SERVICE_NAME` wins; `service_name` holds where neither gives one.
+    /// The resource attributes: those of `OTEL_RESOURCE_ATTRIBUTES`, percent-decoded, and the service name. `OTEL_SERVICE_NAME` takes
+    /// precedence; `service_name` is the default.
     pub(crate) fn resource(&self, service_name: &str) -> Checked<Vec<(String, String)>> {
         const VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES";
         let mut attributes = vec![("service.name".to_owned(), service_name.to_owned())];
@@ -101,11 +101,12 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             .filter(|member| !member.is_empty())
         {
             let (name, value) = member.split_once('=').ok_or_else(|| {
-                wrong(VARIABLE, format!("has `{member}`, which is not name=value"))
+                invalid(VARIABLE, format!("has `{member}`, which is not name=value"))
             })?;
             let value = percent_decode_str(value.trim()).decode_utf8();
-            let value = value
-                .map_err(|_| wrong(VARIABLE, format!("has a value of {name} that is not UTF-8")))?;
+            let value = value.map_err(|_| {
+                invalid(VARIABLE, format!("has a value of {name} that is not UTF-8"))
+            })?;
             attributes.push((name.trim().to_owned(), value.into_owned()));
         }
         attributes.extend(
@@ -119,7 +120,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
 
-    /// The value of the variable for traces, or of the general one, with the name of the one that was read.
+    /// Name and value of the variable for traces, or else of the general one.
     fn otlp_variable(&self, suffix: &str) -> Option<(String, String)> {
         ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"]
             .into_iter()
@@ -133,7 +134,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         let Some(value) = self.get(variable) else {
             return Ok(None);
         };
-        pick(variable, &value, supported).map(Some)
+        supported_value(variable, &value, supported).map(Some)
     }
 
     fn otlp_one_of(
@@ -144,7 +145,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         let Some((variable, value)) = self.otlp_variable(suffix) else {
             return Ok(None);
         };
-        pick(&variable, &value, supported).map(Some)
+        supported_value(&variable, &value, supported).map(Some)
     }
 
     fn flag(&self, variable: &str) -> Checked<bool> {
@@ -157,7 +158,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         };
         match value.parse() {
             Ok(count) if count > 0 => Ok(Some(count)),
-            _ => Err(wrong(
+            _ => Err(invalid(
                 variable,
                 format!("is `{value}`; write a positive integer"),
             )),
@@ -171,7 +172,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         };
         match value.parse() {
             Ok(milliseconds) if milliseconds > 0 => Ok(Duration::from_millis(milliseconds)),
-            _ => Err(wrong(
+            _ => Err(invalid(
                 &variable,
                 format!("is `{value}`; write milliseconds, for example 10000"),
             )),
@@ -185,7 +186,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         let path = PathBuf::from(path);
         let read = fs::read(&path);
         read.map(Some)
-            .map_err(|error| wrong(&variable, format!("names {}: {error}", path.display())))
+            .map_err(|error| invalid(&variable, format!("names {}: {error}", path.display())))
     }
 
     /// The endpoint of the exporter. Credentials in it are not repeated in the error.
@@ -208,20 +209,20 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
                 format!("{scheme}://{value}")
             }
             (false, _) => {
-                return Err(wrong(
+                return Err(invalid(
                     &variable,
                     format!("has no scheme; write for example {example}, or https:// for TLS"),
                 ));
             }
         };
         let uri: Uri = url.parse().map_err(|error| {
-            wrong(
+            invalid(
                 &variable,
                 format!("is not a URL ({error}); write for example {example}"),
             )
         })?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(wrong(
+            return Err(invalid(
                 &variable,
                 format!("must begin with http:// or https://, for example {example}"),
             ));
@@ -230,9 +231,9 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             .authority()
             .is_some_and(|authority| authority.as_str().contains('@'))
         {
-            return Err(wrong(
+            return Err(invalid(
                 &variable,
-                "has credentials; send them as headers, by OTEL_EXPORTER_OTLP_HEADERS=name=value",
+                "contains credentials; send them as headers with OTEL_EXPORTER_OTLP_HEADERS=name=value",
             ));
         }
         // The general endpoint is a base URL, to which the signal's path is added; the one for traces is complete.
@@ -267,7 +268,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         })
     }
 
-    /// All of them, as the specification has it, where no ratio is given.
+    /// 1 by default, as in the specification.
     fn sampling_ratio(&self) -> Checked<f64> {
         const VARIABLE: &str = "OTEL_TRACES_SAMPLER_ARG";
         let Some(value) = self.get(VARIABLE) else {
@@ -278,18 +279,17 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             .ok()
             .filter(|ratio| (0.0..=1.0).contains(ratio));
         ratio.ok_or_else(|| {
-            wrong(
+            invalid(
                 VARIABLE,
                 format!("is `{value}`; write a ratio from 0 to 1, for example 0.1"),
             )
         })
     }
 
-    /// Variables that only the SDK reads, which falls back to its defaults on values that it does not know, and variables that
-    /// nothing here acts on.
+    /// Checks variables that only the SDK reads, which ignores invalid values, and rejects variables that have no effect.
     fn check_unsupported(&self) -> Checked<()> {
         self.one_of("OTEL_LOGS_EXPORTER", &["none"])
-            .map_err(|error| error.and("; log lines go to standard error, from where a Collector's filelog receiver takes them"))?;
+            .map_err(|error| error.and("; log lines are written to standard error: collect them with a Collector's filelog receiver"))?;
         for variable in [
             "OTEL_BSP_SCHEDULE_DELAY",
             "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
@@ -304,7 +304,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             .iter()
             .flat_map(|list| list.split(','))
         {
-            pick(
+            supported_value(
                 "OTEL_PROPAGATORS",
                 propagator.trim(),
                 &["tracecontext", "baggage"],
@@ -318,7 +318,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             "OTEL_CONFIG_FILE",
         ] {
             if self.get(variable).is_some() {
-                return Err(wrong(variable, "is not supported; unset it"));
+                return Err(invalid(variable, "is not supported; unset it"));
             }
         }
         Ok(())
@@ -332,21 +332,25 @@ impl EnvironmentError {
     }
 }
 
-fn wrong(variable: &str, problem: impl Into<String>) -> EnvironmentError {
+fn invalid(variable: &str, problem: impl Into<String>) -> EnvironmentError {
     EnvironmentError {
         variable: variable.to_owned(),
         problem: problem.into(),
     }
 }
 
-fn pick(variable: &str, value: &str, supported: &[&'static str]) -> Checked<&'static str> {
+fn supported_value(
+    variable: &str,
+    value: &str,
+    supported: &[&'static str],
+) -> Checked<&'static str> {
     let found = supported
         .iter()
         .find(|name| name.eq_ignore_ascii_case(value));
     found.copied().ok_or_else(|| {
-        wrong(
+        invalid(
             variable,
-            format!("is `{value}`; supported is {}", supported.join(", ")),
+            format!("is `{value}`; supported: {}", supported.join(", ")),
         )
     })
 }
@@ -370,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_sent_where_an_endpoint_is_named_and_nothing_switched_off() {
+    fn spans_are_exported_if_an_endpoint_is_set_and_nothing_disabled() {
         const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
         assert!(otlp(&[]).unwrap().is_none());
         assert!(
@@ -400,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_for_traces_wins_and_over_http_only_the_general_endpoint_is_a_base() {
+    fn the_variable_for_traces_takes_precedence_and_only_the_general_http_endpoint_is_a_base_url() {
         const HTTP: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
         let general = otlp(&[
             HTTP,
@@ -423,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_a_scheme_is_refused_unless_the_environment_says_which() {
+    fn an_endpoint_without_a_scheme_needs_the_insecure_variable() {
         let refused = otlp(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")]).unwrap_err();
         assert!(
             refused.contains("has no scheme; write for example http://"),
@@ -442,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_an_error_that_names_variable_and_remedy() {
+    fn an_unsupported_value_is_an_error_that_names_variable_and_remedy() {
         for (name, value, remedy) in [
             (
                 "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -527,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resources_values_are_decoded_and_the_services_own_name_wins() {
+    fn resource_attributes_are_decoded_and_the_service_name_takes_precedence() {
         let resource = |set| {
             environment(set)
                 .resource("importguard-gateway")

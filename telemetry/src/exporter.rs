@@ -1,4 +1,4 @@
-//! The OTLP exporter, and what becomes of spans that it cannot deliver: each is counted, and the log says once that some are lost.
+//! The OTLP exporter. Spans that it cannot deliver are counted, and the log reports once that spans are lost.
 
 use std::{
     fmt,
@@ -39,17 +39,17 @@ use tracing_subscriber::{Layer, layer::Context};
 
 use crate::{InitError, environment::OtlpSettings};
 
-/// How much of a receiver's answer is read, in bytes: one says at most how many spans it rejected and why.
-const ANSWER_BYTES: usize = 64 * 1024;
+/// How much of the endpoint's response is read, in bytes: at most how many spans were rejected, and why.
+const RESPONSE_BYTES: usize = 64 * 1024;
 
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// How many spans did not reach the OTLP endpoint since the process began: no room in the queue, not delivered, or rejected.
+/// Number of spans lost since the process started: queue full, not delivered, or rejected by the endpoint.
 pub(crate) fn lost() -> u64 {
     LOST.load(Relaxed)
 }
 
-/// An exporter that counts what it cannot deliver. Must be called inside a tokio runtime, which sends.
+/// An exporter that counts lost spans. Must be called inside a tokio runtime, which runs its requests.
 pub(crate) fn exporter(
     settings: &OtlpSettings,
     queue: Arc<Queue>,
@@ -98,8 +98,7 @@ fn over_http(settings: &OtlpSettings) -> Result<SpanExporter, InitError> {
     Ok(builder.build()?)
 }
 
-/// OTLP over HTTP, by the HTTP client that is there already: the one of `opentelemetry-http` speaks no TLS without reqwest, and
-/// wants the runtime on the thread that exports.
+/// An HTTP client for OTLP: the one of `opentelemetry-http` has no TLS without reqwest, and must run on a thread of the runtime.
 struct HyperClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
@@ -150,52 +149,53 @@ impl fmt::Debug for HyperClient {
     }
 }
 
-type Answered<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+type ResponseFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
 impl HttpClient for HyperClient {
-    fn send_bytes<'a, 'b>(&'a self, request: Request<Bytes>) -> Answered<'b>
+    fn send_bytes<'a, 'b>(&'a self, request: Request<Bytes>) -> ResponseFuture<'b>
     where
         'a: 'b,
         Self: 'b,
     {
         let (client, timeout) = (self.client.clone(), self.timeout);
-        let answer = async move {
+        let response = async move {
             let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES).collect().await?;
+            let body = Limited::new(body, RESPONSE_BYTES).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        // The thread that exports is none of the runtime's.
-        let answer = self
+        // The exporting thread is not one of the runtime's.
+        let response = self
             .runtime
-            .spawn(async move { tokio::time::timeout(timeout, answer).await });
-        Box::pin(async move { answer.await?? })
+            .spawn(async move { tokio::time::timeout(timeout, response).await });
+        Box::pin(async move { response.await?? })
     }
 }
 
-/// How many spans wait for their export. The SDK's own queue drops what is too much without saying how much; with as much room
-/// as this one, which spans leave no later, it never has to.
+/// Counts the spans that wait for export. The SDK's own queue drops spans uncounted when it is full; as it has the same capacity and
+/// spans leave it no later than this one, it never is.
 #[derive(Debug)]
 pub(crate) struct Queue {
     waiting: AtomicUsize,
-    room: usize,
+    capacity: usize,
 }
 
 impl Queue {
-    pub(crate) fn new(room: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
-            room,
+            capacity,
         }
     }
 
-    /// Whether there is room for one more span, which is then taken; without room the span is counted as lost.
+    /// Adds a span. Returns false, and counts it as lost, if the queue is full.
     pub(crate) fn enter(&self) -> bool {
-        let has_room = self.waiting.fetch_add(1, Relaxed) < self.room;
-        if !has_room {
+        let fits = self.waiting.fetch_add(1, Relaxed) < self.capacity;
+        if !fits {
             self.leave(1);
             LOST.fetch_add(1, Relaxed);
         }
-        has_room
+        fits
     }
 
     fn leave(&self, spans: usize) {
@@ -203,7 +203,7 @@ impl Queue {
     }
 }
 
-/// Exports spans, counts those that are not delivered, and logs when that begins and ends.
+/// Exports spans, counts those that are not delivered, and logs when losses begin and end.
 #[derive(Debug)]
 pub(crate) struct CountingExporter {
     exporter: SpanExporter,
@@ -225,7 +225,7 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
                 LOST.fetch_add(spans as u64, Relaxed);
                 if !was_failing {
                     warn!(
-                        "spans are lost: {error}; callbacks are not affected; check that OTEL_EXPORTER_OTLP_ENDPOINT names a running collector"
+                        "spans are lost: {error}; callbacks are not affected; check that a collector is running at OTEL_EXPORTER_OTLP_ENDPOINT"
                     );
                 }
             }
@@ -246,7 +246,7 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
     }
 }
 
-/// The SDK's own lines about a batch that was not delivered: some every five seconds, which do not say what to do.
+/// Whether this is one of the SDK's own lines about a failed export: several every five seconds, without a remedy.
 pub(crate) fn is_export_line(line: &Metadata<'_>) -> bool {
     let name = line.name();
     name == "BatchSpanProcessor.ExportError"
@@ -254,7 +254,7 @@ pub(crate) fn is_export_line(line: &Metadata<'_>) -> bool {
         || name.starts_with("Export.Failed.")
 }
 
-/// Counts spans that a receiver rejected while it accepted others: the exporter reports that to nobody but the log.
+/// Counts spans that the endpoint rejected while it accepted others: the exporter reports them only to the log.
 pub(crate) struct CountRejected;
 
 /// Whether this is the exporter's line about a partial success.

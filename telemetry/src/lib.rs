@@ -1,4 +1,4 @@
-//! What both pods need to be seen: traces, logs, and the propagation of OpenIM's operationID.
+//! Observability of both processes: traces, logs, metrics, and the propagation of OpenIM's operationID.
 //! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
 
 mod environment;
@@ -11,10 +11,7 @@ mod silence;
 pub mod span;
 mod trace;
 
-use std::{
-    io::{IsTerminal, Write},
-    time::Duration,
-};
+use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, ValueEnum};
 pub use environment::EnvironmentError;
@@ -30,7 +27,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// How log lines are written. `RUST_LOG` chooses which (default `info`).
+/// How log lines are written. `RUST_LOG` selects them (default `info`).
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct LogSettings {
@@ -44,7 +41,7 @@ pub struct LogSettings {
     pub log_format: LogFormat,
 }
 
-/// What a process is told about its logs and traces.
+/// The settings of logs and traces.
 #[derive(Args, Clone, Debug)]
 pub struct TelemetrySettings {
     /// Log lines.
@@ -55,7 +52,7 @@ pub struct TelemetrySettings {
     pub trace: TraceSettings,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For a terminal
@@ -64,14 +61,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why telemetry could not be set up.
+/// Telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// A variable of OpenTelemetry's has a value that is not supported.
+    /// An OpenTelemetry variable has an unsupported value.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// The exporter refuses its settings.
-    #[error("the OTLP exporter cannot be set up: {0}; check the OTEL_EXPORTER_OTLP_ variables")]
+    /// The exporter rejected its settings.
+    #[error("cannot set up the OTLP exporter: {0}; check the OTEL_EXPORTER_OTLP_ variables")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// A file with a certificate or a key for the OTLP endpoint is not PEM.
     // The library's error would repeat lines of the file.
@@ -79,36 +76,34 @@ pub enum InitError {
     Pem,
     /// The system has no certificates to know an https endpoint by.
     #[error(
-        "the system's root certificates cannot be read: {0}; name a file with some in OTEL_EXPORTER_OTLP_CERTIFICATE"
+        "cannot read the system's root certificates: {0}; set OTEL_EXPORTER_OTLP_CERTIFICATE to a file with CA certificates"
     )]
     Roots(std::io::Error),
-    /// TLS cannot be spoken with the OTLP endpoint as the variables say.
+    /// TLS with the OTLP endpoint cannot be configured.
     #[error(
-        "TLS with the OTLP endpoint cannot be set up: {0}; check OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_KEY"
+        "cannot set up TLS with the OTLP endpoint: {0}; check OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_KEY"
     )]
     Tls(#[from] rustls::Error),
-    /// `RUST_LOG` cannot be read.
-    #[error(
-        "RUST_LOG cannot be read: {0}; write for example RUST_LOG=info,importguard_gateway=debug"
-    )]
+    /// `RUST_LOG` is invalid.
+    #[error("RUST_LOG is invalid: {0}; write for example RUST_LOG=info,importguard_gateway=debug")]
     Filter(#[from] filter::ParseError),
     /// The thread that writes log lines cannot be started.
-    #[error("log lines cannot be written: {0}")]
+    #[error("cannot start the log thread: {0}")]
     Log(#[from] std::io::Error),
-    /// Another subscriber is already in place.
+    /// Another subscriber is already installed.
     #[error("telemetry is already set up in this process: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Keeps the exporter alive; [`Telemetry::shutdown`] sends what is left.
-#[must_use = "spans that wait for their batch are lost unless `shutdown` is awaited"]
+/// Keeps the exporter alive; [`Telemetry::shutdown`] exports the remaining spans.
+#[must_use = "spans in the last batch are lost unless `shutdown` is awaited"]
 pub struct Telemetry {
     provider: SdkTracerProvider,
 }
 
-/// Starts traces and logs for this process. `service_name` holds where `OTEL_SERVICE_NAME` says nothing, `instance` tells this
-/// process from others of the service. Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set;
-/// IDs are made and handed on in any case. Must be called inside a tokio runtime.
+/// Starts traces and logs for this process. `service_name` is the default of `OTEL_SERVICE_NAME`, `instance` identifies this process
+/// among those of the service. Traces are exported if `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set; IDs are created
+/// and propagated in any case. Must be called inside a tokio runtime.
 pub fn init(
     service_name: &str,
     instance: Option<&str>,
@@ -120,16 +115,17 @@ pub fn init(
     let env = log_filter(directives.as_deref())?;
     silence::report(service_name, directives.as_deref(), settings.log.log_format);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let standard_error = log::start(settings.log.log_format)?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(standard_error)
-        .with_ansi(colour)
-        .with_target(false);
+    log::start(settings.log.log_format)?;
     let lines = match settings.log.log_format {
-        LogFormat::Human => lines.fmt_fields(log::HumanFields).boxed(),
-        LogFormat::Json => lines.event_format(log::JsonLine).boxed(),
+        LogFormat::Human => tracing_subscriber::fmt::layer()
+            .with_writer(|| &log::WRITER)
+            .with_ansi(colour)
+            .with_target(false)
+            .fmt_fields(log::HumanFields)
+            .boxed(),
+        LogFormat::Json => log::JsonLines.boxed(),
     };
-    // Each layer has its own filter: one for all at `warn` would disable the spans and with them every header.
+    // Each layer has its own filter: a common one at `warn` would disable the spans, and with them propagation.
     let lines = lines.with_filter(
         filter::filter_fn(|meta| meta.is_event() && !exporter::is_export_line(meta)).and(env),
     );
@@ -140,7 +136,7 @@ pub fn init(
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(filter::filter_fn(|meta| {
-            // Of log lines, spans have warnings and errors: the rest is in their attributes.
+            // Spans record warnings and errors as events: the rest is in their attributes.
             let least = if meta.is_span() {
                 Level::INFO
             } else {
@@ -158,17 +154,16 @@ pub fn init(
     Ok(Telemetry { provider })
 }
 
-/// The NATS client tells of each attempt to connect at `info`; what matters of that, the recorder says once. Whoever names
-/// the client in `RUST_LOG` gets its lines.
+/// The NATS client logs each connection attempt at `info`, which the recorder reports once. `RUST_LOG` can select the client's lines.
 fn log_filter(directives: Option<&str>) -> Result<EnvFilter, filter::ParseError> {
     let directives = directives.filter(|text| !text.is_empty()).unwrap_or("info");
     EnvFilter::try_new(format!("async_nats=warn,{directives}"))
 }
 
 impl Telemetry {
-    /// Sends the spans that wait for their batch, and gives up after `within`.
+    /// Exports the remaining spans, and gives up after `within`.
     pub async fn shutdown(self, within: Duration) {
-        // The exporter needs a worker of the runtime while this thread waits for it.
+        // The exporter needs a worker thread of the runtime while this waits for it.
         let flushed =
             tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(within)).await;
         if let Ok(Err(error)) = flushed {
@@ -177,34 +172,33 @@ impl Telemetry {
     }
 }
 
-/// Writes what a process fails with to standard error, in the form of its log lines.
+/// Writes the error that ends the process to standard error, in the log's format.
 pub fn log_failure(error: &str) {
-    // This writer counts what it cannot write.
-    let _ = log::StandardError.write_all(log::failure(error).as_bytes());
+    log::WRITER.push(&log::failure(error));
 }
 
-/// What tells this process from others on this host and elsewhere.
+/// Identifies this process on this host and elsewhere.
 fn own_instance() -> String {
     format!("{}-{}", instance(), std::process::id())
 }
 
-/// This process's name in events and answers where no setting gives one: the host's, which is the pod's in Kubernetes.
+/// The default instance name of this process: the host name, which in Kubernetes is the pod's name.
 pub fn instance() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-/// For the end of each binary's `--help`: what is set by environment variables that are not importguard's own.
+/// The end of each binary's `--help`: standard environment variables.
 pub const ENVIRONMENT_HELP: &str = "\
 Standard environment variables:
-  RUST_LOG                       which log lines are written, for example warn or info,importguard_gateway=debug (default: info)
-  NO_COLOR                       no colours, also on a terminal
-  OTEL_EXPORTER_OTLP_ENDPOINT    where traces are sent, for example http://127.0.0.1:4317; none are sent without it
+  RUST_LOG                       selects log lines, for example warn or info,importguard_gateway=debug (default: info)
+  NO_COLOR                       disables colours
+  OTEL_EXPORTER_OTLP_ENDPOINT    endpoint for traces, for example http://127.0.0.1:4317; without it, none are exported
   OTEL_EXPORTER_OTLP_PROTOCOL    grpc (default) or http/protobuf
-  OTEL_EXPORTER_OTLP_HEADERS     headers for the endpoint, as name=value,…; _COMPRESSION, _TIMEOUT, _CERTIFICATE,
+  OTEL_EXPORTER_OTLP_HEADERS     request headers, as name=value,…; _COMPRESSION, _TIMEOUT, _CERTIFICATE,
                                  _CLIENT_CERTIFICATE, _CLIENT_KEY and _INSECURE work as OpenTelemetry defines them
-  OTEL_SERVICE_NAME              the service's name in traces
-  OTEL_RESOURCE_ATTRIBUTES       further attributes of this process, as name=value,…
-  OTEL_TRACES_SAMPLER            which traces are sampled (default: parentbased_always_on), with OTEL_TRACES_SAMPLER_ARG
+  OTEL_SERVICE_NAME              service name in traces
+  OTEL_RESOURCE_ATTRIBUTES       more resource attributes, as name=value,…
+  OTEL_TRACES_SAMPLER            sampler (default: parentbased_always_on), with OTEL_TRACES_SAMPLER_ARG
   OTEL_BSP_SCHEDULE_DELAY        milliseconds between exports (default: 5000); OTEL_BSP_MAX_QUEUE_SIZE and
-                                 OTEL_BSP_MAX_EXPORT_BATCH_SIZE bound what waits and what is sent at once
-  OTEL_SDK_DISABLED              true: no traces are sent; OTEL_TRACES_EXPORTER=none does the same";
+                                 OTEL_BSP_MAX_EXPORT_BATCH_SIZE limit the queue and the batches
+  OTEL_SDK_DISABLED              true disables the export of traces, as OTEL_TRACES_EXPORTER=none does";

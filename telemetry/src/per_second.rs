@@ -11,7 +11,7 @@ use tracing::{Instrument, Span};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Lets so many a second through, and no more.
+/// A rate limit: at most so many per second.
 #[derive(Debug)]
 pub struct PerSecond {
     at_most: u32,
@@ -25,7 +25,7 @@ struct Window {
 }
 
 impl PerSecond {
-    /// None was taken yet.
+    /// A limit of `at_most` per second.
     pub fn new(at_most: u32) -> Self {
         Self {
             at_most,
@@ -36,7 +36,7 @@ impl PerSecond {
         }
     }
 
-    /// Takes one of this second's, if one is left.
+    /// Takes one of this second's permits, if one is left.
     pub fn take(&self) -> bool {
         let now = Instant::now();
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,12 +52,12 @@ impl PerSecond {
     }
 }
 
-/// Sums up what happens too often for a log line each: one line a second.
+/// Summarises frequent occurrences in one log line per second.
 #[derive(Clone, Debug, Default)]
 pub struct Summary(Arc<AtomicU64>);
 
 impl Summary {
-    /// Counts one. The first since the last line has `write` called with their number a second later.
+    /// Counts one. After the first since the last line, calls `write` with their number a second later.
     pub fn count(&self, write: impl FnOnce(u64) + Send + 'static) {
         if self.0.fetch_add(1, Relaxed) > 0 {
             return;
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_has_so_many_and_the_next_one_has_them_again() {
+    async fn each_second_has_its_own_permits() {
         let allowed = PerSecond::new(2);
         for _ in 0..3 {
             assert!(allowed.take());

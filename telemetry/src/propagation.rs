@@ -1,52 +1,51 @@
-//! How a trace and OpenIM's operationID travel: W3C Trace Context (levels 1 and 2) and Baggage over HTTP, gRPC metadata and NATS
+//! Propagation of traces and OpenIM's operationID: W3C Trace Context (levels 1 and 2) and Baggage over HTTP, gRPC metadata and NATS
 //! headers.
 //!
-//! Inside a process the operationID lives in the OpenTelemetry context of the request's span; every child span, log line and
-//! outgoing header takes it from there. On the wire it travels beside the trace context: a header of HTTP and of NATS messages,
-//! metadata of gRPC calls. Messages carry it as baggage, too, for subscribers whose tools copy that onto spans. Baggage that
-//! arrives is ignored.
+//! Inside a process the operationID is in the OpenTelemetry context of the request's span, from which child spans, log lines and
+//! outgoing headers take it. Between processes it is sent next to the trace context: as an HTTP header, a NATS header or gRPC
+//! metadata. Messages also carry it as baggage, for subscribers whose tools copy baggage to spans. Incoming baggage is ignored.
 //!
-//! The headers are read and written here, as the SDK's propagator continues traces that it must not (malformed version 00,
-//! repeated headers), reads one `tracestate` header only and drops the random flag.
+//! The headers are parsed and written here because the SDK's propagator continues traces that it must not (malformed version 00,
+//! repeated headers), reads only one `tracestate` header, and drops the random flag.
 
 use std::{fmt::Write, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use importguard_core::{InvalidId, OperationId};
+use importguard_core::{IdError, OperationId};
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId},
 };
 
-/// The operationID's name in gRPC metadata, which is lower case by HTTP/2's rule.
+/// The operationID's name in gRPC metadata, in lower case as HTTP/2 requires.
 const OPERATION_ID: HeaderName = HeaderName::from_static("operationid");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Set where the trace ID was chosen at random (Trace Context, level 2, section 3.2.2.5.2).
+/// Set if the trace ID is random (Trace Context, level 2, section 3.2.2.5.2).
 const RANDOM: TraceFlags = TraceFlags::new(0x02);
 
-/// What a request brought that its span has no place for.
+/// Parts of an incoming context that the SDK's span context cannot hold.
 #[derive(Debug)]
 struct Carried {
     operation_id: Option<OperationId>,
-    /// A `tracestate` as it is handed on: the SDK's type refuses keys that level 2 allows.
+    /// The `tracestate` to propagate: the SDK's type rejects keys that level 2 allows.
     trace_state: Option<Arc<str>>,
     random: bool,
 }
 
-/// The trace context of a message, as its headers hold it.
+/// The trace context of a message, as header values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessageHeaders {
-    /// W3C Trace Context; absent outside of any trace.
+    /// W3C Trace Context; absent outside a trace.
     pub traceparent: Option<String>,
-    /// W3C Trace Context: what vendors along the trace added, at most 512 bytes.
+    /// W3C Trace Context: vendor-specific data, at most 512 bytes.
     pub tracestate: Option<String>,
     /// W3C Baggage with the operationID.
     pub baggage: Option<String>,
 }
 
-/// The caller's span that `headers` name, if they do, as a context that has the operationID and hands it on.
+/// A context with the caller's span, if `headers` name one, and the operationID.
 pub(crate) fn incoming(headers: &HeaderMap, operation_id: Option<&OperationId>) -> Context {
     let parent = trace_parent(headers);
     let trace_state = parent.as_ref().and_then(|_| trace_state(headers));
@@ -66,17 +65,17 @@ pub(crate) fn incoming(headers: &HeaderMap, operation_id: Option<&OperationId>) 
     }
 }
 
-/// The operationID that gRPC metadata carries.
-pub fn metadata_operation_id(headers: &HeaderMap) -> Result<OperationId, InvalidId> {
-    let value = headers.get(OPERATION_ID).ok_or(InvalidId::Empty)?;
-    OperationId::parse(value.to_str().map_err(|_| InvalidId::NotVisibleAscii)?)
+/// The operationID in gRPC metadata.
+pub fn metadata_operation_id(headers: &HeaderMap) -> Result<OperationId, IdError> {
+    let value = headers.get(OPERATION_ID).ok_or(IdError::Empty)?;
+    OperationId::parse(value.to_str().map_err(|_| IdError::NotVisibleAscii)?)
 }
 
-/// The current span's context as headers for the next hop: `traceparent`, `tracestate` and `operationid`.
+/// The current context as headers for the next hop: `traceparent`, `tracestate` and `operationid`.
 pub fn outgoing() -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(3);
     Context::map_current(|cx| {
-        // All three are visible ASCII, and so a header's value as they are.
+        // All three are visible ASCII, and so valid header values.
         let mut insert = |name, value: Option<&str>| {
             if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
                 headers.insert(name, value);
@@ -89,7 +88,7 @@ pub fn outgoing() -> HeaderMap {
     headers
 }
 
-/// The current span's context as message headers hold it.
+/// The current context as message headers.
 pub fn message_headers() -> MessageHeaders {
     Context::map_current(|cx| MessageHeaders {
         traceparent: traceparent(cx),
@@ -98,7 +97,7 @@ pub fn message_headers() -> MessageHeaders {
     })
 }
 
-/// The operationID that `cx` belongs to.
+/// The operationID in `cx`.
 pub(crate) fn operation_id(cx: &Context) -> Option<&OperationId> {
     cx.get::<Carried>()?.operation_id.as_ref()
 }
@@ -117,8 +116,8 @@ fn traceparent(cx: &Context) -> Option<String> {
         .then(|| format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
 }
 
-/// Trace Context, section 3.2: one header, lower case, and for the version that is known not a byte more. What later versions
-/// add comes behind a further dash.
+/// Parses `traceparent` (Trace Context, section 3.2): one header, lower case; version 00 has a fixed length, later versions may append
+/// fields after another dash.
 fn trace_parent(headers: &HeaderMap) -> Option<(TraceId, SpanId, TraceFlags)> {
     const BYTES: usize = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".len();
     let mut all = headers.get_all(TRACE_PARENT).iter();
@@ -232,7 +231,7 @@ mod tests {
         headers
     }
 
-    /// What would be sent on within a request that came with these headers, but for the span's own ID.
+    /// What would be propagated within a request that came with these headers, except the span's own ID.
     fn sent_on(all: &[(HeaderName, &str)]) -> (String, Option<String>) {
         let _attached = incoming(&headers(all), None).attach();
         let sent = outgoing();
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn baggage_survives_signs_that_readers_split_at_or_decode() {
+    fn special_characters_in_baggage_are_escaped() {
         let id = OperationId::parse("a%41=b,c;d-1").unwrap();
         assert_eq!(baggage(&id), "operationID=a%2541%3Db%2Cc%3Bd-1");
     }
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn several_trace_states_are_one_list() {
+    fn several_tracestate_headers_are_one_list() {
         assert_eq!(
             state(&["foo=1,bar=2", "", "rojo=1 \t,\t congo=2"]).unwrap(),
             "foo=1,bar=2,rojo=1,congo=2"
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_state_with_a_malformed_member_is_discarded() {
+    fn a_tracestate_with_a_malformed_member_is_discarded() {
         for malformed in [
             "foo =1",
             "FOO=1",
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_state_is_bounded_from_its_large_members_and_its_end() {
+    fn a_long_tracestate_loses_its_large_and_then_its_last_members() {
         let member =
             |name: &str, bytes: usize| format!("{name}={}", "x".repeat(bytes - name.len() - 1));
         let fits = [member("a", 250), member("b", 250), member("c", 10)].join(",");

@@ -1,4 +1,4 @@
-//! Reports a `RUST_LOG` that leaves nothing of importguard's: a process that says nothing looks like one that has nothing to say.
+//! Reports a `RUST_LOG` that silences importguard: a process without log lines looks like one that has nothing to report.
 
 use std::io::{self, Write};
 
@@ -7,10 +7,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::LogFormat;
 
-/// The crates that every process's lines come from, beside its own.
+/// The crates that log in every process, besides its own.
 const COMMON: [&str; 2] = ["importguard_runtime", "importguard_telemetry"];
 
-/// Writes a line to standard error if `directives`, the value of `RUST_LOG`, silence all that the process `service_name` logs.
+/// Writes a line to standard error if `directives`, the value of `RUST_LOG`, silence all log lines of the process `service_name`.
 pub(crate) fn report(service_name: &str, directives: Option<&str>, format: LogFormat) {
     let Some(directives) =
         directives.filter(|text| !text.is_empty() && silences(service_name, text))
@@ -27,11 +27,11 @@ pub(crate) fn report(service_name: &str, directives: Option<&str>, format: LogFo
         })
         .to_string(),
     };
-    // Where standard error is closed, nobody reads log lines either.
+    // If standard error is closed, nobody reads log lines either.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Whether no line of `service_name` is selected, not even an error. Directives about spans and fields are not looked at.
+/// Whether no line of `service_name` is selected, not even an error. Directives about spans and fields are not checked.
 fn silences(service_name: &str, directives: &str) -> bool {
     let about_spans = directives.contains('[');
     let targets = directives.parse::<Targets>().ok();
@@ -39,7 +39,7 @@ fn silences(service_name: &str, directives: &str) -> bool {
         return false;
     };
     let own = service_name.replace('-', "_");
-    // In one process, the gateway's and the decider's lines are its own too.
+    // `importguard` logs the gateway's and the decider's lines too.
     let is_ours = |target: &str| {
         target.starts_with(&own) || COMMON.iter().any(|common| target.starts_with(common))
     };
@@ -48,7 +48,7 @@ fn silences(service_name: &str, directives: &str) -> bool {
         .chain(COMMON)
         .filter(|name| is_ours(name))
         .any(|name| targets.would_enable(name, &Level::ERROR));
-    // A directive may name a part of a crate.
+    // A directive may name a module.
     let selects_part = targets
         .iter()
         .any(|(target, level)| is_ours(target) && level != LevelFilter::OFF);
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_nothing_is_told_from_what_leaves_something() {
+    fn directives_that_select_none_of_the_process_silence_it() {
         for (service, directives, expected) in [
             ("importguard-gateway", "off", true),
             ("importguard-gateway", "importgaurd=debug", true),

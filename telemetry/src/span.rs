@@ -1,7 +1,7 @@
-//! Spans: the one of a request that this process serves, and those of what is done for it.
+//! Spans: the server span of a request, and its child spans.
 //!
-//! The first is made by the SDK directly, as its IDs are needed in any case, for log lines and outgoing headers. The others are
-//! spans of `tracing`, made only where the trace is sampled: `bench/README.md` has what that saves.
+//! The server span is created by the SDK directly, as its IDs are always needed, for log lines and outgoing headers. Child spans are
+//! `tracing` spans, created only if the trace is sampled: `bench/README.md` has what that saves.
 
 use std::{fmt::Display, sync::OnceLock, time::SystemTime};
 
@@ -21,12 +21,12 @@ use crate::{propagation, trace};
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// Has spans made by this tracer. The first one that is set stays.
+/// Sets the tracer that creates spans. Only the first call has an effect.
 pub(crate) fn set_tracer(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
 }
 
-/// Where nothing was set up, as in a unit test: IDs, and nothing recorded.
+/// Without set-up, as in a unit test, spans have IDs and are not recorded.
 fn tracer() -> &'static SdkTracer {
     TRACER.get_or_init(|| {
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
@@ -34,13 +34,13 @@ fn tracer() -> &'static SdkTracer {
     })
 }
 
-/// The span of a request that this process serves. It ends when it is dropped, or when it was [ended](Self::end_at).
+/// The span of a request that this process serves. It ends when it is dropped, or by [`end_at`](Self::end_at).
 #[derive(Debug)]
 pub struct ServerSpan(Context);
 
 impl ServerSpan {
-    /// Begins serving a request that came with `headers`, as a part of its caller's trace if they name one. What happens in this
-    /// span belongs to the operation.
+    /// Starts the span of a request with these `headers`, as a child of the caller's span if they name one. Spans and log lines in
+    /// its scope have the operationID.
     pub fn start(headers: &HeaderMap, operation_id: Option<&OperationId>, name: String) -> Self {
         let parent = propagation::incoming(headers, operation_id);
         let builder = tracer().span_builder(name).with_kind(SpanKind::Server);
@@ -48,7 +48,7 @@ impl ServerSpan {
         Self(parent.with_span(span))
     }
 
-    /// Sets attributes, which are only made if the span is recorded.
+    /// Sets attributes. `attributes` is only called if the span is recorded.
     pub fn set<A: IntoIterator<Item = KeyValue>>(&self, attributes: impl FnOnce() -> A) {
         let span = self.0.span();
         if span.is_recording() {
@@ -56,39 +56,39 @@ impl ServerSpan {
         }
     }
 
-    /// Marks the request as failed by a fault of this process or of what it depends on.
+    /// Marks the request as failed by an error of this process or of a dependency.
     pub fn fail(&self, why: &'static str) {
         self.0.span().set_status(Status::error(why));
     }
 
-    /// Ends it at a moment that has passed.
+    /// Ends it, with a time in the past as its end.
     pub fn end_at(&self, time: SystemTime) {
         self.0.span().end_with_timestamp(time);
     }
 
-    /// Runs `what` as a part of this.
-    pub fn in_scope<T>(&self, what: impl FnOnce() -> T) -> T {
+    /// Runs `scope` inside this span.
+    pub fn in_scope<T>(&self, scope: impl FnOnce() -> T) -> T {
         let _attached = self.0.clone().attach();
-        what()
+        scope()
     }
 
-    /// `future`, at every poll a part of this.
+    /// Wraps `future` so that each poll runs inside this span.
     pub fn instrument<F: Future>(&self, future: F) -> WithContext<F> {
         future.with_context(self.0.clone())
     }
 }
 
-/// Whether the current span is sampled: then everybody along the trace records their part.
+/// Whether the current span is sampled and recorded.
 pub fn sampled() -> bool {
     Context::map_current(|cx| cx.span().span_context().is_sampled() && cx.span().is_recording())
 }
 
-/// The span that `make` makes, if the current one is sampled and recorded here.
+/// The span that `make` creates, if the current one is sampled and recorded.
 pub fn child(make: impl FnOnce() -> Span) -> Span {
     if sampled() { make() } else { Span::none() }
 }
 
-/// Sets attributes on the current span, which are only made if it is recorded.
+/// Sets attributes on the current span. `attributes` is only called if it is recorded.
 pub fn set<A: IntoIterator<Item = KeyValue>>(attributes: impl FnOnce() -> A) {
     Context::map_current(|cx| {
         if cx.span().is_recording() {
@@ -97,15 +97,15 @@ pub fn set<A: IntoIterator<Item = KeyValue>>(attributes: impl FnOnce() -> A) {
     });
 }
 
-/// Marks a span as failed: `error_type` is one of few kinds.
-pub fn failed(span: &Span, error_type: &str, why: &dyn Display) {
+/// Marks a span as failed. `error_type` must have few distinct values.
+pub fn failed(span: &Span, error_type: &str, error: &dyn Display) {
     if !span.is_none() {
         span.set_attribute("error.type", error_type.to_owned());
-        span.set_status(Status::error(why.to_string()));
+        span.set_status(Status::error(error.to_string()));
     }
 }
 
-/// Adds an event to the current span, if that is recorded. It is no log line.
+/// Adds an event to the current span, if it is recorded; not a log line.
 pub fn event(name: &'static str, attributes: &[(&'static str, &str)]) {
     Context::map_current(|cx| {
         let span = cx.span();
@@ -118,8 +118,8 @@ pub fn event(name: &'static str, attributes: &[(&'static str, &str)]) {
     });
 }
 
-/// An HTTP method as it stands in a span's name, and as the attribute `http.request.method`: callers can make up any method, and
-/// OpenTelemetry's conventions know these.
+/// An HTTP method for a span's name, and for the attribute `http.request.method`, as OpenTelemetry's conventions define them for known
+/// and other methods.
 pub fn method(method: &Method) -> (&str, &str) {
     match *method {
         Method::GET

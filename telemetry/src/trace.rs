@@ -1,7 +1,7 @@
 //! Which spans are recorded and exported.
 //!
-//! A sampler decides when a trace begins, before anybody knows how it ends. So a request that the sampler leaves out is recorded
-//! all the same, without children, and exported if it failed, was rejected or took long.
+//! A sampler decides when a trace begins, before its outcome is known. So the server span of a request that was not sampled is still
+//! recorded, without children, and exported if the request failed, was rejected or was slow.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -26,9 +26,9 @@ use crate::{
     propagation,
 };
 
-/// How many spans that were not sampled are exported in a second, at a kilobyte each: enough to see what is wrong, and no flood
-/// of spans from a flood of requests.
-const KEPT_PER_SECOND: u32 = 100;
+/// Maximum number of unsampled spans exported per second, at a kilobyte each: enough to diagnose a problem, and no flood of spans from
+/// a flood of requests.
+const UNSAMPLED_PER_SECOND: u32 = 100;
 
 /// Which spans are exported beyond those that `OTEL_TRACES_SAMPLER` samples.
 #[derive(Args, Clone, Debug)]
@@ -46,16 +46,16 @@ pub struct TraceSettings {
     pub trace_slow: KeepSlow,
 }
 
-/// From when on a span is slow enough to be exported although it was not sampled.
+/// When an unsampled span is slow enough to be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepSlow {
     /// From this duration on.
     After(Duration),
-    /// Only sampled spans are exported, whatever became of the others.
+    /// Never: only sampled spans are exported.
     Never,
 }
 
-/// Why a text is no [`KeepSlow`].
+/// An invalid [`KeepSlow`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}; write a duration such as 500ms, or never")]
 pub struct KeepSlowError(humantime::DurationError);
@@ -73,8 +73,8 @@ impl FromStr for KeepSlow {
     }
 }
 
-/// A provider that exports spans where the environment names an OTLP endpoint. Without one, spans have their IDs and are handed
-/// on, and the caller decides about sampling.
+/// A provider that exports spans if the environment names an OTLP endpoint. Without one, spans have IDs and are propagated with the
+/// caller's sampling decision.
 pub(crate) fn provider(
     service_name: &str,
     instance: &str,
@@ -100,7 +100,7 @@ pub(crate) fn provider(
         batch,
         queue,
         slow: settings.trace_slow,
-        kept: PerSecond::new(KEPT_PER_SECOND),
+        kept: PerSecond::new(UNSAMPLED_PER_SECOND),
     };
     let builder = match settings.trace_slow {
         KeepSlow::After(_) => builder.with_sampler(RecordUnsampled(sampler)),
@@ -115,7 +115,7 @@ pub(crate) fn tracer(provider: &SdkTracerProvider) -> SdkTracer {
     provider.tracer_with_scope(scope.build())
 }
 
-/// What the environment says wins over what is known here.
+/// The resource; attributes from the environment take precedence.
 fn resource(attributes: Vec<(String, String)>, instance: &str) -> Resource {
     let known = [
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
@@ -130,8 +130,8 @@ fn resource(attributes: Vec<(String, String)>, instance: &str) -> Resource {
         .build()
 }
 
-/// Has the spans of requests that a sampler drops recorded without being sampled: whether they matter is known at their end. A
-/// caller who says that its trace is not sampled is obeyed.
+/// Records the server spans that a sampler drops, without sampling them: whether they matter is known when they end. A caller's
+/// decision not to sample is respected.
 #[derive(Clone, Debug)]
 struct RecordUnsampled(Sampler);
 
@@ -148,18 +148,21 @@ impl ShouldSample for RecordUnsampled {
         let mut result = self
             .0
             .should_sample(parent, trace_id, name, kind, attributes, links);
-        let unwanted = parent.is_some_and(|parent| {
+        let rejected_by_caller = parent.is_some_and(|parent| {
             let span = parent.span();
             span.span_context().is_valid() && !span.span_context().is_sampled()
         });
-        if result.decision == SamplingDecision::Drop && *kind == SpanKind::Server && !unwanted {
+        if result.decision == SamplingDecision::Drop
+            && *kind == SpanKind::Server
+            && !rejected_by_caller
+        {
             result.decision = SamplingDecision::RecordOnly;
         }
         result
     }
 }
 
-/// Puts the operationID on each span and exports those that were sampled or turned out to matter.
+/// Adds the operationID to each span, and exports those that were sampled or that matter.
 #[derive(Debug)]
 struct Export {
     batch: BatchSpanProcessor,
@@ -181,7 +184,7 @@ impl SpanProcessor for Export {
             if !matters(&span, self.slow) || !self.kept.take() {
                 return;
             }
-            // What is not sampled is not exported.
+            // The exporter only exports sampled spans.
             span.span_context = sampled(&span.span_context);
         }
         if self.queue.enter() {
@@ -202,7 +205,7 @@ impl SpanProcessor for Export {
     }
 }
 
-/// Whether a request failed, was rejected or took long.
+/// Whether a request failed, was rejected or was slow.
 fn matters(span: &SpanData, slow: KeepSlow) -> bool {
     let rejected = |attribute: &KeyValue| match (attribute.key.as_str(), &attribute.value) {
         ("http.response.status_code", Value::I64(status)) => *status >= 400,

@@ -1,4 +1,4 @@
-//! A panic is told of where everything is: in the log.
+//! A panic is reported in the log.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use http::HeaderMap;
 use importguard_core::OperationId;
 use importguard_telemetry::{TelemetrySettings, flush_log, init, span::ServerSpan};
 
-/// Set for the process that panics, which is this test once more: its standard error is its own.
+/// Set for the child process that panics, which runs this test again with its own standard error.
 const CHILD: &str = "IMPORTGUARD_TEST_PANICS";
 
 #[derive(Parser)]
@@ -19,12 +19,12 @@ struct Cli {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_log_line_in_the_logs_form() {
+async fn a_panic_is_a_line_in_the_logs_format() {
     if env::var_os(CHILD).is_some() {
         return panics().await;
     }
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_panic_is_a_log_line_in_the_logs_form"])
+        .args(["--exact", "a_panic_is_a_line_in_the_logs_format"])
         .env(CHILD, "")
         .env("RUST_LOG", "info")
         .env_remove("RUST_BACKTRACE")

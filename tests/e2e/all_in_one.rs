@@ -1,4 +1,4 @@
-//! `importguard`: gateway, decider and spool in one process, as a person meets it first.
+//! `importguard`: gateway, decider and spool in one process.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn it_answers_and_records_without_anything_else() {
 }
 
 #[tokio::test]
-async fn it_says_where_it_listens_how_nats_is_and_what_to_try() {
+async fn it_prints_its_addresses_the_nats_status_and_a_command_to_try() {
     let service = Service::all_in_one(Settings::new()).await;
     let command = eventually("all of it is printed", SOON, async || {
         let output = service.output();

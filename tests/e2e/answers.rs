@@ -1,4 +1,4 @@
-//! Verdicts, byte for byte as OpenIM's documentation and server have them.
+//! Verdicts match the formats of OpenIM's documentation and server byte for byte.
 
 use importguard_core::{Dialect, VerdictKind};
 use importguard_gateway::events::EventType;
@@ -151,7 +151,7 @@ async fn the_base_url_may_have_a_path_and_newer_servers_add_a_query() {
 }
 
 #[tokio::test]
-async fn every_verdict_is_an_event_that_tells_why() {
+async fn every_verdict_is_an_event_with_its_reason() {
     let line = Line::start().await;
     let server = line.server();
     server.import("op-allow", "user123", &["a"]).await;

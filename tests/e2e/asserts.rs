@@ -1,4 +1,4 @@
-//! What tests say about answers.
+//! Assertions about answers.
 
 use importguard_core::Dialect;
 use importguard_tests::{Reading, Response, ServerVersion, read_as_documented, read_as_server};

@@ -1,4 +1,4 @@
-//! Callers who do their worst with connections, windows and halves of requests: whoever is honest still gets the policy's verdict.
+//! Attacks with connections, windows and incomplete requests: honest callers still get the policy's verdict.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ async fn answers_that_no_window_is_opened_for_are_given_up() {
 }
 
 #[tokio::test]
-async fn so_are_answers_that_nobody_reads() {
+async fn so_are_answers_that_are_not_read() {
     let gateway = Service::gateway(impatient()).await;
     let (path, body) = echoing();
     let request = format!(
@@ -104,7 +104,7 @@ async fn silent(address: &str, count: usize) -> Vec<TcpStream> {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_keep_nobody_out() {
+async fn idle_connections_keep_no_caller_out() {
     // Who may not be decided upon would be let in: nobody can bring that about by connecting.
     for on_overload in ["refuse", "allow"] {
         let settings = Settings::new()
@@ -136,7 +136,7 @@ async fn nor_do_they_take_the_place_of_a_callback_that_is_worked_on() {
 }
 
 #[tokio::test]
-async fn where_all_are_worked_on_a_newcomer_is_turned_away_and_not_let_through() {
+async fn if_all_connections_are_in_use_a_new_one_is_rejected_and_not_allowed() {
     let settings = Occupied::settings()
         .set("IMPORTGUARD_MAX_CONNECTIONS", "2")
         .set("IMPORTGUARD_ON_OVERLOAD", "allow");
@@ -156,7 +156,7 @@ async fn where_all_are_worked_on_a_newcomer_is_turned_away_and_not_let_through()
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_closed_as_soon_as_one_whose_head_does_not_come() {
+async fn a_silent_connection_is_closed_as_soon_as_one_with_an_incomplete_head() {
     let certificate = TestCertificate::new();
     let secret = MountedSecret::new(&[
         ("tls.crt", certificate.cert_pem()),
@@ -247,7 +247,7 @@ async fn a_thousand_imports_at_once_over_https_all_get_the_policys_verdict() {
 }
 
 #[tokio::test]
-async fn room_for_bytes_is_made_by_who_holds_up_theirs_for_longest() {
+async fn at_the_byte_limit_the_connection_stalled_for_longest_is_evicted() {
     let settings = Settings::new()
         .set("IMPORTGUARD_MAX_BYTES_IN_FLIGHT", "1048576")
         .set("IMPORTGUARD_MAX_BODY_BYTES", "400000")
@@ -305,7 +305,7 @@ async fn who_takes_no_answer_has_few_imports_decided() {
 }
 
 #[tokio::test]
-async fn so_has_who_reads_nothing() {
+async fn so_has_a_caller_that_reads_nothing() {
     let line = Line::start().await;
     let friends: Vec<_> = (0..900).map(|n| format!("a_friend_{n:05}")).collect();
     let mut friends: Vec<_> = friends.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! The operator's commands on policies, as a person or a CI job runs them.
+//! The `importguard policy` commands.
 
 use std::{fs, process::Command};
 
@@ -29,13 +29,13 @@ fn policy(dir: &PolicyDir, arguments: &[&str]) -> Ended {
 }
 
 #[test]
-fn check_says_that_a_good_policy_is_good() {
+fn check_reports_a_valid_policy_with_its_lists_and_cost() {
     let checked = policy(&PolicyDir::usual(), &["check", "policy.yaml"]);
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
-    assert!(checked.stdout.contains("policy.yaml: good: policy e2e"));
-    assert!(checked.stdout.contains("blocked (3 ids)"));
+    assert!(checked.stdout.contains("policy.yaml: OK: policy e2e"));
+    assert!(checked.stdout.contains("blocked (3 IDs)"));
     // One look-up for the owner, and for each friend one and a prefix.
-    let cost = "policy.yaml: an import of 10000 friends costs at most 20001 of 10000000 units; rules in shadow 0 of 2500000; the most: blocked-friends 20000, blocked-owner 1";
+    let cost = "policy.yaml: cost of an import of 10000 friends: at most 20001 of 10000000 units; shadow rules: 0 of 2500000; most expensive: blocked-friends 20000, blocked-owner 1";
     assert!(checked.stdout.contains(cost), "{}", checked.stdout);
 }
 
@@ -70,16 +70,16 @@ fn check_refuses_rules_that_cost_too_much_for_the_largest_import() {
     let checked = policy(&shadow, &["check", "policy.yaml"]);
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
     assert!(
-        checked
-            .stdout
-            .contains(": some are skipped on the largest imports; the most: watches (shadow) "),
+        checked.stdout.contains(
+            " (some are skipped on the largest imports); most expensive: watches (shadow) "
+        ),
         "{}",
         checked.stdout
     );
 }
 
 #[test]
-fn check_tells_every_mistake_with_its_place_and_a_remedy() {
+fn check_reports_every_error_with_its_position_and_correction() {
     let dir = PolicyDir::new(
         "apiVersion: importguard/v1
 name: broken
@@ -152,14 +152,18 @@ fn test_shows_what_was_expected_and_what_was_got() {
 }
 
 #[test]
-fn explain_tells_rule_by_rule_what_happened() {
+fn explain_shows_the_result_of_each_rule() {
     let dir = PolicyDir::usual();
     let ask = ["explain", "--policy", "policy.yaml", "--owner", "alice"];
     let friends = ["--friends", "bob,blocked_1", "--friends", "bot_7"];
     let table = policy(&dir, &[&ask[..], &friends].concat());
     assert_eq!(table.code, Some(0), "{}", table.stderr);
     assert!(table.stdout.contains("blocked_1 is in blocked"));
-    assert!(table.stdout.contains("modify: 1 of 3 are imported: bob"));
+    assert!(
+        table
+            .stdout
+            .contains("modify: 1 of 3 friends are imported: bob")
+    );
 
     let told = policy(&dir, &[&ask[..], &friends, &["--json"]].concat());
     let told: Value = serde_json::from_str(&told.stdout).unwrap();
@@ -176,7 +180,7 @@ fn explain_tells_rule_by_rule_what_happened() {
 }
 
 #[test]
-fn explain_tells_a_refusal_and_what_it_kept_from_being_reached() {
+fn explain_shows_a_refusal_and_the_rules_it_skipped() {
     let ask = ["explain", "--policy", "policy.yaml", "--owner"];
     let refused = policy(
         &PolicyDir::usual(),

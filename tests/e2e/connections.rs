@@ -1,5 +1,5 @@
-//! What the public listener puts up with: every request gets a whole callback answer, and bytes that are none get nothing that could be
-//! read as consent, on a connection that ends with it.
+//! The public listener: every request gets a complete callback answer. Input that is not HTTP gets nothing that could be read as
+//! consent, and its connection is closed.
 
 use std::time::{Duration, Instant};
 
@@ -159,8 +159,7 @@ async fn headers_that_trickle_are_given_up() {
 }
 
 #[tokio::test]
-async fn a_caller_who_stops_in_the_middle_of_a_body_is_told_so_and_in_a_head_gets_nothing_to_misread()
- {
+async fn an_incomplete_body_gets_a_refusal_and_an_incomplete_head_no_answer() {
     let gateway = gateway(Settings::new()).await;
     let whole = callback("op");
     for part in ["P", "PRI", "POST / HTTP/1.1\r\nHost"] {
@@ -244,7 +243,7 @@ async fn json_nested_deeper_than_any_request_is_malformed_or_ignored() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_takes_the_place_of_the_one_that_was_idle_longest() {
+async fn a_connection_above_the_limit_evicts_the_one_idle_for_longest() {
     let settings = Settings::new().set("IMPORTGUARD_MAX_CONNECTIONS", "2");
     let gateway = gateway(settings).await;
     let mut first = RawConnection::open(gateway.http_address()).await;

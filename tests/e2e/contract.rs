@@ -1,4 +1,4 @@
-//! What is published is what `docs/asyncapi.yaml` and `docs/schemas/` say.
+//! Published events match `docs/asyncapi.yaml` and `docs/schemas/`.
 
 use std::{collections::BTreeSet, fs};
 
@@ -67,7 +67,7 @@ async fn events_of_every_kind() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_kind_of_event_is_as_its_schema_says() {
+async fn every_kind_of_event_matches_its_schema() {
     let schemas = Schemas::committed();
     let events = events_of_every_kind().await;
     let ids: BTreeSet<_> = events
@@ -171,7 +171,7 @@ fn the_asyncapi_document_is_valid_and_names_the_subjects_and_events_there_are() 
 }
 
 #[tokio::test]
-async fn a_busy_gateways_events_are_as_their_schema_says() {
+async fn a_busy_gateways_events_match_their_schema() {
     const REQUESTS: usize = 200;
     let schemas = Schemas::committed();
     let line = Line::start().await;

@@ -1,4 +1,4 @@
-//! Reads a curl command line as a shell and curl would, so that a printed one can be tried.
+//! Parses a curl command line as a shell and curl would, to test printed ones.
 
 use http::Method;
 use importguard_tests::Call;

@@ -1,4 +1,4 @@
-//! Expensive evaluations: they end at their callers' deadlines, and hold up nobody else.
+//! Expensive evaluations end at their callers' deadlines and do not delay others.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn small_ones(server: &OpenIm, count: usize) {
 }
 
 #[tokio::test]
-async fn expensive_rules_in_shadow_delay_nobody_and_the_verdict_is_the_policys() {
+async fn expensive_shadow_rules_delay_no_callback_and_the_policy_decides() {
     let policy = expensive_in_shadow();
     let line = Line::with(Settings::new().policy(&policy).patient()).await;
     let server = line.server();

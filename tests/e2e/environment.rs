@@ -1,4 +1,4 @@
-//! What is wrong in the environment is an error at the start, which names the variable and what to do.
+//! Errors in the environment end the process at startup and name the variable and the remedy.
 
 use std::{collections::BTreeSet, process::Output, time::Duration};
 
@@ -102,7 +102,7 @@ fn an_unknown_variable_is_refused_by_every_command() {
 }
 
 #[test]
-fn help_and_version_are_told_whatever_the_environment() {
+fn help_and_version_work_whatever_the_environment() {
     let broken = [
         ("IMPORTGUARD_XYZ", "1"),
         ("NATS_URL", ""),
@@ -156,7 +156,7 @@ fn every_variable_that_a_binary_reads_is_known_to_all() {
 }
 
 #[tokio::test]
-async fn what_kubernetes_sets_beside_its_services_and_what_was_retired_stops_nobody() {
+async fn variables_of_kubernetes_services_and_retired_ones_are_no_errors() {
     let mut settings = Settings::new().set("IMPORTGUARD_MAX_QUEUED", "2");
     for service in ["IMPORTGUARD", "IMPORTGUARD_GATEWAY", "IMPORTGUARD_DECIDER"] {
         for (end, value) in [
@@ -196,7 +196,7 @@ async fn sizes_are_written_with_units() {
 }
 
 #[test]
-fn a_value_that_is_refused_is_told_with_its_variable_unless_it_is_secret() {
+fn an_invalid_value_is_reported_with_its_variable_unless_it_is_secret() {
     let bad = ("IMPORTGUARD_HTTP_LISTEN", "somewhere");
     refused(
         Binary::Gateway,

@@ -1,4 +1,4 @@
-//! The consumers under `examples/` do what they are there to show.
+//! The consumers under `examples/` work.
 
 use std::{process::Command, time::Duration};
 

@@ -1,4 +1,4 @@
-//! docs/operations.md says what happens when something fails: each row names the tests that show it.
+//! The table of failures in docs/operations.md: each row names the tests that cause the failure.
 
 use std::{collections::HashSet, fs, path::Path};
 

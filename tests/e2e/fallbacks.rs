@@ -1,4 +1,4 @@
-//! Where no decider gives a verdict, the operator's choice does, and says so.
+//! Without a decider's verdict, the configured fallback decides, and is recorded as such.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ async fn without_a_decider_imports_are_refused_with_5910() {
 }
 
 #[tokio::test]
-async fn or_allowed_where_the_operator_says_so() {
+async fn or_allowed_if_so_configured() {
     let nats = NatsServer::start().await;
     let settings = Settings::new()
         .nats(&nats)
@@ -98,7 +98,7 @@ async fn a_decider_that_stands_still_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_decider_that_never_says_a_word_is_given_up_in_time() {
+async fn a_decider_that_sends_nothing_times_out() {
     let line = Line::start().await;
     line.decider.freeze().await;
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What the log says of callers who are turned away: who they are, and not once for each of a thousand.
+//! Log lines about rejected callers: they name the callers, and are limited in a flood.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ async fn a_rejection_names_its_peer() {
 }
 
 #[tokio::test]
-async fn a_flood_of_rejections_is_counted_one_by_one_and_told_of_in_few_lines() {
+async fn a_flood_of_rejections_is_counted_exactly_and_logged_in_few_lines() {
     const FLOOD: usize = 500;
     let (gateway, _secret) = locked().await;
     let server = OpenIm::server(gateway.url());

@@ -1,4 +1,4 @@
-//! The decider as other gRPC clients meet it.
+//! The decider with other gRPC clients.
 
 use std::process::Command;
 
@@ -35,7 +35,7 @@ fn request(owner: &str, friends: &[&str]) -> Request<DecideRequest> {
 }
 
 #[tokio::test]
-async fn it_says_that_it_serves() {
+async fn its_health_service_reports_serving() {
     let (_decider, channel) = decider().await;
     let mut health = HealthClient::new(channel);
     for service in ["", "importguard.decider.v1.Decider"] {
@@ -71,7 +71,7 @@ async fn reflection_lists_its_service() {
 }
 
 #[tokio::test]
-async fn without_reflection_nobody_is_told_of_its_services() {
+async fn without_reflection_its_services_are_not_listed() {
     let settings = Settings::new().set("IMPORTGUARD_DECIDER_REFLECTION", "false");
     let decider = Service::decider(settings).await;
     let channel = Channel::from_shared(decider.grpc_url()).unwrap();
@@ -82,7 +82,7 @@ async fn without_reflection_nobody_is_told_of_its_services() {
 }
 
 #[tokio::test]
-async fn it_decides_by_the_policy_and_says_what_it_depended_on() {
+async fn it_decides_by_the_policy_and_names_policy_and_lists() {
     let (_decider, channel) = decider().await;
     let mut client = DeciderClient::new(channel);
     let mut decide = async |owner: &str, friends: &[&str]| {

@@ -1,4 +1,4 @@
-//! The decider's bounds, each with the status that its caller gets.
+//! The decider's limits, each with the status that the caller gets.
 
 use std::time::{Duration, Instant};
 
@@ -173,7 +173,7 @@ async fn one_connection_too_many_is_closed_and_the_gateway_falls_back() {
 }
 
 #[tokio::test]
-async fn who_is_silent_is_disconnected_and_who_answers_pings_is_not() {
+async fn silent_clients_are_disconnected_and_those_that_answer_pings_are_not() {
     let settings = Settings::new().set("IMPORTGUARD_DECIDER_IDLE_TIMEOUT", "1s");
     let decider = Service::decider(settings).await;
     let alive = channel(&decider).await;

@@ -1,4 +1,4 @@
-//! Callers who say that they have said all, and wait for their answer; and heads that come in two parts.
+//! Callers that shut down their sending side and wait for the answer, and heads that arrive in two parts.
 
 use std::time::Duration;
 

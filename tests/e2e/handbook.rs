@@ -1,4 +1,4 @@
-//! `docs/settings.md` is made from what the binaries' `--help` says.
+//! `docs/settings.md` is generated from the binaries' `--help`.
 
 use std::{collections::BTreeSet, env, fmt::Write, fs};
 

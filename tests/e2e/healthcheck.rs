@@ -1,4 +1,4 @@
-//! `healthcheck`, as a container's health check runs it: with the environment of the process that it asks about.
+//! `healthcheck`, as a container's health check runs it: with the environment of the process that it checks.
 
 use std::{process::Output, time::Duration};
 
@@ -25,7 +25,7 @@ fn says_yes(output: &Output, path: &str) {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains(&format!("{path} says 200 OK ")), "{said}");
+    assert!(said.contains(&format!("{path} returned 200 OK ")), "{said}");
 }
 
 #[track_caller]
@@ -37,7 +37,7 @@ fn says_no(output: &Output, why: &str) {
 }
 
 #[tokio::test]
-async fn each_binary_tells_that_it_is_ready_and_that_it_lives() {
+async fn each_binary_reports_ready_and_alive() {
     for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
         let settings = everywhere();
         let _service = match binary {
@@ -55,17 +55,17 @@ async fn each_binary_tells_that_it_is_ready_and_that_it_lives() {
 }
 
 #[tokio::test]
-async fn who_does_not_run_is_unhealthy() {
+async fn a_process_that_does_not_run_is_unhealthy() {
     for binary in [Binary::Gateway, Binary::Decider, Binary::AllInOne] {
         let settings = everywhere();
         let told = ask(binary, &settings, &[]);
-        says_no(&told, "cannot be asked: Connection refused");
+        says_no(&told, "cannot connect: Connection refused");
         says_no(&told, ADMIN);
     }
 }
 
 #[tokio::test]
-async fn who_is_ending_lives_and_is_not_ready() {
+async fn a_process_that_shuts_down_is_alive_and_not_ready() {
     let settings = everywhere()
         .set("IMPORTGUARD_SHUTDOWN_GRACE", "0s")
         .set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "30s")
@@ -82,17 +82,20 @@ async fn who_is_ending_lives_and_is_not_ready() {
             .ok_or(format!("{told:?}"))
     })
     .await;
-    says_no(&ask(Binary::Gateway, &settings, &[]), "/readyz says 503 ");
+    says_no(
+        &ask(Binary::Gateway, &settings, &[]),
+        "/readyz returned 503 ",
+    );
     says_yes(&ask(Binary::Gateway, &settings, &["--live"]), "/livez");
     held.finish().await;
 }
 
 #[tokio::test]
-async fn who_does_not_answer_in_time_is_unhealthy() {
+async fn a_process_that_does_not_respond_in_time_is_unhealthy() {
     let settings = everywhere();
     let decider = Service::decider(settings.clone()).await;
     decider.freeze().await;
     let told = ask(Binary::Decider, &settings, &["--timeout", "200ms"]);
-    says_no(&told, "did not answer within 200ms");
+    says_no(&told, "did not respond within 200ms");
     decider.thaw();
 }

@@ -1,6 +1,5 @@
-//! Connections full of requests that may be right or wrong in every part: each answer is one that its caller reads as it is
-//! meant, a refusal or the verdict that a model of the policy expects, what is no request gets nothing to misread, and each decision
-//! is an event. `PROPTEST_CASES=5000` looks harder.
+//! Random connections of requests that are valid or invalid in every part: each answer is a refusal or the verdict that a model of the
+//! policy expects, input that is not HTTP gets nothing to misread, and each decision is an event. `PROPTEST_CASES=5000` runs more.
 
 mod body;
 mod framing;

@@ -1,4 +1,4 @@
-//! HTTP/2 on the public listener, frame by frame: what h2 answers before importguard sees a request lets nobody through.
+//! HTTP/2 on the public listener, frame by frame: answers that h2 gives before importguard sees a request never consent.
 
 use importguard_tests::{Frame, Http2Connection, Service, Settings};
 

@@ -1,4 +1,4 @@
-//! `Dockerfile` and `docker-compose.yml`, as far as can be seen without building them.
+//! `Dockerfile` and `docker-compose.yml`, as far as they can be checked without building them.
 
 use std::{collections::BTreeSet, fs, process::Command};
 

@@ -1,4 +1,4 @@
-//! `deploy/kubernetes` renders, fits Kubernetes' schemas, and keeps what it promises.
+//! `deploy/kubernetes` renders and is valid by Kubernetes' schemas.
 
 use std::{collections::BTreeSet, process::Command, sync::OnceLock};
 

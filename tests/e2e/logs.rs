@@ -1,4 +1,4 @@
-//! What is logged of a callback, and what never is.
+//! What is logged about a callback, and what never is.
 
 use std::{
     fs::File,
@@ -62,7 +62,7 @@ async fn a_decision_is_one_line_at_info() {
 }
 
 #[tokio::test]
-async fn a_fallback_says_what_happened_and_what_to_do() {
+async fn a_fallback_is_logged_with_its_cause_and_remedy() {
     let gateway = Service::gateway(Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json")).await;
     let server = OpenIm::server(gateway.url());
     server.import("op-alone", "user123", &["user456"]).await;
@@ -148,7 +148,7 @@ async fn secrets_bodies_and_users_are_in_no_line_at_any_level() {
 }
 
 #[tokio::test]
-async fn a_process_whose_lines_nobody_reads_ends_when_it_is_told_to() {
+async fn a_process_whose_stderr_is_not_read_ends_on_sigterm() {
     let (mut gateway, _unread) = stuck().await;
     assert!(gateway.terminate(SOON).await.success());
 }
@@ -170,7 +170,7 @@ async fn stuck() -> (Service, ChildStderr) {
 }
 
 #[tokio::test]
-async fn a_stderr_that_nobody_reads_stops_no_callback_and_what_is_left_out_is_told() {
+async fn an_unread_stderr_blocks_no_callback_and_dropped_lines_are_counted() {
     let (gateway, unread) = stuck().await;
     let left_out = gateway.metric("importguard_log_lines_dropped_total").await;
     let left_out = left_out.unwrap();

@@ -1,12 +1,14 @@
-//! importguard as its users meet it: OpenIM's callbacks in, answers and events out, with real processes all the way.
+//! End-to-end tests: OpenIM's callbacks in, answers and events out, with real processes.
 
 // A helper that finds something else than it expects stops its test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod after_callbacks;
 mod all_in_one;
 mod answers;
 mod asserts;
 mod attacks;
+mod authentication;
 mod commands;
 mod connections;
 mod contract;
@@ -21,13 +23,11 @@ mod grpc;
 mod grpc_bounds;
 mod half_close;
 mod handbook;
-mod hangup;
 mod healthcheck;
 mod hostile;
 mod http2;
 mod images;
 mod kubernetes;
-mod lock;
 mod logs;
 mod memory;
 mod metrics;
@@ -44,10 +44,10 @@ mod recorder;
 mod recording;
 mod rejections;
 mod reload;
-mod reports;
 mod secrets;
 mod settings;
 mod shutdown;
+mod sighup;
 mod spooling;
 mod startup;
 mod tail;

@@ -1,4 +1,4 @@
-//! What a burst needed is given back when it is over, also while nobody asks anything.
+//! The memory of a burst is released afterwards, even while the process is idle.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const BODY_BYTES: usize = 300_000;
 const BYTES: u64 = (BODIES * BODY_BYTES) as u64;
 
 #[tokio::test]
-async fn a_bursts_memory_is_given_back_while_nobody_asks() {
+async fn the_memory_of_a_burst_is_released_while_idle() {
     let settings = Settings::new().set("IMPORTGUARD_BODY_READ_TIMEOUT", "60s");
     let gateway = Service::gateway(settings.set("IMPORTGUARD_REQUEST_BUDGET", "60s")).await;
     let at_rest = gateway.vitals().resident_bytes;

@@ -1,4 +1,4 @@
-//! What Prometheus scrapes from both pods, and what the handbook says about it.
+//! The metrics of both processes, and their documentation.
 
 use std::{
     collections::BTreeSet,

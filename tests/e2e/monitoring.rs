@@ -1,4 +1,4 @@
-//! `deploy/prometheus` and `deploy/grafana` are sound, and speak of what there is.
+//! `deploy/prometheus` and `deploy/grafana` are valid and use metrics that exist.
 
 use std::{collections::BTreeSet, fs, process::Command};
 

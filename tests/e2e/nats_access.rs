@@ -1,5 +1,4 @@
-//! NATS as it is run where it matters: with TLS on both sides, with passwords, with the credentials file of an operator's
-//! account.
+//! NATS with access control: TLS on both sides, passwords, credentials files.
 
 use std::{fs, process::Command, time::Duration};
 

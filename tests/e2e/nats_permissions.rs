@@ -1,4 +1,4 @@
-//! `deploy/nats/nats-server.conf` gives each its own rights, and they are enough.
+//! The users in `deploy/nats/nats-server.conf` have the permissions that they need, and no others.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn a_gateway_may_look_up_what_the_stream_has_before_it_sends_its_spool() {
 }
 
 #[tokio::test]
-async fn support_tails_and_a_wrong_password_is_told() {
+async fn support_can_tail_and_a_wrong_password_is_reported() {
     let nats = nats().await;
     let _gateway = with_an_event(&nats).await;
     let tail = |url: String, logs: &TempDir| {
@@ -145,7 +145,7 @@ async fn support_tails_and_a_wrong_password_is_told() {
     let mut denied = tail(nats.url_of("support:wrong"), &logs);
     assert_eq!(denied.exit(SOON).await.code(), Some(1));
     assert!(
-        denied.stderr().contains("doesn't let us in"),
+        denied.stderr().contains("rejected the credentials"),
         "{}",
         denied.stderr()
     );

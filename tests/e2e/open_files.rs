@@ -1,5 +1,5 @@
-//! As many files as may be open: connections to one listener don't take them from the other, and what can't be had is said at the
-//! start.
+//! The limit of open files: connections to one listener do not exhaust it for the other, and a limit that is too low is reported at
+//! startup.
 
 use std::{fs, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::asserts;
 const SOON: Duration = Duration::from_secs(15);
 
 #[tokio::test]
-async fn idle_connections_to_the_admin_listener_keep_nobody_out() {
+async fn idle_connections_to_the_admin_listener_keep_no_probe_out() {
     // What many systems give a process at first, and let it raise.
     let gateway = Service::gateway_within("ulimit -Sn 256", Settings::new()).await;
     let mut idle = Vec::new();

@@ -1,4 +1,4 @@
-//! NATS goes away under way and comes back: every event is stored, none twice.
+//! NATS becomes unavailable and returns: every event is stored, none twice.
 
 use std::{collections::HashSet, time::Duration};
 

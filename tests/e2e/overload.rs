@@ -1,4 +1,4 @@
-//! More callbacks than can be answered in time: the rest is told so at once, by the operator's choice.
+//! More callbacks than can be answered in time: the excess immediately gets the configured fallback.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ async fn who_gets_no_place_is_refused_with_5913_and_recorded() {
 }
 
 #[tokio::test]
-async fn or_allowed_and_recorded_where_the_operator_says_so() {
+async fn or_allowed_and_recorded_if_so_configured() {
     let line = Line::with(narrow().set("IMPORTGUARD_ON_OVERLOAD", "allow")).await;
     let _held = occupy(&line).await;
     for dialect in [Dialect::Documented, Dialect::Server] {
@@ -187,7 +187,7 @@ async fn who_waits_gets_the_place_that_becomes_free() {
 }
 
 #[tokio::test]
-async fn four_times_too_many_are_all_answered_within_the_budget_and_told_of_in_few_lines() {
+async fn four_times_the_limit_is_answered_within_the_budget_and_logged_in_few_lines() {
     const REQUESTS: usize = 2_000;
     let settings = Settings::new()
         // Within the default budget, and no fallback of another cause on a busy machine.

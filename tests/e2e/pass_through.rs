@@ -1,5 +1,5 @@
-//! What is never passed on to the backend: the import callback in whatever spelling another server would take for it, methods that
-//! are for proxies, and the key that opens importguard.
+//! What is never forwarded to the backend: the import callback in any spelling that another server might accept, proxy methods, and
+//! importguard's credentials.
 
 use http::Method;
 use importguard_core::Dialect::Server;
@@ -37,7 +37,7 @@ fn is_refusal(answer: &Response) -> bool {
 }
 
 #[tokio::test]
-async fn an_import_in_another_spelling_is_refused_and_reaches_nobody() {
+async fn an_import_in_another_spelling_is_refused_and_not_forwarded() {
     let backend = Backend::start().await;
     let gateway = Service::gateway(upstream(&backend)).await;
     let mut wrong = Vec::new();
@@ -128,7 +128,7 @@ async fn methods_that_are_for_proxies_are_not_passed_on() {
 const OPENIM: &str = "Basic b3BlbmltOnMzY3JldA==";
 
 #[tokio::test]
-async fn the_key_that_opens_importguard_stays_there_unless_the_operator_says_so() {
+async fn credentials_for_importguard_are_not_forwarded_unless_configured() {
     let backend = Backend::start().await;
     let secret = MountedSecret::new(&[("basic", "openim:s3cret\n")]);
     let locked = || upstream(&backend).set("IMPORTGUARD_BASIC_AUTH_FILE", secret.setting("basic"));

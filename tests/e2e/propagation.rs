@@ -1,4 +1,4 @@
-//! What a caller's trace headers may cause at the next hops.
+//! What a caller's trace headers cause at the next hops.
 
 use importguard_core::Dialect;
 use importguard_tests::{Line, OpenIm, Service, Settings, TraceParent, wait_for_count};

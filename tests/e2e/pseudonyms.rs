@@ -1,4 +1,4 @@
-//! With a key, events name nobody, answers name everybody, and whoever has the key finds a user's events.
+//! With a pseudonym key, events name no users but answers do, and whoever has the key finds a user's events.
 
 use std::{fs, process::Command, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The recorder as its operator sees it: what it tells of itself, and what it does about a spool that is not as it should be.
+//! The recorder's status, and its handling of a damaged spool.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -96,7 +96,7 @@ async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draini
 }
 
 #[tokio::test]
-async fn of_two_gateways_on_one_spool_the_second_says_so_and_ends() {
+async fn of_two_gateways_on_one_spool_the_second_reports_it_and_exits() {
     let line = Line::without_nats(Settings::new()).await;
     let directory = line.gateway.spool_dir().display().to_string();
     let settings = Settings::new().set("IMPORTGUARD_SPOOL", &directory);

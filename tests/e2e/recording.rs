@@ -1,4 +1,4 @@
-//! One event for every verdict, with the sender's operationID everywhere.
+//! One event per verdict, with the caller's operationID everywhere.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -75,7 +75,7 @@ async fn an_operation_id_at_its_longest_reaches_payload_header_and_baggage() {
 }
 
 #[tokio::test]
-async fn the_stream_is_made_as_the_settings_say_and_an_existing_one_is_left_alone() {
+async fn the_stream_is_created_from_the_settings_and_an_existing_one_is_unchanged() {
     let settings = Settings::new().set("IMPORTGUARD_STREAM_MAX_BYTES", "1000000");
     let line = Line::with(settings).await;
     line.server().import("op", "a", &["b"]).await;

@@ -1,4 +1,4 @@
-//! Whatever is no import callback is refused by a callback answer, so that no server version imports on it.
+//! Requests that are not import callbacks get a refusing callback answer, on which no server version imports.
 
 use std::time::{Duration, Instant};
 
@@ -174,7 +174,7 @@ async fn a_callback_without_a_usable_operation_id_is_refused() {
 }
 
 #[tokio::test]
-async fn or_gets_one_where_the_operator_says_so() {
+async fn or_gets_one_if_so_configured() {
     let settings = Settings::new().set("IMPORTGUARD_OPERATION_ID", "generate");
     let gateway = Service::gateway(settings).await;
     for caller in callers(&gateway) {

@@ -108,7 +108,7 @@ async fn a_config_map_that_changes_is_used() {
 }
 
 #[tokio::test]
-async fn a_broken_policy_changes_nothing_but_what_is_told_about_it() {
+async fn an_invalid_policy_is_reported_and_changes_nothing_else() {
     let policy = policy();
     let service = Service::all_in_one(Settings::new().policy(&policy)).await;
     let caller = OpenIm::server(service.url());

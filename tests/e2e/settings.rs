@@ -117,7 +117,7 @@ fn the_all_in_one_help_names_both() {
 }
 
 #[tokio::test]
-async fn settings_that_contradict_each_other_are_told_of_at_the_start() {
+async fn contradictory_settings_are_reported_at_startup() {
     let settings = Settings::new()
         .set("IMPORTGUARD_SHUTDOWN_GRACE", "10s")
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s");

@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: what is in flight is answered and recorded, then the process ends with 0.
+//! SIGTERM and Ctrl-C: requests in progress are answered and recorded, then the process exits with 0.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ async fn who_never_finishes_is_cut_when_the_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_stops_it_immediately() {
     let mut gateway = Service::gateway(settings()).await;
     let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
     let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
@@ -123,7 +123,10 @@ async fn a_second_signal_ends_it_at_once() {
     let status = gateway.terminate(SOON).await;
     assert_eq!(status.code(), Some(130), "{status}");
     let said = gateway.stderr();
-    assert!(said.contains("received again: ending at once"), "{said}");
+    assert!(
+        said.contains("received again: stopping immediately"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Without NATS every decision is on disk before its answer leaves, and reaches NATS when that is there.
+//! Without NATS, every decision is on disk before its answer is sent, and is published once NATS is available.
 
 use std::{fs, process::Stdio, time::Duration};
 
@@ -206,7 +206,7 @@ async fn a_decision_that_finds_no_room_is_refused_with_5914_until_there_is_room(
 }
 
 #[tokio::test]
-async fn or_answered_without_an_event_where_the_operator_says_so() {
+async fn or_answered_without_an_event_if_so_configured() {
     let receiver = OtlpReceiver::start().await;
     let settings = Settings::new()
         .set("IMPORTGUARD_ON_UNRECORDABLE", "allow")
@@ -251,7 +251,7 @@ fn is_unrecordable(callback: &Span) {
 }
 
 #[tokio::test]
-async fn a_report_that_finds_no_room_passes_and_is_told_of_whatever_the_operator_says() {
+async fn an_unrecordable_report_passes_and_is_logged_whatever_is_configured() {
     for on_unrecordable in ["refuse", "allow"] {
         let receiver = OtlpReceiver::start().await;
         let settings = Settings::new()

@@ -1,4 +1,4 @@
-//! What takes long at the start is waited for by a process that lives and says that it is not ready.
+//! During a slow startup the process is alive and reports that it is not ready.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

@@ -220,17 +220,17 @@ async fn what_a_durable_tail_was_sent_and_did_not_print_comes_to_the_next() {
 }
 
 #[tokio::test]
-async fn it_waits_for_nats_and_for_the_stream_and_says_so() {
+async fn it_waits_for_nats_and_for_the_stream_and_reports_it() {
     let mut line = Line::without_nats(Settings::new()).await;
     import(&line, 0..3).await;
     let tail = Tail::start(&line.nats, &["--json", "--since", "1h", "--count", "3"]);
-    tail.says("no NATS at 127.0.0.1").await;
+    tail.says("NATS at 127.0.0.1").await;
     line.nats.restart().await;
     assert_eq!(operation_ids(&tail.ends().await), numbered(0..3));
 
     let empty = NatsServer::start().await;
     let waiting = Tail::start(&empty, &[]);
-    waiting.says("there is no stream IMPORTGUARD yet").await;
+    waiting.says("no stream IMPORTGUARD yet").await;
     waiting.process.sigint();
     assert_eq!(waiting.ends().await.len(), 0);
 }
@@ -243,7 +243,7 @@ async fn it_misses_nothing_while_nats_is_away() {
     import(&line, 1..6).await;
     tail.prints(5).await;
     line.nats.kill9();
-    tail.says("the connection to NATS is lost").await;
+    tail.says("lost the connection to NATS").await;
     import(&line, 6..16).await;
     line.nats.restart().await;
     tail.prints(15).await;
@@ -292,7 +292,7 @@ async fn it_keeps_up_and_ends_when_its_reader_has_gone() {
 }
 
 #[test]
-fn a_mistake_in_the_command_ends_with_2_and_says_what_is_wrong() {
+fn a_usage_error_exits_with_2_and_names_the_error() {
     for (arguments, word) in [
         (&["--verdict", "perhaps"][..], "allow, refuse, modify"),
         (&["--since", "yesterday"], "--since"),

@@ -1,4 +1,4 @@
-//! TLS on the public listener, with certificates that are exchanged while it runs.
+//! TLS on the public listener, with certificates rotated at run time.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn callbacks_are_answered_over_tls_and_what_is_none_gets_nothing_to_misrea
 }
 
 #[tokio::test]
-async fn who_does_not_speak_tls_is_told_so_in_a_callback_answer() {
+async fn a_request_without_tls_gets_a_callback_answer_that_says_so() {
     let certificate = TestCertificate::new();
     let secret = MountedSecret::new(&files(&certificate));
     let gateway = Service::gateway(settings(&secret)).await;
@@ -99,7 +99,7 @@ async fn http2_is_spoken_too_and_its_headers_have_the_same_bound() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_exchanged_while_it_runs_and_a_broken_one_is_not_taken() {
+async fn a_certificate_is_rotated_at_run_time_and_an_invalid_one_is_not_used() {
     let [first, second, third] = [(); 3].map(|()| TestCertificate::new());
     let mut secret = MountedSecret::new(&files(&first));
     let gateway = Service::gateway(settings(&secret)).await;

@@ -201,7 +201,7 @@ async fn processes_of_one_service_can_be_told_apart() {
 }
 
 #[tokio::test]
-async fn spans_are_sent_over_http_and_compressed_where_the_environment_says_so() {
+async fn spans_are_exported_over_http_and_compressed_if_so_configured() {
     let receiver = OtlpReceiver::start().await;
     for (protocol, compression) in [
         ("http/protobuf", "none"),
@@ -266,7 +266,7 @@ async fn an_unsupported_variable_of_opentelemetry_ends_a_process_with_the_remedy
 }
 
 #[tokio::test]
-async fn an_attempt_that_nobody_answered_names_its_decider_and_its_status() {
+async fn an_unanswered_attempt_names_its_decider_and_its_status() {
     let receiver = OtlpReceiver::start().await;
     let decider = Service::decider(Settings::new()).await;
     let settings = Settings::new()
@@ -543,7 +543,7 @@ async fn what_is_slow_is_not_lost_to_sampling() {
 }
 
 #[tokio::test]
-async fn a_sampler_has_the_last_word_where_the_operator_says_so() {
+async fn the_sampler_decides_alone_if_so_configured() {
     let receiver = OtlpReceiver::start().await;
     let gateway = hardly_sampling(&receiver, "never").await;
     let server = OpenIm::server(gateway.url());
@@ -584,7 +584,7 @@ async fn a_decision_made_without_nats_keeps_its_trace_when_it_gets_there() {
 }
 
 #[tokio::test]
-async fn spans_that_nobody_takes_are_told_of_once_and_counted() {
+async fn spans_that_cannot_be_exported_are_logged_once_and_counted() {
     let port = free_port();
     let settings = Settings::new()
         .set(

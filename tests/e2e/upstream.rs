@@ -1,4 +1,4 @@
-//! OpenIM's other callbacks: passed to the operator's backend as they are, and its answers back.
+//! OpenIM's other callbacks are forwarded to the operator's backend unchanged, and its answers returned.
 
 use std::{fs, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A cluster of three nats-servers, each killed in its turn under load: the stream has a copy on every one, so nothing is lost.
+//! A cluster of three nats-servers, each killed in turn under load: the stream has a replica on each, so nothing is lost.
 
 use std::{collections::HashSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Several deciders: every import gets its verdict while one of them is there, whatever becomes of the others.
+//! Several deciders: every import gets its verdict as long as one of them is available.
 
 use std::{
     collections::{HashMap, HashSet},

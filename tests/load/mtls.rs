@@ -1,4 +1,4 @@
-//! TLS between gateway and deciders, with certificates on both sides that are exchanged while they run.
+//! Mutual TLS between gateway and deciders, with certificates rotated at run time.
 
 use std::{collections::HashSet, fs, time::Duration};
 
@@ -251,7 +251,7 @@ async fn files_that_cannot_be_used_change_nothing_but_what_is_told() {
             assert_eq!(service.metric(&good).await.unwrap(), 0.0);
             let ready = service.admin("/readyz").await.unwrap();
             assert!(ready.contains("lastGood"), "{ready}");
-            service.tells(&["the last good ones stay in force"]).await;
+            service.tells(&["keeping the last good files"]).await;
         }
         until_allowed(&pair.gateway).await;
     }

@@ -11,8 +11,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::TestCertificate;
 
-/// The operator's other backend. It remembers what it is asked, and answers `203` (or what the header `x-answer-with` says) with `x-backend: yes` and the question's own
-/// body, which it begins to send before it has it all.
+/// The operator's other backend. It records requests, and answers `203` (or the status in the header `x-answer-with`) with
+/// `x-backend: yes` and the request's own body, which it streams.
 #[derive(Debug)]
 pub struct Backend {
     address: SocketAddr,
@@ -21,12 +21,12 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// One that listens.
+    /// Starts a backend.
     pub async fn start() -> Self {
         Self::listen(None).await
     }
 
-    /// One that listens and shows `certificate`.
+    /// Starts a backend with TLS and this `certificate`.
     pub async fn with_tls(certificate: &TestCertificate) -> Self {
         Self::listen(Some(certificate)).await
     }
@@ -44,7 +44,6 @@ impl Backend {
                 tokio::spawn(async move {
                     let answer = service_fn(|request| echo(request, &asked));
                     let http = http1::Builder::new();
-                    // Who hangs up is the test's business.
                     let _ = match acceptor {
                         None => http.serve_connection(TokioIo::new(stream), answer).await,
                         Some(acceptor) => {

@@ -23,7 +23,7 @@ pub enum Binary {
 }
 
 impl Binary {
-    /// Its name as cargo has it.
+    /// The name of its cargo target.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gateway => "importguard-gateway",
@@ -33,9 +33,9 @@ impl Binary {
         }
     }
 
-    /// Where it lies, built from the sources as they are now.
+    /// The path of the binary, built from the current sources.
     pub fn path(self) -> &'static Path {
-        // Also where it failed: the next test would only wait for the same failure.
+        // A failure is kept too: another attempt would only fail again.
         static BUILT: OnceLock<Option<HashMap<String, PathBuf>>> = OnceLock::new();
         BUILT
             .get_or_init(build)
@@ -46,8 +46,8 @@ impl Binary {
     }
 }
 
-/// Has cargo build every binary in the profile of the tests, and returns where cargo says that they are, unless they don't
-/// build. Cargo does nothing where nothing changed; looking into `target/` instead would find yesterday's binary.
+/// Builds all binaries in the profile of the tests, and returns the paths that cargo reports, or `None` if the build fails. Files
+/// found in `target/` instead might be outdated.
 fn build() -> Option<HashMap<String, PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

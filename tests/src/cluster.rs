@@ -18,7 +18,7 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Three that run. When they have elected a leader is for who uses them to find out.
+    /// Starts three servers. Callers must wait themselves for the election of a leader.
     pub async fn start() -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();

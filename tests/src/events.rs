@@ -9,7 +9,7 @@ use crate::{NatsServer, TraceParent, eventually};
 
 const STREAM: &str = "IMPORTGUARD";
 
-/// How long what was published, or who has it, may take to be seen on a busy machine.
+/// How long an event may take to become visible on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
 /// A message of the stream.
@@ -117,7 +117,7 @@ pub async fn stored_at(client: async_nats::Client) -> Vec<StoredEvent> {
     let first = stream.cached_info().state.first_sequence;
     let last = stream.cached_info().state.last_sequence;
     for sequence in first..=last {
-        // A cluster that elects another leader meanwhile has nobody to answer for a moment.
+        // A cluster does not respond while it elects a leader.
         let message = eventually(&format!("message {sequence} is read"), SOON, async || {
             stream.get_raw_message(sequence).await
         })

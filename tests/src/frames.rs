@@ -78,7 +78,7 @@ impl Http2Connection {
     }
 
     async fn open_with(address: &str, settings: &[u8]) -> Self {
-        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        let stream = TcpStream::connect(address).await.expect("a listener");
         let (mut read, write) = stream.into_split();
         let (heard, frames) = mpsc::unbounded_channel();
         tokio::spawn(async move {

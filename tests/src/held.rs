@@ -19,7 +19,7 @@ pub struct HeldCall {
 impl HeldCall {
     /// Sends all but the body, and returns when the gateway says that it waits for that: `100 Continue`.
     pub async fn begin(address: &str, operation_id: &str, body: &str) -> Self {
-        let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+        let mut stream = TcpStream::connect(address).await.expect("a listener");
         let head = format!(
             "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: {address}\r\n\
              Content-Type: application/json\r\nOperationid: {operation_id}\r\nContent-Length: {}\r\n\
@@ -43,7 +43,7 @@ impl HeldCall {
         }
     }
 
-    /// Sends half of the body, and leaves the rest to whoever waits for it.
+    /// Sends half of the body.
     pub async fn trickle(&mut self) {
         let (half, rest) = self.body.split_at(self.body.len() / 2);
         self.stream.write_all(half.as_bytes()).await.unwrap();

@@ -2,12 +2,12 @@ use std::process::Command;
 
 use crate::Binary;
 
-/// What `--help` says, taken apart.
+/// The parsed output of `--help`.
 #[derive(Debug, Default)]
 pub struct Help {
     /// The groups of options, in order.
     pub groups: Vec<Group>,
-    /// Environment variables that are told of below the options, each with what it does.
+    /// The standard environment variables listed below the options, with their descriptions.
     pub standard: Vec<(String, String)>,
     /// The names of the subcommands, without `help`.
     pub commands: Vec<String>,
@@ -29,9 +29,9 @@ pub struct Setting {
     pub flag: String,
     /// The environment variable, if there is one.
     pub env: Option<String>,
-    /// What holds without it.
+    /// The default.
     pub default: Option<String>,
-    /// What it does.
+    /// The description.
     pub text: String,
 }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{TestCertificate, tls};
 
-/// Longer than any budget an answer may have.
+/// Longer than any request budget.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// An HTTP/1.1 client that keeps its connections, as OpenIM's does.
@@ -22,7 +22,7 @@ pub struct Client {
     inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// A request, with every part of it in the test's hands.
+/// A request of which the test can set every part.
 #[derive(Clone, Debug)]
 pub struct Call {
     method: Method,
@@ -49,7 +49,7 @@ impl Default for Client {
 }
 
 impl Client {
-    /// One that speaks TLS with whoever shows one of `certificates`.
+    /// A client with TLS that trusts `certificates`.
     pub fn trusting<'a>(certificates: impl IntoIterator<Item = &'a TestCertificate>) -> Self {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls::trusting(certificates))

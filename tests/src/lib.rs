@@ -1,10 +1,10 @@
-//! What the end-to-end tests stand on: importguard's real binaries as processes, a nats-server and an OTLP receiver of
-//! their own, callers that speak as OpenIM does, and readers that read answers and events as others would.
+//! The harness of the end-to-end tests: importguard's real binaries as processes, a nats-server and an OTLP receiver per test, callers
+//! that behave like OpenIM, and readers of answers and events.
 //!
 //! Everything here listens on ports of its own and cleans up when dropped, so that tests run side by side. A test that
 //! fails shows what its processes printed.
 
-// A harness that can't go on should say so and stop the test, and what it shows belongs in the test's output.
+// A harness that cannot continue stops the test, and its output belongs in the test's.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

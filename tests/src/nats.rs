@@ -28,14 +28,14 @@ impl NatsServer {
         binary()
     }
 
-    /// One that runs.
+    /// Starts a server.
     pub async fn start() -> Self {
         let mut server = Self::later();
         server.restart().await;
         server
     }
 
-    /// One that has a port and nobody listening on it until [`restart`](Self::restart).
+    /// A server with a port that starts only at [`restart`](Self::restart).
     pub fn later() -> Self {
         Self {
             process: None,
@@ -46,8 +46,8 @@ impl NatsServer {
         }
     }
 
-    /// One that runs with the configuration `file`, which reads `variables` from its environment; `user`, as `name:password`,
-    /// lets the start see that it answers.
+    /// Starts a server with the configuration `file`, which reads `variables` from its environment, and waits until it responds to
+    /// `user`, given as `name:password`.
     pub async fn configured(file: PathBuf, variables: &[(&'static str, &str)], user: &str) -> Self {
         let mut server = Self::later();
         server.config = Some(file);
@@ -115,7 +115,7 @@ impl NatsServer {
         self.process.take().expect("nats-server runs").kill9();
     }
 
-    /// Stops it in its tracks: connections stay, answers don't come.
+    /// Sends SIGSTOP: connections stay open without responses.
     pub async fn freeze(&self) {
         self.process
             .as_ref()
@@ -124,7 +124,7 @@ impl NatsServer {
             .await;
     }
 
-    /// Lets it go on.
+    /// Sends SIGCONT.
     pub fn thaw(&self) {
         self.process.as_ref().expect("nats-server runs").thaw();
     }

@@ -7,7 +7,7 @@ use crate::{Line, Response, Settings, eventually};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// Callbacks that a gateway works on until the test says so: their decider stands still.
+/// Callbacks that a gateway keeps in progress until they are released: their decider is stopped.
 #[derive(Debug)]
 pub struct Occupied<'a> {
     line: &'a Line,
@@ -15,16 +15,16 @@ pub struct Occupied<'a> {
 }
 
 impl<'a> Occupied<'a> {
-    /// What lets a gateway wait for a decider that stands still for as long as a test takes.
+    /// Settings with which a gateway waits for a stopped decider for as long as a test takes.
     pub fn settings() -> Settings {
         Settings::new()
             .set("IMPORTGUARD_DECIDER_TIMEOUT", "30s")
             .set("IMPORTGUARD_REQUEST_BUDGET", "30s")
-            // Who stands still is not found out meanwhile.
+            // So that no health check fails meanwhile.
             .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h")
     }
 
-    /// Stops the decider of `line` and has `places` callbacks wait for it, with the operationIDs `op-held-0`, `op-held-1`, … and an
+    /// Stops the decider of `line` and sends `places` callbacks that wait for it, with the operationIDs `op-held-0`, `op-held-1`, … and an
     /// import that the usual policy allows. Returns when the gateway works on all of them.
     pub async fn places(line: &'a Line, places: usize) -> Self {
         line.decider.freeze().await;
@@ -38,7 +38,7 @@ impl<'a> Occupied<'a> {
         occupied
     }
 
-    /// Has one more callback wait, on a connection of its own.
+    /// Sends one more callback that waits, on its own connection.
     pub async fn one_more(&mut self) {
         let (server, number) = (self.line.server(), self.calls.len());
         self.calls.push(tokio::spawn(async move {
@@ -54,7 +54,7 @@ impl<'a> Occupied<'a> {
         .await;
     }
 
-    /// Lets the decider go on, and returns the answers.
+    /// Continues the decider, and returns the answers.
     pub async fn release(self) -> Vec<Response> {
         self.line.decider.thaw();
         let mut answers = Vec::new();

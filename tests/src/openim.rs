@@ -8,7 +8,7 @@ const DOCUMENTED_COMMAND: &str = "ImportFriendReqBeforeCommand";
 const SERVER_COMMAND: &str = "callbackBeforeImportFriendsCommand";
 const AFTER_COMMAND: &str = "callbackAfterImportFriendsCommand";
 
-/// A caller that speaks as OpenIM does, in one of its two dialects.
+/// A caller that behaves like OpenIM, in one of its two dialects.
 #[derive(Clone, Debug)]
 pub struct OpenIm {
     dialect: Dialect,
@@ -36,24 +36,24 @@ impl OpenIm {
         }
     }
 
-    /// The same, content with whichever of `certificates` it is shown.
+    /// The same, trusting `certificates`.
     #[must_use]
     pub fn trusting(mut self, certificates: &[TestCertificate]) -> Self {
         self.client = Client::trusting(certificates);
         self
     }
 
-    /// How it speaks.
+    /// The dialect.
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// The question before an import, ready to be sent or bent.
+    /// The callback before an import, to be sent or modified.
     pub fn before_import(&self, operation_id: &str, owner: &str, friends: &[&str]) -> Call {
         self.with_body(operation_id, &self.body(owner, friends))
     }
 
-    /// The question before an import with the body `body`.
+    /// The callback before an import with this body.
     pub fn with_body(&self, operation_id: &str, body: &str) -> Call {
         let base = self.base.trim_end_matches('/');
         match self.dialect {
@@ -97,7 +97,7 @@ impl OpenIm {
         self.client.send(call).await
     }
 
-    /// The same, where no answer is no surprise.
+    /// The same, returning an error if there is no answer.
     pub async fn try_send(&self, call: Call) -> anyhow::Result<Response> {
         self.client.try_send(call).await
     }

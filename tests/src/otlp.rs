@@ -68,12 +68,12 @@ pub struct Span {
 }
 
 impl OtlpReceiver {
-    /// One that listens.
+    /// Starts a receiver.
     pub async fn start() -> Self {
         Self::on(0).await
     }
 
-    /// One that listens on this port; 0 for one that is free.
+    /// Starts a receiver on this port; 0 selects a free one.
     pub async fn on(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await

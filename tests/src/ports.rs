@@ -9,7 +9,7 @@ use std::{
 /// become the near end of somebody's connection meanwhile.
 const RANGE: std::ops::Range<u16> = 10_240..32_000;
 
-/// A port of 127.0.0.1 that nobody listens on, and that no other test of this process was given.
+/// A free port of 127.0.0.1 that no other test of this process was given.
 pub fn free_port() -> u16 {
     static TAKEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     let mut taken = TAKEN.lock().unwrap();

@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::eventually;
 
-/// How much of a process's output a failing test shows.
+/// How much of a process's output a failing test prints.
 const SHOWN_BYTES: usize = 20_000;
 
-/// How long a line may take to be seen.
+/// How long a log line may take to appear.
 const TELLS: Duration = Duration::from_secs(10);
 
 /// A child process whose output goes to files, killed and reaped when dropped.
@@ -39,7 +39,7 @@ impl Process {
         Self::start(name, command, logs, PathBuf::new())
     }
 
-    /// The other end of its stderr, if that is a pipe whose end nobody has yet.
+    /// The read end of its stderr, if that is a pipe and was not taken before.
     pub fn unread(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
     }
@@ -74,13 +74,13 @@ impl Process {
         read(&self.stderr)
     }
 
-    /// All that it printed.
+    /// Its complete output.
     pub fn output(&self) -> String {
         self.stdout() + &self.stderr()
     }
 
-    /// Waits until it has told of all `parts` on stderr, and returns what it printed there. A line may be some milliseconds
-    /// late: it is written by a thread of its own.
+    /// Waits until stderr contains all `parts`, and returns it. Lines may be some milliseconds late: they are written by a separate
+    /// thread.
     pub async fn tells(&self, parts: &[&str]) -> String {
         let what = format!("{} tells of it", self.name);
         eventually(&what, TELLS, async || {
@@ -122,7 +122,7 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
-    /// Sends SIGHUP, which has a process read its files again.
+    /// Sends SIGHUP, which makes a process reload its files.
     pub fn sighup(&self) {
         self.signal(Signal::HUP);
     }
@@ -132,7 +132,7 @@ impl Process {
         self.signal(Signal::INT);
     }
 
-    /// Stops it in its tracks, and returns when all of its threads stand still.
+    /// Sends SIGSTOP, and returns when all of its threads are stopped.
     pub async fn freeze(&self) {
         self.signal(Signal::STOP);
         eventually("all threads stop", Duration::from_secs(5), async || {
@@ -141,7 +141,7 @@ impl Process {
         .await;
     }
 
-    /// Lets it go on.
+    /// Sends SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }

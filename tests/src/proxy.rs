@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Large enough for many messages at once, so that a cut leaves some whole, one torn and the rest unsent.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// A TCP connection's way that can be broken as networks break: cut, stalled, closed to newcomers.
+/// A TCP proxy that simulates network failures: resets, stalls, refused connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -80,13 +80,13 @@ impl Proxy {
             .expect("the sender is ours");
     }
 
-    /// Takes no new connections: they are refused, as where nobody listens.
+    /// Refuses new connections, as without a listener.
     pub async fn refuse(&self) {
         self.way.send_modify(|way| way.open = false);
         self.listens(false).await;
     }
 
-    /// Forwards nothing more, while every connection stays.
+    /// Stops forwarding, with all connections open.
     pub fn stall(&self) {
         self.way.send_modify(|way| way.stalled = true);
     }

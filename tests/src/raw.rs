@@ -13,7 +13,7 @@ use crate::Response;
 /// Longer than any time-out of importguard's, by default.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A connection on which a test writes what it likes.
+/// A connection on which a test can write any bytes.
 pub struct RawConnection {
     stream: Box<dyn Stream>,
     read: Vec<u8>,
@@ -32,7 +32,7 @@ impl fmt::Debug for RawConnection {
 impl RawConnection {
     /// Connects to `host:port`.
     pub async fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        let stream = TcpStream::connect(address).await.expect("a listener");
         stream.set_nodelay(true).unwrap();
         Self::over(stream)
     }
@@ -51,7 +51,7 @@ impl RawConnection {
         self.stream.flush().await
     }
 
-    /// Says that nothing more will be sent, unless the other side has hung up already.
+    /// Shuts down the sending side, unless the peer has hung up already.
     pub async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
     }

@@ -8,7 +8,7 @@ use crate::{Service, eventually};
 /// Also for a server that elects, starts or recovers, on a busy machine.
 const SOON: Duration = Duration::from_secs(45);
 
-/// What a gateway tells about its recorder.
+/// A gateway's recorder status.
 impl Service {
     /// The recorder's part of `/readyz`.
     pub async fn recorder(&self) -> anyhow::Result<Value> {
@@ -17,7 +17,7 @@ impl Service {
         Ok(recorder.clone())
     }
 
-    /// Waits until the recorder says that it is in `state`, and returns all that it says then.
+    /// Waits until the recorder reports `state`, and returns its status.
     pub async fn until_recorder_is(&self, state: &str) -> Value {
         eventually(&format!("the recorder is {state}"), SOON, async || {
             let recorder = self.recorder().await?;

@@ -12,14 +12,14 @@ use crate::{Binary, Call, Client, PolicyDir, Process, Settings, eventually, free
 
 const START: Duration = Duration::from_secs(20);
 
-/// How many times to choose other ports where somebody took one meanwhile.
+/// How many times to retry with other ports if one was taken meanwhile.
 const ATTEMPTS: usize = 3;
 
 const HTTP: &str = "IMPORTGUARD_HTTP_LISTEN";
 const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
 const GRPC: &str = "IMPORTGUARD_DECIDER_LISTEN";
 
-/// A process of importguard, with its settings, so that it can be started again.
+/// A process of importguard, with its settings for a restart.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
@@ -132,7 +132,7 @@ impl Service {
         assert!(self.listens().await, "its port was taken");
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` returns 200.
     pub async fn ready(&mut self) {
         let what = format!("{} is ready", self.binary.name());
         eventually(&what, START, async || self.admin("/readyz").await).await;
@@ -174,14 +174,14 @@ impl Service {
         let response = Client::default().try_send(call).await?;
         anyhow::ensure!(
             response.status.is_success(),
-            "{path} says {}: {}",
+            "{path} returned {}: {}",
             response.status,
             response.text()
         );
         Ok(response.text().to_owned())
     }
 
-    /// Waits until it is ready, or tells that it couldn't because a port was taken.
+    /// Waits until it is ready. Returns false if a port was taken.
     async fn listens(&mut self) -> bool {
         let what = format!("{} is ready", self.binary.name());
         eventually(&what, START, async || {

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, env, ffi::OsStr, process::Command};
 
 use crate::{NatsServer, OtlpReceiver, PolicyDir, Service};
 
-/// Environment variables that begin so are not inherited: a test's processes know only what the test says.
+/// Prefixes of environment variables that are not inherited: a test sets them explicitly.
 const OURS: [&str; 4] = ["IMPORTGUARD_", "NATS_", "OTEL_", "RUST_LOG"];
 
 /// The environment of a process.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::Service;
 
-/// A look into a gateway's spool, also while the gateway has it open.
+/// Reads a gateway's spool, also while the gateway has it open.
 #[derive(Debug)]
 pub struct Spool {
     file: PathBuf,

@@ -15,15 +15,15 @@ impl ServerVersion {
     pub const ALL: [Self; 2] = [Self::UpTo36, Self::From37];
 }
 
-/// What a caller makes of an answer.
+/// How a caller interprets an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// It imports: the friends it asked for, or the ones that the answer names.
+    /// It imports the requested friends, or those that the answer names.
     Imports {
         /// The list that replaces the one asked for.
         instead: Option<Vec<String>>,
     },
-    /// It refuses, and tells its own caller why.
+    /// It refuses, and returns the error to its own caller.
     Refuses {
         /// `errCode`
         code: i32,
@@ -50,7 +50,7 @@ pub fn read_as_server(version: ServerVersion, body: &[u8]) -> Reading {
     fields.reading(refused)
 }
 
-/// Reads an answer's body as somebody who has only the documentation: every field of it in its type, and a verdict in
+/// Reads an answer's body by the documentation only: every field of it in its type, and a verdict in
 /// which `actionCode` and `nextCode` agree.
 pub fn read_as_documented(body: &[u8]) -> Reading {
     let fields = match Fields::read(Dialect::Documented, body) {
@@ -118,7 +118,7 @@ impl Fields {
                 detail: self.err_dlt,
             }
         } else {
-            // An empty list is ignored: everybody is imported.
+            // An empty list is ignored: all friends are imported.
             let list = self.friend_user_ids;
             Reading::Imports {
                 instead: (!list.is_empty()).then_some(list),

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
-/// A certificate for 127.0.0.1 that nobody but itself vouches for.
+/// A self-signed certificate for 127.0.0.1.
 #[derive(Debug)]
 pub struct TestCertificate {
     der: CertificateDer<'static>,
@@ -72,7 +72,7 @@ impl Default for TestCertificate {
     }
 }
 
-/// Vouches for certificates.
+/// A certificate authority.
 pub struct TestAuthority(CertifiedIssuer<'static, KeyPair>);
 
 impl TestAuthority {
@@ -84,12 +84,12 @@ impl TestAuthority {
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
-    /// As a file of whom to believe holds it.
+    /// The CA certificate in PEM.
     pub fn pem(&self) -> String {
         self.0.as_ref().pem()
     }
 
-    /// A new certificate for 127.0.0.1 that it vouches for.
+    /// Issues a certificate for 127.0.0.1.
     pub fn certificate(&self) -> TestCertificate {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -103,7 +103,7 @@ impl Default for TestAuthority {
     }
 }
 
-/// What makes a caller content with any of `certificates`.
+/// A client configuration that trusts any of `certificates`.
 pub(crate) fn trusting<'a>(
     certificates: impl IntoIterator<Item = &'a TestCertificate>,
 ) -> ClientConfig {

@@ -183,7 +183,7 @@ impl Limit {
         exchange: Option<&Arc<Exchange>>,
         deadline: Instant,
     ) -> Option<Place<'_>> {
-        if exchange.is_none_or(|exchange| exchange.try_turn())
+        if exchange.is_none_or(|exchange| exchange.try_acquire_slot())
             && let Ok(permit) = self.places.try_acquire()
         {
             return Some(self.place(permit));
@@ -193,7 +193,7 @@ impl Limit {
         let due = deadline.min(began + self.queue_timeout);
         let waiting = async {
             if let Some(exchange) = exchange {
-                exchange.turn().await;
+                exchange.acquire_slot().await;
             }
             self.places.acquire().await
         };

@@ -104,7 +104,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let exchange = self.exchange.as_ref();
-        let lost = exchange.is_some_and(|exchange| exchange.connection().is_lost());
+        let lost = exchange.is_some_and(|exchange| exchange.connection().is_broken());
         let metrics = &self.app.metrics;
         match self.ended.filter(|_| !lost) {
             Some((end, status)) => {

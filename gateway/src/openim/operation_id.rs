@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use http::{HeaderMap, HeaderName};
-use importguard_core::{InvalidId, OperationId};
+use importguard_core::{IdError, OperationId};
 
 use super::Rejection;
 
@@ -41,10 +41,10 @@ fn sent(headers: &HeaderMap) -> Result<OperationId, Rejection> {
     }
     let text = value
         .to_str()
-        .map_err(|_| Rejection::OperationIdInvalid(InvalidId::NotVisibleAscii))?;
+        .map_err(|_| Rejection::OperationIdInvalid(IdError::NotVisibleAscii))?;
     match OperationId::parse(text) {
         Ok(id) => Ok(id),
-        Err(InvalidId::Empty) => Err(Rejection::OperationIdMissing),
+        Err(IdError::Empty) => Err(Rejection::OperationIdMissing),
         Err(invalid) => Err(Rejection::OperationIdInvalid(invalid)),
     }
 }
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(refused(&["a", "b"]), Err(Rejection::OperationIdRepeated));
         assert_eq!(
             refused(&["a b"]),
-            Err(Rejection::OperationIdInvalid(InvalidId::NotVisibleAscii))
+            Err(Rejection::OperationIdInvalid(IdError::NotVisibleAscii))
         );
     }
 

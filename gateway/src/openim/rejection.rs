@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use importguard_core::InvalidId;
+use importguard_core::IdError;
 
 /// A request that does not come as far as a decision. `Display` is the answer's `errDlt`: what happened, and what to do.
 ///
@@ -78,7 +78,7 @@ pub enum Rejection {
     OperationIdMissing,
     /// The header `operationID` is unusable.
     #[error("the header operationID is unusable: {0}")]
-    OperationIdInvalid(InvalidId),
+    OperationIdInvalid(IdError),
     /// There are several headers `operationID`.
     #[error("the header operationID is there more than once")]
     OperationIdRepeated,

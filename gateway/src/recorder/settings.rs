@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use importguard_runtime::settings::{InvalidSetting, count, duration, size};
+use importguard_runtime::settings::{SettingError, count, duration, size};
 
 use super::NatsSettings;
 use crate::{events::PseudonymSettings, spool::SpoolSync};
@@ -87,7 +87,7 @@ const SPOOL_LEAST_BYTES: u64 = 2 << 20;
 const STREAM_MAX_BYTES: i64 = 1 << 30;
 
 /// NATS takes -1 for no limit, and zero as well: who writes that means something else.
-fn stream_size(text: &str) -> Result<i64, InvalidSetting> {
+fn stream_size(text: &str) -> Result<i64, SettingError> {
     match text.trim() {
         "-1" => Ok(-1),
         text => size(1..=i64::MAX.unsigned_abs())(text),

@@ -42,7 +42,7 @@ impl<'a> FromIterator<&'a Path> for Fingerprint {
 }
 
 impl FileState {
-    /// `None` if there is no such file. Why it cannot be read is reported by what reads it.
+    /// `None` if there is no such file; the error is reported when the file is read.
     fn of(file: &Path) -> Option<Self> {
         let metadata = fs::metadata(file).ok()?;
         Some(Self {

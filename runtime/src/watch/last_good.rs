@@ -5,7 +5,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-/// The content that files had when they could last be used. Clones share it, and loading it never blocks.
+/// The last valid content of files. Clones share it, and loading it never blocks.
 #[derive(Debug)]
 pub struct LastGood<T>(Arc<Shared<T>>);
 
@@ -15,7 +15,7 @@ struct Shared<T> {
     status: Mutex<Status>,
 }
 
-/// Since when the content is active, and whether the files now hold something that cannot be used.
+/// Since when the content is active, and whether the files are now invalid.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// When the content became active.
@@ -56,7 +56,7 @@ impl<T> LastGood<T> {
         self.0.content.load_full()
     }
 
-    /// The active content and its status, of one moment.
+    /// The active content and its status, consistent with each other.
     pub fn with_status(&self) -> (Arc<T>, Status) {
         let status = self.status();
         (self.load(), status.clone())
@@ -75,7 +75,7 @@ impl<T> LastGood<T> {
         self.0.content.store(Arc::new(content));
     }
 
-    /// The files hold the active content again.
+    /// The files contain the active content again.
     pub(super) fn confirm(&self) {
         self.status().failure = None;
     }
@@ -90,7 +90,7 @@ impl<T> LastGood<T> {
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
-        // What it guards is whole after any panic: single assignments.
+        // Consistent even after a panic: single assignments.
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! Files that change while the process runs: policies and lists, credentials, keys, certificates.
 //!
-//! A [`FileWatcher`] reads them again when they have changed and settled, and keeps their [`LastGood`] content: what cannot be
-//! used is reported and replaces nothing. [`FileWatches`] runs all watchers of a process.
+//! A [`FileWatcher`] reads them again when they have changed and settled, and keeps their [`LastGood`] content: invalid content is
+//! reported and replaces nothing. [`FileWatches`] runs all watchers of a process.
 
 mod fingerprint;
 mod last_good;

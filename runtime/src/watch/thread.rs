@@ -1,4 +1,4 @@
-//! Blocking work on threads of its own.
+//! Blocking work on dedicated threads.
 
 use std::{io, thread};
 
@@ -20,7 +20,7 @@ pub(super) async fn on_thread<T: Send + 'static>(
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            // Nobody receives it if the process is ending.
+            // The receiver is gone if the process is ending.
             let _ = done.send(work());
         })?;
     result
@@ -28,8 +28,8 @@ pub(super) async fn on_thread<T: Send + 'static>(
         .map_err(|_| io::Error::other("its thread panicked"))
 }
 
-/// Lowers the priority of the current thread, so that it does not slow down those that serve requests. On Linux, each thread has
-/// its own.
+/// Lowers the priority of the current thread, so that it does not slow down request processing. On Linux, priorities are per
+/// thread.
 pub(super) fn lower_priority() {
     let thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {

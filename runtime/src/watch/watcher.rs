@@ -12,17 +12,17 @@ use super::{
     thread::{lower_priority, on_thread},
 };
 
-/// What one read of files yields.
+/// The result of reading files.
 #[derive(Debug)]
 pub struct Snapshot<T, E> {
-    /// The files that were read, in their state just before. Another read may read other files, if one names another.
+    /// The files that were read, in their state just before. May differ between reads, if one file names another.
     pub files: Fingerprint,
-    /// Their content, or why it cannot be used.
+    /// Their content, or why it is invalid.
     pub content: Result<T, E>,
 }
 
 impl<T, E> Snapshot<T, E> {
-    /// Reads, with `read`, `files` and nothing else.
+    /// The result of `read`, which must read `files` and no others.
     pub fn take(files: &[PathBuf], read: impl FnOnce() -> Result<T, E>) -> Self {
         Self {
             files: files.iter().map(|file| &**file).collect(),
@@ -36,9 +36,9 @@ impl<T, E> Snapshot<T, E> {
 pub enum Reload<E> {
     /// The new content is active.
     Applied,
-    /// The files hold the content that is active.
+    /// The files contain the active content.
     Unchanged,
-    /// The new content cannot be used; the last good one stays active.
+    /// The new content is invalid; the last good one stays active.
     Failed(E),
 }
 
@@ -60,10 +60,10 @@ where
     T: Send + Sync + 'static,
     E: Display + Send + 'static,
 {
-    /// Reads for the first time, on another thread, as it may take long.
+    /// Reads the files for the first time, on another thread, as it may take long.
     ///
     /// # Errors
-    /// If what the files hold cannot be used.
+    /// If their content is invalid.
     pub async fn open(
         read: impl Fn() -> Snapshot<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
@@ -71,7 +71,7 @@ where
         let first = Arc::clone(&read);
         let snapshot = match on_thread("load", move || first()).await {
             Ok(snapshot) => snapshot,
-            // There is no other thread, or it panicked, as this one will.
+            // The thread could not be started, or panicked, as this one will.
             Err(_) => read(),
         };
         Ok(Self {
@@ -83,7 +83,7 @@ where
         })
     }
 
-    /// Keeps the active content, and the time since when it is, if a reload yields the same by `is_same`.
+    /// Keeps the active content, and its activation time, if a reload yields the same according to `is_same`.
     pub fn keep_if(mut self, is_same: fn(&T, &T) -> bool) -> Self {
         self.is_same = is_same;
         self
@@ -94,8 +94,8 @@ where
         self.last_good.clone()
     }
 
-    /// Checks the files every `interval`, and reads them at once when `reload` changes, for as long as it is polled. Calls
-    /// `on_reload` after each reload.
+    /// Checks the files at the interval `every`, and reads them immediately when `reload` changes, for as long as it is polled.
+    /// Calls `on_reload` after each reload.
     pub async fn run(
         mut self,
         every: Duration,
@@ -115,8 +115,8 @@ where
         }
     }
 
-    /// Reads the files if they changed since the last attempt and settled since the last check, as one that is still being written
-    /// is not to be read; or, if `forced`, in any case. A check or read that fails for want of a thread is repeated.
+    /// Reads the files if they have changed since the last attempt and not since the last check, so that none is read while it is
+    /// being written; if `forced`, in any case. A check or read that fails for lack of a thread is repeated.
     async fn check(&mut self, forced: bool) -> Option<Reload<E>> {
         let attempted = self.attempted.clone();
         let now = spawn_blocking(move || attempted.refreshed()).await.ok()?;
@@ -134,7 +134,7 @@ where
         });
         let (snapshot, after) = reload
             .await
-            .inspect_err(|error| warn!("changed files could not be read, trying again: {error}"))
+            .inspect_err(|error| warn!("cannot read changed files, retrying: {error}"))
             .ok()?;
         if after != snapshot.files {
             debug!("files changed while they were read; reading them again");

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{FileWatcher, LastGood, Reload};
 
-/// How often files are checked: a check is one system call, and a rotation that takes a second is an instant one.
+/// How often files are checked: a check is one system call per file.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// All file watchers of a process. SIGHUP makes each of them read its files at once.
@@ -50,7 +50,7 @@ struct SettingLabels {
 }
 
 impl FileWatches {
-    /// No watchers yet.
+    /// An empty set; registers its metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Metrics::default();
         registry.register(
@@ -71,8 +71,8 @@ impl FileWatches {
         }
     }
 
-    /// Watches the files of `setting`, reports reloads in log, metrics and [`take_status`](Self::take_status), and returns their
-    /// content.
+    /// Watches the files of `setting`, and returns their content. Reports reloads in log, metrics and
+    /// [`take_status`](Self::take_status).
     pub fn add<T, E>(&mut self, setting: &'static str, watcher: FileWatcher<T, E>) -> LastGood<T>
     where
         T: Send + Sync + 'static,
@@ -95,7 +95,7 @@ impl FileWatches {
         content
     }
 
-    /// Checks a watcher's files every `interval` and leaves it to `on_reload` to report reloads.
+    /// Checks a watcher's files every `interval`. Reloads are reported by `on_reload` only.
     pub fn watch<T, E>(
         &mut self,
         watcher: FileWatcher<T, E>,
@@ -174,14 +174,12 @@ impl Metrics {
             Reload::Applied | Reload::Unchanged => {
                 self.reloads("applied", setting).inc();
                 self.valid(setting).set(1);
-                info!("reloaded the files of {setting}");
+                info!("reloaded {setting}");
             }
             Reload::Failed(error) => {
                 self.reloads("failed", setting).inc();
                 self.valid(setting).set(0);
-                error!(
-                    "the changed files of {setting} cannot be used, the last good ones stay in force: {error}"
-                );
+                error!("cannot reload {setting}, keeping the last good files: {error}");
             }
         }
     }

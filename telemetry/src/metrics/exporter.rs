@@ -1,24 +1,24 @@
 use std::ffi::{OsStr, OsString};
 
-/// `OTEL_METRICS_EXPORTER` asks for an exporter that importguard does not have.
+/// `OTEL_METRICS_EXPORTER` selects an exporter that importguard does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "OTEL_METRICS_EXPORTER={} is not supported: importguard pushes no metrics, they are scraped from /metrics on \
-     IMPORTGUARD_ADMIN_LISTEN; unset the variable (or set prometheus or none), and have the OpenTelemetry Collector's prometheus \
-     receiver scrape them",
+    "OTEL_METRICS_EXPORTER={} is not supported: metrics are not pushed but served at /metrics on IMPORTGUARD_ADMIN_LISTEN; \
+     unset the variable (or set prometheus or none), and scrape them, for example with the OpenTelemetry Collector's prometheus \
+     receiver",
     .0.display()
 )]
-pub struct UnsupportedExporter(OsString);
+pub struct UnsupportedExporterError(OsString);
 
-/// `exporter` is the value of `OTEL_METRICS_EXPORTER`, if it is set. OpenTelemetry's specification has an empty one mean none.
-pub(super) fn check(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporter> {
+/// Checks the value of `OTEL_METRICS_EXPORTER`. An empty one counts as unset, as OpenTelemetry's specification says.
+pub(super) fn check(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporterError> {
     match exporter {
         Some(exporter)
             if !["", "none", "prometheus"]
                 .iter()
                 .any(|known| exporter == *known) =>
         {
-            Err(UnsupportedExporter(exporter.to_owned()))
+            Err(UnsupportedExporterError(exporter.to_owned()))
         }
         _ => Ok(()),
     }

@@ -8,7 +8,7 @@ use prometheus_client::{
 const OPENMETRICS: &str = "application/openmetrics-text";
 const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Metrics as they are scraped.
+/// Metrics in a text format.
 #[derive(Clone, Debug)]
 pub struct Exposition {
     /// The format of `text`.
@@ -17,8 +17,8 @@ pub struct Exposition {
     pub text: String,
 }
 
-/// The metrics of `registry`: in the OpenMetrics format, which has exemplars, where one of the request's `Accept` headers names it,
-/// else in Prometheus's own. An error if a collector fails.
+/// Encodes the metrics of `registry`: in the OpenMetrics format, which has exemplars, if one of the request's `Accept` headers accepts
+/// it, otherwise in Prometheus's own. Fails if a collector fails.
 pub fn encode<'a>(
     registry: &Registry,
     accept: impl IntoIterator<Item = &'a str>,
@@ -34,7 +34,7 @@ pub fn encode<'a>(
     Ok(Exposition { content_type, text })
 }
 
-/// Whether an `Accept` header names OpenMetrics in a version that can be served.
+/// Whether an `Accept` header accepts the supported version of OpenMetrics.
 fn accepts_openmetrics(accept: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openmetrics_is_served_to_those_that_accept_it() {
+    fn openmetrics_is_served_if_it_is_accepted() {
         // Prometheus 3's own header first.
         for accept in [
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;q=0.3,*/*;q=0.1",

@@ -15,10 +15,10 @@ use prometheus_client::{
 /// A histogram of durations in seconds whose buckets link to traces.
 pub type DurationHistogram = HistogramWithExemplars<TraceExemplar>;
 
-/// Several of them, by labels.
+/// A family of duration histograms.
 pub type HistogramFamily<L> = Family<L, DurationHistogram, fn() -> DurationHistogram>;
 
-/// The span in which something was observed.
+/// The span in which a value was observed.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceExemplar {
     trace_id: TraceId,
@@ -26,7 +26,7 @@ pub struct TraceExemplar {
 }
 
 impl TraceExemplar {
-    /// The current span, if it is sampled: nobody could look up another one.
+    /// The current span, if it is sampled: others are not exported.
     fn current() -> Option<Self> {
         Context::map_current(|cx| {
             let span = cx.span();

@@ -2,7 +2,7 @@ use std::fmt::{self, Write};
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// A value of the domain as a label: compared and hashed as what it is, and a text only when it is scraped.
+/// A domain value as a label value: compared and hashed by value, and converted to text only when scraped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Label<T>(pub T);
 

@@ -1,5 +1,5 @@
-//! What both processes' metrics are made with: a registry that has the process's own metrics already, labels, histograms whose
-//! buckets link to traces, and the text that Prometheus scrapes. No user ID and no operationID is ever a label.
+//! The basis of both processes' metrics: a registry with the process metrics, labels, histograms with exemplars, and the text formats
+//! that Prometheus scrapes. User IDs and operationIDs are never labels.
 
 mod exporter;
 mod exposition;
@@ -19,26 +19,26 @@ use prometheus_client::{
 };
 
 pub use self::{
-    exporter::UnsupportedExporter,
+    exporter::UnsupportedExporterError,
     exposition::{Exposition, encode},
     histogram::{DurationHistogram, HistogramFamily, observe},
     label::Label,
     policy::PolicyInfo,
 };
 
-/// The metrics of a process: its gateway and decider register theirs.
+/// The metrics of a process, to which gateway and decider add theirs.
 #[derive(Debug)]
 pub struct ProcessMetrics {
-    /// What `/metrics` serves.
+    /// The metrics served at `/metrics`.
     pub registry: Registry,
-    /// `importguard_policy_info`, which gateway and decider share where they are one process.
+    /// `importguard_policy_info`, which gateway and decider share if they are one process.
     pub policies: PolicyInfo,
 }
 
 impl ProcessMetrics {
-    /// A registry with the metrics of the process itself. To be called once, when the process starts: that is the start time that
-    /// it reports. An error where `OTEL_METRICS_EXPORTER` asks for another exporter than Prometheus.
-    pub fn new() -> Result<Self, UnsupportedExporter> {
+    /// A registry with the process metrics. Must be called when the process starts, which is the start time that it reports. Fails if
+    /// `OTEL_METRICS_EXPORTER` selects another exporter than Prometheus.
+    pub fn new() -> Result<Self, UnsupportedExporterError> {
         exporter::check(std::env::var_os("OTEL_METRICS_EXPORTER").as_deref())?;
         let mut registry = Registry::default();
         let build = Info::new([
@@ -57,7 +57,7 @@ impl ProcessMetrics {
     }
 }
 
-/// Registers `metric` and returns it. `name` is without the `_total` of counters, `help` without its full stop.
+/// Registers `metric` and returns it. `name` has no `_total` suffix, `help` no full stop; both are added.
 pub fn register<M: Metric + Clone>(
     registry: &mut Registry,
     name: &str,
@@ -68,7 +68,7 @@ pub fn register<M: Metric + Clone>(
     metric
 }
 
-/// `family` with a series for each of `labels`: a rate has to know a series before its first increment.
+/// Adds a series to `family` for each of `labels`: a rate can only see the first increment of a series that existed before.
 pub fn with_series<L, M, C>(
     family: Family<L, M, C>,
     labels: impl IntoIterator<Item = L>,

@@ -9,13 +9,13 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metri
 use tokio::time::Instant;
 
 /// How long a policy is reported after a gateway's last decision by it: five scrapes a minute apart.
-const REPORTED: Duration = Duration::from_secs(300);
+const REPORTING_PERIOD: Duration = Duration::from_secs(300);
 
-/// How many policies a gateway reports: deciders have one and, while a new one spreads, two.
+/// Maximum number of policies that a gateway reports: deciders have one, or two during a rollout.
 const MAX_DECIDING: usize = 8;
 
-/// `importguard_policy_info`: the policy that is active at a decider, and those by which a gateway's callbacks were decided of late.
-/// More than one of the latter means that the deciders do not agree. Clones are handles to the same.
+/// `importguard_policy_info`: a decider's active policy, and the policies that recently decided a gateway's callbacks. More than one
+/// of the latter means that the deciders have different policies. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyInfo(Arc<Mutex<Policies>>);
 
@@ -26,12 +26,12 @@ struct Policies {
 }
 
 impl PolicyInfo {
-    /// A decider has made this policy the active one.
+    /// Records a decider's new active policy.
     pub fn activated(&self, policy: PolicyRevision) {
         self.lock().active = Some(policy);
     }
 
-    /// A gateway's callback was decided by this policy.
+    /// Records that this policy decided a gateway's callback.
     pub fn decided_by(&self, policy: &PolicyRevision) {
         let now = Instant::now();
         let deciding = &mut self.lock().deciding;
@@ -47,7 +47,7 @@ impl PolicyInfo {
     }
 
     fn lock(&self) -> MutexGuard<'_, Policies> {
-        // What it guards is whole after any panic.
+        // Consistent even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,7 +57,7 @@ impl Collector for PolicyInfo {
         let mut policies = self.lock();
         policies
             .deciding
-            .retain(|(_, last)| last.elapsed() < REPORTED);
+            .retain(|(_, last)| last.elapsed() < REPORTING_PERIOD);
         let active = policies.active.iter().map(|policy| ("decider", policy));
         let deciding = policies.deciding.iter();
         let deciding = deciding.map(|(policy, _)| ("gateway", policy));
@@ -65,7 +65,7 @@ impl Collector for PolicyInfo {
         if series.peek().is_none() {
             return Ok(());
         }
-        let help = "Policies by name and digest: the active one at a decider, those by which callbacks were decided in the last 5 minutes at a gateway.";
+        let help = "Policies by name and digest: at a decider the active one, at a gateway those that decided callbacks in the last 5 minutes.";
         let mut info =
             encoder.encode_descriptor("importguard_policy", help, None, MetricType::Info)?;
         for (at, PolicyRevision { name, digest }) in series {
@@ -110,12 +110,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn policies_that_decide_no_longer_are_forgotten() {
+    async fn policies_that_no_longer_decide_are_removed() {
         let (policies, registry) = registered();
         policies.decided_by(&policy(1));
         policies.decided_by(&policy(2));
         assert_eq!(reported(&registry).len(), 2);
-        tokio::time::advance(REPORTED - Duration::from_secs(1)).await;
+        tokio::time::advance(REPORTING_PERIOD - Duration::from_secs(1)).await;
         policies.decided_by(&policy(2));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn never_more_than_a_few_policies_are_remembered() {
+    async fn the_number_of_reported_policies_is_limited() {
         let (policies, registry) = registered();
         for digest in 0..100 {
             policies.decided_by(&policy(digest));

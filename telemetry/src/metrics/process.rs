@@ -1,4 +1,4 @@
-//! `process_…`, by the names that all Prometheus clients agree on, and what telemetry itself has lost.
+//! `process_…` metrics with the names that all Prometheus clients use, and the losses of telemetry itself.
 
 use std::{
     fmt, fs, io,
@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{exporter, log};
 
-/// Read from the operating system at each scrape.
+/// Process metrics, read from the operating system at each scrape.
 #[derive(Debug)]
 pub(super) struct Process {
     /// Seconds since 1970.
@@ -25,7 +25,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Of a process that starts now.
+    /// Metrics of a process that starts now.
     pub(super) fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
@@ -43,7 +43,7 @@ impl Collector for Process {
             "Processor time that the process has used, user and system, in seconds.",
             &ConstCounter::new(cpu_seconds()),
         )?;
-        // Where /proc is not mounted these stay 0.
+        // 0 if /proc is not mounted.
         let resident = resident_bytes().unwrap_or(0);
         let open = count("/proc/self/fd").unwrap_or(0);
         gauge(
@@ -131,7 +131,7 @@ mod tests {
     use crate::metrics::{ProcessMetrics, encode};
 
     #[test]
-    fn a_registry_has_the_process_and_its_build_from_the_start() {
+    fn a_new_registry_has_process_and_build_metrics() {
         let metrics = ProcessMetrics::new().unwrap();
         let text = encode(&metrics.registry, None).unwrap().text;
         for name in [

@@ -1,5 +1,5 @@
-//! What OpenIM tells after something was done is let pass, whatever is wrong with it: open-im-server 3.5 would tell its caller of a
-//! failure although the friends are stored.
+//! Callbacks *after* something always get an allowing answer, whatever is wrong with them: open-im-server 3.5 would report a failure to
+//! its caller although the friends are stored.
 
 use http::Method;
 use importguard_core::Dialect::Server;
@@ -95,7 +95,7 @@ async fn so_does_one_that_does_not_come_to_its_end() {
 }
 
 #[tokio::test]
-async fn so_does_one_of_something_else_where_nobody_takes_it() {
+async fn so_does_one_of_another_command_without_an_upstream() {
     let gateway = Service::gateway(Settings::new()).await;
     for path in [
         OTHER_REPORT,
@@ -112,7 +112,7 @@ async fn so_does_one_of_something_else_where_nobody_takes_it() {
 }
 
 #[tokio::test]
-async fn who_may_not_come_in_is_told_so_all_the_same() {
+async fn an_unauthenticated_caller_still_gets_its_401() {
     let secret = MountedSecret::new(&[("tokens", "t0ken")]);
     let settings = Settings::new().set("IMPORTGUARD_BEARER_TOKEN_FILE", secret.setting("tokens"));
     let gateway = Service::gateway(settings).await;

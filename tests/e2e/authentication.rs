@@ -1,4 +1,4 @@
-//! Who may ask: passwords and tokens from files, exchanged while the gateway runs, and never told to anybody.
+//! Authentication: passwords and tokens from files, rotated at run time and never printed.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn a_password_or_a_token_opens_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn without_a_key_nobody_learns_what_there_is() {
+async fn without_credentials_no_path_is_disclosed() {
     let secret = secret();
     let gateway = Service::gateway(locked(&secret)).await;
     for path in ["/", "/metrics", "/callbackBeforeAddFriendCommand", "/x"] {
@@ -90,7 +90,7 @@ async fn without_a_key_nobody_learns_what_there_is() {
 }
 
 #[tokio::test]
-async fn keys_are_exchanged_while_it_runs_and_a_broken_file_locks_nobody_out() {
+async fn credentials_are_rotated_at_run_time_and_an_invalid_file_keeps_the_last_good_ones() {
     let mut secret = secret();
     let gateway = Service::gateway(locked(&secret)).await;
     let server = OpenIm::server(gateway.url());
@@ -139,7 +139,7 @@ async fn keys_are_exchanged_while_it_runs_and_a_broken_file_locks_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_file_that_lets_nobody_in_is_an_error_at_the_start() {
+async fn a_file_without_credentials_is_an_error_at_startup() {
     for content in ["", "no colon here\n"] {
         let secret = MountedSecret::new(&[("basic", content)]);
         let settings = Settings::new().set("IMPORTGUARD_BASIC_AUTH_FILE", secret.setting("basic"));
@@ -152,7 +152,7 @@ async fn a_file_that_lets_nobody_in_is_an_error_at_the_start() {
 }
 
 #[tokio::test]
-async fn no_secret_is_ever_told() {
+async fn no_secret_is_ever_printed() {
     let secret = secret();
     let receiver = OtlpReceiver::start().await;
     let settings = locked(&secret)

@@ -1,4 +1,4 @@
-//! SIGHUP, which a terminal sends when it goes away and an operator to have files read again, ends nothing.
+//! SIGHUP, sent by a closing terminal or by an operator to reload files, terminates no process.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(20);
 const STARTS: usize = 3;
 
 #[tokio::test]
-async fn it_ends_no_process_and_each_says_that_it_was_heard() {
+async fn sighup_terminates_no_process_and_each_logs_it() {
     for mut service in [
         Service::gateway(Settings::new()).await,
         Service::decider(Settings::new()).await,
