@@ -104,7 +104,9 @@ impl Decider {
     /// If the policy or the settings cannot be used.
     pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, RunError> {
         let readiness = runtime.readiness.clone();
-        let metrics = Metrics::register(&mut runtime.registry.write(), runtime.policies.clone());
+        let metrics = runtime
+            .registry
+            .register(|registry| Metrics::register(registry, runtime.policies.clone()));
         let grpc = &settings.grpc;
         let policy = reload::watch(
             &settings.policy,
@@ -130,11 +132,13 @@ impl Decider {
                 .unwrap_or_else(importguard_telemetry::instance),
             bounds: grpc.bounds.clone(),
             tls,
-            connections: ConnectionMetrics::register(
-                &mut runtime.registry.write(),
-                "importguard_decider",
-                "the decider's listener",
-            ),
+            connections: runtime.registry.register(|registry| {
+                ConnectionMetrics::register(
+                    registry,
+                    "importguard_decider",
+                    "the decider's listener",
+                )
+            }),
             shutdown: Shutdown {
                 grace: grpc.decider_shutdown_grace,
                 in_all: grpc.shutdown_timeout,

@@ -130,11 +130,10 @@ impl Gateway {
         let pseudonyms = readiness.opening("pseudonym key", pseudonyms).await?;
         let deciders = Deciders::start(&settings.decide, runtime);
         let (deciders, balancer) = readiness.opening("deciders", deciders).await?;
-        let upstream = Upstream::new(
-            upstream,
-            authentication.is_on(),
-            &mut runtime.registry.write(),
-        )?;
+        let registry = runtime.registry.clone();
+        let authenticates = authentication.is_on();
+        let upstream =
+            registry.register(|registry| Upstream::new(upstream, authenticates, registry))?;
         let recorder = Recorder::start(settings.record.clone(), runtime).await?;
         let status = recorder.clone();
         readiness.add("recorder", move || {
@@ -154,7 +153,7 @@ impl Gateway {
             max_header_bytes: serve.max_header_bytes as usize,
             body_read_timeout: http.body_read_timeout,
             request_budget: http.request_budget,
-            limit: Limit::new(&settings.limits, &mut runtime.registry.write()),
+            limit: registry.register(|registry| Limit::new(&settings.limits, registry)),
             decider_timeout: settings.decide.decider_timeout,
             fallback: settings.fallback.clone(),
             upstream,
@@ -165,17 +164,14 @@ impl Gateway {
                     .unwrap_or_else(importguard_telemetry::instance),
                 pseudonyms,
             ),
-            metrics: Metrics::register(&mut runtime.registry.write(), runtime.policies.clone()),
+            metrics: registry
+                .register(|registry| Metrics::register(registry, runtime.policies.clone())),
             recorder,
             rejections: RejectionLog::default(),
         });
         Ok(Self {
-            server: Server::new(
-                serve,
-                http.max_body_bytes,
-                tls,
-                &mut runtime.registry.write(),
-            ),
+            server: registry
+                .register(|registry| Server::new(serve, http.max_body_bytes, tls, registry)),
             app,
             authentication,
             balancer,

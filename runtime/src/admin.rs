@@ -39,11 +39,9 @@ pub(crate) async fn serve(
     registry: SharedRegistry,
     readiness: Readiness,
 ) -> Infallible {
-    let metrics = ConnectionMetrics::register(
-        &mut registry.write(),
-        "importguard_admin",
-        "the admin listener",
-    );
+    let metrics = registry.register(|registry| {
+        ConnectionMetrics::register(registry, "importguard_admin", "the admin listener")
+    });
     let bounds = Bounds {
         max_connections: MAX_CONNECTIONS,
         max_bytes: 0,

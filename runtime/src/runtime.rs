@@ -5,7 +5,7 @@ use std::{
     future::pending,
     net::SocketAddr,
     process::ExitCode,
-    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -67,10 +67,10 @@ pub struct Runtime {
 pub struct SharedRegistry(Arc<RwLock<Registry>>);
 
 impl SharedRegistry {
-    /// To register metrics.
-    pub fn write(&self) -> RwLockWriteGuard<'_, Registry> {
+    /// Has `register` register metrics. It must not call this again.
+    pub fn register<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
         // What it guards is whole after any panic: metrics are appended.
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        register(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What Prometheus reads, in the best form that the values of its `Accept` headers name.

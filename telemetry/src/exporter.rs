@@ -246,9 +246,12 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
     }
 }
 
-/// The SDK's own line about a batch that was not delivered: one every five seconds, which does not say what to do.
+/// The SDK's own lines about a batch that was not delivered: some every five seconds, which do not say what to do.
 pub(crate) fn is_export_line(line: &Metadata<'_>) -> bool {
-    line.name() == "BatchSpanProcessor.ExportError"
+    let name = line.name();
+    name == "BatchSpanProcessor.ExportError"
+        || name == "HttpClient.NetworkError"
+        || name.starts_with("Export.Failed.")
 }
 
 /// Counts spans that a receiver rejected while it accepted others: the exporter reports that to nobody but the log.

@@ -159,6 +159,14 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
         ],
     );
 
+    for (within, span) in [(called, asks), (asks, decides), (called, publishes)] {
+        let (outer, inner) = (&within.time, &span.time);
+        assert!(
+            outer.contains(inner.start()) && outer.contains(inner.end()),
+            "{span:#?} is not within {within:#?}"
+        );
+    }
+
     let message = event.trace().expect("a traceparent on the message");
     assert_eq!(message.trace_id, parent.trace_id);
     assert_eq!(message.span_id, publishes.span_id);

@@ -81,6 +81,26 @@ async fn a_callback_reaches_the_backend_as_it_is_and_so_does_its_answer() {
 }
 
 #[tokio::test]
+async fn a_trace_state_reaches_the_backend_and_a_malformed_one_does_not() {
+    let backend = Backend::start().await;
+    let gateway = Service::gateway(upstream(&backend)).await;
+    for (came, passed) in [
+        ("a=1, b@@c=2", Some("a=1,b@@c=2")),
+        ("a=1,b=c=d", None),
+        ("A=1", None),
+    ] {
+        let call = Call::new(Method::POST, gateway.url() + OTHER)
+            .header("Operationid", "op-other")
+            .header("Traceparent", TraceParent::numbered(8).to_string())
+            .header("Tracestate", came);
+        Client::default().send(call).await;
+        let asked = backend.asked().pop().unwrap();
+        let state = asked.headers.get("tracestate");
+        assert_eq!(state.map(|state| state.to_str().unwrap()), passed);
+    }
+}
+
+#[tokio::test]
 async fn a_backend_that_fails_is_an_error_on_the_calls_span() {
     let receiver = OtlpReceiver::start().await;
     let nobody = format!("http://127.0.0.1:{}", free_port());

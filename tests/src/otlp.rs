@@ -2,6 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read,
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -50,6 +51,8 @@ pub struct Span {
     pub span_id: String,
     /// 16 hex digits, or empty.
     pub parent_id: String,
+    /// When it began and when it ended, in nanoseconds since 1970.
+    pub time: RangeInclusive<u64>,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
     /// The names of the attributes that are integers.
@@ -205,6 +208,7 @@ impl Collector {
                 spans.push(Span {
                     service: service.clone(),
                     scope_version,
+                    time: span.start_time_unix_nano..=span.end_time_unix_nano,
                     resource: resource.clone(),
                     integers: integers(&span.attributes),
                     kind: span.kind(),

@@ -69,7 +69,7 @@ impl Deciders {
         runtime: &mut Runtime,
     ) -> Result<(Self, Arc<Balancer>), DecidersStartError> {
         let tls = watch(&settings.decider_url, &settings.tls, &mut runtime.files).await?;
-        let metrics = Metrics::register(&mut runtime.registry.write());
+        let metrics = runtime.registry.register(Metrics::register);
         let discovery = Discovery::new(settings, tls)?;
         let balancer = Balancer::start(discovery, settings, metrics.clone()).await;
         let deciders = Self {
@@ -296,6 +296,8 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        // `tracing` ends a span where it was last left, which was before the call.
+        self.span.in_scope(|| ());
         if self.is_ended {
             return;
         }

@@ -144,11 +144,9 @@ impl Recorder {
         let credentials = credentials.map(|watcher| runtime.files.add("NATS_CREDS", watcher));
         let servers = settings.nats.servers("importguard-gateway", credentials)?;
         let machine = Arc::new(Machine::new());
-        let metrics = Metrics::register(
-            &mut runtime.registry.write(),
-            machine.clone(),
-            spool.depth().clone(),
-        );
+        let metrics = runtime.registry.register(|registry| {
+            Metrics::register(registry, machine.clone(), spool.depth().clone())
+        });
         let troubles = Arc::new(Troubles::default());
         let connected = Arc::new(Notify::new());
         let publisher = Publisher::connect(servers, {

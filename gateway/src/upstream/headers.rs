@@ -28,6 +28,8 @@ pub(super) fn request(headers: &HeaderMap, with_authorization: bool) -> HeaderMa
     }
     let mut trace = propagation::outgoing();
     for name in TRACE {
+        // A malformed one ends here.
+        headers.remove(&name);
         if let Some(value) = trace.remove(&name) {
             headers.insert(name, value);
         }

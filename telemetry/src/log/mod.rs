@@ -75,7 +75,11 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        let line = json_line(*metadata.level(), metadata.target(), |map| {
+        let line = json_line(*metadata.level(), metadata.target(), |mut map| {
+            // A library's event may have a name instead.
+            if metadata.fields().field("message").is_none() {
+                map.serialize_entry("message", metadata.name())?;
+            }
             let mut fields = SerdeMapVisitor::new(map);
             event.record(&mut fields);
             fields.take_serializer()
