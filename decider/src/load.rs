@@ -39,7 +39,7 @@ fn read_policy(
             remedy,
         ))
     };
-    let remedy = "move long lists to files of their own: { file: lists/name.txt }";
+    let remedy = "move long lists to separate files: { file: lists/name.txt }";
     let bytes = read(path, MAX_POLICY_BYTES as u64, remedy)
         .map_err(|error| whole_file(format!("the policy {}", error.reason), error.remedy))?;
     let source = std::str::from_utf8(&bytes).map_err(|error| {

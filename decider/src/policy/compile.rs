@@ -66,7 +66,7 @@ pub(super) fn compile(
                     "this rule is never reached: {} on line {line} refuses every import",
                     quoted(last)
                 ),
-                "move it up, or put that rule in shadow: mode: shadow",
+                "move it up, or add this to that rule: mode: shadow",
             );
         }
         let rule = rule(definition, &list_values, report);
@@ -205,8 +205,8 @@ fn condition(
             if expression.constant == Some(false) {
                 report.error(
                     source.span,
-                    "this is always false, so the rule never does anything",
-                    "remove the rule, or switch it off: mode: off",
+                    "this is always false, so the rule has no effect",
+                    "remove the rule, or disable it with mode: off",
                 );
             }
             Some(expression)
@@ -251,7 +251,7 @@ fn find_list(
             quoted(&name.value).trim_matches('"')
         ),
     };
-    let message = format!("there is no list {}", quoted(&name.value));
+    let message = format!("unknown list {}", quoted(&name.value));
     report.error(name.span, message, remedy);
     None
 }
@@ -267,7 +267,7 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
     if let Some(pattern) = patterns.nth(MAX_PATTERNS) {
         report.error(
             pattern.span,
-            format!("a policy may have {MAX_PATTERNS} regular expressions, and this is one more"),
+            format!("the policy has more than {MAX_PATTERNS} regular expressions"),
             "use prefixes, suffixes or lists, or join some with |",
         );
         for matcher in &mut matchers {
@@ -283,7 +283,7 @@ fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<
     for Spanned { value, span } in definitions {
         let checked = if value.len() > MAX_PATTERN_BYTES {
             Err(format!(
-                "it has {} bytes and may have {MAX_PATTERN_BYTES}",
+                "it has {} bytes; the maximum is {MAX_PATTERN_BYTES}",
                 value.len()
             ))
         } else {
@@ -293,8 +293,8 @@ fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<
             good = false;
             report.error(
                 *span,
-                format!("this regular expression cannot be used: {why}"),
-                "write one such as \"^tmp[_-]\", in the syntax of Rust's regex crate; prefixes, suffixes and lists need none",
+                format!("invalid regular expression: {why}"),
+                "use the syntax of Rust's regex crate, such as \"^tmp[_-]\", or use prefixes, suffixes or a list",
             );
         }
     }
@@ -305,7 +305,7 @@ fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<
     match compile_patterns(&texts) {
         Ok(set) => Some(set),
         Err(why) => {
-            report.error(first.span, why, "make several rules of it");
+            report.error(first.span, why, "split it into several rules");
             None
         }
     }

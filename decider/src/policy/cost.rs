@@ -316,10 +316,10 @@ pub(super) fn check(
     report.error(
         span,
         format!(
-            "with {} friends the enforced rules cost {units} units and may cost {MAX_COST}: {}{others}",
+            "with {} friends the enforced rules cost {units} units; the maximum is {MAX_COST}: {}{others}",
             cost.friends,
             shares.join(", "),
         ),
-        "say it with in, prefixes and suffixes under dropFriends, which cost a hundredth of an expression, put limitFriends before it, or lower IMPORTGUARD_DECIDER_MAX_FRIENDS",
+        "use in, prefixes and suffixes under dropFriends, which cost a hundredth of an expression, put limitFriends before it, or lower IMPORTGUARD_DECIDER_MAX_FRIENDS",
     );
 }

@@ -140,7 +140,7 @@ pub(super) enum OnExceed {
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Refusal", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RefusalDefinition {
-    /// OpenIM's errCode: 5000 to 9999 without 5900 to 5999, which tell of importguard's own failures.
+    /// OpenIM's errCode: 5000 to 9999 except 5900 to 5999, which tell of importguard's own failures.
     pub(super) code: RefusalCode,
     /// OpenIM's errMsg: a short sentence.
     #[schemars(length(min = 1, max = 256))]

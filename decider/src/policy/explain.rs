@@ -57,7 +57,7 @@ pub enum Happened<'p> {
         /// The condition.
         when: &'p str,
     },
-    /// It was evaluated and nobody is concerned.
+    /// It was evaluated and no match.
     Nothing,
     /// It refused the import.
     Refused(Reason<'p>),
@@ -111,13 +111,13 @@ impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IsOwner => f.write_str("is the owner"),
-            Self::Repeated => f.write_str("stands in the list before"),
+            Self::Repeated => f.write_str("is a duplicate"),
             Self::In(list) => write!(f, "is in {list}"),
             Self::NotIn(list) => write!(f, "is not in {list}"),
             Self::Prefix(prefix) => write!(f, "starts with \"{prefix}\""),
             Self::Suffix(suffix) => write!(f, "ends with \"{suffix}\""),
             Self::Pattern(pattern) => write!(f, "matches {pattern}"),
-            Self::Over(max) => write!(f, "more than {max} friends are left"),
+            Self::Over(max) => write!(f, "limit {max} exceeded"),
             Self::Expression(source) => write!(f, "{source} is true"),
             Self::Failed(why) => write!(f, "the expression failed: {why}"),
         }
@@ -128,25 +128,32 @@ impl Happened<'_> {
     /// The same in words, for people. `friends` are the request's; of many that were removed the first few are named.
     pub fn describe<S: AsRef<str>>(&self, friends: &[S]) -> String {
         match self {
-            Self::NotReached => "not reached: the import was refused before".to_owned(),
+            Self::NotReached => "not reached: an earlier rule refused the import".to_owned(),
             Self::Off => "off".to_owned(),
             Self::OutsideRollout { bucket, per_cent } => {
                 format!(
-                    "not for this owner: bucket {bucket}, and the rollout takes those below {per_cent}"
+                    "owner outside the rollout: bucket {bucket}, rollout {per_cent}"
                 )
             }
-            Self::NotWhen { when } => format!("not looked at: {when} is false"),
-            Self::Nothing => "nobody is concerned".to_owned(),
+            Self::NotWhen { when } => format!("not evaluated: {when} is false"),
+            Self::Nothing => "no match".to_owned(),
             Self::Refused(reason) => format!("refused: {reason}"),
             Self::Skipped { failure } => format!("skipped: the expression failed: {failure}"),
             Self::OverBudget { cost, left } => format!(
-                "skipped: it costs {cost} units, and {left} are left of {SHADOW_BUDGET} for rules in shadow"
+                "skipped: it costs {cost} units; {left} of the {SHADOW_BUDGET} for rules in shadow are left"
             ),
             Self::Removed {
                 friends: removed,
                 failure,
             } => {
                 let name = |index: u32| friends.get(index as usize).map_or("?", AsRef::as_ref);
+                if let [(_, reason @ Reason::Over(_)), ..] = removed.as_slice() {
+                    let more = if removed.len() > MAX_NAMED { ", …" } else { "" };
+                    let named = removed.iter().take(MAX_NAMED);
+                    let named: Vec<_> = named.map(|(index, _)| name(*index)).collect();
+                    let named = named.join(", ");
+                    return format!("{reason}: removed {} ({named}{more})", removed.len());
+                }
                 let named = removed.iter().take(MAX_NAMED);
                 let mut parts: Vec<String> = named
                     .map(|(index, reason)| format!("{} {reason}", name(*index)))
@@ -159,7 +166,7 @@ impl Happened<'_> {
                     parts.push(format!("and {more} more"));
                 }
                 if let Some(why) = failure {
-                    parts.push(format!("for others the expression failed: {why}"));
+                    parts.push(format!("the expression failed for others: {why}"));
                 }
                 format!("removed {}: {}", removed.len(), parts.join("; "))
             }

@@ -121,7 +121,7 @@ pub(crate) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String
     if text.value.trim().is_empty() {
         report.error(
             text.span,
-            "this text is empty",
+            "this string is empty",
             "write at least one character, or remove the key",
         );
         return None;
@@ -142,9 +142,9 @@ pub(crate) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<St
             Value::Scalar { text, .. },
         ) => {
             let remedy = format!("put it in quotes: {}", quoted(text));
-            mismatch(&node, "a text", &remedy, report)
+            mismatch(&node, "a string", &remedy, report)
         }
-        _ => mismatch(&node, "a text", "write a text in quotes", report),
+        _ => mismatch(&node, "a string", "write a string in quotes", report),
     }
 }
 
@@ -157,11 +157,11 @@ pub(crate) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64
         }),
         Some(Scalar::Text(text)) if text.parse::<i64>().is_ok() => {
             let remedy = format!("write {text} without quotes");
-            mismatch(&node, "a whole number", &remedy, report)
+            mismatch(&node, "an integer", &remedy, report)
         }
         _ => mismatch(
             &node,
-            "a whole number",
+            "an integer",
             "write decimal digits only, such as 500",
             report,
         ),
@@ -194,7 +194,7 @@ pub(crate) fn word<T: Copy>(
 
 /// The items of a list of texts that are not empty.
 pub(crate) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
-    let items = sequence(node, "a list of texts", "[\"one\", \"two\"]", report)?;
+    let items = sequence(node, "a list of strings", "[\"one\", \"two\"]", report)?;
     Some(
         items
             .into_iter()
@@ -215,7 +215,7 @@ fn mismatch<T>(node: &Node, expected: &str, remedy: &str, report: &mut Report<'_
             Some(Scalar::Integer(_) | Scalar::OtherNumber) => {
                 format!("the number {}", shown_number(text))
             }
-            Some(Scalar::Text(text)) => format!("the text {}", quoted(text)),
+            Some(Scalar::Text(text)) => format!("the string {}", quoted(text)),
         },
     };
     report.error(

@@ -81,7 +81,7 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     match regex {
         Ok(_) => Ok(()),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "it takes more than {MAX_REGEX_BYTES} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which knows every alphabet"
+            "it takes more than {MAX_REGEX_BYTES} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which covers every alphabet"
         )),
         // The message draws the place over several lines; the last one says what it is about.
         Err(error) => {

@@ -163,10 +163,10 @@ impl<'s> Draft<'s> {
             report.add(Diagnostic::of_file(
                 file.into(),
                 format!(
-                    "the file has {} bytes and may have {MAX_POLICY_BYTES}",
+                    "the file has {} bytes; the maximum is {MAX_POLICY_BYTES}",
                     source.len()
                 ),
-                "move long lists to files of their own: { file: lists/name.txt }",
+                "move long lists to separate files: { file: lists/name.txt }",
             ));
             None
         } else {

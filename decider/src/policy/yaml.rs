@@ -65,8 +65,8 @@ pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
             Err(error) => {
                 report.error(
                     point(*error.marker()),
-                    format!("this is not YAML: {}", error.info()),
-                    "mend the indentation, bracket or quote here or just above",
+                    format!("invalid YAML: {}", error.info()),
+                    "check the indentation, brackets and quotes here or on the line above",
                 );
                 return None;
             }
@@ -164,15 +164,15 @@ impl Builder {
                 report.error(
                     span,
                     "a second document starts here",
-                    "a file holds one policy: remove the \"---\" and what follows it",
+                    "a file may contain only one policy: remove the \"---\" and everything after it",
                 );
                 Err(Stop)
             }
             Event::Alias(_) => {
                 report.error(
                     span,
-                    "a policy has no aliases (*name)",
-                    "write the value out here; text that starts with * needs quotes",
+                    "aliases (*name) are not supported",
+                    "write the value out here; a string that starts with * needs quotes",
                 );
                 self.attach(broken(span), report)
             }
@@ -216,15 +216,15 @@ impl Builder {
         if anchor > 0 {
             report.error(
                 span,
-                "a policy has no anchors (&name)",
-                "remove the anchor; text that starts with & needs quotes",
+                "anchors (&name) are not supported",
+                "remove the anchor; a string that starts with & needs quotes",
             );
         }
         if tagged {
             report.error(
                 span,
-                "a policy has no tags (!name)",
-                "remove the tag; text that starts with ! needs quotes",
+                "tags (!name) are not supported",
+                "remove the tag; a string that starts with ! needs quotes",
             );
         }
     }
@@ -234,7 +234,7 @@ impl Builder {
             report.error(
                 span,
                 format!("this is nested more than {MAX_DEPTH} levels deep"),
-                "no part of a policy needs so many: remove the brackets or the indentation",
+                "a policy never needs this many levels: check the brackets and the indentation",
             );
             return Err(Stop);
         }
@@ -247,8 +247,8 @@ impl Builder {
         if self.nodes > MAX_NODES {
             report.error(
                 node.span,
-                format!("the file holds more than {MAX_NODES} values"),
-                "move long lists to files of their own: { file: lists/name.txt }",
+                format!("the file contains more than {MAX_NODES} values"),
+                "move long lists to separate files: { file: lists/name.txt }",
             );
             return Err(Stop);
         }
@@ -276,8 +276,8 @@ fn read_key(node: Node, seen: &mut HashSet<String>, report: &mut Report<'_>) -> 
         Value::Scalar { text, .. } if seen.contains(&text) => {
             report.error(
                 node.span,
-                format!("the key {} stands here for the second time", quoted(&text)),
-                "a key may stand once: merge the two or remove one",
+                format!("duplicate key {}", quoted(&text)),
+                "merge the two or remove one",
             );
             Key::Broken
         }
@@ -289,8 +289,8 @@ fn read_key(node: Node, seen: &mut HashSet<String>, report: &mut Report<'_>) -> 
         Value::Sequence(_) | Value::Mapping(_) => {
             report.error(
                 node.span,
-                "a key must be a single word",
-                "write key: value, with the brackets behind the colon",
+                "a key must be a string",
+                "write key: value, with the brackets after the colon",
             );
             Key::Broken
         }

@@ -75,7 +75,7 @@ fn run_file(file: &Path, max_friends: usize) -> Result<Vec<Case>, Diagnostics> {
     };
     let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
     if bytes > MAX_POLICY_BYTES as u64 {
-        let message = format!("the file has {bytes} bytes and may have {MAX_POLICY_BYTES}");
+        let message = format!("the file has {bytes} bytes; the maximum is {MAX_POLICY_BYTES}");
         return Err(unusable(message, "split it"));
     }
     let source = fs::read_to_string(file).map_err(|error| {

@@ -77,7 +77,7 @@ fn tells_every_difference() {
         "  FAIL  a (line 3)",
         "          verdict  expected  refuse\n                   got       modify",
         "          | drop: removed 1: bad is in blocked",
-        "          | night (shadow): nobody is concerned",
+        "          | night (shadow): no match",
         "  ok    c",
         "3 tests, 2 failed",
     ] {
@@ -167,7 +167,7 @@ fn writes_junit_xml_whatever_is_in_the_names() {
         xml.contains("<testcase name=\"a &lt;b&gt; &amp; &quot;c&quot;\""),
         "{xml}"
     );
-    assert!(xml.contains("<failure message=\"verdict: expected refuse, got allow\">self: nobody is concerned&#10;"), "{xml}");
+    assert!(xml.contains("<failure message=\"verdict: expected refuse, got allow\">self: no match&#10;"), "{xml}");
     assert!(
         xml.contains("<testcase name=\"fine\" classname=\""),
         "{xml}"

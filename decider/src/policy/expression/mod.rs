@@ -118,10 +118,10 @@ impl Expression {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(vec![Problem::of_all(
                 format!(
-                    "this expression has {} bytes and may have {MAX_SOURCE_BYTES}",
+                    "this expression has {} bytes; the maximum is {MAX_SOURCE_BYTES}",
                     source.len()
                 ),
-                "make several rules of it, or put ids into a list",
+                "split it into several rules, or put ids into a list",
             )]);
         }
         // The parser, the checker and the destructor recurse as deep as the expression is nested, which is known only
@@ -136,11 +136,11 @@ impl Expression {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err(vec![Problem::of_all(
                     "this expression cannot be parsed",
-                    "write it more simply",
+                    "simplify it",
                 )]),
                 Err(error) => Err(vec![Problem::of_all(
-                    format!("no thread to parse this expression: {error}"),
-                    "raise the limit on threads or memory",
+                    format!("cannot start a thread to parse this expression: {error}"),
+                    "raise the thread or memory limit",
                 )]),
             }
         })
@@ -159,7 +159,7 @@ impl Expression {
         let mut problems = checker.problems;
         if problems.is_empty() && found != Type::Bool {
             problems.push(Problem::of_all(
-                format!("this expression comes to {found}, and a rule needs true or false"),
+                format!("this expression is of type {found}, but a rule needs bool"),
                 "compare it with something, such as: friendCount > 50",
             ));
         }
@@ -171,9 +171,9 @@ impl Expression {
         if units > MAX_EVALUATION {
             return Err(vec![Problem::of_all(
                 format!(
-                    "evaluating this expression once costs {units} units and may cost {MAX_EVALUATION}"
+                    "one evaluation of this expression costs {units} units; the maximum is {MAX_EVALUATION}"
                 ),
-                "make several rules of it, or put ids into a list; in a loop write no list and no conversion",
+                "split it into several rules, or put ids into a list; avoid lists and conversions in loops",
             )]);
         }
         let mut expression = Self {
@@ -198,7 +198,7 @@ impl Expression {
                 Ok(other) => {
                     return Err(vec![Problem::of_all(
                         format!(
-                            "this expression comes to {}, and a rule needs true or false",
+                            "this expression is of type {}, but a rule needs bool",
                             other.type_of()
                         ),
                         "compare it with something, such as: friendCount > 50",
@@ -210,10 +210,10 @@ impl Expression {
         match (came_to, failure) {
             (None, Some(error)) => Err(vec![Problem::of_all(
                 format!(
-                    "this expression fails on every request that it was tried on: {}",
+                    "this expression fails on every sample request: {}",
                     brief(&error)
                 ),
-                "mend it, so that there are requests it can be evaluated for",
+                "correct it so that it can be evaluated for some requests",
             )]),
             _ => Ok(came_to),
         }
@@ -240,7 +240,7 @@ impl Expression {
         }
         match self.execute(inputs, friend) {
             Ok(Value::Bool(value)) => Ok(value),
-            Ok(other) => Err(format!("it came to {}", other.type_of())),
+            Ok(other) => Err(format!("it returned {}", other.type_of())),
             Err(error) => Err(brief(&error)),
         }
     }
@@ -288,7 +288,7 @@ impl Problem {
         let start = before + usize::try_from(column - 1).unwrap_or_default();
         Self {
             place: Some((start, 1)),
-            message: format!("this is no expression: {message}"),
+            message: format!("invalid expression: {message}"),
             remedy: format!(
                 "at most {MAX_DEPTH} levels of operators, brackets and calls, such as: friendCount > 50 && !(ownerUserID in trusted)"
             ),

@@ -71,7 +71,7 @@ impl Container for Ids {
             Some(id) => Ok(self.0.contains(id.inner())),
             None => Err(ExecutionError::function_error(
                 "in",
-                "only a text can be in a list of ids",
+                "only a string can be in a list of ids",
             )),
         }
     }

@@ -20,7 +20,7 @@ pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefi
     if all.iter().all(|entry| entry.is_none()) {
         report.error(
             fields.span,
-            "this matches nobody",
+            "this matcher has no criteria",
             format!("write at least one of {}: {EXAMPLE}", KEYS.join(", ")),
         );
     }
@@ -46,13 +46,13 @@ fn some(
         return Vec::new();
     };
     let span = value.span;
-    let Some(items) = sequence(value, "a list of texts", example, report) else {
+    let Some(items) = sequence(value, "a list of strings", example, report) else {
         return Vec::new();
     };
     if items.is_empty() {
         report.error(
             span,
-            "this list is empty, so it matches nobody",
+            "this list is empty, so it matches nothing",
             format!("write {example}, or remove the key"),
         );
     }

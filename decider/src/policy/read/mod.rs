@@ -55,10 +55,10 @@ fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
         report.error(
             version.span,
             format!(
-                "this importguard does not know the version {}",
+                "unsupported version {}",
                 quoted(&version.value)
             ),
-            format!("write \"{API_VERSION}\", the only one there is"),
+            format!("write \"{API_VERSION}\", the only supported version"),
         );
     }
     Some(())
@@ -100,13 +100,13 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     match (&file, &values) {
         (Some(_), Some(values)) => report.error(
             values.key_span,
-            "a list has \"file\" or \"values\", and this one has both",
-            "remove one of them, or make two lists",
+            "a list has either \"file\" or \"values\", not both",
+            "remove one of them, or define two lists",
         ),
         (None, None) => report.error(
             definition.name.span,
             format!(
-                "the list {} does not say where its ids are",
+                "the list {} has neither \"file\" nor \"values\"",
                 quoted(&definition.name.value)
             ),
             format!("write {example}"),
@@ -127,7 +127,7 @@ fn check_list_name(name: &Spanned<String>, report: &mut Report<'_>) {
         report.error(
             name.span,
             format!(
-                "{} has a meaning of its own in expressions",
+                "{} is reserved in expressions",
                 quoted(&name.value)
             ),
             "choose another name, such as: blocked_users",
@@ -146,9 +146,9 @@ fn check_list_name(name: &Spanned<String>, report: &mut Report<'_>) {
     }
     report.error(
         name.span,
-        format!("{} cannot be a list's name", quoted(&name.value)),
+        format!("{} is not a valid list name", quoted(&name.value)),
         format!(
-            "use up to {MAX_NAME_BYTES} letters, digits and _, and no digit first: blocked_users"
+            "use up to {MAX_NAME_BYTES} letters, digits and _, not starting with a digit: blocked_users"
         ),
     );
 }
@@ -170,9 +170,9 @@ fn name(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     {
         report.error(
             name.span,
-            format!("{} cannot be a name", quoted(&name.value)),
+            format!("{} is not a valid name", quoted(&name.value)),
             format!(
-                "use up to {MAX_NAME_BYTES} letters, digits, \"-\", \"_\" and \".\", and a letter or digit first: blocked-owner"
+                "use up to {MAX_NAME_BYTES} letters, digits, \"-\", \"_\" and \".\", starting with a letter or digit: blocked-owner"
             ),
         );
         return None;
@@ -191,8 +191,8 @@ fn cap<T>(
     if let Some(item) = items.get(max) {
         report.error(
             span(item),
-            format!("there are {} {what} here and may be {max}", items.len()),
-            "merge some: ids that share a fate belong in one list",
+            format!("{} {what}; the maximum is {max}", items.len()),
+            "merge some: put ids that are treated alike in one list",
         );
     }
 }

@@ -14,7 +14,7 @@ pub(super) const EXAMPLE: &str = "{ code: 5001, message: \"User not allowed to i
 
 pub(super) fn refusal(node: Node, report: &mut Report<'_>) -> Option<RefusalDefinition> {
     let mut fields = Fields::open(node, "a refusal", EXAMPLE, report)?;
-    let remedy = "add \"code: 5001\": OpenIM's errCode, 5000 to 9999 without 5900 to 5999";
+    let remedy = "add \"code: 5001\": OpenIM's errCode, 5000 to 9999 except 5900 to 5999";
     let code = fields.required("code", remedy, report, refusal_code);
     let remedy = "add \"message: …\": OpenIM's errMsg, a short sentence";
     let message = fields.required("message", remedy, report, |node, report| {
@@ -36,14 +36,14 @@ fn refusal_code(node: Node, report: &mut Report<'_>) -> Option<RefusalCode> {
     let valid = RefusalCode::new(code.value);
     if valid.is_none() {
         let why = if (5900..=5999).contains(&code.value) {
-            "tells of importguard's own failures"
+            "is reserved for importguard's own failures"
         } else {
-            "is outside what OpenIM leaves to callbacks"
+            "is outside OpenIM's range for callbacks"
         };
         report.error(
             code.span,
             format!("the code {} {why}", code.value),
-            "choose one of 5000 to 5899 or 6000 to 9999",
+            "choose a code from 5000 to 5899 or 6000 to 9999",
         );
     }
     valid
@@ -54,7 +54,7 @@ fn bounded(text: Spanned<String>, max: usize, report: &mut Report<'_>) -> Option
         report.error(
             text.span,
             format!(
-                "this text has {} bytes and may have {max}",
+                "this string has {} bytes; the maximum is {max}",
                 text.value.len()
             ),
             "shorten it",

@@ -268,7 +268,7 @@ fn enforced_rules_that_cost_too_much_are_refused_with_each_ones_share() {
     let shown = compile(&rules).unwrap_err().to_string();
     for told in [
         "policy.yaml:5:9: with 10000 friends the enforced rules cost ",
-        "and may cost 10000000: \"big\" ",
+        "the maximum is 10000000: \"big\" ",
         ", \"middle\" ",
         ", \"small\" ",
         "{ id: big, dropFriendIf",
@@ -309,8 +309,8 @@ fn an_expression_that_costs_too_much_once_is_refused_wherever_it_stands() {
         .unwrap_err()
         .to_string();
         assert!(
-            shown.contains("evaluating this expression once costs ")
-                && shown.contains("and may cost 200000"),
+            shown.contains("one evaluation of this expression costs ")
+                && shown.contains("the maximum is 200000"),
             "{shown}"
         );
     }

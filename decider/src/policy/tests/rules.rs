@@ -251,11 +251,11 @@ fn explains_why_each_friend_was_dropped() {
         ),
         [
             "self built-in: me is the owner",
-            "duplicate built-in: a stands in the list before",
+            "duplicate built-in: a is a duplicate",
             "f dropFriends: bad2 is in blocked; bot_1 starts with \"bot_\"; x_tmp ends with \"_tmp\"; y2026 matches [0-9]{4}",
             "g dropFriends: 8 is not in known; z is not in known",
             "h dropFriendIf: 8 int(friend) > 7 is true; failed: int: string parse error: invalid digit found in string",
-            "l limitFriends: z more than 1 friends are left",
+            "l limitFriends: z limit 1 exceeded",
         ]
     );
 }
@@ -322,7 +322,7 @@ fn explains_refusals_by_lists_limits_and_failures() {
         reason(&format!(
             "- {{ id: r, limitFriends: {{ max: 1, onExceed: refuse }}, {REFUSAL} }}"
         )),
-        "more than 1 friends are left"
+        "limit 1 exceeded"
     );
     assert_eq!(
         reason(&format!(
