@@ -17,7 +17,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     metrics::{Metrics, RuleTimer},
-    policy::{NANOS_PER_UNIT, Policy, Request, Stopped},
+    policy::{NANOS_PER_UNIT, Policy, Request, StoppedError},
     reload::Active,
 };
 
@@ -140,7 +140,7 @@ fn evaluate(
             metrics.evaluated(&evaluation, began.elapsed());
             Ok(evaluation)
         }
-        Err(Stopped) => {
+        Err(StoppedError) => {
             metrics.aborted();
             Err(DeadlineExceeded)
         }

@@ -1,4 +1,4 @@
-//! From the [`Document`] to rules that can be evaluated: what names, patterns and expressions mean.
+//! Compiles a [`Document`] to rules: resolves names, and compiles patterns and expressions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use super::refusal_code::RefusalCode;
 use super::rule::{Action, OnError, Rollout, Rule};
 use importguard_core::{Mode, Refusal};
 
-/// The content of list files by the path that the policy gives, or why there is none.
+/// The contents of list files, or the errors, by the path in the policy.
 pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;
 
-/// The longest regular expression: longer ones say in symbols what belongs in a list.
+/// The maximum length of a regular expression, in bytes; longer ones belong in a list.
 const MAX_PATTERN_BYTES: usize = 256;
-/// The most regular expressions of a policy. One takes up to 10 ms to compile, so that these take a few seconds at worst.
+/// The maximum number of regular expressions in a policy. One takes up to 10 ms to compile, all of them a few seconds.
 const MAX_PATTERNS: usize = 256;
 
 pub(super) struct Compiled {
@@ -34,7 +34,7 @@ pub(super) struct Compiled {
     pub(super) cost: PolicyCost,
 }
 
-/// The result is worth something only if nothing was reported, now or before.
+/// Compiles a document. The result is valid only if nothing was reported, here or before.
 pub(super) fn compile(
     document: Document,
     max_friends: usize,
@@ -46,7 +46,7 @@ pub(super) fn compile(
     for definition in &document.lists {
         let name = &definition.name.value;
         let list = content(definition, files, report).map(|content| content.named(name));
-        // One that could not be loaded is there too, empty: what is wrong with it was reported.
+        // A list that failed to load is reported already, and defined as empty.
         let ids = list.as_ref().map(|list| Arc::clone(&list.ids));
         list_values.insert(name, ids.unwrap_or_default());
         lists.extend(list);
@@ -167,7 +167,7 @@ fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>)
         },
         (None, None, None, Some(expression), None) => Action::RefuseIf(expression?, refusal?),
         (None, None, None, None, Some(expression)) => Action::DropFriendIf(expression?),
-        // No kind or several: reported when it was read.
+        // No action or several: reported when it was read.
         _ => return None,
     };
     Some(Rule {
@@ -211,9 +211,9 @@ fn condition(
             }
             Some(expression)
         }
-        Err(problems) => {
-            for problem in problems {
-                report.error_inside(source, problem.place, problem.message, problem.remedy);
+        Err(errors) => {
+            for error in errors {
+                report.error_inside(source, error.place, error.message, error.remedy);
             }
             None
         }
@@ -256,7 +256,7 @@ fn find_list(
     None
 }
 
-/// The rules, without their regular expressions if those are more than may be compiled.
+/// The rules, without their regular expressions if there are too many to compile.
 fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleDefinition> {
     let mut matchers: Vec<&mut MatcherDefinition> = rules
         .iter_mut()
@@ -279,7 +279,7 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
 
 fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<regex::RegexSet> {
     let first = definitions.first()?;
-    let mut good = true;
+    let mut valid = true;
     for Spanned { value, span } in definitions {
         let checked = if value.len() > MAX_PATTERN_BYTES {
             Err(format!(
@@ -290,7 +290,7 @@ fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<
             check_pattern(value)
         };
         if let Err(why) = checked {
-            good = false;
+            valid = false;
             report.error(
                 *span,
                 format!("invalid regular expression: {why}"),
@@ -298,7 +298,7 @@ fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<
             );
         }
     }
-    if !good {
+    if !valid {
         return None;
     }
     let texts: Vec<&str> = definitions.iter().map(|it| it.value.as_str()).collect();

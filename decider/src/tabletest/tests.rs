@@ -167,7 +167,12 @@ fn writes_junit_xml_whatever_is_in_the_names() {
         xml.contains("<testcase name=\"a &lt;b&gt; &amp; &quot;c&quot;\""),
         "{xml}"
     );
-    assert!(xml.contains("<failure message=\"verdict: expected refuse, got allow\">self: no match&#10;"), "{xml}");
+    assert!(
+        xml.contains(
+            "<failure message=\"verdict: expected refuse, got allow\">self: no match&#10;"
+        ),
+        "{xml}"
+    );
     assert!(
         xml.contains("<testcase name=\"fine\" classname=\""),
         "{xml}"

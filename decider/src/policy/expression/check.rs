@@ -5,7 +5,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue
 
 use super::super::diagnostic::{closest, quoted};
 use super::types::{FUNCTIONS, OPERATORS, Type, VARIABLES};
-use super::{ListValues, Problem, Scope};
+use super::{ExpressionError, ListValues, Scope};
 
 /// The deepest nesting. Evaluation recurses once a level, at some 2 KiB in a release build and 40 KiB in a debug build:
 /// 32 levels fit into a worker thread's 2 MiB either way. What people write has 5 to 10; chains of && and || count as
@@ -29,7 +29,7 @@ pub(super) struct Checker<'e> {
     depth: usize,
     in_comprehension: bool,
     pub(super) uses_variables: bool,
-    pub(super) problems: Vec<Problem>,
+    pub(super) errors: Vec<ExpressionError>,
 }
 
 impl<'e> Checker<'e> {
@@ -48,7 +48,7 @@ impl<'e> Checker<'e> {
             depth: 0,
             in_comprehension: false,
             uses_variables: false,
-            problems: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
@@ -56,8 +56,8 @@ impl<'e> Checker<'e> {
         self.depth += 1;
         let found = if self.depth > MAX_DEPTH {
             // Reported once; deeper parts are not checked.
-            if self.problems.is_empty() {
-                self.problem(part, format!("this expression is nested more than {MAX_DEPTH} levels deep"), "split it into several rules; a long chain of == belongs in a list: friend in [\"a\", \"b\"]");
+            if self.errors.is_empty() {
+                self.error(part, format!("this expression is nested more than {MAX_DEPTH} levels deep"), "split it into several rules; a long chain of == belongs in a list: friend in [\"a\", \"b\"]");
             }
             Type::Unknown
         } else {
@@ -77,7 +77,7 @@ impl<'e> Checker<'e> {
                 for item in &list.elements {
                     let found = self.check(item);
                     if !element.fits(&found) {
-                        self.problem(
+                        self.error(
                             item,
                             format!("this list mixes {element} and {found}"),
                             "use elements of one type",
@@ -331,11 +331,7 @@ impl<'e> Checker<'e> {
             (_, Some(meant)) => format!("did you mean {meant}?"),
             (_, None) => format!("use one of {}", names.join(", ")),
         };
-        self.refuse(
-            part,
-            format!("unknown function {}", quoted(name)),
-            remedy,
-        )
+        self.refuse(part, format!("unknown function {}", quoted(name)), remedy)
     }
 
     /// `all`, `exists`, `exists_one`, `filter` and `map` arrive expanded to a loop with an accumulator.
@@ -412,13 +408,13 @@ impl<'e> Checker<'e> {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Type {
-        self.problem(part, message, remedy);
+        self.error(part, message, remedy);
         Type::Unknown
     }
 
-    fn problem(&mut self, part: &IdedExpr, message: impl Into<String>, remedy: impl Into<String>) {
-        if self.problems.len() < MAX_ERRORS {
-            self.problems.push(Problem {
+    fn error(&mut self, part: &IdedExpr, message: impl Into<String>, remedy: impl Into<String>) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(ExpressionError {
                 place: self.place(part),
                 message: message.into(),
                 remedy: remedy.into(),

@@ -28,7 +28,7 @@ fn inputs(lists: &ListValues) -> Inputs<'_> {
 fn is(source: &str, expected: bool) {
     let lists = lists();
     let expression = Expression::compile(source, Scope::Friend, &lists)
-        .unwrap_or_else(|problems| panic!("{source}: {problems:#?}"));
+        .unwrap_or_else(|errors| panic!("{source}: {errors:#?}"));
     assert_eq!(
         expression.evaluate(&inputs(&lists), Some("tmp_user1")),
         Ok(expected),
@@ -38,11 +38,11 @@ fn is(source: &str, expected: bool) {
 
 #[track_caller]
 fn refused(source: &str, place: &str, message: &str, remedy: &str) {
-    let problems = Expression::compile(source, Scope::Request, &lists()).expect_err(source);
-    let found = problems
+    let errors = Expression::compile(source, Scope::Request, &lists()).expect_err(source);
+    let found = errors
         .iter()
-        .find(|problem| problem.message.contains(message) && problem.remedy.contains(remedy));
-    let found = found.unwrap_or_else(|| panic!("{source}: {problems:#?}"));
+        .find(|error| error.message.contains(message) && error.remedy.contains(remedy));
+    let found = found.unwrap_or_else(|| panic!("{source}: {errors:#?}"));
     if let Some((start, count)) = found.place {
         assert_eq!(
             source.chars().skip(start).take(count).collect::<String>(),
@@ -260,12 +260,7 @@ fn refuses_wrong_types() {
         "cannot apply && to int (friendCount) and bool (true)",
         "",
     );
-    refused(
-        "-ownerUserID == 'a'",
-        "-",
-        "cannot negate string",
-        "",
-    );
+    refused("-ownerUserID == 'a'", "-", "cannot negate string", "");
     refused(
         "(friendCount > 1 ? 'a' : 1) == 1",
         "?",
@@ -302,12 +297,7 @@ fn refuses_wrong_types() {
         "this list mixes int and string",
         "",
     );
-    refused(
-        "[1].exists(x, x)",
-        "x",
-        "expected bool here, found int",
-        "",
-    );
+    refused("[1].exists(x, x)", "x", "expected bool here, found int", "");
     refused(
         "[1].filter(x, x).size() == 1",
         "x",
@@ -318,7 +308,12 @@ fn refuses_wrong_types() {
 
 #[test]
 fn refuses_what_this_language_leaves_out() {
-    refused("{'a': 1} == {'a': 1}", "{", "maps and messages are not supported", "");
+    refused(
+        "{'a': 1} == {'a': 1}",
+        "{",
+        "maps and messages are not supported",
+        "",
+    );
     refused("null == null", "null", "no value is ever null", "");
     refused("1u == 1u", "1u", "unsigned integers are not supported", "");
     refused("b'a' == b'a'", "b'a'", "byte strings are not supported", "");
@@ -420,11 +415,11 @@ fn survives_the_deepest_and_oddest_expressions() {
         "x".repeat(1_000_000),
     ];
     for source in cases {
-        let problems = Expression::compile(&source, Scope::Friend, &lists()).expect_err(&source);
+        let errors = Expression::compile(&source, Scope::Friend, &lists()).expect_err(&source);
         assert!(
-            problems
+            errors
                 .iter()
-                .map(|problem| problem.message.len() + problem.remedy.len())
+                .map(|error| error.message.len() + error.remedy.len())
                 .sum::<usize>()
                 < 5_000
         );
@@ -447,7 +442,7 @@ fn evaluates_the_deepest_allowed_expression_on_a_small_stack() {
             .spawn(move || {
                 let lists = lists();
                 let expression = Expression::compile(&source, Scope::Friend, &lists)
-                    .unwrap_or_else(|problems| panic!("{source}: {problems:#?}"));
+                    .unwrap_or_else(|errors| panic!("{source}: {errors:#?}"));
                 expression.evaluate(&inputs(&lists), Some("a")).map(|_| ())
             });
         assert_eq!(evaluated.unwrap().join().unwrap(), Ok(()));

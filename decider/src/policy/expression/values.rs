@@ -1,4 +1,4 @@
-//! What an expression sees of a request.
+//! The variables of expressions.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -34,8 +34,7 @@ impl ListValues {
     }
 }
 
-/// A list, opaque to expressions: `x in list` is all that can be done with it. Millions of ids are never copied or
-/// walked for an evaluation.
+/// A list, for which expressions support only `x in list`: millions of IDs are never copied or iterated over.
 #[derive(Clone, Debug)]
 struct Ids(Arc<IdSet>);
 
@@ -77,27 +76,26 @@ impl Container for Ids {
     }
 }
 
-/// What is known of a request at the point where an expression stands.
+/// The request at the position of an expression.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inputs<'r> {
     pub(crate) owner: &'r str,
     pub(crate) operation_id: &'r str,
-    /// Friends that are left.
+    /// Remaining friends.
     pub(crate) friend_count: usize,
-    /// Friends that were sent.
+    /// Requested friends.
     pub(crate) requested_count: usize,
     pub(crate) now: SystemTime,
     pub(crate) lists: &'r ListValues,
 }
 
 impl<'r> Inputs<'r> {
-    /// How many bytes the longest text of the request has, friends aside.
+    /// The length of the longest string of the request without friends, in bytes.
     pub(super) fn longest(&self) -> usize {
         self.owner.len().max(self.operation_id.len())
     }
 
-    /// Requests unlike each other, and a friend for each, to try an expression on: from nobody to very many friends, ids
-    /// of letters and of digits, several times.
+    /// Sample requests, each with a friend: with no to very many friends, IDs of letters and of digits, and several times.
     pub(super) fn samples(lists: &'r ListValues) -> impl Iterator<Item = (Self, &'static str)> {
         let sample = move |(owner, friend, count, seconds)| {
             let inputs = Self {
@@ -130,7 +128,7 @@ impl<'r> Inputs<'r> {
     }
 }
 
-/// Makes values of those variables only that an evaluation comes upon.
+/// Creates the values of variables on demand.
 pub(super) struct Resolver<'f> {
     inputs: &'f Inputs<'f>,
     friend: Option<&'f str>,
@@ -159,7 +157,7 @@ impl VariableResolver for Resolver<'_> {
     }
 }
 
-/// The epoch stands for what is before it, and for what is too far off for a calendar.
+/// The time in UTC; the epoch for times before it or beyond the calendar.
 fn utc(time: SystemTime) -> DateTime<FixedOffset> {
     let since_epoch = time
         .duration_since(SystemTime::UNIX_EPOCH)

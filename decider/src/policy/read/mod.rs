@@ -1,7 +1,7 @@
-//! From the tree to the [`Document`]: keys, types and names.
+//! Reads a [`Document`] from the YAML tree: keys, types and names.
 //!
-//! What is reported here leaves a placeholder in the document, so that compiling can go on and report what else is
-//! wrong. A document that anything was reported about never becomes a policy.
+//! An error leaves a placeholder in the document, so that compiling can continue and report further errors. A document with
+//! errors never becomes a policy.
 
 mod matcher;
 mod refusal;
@@ -15,17 +15,17 @@ use super::expression::is_reserved;
 use super::fields::{Fields, mapping, text, texts};
 use super::yaml::{Entry, Node};
 
-/// The format that this module reads.
+/// The supported format version.
 pub(super) const API_VERSION: &str = "importguard/v1";
 
-/// Ids of the rules that every policy has.
+/// IDs of the built-in rules.
 pub(super) const SELF: &str = "self";
 pub(super) const DUPLICATE: &str = "duplicate";
 pub(super) const NOBODY_LEFT: &str = "nobodyLeft";
 
-/// The most lists: as many as rules, for more could not be used.
+/// The maximum number of lists: as many as rules.
 const MAX_LISTS: usize = 256;
-/// The longest name of a policy, rule or list. They stand in every event and in metrics' labels.
+/// The maximum length of a policy, rule or list name, in bytes. Names are part of every event and of metric labels.
 const MAX_NAME_BYTES: usize = 64;
 
 pub(super) fn document(root: Node, report: &mut Report<'_>) -> Option<Document> {
@@ -54,10 +54,7 @@ fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
     if version.value != API_VERSION {
         report.error(
             version.span,
-            format!(
-                "unsupported version {}",
-                quoted(&version.value)
-            ),
+            format!("unsupported version {}", quoted(&version.value)),
             format!("write \"{API_VERSION}\", the only supported version"),
         );
     }
@@ -121,15 +118,12 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     definition
 }
 
-/// A list's name is a variable in expressions, so it has to look like one and be none of the others.
+/// A list's name is a variable in expressions, so it must be a valid and unused identifier.
 fn check_list_name(name: &Spanned<String>, report: &mut Report<'_>) {
     if is_reserved(&name.value) {
         report.error(
             name.span,
-            format!(
-                "{} is reserved in expressions",
-                quoted(&name.value)
-            ),
+            format!("{} is reserved in expressions", quoted(&name.value)),
             "choose another name, such as: blocked_users",
         );
         return;

@@ -4,12 +4,11 @@ use super::super::fields::{Fields, any_text, integer, text};
 use super::super::refusal_code::RefusalCode;
 use super::super::yaml::Node;
 
-/// The longest message and detail of a refusal, in bytes: both travel in every answer and event of the rule, and a
-/// person is to read them.
+/// The maximum lengths of a refusal's message and detail, in bytes. Both are part of every response and event of the rule.
 const MAX_MESSAGE_BYTES: usize = 256;
 const MAX_DETAIL_BYTES: usize = 1024;
 
-/// How a refusal is written.
+/// An example of the syntax.
 pub(super) const EXAMPLE: &str = "{ code: 5001, message: \"User not allowed to import friends\" }";
 
 pub(super) fn refusal(node: Node, report: &mut Report<'_>) -> Option<RefusalDefinition> {

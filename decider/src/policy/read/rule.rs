@@ -10,13 +10,13 @@ use super::matcher::matcher;
 use super::refusal::{EXAMPLE as REFUSAL_EXAMPLE, refusal};
 use super::{DUPLICATE, NOBODY_LEFT, SELF, cap, name};
 
-/// The most rules. A rule with a list costs some 10 ns for each friend: with 10,000 friends, 256 rules take 25 ms, well
-/// within the half second that a gateway waits.
+/// The maximum number of rules. A rule with a list costs about 10 ns per friend: 256 rules take 25 ms for 10,000 friends, well
+/// within a gateway's timeout of 500 ms.
 const MAX_RULES: usize = 256;
 
 const RULE_EXAMPLE: &str = "- id: some-name";
 
-/// The keys that say what a rule does, of which it has one.
+/// The action keys, of which a rule has exactly one.
 pub(in super::super) const KINDS: [&str; 5] = [
     "refuseOwner",
     "dropFriends",
@@ -35,7 +35,7 @@ pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefin
     cap(&items, MAX_RULES, "rules", |item| item.span, report);
     let rules: Vec<_> = items
         .into_iter()
-        // What is over the limit is not compiled either.
+        // Rules over the limit are not compiled either.
         .take(MAX_RULES)
         .filter_map(|item| rule(item, report))
         .collect();
@@ -162,12 +162,12 @@ fn check_kinds(id: &Spanned<String>, kinds: &[Option<Entry>], report: &mut Repor
     }
 }
 
-/// Whether a rule can refuse, and so needs a refusal. That goes by its keys alone, so that a broken value does not
-/// bring about a second message.
+/// Whether a rule can refuse and so requires a refusal. Only its keys count, so that an invalid value does not cause a second
+/// message.
 struct Refuses {
     by_kind: bool,
     by_error: bool,
-    /// The rule's kind is missing or broken.
+    /// The rule's action is missing or invalid.
     unknown: bool,
 }
 

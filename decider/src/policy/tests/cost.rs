@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::compile;
 use super::evaluation::{decide, with_lists};
 use crate::policy::{
-    Draft, Happened, ListFiles, MAX_COST, Policy, Request, SHADOW_BUDGET, Stopped,
+    Draft, Happened, ListFiles, MAX_COST, Policy, Request, SHADOW_BUDGET, StoppedError,
 };
 use importguard_core::{Evaluation, Mode, Outcome};
 
@@ -39,7 +39,7 @@ fn fired(evaluation: &Evaluation) -> Vec<(&str, Outcome)> {
 }
 
 /// Stops at the `n`th time that it is asked, from 0.
-fn stop_at(policy: &Policy, friends: &[String], n: usize) -> (Result<(), Stopped>, usize) {
+fn stop_at(policy: &Policy, friends: &[String], n: usize) -> (Result<(), StoppedError>, usize) {
     let mut asked = 0;
     let stop = || {
         asked += 1;
@@ -65,7 +65,7 @@ fn whenever_it_is_stopped_there_is_no_verdict_and_otherwise_the_whole_one() {
     assert_eq!(whole, Ok(()));
     assert!(asked > 15, "asked {asked} times");
     for n in 0..asked {
-        assert_eq!(stop_at(&policy, &friends, n), (Err(Stopped), n + 1));
+        assert_eq!(stop_at(&policy, &friends, n), (Err(StoppedError), n + 1));
     }
     assert_eq!(stop_at(&policy, &friends, asked), (Ok(()), asked));
 }
@@ -73,7 +73,7 @@ fn whenever_it_is_stopped_there_is_no_verdict_and_otherwise_the_whole_one() {
 #[test]
 fn it_is_asked_before_anything_is_evaluated() {
     let policy = with_lists("  []");
-    assert_eq!(stop_at(&policy, &[], 0), (Err(Stopped), 1));
+    assert_eq!(stop_at(&policy, &[], 0), (Err(StoppedError), 1));
     assert_eq!(stop_at(&policy, &[], 1), (Ok(()), 1));
 }
 

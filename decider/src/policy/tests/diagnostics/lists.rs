@@ -41,7 +41,8 @@ fn a_list_has_a_file_or_values() {
         ));
         assert!(
             said.len() == 1
-                && said[0].contains("is not a valid list name = use up to 64 letters, digits and _"),
+                && said[0]
+                    .contains("is not a valid list name = use up to 64 letters, digits and _"),
             "{said:?}"
         );
     }
@@ -106,9 +107,7 @@ fn a_lists_name_means_nothing_else_in_expressions() {
             "lists: {{ {name}: {{ values: [x] }} }}\nrules: []"
         ));
         assert!(
-            said.len() == 1
-                && said[0]
-                    .contains("is reserved in expressions = choose another name")
+            said.len() == 1 && said[0].contains("is reserved in expressions = choose another name")
                 || name == "true",
             "{said:?}"
         );

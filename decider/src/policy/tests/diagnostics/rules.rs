@@ -69,9 +69,8 @@ fn a_rule_that_refuses_needs_a_refusal_and_no_other_may_have_one() {
         let said = said(&rule(&format!("{{ id: a, {harmless}, {REFUSAL} }}")));
         assert!(
             said.len() == 1
-                && said[0].contains(
-                    "[refusal] this rule never refuses, so its refusal is never used"
-                ),
+                && said[0]
+                    .contains("[refusal] this rule never refuses, so its refusal is never used"),
             "{said:?}"
         );
     }
@@ -233,8 +232,7 @@ fn refuses_rules_that_never_do_anything() {
     ] {
         let said = said(&rule(&format!("{{ id: a, {never}, {REFUSAL} }}")));
         assert!(
-            said.len() == 1
-                && said[0].contains("this is always false, so the rule has no effect"),
+            said.len() == 1 && said[0].contains("this is always false, so the rule has no effect"),
             "{said:?}"
         );
     }
