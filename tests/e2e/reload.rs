@@ -128,7 +128,7 @@ async fn a_broken_policy_changes_nothing_but_what_is_told_about_it() {
         ],
     )
     .await;
-    service.tells(&["the last good one stays in force"]).await;
+    service.tells(&["the last valid policy stays active"]).await;
     assert_eq!(code_for(&caller, "mallory").await, 5001);
 
     policy.replace("policy.yaml", &refusing(5017));
