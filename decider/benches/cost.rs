@@ -5,12 +5,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::hint::black_box;
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant, SystemTime},
+};
 
 use importguard_core::Mode;
-use importguard_decider::lists;
-use importguard_decider::policy::{Draft, ListFiles, Policy, Request};
+use importguard_decider::{
+    lists,
+    policy::{Draft, ListFiles, Policy, Request},
+};
 
 /// The allocator of the decider.
 #[global_allocator]

@@ -2,15 +2,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::collections::HashSet;
-use std::hint::black_box;
-use std::path::Path;
-use std::time::SystemTime;
+use std::{collections::HashSet, hint::black_box, path::Path, time::SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use importguard_decider::lists::{self, IdSet};
-use importguard_decider::load::load;
-use importguard_decider::policy::{Draft, ListFiles, Policy, Request};
+use importguard_decider::{
+    lists::{self, IdSet},
+    load::load,
+    policy::{Draft, ListFiles, Policy, Request},
+};
 
 criterion_group!(
     benches,

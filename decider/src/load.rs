@@ -1,13 +1,18 @@
 //! Loads a policy and its list files from disk, and reports all errors together.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::path::Path;
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+    sync::Arc,
+};
 
-use crate::lists::{self, ListContent, ListError, MAX_LIST_BYTES};
-use crate::policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy};
 use importguard_runtime::{Fingerprint, Snapshot};
+
+use crate::{
+    lists::{self, ListContent, ListError, MAX_LIST_BYTES},
+    policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy},
+};
 
 /// Loads the policy at `path` and its lists, whose paths are relative to its directory, for imports of up to `max_friends`
 /// friends. Blocks, for seconds if lists have millions of IDs.

@@ -1,6 +1,4 @@
-use std::fmt;
-use std::hash::BuildHasher;
-use std::sync::LazyLock;
+use std::{fmt, hash::BuildHasher, sync::LazyLock};
 
 use hashbrown::HashTable;
 

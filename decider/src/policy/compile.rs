@@ -1,22 +1,23 @@
 //! Compiles a [`Document`] to rules: resolves names, and compiles patterns and expressions.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use crate::lists::{List, ListContent, ListError};
-
-use super::cost::{self, PolicyCost};
-use super::diagnostic::{Diagnostic, Report, Span, closest, quoted};
-use super::document::{
-    Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
-    RefusalDefinition, RuleDefinition, RuleMode, Spanned,
-};
-use super::expression::{Expression, ListValues, Scope};
-use super::matcher::{Matcher, NamedIds, check_pattern, compile_patterns};
-use super::read::NOBODY_LEFT;
-use super::refusal_code::RefusalCode;
-use super::rule::{Action, OnError, Rollout, Rule};
 use importguard_core::{Mode, Refusal};
+
+use super::{
+    cost::{self, PolicyCost},
+    diagnostic::{Diagnostic, Report, Span, closest, quoted},
+    document::{
+        Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
+        RefusalDefinition, RuleDefinition, RuleMode, Spanned,
+    },
+    expression::{Expression, ListValues, Scope},
+    matcher::{Matcher, NamedIds, check_pattern, compile_patterns},
+    read::NOBODY_LEFT,
+    refusal_code::RefusalCode,
+    rule::{Action, OnError, Rollout, Rule},
+};
+use crate::lists::{List, ListContent, ListError};
 
 /// The contents of list files, or the errors, by the path in the policy.
 pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;

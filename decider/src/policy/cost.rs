@@ -3,11 +3,14 @@
 //! One unit is about 10 ns on one core of the machine named in docs/policy.md. `cargo bench -p importguard-decider --bench cost`
 //! compares the estimates with measured times.
 
-use super::diagnostic::{Report, Span, quoted};
-use super::expression::Expression;
-use super::matcher::Matcher;
-use super::rule::{Action, Rule};
 use importguard_core::Mode;
+
+use super::{
+    diagnostic::{Report, Span, quoted},
+    expression::Expression,
+    matcher::Matcher,
+    rule::{Action, Rule},
+};
 
 /// Nanoseconds per unit: a look-up in a list takes 9, comparing with 4 prefixes 11, and `==` in an expression 9 to 11. A unit
 /// of a loop takes 3 to 7, as the estimate assumes that all of it is evaluated.

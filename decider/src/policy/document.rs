@@ -1,13 +1,11 @@
 //! The structure of a policy file. The JSON Schema for editors is generated from these types, so the comments on fields
 //! are written for policy authors.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::diagnostic::Span;
-use super::refusal_code::RefusalCode;
+use super::{diagnostic::Span, refusal_code::RefusalCode};
 
 /// A value and its position in the file.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,17 +3,19 @@
 //! Enforced rules are evaluated first and determine the verdict. Shadow rules follow, each on the friends that remained at
 //! its position in the document, within a common budget, so that they never slow down enforced rules.
 
-use crate::lists::{IdHash, IdHasher};
-
-use super::cost::{Per, SHADOW_BUDGET, Size};
-use super::expression::Inputs;
-use super::friends::{Friends, Remaining};
-use super::meter::Meter;
-use super::read::{DUPLICATE, SELF};
-use super::rule::{Action, OnError, Rule};
-use super::trail::{FIRST, Position, Trail};
-use super::{Policy, Request};
 use importguard_core::{Evaluation, Kept, Mode, Outcome, Refusal, Verdict};
+
+use super::{
+    Policy, Request,
+    cost::{Per, SHADOW_BUDGET, Size},
+    expression::Inputs,
+    friends::{Friends, Remaining},
+    meter::Meter,
+    read::{DUPLICATE, SELF},
+    rule::{Action, OnError, Rule},
+    trail::{FIRST, Position, Trail},
+};
+use crate::lists::{IdHash, IdHasher};
 
 /// The effect of a rule, before its mode is considered.
 #[derive(Debug)]

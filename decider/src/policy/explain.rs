@@ -1,17 +1,18 @@
 //! Explains an evaluation rule by rule. It observes the evaluation itself, so that the two cannot disagree.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::fmt;
+use std::{collections::BTreeMap, convert::Infallible, fmt};
 
-use super::cost::SHADOW_BUDGET;
-use super::evaluate::{self, Effect, Observer, OverBudgetError, State};
-use super::matcher::Part;
-use super::read::{DUPLICATE, SELF};
-use super::rule::{Action, Rule, bucket};
-use super::trail::Position;
-use super::{Policy, Request};
 use importguard_core::{Evaluation, Mode};
+
+use super::{
+    Policy, Request,
+    cost::SHADOW_BUDGET,
+    evaluate::{self, Effect, Observer, OverBudgetError, State},
+    matcher::Part,
+    read::{DUPLICATE, SELF},
+    rule::{Action, Rule, bucket},
+    trail::Position,
+};
 
 /// An evaluation and the effect of each rule.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! Typed readers of the YAML tree. Each returns `None` after reporting an error.
 
-use super::diagnostic::{Report, Span, closest, quoted};
-use super::document::Spanned;
-use super::yaml::{Entry, Node, Scalar, Value};
+use super::{
+    diagnostic::{Report, Span, closest, quoted},
+    document::Spanned,
+    yaml::{Entry, Node, Scalar, Value},
+};
 
 /// A mapping that is being read. [`Fields::close`] reports every key that was not read, so the known keys are exactly those
 /// that are read.

@@ -1,12 +1,9 @@
 //! The friends of a request, and which of them remain.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use hashbrown::{HashTable, hash_table::Entry};
 
+use super::{cost::PREPARE, meter::Meter};
 use crate::lists::{IdHash, IdHasher};
-
-use super::cost::PREPARE;
-use super::meter::Meter;
 
 /// Friends are identified by their indexes into the request; a message cannot hold 2³² of them.
 pub(super) struct Friends<'r, S> {

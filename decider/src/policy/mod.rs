@@ -32,18 +32,17 @@ pub use evaluate::Progress;
 pub use explain::{Explanation, Happened, Reason, Step};
 pub use schema::json_schema;
 
-use std::convert::Infallible;
-use std::time::SystemTime;
+use std::{convert::Infallible, time::SystemTime};
 
-use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal};
-
-use crate::lists::{List, digest};
 use cost::{Size, Totals};
 use diagnostic::Report;
 use document::Document;
 use evaluate::ProgressObserver;
 use expression::ListValues;
+use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal};
 use rule::Rule;
+
+use crate::lists::{List, digest};
 
 /// The maximum size of a policy file, in bytes.
 pub const MAX_POLICY_BYTES: usize = yaml::MAX_SOURCE_BYTES;

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use importguard_core::{Mode, Refusal};
 use sha2::{Digest, Sha256};
 
-use super::expression::Expression;
-use super::matcher::Matcher;
-use importguard_core::{Mode, Refusal};
+use super::{expression::Expression, matcher::Matcher};
 
 #[derive(Debug)]
 pub(super) struct Rule {

@@ -2,14 +2,15 @@
 
 use std::time::SystemTime;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::policy::Diagnostics;
-use crate::policy::diagnostic::{Report, quoted};
-use crate::policy::document::Spanned;
-use crate::policy::fields::{Fields, any_text, integer, sequence, text, texts, word};
-use crate::policy::yaml::{self, Node};
+use crate::policy::{
+    Diagnostics,
+    diagnostic::{Report, quoted},
+    document::Spanned,
+    fields::{Fields, any_text, integer, sequence, text, texts, word},
+    yaml::{self, Node},
+};
 
 const EXAMPLE: &str = "\"policy: policy.yaml\" and \"tests:\"";
 const EXPECT_EXAMPLE: &str = "{ verdict: refuse, code: 5001 }";

@@ -1,12 +1,18 @@
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use crate::load::load;
-use crate::policy::{Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request};
 use importguard_core::{Evaluation, Mode, Outcome, Verdict};
 
-use super::read::{Expectation, Test, TestFile, read};
-use super::{Case, Difference, Report, Suite};
+use super::{
+    Case, Difference, Report, Suite,
+    read::{Expectation, Test, TestFile, read},
+};
+use crate::{
+    load::load,
+    policy::{Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request},
+};
 
 /// The suffix of test files, such as `policy.test.yaml`.
 const SUFFIX: &str = ".test.yaml";

@@ -1,11 +1,15 @@
 //! The type checker: infers the type of every part of an expression and reports type errors.
 
-use cel::Program;
-use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::{
+    Program,
+    common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators},
+};
 
 use super::super::diagnostic::{closest, quoted};
-use super::types::{FUNCTIONS, OPERATORS, Type, VARIABLES};
-use super::{ExpressionError, ListValues, Scope};
+use super::{
+    ExpressionError, ListValues, Scope,
+    types::{FUNCTIONS, OPERATORS, Type, VARIABLES},
+};
 
 /// The deepest nesting. Evaluation recurses once a level, at some 2 KiB in a release build and 40 KiB in a debug build:
 /// 32 levels fit into a worker thread's 2 MiB either way. What people write has 5 to 10; chains of && and || count as

@@ -10,14 +10,16 @@ mod values;
 
 pub(super) use values::{Inputs, ListValues};
 
-use std::sync::{Arc, LazyLock};
-use std::thread;
+use std::{
+    sync::{Arc, LazyLock},
+    thread,
+};
 
 use cel::{Context, Env, ExecutionError, ParseError, Program, Value};
-
-use super::cost::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
 use check::{Checker, MAX_DEPTH};
 use types::Type;
+
+use super::cost::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
 
 /// The maximum length of an expression, in bytes. It also limits the parser's recursion and the cost of an evaluation.
 pub(super) const MAX_SOURCE_BYTES: usize = 1024;

@@ -1,20 +1,25 @@
 //! The variables of expressions.
 
-use std::any::Any;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use cel::ExecutionError;
-use cel::common::traits::Container;
-use cel::common::types::{CelInt, CelString, CelTimestamp, Type};
-use cel::common::value::{CowVal, StaticVal, Val};
-use cel::context::VariableResolver;
+use cel::{
+    ExecutionError,
+    common::{
+        traits::Container,
+        types::{CelInt, CelString, CelTimestamp, Type},
+        value::{CowVal, StaticVal, Val},
+    },
+    context::VariableResolver,
+};
 use chrono::{DateTime, FixedOffset};
 
-use crate::lists::IdSet;
-
 use super::check::FRIEND;
+use crate::lists::IdSet;
 
 /// The policy's lists as values of expressions, by name.
 #[derive(Debug, Default)]

@@ -1,7 +1,9 @@
-use super::super::diagnostic::Report;
-use super::super::document::{MatcherDefinition, Spanned};
-use super::super::fields::{Fields, sequence, text};
-use super::super::yaml::{Entry, Node};
+use super::super::{
+    diagnostic::Report,
+    document::{MatcherDefinition, Spanned},
+    fields::{Fields, sequence, text},
+    yaml::{Entry, Node},
+};
 use super::cap;
 
 /// The maximum number of prefixes, and of suffixes, of a rule. They are compared one by one, in 1 to 2 ns each: 64 cost no

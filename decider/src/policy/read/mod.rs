@@ -9,11 +9,13 @@ mod rule;
 
 pub(super) use rule::KINDS;
 
-use super::diagnostic::{Report, Span, quoted};
-use super::document::{Document, ListDefinition, Spanned};
-use super::expression::is_reserved;
-use super::fields::{Fields, mapping, text, texts};
-use super::yaml::{Entry, Node};
+use super::{
+    diagnostic::{Report, Span, quoted},
+    document::{Document, ListDefinition, Spanned},
+    expression::is_reserved,
+    fields::{Fields, mapping, text, texts},
+    yaml::{Entry, Node},
+};
 
 /// The supported format version.
 pub(super) const API_VERSION: &str = "importguard/v1";

@@ -1,8 +1,10 @@
-use super::super::diagnostic::Report;
-use super::super::document::{RefusalDefinition, Spanned};
-use super::super::fields::{Fields, any_text, integer, text};
-use super::super::refusal_code::RefusalCode;
-use super::super::yaml::Node;
+use super::super::{
+    diagnostic::Report,
+    document::{RefusalDefinition, Spanned},
+    fields::{Fields, any_text, integer, text},
+    refusal_code::RefusalCode,
+    yaml::Node,
+};
 
 /// The maximum lengths of a refusal's message and detail, in bytes. Both are part of every response and event of the rule.
 const MAX_MESSAGE_BYTES: usize = 256;

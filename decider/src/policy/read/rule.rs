@@ -1,14 +1,17 @@
 use std::collections::HashMap;
 
-use super::super::diagnostic::{Report, quoted};
-use super::super::document::{
-    LimitDefinition, OnErrorDefinition, OnExceed, RuleDefinition, RuleMode, Spanned,
+use super::super::{
+    diagnostic::{Report, quoted},
+    document::{LimitDefinition, OnErrorDefinition, OnExceed, RuleDefinition, RuleMode, Spanned},
+    fields::{Fields, any_text, integer, sequence, text, word},
+    yaml::{Entry, Node},
 };
-use super::super::fields::{Fields, any_text, integer, sequence, text, word};
-use super::super::yaml::{Entry, Node};
-use super::matcher::matcher;
-use super::refusal::{EXAMPLE as REFUSAL_EXAMPLE, refusal};
-use super::{DUPLICATE, NOBODY_LEFT, SELF, cap, name};
+use super::{
+    DUPLICATE, NOBODY_LEFT, SELF, cap,
+    matcher::matcher,
+    name,
+    refusal::{EXAMPLE as REFUSAL_EXAMPLE, refusal},
+};
 
 /// The maximum number of rules. A rule with a list costs about 10 ns per friend: 256 rules take 25 ms for 10,000 friends, well
 /// within a gateway's timeout of 500 ms.

@@ -2,12 +2,15 @@
 
 use std::time::SystemTime;
 
-use super::compile;
-use super::evaluation::{decide, with_lists};
+use importguard_core::{Evaluation, Mode, Outcome};
+
+use super::{
+    compile,
+    evaluation::{decide, with_lists},
+};
 use crate::policy::{
     Draft, Happened, ListFiles, MAX_COST, Policy, Request, SHADOW_BUDGET, StoppedError,
 };
-use importguard_core::{Evaluation, Mode, Outcome};
 
 const REFUSAL: &str = "refusal: { code: 5100, message: no }";
 

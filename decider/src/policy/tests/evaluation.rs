@@ -1,6 +1,7 @@
+use importguard_core::{Evaluation, Verdict};
+
 use super::policy;
 use crate::policy::{Policy, Request};
-use importguard_core::{Evaluation, Verdict};
 
 /// A decision as one line: `allow`, `modify [a b]` or `refuse 5001 rule`, then what fired, then who was removed by what.
 pub(super) fn decide(policy: &Policy, owner: &str, friends: &[&str]) -> String {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use importguard_core::{Evaluation, Verdict};
 use proptest::prelude::*;
 
 use super::compile;
 use crate::policy::{Happened, Policy, Request};
-use importguard_core::{Evaluation, Verdict};
 
 const LISTS: &str =
     "lists:\n  blocked: { values: [a, b, c, m] }\n  known: { values: [a, d, e, f, m] }\nrules:\n";

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use importguard_core::{Mode, Outcome};
+
 use super::evaluation::{decide, with_lists};
 use crate::policy::{Happened, Policy, Reason, Request};
-use importguard_core::{Mode, Outcome};
 
 const REFUSAL: &str = "refusal: { code: 5104, message: no }";
 

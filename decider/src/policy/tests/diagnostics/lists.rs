@@ -2,8 +2,10 @@
 
 use super::super::with_head;
 use super::{rule, said, says};
-use crate::lists::{LineError, ListError};
-use crate::policy::{Draft, ListFiles};
+use crate::{
+    lists::{LineError, ListError},
+    policy::{Draft, ListFiles},
+};
 
 #[test]
 fn refuses_lists_that_are_not_defined() {
