@@ -6,10 +6,10 @@ use importguard_core::{Mode, Refusal};
 
 use super::{
     cost::{self, PolicyCost},
-    diagnostic::{Diagnostic, Report, Span, closest, quoted},
+    diagnostic::{Diagnostic, Report, Span, Spanned, closest, quoted},
     document::{
         Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
-        RefusalDefinition, RuleDefinition, RuleMode, Spanned,
+        RefusalDefinition, RuleDefinition, RuleMode,
     },
     expression::{Expression, ListValues, Scope},
     matcher::{Matcher, NamedIds, check_pattern, compile_patterns},

@@ -1,7 +1,5 @@
 use std::{fmt, sync::Arc};
 
-use super::document::Spanned;
-
 /// A position in a file: line and column from 1; columns and width in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
@@ -11,6 +9,13 @@ pub struct Span {
     pub column: u32,
     /// The number of characters on that line, at least 1.
     pub width: u32,
+}
+
+/// A value and its position in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Spanned<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
 }
 
 /// One error in a policy or in one of its lists.

@@ -5,15 +5,19 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{diagnostic::Span, refusal_code::RefusalCode};
+use super::{diagnostic::Spanned, refusal_code::RefusalCode};
 
-/// A value and its position in the file.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Spanned<T> {
-    pub(crate) value: T,
-    pub(crate) span: Span,
-}
+/// The supported format version.
+pub(super) const API_VERSION: &str = "importguard/v1";
 
+/// The action keys, of which a rule has exactly one.
+pub(super) const KINDS: [&str; 5] = [
+    "refuseOwner",
+    "dropFriends",
+    "limitFriends",
+    "refuseIf",
+    "dropFriendIf",
+];
 /// An importguard policy: which friend imports are allowed, refused or shortened.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Policy", rename_all = "camelCase", deny_unknown_fields, transform = with_api_version)]
@@ -178,7 +182,7 @@ impl JsonSchema for RefusalCode {
 
 /// The version is checked when a file is read, and is not kept.
 fn with_api_version(schema: &mut Schema) {
-    let version = json_schema!({ "const": super::read::API_VERSION, "description": "The format of this file." });
+    let version = json_schema!({ "const": API_VERSION, "description": "The format of this file." });
     if let Some(properties) = schema
         .get_mut("properties")
         .and_then(|it| it.as_object_mut())
@@ -195,7 +199,7 @@ fn with_one_source(schema: &mut Schema) {
 }
 
 fn with_one_kind(schema: &mut Schema) {
-    schema.insert("oneOf".to_owned(), one_of(&super::read::KINDS));
+    schema.insert("oneOf".to_owned(), one_of(&KINDS));
 }
 
 fn one_of(keys: &[&str]) -> serde_json::Value {

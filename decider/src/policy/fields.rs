@@ -1,8 +1,8 @@
 //! Typed readers of the YAML tree. Each returns `None` after reporting an error.
 
 use super::{
+    diagnostic::Spanned,
     diagnostic::{Report, Span, closest, quoted},
-    document::Spanned,
     yaml::{Entry, Node, Scalar, Value},
 };
 

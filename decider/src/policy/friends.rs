@@ -2,7 +2,7 @@
 
 use hashbrown::{HashTable, hash_table::Entry};
 
-use super::{cost::PREPARE, meter::Meter};
+use super::{meter::Meter, units::PREPARE};
 use crate::lists::{IdHash, IdHasher};
 
 /// Friends are identified by their indexes into the request; a message cannot hold 2³² of them.

@@ -1,6 +1,6 @@
 //! Stopping an evaluation.
 
-use super::cost::CHECK_EVERY;
+use super::units::CHECK_EVERY;
 
 /// Counts the cost of an evaluation and regularly checks whether to stop it, by an error of type `E` that ends the whole
 /// evaluation.

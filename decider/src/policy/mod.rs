@@ -21,16 +21,16 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod trail;
+mod units;
 pub(crate) mod yaml;
 
 pub use compile::ListFiles;
-pub use cost::{
-    DEFAULT_MAX_FRIENDS, MAX_COST, NANOS_PER_UNIT, PolicyCost, RuleCost, SHADOW_BUDGET,
-};
+pub use cost::{DEFAULT_MAX_FRIENDS, MAX_COST, PolicyCost, RuleCost, SHADOW_BUDGET};
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_REPORTED, Span};
 pub use evaluate::Progress;
 pub use explain::{Explanation, Happened, Reason, Step};
 pub use schema::json_schema;
+pub use units::NANOS_PER_UNIT;
 
 use std::{convert::Infallible, time::SystemTime};
 

@@ -6,8 +6,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::policy::{
     Diagnostics,
+    diagnostic::Spanned,
     diagnostic::{Report, quoted},
-    document::Spanned,
     fields::{Fields, any_text, integer, sequence, text, texts, word},
     yaml::{self, Node},
 };

@@ -460,7 +460,7 @@ fn conversion(first: &IdedExpr, left: &Type, second: &IdedExpr, right: &Type) ->
             "convert one of them: int(ownerUserID), or string(friendCount)"
         }
         (Type::Ids, _) | (_, Type::Ids) => {
-            "test whether an id is in the list: ownerUserID in some_list"
+            "test whether an ID is in the list: ownerUserID in some_list"
         }
         _ => "use two values of the same type",
     };

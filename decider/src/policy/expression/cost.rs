@@ -1,12 +1,12 @@
 //! The maximum cost of one evaluation of an expression: the estimate assumes that every part is evaluated and every loop runs
 //! to its end.
 //!
-//! The constants are units of [`NANOS_PER_UNIT`](super::super::cost::NANOS_PER_UNIT), measured by `cargo bench -p
+//! The constants are units of [`NANOS_PER_UNIT`](super::super::units::NANOS_PER_UNIT), measured by `cargo bench -p
 //! importguard-decider --bench cost` on a busy machine and rounded up: on an idle one, loops take half as long.
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 
-use super::super::cost::Cost;
+use super::super::units::Cost;
 use super::check::FRIEND;
 
 /// The fixed cost of an evaluation: its context.

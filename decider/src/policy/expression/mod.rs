@@ -19,7 +19,7 @@ use cel::{Context, Env, ExecutionError, ParseError, Program, Value};
 use check::{Checker, MAX_DEPTH};
 use types::Type;
 
-use super::cost::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
+use super::units::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
 
 /// The maximum length of an expression, in bytes. It also limits the parser's recursion and the cost of an evaluation.
 pub(super) const MAX_SOURCE_BYTES: usize = 1024;
@@ -121,7 +121,7 @@ impl Expression {
                     "this expression has {} bytes; the maximum is {MAX_SOURCE_BYTES}",
                     source.len()
                 ),
-                "split it into several rules, or put ids into a list",
+                "split it into several rules, or put IDs into a list",
             )]);
         }
         // Parser, checker and destructor recurse as deep as the expression is nested, which is known only after parsing.
@@ -176,7 +176,7 @@ impl Expression {
                 format!(
                     "one evaluation of this expression costs {units} units; the maximum is {MAX_EVALUATION}"
                 ),
-                "split it into several rules, or put ids into a list; avoid lists and conversions in loops",
+                "split it into several rules, or put IDs into a list; avoid lists and conversions in loops",
             )]);
         }
         let mut expression = Self {
@@ -243,7 +243,7 @@ impl Expression {
             .units(inputs.longest().max(friend.map_or(0, str::len)))
             > MAX_EVALUATION
         {
-            return Err("the ids are too long for this expression".to_owned());
+            return Err("the IDs are too long for this expression".to_owned());
         }
         match self.execute(inputs, friend) {
             Ok(Value::Bool(value)) => Ok(value),

@@ -1,6 +1,6 @@
 use super::super::{
-    diagnostic::Report,
-    document::{MatcherDefinition, Spanned},
+    diagnostic::{Report, Spanned},
+    document::MatcherDefinition,
     fields::{Fields, sequence, text},
     yaml::{Entry, Node},
 };

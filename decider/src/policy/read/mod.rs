@@ -7,18 +7,13 @@ mod matcher;
 mod refusal;
 mod rule;
 
-pub(super) use rule::KINDS;
-
 use super::{
-    diagnostic::{Report, Span, quoted},
-    document::{Document, ListDefinition, Spanned},
+    diagnostic::{Report, Span, Spanned, quoted},
+    document::{API_VERSION, Document, ListDefinition},
     expression::is_reserved,
     fields::{Fields, mapping, text, texts},
     yaml::{Entry, Node},
 };
-
-/// The supported format version.
-pub(super) const API_VERSION: &str = "importguard/v1";
 
 /// IDs of the built-in rules.
 pub(super) const SELF: &str = "self";
@@ -188,7 +183,7 @@ fn cap<T>(
         report.error(
             span(item),
             format!("{} {what}; the maximum is {max}", items.len()),
-            "merge some: put ids that are treated alike in one list",
+            "merge some: put IDs that are treated alike in one list",
         );
     }
 }

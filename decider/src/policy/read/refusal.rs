@@ -1,6 +1,6 @@
 use super::super::{
-    diagnostic::Report,
-    document::{RefusalDefinition, Spanned},
+    diagnostic::{Report, Spanned},
+    document::RefusalDefinition,
     fields::{Fields, any_text, integer, text},
     refusal_code::RefusalCode,
     yaml::Node,

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 
 use super::super::{
-    diagnostic::{Report, quoted},
-    document::{LimitDefinition, OnErrorDefinition, OnExceed, RuleDefinition, RuleMode, Spanned},
+    diagnostic::{Report, Spanned, quoted},
+    document::{KINDS, LimitDefinition, OnErrorDefinition, OnExceed, RuleDefinition, RuleMode},
     fields::{Fields, any_text, integer, sequence, text, word},
     yaml::{Entry, Node},
 };
@@ -18,15 +18,6 @@ use super::{
 const MAX_RULES: usize = 256;
 
 const RULE_EXAMPLE: &str = "- id: some-name";
-
-/// The action keys, of which a rule has exactly one.
-pub(in super::super) const KINDS: [&str; 5] = [
-    "refuseOwner",
-    "dropFriends",
-    "limitFriends",
-    "refuseIf",
-    "dropFriendIf",
-];
 
 pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefinition>> {
     let items = sequence(

@@ -130,7 +130,7 @@ fn a_rule_in_shadow_sees_the_list_as_it_stood_at_its_place() {
 }
 
 #[test]
-fn rules_are_told_in_the_order_of_the_document_and_none_after_a_refusal() {
+fn rules_are_reported_in_document_order_and_none_after_a_refusal() {
     let policy = with_lists(&format!(
         "- {{ id: s1, limitFriends: {{ max: 1, onExceed: truncate }}, mode: shadow }}
 - {{ id: e1, dropFriends: {{ in: blocked }} }}
@@ -342,7 +342,7 @@ fn ids_that_are_too_long_for_an_expression_make_it_fail_as_everything_else_does(
     let explanation = policy.explain(&request(&friends));
     let told = explanation.steps[2].happened.describe(&["a", "long", "b"]);
     assert!(
-        told.contains("the ids are too long for this expression"),
+        told.contains("the IDs are too long for this expression"),
         "{told}"
     );
 }

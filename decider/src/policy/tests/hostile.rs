@@ -1,4 +1,4 @@
-//! Files that nobody writes in good faith: each must be refused, in good time.
+//! Hostile files: each must be rejected quickly.
 
 use std::time::{Duration, Instant};
 

@@ -180,7 +180,7 @@ fn an_expression_that_fails_refuses_or_is_skipped_as_the_rule_says() {
 }
 
 #[test]
-fn a_friend_for_whom_an_expression_fails_stays_and_does_not_save_the_others() {
+fn a_friend_for_which_an_expression_fails_stays_without_saving_others() {
     let policy = with_lists("- { id: r, dropFriendIf: \"int(friend) > 1\", onError: skip }");
     assert_eq!(
         decide(&policy, "me", &["5", "x", "0"]),
@@ -262,7 +262,7 @@ fn explains_why_each_friend_was_dropped() {
 }
 
 #[test]
-fn explains_what_was_not_looked_at() {
+fn explains_what_was_not_evaluated() {
     let policy = with_lists(&format!(
         "- {{ id: off, dropFriends: {{ in: blocked }}, mode: off }}
 - {{ id: none, dropFriends: {{ in: blocked }}, rollout: 0 }}
@@ -334,7 +334,7 @@ fn explains_refusals_by_lists_limits_and_failures() {
 }
 
 #[test]
-fn outcomes_of_failures_are_told_apart() {
+fn outcomes_of_failures_are_distinct() {
     let policy = with_lists("- { id: r, dropFriendIf: \"int(friend) > 1\", onError: skip }");
     let friends = ["5", "x"];
     let decision = policy.evaluate(&request("me", &friends));

@@ -63,7 +63,7 @@ fn points_into_expressions() {
     says(
         &refused(&format!("ownerUserID == '{}'", "x".repeat(1024))),
         "5:13",
-        "or put ids into a list",
+        "or put IDs into a list",
     );
 }
 
