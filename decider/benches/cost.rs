@@ -1,24 +1,28 @@
-//! How far estimated costs are from the time they stand for: `cargo bench -p importguard-decider --bench cost`.
+//! Compares estimated costs with measured times: `cargo bench -p importguard-decider --bench cost`.
 //!
-//! For each rule its units and nanoseconds a friend, and the nanoseconds of one unit. The most there may be is what the
-//! estimates promise (`NANOS_PER_UNIT`), on the machine that docs/policy.md names.
+//! Prints units and nanoseconds per friend for each rule, and nanoseconds per unit, which must not exceed what the
+//! estimates promise (`NANOS_PER_UNIT`), on the machine named in docs/policy.md.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::hint::black_box;
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant, SystemTime},
+};
 
 use importguard_core::Mode;
-use importguard_decider::lists;
-use importguard_decider::policy::{Draft, ListFiles, Policy, Request};
+use importguard_decider::{
+    lists,
+    policy::{Draft, ListFiles, Policy, Request},
+};
 
 /// The allocator of the decider.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How many friends each request has: few enough that an expensive rule is measured several times a second.
+/// Friends per request: few enough to measure an expensive rule several times per second.
 const FRIENDS: usize = 100;
-/// How long each rule is measured.
+/// Measuring time per rule.
 const MEASURED: Duration = Duration::from_millis(150);
 
 /// Expressions without a loop.
@@ -48,7 +52,7 @@ const PLAIN: &[&str] = &[
     "([friendCount, 2] + [3, 4]).size() == 7",
 ];
 
-/// Loops and look-ups over a list of texts, which stands for `LIST`.
+/// Loops and look-ups over a list of strings, `LIST`.
 const OVER_TEXTS: &[&str] = &[
     "friend in LIST",
     "LIST.exists(x, friend.startsWith(x))",
@@ -95,14 +99,14 @@ fn main() {
     let without = |bytes| measure("limitFriends: { max: 100000, onExceed: truncate }", bytes).nanos;
     let sizes = [16, 4096].map(|bytes| (bytes, without(bytes)));
     for (bytes, nothing) in sizes {
-        println!("{nothing:.1} ns a friend of {bytes} B without any rule");
+        println!("{nothing:.1} ns per friend of {bytes} B without rules");
     }
     for rule in &rules {
         for (bytes, nothing) in sizes {
             tell(rule, bytes, nothing);
         }
     }
-    println!("\nhow much later than its deadline an evaluation of 10,000 friends ends");
+    println!("\ndelay between the deadline and the end of an evaluation of 10,000 friends");
     let numbers = items("1", 160);
     for (rule, bytes) in [
         (
@@ -125,7 +129,7 @@ fn main() {
             expression(&format!("[{}].exists(x, x == friend)", items("'a'", 100))),
             16,
         ),
-        // The most that one evaluation may cost, nearly.
+        // Just below the maximum cost of one evaluation.
         (
             expression(&format!(
                 "[{numbers}].exists(x, friendCount in [{numbers}] && x < 0)"
@@ -137,7 +141,7 @@ fn main() {
     }
 }
 
-/// Ends evaluations at several deadlines, and prints the most that one was late.
+/// Ends evaluations at several deadlines, and prints the maximum delay.
 fn tell_overshoot(rule: &str, bytes: usize) {
     // In shadow it would be skipped; for one friend each of these may be enforced.
     let policy = policy(&format!("- {{ id: r, {rule} }}\n"), 1);
@@ -164,7 +168,7 @@ fn tell_overshoot(rule: &str, bytes: usize) {
     }
 }
 
-/// Some texts with their numbers for `#`, with commas between them.
+/// `count` strings with their numbers in place of `#`, comma-separated.
 fn items(item: &str, count: usize) -> String {
     let items: Vec<_> = (0..count)
         .map(|n| item.replace('#', &n.to_string()))
@@ -184,7 +188,7 @@ struct Measured {
     nanos: f64,
 }
 
-/// Both a friend; the time is the best of several.
+/// Both per friend; the time is the best of several.
 fn measure(rule: &str, bytes: usize) -> Measured {
     let policy = policy(&format!("- {{ id: r, {rule} }}\n"), FRIENDS);
     let friends = friends(FRIENDS, bytes);
@@ -203,7 +207,7 @@ fn measure(rule: &str, bytes: usize) -> Measured {
     }
 }
 
-/// What a request costs beside the rules.
+/// The cost of a request without rules.
 fn policy_free(policy: &Policy, bytes: usize) -> u64 {
     assert!(policy.cost().units(Mode::Shadow) == 0);
     self::policy("  []", FRIENDS).expected_cost(FRIENDS, FRIENDS * bytes, 13)
@@ -224,7 +228,7 @@ fn request(friends: &[String]) -> Request<'_, String> {
     }
 }
 
-/// A policy for imports of up to so many friends.
+/// A policy for imports of up to `max_friends` friends.
 fn policy(rules: &str, max_friends: usize) -> Policy {
     let source = format!(
         "apiVersion: importguard/v1\nname: bench\nlists: {{ blocked: {{ file: blocked.txt }} }}\nrules:\n{rules}"

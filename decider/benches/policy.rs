@@ -1,16 +1,15 @@
-//! How long an evaluation takes, and against what: `cargo bench -p importguard-decider`.
+//! Measures evaluations and compares them with baselines: `cargo bench -p importguard-decider`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::collections::HashSet;
-use std::hint::black_box;
-use std::path::Path;
-use std::time::SystemTime;
+use std::{collections::HashSet, hint::black_box, path::Path, time::SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use importguard_decider::lists::{self, IdSet};
-use importguard_decider::load::load;
-use importguard_decider::policy::{Draft, ListFiles, Policy, Request};
+use importguard_decider::{
+    lists::{self, IdSet},
+    load::load,
+    policy::{Draft, ListFiles, Policy, Request},
+};
 
 criterion_group!(
     benches,
@@ -32,7 +31,7 @@ fn request<'r, S>(owner: &'r str, friends: &'r [S]) -> Request<'r, S> {
     }
 }
 
-/// A policy with these rules, and a list `blocked` of so many ids of 16 bytes.
+/// A policy with these rules, and a list `blocked` of IDs of 16 bytes.
 fn policy(rules: &str, blocked: usize) -> Policy {
     let source = format!(
         "apiVersion: importguard/v1\nname: bench\nlists: {{ blocked: {{ file: blocked.txt }} }}\nrules:\n{rules}"
@@ -50,7 +49,7 @@ fn id(n: usize) -> String {
     format!("u{n:015}")
 }
 
-/// Friends of whom every tenth is on a list of so many.
+/// Friends of which every tenth is in the list.
 fn friends(count: usize, blocked: usize) -> Vec<String> {
     (0..count)
         .map(|n| {
@@ -65,7 +64,7 @@ fn friends(count: usize, blocked: usize) -> Vec<String> {
 
 const DROP: &str = "- { id: drop, dropFriends: { in: blocked } }\n";
 
-/// What every import costs: two friends and the policy as it ships.
+/// A typical import: two friends and the shipped policy.
 fn shipped(c: &mut Criterion) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/policy.yaml");
     let policy = load(&path, importguard_decider::policy::DEFAULT_MAX_FRIENDS).unwrap();
@@ -76,7 +75,7 @@ fn shipped(c: &mut Criterion) {
     });
 }
 
-/// 10,000 friends against 100,000 ids, and the least that any program would have to do for it.
+/// 10,000 friends against 100,000 ids, and the minimum work that this requires.
 fn many_friends(c: &mut Criterion) {
     let mut group = c.benchmark_group("10,000 friends, 100,000 ids");
     let friends = friends(10_000, 100_000);
@@ -98,7 +97,7 @@ fn many_friends(c: &mut Criterion) {
     group.finish();
 }
 
-/// The size of a list must not matter, beyond what leaves the processor's caches.
+/// The size of a list must not matter, apart from CPU caches.
 fn list_size(c: &mut Criterion) {
     let mut group = c.benchmark_group("1,000 friends by list size");
     for blocked in [1_000, 10_000, 100_000, 1_000_000] {
@@ -112,7 +111,7 @@ fn list_size(c: &mut Criterion) {
     group.finish();
 }
 
-/// Cost grows with rules in a straight line, and so it does with friends.
+/// Cost is linear in rules and in friends.
 fn rules(c: &mut Criterion) {
     let mut group = c.benchmark_group("friends x rules");
     for (count, rules) in [
@@ -136,7 +135,7 @@ fn rules(c: &mut Criterion) {
     group.finish();
 }
 
-/// What CEL costs, beside the same thing said natively.
+/// CEL compared with equivalent native rules.
 fn expressions(c: &mut Criterion) {
     let mut group = c.benchmark_group("expressions");
     let refusal = "refusal: { code: 5100, message: no }";
@@ -177,7 +176,7 @@ fn expressions(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a reload costs, off the request path.
+/// Loading, which is off the request path.
 fn loading(c: &mut Criterion) {
     let mut group = c.benchmark_group("loading");
     group.sample_size(10);

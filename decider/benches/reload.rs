@@ -1,6 +1,6 @@
-//! What a reload of a long list costs the requests that are answered meanwhile: `cargo bench -p importguard-decider --bench
-//! reload`. A decider on loopback, asked at a steady rate, without and with a list of a million ids being replaced again and
-//! again. Prints latencies and memory; times nothing for a verdict, as a busy machine would fail it.
+//! Measures request latency while a long list is reloaded: `cargo bench -p importguard-decider --bench reload`. Calls a decider
+//! on loopback at a steady rate, without and with a list of a million IDs being replaced repeatedly. Prints latencies and memory;
+//! it asserts none of them, as it would fail on a busy machine.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -29,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const IDS: usize = 1_000_000;
 const CALLERS: u32 = 4;
-/// Per caller: 400 a second together, a tenth of what one core of a small machine answers.
+/// Interval per caller: 400 requests per second in total, a tenth of the capacity of one small core.
 const EVERY: Duration = Duration::from_millis(10);
 const PHASE: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
@@ -42,7 +42,7 @@ rules:
     dropFriends: { in: blocked }
 ";
 
-/// What is not said below.
+/// The default settings.
 #[derive(Parser)]
 struct Defaults {
     #[command(flatten)]
@@ -61,7 +61,7 @@ fn main() {
 async fn run() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("policy.yaml"), POLICY).unwrap();
-    // Made once: making it again and again would cost more than the reload that is measured.
+    // Created once, as this costs more than the reload that is measured.
     let ids: Arc<str> = (0..IDS).map(|n| id(n) + "\n").collect::<String>().into();
     write_list(dir.path(), &ids, 0);
     let Defaults { mut settings } = Defaults::parse_from(["reload"]);
@@ -100,8 +100,8 @@ async fn run() {
             "round {round}: lists written {written}, reloads so far {}",
             reloads(&registry)
         );
-        tell("without reload", &quiet);
-        tell("with reloads", &reloading);
+        print_latencies("without reload", &quiet);
+        print_latencies("with reloads", &reloading);
         let noise = quiet.iter().filter(|&&took| took > twice).count();
         println!(
             "  above twice the p99 without reload: {noise} of {} without, {over} of {} with",
@@ -115,7 +115,7 @@ async fn run() {
     serving.await.unwrap().unwrap();
 }
 
-/// Asks from all callers for one phase; the latencies, sorted.
+/// Calls from all callers for one phase; returns the sorted latencies.
 async fn ask(client: &DeciderClient<Channel>) -> Vec<Duration> {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| tokio::spawn(ask_steadily(client.clone())))
@@ -186,7 +186,7 @@ fn percentile(sorted: &[Duration], per_cent: f64) -> Duration {
     sorted[index.min(last)]
 }
 
-fn tell(what: &str, sorted: &[Duration]) {
+fn print_latencies(what: &str, sorted: &[Duration]) {
     println!(
         "  {what:<15} n {:>5}  p50 {:>9.1?}  p99 {:>9.1?}  max {:>9.1?}",
         sorted.len(),

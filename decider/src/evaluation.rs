@@ -1,5 +1,4 @@
-//! Where a request is evaluated and for how long: a cheap one at once, an expensive one on a thread of its own beside those that
-//! answer calls, and none for longer than its caller waits.
+//! Schedules evaluations: cheap requests inline, expensive ones on a blocking thread, all within their caller's deadline.
 
 use std::{
     num::NonZero,
@@ -17,96 +16,101 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     metrics::{Metrics, RuleTimer},
-    policy::{NANOS_PER_UNIT, Policy, Request, Stopped},
+    policy::{NANOS_PER_UNIT, Policy, Request, StoppedError},
     reload::Active,
 };
 
-/// How many units an evaluation may cost that holds up other calls of its thread: 200 µs, ten times what it takes to hand one to
-/// another thread and back.
-const INLINE: u64 = 200_000 / NANOS_PER_UNIT;
+/// The maximum cost of an evaluation that runs inline and so delays other calls of its thread, in units: 200 µs, ten times the
+/// cost of using another thread.
+const MAX_INLINE: u64 = 200_000 / NANOS_PER_UNIT;
 
-/// How much earlier than its caller gives up an evaluation ends, so that its caller learns why: a tenth of the time and at most
-/// this, which is what an evaluation may take to notice.
+/// How long before its caller's deadline an evaluation ends, so that the caller gets its status: a tenth of the timeout, and at
+/// most this, which an evaluation may take to notice.
 const MARGIN: Duration = Duration::from_millis(10);
 
-/// The longest that anybody is taken to wait: an instant so far off exists on every clock.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// The maximum timeout of a call: short enough not to overflow an instant.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// A caller's deadline passed before there was a verdict.
+/// A caller's deadline passed during the evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DeadlineExceeded;
+pub(crate) struct DeadlineExceededError;
 
-/// Evaluates requests.
+/// Schedules evaluations.
 pub(crate) struct Evaluations {
-    /// One for each expensive evaluation that may be under way.
+    /// Limits the expensive evaluations that run at once.
     permits: Arc<Semaphore>,
     metrics: Metrics,
-    longest: Duration,
+    max_timeout: Duration,
 }
 
 impl Evaluations {
-    /// `longest` is how long a call may take whose caller sets no deadline, or a later one.
-    pub(crate) fn new(metrics: Metrics, longest: Duration) -> Self {
+    /// `max_timeout` is the timeout of calls without a deadline, and the maximum for others.
+    pub(crate) fn new(metrics: Metrics, max_timeout: Duration) -> Self {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
-            // One processor is left for everybody else.
+            // One processor stays free for other work.
             permits: Arc::new(Semaphore::new(processors.saturating_sub(1).max(1))),
             metrics,
-            longest: longest.min(LONGEST),
+            max_timeout: max_timeout.min(MAX_TIMEOUT),
         }
     }
 
-    /// Until when a call with this metadata, which has just come in, is evaluated.
+    /// When the evaluation of a call that has just arrived with this metadata must end.
     pub(crate) fn deadline(&self, metadata: &MetadataMap) -> Instant {
-        let asked = metadata
+        let requested = metadata
             .get("grpc-timeout")
             .and_then(|timeout| timeout.to_str().ok());
-        let timeout = asked
+        let timeout = requested
             .and_then(parse_timeout)
-            .map_or(self.longest, |asked| asked.min(self.longest));
+            .map_or(self.max_timeout, |requested| {
+                requested.min(self.max_timeout)
+            });
         Instant::now() + timeout.saturating_sub((timeout / 10).min(MARGIN))
     }
 
-    /// Evaluates `request`. Where it takes longer than `deadline`, or its caller stops waiting, it is stopped.
+    /// Evaluates `request`. It is stopped at `deadline`, or when its caller stops waiting.
+    ///
+    /// # Errors
+    /// If the deadline passes.
     pub(crate) async fn evaluate(
         &self,
         active: Arc<Active>,
         request: ImportRequest,
         deadline: Instant,
-    ) -> Result<Evaluation, DeadlineExceeded> {
+    ) -> Result<Evaluation, DeadlineExceededError> {
         let metrics = self.metrics.clone();
-        if expected_cost(&active.policy, &request) <= INLINE {
+        if expected_cost(&active.policy, &request) <= MAX_INLINE {
             return evaluate(&active, &request, || Instant::now() >= deadline, &metrics);
         }
         let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned());
         // The semaphore is never closed.
         let Ok(Ok(permit)) = permit.await else {
             metrics.aborted();
-            return Err(DeadlineExceeded);
+            return Err(DeadlineExceededError);
         };
-        let gone = Gone::default();
-        let abandoned = Arc::clone(&gone.0);
+        let cancel = CancelOnDrop::default();
+        let cancelled = Arc::clone(&cancel.0);
         let evaluating = spawn_blocking(move || {
             let _permit = permit;
-            let overdue = || abandoned.load(Ordering::Relaxed) || Instant::now() >= deadline;
-            evaluate(&active, &request, overdue, &metrics)
+            let should_stop = || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            evaluate(&active, &request, should_stop, &metrics)
         });
         match evaluating.await {
             Ok(evaluated) => evaluated,
             Err(failed) => match failed.try_into_panic() {
-                // As if it had panicked here.
+                // Continue the panic here.
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => Err(DeadlineExceeded),
+                Err(_cancelled) => Err(DeadlineExceededError),
             },
         }
     }
 }
 
-/// Tells an evaluation, when it is dropped, that nobody waits for it any more.
+/// Stops an evaluation on drop, when its caller has stopped waiting.
 #[derive(Default)]
-struct Gone(Arc<AtomicBool>);
+struct CancelOnDrop(Arc<AtomicBool>);
 
-impl Drop for Gone {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -123,9 +127,9 @@ fn expected_cost(policy: &Policy, request: &ImportRequest) -> u64 {
 fn evaluate(
     active: &Active,
     request: &ImportRequest,
-    overdue: impl FnMut() -> bool,
+    should_stop: impl FnMut() -> bool,
     metrics: &Metrics,
-) -> Result<Evaluation, DeadlineExceeded> {
+) -> Result<Evaluation, DeadlineExceededError> {
     let began = Instant::now();
     let request = Request {
         operation_id: request.operation_id.as_str(),
@@ -134,15 +138,17 @@ fn evaluate(
         now: SystemTime::now(),
     };
     let mut timer = RuleTimer::new(&active.rule_durations);
-    let evaluated = active.policy.evaluate_until(&request, overdue, &mut timer);
+    let evaluated = active
+        .policy
+        .evaluate_until(&request, should_stop, &mut timer);
     match evaluated {
         Ok(evaluation) => {
             metrics.evaluated(&evaluation, began.elapsed());
             Ok(evaluation)
         }
-        Err(Stopped) => {
+        Err(StoppedError) => {
             metrics.aborted();
-            Err(DeadlineExceeded)
+            Err(DeadlineExceededError)
         }
     }
 }
@@ -174,7 +180,7 @@ mod tests {
     use super::*;
     use crate::policy::{Draft, ListFiles};
 
-    /// Many seconds in a debug build, near the bound in a release build.
+    /// Many seconds in a debug build, near the limit in a release build.
     const EXPENSIVE: &str =
         "- { id: r, dropFriendIf: \"['a', 'b', 'c', 'd'].exists(x, friend == x)\", onError: skip }";
     const CHEAP: &str = "- { id: r, dropFriends: { prefixes: [bot_] } }";
@@ -274,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cheap_request_is_evaluated_even_where_no_costly_one_may_be() {
+    async fn a_cheap_request_needs_no_permit() {
         let (evaluations, _) = evaluations();
         let all = u32::try_from(evaluations.permits.available_permits()).unwrap();
         let others = evaluations.permits.acquire_many(all).await.unwrap();
@@ -291,34 +297,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_too_late_is_not_evaluated_and_counted() {
+    async fn a_call_past_its_deadline_is_counted_and_not_evaluated() {
         let (evaluations, registry) = evaluations();
         for (rules, friends) in [(CHEAP, 10), (EXPENSIVE, 500)] {
             let late = evaluations.evaluate(policy(rules), request(friends), Instant::now());
-            assert_eq!(late.await, Err(DeadlineExceeded));
+            assert_eq!(late.await, Err(DeadlineExceededError));
         }
         assert_eq!(aborted(&registry), 2.0);
     }
 
     #[tokio::test]
-    async fn who_waits_for_others_waits_no_longer_than_the_deadline() {
+    async fn a_call_waits_for_a_permit_until_its_deadline_only() {
         let (evaluations, registry) = evaluations();
         let all = u32::try_from(evaluations.permits.available_permits()).unwrap();
         let others = evaluations.permits.acquire_many(all).await.unwrap();
         let deadline = Instant::now() + Duration::from_millis(50);
         let waiting = evaluations.evaluate(policy(EXPENSIVE), request(500), deadline);
-        assert_eq!(waiting.await, Err(DeadlineExceeded));
+        assert_eq!(waiting.await, Err(DeadlineExceededError));
         assert!(Instant::now() >= deadline);
         assert_eq!(aborted(&registry), 1.0);
         drop(others);
     }
 
     #[tokio::test]
-    async fn an_evaluation_ends_when_nobody_waits_for_it_any_more() {
+    async fn an_evaluation_ends_when_its_caller_stops_waiting() {
         let (evaluations, registry) = evaluations();
         let all = evaluations.permits.available_permits();
         let deadline = Instant::now() + LONG;
-        // Large enough that it would be under way for long.
+        // Large enough to run for long.
         let abandoned = evaluations.evaluate(policy(EXPENSIVE), request(400_000), deadline);
         let given_up = tokio::time::timeout(Duration::from_millis(50), abandoned).await;
         assert!(given_up.is_err());
@@ -326,7 +332,7 @@ mod tests {
             .permits
             .acquire_many(u32::try_from(all).unwrap());
         let back = tokio::time::timeout(Duration::from_secs(20), back).await;
-        assert!(back.is_ok(), "it goes on");
+        assert!(back.is_ok(), "still running");
         assert_eq!(aborted(&registry), 1.0);
     }
 }

@@ -13,15 +13,15 @@ use tonic::{Code, Request, Response, Status};
 use tracing::debug;
 
 use crate::{
-    evaluation::{DeadlineExceeded, Evaluations},
+    evaluation::{DeadlineExceededError, Evaluations},
     metrics::{CallResult, Metrics},
     reload::Active,
 };
 
-/// The method's full name, as spans have it.
+/// The full method name in spans.
 const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
-/// Answers `Decide` from the policy that is active at the moment of the call.
+/// Serves `Decide` with the policy that is active at the time of the call.
 pub(crate) struct DeciderService {
     policy: LastGood<Active>,
     evaluations: Evaluations,
@@ -58,8 +58,8 @@ impl DeciderService {
         let friends = request.friends.len();
         let policy = self.policy.load();
         let evaluated = self.evaluations.evaluate(policy, request, deadline).await;
-        let evaluation = evaluated.map_err(|DeadlineExceeded| {
-            Status::deadline_exceeded("the policy was not evaluated in time")
+        let evaluation = evaluated.map_err(|DeadlineExceededError| {
+            Status::deadline_exceeded("deadline exceeded while evaluating the policy")
         })?;
         record(friends, &evaluation);
         let verdict = evaluation.verdict.kind();
@@ -73,11 +73,11 @@ impl DeciderService {
         message: DecideRequest,
     ) -> Result<ImportRequest, Status> {
         let operation_id = operation_id
-            .map_err(|why| Status::invalid_argument(format!("the metadata operationid: {why}")))?;
+            .map_err(|why| Status::invalid_argument(format!("metadata operationid: {why}")))?;
         let friends = message.friend_user_ids.len();
         if friends > self.max_friends {
             return Err(Status::invalid_argument(format!(
-                "friend_user_ids holds {friends} ids, more than IMPORTGUARD_DECIDER_MAX_FRIENDS={}",
+                "friend_user_ids has {friends} IDs, more than IMPORTGUARD_DECIDER_MAX_FRIENDS={}",
                 self.max_friends
             )));
         }
@@ -102,7 +102,7 @@ impl decider_server::Decider for DeciderService {
         let answer = self.answer(operation_id, message, deadline);
         let answer = span.instrument(answer).await;
         span.in_scope(|| timer.end(result(&answer)));
-        answered(&span, answer.as_ref().err());
+        record_status(&span, answer.as_ref().err());
         answer.map(|(_, response)| Response::new(response))
     }
 }
@@ -115,16 +115,16 @@ fn result(answer: &Result<(VerdictKind, DecideResponse), Status>) -> CallResult 
     }
 }
 
-/// On a call's span: its status. What a call is refused for are its arguments and its deadline; only the latter is an error of
-/// the server's (OpenTelemetry's conventions for gRPC).
-fn answered(span: &ServerSpan, refused: Option<&Status>) {
-    let (code, late) = match refused.map(Status::code) {
+/// Records a call's status on its span. By OpenTelemetry's conventions for gRPC servers, DEADLINE_EXCEEDED is an error and
+/// INVALID_ARGUMENT is not.
+fn record_status(span: &ServerSpan, error: Option<&Status>) {
+    let (code, timed_out) = match error.map(Status::code) {
         None => ("OK", false),
         Some(Code::DeadlineExceeded) => ("DEADLINE_EXCEEDED", true),
         Some(_) => ("INVALID_ARGUMENT", false),
     };
     span.set(|| {
-        let error = late.then(|| KeyValue::new("error.type", code));
+        let error = timed_out.then(|| KeyValue::new("error.type", code));
         let rpc = [
             KeyValue::new("rpc.system.name", "grpc"),
             KeyValue::new("rpc.method", METHOD),
@@ -132,12 +132,12 @@ fn answered(span: &ServerSpan, refused: Option<&Status>) {
         ];
         rpc.into_iter().chain(error)
     });
-    if late {
-        span.fail("the policy was not evaluated in time");
+    if timed_out {
+        span.fail("deadline exceeded while evaluating the policy");
     }
 }
 
-/// On the span and in the log: the verdict, and what it came from.
+/// Records the verdict and the policy on the span and in the log.
 fn record(friends: usize, evaluation: &Evaluation) {
     let verdict = evaluation.verdict.kind().as_str();
     debug!(verdict, friends, "evaluated");

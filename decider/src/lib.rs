@@ -1,4 +1,4 @@
-//! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest brings it to gRPC.
+//! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest serves it over gRPC.
 
 mod evaluation;
 mod grpc;

@@ -1,24 +1,29 @@
-//! A policy from disk: the file, the list files it names, and one report of all that is wrong with them.
+//! Loads a policy and its list files from disk, and reports all errors together.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::path::Path;
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+    sync::Arc,
+};
 
-use crate::lists::{self, ListContent, ListError, MAX_LIST_BYTES};
-use crate::policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy};
 use importguard_runtime::{Fingerprint, Snapshot};
 
-/// Reads and checks the policy at `path` and its lists, whose paths are relative to the policy's directory, for imports of up
-/// to `max_friends` friends. Blocks; for lists of millions for seconds.
+use crate::{
+    lists::{self, ListContent, ListError, MAX_LIST_BYTES},
+    policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy},
+};
+
+/// Loads the policy at `path` and its lists, whose paths are relative to its directory, for imports of up to `max_friends`
+/// friends. Blocks, for seconds if lists have millions of IDs.
 ///
 /// # Errors
-/// Everything that is wrong with them.
+/// All errors in them.
 pub fn load(path: &Path, max_friends: usize) -> Result<Policy, Diagnostics> {
     snapshot(path, max_friends).content
 }
 
-/// Like [`load`], and with the files that were read: the policy's, and the list files that it names.
+/// Like [`load`], with the fingerprint of the files that were read.
 pub(crate) fn snapshot(path: &Path, max_friends: usize) -> Snapshot<Policy, Diagnostics> {
     let mut files = Fingerprint::default();
     let content = read_policy(path, max_friends, &mut files);
@@ -39,7 +44,7 @@ fn read_policy(
             remedy,
         ))
     };
-    let remedy = "move long lists to files of their own: { file: lists/name.txt }";
+    let remedy = "move long lists to separate files: { file: lists/name.txt }";
     let bytes = read(path, MAX_POLICY_BYTES as u64, remedy)
         .map_err(|error| whole_file(format!("the policy {}", error.reason), error.remedy))?;
     let source = std::str::from_utf8(&bytes).map_err(|error| {
@@ -64,7 +69,7 @@ fn read_policy(
 }
 
 fn load_list(path: &Path) -> Result<ListContent, ListError> {
-    let remedy = "split it, and use one rule for each part";
+    let remedy = "split it, with one rule per part";
     let bytes = read(path, MAX_LIST_BYTES, remedy).map_err(|error| ListError::Unreadable {
         reason: error.reason,
         remedy: error.remedy.to_owned(),
@@ -75,31 +80,31 @@ fn load_list(path: &Path) -> Result<ListContent, ListError> {
     })
 }
 
-/// Reads as the end of a sentence that names the file.
-struct Unreadable {
+/// `reason` is a predicate such as "cannot be read".
+struct ReadError {
     reason: String,
     remedy: &'static str,
 }
 
-fn read(path: &Path, max_bytes: u64, if_larger: &'static str) -> Result<Vec<u8>, Unreadable> {
-    let failed = |error: std::io::Error| Unreadable {
+fn read(path: &Path, max_bytes: u64, if_larger: &'static str) -> Result<Vec<u8>, ReadError> {
+    let failed = |error: std::io::Error| ReadError {
         remedy: match error.kind() {
             ErrorKind::NotFound => {
                 "create the file or correct the path; a list's path is relative to the policy's directory"
             }
             ErrorKind::PermissionDenied => {
-                "give the account that importguard runs under the right to read it"
+                "grant read permission to the user that importguard runs as"
             }
-            _ => "check the file and the disk it is on",
+            _ => "check the file and its disk",
         },
         reason: format!("cannot be read from {}: {error}", path.display()),
     };
-    // A pipe would wait for a writer for ever; a device may never end.
+    // A pipe would block without a writer; a device may be endless.
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
-        return Err(Unreadable {
-            reason: format!("cannot be read from {}: it is no file", path.display()),
-            remedy: "give the path of a file",
+        return Err(ReadError {
+            reason: format!("cannot be read from {}: not a regular file", path.display()),
+            remedy: "set the path of a regular file",
         });
     }
     let mut bytes = Vec::new();
@@ -107,7 +112,7 @@ fn read(path: &Path, max_bytes: u64, if_larger: &'static str) -> Result<Vec<u8>,
         .and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes))
         .map_err(failed)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(Unreadable {
+        return Err(ReadError {
             reason: format!("has more than {max_bytes} bytes ({})", path.display()),
             remedy: if_larger,
         });
@@ -221,7 +226,7 @@ mod tests {
             "policy.yaml:4:17: the list \"gone.txt\" cannot be read from",
             "create the file or correct the path",
             "policy.yaml:5:16: the list \"dir\" cannot be read from",
-            "it is no file",
+            "not a regular file",
             "bad.txt:2:2: this line is not UTF-8",
             "policy.yaml:7:1: unknown key \"rulez\"",
             "did you mean \"rules\"?",

@@ -7,7 +7,7 @@ use importguard_decider::Settings;
 use importguard_runtime::{Healthcheck, RuntimeSettings, listen};
 use importguard_telemetry::ENVIRONMENT_HELP;
 
-// The C library's keeps most of a list's memory for itself after the list is gone.
+// The C library's allocator keeps most of the memory of freed lists.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! The active policy, which is reloaded when the policy file or one of its lists changes: the last good one wins.
+//! The active policy. It is reloaded when the policy file or one of its lists changes; if that fails, it stays active.
 
 use std::{
     mem,
@@ -20,18 +20,18 @@ use crate::{
     policy::{Diagnostics, Policy},
 };
 
-/// The active policy, and where the time of each of its rules is observed.
+/// The active policy, and the duration histogram of each of its rules.
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) policy: Policy,
-    /// In the order of the rules.
+    /// In rule order.
     pub(crate) rule_durations: Vec<Histogram>,
 }
 
-/// Loads the policy for imports of up to `max_friends` friends, and has `watches` reload it.
+/// Loads the policy for imports of up to `max_friends` friends, and registers it with `watches` for reloading.
 ///
 /// # Errors
-/// If it cannot be used.
+/// If it is invalid.
 pub(crate) async fn watch(
     settings: &PolicySettings,
     max_friends: usize,
@@ -57,7 +57,7 @@ pub(crate) async fn watch(
         policy = policy.name(),
         digest = policy.digest(),
         lists = policy.lists().count(),
-        "policy {} is in force",
+        "policy {} is active",
         settings.policy.display()
     );
     metrics.applied(policy, None);
@@ -85,27 +85,32 @@ fn report(
     match reload {
         Reload::Applied => {
             metrics.applied(active, Some(previous));
-            info!(policy, digest, "the changed policy is in force");
+            info!(
+                policy,
+                digest,
+                "reloaded policy {policy}{}",
+                list_changes(active, previous)
+            );
         }
         Reload::Unchanged => {
             metrics.applied(active, Some(previous));
-            info!(policy, digest, "the policy was read again and is the same");
+            info!(policy, digest, "reloaded policy {policy}: unchanged");
         }
         Reload::Failed(diagnostics) => {
             metrics.failed();
             error!(
                 digest,
-                mistakes = diagnostics.count(),
-                "the changed policy {file} cannot be used; the last good one stays in force"
+                errors = diagnostics.count(),
+                "policy {file} is invalid; the last valid policy stays active"
             );
-            for mistake in diagnostics.iter() {
-                error!("{}", mistake.on_one_line());
+            for diagnostic in diagnostics.iter() {
+                error!("{}", diagnostic.on_one_line());
             }
         }
     }
 }
 
-/// For `/readyz`: the active policy, since when it is, its lists, and what is wrong with a newer one, if anything.
+/// For `/readyz`: the active policy, its activation time and lists, and the errors of a newer one, if any.
 pub(crate) fn describe(active: &LastGood<Active>) -> Value {
     let (active, status) = active.with_status();
     let policy = &active.policy;
@@ -122,6 +127,20 @@ pub(crate) fn describe(active: &LastGood<Active>) -> Value {
     state
 }
 
+/// The lists that changed, for the log: `: list blocked 2 → 0 IDs`.
+fn list_changes(active: &Policy, previous: &Policy) -> String {
+    let changes = active.lists().filter_map(|new| {
+        let old = previous.lists().find(|old| old.name == new.name)?;
+        let changed = old.digest != new.digest;
+        changed.then(|| format!("list {} {} → {} IDs", new.name, old.size, new.size))
+    });
+    let changes: Vec<_> = changes.collect();
+    match changes.as_slice() {
+        [] => String::new(),
+        changes => format!(": {}", changes.join(", ")),
+    }
+}
+
 fn is_same(one: &Policy, other: &Policy) -> bool {
     one.digest() == other.digest() && one.lists().eq(other.lists())
 }
@@ -131,7 +150,7 @@ fn list(revision: &ListRevision) -> Value {
 }
 
 fn rfc3339(at: SystemTime) -> String {
-    // An instant of this era can be written.
+    // Fails only for years beyond 9999.
     OffsetDateTime::from(at)
         .format(&Rfc3339)
         .unwrap_or_default()

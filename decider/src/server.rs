@@ -27,8 +27,7 @@ use crate::{
     tls::tls,
 };
 
-/// How long a connection's first byte, and a TLS handshake, may take: by then a gateway has given up, whose default patience is
-/// half a second.
+/// The timeout of a connection's first byte and TLS handshake, well above a gateway's default timeout of 500 ms.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 
 /// A decider with its policy loaded, ready to serve.
@@ -42,20 +41,20 @@ pub struct Decider {
     shutdown: Shutdown,
 }
 
-/// How the time for an orderly end is shared out.
+/// The timeouts of a graceful shutdown.
 #[derive(Clone, Copy, Debug)]
 struct Shutdown {
     grace: Duration,
-    in_all: Duration,
+    timeout: Duration,
 }
 
-/// Why a decider ended before it was told to.
+/// Why a decider could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The policy cannot be used.
-    #[error("the policy cannot be used:\n{0}")]
+    /// The policy is invalid.
+    #[error("invalid policy:\n{0}")]
     Policy(Diagnostics),
-    /// TLS cannot be spoken as the settings say.
+    /// The TLS settings are invalid.
     #[error(
         "IMPORTGUARD_DECIDER_TLS_CERT_FILE, IMPORTGUARD_DECIDER_TLS_KEY_FILE, IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: {0}"
     )]
@@ -63,21 +62,21 @@ pub enum RunError {
     /// The listener has no address.
     #[error("a listener failed: {0}")]
     Listener(#[from] std::io::Error),
-    /// There may not be as many connections as the settings allow.
+    /// The limit on open files is too low for the connections that the settings allow.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
     /// gRPC could not be served.
-    #[error("gRPC cannot be served: {0}")]
+    #[error("cannot serve gRPC: {0}")]
     Grpc(#[from] tonic::transport::Error),
-    /// The contract compiled into this binary is damaged.
-    #[error("gRPC reflection cannot be offered: {0}")]
+    /// The compiled-in protobuf descriptors are invalid.
+    #[error("cannot serve gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Runs a decider, to which gateways connect on `listener`, until the runtime shuts down and what is under way is finished.
+/// Serves gateways on `listener` until the runtime shuts down and the open calls are finished.
 ///
 /// # Errors
-/// If it cannot start, or ends early.
+/// If it cannot start, or fails.
 pub async fn run(
     settings: &Settings,
     listener: TcpListener,
@@ -101,7 +100,7 @@ impl Decider {
     /// Loads the policy.
     ///
     /// # Errors
-    /// If the policy or the settings cannot be used.
+    /// If the policy or a setting is invalid.
     pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, RunError> {
         let readiness = runtime.readiness.clone();
         let metrics = runtime
@@ -141,13 +140,16 @@ impl Decider {
             }),
             shutdown: Shutdown {
                 grace: grpc.decider_shutdown_grace,
-                in_all: grpc.shutdown_timeout,
+                timeout: grpc.shutdown_timeout,
             },
         })
     }
 
-    /// Answers on `listener` until `shutdown` is cancelled and the grace after that is over; then finishes what is under way,
-    /// within the settings' time.
+    /// Serves `listener` until `shutdown` is cancelled and the grace period has passed; then finishes the open calls within the
+    /// shutdown timeout.
+    ///
+    /// # Errors
+    /// If gRPC cannot be served.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -167,7 +169,7 @@ impl Decider {
         report(&health_reporter, ServingStatus::Serving).await;
         let reflection = bounds.decider_reflection.then(reflection).transpose()?;
         let incoming = incoming(listener, bounds, self.tls, self.connections);
-        let last_call = CancellationToken::new();
+        let stop_accepting = CancellationToken::new();
         let server = bounded(bounds)
             .add_service(service)
             .add_service(health)
@@ -177,18 +179,18 @@ impl Decider {
                     let connection = incoming.accept().await;
                     Some((Ok::<_, Infallible>(connection), incoming))
                 }),
-                last_call.clone().cancelled_owned(),
+                stop_accepting.clone().cancelled_owned(),
             );
-        let overdue = async {
+        let timed_out = async {
             shutdown.cancelled().await;
             report(&health_reporter, ServingStatus::NotServing).await;
             sleep(self.shutdown.grace).await;
-            last_call.cancel();
-            sleep(self.shutdown.in_all.saturating_sub(self.shutdown.grace)).await;
+            stop_accepting.cancel();
+            sleep(self.shutdown.timeout.saturating_sub(self.shutdown.grace)).await;
         };
         tokio::select! {
             served = server => served?,
-            () = overdue => warn!("some calls were still open when IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT was over; they were cut"),
+            () = timed_out => warn!("closed the remaining calls after IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT"),
         }
         Ok(())
     }
@@ -224,21 +226,21 @@ fn reflection() -> Result<ReflectionServer<impl ServerReflection>, tonic_reflect
         .build_v1()
 }
 
-/// How many calls a connection may have open at once, four times as many callbacks as a gateway works on at once by default. More
-/// of them wait, for as long as their gateway's timeout lets them.
+/// The maximum number of open calls per connection: four times a gateway's default concurrency limit. Further calls wait within
+/// their gateway's timeout.
 const MAX_STREAMS: u32 = 512;
 
-/// How large a call's headers may be together. A gateway's are below 1.5 KiB, an operationID of at most 256 bytes and 512 of a
-/// trace's state among them; the rest is for what a mesh adds.
+/// The maximum total size of a call's headers. A gateway's are below 1.5 KiB, including an operationID of at most 256 bytes and
+/// 512 bytes of tracestate; the rest is for a service mesh.
 const MAX_HEADER_BYTES: u32 = 8 << 10;
 
-/// What protobuf adds to an ID of up to 16 KiB, its tag and its length, and as much to spare.
+/// Protobuf's overhead for an ID of up to 16 KiB (tag and length), doubled.
 const FRAMING_BYTES: usize = 8;
 
-/// What a request holds beside its friends: the decision's ID and the owner's.
+/// Space for a request's other fields: the decision ID and the owner ID.
 const OTHER_BYTES: usize = 1 << 10;
 
-/// How large a request may be: the most friends with the longest IDs.
+/// The maximum size of a request: the most friends with the longest IDs.
 fn max_message_bytes(bounds: &BoundsSettings) -> usize {
     let friends = bounds.decider_max_friends;
     friends
@@ -246,15 +248,15 @@ fn max_message_bytes(bounds: &BoundsSettings) -> usize {
         .saturating_add(OTHER_BYTES)
 }
 
-/// How many pings a connection may leave unanswered before it was silent for too long.
+/// How many pings are sent before an idle connection is closed.
 const PINGS: u32 = 3;
 
-/// gRPC within the settings' bounds; connections have theirs already.
+/// A gRPC server with the settings' limits, except those of connections.
 fn bounded(bounds: &BoundsSettings) -> Server {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        // A decider that stood still finds as many calls that nobody waits for any more. By default some twenty of them break
-        // the connection, with all that is open on it.
+        // After a stall, a connection may have as many calls that their gateway has cancelled. By default, about twenty of them
+        // close the connection with all of its open calls.
         .http2_max_pending_accept_reset_streams(usize::try_from(MAX_STREAMS).ok())
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(bounds.decider_idle_timeout / (PINGS + 1)))
@@ -264,7 +266,7 @@ fn bounded(bounds: &BoundsSettings) -> Server {
         .max_connection_age_grace(bounds.decider_request_timeout)
 }
 
-/// Tells those who ask for the health of the decider, or of the process.
+/// Sets the health status of the decider service and of the process.
 async fn report(health: &HealthReporter, status: ServingStatus) {
     for service in [SERVICE_NAME, ""] {
         health.set_service_status(service, status).await;

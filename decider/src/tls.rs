@@ -2,7 +2,10 @@ use importguard_runtime::{CertificateError, FileWatches, Tls, TlsFiles};
 
 use crate::settings::TlsSettings;
 
-/// How TLS is spoken, if the settings name a certificate. `watches` reloads its files.
+/// The TLS configuration, if the settings name a certificate. `watches` reloads its files.
+///
+/// # Errors
+/// If a file cannot be used.
 pub(crate) async fn tls(
     settings: &TlsSettings,
     watches: &mut FileWatches,

@@ -118,7 +118,7 @@ async fn a_port_in_use_ends_it_with_the_address_before_anything_serves() {
         // The spool is opened, and the policy taken into force, before the first request is waited for.
         assert!(!spool.exists(), "{binary:?}, {name}");
         assert!(
-            !output.contains("is in force"),
+            !output.contains("is active"),
             "{binary:?}, {name}: {output}"
         );
     }

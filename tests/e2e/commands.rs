@@ -53,7 +53,7 @@ fn check_refuses_rules_that_cost_too_much_for_the_largest_import() {
     assert_eq!(checked.code, Some(1), "{}", checked.stdout);
     for told in [
         "policy.yaml:4:11: with 10000 friends the enforced rules cost",
-        "and may cost 10000000: \"costly\"",
+        "the maximum is 10000000: \"costly\"",
         "IMPORTGUARD_DECIDER_MAX_FRIENDS",
     ] {
         assert!(checked.stdout.contains(told), "{told}: {}", checked.stdout);

@@ -1,22 +1,19 @@
-use std::fmt;
-use std::hash::BuildHasher;
-use std::sync::LazyLock;
+use std::{fmt, hash::BuildHasher, sync::LazyLock};
 
 use hashbrown::HashTable;
 
-/// The hash of one id. Every [`IdSet`] of the process takes it, so an id is hashed once and looked up anywhere.
+/// The hash of an ID. It is valid for every [`IdSet`] of the process, so an ID is hashed only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdHash(u64);
 
 impl IdHash {
-    /// The hash as a hash table wants it.
+    /// The hash as a number.
     pub fn get(self) -> u64 {
         self.0
     }
 }
 
-/// Makes [`IdHash`]es. Its seed is random and the same throughout the process: whoever chooses ids cannot choose
-/// ones that collide.
+/// Computes [`IdHash`]es. Its seed is random per process, so that nobody can choose IDs that collide.
 #[derive(Clone, Copy, Debug)]
 pub struct IdHasher(&'static foldhash::fast::RandomState);
 
@@ -29,7 +26,7 @@ impl IdHasher {
 
     /// Hashes `id`.
     pub fn hash(self, id: &str) -> IdHash {
-        // As bytes: a str's hash writes a terminator, which a lone id does not need.
+        // As bytes: hashing a str adds a terminator, which a single ID does not need.
         use std::hash::Hasher;
         let mut hasher = self.0.build_hasher();
         hasher.write(id.as_bytes());
@@ -37,24 +34,22 @@ impl IdHasher {
     }
 }
 
-/// A set of ids that costs few bytes over the ids themselves: one text with all of them, and a hash table of where
-/// in it each one stands.
+/// A set of IDs with little overhead: one string with all of them, and a hash table of their offsets.
 #[derive(Default)]
 pub struct IdSet {
     text: String,
-    places: HashTable<Place>,
+    ranges: HashTable<Range>,
 }
 
-/// Where in the text an id stands. 32 bits each are enough: [`IdSet::from_ids`] takes no more text than that.
+/// The range of an ID in the string. 32 bits are enough: [`IdSet::from_ids`] stops there.
 #[derive(Clone, Copy)]
-struct Place {
+struct Range {
     start: u32,
     len: u32,
 }
 
 impl IdSet {
-    /// The set of these ids. Those whose text would go past 4 GiB are left out; [`super::MAX_LIST_BYTES`] keeps
-    /// every list far below.
+    /// A set of IDs. IDs beyond 4 GiB in total are left out; [`super::MAX_LIST_BYTES`] keeps every list far below.
     pub fn from_ids<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Self {
         let (count, bytes) = ids
             .clone()
@@ -62,7 +57,7 @@ impl IdSet {
         let hasher = IdHasher::get();
         let mut set = Self {
             text: String::with_capacity(bytes),
-            places: HashTable::with_capacity(count),
+            ranges: HashTable::with_capacity(count),
         };
         for id in ids {
             let hash = hasher.hash(id);
@@ -73,16 +68,16 @@ impl IdSet {
             if !set.contains_hashed(id, hash) {
                 set.text.push_str(id);
                 let text = &set.text;
-                set.places
-                    .insert_unique(hash.get(), Place { start, len }, |place| {
-                        hasher.hash(place.of(text)).get()
+                set.ranges
+                    .insert_unique(hash.get(), Range { start, len }, |range| {
+                        hasher.hash(range.of(text)).get()
                     });
             }
         }
-        // Both were made for a list without repetitions; this gives back what repetitions would have taken.
-        let Self { text, places } = &mut set;
+        // Both were allocated for a list without duplicates.
+        let Self { text, ranges } = &mut set;
         text.shrink_to_fit();
-        places.shrink_to_fit(|place| hasher.hash(place.of(text)).get());
+        ranges.shrink_to_fit(|range| hasher.hash(range.of(text)).get());
         set
     }
 
@@ -93,38 +88,38 @@ impl IdSet {
 
     /// Whether `id`, whose hash is `hash`, is in the set.
     pub fn contains_hashed(&self, id: &str, hash: IdHash) -> bool {
-        self.places
-            .find(hash.get(), |place| place.of(&self.text) == id)
+        self.ranges
+            .find(hash.get(), |range| range.of(&self.text) == id)
             .is_some()
     }
 
-    /// How many ids it holds.
+    /// The number of IDs.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.ranges.len()
     }
 
-    /// Whether it holds none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.ranges.is_empty()
     }
 
-    /// How many bytes of the heap it takes.
+    /// The heap memory that it uses, in bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.text.capacity() + self.places.allocation_size()
+        self.text.capacity() + self.ranges.allocation_size()
     }
 }
 
 impl fmt::Debug for IdSet {
-    /// Its size only: it may hold millions.
+    /// Only the size, as there may be millions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IdSet({} ids)", self.len())
     }
 }
 
-impl Place {
+impl Range {
     fn of(self, text: &str) -> &str {
         let start = self.start as usize;
-        // Every place was made from an id of this very text; the empty text stands for what cannot happen.
+        // Every range is valid for this string; the fallback is unreachable.
         text.get(start..start + self.len as usize)
             .unwrap_or_default()
     }
@@ -160,7 +155,7 @@ mod tests {
         assert_eq!(set.heap_bytes(), 0);
     }
 
-    /// A hash table doubles, so the price of an id swings with the count: the counts straddle a doubling.
+    /// A hash table doubles, so the memory per ID depends on the count: the counts straddle a doubling.
     #[test]
     fn an_id_of_16_bytes_takes_at_most_64_bytes() {
         for count in [100_000, 114_688, 114_689, 131_072, 200_000] {
@@ -172,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_back_what_repetitions_would_have_taken() {
+    fn shrinks_after_duplicates() {
         let ids = vec!["0123456789abcdef"; 100_000];
         let set = IdSet::from_ids(ids.into_iter());
         assert!(set.heap_bytes() < 1024, "{}", set.heap_bytes());

@@ -1,4 +1,4 @@
-//! Lists of ids: how they are written, held and looked up. Nothing here reads a file; [`crate::load`] does.
+//! Lists of IDs: parsing, storage and look-up. [`crate::load`] reads the files.
 
 mod id_set;
 mod revision;
@@ -12,26 +12,26 @@ use std::sync::Arc;
 
 use importguard_core::ListRevision;
 
-/// A list as a policy holds it: what it is called, which content it has, and the ids.
+/// A list of a policy.
 #[derive(Clone, Debug)]
 pub struct List {
     /// Its name, digest and size.
     pub revision: ListRevision,
-    /// Its ids, shared with every policy that was loaded with the same content.
+    /// Its IDs.
     pub ids: Arc<IdSet>,
 }
 
-/// The content of a list before a policy gave it a name.
+/// The content of a list, without its name.
 #[derive(Clone, Debug)]
 pub struct ListContent {
-    /// Over the bytes that the ids were read from.
+    /// Digest of the bytes that the IDs were read from.
     pub digest: String,
-    /// The ids.
+    /// The IDs.
     pub ids: Arc<IdSet>,
 }
 
 impl ListContent {
-    /// A list written out in the policy itself. Its digest is the one a file with these ids, one a line, would have.
+    /// An inline list of a policy. Its digest is that of a file with these IDs, one per line.
     pub fn from_values<S: AsRef<str>>(values: &[S]) -> Self {
         let mut text = String::with_capacity(values.iter().map(|id| id.as_ref().len() + 1).sum());
         for id in values {
@@ -44,7 +44,7 @@ impl ListContent {
         }
     }
 
-    /// The list under the name that a policy gives it.
+    /// The list with its name in a policy.
     pub fn named(&self, name: &str) -> List {
         List {
             revision: ListRevision {
@@ -57,21 +57,21 @@ impl ListContent {
     }
 }
 
-/// Why a list's file gave no list.
+/// Why a list could not be loaded.
 #[derive(Clone, Debug)]
 pub enum ListError {
-    /// The file could not be read at all.
+    /// The file could not be read.
     Unreadable {
-        /// What is wrong with the file.
+        /// The reason, as a predicate such as "cannot be read".
         reason: String,
-        /// What to do about it.
+        /// How to correct it.
         remedy: String,
     },
-    /// The file was read, and some of its lines are no ids.
+    /// The file has invalid lines.
     Invalid {
-        /// The file's path, for the message.
+        /// The file's path, for messages.
         path: String,
-        /// What is wrong with which lines.
+        /// The invalid lines.
         lines: Vec<LineError>,
     },
 }

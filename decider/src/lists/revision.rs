@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use sha2::{Digest as _, Sha256};
 
-/// `sha256:` and 64 hex digits over `content`, as revisions of policies and lists have it.
+/// The digest of `content` in revisions of policies and lists: `sha256:` and 64 hex digits.
 pub fn digest(content: &[u8]) -> String {
     let hash = Sha256::digest(content);
     let mut text = String::with_capacity("sha256:".len() + 2 * hash.len());

@@ -2,29 +2,31 @@ use std::sync::Arc;
 
 use super::{IdSet, ListContent, digest};
 
-/// The largest list file that is read: sixty million ids of 16 bytes, and a quarter of what the 32-bit places of an
-/// [`IdSet`] reach.
+/// The maximum size of a list file, in bytes: sixty million IDs of 16 bytes, and a quarter of the limit of an [`IdSet`].
 pub const MAX_LIST_BYTES: u64 = 1 << 30;
 
-/// What is wrong with one line of a list.
+/// An error in a line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// Which line, counted from 1.
+    /// The line, from 1.
     pub line: u32,
-    /// The column, counted from 1 in characters.
+    /// The column in characters, from 1.
     pub column: u32,
-    /// The line as far as it can be shown.
+    /// The line, as far as it is printable.
     pub text: String,
-    /// What is wrong.
+    /// The error.
     pub message: &'static str,
-    /// What to write instead.
+    /// How to correct it.
     pub remedy: &'static str,
 }
 
-/// Reads a list: one id a line, white space around it trimmed, empty lines skipped.
+/// Parses a list: one ID per line; surrounding white space and empty lines are ignored.
 ///
-/// A line that starts with `#` is a comment. An id may hold a `#` (`team#7`), so nothing after an id is a comment; a
-/// line that looks as if somebody thought so (`user1 # left in May`) is an error rather than an id nobody has.
+/// A line that starts with `#` is a comment. An ID may contain a `#` (`team#7`), so there are no comments after an ID; a line
+/// that seems to have one (`user1 # left in May`) is an error rather than an ID that never matches.
+///
+/// # Errors
+/// The first invalid lines.
 pub fn parse(content: &[u8]) -> Result<ListContent, Vec<LineError>> {
     let text = utf8(content).map_err(|error| vec![error])?;
     let errors: Vec<LineError> = (1..)
@@ -41,7 +43,7 @@ pub fn parse(content: &[u8]) -> Result<ListContent, Vec<LineError>> {
     })
 }
 
-/// As many as anybody reads before mending the tool that wrote the file.
+/// The maximum number of lines reported.
 const MAX_LINE_ERRORS: usize = 20;
 
 fn ids(text: &str) -> impl Iterator<Item = &str> + Clone {
@@ -51,7 +53,7 @@ fn ids(text: &str) -> impl Iterator<Item = &str> + Clone {
 }
 
 fn utf8(content: &[u8]) -> Result<&str, LineError> {
-    // Editors on Windows put a byte order mark in front; it would become a part of the first id.
+    // Windows editors write a byte order mark, which would become part of the first ID.
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     std::str::from_utf8(content).map_err(|error| {
         let before = content.get(..error.valid_up_to()).unwrap_or_default();
@@ -90,8 +92,8 @@ fn trailing_comment(number: u32, line: &str) -> Option<LineError> {
         line: number,
         column: u32::try_from(line[..hash].chars().count() + 1).unwrap_or(u32::MAX),
         text: line.trim().to_owned(),
-        message: "a comment behind an id would become a part of the id",
-        remedy: "put the comment on a line of its own; an id that really holds \" #\" can stand under values: in the policy",
+        message: "a comment after an ID would become part of the ID",
+        remedy: "put the comment on its own line; an ID that contains \" #\" can be listed under values: in the policy",
     })
 }
 
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_comment_behind_an_id() {
+    fn rejects_a_comment_after_an_id() {
         let errors = parse(b"user1 # left in May\nfine#1\n user2\t# x").unwrap_err();
         let places: Vec<_> = errors.iter().map(|e| (e.line, e.column)).collect();
         assert_eq!(places, [(1, 7), (3, 8)]);

@@ -6,7 +6,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::{CallLabels, CallResult, Metrics};
 use crate::policy::Progress;
 
-/// Observes the duration of a call: as cancelled where it is dropped without a result.
+/// Observes the duration of a call; as cancelled if it is dropped without a result.
 pub(crate) struct CallTimer<'a> {
     metrics: &'a Metrics,
     began: Instant,
@@ -22,7 +22,7 @@ impl<'a> CallTimer<'a> {
         }
     }
 
-    /// The call has ended.
+    /// Ends the call with a result.
     pub(crate) fn end(mut self, result: CallResult) {
         self.result = result;
     }
@@ -36,14 +36,14 @@ impl Drop for CallTimer<'_> {
     }
 }
 
-/// Observes how long each rule takes, at one look at the clock for each: from the end of the rule before.
+/// Observes the duration of each rule since the end of the previous one, reading the clock once per rule.
 pub(crate) struct RuleTimer<'a> {
     rules: &'a [Histogram],
     last: Instant,
 }
 
 impl<'a> RuleTimer<'a> {
-    /// `rules` are those of the policy that is evaluated.
+    /// `rules` are the histograms of the policy that is evaluated.
     pub(crate) fn new(rules: &'a [Histogram]) -> Self {
         Self {
             rules,

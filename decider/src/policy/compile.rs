@@ -1,29 +1,30 @@
-//! From the [`Document`] to rules that can be evaluated: what names, patterns and expressions mean.
+//! Compiles a [`Document`] to rules: resolves names, and compiles patterns and expressions.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use crate::lists::{List, ListContent, ListError};
-
-use super::cost::{self, PolicyCost};
-use super::diagnostic::{Diagnostic, Report, Span, closest, quoted};
-use super::document::{
-    Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
-    RefusalDefinition, RuleDefinition, RuleMode, Spanned,
-};
-use super::expression::{Expression, ListValues, Scope};
-use super::matcher::{Matcher, NamedIds, check_pattern, compile_patterns};
-use super::read::NOBODY_LEFT;
-use super::refusal_code::RefusalCode;
-use super::rule::{Action, OnError, Rollout, Rule};
 use importguard_core::{Mode, Refusal};
 
-/// The content of list files by the path that the policy gives, or why there is none.
+use super::{
+    cost::{self, PolicyCost},
+    diagnostic::{Diagnostic, Report, Span, Spanned, closest, quoted},
+    document::{
+        Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
+        RefusalDefinition, RuleDefinition, RuleMode,
+    },
+    expression::{Expression, ListValues, Scope},
+    matcher::{Matcher, NamedIds, check_pattern, compile_patterns},
+    read::NOBODY_LEFT,
+    refusal_code::RefusalCode,
+    rule::{Action, OnError, Rollout, Rule},
+};
+use crate::lists::{List, ListContent, ListError};
+
+/// The contents of list files, or the errors, by the path in the policy.
 pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;
 
-/// The longest regular expression: longer ones say in symbols what belongs in a list.
+/// The maximum length of a regular expression, in bytes; longer ones belong in a list.
 const MAX_PATTERN_BYTES: usize = 256;
-/// The most regular expressions of a policy. One takes up to 10 ms to compile, so that these take a few seconds at worst.
+/// The maximum number of regular expressions in a policy. One takes up to 10 ms to compile, all of them a few seconds.
 const MAX_PATTERNS: usize = 256;
 
 pub(super) struct Compiled {
@@ -34,7 +35,7 @@ pub(super) struct Compiled {
     pub(super) cost: PolicyCost,
 }
 
-/// The result is worth something only if nothing was reported, now or before.
+/// Compiles a document. The result is valid only if nothing was reported, here or before.
 pub(super) fn compile(
     document: Document,
     max_friends: usize,
@@ -46,7 +47,7 @@ pub(super) fn compile(
     for definition in &document.lists {
         let name = &definition.name.value;
         let list = content(definition, files, report).map(|content| content.named(name));
-        // One that could not be loaded is there too, empty: what is wrong with it was reported.
+        // A list that failed to load is reported already, and defined as empty.
         let ids = list.as_ref().map(|list| Arc::clone(&list.ids));
         list_values.insert(name, ids.unwrap_or_default());
         lists.extend(list);
@@ -66,7 +67,7 @@ pub(super) fn compile(
                     "this rule is never reached: {} on line {line} refuses every import",
                     quoted(last)
                 ),
-                "move it up, or put that rule in shadow: mode: shadow",
+                "move it up, or add this to that rule: mode: shadow",
             );
         }
         let rule = rule(definition, &list_values, report);
@@ -167,7 +168,7 @@ fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>)
         },
         (None, None, None, Some(expression), None) => Action::RefuseIf(expression?, refusal?),
         (None, None, None, None, Some(expression)) => Action::DropFriendIf(expression?),
-        // No kind or several: reported when it was read.
+        // No action or several: reported when it was read.
         _ => return None,
     };
     Some(Rule {
@@ -205,15 +206,15 @@ fn condition(
             if expression.constant == Some(false) {
                 report.error(
                     source.span,
-                    "this is always false, so the rule never does anything",
-                    "remove the rule, or switch it off: mode: off",
+                    "this is always false, so the rule has no effect",
+                    "remove the rule, or disable it with mode: off",
                 );
             }
             Some(expression)
         }
-        Err(problems) => {
-            for problem in problems {
-                report.error_inside(source, problem.place, problem.message, problem.remedy);
+        Err(errors) => {
+            for error in errors {
+                report.error_inside(source, error.place, error.message, error.remedy);
             }
             None
         }
@@ -251,12 +252,12 @@ fn find_list(
             quoted(&name.value).trim_matches('"')
         ),
     };
-    let message = format!("there is no list {}", quoted(&name.value));
+    let message = format!("unknown list {}", quoted(&name.value));
     report.error(name.span, message, remedy);
     None
 }
 
-/// The rules, without their regular expressions if those are more than may be compiled.
+/// The rules, without their regular expressions if there are too many to compile.
 fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleDefinition> {
     let mut matchers: Vec<&mut MatcherDefinition> = rules
         .iter_mut()
@@ -267,7 +268,7 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
     if let Some(pattern) = patterns.nth(MAX_PATTERNS) {
         report.error(
             pattern.span,
-            format!("a policy may have {MAX_PATTERNS} regular expressions, and this is one more"),
+            format!("the policy has more than {MAX_PATTERNS} regular expressions"),
             "use prefixes, suffixes or lists, or join some with |",
         );
         for matcher in &mut matchers {
@@ -279,33 +280,33 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
 
 fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<regex::RegexSet> {
     let first = definitions.first()?;
-    let mut good = true;
+    let mut valid = true;
     for Spanned { value, span } in definitions {
         let checked = if value.len() > MAX_PATTERN_BYTES {
             Err(format!(
-                "it has {} bytes and may have {MAX_PATTERN_BYTES}",
+                "it has {} bytes; the maximum is {MAX_PATTERN_BYTES}",
                 value.len()
             ))
         } else {
             check_pattern(value)
         };
         if let Err(why) = checked {
-            good = false;
+            valid = false;
             report.error(
                 *span,
-                format!("this regular expression cannot be used: {why}"),
-                "write one such as \"^tmp[_-]\", in the syntax of Rust's regex crate; prefixes, suffixes and lists need none",
+                format!("invalid regular expression: {why}"),
+                "use the syntax of Rust's regex crate, such as \"^tmp[_-]\", or use prefixes, suffixes or a list",
             );
         }
     }
-    if !good {
+    if !valid {
         return None;
     }
     let texts: Vec<&str> = definitions.iter().map(|it| it.value.as_str()).collect();
     match compile_patterns(&texts) {
         Ok(set) => Some(set),
         Err(why) => {
-            report.error(first.span, why, "make several rules of it");
+            report.error(first.span, why, "split it into several rules");
             None
         }
     }

@@ -1,90 +1,31 @@
-//! What evaluating rules costs: an estimate that depends on nothing but the policy and the request, so that every decider
-//! comes to the same one.
+//! The estimated cost of evaluating rules. It depends only on the policy and the request, so that all deciders agree.
 //!
-//! One unit is about 10 ns of one core of the machine that docs/policy.md names. `cargo bench -p importguard-decider --bench
-//! cost` measures how far the estimates are from the time they stand for.
+//! One unit is about 10 ns on one core of the machine named in docs/policy.md. `cargo bench -p importguard-decider --bench cost`
+//! compares the estimates with measured times.
 
-use super::diagnostic::{Report, Span, quoted};
-use super::expression::Expression;
-use super::matcher::Matcher;
-use super::rule::{Action, Rule};
 use importguard_core::Mode;
 
-/// Nanoseconds that one unit stands for: what a look-up in a list takes (9), a fourth of 16 prefixes (11) and `==` in an
-/// expression (9 to 11). A unit of a loop takes 3 to 7, for all of it is taken to be evaluated.
-pub const NANOS_PER_UNIT: u64 = 10;
+use super::{
+    diagnostic::{Report, Span, quoted},
+    expression::Expression,
+    matcher::Matcher,
+    rule::{Action, Rule},
+    units::{ASSUMED_ID_BYTES, Cost, NANOS_PER_UNIT, PREPARE},
+};
 
-/// The most that the enforced rules of a policy may cost together on the largest import, in units: 100 ms, a fifth of the
-/// 500 ms that a gateway waits by default (IMPORTGUARD_DECIDER_TIMEOUT). On a machine half as fast, with as much again for
-/// rules in shadow, for waiting and for the network, the verdict is there in time.
+/// The maximum total cost of a policy's enforced rules for the largest import, in units: 100 ms, a fifth of a gateway's default
+/// timeout of 500 ms (IMPORTGUARD_DECIDER_TIMEOUT). That leaves time for a machine half as fast, shadow rules, queueing and the
+/// network.
 pub const MAX_COST: u64 = 100_000_000 / NANOS_PER_UNIT;
 
-/// The most that the rules in shadow may cost together on one import, in units: 25 ms, a quarter of what the enforced ones
-/// may, since the answer waits for them and no verdict depends on them.
+/// The budget of all shadow rules for one import, in units: 25 ms, a quarter of that of enforced rules, since they delay the
+/// response and no verdict depends on them.
 pub const SHADOW_BUDGET: u64 = MAX_COST / 4;
 
-/// The most that one evaluation of one expression may cost, in units: 2 ms, for it cannot be stopped halfway.
-pub(super) const MAX_EVALUATION: u64 = 2_000_000 / NANOS_PER_UNIT;
-
-/// After how many units an evaluation asks whether it is to stop: 100 µs, against which the 50 ns of looking at a clock are
-/// nothing.
-pub(super) const CHECK_EVERY: u64 = 100_000 / NANOS_PER_UNIT;
-
-/// Hashing a friend's id and looking whether it is repeated.
-pub(super) const PREPARE: Cost = Cost { fixed: 1, texts: 1 };
-
-/// How many friends the largest import has unless a setting says otherwise (IMPORTGUARD_DECIDER_MAX_FRIENDS).
+/// The default maximum number of friends per import (IMPORTGUARD_DECIDER_MAX_FRIENDS).
 pub const DEFAULT_MAX_FRIENDS: usize = 10_000;
 
-/// How long an id is taken to be where none is known yet, in bytes: four times as long as those that lists are sized for. What a
-/// request's own ids cost goes by their real length.
-pub(super) const ASSUMED_ID_BYTES: usize = 64;
-
-/// How many bytes of a text one unit reads or copies.
-const BYTES_PER_UNIT: u64 = 64;
-
-/// What one evaluation of something costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cost {
-    /// Units, however long the ids are.
-    pub(super) fixed: u64,
-    /// How many times the longest id of the request is read or copied as a whole.
-    pub(super) texts: u64,
-}
-
-impl Cost {
-    /// The units where no id has more than so many bytes.
-    #[inline]
-    pub(super) fn units(self, longest: usize) -> u64 {
-        self.fixed.saturating_add(self.by_bytes(longest as u64))
-    }
-
-    /// The units for `count` evaluations over texts that have `bytes` together.
-    fn units_of_all(self, count: usize, bytes: u64) -> u64 {
-        let fixed = self.fixed.saturating_mul(count as u64);
-        fixed.saturating_add(self.by_bytes(bytes))
-    }
-
-    fn by_bytes(self, bytes: u64) -> u64 {
-        self.texts.saturating_mul(bytes) / BYTES_PER_UNIT
-    }
-
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self {
-            fixed: self.fixed.saturating_add(other.fixed),
-            texts: self.texts.saturating_add(other.texts),
-        }
-    }
-
-    pub(super) fn times(self, times: u64) -> Self {
-        Self {
-            fixed: self.fixed.saturating_mul(times),
-            texts: self.texts.saturating_mul(times),
-        }
-    }
-}
-
-/// What a rule costs beside its condition.
+/// The cost of a rule without its condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Per {
     Request(Cost),
@@ -92,7 +33,7 @@ pub(super) enum Per {
 }
 
 impl Rule {
-    /// What its condition costs.
+    /// The cost of its condition.
     pub(super) fn when_cost(&self) -> Cost {
         self.when.as_ref().map_or(Cost::default(), Expression::cost)
     }
@@ -110,7 +51,7 @@ impl Rule {
         }
     }
 
-    /// The most friends that are left after it, if it sees to that for every request.
+    /// The maximum number of friends that remain after it, if it guarantees one.
     fn leaves_at_most(&self) -> Option<usize> {
         let always =
             self.mode == Some(Mode::Enforce) && self.rollout.is_none() && self.when.is_none();
@@ -121,19 +62,19 @@ impl Rule {
     }
 }
 
-/// Units for one look-up in a list, whose hash is there.
+/// Units for one look-up in a list by hash.
 const LOOK_UP: u64 = 1;
 /// How many prefixes or suffixes one unit compares.
 const AFFIXES_PER_UNIT: u64 = 4;
-/// Units for looking for a rule's regular expressions in an id, and how many times its bytes are read meanwhile: some 2 ns a
-/// byte, and several times as much where the automaton outgrows its cache.
+/// Cost of matching a rule's regular expressions with an ID: about 2 ns per byte, and several times as much if the automaton
+/// outgrows its cache.
 const PATTERNS: Cost = Cost {
     fixed: 4,
     texts: 40,
 };
 
 impl Matcher {
-    /// What matching one id costs.
+    /// The cost of matching one ID.
     pub(super) fn cost(&self) -> Cost {
         let lists = [&self.in_list, &self.not_in].into_iter().flatten().count() as u64;
         let affixes = (self.prefixes.len() + self.suffixes.len()) as u64;
@@ -148,13 +89,13 @@ impl Matcher {
     }
 }
 
-/// What a request looks like to an estimate.
+/// The size of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) friends: usize,
-    /// Of the friends' ids, together.
+    /// Total length of the friends' IDs, in bytes.
     pub(super) friend_bytes: u64,
-    /// Of the owner's id and the operation's, the longer.
+    /// Length of the longer of owner ID and operation ID, in bytes.
     pub(super) longest: usize,
 }
 
@@ -173,7 +114,7 @@ impl Per {
         match self {
             Self::Request(cost) => cost.units(size.longest),
             Self::Friend(cost) => {
-                // A text may be the friend's or one of the request's.
+                // A string may be the friend's ID or one of the request's.
                 let others = (size.friends as u64).saturating_mul(size.longest as u64);
                 cost.units_of_all(size.friends, size.friend_bytes.max(others))
             }
@@ -181,7 +122,7 @@ impl Per {
     }
 }
 
-/// What the rules of a policy cost together on any request, each on all of its friends.
+/// The total cost of a policy's rules for any request, if all friends remain.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Totals {
     enforced: Total,
@@ -213,7 +154,7 @@ impl Totals {
         totals
     }
 
-    /// Units for a request; for rules in shadow no more than they may cost.
+    /// The units for a request; for shadow rules at most their budget.
     pub(super) fn units(&self, size: Size) -> u64 {
         let prepare = PREPARE.units_of_all(size.friends, size.friend_bytes);
         let shadow = self.shadow.units(size).min(SHADOW_BUDGET);
@@ -230,23 +171,23 @@ impl Total {
     }
 }
 
-/// What the largest import costs, by a policy.
+/// The cost of the largest import under a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyCost {
-    /// How many friends that import has.
+    /// Its number of friends.
     pub friends: usize,
     /// The rules that are not off, in order.
     pub rules: Vec<RuleCost>,
 }
 
-/// What one rule costs on the largest import.
+/// The cost of one rule for the largest import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleCost {
-    /// The rule's id.
+    /// The rule's ID.
     pub id: String,
-    /// Whether it acts.
+    /// Its mode.
     pub mode: Mode,
-    /// Units.
+    /// Its cost, in units.
     pub units: u64,
 }
 
@@ -274,18 +215,18 @@ impl PolicyCost {
         }
     }
 
-    /// What the rules in this mode cost together, in units.
+    /// The total cost of the rules in this mode, in units.
     pub fn units(&self, mode: Mode) -> u64 {
         let rules = self.rules.iter().filter(|rule| rule.mode == mode);
         rules.fold(0, |sum, rule| sum.saturating_add(rule.units))
     }
 }
 
-/// How many rules a message names: who sees the five most expensive ones knows where to begin.
+/// How many of the most expensive rules a message names.
 const MAX_NAMED: usize = 5;
 
-/// Reports a policy whose enforced rules cost too much on the largest import, at the most expensive of them. `place` tells
-/// where a rule's id stands.
+/// Reports a policy whose enforced rules cost too much for the largest import, at the most expensive one. `place` returns the
+/// position of a rule's ID.
 pub(super) fn check(
     cost: &PolicyCost,
     place: impl FnOnce(&str) -> Option<Span>,
@@ -316,10 +257,10 @@ pub(super) fn check(
     report.error(
         span,
         format!(
-            "with {} friends the enforced rules cost {units} units and may cost {MAX_COST}: {}{others}",
+            "with {} friends the enforced rules cost {units} units; the maximum is {MAX_COST}: {}{others}",
             cost.friends,
             shares.join(", "),
         ),
-        "say it with in, prefixes and suffixes under dropFriends, which cost a hundredth of an expression, put limitFriends before it, or lower IMPORTGUARD_DECIDER_MAX_FRIENDS",
+        "use in, prefixes and suffixes under dropFriends, which cost a hundredth of an expression, put limitFriends before it, or lower IMPORTGUARD_DECIDER_MAX_FRIENDS",
     );
 }

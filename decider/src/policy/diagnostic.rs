@@ -1,36 +1,40 @@
-use std::fmt;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use super::document::Spanned;
-
-/// Where something stands in a file: line and column counted from 1, columns and width in characters.
+/// A position in a file: line and column from 1; columns and width in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// The line.
     pub line: u32,
-    /// The column of its first character.
+    /// The first column.
     pub column: u32,
-    /// How many characters of that line belong to it, at least 1.
+    /// The number of characters on that line, at least 1.
     pub width: u32,
 }
 
-/// One mistake in a policy or in one of its lists.
+/// A value and its position in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Spanned<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
+}
+
+/// One error in a policy or in one of its lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The file, as the operator named it.
+    /// The file, as given by the operator.
     pub file: Arc<str>,
-    /// Where in the file; nowhere if the file as a whole is at fault.
+    /// The position; None for the file as a whole.
     pub span: Option<Span>,
     /// The offending text, shortened if it is long.
     pub text: String,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What to write or do instead.
+    /// How to correct it.
     pub remedy: String,
     excerpt: Option<Excerpt>,
 }
 
-/// The part of a source line that is shown under a message.
+/// The part of a source line shown below a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Excerpt {
     text: String,
@@ -40,13 +44,13 @@ struct Excerpt {
 
 /// The widest excerpt: with the line number it fits a terminal of 120 columns.
 const EXCERPT_CHARS: usize = 100;
-/// How much of an overlong line is shown before the place that the message is about.
+/// How much of a long line is shown before the error.
 const EXCERPT_LEAD: usize = 40;
-/// The longest text that a message quotes: longer than every key, code and sensible id.
+/// The longest quotation in a message: longer than every key, code and reasonable ID.
 const QUOTE_CHARS: usize = 60;
 
 impl Diagnostic {
-    /// A mistake of a file as a whole.
+    /// An error in a file as a whole.
     pub fn of_file(file: Arc<str>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             text: String::new(),
@@ -58,7 +62,7 @@ impl Diagnostic {
         }
     }
 
-    /// A mistake at `span`, where the file has `line`.
+    /// An error at `span`; `line` is that line of the file.
     pub fn at(
         file: Arc<str>,
         span: Span,
@@ -69,7 +73,7 @@ impl Diagnostic {
         let before = span.column.saturating_sub(1) as usize;
         let text = line.chars().skip(before).take(span.width as usize);
         let text: String = text.collect();
-        // A YAML reader counts the white space behind a bracket or a quote to the token.
+        // The YAML parser includes white space after a bracket or quote in the token.
         let text = text.trim_end();
         let width = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
         Self {
@@ -85,7 +89,7 @@ impl Diagnostic {
         }
     }
 
-    /// The mistake without the excerpt, for a log line.
+    /// The error without the excerpt, for a log line.
     pub fn on_one_line(&self) -> String {
         let Self {
             file,
@@ -103,7 +107,7 @@ impl Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// `policy.yaml:12:5: unknown key "refuseOwnr"`, the line with the place underlined, and the remedy.
+    /// `policy.yaml:12:5: unknown key "refuseOwnr"`, the underlined line, and the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if let Some(span) = self.span {
@@ -142,7 +146,7 @@ impl Excerpt {
     }
 }
 
-/// Everything that is wrong with a policy; at least one thing. Its `Display` is made for a terminal.
+/// The errors in a policy, at least one. Its `Display` is for terminals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
     found: Vec<Diagnostic>,
@@ -150,7 +154,7 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// A single mistake.
+    /// A single error.
     pub fn one(diagnostic: Diagnostic) -> Self {
         Self {
             found: vec![diagnostic],
@@ -158,12 +162,12 @@ impl Diagnostics {
         }
     }
 
-    /// The mistakes by file and place, the first [`MAX_REPORTED`] that were found.
+    /// The first [`MAX_REPORTED`] errors, by file and position.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.found.iter()
     }
 
-    /// How many there are, those not kept included.
+    /// The number of errors, including those that were not kept.
     pub fn count(&self) -> usize {
         self.found.len() + self.more
     }
@@ -186,10 +190,10 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// How many mistakes are kept: more than anybody mends in one go. A hostile file of the largest size has a million.
+/// The maximum number of errors kept. A hostile file of the maximum size may have a million.
 pub const MAX_REPORTED: usize = 100;
 
-/// Collects the mistakes of one policy while it is read and compiled.
+/// Collects the errors of one policy while it is read and compiled.
 pub(crate) struct Report<'s> {
     file: Arc<str>,
     lines: Vec<&'s str>,
@@ -207,7 +211,7 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// Reports a mistake in the policy itself.
+    /// Reports an error in the policy itself.
     pub(crate) fn error(
         &mut self,
         span: Span,
@@ -224,8 +228,8 @@ impl<'s> Report<'s> {
         ));
     }
 
-    /// Reports a mistake in a part of a text whose first character and length are `place`, if that part can be found: a
-    /// text over several lines or with escapes is pointed at as a whole.
+    /// Reports an error in the part of a string at `place` (first character and length). A string over several lines or with
+    /// escapes is reported as a whole.
     pub(crate) fn error_inside(
         &mut self,
         text: &Spanned<String>,
@@ -255,7 +259,7 @@ impl<'s> Report<'s> {
         self.error(narrowed.unwrap_or(text.span), message, remedy);
     }
 
-    /// A place and its line; the end of the file for a place behind it, where a YAML reader sees what is missing.
+    /// A position and its line; the end of the file for a position after it, where the YAML parser reports missing tokens.
     fn locate(&self, span: Span) -> (Span, &'s str) {
         let index = (span.line as usize).saturating_sub(1);
         if let Some(line) = self.lines.get(index) {
@@ -272,7 +276,7 @@ impl<'s> Report<'s> {
         (end, line)
     }
 
-    /// Reports a mistake in whatever file it names.
+    /// Reports an error in any file.
     pub(crate) fn add(&mut self, diagnostic: Diagnostic) {
         if self.found.len() < MAX_REPORTED {
             self.found.push(diagnostic);
@@ -281,7 +285,7 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// What was collected, if anything: mistakes in the policy first, each file from top to bottom.
+    /// The collected errors, if any: those in the policy first, each file from top to bottom.
     pub(crate) fn finish(self) -> Option<Diagnostics> {
         let Self {
             file,
@@ -301,13 +305,13 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", shortened(text.chars()))
 }
 
-/// The candidate that `word` is most likely a misspelling of.
+/// The candidate of which `word` is most likely a misspelling.
 pub(crate) fn closest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let length = word.chars().count();
-    // A third of the letters may be wrong: enough for a slip, too few to turn one word into another.
+    // A third of the letters may differ: enough for typing errors, too few to confuse words.
     let limit = (length / 3).max(1);
     let word = word.to_lowercase();
     candidates
@@ -334,7 +338,7 @@ fn shortened(text: impl Iterator<Item = char>) -> String {
     short
 }
 
-/// Control characters would act on the terminal that a message is printed on.
+/// Replaces control characters, which would affect the terminal.
 fn printable(c: char) -> char {
     if c == '\t' {
         ' '
@@ -345,7 +349,7 @@ fn printable(c: char) -> char {
     }
 }
 
-/// The lines as a YAML reader counts them: each of `\n`, `\r\n` and `\r` ends one.
+/// The lines as the YAML parser counts them: each of `\n`, `\r\n` and `\r` ends one.
 fn lines(source: &str) -> Vec<&str> {
     source
         .split('\n')
@@ -372,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_the_place_the_line_and_the_remedy() {
+    fn shows_the_position_the_line_and_the_remedy() {
         let mut report = Report::new("policy.yaml", "a: 1\r\n\tbé: wrong\r\n");
         report.error(span(2, 6, 5), "no good", "write right");
         let diagnostic = only(report);
@@ -384,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_a_file_without_a_place() {
+    fn shows_a_file_without_a_position() {
         let diagnostic = Diagnostic::of_file("p.yaml".into(), "not found", "create it");
         assert_eq!(
             diagnostic.to_string(),
@@ -404,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_a_place_that_is_not_in_the_file() {
+    fn survives_a_position_that_is_not_in_the_file() {
         let mut report = Report::new("p", "a");
         for (line, column, width) in [(0, 0, 0), (1, 9, 9), (9, 1, 1), (u32::MAX, 1, u32::MAX)] {
             report.error(span(line, column, width), "m", "r");
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_a_hundred_mistakes_in_order_and_counts_the_rest() {
+    fn keeps_a_hundred_errors_in_order_and_counts_the_rest() {
         let source = "\n".repeat(150);
         let mut report = Report::new("p", &source);
         report.add(Diagnostic::of_file("a-list".into(), "m", "r"));

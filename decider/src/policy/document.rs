@@ -1,78 +1,80 @@
-//! What a policy file says, in the shape in which it says it. The JSON Schema that editors use is made of these types,
-//! so the comments on fields are written for those who write policies.
+//! The structure of a policy file. The JSON Schema for editors is generated from these types, so the comments on fields
+//! are written for policy authors.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::diagnostic::Span;
-use super::refusal_code::RefusalCode;
+use super::{diagnostic::Spanned, refusal_code::RefusalCode};
 
-/// A value and where it stands in the file.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Spanned<T> {
-    pub(crate) value: T,
-    pub(crate) span: Span,
-}
+/// The supported format version.
+pub(super) const API_VERSION: &str = "importguard/v1";
 
-/// A policy of importguard: which friend imports are allowed, refused or shortened.
+/// The action keys, of which a rule has exactly one.
+pub(super) const KINDS: [&str; 5] = [
+    "refuseOwner",
+    "dropFriends",
+    "limitFriends",
+    "refuseIf",
+    "dropFriendIf",
+];
+/// An importguard policy: which friend imports are allowed, refused or shortened.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Policy", rename_all = "camelCase", deny_unknown_fields, transform = with_api_version)]
 pub(super) struct Document {
-    /// What the policy is called in events.
+    /// Name of the policy in events.
     #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub(super) name: String,
-    /// Lists of user ids by name, for rules to refer to.
+    /// Lists of user IDs by name, for use in rules.
     #[schemars(with = "Option<BTreeMap<String, ListDefinition>>")]
     pub(super) lists: Vec<ListDefinition>,
-    /// In order: a refusal ends it, a filter shortens the list for the rules after it.
+    /// Rules in evaluation order: a refusal ends the evaluation; a filter shortens the list for the rules after it.
     #[schemars(length(max = 256))]
     pub(super) rules: Vec<RuleDefinition>,
-    /// The answer when friends were asked for and every one of them was dropped.
+    /// The answer when every requested friend was removed.
     pub(super) nobody_left: Option<RefusalDefinition>,
 }
 
-/// User ids, in a file or right here.
+/// User IDs, in a file or inline.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "List", rename_all = "camelCase", deny_unknown_fields, transform = with_one_source)]
 pub(super) struct ListDefinition {
     #[schemars(skip)]
     pub(super) name: Spanned<String>,
-    /// A file with one id a line, relative to the policy's directory. Lines that start with # are comments.
+    /// File with one ID per line, relative to the policy's directory. Lines that start with # are comments.
     pub(super) file: Option<Spanned<String>>,
-    /// The ids.
+    /// The IDs.
     pub(super) values: Option<Vec<String>>,
 }
 
-/// One rule: what it does, to whom, and when.
+/// A rule: its action and its conditions.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Rule", rename_all = "camelCase", deny_unknown_fields, transform = with_one_kind)]
 pub(super) struct RuleDefinition {
-    /// What the rule is called in events. Not self, duplicate or nobodyLeft: those are built in.
+    /// ID of the rule in events. Not self, duplicate or nobodyLeft, which are built in.
     #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub(super) id: Spanned<String>,
-    /// Why the rule is there.
+    /// Purpose of the rule.
     pub(super) description: Option<String>,
     /// Refuses the import if the owner matches.
     pub(super) refuse_owner: Option<MatcherDefinition>,
-    /// Drops each friend that matches.
+    /// Removes each friend that matches.
     pub(super) drop_friends: Option<MatcherDefinition>,
-    /// Bounds how many friends one import may have. Those count who are left at this point.
+    /// Limits the number of friends per import. Friends that earlier rules removed do not count.
     pub(super) limit_friends: Option<LimitDefinition>,
     /// Refuses the import if this CEL expression is true.
     #[schemars(length(max = 1024))]
     pub(super) refuse_if: Option<Spanned<String>>,
-    /// Drops each friend for whom this CEL expression is true.
+    /// Removes each friend for which this CEL expression is true.
     #[schemars(length(max = 1024))]
     pub(super) drop_friend_if: Option<Spanned<String>>,
-    /// The rule is looked at only where this CEL expression is true.
+    /// The rule is evaluated only if this CEL expression is true.
     #[schemars(length(max = 1024))]
     pub(super) when: Option<Spanned<String>>,
-    /// enforce acts; shadow only reports what it would have done; off is not evaluated.
+    /// enforce: the rule acts; shadow: it only reports what it would have done; off: it is not evaluated.
     #[schemars(default)]
     pub(super) mode: RuleMode,
-    /// The per cent of owners for whom the rule is looked at, chosen by a stable hash of rule id and owner.
+    /// Percentage of owners that the rule applies to, selected by a stable hash of rule ID and owner.
     #[schemars(range(min = 0, max = 100), with = "Option<u8>")]
     pub(super) rollout: Option<u8>,
     /// What happens when an expression of the rule fails at run time: refuse (the default), or skip the rule.
@@ -98,34 +100,34 @@ pub(super) enum OnErrorDefinition {
     Refuse,
 }
 
-/// Which ids a rule is about: those that any of the keys matches.
+/// Which IDs a rule applies to: those that match any of the keys.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Matcher", rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
 pub(super) struct MatcherDefinition {
-    /// Ids that are on this list.
+    /// IDs in this list.
     #[schemars(rename = "in")]
     pub(super) in_list: Option<Spanned<String>>,
-    /// Ids that are not on this list.
+    /// IDs that are not in this list.
     pub(super) not_in: Option<Spanned<String>>,
-    /// Ids that start with one of these texts.
+    /// IDs that start with one of these strings.
     #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
     pub(super) prefixes: Vec<String>,
-    /// Ids that end with one of these texts.
+    /// IDs that end with one of these strings.
     #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
     pub(super) suffixes: Vec<String>,
-    /// Ids in which one of these regular expressions is found; ^ and $ tie it to the ends.
+    /// IDs that contain a match of one of these regular expressions; anchor them with ^ and $.
     #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
     pub(super) matches: Vec<Spanned<String>>,
 }
 
-/// How many friends one import may have.
+/// A limit on the number of friends per import.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Limit", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct LimitDefinition {
-    /// The most friends of one import.
+    /// Maximum number of friends per import.
     #[schemars(range(min = 1))]
     pub(super) max: u32,
-    /// truncate imports the first ones; refuse refuses the import.
+    /// truncate: import only the first ones; refuse: refuse the import.
     pub(super) on_exceed: OnExceed,
 }
 
@@ -136,16 +138,16 @@ pub(super) enum OnExceed {
     Refuse,
 }
 
-/// What OpenIM is told when an import is refused.
+/// The answer to OpenIM when an import is refused.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Refusal", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RefusalDefinition {
-    /// OpenIM's errCode: 5000 to 9999 without 5900 to 5999, which tell of importguard's own failures.
+    /// OpenIM's errCode: 5000 to 9999 except 5900 to 5999, which are importguard's own failures.
     pub(super) code: RefusalCode,
     /// OpenIM's errMsg: a short sentence.
     #[schemars(length(min = 1, max = 256))]
     pub(super) message: String,
-    /// OpenIM's errDlt: more about it.
+    /// OpenIM's errDlt: details.
     #[schemars(with = "Option<String>", length(max = 1024))]
     pub(super) detail: String,
 }
@@ -178,9 +180,9 @@ impl JsonSchema for RefusalCode {
     }
 }
 
-/// The version is checked when a file is read and says nothing afterwards, so no field holds it.
+/// The version is checked when a file is read, and is not kept.
 fn with_api_version(schema: &mut Schema) {
-    let version = json_schema!({ "const": super::read::API_VERSION, "description": "The format of this file." });
+    let version = json_schema!({ "const": API_VERSION, "description": "The format of this file." });
     if let Some(properties) = schema
         .get_mut("properties")
         .and_then(|it| it.as_object_mut())
@@ -197,7 +199,7 @@ fn with_one_source(schema: &mut Schema) {
 }
 
 fn with_one_kind(schema: &mut Schema) {
-    schema.insert("oneOf".to_owned(), one_of(&super::read::KINDS));
+    schema.insert("oneOf".to_owned(), one_of(&KINDS));
 }
 
 fn one_of(keys: &[&str]) -> serde_json::Value {

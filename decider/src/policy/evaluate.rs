@@ -1,97 +1,98 @@
-//! From a request to an evaluation. One hash for each friend serves every look-up, and nothing is allocated for a rule
-//! that does not fire.
+//! Evaluates a request. Each friend is hashed once for all look-ups, and a rule that does not fire allocates nothing.
 //!
-//! The enforced rules come first and give the verdict. Then the rules in shadow, each on the friends who were left at its
-//! place in the document, as far as what they may cost together goes: so they never slow down the others.
+//! Enforced rules are evaluated first and determine the verdict. Shadow rules follow, each on the friends that remained at
+//! its position in the document, within a common budget, so that they never slow down enforced rules.
 
-use crate::lists::{IdHash, IdHasher};
-
-use super::cost::{Per, SHADOW_BUDGET, Size};
-use super::expression::Inputs;
-use super::friends::{Friends, Left};
-use super::meter::Meter;
-use super::read::{DUPLICATE, SELF};
-use super::rule::{Action, OnError, Rule};
-use super::trail::{FIRST, Place, Trail};
-use super::{Policy, Request};
 use importguard_core::{Evaluation, Kept, Mode, Outcome, Refusal, Verdict};
 
-/// What became of a rule, before its mode is considered.
+use super::{
+    Policy, Request,
+    cost::{Per, SHADOW_BUDGET, Size},
+    expression::Inputs,
+    friends::{Friends, Remaining},
+    meter::Meter,
+    read::{DUPLICATE, SELF},
+    rule::{Action, OnError, Rule},
+    trail::{FIRST, Position, Trail},
+};
+use crate::lists::{IdHash, IdHasher};
+
+/// The effect of a rule, before its mode is considered.
 #[derive(Debug)]
 pub(super) enum Effect<'p> {
     Off,
     OutsideRollout,
     /// Its condition is false.
     NotWhen,
-    /// It was evaluated and is not concerned.
+    /// It was evaluated and does not match.
     Nothing,
     Refuse {
         refusal: &'p Refusal,
-        /// Why its expression failed, if that is why it refuses.
+        /// The error of its expression, if that is why it refuses.
         failure: Option<String>,
     },
     Remove {
         /// At least one, ascending.
         friends: Vec<u32>,
-        /// Why its expression failed for a friend who therefore stays.
+        /// The error of its expression for a friend, which is therefore kept.
         failure: Option<String>,
     },
-    /// Why its expression failed, so that it is skipped.
+    /// The error of its expression, because of which it is skipped.
     Skip(String),
-    /// It was not evaluated: it would have cost more than rules in shadow may.
-    OverBudget(OverBudget),
+    /// It is in shadow and was not evaluated: the budget does not suffice.
+    OverBudget(OverBudgetError),
 }
 
-/// What rules in shadow may cost together would have been exceeded.
+/// The budget of shadow rules does not suffice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OverBudget {
-    /// What it would have cost, in units.
+pub(super) struct OverBudgetError {
+    /// The cost of the rule, in units.
     pub(super) cost: u64,
-    /// What was left.
+    /// The rest of the budget, in units.
     pub(super) left: u64,
 }
 
-/// Watches an evaluation: gets each rule that is come to, its place, what became of it, and the state in which it found the
-/// request. Rules in shadow come after the enforced ones.
+/// Observes an evaluation: each rule that is reached, its position, its effect, and the state of the request before it.
+/// Shadow rules come after enforced ones.
 pub(super) trait Observer<'p, S> {
     fn before_rules(&mut self, _owners: &[u32], _repeated: &[u32]) {}
     fn rule(
         &mut self,
-        _place: Place,
+        _position: Position,
         _rule: &'p Rule,
         _effect: &Effect<'p>,
         _state: &State<'p, '_, S>,
     ) {
     }
-    /// Nothing more is done for the rule at this place. Not called for a rule that is off.
-    fn after_rule(&mut self, _place: Place) {}
+    /// The rule at this position is finished. Not called for a rule that is off.
+    fn after_rule(&mut self, _position: Position) {}
 }
 
-/// Watches how far an evaluation has come. It may look at a clock, which the engine does not.
+/// Observes the progress of an evaluation. Unlike the engine, it may read a clock.
 pub trait Progress {
-    /// Rules are evaluated from here on.
+    /// Called before the first rule.
     fn before_rules(&mut self) {}
-    /// The rule with this index in the document was evaluated. Rules in shadow come after the enforced ones, and one that is off
-    /// not at all.
+    /// The rule with this index in the document was evaluated. Shadow rules come after enforced ones; rules that are off are
+    /// left out.
     fn after_rule(&mut self, _index: usize) {}
 }
 
-/// Watches nothing, at no cost.
+/// Observes nothing.
 impl Progress for () {}
 
-pub(super) struct Watched<'a, P>(pub(super) &'a mut P);
+pub(super) struct ProgressObserver<'a, P>(pub(super) &'a mut P);
 
-impl<S, P: Progress> Observer<'_, S> for Watched<'_, P> {
+impl<S, P: Progress> Observer<'_, S> for ProgressObserver<'_, P> {
     fn before_rules(&mut self, _owners: &[u32], _repeated: &[u32]) {
         self.0.before_rules();
     }
 
-    fn after_rule(&mut self, place: Place) {
-        self.0.after_rule(place - (FIRST + 1));
+    fn after_rule(&mut self, position: Position) {
+        self.0.after_rule(position - (FIRST + 1));
     }
 }
 
-/// Decides, or ends with the error of `should_stop`, which is asked again and again.
+/// Evaluates a request, or fails with the error of `should_stop`, which is called regularly.
 pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     policy: &'p Policy,
     request: &Request<'_, S>,
@@ -100,11 +101,11 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
 ) -> Result<Evaluation, E> {
     let mut meter = Meter::new(should_stop);
     let hasher = IdHasher::get();
-    let (friends, unusable) = Friends::new(request.owner, request.friends, hasher, &mut meter)?;
-    observer.before_rules(&unusable.owners, &unusable.repeated);
+    let (friends, removed) = Friends::new(request.owner, request.friends, hasher, &mut meter)?;
+    observer.before_rules(&removed.owners, &removed.repeated);
     let mut trail = Trail::default();
-    trail.remove(FIRST, SELF, unusable.owners);
-    trail.remove(FIRST, DUPLICATE, unusable.repeated);
+    trail.remove(FIRST, SELF, removed.owners);
+    trail.remove(FIRST, DUPLICATE, removed.repeated);
     let mut state = State {
         policy,
         request: *request,
@@ -112,22 +113,22 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
         friends,
     };
     let refused = state.enforce(&mut trail, observer, &mut meter)?;
-    let left = state.friends.take_left();
-    // A refusal ends it: the rules after it are not evaluated, in shadow or not.
-    let reached = refused.map_or(Place::MAX, |(place, _)| place);
-    let watched = state.watch(reached, &trail, observer, &mut meter)?;
-    trail.join(watched);
+    let left = state.friends.take_remaining();
+    // No rule after a refusal is evaluated, in shadow or not.
+    let reached = refused.map_or(Position::MAX, |(position, _)| position);
+    let shadow = state.shadow(reached, &trail, observer, &mut meter)?;
+    trail.join(shadow);
     Ok(match (refused, left) {
-        (Some((place, refusal)), _) => trail.refuse(policy, Some(place), refusal),
-        (None, Left::All) => trail.decide(policy, Verdict::Allow),
-        (None, Left::These(left)) if left.is_empty() => {
+        (Some((position, refusal)), _) => trail.refuse(policy, Some(position), refusal),
+        (None, Remaining::All) => trail.decide(policy, Verdict::Allow),
+        (None, Remaining::Only(left)) if left.is_empty() => {
             trail.refuse(policy, None, &policy.nobody_left)
         }
-        (None, Left::These(left)) => trail.decide(policy, Verdict::Modify(Kept::trusted(left))),
+        (None, Remaining::Only(left)) => trail.decide(policy, Verdict::Modify(Kept::trusted(left))),
     })
 }
 
-/// A request part of the way through the rules.
+/// The state of a request between two rules.
 pub(super) struct State<'p, 'r, S> {
     policy: &'p Policy,
     pub(super) request: Request<'r, S>,
@@ -136,49 +137,49 @@ pub(super) struct State<'p, 'r, S> {
 }
 
 impl<'p, S: AsRef<str>> State<'p, '_, S> {
-    /// Evaluates the rules that are not in shadow, up to the first refusal, which it returns with its place.
+    /// Evaluates the enforced rules up to the first refusal, which is returned with its position.
     fn enforce<E>(
         &mut self,
         trail: &mut Trail<'p>,
         observer: &mut impl Observer<'p, S>,
         meter: &mut Meter<'_, E>,
-    ) -> Result<Option<(Place, &'p Refusal)>, E> {
+    ) -> Result<Option<(Position, &'p Refusal)>, E> {
         let mut unlimited = Budget(None);
-        for (place, rule) in self.policy.places() {
+        for (position, rule) in self.policy.positions() {
             if rule.mode == Some(Mode::Shadow) {
                 continue;
             }
             let effect = self.effect(rule, &mut unlimited, meter)?;
-            observer.rule(place, rule, &effect, self);
+            observer.rule(position, rule, &effect, self);
             match effect {
                 Effect::Refuse { refusal, .. } => {
-                    observer.after_rule(place);
-                    return Ok(Some((place, refusal)));
+                    observer.after_rule(position);
+                    return Ok(Some((position, refusal)));
                 }
                 Effect::Remove { friends, failure } => {
                     if failure.is_some() {
-                        trail.fire(place, &rule.id, Mode::Enforce, Outcome::Error);
+                        trail.fire(position, &rule.id, Mode::Enforce, Outcome::Error);
                     }
                     self.friends.remove(&friends);
-                    trail.remove(place, &rule.id, friends);
+                    trail.remove(position, &rule.id, friends);
                 }
-                Effect::Skip(_) => trail.fire(place, &rule.id, Mode::Enforce, Outcome::Error),
+                Effect::Skip(_) => trail.fire(position, &rule.id, Mode::Enforce, Outcome::Error),
                 Effect::Off => continue,
                 Effect::OutsideRollout
                 | Effect::NotWhen
                 | Effect::Nothing
                 | Effect::OverBudget(_) => {}
             }
-            observer.after_rule(place);
+            observer.after_rule(position);
         }
         Ok(None)
     }
 
-    /// Evaluates the rules in shadow before the place `reached`. The state is that before any rule; what `enforced` tells of
-    /// removals brings it to each rule's place.
-    fn watch<E>(
+    /// Evaluates the shadow rules before the position `reached`. The state is that before any rule; the removals in `enforced`
+    /// are applied up to each rule's position.
+    fn shadow<E>(
         &mut self,
-        reached: Place,
+        reached: Position,
         enforced: &Trail<'p>,
         observer: &mut impl Observer<'p, S>,
         meter: &mut Meter<'_, E>,
@@ -186,23 +187,23 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         let mut trail = Trail::default();
         let mut removed = enforced.removed().peekable();
         let mut budget = Budget(Some(SHADOW_BUDGET));
-        for (place, rule) in self
+        for (position, rule) in self
             .policy
-            .places()
-            .take_while(|(place, _)| *place < reached)
+            .positions()
+            .take_while(|(position, _)| *position < reached)
         {
             if rule.mode != Some(Mode::Shadow) {
                 continue;
             }
-            while let Some((_, friends)) = removed.next_if(|(at, _)| *at < place) {
+            while let Some((_, friends)) = removed.next_if(|(at, _)| *at < position) {
                 self.friends.remove(friends);
             }
             let effect = self.effect(rule, &mut budget, meter)?;
-            observer.rule(place, rule, &effect, self);
-            for outcome in would_have(&effect) {
-                trail.fire(place, &rule.id, Mode::Shadow, outcome);
+            observer.rule(position, rule, &effect, self);
+            for outcome in shadow_outcomes(&effect) {
+                trail.fire(position, &rule.id, Mode::Shadow, outcome);
             }
-            observer.after_rule(place);
+            observer.after_rule(position);
         }
         Ok(trail)
     }
@@ -242,7 +243,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         self.act(rule, cost, meter)
     }
 
-    /// What a rule does that is not kept from it.
+    /// The effect of a rule whose conditions hold.
     fn act<E>(&self, rule: &'p Rule, cost: Per, meter: &mut Meter<'_, E>) -> Result<Effect<'p>, E> {
         let longest = self.longest();
         let each = match cost {
@@ -323,17 +324,17 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
 }
 
 impl Policy {
-    pub(super) fn places(&self) -> impl Iterator<Item = (Place, &Rule)> {
+    pub(super) fn positions(&self) -> impl Iterator<Item = (Position, &Rule)> {
         (FIRST + 1..).zip(&self.rules)
     }
 }
 
-/// What rules may still cost, in units; without a bound where there is none.
+/// The rest of a budget in units; None is unlimited.
 struct Budget(Option<u64>);
 
 impl Budget {
-    /// Takes the units, or none where so many are not left. They are only worked out where there is a bound.
-    fn take(&mut self, units: impl FnOnce() -> u64) -> Result<(), OverBudget> {
+    /// Takes the units, or none if the rest does not suffice. They are computed only if there is a limit.
+    fn take(&mut self, units: impl FnOnce() -> u64) -> Result<(), OverBudgetError> {
         let Some(left) = &mut self.0 else {
             return Ok(());
         };
@@ -343,13 +344,13 @@ impl Budget {
                 *left = rest;
                 Ok(())
             }
-            None => Err(OverBudget { cost, left: *left }),
+            None => Err(OverBudgetError { cost, left: *left }),
         }
     }
 }
 
-/// What a rule in shadow is reported with.
-fn would_have(effect: &Effect<'_>) -> impl Iterator<Item = Outcome> + use<> {
+/// The outcomes that a shadow rule is reported with.
+fn shadow_outcomes(effect: &Effect<'_>) -> impl Iterator<Item = Outcome> + use<> {
     let (first, second) = match effect {
         Effect::Refuse { .. } => (Some(Outcome::Refuse), None),
         Effect::Remove { failure, .. } => (

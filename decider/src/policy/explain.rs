@@ -1,55 +1,55 @@
-//! Rule by rule what happened to a request and why. Watches the very evaluation that decides, so that it cannot tell
-//! another story.
+//! Explains an evaluation rule by rule. It observes the evaluation itself, so that the two cannot disagree.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::fmt;
+use std::{collections::BTreeMap, convert::Infallible, fmt};
 
-use super::cost::SHADOW_BUDGET;
-use super::evaluate::{self, Effect, Observer, OverBudget, State};
-use super::matcher::Part;
-use super::read::{DUPLICATE, SELF};
-use super::rule::{Action, Rule, bucket};
-use super::trail::Place;
-use super::{Policy, Request};
 use importguard_core::{Evaluation, Mode};
 
-/// An evaluation and how it came about.
+use super::{
+    Policy, Request,
+    cost::SHADOW_BUDGET,
+    evaluate::{self, Effect, Observer, OverBudgetError, State},
+    matcher::Part,
+    read::{DUPLICATE, SELF},
+    rule::{Action, Rule, bucket},
+    trail::Position,
+};
+
+/// An evaluation and the effect of each rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation<'p> {
-    /// What it came to, the same as [`Policy::evaluate`] gives.
+    /// The result, the same as that of [`Policy::evaluate`].
     pub evaluation: Evaluation,
-    /// Every rule of the policy in order, the built-in ones first. `nobodyLeft` is not among them: the evaluation tells.
+    /// Every rule of the policy in order, the built-in ones first. `nobodyLeft` appears only in the evaluation.
     pub steps: Vec<Step<'p>>,
 }
 
-/// What became of one rule.
+/// The effect of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<'p> {
     /// The rule's id.
     pub rule: &'p str,
-    /// What kind of rule it is: the key that it has in the file, or `built-in`.
+    /// Its kind: the key in the file, or `built-in`.
     pub kind: &'static str,
-    /// The description it has in the file.
+    /// Its description in the file.
     pub description: Option<&'p str>,
-    /// Whether it acts; absent if it is off.
+    /// Its mode; None if it is off.
     pub mode: Option<Mode>,
-    /// What happened.
+    /// Its effect.
     pub happened: Happened<'p>,
 }
 
-/// What a rule did; in shadow, what it would have done.
+/// The effect of a rule; in shadow, the effect that it would have had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened<'p> {
-    /// A rule before it refused the import.
+    /// An earlier rule refused the import.
     NotReached,
     /// It is off.
     Off,
-    /// The owner is not among those for whom it is looked at.
+    /// The owner is outside its rollout.
     OutsideRollout {
         /// The owner's bucket, 0 to 99.
         bucket: u8,
-        /// The buckets below this are in.
+        /// The rollout: buckets below this are included.
         per_cent: u8,
     },
     /// Its condition is false.
@@ -57,53 +57,53 @@ pub enum Happened<'p> {
         /// The condition.
         when: &'p str,
     },
-    /// It was evaluated and nobody is concerned.
+    /// It was evaluated and no match.
     Nothing,
     /// It refused the import.
     Refused(Reason<'p>),
     /// It removed friends.
     Removed {
-        /// Indexes into the request's friends, and why.
+        /// Indexes into the request's friends, and the reason.
         friends: Vec<(u32, Reason<'p>)>,
-        /// Why its expression failed for others, who therefore stayed.
+        /// The error of its expression for other friends, which were therefore kept.
         failure: Option<String>,
     },
     /// Its expression failed, and it was skipped.
     Skipped {
-        /// Why it failed.
+        /// The error.
         failure: String,
     },
-    /// It is in shadow and was not evaluated: it would have cost more than was left of what rules in shadow may cost.
+    /// It is in shadow and was not evaluated: the budget of shadow rules does not suffice.
     OverBudget {
-        /// What it would have cost, in units.
+        /// Its cost, in units.
         cost: u64,
-        /// What was left of [`SHADOW_BUDGET`].
+        /// The rest of [`SHADOW_BUDGET`], in units.
         left: u64,
     },
 }
 
-/// Why a rule refused an import or removed a friend. Its `Display` is the end of a sentence.
+/// Why a rule refused an import or removed a friend. Its `Display` is a predicate such as "is in blocked".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason<'p> {
-    /// The id is the owner's own.
+    /// The ID is the owner's.
     IsOwner,
-    /// The id stands earlier in the list.
+    /// The ID occurs earlier in the request.
     Repeated,
-    /// The id is on this list.
+    /// The ID is in this list.
     In(&'p str),
-    /// The id is not on this list.
+    /// The ID is not in this list.
     NotIn(&'p str),
-    /// The id starts with this.
+    /// The ID starts with this.
     Prefix(&'p str),
-    /// The id ends with this.
+    /// The ID ends with this.
     Suffix(&'p str),
-    /// The id matches this regular expression.
+    /// The ID matches this regular expression.
     Pattern(&'p str),
-    /// More friends are left than this.
+    /// More friends remain than this limit.
     Over(usize),
     /// This expression is true.
     Expression(&'p str),
-    /// The rule's expression failed, and it refuses then.
+    /// The rule's expression failed, for which it refuses.
     Failed(String),
 }
 
@@ -111,13 +111,13 @@ impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IsOwner => f.write_str("is the owner"),
-            Self::Repeated => f.write_str("stands in the list before"),
+            Self::Repeated => f.write_str("is a duplicate"),
             Self::In(list) => write!(f, "is in {list}"),
             Self::NotIn(list) => write!(f, "is not in {list}"),
             Self::Prefix(prefix) => write!(f, "starts with \"{prefix}\""),
             Self::Suffix(suffix) => write!(f, "ends with \"{suffix}\""),
             Self::Pattern(pattern) => write!(f, "matches {pattern}"),
-            Self::Over(max) => write!(f, "more than {max} friends are left"),
+            Self::Over(max) => write!(f, "limit {max} exceeded"),
             Self::Expression(source) => write!(f, "{source} is true"),
             Self::Failed(why) => write!(f, "the expression failed: {why}"),
         }
@@ -125,28 +125,37 @@ impl fmt::Display for Reason<'_> {
 }
 
 impl Happened<'_> {
-    /// The same in words, for people. `friends` are the request's; of many that were removed the first few are named.
+    /// A description for people. `friends` are those of the request; only the first removed ones are named.
     pub fn describe<S: AsRef<str>>(&self, friends: &[S]) -> String {
         match self {
-            Self::NotReached => "not reached: the import was refused before".to_owned(),
+            Self::NotReached => "not reached: an earlier rule refused the import".to_owned(),
             Self::Off => "off".to_owned(),
             Self::OutsideRollout { bucket, per_cent } => {
-                format!(
-                    "not for this owner: bucket {bucket}, and the rollout takes those below {per_cent}"
-                )
+                format!("owner outside the rollout: bucket {bucket}, rollout {per_cent}")
             }
-            Self::NotWhen { when } => format!("not looked at: {when} is false"),
-            Self::Nothing => "nobody is concerned".to_owned(),
+            Self::NotWhen { when } => format!("not evaluated: {when} is false"),
+            Self::Nothing => "no match".to_owned(),
             Self::Refused(reason) => format!("refused: {reason}"),
             Self::Skipped { failure } => format!("skipped: the expression failed: {failure}"),
             Self::OverBudget { cost, left } => format!(
-                "skipped: it costs {cost} units, and {left} are left of {SHADOW_BUDGET} for rules in shadow"
+                "skipped: it costs {cost} units; {left} of the {SHADOW_BUDGET} for shadow rules are left"
             ),
             Self::Removed {
                 friends: removed,
                 failure,
             } => {
                 let name = |index: u32| friends.get(index as usize).map_or("?", AsRef::as_ref);
+                if let [(_, reason @ Reason::Over(_)), ..] = removed.as_slice() {
+                    let more = if removed.len() > MAX_NAMED {
+                        ", …"
+                    } else {
+                        ""
+                    };
+                    let named = removed.iter().take(MAX_NAMED);
+                    let named: Vec<_> = named.map(|(index, _)| name(*index)).collect();
+                    let named = named.join(", ");
+                    return format!("{reason}: removed {} ({named}{more})", removed.len());
+                }
                 let named = removed.iter().take(MAX_NAMED);
                 let mut parts: Vec<String> = named
                     .map(|(index, reason)| format!("{} {reason}", name(*index)))
@@ -159,7 +168,7 @@ impl Happened<'_> {
                     parts.push(format!("and {more} more"));
                 }
                 if let Some(why) = failure {
-                    parts.push(format!("for others the expression failed: {why}"));
+                    parts.push(format!("the expression failed for others: {why}"));
                 }
                 format!("removed {}: {}", removed.len(), parts.join("; "))
             }
@@ -167,41 +176,41 @@ impl Happened<'_> {
     }
 }
 
-/// How many removed friends are named: enough to see what a rule is about.
+/// How many removed friends are named.
 const MAX_NAMED: usize = 10;
 
 pub(super) fn explain<'p, S: AsRef<str>>(
     policy: &'p Policy,
     request: &Request<'_, S>,
 ) -> Explanation<'p> {
-    let mut writer = Writer {
+    let mut recorder = Recorder {
         built_in: Vec::new(),
         steps: BTreeMap::new(),
     };
     let mut never = || Ok(());
     let Ok::<_, Infallible>(evaluation) =
-        evaluate::evaluate(policy, request, &mut writer, &mut never);
-    let Writer {
+        evaluate::evaluate(policy, request, &mut recorder, &mut never);
+    let Recorder {
         built_in: mut steps,
-        steps: mut told,
-    } = writer;
-    for (place, rule) in policy.places() {
-        let not_come_to = || match rule.mode {
+        steps: mut by_position,
+    } = recorder;
+    for (position, rule) in policy.positions() {
+        let not_reached = || match rule.mode {
             None => step(rule, Happened::Off),
             Some(_) => step(rule, Happened::NotReached),
         };
-        steps.push(told.remove(&place).unwrap_or_else(not_come_to));
+        steps.push(by_position.remove(&position).unwrap_or_else(not_reached));
     }
     Explanation { evaluation, steps }
 }
 
-struct Writer<'p> {
+struct Recorder<'p> {
     built_in: Vec<Step<'p>>,
-    /// Rules in shadow are told after the others.
-    steps: BTreeMap<Place, Step<'p>>,
+    /// Shadow rules are observed after the others.
+    steps: BTreeMap<Position, Step<'p>>,
 }
 
-impl<'p, S: AsRef<str>> Observer<'p, S> for Writer<'p> {
+impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
     fn before_rules(&mut self, owners: &[u32], repeated: &[u32]) {
         for (rule, friends, reason) in [
             (SELF, owners, Reason::IsOwner),
@@ -230,7 +239,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Writer<'p> {
 
     fn rule(
         &mut self,
-        place: Place,
+        position: Position,
         rule: &'p Rule,
         effect: &Effect<'p>,
         state: &State<'p, '_, S>,
@@ -264,12 +273,12 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Writer<'p> {
             Effect::Skip(why) => Happened::Skipped {
                 failure: why.clone(),
             },
-            Effect::OverBudget(OverBudget { cost, left }) => Happened::OverBudget {
+            Effect::OverBudget(OverBudgetError { cost, left }) => Happened::OverBudget {
                 cost: *cost,
                 left: *left,
             },
         };
-        self.steps.insert(place, step(rule, happened));
+        self.steps.insert(position, step(rule, happened));
     }
 }
 
@@ -294,7 +303,7 @@ impl Rule {
         }
     }
 
-    /// Why the rule took effect on an id.
+    /// Why the rule matched an ID.
     fn reason<'i>(&self, id: impl FnOnce() -> (&'i str, crate::lists::IdHash)) -> Reason<'_> {
         match &self.action {
             Action::RefuseOwner(matcher, _) | Action::DropFriends(matcher) => {

@@ -1,15 +1,15 @@
-//! Reading the tree piece by piece: typed values, and mappings whose keys are all accounted for.
-//!
-//! Each reader returns `None` after it has reported why.
+//! Typed readers of the YAML tree. Each returns `None` after reporting an error.
 
-use super::diagnostic::{Report, Span, closest, quoted};
-use super::document::Spanned;
-use super::yaml::{Entry, Node, Scalar, Value};
+use super::{
+    diagnostic::Spanned,
+    diagnostic::{Report, Span, closest, quoted},
+    yaml::{Entry, Node, Scalar, Value},
+};
 
-/// A mapping that is being read. The keys that the reader asks for are the keys it knows: [`Fields::close`] reports
-/// every other one, so a known key and its reading cannot drift apart.
+/// A mapping that is being read. [`Fields::close`] reports every key that was not read, so the known keys are exactly those
+/// that are read.
 pub(crate) struct Fields {
-    /// What the mapping is, with its article, for the messages.
+    /// The kind of mapping with its article, for messages.
     what: &'static str,
     pub(crate) span: Span,
     entries: Vec<Option<Entry>>,
@@ -17,7 +17,7 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Starts on a mapping. `example` shows how one is written.
+    /// Starts reading a mapping. `example` shows the syntax.
     pub(crate) fn open(
         node: Node,
         what: &'static str,
@@ -43,7 +43,7 @@ impl Fields {
             .take()
     }
 
-    /// Reads the value of a key if it is there.
+    /// Reads the value of an optional key.
     pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -53,7 +53,7 @@ impl Fields {
         self.take(key).and_then(|entry| read(entry.value, report))
     }
 
-    /// Reads the value of a key that has to be there.
+    /// Reads the value of a required key.
     pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
@@ -68,7 +68,7 @@ impl Fields {
         read(entry.value, report)
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that were not read.
     pub(crate) fn close(self, report: &mut Report<'_>) {
         for entry in self.entries.into_iter().flatten() {
             let known = || self.known.iter().copied();
@@ -115,13 +115,13 @@ pub(crate) fn sequence(
     }
 }
 
-/// A text that is not empty.
+/// A non-empty string.
 pub(crate) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     let text = any_text(node, report)?;
     if text.value.trim().is_empty() {
         report.error(
             text.span,
-            "this text is empty",
+            "this string is empty",
             "write at least one character, or remove the key",
         );
         return None;
@@ -129,26 +129,26 @@ pub(crate) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String
     Some(text)
 }
 
-/// A text that may be empty.
+/// A string that may be empty.
 pub(crate) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     match (node.value.scalar(), &node.value) {
         (Some(Scalar::Text(text)), _) => Some(Spanned {
             value: text.to_owned(),
             span: node.span,
         }),
-        // YAML would have read 007 as 7: only the author can say which of the two is the id.
+        // YAML reads 007 as 7: only the author knows which of the two is the ID.
         (
             Some(Scalar::Integer(_) | Scalar::OtherNumber | Scalar::Bool(_)),
             Value::Scalar { text, .. },
         ) => {
             let remedy = format!("put it in quotes: {}", quoted(text));
-            mismatch(&node, "a text", &remedy, report)
+            mismatch(&node, "a string", &remedy, report)
         }
-        _ => mismatch(&node, "a text", "write a text in quotes", report),
+        _ => mismatch(&node, "a string", "write a string in quotes", report),
     }
 }
 
-/// A whole number.
+/// An integer.
 pub(crate) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
     match node.value.scalar() {
         Some(Scalar::Integer(value)) => Some(Spanned {
@@ -157,18 +157,18 @@ pub(crate) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64
         }),
         Some(Scalar::Text(text)) if text.parse::<i64>().is_ok() => {
             let remedy = format!("write {text} without quotes");
-            mismatch(&node, "a whole number", &remedy, report)
+            mismatch(&node, "an integer", &remedy, report)
         }
         _ => mismatch(
             &node,
-            "a whole number",
+            "an integer",
             "write decimal digits only, such as 500",
             report,
         ),
     }
 }
 
-/// One of a few words.
+/// One of a set of keywords.
 pub(crate) fn word<T: Copy>(
     node: Node,
     key: &str,
@@ -192,9 +192,9 @@ pub(crate) fn word<T: Copy>(
     found.map(|(_, value)| *value)
 }
 
-/// The items of a list of texts that are not empty.
+/// A list of non-empty strings.
 pub(crate) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
-    let items = sequence(node, "a list of texts", "[\"one\", \"two\"]", report)?;
+    let items = sequence(node, "a list of strings", "[\"one\", \"two\"]", report)?;
     Some(
         items
             .into_iter()
@@ -203,7 +203,7 @@ pub(crate) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<S
     )
 }
 
-/// Reports that `node` is something else than expected.
+/// Reports that `node` is not what was expected.
 fn mismatch<T>(node: &Node, expected: &str, remedy: &str, report: &mut Report<'_>) -> Option<T> {
     let found = match (&node.value, node.value.scalar()) {
         (Value::Broken, _) => return None,
@@ -215,7 +215,7 @@ fn mismatch<T>(node: &Node, expected: &str, remedy: &str, report: &mut Report<'_
             Some(Scalar::Integer(_) | Scalar::OtherNumber) => {
                 format!("the number {}", shown_number(text))
             }
-            Some(Scalar::Text(text)) => format!("the text {}", quoted(text)),
+            Some(Scalar::Text(text)) => format!("the string {}", quoted(text)),
         },
     };
     report.error(

@@ -1,4 +1,4 @@
-//! Which ids a rule is about.
+//! Matching of user IDs.
 
 use std::sync::Arc;
 
@@ -6,20 +6,20 @@ use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use crate::lists::{IdHash, IdSet};
 
-/// The most memory that one regular expression, and all of a rule's together, may take compiled. The crate's own
-/// limit is ten times as much for each; at this size one compiles in some 10 ms.
+/// The maximum compiled size of one regular expression, and of all of a rule together. The crate's default is ten times as
+/// much for each; one of this size compiles in about 10 ms.
 const MAX_REGEX_BYTES: usize = 1 << 20;
-/// The most memory for the part of the automaton that is built while matching, for each thread.
+/// The maximum memory per thread for the part of the automaton that is built while matching.
 const MAX_DFA_BYTES: usize = 2 << 20;
 
-/// A list under the name that the policy gives it.
+/// A list and its name in the policy.
 #[derive(Debug)]
 pub(super) struct NamedIds {
     pub(super) name: String,
     pub(super) ids: Arc<IdSet>,
 }
 
-/// Matches the ids that any of its parts does.
+/// Matches the IDs that match any of its parts.
 #[derive(Debug)]
 pub(super) struct Matcher {
     pub(super) in_list: Option<NamedIds>,
@@ -29,7 +29,7 @@ pub(super) struct Matcher {
     pub(super) patterns: Option<RegexSet>,
 }
 
-/// The part of a matcher that an id came upon first.
+/// The first part of a matcher that an ID matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part<'p> {
     In(&'p str),
@@ -67,13 +67,13 @@ impl Matcher {
         if !patterns.is_match(id) {
             return None;
         }
-        // The set says whether one of them matches much faster than which.
+        // Whether any matches is much faster to find than which.
         let first = patterns.matches(id).iter().next()?;
         Some(Part::Pattern(patterns.patterns().get(first)?))
     }
 }
 
-/// What is wrong with a regular expression, in a few words.
+/// Checks a regular expression; the error is a short explanation.
 pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     let regex: Result<Regex, regex::Error> = RegexBuilder::new(pattern)
         .size_limit(MAX_REGEX_BYTES)
@@ -81,9 +81,9 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     match regex {
         Ok(_) => Ok(()),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "it takes more than {MAX_REGEX_BYTES} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which knows every alphabet"
+            "it takes more than {MAX_REGEX_BYTES} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which covers every alphabet"
         )),
-        // The message draws the place over several lines; the last one says what it is about.
+        // The message shows the position over several lines; the last line has the reason.
         Err(error) => {
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default();
@@ -92,7 +92,7 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// Patterns that were checked one by one, as a set. Fails if they are too large together.
+/// Compiles patterns that are valid on their own. Fails if they are too large together.
 pub(super) fn compile_patterns(patterns: &[&str]) -> Result<RegexSet, String> {
     RegexSetBuilder::new(patterns)
         .size_limit(MAX_REGEX_BYTES)

@@ -1,16 +1,16 @@
-//! How an evaluation is stopped.
+//! Stopping an evaluation.
 
-use super::cost::CHECK_EVERY;
+use super::units::CHECK_EVERY;
 
-/// Counts what an evaluation costs and asks again and again whether it is to stop. It stops by an error of type `E`, which
-/// ends the evaluation as a whole.
+/// Counts the cost of an evaluation and regularly checks whether to stop it, by an error of type `E` that ends the whole
+/// evaluation.
 pub(super) struct Meter<'c, E> {
     should_stop: &'c mut dyn FnMut() -> Result<(), E>,
     unchecked: u64,
 }
 
 impl<'c, E> Meter<'c, E> {
-    /// Asks `should_stop` at the first cost already: who comes too late is not evaluated at all.
+    /// `should_stop` is called before the first unit, so that a request past its deadline is not evaluated at all.
     pub(super) fn new(should_stop: &'c mut dyn FnMut() -> Result<(), E>) -> Self {
         Self {
             should_stop,
@@ -18,7 +18,7 @@ impl<'c, E> Meter<'c, E> {
         }
     }
 
-    /// To be called before something that costs so many units.
+    /// Call this before an operation that costs `units`.
     #[inline]
     pub(super) fn spend(&mut self, units: u64) -> Result<(), E> {
         self.unchecked = self.unchecked.saturating_add(units);
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_asks_at_the_first_cost_and_then_once_for_so_much() {
+    fn checks_before_the_first_unit_and_then_at_each_interval() {
         let mut asked = 0;
         let mut count = || {
             asked += 1;
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn it_asks_before_each_thing_that_costs_more() {
+    fn checks_before_each_operation_above_the_interval() {
         let mut asked = 0;
         let mut second = || {
             asked += 1;

@@ -1,7 +1,7 @@
 //! The engine: a policy file's text becomes a [`Policy`], and a policy turns requests into [`Evaluation`]s.
 //!
-//! A pure function throughout: no file, network or clock is touched here. [`Draft::read`] takes the policy's text and
-//! says which list files it wants; whoever has read those gives them to [`Draft::compile`]. ([`crate::load`] does both.)
+//! The engine is a pure function: it uses no files, network or clock. [`Draft::read`] parses the policy and names the list
+//! files it refers to; the caller reads those and passes them to [`Draft::compile`]. ([`crate::load`] does both.)
 
 mod compile;
 mod cost;
@@ -21,34 +21,33 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod trail;
+mod units;
 pub(crate) mod yaml;
 
 pub use compile::ListFiles;
-pub use cost::{
-    DEFAULT_MAX_FRIENDS, MAX_COST, NANOS_PER_UNIT, PolicyCost, RuleCost, SHADOW_BUDGET,
-};
+pub use cost::{DEFAULT_MAX_FRIENDS, MAX_COST, PolicyCost, RuleCost, SHADOW_BUDGET};
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_REPORTED, Span};
 pub use evaluate::Progress;
 pub use explain::{Explanation, Happened, Reason, Step};
 pub use schema::json_schema;
+pub use units::NANOS_PER_UNIT;
 
-use std::convert::Infallible;
-use std::time::SystemTime;
+use std::{convert::Infallible, time::SystemTime};
 
-use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal};
-
-use crate::lists::{List, digest};
 use cost::{Size, Totals};
 use diagnostic::Report;
 use document::Document;
-use evaluate::Watched;
+use evaluate::ProgressObserver;
 use expression::ListValues;
+use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal};
 use rule::Rule;
 
-/// The largest policy file in bytes. What is larger need not even be read.
+use crate::lists::{List, digest};
+
+/// The maximum size of a policy file, in bytes.
 pub const MAX_POLICY_BYTES: usize = yaml::MAX_SOURCE_BYTES;
 
-/// A policy that was found free of mistakes, with its lists. It never changes; a changed file makes another one.
+/// A valid policy with its lists. Immutable: a changed file makes a new one.
 #[derive(Debug)]
 pub struct Policy {
     revision: PolicyRevision,
@@ -60,16 +59,16 @@ pub struct Policy {
     cost: PolicyCost,
 }
 
-/// What is asked of a policy.
+/// An import request to evaluate.
 #[derive(Debug)]
 pub struct Request<'r, S> {
     /// OpenIM's operationID.
     pub operation_id: &'r str,
-    /// OpenIM's ownerUserID: who imports.
+    /// OpenIM's ownerUserID: the user who imports friends.
     pub owner: &'r str,
-    /// OpenIM's friendUserIDs as they were sent: unchecked, in order.
+    /// OpenIM's friendUserIDs as received: unchecked, in order.
     pub friends: &'r [S],
-    /// When it is asked: expressions know it as `now`. The engine itself looks at no clock.
+    /// The time of the request, `now` in expressions. The engine reads no clock.
     pub now: SystemTime,
 }
 
@@ -81,39 +80,39 @@ impl<S> Clone for Request<'_, S> {
 
 impl<S> Copy for Request<'_, S> {}
 
-/// An evaluation was told to stop before it was finished.
+/// An evaluation was stopped before it finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the evaluation was stopped")]
-pub struct Stopped;
+pub struct StoppedError;
 
 impl Policy {
-    /// What the policy calls itself.
+    /// The policy's name.
     pub fn name(&self) -> &str {
         &self.revision.name
     }
 
-    /// The digest over the bytes of the policy file.
+    /// The digest of the policy file.
     pub fn digest(&self) -> &str {
         &self.revision.digest
     }
 
-    /// The lists that the policy holds, in the order of the file.
+    /// The policy's lists, in file order.
     pub fn lists(&self) -> impl Iterator<Item = &ListRevision> {
         self.lists.iter().map(|list| &list.revision)
     }
 
-    /// The IDs of the rules, in the order of the file.
+    /// The IDs of the rules, in file order.
     pub fn rule_ids(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| rule.id.as_str())
     }
 
-    /// What the largest import costs that the policy was made for.
+    /// The cost of the largest import that the policy was compiled for.
     pub fn cost(&self) -> &PolicyCost {
         &self.cost
     }
 
-    /// What evaluating a request costs at most, in units of some [`NANOS_PER_UNIT`]. `friends` are as many and have
-    /// `friend_bytes` together; the longer of the owner's id and the operation's has `longest` bytes.
+    /// The maximum cost of evaluating a request, in units of about [`NANOS_PER_UNIT`]. `friends` is the number of friends,
+    /// `friend_bytes` the total length of their IDs, and `longest` the length of the longer of owner ID and operation ID.
     pub fn expected_cost(&self, friends: usize, friend_bytes: usize, longest: usize) -> u64 {
         self.totals.units(Size {
             friends,
@@ -122,33 +121,46 @@ impl Policy {
         })
     }
 
-    /// Decides on an import: the same answer for the same policy and request. Takes as long as it takes.
+    /// Evaluates an import. The result depends only on the policy and the request. There is no time limit.
     pub fn evaluate<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Evaluation {
-        let Ok::<_, Infallible>(evaluation) =
-            evaluate::evaluate(self, request, &mut Watched(&mut ()), &mut || Ok(()));
+        let Ok::<_, Infallible>(evaluation) = evaluate::evaluate(
+            self,
+            request,
+            &mut ProgressObserver(&mut ()),
+            &mut || Ok(()),
+        );
         evaluation
     }
 
-    /// Decides on an import as [`Policy::evaluate`] does, unless `should_stop` says yes. It is asked before anything is
-    /// evaluated, and then after each 100 µs or so (2 ms where one expression takes so long). There is no other answer than
-    /// the whole one: where it stops, it is as if nothing had been evaluated. `progress` watches.
+    /// Evaluates an import as [`Policy::evaluate`] does, until `should_stop` returns true. It is called before anything is
+    /// evaluated and then about every 100 µs (every 2 ms during an expensive expression). There are no partial results.
+    /// `progress` is notified of each rule.
+    ///
+    /// # Errors
+    /// If `should_stop` returned true.
     pub fn evaluate_until<S: AsRef<str>>(
         &self,
         request: &Request<'_, S>,
         mut should_stop: impl FnMut() -> bool,
         progress: &mut impl Progress,
-    ) -> Result<Evaluation, Stopped> {
-        let mut stop = || if should_stop() { Err(Stopped) } else { Ok(()) };
-        evaluate::evaluate(self, request, &mut Watched(progress), &mut stop)
+    ) -> Result<Evaluation, StoppedError> {
+        let mut stop = || {
+            if should_stop() {
+                Err(StoppedError)
+            } else {
+                Ok(())
+            }
+        };
+        evaluate::evaluate(self, request, &mut ProgressObserver(progress), &mut stop)
     }
 
-    /// Decides on an import as [`Policy::evaluate`] does, and tells rule by rule what happened and why.
+    /// Evaluates an import as [`Policy::evaluate`] does, and explains the effect of every rule.
     pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'_> {
         explain::explain(self, request)
     }
 }
 
-/// A policy file that was read, perhaps with mistakes, and waits for its list files.
+/// A parsed policy file, possibly with errors, to be compiled with its list files.
 pub struct Draft<'s> {
     digest: String,
     document: Option<Document>,
@@ -156,17 +168,17 @@ pub struct Draft<'s> {
 }
 
 impl<'s> Draft<'s> {
-    /// Reads the text of a policy file. `file` is what messages call it.
+    /// Parses a policy file. `file` is its name in messages.
     pub fn read(file: &str, source: &'s str) -> Self {
         let mut report = Report::new(file, source);
         let document = if source.len() > MAX_POLICY_BYTES {
             report.add(Diagnostic::of_file(
                 file.into(),
                 format!(
-                    "the file has {} bytes and may have {MAX_POLICY_BYTES}",
+                    "the file has {} bytes; the maximum is {MAX_POLICY_BYTES}",
                     source.len()
                 ),
-                "move long lists to files of their own: { file: lists/name.txt }",
+                "move long lists to separate files: { file: lists/name.txt }",
             ));
             None
         } else {
@@ -179,20 +191,26 @@ impl<'s> Draft<'s> {
         }
     }
 
-    /// The list files that the policy names, relative to its own directory. Repetitions are possible.
+    /// The list files that the policy refers to, relative to its directory. May contain duplicates.
     pub fn list_files(&self) -> impl Iterator<Item = &str> {
         let lists = self.document.iter().flat_map(|document| &document.lists);
         lists.filter_map(|list| Some(list.file.as_ref()?.value.as_str()))
     }
 
-    /// Makes the policy, or tells everything that is wrong with the file and its lists. `files` has an entry for each of
-    /// [`Draft::list_files`]. The largest import has [`DEFAULT_MAX_FRIENDS`].
+    /// Compiles the policy for imports of up to [`DEFAULT_MAX_FRIENDS`]. `files` has an entry for each of
+    /// [`Draft::list_files`].
+    ///
+    /// # Errors
+    /// Every error in the file and its lists.
     pub fn compile(self, files: &ListFiles) -> Result<Policy, Diagnostics> {
         self.compile_for(DEFAULT_MAX_FRIENDS, files)
     }
 
-    /// Makes the policy as [`Draft::compile`] does, for imports of up to so many friends: what they cost must be within
+    /// Compiles the policy as [`Draft::compile`] does, for imports of up to `max_friends` friends, whose cost must not exceed
     /// [`MAX_COST`].
+    ///
+    /// # Errors
+    /// Every error in the file and its lists.
     pub fn compile_for(
         mut self,
         max_friends: usize,
@@ -217,7 +235,7 @@ impl<'s> Draft<'s> {
                 cost: compiled.cost,
             }),
             (Some(diagnostics), _) => Err(diagnostics),
-            // No document without a report: this only keeps the types honest.
+            // Unreachable: without a document there is a report.
             (None, None) => Err(Diagnostics::one(Diagnostic::of_file(
                 "policy".into(),
                 "the file could not be read as a policy",

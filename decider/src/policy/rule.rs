@@ -1,18 +1,17 @@
-//! A rule as it is evaluated: names resolved, texts ready.
+//! Compiled rules.
 
 use std::sync::Arc;
 
+use importguard_core::{Mode, Refusal};
 use sha2::{Digest, Sha256};
 
-use super::expression::Expression;
-use super::matcher::Matcher;
-use importguard_core::{Mode, Refusal};
+use super::{expression::Expression, matcher::Matcher};
 
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) id: String,
     pub(super) description: Option<String>,
-    /// Absent for a rule that is off.
+    /// None if the rule is off.
     pub(super) mode: Option<Mode>,
     pub(super) rollout: Option<Rollout>,
     pub(super) when: Option<Expression>,
@@ -30,21 +29,21 @@ pub(super) enum Action {
     DropFriendIf(Expression),
 }
 
-/// What happens when an expression fails. Rules without expressions have `Skip`, to no effect.
+/// What happens when an expression fails. Rules without expressions have `Skip`, without effect.
 #[derive(Debug)]
 pub(super) enum OnError {
     Skip,
     Refuse(Arc<Refusal>),
 }
 
-/// The share of owners for whom a rule is looked at.
+/// The percentage of owners that a rule applies to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rollout {
     per_cent: u8,
 }
 
 impl Rollout {
-    /// None for 100 per cent, which is no restriction.
+    /// None for 100 %.
     pub(super) fn new(per_cent: u8) -> Option<Self> {
         (per_cent < 100).then_some(Self { per_cent })
     }
@@ -58,10 +57,9 @@ impl Rollout {
     }
 }
 
-/// Which hundredth of owners an owner belongs to, as far as this rule is concerned: the first eight bytes of the
-/// SHA-256 of rule id, line feed and owner, as a big-endian number, modulo 100. The same for ever and everywhere, so that
-/// an owner stays in when the percentage rises, and anybody can work it out; the rule's id is in it so that two rules do
-/// not try themselves out on the same owners.
+/// The bucket (0–99) of an owner for a rule: the first eight bytes of the SHA-256 of rule ID, line feed and owner, as a
+/// big-endian integer, modulo 100. It never changes, so that an owner stays included when the percentage rises; it contains
+/// the rule ID so that rollouts of different rules select different owners.
 pub(super) fn bucket(rule: &str, owner: &str) -> u8 {
     let hash = Sha256::new()
         .chain_update(rule)
@@ -77,7 +75,7 @@ pub(super) fn bucket(rule: &str, owner: &str) -> u8 {
 }
 
 impl Rule {
-    /// Whether no request ever gets past this rule.
+    /// Whether this rule refuses every request.
     pub(super) fn refuses_everything(&self) -> bool {
         let always = match &self.action {
             Action::RefuseIf(expression, _) => expression.constant == Some(true),

@@ -3,9 +3,8 @@ use serde_json::Value;
 
 use super::document::Document;
 
-/// The JSON Schema of policy files (draft 7, which editors understand best), as it is committed next to the policy. It
-/// is made of the types that a file is read into; what only a reading can find, such as a list that is not defined, it
-/// does not know.
+/// The JSON Schema of policy files (draft 7, which editors support best), as committed next to the policy. It is generated
+/// from the types of a policy file and does not cover references, such as to an undefined list.
 pub fn json_schema() -> String {
     let generator = SchemaSettings::draft07().into_generator();
     let mut schema = generator.into_root_schema_for::<Document>().to_value();
@@ -14,7 +13,7 @@ pub fn json_schema() -> String {
     format!("{schema:#}\n")
 }
 
-/// A key that may be absent may not be null: whoever wrote it meant something.
+/// Optional keys may be absent but not null, which is most likely an error.
 fn forbid_null(value: &mut Value) {
     let is_null = |it: &Value| *it == "null" || it["type"] == "null";
     match value {

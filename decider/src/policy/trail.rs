@@ -1,64 +1,69 @@
-//! What happened in an evaluation, in the order of the document.
+//! The effects of an evaluation, in document order.
 
 use importguard_core::{Evaluation, FiredRule, Mode, Outcome, Refusal, Removal, Verdict};
 
 use super::Policy;
 
-/// A rule's place in the document: the built-in rules that come first have 0, and those of the policy follow from 1.
-pub(super) type Place = usize;
+/// A rule's position in the document: 0 for the built-in rules at the start, from 1 for those of the policy.
+pub(super) type Position = usize;
 
-/// The place of `self` and `duplicate`.
-pub(super) const FIRST: Place = 0;
-/// The place of `nobodyLeft`.
-const LAST: Place = Place::MAX;
+/// The position of `self` and `duplicate`.
+pub(super) const FIRST: Position = 0;
+/// The position of `nobodyLeft`.
+const LAST: Position = Position::MAX;
 
-/// What happened so far. Rules in shadow come later than enforced ones, and are told at their places.
+/// The effects so far. Shadow rules are evaluated after enforced ones and are sorted into their positions.
 #[derive(Default)]
 pub(super) struct Trail<'p> {
-    fired: Vec<(Place, &'p str, Mode, Outcome)>,
-    removed: Vec<(Place, &'p str, Vec<u32>)>,
+    fired: Vec<(Position, &'p str, Mode, Outcome)>,
+    removed: Vec<(Position, &'p str, Vec<u32>)>,
 }
 
 impl<'p> Trail<'p> {
-    /// A rule that acts removes friends, if there are any.
-    pub(super) fn remove(&mut self, place: Place, rule: &'p str, friends: Vec<u32>) {
+    /// Records that an enforced rule removed friends, if there are any.
+    pub(super) fn remove(&mut self, position: Position, rule: &'p str, friends: Vec<u32>) {
         if !friends.is_empty() {
-            self.fire(place, rule, Mode::Enforce, Outcome::Remove);
-            self.removed.push((place, rule, friends));
+            self.fire(position, rule, Mode::Enforce, Outcome::Remove);
+            self.removed.push((position, rule, friends));
         }
     }
 
-    pub(super) fn fire(&mut self, place: Place, id: &'p str, mode: Mode, outcome: Outcome) {
-        self.fired.push((place, id, mode, outcome));
+    pub(super) fn fire(&mut self, position: Position, id: &'p str, mode: Mode, outcome: Outcome) {
+        self.fired.push((position, id, mode, outcome));
     }
 
-    /// The friends that were removed, by place.
-    pub(super) fn removed(&self) -> impl Iterator<Item = (Place, &[u32])> {
+    /// The removed friends, by position.
+    pub(super) fn removed(&self) -> impl Iterator<Item = (Position, &[u32])> {
         let removed = self.removed.iter();
-        removed.map(|(place, _, friends)| (*place, friends.as_slice()))
+        removed.map(|(position, _, friends)| (*position, friends.as_slice()))
     }
 
-    /// Adds what happened at other places.
+    /// Adds the effects at other positions.
     pub(super) fn join(&mut self, other: Self) {
         self.fired.extend(other.fired);
         self.removed.extend(other.removed);
     }
 
-    /// Ends with the refusal of the rule at `place`; without a place it is `nobodyLeft`.
+    /// Ends with the refusal of the rule at `position`, or with `nobodyLeft` if there is none.
     pub(super) fn refuse(
         mut self,
         policy: &Policy,
-        place: Option<Place>,
+        position: Option<Position>,
         refusal: &'p Refusal,
     ) -> Evaluation {
         let rule = refusal.rule.as_deref().unwrap_or_default();
-        self.fire(place.unwrap_or(LAST), rule, Mode::Enforce, Outcome::Refuse);
+        self.fire(
+            position.unwrap_or(LAST),
+            rule,
+            Mode::Enforce,
+            Outcome::Refuse,
+        );
         self.decide(policy, Verdict::Refuse(refusal.clone()))
     }
 
     pub(super) fn decide(mut self, policy: &Policy, verdict: Verdict) -> Evaluation {
-        // Stable: what one rule did stays in its order.
-        self.fired.sort_by_key(|(place, ..)| *place);
+        // Stable: the effects of one rule keep their order.
+        self.fired.sort_by_key(|(position, ..)| *position);
         let fired = self.fired.into_iter();
         let removed = self.removed.into_iter();
         Evaluation {

@@ -1,6 +1,6 @@
-//! YAML as a policy may use it: a tree in which every value knows where it stands.
+//! The YAML subset of policy files: a tree of values with their positions.
 //!
-//! Built from the parser's events and without recursion, so that nothing in a file decides how deep the stack gets.
+//! It is built from the parser's events without recursion, so that the stack depth does not depend on the file.
 
 use std::collections::HashSet;
 
@@ -8,16 +8,16 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use super::diagnostic::{Report, Span, quoted};
 
-/// The largest policy file: what a Kubernetes ConfigMap can hold.
+/// The maximum size of a policy file, in bytes: that of a Kubernetes ConfigMap.
 pub(crate) const MAX_SOURCE_BYTES: usize = 1 << 20;
-/// The deepest nesting. A policy needs 6 levels (file, rules, rule, dropFriends, prefixes, text); the rest is for
-/// mistakes, which are better explained than cut off. Readers and destructors may recurse over so few.
+/// The maximum nesting depth. A policy needs 6 levels (file, rules, rule, dropFriends, prefixes, string); the rest lets wrong
+/// files get better messages. Readers and destructors can recurse this deep.
 const MAX_DEPTH: usize = 16;
-/// The most values in a file. At some 100 bytes each a tree stays near 10 MB; whoever writes out so many ids wants a
-/// list file.
+/// The maximum number of values in a file. At about 100 bytes each, the tree stays near 10 MB; more IDs belong in a list
+/// file.
 const MAX_NODES: usize = 100_000;
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) span: Span,
@@ -32,7 +32,7 @@ pub(crate) enum Value {
     },
     Sequence(Vec<Node>),
     Mapping(Vec<Entry>),
-    /// Something that was reported already and about which nothing more is to be said.
+    /// An invalid value that was already reported.
     Broken,
 }
 
@@ -44,18 +44,18 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
-/// What a scalar without quotes means (YAML 1.2, core schema); in quotes it is always text.
+/// The value of a plain scalar (YAML 1.2, core schema); a quoted one is always a string.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Scalar<'a> {
     Null,
     Bool(bool),
     Integer(i64),
-    /// A number that is no integer of 64 bits in decimal digits.
+    /// A number other than a decimal 64-bit integer.
     OtherNumber,
     Text(&'a str),
 }
 
-/// Builds the tree of a file, or reports why there is none.
+/// Parses a file, or reports why it is invalid.
 pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(source);
@@ -65,8 +65,8 @@ pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
             Err(error) => {
                 report.error(
                     point(*error.marker()),
-                    format!("this is not YAML: {}", error.info()),
-                    "mend the indentation, bracket or quote here or just above",
+                    format!("invalid YAML: {}", error.info()),
+                    "check the indentation, brackets and quotes here or on the line above",
                 );
                 return None;
             }
@@ -124,12 +124,12 @@ fn is_number(text: &str) -> bool {
     }
 }
 
-/// The tree cannot be built any further; why has been reported.
-struct Stop;
+/// Parsing cannot continue; the reason was reported.
+struct ParseError;
 
 #[derive(Default)]
 struct Builder {
-    /// The containers that are still open, the innermost last.
+    /// The open collections, innermost last.
     open: Vec<Open>,
     root: Option<Node>,
     nodes: usize,
@@ -149,30 +149,35 @@ enum Content {
     },
 }
 
-/// What a mapping has read of its next entry.
+/// The state of a mapping's next entry.
 enum Key {
     Awaited,
     Read(String, Span),
-    /// Its value is read and thrown away.
+    /// Its value is discarded.
     Broken,
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, span: Span, report: &mut Report<'_>) -> Result<(), Stop> {
+    fn take(
+        &mut self,
+        event: Event<'_>,
+        span: Span,
+        report: &mut Report<'_>,
+    ) -> Result<(), ParseError> {
         match event {
             Event::DocumentStart(_) if self.root.is_some() => {
                 report.error(
                     span,
                     "a second document starts here",
-                    "a file holds one policy: remove the \"---\" and what follows it",
+                    "a file may contain only one policy: remove the \"---\" and everything after it",
                 );
-                Err(Stop)
+                Err(ParseError)
             }
             Event::Alias(_) => {
                 report.error(
                     span,
-                    "a policy has no aliases (*name)",
-                    "write the value out here; text that starts with * needs quotes",
+                    "aliases (*name) are not supported",
+                    "write the value out here; a string that starts with * needs quotes",
                 );
                 self.attach(broken(span), report)
             }
@@ -211,46 +216,51 @@ impl Builder {
         }
     }
 
-    /// Reports what a policy may not put before a value.
+    /// Reports anchors and tags.
     fn plain(&self, span: Span, anchor: usize, tagged: bool, report: &mut Report<'_>) {
         if anchor > 0 {
             report.error(
                 span,
-                "a policy has no anchors (&name)",
-                "remove the anchor; text that starts with & needs quotes",
+                "anchors (&name) are not supported",
+                "remove the anchor; a string that starts with & needs quotes",
             );
         }
         if tagged {
             report.error(
                 span,
-                "a policy has no tags (!name)",
-                "remove the tag; text that starts with ! needs quotes",
+                "tags (!name) are not supported",
+                "remove the tag; a string that starts with ! needs quotes",
             );
         }
     }
 
-    fn open(&mut self, span: Span, content: Content, report: &mut Report<'_>) -> Result<(), Stop> {
+    fn open(
+        &mut self,
+        span: Span,
+        content: Content,
+        report: &mut Report<'_>,
+    ) -> Result<(), ParseError> {
         if self.open.len() == MAX_DEPTH {
             report.error(
                 span,
                 format!("this is nested more than {MAX_DEPTH} levels deep"),
-                "no part of a policy needs so many: remove the brackets or the indentation",
+                "a policy never needs this many levels: check the brackets and the indentation",
             );
-            return Err(Stop);
+            return Err(ParseError);
         }
         self.open.push(Open { span, content });
         Ok(())
     }
 
-    fn attach(&mut self, node: Node, report: &mut Report<'_>) -> Result<(), Stop> {
+    fn attach(&mut self, node: Node, report: &mut Report<'_>) -> Result<(), ParseError> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
             report.error(
                 node.span,
-                format!("the file holds more than {MAX_NODES} values"),
-                "move long lists to files of their own: { file: lists/name.txt }",
+                format!("the file contains more than {MAX_NODES} values"),
+                "move long lists to separate files: { file: lists/name.txt }",
             );
-            return Err(Stop);
+            return Err(ParseError);
         }
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.root = Some(node),
@@ -276,8 +286,8 @@ fn read_key(node: Node, seen: &mut HashSet<String>, report: &mut Report<'_>) -> 
         Value::Scalar { text, .. } if seen.contains(&text) => {
             report.error(
                 node.span,
-                format!("the key {} stands here for the second time", quoted(&text)),
-                "a key may stand once: merge the two or remove one",
+                format!("duplicate key {}", quoted(&text)),
+                "merge the two or remove one",
             );
             Key::Broken
         }
@@ -289,8 +299,8 @@ fn read_key(node: Node, seen: &mut HashSet<String>, report: &mut Report<'_>) -> 
         Value::Sequence(_) | Value::Mapping(_) => {
             report.error(
                 node.span,
-                "a key must be a single word",
-                "write key: value, with the brackets behind the colon",
+                "a key must be a string",
+                "write key: value, with the brackets after the colon",
             );
             Key::Broken
         }

@@ -1,7 +1,6 @@
 //! Runs every example of docs/policy.md: blocks marked `yaml policy` or `yaml rules`, each with the `yaml tests` after it.
 
-use super::read::read;
-use super::run::run_test;
+use super::{read::read, run::run_test};
 use crate::policy::{Draft, ListFiles};
 
 const PAGE: &str = include_str!("../../../docs/policy.md");

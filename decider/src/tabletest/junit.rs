@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use super::{Case, Report, Suite};
 
-/// The report as JUnit XML, which every CI system shows.
+/// The report as JUnit XML, which CI systems display.
 pub fn junit(report: &Report) -> String {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing into a String cannot fail.
@@ -41,11 +41,11 @@ fn write_suite(xml: &mut String, suite: &Suite) {
             );
             let _ = writeln!(
                 xml,
-                "    <testcase name=\"the file and its policy can be read\" classname=\"{file}\">"
+                "    <testcase name=\"load the test file and its policy\" classname=\"{file}\">"
             );
             let _ = writeln!(
                 xml,
-                "      <failure message=\"they cannot\">{text}</failure>\n    </testcase>"
+                "      <failure message=\"loading failed\">{text}</failure>\n    </testcase>"
             );
         }
     }
@@ -83,7 +83,7 @@ fn escaped(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\n' => escaped.push_str("&#10;"),
-            // XML 1.0 cannot hold other control characters at all, nor these two.
+            // XML 1.0 allows no other control characters, nor these two.
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }

@@ -1,4 +1,4 @@
-//! Tests of a policy, written as a table in YAML next to it: a request, and what is to come of it.
+//! Table tests of a policy in YAML: a request and its expected decision.
 //!
 //! ```yaml
 //! policy: policy.yaml
@@ -20,54 +20,54 @@ use std::fmt;
 
 use crate::policy::Diagnostics;
 
-/// What came of running test files.
+/// The results of running test files.
 #[derive(Debug)]
 pub struct Report {
-    /// One for each file, by name; at least one.
+    /// The results by file, at least one.
     pub suites: Vec<Suite>,
 }
 
-/// What came of one test file.
+/// The results of one test file.
 #[derive(Debug)]
 pub struct Suite {
     /// The file.
     pub file: String,
-    /// The tests in its order, or what is wrong with the file or its policy.
+    /// The results in file order, or the errors in the file or its policy.
     pub result: Result<Vec<Case>, Diagnostics>,
 }
 
-/// What came of one test.
+/// The result of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// The line it starts on.
+    /// The line on which it starts.
     pub line: u32,
-    /// Where the decision was another one than expected; nowhere if the test passed.
+    /// The differences from the expected decision; empty if the test passed.
     pub differences: Vec<Difference>,
-    /// For a test that failed: rule by rule what happened.
+    /// For a failed test: the effect of each rule.
     pub explanation: Vec<String>,
 }
 
-/// One thing about a decision that was expected otherwise.
+/// One difference from the expected decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// What it is about: the key under `expect`.
+    /// The key under `expect`.
     pub what: &'static str,
-    /// What the test says.
+    /// The expected value.
     pub expected: String,
-    /// What the policy said.
+    /// The actual value.
     pub got: String,
 }
 
 impl Report {
-    /// How many tests there are. A file that cannot be run counts as one.
+    /// The number of tests. A file that cannot be run counts as one.
     pub fn tests(&self) -> usize {
         let tests = |suite: &Suite| suite.result.as_ref().map_or(1, Vec::len);
         self.suites.iter().map(tests).sum()
     }
 
-    /// How many of them failed.
+    /// The number of failed tests.
     pub fn failures(&self) -> usize {
         let failed = |cases: &Vec<Case>| cases.iter().filter(|case| !case.passed()).count();
         let failures = |suite: &Suite| suite.result.as_ref().map_or(1, failed);
@@ -76,14 +76,14 @@ impl Report {
 }
 
 impl Case {
-    /// Whether the decision was the expected one.
+    /// Whether the decision was as expected.
     pub fn passed(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
 impl fmt::Display for Report {
-    /// For a terminal: each test on a line, and under one that failed the differences and what happened.
+    /// For a terminal: one line per test; below a failed one the differences and the effect of each rule.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for suite in &self.suites {
             writeln!(f, "{}", suite.file)?;

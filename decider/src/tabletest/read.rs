@@ -1,19 +1,20 @@
-//! The file of a table test.
+//! Reads test files.
 
 use std::time::SystemTime;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::policy::Diagnostics;
-use crate::policy::diagnostic::{Report, quoted};
-use crate::policy::document::Spanned;
-use crate::policy::fields::{Fields, any_text, integer, sequence, text, texts, word};
-use crate::policy::yaml::{self, Node};
+use crate::policy::{
+    Diagnostics,
+    diagnostic::Spanned,
+    diagnostic::{Report, quoted},
+    fields::{Fields, any_text, integer, sequence, text, texts, word},
+    yaml::{self, Node},
+};
 
 const EXAMPLE: &str = "\"policy: policy.yaml\" and \"tests:\"";
 const EXPECT_EXAMPLE: &str = "{ verdict: refuse, code: 5001 }";
-/// When it is in a test that does not say: a Thursday, at noon.
+/// The default time of a test: a Thursday, at noon.
 const DEFAULT_NOW: &str = "2026-01-01T12:00:00Z";
 
 pub(super) struct TestFile {
@@ -32,7 +33,7 @@ pub(super) struct Test {
     pub(super) expect: Expectation,
 }
 
-/// What is absent is not compared.
+/// Absent fields are not compared.
 pub(super) struct Expectation {
     pub(super) verdict: &'static str,
     pub(super) kept: Option<Vec<String>>,
@@ -52,14 +53,14 @@ pub(super) fn read(file: &str, source: &str) -> Result<TestFile, Diagnostics> {
         (Some(diagnostics), _) => Err(diagnostics),
         (None, None) => Err(Diagnostics::one(crate::policy::Diagnostic::of_file(
             file.into(),
-            "this is no file of tests",
+            "this is not a test file",
             format!("start it with {EXAMPLE}"),
         ))),
     }
 }
 
 fn test_file(root: Node, report: &mut Report<'_>) -> Option<TestFile> {
-    let mut fields = Fields::open(root, "a file of tests", EXAMPLE, report)?;
+    let mut fields = Fields::open(root, "a test file", EXAMPLE, report)?;
     let remedy = "add \"policy: policy.yaml\", relative to this file";
     let policy = fields.required("policy", remedy, report, text);
     let remedy = "add \"tests:\" and under it the tests, each as \"- name: …\"";
@@ -80,16 +81,16 @@ fn test_file(root: Node, report: &mut Report<'_>) -> Option<TestFile> {
 }
 
 fn test(node: Node, report: &mut Report<'_>) -> Option<Test> {
-    let mut fields = Fields::open(node, "a test", "- name: what it shows", report)?;
+    let mut fields = Fields::open(node, "a test", "- name: what it tests", report)?;
     let line = fields.span.line;
-    let name = fields.required("name", "add \"name: what it shows\"", report, text);
+    let name = fields.required("name", "add \"name: what it tests\"", report, text);
     let owner = fields.required(
         "owner",
-        "add \"owner: user123\", the one who imports",
+        "add \"owner: user123\", the user who imports friends",
         report,
         text,
     );
-    let remedy = "add \"friends: [user456]\", or \"friends: []\" for nobody";
+    let remedy = "add \"friends: [user456]\", or \"friends: []\" for none";
     let friends = fields.required("friends", remedy, report, texts);
     let operation_id = fields.optional("operationID", report, text);
     let now = fields
@@ -143,8 +144,8 @@ fn time(node: Node, report: &mut Report<'_>) -> Option<SystemTime> {
     if time.is_none() {
         report.error(
             text.span,
-            format!("{} is no point in time", quoted(&text.value)),
-            format!("write one such as \"{DEFAULT_NOW}\""),
+            format!("{} is not a timestamp", quoted(&text.value)),
+            format!("use RFC 3339, such as \"{DEFAULT_NOW}\""),
         );
     }
     time

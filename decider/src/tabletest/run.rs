@@ -1,17 +1,22 @@
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use crate::load::load;
-use crate::policy::{Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request};
 use importguard_core::{Evaluation, Mode, Outcome, Verdict};
 
-use super::read::{Expectation, Test, TestFile, read};
-use super::{Case, Difference, Report, Suite};
+use super::{
+    Case, Difference, Report, Suite,
+    read::{Expectation, Test, TestFile, read},
+};
+use crate::{
+    load::load,
+    policy::{Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request},
+};
 
-/// How files of tests are called: `policy.test.yaml` and the like.
+/// The suffix of test files, such as `policy.test.yaml`.
 const SUFFIX: &str = ".test.yaml";
-/// How far below the given directory tests are looked for: deeper than anybody nests policies, and an end to a loop of
-/// symlinks.
+/// The maximum depth of the search for test files, which also ends loops of symlinks.
 const MAX_DIRECTORIES_DEEP: usize = 8;
 
 /// Why no test could be run.
@@ -20,18 +25,21 @@ pub enum FindError {
     /// The directory or file could not be read.
     #[error("{path} cannot be read: {error}")]
     Unreadable {
-        /// Which one.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: std::io::Error,
     },
-    /// There are none.
-    #[error("{0} holds no tests: they are in files whose names end in {SUFFIX}")]
+    /// There are no test files.
+    #[error("no test files in {0}: their names end in {SUFFIX}")]
     None(PathBuf),
 }
 
-/// Runs the tests in a file, or in all files below a directory whose names end in `.test.yaml`, against policies for imports of
-/// up to `max_friends` friends.
+/// Runs the tests in a file, or in all `*.test.yaml` files below a directory, with policies for imports of up to `max_friends`
+/// friends.
+///
+/// # Errors
+/// If there are no tests, or the directory cannot be read.
 pub fn run(path: &Path, max_friends: usize) -> Result<Report, FindError> {
     let mut files = Vec::new();
     if path.is_file() {
@@ -75,13 +83,13 @@ fn run_file(file: &Path, max_friends: usize) -> Result<Vec<Case>, Diagnostics> {
     };
     let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
     if bytes > MAX_POLICY_BYTES as u64 {
-        let message = format!("the file has {bytes} bytes and may have {MAX_POLICY_BYTES}");
-        return Err(unusable(message, "split it"));
+        let message = format!("the file has {bytes} bytes; the maximum is {MAX_POLICY_BYTES}");
+        return Err(unusable(message, "split it into several files"));
     }
     let source = fs::read_to_string(file).map_err(|error| {
         unusable(
             format!("the file cannot be read: {error}"),
-            "make it readable, as UTF-8",
+            "check its permissions, and save it as UTF-8",
         )
     })?;
     let TestFile { policy, tests } = read(&name, &source)?;
@@ -104,13 +112,13 @@ pub(super) fn run_test(policy: &Policy, test: &Test) -> Case {
         explanation: if differences.is_empty() {
             Vec::new()
         } else {
-            told(&explanation, &test.friends)
+            descriptions(&explanation, &test.friends)
         },
         differences,
     }
 }
 
-fn told(explanation: &Explanation<'_>, friends: &[String]) -> Vec<String> {
+fn descriptions(explanation: &Explanation<'_>, friends: &[String]) -> Vec<String> {
     let steps = explanation.steps.iter().map(|step| {
         let shadow = if step.mode == Some(Mode::Shadow) {
             " (shadow)"
@@ -155,35 +163,35 @@ fn compare(expect: &Expectation, decision: &Evaluation, friends: &[String]) -> V
         Verdict::Refuse(_) => Vec::new(),
     };
     differ("kept", expect.kept.as_deref().map(listed), listed(&kept));
-    let said = |part: Option<String>| part.unwrap_or_else(|| "no refusal".to_owned());
+    let or_none = |part: Option<String>| part.unwrap_or_else(|| "no refusal".to_owned());
     differ(
         "rule",
         expect.rule.clone(),
-        said(refusal.map(|it| it.rule.clone().unwrap_or_default())),
+        or_none(refusal.map(|it| it.rule.clone().unwrap_or_default())),
     );
     let code = expect.code.map(|code| code.to_string());
-    differ("code", code, said(refusal.map(|it| it.code.to_string())));
+    differ("code", code, or_none(refusal.map(|it| it.code.to_string())));
     differ(
         "message",
         expect.message.clone(),
-        said(refusal.map(|it| it.message.clone())),
+        or_none(refusal.map(|it| it.message.clone())),
     );
     differ(
         "detail",
         expect.detail.clone(),
-        said(refusal.map(|it| it.detail.clone())),
+        or_none(refusal.map(|it| it.detail.clone())),
     );
     for (what, expected, mode) in [
         ("rules", &expect.rules, Mode::Enforce),
         ("shadow", &expect.shadow, Mode::Shadow),
     ] {
-        // A rule that was not evaluated says nothing.
+        // Rules that were not evaluated are left out.
         let fired = decision
             .rules
             .iter()
             .filter(|fired| fired.mode == mode && fired.outcome != Outcome::Skipped);
         let mut fired: Vec<&str> = fired.map(|fired| fired.id.as_str()).collect();
-        // A rule that failed for some friends and dropped others fired twice.
+        // A rule that failed for some friends and removed others fired twice.
         fired.dedup();
         differ(what, expected.as_deref().map(listed), listed(&fired));
     }

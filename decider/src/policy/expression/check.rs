@@ -1,32 +1,39 @@
-//! The type checker: finds the type of every part of an expression, or what is wrong with it.
+//! The type checker: infers the type of every part of an expression and reports type errors.
 
-use cel::Program;
-use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::{
+    Program,
+    common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators},
+};
 
 use super::super::diagnostic::{closest, quoted};
-use super::types::{FUNCTIONS, OPERATORS, Type, VARIABLES};
-use super::{ListValues, Problem, Scope};
+use super::{
+    ExpressionError, ListValues, Scope,
+    types::{FUNCTIONS, OPERATORS, Type, VARIABLES},
+};
 
 /// The deepest nesting. Evaluation recurses once a level, at some 2 KiB in a release build and 40 KiB in a debug build:
 /// 32 levels fit into a worker thread's 2 MiB either way. What people write has 5 to 10; chains of && and || count as
-/// little, for the parser balances them.
+/// little, as the parser balances them.
 pub(super) const MAX_DEPTH: usize = 32;
-/// The most problems of one expression that are reported: who has five mended will try again.
-const MAX_PROBLEMS: usize = 5;
-/// The variable of a friend rule.
+/// The maximum number of errors reported for one expression.
+const MAX_ERRORS: usize = 5;
+/// The variable that holds the friend in `dropFriendIf`.
 pub(super) const FRIEND: &str = "friend";
+
+/// The longest operand that a message quotes.
+const MAX_QUOTED_BYTES: usize = 40;
 
 pub(super) struct Checker<'e> {
     source: &'e str,
     program: &'e Program,
     scope: Scope,
     lists: &'e ListValues,
-    /// Variables that a comprehension has bound.
+    /// Variables bound by a comprehension.
     bound: Vec<(&'e str, Type)>,
     depth: usize,
     in_comprehension: bool,
     pub(super) uses_variables: bool,
-    pub(super) problems: Vec<Problem>,
+    pub(super) errors: Vec<ExpressionError>,
 }
 
 impl<'e> Checker<'e> {
@@ -45,16 +52,16 @@ impl<'e> Checker<'e> {
             depth: 0,
             in_comprehension: false,
             uses_variables: false,
-            problems: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
     pub(super) fn check(&mut self, part: &'e IdedExpr) -> Type {
         self.depth += 1;
         let found = if self.depth > MAX_DEPTH {
-            // Once is enough: nothing below is looked at.
-            if self.problems.is_empty() {
-                self.problem(part, format!("this expression is nested more than {MAX_DEPTH} levels deep"), "make several rules of it; a long chain of == belongs in a list: friend in [\"a\", \"b\"]");
+            // Reported once; deeper parts are not checked.
+            if self.errors.is_empty() {
+                self.error(part, format!("this expression is nested more than {MAX_DEPTH} levels deep"), "split it into several rules; a long chain of == belongs in a list: friend in [\"a\", \"b\"]");
             }
             Type::Unknown
         } else {
@@ -74,10 +81,10 @@ impl<'e> Checker<'e> {
                 for item in &list.elements {
                     let found = self.check(item);
                     if !element.fits(&found) {
-                        self.problem(
+                        self.error(
                             item,
                             format!("this list mixes {element} and {found}"),
-                            "write a list of one kind",
+                            "use elements of one type",
                         );
                     }
                     if element == Type::Unknown {
@@ -90,7 +97,7 @@ impl<'e> Checker<'e> {
             Expr::Select(select) => self.refuse(
                 part,
                 format!(
-                    "nothing here has fields, so there is no {}",
+                    "unknown field {}: no variable has fields",
                     quoted(&select.field)
                 ),
                 format!(
@@ -100,10 +107,10 @@ impl<'e> Checker<'e> {
             ),
             Expr::Map(_) | Expr::Struct(_) => self.refuse(
                 part,
-                "expressions here have no maps or messages",
-                "use a list in brackets, or a list of the policy",
+                "maps and messages are not supported",
+                "use a list literal, or one of the policy's lists",
             ),
-            Expr::Unspecified => self.refuse(part, "this is no expression", "write it more simply"),
+            Expr::Unspecified => self.refuse(part, "invalid expression", "simplify it"),
         }
     }
 
@@ -112,20 +119,20 @@ impl<'e> Checker<'e> {
             LiteralValue::Boolean(_) => Type::Bool,
             LiteralValue::Int(_) => Type::Int,
             LiteralValue::Double(_) => Type::Double,
-            LiteralValue::String(_) => Type::Text,
+            LiteralValue::String(_) => Type::String,
             LiteralValue::UInt(_) => self.refuse(
                 part,
-                "numbers here have no suffix",
+                "unsigned integers are not supported",
                 "write the number without the u",
             ),
             LiteralValue::Bytes(_) => self.refuse(
                 part,
-                "expressions here have no bytes",
-                "write the text without the b",
+                "byte strings are not supported",
+                "write the string without the b",
             ),
             LiteralValue::Null => self.refuse(
                 part,
-                "nothing here is ever null",
+                "no value is ever null",
                 "remove the comparison with null",
             ),
         }
@@ -143,23 +150,23 @@ impl<'e> Checker<'e> {
             return Type::Ids;
         }
         match (name == FRIEND, self.scope) {
-            (true, Scope::Friend) => Type::Text,
+            (true, Scope::Friend) => Type::String,
             (true, Scope::Request) => self.refuse(
                 part,
-                "\"friend\" is known in dropFriendIf only",
+                "\"friend\" is available only in dropFriendIf",
                 "use friendCount, or write the rule as dropFriendIf",
             ),
             (false, _) => {
                 let remedy = match closest(name, self.variable_names()) {
                     Some(meant) => format!("did you mean {meant}?"),
                     None => format!(
-                        "use one of {}; a text stands in quotes",
+                        "use one of {}; strings need quotes",
                         self.variable_names().join(", ")
                     ),
                 };
                 self.refuse(
                     part,
-                    format!("there is no variable or list {}", quoted(name)),
+                    format!("unknown variable or list {}", quoted(name)),
                     remedy,
                 )
             }
@@ -189,7 +196,7 @@ impl<'e> Checker<'e> {
                 if !yes.fits(no) {
                     return self.refuse(
                         part,
-                        format!("this is {yes} or {no}, as the case may be"),
+                        format!("the branches have different types: {yes} and {no}"),
                         "give both sides of the : the same type",
                     );
                 }
@@ -207,7 +214,7 @@ impl<'e> Checker<'e> {
                 Type::Int | Type::Double | Type::Unknown => operand.clone(),
                 other => self.refuse(
                     part,
-                    format!("a minus cannot stand before {other}"),
+                    format!("cannot negate {other}"),
                     "use it with numbers",
                 ),
             },
@@ -215,15 +222,15 @@ impl<'e> Checker<'e> {
                 if !left.fits(right) || [left, right].contains(&&Type::Ids) {
                     return self.refuse(
                         part,
-                        format!("{left} and {right} are never equal"),
-                        conversion(left, right),
+                        self.mismatch("compare", "with", [(parts[0], left), (parts[1], right)]),
+                        conversion(parts[0], left, parts[1], right),
                     );
                 }
                 Type::Bool
             }
             (operators::IN, [item, list]) => {
                 let fits = match list {
-                    Type::Ids => item.fits(&Type::Text),
+                    Type::Ids => item.fits(&Type::String),
                     Type::Sequence(element) => item.fits(element),
                     Type::Unknown => true,
                     _ => false,
@@ -231,7 +238,7 @@ impl<'e> Checker<'e> {
                 if !fits {
                     return self.refuse(
                         part,
-                        format!("{item} cannot be in {list}"),
+                        format!("cannot look up {item} in {list}"),
                         "write: ownerUserID in some_list, or: ownerUserID in [\"a\", \"b\"]",
                     );
                 }
@@ -246,26 +253,42 @@ impl<'e> Checker<'e> {
                 Type::Sequence(element.clone())
             }
             ("size", [Type::Sequence(_)]) => Type::Int,
-            (name, [left, right]) if is_operator(name) => self.operator(part, name, left, right),
+            (name, [left, right]) if is_operator(name) => {
+                self.operator(part, name, [(parts[0], left), (parts[1], right)])
+            }
             (name, types) => self.function(part, name, call.target.is_some(), types),
         }
     }
 
-    fn operator(&mut self, part: &'e IdedExpr, name: &str, left: &Type, right: &Type) -> Type {
+    fn operator(
+        &mut self,
+        part: &'e IdedExpr,
+        name: &str,
+        operands: [(&IdedExpr, &Type); 2],
+    ) -> Type {
+        let [(first, left), (second, right)] = operands;
         let fitting = OPERATORS
             .iter()
             .find(|(operator, l, r, _)| *operator == name && l.fits(left) && r.fits(right));
         match fitting {
             Some((.., result)) => result.clone(),
             None => {
-                let symbol = name.trim_matches('_');
-                self.refuse(
-                    part,
-                    format!("{symbol} cannot take {left} and {right}"),
-                    conversion(left, right),
-                )
+                let message = match name.trim_matches('_') {
+                    "<" | "<=" | ">" | ">=" => self.mismatch("compare", "with", operands),
+                    symbol => self.mismatch(&format!("apply {symbol} to"), "and", operands),
+                };
+                self.refuse(part, message, conversion(first, left, second, right))
             }
         }
+    }
+
+    /// Names the types of two operands, and their source where that is short.
+    fn mismatch(&self, verb: &str, link: &str, operands: [(&IdedExpr, &Type); 2]) -> String {
+        let [left, right] = operands.map(|(part, found)| match self.text(part) {
+            Some(text) if text.len() <= MAX_QUOTED_BYTES => format!("{found} ({text})"),
+            _ => found.to_string(),
+        });
+        format!("cannot {verb} {left} {link} {right}")
     }
 
     fn function(&mut self, part: &'e IdedExpr, name: &str, member: bool, types: &[Type]) -> Type {
@@ -295,8 +318,8 @@ impl<'e> Checker<'e> {
             .collect();
         self.refuse(
             part,
-            format!("{name} does not work on {given} like this"),
-            format!("it is used as {}", ways.join(", or as ")),
+            format!("{name} cannot be called with {given} like this"),
+            format!("use it as {}", ways.join(", or as ")),
         )
     }
 
@@ -312,20 +335,16 @@ impl<'e> Checker<'e> {
             (_, Some(meant)) => format!("did you mean {meant}?"),
             (_, None) => format!("use one of {}", names.join(", ")),
         };
-        self.refuse(
-            part,
-            format!("there is no function {}", quoted(name)),
-            remedy,
-        )
+        self.refuse(part, format!("unknown function {}", quoted(name)), remedy)
     }
 
-    /// `all`, `exists`, `exists_one`, `filter` and `map` come here expanded: a loop with an accumulator.
+    /// `all`, `exists`, `exists_one`, `filter` and `map` arrive expanded to a loop with an accumulator.
     fn comprehension(&mut self, part: &'e IdedExpr, loop_: &'e ComprehensionExpr) -> Type {
         if self.in_comprehension {
             return self.refuse(
                 part,
-                "a loop in a loop costs too much",
-                "write one of all, exists, exists_one, filter and map at a time",
+                "nested loops are not allowed",
+                "use only one of all, exists, exists_one, filter and map",
             );
         }
         self.in_comprehension = true;
@@ -335,8 +354,8 @@ impl<'e> Checker<'e> {
             Type::Unknown => Type::Unknown,
             other => self.refuse(
                 &loop_.iter_range,
-                format!("{other} cannot be walked through"),
-                "write a list in brackets before the dot: [\"a\", \"b\"].exists(x, friend.startsWith(x))",
+                format!("{other} cannot be iterated over"),
+                "write a list literal before the dot: [\"a\", \"b\"].exists(x, friend.startsWith(x))",
             ),
         };
         let initial = self.check(&loop_.accu_init);
@@ -349,12 +368,12 @@ impl<'e> Checker<'e> {
         if !step.fits(&initial) {
             self.refuse(
                 part,
-                format!("this loop collects {step} into {initial}"),
+                format!("this loop's body is {step}, but its result is {initial}"),
                 "write a condition: [\"a\", \"b\"].exists(x, friend.startsWith(x))",
             );
         }
         self.bound.truncate(outer + 1);
-        // `filter` and `map` start with an empty list: only a step tells what they collect.
+        // `filter` and `map` start with an empty list: only the step has the element type.
         self.bound.push((&loop_.accu_var, step));
         let result = self.check(&loop_.result);
         self.bound.truncate(outer);
@@ -362,8 +381,8 @@ impl<'e> Checker<'e> {
         result
     }
 
-    /// The type that one turn of a loop gives. `all` and `exists` were expanded to an `&&` or `||` that nobody wrote, so
-    /// what is wrong is said of the condition.
+    /// The type of a loop's step. `all` and `exists` are expanded to an `&&` or `||` that is not in the source, so errors
+    /// are reported for the condition.
     fn step(&mut self, loop_: &'e ComprehensionExpr) -> Type {
         if let Expr::Call(CallExpr { args, .. }) = &loop_.loop_step.expr
             && let [accumulator, condition] = args.as_slice()
@@ -393,13 +412,13 @@ impl<'e> Checker<'e> {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Type {
-        self.problem(part, message, remedy);
+        self.error(part, message, remedy);
         Type::Unknown
     }
 
-    fn problem(&mut self, part: &IdedExpr, message: impl Into<String>, remedy: impl Into<String>) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem {
+    fn error(&mut self, part: &IdedExpr, message: impl Into<String>, remedy: impl Into<String>) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(ExpressionError {
                 place: self.place(part),
                 message: message.into(),
                 remedy: remedy.into(),
@@ -407,13 +426,18 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// Where a part stands. What a macro was expanded to has no place of its own.
+    /// The position of a part in characters. The expansion of a macro has none.
     fn place(&self, part: &IdedExpr) -> Option<(usize, usize)> {
+        let (start, _) = self.program.source_info().offset_for(part.id)?;
+        let before = self.source.get(..start as usize)?;
+        Some((before.chars().count(), self.text(part)?.chars().count()))
+    }
+
+    /// The source of a part.
+    fn text(&self, part: &IdedExpr) -> Option<&'e str> {
         // In bytes, the last one included.
         let (start, last) = self.program.source_info().offset_for(part.id)?;
-        let before = self.source.get(..start as usize)?;
-        let text = self.source.get(start as usize..=last as usize)?;
-        Some((before.chars().count(), text.chars().count()))
+        self.source.get(start as usize..=last as usize)
     }
 }
 
@@ -421,18 +445,32 @@ fn is_operator(name: &str) -> bool {
     OPERATORS.iter().any(|(operator, ..)| *operator == name)
 }
 
-fn conversion(left: &Type, right: &Type) -> &'static str {
-    match (left, right) {
+fn conversion(first: &IdedExpr, left: &Type, second: &IdedExpr, right: &Type) -> String {
+    let remedy = match (left, right) {
+        (Type::String, Type::Int) if let Some(number) = quoted_integer(first) => {
+            return format!("write {number} without quotes");
+        }
+        (Type::Int, Type::String) if let Some(number) = quoted_integer(second) => {
+            return format!("write {number} without quotes");
+        }
         (Type::Double, Type::Int) | (Type::Int, Type::Double) => {
             "write both numbers with a fraction: double(friendCount) > 1.5"
         }
-        (Type::Text, Type::Int) | (Type::Int, Type::Text) => {
-            "make both numbers, int(ownerUserID), or both texts, \"50\""
+        (Type::String, Type::Int) | (Type::Int, Type::String) => {
+            "convert one of them: int(ownerUserID), or string(friendCount)"
         }
         (Type::Ids, _) | (_, Type::Ids) => {
-            "ask whether an id is in the list: ownerUserID in some_list"
+            "test whether an ID is in the list: ownerUserID in some_list"
         }
-        _ => "use it with two of the same type",
+        _ => "use two values of the same type",
+    };
+    remedy.to_owned()
+}
+
+fn quoted_integer(part: &IdedExpr) -> Option<i64> {
+    match &part.expr {
+        Expr::Literal(LiteralValue::String(text)) => text.inner().parse().ok(),
+        _ => None,
     }
 }
 

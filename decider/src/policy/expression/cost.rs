@@ -1,57 +1,56 @@
-//! What one evaluation of an expression costs at most, from its tree: every part is taken to be evaluated, every loop to run
+//! The maximum cost of one evaluation of an expression: the estimate assumes that every part is evaluated and every loop runs
 //! to its end.
 //!
-//! The constants are units of [`NANOS_PER_UNIT`](super::super::cost::NANOS_PER_UNIT), measured by `cargo bench -p
-//! importguard-decider --bench cost` while the machine was busy with other things, and rounded up: on an idle one loops take
-//! half of that.
+//! The constants are units of [`NANOS_PER_UNIT`](super::super::units::NANOS_PER_UNIT), measured by `cargo bench -p
+//! importguard-decider --bench cost` on a busy machine and rounded up: on an idle one, loops take half as long.
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 
-use super::super::cost::Cost;
+use super::super::units::Cost;
 use super::check::FRIEND;
 
-/// What an evaluation costs whatever the expression is: its context.
+/// The fixed cost of an evaluation: its context.
 const EVALUATION: u64 = 4;
-/// A constant, and a value in the list that it is put into.
+/// A literal, and an element of a list literal.
 const LITERAL: u64 = 2;
-/// Finding a variable.
+/// Looking up a variable.
 const VARIABLE: u64 = 3;
 /// `&&` and `||`.
 const LOGICAL: u64 = 1;
 /// `==`, and comparing with one element of a list.
 const EQUALS: u64 = 1;
-/// Operators and functions for which the crate prepares the error of a wrong type beforehand: `!`, `<`, `in` and the like.
+/// Operators for which the crate creates a type error in advance: `!`, `<`, `in` and similar.
 const PREPARED: u64 = 13;
 /// Arithmetic and indexes.
 const ARITHMETIC: u64 = 6;
-/// A function, which is found by its name and the types of its arguments.
+/// A function call, which is resolved by name and argument types.
 const FUNCTION: u64 = 14;
-/// A size, for which the characters are counted.
+/// `size`, which counts characters.
 const SIZE: u64 = 20;
-/// A part of a point in time, also in another time zone.
+/// A part of a timestamp, also in another time zone.
 const PART_OF_TIME: u64 = 32;
-/// A conversion, also where it fails: then a message is written.
+/// A conversion; also if it fails, which formats a message.
 const CONVERSION: u64 = 45;
-/// Putting a value into a list.
+/// Appending a value to a list.
 const ELEMENT: u64 = 1;
-/// One turn of a loop beside what stands in it: the names and values of two variables.
-const TURN: u64 = 28;
+/// One iteration of a loop without its body: the names and values of two variables.
+const ITERATION: u64 = 28;
 
-/// What a part costs and what comes of it.
+/// The cost and the result of a part.
 #[derive(Clone, Copy, Default)]
 struct Part {
     cost: Cost,
     value: Value,
 }
 
-/// How large a value is at most.
+/// The maximum size of a value.
 #[derive(Clone, Copy, Default)]
 struct Value {
-    /// The elements, those of lists in it included; an empty list in a list is one.
+    /// The number of elements, including those of nested lists; an empty nested list counts as one.
     elements: u64,
-    /// As many of them as one element of a list holds.
+    /// How many of them one element of the list has.
     each: u64,
-    /// How many times the longest id of the request all of its texts have together.
+    /// The total length of its strings, in multiples of the request's longest ID.
     texts: u64,
 }
 
@@ -62,7 +61,7 @@ impl Value {
         texts: 0,
     };
 
-    /// Both in one list.
+    /// A list of both.
     fn plus(self, other: Self) -> Self {
         Self {
             elements: self.elements.saturating_add(other.elements),
@@ -81,7 +80,7 @@ impl Value {
         }
     }
 
-    /// An element of this list. All of the texts may be in one.
+    /// An element of this list. One element may have all of the strings.
     fn element(self) -> Self {
         Self {
             elements: self.each,
@@ -89,7 +88,7 @@ impl Value {
         }
     }
 
-    /// A list of so many.
+    /// A list of `times` of it.
     fn times(self, times: u64) -> Self {
         Self {
             elements: self.elements.saturating_mul(times),
@@ -98,7 +97,7 @@ impl Value {
         }
     }
 
-    /// Either.
+    /// The larger of both.
     fn most(self, other: Self) -> Self {
         Self {
             elements: self.elements.max(other.elements),
@@ -107,7 +106,7 @@ impl Value {
         }
     }
 
-    /// Reading all of it, at so many units an element.
+    /// The cost of reading all of it, at `each` units per element.
     fn read(self, each: u64) -> Cost {
         Cost {
             fixed: self.elements.saturating_mul(each),
@@ -123,14 +122,14 @@ fn fixed(units: u64) -> Cost {
     }
 }
 
-/// What one evaluation costs. The expression must have passed the checker, which bounds how deep this recurses.
+/// The cost of one evaluation. The expression must have passed the checker, which limits the recursion.
 pub(super) fn cost(expression: &IdedExpr) -> Cost {
     let mut estimate = Estimate { bound: Vec::new() };
     fixed(EVALUATION).plus(estimate.part(expression).cost)
 }
 
 struct Estimate<'e> {
-    /// The variables of the loop that is looked at.
+    /// The variables of the current loop.
     bound: Vec<(&'e str, Value)>,
 }
 
@@ -154,7 +153,7 @@ impl<'e> Estimate<'e> {
                 }
             }),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
-            // The checker lets none of them through.
+            // The checker rejects all of these.
             Expr::Select(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => Part::default(),
         }
     }
@@ -212,23 +211,26 @@ impl<'e> Estimate<'e> {
     fn comprehension(&mut self, comprehension: &'e ComprehensionExpr) -> Part {
         let range = self.part(&comprehension.iter_range);
         let initial = self.part(&comprehension.accu_init);
-        let turns = range.value.elements;
+        let iterations = range.value.elements;
         let outer = self.bound.len();
         self.bound
             .push((&comprehension.iter_var, range.value.element()));
-        // What is collected is appended to, and not copied at every turn.
+        // The accumulator is appended to, not copied in each iteration.
         self.bound.push((&comprehension.accu_var, Value::default()));
         let condition = self.part(&comprehension.loop_cond);
         let step = self.part(&comprehension.loop_step);
         self.bound.truncate(outer);
         self.bound.push((
             &comprehension.accu_var,
-            initial.value.plus(step.value.times(turns)),
+            initial.value.plus(step.value.times(iterations)),
         ));
         let result = self.part(&comprehension.result);
         self.bound.truncate(outer);
-        let turn = fixed(TURN).plus(condition.cost).plus(step.cost);
-        let cost = range.cost.plus(initial.cost).plus(turn.times(turns));
+        let iteration = fixed(ITERATION).plus(condition.cost).plus(step.cost);
+        let cost = range
+            .cost
+            .plus(initial.cost)
+            .plus(iteration.times(iterations));
         Part {
             cost: cost.plus(result.cost),
             value: result.value,
@@ -236,7 +238,7 @@ impl<'e> Estimate<'e> {
     }
 }
 
-/// What a function or any other operator costs beside reading texts.
+/// The cost of a function or any other operator, without reading strings.
 fn function(name: &str) -> Cost {
     let units = match name {
         operators::LESS
@@ -256,7 +258,7 @@ fn function(name: &str) -> Cost {
     fixed(units)
 }
 
-/// What comes of it: a text only where one was converted.
+/// The result: a string only after a conversion.
 fn result(name: &str, arguments: Value) -> Value {
     match name {
         "string" => arguments,
@@ -272,12 +274,12 @@ mod tests {
     fn cost_of(source: &str) -> Cost {
         let compiled = Expression::compile(source, Scope::Friend, &ListValues::default());
         compiled
-            .unwrap_or_else(|problems| panic!("{source}: {problems:#?}"))
+            .unwrap_or_else(|errors| panic!("{source}: {errors:#?}"))
             .cost()
     }
 
     #[test]
-    fn every_part_counts_whether_it_is_come_to_or_not() {
+    fn every_part_counts_whether_it_is_evaluated_or_not() {
         let one = cost_of("friend == 'a'").fixed - EVALUATION;
         assert_eq!(
             cost_of("friend == 'a' || friend == 'a'").fixed,
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_in_a_loop_counts_as_often_as_the_loop_turns() {
+    fn a_list_in_a_loop_counts_once_per_iteration() {
         let inner = "friend in ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']";
         let alone = cost_of(inner);
         let looped = cost_of(&format!("[1, 2, 3, 4].exists(n, {inner})"));
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_grow_cost_as_often_as_they_are_copied() {
+    fn strings_that_grow_cost_as_often_as_they_are_copied() {
         assert_eq!(cost_of("'a' == 'b' && friendCount > 1").texts, 0);
         assert_eq!(cost_of("friend == 'a'").texts, 1);
         // Copied, and then compared with another one.
@@ -320,10 +322,10 @@ mod tests {
     }
 
     #[test]
-    fn elements_of_every_list_that_can_be_walked_through_count() {
-        let turns = |list: &str| {
+    fn elements_of_every_iterable_list_count() {
+        let iterations = |list: &str| {
             let walked = cost_of(&format!("{list}.exists(x, friendCount > 1)")).fixed;
-            (walked - cost_of("[1].exists(x, friendCount > 1)").fixed) / TURN
+            (walked - cost_of("[1].exists(x, friendCount > 1)").fixed) / ITERATION
         };
         for list in [
             "[1, 2, 3]",
@@ -332,7 +334,7 @@ mod tests {
             "[[], [], []]",
             "[[1, 2, 3], [4]][0]",
         ] {
-            assert!(turns(list) >= 2, "{list}: {}", turns(list));
+            assert!(iterations(list) >= 2, "{list}: {}", iterations(list));
         }
     }
 }

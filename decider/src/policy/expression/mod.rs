@@ -1,8 +1,7 @@
-//! Expressions in CEL, the Common Expression Language. Nothing outside this module names the `cel` crate.
+//! Expressions in CEL, the Common Expression Language. Only this module uses the `cel` crate.
 //!
-//! An expression that compiles here is known to be about the variables there are, to use only functions that are
-//! understood, and to come to true or false: [`check`] finds the type of every part, for the crate itself has no type
-//! checker. What is left to go wrong at run time are values: a division by zero, an overflow, a text that is no number.
+//! A compiled expression uses only known variables and functions and is of type bool: [`check`] checks the types, as the crate
+//! has no type checker. Only values can fail at run time: a division by zero, an overflow, a string that is not a number.
 
 mod check;
 mod cost;
@@ -11,22 +10,23 @@ mod values;
 
 pub(super) use values::{Inputs, ListValues};
 
-use std::sync::{Arc, LazyLock};
-use std::thread;
+use std::{
+    sync::{Arc, LazyLock},
+    thread,
+};
 
 use cel::{Context, Env, ExecutionError, ParseError, Program, Value};
-
-use super::cost::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
 use check::{Checker, MAX_DEPTH};
 use types::Type;
 
-/// The longest expression: ten lines of it, beyond which nobody is sure what it does. It also bounds how deep the
-/// parser recurses and how much one evaluation can cost.
+use super::units::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
+
+/// The maximum length of an expression, in bytes. It also limits the parser's recursion and the cost of an evaluation.
 pub(super) const MAX_SOURCE_BYTES: usize = 1024;
 /// The stack of the thread that parses. The deepest nesting that fits into [`MAX_SOURCE_BYTES`] needs between 8 and
 /// 16 MiB in a debug build; untouched pages cost nothing.
 const PARSER_STACK_BYTES: usize = 64 << 20;
-/// The most parse errors that are passed on: the first one is usually the cause of the others.
+/// The maximum number of parse errors that are reported: the first usually causes the others.
 const MAX_PARSE_ERRORS: usize = 1;
 
 /// Which variables an expression may use.
@@ -38,26 +38,26 @@ pub(super) enum Scope {
     Friend,
 }
 
-/// An expression that comes to true or false.
+/// A compiled expression of type bool.
 #[derive(Debug)]
 pub(super) struct Expression {
     source: String,
     program: Program,
     cost: Cost,
-    /// What it comes to, if that does not depend on any variable.
+    /// Its value, if that does not depend on any variable.
     pub(super) constant: Option<bool>,
 }
 
-/// What is wrong with an expression.
+/// An error in an expression.
 #[derive(Debug, PartialEq)]
-pub(super) struct Problem {
-    /// The first character and the number of characters that it is about; all of it if unknown.
+pub(super) struct ExpressionError {
+    /// The first character and the number of characters; None for the whole expression.
     pub(super) place: Option<(usize, usize)>,
     pub(super) message: String,
     pub(super) remedy: String,
 }
 
-/// The names that an expression may use for a list's ids or for what is asked.
+/// Whether a list cannot have this name, because expressions use it otherwise.
 pub(super) fn is_reserved(name: &str) -> bool {
     types::VARIABLES
         .iter()
@@ -66,7 +66,7 @@ pub(super) fn is_reserved(name: &str) -> bool {
         || KEYWORDS.contains(&name)
 }
 
-/// What CEL keeps for itself, type names included.
+/// CEL's reserved words and type names.
 const KEYWORDS: [&str; 38] = [
     "as",
     "bool",
@@ -109,71 +109,74 @@ const KEYWORDS: [&str; 38] = [
 ];
 
 impl Expression {
-    /// Parses and checks an expression. The lists are those it may name.
+    /// Parses and checks an expression that may use `lists`.
     pub(super) fn compile(
         source: &str,
         scope: Scope,
         lists: &ListValues,
-    ) -> Result<Self, Vec<Problem>> {
+    ) -> Result<Self, Vec<ExpressionError>> {
         if source.len() > MAX_SOURCE_BYTES {
-            return Err(vec![Problem::of_all(
+            return Err(vec![ExpressionError::of_all(
                 format!(
-                    "this expression has {} bytes and may have {MAX_SOURCE_BYTES}",
+                    "this expression has {} bytes; the maximum is {MAX_SOURCE_BYTES}",
                     source.len()
                 ),
-                "make several rules of it, or put ids into a list",
+                "split it into several rules, or put IDs into a list",
             )]);
         }
-        // The parser, the checker and the destructor recurse as deep as the expression is nested, which is known only
-        // once it is parsed.
+        // Parser, checker and destructor recurse as deep as the expression is nested, which is known only after parsing.
         thread::scope(|threads| {
             let thread = thread::Builder::new()
                 .name("expression".to_owned())
                 .stack_size(PARSER_STACK_BYTES)
                 .spawn_scoped(threads, || Self::compile_here(source, scope, lists));
-            let result = thread.map(|thread| thread.join());
-            match result {
+            let joined = thread.map(|thread| thread.join());
+            match joined {
                 Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(vec![Problem::of_all(
+                Ok(Err(_)) => Err(vec![ExpressionError::of_all(
                     "this expression cannot be parsed",
-                    "write it more simply",
+                    "simplify it",
                 )]),
-                Err(error) => Err(vec![Problem::of_all(
-                    format!("no thread to parse this expression: {error}"),
-                    "raise the limit on threads or memory",
+                Err(error) => Err(vec![ExpressionError::of_all(
+                    format!("cannot start a thread to parse this expression: {error}"),
+                    "raise the thread or memory limit",
                 )]),
             }
         })
     }
 
-    fn compile_here(source: &str, scope: Scope, lists: &ListValues) -> Result<Self, Vec<Problem>> {
+    fn compile_here(
+        source: &str,
+        scope: Scope,
+        lists: &ListValues,
+    ) -> Result<Self, Vec<ExpressionError>> {
         let program = ENVIRONMENT.compile(source).map_err(|errors| {
             let errors = errors.errors.iter().take(MAX_PARSE_ERRORS);
             errors
-                .map(|error| Problem::of_parsing(source, error))
+                .map(|error| ExpressionError::of_parsing(source, error))
                 .collect::<Vec<_>>()
         })?;
         let mut checker = Checker::new(source, &program, scope, lists);
         let found = checker.check(program.expression());
         let depends = checker.uses_variables;
-        let mut problems = checker.problems;
-        if problems.is_empty() && found != Type::Bool {
-            problems.push(Problem::of_all(
-                format!("this expression comes to {found}, and a rule needs true or false"),
+        let mut errors = checker.errors;
+        if errors.is_empty() && found != Type::Bool {
+            errors.push(ExpressionError::of_all(
+                format!("this expression is of type {found}, but a rule needs bool"),
                 "compare it with something, such as: friendCount > 50",
             ));
         }
-        if !problems.is_empty() {
-            return Err(problems);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let cost = cost::cost(program.expression());
         let units = cost.units(ASSUMED_ID_BYTES);
         if units > MAX_EVALUATION {
-            return Err(vec![Problem::of_all(
+            return Err(vec![ExpressionError::of_all(
                 format!(
-                    "evaluating this expression once costs {units} units and may cost {MAX_EVALUATION}"
+                    "one evaluation of this expression costs {units} units; the maximum is {MAX_EVALUATION}"
                 ),
-                "make several rules of it, or put ids into a list; in a loop write no list and no conversion",
+                "split it into several rules, or put IDs into a list; avoid lists and conversions in loops",
             )]);
         }
         let mut expression = Self {
@@ -187,18 +190,22 @@ impl Expression {
         Ok(expression)
     }
 
-    /// Evaluates on made-up requests: what fails on all of them is a mistake. Returns what the last one came to.
-    fn try_samples(&self, scope: Scope, lists: &ListValues) -> Result<Option<bool>, Vec<Problem>> {
-        let mut came_to = None;
+    /// Evaluates sample requests; failing for all of them is an error. Returns the last result.
+    fn try_samples(
+        &self,
+        scope: Scope,
+        lists: &ListValues,
+    ) -> Result<Option<bool>, Vec<ExpressionError>> {
+        let mut result = None;
         let mut failure = None;
         for (sample, friend) in Inputs::samples(lists) {
             let friend = (scope == Scope::Friend).then_some(friend);
             match self.execute(&sample, friend) {
-                Ok(Value::Bool(value)) => came_to = Some(value),
+                Ok(Value::Bool(value)) => result = Some(value),
                 Ok(other) => {
-                    return Err(vec![Problem::of_all(
+                    return Err(vec![ExpressionError::of_all(
                         format!(
-                            "this expression comes to {}, and a rule needs true or false",
+                            "this expression is of type {}, but a rule needs bool",
                             other.type_of()
                         ),
                         "compare it with something, such as: friendCount > 50",
@@ -207,25 +214,25 @@ impl Expression {
                 Err(error) => failure = Some(error),
             }
         }
-        match (came_to, failure) {
-            (None, Some(error)) => Err(vec![Problem::of_all(
+        match (result, failure) {
+            (None, Some(error)) => Err(vec![ExpressionError::of_all(
                 format!(
-                    "this expression fails on every request that it was tried on: {}",
+                    "this expression fails on every sample request: {}",
                     brief(&error)
                 ),
-                "mend it, so that there are requests it can be evaluated for",
+                "correct it so that it can be evaluated for some requests",
             )]),
-            _ => Ok(came_to),
+            _ => Ok(result),
         }
     }
 
-    /// What one evaluation costs at most.
+    /// The maximum cost of one evaluation.
     pub(super) fn cost(&self) -> Cost {
         self.cost
     }
 
-    /// Whether it is true, or why that cannot be said. Nothing stops an evaluation halfway, so it is not begun where the ids
-    /// are so long that it would cost more than one may.
+    /// Evaluates it, or returns the reason of the failure. An evaluation cannot be interrupted, so it is not started if the IDs
+    /// are so long that it would cost too much.
     pub(super) fn evaluate(
         &self,
         inputs: &Inputs<'_>,
@@ -236,11 +243,11 @@ impl Expression {
             .units(inputs.longest().max(friend.map_or(0, str::len)))
             > MAX_EVALUATION
         {
-            return Err("the ids are too long for this expression".to_owned());
+            return Err("the IDs are too long for this expression".to_owned());
         }
         match self.execute(inputs, friend) {
             Ok(Value::Bool(value)) => Ok(value),
-            Ok(other) => Err(format!("it came to {}", other.type_of())),
+            Ok(other) => Err(format!("it returned {}", other.type_of())),
             Err(error) => Err(brief(&error)),
         }
     }
@@ -252,17 +259,17 @@ impl Expression {
         self.program.execute(&context)
     }
 
-    /// As it stands in the policy.
+    /// Its source in the policy.
     pub(super) fn source(&self) -> &str {
         &self.source
     }
 }
 
-/// CEL's standard library without optional values. The checker knows a part of it and lets nothing else through.
+/// CEL's standard library without optional values. The checker accepts only a part of it.
 static ENVIRONMENT: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
 
-impl Problem {
+impl ExpressionError {
     fn of_all(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             place: None,
@@ -288,7 +295,7 @@ impl Problem {
         let start = before + usize::try_from(column - 1).unwrap_or_default();
         Self {
             place: Some((start, 1)),
-            message: format!("this is no expression: {message}"),
+            message: format!("invalid expression: {message}"),
             remedy: format!(
                 "at most {MAX_DEPTH} levels of operators, brackets and calls, such as: friendCount > 50 && !(ownerUserID in trusted)"
             ),
@@ -296,7 +303,7 @@ impl Problem {
     }
 }
 
-/// The error without the values in it, which may be as long as a sender pleases.
+/// The error without its values, whose length a caller controls.
 fn brief(error: &ExecutionError) -> String {
     match error {
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {

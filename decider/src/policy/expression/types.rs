@@ -1,4 +1,4 @@
-//! The types of expressions, and what is known about variables and functions.
+//! The types of expressions, variables, functions and operators.
 
 use std::fmt;
 
@@ -7,29 +7,29 @@ pub(super) enum Type {
     Bool,
     Int,
     Double,
-    Text,
+    String,
     Timestamp,
     Duration,
-    /// A list written out in the expression.
+    /// A list literal in the expression.
     Sequence(Box<Type>),
-    /// One of the policy's lists.
+    /// One of the policy's lists of IDs.
     Ids,
-    /// The elements of an empty list, and whatever stands where something was reported: fits anything.
+    /// The element type of an empty list, or of a part that was reported: fits any type.
     Unknown,
 }
 
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bool => f.write_str("true or false"),
-            Self::Int => f.write_str("a whole number"),
-            Self::Double => f.write_str("a number with a fraction"),
-            Self::Text => f.write_str("a text"),
-            Self::Timestamp => f.write_str("a point in time"),
-            Self::Duration => f.write_str("a duration"),
-            Self::Sequence(_) => f.write_str("a list in brackets"),
-            Self::Ids => f.write_str("a list of ids"),
-            Self::Unknown => f.write_str("something"),
+            Self::Bool => f.write_str("bool"),
+            Self::Int => f.write_str("int"),
+            Self::Double => f.write_str("double"),
+            Self::String => f.write_str("string"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::Duration => f.write_str("duration"),
+            Self::Sequence(_) => f.write_str("list"),
+            Self::Ids => f.write_str("list of IDs"),
+            Self::Unknown => f.write_str("any"),
         }
     }
 }
@@ -44,74 +44,74 @@ impl Type {
     }
 }
 
-/// What a request has. `friend` comes on top where there is one.
+/// The variables of every expression. `dropFriendIf` also has `friend`.
 pub(super) const VARIABLES: [(&str, Type); 5] = [
-    ("ownerUserID", Type::Text),
+    ("ownerUserID", Type::String),
     ("friendCount", Type::Int),
     ("requestedCount", Type::Int),
-    ("operationID", Type::Text),
+    ("operationID", Type::String),
     ("now", Type::Timestamp),
 ];
 
-/// A function's name, whether it is called on its first argument, its arguments and its result.
+/// A function's name, whether it is a member function, its arguments (the receiver first) and its result.
 pub(super) type Signature = (&'static str, bool, &'static [Type], Type);
 
-use Type::{Bool, Double, Duration, Int, Text, Timestamp};
+use Type::{Bool, Double, Duration, Int, String, Timestamp};
 
 pub(super) const FUNCTIONS: &[Signature] = &[
-    ("startsWith", true, &[Text, Text], Bool),
-    ("endsWith", true, &[Text, Text], Bool),
-    ("contains", true, &[Text, Text], Bool),
-    ("size", true, &[Text], Int),
-    ("size", false, &[Text], Int),
+    ("startsWith", true, &[String, String], Bool),
+    ("endsWith", true, &[String, String], Bool),
+    ("contains", true, &[String, String], Bool),
+    ("size", true, &[String], Int),
+    ("size", false, &[String], Int),
     ("int", false, &[Int], Int),
     ("int", false, &[Double], Int),
-    ("int", false, &[Text], Int),
+    ("int", false, &[String], Int),
     ("int", false, &[Timestamp], Int),
     ("double", false, &[Int], Double),
     ("double", false, &[Double], Double),
-    ("double", false, &[Text], Double),
-    ("string", false, &[Text], Text),
-    ("string", false, &[Bool], Text),
-    ("string", false, &[Int], Text),
-    ("string", false, &[Double], Text),
-    ("string", false, &[Timestamp], Text),
-    ("string", false, &[Duration], Text),
-    ("timestamp", false, &[Text], Timestamp),
+    ("double", false, &[String], Double),
+    ("string", false, &[String], String),
+    ("string", false, &[Bool], String),
+    ("string", false, &[Int], String),
+    ("string", false, &[Double], String),
+    ("string", false, &[Timestamp], String),
+    ("string", false, &[Duration], String),
+    ("timestamp", false, &[String], Timestamp),
     ("timestamp", false, &[Int], Timestamp),
     ("timestamp", false, &[Timestamp], Timestamp),
-    ("duration", false, &[Text], Duration),
+    ("duration", false, &[String], Duration),
     ("duration", false, &[Duration], Duration),
     ("getFullYear", true, &[Timestamp], Int),
-    ("getFullYear", true, &[Timestamp, Text], Int),
+    ("getFullYear", true, &[Timestamp, String], Int),
     ("getMonth", true, &[Timestamp], Int),
-    ("getMonth", true, &[Timestamp, Text], Int),
+    ("getMonth", true, &[Timestamp, String], Int),
     ("getDate", true, &[Timestamp], Int),
-    ("getDate", true, &[Timestamp, Text], Int),
+    ("getDate", true, &[Timestamp, String], Int),
     ("getDayOfMonth", true, &[Timestamp], Int),
-    ("getDayOfMonth", true, &[Timestamp, Text], Int),
+    ("getDayOfMonth", true, &[Timestamp, String], Int),
     ("getDayOfWeek", true, &[Timestamp], Int),
-    ("getDayOfWeek", true, &[Timestamp, Text], Int),
+    ("getDayOfWeek", true, &[Timestamp, String], Int),
     ("getDayOfYear", true, &[Timestamp], Int),
-    ("getDayOfYear", true, &[Timestamp, Text], Int),
+    ("getDayOfYear", true, &[Timestamp, String], Int),
     ("getHours", true, &[Timestamp], Int),
-    ("getHours", true, &[Timestamp, Text], Int),
+    ("getHours", true, &[Timestamp, String], Int),
     ("getHours", true, &[Duration], Int),
     ("getMinutes", true, &[Timestamp], Int),
-    ("getMinutes", true, &[Timestamp, Text], Int),
+    ("getMinutes", true, &[Timestamp, String], Int),
     ("getMinutes", true, &[Duration], Int),
     ("getSeconds", true, &[Timestamp], Int),
-    ("getSeconds", true, &[Timestamp, Text], Int),
+    ("getSeconds", true, &[Timestamp, String], Int),
     ("getSeconds", true, &[Duration], Int),
 ];
 
-/// What binary operators take and give. Equality and `in` work on more than can be listed, and are checked apart.
+/// The signatures of binary operators. Equality and `in` take too many types to list and are checked separately.
 pub(super) const OPERATORS: &[(&str, Type, Type, Type)] = &[
     ("_&&_", Bool, Bool, Bool),
     ("_||_", Bool, Bool, Bool),
     ("_+_", Int, Int, Int),
     ("_+_", Double, Double, Double),
-    ("_+_", Text, Text, Text),
+    ("_+_", String, String, String),
     ("_+_", Timestamp, Duration, Timestamp),
     ("_+_", Duration, Timestamp, Timestamp),
     ("_+_", Duration, Duration, Duration),
@@ -127,22 +127,22 @@ pub(super) const OPERATORS: &[(&str, Type, Type, Type)] = &[
     ("_%_", Int, Int, Int),
     ("_<_", Int, Int, Bool),
     ("_<_", Double, Double, Bool),
-    ("_<_", Text, Text, Bool),
+    ("_<_", String, String, Bool),
     ("_<_", Timestamp, Timestamp, Bool),
     ("_<_", Duration, Duration, Bool),
     ("_<=_", Int, Int, Bool),
     ("_<=_", Double, Double, Bool),
-    ("_<=_", Text, Text, Bool),
+    ("_<=_", String, String, Bool),
     ("_<=_", Timestamp, Timestamp, Bool),
     ("_<=_", Duration, Duration, Bool),
     ("_>_", Int, Int, Bool),
     ("_>_", Double, Double, Bool),
-    ("_>_", Text, Text, Bool),
+    ("_>_", String, String, Bool),
     ("_>_", Timestamp, Timestamp, Bool),
     ("_>_", Duration, Duration, Bool),
     ("_>=_", Int, Int, Bool),
     ("_>=_", Double, Double, Bool),
-    ("_>=_", Text, Text, Bool),
+    ("_>=_", String, String, Bool),
     ("_>=_", Timestamp, Timestamp, Bool),
     ("_>=_", Duration, Duration, Bool),
 ];

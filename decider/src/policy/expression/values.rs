@@ -1,20 +1,25 @@
-//! What an expression sees of a request.
+//! The variables of expressions.
 
-use std::any::Any;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use cel::ExecutionError;
-use cel::common::traits::Container;
-use cel::common::types::{CelInt, CelString, CelTimestamp, Type};
-use cel::common::value::{CowVal, StaticVal, Val};
-use cel::context::VariableResolver;
+use cel::{
+    ExecutionError,
+    common::{
+        traits::Container,
+        types::{CelInt, CelString, CelTimestamp, Type},
+        value::{CowVal, StaticVal, Val},
+    },
+    context::VariableResolver,
+};
 use chrono::{DateTime, FixedOffset};
 
-use crate::lists::IdSet;
-
 use super::check::FRIEND;
+use crate::lists::IdSet;
 
 /// The policy's lists as values of expressions, by name.
 #[derive(Debug, Default)]
@@ -34,8 +39,7 @@ impl ListValues {
     }
 }
 
-/// A list, opaque to expressions: `x in list` is all that can be done with it. Millions of ids are never copied or
-/// walked for an evaluation.
+/// A list, for which expressions support only `x in list`: millions of IDs are never copied or iterated over.
 #[derive(Clone, Debug)]
 struct Ids(Arc<IdSet>);
 
@@ -71,33 +75,32 @@ impl Container for Ids {
             Some(id) => Ok(self.0.contains(id.inner())),
             None => Err(ExecutionError::function_error(
                 "in",
-                "only a text can be in a list of ids",
+                "only a string can be in a list of ids",
             )),
         }
     }
 }
 
-/// What is known of a request at the point where an expression stands.
+/// The request at the position of an expression.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inputs<'r> {
     pub(crate) owner: &'r str,
     pub(crate) operation_id: &'r str,
-    /// Friends that are left.
+    /// Remaining friends.
     pub(crate) friend_count: usize,
-    /// Friends that were sent.
+    /// Requested friends.
     pub(crate) requested_count: usize,
     pub(crate) now: SystemTime,
     pub(crate) lists: &'r ListValues,
 }
 
 impl<'r> Inputs<'r> {
-    /// How many bytes the longest text of the request has, friends aside.
+    /// The length of the longest string of the request without friends, in bytes.
     pub(super) fn longest(&self) -> usize {
         self.owner.len().max(self.operation_id.len())
     }
 
-    /// Requests unlike each other, and a friend for each, to try an expression on: from nobody to very many friends, ids
-    /// of letters and of digits, several times.
+    /// Sample requests, each with a friend: with no to very many friends, IDs of letters and of digits, and several times.
     pub(super) fn samples(lists: &'r ListValues) -> impl Iterator<Item = (Self, &'static str)> {
         let sample = move |(owner, friend, count, seconds)| {
             let inputs = Self {
@@ -130,7 +133,7 @@ impl<'r> Inputs<'r> {
     }
 }
 
-/// Makes values of those variables only that an evaluation comes upon.
+/// Creates the values of variables on demand.
 pub(super) struct Resolver<'f> {
     inputs: &'f Inputs<'f>,
     friend: Option<&'f str>,
@@ -159,7 +162,7 @@ impl VariableResolver for Resolver<'_> {
     }
 }
 
-/// The epoch stands for what is before it, and for what is too far off for a calendar.
+/// The time in UTC; the epoch for times before it or beyond the calendar.
 fn utc(time: SystemTime) -> DateTime<FixedOffset> {
     let since_epoch = time
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -1,13 +1,15 @@
-use super::super::diagnostic::Report;
-use super::super::document::{MatcherDefinition, Spanned};
-use super::super::fields::{Fields, sequence, text};
-use super::super::yaml::{Entry, Node};
+use super::super::{
+    diagnostic::{Report, Spanned},
+    document::MatcherDefinition,
+    fields::{Fields, sequence, text},
+    yaml::{Entry, Node},
+};
 use super::cap;
 
-/// The most prefixes and the most suffixes of a rule. They are tried one by one, at 1 or 2 ns: 64 cost no more than ten
-/// lists.
+/// The maximum number of prefixes, and of suffixes, of a rule. They are compared one by one, in 1 to 2 ns each: 64 cost no
+/// more than ten lists.
 const MAX_AFFIXES: usize = 64;
-/// The most regular expressions of a rule. They are matched together, and each makes the automaton larger.
+/// The maximum number of regular expressions of a rule. They are matched by one automaton, which grows with each.
 const MAX_PATTERNS: usize = 64;
 
 const EXAMPLE: &str = "{ in: some_list }";
@@ -20,7 +22,7 @@ pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefi
     if all.iter().all(|entry| entry.is_none()) {
         report.error(
             fields.span,
-            "this matches nobody",
+            "this matcher has no criteria",
             format!("write at least one of {}: {EXAMPLE}", KEYS.join(", ")),
         );
     }
@@ -29,14 +31,24 @@ pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefi
     Some(MatcherDefinition {
         in_list: in_list.and_then(|entry| text(entry.value, report)),
         not_in: not_in.and_then(|entry| text(entry.value, report)),
-        prefixes: values(some(prefixes, "[\"bot_\", \"test-\"]", MAX_AFFIXES, report)),
-        suffixes: values(some(suffixes, "[\"_bot\", \"-test\"]", MAX_AFFIXES, report)),
-        matches: some(matches, "[\"^tmp[_-]\"]", MAX_PATTERNS, report),
+        prefixes: values(strings(
+            prefixes,
+            "[\"bot_\", \"test-\"]",
+            MAX_AFFIXES,
+            report,
+        )),
+        suffixes: values(strings(
+            suffixes,
+            "[\"_bot\", \"-test\"]",
+            MAX_AFFIXES,
+            report,
+        )),
+        matches: strings(matches, "[\"^tmp[_-]\"]", MAX_PATTERNS, report),
     })
 }
 
-/// The texts of a list that has to have some if it is there.
-fn some(
+/// An optional list of strings, which must not be empty.
+fn strings(
     entry: Option<Entry>,
     example: &str,
     max: usize,
@@ -46,13 +58,13 @@ fn some(
         return Vec::new();
     };
     let span = value.span;
-    let Some(items) = sequence(value, "a list of texts", example, report) else {
+    let Some(items) = sequence(value, "a list of strings", example, report) else {
         return Vec::new();
     };
     if items.is_empty() {
         report.error(
             span,
-            "this list is empty, so it matches nobody",
+            "this list is empty, so it matches nothing",
             format!("write {example}, or remove the key"),
         );
     }

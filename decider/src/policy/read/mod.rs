@@ -1,31 +1,28 @@
-//! From the tree to the [`Document`]: keys, types and names.
+//! Reads a [`Document`] from the YAML tree: keys, types and names.
 //!
-//! What is reported here leaves a placeholder in the document, so that compiling can go on and report what else is
-//! wrong. A document that anything was reported about never becomes a policy.
+//! An error leaves a placeholder in the document, so that compiling can continue and report further errors. A document with
+//! errors never becomes a policy.
 
 mod matcher;
 mod refusal;
 mod rule;
 
-pub(super) use rule::KINDS;
+use super::{
+    diagnostic::{Report, Span, Spanned, quoted},
+    document::{API_VERSION, Document, ListDefinition},
+    expression::is_reserved,
+    fields::{Fields, mapping, text, texts},
+    yaml::{Entry, Node},
+};
 
-use super::diagnostic::{Report, Span, quoted};
-use super::document::{Document, ListDefinition, Spanned};
-use super::expression::is_reserved;
-use super::fields::{Fields, mapping, text, texts};
-use super::yaml::{Entry, Node};
-
-/// The format that this module reads.
-pub(super) const API_VERSION: &str = "importguard/v1";
-
-/// Ids of the rules that every policy has.
+/// IDs of the built-in rules.
 pub(super) const SELF: &str = "self";
 pub(super) const DUPLICATE: &str = "duplicate";
 pub(super) const NOBODY_LEFT: &str = "nobodyLeft";
 
-/// The most lists: as many as rules, for more could not be used.
+/// The maximum number of lists: as many as rules.
 const MAX_LISTS: usize = 256;
-/// The longest name of a policy, rule or list. They stand in every event and in metrics' labels.
+/// The maximum length of a policy, rule or list name, in bytes. Names are part of every event and of metric labels.
 const MAX_NAME_BYTES: usize = 64;
 
 pub(super) fn document(root: Node, report: &mut Report<'_>) -> Option<Document> {
@@ -54,11 +51,8 @@ fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
     if version.value != API_VERSION {
         report.error(
             version.span,
-            format!(
-                "this importguard does not know the version {}",
-                quoted(&version.value)
-            ),
-            format!("write \"{API_VERSION}\", the only one there is"),
+            format!("unsupported version {}", quoted(&version.value)),
+            format!("write \"{API_VERSION}\", the only supported version"),
         );
     }
     Some(())
@@ -100,13 +94,13 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     match (&file, &values) {
         (Some(_), Some(values)) => report.error(
             values.key_span,
-            "a list has \"file\" or \"values\", and this one has both",
-            "remove one of them, or make two lists",
+            "a list has either \"file\" or \"values\", not both",
+            "remove one of them, or define two lists",
         ),
         (None, None) => report.error(
             definition.name.span,
             format!(
-                "the list {} does not say where its ids are",
+                "the list {} has neither \"file\" nor \"values\"",
                 quoted(&definition.name.value)
             ),
             format!("write {example}"),
@@ -121,15 +115,12 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     definition
 }
 
-/// A list's name is a variable in expressions, so it has to look like one and be none of the others.
+/// A list's name is a variable in expressions, so it must be a valid and unused identifier.
 fn check_list_name(name: &Spanned<String>, report: &mut Report<'_>) {
     if is_reserved(&name.value) {
         report.error(
             name.span,
-            format!(
-                "{} has a meaning of its own in expressions",
-                quoted(&name.value)
-            ),
+            format!("{} is reserved in expressions", quoted(&name.value)),
             "choose another name, such as: blocked_users",
         );
         return;
@@ -146,9 +137,9 @@ fn check_list_name(name: &Spanned<String>, report: &mut Report<'_>) {
     }
     report.error(
         name.span,
-        format!("{} cannot be a list's name", quoted(&name.value)),
+        format!("{} is not a valid list name", quoted(&name.value)),
         format!(
-            "use up to {MAX_NAME_BYTES} letters, digits and _, and no digit first: blocked_users"
+            "use up to {MAX_NAME_BYTES} letters, digits and _, not starting with a digit: blocked_users"
         ),
     );
 }
@@ -170,9 +161,9 @@ fn name(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     {
         report.error(
             name.span,
-            format!("{} cannot be a name", quoted(&name.value)),
+            format!("{} is not a valid name", quoted(&name.value)),
             format!(
-                "use up to {MAX_NAME_BYTES} letters, digits, \"-\", \"_\" and \".\", and a letter or digit first: blocked-owner"
+                "use up to {MAX_NAME_BYTES} letters, digits, \"-\", \"_\" and \".\", starting with a letter or digit: blocked-owner"
             ),
         );
         return None;
@@ -191,8 +182,8 @@ fn cap<T>(
     if let Some(item) = items.get(max) {
         report.error(
             span(item),
-            format!("there are {} {what} here and may be {max}", items.len()),
-            "merge some: ids that share a fate belong in one list",
+            format!("{} {what}; the maximum is {max}", items.len()),
+            "merge some: put IDs that are treated alike in one list",
         );
     }
 }

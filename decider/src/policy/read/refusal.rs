@@ -1,20 +1,21 @@
-use super::super::diagnostic::Report;
-use super::super::document::{RefusalDefinition, Spanned};
-use super::super::fields::{Fields, any_text, integer, text};
-use super::super::refusal_code::RefusalCode;
-use super::super::yaml::Node;
+use super::super::{
+    diagnostic::{Report, Spanned},
+    document::RefusalDefinition,
+    fields::{Fields, any_text, integer, text},
+    refusal_code::RefusalCode,
+    yaml::Node,
+};
 
-/// The longest message and detail of a refusal, in bytes: both travel in every answer and event of the rule, and a
-/// person is to read them.
+/// The maximum lengths of a refusal's message and detail, in bytes. Both are part of every response and event of the rule.
 const MAX_MESSAGE_BYTES: usize = 256;
 const MAX_DETAIL_BYTES: usize = 1024;
 
-/// How a refusal is written.
+/// An example of the syntax.
 pub(super) const EXAMPLE: &str = "{ code: 5001, message: \"User not allowed to import friends\" }";
 
 pub(super) fn refusal(node: Node, report: &mut Report<'_>) -> Option<RefusalDefinition> {
     let mut fields = Fields::open(node, "a refusal", EXAMPLE, report)?;
-    let remedy = "add \"code: 5001\": OpenIM's errCode, 5000 to 9999 without 5900 to 5999";
+    let remedy = "add \"code: 5001\": OpenIM's errCode, 5000 to 9999 except 5900 to 5999";
     let code = fields.required("code", remedy, report, refusal_code);
     let remedy = "add \"message: …\": OpenIM's errMsg, a short sentence";
     let message = fields.required("message", remedy, report, |node, report| {
@@ -36,14 +37,14 @@ fn refusal_code(node: Node, report: &mut Report<'_>) -> Option<RefusalCode> {
     let valid = RefusalCode::new(code.value);
     if valid.is_none() {
         let why = if (5900..=5999).contains(&code.value) {
-            "tells of importguard's own failures"
+            "is reserved for importguard's own failures"
         } else {
-            "is outside what OpenIM leaves to callbacks"
+            "is outside OpenIM's range for callbacks"
         };
         report.error(
             code.span,
             format!("the code {} {why}", code.value),
-            "choose one of 5000 to 5899 or 6000 to 9999",
+            "choose a code from 5000 to 5899 or 6000 to 9999",
         );
     }
     valid
@@ -54,7 +55,7 @@ fn bounded(text: Spanned<String>, max: usize, report: &mut Report<'_>) -> Option
         report.error(
             text.span,
             format!(
-                "this text has {} bytes and may have {max}",
+                "this string has {} bytes; the maximum is {max}",
                 text.value.len()
             ),
             "shorten it",

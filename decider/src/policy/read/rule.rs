@@ -1,29 +1,23 @@
 use std::collections::HashMap;
 
-use super::super::diagnostic::{Report, quoted};
-use super::super::document::{
-    LimitDefinition, OnErrorDefinition, OnExceed, RuleDefinition, RuleMode, Spanned,
+use super::super::{
+    diagnostic::{Report, Spanned, quoted},
+    document::{KINDS, LimitDefinition, OnErrorDefinition, OnExceed, RuleDefinition, RuleMode},
+    fields::{Fields, any_text, integer, sequence, text, word},
+    yaml::{Entry, Node},
 };
-use super::super::fields::{Fields, any_text, integer, sequence, text, word};
-use super::super::yaml::{Entry, Node};
-use super::matcher::matcher;
-use super::refusal::{EXAMPLE as REFUSAL_EXAMPLE, refusal};
-use super::{DUPLICATE, NOBODY_LEFT, SELF, cap, name};
+use super::{
+    DUPLICATE, NOBODY_LEFT, SELF, cap,
+    matcher::matcher,
+    name,
+    refusal::{EXAMPLE as REFUSAL_EXAMPLE, refusal},
+};
 
-/// The most rules. A rule with a list costs some 10 ns for each friend: with 10,000 friends, 256 rules take 25 ms, well
-/// within the half second that a gateway waits.
+/// The maximum number of rules. A rule with a list costs about 10 ns per friend: 256 rules take 25 ms for 10,000 friends, well
+/// within a gateway's timeout of 500 ms.
 const MAX_RULES: usize = 256;
 
 const RULE_EXAMPLE: &str = "- id: some-name";
-
-/// The keys that say what a rule does, of which it has one.
-pub(in super::super) const KINDS: [&str; 5] = [
-    "refuseOwner",
-    "dropFriends",
-    "limitFriends",
-    "refuseIf",
-    "dropFriendIf",
-];
 
 pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefinition>> {
     let items = sequence(
@@ -35,7 +29,7 @@ pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefin
     cap(&items, MAX_RULES, "rules", |item| item.span, report);
     let rules: Vec<_> = items
         .into_iter()
-        // What is over the limit is not compiled either.
+        // Rules over the limit are not compiled either.
         .take(MAX_RULES)
         .filter_map(|item| rule(item, report))
         .collect();
@@ -45,10 +39,10 @@ pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefin
             report.error(
                 id.span,
                 format!(
-                    "the rule on line {line} is called {} too",
+                    "the rule on line {line} also has the id {}",
                     quoted(&id.value)
                 ),
-                "give one of them another id: events name rules by it",
+                "change one of them: events identify rules by id",
             );
         } else {
             lines.insert(&id.value, id.span.line);
@@ -59,7 +53,7 @@ pub(super) fn rules(node: Node, report: &mut Report<'_>) -> Option<Vec<RuleDefin
 
 fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
     let mut fields = Fields::open(node, "a rule", RULE_EXAMPLE, report)?;
-    let remedy = "add \"id: some-name\"; events name the rule by it";
+    let remedy = "add \"id: some-name\"; events identify the rule by it";
     let id = fields.required("id", remedy, report, rule_id);
     let id = id.unwrap_or_else(|| Spanned {
         value: String::new(),
@@ -82,7 +76,7 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         report.error(
             entry.key_span,
             "nothing in this rule can fail at run time",
-            "remove it: it is for rules with refuseIf, dropFriendIf or when",
+            "remove it: it applies only to rules with refuseIf, dropFriendIf or when",
         );
     }
     let on_error_is_there = on_error.is_some();
@@ -145,7 +139,7 @@ fn check_kinds(id: &Spanned<String>, kinds: &[Option<Entry>], report: &mut Repor
     let Some((first, others)) = present.split_first() else {
         report.error(
             id.span,
-            "this rule does not say what it does",
+            "this rule has no action",
             format!("add one of {}", KINDS.join(", ")),
         );
         return;
@@ -154,20 +148,20 @@ fn check_kinds(id: &Spanned<String>, kinds: &[Option<Entry>], report: &mut Repor
         report.error(
             other.key_span,
             format!(
-                "this rule has \"{}\" and \"{}\", and a rule does one thing",
+                "this rule has \"{}\" and \"{}\"; a rule has one action",
                 first.key, other.key
             ),
-            "make two rules, each with an id of its own",
+            "split it into two rules, each with its own id",
         );
     }
 }
 
-/// Whether a rule can refuse, and so needs a refusal. That goes by its keys alone, so that a broken value does not
-/// bring about a second message.
+/// Whether a rule can refuse and so requires a refusal. Only its keys count, so that an invalid value does not cause a second
+/// message.
 struct Refuses {
     by_kind: bool,
     by_error: bool,
-    /// The rule's kind is missing or broken.
+    /// The rule's action is missing or invalid.
     unknown: bool,
 }
 
@@ -198,18 +192,18 @@ fn check_refusal(
         _ if refuses.unknown => {}
         None if refuses.by_kind => report.error(
             id.span,
-            "this rule refuses imports and does not say with which code and message",
+            "this rule refuses imports but has no refusal",
             format!("add refusal: {REFUSAL_EXAMPLE}"),
         ),
         None if refuses.by_error => report.error(
             id.span,
-            "this rule refuses imports when its expression fails, and does not say with which code and message",
+            "this rule refuses imports when its expression fails, but has no refusal",
             format!("add onError: skip, or refusal: {REFUSAL_EXAMPLE}"),
         ),
         Some(entry) if !refuses.by_kind && !refuses.by_error => report.error(
             entry.key_span,
-            "this rule never refuses, so its refusal would never be sent",
-            "remove it; what is answered when nobody is left stands under \"nobodyLeft\" at the end of the policy",
+            "this rule never refuses, so its refusal is never used",
+            "remove it; the answer to imports with no friends left is \"nobodyLeft\", at the end of the policy",
         ),
         _ => {}
     }
@@ -221,8 +215,8 @@ fn per_cent(node: Node, report: &mut Report<'_>) -> Option<u8> {
     if valid.is_none() {
         report.error(
             per_cent.span,
-            format!("rollout is {} and may be 0 to 100", per_cent.value),
-            "write the per cent of owners that the rule is for",
+            format!("rollout is {}; it must be 0 to 100", per_cent.value),
+            "write the percentage of owners that the rule applies to",
         );
     }
     valid
@@ -244,7 +238,7 @@ fn rule_id(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
 fn limit(node: Node, report: &mut Report<'_>) -> Option<LimitDefinition> {
     let example = "{ max: 500, onExceed: truncate }";
     let mut fields = Fields::open(node, "limitFriends", example, report)?;
-    let remedy = "add \"max: 500\", the most friends of one import";
+    let remedy = "add \"max: 500\", the maximum number of friends per import";
     let max = fields.required("max", remedy, report, maximum);
     let remedy = "add \"onExceed: truncate\" to import the first ones, or \"onExceed: refuse\"";
     let on_exceed = fields.required("onExceed", remedy, report, |node, report| {
@@ -267,8 +261,8 @@ fn maximum(node: Node, report: &mut Report<'_>) -> Option<u32> {
     if valid.is_none() {
         report.error(
             max.span,
-            format!("max is {} and may be 1 to {}", max.value, u32::MAX),
-            "write the most friends of one import, such as 500",
+            format!("max is {}; it must be 1 to {}", max.value, u32::MAX),
+            "write the maximum number of friends per import, such as 500",
         );
     }
     valid

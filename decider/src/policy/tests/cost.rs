@@ -2,12 +2,15 @@
 
 use std::time::SystemTime;
 
-use super::compile;
-use super::evaluation::{decide, with_lists};
-use crate::policy::{
-    Draft, Happened, ListFiles, MAX_COST, Policy, Request, SHADOW_BUDGET, Stopped,
-};
 use importguard_core::{Evaluation, Mode, Outcome};
+
+use super::{
+    compile,
+    evaluation::{decide, with_lists},
+};
+use crate::policy::{
+    Draft, Happened, ListFiles, MAX_COST, Policy, Request, SHADOW_BUDGET, StoppedError,
+};
 
 const REFUSAL: &str = "refusal: { code: 5100, message: no }";
 
@@ -39,7 +42,7 @@ fn fired(evaluation: &Evaluation) -> Vec<(&str, Outcome)> {
 }
 
 /// Stops at the `n`th time that it is asked, from 0.
-fn stop_at(policy: &Policy, friends: &[String], n: usize) -> (Result<(), Stopped>, usize) {
+fn stop_at(policy: &Policy, friends: &[String], n: usize) -> (Result<(), StoppedError>, usize) {
     let mut asked = 0;
     let stop = || {
         asked += 1;
@@ -65,7 +68,7 @@ fn whenever_it_is_stopped_there_is_no_verdict_and_otherwise_the_whole_one() {
     assert_eq!(whole, Ok(()));
     assert!(asked > 15, "asked {asked} times");
     for n in 0..asked {
-        assert_eq!(stop_at(&policy, &friends, n), (Err(Stopped), n + 1));
+        assert_eq!(stop_at(&policy, &friends, n), (Err(StoppedError), n + 1));
     }
     assert_eq!(stop_at(&policy, &friends, asked), (Ok(()), asked));
 }
@@ -73,7 +76,7 @@ fn whenever_it_is_stopped_there_is_no_verdict_and_otherwise_the_whole_one() {
 #[test]
 fn it_is_asked_before_anything_is_evaluated() {
     let policy = with_lists("  []");
-    assert_eq!(stop_at(&policy, &[], 0), (Err(Stopped), 1));
+    assert_eq!(stop_at(&policy, &[], 0), (Err(StoppedError), 1));
     assert_eq!(stop_at(&policy, &[], 1), (Ok(()), 1));
 }
 
@@ -127,7 +130,7 @@ fn a_rule_in_shadow_sees_the_list_as_it_stood_at_its_place() {
 }
 
 #[test]
-fn rules_are_told_in_the_order_of_the_document_and_none_after_a_refusal() {
+fn rules_are_reported_in_document_order_and_none_after_a_refusal() {
     let policy = with_lists(&format!(
         "- {{ id: s1, limitFriends: {{ max: 1, onExceed: truncate }}, mode: shadow }}
 - {{ id: e1, dropFriends: {{ in: blocked }} }}
@@ -268,7 +271,7 @@ fn enforced_rules_that_cost_too_much_are_refused_with_each_ones_share() {
     let shown = compile(&rules).unwrap_err().to_string();
     for told in [
         "policy.yaml:5:9: with 10000 friends the enforced rules cost ",
-        "and may cost 10000000: \"big\" ",
+        "the maximum is 10000000: \"big\" ",
         ", \"middle\" ",
         ", \"small\" ",
         "{ id: big, dropFriendIf",
@@ -309,8 +312,8 @@ fn an_expression_that_costs_too_much_once_is_refused_wherever_it_stands() {
         .unwrap_err()
         .to_string();
         assert!(
-            shown.contains("evaluating this expression once costs ")
-                && shown.contains("and may cost 200000"),
+            shown.contains("one evaluation of this expression costs ")
+                && shown.contains("the maximum is 200000"),
             "{shown}"
         );
     }
@@ -339,7 +342,7 @@ fn ids_that_are_too_long_for_an_expression_make_it_fail_as_everything_else_does(
     let explanation = policy.explain(&request(&friends));
     let told = explanation.steps[2].happened.describe(&["a", "long", "b"]);
     assert!(
-        told.contains("the ids are too long for this expression"),
+        told.contains("the IDs are too long for this expression"),
         "{told}"
     );
 }

@@ -1,8 +1,9 @@
-use super::policy;
-use crate::policy::{Policy, Request};
 use importguard_core::{Evaluation, Verdict};
 
-/// A decision as one line: `allow`, `modify [a b]` or `refuse 5001 rule`, then what fired, then who was removed by what.
+use super::policy;
+use crate::policy::{Policy, Request};
+
+/// A decision as one line: `allow`, `modify [a b]` or `refuse 5001 rule`, then what fired, then which rule removed which friends.
 pub(super) fn decide(policy: &Policy, owner: &str, friends: &[&str]) -> String {
     let decision = policy.evaluate(&Request {
         operation_id: "op-1",
@@ -188,7 +189,7 @@ fn refuses_too_many_friends_by_what_is_left_at_that_point() {
 }
 
 #[test]
-fn a_refusal_ends_it_and_tells_what_came_before() {
+fn a_refusal_ends_the_evaluation_and_keeps_earlier_effects() {
     let policy = with_lists(
         "- { id: f, dropFriends: { in: blocked } }
 - { id: first, refuseOwner: { prefixes: [m] }, refusal: { code: 5001, message: no } }
@@ -202,7 +203,7 @@ fn a_refusal_ends_it_and_tells_what_came_before() {
 }
 
 #[test]
-fn refuses_when_nobody_is_left() {
+fn refuses_when_no_friend_is_left() {
     let policy = policy(&format!(
         "{LISTS}rules: [{{ id: f, dropFriends: {{ in: blocked }} }}]\nnobodyLeft: {{ code: 5077, message: nobody }}"
     ));
@@ -239,7 +240,7 @@ fn nobody_left_is_5002_where_the_policy_does_not_say() {
 }
 
 #[test]
-fn a_later_rule_still_refuses_in_its_own_words_when_nobody_is_left() {
+fn a_later_rule_still_refuses_when_no_friend_is_left() {
     let policy = with_lists(
         "- { id: f, dropFriends: { in: known } }\n- { id: o, refuseOwner: { prefixes: [m] }, refusal: { code: 5001, message: no } }",
     );
@@ -278,7 +279,7 @@ fn decides_on_ten_thousand_friends_as_on_few() {
 }
 
 #[test]
-fn tells_its_name_digest_and_list_revisions() {
+fn has_its_name_digest_and_list_revisions() {
     let policy = with_lists("- { id: f, dropFriends: { in: blocked } }");
     assert_eq!(policy.name(), "test");
     assert!(policy.digest().starts_with("sha256:"));

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
+use importguard_core::{Evaluation, Verdict};
 use proptest::prelude::*;
 
 use super::compile;
 use crate::policy::{Happened, Policy, Request};
-use importguard_core::{Evaluation, Verdict};
 
 const LISTS: &str =
     "lists:\n  blocked: { values: [a, b, c, m] }\n  known: { values: [a, d, e, f, m] }\nrules:\n";
 const REFUSAL: &str = "refusal: { code: 5100, message: no }";
 
-/// A rule's kind and matcher, without its id and mode. Those in `friendly` do the same to a friend whoever else is there.
+/// A rule's kind and matcher, without its id and mode. Those in `friendly` treat a friend independently of the others.
 fn action(friendly: bool) -> BoxedStrategy<String> {
     let list = prop_oneof![Just("blocked"), Just("known")];
     let drop = list
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn a_friend_whom_no_rule_is_about_changes_nothing_for_the_others(
+    fn a_friend_that_no_rule_matches_changes_nothing_for_the_others(
         rules in prop::collection::vec(rule(true), 0..5), owner in id(), friends in prop::collection::vec(id(), 1..10), at in any::<prop::sample::Index>(), hour in 0..24u64,
     ) {
         // On no list, and matched by none of the patterns above; `notIn` drops it, which does not change the others either.
@@ -168,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rule_in_shadow_tells_in_its_place_what_it_would_do_there(
+    fn a_shadow_rule_reports_what_it_would_do_at_its_position(
         rules in prop::collection::vec(rule(false), 0..6), owner in id(), friends in prop::collection::vec(id(), 0..12), hour in 0..24u64,
     ) {
         let policy = build(&written(&rules));

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use importguard_core::{Mode, Outcome};
+
 use super::evaluation::{decide, with_lists};
 use crate::policy::{Happened, Policy, Reason, Request};
-use importguard_core::{Mode, Outcome};
 
 const REFUSAL: &str = "refusal: { code: 5104, message: no }";
 
@@ -179,7 +180,7 @@ fn an_expression_that_fails_refuses_or_is_skipped_as_the_rule_says() {
 }
 
 #[test]
-fn a_friend_for_whom_an_expression_fails_stays_and_does_not_save_the_others() {
+fn a_friend_for_which_an_expression_fails_stays_without_saving_others() {
     let policy = with_lists("- { id: r, dropFriendIf: \"int(friend) > 1\", onError: skip }");
     assert_eq!(
         decide(&policy, "me", &["5", "x", "0"]),
@@ -251,17 +252,17 @@ fn explains_why_each_friend_was_dropped() {
         ),
         [
             "self built-in: me is the owner",
-            "duplicate built-in: a stands in the list before",
+            "duplicate built-in: a is a duplicate",
             "f dropFriends: bad2 is in blocked; bot_1 starts with \"bot_\"; x_tmp ends with \"_tmp\"; y2026 matches [0-9]{4}",
             "g dropFriends: 8 is not in known; z is not in known",
             "h dropFriendIf: 8 int(friend) > 7 is true; failed: int: string parse error: invalid digit found in string",
-            "l limitFriends: z more than 1 friends are left",
+            "l limitFriends: z limit 1 exceeded",
         ]
     );
 }
 
 #[test]
-fn explains_what_was_not_looked_at() {
+fn explains_what_was_not_evaluated() {
     let policy = with_lists(&format!(
         "- {{ id: off, dropFriends: {{ in: blocked }}, mode: off }}
 - {{ id: none, dropFriends: {{ in: blocked }}, rollout: 0 }}
@@ -322,7 +323,7 @@ fn explains_refusals_by_lists_limits_and_failures() {
         reason(&format!(
             "- {{ id: r, limitFriends: {{ max: 1, onExceed: refuse }}, {REFUSAL} }}"
         )),
-        "more than 1 friends are left"
+        "limit 1 exceeded"
     );
     assert_eq!(
         reason(&format!(
@@ -333,7 +334,7 @@ fn explains_refusals_by_lists_limits_and_failures() {
 }
 
 #[test]
-fn outcomes_of_failures_are_told_apart() {
+fn outcomes_of_failures_are_distinct() {
     let policy = with_lists("- { id: r, dropFriendIf: \"int(friend) > 1\", onError: skip }");
     let friends = ["5", "x"];
     let decision = policy.evaluate(&request("me", &friends));

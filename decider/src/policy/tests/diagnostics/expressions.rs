@@ -11,7 +11,7 @@ fn a_rule_whose_expression_can_fail_says_what_then() {
     ] {
         says(
             &rule(&format!("{{ id: a, {expression} }}")),
-            "4:9 [a] this rule refuses imports when its expression fails, and does not say",
+            "4:9 [a] this rule refuses imports when its expression fails, but has no refusal",
             "{ code: 5001, message: \"User not allowed to import friends\" }",
         );
         compile(&rule(&format!("{{ id: a, {expression}, onError: skip }}"))).unwrap();
@@ -31,7 +31,7 @@ fn points_into_expressions() {
     let refused = |text: &str| format!("rules:\n- id: a\n  refuseIf: {text}\n  {REFUSAL}");
     says(
         &refused("frendCount > 1"),
-        "5:13 [frendCount] there is no variable or list \"frendCount\"",
+        "5:13 [frendCount] unknown variable or list \"frendCount\"",
         "did you mean friendCount?",
     );
     says(
@@ -41,7 +41,7 @@ fn points_into_expressions() {
     );
     says(
         &refused("'friendCount + 1'"),
-        "5:13 ['friendCount + 1'] this expression comes to a whole number",
+        "5:13 ['friendCount + 1'] this expression is of type int",
         "such as: friendCount > 50",
     );
     says(
@@ -57,13 +57,13 @@ fn points_into_expressions() {
     );
     says(
         &refused("friend == 'a'"),
-        "5:13 [friend] \"friend\" is known in dropFriendIf only",
+        "5:13 [friend] \"friend\" is available only in dropFriendIf",
         "as dropFriendIf",
     );
     says(
         &refused(&format!("ownerUserID == '{}'", "x".repeat(1024))),
         "5:13",
-        "or put ids into a list",
+        "or put IDs into a list",
     );
 }
 
@@ -76,26 +76,26 @@ fn refuses_bad_and_large_regular_expressions() {
     };
     says(
         &matches("\"(\""),
-        "4:43 [\"(\"] this regular expression cannot be used: unclosed group",
-        "syntax of Rust's regex crate; prefixes, suffixes and lists need none",
+        "4:43 [\"(\"] invalid regular expression: unclosed group",
+        "or use prefixes, suffixes or a list",
     );
     says(
         &matches("'(?=a)'"),
-        "4:43 ['(?=a)'] this regular expression cannot be used: look-around",
+        "4:43 ['(?=a)'] invalid regular expression: look-around",
         "",
     );
     says(
         &matches("'(\\w{100}){100}'"),
-        "4:43 ['(\\w{100}){100}'] this regular expression cannot be used: it takes more than 1048576 bytes compiled",
+        "4:43 ['(\\w{100}){100}'] invalid regular expression: it takes more than 1048576 bytes compiled",
         "",
     );
-    says(&matches(&"x".repeat(257)), "4:43", "need none");
+    says(&matches(&"x".repeat(257)), "4:43", "or a list");
     let many = ["'\\w{15}'"; 4].join(", ");
     says(
         &rule(&format!(
             "{{ id: a, dropFriends: {{ matches: [{many}] }} }}"
         )),
         "4:37 ['\\w{15}'] these regular expressions take more than 1048576 bytes compiled together",
-        "make several rules of it",
+        "split it into several rules",
     );
 }

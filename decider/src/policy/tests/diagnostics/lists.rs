@@ -2,15 +2,17 @@
 
 use super::super::with_head;
 use super::{rule, said, says};
-use crate::lists::{LineError, ListError};
-use crate::policy::{Draft, ListFiles};
+use crate::{
+    lists::{LineError, ListError},
+    policy::{Draft, ListFiles},
+};
 
 #[test]
 fn refuses_lists_that_are_not_defined() {
     let lists = "lists: { blocked: { file: blocked.txt } }\n";
     says(
         &format!("{lists}{}", rule("{ id: a, dropFriends: { in: blockd } }")),
-        "5:31 [blockd] there is no list \"blockd\"",
+        "5:31 [blockd] unknown list \"blockd\"",
         "did you mean \"blocked\"?",
     );
     says(
@@ -18,7 +20,7 @@ fn refuses_lists_that_are_not_defined() {
             "{lists}{}",
             rule("{ id: a, dropFriends: { notIn: staff } }")
         ),
-        "5:34 [staff] there is no list \"staff\"",
+        "5:34 [staff] unknown list \"staff\"",
         "define it under \"lists\": staff: { file: lists/staff.txt }",
     );
 }
@@ -27,13 +29,13 @@ fn refuses_lists_that_are_not_defined() {
 fn a_list_has_a_file_or_values() {
     says(
         "lists: { a: {} }\nrules: []",
-        "3:10 [a] the list \"a\" does not say where its ids are",
+        "3:10 [a] the list \"a\" has neither \"file\" nor \"values\"",
         "{ values: [\"user1\"] }",
     );
     says(
         "lists: { a: { file: blocked.txt, values: [x] } }\nrules: []",
-        "3:34 [values] a list has \"file\" or \"values\", and this one has both",
-        "or make two lists",
+        "3:34 [values] a list has either \"file\" or \"values\", not both",
+        "or define two lists",
     );
     for name in ["a-b", "1a", "\"\"", "ä"] {
         let said = said(&format!(
@@ -41,7 +43,8 @@ fn a_list_has_a_file_or_values() {
         ));
         assert!(
             said.len() == 1
-                && said[0].contains("cannot be a list's name = use up to 64 letters, digits and _"),
+                && said[0]
+                    .contains("is not a valid list name = use up to 64 letters, digits and _"),
             "{said:?}"
         );
     }
@@ -106,9 +109,7 @@ fn a_lists_name_means_nothing_else_in_expressions() {
             "lists: {{ {name}: {{ values: [x] }} }}\nrules: []"
         ));
         assert!(
-            said.len() == 1
-                && said[0]
-                    .contains("has a meaning of its own in expressions = choose another name")
+            said.len() == 1 && said[0].contains("is reserved in expressions = choose another name")
                 || name == "true",
             "{said:?}"
         );

@@ -8,12 +8,12 @@ fn a_rule_needs_an_id_of_its_own() {
     says(
         &rule("{ dropFriends: { prefixes: [a] } }"),
         "4:3 [{] a rule needs \"id\"",
-        "add \"id: some-name\"; events name the rule by it",
+        "add \"id: some-name\"; events identify the rule by it",
     );
     says(
         "rules:\n- { id: a, dropFriends: { prefixes: [a] } }\n- { id: a, dropFriends: { prefixes: [b] } }",
-        "5:9 [a] the rule on line 4 is called \"a\" too",
-        "give one of them another id: events name rules by it",
+        "5:9 [a] the rule on line 4 also has the id \"a\"",
+        "change one of them: events identify rules by id",
     );
     for id in ["self", "duplicate", "nobodyLeft"] {
         says(
@@ -27,7 +27,7 @@ fn a_rule_needs_an_id_of_its_own() {
             "{{ id: \"{id}\", dropFriends: {{ prefixes: [a] }} }}"
         )));
         assert!(
-            said.len() == 1 && said[0].contains("cannot be a name = use up to 64 letters"),
+            said.len() == 1 && said[0].contains("is not a valid name = use up to 64 letters"),
             "{said:?}"
         );
     }
@@ -37,15 +37,15 @@ fn a_rule_needs_an_id_of_its_own() {
 fn a_rule_does_one_thing() {
     says(
         &rule("{ id: a }"),
-        "4:9 [a] this rule does not say what it does",
+        "4:9 [a] this rule has no action",
         "add one of refuseOwner, dropFriends, limitFriends, refuseIf, dropFriendIf",
     );
     says(
         &rule(&format!(
             "{{ id: a, dropFriends: {{ prefixes: [a] }}, refuseOwner: {{ prefixes: [a] }}, {REFUSAL} }}"
         )),
-        "4:44 [refuseOwner] this rule has \"dropFriends\" and \"refuseOwner\", and a rule does one thing",
-        "make two rules, each with an id of its own",
+        "4:44 [refuseOwner] this rule has \"dropFriends\" and \"refuseOwner\"; a rule has one action",
+        "split it into two rules, each with its own id",
     );
 }
 
@@ -54,12 +54,12 @@ fn a_rule_that_refuses_needs_a_refusal_and_no_other_may_have_one() {
     let remedy = "add refusal: { code: 5001, message: \"User not allowed to import friends\" }";
     says(
         &rule("{ id: a, refuseOwner: { prefixes: [a] } }"),
-        "4:9 [a] this rule refuses imports and does not say",
+        "4:9 [a] this rule refuses imports but has no refusal",
         remedy,
     );
     says(
         &rule("{ id: a, limitFriends: { max: 1, onExceed: refuse } }"),
-        "4:9 [a] this rule refuses imports and does not say",
+        "4:9 [a] this rule refuses imports but has no refusal",
         remedy,
     );
     for harmless in [
@@ -69,9 +69,8 @@ fn a_rule_that_refuses_needs_a_refusal_and_no_other_may_have_one() {
         let said = said(&rule(&format!("{{ id: a, {harmless}, {REFUSAL} }}")));
         assert!(
             said.len() == 1
-                && said[0].contains(
-                    "[refusal] this rule never refuses, so its refusal would never be sent"
-                ),
+                && said[0]
+                    .contains("[refusal] this rule never refuses, so its refusal is never used"),
             "{said:?}"
         );
     }
@@ -89,16 +88,16 @@ fn a_broken_refusal_is_not_called_missing() {
 #[test]
 fn refuses_codes_that_are_not_the_policys() {
     for (code, why) in [
-        ("4999", "is outside what OpenIM leaves to callbacks"),
-        ("10000", "is outside what OpenIM leaves to callbacks"),
-        ("-1", "is outside what OpenIM leaves to callbacks"),
-        ("5900", "tells of importguard's own failures"),
-        ("5999", "tells of importguard's own failures"),
+        ("4999", "is outside OpenIM's range for callbacks"),
+        ("10000", "is outside OpenIM's range for callbacks"),
+        ("-1", "is outside OpenIM's range for callbacks"),
+        ("5900", "is reserved for importguard's own failures"),
+        ("5999", "is reserved for importguard's own failures"),
     ] {
         says(
             &format!("rules: []\nnobodyLeft: {{ code: {code}, message: x }}"),
             &format!("4:21 [{code}] the code {code} {why}"),
-            "choose one of 5000 to 5899 or 6000 to 9999",
+            "choose a code from 5000 to 5899 or 6000 to 9999",
         );
     }
 }
@@ -108,7 +107,7 @@ fn a_refusal_needs_code_and_message_of_bearable_length() {
     says(
         "rules: []\nnobodyLeft: { message: x }",
         "4:13 [{] a refusal needs \"code\"",
-        "5000 to 9999 without 5900 to 5999",
+        "5000 to 9999 except 5900 to 5999",
     );
     says(
         "rules: []\nnobodyLeft: { code: 5002 }",
@@ -119,12 +118,12 @@ fn a_refusal_needs_code_and_message_of_bearable_length() {
     says(
         &format!("rules: []\nnobodyLeft: {{ code: 5002, message: {long} }}"),
         "4:36",
-        "this text has 1025 bytes and may have 256 = shorten it",
+        "this string has 1025 bytes; the maximum is 256 = shorten it",
     );
     says(
         &format!("rules: []\nnobodyLeft: {{ code: 5002, message: x, detail: {long} }}"),
         "4:47",
-        "this text has 1025 bytes and may have 1024 = shorten it",
+        "this string has 1025 bytes; the maximum is 1024 = shorten it",
     );
 }
 
@@ -133,7 +132,7 @@ fn a_limit_needs_a_sensible_max_and_what_to_do() {
     says(
         &rule("{ id: a, limitFriends: { onExceed: truncate } }"),
         "4:26 [{] limitFriends needs \"max\"",
-        "the most friends of one import",
+        "the maximum number of friends per import",
     );
     says(
         &rule("{ id: a, limitFriends: { max: 1 } }"),
@@ -145,7 +144,7 @@ fn a_limit_needs_a_sensible_max_and_what_to_do() {
             &rule(&format!(
                 "{{ id: a, limitFriends: {{ max: {max}, onExceed: truncate }} }}"
             )),
-            &format!("4:33 [{max}] max is {max} and may be 1 to 4294967295"),
+            &format!("4:33 [{max}] max is {max}; it must be 1 to 4294967295"),
             "such as 500",
         );
     }
@@ -165,12 +164,12 @@ fn a_limit_needs_a_sensible_max_and_what_to_do() {
 fn a_matcher_matches_something() {
     says(
         &rule("{ id: a, dropFriends: {} }"),
-        "4:25 [{] this matches nobody",
+        "4:25 [{] this matcher has no criteria",
         "{ in: some_list }",
     );
     says(
         &rule("{ id: a, dropFriends: { prefixes: [] } }"),
-        "4:37 [[] this list is empty, so it matches nobody",
+        "4:37 [[] this list is empty, so it matches nothing",
         "or remove the key",
     );
 }
@@ -191,8 +190,8 @@ fn refuses_what_mode_rollout_and_on_error_cannot_be() {
     for rollout in ["-1", "101"] {
         says(
             &rule(&format!("{{ {drop}, rollout: {rollout} }}")),
-            &format!("4:53 [{rollout}] rollout is {rollout} and may be 0 to 100"),
-            "per cent of owners that the rule is for",
+            &format!("4:53 [{rollout}] rollout is {rollout}; it must be 0 to 100"),
+            "percentage of owners that the rule applies to",
         );
     }
     says(
@@ -233,8 +232,7 @@ fn refuses_rules_that_never_do_anything() {
     ] {
         let said = said(&rule(&format!("{{ id: a, {never}, {REFUSAL} }}")));
         assert!(
-            said.len() == 1
-                && said[0].contains("this is always false, so the rule never does anything"),
+            said.len() == 1 && said[0].contains("this is always false, so the rule has no effect"),
             "{said:?}"
         );
     }

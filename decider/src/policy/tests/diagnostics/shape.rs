@@ -6,7 +6,7 @@ use super::{rule, said_of, says, says_of};
 fn refuses_what_is_no_mapping() {
     says_of(
         "just words",
-        "1:1 [just words] expected a policy, found the text \"just words\"",
+        "1:1 [just words] expected a policy, found the string \"just words\"",
         "\"rules:\"",
     );
     says_of(
@@ -43,8 +43,8 @@ fn needs_version_name_and_rules() {
 fn refuses_another_version() {
     says_of(
         "apiVersion: importguard/v2\nname: a\nrules: []",
-        "1:13 [importguard/v2] this importguard does not know the version \"importguard/v2\"",
-        "write \"importguard/v1\", the only one there is",
+        "1:13 [importguard/v2] unsupported version \"importguard/v2\"",
+        "write \"importguard/v1\", the only supported version",
     );
 }
 
@@ -81,7 +81,7 @@ fn refuses_unknown_keys_everywhere() {
 fn refuses_a_key_twice() {
     says(
         "rules: []\nrules: []",
-        "4:1 [rules] the key \"rules\" stands here for the second time",
+        "4:1 [rules] duplicate key \"rules\"",
         "merge the two or remove one",
     );
 }
@@ -100,42 +100,42 @@ fn refuses_wrong_types() {
     );
     says(
         &rule("word"),
-        "4:3 [word] expected a rule, found the text \"word\"",
+        "4:3 [word] expected a rule, found the string \"word\"",
         "write - id: some-name",
     );
     says(
         &rule("{ id: 12, dropFriends: { prefixes: [a] } }"),
-        "4:9 [12] expected a text, found the number 12",
+        "4:9 [12] expected a string, found the number 12",
         "put it in quotes: \"12\"",
     );
     says(
         &rule("{ id: a, dropFriends: { prefixes: [true] } }"),
-        "4:38 [true] expected a text, found true",
+        "4:38 [true] expected a string, found true",
         "put it in quotes: \"true\"",
     );
     says(
         &rule("{ id: a, dropFriends: { prefixes: a } }"),
-        "4:37 [a] expected a list of texts, found the text \"a\"",
+        "4:37 [a] expected a list of strings, found the string \"a\"",
         "write [\"bot_\", \"test-\"]",
     );
     says(
         &rule("{ id: a, dropFriends: { in: [a] } }"),
-        "4:31 [[] expected a text, found a list",
-        "write a text in quotes",
+        "4:31 [[] expected a string, found a list",
+        "write a string in quotes",
     );
     says(
         &rule("{ id: a, dropFriends: blocked }"),
-        "4:25 [blocked] expected a matcher, found the text \"blocked\"",
+        "4:25 [blocked] expected a matcher, found the string \"blocked\"",
         "write { in: some_list }",
     );
     says(
         &rule("{ id: a, limitFriends: { max: \"500\", onExceed: truncate } }"),
-        "4:33 [\"500\"] expected a whole number, found the text \"500\"",
+        "4:33 [\"500\"] expected an integer, found the string \"500\"",
         "write 500 without quotes",
     );
     says(
         &rule("{ id: a, limitFriends: { max: 1.5, onExceed: truncate } }"),
-        "4:33 [1.5] expected a whole number, found the number 1.5",
+        "4:33 [1.5] expected an integer, found the number 1.5",
         "decimal digits only, such as 500",
     );
     says(
@@ -145,12 +145,12 @@ fn refuses_wrong_types() {
     );
     says(
         "lists: { a: b }\nrules: []",
-        "3:13 [b] expected a list, found the text \"b\"",
+        "3:13 [b] expected a list, found the string \"b\"",
         "{ values: [\"user1\"] }",
     );
     says(
         "lists: { a: { values: [\"1\", 2] } }\nrules: []",
-        "3:29 [2] expected a text, found the number 2",
+        "3:29 [2] expected a string, found the number 2",
         "put it in quotes: \"2\"",
     );
 }
@@ -159,12 +159,12 @@ fn refuses_wrong_types() {
 fn refuses_empty_texts() {
     says(
         &rule("{ id: a, dropFriends: { prefixes: [\"\"] } }"),
-        "4:38 [\"\"] this text is empty",
+        "4:38 [\"\"] this string is empty",
         "or remove the key",
     );
     says(
         "lists: { a: { file: ' ' } }\nrules: []",
-        "3:21 [' '] this text is empty",
+        "3:21 [' '] this string is empty",
         "or remove the key",
     );
 }
@@ -176,7 +176,7 @@ fn refuses_more_than_its_limits() {
         .collect();
     says(
         &format!("rules:\n{rules}"),
-        "260:3 [{] there are 257 rules here and may be 256",
+        "260:3 [{] 257 rules; the maximum is 256",
         "in one list",
     );
     let lists: String = (0..257)
@@ -184,7 +184,7 @@ fn refuses_more_than_its_limits() {
         .collect();
     says(
         &format!("rules: []\nlists:\n{lists}"),
-        "261:3 [l256] there are 257 lists here and may be 256",
+        "261:3 [l256] 257 lists; the maximum is 256",
         "in one list",
     );
     let prefixes = vec!["p"; 65].join(", ");
@@ -192,7 +192,7 @@ fn refuses_more_than_its_limits() {
         &rule(&format!(
             "{{ id: a, dropFriends: {{ prefixes: [{prefixes}] }} }}"
         )),
-        "4:230 [p] there are 65 prefixes here and may be 64",
+        "4:230 [p] 65 prefixes; the maximum is 64",
         "in one list",
     );
 }

@@ -20,7 +20,7 @@ use prometheus_client::{
 pub(crate) use self::timers::{CallTimer, RuleTimer};
 use crate::policy::Policy;
 
-/// From a short list against a short policy to expressions over the largest list that a callback may hold.
+/// From a short list and policy to expressions over the largest list of a callback.
 const EVALUATION_SECONDS: [f64; 19] = [
     0.000_001,
     0.000_002_5,
@@ -43,7 +43,7 @@ const EVALUATION_SECONDS: [f64; 19] = [
     1.0,
 ];
 
-/// From a look-up of two friends to an expression over the largest list. Coarse: each rule has as many series.
+/// From a look-up of two friends to an expression over the largest list. Coarse, as each rule has as many series.
 const RULE_SECONDS: [f64; 11] = [
     0.000_000_1,
     0.000_000_5,
@@ -58,7 +58,7 @@ const RULE_SECONDS: [f64; 11] = [
     0.5,
 ];
 
-/// What the decider counts.
+/// The decider's metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     decisions: Family<VerdictLabels, Counter>,
@@ -107,13 +107,13 @@ struct ListLabels {
     list: String,
 }
 
-/// What became of a call: a verdict, or the name of a gRPC status.
+/// The result of a call: a verdict or a gRPC status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CallResult {
     Verdict(VerdictKind),
     InvalidArgument,
     DeadlineExceeded,
-    /// Nobody waits for an answer any more.
+    /// The caller cancelled it.
     Cancelled,
 }
 
@@ -217,12 +217,12 @@ impl Metrics {
         }
     }
 
-    /// A call has come in.
+    /// Starts timing a call.
     pub(crate) fn call(&self) -> CallTimer<'_> {
         CallTimer::new(self)
     }
 
-    /// The policy was evaluated for a callback.
+    /// Counts an evaluation.
     pub(crate) fn evaluated(&self, evaluation: &Evaluation, took: Duration) {
         let verdict = Label(evaluation.verdict.kind());
         self.decisions
@@ -236,12 +236,12 @@ impl Metrics {
         self.shadow_skipped.inc_by(skipped.count() as u64);
     }
 
-    /// An evaluation was stopped.
+    /// Counts an evaluation that was stopped.
     pub(crate) fn aborted(&self) {
         self.aborted.inc();
     }
 
-    /// Where the durations of a policy's rules are observed, in their order.
+    /// The duration histograms of a policy's rules, in rule order.
     pub(crate) fn rule_durations(&self, policy: &Policy) -> Vec<Histogram> {
         let rules = policy.rule_ids();
         rules
@@ -249,7 +249,7 @@ impl Metrics {
             .collect()
     }
 
-    /// The files hold a valid policy, which replaces `previous`.
+    /// Records that a valid policy was read and replaces `previous`.
     pub(crate) fn applied(&self, policy: &Policy, previous: Option<&Policy>) {
         self.reload("ok");
         self.in_error.set(0);
@@ -263,8 +263,8 @@ impl Metrics {
             list: list.to_owned(),
         };
         if let Some(previous) = previous {
-            let is_gone = |id: &&str| !policy.rule_ids().any(|new| new == *id);
-            for id in previous.rule_ids().filter(is_gone) {
+            let is_removed = |id: &&str| !policy.rule_ids().any(|new| new == *id);
+            for id in previous.rule_ids().filter(is_removed) {
                 self.rules.remove(&RuleLabels::of(id));
             }
             for old in previous.lists() {
@@ -279,7 +279,7 @@ impl Metrics {
         }
     }
 
-    /// The files hold a policy that cannot be used.
+    /// Records that an invalid policy was read.
     pub(crate) fn failed(&self) {
         self.reload("failed");
         self.in_error.set(1);
@@ -309,7 +309,7 @@ mod tests {
         (metrics, registry)
     }
 
-    /// The values of the series whose names and labels begin so.
+    /// The values of the series whose names and labels start with `begins`.
     fn values(registry: &Registry, begins: &str) -> Vec<String> {
         let text = encode(registry, None).unwrap().text;
         let mut values: Vec<_> = text
