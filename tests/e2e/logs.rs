@@ -76,7 +76,7 @@ async fn a_fallback_says_what_happened_and_what_to_do() {
     assert_eq!(told[0]["level"], "WARN");
     let text = told[0]["message"].as_str().unwrap();
     for part in [
-        "no decider can be reached",
+        "no decider is reachable",
         "fallback",
         "IMPORTGUARD_DECIDER_URL",
     ] {

@@ -15,7 +15,7 @@ use super::store::{self, SCHEMA_VERSION, Store};
 const DATABASE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
 
-/// Who imports whom is for the owner of the process only. SQLite's companions take after the database.
+/// Only the owner of the process may read user IDs. SQLite's companions take after the database.
 const PRIVATE: u32 = 0o600;
 
 /// What SQLite keeps beside a database, under the same name with these endings.
@@ -23,7 +23,7 @@ const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
 /// Why the spool can't be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum SpoolOpenError {
     /// Another process has it.
     #[error(
         "the spool in {} is held by another importguard{holder}: stop that one, or give each its own directory (IMPORTGUARD_SPOOL)",
@@ -40,7 +40,7 @@ pub enum OpenError {
     Unusable {
         /// The directory.
         dir: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The file has a schema that this version doesn't know.
@@ -59,7 +59,7 @@ pub enum OpenError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
 }
@@ -69,7 +69,7 @@ pub enum OpenError {
 pub(super) struct Lock(#[allow(dead_code, reason = "open as long as it is held")] File);
 
 /// Locks `dir`, creating it if need be, and opens the spool in it. A corrupt file is set aside first.
-pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<(Lock, Store), OpenError> {
+pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<(Lock, Store), SpoolOpenError> {
     let lock = lock(dir)?;
     let path = dir.join(DATABASE);
     create(dir, &path)?;
@@ -80,7 +80,7 @@ pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<(Lock, Store), OpenErro
             create(dir, &path)?;
             match open_sound(&path, max_bytes)? {
                 Some(store) => Ok((lock, store)),
-                None => Err(OpenError::Unusable {
+                None => Err(SpoolOpenError::Unusable {
                     dir: dir.to_owned(),
                     source: std::io::Error::other("a new database in it is corrupt at once"),
                 }),
@@ -89,8 +89,8 @@ pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<(Lock, Store), OpenErro
     }
 }
 
-fn lock(dir: &Path) -> Result<Lock, OpenError> {
-    let unusable = |source| OpenError::Unusable {
+fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
+    let unusable = |source| SpoolOpenError::Unusable {
         dir: dir.to_owned(),
         source,
     };
@@ -120,7 +120,7 @@ fn lock(dir: &Path) -> Result<Lock, OpenError> {
                 Ok(1..) => format!(" (process {pid})"),
                 _ => String::new(),
             };
-            Err(OpenError::Held {
+            Err(SpoolOpenError::Held {
                 dir: dir.to_owned(),
                 holder,
             })
@@ -130,21 +130,23 @@ fn lock(dir: &Path) -> Result<Lock, OpenError> {
 }
 
 /// SQLite would let the process's umask say who may read the file.
-fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
+fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
     let created = File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(PRIVATE)
         .open(path);
-    created.map(drop).map_err(|source| OpenError::Unusable {
-        dir: dir.to_owned(),
-        source,
-    })
+    created
+        .map(drop)
+        .map_err(|source| SpoolOpenError::Unusable {
+            dir: dir.to_owned(),
+            source,
+        })
 }
 
 /// Nothing if the file is corrupt.
-fn open_sound(path: &Path, max_bytes: u64) -> Result<Option<Store>, OpenError> {
+fn open_sound(path: &Path, max_bytes: u64) -> Result<Option<Store>, SpoolOpenError> {
     let opened = Connection::open(path).and_then(|connection| {
         let version = store::version(&connection)?;
         if version > SCHEMA_VERSION {
@@ -159,7 +161,7 @@ fn open_sound(path: &Path, max_bytes: u64) -> Result<Option<Store>, OpenError> {
     });
     match opened {
         Ok(Ok(store)) => Ok(Some(store)),
-        Ok(Err(found)) => Err(OpenError::Newer {
+        Ok(Err(found)) => Err(SpoolOpenError::Newer {
             path: path.to_owned(),
             found,
         }),
@@ -168,7 +170,7 @@ fn open_sound(path: &Path, max_bytes: u64) -> Result<Option<Store>, OpenError> {
                 tracing::error!(file = %path.display(), error = %source, "the spool is corrupt");
                 Ok(None)
             }
-            _ => Err(OpenError::Sqlite {
+            _ => Err(SpoolOpenError::Sqlite {
                 path: path.to_owned(),
                 source,
             }),
@@ -184,7 +186,7 @@ fn corrupt(verdict: &str) -> rusqlite::Error {
 }
 
 /// Renames the database and its companions, so that nothing in them is lost for somebody with SQLite's `.recover`.
-fn set_aside(dir: &Path, path: &Path) -> Result<(), OpenError> {
+fn set_aside(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
     let now = OffsetDateTime::now_utc();
     let aside = dir.join(format!(
         "spool.corrupt-{:04}{:02}{:02}T{:02}{:02}{:02}Z.db",
@@ -206,7 +208,7 @@ fn set_aside(dir: &Path, path: &Path) -> Result<(), OpenError> {
         .into_iter()
         .chain([""])
         .try_for_each(rename)
-        .map_err(|source| OpenError::Unusable {
+        .map_err(|source| SpoolOpenError::Unusable {
             dir: dir.to_owned(),
             source,
         })?;

@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::store::Store;
 
-pub use self::directory::OpenError;
+pub use self::directory::SpoolOpenError;
 pub(crate) use self::writer::unix_ms;
 
-/// As many as a gateway answers at once by far; who comes when it is full waits for the writer.
+/// As many as a gateway answers at once by far; when it is full, callers wait for the writer.
 const QUEUE: usize = 1024;
 
 /// An event on its way into the spool.
@@ -192,7 +192,7 @@ impl Spool {
         dir: &Path,
         max_bytes: u64,
         ended: CancellationToken,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, SpoolOpenError> {
         let (lock, store) = directory::open(dir, max_bytes)?;
         let depth = Arc::new(Depth::of(&store));
         let thread_ended = CancellationToken::new();
@@ -208,7 +208,7 @@ impl Spool {
                     writer::run(store, lock, receiver, depth);
                 }
             })
-            .map_err(|source| OpenError::Unusable {
+            .map_err(|source| SpoolOpenError::Unusable {
                 dir: dir.to_owned(),
                 source,
             })?;
