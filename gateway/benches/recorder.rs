@@ -124,9 +124,9 @@ async fn record(recorder: &Recorder, number: usize, expected: Option<Recorded>) 
 }
 
 /// How long calls took, in order.
-struct Took(Vec<Duration>);
+struct Latencies(Vec<Duration>);
 
-impl Took {
+impl Latencies {
     fn new(mut took: Vec<Duration>) -> Self {
         took.sort_unstable();
         Self(took)
@@ -140,7 +140,7 @@ impl Took {
 }
 
 /// `count` calls by so many callers, and how long they took in all.
-async fn load<F, Fut>(callers: usize, count: usize, call: F) -> (Took, Duration)
+async fn load<F, Fut>(callers: usize, count: usize, call: F) -> (Latencies, Duration)
 where
     F: Fn(usize) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send,
@@ -165,7 +165,7 @@ where
     for caller in callers.collect::<Vec<_>>() {
         all.extend(caller.await.unwrap());
     }
-    (Took::new(all), began.elapsed())
+    (Latencies::new(all), began.elapsed())
 }
 
 async fn publish(jetstream: jetstream::Context) {
@@ -201,7 +201,7 @@ async fn streaming() {
         "callers", "p50", "p99", "p50", "p99", "p50", "p99", "no head.", "same"
     );
     for (callers, count) in [(1, 5_000), (16, 20_000), (64, 20_000), (256, 20_000)] {
-        let mut rounds: [Vec<Took>; 3] = Default::default();
+        let mut rounds: [Vec<Latencies>; 3] = Default::default();
         for _ in 0..ROUNDS {
             let context = jetstream.clone();
             let (took, _) = load(callers, count, move |_| publish(context.clone())).await;
@@ -236,7 +236,7 @@ async fn streaming() {
 }
 
 /// Of the rounds' percentiles.
-fn median(rounds: &[Took], share: f64) -> f64 {
+fn median(rounds: &[Latencies], share: f64) -> f64 {
     let mut all: Vec<_> = rounds.iter().map(|took| took.percentile(share)).collect();
     all.sort_unstable_by(f64::total_cmp);
     all[all.len() / 2]
@@ -276,7 +276,7 @@ async fn draining() {
     until(&recorder, State::Streaming).await;
     println!("\n{NEW_RATE} new events a second, beside a backlog of {BACKLOG} events");
     println!("{:>8} | {:>9} {:>9} µs", "", "p50", "p99");
-    let row = |name: &str, took: Took| {
+    let row = |name: &str, took: Latencies| {
         let (p50, p99) = (took.percentile(0.5), took.percentile(0.99));
         println!(
             "{name:>8} | {p50:>9.0} {p99:>9.0} ({} events)",
@@ -312,7 +312,7 @@ async fn draining() {
 }
 
 /// New events at their rate for as long as `go_on`.
-async fn trickle(recorder: Recorder, go_on: impl Fn(&Recorder, usize) -> bool) -> Took {
+async fn trickle(recorder: Recorder, go_on: impl Fn(&Recorder, usize) -> bool) -> Latencies {
     let mut clock = interval(Duration::from_micros(1_000_000 / NEW_RATE));
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut under_way, mut number) = (Vec::new(), 0);
@@ -330,5 +330,5 @@ async fn trickle(recorder: Recorder, go_on: impl Fn(&Recorder, usize) -> bool) -
     for one in under_way {
         took.push(one.await.unwrap());
     }
-    Took::new(took)
+    Latencies::new(took)
 }

@@ -4,7 +4,7 @@
 //!    response. The base path, which may be a secret, ends here: the router sees [`Route::path`].
 //! 2. A panic becomes 500 with code 5915.
 //! 3. `bounded` rejects a head that is too large (431, 414).
-//! 4. [`Authentication`] rejects who shows no credentials that are known (401).
+//! 4. [`Authentication`] rejects requests without valid credentials (401).
 //! 5. The router finds the handler; another method than POST is rejected (405), and what has no route is passed through or
 //!    rejected (404).
 //! 6. `admit` rejects what cannot be a callback (415, 400), collects the body (413, 408), and takes a place for the work.

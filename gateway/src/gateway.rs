@@ -42,7 +42,7 @@ impl Shutdown {
     }
 }
 
-/// Why a gateway ended before it was told to.
+/// Why a gateway stopped without a shutdown request.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It could not start.
@@ -52,7 +52,7 @@ pub enum RunError {
     #[error("a listener failed: {0}")]
     Listener(#[from] std::io::Error),
     /// Nothing can be recorded any more.
-    #[error("the recorder has ended, so no decision can be recorded; the log says why")]
+    #[error("the recorder stopped, so no decision can be recorded; see the log")]
     Recorder,
 }
 
@@ -79,7 +79,7 @@ pub async fn run(
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Deciders cannot be asked.
+    /// The decider client cannot start.
     #[error(transparent)]
     Deciders(#[from] DecidersStartError),
     /// Events could not be recorded.
@@ -203,7 +203,7 @@ impl Gateway {
                 if let Ended::Cut(connections) = ended {
                     warn!(
                         connections,
-                        "some callbacks were still unanswered when their part of IMPORTGUARD_SHUTDOWN_TIMEOUT was over; they were cut"
+                        "some callbacks were still unanswered when their part of IMPORTGUARD_SHUTDOWN_TIMEOUT was over; their connections were closed"
                     );
                 }
             }

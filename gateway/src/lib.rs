@@ -20,4 +20,4 @@ pub use layers::{CredentialsError, CredentialsFileError};
 pub use settings::{
     AuthenticationSettings, HttpSettings, LimitSettings, ServeSettings, Settings, TlsSettings,
 };
-pub use upstream::{InvalidUpstreamUrl, UpstreamSettings, UpstreamStartError, UpstreamUrl};
+pub use upstream::{UpstreamSettings, UpstreamStartError, UpstreamUrl, UpstreamUrlError};

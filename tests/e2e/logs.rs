@@ -76,7 +76,7 @@ async fn a_fallback_is_logged_with_its_cause_and_remedy() {
     assert_eq!(told[0]["level"], "WARN");
     let text = told[0]["message"].as_str().unwrap();
     for part in [
-        "no decider can be reached",
+        "no decider is reachable",
         "fallback",
         "IMPORTGUARD_DECIDER_URL",
     ] {

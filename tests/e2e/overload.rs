@@ -102,7 +102,9 @@ async fn a_report_that_there_is_no_room_for_passes() {
     asserts::allows(Dialect::Server, &answer);
     let counted = "importguard_rejections_total{code=\"5913\"}";
     assert_eq!(line.gateway.metric(counted).await.unwrap(), 1.0);
-    line.gateway.tells(&["more callbacks came than"]).await;
+    line.gateway
+        .tells(&["callbacks exceeded the capacity"])
+        .await;
     let said = line.gateway.stderr();
     assert!(!said.contains("rejected"), "a line for each: {said}");
 }
@@ -217,7 +219,7 @@ async fn four_times_the_limit_is_answered_within_the_budget_and_logged_in_few_li
         Duration::from_secs(5),
         async || {
             let lines = line.gateway.stderr();
-            let lines = lines.matches("more callbacks came than").count();
+            let lines = lines.matches("callbacks exceeded the capacity").count();
             let seconds = usize::try_from(took.as_secs()).unwrap() + 2;
             assert!(lines <= seconds, "{lines} lines in {took:?}");
             if lines > 0 { Ok(()) } else { Err("it isn't") }

@@ -168,7 +168,7 @@ async fn one_is_killed_and_comes_back_and_no_verdict_fails() {
     traffic.answers(150).await;
     all_decided(&traffic.stop().await);
     assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
-    three.gateway.tells(&["is put aside: "]).await;
+    three.gateway.tells(&["unavailable: "]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,26 +25,26 @@ use super::{
     metrics::Metrics,
 };
 
-/// The least time between two looks, however many calls fail meanwhile.
+/// Minimum interval between two checks, however many calls fail meanwhile.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often names are resolved: what Kubernetes' DNS lets an answer live. After a failed call they are at once.
+/// DNS re-resolution interval: the TTL of Kubernetes' DNS. Names are also resolved immediately after a failed call.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Knows the deciders, and picks one for each call: of those that are healthy the one with the fewest calls in flight.
+/// Picks a decider for each call: the healthy one with the fewest calls in flight.
 #[derive(Debug)]
 pub(crate) struct Balancer {
     deciders: ArcSwap<Vec<Arc<Decider>>>,
-    /// Where the next pick begins, so that those with equal load take turns.
+    /// Start of the next pick, for round-robin between equally loaded deciders.
     next: AtomicUsize,
     /// Names that cannot be resolved, and why.
     unresolved: Mutex<Vec<String>>,
     /// Taken by [`run`](Self::run).
     discovery: Mutex<Option<Discovery>>,
-    /// A call has a reason to look again, where deciders are and how they are.
+    /// Request an immediate resolution or health check.
     resolve: Notify,
     check: Notify,
-    check_every: Duration,
+    check_interval: Duration,
     check_timeout: Duration,
     metrics: Metrics,
 }
@@ -64,7 +64,7 @@ impl Balancer {
             discovery: Mutex::new(Some(discovery)),
             resolve: Notify::new(),
             check: Notify::new(),
-            check_every: settings.decider_check_interval,
+            check_interval: settings.decider_check_interval,
             check_timeout: settings.decider_timeout,
             metrics,
         };
@@ -82,7 +82,7 @@ impl Balancer {
                 return std::future::pending().await;
             };
             loop {
-                due(RESOLVE_INTERVAL, &self.resolve).await;
+                next_check(RESOLVE_INTERVAL, &self.resolve).await;
                 let changes = discovery.changes().await;
                 *lock(&self.unresolved) = discovery.errors();
                 if !changes.is_empty() {
@@ -95,7 +95,7 @@ impl Balancer {
         let checking = async {
             loop {
                 self.check_all().await;
-                due(self.check_every, &self.check).await;
+                next_check(self.check_interval, &self.check).await;
             }
         };
         let (never, _): (Infallible, Infallible) = tokio::join!(resolving, checking);
@@ -119,15 +119,15 @@ impl Balancer {
             .cloned()
     }
 
-    /// A call to `decider` failed: others are asked until a check succeeds, and perhaps its name has other addresses now.
+    /// Ejects `decider` after a failed call until a health check succeeds, and resolves its name again.
     pub(super) fn failed(&self, decider: &Decider, why: &str) {
         decider.enter(State::Ejected(why.to_owned()));
         self.count();
-        self.doubt();
+        self.refresh();
     }
 
-    /// A call has to wait for a decider, or finds none.
-    pub(super) fn doubt(&self) {
+    /// Requests an immediate health check and resolution.
+    pub(super) fn refresh(&self) {
         self.check.notify_one();
         self.resolve.notify_one();
     }
@@ -136,34 +136,34 @@ impl Balancer {
     pub(super) fn why_none(&self) -> String {
         let unresolved = lock(&self.unresolved);
         let why = unresolved.first().cloned();
-        why.unwrap_or_else(|| "their names are not resolved yet".to_owned())
+        why.unwrap_or_else(|| "names not resolved yet".to_owned())
     }
 
-    /// How they are, for readiness.
+    /// The deciders' state, for `/readyz`.
     pub(super) fn describe(&self) -> Value {
         let deciders = self.deciders.load();
         let not_usable = |decider: &&Arc<Decider>| !decider.is_usable();
         let why = |decider: &Arc<Decider>| {
             let why = match decider.state() {
-                State::Usable | State::New => "it was not asked yet".to_owned(),
+                State::Usable | State::New => "not checked yet".to_owned(),
                 State::Ejected(why) => why,
             };
             json!({ "address": decider.address(), "why": why })
         };
         let rejecting = rejecting(&deciders);
         let replaced = rejecting.len();
-        let aside: Vec<_> = deciders.iter().filter(not_usable).map(why).collect();
+        let ejected: Vec<_> = deciders.iter().filter(not_usable).map(why).collect();
         json!({
             "known": deciders.len() - replaced,
-            "usable": deciders.len() - aside.len(),
-            "aside": aside,
+            "usable": deciders.len() - ejected.len(),
+            "ejected": ejected,
             "unresolved": *lock(&self.unresolved),
             "certificateRejected": rejecting.into_iter().map(why).collect::<Vec<_>>(),
         })
     }
 
-    /// The deciders after `changes`. Those that are new are checked first: no call is to wait for a connection that was not there
-    /// before. One with an old certificate of ours stays until that with the new one is healthy.
+    /// The deciders after `changes`. New ones are checked first, so that no call waits for a
+    /// connection. A decider on the old client certificate stays until the one on the new certificate is healthy.
     async fn changed(&self, changes: Vec<Change<SocketAddr, Found>>) -> Vec<Arc<Decider>> {
         let known = self.deciders.load_full();
         let mut deciders = Vec::clone(&known);
@@ -172,7 +172,7 @@ impl Balancer {
             match change {
                 Change::Remove(address) => {
                     deciders.retain(|decider| decider.address() != address);
-                    info!("decider {address} is forgotten: its name has other addresses");
+                    info!("decider {address} removed: its name no longer resolves to it");
                 }
                 Change::Insert(_, found) => added.push(Arc::new(Decider::new(found))),
             }
@@ -200,7 +200,7 @@ impl Balancer {
         self.retire();
     }
 
-    /// Forgets deciders with an old certificate of ours, but those that still work where the new one does not.
+    /// Removes deciders on an old client certificate, except those that still work where the new certificate does not.
     fn retire(&self) {
         let deciders = self.deciders.load_full();
         let is_kept = |decider: &&Arc<Decider>| {
@@ -218,7 +218,7 @@ impl Balancer {
         self.count();
     }
 
-    /// Has the metrics say how they are.
+    /// Updates the metrics.
     fn count(&self) {
         let deciders = self.deciders.load();
         let usable = deciders
@@ -239,7 +239,7 @@ impl Balancer {
     }
 }
 
-/// Those that cannot be used with our new certificate, and still can with the old one.
+/// The deciders that reject the new client certificate and still accept the old one.
 fn rejecting(deciders: &[Arc<Decider>]) -> Vec<&Arc<Decider>> {
     let replaces = |index: usize, decider: &Decider| {
         let mut earlier = deciders.iter().take(index);
@@ -250,14 +250,14 @@ fn rejecting(deciders: &[Arc<Decider>]) -> Vec<&Arc<Decider>> {
     rejecting.map(|(_, decider)| decider).collect()
 }
 
-/// Returns when `every` is over, or earlier if a call has a reason.
-async fn due(every: Duration, reason: &Notify) {
+/// Waits for the interval `every`, or less if `reason` is notified.
+async fn next_check(every: Duration, reason: &Notify) {
     sleep(MIN_INTERVAL).await;
     // An elapsed time is one of the two ways in which this ends.
     let _ = timeout(every.saturating_sub(MIN_INTERVAL), reason.notified()).await;
 }
 
-/// What these mutexes guard is whole after any panic.
+/// The values in these mutexes are consistent after any panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use tokio::{io::AsyncBufReadExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
-/// How TLS is spoken: with the files that are good when a connection is made, and the name that the decider's certificate must hold.
+/// The TLS configuration at the time of the connection, and the name that the decider's certificate must contain.
 pub(super) type Tls = (LastGood<ClientConfig>, ServerName<'static>);
 
 /// A connection to the decider at `address`, for tonic's channel. tonic's own connector reports a decider that rejects our
@@ -24,8 +24,8 @@ pub(super) async fn connect(
     let mut stream = TlsConnector::from(config.load())
         .connect(name, stream)
         .await?;
-    // Whether the decider believes the certificate that it was shown, TLS 1.3 tells after the handshake: with its first frame,
-    // which comes by itself, or with an alert that says why not.
+    // In TLS 1.3 the decider accepts or rejects our certificate only after the handshake: with its first frame, which it sends
+    // unprompted, or with an alert.
     if stream.fill_buf().await?.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

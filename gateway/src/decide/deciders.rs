@@ -41,10 +41,10 @@ pub(crate) struct Deciders {
     metrics: Metrics,
 }
 
-/// Why deciders cannot be asked at all.
+/// Why the decider client cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DecidersStartError {
-    /// TLS cannot be spoken with them as the settings say.
+    /// The TLS settings are invalid.
     #[error(transparent)]
     Tls(#[from] DeciderTlsError),
 }
@@ -52,7 +52,7 @@ pub enum DecidersStartError {
 /// What a decider made of a request, and the decider's name.
 type Decided = Result<(Evaluation, String), DecideError>;
 
-/// A request, and until when it is worth an answer.
+/// A request and its deadline.
 #[derive(Clone, Copy)]
 struct Call<'a> {
     id: EventId,
@@ -99,7 +99,7 @@ impl Deciders {
             deadline: Instant::now() + within,
         };
         let Some(first) = self.balancer.pick(&[]) else {
-            self.balancer.doubt();
+            self.balancer.refresh();
             let error = DecideError::Unavailable(self.balancer.why_none());
             Attempt::new(call).failed(&error, None);
             return Err(error);
@@ -131,7 +131,7 @@ impl Deciders {
                     return Err(DecideError::Timeout(call.within));
                 }
                 Err(_) => {
-                    self.balancer.doubt();
+                    self.balancer.refresh();
                     was_silent = true;
                     Retry::Silent
                 }
@@ -143,7 +143,7 @@ impl Deciders {
         }
     }
 
-    /// A decider to ask beside those that were `asked`, if there is one, and time for it.
+    /// A decider other than those in `asked`, if there is one and time is left.
     fn another(
         &self,
         asked: &[Arc<Decider>],
@@ -221,13 +221,13 @@ impl Call<'_> {
         let headers = span.in_scope(propagation::outgoing);
         let metadata = MetadataMap::from_headers(headers);
         let mut request = Request::from_parts(metadata, Extensions::default(), message);
-        // The decider learns the deadline too and stops working on what nobody waits for.
+        // The decider gets the deadline too and stops working when it has passed.
         request.set_timeout(self.deadline.saturating_duration_since(Instant::now()));
         request
     }
 }
 
-/// The span of one attempt: which decider was asked, and what came of it, also where nobody waits for its answer any more.
+/// The span of one attempt: the decider and the outcome, even if the response is no longer needed.
 struct Attempt {
     span: Span,
     within: Duration,

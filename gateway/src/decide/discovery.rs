@@ -172,7 +172,7 @@ impl Target {
             )),
         };
         if let (Some(error), None) = (&error, &self.error) {
-            warn!("{error}; the deciders that are known stay so");
+            warn!("{error}; keeping the known deciders");
         }
         self.error = error;
     }

@@ -33,7 +33,7 @@ pub(super) struct Decider {
     state: Mutex<State>,
 }
 
-/// What is known of a decider.
+/// The state of a decider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// Nothing yet.
@@ -61,13 +61,13 @@ impl Decider {
         self.address
     }
 
-    /// Whether `found` is this decider with another certificate of ours.
+    /// Whether `found` is this decider with a newer client certificate.
     pub(super) fn is_replaced_by(&self, found: &Self) -> bool {
         self.address == found.address
             && self.tls.as_ref().map(Arc::as_ptr) != found.tls.as_ref().map(Arc::as_ptr)
     }
 
-    /// Asks it for a decision.
+    /// Requests a decision.
     pub(super) async fn decide(
         &self,
         request: Request<DecideRequest>,
@@ -89,7 +89,7 @@ impl Decider {
         self.lock().clone()
     }
 
-    /// Checks its health, waits for an answer for at most `within`, and remembers what came of it.
+    /// Checks its health with timeout `within` and stores the result.
     pub(super) async fn check(&self, within: Duration) {
         let mut request = Request::new(HealthCheckRequest {
             service: SERVICE_NAME.to_owned(),
@@ -98,29 +98,29 @@ impl Decider {
         let mut health = self.health.clone();
         let error = match timeout(within, health.check(request)).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::NotServing => {
-                Some("it says that it does not serve".to_owned())
+                Some("health check reports NOT_SERVING".to_owned())
             }
             Ok(Ok(_)) => None,
             Ok(Err(status)) => match DecideError::from_status(&status, within) {
                 DecideError::Unavailable(why) => Some(why),
-                DecideError::Timeout(_) => Some(silent(within)),
-                // It does not know the health service: what that is worth, a call will tell.
+                DecideError::Timeout(_) => Some(timed_out(within)),
+                // It does not implement the health service; calls may still succeed.
                 DecideError::Failed(_) => None,
             },
-            Err(_) => Some(silent(within)),
+            Err(_) => Some(timed_out(within)),
         };
         self.enter(error.map_or(State::Usable, State::Ejected));
     }
 
-    /// Remembers `state`, and logs it where it is another one now.
+    /// Stores `state` and logs a change.
     pub(super) fn enter(&self, state: State) {
         self.usable.store(state == State::Usable, Relaxed);
         let before = std::mem::replace(&mut *self.lock(), state.clone());
         match (before, state) {
             (State::Usable, State::Usable) | (State::Ejected(_), State::Ejected(_)) => {}
-            (State::New, State::Usable) => info!("decider {self} is usable"),
-            (State::Ejected(_), State::Usable) => info!("decider {self} is usable again"),
-            (_, State::Ejected(why)) => warn!("decider {self} is put aside: {why}"),
+            (State::New, State::Usable) => info!("decider {self} available"),
+            (State::Ejected(_), State::Usable) => info!("decider {self} available again"),
+            (_, State::Ejected(why)) => warn!("decider {self} unavailable: {why}"),
             (_, State::New) => {}
         }
     }
@@ -130,9 +130,9 @@ impl Decider {
     }
 }
 
-fn silent(within: Duration) -> String {
+fn timed_out(within: Duration) -> String {
     let within = humantime::format_duration(within);
-    format!("it did not answer within {within}")
+    format!("no response within {within}")
 }
 
 /// Counts a call for as long as it lives.

@@ -4,16 +4,16 @@ use importguard_core::Cause;
 use importguard_runtime::whole_text;
 use tonic::{Code, Status, TimeoutExpired};
 
-/// Why a decider's verdict could not be had. `Display` says what happened, for the log.
+/// Why there is no verdict from a decider.
 #[derive(Debug, thiserror::Error)]
 pub enum DecideError {
     /// No decider could be reached, or the connection broke.
-    #[error("no decider can be reached: {0}")]
+    #[error("no decider is reachable: {0}")]
     Unavailable(String),
-    /// No answer came in time.
-    #[error("the decider did not answer within {}", humantime::format_duration(*.0))]
+    /// No response within this time.
+    #[error("the decider did not respond within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// The answer was an error, or no verdict.
+    /// The response was an error, or had no verdict.
     #[error("the decider failed: {0}")]
     Failed(String),
 }

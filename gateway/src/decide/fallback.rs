@@ -69,7 +69,7 @@ pub(crate) fn verdict(cause: Cause, chosen: OnFailure) -> Verdict {
     }
 }
 
-/// What OpenIM is told where the operator chose to refuse.
+/// The refusal in the response to OpenIM.
 fn refusal(cause: Cause) -> Refusal {
     let code = match cause {
         Cause::DeciderUnavailable => 5910,
@@ -78,11 +78,17 @@ fn refusal(cause: Cause) -> Refusal {
         Cause::Overloaded => 5913,
         Cause::Unrecordable => 5914,
     };
+    let detail = match cause {
+        Cause::Unrecordable => {
+            "The decision could not be recorded, so the import was refused; try again later"
+        }
+        _ => "The import could not be checked, so it was refused; try again later",
+    };
     Refusal {
         rule: None,
         code,
         message: message(cause).to_owned(),
-        detail: "The import was not checked and nobody was imported; try again later".to_owned(),
+        detail: detail.to_owned(),
     }
 }
 

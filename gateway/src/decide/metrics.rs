@@ -5,7 +5,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What is counted about deciders.
+/// Metrics of deciders.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
     known: Gauge,
@@ -24,12 +24,12 @@ struct RetryLabels {
     reason: Label<Retry>,
 }
 
-/// Why a request was asked again.
+/// Why a request was sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Retry {
     /// The decider could not be reached, or the connection broke.
     Unavailable,
-    /// The decider was silent for too long.
+    /// The decider did not respond within the retry time.
     Silent,
 }
 

@@ -1,6 +1,6 @@
-//! Who decides: a decider over gRPC, or the operator's fallback for the cause that kept it from answering.
+//! Decisions: from a decider over gRPC, or from the configured fallback if none is available.
 //!
-//! `discovery` says where deciders are, as a stream of changes; `balancer` consumes it, checks their health and picks one for a
+//! `discovery` resolves the deciders' addresses, as a stream of changes; `balancer` consumes it, checks their health and picks one for a
 //! call; `deciders` makes the call, and a second one where that may help.
 
 mod balancer;
@@ -23,4 +23,4 @@ pub use fallback::{FallbackSettings, OnFailure};
 pub(crate) use fallback::{message, verdict};
 pub use settings::{DecideSettings, DeciderTlsSettings};
 pub use tls::DeciderTlsError;
-pub use urls::{DeciderUrls, InvalidDeciderUrls};
+pub use urls::{DeciderUrls, DeciderUrlsError};

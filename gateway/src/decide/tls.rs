@@ -10,22 +10,18 @@ use super::{DeciderTlsSettings, DeciderUrls, urls::host_and_port};
 /// The setting that stands for all of them in logs and metrics.
 const SETTING: &str = "IMPORTGUARD_DECIDER_CA_FILE";
 
-/// Why TLS cannot be spoken with deciders as the settings say.
+/// An error in the TLS settings for deciders.
 #[derive(Debug, thiserror::Error)]
 pub enum DeciderTlsError {
-    /// The URL says TLS and no setting says whom to believe.
-    #[error(
-        "IMPORTGUARD_DECIDER_URL is https, and IMPORTGUARD_DECIDER_CA_FILE does not say which authorities vouch for deciders"
-    )]
+    /// The URL is https, but no CA file is set.
+    #[error("IMPORTGUARD_DECIDER_URL is https, but IMPORTGUARD_DECIDER_CA_FILE is not set")]
     NoAuthorities,
-    /// The URL says no TLS and a setting is for TLS.
-    #[error(
-        "IMPORTGUARD_DECIDER_URL is http, so that {0} would be without effect: write https://, or leave it unset"
-    )]
+    /// The URL is http, but a TLS setting is set.
+    #[error("IMPORTGUARD_DECIDER_URL is http, so {0} has no effect; use https:// or unset it")]
     NoTls(&'static str),
-    /// The name cannot be in a certificate.
+    /// The name is not a valid DNS name or IP address.
     #[error(
-        "IMPORTGUARD_DECIDER_SERVER_NAME or the host in IMPORTGUARD_DECIDER_URL: {0:?} is no name that a certificate can hold"
+        "IMPORTGUARD_DECIDER_SERVER_NAME or the host in IMPORTGUARD_DECIDER_URL: {0:?} is not a valid DNS name or IP address"
     )]
     Name(String, #[source] InvalidDnsNameError),
     /// The files cannot be used.

@@ -10,9 +10,9 @@ const EXAMPLE: &str =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeciderUrls(Vec<Uri>);
 
-/// Why a string does not say where deciders are.
+/// Why a string is not a list of decider URLs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidDeciderUrls {
+pub enum DeciderUrlsError {
     /// A part of it is no decider's URL.
     #[error(
         "{0:?} is not a decider's URL, which has http:// or https://, a host and a port: {EXAMPLE}"
@@ -55,22 +55,22 @@ pub(super) fn uri_of(address: SocketAddr) -> Uri {
 }
 
 impl FromStr for DeciderUrls {
-    type Err = InvalidDeciderUrls;
+    type Err = DeciderUrlsError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidDeciderUrls> {
+    fn from_str(text: &str) -> Result<Self, DeciderUrlsError> {
         let urls: Vec<Uri> = text.split(',').map(url).collect::<Result<_, _>>()?;
         match urls
             .windows(2)
             .all(|two| two[0].scheme() == two[1].scheme())
         {
             true => Ok(Self(urls)),
-            false => Err(InvalidDeciderUrls::TwoSchemes),
+            false => Err(DeciderUrlsError::TwoSchemes),
         }
     }
 }
 
-fn url(text: &str) -> Result<Uri, InvalidDeciderUrls> {
-    let invalid = || InvalidDeciderUrls::NoUrl(text.to_owned());
+fn url(text: &str) -> Result<Uri, DeciderUrlsError> {
+    let invalid = || DeciderUrlsError::NoUrl(text.to_owned());
     let url: Uri = text.trim().parse().map_err(|_| invalid())?;
     let is_http = matches!(url.scheme_str(), Some("http" | "https"));
     let is_bare = url.path_and_query().is_none_or(|path| path == "/");

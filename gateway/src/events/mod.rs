@@ -11,5 +11,5 @@ pub use cloud_event::{
     Micros, Removed, SpecVersion, Subject,
 };
 pub(crate) use origin::fit;
-pub use origin::{Event, Origin, Took};
+pub use origin::{Event, EventContext, Origin, Timings};
 pub use pseudonym::{PseudonymKey, PseudonymKeyError, PseudonymSettings, Pseudonyms};

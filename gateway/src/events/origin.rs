@@ -33,16 +33,27 @@ pub struct Event {
     pub payload: Bytes,
 }
 
-/// When things happened to a callback.
+/// How an event is published.
+#[derive(Debug)]
+pub struct EventContext {
+    /// The event's ID.
+    pub id: EventId,
+    /// The trace context of the publishing span.
+    pub headers: MessageHeaders,
+    /// NATS's `max_payload`, in bytes.
+    pub max_payload: usize,
+}
+
+/// A callback's durations.
 #[derive(Clone, Copy, Debug)]
-pub struct Took {
-    /// From the request to the decider to its answer, or to giving up on it.
+pub struct Timings {
+    /// From the request to the decider until its response or the timeout.
     pub decide: Duration,
     /// From the callback's arrival to now.
     pub total: Duration,
 }
 
-/// Who publishes: the `source` of every event of this gateway.
+/// The publisher: the `source` of every event of this gateway.
 #[derive(Clone, Debug)]
 pub struct Origin {
     instance: String,
@@ -51,7 +62,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The gateway called `instance`, which tells of users by `pseudonyms`.
+    /// The gateway called `instance`, which replaces user IDs by `pseudonyms`.
     pub fn new(instance: String, pseudonyms: LastGood<Pseudonyms>) -> Self {
         Self {
             source: format!("importguard/gateway/{instance}"),
@@ -60,17 +71,14 @@ impl Origin {
         }
     }
 
-    /// The event of a decision on `request`. `max_payload` is NATS's, in bytes.
-    #[allow(clippy::too_many_arguments)] // Each is a fact of the event, and there is one caller.
+    /// The event of a decision on `request`.
     pub fn decision(
         &self,
-        id: EventId,
+        context: EventContext,
         request: &ImportRequest,
         dialect: Dialect,
         decision: &Decision,
-        took: Took,
-        headers: MessageHeaders,
-        max_payload: usize,
+        timings: Timings,
     ) -> Event {
         let evaluation = decision.evaluation();
         let verdict = decision.verdict();
@@ -98,23 +106,17 @@ impl Origin {
             gateway: Cow::Borrowed(&self.instance),
             decider: decision.decider().map(Cow::Borrowed),
             micros: Micros {
-                decide: micros(took.decide),
-                total: micros(took.total),
+                decide: micros(timings.decide),
+                total: micros(timings.total),
             },
             omitted: Vec::new(),
         };
-        let event = self.envelope(id, EventType::Decision, owner.into_owned(), &headers, data);
-        finish(id, verdict.into(), request, headers, &event, max_payload)
+        let event = self.envelope(&context, EventType::Decision, owner.into_owned(), data);
+        finish(context, verdict.into(), request, &event)
     }
 
     /// The event of an import that OpenIM reports as done.
-    pub fn imported(
-        &self,
-        id: EventId,
-        request: &ImportRequest,
-        headers: MessageHeaders,
-        max_payload: usize,
-    ) -> Event {
+    pub fn imported(&self, context: EventContext, request: &ImportRequest) -> Event {
         let pseudonyms = self.pseudonyms.load();
         let owner = pseudonyms.of(&request.owner);
         let data = ImportedData {
@@ -125,28 +127,27 @@ impl Origin {
             gateway: Cow::Borrowed(&self.instance),
             omitted: Vec::new(),
         };
-        let event = self.envelope(id, EventType::Imported, owner.into_owned(), &headers, data);
-        finish(id, Subject::Imported, request, headers, &event, max_payload)
+        let event = self.envelope(&context, EventType::Imported, owner.into_owned(), data);
+        finish(context, Subject::Imported, request, &event)
     }
 
     fn envelope<D>(
         &self,
-        id: EventId,
+        context: &EventContext,
         kind: EventType,
         subject: UserId,
-        headers: &MessageHeaders,
         data: D,
     ) -> CloudEvent<D> {
         CloudEvent {
             specversion: SpecVersion::V1,
-            id: id.to_string(),
+            id: context.id.to_string(),
             kind,
             source: self.source.clone(),
             time: OffsetDateTime::now_utc(),
             subject,
             datacontenttype: Cow::Borrowed("application/json"),
-            traceparent: headers.traceparent.clone(),
-            tracestate: headers.tracestate.clone(),
+            traceparent: context.headers.traceparent.clone(),
+            tracestate: context.headers.tracestate.clone(),
             data,
         }
     }
@@ -157,12 +158,10 @@ const ENVELOPE_BYTES: usize = 1024;
 const FRIEND_BYTES: usize = 24;
 
 fn finish(
-    id: EventId,
+    context: EventContext,
     subject: Subject,
     request: &ImportRequest,
-    headers: MessageHeaders,
     event: &impl Serialize,
-    max_payload: usize,
 ) -> Event {
     let mut payload = Vec::with_capacity(ENVELOPE_BYTES + FRIEND_BYTES * request.friends.len());
     if serde_json::to_writer(&mut payload, event).is_err() {
@@ -170,11 +169,11 @@ fn finish(
         payload.clear();
     }
     Event {
-        id,
+        id: context.id,
         subject,
         operation_id: request.operation_id.clone(),
-        trace: headers,
-        payload: fit(Bytes::from(payload), max_payload),
+        trace: context.headers,
+        payload: fit(Bytes::from(payload), context.max_payload),
     }
 }
 
@@ -265,22 +264,25 @@ mod tests {
         decision: &Decision,
         max_payload: usize,
     ) -> Event {
+        let context = EventContext {
+            id: EventId::new(),
+            headers: MessageHeaders::default(),
+            max_payload,
+        };
         Origin::new("g1".to_owned(), LastGood::new(pseudonyms)).decision(
-            EventId::new(),
+            context,
             request,
             Dialect::Server,
             decision,
-            Took {
+            Timings {
                 decide: Duration::from_micros(412),
                 total: Duration::from_micros(903),
             },
-            MessageHeaders::default(),
-            max_payload,
         )
     }
 
     #[test]
-    fn a_decision_is_told_as_the_contract_has_it() {
+    fn a_decision_event_matches_the_contract() {
         let recorded = event(&request(2), &allowed(), 1 << 20);
         let event: Value = serde_json::from_slice(&recorded.payload).unwrap();
         let expected = serde_json::json!({
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_tells_its_cause_and_no_policy() {
+    fn a_fallback_event_has_its_cause_and_no_policy() {
         let decision = Decision::Fallback {
             verdict: Verdict::Allow,
             cause: Cause::DeciderTimeout,

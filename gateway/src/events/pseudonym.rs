@@ -1,4 +1,4 @@
-//! Pseudonyms: what stands in events for users' ids, so that subscribers can tell users apart and not who they are.
+//! Pseudonyms: replacements of user IDs in events, so that subscribers can distinguish users without identifying them.
 
 use std::{borrow::Cow, fmt, fs, io, path::PathBuf, str::FromStr};
 
@@ -124,7 +124,7 @@ pub enum Pseudonyms {
     /// `pn_` and 32 hex digits: HMAC-SHA-256 under the key, cut to 128 bits. HMAC because every language and `openssl`
     /// has it, so that whoever holds the key can find a user's events with any tool.
     Keyed(Box<Hmac<Sha256>>),
-    /// `pn_redacted` for everybody: pseudonyms were asked for and can't be had.
+    /// `pn_redacted` for every user: pseudonyms are enabled, but the key is unusable.
     Redacted,
 }
 
@@ -137,7 +137,7 @@ impl Pseudonyms {
         }
     }
 
-    /// What an event says instead of `id`.
+    /// The replacement of `id` in an event.
     pub fn of<'a>(&self, id: &'a UserId) -> Cow<'a, UserId> {
         match self.pseudonym(id.as_str()) {
             Some(pseudonym) => Cow::Owned(pseudonym),
@@ -145,7 +145,7 @@ impl Pseudonyms {
         }
     }
 
-    /// What an event says instead of `ids`, in their order.
+    /// The replacements of `ids`, in their order.
     pub fn of_all<'a>(&self, ids: &'a [UserId]) -> Cow<'a, [UserId]> {
         if matches!(self, Self::Off) {
             return Cow::Borrowed(ids);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_ids_are_ids_and_without_a_working_one_nobody_is_told() {
+    fn without_a_key_ids_are_kept_and_with_an_unusable_one_they_are_redacted() {
         let one = [id("a")];
         assert_eq!(*Pseudonyms::Off.of_all(&one), one);
         let two = [id("a"), id("b")];

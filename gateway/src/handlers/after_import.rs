@@ -10,8 +10,8 @@ use tracing::info;
 use super::publish;
 use crate::{
     app::App,
-    events::Subject,
-    layers::{Clock, End, Overloaded, publish_span},
+    events::{EventContext, Subject},
+    layers::{Clock, Outcome, Overloaded, publish_span},
     openim::{Answer, Answered, Import, Rejection},
 };
 
@@ -28,16 +28,16 @@ pub(crate) async fn after_import(
     let request = import.request;
     let id = EventId::new();
     let span = publish_span(Subject::Imported.as_str(), id, app.recorder.server());
-    let event = app.origin.imported(
+    let context = EventContext {
         id,
-        &request,
-        span.in_scope(propagation::message_headers),
-        app.recorder.max_payload(),
-    );
+        headers: span.in_scope(propagation::message_headers),
+        max_payload: app.recorder.max_payload(),
+    };
+    let event = app.origin.imported(context, &request);
     let published = publish(&app, event, span, clock).await;
     info!(friends = request.friends.len(), "import reported as done");
     let mut response = Answered(Answer::Allow.encode(Dialect::Server)).into_response();
-    let end = End::Done(published.err().map(|_| Cause::Unrecordable));
+    let end = Outcome::Done(published.err().map(|_| Cause::Unrecordable));
     response.extensions_mut().insert(end);
     Ok(response)
 }

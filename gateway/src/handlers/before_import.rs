@@ -12,12 +12,12 @@ use super::publish;
 use crate::{
     app::App,
     decide::{OnFailure, verdict},
-    events::{Subject, Took},
-    layers::{Clock, End, Overloaded, decided, publish_span, undecided},
-    openim::{Answer, Answered, Asked, Callback, Command, Import, Rejection},
+    events::{EventContext, Subject, Timings},
+    layers::{Clock, Outcome, Overloaded, decided, publish_span, undecided},
+    openim::{Answer, Answered, Callback, Command, Import, Rejection, RequestHead},
 };
 
-/// May this import go on? Recognised by the time it gets here; decide, record, answer.
+/// Decides about an import, records the decision and responds.
 pub(crate) async fn before_import(
     State(app): State<App>,
     Extension(clock): Extension<Clock>,
@@ -30,11 +30,11 @@ pub(crate) async fn before_import(
         None => decide(&app, id, &request, clock).await,
         Some(_) => fallback(Cause::Overloaded, app.fallback.on_overload),
     };
-    let took = Took {
+    let timings = Timings {
         decide: began.elapsed(),
         total: clock.elapsed(),
     };
-    let (decision, cause) = record(&app, id, &request, dialect, decision, took, clock).await;
+    let (decision, cause) = record(&app, id, &request, dialect, decision, timings, clock).await;
     app.metrics.decided(&decision);
     if overloaded.is_none() {
         decided(&request, &decision, clock);
@@ -70,7 +70,7 @@ async fn record(
     request: &ImportRequest,
     dialect: Dialect,
     decision: Decision,
-    took: Took,
+    timings: Timings,
     clock: Clock,
 ) -> (Decision, Option<Cause>) {
     let span = publish_span(
@@ -78,15 +78,14 @@ async fn record(
         id,
         app.recorder.server(),
     );
-    let event = app.origin.decision(
+    let context = EventContext {
         id,
-        request,
-        dialect,
-        &decision,
-        took,
-        span.in_scope(propagation::message_headers),
-        app.recorder.max_payload(),
-    );
+        headers: span.in_scope(propagation::message_headers),
+        max_payload: app.recorder.max_payload(),
+    };
+    let event = app
+        .origin
+        .decision(context, request, dialect, &decision, timings);
     match publish(app, event, span, clock).await {
         Ok(()) => {
             let cause = decision.cause();
@@ -121,9 +120,9 @@ fn answer(
 
 /// Answers a callback in an overload that leaves no time to read and record it: let through only if the operator lets unrecorded
 /// decisions stand.
-pub(crate) fn unrecorded_overload(app: &App, asked: &Asked) -> Response {
-    let Callback::Ours(Command::BeforeImport(dialect)) = asked.target.callback else {
-        // A report: nobody waits for a verdict.
+pub(crate) fn unrecorded_overload(app: &App, request_head: &RequestHead) -> Response {
+    let Callback::Ours(Command::BeforeImport(dialect)) = request_head.target.callback else {
+        // An after-import callback needs no verdict.
         return Rejection::Overloaded.into_response();
     };
     let (cause, chosen) = match (app.fallback.on_overload, app.fallback.on_unrecordable) {
@@ -146,7 +145,7 @@ pub(crate) fn unrecorded_overload(app: &App, asked: &Asked) -> Response {
 
 fn respond(answer: Bytes, decision: &Decision, cause: Option<Cause>) -> Response {
     let mut response = Answered(answer).into_response();
-    let end = End::Decided(decision.verdict().kind().as_str(), cause);
+    let end = Outcome::Decided(decision.verdict().kind().as_str(), cause);
     response.extensions_mut().insert(end);
     response
 }

@@ -8,8 +8,8 @@ use tracing::warn;
 
 use crate::{
     app::App,
-    layers::End,
-    openim::{Asked, Callback, PassedOn, Rejection},
+    layers::Outcome,
+    openim::{Callback, PassedOn, Rejection, RequestHead},
     upstream::UpstreamError,
 };
 
@@ -20,9 +20,9 @@ pub(crate) async fn pass_through(
     request: Request,
 ) -> Result<Response, Rejection> {
     let (head, body) = request.into_parts();
-    let asked = head.extensions.get::<Arc<Asked>>();
-    let asked = asked.ok_or(Rejection::Internal)?;
-    let upstream = match (&asked.target.callback, &app.upstream) {
+    let request_head = head.extensions.get::<Arc<RequestHead>>();
+    let request_head = request_head.ok_or(Rejection::Internal)?;
+    let upstream = match (&request_head.target.callback, &app.upstream) {
         (Callback::Other, Some(upstream)) => upstream,
         (Callback::Mismatch { expected, found }, _) => {
             return Err(Rejection::CommandMismatch {
@@ -32,11 +32,17 @@ pub(crate) async fn pass_through(
         }
         _ => return Err(Rejection::UnknownCommand),
     };
-    let below = asked.target.below(asked.uri.path()).unwrap_or_default();
-    let error = match upstream.pass(below, asked.uri.query(), &head, body).await {
+    let below = request_head
+        .target
+        .below(request_head.uri.path())
+        .unwrap_or_default();
+    let error = match upstream
+        .pass(below, request_head.uri.query(), &head, body)
+        .await
+    {
         Ok(mut response) => {
             response.extensions_mut().insert(PassedOn);
-            response.extensions_mut().insert(End::Done(None));
+            response.extensions_mut().insert(Outcome::Done(None));
             return Ok(response);
         }
         Err(error) => error,

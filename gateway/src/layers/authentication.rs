@@ -14,7 +14,7 @@ use tower_http::validate_request::ValidateRequest;
 use super::credentials::{Credentials, CredentialsError, Scheme};
 use crate::{openim::Rejection, settings::AuthenticationSettings};
 
-/// Lets in who shows credentials from one of the files; everybody where there are no files.
+/// Accepts requests with credentials from one of the files; every request if no file is set.
 #[derive(Clone, Debug)]
 pub(crate) struct Authentication(Arc<[Known]>);
 
@@ -59,7 +59,7 @@ impl Authentication {
                 source,
             })?;
             let credentials = watches.add(setting, watcher);
-            tracing::info!(keys = credentials.load().count(), "{setting} is in force");
+            tracing::info!(keys = credentials.load().count(), "{setting} active");
             all.push(Known {
                 scheme,
                 credentials,
@@ -68,7 +68,7 @@ impl Authentication {
         Ok(Self(all.into()))
     }
 
-    /// Whether anybody is turned away at all.
+    /// Whether authentication is enabled.
     pub(crate) fn is_on(&self) -> bool {
         !self.0.is_empty()
     }

@@ -13,19 +13,19 @@ pub(super) enum Scheme {
     Bearer,
 }
 
-/// The credentials of one file. Only their digests are kept, so that comparing takes the same time whatever is compared, and nothing
-/// that prints them tells anything.
+/// The credentials of one file. Only their digests are kept, so that comparing takes the same time whatever is compared, and
+/// printing them reveals nothing.
 #[derive(Debug)]
 pub(super) struct Credentials(Vec<[u8; 32]>);
 
-/// Why a file holds no credentials. Never tells what a line holds.
+/// Why a file of credentials is invalid. Never contains the text of a line.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
-    /// There is nothing in it: nobody could come in.
-    #[error("it holds no line: nobody could come in")]
+    /// The file has no credentials.
+    #[error("the file has no credentials")]
     Empty,
     /// A line of a Basic file.
     #[error("line {line} has no colon: write user:password")]
@@ -34,7 +34,7 @@ pub enum CredentialsError {
         line: usize,
     },
     /// A line of a bearer file.
-    #[error("line {line} is no token: visible ASCII without white space")]
+    #[error("line {line} is not a token: use visible ASCII without white space")]
     NoToken {
         /// From 1.
         line: usize,

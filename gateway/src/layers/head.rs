@@ -10,7 +10,7 @@ use importguard_runtime::Exchange;
 
 use crate::{
     app::App,
-    openim::{Asked, Rejection},
+    openim::{Rejection, RequestHead},
 };
 
 /// How many headers a request may have: OpenIM's has nine, and proxies add a dozen. hyper takes more, so that the answer is ours.
@@ -18,9 +18,10 @@ const MAX_HEADERS: usize = 100;
 
 /// Rejects a request whose head is beyond bounds, or that arrives without TLS where that is spoken.
 pub(crate) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
-    let asked = request.extensions().get::<Arc<Asked>>();
-    let checked = asked.ok_or(Rejection::Internal);
-    match checked.and_then(|asked| check(&request, &asked.uri, app.max_header_bytes)) {
+    let request_head = request.extensions().get::<Arc<RequestHead>>();
+    let checked = request_head.ok_or(Rejection::Internal);
+    match checked.and_then(|request_head| check(&request, &request_head.uri, app.max_header_bytes))
+    {
         Ok(()) => next.run(request).await,
         Err(rejection) => rejection.into_response(),
     }

@@ -28,7 +28,7 @@ use super::Clock;
 use crate::{
     app::App,
     handlers::unrecorded_overload,
-    openim::{Asked, Rejection, acceptable},
+    openim::{Rejection, RequestHead, acceptable},
     settings::LimitSettings,
 };
 
@@ -36,13 +36,13 @@ use crate::{
 /// for the work. Where there is none the handler answers by IMPORTGUARD_ON_OVERLOAD, or is not troubled at all.
 pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
-    let (Some(clock), Some(asked)) = (
+    let (Some(clock), Some(request_head)) = (
         head.extensions.get::<Clock>().copied(),
-        head.extensions.get::<Arc<Asked>>().cloned(),
+        head.extensions.get::<Arc<RequestHead>>().cloned(),
     ) else {
         return Rejection::Internal.into_response();
     };
-    let body = match collect(&app, &head, &asked, body, clock).await {
+    let body = match collect(&app, &head, &request_head, body, clock).await {
         Ok(body) => Body::from(body),
         Err(rejection) => return rejection.into_response(),
     };
@@ -50,7 +50,7 @@ pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) 
     let place = app.limit.enter(exchange, clock.deadline).await;
     if place.is_none() {
         if !app.limit.has_time_to_record() {
-            return unrecorded_overload(&app, &asked);
+            return unrecorded_overload(&app, &request_head);
         }
         head.extensions.insert(Overloaded);
     }
@@ -64,14 +64,14 @@ pub(crate) struct Overloaded;
 async fn collect(
     app: &App,
     head: &Parts,
-    asked: &Asked,
+    request_head: &RequestHead,
     mut body: Body,
     clock: Clock,
 ) -> Result<Bytes, Rejection> {
     if !acceptable(&head.headers) {
         return Err(Rejection::UnsupportedMediaType);
     }
-    if let Err(rejection) = &asked.operation_id {
+    if let Err(rejection) = &request_head.operation_id {
         return Err(rejection.clone());
     }
     let max = app.limits.body_bytes;
@@ -212,13 +212,13 @@ impl Limit {
         }
     }
 
-    /// Whether there is time to read and record a callback that got no place. To be asked once for each.
+    /// Whether there is time to read and record a callback that was not admitted. Call it once for each.
     fn has_time_to_record(&self) -> bool {
         self.summary.count(|callbacks| {
             warn!(
                 callbacks,
                 cause = "overloaded",
-                "in the last second more callbacks came than can be answered in time; these were answered by IMPORTGUARD_ON_OVERLOAD, or without an event by IMPORTGUARD_ON_UNRECORDABLE: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has time to spare"
+                "callbacks exceeded the capacity in the last second; applied IMPORTGUARD_ON_OVERLOAD, or IMPORTGUARD_ON_UNRECORDABLE where there was no time for an event: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has CPU to spare"
             );
         });
         let has_time = self.recorded.take();

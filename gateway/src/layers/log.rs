@@ -14,7 +14,7 @@ use super::Clock;
 use crate::{
     decide::{DecideError, OnFailure},
     openim::Rejection,
-    recorder::Unrecordable,
+    recorder::RecordError,
 };
 
 /// One line per decision.
@@ -41,7 +41,7 @@ pub(crate) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock
     );
 }
 
-/// How many rejections with one code have a line of their own, a second: enough to see who is turned away, too few to hide
+/// How many rejections with one code have a line of their own, a second: enough to see which callers are rejected, too few to hide
 /// anything else.
 const LINES_PER_SECOND: u32 = 20;
 
@@ -75,18 +75,18 @@ impl RejectionLog {
             flood.rest.count(move |requests| {
                 warn!(
                     code,
-                    requests, "rejected: so many more requests with this code in the last second"
+                    requests, "more requests with this code were rejected in the last second"
                 );
             });
         }
     }
 }
 
-/// Nobody was there any more to be answered.
+/// The caller disconnected before the response.
 pub(super) fn abandoned(clock: Clock) {
     info!(
         micros = micros(clock),
-        "abandoned: the caller hung up before it was answered, or this gateway was ended"
+        "abandoned: the caller disconnected before the response, or the gateway stopped"
     );
 }
 
@@ -96,30 +96,30 @@ pub(crate) fn undecided(error: &DecideError, chosen: OnFailure) {
     warn!(
         cause = cause.as_str(),
         fallback = name(chosen),
-        "{error}; the import was answered by the fallback for this cause: {}",
+        "{error}; applied the fallback for this cause: {}",
         what_to_do(cause)
     );
 }
 
 /// The event of a callback is recorded nowhere.
-pub(crate) fn unrecorded(error: &Unrecordable, chosen: OnFailure) {
+pub(crate) fn unrecorded(error: &RecordError, chosen: OnFailure) {
     let (fallback, so) = match chosen {
         OnFailure::Refuse => (Some(name(chosen)), "the callback was refused"),
-        OnFailure::Allow => (None, "the callback's answer stands without an event"),
+        OnFailure::Allow => (None, "the response was sent without an event"),
     };
     error!(
         cause = Cause::Unrecordable.as_str(),
         fallback,
         "{error}; {so}: {}",
         match error {
-            Unrecordable::SpoolFull { .. } =>
-                "bring NATS back, or give the spool more room with IMPORTGUARD_SPOOL_MAX_BYTES and on its disk",
-            Unrecordable::TooLate =>
-                "bring NATS back, and see whether the spool's disk is slow or busy",
-            Unrecordable::SpoolBroken(_) =>
-                "bring NATS back, and check the disk and the permissions of IMPORTGUARD_SPOOL",
-            Unrecordable::Closed =>
-                "this gateway is ending; if nobody told it to, an earlier line says why",
+            RecordError::SpoolFull { .. } =>
+                "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES and free disk space",
+            RecordError::TooLate =>
+                "restore NATS, and check whether the spool's disk is slow or busy",
+            RecordError::SpoolBroken(_) =>
+                "restore NATS, and check the disk and the permissions of IMPORTGUARD_SPOOL",
+            RecordError::Closed =>
+                "the gateway is shutting down; if that is unexpected, see earlier log lines",
         }
     );
 }
@@ -127,13 +127,13 @@ pub(crate) fn unrecorded(error: &Unrecordable, chosen: OnFailure) {
 fn what_to_do(cause: Cause) -> &'static str {
     match cause {
         Cause::DeciderUnavailable => {
-            "see whether a decider runs and is ready, and whether IMPORTGUARD_DECIDER_URL names it"
+            "check that a decider is running and ready, and check IMPORTGUARD_DECIDER_URL"
         }
         Cause::DeciderTimeout => {
-            "see whether the deciders have enough processor time (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT"
+            "check the deciders' CPU (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT"
         }
         Cause::DeciderFailed => {
-            "see the decider's log, and whether gateway and decider are of one version"
+            "check the decider's log, and that gateway and decider have the same version"
         }
         Cause::Overloaded => "run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT",
         Cause::Unrecordable => "check NATS and IMPORTGUARD_SPOOL",

@@ -17,7 +17,7 @@ pub(crate) use self::{
     head::bounded,
     limits::{Limit, Overloaded, admit},
     log::{RejectionLog, decided, undecided, unrecorded},
-    span::{End, publish_span, published},
+    span::{Outcome, publish_span, published},
     trace::trace,
 };
 pub use self::{authentication::CredentialsFileError, credentials::CredentialsError};

@@ -9,8 +9,8 @@ use tracing::{Span, field::Empty, info_span};
 
 use crate::{
     decide::message,
-    openim::Asked,
-    recorder::{Recorded, Unrecordable},
+    openim::RequestHead,
+    recorder::{RecordError, Recorded},
 };
 
 /// How much of a path is recorded, in bytes: several times what OpenIM's longest has.
@@ -19,26 +19,26 @@ const PATH_BYTES: usize = 256;
 /// How much of a method that is not known is recorded, in bytes; HTTP bounds none.
 const METHOD_BYTES: usize = 32;
 
-/// A request, as its span describes it.
+/// The attributes of a request's span.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ServerRequest {
     pub(super) method: Method,
     pub(super) scheme: &'static str,
-    pub(super) asked: Arc<Asked>,
+    pub(super) request_head: Arc<RequestHead>,
 }
 
-/// What became of a request: an extension of its response.
+/// The outcome of a request: an extension of its response.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
+pub(crate) enum Outcome {
     /// A verdict, and what went wrong on the way to it or to its event.
     Decided(&'static str, Option<Cause>),
-    /// An answer without a decision, with this code.
+    /// A response without a decision, with this code.
     Rejected(i32),
-    /// Something was passed on, or taken note of, and what went wrong there.
+    /// A callback was passed on or only recorded, and what failed.
     Done(Option<Cause>),
 }
 
-impl End {
+impl Outcome {
     fn cause(self) -> Option<Cause> {
         match self {
             Self::Decided(_, cause) | Self::Done(cause) => cause,
@@ -47,18 +47,18 @@ impl End {
     }
 }
 
-impl Seen {
+impl ServerRequest {
     /// Starts the request's span, named `{method} {route}` as OpenTelemetry's conventions have it.
     pub(super) fn start(&self, headers: &HeaderMap) -> ServerSpan {
-        let route = self.asked.target.route().text();
+        let route = self.request_head.target.route().text();
         let name = format!("{} {route}", method(&self.method).0);
-        let span = ServerSpan::start(headers, self.asked.operation_id.as_ref().ok(), name);
-        span.set(|| self.asked());
+        let span = ServerSpan::start(headers, self.request_head.operation_id.as_ref().ok(), name);
+        span.set(|| self.attributes());
         span
     }
 
-    fn asked(&self) -> Vec<KeyValue> {
-        let target = &self.asked.target;
+    fn attributes(&self) -> Vec<KeyValue> {
+        let target = &self.request_head.target;
         let mut attributes = vec![
             KeyValue::new("http.request.method", method(&self.method).1.to_owned()),
             KeyValue::new("http.route", target.route().text()),
@@ -72,8 +72,8 @@ impl Seen {
                 original.collect::<String>(),
             ));
         }
-        // What comes before may be a secret; a path that lies elsewhere may be a secret with a mistake in it.
-        let below = target.below(self.asked.uri.path());
+        // The base path may be a secret; a path outside it may be a mistyped secret.
+        let below = target.below(self.request_head.uri.path());
         if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {
             attributes.push(KeyValue::new("url.path", path.to_owned()));
         }
@@ -81,24 +81,23 @@ impl Seen {
     }
 }
 
-/// On a request's span: how it was answered. That nobody could decide, or that it is recorded nowhere, is an error, whatever was
-/// answered.
-pub(super) fn answered(span: &ServerSpan, end: End, status: StatusCode) {
+/// Records the outcome on a request's span. A failed decision or recording is an error, whatever the response.
+pub(super) fn answered(span: &ServerSpan, outcome: Outcome, status: StatusCode) {
     span.set(|| {
         let mut attributes = vec![KeyValue::new(
             "http.response.status_code",
             i64::from(status.as_u16()),
         )];
-        match end {
-            End::Decided(verdict, _) => {
+        match outcome {
+            Outcome::Decided(verdict, _) => {
                 attributes.push(KeyValue::new("importguard.verdict", verdict));
             }
-            End::Rejected(code) => {
+            Outcome::Rejected(code) => {
                 attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
             }
-            End::Done(_) => {}
+            Outcome::Done(_) => {}
         }
-        if let Some(cause) = end.cause() {
+        if let Some(cause) = outcome.cause() {
             attributes.push(KeyValue::new("importguard.cause", cause.as_str()));
             attributes.push(KeyValue::new("error.type", cause.as_str()));
         } else if status.is_server_error() {
@@ -106,14 +105,14 @@ pub(super) fn answered(span: &ServerSpan, end: End, status: StatusCode) {
         }
         attributes
     });
-    match end.cause() {
+    match outcome.cause() {
         Some(cause) => span.fail(message(cause)),
         None if status.is_server_error() => span.fail(""),
         None => {}
     }
 }
 
-/// On a request's span: nobody got an answer.
+/// Records on a request's span that it was abandoned.
 pub(super) fn abandoned(span: &ServerSpan) {
     span.set(|| [KeyValue::new("error.type", "abandoned")]);
     span.fail("never answered");
@@ -142,8 +141,8 @@ pub(crate) fn publish_span(
     })
 }
 
-/// On an event's span: where it went.
-pub(crate) fn published(result: &Result<Recorded, Unrecordable>) {
+/// Records on an event's span where the event was stored.
+pub(crate) fn published(result: &Result<Recorded, RecordError>) {
     if !sampled() {
         return;
     }

@@ -20,75 +20,75 @@ use importguard_telemetry::span::ServerSpan;
 
 use super::{
     Clock, log,
-    span::{self, End, Seen},
+    span::{self, Outcome, ServerRequest},
 };
 use crate::{
     app::App,
-    openim::{Asked, Target, complete, operation_id},
+    openim::{RequestHead, Target, complete, operation_id},
 };
 
-/// Follows a request from its head until its caller has taken the response, or is gone.
+/// Traces a request from its head until the caller has received the response or disconnected.
 pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let clock = Clock::start(app.request_budget);
     let uri = request.uri().clone();
-    let asked = Arc::new(Asked {
+    let request_head = Arc::new(RequestHead {
         target: Target::of(&app.base_path, uri.path(), uri.query()),
         operation_id: operation_id(request.headers(), app.on_missing_operation_id),
         uri,
     });
     let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
-    let seen = Seen {
+    let server_request = ServerRequest {
         method: request.method().clone(),
         scheme: app.scheme,
-        asked: Arc::clone(&asked),
+        request_head: Arc::clone(&request_head),
     };
-    let span = seen.start(request.headers());
-    *request.uri_mut() = Uri::from_static(asked.target.route().path());
-    request.extensions_mut().insert(Arc::clone(&asked));
+    let span = server_request.start(request.headers());
+    *request.uri_mut() = Uri::from_static(request_head.target.route().path());
+    request.extensions_mut().insert(Arc::clone(&request_head));
     request.extensions_mut().insert(clock);
 
     let peer = exchange.as_ref();
     let peer = peer.map(|exchange| exchange.connection().peer());
     let handled = span.instrument(async {
         let response = next.run(request).await;
-        let (mut response, rejection) = complete(response, &asked.target);
+        let (mut response, rejection) = complete(response, &request_head.target);
         if let Some(rejection) = rejection {
             app.metrics.rejected(&rejection);
             app.rejections.rejected(&rejection, peer);
             response
                 .extensions_mut()
-                .insert(End::Rejected(rejection.code()));
+                .insert(Outcome::Rejected(rejection.code()));
         }
         response
     });
     let mut open = Open {
         app: app.clone(),
-        seen,
+        server_request,
         span,
         clock,
-        ended: None,
+        outcome: None,
         sent: Mutex::new(SystemTime::now()),
         exchange,
     };
     let response = handled.await;
     *open.sent() = SystemTime::now();
     let end = response.extensions().get().copied();
-    open.ended = Some((end.unwrap_or(End::Done(None)), response.status()));
+    open.outcome = Some((end.unwrap_or(Outcome::Done(None)), response.status()));
     if let Some(exchange) = &open.exchange {
         exchange.answered();
     }
     let open = Arc::new(open);
-    response.map(|body| Body::new(Taken { body, open }))
+    response.map(|body| Body::new(TrackedBody { body, open }))
 }
 
-/// A request whose response has not been taken yet. Dropped before there is one, or with the connection broken, it was
+/// A request whose response has not been delivered. Dropped before there is one, or with the connection broken, it was
 /// abandoned: its caller hung up, or this process ends.
 struct Open {
     app: App,
-    seen: Seen,
+    server_request: ServerRequest,
     span: ServerSpan,
     clock: Clock,
-    ended: Option<(End, StatusCode)>,
+    outcome: Option<(Outcome, StatusCode)>,
     /// When the response, or the last piece of it so far, was handed to the connection: what it takes from there on is the
     /// caller's time too, whose own span may end before the connection says that it is done.
     sent: Mutex<SystemTime>,
@@ -106,9 +106,9 @@ impl Drop for Open {
         let exchange = self.exchange.as_ref();
         let lost = exchange.is_some_and(|exchange| exchange.connection().is_broken());
         let metrics = &self.app.metrics;
-        match self.ended.filter(|_| !lost) {
+        match self.outcome.filter(|_| !lost) {
             Some((end, status)) => {
-                let route = self.seen.asked.target.route();
+                let route = self.server_request.request_head.target.route();
                 let elapsed = self.clock.elapsed();
                 self.span
                     .in_scope(|| metrics.answered(route, status, elapsed));
@@ -125,8 +125,8 @@ impl Drop for Open {
 }
 
 /// A response's body that knows when it is taken: hyper drops each piece when that is written, and h2 when its stream's window
-/// let it through, so that what is left unread is seen here and nowhere else.
-struct Taken {
+/// let it through, so that what is left unread is server_request here and nowhere else.
+struct TrackedBody {
     body: Body,
     open: Arc<Open>,
 }
@@ -143,7 +143,7 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-impl HttpBody for Taken {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Rejection, Target};
 
-/// What OpenIM is told.
+/// The response to OpenIM.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<'a> {
     /// Go on.
@@ -288,11 +288,11 @@ mod tests {
         let rejected = |query| completed(Rejection::MethodNotAllowed.into_response(), "/", query).1;
         assert_eq!(
             rejected(None),
-            r#"{"actionCode":0,"errCode":5900,"errMsg":"method not allowed","errDlt":"callbacks are sent with POST","nextCode":1}"#
+            r#"{"actionCode":0,"errCode":5900,"errMsg":"method not allowed","errDlt":"callbacks must use POST","nextCode":1}"#
         );
         assert_eq!(
             rejected(Some("command=ImportFriendReqBeforeCommand")),
-            r#"{"actionCode":1,"errCode":5900,"errMsg":"method not allowed","errDlt":"callbacks are sent with POST","nextCode":"1"}"#
+            r#"{"actionCode":1,"errCode":5900,"errMsg":"method not allowed","errDlt":"callbacks must use POST","nextCode":"1"}"#
         );
     }
 

@@ -13,7 +13,7 @@ const SERVER_BEFORE: &str = "callbackBeforeImportFriendsCommand";
 /// open-im-server's command after an import.
 const SERVER_AFTER: &str = "callbackAfterImportFriendsCommand";
 
-/// A callback that importguard answers itself.
+/// A callback that importguard handles itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// May this import go on?
@@ -32,7 +32,7 @@ impl Command {
         }
     }
 
-    /// How the answer must be spoken.
+    /// The response's dialect.
     pub const fn dialect(self) -> Dialect {
         match self {
             Self::BeforeImport(dialect) => dialect,
@@ -48,19 +48,19 @@ pub struct BasePath(String);
 /// Why a string cannot be a base path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must begin with / and must not contain ?, # or white space, for example /hooks/openim")]
-pub struct InvalidBasePath;
+pub struct BasePathError;
 
 impl FromStr for BasePath {
-    type Err = InvalidBasePath;
+    type Err = BasePathError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidBasePath> {
+    fn from_str(text: &str) -> Result<Self, BasePathError> {
         let plain = text
             .chars()
             .all(|c| c.is_ascii_graphic() && c != '?' && c != '#');
         if text.starts_with('/') && plain {
             Ok(Self(text.trim_end_matches('/').to_owned()))
         } else {
-            Err(InvalidBasePath)
+            Err(BasePathError)
         }
     }
 }
@@ -81,7 +81,7 @@ impl BasePath {
     }
 }
 
-/// What a request line asks for.
+/// The target of a request line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The callback.
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn a_base_path_is_checked_where_it_is_set() {
         for bad in ["", "hooks", "/a b", "/a?b", "/a#b"] {
-            assert_eq!(bad.parse::<BasePath>(), Err(InvalidBasePath), "{bad}");
+            assert_eq!(bad.parse::<BasePath>(), Err(BasePathError), "{bad}");
         }
     }
 }

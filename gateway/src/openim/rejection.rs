@@ -1,89 +1,84 @@
-//! Why a request is answered before anybody decides about it.
+//! Errors that end a request before a decision.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use importguard_core::IdError;
 
-/// A request that does not come as far as a decision. `Display` is the answer's `errDlt`: what happened, and what to do.
+/// Why a request is rejected without a decision. `Display` is the response's `errDlt`: what happened and what to do.
 ///
-/// As a response it has no body yet: [`answer`](super::answer::answer) writes that in the dialect of the request, which who
-/// rejects need not know.
+/// As a response it has no body yet: [`answer`](super::answer::answer) adds one in the dialect of the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The request line names no callback that importguard knows.
     #[error(
-        "importguard answers callbackBeforeImportFriendsCommand and callbackAfterImportFriendsCommand in the path, or command=ImportFriendReqBeforeCommand in the query, below its base path"
+        "unknown callback: the path below the base path must end in callbackBeforeImportFriendsCommand or callbackAfterImportFriendsCommand, or the query must contain command=ImportFriendReqBeforeCommand"
     )]
     UnknownCommand,
     /// The request line and the query or the body name different callbacks.
     #[error(
-        "the request line asks for {expected} and the query or the body for {found:?}: they must agree"
+        "the request line names {expected}, but the query or body names {found:?}; they must match"
     )]
     CommandMismatch {
-        /// What the request line names.
+        /// The callback that the request line names.
         expected: &'static str,
-        /// What was found elsewhere.
+        /// The callback that the query or body names.
         found: String,
     },
-    /// The caller does not show that it may ask.
-    #[error(
-        "callbacks come with a password or a token that the operator has chosen: user:password@ in OpenIM's url is sent as one"
-    )]
+    /// The credentials are missing or wrong.
+    #[error("missing or wrong credentials; set user:password@ in OpenIM's webhook URL")]
     Unauthorised,
-    /// OpenIM only ever posts.
-    #[error("callbacks are sent with POST")]
+    /// The method is not POST.
+    #[error("callbacks must use POST")]
     MethodNotAllowed,
-    /// The body says that it is no JSON, or that it is compressed.
+    /// The body is not declared as JSON, or it is compressed.
     #[error("send the body as plain JSON with Content-Type: application/json")]
     UnsupportedMediaType,
     /// The body cannot be read as the callback's request.
     #[error("{0}")]
     Malformed(String),
     /// The body, or the list in it, is larger than allowed.
-    #[error("{what} may have {max} {unit}")]
+    #[error("{what} must not exceed {max} {unit}")]
     TooLarge {
         /// What is too large.
         what: &'static str,
-        /// How large it may be.
+        /// The limit.
         max: usize,
-        /// In which unit.
+        /// The limit's unit.
         unit: &'static str,
     },
     /// The request line and the headers are too large together, or the headers too many.
     #[error(
-        "the request line and the headers are too large together (IMPORTGUARD_MAX_HEADER_BYTES), or there are more than 100 headers"
+        "the request line and headers exceed IMPORTGUARD_MAX_HEADER_BYTES, or there are more than 100 headers"
     )]
     HeadTooLarge,
     /// The URL alone is too long.
-    #[error("the URL is too long (IMPORTGUARD_MAX_HEADER_BYTES)")]
+    #[error("the URL exceeds IMPORTGUARD_MAX_HEADER_BYTES")]
     UriTooLong,
     /// The body did not arrive in time.
-    #[error("the body did not arrive in time (IMPORTGUARD_BODY_READ_TIMEOUT)")]
+    #[error("the body did not arrive within IMPORTGUARD_BODY_READ_TIMEOUT")]
     TooSlow,
-    /// The operator's other backend cannot be reached.
-    #[error(
-        "the backend for OpenIM's other callbacks cannot be reached: check IMPORTGUARD_UPSTREAM"
-    )]
+    /// The upstream backend is unreachable.
+    #[error("the backend for OpenIM's other callbacks is unreachable; check IMPORTGUARD_UPSTREAM")]
     UpstreamUnavailable,
-    /// The operator's other backend does not answer.
+    /// The upstream backend timed out.
     #[error(
-        "the backend for OpenIM's other callbacks did not answer in time (IMPORTGUARD_UPSTREAM_TIMEOUT)"
+        "the backend for OpenIM's other callbacks did not respond within IMPORTGUARD_UPSTREAM_TIMEOUT"
     )]
     UpstreamTimeout,
-    /// There is no time for it.
-    #[error("more callbacks came than can be answered in time; try again later")]
+    /// The gateway is overloaded.
+    #[error("too many callbacks; try again later")]
     Overloaded,
     /// There is no header `operationID`.
-    #[error("every callback carries a header operationID")]
+    #[error("the header operationID is missing")]
     OperationIdMissing,
-    /// The header `operationID` is unusable.
-    #[error("the header operationID is unusable: {0}")]
+    /// The header `operationID` is invalid.
+    #[error("invalid header operationID: {0}")]
     OperationIdInvalid(IdError),
     /// There are several headers `operationID`.
-    #[error("the header operationID is there more than once")]
+    #[error("the header operationID occurs more than once")]
     OperationIdRepeated,
-    /// importguard has a fault.
-    #[error("importguard failed; its log says where")]
+    /// An internal error.
+    #[error("internal error; see importguard's log")]
     Internal,
 }
 
@@ -103,7 +98,7 @@ impl Rejection {
     /// Every [`code`](Self::code).
     pub(crate) const CODES: [i32; 9] = [5900, 5901, 5902, 5903, 5904, 5910, 5911, 5913, 5915];
 
-    /// What a status means that a library responded with by itself.
+    /// The rejection for a status that a library set.
     pub(crate) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
@@ -135,8 +130,8 @@ impl Rejection {
         }
     }
 
-    /// Whether a report of something done is answered as if all were well. The operator's backend decides about those that it
-    /// gets.
+    /// Whether an after-import callback is answered with success despite this rejection. The upstream's own errors are passed
+    /// on.
     pub(crate) fn excuses_reports(&self) -> bool {
         !matches!(
             self,
@@ -158,7 +153,6 @@ impl Rejection {
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
                 5904
             }
-            // Whoever decides about these is out of reach, or late.
             Self::UpstreamUnavailable => 5910,
             Self::UpstreamTimeout => 5911,
             Self::Overloaded => 5913,

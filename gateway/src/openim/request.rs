@@ -23,7 +23,7 @@ pub struct Limits {
 
 /// What a request's head says: an extension of each, for extractors and handlers.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RequestHead {
     pub(crate) target: Target,
     pub(crate) operation_id: Result<OperationId, Rejection>,
     /// As it arrived: the router sees [`Route::path`](super::Route::path).
@@ -47,12 +47,12 @@ where
     /// The layers before have checked the head and collected the body.
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
         let (head, body) = request.into_parts();
-        let asked = head.extensions.get::<Arc<Asked>>();
-        let asked = asked.ok_or(Rejection::Internal)?;
-        let Callback::Ours(command) = asked.target.callback else {
+        let request_head = head.extensions.get::<Arc<RequestHead>>();
+        let request_head = request_head.ok_or(Rejection::Internal)?;
+        let Callback::Ours(command) = request_head.target.callback else {
             return Err(Rejection::Internal);
         };
-        let operation_id = asked.operation_id.clone()?;
+        let operation_id = request_head.operation_id.clone()?;
         let body = body.collect().await.map_err(|_| Rejection::Internal)?;
         let limits = Limits::from_ref(state);
         let request = parse(command, operation_id, &body.to_bytes(), &limits)?;

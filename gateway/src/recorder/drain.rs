@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Inner,
-    publisher::{BACKGROUND_TIMEOUT, Message, Unacknowledged},
-    state::{Seen, State},
-    stream::{self, LookUpFailed, Unavailable},
+    publisher::{AckError, BACKGROUND_TIMEOUT, Message},
+    state::{Observed, State},
+    stream::{self, LookUpError, Unavailable},
 };
 use crate::spool::{SpoolError, StoredEvent, unix_ms};
 
@@ -36,24 +36,24 @@ const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 const LOOK_UPS: u32 = 3;
 
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum DrainError {
     #[error("not connected to NATS")]
     NotConnected,
     #[error(transparent)]
     Stream(#[from] Unavailable),
     #[error(transparent)]
-    Unacknowledged(#[from] Unacknowledged),
+    Ack(#[from] AckError),
     #[error(transparent)]
-    LookUp(#[from] LookUpFailed),
+    LookUp(#[from] LookUpError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
 }
 
-impl Trouble {
+impl DrainError {
     /// A reason to spool new events too.
     fn is_nats(&self) -> bool {
         match self {
-            Self::NotConnected | Self::Stream(_) | Self::Unacknowledged(_) => true,
+            Self::NotConnected | Self::Stream(_) | Self::Ack(_) => true,
             Self::LookUp(_) | Self::Spool(_) => false,
         }
     }
@@ -82,8 +82,8 @@ impl Drain {
                     retry = RETRY_FIRST;
                     self.stay(&stream).await;
                 }
-                Err(trouble) => {
-                    self.report(&trouble);
+                Err(error) => {
+                    self.report(&error);
                     let connected = self.recorder.connected.notified();
                     // A connection that comes back is worth a try at once.
                     let _ = timeout(retry, connected).await;
@@ -93,20 +93,20 @@ impl Drain {
         }
     }
 
-    fn report(&self, trouble: &Trouble) {
-        let troubles = &self.recorder.troubles;
-        // The connection itself has said why.
-        let known = matches!(trouble, Trouble::NotConnected) && troubles.last().is_some();
-        if !known && troubles.note(&trouble.to_string()) {
-            tracing::warn!("{trouble}: events stay in the spool");
+    fn report(&self, error: &DrainError) {
+        let last_error = &self.recorder.last_error;
+        // The connection has already logged the cause.
+        let known = matches!(error, DrainError::NotConnected) && last_error.last().is_some();
+        if !known && last_error.note(&error.to_string()) {
+            tracing::warn!("{error}: events stay in the spool");
         }
     }
 
-    /// Spooling → draining: the stream is there and, if events wait, NATS has taken the first of them.
-    async fn recover(&mut self, seen: Seen) -> Result<Stream, Trouble> {
+    /// Spooling → draining: the stream is there and, if events wait, NATS has acknowledged the first of them.
+    async fn recover(&mut self, seen: Observed) -> Result<Stream, DrainError> {
         let recorder = self.recorder.clone();
         if !recorder.publisher.connected() {
-            return Err(Trouble::NotConnected);
+            return Err(DrainError::NotConnected);
         }
         let stream =
             stream::ensure(recorder.publisher.jetstream(), &recorder.settings.stream).await?;
@@ -115,20 +115,20 @@ impl Drain {
             .publisher
             .limit_messages(limit.ok().filter(|&limit| limit > 0));
         match self.publish_next(&stream, 1).await {
-            Ok(_) => recorder.troubles.clear(),
-            Err(trouble) if trouble.is_nats() => return Err(trouble),
+            Ok(_) => recorder.last_error.clear(),
+            Err(error) if error.is_nats() => return Err(error),
             // New events can go to NATS; the drain itself sees to the rest.
-            Err(trouble) => self.report(&trouble),
+            Err(error) => self.report(&error),
         }
         recorder.machine.advance(seen, State::Draining);
         let events = recorder.spool.depth().events();
         if events > 0 {
-            tracing::info!(events, "NATS takes events again: draining the spool");
+            tracing::info!(events, "NATS accepts events again: draining the spool");
         }
         Ok(stream)
     }
 
-    /// Draining ⇄ streaming, until NATS fails somebody.
+    /// Draining ⇄ streaming, until a publication fails.
     async fn stay(&mut self, stream: &Stream) {
         let recorder = self.recorder.clone();
         let mut retry = RETRY_FIRST;
@@ -143,9 +143,9 @@ impl Drain {
                         }
                     }
                     Ok(_) => retry = RETRY_FIRST,
-                    Err(trouble) if trouble.is_nats() => recorder.fail(seen, &trouble.to_string()),
-                    Err(trouble) => {
-                        self.report(&trouble);
+                    Err(error) if error.is_nats() => recorder.fail(seen, &error.to_string()),
+                    Err(error) => {
+                        self.report(&error);
                         let _ = timeout(retry, recorder.machine.left(State::Draining)).await;
                         retry = (retry * 2).min(RETRY_AT_MOST);
                     }
@@ -165,7 +165,7 @@ impl Drain {
 
     /// Publishes the first `limit` events of the spool, in order, and deletes exactly those that NATS has. Returns how many; an
     /// error if it hasn't them all.
-    async fn publish_next(&mut self, stream: &Stream, limit: u32) -> Result<usize, Trouble> {
+    async fn publish_next(&mut self, stream: &Stream, limit: u32) -> Result<usize, DrainError> {
         let recorder = self.recorder.clone();
         let Inner {
             spool, publisher, ..
@@ -219,25 +219,25 @@ impl Drain {
         &mut self,
         stream: &Stream,
         batch: &[StoredEvent],
-    ) -> Result<HashSet<EventId>, Trouble> {
+    ) -> Result<HashSet<EventId>, DrainError> {
         let window = stream.cached_info().config.duplicate_window;
         // A quarter is for what lies between this look and the publication.
         let remembered_ms = i64::try_from((window - window / 4).as_millis()).unwrap_or(i64::MAX);
         let forgotten = |attempted_ms: i64| attempted_ms.saturating_add(remembered_ms) < unix_ms();
-        let doubtful: HashMap<EventId, i64> = batch
+        let possibly_stored: HashMap<EventId, i64> = batch
             .iter()
             .filter_map(|event| Some((event.id, event.attempted_ms()?)))
             .filter(|&(_, attempted_ms)| forgotten(attempted_ms))
             .collect();
-        let Some(&since_ms) = doubtful.values().min() else {
+        let Some(&since_ms) = possibly_stored.values().min() else {
             return Ok(HashSet::new());
         };
         let inbox = self.recorder.publisher.client().new_inbox();
-        match stream::stored(stream, inbox, &doubtful, since_ms).await {
+        match stream::stored(stream, inbox, &possibly_stored, since_ms).await {
             Ok(stored) => {
                 self.failed_look_ups = 0;
                 tracing::info!(
-                    looked_up = doubtful.len(),
+                    looked_up = possibly_stored.len(),
                     found = stored.len(),
                     "looked up events that may have been stored before"
                 );
@@ -251,7 +251,7 @@ impl Drain {
                 self.failed_look_ups = 0;
                 tracing::warn!(
                     %error,
-                    events = doubtful.len(),
+                    events = possibly_stored.len(),
                     "events are published that may be in the stream already: subscribers see them twice, with the same id"
                 );
                 Ok(HashSet::new())

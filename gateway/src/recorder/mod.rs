@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use self::{
     drain::Drain,
     metrics::Metrics,
-    publisher::{Message, Publisher, Unacknowledged},
-    state::{Machine, Seen},
-    status::Troubles,
+    publisher::{AckError, Message, Publisher},
+    state::{Machine, Observed},
+    status::LastError,
 };
 
 use crate::{
@@ -41,9 +41,9 @@ pub use self::{
     state::State,
     status::RecorderStatus,
 };
-pub use crate::spool::{OpenError, SpoolSync};
+pub use crate::spool::{SpoolOpenError, SpoolSync};
 
-/// Who could wait for only a quarter of the ack timeout met a bad moment; who could wait longer met a bad server.
+/// A timeout below a quarter of the ack timeout may be a brief delay; a longer one means that NATS is unavailable.
 const HURRIED: u32 = 4;
 
 /// How an event was recorded.
@@ -57,10 +57,10 @@ pub enum Recorded {
 
 /// Why an event is recorded nowhere. NATS may still turn out to have it, where an ack was waited for in vain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unrecordable {
+pub enum RecordError {
     /// NATS is away and the spool has no room left.
     #[error(
-        "NATS doesn't take events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES), or the disk is full"
+        "NATS does not accept events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES), or the disk is full"
     )]
     SpoolFull {
         /// What it may grow to.
@@ -68,11 +68,11 @@ pub enum Unrecordable {
     },
     /// The request's time was over before the spool had committed the event.
     #[error(
-        "NATS doesn't take events and the spool did not commit in the time that the request had left"
+        "NATS does not accept events and the spool did not commit before the deadline of the request"
     )]
     TooLate,
     /// SQLite failed.
-    #[error("NATS doesn't take events and the spool is broken: {0}")]
+    #[error("NATS does not accept events and the spool is broken: {0}")]
     SpoolBroken(String),
     /// The recorder was closed, or its spool's thread is gone.
     #[error("the recorder is closed")]
@@ -84,7 +84,7 @@ pub enum Unrecordable {
 pub enum StartError {
     /// The spool can't be opened.
     #[error(transparent)]
-    Spool(#[from] OpenError),
+    Spool(#[from] SpoolOpenError),
     /// NATS's settings are unusable.
     #[error(transparent)]
     NatsSettings(#[from] NatsSettingsError),
@@ -114,7 +114,7 @@ struct Inner {
     connected: Arc<Notify>,
     spool: Spool,
     metrics: Metrics,
-    troubles: Arc<Troubles>,
+    last_error: Arc<LastError>,
     drain: std::sync::Mutex<Option<JoinHandle<()>>>,
     /// A thread or task that must not end has ended.
     ended: CancellationToken,
@@ -148,18 +148,18 @@ impl Recorder {
         let metrics = runtime.registry.register(|registry| {
             Metrics::register(registry, machine.clone(), spool.depth().clone())
         });
-        let troubles = Arc::new(Troubles::default());
+        let last_error = Arc::new(LastError::default());
         let connected = Arc::new(Notify::new());
         let publisher = Publisher::connect(servers, {
-            let (machine, troubles, connected) =
-                (machine.clone(), troubles.clone(), connected.clone());
+            let (machine, last_error, connected) =
+                (machine.clone(), last_error.clone(), connected.clone());
             move |event| match event {
                 async_nats::Event::Connected => connected.notify_one(),
                 event => {
-                    if let Some(trouble) = publisher::trouble(&event)
-                        && troubles.note(&trouble)
+                    if let Some(error) = publisher::connection_error(&event)
+                        && last_error.note(&error)
                     {
-                        tracing::warn!("{trouble}");
+                        tracing::warn!("{error}");
                     }
                     if event == async_nats::Event::Disconnected {
                         machine.fail(machine.see());
@@ -175,7 +175,7 @@ impl Recorder {
             connected,
             spool,
             metrics,
-            troubles,
+            last_error,
             drain: std::sync::Mutex::new(None),
             ended: ended.clone(),
         });
@@ -190,7 +190,7 @@ impl Recorder {
 
     /// Returns once `event` is acknowledged by NATS or committed to the spool, or an error at `deadline`. Dropping the
     /// future leaves open whether it is recorded.
-    pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, Unrecordable> {
+    pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, RecordError> {
         let recorder = &*self.0;
         let seen = recorder.machine.see();
         let attempted_ms = if seen.state() == State::Spooling {
@@ -206,11 +206,11 @@ impl Recorder {
                         recorder.fail(seen, &error.to_string());
                     }
                     // The id was made just before it was published.
-                    error.leaves_doubt().then_some(event.id.unix_ms())
+                    error.may_be_stored().then_some(event.id.unix_ms())
                 }
             }
         } else {
-            recorder.fail(seen, &Unacknowledged::Disconnected.to_string());
+            recorder.fail(seen, &AckError::Disconnected.to_string());
             None
         };
         let event = NewEvent {
@@ -243,7 +243,7 @@ impl Recorder {
             spooled_events: depth.events(),
             spool_bytes: depth.used_bytes(),
             spool_max_bytes: depth.max_bytes(),
-            last_error: recorder.troubles.last(),
+            last_error: recorder.last_error.last(),
         }
     }
 
@@ -273,7 +273,7 @@ impl Recorder {
 
     /// Lets a drain that is making progress come to its end, commits what is on its way to the spool and flushes the
     /// connection, all within `within`. What is then still in the spool is for the next start. Events that come later are
-    /// [`Unrecordable::Closed`].
+    /// [`RecordError::Closed`].
     pub async fn close(&self, within: Duration) {
         let recorder = &*self.0;
         let deadline = Instant::now() + within;
@@ -292,7 +292,7 @@ impl Recorder {
 
 impl Inner {
     /// Publishes and waits for the ack, at most half of what is left till `deadline`: the other half is the spool's.
-    async fn publish(&self, event: &Event, deadline: Instant) -> Result<Duration, Unacknowledged> {
+    async fn publish(&self, event: &Event, deadline: Instant) -> Result<Duration, AckError> {
         let start = Instant::now();
         let wait = self
             .settings
@@ -304,30 +304,30 @@ impl Inner {
         };
         timeout_at(start + wait, acknowledged)
             .await
-            .unwrap_or(Err(Unacknowledged::Timeout(wait)))
+            .unwrap_or(Err(AckError::Timeout(wait)))
     }
 
-    /// A request with so little time left that its timeout tells nothing about NATS.
-    fn hurried(&self, error: &Unacknowledged) -> bool {
-        matches!(error, Unacknowledged::Timeout(waited) if *waited < self.settings.ack_timeout / HURRIED)
+    /// A request with so little time left that its timeout says nothing about NATS.
+    fn hurried(&self, error: &AckError) -> bool {
+        matches!(error, AckError::Timeout(waited) if *waited < self.settings.ack_timeout / HURRIED)
     }
 
-    /// NATS failed somebody who had `seen` it well: spooling from here on.
-    fn fail(&self, seen: Seen, trouble: &str) {
+    /// A publication failed that began in the state `seen`: spool from now on.
+    fn fail(&self, seen: Observed, error: &str) {
         if self.machine.fail(seen) {
-            self.troubles.note(trouble);
-            tracing::warn!("{trouble}: spooling events to disk until NATS takes them again");
+            self.last_error.note(error);
+            tracing::warn!("{error}: buffering events in the spool until NATS accepts them");
         }
     }
 
-    fn unrecordable(&self, error: AppendError) -> Unrecordable {
+    fn unrecordable(&self, error: AppendError) -> RecordError {
         match error {
-            AppendError::Full => Unrecordable::SpoolFull {
+            AppendError::Full => RecordError::SpoolFull {
                 max_bytes: self.spool.depth().max_bytes(),
             },
-            AppendError::TooSlow => Unrecordable::TooLate,
-            AppendError::Broken(why) => Unrecordable::SpoolBroken(why),
-            AppendError::Closed => Unrecordable::Closed,
+            AppendError::TooSlow => RecordError::TooLate,
+            AppendError::Broken(why) => RecordError::SpoolBroken(why),
+            AppendError::Closed => RecordError::Closed,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where NATS is and who we are there: for the recorder, and for every other client of the operator's NATS.
+//! The address of NATS and the credentials: for the recorder, and for every other client of the operator's NATS.
 
 use std::{fmt, fs, future::ready, io, path::PathBuf, str::FromStr};
 

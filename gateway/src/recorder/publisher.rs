@@ -30,7 +30,7 @@ use crate::{
     spool::StoredEvent,
 };
 
-/// For everything nobody waits for: the drain's acks, questions about the stream. A busy cluster elects a new leader in this.
+/// For background work: the drain's acks, questions about the stream. A busy cluster elects a new leader in this.
 pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Two unanswered pings end a connection, so one whose other end vanished is noticed within three of these.
@@ -83,7 +83,7 @@ impl<'a> From<&'a StoredEvent> for Message<'a> {
 
 /// Why NATS has not acknowledged an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unacknowledged {
+pub(super) enum AckError {
     #[error("NATS gave no ack within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     #[error("no stream takes the events' subjects, or JetStream is off")]
@@ -94,9 +94,9 @@ pub(super) enum Unacknowledged {
     Disconnected,
 }
 
-impl Unacknowledged {
+impl AckError {
     /// The event may be in the stream all the same.
-    pub(super) fn leaves_doubt(&self) -> bool {
+    pub(super) fn may_be_stored(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Disconnected => true,
             Self::NoStream | Self::Refused(_) => false,
@@ -104,7 +104,7 @@ impl Unacknowledged {
     }
 }
 
-impl From<PublishError> for Unacknowledged {
+impl From<PublishError> for AckError {
     fn from(error: PublishError) -> Self {
         match error.kind() {
             PublishErrorKind::TimedOut => Self::Timeout(BACKGROUND_TIMEOUT),
@@ -192,17 +192,17 @@ impl Publisher {
         ack: PublishAckFuture,
         connection: Option<u64>,
         deadline: Instant,
-    ) -> Result<(), Unacknowledged> {
+    ) -> Result<(), AckError> {
         let mut ack = ack.into_future();
         loop {
             let look = deadline.min(Instant::now() + GLANCE);
             match timeout_at(look, &mut ack).await {
                 Ok(acknowledged) => return Ok(acknowledged.map(drop)?),
                 Err(_) if self.connection() != connection => {
-                    return Err(Unacknowledged::Disconnected);
+                    return Err(AckError::Disconnected);
                 }
                 Err(_) if look == deadline => {
-                    return Err(Unacknowledged::Timeout(BACKGROUND_TIMEOUT));
+                    return Err(AckError::Timeout(BACKGROUND_TIMEOUT));
                 }
                 Err(_) => {}
             }
@@ -237,10 +237,7 @@ impl Publisher {
 
     /// Sends `message`, after all that were sent before it; the future returned is its ack. Waits only where the
     /// connection can't keep up.
-    pub(super) async fn send(
-        &self,
-        message: Message<'_>,
-    ) -> Result<PublishAckFuture, Unacknowledged> {
+    pub(super) async fn send(&self, message: Message<'_>) -> Result<PublishAckFuture, AckError> {
         // As good as always it fits; but a spooled event may have been made for another server.
         let payload = events::fit(message.payload.clone(), self.max_payload());
         let headers = headers(&message);
@@ -266,16 +263,16 @@ impl Publisher {
     }
 }
 
-/// What the connection's events mean to the recorder's status.
-pub(super) fn trouble(event: &Event) -> Option<String> {
+/// The error in a connection event, for the recorder's status.
+pub(super) fn connection_error(event: &Event) -> Option<String> {
     match event {
-        Event::ServerError(error) => Some(format!("NATS says: {error}")),
+        Event::ServerError(error) => Some(format!("NATS reports: {error}")),
         // All that the client says of a refused connection is "nats: IO error".
         Event::ClientError(ClientError::Other(error)) if error.contains("IO error") => {
-            Some("NATS can't be reached".to_owned())
+            Some("NATS is unreachable".to_owned())
         }
-        Event::ClientError(error) => Some(format!("can't connect to NATS: {error}")),
-        Event::Disconnected => Some(Unacknowledged::Disconnected.to_string()),
+        Event::ClientError(error) => Some(format!("cannot connect to NATS: {error}")),
+        Event::Disconnected => Some(AckError::Disconnected.to_string()),
         _ => None,
     }
 }

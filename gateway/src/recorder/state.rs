@@ -69,12 +69,12 @@ impl fmt::Display for State {
 const STATE_BITS: u32 = 2;
 const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 
-/// What a task saw before it tried NATS. A failure counts only against the outage count it was seen with, so that acks
+/// The state before a publication. A failure counts only if the outage count is still the same, so that acks
 /// which time out after NATS has long recovered don't end the new streaming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen(u64);
+pub(super) struct Observed(u64);
 
-impl Seen {
+impl Observed {
     pub(super) fn state(self) -> State {
         State::from_bits(self.0)
     }
@@ -104,16 +104,16 @@ impl Machine {
         }
     }
 
-    pub(super) fn see(&self) -> Seen {
-        Seen(self.word.load(Ordering::Acquire))
+    pub(super) fn see(&self) -> Observed {
+        Observed(self.word.load(Ordering::Acquire))
     }
 
-    /// NATS failed a task that had `seen` it well. True if this was the first to tell.
-    pub(super) fn fail(&self, seen: Seen) -> bool {
+    /// Reports a failed publication that began in the state `seen`. Returns whether it is the first of the outage.
+    pub(super) fn fail(&self, seen: Observed) -> bool {
         let failed = self
             .word
             .try_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-                let now = Seen(word);
+                let now = Observed(word);
                 let stale = now.outages() != seen.outages();
                 (!stale && now.state() != State::Spooling)
                     .then(|| ((now.outages() + 1) << STATE_BITS) | State::Spooling.bits())
@@ -125,9 +125,9 @@ impl Machine {
         failed
     }
 
-    /// The drain's moves: from spooling or streaming to draining, from draining to streaming. False if NATS failed
-    /// somebody since `seen`.
-    pub(super) fn advance(&self, seen: Seen, to: State) -> bool {
+    /// The drain's moves: from spooling or streaming to draining, from draining to streaming. False if a
+    /// publication failed since `seen`.
+    pub(super) fn advance(&self, seen: Observed, to: State) -> bool {
         let moved = self
             .word
             .compare_exchange(seen.0, seen.with(to), Ordering::AcqRel, Ordering::Acquire)

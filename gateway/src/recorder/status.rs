@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::state::State;
 use crate::spool::lock;
 
-/// How recording stands, for readiness, the start banner and people.
+/// The recorder's status, for readiness and the start banner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecorderStatus {
@@ -40,33 +40,33 @@ impl fmt::Display for RecorderStatus {
             State::Streaming | State::Draining => {
                 write!(
                     f,
-                    "streaming to NATS at {nats}; {spooled} from the spool follow"
+                    "streaming to NATS at {nats}; publishing {spooled} events from the spool"
                 )
             }
             State::Spooling => {
-                let why = last_error.as_deref().unwrap_or("no word from NATS yet");
+                let why = last_error.as_deref().unwrap_or("not connected yet");
                 write!(
                     f,
-                    "{why}: {spooled} events wait on disk for NATS at {nats} and follow by themselves"
+                    "{why}; buffering in the spool ({spooled} events) for NATS at {nats}, will publish automatically"
                 )
             }
         }
     }
 }
 
-/// The last trouble with NATS.
+/// The last error from NATS.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(Mutex<Option<String>>);
+pub(super) struct LastError(Mutex<Option<String>>);
 
-impl Troubles {
-    /// True if it is another one than the last, and so worth a line in the log.
-    pub(super) fn note(&self, trouble: &str) -> bool {
+impl LastError {
+    /// Stores `error`. Returns whether it differs from the last one, and so should be logged.
+    pub(super) fn note(&self, error: &str) -> bool {
         let mut last = lock(&self.0);
-        let news = last.as_deref() != Some(trouble);
-        if news {
-            *last = Some(trouble.to_owned());
+        let changed = last.as_deref() != Some(error);
+        if changed {
+            *last = Some(error.to_owned());
         }
-        news
+        changed
     }
 
     pub(super) fn clear(&self) {

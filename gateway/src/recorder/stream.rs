@@ -116,7 +116,7 @@ pub(super) async fn stored(
     inbox: String,
     ids: &HashMap<EventId, i64>,
     since_ms: i64,
-) -> Result<HashSet<EventId>, LookUpFailed> {
+) -> Result<HashSet<EventId>, LookUpError> {
     let since = OffsetDateTime::from_unix_timestamp_nanos(i128::from(since_ms) * 1_000_000)
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
         - CLOCK_SKEW;
@@ -128,19 +128,19 @@ pub(super) async fn stored(
             ..Default::default()
         })
         .await
-        .map_err(LookUpFailed::new)?;
+        .map_err(LookUpError::new)?;
     let mut found = HashSet::new();
     // What comes later came through somebody who saw the ack, or is recent enough for NATS to know its id.
     let mut pending = consumer.cached_info().num_pending;
     let mut unread = pending;
-    let mut messages = consumer.messages().await.map_err(LookUpFailed::new)?;
+    let mut messages = consumer.messages().await.map_err(LookUpError::new)?;
     while pending > 0 && unread > 0 && found.len() < ids.len() {
         let message = tokio::time::timeout(BACKGROUND_TIMEOUT, messages.next())
             .await
-            .map_err(LookUpFailed::new)?
-            .ok_or_else(|| LookUpFailed("the connection is lost".to_owned()))?
-            .map_err(LookUpFailed::new)?;
-        pending = message.info().map_err(LookUpFailed::new)?.pending;
+            .map_err(LookUpError::new)?
+            .ok_or_else(|| LookUpError("the connection is lost".to_owned()))?
+            .map_err(LookUpError::new)?;
+        pending = message.info().map_err(LookUpError::new)?.pending;
         unread -= 1;
         let id = message
             .headers
@@ -157,9 +157,9 @@ pub(super) async fn stored(
 /// Why the stream could not be searched.
 #[derive(Debug, thiserror::Error)]
 #[error("can't look up earlier events in the stream {NAME}: {0}")]
-pub(super) struct LookUpFailed(String);
+pub(super) struct LookUpError(String);
 
-impl LookUpFailed {
+impl LookUpError {
     fn new(error: impl ToString) -> Self {
         Self(error.to_string())
     }

@@ -15,7 +15,7 @@ use super::store::{self, SCHEMA_VERSION, SpoolSync, Store};
 const DATABASE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
 
-/// Who imports whom is for the owner of the process only. SQLite's companions take after the database.
+/// Only the owner of the process may read user IDs. SQLite's companions take after the database.
 const PRIVATE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 
@@ -24,7 +24,7 @@ const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
 /// Why the spool can't be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum SpoolOpenError {
     /// Another process has it.
     #[error(
         "the spool in {} is held by another importguard{holder}: stop that one, or give each its own directory (IMPORTGUARD_SPOOL)",
@@ -41,7 +41,7 @@ pub enum OpenError {
     Unusable {
         /// The directory.
         dir: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The file has a schema that this version doesn't know.
@@ -60,7 +60,7 @@ pub enum OpenError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
 }
@@ -74,7 +74,7 @@ pub(super) fn open(
     dir: &Path,
     max_bytes: u64,
     sync: SpoolSync,
-) -> Result<(Lock, Store), OpenError> {
+) -> Result<(Lock, Store), SpoolOpenError> {
     let lock = lock(dir)?;
     let path = dir.join(DATABASE);
     create(dir, &path)?;
@@ -85,7 +85,7 @@ pub(super) fn open(
             create(dir, &path)?;
             match open_sound(&path, max_bytes, sync)? {
                 Some(store) => Ok((lock, store)),
-                None => Err(OpenError::Unusable {
+                None => Err(SpoolOpenError::Unusable {
                     dir: dir.to_owned(),
                     source: std::io::Error::other("a new database in it is corrupt at once"),
                 }),
@@ -94,8 +94,8 @@ pub(super) fn open(
     }
 }
 
-fn lock(dir: &Path) -> Result<Lock, OpenError> {
-    let unusable = |source| OpenError::Unusable {
+fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
+    let unusable = |source| SpoolOpenError::Unusable {
         dir: dir.to_owned(),
         source,
     };
@@ -126,7 +126,7 @@ fn lock(dir: &Path) -> Result<Lock, OpenError> {
                 Ok(1..) => format!(" (process {pid})"),
                 _ => String::new(),
             };
-            Err(OpenError::Held {
+            Err(SpoolOpenError::Held {
                 dir: dir.to_owned(),
                 holder,
             })
@@ -150,7 +150,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
 
 /// Creates the database: SQLite would let the process's umask say who may read it. Its entry is on disk when this returns; SQLite
 /// sees to that of its log.
-fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
+fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
     let create = || {
         File::options()
             .write(true)
@@ -165,7 +165,7 @@ fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
         }
         sync_dir(dir)
     };
-    create().map_err(|source| OpenError::Unusable {
+    create().map_err(|source| SpoolOpenError::Unusable {
         dir: dir.to_owned(),
         source,
     })
@@ -199,7 +199,11 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Nothing if the file is corrupt.
-fn open_sound(path: &Path, max_bytes: u64, sync: SpoolSync) -> Result<Option<Store>, OpenError> {
+fn open_sound(
+    path: &Path,
+    max_bytes: u64,
+    sync: SpoolSync,
+) -> Result<Option<Store>, SpoolOpenError> {
     let opened = Connection::open(path).and_then(|connection| {
         let version = store::version(&connection)?;
         if version > SCHEMA_VERSION {
@@ -214,7 +218,7 @@ fn open_sound(path: &Path, max_bytes: u64, sync: SpoolSync) -> Result<Option<Sto
     });
     match opened {
         Ok(Ok(store)) => Ok(Some(store)),
-        Ok(Err(found)) => Err(OpenError::Newer {
+        Ok(Err(found)) => Err(SpoolOpenError::Newer {
             path: path.to_owned(),
             found,
         }),
@@ -223,7 +227,7 @@ fn open_sound(path: &Path, max_bytes: u64, sync: SpoolSync) -> Result<Option<Sto
                 tracing::error!(file = %path.display(), error = %source, "the spool is corrupt");
                 Ok(None)
             }
-            _ => Err(OpenError::Sqlite {
+            _ => Err(SpoolOpenError::Sqlite {
                 path: path.to_owned(),
                 source,
             }),
@@ -239,7 +243,7 @@ fn corrupt(verdict: &str) -> rusqlite::Error {
 }
 
 /// Renames the database and its companions, so that nothing in them is lost for somebody with SQLite's `.recover`.
-fn set_aside(dir: &Path, path: &Path) -> Result<(), OpenError> {
+fn set_aside(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
     let now = OffsetDateTime::now_utc();
     let aside = dir.join(format!(
         "spool.corrupt-{:04}{:02}{:02}T{:02}{:02}{:02}Z.db",
@@ -260,7 +264,7 @@ fn set_aside(dir: &Path, path: &Path) -> Result<(), OpenError> {
         .chain([""])
         .try_for_each(rename)
         .and_then(|()| sync_dir(dir))
-        .map_err(|source| OpenError::Unusable {
+        .map_err(|source| SpoolOpenError::Unusable {
             dir: dir.to_owned(),
             source,
         })?;

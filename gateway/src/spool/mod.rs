@@ -29,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 use self::store::Store;
 
 pub(crate) use self::writer::unix_ms;
-pub use self::{directory::OpenError, store::SpoolSync};
+pub use self::{directory::SpoolOpenError, store::SpoolSync};
 
-/// As many as a gateway answers at once by far; who comes when it is full waits for the writer.
+/// As many as a gateway answers at once by far; when it is full, callers wait for the writer.
 const QUEUE: usize = 1024;
 
 /// An event on its way into the spool.
@@ -193,7 +193,7 @@ impl Spool {
         max_bytes: u64,
         sync: SpoolSync,
         ended: CancellationToken,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, SpoolOpenError> {
         let (lock, store) = directory::open(dir, max_bytes, sync)?;
         let depth = Arc::new(Depth::of(&store));
         let thread_ended = CancellationToken::new();
@@ -209,7 +209,7 @@ impl Spool {
                     writer::run(store, lock, receiver, depth);
                 }
             })
-            .map_err(|source| OpenError::Unusable {
+            .map_err(|source| SpoolOpenError::Unusable {
                 dir: dir.to_owned(),
                 source,
             })?;

@@ -219,7 +219,7 @@ async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
     let spool = open(&dir);
     let error =
         Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
-    assert!(matches!(error, OpenError::Held { .. }));
+    assert!(matches!(error, SpoolOpenError::Held { .. }));
     let text = error.to_string();
     assert!(text.contains(&dir.path().display().to_string()), "{text}");
     assert!(text.contains(&std::process::id().to_string()), "{text}");
@@ -312,7 +312,7 @@ async fn a_newer_schema_is_left_alone() {
     let error =
         Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
     assert!(
-        matches!(error, OpenError::Newer { found: 99, .. }),
+        matches!(error, SpoolOpenError::Newer { found: 99, .. }),
         "{error}"
     );
     assert!(path.exists());

@@ -46,7 +46,7 @@ pub(super) fn run(
                         depth.set(&store);
                         shrink(&store);
                     }
-                    // Who asked may have given up.
+                    // The caller may have given up.
                     let _ = reply.send(advanced);
                 }
             }
@@ -83,7 +83,7 @@ impl Group {
             return;
         }
         let results = store.append(self.events.iter());
-        // Before the answers, so that who was told "spooled" sees it in the depth.
+        // Before the answers, so that a caller that gets "spooled" sees it in the depth.
         depth.set(store);
         for (reply, result) in self.replies.drain(..).zip(results) {
             let _ = reply.send(result);

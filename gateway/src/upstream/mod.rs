@@ -24,7 +24,7 @@ use tower_http::timeout::TimeoutBody;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use self::metrics::Metrics;
-pub use self::settings::{InvalidUpstreamUrl, UpstreamSettings, UpstreamUrl};
+pub use self::settings::{UpstreamSettings, UpstreamUrl, UpstreamUrlError};
 
 /// How long a connection to the backend is kept for the next callback: less than the minute or more after which servers and
 /// what lies between close theirs.
@@ -41,17 +41,17 @@ pub(crate) struct Upstream {
     metrics: Metrics,
 }
 
-/// Why the backend did not answer. `Display` says what happened, for the log.
+/// Why there is no response from the backend.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     /// It cannot be reached, or the connection broke.
-    #[error("the backend cannot be reached: {0}")]
+    #[error("the backend is unreachable: {0}")]
     Unavailable(String),
-    /// Its answer did not begin in time.
-    #[error("the backend did not answer within {}", humantime::format_duration(*.0))]
+    /// No response within this time.
+    #[error("the backend did not respond within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// Too many callbacks are on their way to it.
-    #[error("too many callbacks are on their way to the backend")]
+    #[error("too many callbacks in flight to the backend")]
     Overloaded,
 }
 
@@ -69,7 +69,7 @@ impl UpstreamError {
 /// Why callbacks cannot be passed on at all.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamStartError {
-    /// The system has no certificates to know an https backend by.
+    /// The system's root certificates cannot be read.
     #[error(
         "IMPORTGUARD_UPSTREAM: this system's root certificates cannot be read: {0}; SSL_CERT_FILE can name a file with some"
     )]

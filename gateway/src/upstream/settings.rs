@@ -55,23 +55,23 @@ pub struct UpstreamUrl {
 #[error(
     "must be http:// or https:// with a host and an optional path, without a query or credentials, for example http://chat-backend:10008/callback"
 )]
-pub struct InvalidUpstreamUrl;
+pub struct UpstreamUrlError;
 
 impl FromStr for UpstreamUrl {
-    type Err = InvalidUpstreamUrl;
+    type Err = UpstreamUrlError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidUpstreamUrl> {
+    fn from_str(text: &str) -> Result<Self, UpstreamUrlError> {
         let parts = text
             .parse::<Uri>()
-            .map_err(|_| InvalidUpstreamUrl)?
+            .map_err(|_| UpstreamUrlError)?
             .into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-            return Err(InvalidUpstreamUrl);
+            return Err(UpstreamUrlError);
         };
-        let path = parts.path_and_query.ok_or(InvalidUpstreamUrl)?;
+        let path = parts.path_and_query.ok_or(UpstreamUrlError)?;
         let known = scheme == Scheme::HTTP || scheme == Scheme::HTTPS;
         if !known || authority.as_str().contains('@') || path.query().is_some() {
-            return Err(InvalidUpstreamUrl);
+            return Err(UpstreamUrlError);
         }
         Ok(Self {
             scheme,
@@ -160,11 +160,7 @@ mod tests {
             "http://b/?q",
             "b:80",
         ] {
-            assert_eq!(
-                text.parse::<UpstreamUrl>(),
-                Err(InvalidUpstreamUrl),
-                "{text}"
-            );
+            assert_eq!(text.parse::<UpstreamUrl>(), Err(UpstreamUrlError), "{text}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! ends too, for its supervisor to start it again: on its own it would answer and record nothing.
 
 use clap::Parser;
-use importguard_gateway::{Gateway, RunError, Settings, recorder::Unrecordable};
+use importguard_gateway::{Gateway, RunError, Settings, recorder::RecordError};
 use tokio::{net::TcpListener, time::timeout};
 use tracing::{
     Event, Metadata, Subscriber,
@@ -41,7 +41,7 @@ async fn the_recorder_says_that_it_has_ended_when_the_spools_thread_dies() {
     let ended = recording.recorder.ended();
     timeout(SOON, ended.cancelled()).await.unwrap();
     let later = recording.recorder.record(event(2), deadline).await;
-    assert_eq!(later, Err(Unrecordable::Closed));
+    assert_eq!(later, Err(RecordError::Closed));
     assert_eq!(rows(&spool), 2);
 }
 

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use importguard_gateway::recorder::{StartError, Unrecordable};
+use importguard_gateway::recorder::{RecordError, StartError};
 
 use super::*;
 
@@ -182,7 +182,7 @@ async fn a_full_spool_says_so_and_recording_goes_on_once_nats_is_back() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error, Unrecordable::SpoolFull { max_bytes: 2 << 20 });
+    assert_eq!(error, RecordError::SpoolFull { max_bytes: 2 << 20 });
     assert_eq!(
         recording.metric("importguard_recorder_events_total{path=\"unrecordable\"}"),
         1.0
@@ -203,7 +203,7 @@ async fn what_one_process_spooled_the_next_one_drains() {
     let closed = recording.recorder.clone();
     let settings = recording.close().await;
     let late = closed.record(event(20), Instant::now() + SOON).await;
-    assert_eq!(late, Err(Unrecordable::Closed));
+    assert_eq!(late, Err(RecordError::Closed));
     assert!(closed.ended().is_cancelled());
     nats.restart().await;
     let recording = Recording::with(settings).await;
