@@ -5,7 +5,7 @@ use std::{fs, process::Stdio, time::Duration};
 use importguard_core::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
     Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, eventually,
-    load, tool, wait_for_count,
+    load, skip, tool, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tempfile::TempDir;
@@ -67,7 +67,7 @@ async fn syncs(sync: &str, count: usize) -> Option<usize> {
     })
     .await;
     if !attached {
-        eprintln!("SKIPPED: how often the spool syncs is not tested, as strace may not attach");
+        skip("how often the spool syncs", "strace may not attach");
         return None;
     }
     spool_in_order(&line, "op", count).await;

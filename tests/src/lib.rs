@@ -74,7 +74,7 @@ pub use settings::Settings;
 pub use spool::Spool;
 pub use strict::{Reading, ServerVersion, read_as_documented, read_as_server};
 pub use tls::{MountedSecret, TestAuthority, TestCertificate};
-pub use tools::tool;
+pub use tools::{skip, tool};
 pub use trace::TraceParent;
 pub use traffic::{Asked, Traffic};
 pub use vitals::Vitals;

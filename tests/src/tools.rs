@@ -13,9 +13,15 @@ pub fn tool(name: &str, variable: &str, what: &str) -> Option<PathBuf> {
             .find(|file: &PathBuf| Path::is_file(file)),
     };
     if found.is_none() {
-        eprintln!(
-            "SKIPPED: {what} is not tested, as {name} is not installed ({variable} can name it)"
+        skip(
+            what,
+            &format!("{name} is not installed ({variable} can name it)"),
         );
     }
     found
+}
+
+/// Prints that `what` is not tested here.
+pub fn skip(what: &str, why: &str) {
+    eprintln!("SKIPPED: {what} is not tested, as {why}");
 }

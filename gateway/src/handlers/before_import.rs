@@ -34,7 +34,21 @@ pub(crate) async fn before_import(
         decide: began.elapsed(),
         total: clock.elapsed(),
     };
-    let (decision, cause) = record(&app, id, &request, dialect, decision, timings, clock).await;
+    let span = publish_span(
+        Subject::from(decision.verdict()).as_str(),
+        id,
+        app.recorder.server(),
+    );
+    let context = EventContext {
+        id,
+        headers: span.in_scope(propagation::message_headers),
+        max_payload: app.recorder.max_payload(),
+    };
+    let event = app
+        .origin
+        .decision(context, &request, dialect, &decision, timings);
+    let published = publish(&app, event, span, clock).await;
+    let (decision, cause) = recorded(decision, published);
     app.metrics.decided(&decision);
     if overloaded.is_none() {
         decided(&request, &decision, clock);
@@ -63,30 +77,9 @@ async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -
     decision
 }
 
-/// What is answered once it is recorded, and what went wrong up to there.
-async fn record(
-    app: &App,
-    id: EventId,
-    request: &ImportRequest,
-    dialect: Dialect,
-    decision: Decision,
-    timings: Timings,
-    clock: Clock,
-) -> (Decision, Option<Cause>) {
-    let span = publish_span(
-        Subject::from(decision.verdict()).as_str(),
-        id,
-        app.recorder.server(),
-    );
-    let context = EventContext {
-        id,
-        headers: span.in_scope(propagation::message_headers),
-        max_payload: app.recorder.max_payload(),
-    };
-    let event = app
-        .origin
-        .decision(context, request, dialect, &decision, timings);
-    match publish(app, event, span, clock).await {
+/// The decision that is answered, after its event was published or could not be, and what went wrong up to there.
+fn recorded(decision: Decision, published: Result<(), OnFailure>) -> (Decision, Option<Cause>) {
+    match published {
         Ok(()) => {
             let cause = decision.cause();
             (decision, cause)
