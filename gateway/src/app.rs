@@ -3,7 +3,7 @@
 //! 1. `trace` recognises what the request line asks for, follows the request to its end, and makes a callback answer of every
 //!    response. The base path, which may be a secret, ends here: the router sees [`Route::path`].
 //! 2. A panic becomes 500 with code 5915.
-//! 3. `bounded` rejects a head that is too large (431, 414).
+//! 3. `bounded` rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
 //! 4. [`Authentication`] rejects requests without valid credentials (401).
 //! 5. The router finds the handler; another method than POST is rejected (405), and what has no route is passed through or
 //!    rejected (404).

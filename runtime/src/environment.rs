@@ -13,7 +13,7 @@ use tracing::warn;
 const PREFIX: &str = "IMPORTGUARD_";
 
 /// All variables of importguard's own. Each binary accepts those of the others: two processes may share a ConfigMap or an env
-/// file.
+/// file. A test of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
 pub const VARIABLES: [&str; 70] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",

@@ -16,10 +16,10 @@ use crate::{openim::Rejection, settings::AuthenticationSettings};
 
 /// Accepts requests with credentials from one of the files; every request if no file is set.
 #[derive(Clone, Debug)]
-pub(crate) struct Authentication(Arc<[Known]>);
+pub(crate) struct Authentication(Arc<[CredentialsFile]>);
 
 #[derive(Debug)]
-struct Known {
+struct CredentialsFile {
     scheme: Scheme,
     credentials: LastGood<Credentials>,
 }
@@ -60,7 +60,7 @@ impl Authentication {
             })?;
             let credentials = watches.add(setting, watcher);
             tracing::info!(keys = credentials.load().count(), "{setting} active");
-            all.push(Known {
+            all.push(CredentialsFile {
                 scheme,
                 credentials,
             });
@@ -73,20 +73,21 @@ impl Authentication {
         !self.0.is_empty()
     }
 
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        !self.is_on() || shown(headers).is_some_and(|shown| self.knows(shown))
+    fn is_authenticated(&self, headers: &HeaderMap) -> bool {
+        !self.is_on() || presented(headers).is_some_and(|presented| self.is_valid(presented))
     }
 
-    fn knows(&self, (scheme, shown): (&str, &str)) -> bool {
-        self.0.iter().any(|known| {
-            scheme.eq_ignore_ascii_case(known.scheme.name()) && known.credentials.load().fit(shown)
+    fn is_valid(&self, (scheme, presented): (&str, &str)) -> bool {
+        self.0.iter().any(|file| {
+            scheme.eq_ignore_ascii_case(file.scheme.name())
+                && file.credentials.load().matches(presented)
         })
     }
 
     fn challenge(&self) -> Response {
         let mut response = Rejection::Unauthorised.into_response();
-        for known in self.0.iter() {
-            let challenge = match known.scheme {
+        for file in self.0.iter() {
+            let challenge = match file.scheme {
                 Scheme::Basic => "Basic realm=\"importguard\", charset=\"UTF-8\"",
                 Scheme::Bearer => "Bearer realm=\"importguard\"",
             };
@@ -103,7 +104,7 @@ impl ValidateRequest<Body> for Authentication {
     type ResponseBody = Body;
 
     fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
-        if self.admits(request.headers()) {
+        if self.is_authenticated(request.headers()) {
             Ok(())
         } else {
             Err(self.challenge())
@@ -112,7 +113,7 @@ impl ValidateRequest<Body> for Authentication {
 }
 
 /// The scheme and the credentials of the one `Authorization` that a request may have.
-fn shown(headers: &HeaderMap) -> Option<(&str, &str)> {
+fn presented(headers: &HeaderMap) -> Option<(&str, &str)> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
     if values.next().is_some() {

@@ -81,12 +81,11 @@ impl Credentials {
     }
 
     /// Whether `credentials` are among these. Takes as long for any that are as long.
-    pub(super) fn fit(&self, credentials: &str) -> bool {
-        let shown = digest(credentials);
-        let fits = self
-            .0
-            .iter()
-            .fold(Choice::from(0), |fits, known| fits | known.ct_eq(&shown));
+    pub(super) fn matches(&self, credentials: &str) -> bool {
+        let presented = digest(credentials);
+        let fits = self.0.iter().fold(Choice::from(0), |fits, known| {
+            fits | known.ct_eq(&presented)
+        });
         fits.into()
     }
 
@@ -114,16 +113,16 @@ mod tests {
             ("openim:s3:cret ", false),
             ("", false),
         ] {
-            assert_eq!(keys.fit(&BASE64_STANDARD.encode(credentials)), fit);
+            assert_eq!(keys.matches(&BASE64_STANDARD.encode(credentials)), fit);
         }
-        assert!(!keys.fit("openim:s3:cret"));
+        assert!(!keys.matches("openim:s3:cret"));
     }
 
     #[test]
     fn tokens_fit_as_they_are() {
         let keys = Credentials::parse("one\ntwo", Scheme::Bearer).unwrap();
-        assert!(keys.fit("one") && keys.fit("two"));
-        assert!(!keys.fit("on") && !keys.fit("onetwo") && !keys.fit(""));
+        assert!(keys.matches("one") && keys.matches("two"));
+        assert!(!keys.matches("on") && !keys.matches("onetwo") && !keys.matches(""));
     }
 
     #[test]

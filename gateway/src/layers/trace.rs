@@ -124,8 +124,8 @@ impl Drop for Open {
     }
 }
 
-/// A response's body that knows when it is taken: hyper drops each piece when that is written, and h2 when its stream's window
-/// let it through, so that what is left unread is server_request here and nowhere else.
+/// A response's body that knows when it was read: hyper drops each piece when it has written it, and h2 when the stream's window
+/// let it through. Nothing else shows what is left unread.
 struct TrackedBody {
     body: Body,
     open: Arc<Open>,
