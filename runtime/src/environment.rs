@@ -173,7 +173,7 @@ fn errors(variables: &[(String, String)], command: &Command) -> Vec<String> {
                 .trim()
                 .is_empty()
                 .then(|| empty(name, argument.copied()))
-        } else if name.starts_with(PREFIX) && !is_kubernetes(name) && !is_retired(name) {
+        } else if name.starts_with(PREFIX) && !is_kubernetes(name, value) && !is_retired(name) {
             Some(unknown(name, &arguments))
         } else {
             None
@@ -218,9 +218,9 @@ fn is_retired(name: &str) -> bool {
     RETIRED.iter().any(|(retired, _)| *retired == name)
 }
 
-/// Whether Kubernetes sets a variable of this `name` in every pod of the namespace for a Service called `importguard` or `importguard-…`:
+/// Whether Kubernetes sets such a variable in every pod of the namespace for a Service called `importguard` or `importguard-…`:
 /// `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_80_TCP` and `…_PORT_80_TCP_ADDR`.
-fn is_kubernetes(name: &str) -> bool {
+fn is_kubernetes(name: &str, value: &str) -> bool {
     let is_port = |rest: &str| {
         let (number, protocol) = rest.split_once('_').unwrap_or((rest, ""));
         !number.is_empty()
@@ -230,7 +230,8 @@ fn is_kubernetes(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
-        || name.ends_with("_PORT")
+        // `tcp://10.0.0.1:80`: a port number alone is somebody's setting.
+        || (name.ends_with("_PORT") && value.contains("://"))
         || name.split("_PORT_").skip(1).any(is_port)
 }
 
@@ -376,8 +377,9 @@ mod tests {
             "IMPORTGUARD_GATEWAY_PORTS",
             "IMPORTGUARD_GATEWAY_PORT_TCP",
             "IMPORTGUARD_PORT_X_TCP",
+            "IMPORTGUARD_HTTP_PORT",
         ] {
-            assert!(error_for(name, "x").is_some(), "{name}");
+            assert!(error_for(name, "8080").is_some(), "{name}");
         }
     }
 }

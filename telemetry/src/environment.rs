@@ -49,8 +49,10 @@ impl Environment<fn(&str) -> Option<String>> {
 impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// The exporter's settings; `None` without an endpoint, or if the SDK or its exporter is disabled.
     pub(crate) fn otlp(&self) -> Checked<Option<OtlpSettings>> {
+        if self.flag("OTEL_SDK_DISABLED")? {
+            return Ok(None);
+        }
         self.check_unsupported()?;
-        let disabled = self.flag("OTEL_SDK_DISABLED")?;
         let exporter = self.one_of("OTEL_TRACES_EXPORTER", &["otlp", "none"])?;
         let protocol = match self.otlp_one_of("PROTOCOL", &["grpc", "http/protobuf"])? {
             Some("http/protobuf") => Protocol::HttpBinary,
@@ -58,7 +60,11 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         };
         let gzip = self.otlp_one_of("COMPRESSION", &["none", "gzip"])? == Some("gzip");
         let timeout = self.otlp_milliseconds("TIMEOUT")?;
+        let max_queue_size = self.count("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(2048);
         let endpoint = self.endpoint(protocol)?;
+        let Some(endpoint) = endpoint.filter(|_| exporter != Some("none")) else {
+            return Ok(None);
+        };
         let certificate = self.otlp_file("CERTIFICATE")?;
         let identity = match (
             self.otlp_file("CLIENT_CERTIFICATE")?,
@@ -73,10 +79,6 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
                     "and OTEL_EXPORTER_OTLP_CLIENT_KEY must be set together",
                 ));
             }
-        };
-        let max_queue_size = self.count("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(2048);
-        let Some(endpoint) = endpoint.filter(|_| !disabled && exporter != Some("none")) else {
-            return Ok(None);
         };
         Ok(Some(OtlpSettings {
             protocol,
@@ -491,7 +493,8 @@ mod tests {
             ("OTEL_SDK_DISABLED", "yes", "true, false"),
             ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "5", "unset it"),
         ] {
-            let error = otlp(&[(name, value)]).unwrap_err();
+            let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
+            let error = otlp(&[(name, value), endpoint]).unwrap_err();
             assert!(error.starts_with(name) && error.contains(remedy), "{error}");
             assert!(!error.contains("pa55word"), "{error}");
         }

@@ -119,6 +119,9 @@ impl HyperClient {
                 for certificate in CertificateDer::pem_slice_iter(pem) {
                     roots.add(certificate.map_err(|_| InitError::Pem)?)?;
                 }
+                if roots.is_empty() {
+                    return Err(InitError::Pem);
+                }
                 config.with_root_certificates(roots)
             }
         };

@@ -206,10 +206,10 @@ impl Drain {
             }
         }
         let count = done.len();
-        recorder.metrics.drained(count);
         if count > 0 {
             spool.advance(done, 0, 0).await?;
         }
+        recorder.metrics.drained(count);
         outcome?;
         Ok(count)
     }

@@ -196,24 +196,33 @@ impl NatsSettings {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut options = match credentials {
-            None => ConnectOptions::new(),
-            Some(credentials) => ConnectOptions::with_auth_callback(move |nonce| {
-                ready(credentials.load().auth(&nonce))
+        // async-nats itself passes over what a URL says about user and password.
+        let login = addresses.iter().find_map(|server| {
+            let user = server.username()?.to_owned();
+            Some((user, server.password().map(str::to_owned)))
+        });
+        let options = match (credentials, login) {
+            (None, None) => ConnectOptions::new(),
+            (None, Some((user, Some(password)))) => {
+                ConnectOptions::with_user_and_password(user, password)
+            }
+            (None, Some((token, None))) => ConnectOptions::with_token(token),
+            // A callback replaces all other authentication, and an auth callout may want both.
+            (Some(credentials), login) => ConnectOptions::with_auth_callback(move |nonce| {
+                let mut auth = credentials.load().auth(&nonce);
+                if let (Ok(auth), Some((user, password))) = (&mut auth, login.clone()) {
+                    match password {
+                        Some(password) => {
+                            auth.username = Some(user);
+                            auth.password = Some(password);
+                        }
+                        None => auth.token = Some(user),
+                    }
+                }
+                ready(auth)
             }),
         };
-        options = options.name(name);
-        // async-nats itself passes over what a URL says about user and password.
-        if let Some((user, password)) = addresses.iter().find_map(|server| {
-            server
-                .username()
-                .map(|user| (user.to_owned(), server.password().map(str::to_owned)))
-        }) {
-            options = match password {
-                Some(password) => options.user_and_password(user, password),
-                None => options.token(user),
-            };
-        }
+        let mut options = options.name(name);
         if let Some(file) = &self.nats_ca {
             options = options.add_root_certificates(file.clone());
         }

@@ -135,13 +135,22 @@ fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
     }
 }
 
-/// Creates the directory, and lets nobody else into it, also if it was there. Its own entry is on disk when this returns.
+/// Creates the directory, whose entry is then on disk. One that was there is closed to others if nothing but a spool is in it.
 fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.exists() {
+        let mut entries = fs::read_dir(dir)?;
+        let is_shared = entries.any(|entry| {
+            entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"spool."))
+        });
+        if !is_shared {
+            make_private(dir, PRIVATE_DIR);
+        }
+        return Ok(());
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(PRIVATE_DIR)
         .create(dir)?;
-    make_private(dir, PRIVATE_DIR)?;
     match dir.canonicalize()?.parent() {
         Some(parent) => sync_dir(parent),
         None => Ok(()),
@@ -161,7 +170,7 @@ fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
         let mut files = vec![dir.join(LOCK), path.to_owned()];
         files.extend(COMPANIONS.map(|ending| with_ending(path, ending)));
         for file in files.iter().filter(|file| file.exists()) {
-            make_private(file, PRIVATE)?;
+            make_private(file, PRIVATE);
         }
         sync_dir(dir)
     };
@@ -171,27 +180,37 @@ fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
     })
 }
 
-/// Takes away what others may do. A volume may belong to somebody else, who decides then.
-fn make_private(path: &Path, mode: u32) -> io::Result<()> {
-    let permissions = fs::metadata(path)?.permissions();
-    if permissions.mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            tracing::info!(
-                "{} can be read by others, and only its owner can change that: chmod {mode:o}",
-                path.display()
-            );
-            Ok(())
+/// Takes away what others may do. Where that is refused, as on a volume of another owner, it stays.
+fn make_private(path: &Path, mode: u32) {
+    let change = || {
+        let is_private = fs::metadata(path)?.permissions().mode() & 0o077 == 0;
+        if is_private {
+            return Ok(());
         }
-        changed => changed,
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    };
+    if let Err(error) = change() {
+        tracing::info!(%error, "others may be able to read {}", path.display());
     }
 }
 
-/// A created or renamed file can be gone after a power cut until its directory is on disk.
+/// A created or renamed file can be gone after a power cut until its directory is on disk. Some file systems cannot sync one, and
+/// a parent may not be readable: they are left to the operating system.
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::Unsupported
+            ) =>
+        {
+            tracing::info!(%error, "{} cannot be synced to disk", dir.display());
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

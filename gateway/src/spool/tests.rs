@@ -303,6 +303,16 @@ async fn what_was_open_to_others_is_closed_to_them() {
 }
 
 #[tokio::test]
+async fn a_directory_that_holds_something_else_keeps_its_permissions() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("policy.yaml"), "").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let _spool = open(&dir);
+    let mode = fs::metadata(dir.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_left_alone() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("spool.db");
