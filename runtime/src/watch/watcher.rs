@@ -141,14 +141,16 @@ where
             self.seen = after;
             return None;
         }
+        let untouched = snapshot.files == self.attempted && self.last_good.error().is_none();
         self.attempted = snapshot.files.clone();
         self.seen = snapshot.files;
-        Some(self.apply(snapshot.content))
+        Some(self.apply(snapshot.content, untouched))
     }
 
-    fn apply(&self, content: Result<T, E>) -> Reload<E> {
+    /// A forced read of `untouched` files replaces nothing: connections that were made with a certificate end with it.
+    fn apply(&self, content: Result<T, E>, untouched: bool) -> Reload<E> {
         match content {
-            Ok(content) if (self.is_same)(&self.last_good.load(), &content) => {
+            Ok(content) if untouched || (self.is_same)(&self.last_good.load(), &content) => {
                 self.last_good.confirm();
                 Reload::Unchanged
             }
@@ -209,7 +211,9 @@ mod tests {
         assert_eq!(watcher.check(false).await, Some(Reload::Applied));
         assert_eq!((*last_good.load(), last_good.error()), (12, None));
 
-        assert_eq!(watcher.check(true).await, Some(Reload::Applied), "forced");
+        let active = last_good.load();
+        assert_eq!(watcher.check(true).await, Some(Reload::Unchanged), "forced");
+        assert!(Arc::ptr_eq(&active, &last_good.load()));
     }
 
     #[tokio::test]
