@@ -12,6 +12,8 @@ use crate::{
 };
 
 /// All settings of a gateway, one group per concern.
+///
+/// A new one also has its variable in `importguard_runtime::environment::VARIABLES`: another would be refused as unknown.
 #[derive(Args, Clone, Debug)]
 #[group(skip)] // Its name would collide with the decider's in one process.
 pub struct Settings {

@@ -10,7 +10,8 @@ use super::{diagnostic::Spanned, refusal_code::RefusalCode};
 /// The supported format version.
 pub(super) const API_VERSION: &str = "importguard/v1";
 
-/// The action keys, of which a rule has exactly one.
+/// The action keys, of which a rule has exactly one. A new one is read in `read/rule.rs` (by its place in here), becomes an
+/// `Action` in `rule.rs` and `compile.rs`, and acts, costs and is explained in `evaluate.rs`, `cost.rs` and `explain.rs`.
 pub(super) const KINDS: [&str; 5] = [
     "refuseOwner",
     "dropFriends",
@@ -18,6 +19,7 @@ pub(super) const KINDS: [&str; 5] = [
     "refuseIf",
     "dropFriendIf",
 ];
+
 /// An importguard policy: which friend imports are allowed, refused or shortened.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Policy", rename_all = "camelCase", deny_unknown_fields, transform = with_api_version)]
