@@ -20,7 +20,7 @@ fuzz_target!(|payload: &[u8]| {
 
 /// The event as `importguard tail` prints it.
 fn told(payload: &[u8]) -> Option<String> {
-    let seen: line::Seen = serde_json::from_slice(payload).ok()?;
+    let seen: line::TailEvent = serde_json::from_slice(payload).ok()?;
     seen.data.rules_that_fired().for_each(drop);
     Some(line::Paint::Plain.line(&seen))
 }
