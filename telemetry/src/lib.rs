@@ -190,15 +190,16 @@ pub fn instance() -> String {
 /// The end of each binary's `--help`: standard environment variables.
 pub const ENVIRONMENT_HELP: &str = "\
 Standard environment variables:
-  RUST_LOG                       selects log lines, for example warn or info,importguard_gateway=debug (default: info)
-  NO_COLOR                       disables colours
-  OTEL_EXPORTER_OTLP_ENDPOINT    endpoint for traces, for example http://127.0.0.1:4317; without it, none are exported
-  OTEL_EXPORTER_OTLP_PROTOCOL    grpc (default) or http/protobuf
-  OTEL_EXPORTER_OTLP_HEADERS     request headers, as name=value,…; _COMPRESSION, _TIMEOUT, _CERTIFICATE,
-                                 _CLIENT_CERTIFICATE, _CLIENT_KEY and _INSECURE work as OpenTelemetry defines them
-  OTEL_SERVICE_NAME              service name in traces
-  OTEL_RESOURCE_ATTRIBUTES       more resource attributes, as name=value,…
-  OTEL_TRACES_SAMPLER            sampler (default: parentbased_always_on), with OTEL_TRACES_SAMPLER_ARG
-  OTEL_BSP_SCHEDULE_DELAY        milliseconds between exports (default: 5000); OTEL_BSP_MAX_QUEUE_SIZE and
-                                 OTEL_BSP_MAX_EXPORT_BATCH_SIZE limit the queue and the batches
-  OTEL_SDK_DISABLED              true disables the export of traces, as OTEL_TRACES_EXPORTER=none does";
+  RUST_LOG                        selects log lines, for example warn or info,importguard_gateway=debug (default: info)
+  NO_COLOR                        disables colours
+  OTEL_EXPORTER_OTLP_ENDPOINT     endpoint for traces, for example http://127.0.0.1:4317; without it, none are exported
+  OTEL_EXPORTER_OTLP_PROTOCOL     grpc (default) or http/protobuf
+  OTEL_EXPORTER_OTLP_HEADERS      request headers, as name=value,…
+  OTEL_EXPORTER_OTLP_COMPRESSION  none (default) or gzip
+  OTEL_EXPORTER_OTLP_CERTIFICATE  file with CA certificates for an https endpoint (default: the system's)
+  OTEL_SERVICE_NAME               service name in traces
+  OTEL_RESOURCE_ATTRIBUTES        more resource attributes, as name=value,…
+  OTEL_TRACES_SAMPLER             sampler (default: parentbased_always_on), with OTEL_TRACES_SAMPLER_ARG
+  OTEL_BSP_SCHEDULE_DELAY         milliseconds between exports (default: 5000)
+  OTEL_BSP_MAX_QUEUE_SIZE         spans that may wait for an export (default: 2048)
+  OTEL_SDK_DISABLED               true disables the export of traces, as OTEL_TRACES_EXPORTER=none does";

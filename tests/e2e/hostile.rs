@@ -114,7 +114,7 @@ fn check(requests: &[Request], answers: &[Response]) -> Result<(), String> {
             // Where the next one begins is anybody's guess, but not that it is let through.
             return answers.try_for_each(|answer| astray.check(answer));
         }
-        may_have_hung_up |= !request.due.is_verdict();
+        may_have_hung_up |= request.may_be_last || !request.due.is_verdict();
     }
     match answers.next() {
         None => Ok(()),

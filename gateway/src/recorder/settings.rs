@@ -27,8 +27,7 @@ pub struct RecordSettings {
     #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = size::<u64>(SPOOL_LEAST_BYTES..=i64::MAX.unsigned_abs()))]
     pub spool_max_bytes: u64,
 
-    /// What the spool's disk confirms before a callback is answered: `full` survives a power cut and a crash of the operating
-    /// system, `normal` only the end of the process, with less to wait for
+    /// How durable the spool is before a callback is answered
     #[arg(
         long,
         env = "IMPORTGUARD_SPOOL_SYNC",

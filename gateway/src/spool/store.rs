@@ -53,9 +53,9 @@ pub(super) struct Contents {
 /// What the disk confirms before an event counts as recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SpoolSync {
-    /// The log of each commit: it survives a power cut.
+    /// Survives a power cut and a crash of the operating system
     Full,
-    /// Nothing: with SQLite's log, a commit survives the end of the process at any moment, and a power cut takes the last ones.
+    /// Survives the end of the process only; faster
     Normal,
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Request {
     pub(super) due: Due,
     /// Whether it is beyond doubt where the next one on the connection begins.
     pub(super) ends_clearly: bool,
+    /// Whether the connection may end after its response: over HTTP/1.0 a server keeps it only if it wants to.
+    pub(super) may_be_last: bool,
     /// Whether a reader may wait for more of it.
     pub(super) waits: bool,
 }
@@ -83,7 +85,8 @@ impl Request {
             report: target.command == head::AFTER,
             due: due(fate, target, asks),
             waits: framed.waits,
-            ends_clearly: framed.ends_clearly && fate != Fate::NoHttp && !old,
+            ends_clearly: framed.ends_clearly && fate != Fate::NoHttp,
+            may_be_last: old,
         }
     }
 
