@@ -2,10 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use importguard_telemetry::metrics::{DurationHistogram, Label, observe, register, with_series};
+use importguard_telemetry::metrics::{
+    DurationHistogram, Label, gauge, observe, register, with_series,
+};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
     registry::Registry,
 };
@@ -152,14 +154,4 @@ impl Collector for Gauges {
             self.depth.oldest_age().unwrap_or_default().as_secs_f64(),
         )
     }
-}
-
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: impl EncodeGaugeValue,
-) -> fmt::Result {
-    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    ConstGauge::new(value).encode(metric)
 }

@@ -8,11 +8,14 @@ mod label;
 mod policy;
 mod process;
 
-use std::hash::Hash;
+use std::{fmt, hash::Hash};
 
 use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric},
     metrics::{
+        MetricType,
         family::{Family, MetricConstructor},
+        gauge::ConstGauge,
         info::Info,
     },
     registry::{Metric, Registry},
@@ -66,6 +69,20 @@ pub fn register<M: Metric + Clone>(
 ) -> M {
     registry.register(name, help, metric.clone());
     metric
+}
+
+/// Writes a gauge from within a collector.
+///
+/// # Errors
+/// If the text cannot be written.
+pub fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: impl EncodeGaugeValue,
+) -> fmt::Result {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value).encode(metric)
 }
 
 /// Adds a series to `family` for each of `labels`: a rate can only see the first increment of a series that existed before.

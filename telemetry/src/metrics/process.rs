@@ -7,14 +7,15 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter},
 };
 use rustix::{
     process::{Resource, getrlimit},
     time::{ClockId, clock_gettime},
 };
 
+use super::gauge;
 use crate::{exporter, log};
 
 /// Process metrics, read from the operating system at each scrape.
@@ -87,16 +88,6 @@ fn counter(
     counter: &impl EncodeMetric,
 ) -> fmt::Result {
     counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
-}
-
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: impl EncodeGaugeValue,
-) -> fmt::Result {
-    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    ConstGauge::new(value).encode(metric)
 }
 
 fn cpu_seconds() -> f64 {
