@@ -52,5 +52,6 @@ mod spooling;
 mod startup;
 mod tail;
 mod tls;
+mod trace_export;
 mod tracing;
 mod upstream;
