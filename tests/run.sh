@@ -18,6 +18,26 @@ if [[ -z "${NATS_SERVER:-}" ]] && ! command -v nats-server >/dev/null; then
     fi
 fi
 
+# The tests of power cuts record system calls.
+if ! command -v strace >/dev/null && [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+    echo "tests/run.sh: installing strace"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends strace \
+        || echo "tests/run.sh: cannot install strace; the tests of power cuts are skipped" >&2
+fi
+
+# Debian's nats-server does not know `sync_interval: always`, which came with 2.10.
+if [[ -z "${NATS_SERVER_CURRENT:-}" ]] && command -v go >/dev/null; then
+    tools="$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")"
+    if [[ ! -x "$tools/nats-server" ]]; then
+        echo "tests/run.sh: building a current nats-server"
+        GOBIN="$tools" go install github.com/nats-io/nats-server/v2@v2.15.3 \
+            || echo "tests/run.sh: cannot build a current nats-server; its power cuts are skipped" >&2
+    fi
+    if [[ -x "$tools/nats-server" ]]; then
+        export NATS_SERVER_CURRENT="$tools/nats-server"
+    fi
+fi
+
 # promtool is part of Debian's prometheus package, which is only unpacked: installing it would start a server.
 if [[ -z "${PROMTOOL:-}" ]] && ! command -v promtool >/dev/null; then
     tools="${CARGO_TARGET_DIR:-target}/tools"

@@ -1,5 +1,5 @@
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -16,8 +16,10 @@ const START: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct NatsServer {
     process: Option<Process>,
+    program: PathBuf,
     port: u16,
     dir: TempDir,
+    store: PathBuf,
     config: Option<PathBuf>,
     variables: Vec<(&'static str, String)>,
 }
@@ -26,6 +28,14 @@ impl NatsServer {
     /// The program, for a server that needs a configuration of its own.
     pub fn program() -> &'static Path {
         binary()
+    }
+
+    /// The program of a server that knows `sync_interval: always`: what `NATS_SERVER_CURRENT` names, or [`Self::program`] if that is
+    /// new enough.
+    pub fn current() -> Option<PathBuf> {
+        let named = env::var_os("NATS_SERVER_CURRENT");
+        let program = named.map_or_else(|| Self::program().to_owned(), PathBuf::from);
+        (version(&program) >= SYNC_ALWAYS).then_some(program)
     }
 
     /// Starts a server.
@@ -37,20 +47,44 @@ impl NatsServer {
 
     /// A server with a port that starts only at [`restart`](Self::restart).
     pub fn later() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
         Self {
             process: None,
+            program: binary().to_owned(),
             port: free_port(),
-            dir: TempDir::new().expect("a temporary directory"),
+            store: dir.path().join("store"),
+            dir,
             config: None,
             variables: Vec::new(),
         }
     }
 
+    /// The nats-server `program` on the directory `store`, started as the command that `wrap` makes of its own. `jetstream` is
+    /// the content of that block of its configuration.
+    pub async fn on(
+        program: &Path,
+        store: &Path,
+        jetstream: &str,
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        let mut server = Self::later();
+        server.program = program.to_owned();
+        server.store = store.to_owned();
+        server.config = Some(server.write_config(&format!("jetstream {{ {jetstream} }}\n")));
+        server.launch_under(&server.url(), wrap).await;
+        server
+    }
+
     /// Starts a server with the configuration `file`, which reads `variables` from its environment, and waits until it responds to
-    /// `user`, given as `name:password`.
+    /// `user`, given as `name:password`. `sync_interval: always` is left out for a server that does not know it.
     pub async fn configured(file: PathBuf, variables: &[(&'static str, &str)], user: &str) -> Self {
         let mut server = Self::later();
-        server.config = Some(file);
+        server.config = Some(if version(&server.program) >= SYNC_ALWAYS {
+            file
+        } else {
+            let text = fs::read_to_string(file).expect("the configuration can be read");
+            server.write_config(&text.replace("sync_interval: always", ""))
+        });
         let owned = |(name, value): &(&'static str, &str)| (*name, (*value).to_owned());
         server.variables = variables.iter().map(owned).collect();
         server.launch(&server.url_of(user)).await;
@@ -77,21 +111,33 @@ impl NatsServer {
         self.launch(&self.url()).await;
     }
 
+    fn write_config(&self, text: &str) -> PathBuf {
+        let file = self.dir.path().join("nats.conf");
+        fs::write(&file, text).expect("the configuration can be written");
+        file
+    }
+
     async fn launch(&mut self, url: &str) {
+        self.launch_under(url, |command| command).await;
+    }
+
+    async fn launch_under(&mut self, url: &str, wrap: impl FnOnce(Command) -> Command) {
         assert!(self.process.is_none(), "nats-server already runs");
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.program);
         command
             .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--jetstream")
             .arg("--store_dir")
-            .arg(self.dir.path().join("store"))
+            .arg(&self.store)
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(file) = &self.config {
             command.arg("--config").arg(file);
         }
-        let process = self
-            .process
-            .insert(Process::spawn("nats-server", command, self.dir.path()));
+        let process = self.process.insert(Process::spawn(
+            "nats-server",
+            wrap(command),
+            self.dir.path(),
+        ));
         eventually("nats-server answers", START, async || {
             assert_eq!(process.ended(), None, "nats-server gave up");
             // It opens its port only when JetStream has read its store.
@@ -135,6 +181,25 @@ impl NatsServer {
             .await
             .expect("nats-server lets us in")
     }
+}
+
+/// The first version of nats-server that knows `sync_interval: always`.
+const SYNC_ALWAYS: (u32, u32) = (2, 10);
+
+/// Major and minor of `program`, which prints `nats-server: v2.9.10`.
+fn version(program: &Path) -> (u32, u32) {
+    let output = Command::new(program).arg("--version").output();
+    let output = output.expect("nats-server can be started").stdout;
+    let text = String::from_utf8_lossy(&output);
+    let mut numbers = text
+        .trim()
+        .rsplit('v')
+        .next()
+        .into_iter()
+        .flat_map(|version| version.split('.'))
+        .map_while(|number| number.parse().ok());
+    let mut next = || numbers.next().expect("a version such as v2.9.10");
+    (next(), next())
 }
 
 fn binary() -> &'static Path {

@@ -65,6 +65,16 @@ impl Service {
         .await
     }
 
+    /// Like [`Self::all_in_one`], as the command that `wrap` makes of the one to start it: under another program.
+    pub async fn all_in_one_under(settings: Settings, wrap: impl Fn(Command) -> Command) -> Self {
+        Self::listening(Binary::AllInOne, || {
+            Self::spawn_as(Binary::AllInOne, settings.clone(), |command, dir| {
+                Process::spawn(Binary::AllInOne.name(), wrap(command), dir)
+            })
+        })
+        .await
+    }
+
     /// Like [`Self::spawn`], where a shell has said `limits` before.
     pub fn spawn_within(limits: &str, binary: Binary, settings: Settings) -> Self {
         Self::spawn_as(binary, settings, |command, dir| {
