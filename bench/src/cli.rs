@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Scale(CommonSettings),
     /// Measure callbacks before, during and after a backlog in the spool drains into NATS
     Drain(CommonSettings),
+    /// Measure what it costs to wait for the disk: in the spool, and in nats-server
+    Durability(CommonSettings),
     /// Send twice as many callbacks as importguard can answer, and measure the recovery
     Overload(OverloadSettings),
     /// The processes that the bench starts itself
@@ -87,7 +89,7 @@ pub(crate) struct CompareSettings {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CommonSettings {
-    /// How often everything is measured, in turns; medians count [default: 9, or 3 for scale, drain and overload]
+    /// How often everything is measured, in turns; medians count [default: 9, or 3 for the commands]
     #[arg(long)]
     pub(crate) rounds: Option<usize>,
 

@@ -11,7 +11,7 @@ use crate::{
     cli::CompareSettings,
     load::{Expected, Load, Question},
     measure::{Measured, P99, PER_SECOND, in_turns},
-    system::{FLOOR, LEAN, Place, System, free, last_event_bytes, shipped_policy},
+    system::{FLOOR, LEAN, Place, System, Variant, free, last_event_bytes, shipped_policy},
     table::{Line, Row, Target, figures, lines, print, progress, results},
     usage::memory,
 };
@@ -67,7 +67,9 @@ async fn start(place: &Place, settings: &CompareSettings) -> anyhow::Result<Vec<
     progress("starting the systems");
     let policy = shipped_policy();
     // A floor's event is as large as importguard's.
-    let sample = place.importguard("sample", 0, &policy, 1).await?;
+    let sample = place
+        .importguard(Variant::shipped("sample", &policy))
+        .await?;
     let body = Question::new(sample.address, 2, Expected::Allow).body.len();
     let extra = last_event_bytes(sample.nats).await?.saturating_sub(body);
     let mut systems = Vec::new();
@@ -77,7 +79,11 @@ async fn start(place: &Place, settings: &CompareSettings) -> anyhow::Result<Vec<
             _ => {
                 for traces in &settings.traces {
                     let name = format!("importguard, traces {traces} %");
-                    systems.push(place.importguard(&name, *traces, &policy, 1).await?);
+                    let variant = Variant {
+                        traces: *traces,
+                        ..Variant::shipped(&name, &policy)
+                    };
+                    systems.push(place.importguard(variant).await?);
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod compare;
+mod durability;
 mod floor;
 mod load;
 mod measure;
@@ -27,6 +28,7 @@ fn main() -> anyhow::Result<()> {
         None => on_one_thread(compare::run(cli.compare)),
         Some(Command::Scale(settings)) => on_one_thread(operations::scale(settings)),
         Some(Command::Drain(settings)) => on_one_thread(operations::drain(settings)),
+        Some(Command::Durability(settings)) => on_one_thread(durability::run(settings)),
         Some(Command::Overload(settings)) => on_one_thread(operations::overload(settings)),
         Some(Command::Part(part)) => match part {
             Part::FloorDecider { listen, lean } => as_floor(lean, floor::decider(listen)),

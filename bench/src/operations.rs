@@ -15,7 +15,7 @@ use crate::{
     cli::{CommonSettings, OverloadSettings},
     load::Load,
     measure::{FALLBACKS, P50, P99, PER_SECOND, in_turns, lasting, measure},
-    system::{Place, System, recorder, shipped_policy},
+    system::{Place, System, Variant, recorder, shipped_policy},
     table::{Row, Target, figures, lines, print, progress, results},
     usage::memory,
 };
@@ -54,7 +54,11 @@ pub(crate) async fn scale(settings: CommonSettings) -> anyhow::Result<()> {
     let mut systems = Vec::new();
     for count in [1, 2, 3] {
         let (name, policy) = (format!("deciders: {count}"), shipped_policy());
-        systems.push(place.importguard(&name, 0, &policy, count).await?);
+        let variant = Variant {
+            deciders: count,
+            ..Variant::shipped(&name, &policy)
+        };
+        systems.push(place.importguard(variant).await?);
     }
     for ids in [1_000, 100_000, 1_000_000] {
         // The shipped policy with so many IDs in its list, none of which is asked for; `blocked_user` stays.
@@ -66,7 +70,7 @@ pub(crate) async fn scale(settings: CommonSettings) -> anyhow::Result<()> {
         (1..ids).try_for_each(|number| writeln!(list, "banned{number:010}"))?;
         fs::write(dir.join("lists/blocked.txt"), list)?;
         let name = format!("{ids} IDs in the list");
-        systems.push(place.importguard(&name, 0, &policy, 1).await?);
+        systems.push(place.importguard(Variant::shipped(&name, &policy)).await?);
     }
     let (mut rows, rounds) = (Vec::new(), (settings.rounds.unwrap_or(3), settings.seconds));
     for friends in [2, 1_000] {
@@ -79,7 +83,9 @@ pub(crate) async fn scale(settings: CommonSettings) -> anyhow::Result<()> {
 pub(crate) async fn drain(settings: CommonSettings) -> anyhow::Result<()> {
     let place = Place::new(&settings)?;
     let policy = shipped_policy();
-    let mut system = place.importguard("drain", 0, &policy, 1).await?;
+    let mut system = place
+        .importguard(Variant::shipped("drain", &policy))
+        .await?;
     let admin = system.admin.context("importguard has an admin listener")?;
     let load = Load::paced(MODERATE);
     let phases = ["before", "while it drains", "after"];
@@ -145,7 +151,9 @@ async fn spooled(admin: SocketAddr) -> anyhow::Result<f64> {
 pub(crate) async fn overload(settings: OverloadSettings) -> anyhow::Result<()> {
     let place = Place::new(&settings.common)?;
     let policy = shipped_policy();
-    let mut system = place.importguard("overload", 0, &policy, 1).await?;
+    let mut system = place
+        .importguard(Variant::shipped("overload", &policy))
+        .await?;
     let pods: HashMap<_, _> = system.processes().collect();
     let (gateway, decider) = (pods["gateway"], pods["decider"]);
     let phases = ["at capacity", "at twice the capacity", "at capacity again"];

@@ -85,6 +85,33 @@ impl System {
     }
 }
 
+/// How importguard is started.
+pub(crate) struct Variant<'a> {
+    pub(crate) name: &'a str,
+    /// How much of its traces it exports, in per cent.
+    pub(crate) traces: u8,
+    pub(crate) policy: &'a Path,
+    pub(crate) deciders: usize,
+    /// More variables of the gateway.
+    pub(crate) gateway: Variables,
+    /// The nats-server, and more arguments for it.
+    pub(crate) nats: (&'a Path, &'a str),
+}
+
+impl<'a> Variant<'a> {
+    /// As it ships but for the traces, with one decider.
+    pub(crate) fn shipped(name: &'a str, policy: &'a Path) -> Self {
+        Self {
+            name,
+            traces: 0,
+            policy,
+            deciders: 1,
+            gateway: Variables::new(),
+            nats: (NatsServer::program(), ""),
+        }
+    }
+}
+
 /// Environment variables of importguard's processes.
 pub(crate) type Variables = Vec<(&'static str, String)>;
 
@@ -125,10 +152,16 @@ impl Place {
 
     /// Starts a nats-server with JetStream, with the store on disk that one of that name had.
     pub(crate) async fn nats(&self, name: &str, at: SocketAddr) -> Process {
+        self.nats_server(name, at, NatsServer::program(), "").await
+    }
+
+    /// The same with this `program` and more arguments.
+    async fn nats_server(&self, name: &str, at: SocketAddr, program: &Path, more: &str) -> Process {
         let (port, store) = (at.port(), name.replace(' ', "-"));
-        let args = format!("--jetstream --addr=127.0.0.1 --port={port} --store_dir={store}-store");
+        let args =
+            format!("--jetstream --addr=127.0.0.1 --port={port} --store_dir={store}-store {more}");
         let name = format!("{name}-nats");
-        let mut process = self.spawn(&name, NatsServer::program(), &args, &Vec::new());
+        let mut process = self.spawn(&name, program, &args, &Vec::new());
         // It opens its port only when JetStream has read its store.
         let connect = async || Ok(async_nats::connect(at.to_string()).await.map(drop)?);
         until_ready(&mut process, connect).await;
@@ -167,16 +200,19 @@ impl Place {
         system.verified().await
     }
 
-    /// Starts importguard with so many deciders, which exports `traces` per cent of its traces.
-    pub(crate) async fn importguard(
-        &self,
-        name: &str,
-        traces: u8,
-        policy: &Path,
-        deciders: usize,
-    ) -> anyhow::Result<System> {
+    /// Starts importguard.
+    pub(crate) async fn importguard(&self, variant: Variant<'_>) -> anyhow::Result<System> {
+        let Variant {
+            name,
+            traces,
+            policy,
+            deciders,
+            mut gateway,
+            nats: (program, more),
+        } = variant;
         let [nats_at, sink_at] = free();
-        let mut parts = vec![("nats", self.nats(name, nats_at).await)];
+        let nats = self.nats_server(name, nats_at, program, more).await;
+        let mut parts = vec![("nats", nats)];
         let mut export = Variables::new();
         if traces > 0 {
             let sink = self.part(&format!("{name}-sink"), sink_at, "sink").await?;
@@ -196,7 +232,8 @@ impl Place {
             urls.push(url);
         }
         let urls = urls.join(",");
-        let (gateway, [address, admin]) = self.gateway(name, urls, nats_at, export).await;
+        gateway.extend(export);
+        let (gateway, [address, admin]) = self.gateway(name, urls, nats_at, gateway).await;
         parts.push(("gateway", gateway));
         let system = System {
             name: name.to_owned(),
