@@ -20,12 +20,20 @@ mod spool;
 
 use std::{env, path::PathBuf};
 
+use tokio::sync::{Mutex, MutexGuard};
+
 use self::callers::Answers;
+
+/// Has these tests take turns: each needs a gateway that answers as fast as it is asked.
+async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
 
 /// How many power cuts a test simulates.
 fn cuts() -> usize {
     let cuts = env::var("IMPORTGUARD_POWER_CUTS").ok();
-    cuts.map_or(20, |cuts| cuts.parse().expect("a number of power cuts"))
+    cuts.map_or(10, |cuts| cuts.parse().expect("a number of power cuts"))
 }
 
 /// How many of them share a recording.

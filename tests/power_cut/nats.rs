@@ -11,7 +11,7 @@ use importguard_tests::{NatsServer, Service, Settings, skip, stored, tool};
 use tempfile::TempDir;
 
 use super::{
-    CUTS_A_RECORDING,
+    CUTS_A_RECORDING, alone,
     callers::{self, Answers},
     complain, cuts,
     disk::{Disk, Names},
@@ -35,6 +35,7 @@ async fn a_power_cut_takes_nothing_that_was_answered_out_of_nats_that_syncs_alwa
     let Some((strace, server)) = tools() else {
         return;
     };
+    let _turn = alone().await;
     let (mut random, mut left) = (random(), cuts());
     while left > 0 {
         let (answers, disk) = record(&strace, &server, ALWAYS).await;
@@ -59,6 +60,7 @@ async fn a_power_cut_takes_events_out_of_nats_as_it_is_shipped() {
     let Some((strace, server)) = tools() else {
         return;
     };
+    let _turn = alone().await;
     let (mut random, mut most) = (random(), 0);
     let (answers, disk) = record(&strace, &server, "").await;
     for _ in 0..5 {

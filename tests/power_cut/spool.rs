@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::{
-    CUTS_A_RECORDING,
+    CUTS_A_RECORDING, alone,
     callers::{self, Answers},
     complain, cuts,
     disk::{Disk, Names},
@@ -35,6 +35,7 @@ async fn a_power_cut_takes_nothing_that_was_answered_out_of_the_spool() {
     let Some(strace) = tool("strace", "STRACE", "a power cut under the spool") else {
         return;
     };
+    let _turn = alone().await;
     let (mut random, mut left) = (random(), cuts());
     while left > 0 {
         let run = record(&strace, "full").await;
@@ -61,6 +62,7 @@ async fn a_power_cut_takes_events_out_of_a_spool_that_does_not_wait_for_the_disk
     let Some(strace) = tool("strace", "STRACE", "a power cut under a relaxed spool") else {
         return;
     };
+    let _turn = alone().await;
     let (mut random, mut most) = (random(), 0);
     let run = record(&strace, "normal").await;
     for _ in 0..10 {
