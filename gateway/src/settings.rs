@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use importguard_core::UserId;
-use importguard_runtime::settings::{count, duration, size};
+use importguard_runtime::settings::{address, count, duration, duration_or_zero, size};
 
 use crate::{
     decide::{DecideSettings, FallbackSettings},
@@ -55,7 +55,8 @@ pub struct HttpSettings {
         long,
         env = "IMPORTGUARD_HTTP_LISTEN",
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:8080"
+        default_value = "127.0.0.1:8080",
+        value_parser = address
     )]
     pub http_listen: SocketAddr,
 
@@ -243,7 +244,7 @@ pub struct ServeSettings {
         env = "IMPORTGUARD_SHUTDOWN_GRACE",
         value_name = "DURATION",
         default_value = "2s",
-        value_parser = humantime::parse_duration
+        value_parser = duration_or_zero
     )]
     pub shutdown_grace: Duration,
 }
@@ -312,7 +313,7 @@ pub struct LimitSettings {
         env = "IMPORTGUARD_QUEUE_TIMEOUT",
         value_name = "DURATION",
         default_value = "750ms",
-        value_parser = humantime::parse_duration
+        value_parser = duration_or_zero
     )]
     pub queue_timeout: Duration,
 

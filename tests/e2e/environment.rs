@@ -197,12 +197,12 @@ async fn sizes_are_written_with_units() {
 
 #[test]
 fn an_invalid_value_is_reported_with_its_variable_unless_it_is_secret() {
-    let bad = ("IMPORTGUARD_HTTP_LISTEN", "somewhere");
+    let bad = ("IMPORTGUARD_HTTP_LISTEN", "8080");
     refused(
         Binary::Gateway,
         &["healthcheck"],
         bad,
-        &[bad.0, bad.1, "--http-listen"],
+        &[bad.0, "'8080'", "--http-listen", "0.0.0.0:8080"],
     );
     for secret in [
         ("IMPORTGUARD_PSEUDONYM_KEY", "hunter2"),
