@@ -46,6 +46,16 @@ async fn it_prints_its_addresses_the_nats_status_and_a_command_to_try() {
 }
 
 #[tokio::test]
+async fn it_warns_of_settings_that_have_no_effect_in_one_process() {
+    let name = "IMPORTGUARD_DECIDER_URL has no effect";
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_URL", "http://127.0.0.1:1");
+    let service = Service::all_in_one(settings).await;
+    service.tells(&[name, "unset it"]).await;
+    let quiet = Service::all_in_one(Settings::new()).await;
+    assert!(!quiet.stderr().contains(name), "{}", quiet.stderr());
+}
+
+#[tokio::test]
 async fn it_uses_nats_where_that_is() {
     let nats = NatsServer::start().await;
     let service = Service::all_in_one(Settings::new().nats(&nats)).await;

@@ -105,15 +105,19 @@ impl Service {
             .or_set(HTTP, free_address)
             .or_set(ADMIN, free_address)
             .or_set(GRPC, free_address)
-            .or_set("IMPORTGUARD_DECIDER_URL", || {
-                format!("http://{}", free_address())
-            })
             .or_set("NATS_URL", || format!("nats://{}", free_address()))
             .or_set("IMPORTGUARD_SPOOL", || {
                 dir.path().join("spool").display().to_string()
             })
             .or_set("IMPORTGUARD_POLICY", || policy.path().display().to_string())
             .or_set("RUST_LOG", || "info".to_owned());
+        let settings = match binary {
+            // It has its own decider.
+            Binary::AllInOne => settings,
+            _ => settings.or_set("IMPORTGUARD_DECIDER_URL", || {
+                format!("http://{}", free_address())
+            }),
+        };
         Self {
             process: start(command(binary, &settings, dir.path()), dir.path()),
             binary,
