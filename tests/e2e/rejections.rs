@@ -57,6 +57,18 @@ async fn commands_that_are_not_importguards_are_unknown() {
 }
 
 #[tokio::test]
+async fn another_callback_is_refused_with_the_setting_that_forwards_it() {
+    let gateway = gateway().await;
+    let call = OpenIm::server(gateway.url())
+        .before_import("op", "a", &["b"])
+        .url(gateway.url() + "/callbackBeforeAddFriendCommand");
+    let answer = Client::default().send(call).await;
+    let remedy = "set IMPORTGUARD_UPSTREAM";
+    assert!(answer.text().contains(remedy), "{}", answer.text());
+    gateway.tells(&["rejected: unknown command", remedy]).await;
+}
+
+#[tokio::test]
 async fn the_admin_listeners_paths_are_not_on_the_public_one() {
     let gateway = gateway().await;
     for path in ["/livez", "/readyz", "/metrics"] {

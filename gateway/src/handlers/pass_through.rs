@@ -30,6 +30,7 @@ pub(crate) async fn pass_through(
                 found: found.clone(),
             });
         }
+        (Callback::Other, None) => return Err(Rejection::NoUpstream),
         _ => return Err(Rejection::UnknownCommand),
     };
     let below = request_head
