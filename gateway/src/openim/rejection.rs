@@ -73,13 +73,13 @@ pub enum Rejection {
     /// The gateway is overloaded.
     #[error("too many callbacks; try again later")]
     Overloaded,
-    /// There is no header `operationID`.
+    /// The header `operationID` is missing.
     #[error("the header operationID is missing")]
     OperationIdMissing,
     /// The header `operationID` is invalid.
     #[error("invalid header operationID: {0}")]
     OperationIdInvalid(IdError),
-    /// There are several headers `operationID`.
+    /// The header `operationID` is repeated.
     #[error("the header operationID occurs more than once")]
     OperationIdRepeated,
     /// An internal error.
@@ -137,7 +137,7 @@ impl Rejection {
 
     /// Whether an after-import callback is answered with success despite this rejection. The upstream's own errors are passed
     /// on.
-    pub(crate) fn excuses_reports(&self) -> bool {
+    pub(crate) fn allows_after(&self) -> bool {
         !matches!(
             self,
             Self::Unauthorised | Self::UpstreamUnavailable | Self::UpstreamTimeout
