@@ -160,7 +160,7 @@ impl Table {
         loop {
             let began = Instant::now();
             if let Ok(permit) = timeout(EVICTION_INTERVAL, &mut waiting).await {
-                // Never closed.
+                // The semaphore is never closed.
                 return permit.ok();
             }
             if began.elapsed() >= EVICTION_INTERVAL * 2 {
