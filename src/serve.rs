@@ -13,8 +13,8 @@ use tracing::warn;
 
 use crate::banner::Banner;
 
-/// How long startup waits for the first NATS status, to print it in the banner; a server on this machine or in this cluster responds
-/// in a tenth of that.
+/// How long startup waits for the connection to NATS, to print its status in the banner; a server on this machine or in this cluster
+/// responds in a tenth of that.
 const NATS_STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Arguments without effect in one process, whose only decider is its own.
@@ -81,6 +81,7 @@ impl Serve {
             policy: &self.decider.policy.policy,
             base_path: &self.gateway.http.base_path,
             recorder: gateway.recorder().settled(NATS_STATUS_TIMEOUT).await,
+            spool: &self.gateway.record.spool,
         };
         std::io::stdout()
             .write_all(banner.to_string().as_bytes())

@@ -111,7 +111,7 @@ async fn until(recorder: &Recorder, state: State) {
         if status.state == state {
             Ok(())
         } else {
-            Err(status)
+            Err(format!("{status:?}"))
         }
     })
     .await;

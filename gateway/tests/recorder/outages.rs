@@ -246,7 +246,7 @@ async fn a_drain_that_nats_interrupts_goes_on_where_it_was() {
             if status.spooled_events < some {
                 Ok(())
             } else {
-                Err(status)
+                Err(format!("{status:?}"))
             }
         })
         .await;

@@ -79,7 +79,7 @@ async fn user_and_password_of_the_url_are_used_and_not_shown() {
     let recording = nats.recording(&spool).await;
     let status = recording.until(State::Streaming).await;
     assert_eq!(recording.record(0).await, Recorded::Streamed);
-    assert!(!status.to_string().contains("s3cret"), "{status}");
+    assert!(!format!("{status:?}").contains("s3cret"), "{status:?}");
     assert!(!format!("{:?}", recording.recorder).contains("s3cret"));
 }
 
