@@ -125,7 +125,9 @@ async fn spans_that_cannot_be_exported_are_logged_once_and_counted() {
     let receiver = OtlpReceiver::on(port).await;
     server.import("op-taken", "user123", &["user456"]).await;
     receiver.callback("op-taken").await;
-    gateway.tells(&["the OTLP endpoint accepts spans again"]).await;
+    gateway
+        .tells(&["the OTLP endpoint accepts spans again"])
+        .await;
 }
 
 /// A gateway without deciders whose sampler samples nothing of its own.
