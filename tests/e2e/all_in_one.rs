@@ -50,7 +50,7 @@ async fn it_warns_of_settings_that_have_no_effect_in_one_process() {
     let name = "IMPORTGUARD_DECIDER_URL has no effect";
     let settings = Settings::new().set("IMPORTGUARD_DECIDER_URL", "http://127.0.0.1:1");
     let service = Service::all_in_one(settings).await;
-    service.tells(&[name, "unset it"]).await;
+    service.wait_for_log(&[name, "unset it"]).await;
     let quiet = Service::all_in_one(Settings::new()).await;
     assert!(!quiet.stderr().contains(name), "{}", quiet.stderr());
 }
@@ -79,7 +79,9 @@ async fn with_nats_it_starts_without_warnings() {
     let nats = NatsServer::start().await;
     let service = Service::all_in_one(Settings::new().nats(&nats)).await;
     let connecting = format!("INFO connecting to NATS at {}", nats.address());
-    service.tells(&[&connecting, "streaming to NATS"]).await;
+    service
+        .wait_for_log(&[&connecting, "streaming to NATS"])
+        .await;
     let log = service.stderr();
     assert!(!log.contains("WARN"), "{log}");
 }

@@ -65,7 +65,9 @@ async fn another_callback_is_refused_with_the_setting_that_forwards_it() {
     let answer = Client::default().send(call).await;
     let remedy = "set IMPORTGUARD_UPSTREAM";
     assert!(answer.text().contains(remedy), "{}", answer.text());
-    gateway.tells(&["rejected: unknown command", remedy]).await;
+    gateway
+        .wait_for_log(&["rejected: unknown command", remedy])
+        .await;
 }
 
 #[tokio::test]
@@ -246,7 +248,7 @@ async fn a_body_that_does_not_come_is_given_up_within_the_budget() {
     let body = OpenIm::server(gateway.url()).body("a", &["b"]);
     let held = HeldCall::begin(gateway.http_address(), "op", &body).await;
     let began = Instant::now();
-    let (status, answer) = held.never_finish().await;
+    let (status, answer) = held.half_close().await;
     assert!(
         began.elapsed() < Duration::from_secs(2),
         "{:?}",

@@ -98,7 +98,7 @@ async fn line_with(events: usize) -> Line {
         .set("IMPORTGUARD_ACK_TIMEOUT", "5s")
         .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
     let line = Line::with(patient).await;
-    line.gateway.until_recorder_is("streaming").await;
+    line.gateway.wait_for_recorder("streaming").await;
     import(&line, 0..events).await;
     line
 }

@@ -118,7 +118,7 @@ async fn spans_that_cannot_be_exported_are_logged_once_and_counted() {
         })
         .await;
     }
-    let said = gateway.tells(&["spans are lost"]).await;
+    let said = gateway.wait_for_log(&["spans are lost"]).await;
     assert_eq!(said.matches("spans are lost").count(), 1, "{said}");
     assert!(!said.contains("ExportError"), "{said}");
 
@@ -126,7 +126,7 @@ async fn spans_that_cannot_be_exported_are_logged_once_and_counted() {
     server.import("op-taken", "user123", &["user456"]).await;
     receiver.callback("op-taken").await;
     gateway
-        .tells(&["the OTLP endpoint accepts spans again"])
+        .wait_for_log(&["the OTLP endpoint accepts spans again"])
         .await;
 }
 
