@@ -101,14 +101,14 @@ pub enum SpecVersion {
     V1,
 }
 
-/// What an event tells.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum EventType {
-    /// A verdict was given; `data` is a `Decision`.
+    /// A decision; `data` is a `Decision`.
     #[serde(rename = "importguard.decision.v1")]
     Decision,
-    /// OpenIM reported an import done; `data` is an `Imported`.
+    /// A completed import; `data` is an `Imported`.
     #[serde(rename = "importguard.imported.v1")]
     Imported,
 }

@@ -14,7 +14,7 @@ pub enum Rejection {
         "the path below the base path must end in callbackBeforeImportFriendsCommand or callbackAfterImportFriendsCommand, or the query must contain command=ImportFriendReqBeforeCommand"
     )]
     UnknownCommand,
-    /// The callback is one of OpenIM's others, and no backend is set for those.
+    /// The callback is another one of OpenIM's, and no upstream backend is set.
     #[error(
         "importguard itself handles only the callbacks of friend imports; set IMPORTGUARD_UPSTREAM to forward the others to a backend, or disable this one in OpenIM"
     )]
@@ -38,7 +38,7 @@ pub enum Rejection {
     /// The body is not declared as JSON, or it is compressed.
     #[error("send the body as plain JSON with Content-Type: application/json")]
     UnsupportedMediaType,
-    /// The body cannot be read as the callback's request.
+    /// The body cannot be parsed.
     #[error("{0}")]
     Malformed(String),
     /// The body, or the list in it, is larger than allowed.

@@ -4,7 +4,7 @@ use clap::Args;
 use http::uri::{Authority, Scheme, Uri};
 use importguard_runtime::settings::{count, duration};
 
-/// Where OpenIM's other callbacks go.
+/// The backend for OpenIM's other callbacks.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Other OpenIM callbacks")]
 pub struct UpstreamSettings {
