@@ -156,7 +156,9 @@ async fn a_process_whose_stderr_is_not_read_ends_on_sigterm() {
 /// A gateway that has written more lines than wait for a reader and than a pipe holds, and answered all the same.
 async fn stuck() -> (Service, ChildStderr) {
     const CALLS: usize = 12_000;
-    let settings = Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json");
+    let settings = Settings::new()
+        .with_long_timeouts()
+        .set("IMPORTGUARD_LOG_FORMAT", "json");
     let mut gateway = Service::gateway_with_stderr(settings, Stdio::piped).await;
     let unread = gateway.take_stderr().unwrap();
     let server = OpenIm::server(gateway.url());
