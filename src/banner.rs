@@ -4,20 +4,51 @@ use std::{
     path::Path,
 };
 
+use importguard_gateway::recorder::{RecorderStatus, State};
 use importguard_runtime::reachable;
 
 /// What `importguard serve` prints once it is up: its listen addresses, the NATS status, and a curl command to try.
-pub(crate) struct Banner<'a, B, R> {
+pub(crate) struct Banner<'a, B> {
     pub(crate) public: SocketAddr,
     pub(crate) tls: bool,
     pub(crate) admin: SocketAddr,
     pub(crate) grpc: SocketAddr,
     pub(crate) policy: &'a Path,
     pub(crate) base_path: &'a B,
-    pub(crate) recorder: R,
+    pub(crate) recorder: RecorderStatus,
+    pub(crate) spool: &'a Path,
 }
 
-impl<B: Display, R: Display> Display for Banner<'_, B, R> {
+impl<B> Banner<'_, B> {
+    /// Where events go.
+    fn events(&self) -> String {
+        let RecorderStatus {
+            state,
+            nats,
+            spooled_events: spooled,
+            last_error,
+            ..
+        } = &self.recorder;
+        if *state == State::Spooling {
+            let why = match last_error {
+                Some(error) if error.contains(nats) => error.clone(),
+                Some(error) => format!("NATS at {nats}: {error}"),
+                None => format!("not connected to NATS at {nats} yet"),
+            };
+            let spool = self.spool.display();
+            return format!(
+                "{why}; buffering in {spool} ({spooled} events), will publish automatically"
+            );
+        }
+        let rest = match spooled {
+            0 => String::new(),
+            events => format!("; publishing {events} events from the spool"),
+        };
+        format!("streaming to NATS at {nats}{rest}")
+    }
+}
+
+impl<B: Display> Display for Banner<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let public = reachable(self.public);
         let scheme = if self.tls { "https" } else { "http" };
@@ -32,7 +63,7 @@ impl<B: Display, R: Display> Display for Banner<'_, B, R> {
         writeln!(f, "  decider    {} (gRPC)", self.grpc)?;
         writeln!(f, "  policy     {}", self.policy.display())?;
         writeln!(f, "  admin      http://{}/readyz", reachable(self.admin))?;
-        writeln!(f, "  events     {}", self.recorder)?;
+        writeln!(f, "  events     {}", self.events())?;
         writeln!(f, "Try it:")?;
         writeln!(
             f,

@@ -15,7 +15,8 @@ pub(crate) struct Healthcheck {
         long,
         env = "IMPORTGUARD_ADMIN_LISTEN",
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:8081"
+        default_value = "127.0.0.1:8081",
+        value_parser = importguard_runtime::settings::address
     )]
     admin_listen: SocketAddr,
 }

@@ -1,36 +1,39 @@
 //! `importguard serve`: gateway, decider and spool in one process. The gateway calls the decider over gRPC on loopback, as it would
 //! in another process.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{env, io::Write, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Arg, Args, Command};
 use importguard_decider::Decider;
 use importguard_gateway::Gateway;
 use importguard_runtime::{Runtime, RuntimeSettings, listen};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::banner::Banner;
 
-/// How long startup waits for the first NATS status, to print it in the banner; a server on this machine or in this cluster responds
-/// in a tenth of that.
+/// How long startup waits for the connection to NATS, to print its status in the banner; a server on this machine or in this cluster
+/// responds in a tenth of that.
 const NATS_STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Arguments without effect in one process, whose only decider is its own.
+const UNUSED: [&str; 11] = [
+    "decider_url",
+    "decider_retry_after",
+    "decider_ca_file",
+    "decider_client_cert_file",
+    "decider_client_key_file",
+    "decider_server_name",
+    "decider_shutdown_grace",
+    "decider_max_friends",
+    "decider_tls_cert_file",
+    "decider_tls_key_file",
+    "decider_tls_client_ca_file",
+];
+
 #[derive(Args)]
-// The only decider is the one in this process.
-#[command(
-    mut_arg("decider_url", |arg| arg.hide(true)),
-    mut_arg("decider_retry_after", |arg| arg.hide(true)),
-    mut_arg("decider_ca_file", |arg| arg.hide(true)),
-    mut_arg("decider_client_cert_file", |arg| arg.hide(true)),
-    mut_arg("decider_client_key_file", |arg| arg.hide(true)),
-    mut_arg("decider_server_name", |arg| arg.hide(true)),
-    mut_arg("decider_shutdown_grace", |arg| arg.hide(true)),
-    mut_arg("decider_max_friends", |arg| arg.hide(true)),
-    mut_arg("decider_tls_cert_file", |arg| arg.hide(true)),
-    mut_arg("decider_tls_key_file", |arg| arg.hide(true)),
-    mut_arg("decider_tls_client_ca_file", |arg| arg.hide(true)),
-)]
+#[command(mut_args(|arg| if is_unused(&arg) { arg.hide(true) } else { arg }))]
 // No load balancer needs time to notice the shutdown, and Ctrl-C should return to the prompt quickly.
 #[command(mut_arg("shutdown_grace", |arg| arg.default_value("0s")))]
 pub(crate) struct Serve {
@@ -54,6 +57,7 @@ impl Serve {
     }
 
     async fn serve(&mut self, mut runtime: Runtime) -> anyhow::Result<()> {
+        report_unused();
         let http = &self.gateway.http;
         let public = listen(http.http_listen, "IMPORTGUARD_HTTP_LISTEN").await?;
         let grpc = self.decider.grpc.decider_listen;
@@ -77,6 +81,7 @@ impl Serve {
             policy: &self.decider.policy.policy,
             base_path: &self.gateway.http.base_path,
             recorder: gateway.recorder().settled(NATS_STATUS_TIMEOUT).await,
+            spool: &self.gateway.record.spool,
         };
         std::io::stdout()
             .write_all(banner.to_string().as_bytes())
@@ -96,5 +101,23 @@ impl Serve {
         };
         let serving = async { tokio::try_join!(gateway_then_decider, decider) };
         runtime.run(serving).await.map(drop)
+    }
+}
+
+fn is_unused(arg: &Arg) -> bool {
+    UNUSED.contains(&arg.get_id().as_str())
+}
+
+/// Logs a warning for each argument that has no effect and is set in the environment.
+fn report_unused() {
+    let command = Serve::augment_args(Command::new("serve"));
+    let unused = command.get_arguments().filter(|arg| is_unused(arg));
+    for variable in unused.filter_map(Arg::get_env) {
+        if env::var_os(variable).is_some() {
+            warn!(
+                "{} has no effect: in one process the gateway calls the decider of that process; unset it, or run importguard-gateway and importguard-decider",
+                variable.display()
+            );
+        }
     }
 }

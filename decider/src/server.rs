@@ -7,7 +7,7 @@ use importguard_proto::{
     decider::decider_server::{DeciderServer, SERVICE_NAME},
 };
 use importguard_runtime::{
-    Bounds, CertificateError, ConnectionMetrics, Incoming, LastGood, OpenFilesError, Runtime,
+    Acceptor, Bounds, CertificateError, ConnectionMetrics, LastGood, OpenFilesError, Runtime,
     Timeouts, Tls, allow_open_files,
 };
 use tokio::{net::TcpListener, time::sleep};
@@ -168,16 +168,16 @@ impl Decider {
             DeciderServer::new(service).max_decoding_message_size(max_message_bytes(bounds));
         report(&health_reporter, ServingStatus::Serving).await;
         let reflection = bounds.decider_reflection.then(reflection).transpose()?;
-        let incoming = incoming(listener, bounds, self.tls, self.connections);
+        let acceptor = acceptor(listener, bounds, self.tls, self.connections);
         let stop_accepting = CancellationToken::new();
         let server = bounded(bounds)
             .add_service(service)
             .add_service(health)
             .add_optional_service(reflection)
             .serve_with_incoming_shutdown(
-                stream::unfold(incoming, async |mut incoming: Incoming| {
-                    let connection = incoming.accept().await;
-                    Some((Ok::<_, Infallible>(connection), incoming))
+                stream::unfold(acceptor, async |mut acceptor: Acceptor| {
+                    let connection = acceptor.accept().await;
+                    Some((Ok::<_, Infallible>(connection), acceptor))
                 }),
                 stop_accepting.clone().cancelled_owned(),
             );
@@ -196,12 +196,12 @@ impl Decider {
     }
 }
 
-fn incoming(
+fn acceptor(
     listener: TcpListener,
     bounds: &BoundsSettings,
     tls: Option<Tls>,
     metrics: ConnectionMetrics,
-) -> Incoming {
+) -> Acceptor {
     let idle = bounds.decider_idle_timeout;
     let bounds = Bounds {
         max_connections: bounds.decider_max_connections,
@@ -215,7 +215,7 @@ fn incoming(
         counts_requests: false,
         setting: "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
     };
-    Incoming::new(listener, bounds, tls, metrics)
+    Acceptor::new(listener, bounds, tls, metrics)
 }
 
 fn reflection() -> Result<ReflectionServer<impl ServerReflection>, tonic_reflection::server::Error>

@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use importguard_runtime::settings::{count, duration};
+use importguard_runtime::settings::{address, count, duration, duration_or_zero};
 use rustls::pki_types::ServerName;
 
 /// All settings of a decider.
@@ -49,7 +49,8 @@ pub struct GrpcSettings {
         long,
         env = "IMPORTGUARD_DECIDER_LISTEN",
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:50051"
+        default_value = "127.0.0.1:50051",
+        value_parser = address
     )]
     pub decider_listen: SocketAddr,
 
@@ -65,7 +66,7 @@ pub struct GrpcSettings {
         env = "IMPORTGUARD_DECIDER_SHUTDOWN_GRACE",
         value_name = "DURATION",
         default_value = "2s",
-        value_parser = humantime::parse_duration
+        value_parser = duration_or_zero
     )]
     pub decider_shutdown_grace: Duration,
 

@@ -111,7 +111,7 @@ async fn until(recorder: &Recorder, state: State) {
         if status.state == state {
             Ok(())
         } else {
-            Err(status)
+            Err(format!("{status:?}"))
         }
     })
     .await;
@@ -249,7 +249,7 @@ async fn spooling() {
         "callers", "events/s", "p50", "p99"
     );
     for callers in [1, 16, 64, 256] {
-        let (nats, spool) = (NatsServer::later(), spool_dir());
+        let (nats, spool) = (NatsServer::not_started(), spool_dir());
         let recorder = recorder(&nats, spool.path()).await;
         let count = if callers == 1 { 10_000 } else { 50_000 };
         let (took, lasted) = load(callers, count, {

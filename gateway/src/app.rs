@@ -1,14 +1,14 @@
-//! The public listener's routes and layers: what a request meets, from the outside in.
+//! The public listener's routes and layers, from the outside in.
 //!
-//! 1. `trace` recognises what the request line asks for, follows the request to its end, and makes a callback answer of every
-//!    response. The base path, which may be a secret, ends here: the router sees [`Route::path`].
+//! 1. `trace` recognises the callback in the request line, traces the request, and turns every response into a callback answer. It
+//!    replaces the path, whose base may be a secret, by [`Route::path`].
 //! 2. A panic becomes 500 with code 5915.
-//! 3. `bounded` rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
+//! 3. `check_head` rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
 //! 4. [`Authentication`] rejects requests without valid credentials (401).
-//! 5. The router finds the handler; another method than POST is rejected (405), and what has no route is passed through or
-//!    rejected (404).
-//! 6. `admit` rejects what cannot be a callback (415, 400), collects the body (413, 408), and takes a place for the work.
-//! 7. The handler: parse (400, 413), decide, record, answer.
+//! 5. The router selects the handler. It rejects other methods than POST (405); a callback without a route is forwarded or rejected
+//!    (404).
+//! 6. `admit` rejects invalid headers (415, 400), reads the body (413, 408), and acquires a permit of the concurrency limit.
+//! 7. The handler parses the body (400, 413), decides, records and answers.
 
 use std::{any::Any, convert::Infallible, ops::Deref, sync::Arc, time::Duration};
 
@@ -28,20 +28,20 @@ use crate::{
     decide::{Deciders, FallbackSettings},
     events::Origin,
     handlers::{after_import, before_import, pass_through},
-    layers::{Authentication, Limit, RejectionLog, admit, bounded, trace},
+    layers::{Authentication, Limit, RejectionLog, admit, check_head, trace},
     metrics::Metrics,
     openim::{BasePath, Command, Limits, OnMissingOperationId, Rejection, Route},
     recorder::Recorder,
     upstream::Upstream,
 };
 
-/// What layers and handlers work with. Cheap to clone.
+/// The state of layers and handlers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App(Arc<AppState>);
 
-/// The same for all requests.
+/// The state that all requests share.
 pub(crate) struct AppState {
-    /// `https` or `http`: what is spoken on the listener.
+    /// `https` or `http`.
     pub(crate) scheme: &'static str,
     pub(crate) base_path: BasePath,
     pub(crate) on_missing_operation_id: OnMissingOperationId,
@@ -80,7 +80,7 @@ impl FromRef<App> for Limits {
     }
 }
 
-/// What every request on the public listener is answered by.
+/// The service of the public listener.
 pub(crate) fn app(
     app: App,
     authentication: Authentication,
@@ -101,7 +101,7 @@ pub(crate) fn app(
     ServiceBuilder::new()
         .layer(from_fn_with_state(app.clone(), trace))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app, bounded))
+        .layer(from_fn_with_state(app, check_head))
         .layer(ValidateRequestHeaderLayer::custom(authentication))
         .service(routes)
 }
@@ -114,7 +114,7 @@ where
     post(handler).route_layer(from_fn_with_state(app.clone(), admit))
 }
 
-/// The panic hook has written the log line.
+/// The response after a panic, which the panic hook has logged.
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     Rejection::Internal.into_response()
 }

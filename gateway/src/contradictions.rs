@@ -1,8 +1,8 @@
-//! Settings that are valid one by one and contradict each other.
+//! Settings that are valid on their own but contradict each other.
 
 use crate::{Settings, decide::OnFailure};
 
-/// The warnings to log at the start.
+/// The warnings to log at startup.
 pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
     let Settings {
         http,

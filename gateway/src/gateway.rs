@@ -15,11 +15,11 @@ use crate::{
     layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
     metrics::Metrics,
     recorder::{self, Recorder},
-    server::{self, Ended, Server},
+    server::{self, Server},
     upstream::{Upstream, UpstreamStartError},
 };
 
-/// A gateway whose parts are in place, ready to serve.
+/// A gateway that has started and can serve.
 pub struct Gateway {
     app: App,
     authentication: Authentication,
@@ -28,17 +28,18 @@ pub struct Gateway {
     shutdown: Shutdown,
 }
 
-/// How the time for an orderly end is shared out.
+/// Time limits of graceful shutdown.
 #[derive(Clone, Copy, Debug)]
 struct Shutdown {
     grace: Duration,
-    in_all: Duration,
+    /// Including the grace period.
+    total: Duration,
 }
 
 impl Shutdown {
-    /// For the callbacks in flight: half of what the grace leaves. The other half is the recorder's.
-    fn callbacks(self) -> Duration {
-        self.in_all.saturating_sub(self.grace) / 2
+    /// The time limit of each of the two steps after the grace period: callbacks in flight, and the recorder.
+    fn step(self) -> Duration {
+        self.total.saturating_sub(self.grace) / 2
     }
 }
 
@@ -48,18 +49,18 @@ pub enum RunError {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A listener has no address.
+    /// The address of a listener cannot be determined.
     #[error("a listener failed: {0}")]
     Listener(#[from] std::io::Error),
-    /// Nothing can be recorded any more.
+    /// The recorder stopped.
     #[error("the recorder stopped, so no decision can be recorded; see the log")]
     Recorder,
 }
 
-/// Runs a gateway, which OpenIM calls on `listener`, until the runtime shuts down and what is under way is finished.
+/// Runs a gateway that serves OpenIM on `listener`, until the runtime shuts down and open callbacks are answered.
 ///
 /// # Errors
-/// If it cannot start, or ends early.
+/// If it cannot start, or stops without a shutdown request.
 pub async fn run(
     settings: &Settings,
     listener: TcpListener,
@@ -82,30 +83,29 @@ pub enum StartError {
     /// The decider client cannot start.
     #[error(transparent)]
     Deciders(#[from] DecidersStartError),
-    /// Events could not be recorded.
+    /// The recorder cannot start.
     #[error(transparent)]
     Record(#[from] recorder::StartError),
-    /// Users' ids were to be replaced and there is no usable key.
+    /// The pseudonym key cannot be used.
     #[error(transparent)]
     PseudonymKey(#[from] PseudonymKeyError),
-    /// The callers' passwords or tokens cannot be read.
+    /// A file with callers' credentials cannot be used.
     #[error(transparent)]
     Authentication(#[from] CredentialsFileError),
-    /// There may not be as many connections as the settings allow.
+    /// The limit of open files is too low for the settings.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
     /// The public listener's certificate cannot be used.
     #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
     Tls(#[from] CertificateError),
-    /// OpenIM's other callbacks cannot be passed on.
+    /// The client for the upstream backend cannot start.
     #[error(transparent)]
     Upstream(#[from] UpstreamStartError),
 }
 
 impl Gateway {
-    /// Opens the spool and prepares the connections. Neither NATS nor a decider needs to be there yet, and without them the
-    /// gateway is ready: the spool and the fallbacks answer then, and an unready gateway would only leave OpenIM without any
-    /// answer.
+    /// Opens the spool and starts connecting. The gateway is ready even while NATS and the deciders are unavailable: the spool and the
+    /// fallbacks replace them, whereas an unready gateway would leave OpenIM without any answer.
     ///
     /// # Errors
     /// If the settings, their files or the spool cannot be used.
@@ -115,10 +115,10 @@ impl Gateway {
         }
         let Settings { http, serve, .. } = settings;
         let upstream = &settings.upstream;
-        let passed_on = upstream.upstream.as_ref();
-        let passed_on = passed_on.map_or(0, |_| upstream.upstream_max_in_flight);
+        let forwarded = upstream.upstream.as_ref();
+        let forwarded = forwarded.map_or(0, |_| upstream.upstream_max_in_flight);
         allow_open_files(
-            serve.max_connections + passed_on,
+            serve.max_connections + forwarded,
             "IMPORTGUARD_MAX_CONNECTIONS or IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
         )?;
         let readiness = runtime.readiness.clone();
@@ -177,18 +177,18 @@ impl Gateway {
             balancer,
             shutdown: Shutdown {
                 grace: serve.shutdown_grace,
-                in_all: http.shutdown_timeout,
+                total: http.shutdown_timeout,
             },
         })
     }
 
-    /// Where events go.
+    /// The recorder of this gateway's events.
     pub fn recorder(&self) -> &Recorder {
         &self.app.recorder
     }
 
-    /// Answers on `listener` until `shutdown` is cancelled and the grace after that is over; then finishes what is under way,
-    /// within the settings' time, and closes the recorder.
+    /// Serves on `listener` until `shutdown` is cancelled and the grace period after it is over. Then answers open callbacks and closes
+    /// the recorder, within IMPORTGUARD_SHUTDOWN_TIMEOUT.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -196,11 +196,10 @@ impl Gateway {
     ) -> Result<(), RunError> {
         let recorder = self.app.recorder.clone();
         let recorder_ended = recorder.ended();
-        let patience = self.shutdown.callbacks();
         let app = app(self.app, self.authentication);
         tokio::select! {
-            ended = self.server.serve(app, listener, shutdown, patience) => {
-                if let Ended::Cut(connections) = ended {
+            connections = self.server.serve(app, listener, shutdown, self.shutdown.step()) => {
+                if connections > 0 {
                     warn!(
                         connections,
                         "some callbacks were still unanswered when their part of IMPORTGUARD_SHUTDOWN_TIMEOUT was over; their connections were closed"
@@ -211,7 +210,7 @@ impl Gateway {
             never = memory::return_unused() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
-        recorder.close(self.shutdown.callbacks()).await;
+        recorder.close(self.shutdown.step()).await;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway: OpenIM's import callback over HTTP, decided by a decider over gRPC, recorded on NATS.
+//! The gateway: serves OpenIM's import callbacks over HTTP, gets decisions from deciders over gRPC, and publishes them to NATS.
 
 mod app;
 mod contradictions;

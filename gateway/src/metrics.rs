@@ -19,12 +19,12 @@ use prometheus_client::{
 
 use crate::openim::{Rejection, Route};
 
-/// From 250 µs, a healthy answer on one machine, to the default budget of 2 s and one beyond.
+/// Histogram buckets in seconds: from 250 µs, a typical response time on one machine, to beyond the default budget of 2 s.
 const SECONDS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0,
 ];
 
-/// What the gateway counts.
+/// The metrics of callbacks and decisions.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
@@ -58,7 +58,7 @@ struct CallLabels {
     result: Label<CallResult>,
 }
 
-/// What became of a call to the deciders: a verdict, or the cause of a fallback.
+/// The result of a call to the deciders: a verdict (`None`), or the cause of the fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct CallResult(Option<Cause>);
 
@@ -135,7 +135,7 @@ impl Metrics {
         }
     }
 
-    /// The deciders were called; `cause` is that of the fallback.
+    /// Records a call to the deciders. `cause` is that of the fallback, if it failed.
     pub(crate) fn decider_called(&self, cause: Option<Cause>, took: Duration) {
         let result = Label(CallResult(cause));
         observe(
@@ -183,11 +183,11 @@ fn durations<L: Clone + std::hash::Hash + Eq>() -> HistogramFamily<L> {
     Family::new_with_constructor(|| DurationHistogram::new(SECONDS.into_iter()))
 }
 
-/// `importguard_rules_fired_total`. Rules come from deciders, so their labels are not known beforehand.
+/// `importguard_rules_fired_total`. The rules are the deciders', so the label values are not known in advance.
 #[derive(Clone, Debug)]
 struct RuleCounters {
     family: Family<RuleLabels, Counter>,
-    /// By rule ID: what fired before is found without a copy of it.
+    /// By rule ID, so that a known series is found without allocating its labels.
     fired: Arc<RwLock<HashMap<String, Vec<RuleCounter>>>>,
 }
 
@@ -230,7 +230,7 @@ impl RuleCounters {
         let counter = self.family.get_or_create_owned(&labels);
         counter.inc();
         let mut fired = self.fired.write().unwrap_or_else(PoisonError::into_inner);
-        // Two that fire for the first time at once may both be kept: they are handles to the same counter.
+        // Two threads may both add the same counter; each is a handle to the same value.
         fired.entry(labels.rule).or_default().push(RuleCounter {
             mode: rule.mode,
             outcome: rule.outcome,

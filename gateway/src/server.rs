@@ -1,4 +1,4 @@
-//! The public listener: HTTP/1.1 and HTTP/2 by hyper on the connections that the accept loop yields, TLS, and an orderly end.
+//! The public listener: HTTP/1.1 and HTTP/2 with hyper, TLS, and graceful shutdown.
 
 use std::{
     convert::Infallible,
@@ -25,8 +25,8 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use importguard_runtime::{
-    self as runtime, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle,
-    LINGER, Timeouts, Tls, TlsFiles,
+    Acceptor, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle, LINGER,
+    Timeouts, Tls, TlsFiles,
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -39,39 +39,30 @@ use tower::{Service, ServiceExt};
 
 use crate::settings::{ServeSettings, TlsSettings};
 
-/// What a request takes beside the bytes of its body until it is answered: its task, its headers, its response's head.
+/// Memory of a request without its body: its task, its headers, and the headers of its response.
 const REQUEST_BYTES: usize = 4 * 1024;
 
-/// hyper's read buffer per connection, at least: a callback with a hundred friends, and eight times hyper's own least.
+/// Minimum size of hyper's read buffer, per connection: fits a callback with a hundred friends. hyper's own minimum is an eighth.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How many times IMPORTGUARD_MAX_HEADER_BYTES hyper takes. What is larger it responds to without a body; below that the response
-/// is a layer's. Four times is as far as anybody gets by mistake.
-const HEADER_ROOM: u32 = 4;
+/// hyper's limit of a request's head, as a multiple of IMPORTGUARD_MAX_HEADER_BYTES. hyper rejects a larger head without a callback
+/// answer; below its limit, a layer rejects it with one.
+const HEAD_LIMIT_FACTOR: u32 = 4;
 
-/// How many headers hyper takes, for the same reason: twice and a half of what `layers::bounded` lets through.
+/// hyper's limit of the number of headers, for the same reason: 2.5 times that of `layers::check_head`.
 const MAX_HEADERS: usize = 250;
 
-/// How many bytes of bodies may be under way on an HTTP/2 connection, and on one of its streams: a thousand friends come in one
-/// go, and what a caller may have sent when it is stopped stays small.
+/// HTTP/2 flow-control windows of a connection and of a stream, in bytes: a request with a thousand friends fits, and a caller can
+/// send little before backpressure stops it.
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 const STREAM_WINDOW: u32 = 128 * 1024;
 
-/// How often a caller is asked over HTTP/2 whether it is still there, and how long it has to say so. Twice within the minute
-/// after which home routers and cloud load balancers begin to forget connections.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_WAIT: Duration = Duration::from_secs(10);
+/// Interval and timeout of HTTP/2 keep-alive pings: two pings within the minute after which routers and cloud load balancers begin to
+/// drop idle connections.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How an orderly end went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Everything that had begun was answered.
-    Answered,
-    /// These many connections were cut.
-    Cut(usize),
-}
-
-/// The public listener before it has a socket.
+/// The public listener, without its socket.
 pub(crate) struct Server {
     settings: ServeSettings,
     max_bytes: usize,
@@ -80,32 +71,31 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `max_body_bytes` is what one request may need at once.
     pub(crate) fn new(
         settings: &ServeSettings,
         max_body_bytes: usize,
         tls: Option<Tls>,
         registry: &mut Registry,
     ) -> Self {
-        let one = max_body_bytes.saturating_add(REQUEST_BYTES);
+        let request = max_body_bytes.saturating_add(REQUEST_BYTES);
         Self {
-            // Two of the largest always fit.
-            max_bytes: settings.max_bytes_in_flight.max(one.saturating_mul(2)),
+            // Two of the largest requests always fit.
+            max_bytes: settings.max_bytes_in_flight.max(request.saturating_mul(2)),
             settings: settings.clone(),
             tls,
             metrics: ConnectionMetrics::register(registry, "importguard", "the public listener"),
         }
     }
 
-    /// Has `app` answer on `listener` until `shutdown` is cancelled, and for the settings' grace after that; then lets what has
-    /// begun come to its end, for at most `patience` after the grace.
+    /// Serves `app` on `listener` until `shutdown` is cancelled and the grace period after it is over. Then waits for open requests,
+    /// for at most `drain_timeout`. Returns the number of connections that were closed before their requests were answered.
     pub(crate) async fn serve<S>(
         self,
         app: S,
         listener: TcpListener,
         shutdown: CancellationToken,
-        patience: Duration,
-    ) -> Ended
+        drain_timeout: Duration,
+    ) -> usize
     where
         S: Service<Request, Response = Response, Error = Infallible, Future: Send>
             + Clone
@@ -115,43 +105,43 @@ impl Server {
     {
         let grace = self.settings.shutdown_grace;
         let http = self.http();
-        let mut incoming = self.incoming(listener);
+        let mut acceptor = self.acceptor(listener);
         let closing = Arc::new(AtomicBool::new(false));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
-        let mut ended = std::pin::pin!(async {
+        let mut grace_over = std::pin::pin!(async {
             shutdown.cancelled().await;
             closing.store(true, Relaxed);
             sleep(grace).await;
         });
         loop {
             let connection = tokio::select! {
-                connection = incoming.accept() => connection,
-                () = &mut ended => break,
+                connection = acceptor.accept() => connection,
+                () = &mut grace_over => break,
             };
             let (app, closing) = (app.clone(), Arc::clone(&closing));
             let handle = connection.handle().clone();
             let service = service_fn(move |request| {
-                respond(app.clone(), request, handle.clone(), Arc::clone(&closing))
+                serve_request(app.clone(), request, handle.clone(), Arc::clone(&closing))
             });
             let served = http.serve_connection(TokioIo::new(connection), service);
             let served = graceful.watch(served.into_owned());
-            // Its errors are the caller's, and end with its connection.
+            // An error ends this connection only, and the caller sees it.
             connections.spawn(async move { drop(served.await) });
             while connections.try_join_next().is_some() {}
         }
-        drop(incoming);
-        let all = async {
+        drop(acceptor);
+        let drained = async {
             graceful.shutdown().await;
             while connections.join_next().await.is_some() {}
         };
-        match timeout(patience, all).await {
-            Ok(()) => Ended::Answered,
-            Err(_) => Ended::Cut(connections.len()),
+        match timeout(drain_timeout, drained).await {
+            Ok(()) => 0,
+            Err(_) => connections.len(),
         }
     }
 
-    fn incoming(self, listener: TcpListener) -> runtime::Incoming {
+    fn acceptor(self, listener: TcpListener) -> Acceptor {
         let settings = &self.settings;
         let bounds = Bounds {
             max_connections: settings.max_connections,
@@ -165,14 +155,17 @@ impl Server {
             counts_requests: true,
             setting: "IMPORTGUARD_MAX_CONNECTIONS",
         };
-        runtime::Incoming::new(listener, bounds, self.tls, self.metrics)
+        Acceptor::new(listener, bounds, self.tls, self.metrics)
     }
 
     fn http(&self) -> auto::Builder<TokioExecutor> {
-        let max_head = self.settings.max_header_bytes.saturating_mul(HEADER_ROOM);
+        let max_head = self
+            .settings
+            .max_header_bytes
+            .saturating_mul(HEAD_LIMIT_FACTOR);
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
-            // The connection's own timeouts tell a slow head from an idle connection.
+            // `Connection` has its own timeouts, which distinguish a slow head from an idle connection.
             .header_read_timeout(None)
             .half_close(true)
             .max_headers(MAX_HEADERS)
@@ -183,14 +176,14 @@ impl Server {
             .max_header_list_size(max_head)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_WAIT);
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
         http
     }
 }
 
-/// Has `app` answer a request, and says that no other may follow where that is so.
-async fn respond<S>(
+/// Serves one request with `app`, and closes the connection after the response if no other request can follow.
+async fn serve_request<S>(
     app: S,
     request: http::Request<Incoming>,
     handle: Handle,
@@ -201,14 +194,14 @@ where
 {
     let http2 = request.version() == Version::HTTP_2;
     let exchange = Arc::new(handle.begin(http2));
-    // However long it takes, in the order in which they came: in an overload that holds callers back at hardly any cost, where a refusal
-    // costs some two thirds of a decision.
+    // First come, first served, without a timeout: during overload this delays callers at almost no cost, whereas a refusal costs about
+    // two thirds of a decision.
     exchange.reserve(REQUEST_BYTES).await;
     let mut request =
-        request.map(|incoming| Body::new(Received::new(incoming, Arc::clone(&exchange), http2)));
+        request.map(|incoming| Body::new(RequestBody::new(incoming, Arc::clone(&exchange), http2)));
     request.extensions_mut().insert(Arc::clone(&exchange));
     let mut response = app.oneshot(request).await?;
-    // What is left of an unread body may be longer than it is worth to wait for.
+    // The unread rest of a body may be arbitrarily long.
     let is_last = !exchange.is_received() || closing.load(Relaxed);
     if is_last && !http2 {
         let close = HeaderValue::from_static("close");
@@ -217,15 +210,15 @@ where
     Ok(response)
 }
 
-/// A request's body, as it arrives.
-struct Received {
+/// A request's body. Marks its exchange as received when the body is complete.
+struct RequestBody {
     /// Taken when this is dropped.
     incoming: Option<Incoming>,
     exchange: Arc<Exchange>,
     http2: bool,
 }
 
-impl Received {
+impl RequestBody {
     fn new(incoming: Incoming, exchange: Arc<Exchange>, http2: bool) -> Self {
         if incoming.is_end_stream() {
             exchange.received();
@@ -238,7 +231,7 @@ impl Received {
     }
 }
 
-impl HttpBody for Received {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -266,15 +259,15 @@ impl HttpBody for Received {
     }
 }
 
-/// Over HTTP/2, a body that nobody reads resets its stream as soon as the response is out. That is allowed (RFC 9113, section
-/// 8.1), but clients that are still sending then lose the response: curl before version 8 does. So what comes is taken for a
-/// while. Over HTTP/1.1 the connection does it when it is shut down.
-impl Drop for Received {
+/// Over HTTP/2, hyper resets the stream of an unread body as soon as the response is sent. RFC 9113, section 8.1, allows that, but
+/// clients that are still sending may lose the response (curl before version 8 does). So the rest of the body is read and discarded,
+/// for at most [`LINGER`]. Over HTTP/1.1, [`Connection`](importguard_runtime::Connection) does the same at shutdown.
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if !self.http2 || self.is_end_stream() {
             return;
         }
-        // Without a runtime, the process is ending.
+        // There is no runtime while the process exits.
         if let (Some(mut incoming), Ok(runtime)) =
             (self.incoming.take(), tokio::runtime::Handle::try_current())
         {
@@ -284,7 +277,7 @@ impl Drop for Received {
     }
 }
 
-/// TLS on the public listener, if the settings name a certificate. `watches` reloads it.
+/// The TLS configuration of the public listener, if the settings name a certificate. `watches` reloads it.
 pub(crate) async fn tls(
     settings: &TlsSettings,
     watches: &mut FileWatches,
@@ -302,7 +295,7 @@ pub(crate) async fn tls(
     };
     Ok(Some(Tls {
         config: files.watch(watches).await?,
-        // It is told to speak TLS, in a callback answer.
+        // A callback answer then says to use TLS.
         allow_plaintext: true,
         close_on_reload: false,
     }))

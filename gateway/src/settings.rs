@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use importguard_core::UserId;
-use importguard_runtime::settings::{count, duration, size};
+use importguard_runtime::settings::{address, count, duration, duration_or_zero, size};
 
 use crate::{
     decide::{DecideSettings, FallbackSettings},
@@ -13,20 +13,20 @@ use crate::{
 
 /// All settings of a gateway, one group per concern.
 ///
-/// A new one also has its variable in `importguard_runtime::environment::VARIABLES`: another would be refused as unknown.
+/// The variable of a new setting must be added to `importguard_runtime::environment::VARIABLES`; an unknown one is an error.
 #[derive(Args, Clone, Debug)]
 #[group(skip)] // Its name would collide with the decider's in one process.
 pub struct Settings {
-    /// OpenIM's callbacks.
+    /// The callback endpoint.
     #[command(flatten)]
     pub http: HttpSettings,
-    /// The connections they arrive on.
+    /// The limits of the public listener.
     #[command(flatten)]
     pub serve: ServeSettings,
     /// The public listener's certificate.
     #[command(flatten)]
     pub tls: TlsSettings,
-    /// Which callers are accepted.
+    /// The authentication of callers.
     #[command(flatten)]
     pub authentication: AuthenticationSettings,
     /// The concurrency limit.
@@ -35,10 +35,10 @@ pub struct Settings {
     /// The calls to deciders.
     #[command(flatten)]
     pub decide: DecideSettings,
-    /// The answers where no decision is available.
+    /// The answers when no decision is available.
     #[command(flatten)]
     pub fallback: FallbackSettings,
-    /// Where OpenIM's other callbacks go.
+    /// The backend for OpenIM's other callbacks.
     #[command(flatten)]
     pub upstream: UpstreamSettings,
     /// Events, NATS and the spool.
@@ -55,7 +55,8 @@ pub struct HttpSettings {
         long,
         env = "IMPORTGUARD_HTTP_LISTEN",
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:8080"
+        default_value = "127.0.0.1:8080",
+        value_parser = address
     )]
     pub http_listen: SocketAddr,
 
@@ -89,8 +90,8 @@ pub struct HttpSettings {
     pub request_budget: Duration,
 
     /// Maximum size of a callback's body
-    // 10,000 IDs of 64 bytes, OpenIM's column width, with quotes and commas are 670 kB; three times that leaves room for
-    // white space and escapes.
+    // 10,000 IDs of 64 bytes, OpenIM's column width, take 670 kB with quotes and commas; three times that allows for white space
+    // and escapes.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_BODY_BYTES",
@@ -111,7 +112,7 @@ pub struct HttpSettings {
     pub max_friends: usize,
 
     /// Maximum time to receive a callback's body, a part of IMPORTGUARD_REQUEST_BUDGET
-    // Half of the budget: the other half is for deciding, recording and answering.
+    // Half of the budget; the rest is for deciding, recording and answering.
     #[arg(
         long,
         env = "IMPORTGUARD_BODY_READ_TIMEOUT",
@@ -137,7 +138,7 @@ pub struct HttpSettings {
 }
 
 impl HttpSettings {
-    /// How large a request may be.
+    /// The limits of a request.
     pub fn limits(&self) -> Limits {
         Limits {
             body_bytes: self.max_body_bytes,
@@ -153,7 +154,7 @@ impl HttpSettings {
 pub struct ServeSettings {
     /// Maximum number of open connections. When it is reached, a new connection replaces the one that has been without a request
     /// for longest
-    // open-im-server opens at most 100 to one URL, so this is room for nine of them.
+    // open-im-server opens at most 100 connections to a URL, so this suffices for nine servers.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_CONNECTIONS",
@@ -164,7 +165,7 @@ pub struct ServeSettings {
     pub max_connections: usize,
 
     /// Maximum size of the request line and headers together
-    // OpenIM's own are below 1 KiB; proxies on the way add cookies, certificates and trace headers of a few KiB each.
+    // OpenIM's own take less than 1 KiB; proxies may add cookies, certificates and trace headers of a few KiB each.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_HEADER_BYTES",
@@ -176,7 +177,7 @@ pub struct ServeSettings {
 
     /// Maximum time for each of: the first byte on a new connection, the TLS handshake, and a request's headers after their
     /// first byte
-    // By then OpenIM itself has given up: its default timeout is 5 seconds.
+    // OpenIM's default timeout.
     #[arg(
         long,
         env = "IMPORTGUARD_HEADER_READ_TIMEOUT",
@@ -187,8 +188,8 @@ pub struct ServeSettings {
     pub header_read_timeout: Duration,
 
     /// How long a connection may stay open without a request
-    // Longer than the 90 seconds after which Go's client closes an idle connection itself: the side that closes first must not
-    // be the one that a request may be on its way to.
+    // Longer than the 90 seconds after which Go's client closes an idle connection: if the server closed it first, a request might
+    // be lost.
     #[arg(
         long,
         env = "IMPORTGUARD_IDLE_TIMEOUT",
@@ -199,7 +200,7 @@ pub struct ServeSettings {
     pub idle_timeout: Duration,
 
     /// Maximum time for the client to receive its response
-    // By then OpenIM itself has given up, as above.
+    // OpenIM's default timeout.
     #[arg(
         long,
         env = "IMPORTGUARD_WRITE_TIMEOUT",
@@ -212,7 +213,7 @@ pub struct ServeSettings {
     /// Maximum memory for data in flight on all connections: request bodies being received or queued, and responses not yet
     /// received by the client. When it is used up, the connection that has held its bytes for longest is closed. At least twice
     /// IMPORTGUARD_MAX_BODY_BYTES is used
-    // A hundred callbacks at once with 10,000 IDs of 25 bytes each; while one is worked on it takes about four times its bytes.
+    // A hundred concurrent callbacks with 10,000 IDs of 25 bytes each; processing one takes about four times its bytes.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_BYTES_IN_FLIGHT",
@@ -224,7 +225,7 @@ pub struct ServeSettings {
 
     /// Maximum number of concurrent requests on an HTTP/2 connection. A new connection starts with 4 being processed at a time,
     /// and gets one more for each response that the client received
-    // The least that RFC 9113 recommends, and as many as open-im-server has connections in HTTP/1.1.
+    // The minimum that RFC 9113 recommends, and the number of open-im-server's connections over HTTP/1.1.
     #[arg(
         long,
         env = "IMPORTGUARD_HTTP2_MAX_STREAMS",
@@ -236,14 +237,13 @@ pub struct ServeSettings {
 
     /// How long new connections are still accepted after SIGTERM, while /readyz already reports not ready; 0s to stop accepting
     /// at once
-    // What it takes a load balancer or Kubernetes to notice on one node; the responses of that time ask to close their
-    // connection.
+    // The time that a load balancer or Kubernetes takes to notice; meanwhile, responses close their connections.
     #[arg(
         long,
         env = "IMPORTGUARD_SHUTDOWN_GRACE",
         value_name = "DURATION",
         default_value = "2s",
-        value_parser = humantime::parse_duration
+        value_parser = duration_or_zero
     )]
     pub shutdown_grace: Duration,
 }
@@ -272,7 +272,7 @@ pub struct TlsSettings {
     pub tls_key_file: Option<PathBuf>,
 }
 
-/// Which callers are accepted.
+/// The authentication of callers.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Authentication (none by default)")]
 pub struct AuthenticationSettings {
@@ -291,9 +291,9 @@ pub struct AuthenticationSettings {
 #[command(next_help_heading = "Overload")]
 pub struct LimitSettings {
     /// Maximum number of callbacks processed at a time
-    // open-im-server has at most 100 connections to one URL and asks one thing at a time on each: one server never waits.
-    // Each may hold its body, the request read from it, the call to the decider and the event: 4 times
-    // IMPORTGUARD_MAX_BODY_BYTES, 1 GiB in all at the very worst and some megabytes on a usual day.
+    // open-im-server opens at most 100 connections to a URL, with one request at a time on each: a single server never waits. A
+    // callback may hold its body, the parsed request, the call to the decider and the event: up to 4 times
+    // IMPORTGUARD_MAX_BODY_BYTES, 1 GiB in total at worst and some megabytes in practice.
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_IN_FLIGHT",
@@ -305,20 +305,20 @@ pub struct LimitSettings {
 
     /// How long a received callback may wait to be processed before it gets the answer of IMPORTGUARD_ON_OVERLOAD; 0s to never
     /// wait
-    // A burst of three thousand, over HTTP/2 at once, is worked off in half of that; a second of the budget is left for those
-    // that waited longest.
+    // A burst of three thousand concurrent callbacks over HTTP/2 is processed in half of that, and a second of the budget is left
+    // for those that waited longest.
     #[arg(
         long,
         env = "IMPORTGUARD_QUEUE_TIMEOUT",
         value_name = "DURATION",
         default_value = "750ms",
-        value_parser = humantime::parse_duration
+        value_parser = duration_or_zero
     )]
     pub queue_timeout: Duration,
 
     /// Maximum number of shed callbacks per second that are still parsed and recorded; the others are only counted. 0 to record
     /// none
-    // At some 100 µs each, a hundredth of one core: recording must not be what the overload consists of.
+    // At about 100 µs each, this takes a hundredth of a core, so that recording does not add to the overload.
     #[arg(
         long,
         env = "IMPORTGUARD_OVERLOAD_EVENTS",

@@ -27,7 +27,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 4 * 1024;
 
-/// How often to check whether the TLS files changed: as often as the files themselves are checked.
+/// How often to check for a new TLS configuration: as often as the files are checked.
 const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first byte of every TLS connection, a handshake record. No HTTP method begins with it.
@@ -40,13 +40,13 @@ pub struct Tls {
     pub config: LastGood<ServerConfig>,
     /// Whether a connection without TLS is passed on, marked by [`Handle::plaintext`], so that it can get an error response.
     pub allow_plaintext: bool,
-    /// Whether established connections are closed when the files change, so that none outlives the authority that vouched for its
-    /// peer.
+    /// Whether established connections are closed when the files change, so that none outlives the CA of its peer's
+    /// certificate.
     pub close_on_reload: bool,
 }
 
-/// The connections that a listener accepts, after their TLS handshake, within bounds.
-pub struct Incoming {
+/// The accept loop of a listener: yields connections after their TLS handshake, within bounds.
+pub struct Acceptor {
     listener: TcpListener,
     tls: Option<Tls>,
     timeouts: Timeouts,
@@ -57,7 +57,7 @@ pub struct Incoming {
     reload_checks: Interval,
 }
 
-impl Incoming {
+impl Acceptor {
     /// Must be called inside a tokio runtime.
     pub fn new(
         listener: TcpListener,
@@ -86,7 +86,7 @@ impl Incoming {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        if let Some(connection) = self.admit(stream, peer) {
+                        if let Some(connection) = self.accepted(stream, peer) {
                             return connection;
                         }
                     }
@@ -121,9 +121,9 @@ impl Incoming {
         }
     }
 
-    /// The connection, unless it exceeds the limit or needs a handshake first.
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
-        let handle = self.table.admit(peer, self.timeouts)?;
+    /// The new connection, unless it exceeds the connection limit or needs a TLS handshake first.
+    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+        let handle = self.table.add(peer, self.timeouts)?;
         // A response is one small packet, or a few large ones: none should wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]

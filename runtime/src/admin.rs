@@ -16,7 +16,7 @@ use hyper_util::{
 use importguard_telemetry::metrics::Exposition;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::{Bounds, ConnectionMetrics, Incoming, Readiness, SharedRegistry, Timeouts};
+use crate::{Acceptor, Bounds, ConnectionMetrics, Readiness, SharedRegistry, Timeouts};
 
 /// Connection limit of the admin listener: probes and scrapes are a handful, and idle connections are evicted for new ones.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
@@ -57,10 +57,10 @@ pub(crate) async fn serve(
         .header_read_timeout(TIMEOUTS.idle)
         .half_close(true)
         .max_buf_size(READ_BUFFER_BYTES);
-    let mut incoming = Incoming::new(listener, bounds, None, metrics);
+    let mut acceptor = Acceptor::new(listener, bounds, None, metrics);
     let mut connections = JoinSet::new();
     loop {
-        let io = TokioIo::new(incoming.accept().await);
+        let io = TokioIo::new(acceptor.accept().await);
         let service = TowerToHyperService::new(routes.clone());
         connections.spawn(http.serve_connection(io, service));
         while connections.try_join_next().is_some() {}

@@ -12,8 +12,7 @@ use tracing::warn;
 /// The prefix of importguard's own variables.
 const PREFIX: &str = "IMPORTGUARD_";
 
-/// All variables of importguard's own. Each binary accepts those of the others: two processes may share a ConfigMap or an env
-/// file. A test of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
+/// The variables of all binaries. Each binary accepts those of the others, since processes may share a ConfigMap or an env file. A test of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
 pub const VARIABLES: [&str; 70] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",
@@ -230,7 +229,7 @@ fn is_kubernetes(name: &str, value: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
-        // `tcp://10.0.0.1:80`: a port number alone is somebody's setting.
+        // `tcp://10.0.0.1:80`; a bare port number is a misspelt setting.
         || (name.ends_with("_PORT") && value.contains("://"))
         || name.split("_PORT_").skip(1).any(is_port)
 }

@@ -104,7 +104,7 @@ impl Exchange {
     pub async fn acquire_slot(&self) {
         if !self.try_acquire_slot() {
             let slot = Arc::clone(self.handle.window()).acquire_owned().await;
-            // Never closed.
+            // The semaphore is never closed.
             *self.slot() = slot.ok();
         }
     }
@@ -132,7 +132,7 @@ impl Exchange {
                 let _blocked = Blocked::begin(self);
                 tokio::select! {
                     permit = table.reserve(bytes) => permit,
-                    // Nothing is read meanwhile that would fail.
+                    // A cancelled connection is not read, so no read error ends this wait.
                     () = self.handle.cancelled() => None,
                 }
             }

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{ThreadSettings, block_on};
+use crate::{ThreadSettings, block_on, settings::duration};
 
 /// How much of a response is read, in bytes: `/readyz` with all its parts has a few hundred.
 const RESPONSE_BYTES: u64 = 64 * 1024;
@@ -32,7 +32,7 @@ pub struct Healthcheck {
         long,
         value_name = "DURATION",
         default_value = "2s",
-        value_parser = humantime::parse_duration
+        value_parser = duration
     )]
     timeout: Duration,
 }

@@ -3,7 +3,7 @@
 //! [`RuntimeSettings::run`] runs a process: logs and traces, signals, the admin listener. The process's parts share a [`Runtime`]:
 //! metrics, [`Readiness`], and the [`FileWatches`] that reload changed files.
 //!
-//! [`Incoming`] is the accept loop with its limits and TLS. It yields [`Connection`]s, which enforce the timeouts of their peers. A
+//! [`Acceptor`] is the accept loop with its limits and TLS. It yields [`Connection`]s, which enforce the timeouts of their peers. A
 //! [`Handle`] refers to a connection from the rest of the process, an [`Exchange`] to one request on it and its response.
 
 mod accept;
@@ -28,7 +28,7 @@ mod threads;
 mod tls;
 mod watch;
 
-pub use accept::{Incoming, Tls};
+pub use accept::{Acceptor, Tls};
 pub use bounds::Bounds;
 pub use certificates::{CertificateError, PemError};
 pub use connection::{Connection, LINGER};

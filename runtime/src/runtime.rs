@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     FileWatches, Readiness, ThreadSettings, admin, block_on, environment, errors::conclude, listen,
-    signals,
+    settings::address, signals,
 };
 
 /// Time limit for exporting the last spans.
@@ -34,6 +34,7 @@ pub struct RuntimeSettings {
         env = "IMPORTGUARD_ADMIN_LISTEN",
         value_name = "ADDRESS",
         default_value = "127.0.0.1:8081",
+        value_parser = address,
         help_heading = "Admin",
         global = true
     )]

@@ -1,11 +1,11 @@
-//! Parsers of settings: durations, sizes and counts, each within a range.
+//! Parsers of settings: durations, sizes, counts and addresses. An error says what to write instead.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 /// The shortest useful interval or timeout; zero would be a busy loop, or a timeout that always expires.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// An invalid value. Each message says what to write instead.
+/// An invalid value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SettingError {
     /// It is not a duration.
@@ -22,6 +22,11 @@ pub enum SettingError {
     /// It is not a number.
     #[error("not a number; write an integer, for example 100")]
     Count,
+    /// It is not the address of a listener.
+    #[error(
+        "not an IP address with a port; write for example 127.0.0.1:8080, or 0.0.0.0:8080 for all interfaces"
+    )]
+    Address,
     /// It is below the smallest value.
     #[error("must be at least {0}")]
     TooSmall(String),
@@ -32,10 +37,20 @@ pub enum SettingError {
 
 /// Parses an interval or a timeout, such as `250ms` or `1h 30m`: at least a millisecond.
 pub fn duration(text: &str) -> Result<Duration, SettingError> {
-    match humantime::parse_duration(text) {
+    match duration_or_zero(text) {
         Ok(duration) if duration < SHORTEST => Err(SettingError::TooShort),
-        parsed => parsed.map_err(SettingError::Duration),
+        parsed => parsed,
     }
+}
+
+/// Parses a duration of any length, such as `30s`, or `0s` where that has a meaning of its own.
+pub fn duration_or_zero(text: &str) -> Result<Duration, SettingError> {
+    humantime::parse_duration(text).map_err(SettingError::Duration)
+}
+
+/// Parses the address of a listener, such as `0.0.0.0:8080` or `[::1]:8080`.
+pub fn address(text: &str) -> Result<SocketAddr, SettingError> {
+    text.trim().parse().map_err(|_| SettingError::Address)
 }
 
 /// A parser of sizes in bytes, such as `64MiB` or `1048576`, within `range`.
@@ -161,7 +176,22 @@ mod tests {
         for text in ["0s", "0", "999us"] {
             assert_eq!(duration(text), Err(SettingError::TooShort), "{text}");
         }
-        let error = duration("5").unwrap_err().to_string();
-        assert!(error.contains("for example 250ms"), "{error}");
+        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
+        for error in [duration("5"), duration_or_zero("foo")] {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("for example 250ms"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_an_ip_address_and_a_port() {
+        assert_eq!(
+            address("[::1]:80"),
+            Ok(([0, 0, 0, 0, 0, 0, 0, 1], 80).into())
+        );
+        for text in ["8080", ":8080", "localhost:8080", "127.0.0.1"] {
+            let error = address(text).unwrap_err().to_string();
+            assert!(error.contains("0.0.0.0:8080"), "{error}");
+        }
     }
 }

@@ -68,8 +68,8 @@ impl Table {
         self.bounds.counts_requests
     }
 
-    /// Admits a connection. At the connection limit it evicts another one; `None` if all are in use.
-    pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr, timeouts: Timeouts) -> Option<Handle> {
+    /// Adds a connection. At the connection limit, it replaces an idle one; `None` if all are in use.
+    pub(crate) fn add(self: &Arc<Self>, peer: SocketAddr, timeouts: Timeouts) -> Option<Handle> {
         let mut connections = self.connections();
         let max = self.bounds.max_connections;
         let open = connections.values().filter(|other| !other.is_cancelled());
@@ -160,7 +160,7 @@ impl Table {
         loop {
             let began = Instant::now();
             if let Ok(permit) = timeout(EVICTION_INTERVAL, &mut waiting).await {
-                // Never closed.
+                // The semaphore is never closed.
                 return permit.ok();
             }
             if began.elapsed() >= EVICTION_INTERVAL * 2 {
@@ -287,7 +287,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn connection(table: &Arc<Table>) -> Handle {
-        let handle = table.admit(([127, 0, 0, 1], 1).into(), timeouts());
+        let handle = table.add(([127, 0, 0, 1], 1).into(), timeouts());
         handle.unwrap()
     }
 

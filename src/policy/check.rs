@@ -4,10 +4,10 @@ use clap::Args;
 use importguard_core::Mode;
 use importguard_decider::{
     load::load,
-    policy::{MAX_COST, Policy, PolicyCost, SHADOW_BUDGET},
+    policy::{MAX_COST, NANOS_PER_UNIT, Policy, PolicyCost, SHADOW_BUDGET},
 };
 
-use super::{FINDINGS, LargestImport, print};
+use super::{FINDINGS, LargestImport, friends, print};
 
 #[derive(Args)]
 pub(crate) struct Check {
@@ -69,8 +69,8 @@ fn cost(cost: &PolicyCost) -> String {
         ""
     };
     format!(
-        "cost of an import of {} friends: at most {} of {MAX_COST} units; shadow rules: {shadow} of {SHADOW_BUDGET}{skipped}{}",
-        cost.friends,
+        "cost of an import of {}, in units of about {NANOS_PER_UNIT} ns: at most {} of {MAX_COST}; shadow rules: {shadow} of {SHADOW_BUDGET}{skipped}{}",
+        friends(cost.friends),
         cost.units(Mode::Enforce),
         shares(cost)
     )

@@ -8,7 +8,7 @@ use importguard_decider::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{FINDINGS, LargestImport, print};
+use super::{FINDINGS, LargestImport, friends, print};
 
 #[derive(Args)]
 pub(crate) struct Explain {
@@ -89,11 +89,11 @@ impl Explain {
         };
         let widths = [width(0), width(1), width(2)];
         let mut text = format!(
-            "policy {} ({}), owner {}, {} friends\n\n",
+            "policy {} ({}), owner {}, {}\n\n",
             policy.name(),
             policy.digest(),
             self.owner,
-            self.friends.len()
+            friends(self.friends.len())
         );
         for [rule, kind, mode, happened] in [&head].into_iter().chain(&rows) {
             let [a, b, c] = widths;
@@ -106,7 +106,7 @@ impl Explain {
 
     fn verdict(&self, decision: &Evaluation) -> String {
         match &decision.verdict {
-            Verdict::Allow => format!("allow: all {} friends are imported", self.friends.len()),
+            Verdict::Allow => "allow: all friends are imported".to_owned(),
             Verdict::Modify(kept) => format!(
                 "modify: {} of {} friends are imported: {}",
                 kept.indexes().len(),

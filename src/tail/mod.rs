@@ -14,7 +14,10 @@ use anyhow::Context;
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
 use importguard_gateway::recorder::NatsSettings;
-use importguard_runtime::{settings::count, signals};
+use importguard_runtime::{
+    settings::{count, duration_or_zero},
+    signals,
+};
 
 use self::{
     filter::{Filter, Matcher},
@@ -48,7 +51,7 @@ While NATS is unreachable or has no stream yet, tail reports that on standard er
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tail {
     /// Start with the events of the last DURATION, for example 30s, 1h or 7d [default: new events only]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration_or_zero)]
     since: Option<Duration>,
 
     /// Save the position under NAME in NATS and resume there next time. Events that the filters skip also advance the position.

@@ -309,11 +309,9 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             .iter()
             .flat_map(|list| list.split(','))
         {
-            supported_value(
-                "OTEL_PROPAGATORS",
-                propagator.trim(),
-                &["tracecontext", "baggage"],
-            )?;
+            let supported = ["tracecontext", "baggage"];
+            supported_value("OTEL_PROPAGATORS", propagator.trim(), &supported)
+                .map_err(|error| error.and("; importguard always propagates both"))?;
         }
         for variable in [
             "OTEL_BSP_EXPORT_TIMEOUT",

@@ -39,7 +39,7 @@ use tracing_subscriber::{Layer, layer::Context};
 
 use crate::{InitError, environment::OtlpSettings};
 
-/// How much of the endpoint's response is read, in bytes: at most how many spans were rejected, and why.
+/// Maximum size of the endpoint's response, in bytes: it has at most the number of rejected spans and a reason.
 const RESPONSE_BYTES: usize = 64 * 1024;
 
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -167,7 +167,7 @@ impl HttpClient for HyperClient {
             let body = Limited::new(body, RESPONSE_BYTES).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        // The exporting thread is not one of the runtime's.
+        // The exporting thread is not a thread of the runtime.
         let response = self
             .runtime
             .spawn(async move { tokio::time::timeout(timeout, response).await });
@@ -221,10 +221,10 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
         let exported = self.exporter.export(batch).await;
         let was_failing = self.failing.swap(exported.is_err(), Relaxed);
         match &exported {
-            Ok(()) if was_failing => info!("spans are taken again by the OTLP endpoint"),
+            Ok(()) if was_failing => info!("the OTLP endpoint accepts spans again"),
             Ok(()) => {}
             Err(error) => {
-                // A usize fits.
+                // usize has at most 64 bits.
                 LOST.fetch_add(spans as u64, Relaxed);
                 if !was_failing {
                     warn!(

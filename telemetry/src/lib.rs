@@ -74,7 +74,7 @@ pub enum InitError {
     // The library's error would repeat lines of the file.
     #[error("OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY is not PEM")]
     Pem,
-    /// The system has no certificates to know an https endpoint by.
+    /// The system's root certificates cannot be read.
     #[error(
         "cannot read the system's root certificates: {0}; set OTEL_EXPORTER_OTLP_CERTIFICATE to a file with CA certificates"
     )]
@@ -136,7 +136,7 @@ pub fn init(
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(filter::filter_fn(|meta| {
-            // Spans record warnings and errors as events: the rest is in their attributes.
+            // Spans record only warnings and errors as events; their attributes have the rest.
             let least = if meta.is_span() {
                 Level::INFO
             } else {

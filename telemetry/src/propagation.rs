@@ -145,8 +145,8 @@ fn trace_parent(headers: &HeaderMap) -> Option<(TraceId, SpanId, TraceFlags)> {
     valid.then_some((trace_id, span_id, flags & (TraceFlags::SAMPLED | RANDOM)))
 }
 
-/// Trace Context, section 3.3: several headers are one list, of at most 32 members; with a member that is none the whole list is
-/// discarded. What is handed on is bounded: callers choose what is in it.
+/// Parses `tracestate` (Trace Context, section 3.3): several headers form one list of at most 32 members; an invalid member invalidates
+/// the whole list. The result is bounded, as callers choose its content.
 fn trace_state(headers: &HeaderMap) -> Option<String> {
     let mut members = Vec::new();
     for value in headers.get_all(TRACE_STATE) {
@@ -161,7 +161,7 @@ fn trace_state(headers: &HeaderMap) -> Option<String> {
     Some(bounded(&members)).filter(|state| !state.is_empty())
 }
 
-/// Level 2, section 3.3.1.3: `key=value`.
+/// Whether it is a list member, `key=value` (level 2, section 3.3.1.3).
 fn is_member(member: &str) -> bool {
     let Some((key, value)) = member.split_once('=') else {
         return false;
@@ -176,7 +176,7 @@ fn is_member(member: &str) -> bool {
         && value.bytes().all(in_value)
 }
 
-/// Section 3.3.1.5: 512 bytes are handed on; members of more than 128 go first, then the rightmost.
+/// Limits the list to 512 bytes (section 3.3.1.5): first drops members of more than 128 bytes, then the last ones.
 fn bounded(members: &[&str]) -> String {
     const MAX_BYTES: usize = 512;
     const LARGE_MEMBER: usize = 128;
@@ -197,8 +197,8 @@ fn bounded(members: &[&str]) -> String {
     bounded
 }
 
-/// W3C Baggage, section 3.3.1: what is not an unreserved character is percent-encoded, `%` and `=` included, because
-/// readers decode the one and split at the other.
+/// The operationID as W3C Baggage. All characters but the unreserved ones are percent-encoded (section 3.3.1), including `%`, which readers
+/// decode, and `=`, at which they split.
 fn baggage(id: &OperationId) -> String {
     let mut entry = String::with_capacity("operationID=".len() + id.as_str().len());
     entry.push_str("operationID=");
@@ -231,8 +231,8 @@ mod tests {
         headers
     }
 
-    /// What would be propagated within a request that came with these headers, except the span's own ID.
-    fn sent_on(all: &[(HeaderName, &str)]) -> (String, Option<String>) {
+    /// The `traceparent` and `tracestate` that a request with these headers propagates.
+    fn propagated(all: &[(HeaderName, &str)]) -> (String, Option<String>) {
         let _attached = incoming(&headers(all), None).attach();
         let sent = outgoing();
         let text = |name| {
@@ -246,7 +246,7 @@ mod tests {
         let parent = format!("00-{TRACE}-{SPAN}-01");
         let mut all = vec![(TRACE_PARENT, &*parent)];
         all.extend(values.iter().map(|value| (TRACE_STATE, *value)));
-        sent_on(&all).1
+        propagated(&all).1
     }
 
     #[test]
@@ -266,20 +266,20 @@ mod tests {
         ] {
             let came = format!("00-{TRACE}-{SPAN}-{flags}");
             assert_eq!(
-                sent_on(&[(TRACE_PARENT, &came)]).0,
+                propagated(&[(TRACE_PARENT, &came)]).0,
                 format!("00-{TRACE}-{SPAN}-{sent}")
             );
         }
         for later in ["", "-", "-what-the-future-will-be-like"] {
             let came = format!("cc-{TRACE}-{SPAN}-01{later}");
             assert_eq!(
-                sent_on(&[(TRACE_PARENT, &came)]).0,
+                propagated(&[(TRACE_PARENT, &came)]).0,
                 format!("00-{TRACE}-{SPAN}-01")
             );
         }
         let padded = format!("\t 00-{TRACE}-{SPAN}-01 \t");
         assert_eq!(
-            sent_on(&[(TRACE_PARENT, &padded)]).0,
+            propagated(&[(TRACE_PARENT, &padded)]).0,
             format!("00-{TRACE}-{SPAN}-01")
         );
     }
@@ -308,14 +308,14 @@ mod tests {
             String::new(),
         ] {
             assert_eq!(
-                sent_on(&[(TRACE_PARENT, &came), (TRACE_STATE, "a=1")]),
+                propagated(&[(TRACE_PARENT, &came), (TRACE_STATE, "a=1")]),
                 (String::new(), None),
                 "{came}"
             );
         }
         let parent = format!("00-{TRACE}-{SPAN}-01");
         let twice = [(TRACE_PARENT, &*parent), (TRACE_PARENT, &*parent)];
-        assert_eq!(sent_on(&twice).0, "", "a repeated header");
+        assert_eq!(propagated(&twice).0, "", "a repeated header");
     }
 
     #[test]
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_tracestate_loses_its_large_and_then_its_last_members() {
+    fn a_long_tracestate_loses_large_members_and_then_its_last_ones() {
         let member =
             |name: &str, bytes: usize| format!("{name}={}", "x".repeat(bytes - name.len() - 1));
         let fits = [member("a", 250), member("b", 250), member("c", 10)].join(",");

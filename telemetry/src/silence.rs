@@ -27,7 +27,7 @@ pub(crate) fn report(service_name: &str, directives: Option<&str>, format: LogFo
         })
         .to_string(),
     };
-    // If standard error is closed, nobody reads log lines either.
+    // If standard error is closed, log lines are lost too.
     let _ = writeln!(io::stderr(), "{line}");
 }
 

@@ -23,7 +23,9 @@ async fn passes(gateway: &Service, call: Call, code: u16) {
     let answer = Client::default().send(call).await;
     asserts::allows(Server, &answer);
     assert_eq!(rejections(gateway, code).await, before + 1.0, "{code}");
-    gateway.tells(&["rejected", &format!("code={code}")]).await;
+    gateway
+        .wait_for_log(&["rejected", &format!("code={code}")])
+        .await;
 }
 
 fn report(gateway: &Service) -> Call {
@@ -91,7 +93,7 @@ async fn so_does_one_that_does_not_come_to_its_end() {
     connection.send(head + "\r\n\r\n{").await.unwrap();
     asserts::allows(Server, &connection.answer().await);
     assert_eq!(rejections(&gateway, 5900).await, 1.0);
-    gateway.tells(&["rejected", "code=5900"]).await;
+    gateway.wait_for_log(&["rejected", "code=5900"]).await;
 }
 
 #[tokio::test]
@@ -138,7 +140,7 @@ async fn a_question_without_a_body_gets_none() {
         let head = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nOperationid: op\r\n");
         let head = head + "Connection: close\r\n\r\n";
         connection.send(head).await.unwrap();
-        let said = connection.last_words().await;
+        let said = connection.read_to_end().await;
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
         assert!(said.ends_with("\r\n\r\n"), "{said}");
     }

@@ -46,6 +46,47 @@ async fn it_prints_its_addresses_the_nats_status_and_a_command_to_try() {
 }
 
 #[tokio::test]
+async fn it_warns_of_settings_that_have_no_effect_in_one_process() {
+    let name = "IMPORTGUARD_DECIDER_URL has no effect";
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_URL", "http://127.0.0.1:1");
+    let service = Service::all_in_one(settings).await;
+    service.wait_for_log(&[name, "unset it"]).await;
+    let quiet = Service::all_in_one(Settings::new()).await;
+    assert!(!quiet.stderr().contains(name), "{}", quiet.stderr());
+}
+
+#[tokio::test]
+async fn its_banner_says_where_events_wait_for_nats() {
+    let service = Service::all_in_one(Settings::new()).await;
+    let buffering = format!(
+        "; buffering in {} (0 events)",
+        service.spool_dir().display()
+    );
+    eventually("the banner is printed", SOON, async || {
+        let output = service.stdout();
+        let events = output.lines().find(|line| line.contains("events "));
+        let events = events.filter(|line| line.contains("NATS at 127.0.0.1:"));
+        match events.is_some_and(|line| line.contains(&buffering)) {
+            true => Ok(()),
+            false => Err(output),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_nats_it_starts_without_warnings() {
+    let nats = NatsServer::start().await;
+    let service = Service::all_in_one(Settings::new().nats(&nats)).await;
+    let connecting = format!("INFO connecting to NATS at {}", nats.address());
+    service
+        .wait_for_log(&[&connecting, "streaming to NATS"])
+        .await;
+    let log = service.stderr();
+    assert!(!log.contains("WARN"), "{log}");
+}
+
+#[tokio::test]
 async fn it_uses_nats_where_that_is() {
     let nats = NatsServer::start().await;
     let service = Service::all_in_one(Settings::new().nats(&nats)).await;

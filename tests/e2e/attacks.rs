@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    HeldCall, Http2Connection, Line, MountedSecret, Multiplexed, Occupied, OpenIm, RawConnection,
+    HeldCall, Http2Client, Http2Connection, Line, MountedSecret, Occupied, OpenIm, RawConnection,
     Reading, Service, Settings, TestCertificate, eventually, load,
 };
 use tokio::{
@@ -45,7 +45,7 @@ async fn answers_that_no_window_is_opened_for_are_given_up() {
         for number in 0..60 {
             connection.post(2 * number + 1, path, body.as_bytes()).await;
         }
-        if !connection.ends_within(LATE).await {
+        if !connection.closes_within(LATE).await {
             held.push(window);
         }
     }
@@ -127,9 +127,9 @@ async fn idle_connections_keep_no_caller_out() {
 async fn nor_do_they_take_the_place_of_a_callback_that_is_worked_on() {
     let settings = Occupied::settings().set("IMPORTGUARD_MAX_CONNECTIONS", "20");
     let line = Line::with(settings).await;
-    let mut honest = Occupied::places(&line, 5).await;
+    let mut honest = Occupied::start(&line, 5).await;
     let _silent = silent(line.gateway.http_address(), 200).await;
-    honest.one_more().await;
+    honest.add().await;
     for answer in honest.release().await {
         asserts::allows(Server, &answer);
     }
@@ -141,7 +141,7 @@ async fn if_all_connections_are_in_use_a_new_one_is_rejected_and_not_allowed() {
         .set("IMPORTGUARD_MAX_CONNECTIONS", "2")
         .set("IMPORTGUARD_ON_OVERLOAD", "allow");
     let line = Line::with(settings).await;
-    let honest = Occupied::places(&line, 2).await;
+    let honest = Occupied::start(&line, 2).await;
     let call = line.server().before_import("op-late", "user1", &["user2"]);
     // It may be closed without a word.
     if let Ok(answer) = line.server().try_send(call).await {
@@ -175,7 +175,7 @@ async fn a_silent_connection_is_closed_as_soon_as_one_with_an_incomplete_head() 
         RawConnection::open(encrypted.http_address()).await,
         RawConnection::over(after_handshake),
     ] {
-        let ends = timeout(LATE, connection.last_words()).await;
+        let ends = timeout(LATE, connection.read_to_end()).await;
         assert_eq!(ends.as_deref(), Ok(""));
     }
 }
@@ -231,7 +231,7 @@ async fn a_thousand_imports_at_once_over_https_all_get_the_policys_verdict() {
     let address = line.gateway.http_address();
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        connections.push(Multiplexed::connect(address, &certificate).await);
+        connections.push(Http2Client::connect(address, &certificate).await);
     }
     let server = OpenIm::server(format!("https://{address}"));
     let count = CONNECTIONS * STREAMS;
@@ -296,7 +296,7 @@ async fn who_takes_no_answer_has_few_imports_decided() {
     }
     // The heads of all answers are let through.
     for _ in 0..STREAMS {
-        connection.next_of_any().await;
+        connection.next_on_any_stream().await;
     }
     let decided = asked(&line).await;
     assert!((1.0..=8.0).contains(&decided), "{decided} of {STREAMS}");

@@ -35,7 +35,7 @@ fn check_reports_a_valid_policy_with_its_lists_and_cost() {
     assert!(checked.stdout.contains("policy.yaml: OK: policy e2e"));
     assert!(checked.stdout.contains("blocked (3 IDs)"));
     // One look-up for the owner, and for each friend one and a prefix.
-    let cost = "policy.yaml: cost of an import of 10000 friends: at most 20001 of 10000000 units; shadow rules: 0 of 2500000; most expensive: blocked-friends 20000, blocked-owner 1";
+    let cost = "policy.yaml: cost of an import of 10000 friends, in units of about 10 ns: at most 20001 of 10000000; shadow rules: 0 of 2500000; most expensive: blocked-friends 20000, blocked-owner 1";
     assert!(checked.stdout.contains(cost), "{}", checked.stdout);
 }
 
@@ -163,6 +163,13 @@ fn explain_shows_the_result_of_each_rule() {
         table
             .stdout
             .contains("modify: 1 of 3 friends are imported: bob")
+    );
+
+    let one = policy(&dir, &[&ask[..], &["--friends", "bob"]].concat());
+    assert!(
+        one.stdout.contains("owner alice, 1 friend\n"),
+        "{}",
+        one.stdout
     );
 
     let told = policy(&dir, &[&ask[..], &friends, &["--json"]].concat());

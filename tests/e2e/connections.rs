@@ -39,7 +39,7 @@ async fn answer_to(gateway: &Service, bytes: impl AsRef<[u8]>) -> Response {
     // A gateway that has read enough may hang up before all is sent.
     let _ = connection.send(bytes).await;
     let answer = connection.answer().await;
-    connection.ends().await;
+    connection.wait_for_close().await;
     answer
 }
 
@@ -47,7 +47,7 @@ async fn answer_to(gateway: &Service, bytes: impl AsRef<[u8]>) -> Response {
 async fn words_to(gateway: &Service, bytes: impl AsRef<[u8]>) -> String {
     let mut connection = RawConnection::open(gateway.http_address()).await;
     let _ = connection.send(bytes).await;
-    connection.last_words().await
+    connection.read_to_end().await
 }
 
 #[tokio::test]
@@ -82,13 +82,13 @@ async fn nor_do_they_after_a_good_request_and_right_behind_it() {
     apart.send(callback("op")).await.unwrap();
     asserts::refuses(Server, &apart.answer().await, 200, 5910);
     apart.send("nonsense\r\n\r\n").await.unwrap();
-    asserts::is_no_answer(&apart.last_words().await);
+    asserts::is_no_answer(&apart.read_to_end().await);
 
     let mut together = RawConnection::open(gateway.http_address()).await;
     let both = callback("op") + "nonsense\r\n\r\n";
     together.send(both).await.unwrap();
     asserts::refuses(Server, &together.answer().await, 200, 5910);
-    asserts::is_no_answer(&together.last_words().await);
+    asserts::is_no_answer(&together.read_to_end().await);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn headers_that_trickle_are_given_up() {
         // Whoever trickles doesn't begin anew with each byte.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let _ = connection.send("T").await;
-        asserts::is_no_answer(&connection.last_words().await);
+        asserts::is_no_answer(&connection.read_to_end().await);
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(300), "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
@@ -166,13 +166,13 @@ async fn an_incomplete_body_gets_a_refusal_and_an_incomplete_head_no_answer() {
         let mut connection = RawConnection::open(gateway.http_address()).await;
         connection.send(part).await.unwrap();
         connection.finish().await;
-        asserts::is_no_answer(&connection.last_words().await);
+        asserts::is_no_answer(&connection.read_to_end().await);
     }
     let mut connection = RawConnection::open(gateway.http_address()).await;
     connection.send(&whole[..whole.len() - 1]).await.unwrap();
     connection.finish().await;
     asserts::refuses(Server, &connection.answer().await, 400, 5900);
-    connection.ends().await;
+    connection.wait_for_close().await;
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn nor_does_one_whose_second_request_began_with_the_first() {
         connection.send(callback("op") + part).await.unwrap();
         asserts::refuses(Server, &connection.answer().await, 200, 5910);
         connection.finish().await;
-        asserts::is_no_answer(&connection.last_words().await);
+        asserts::is_no_answer(&connection.read_to_end().await);
     }
 }
 
@@ -192,11 +192,11 @@ async fn a_connection_without_a_request_ends_without_a_word() {
     let settings = Settings::new().set("IMPORTGUARD_IDLE_TIMEOUT", "300ms");
     let gateway = gateway(settings).await;
     let mut fresh = RawConnection::open(gateway.http_address()).await;
-    fresh.ends().await;
+    fresh.wait_for_close().await;
     let mut used = RawConnection::open(gateway.http_address()).await;
     used.send(callback("op")).await.unwrap();
     asserts::refuses(Server, &used.answer().await, 200, 5910);
-    used.ends().await;
+    used.wait_for_close().await;
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn a_connection_above_the_limit_evicts_the_one_idle_for_longest() {
     is_answered(&mut first).await;
     let mut third = RawConnection::open(gateway.http_address()).await;
     is_answered(&mut third).await;
-    second.ends().await;
+    second.wait_for_close().await;
     is_answered(&mut first).await;
     is_answered(&mut third).await;
     for (name, count) in [

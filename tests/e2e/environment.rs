@@ -173,7 +173,9 @@ async fn variables_of_kubernetes_services_and_retired_ones_are_no_errors() {
         }
     }
     let gateway = Service::gateway(settings.clone()).await;
-    gateway.tells(&["IMPORTGUARD_MAX_QUEUED is retired"]).await;
+    gateway
+        .wait_for_log(&["IMPORTGUARD_MAX_QUEUED is retired"])
+        .await;
     Service::decider(settings).await;
 }
 
@@ -197,12 +199,12 @@ async fn sizes_are_written_with_units() {
 
 #[test]
 fn an_invalid_value_is_reported_with_its_variable_unless_it_is_secret() {
-    let bad = ("IMPORTGUARD_HTTP_LISTEN", "somewhere");
+    let bad = ("IMPORTGUARD_HTTP_LISTEN", "8080");
     refused(
         Binary::Gateway,
         &["healthcheck"],
         bad,
-        &[bad.0, bad.1, "--http-listen"],
+        &[bad.0, "'8080'", "--http-listen", "0.0.0.0:8080"],
     );
     for secret in [
         ("IMPORTGUARD_PSEUDONYM_KEY", "hunter2"),
@@ -229,7 +231,7 @@ async fn a_filter_that_silences_everything_is_reported() {
                 .set("RUST_LOG", filter)
                 .set("IMPORTGUARD_LOG_FORMAT", format);
             let mut gateway = Service::gateway(settings).await;
-            gateway.tells(&["RUST_LOG", filter, "unset"]).await;
+            gateway.wait_for_log(&["RUST_LOG", filter, "unset"]).await;
             gateway.terminate(Duration::from_secs(10)).await;
             assert_eq!(gateway.stderr().lines().count(), 1, "{}", gateway.stderr());
         }

@@ -163,7 +163,7 @@ async fn a_decider_killed_and_started_again_is_found_again() {
 #[tokio::test]
 async fn a_kill_under_load_changes_verdicts_only_to_fallbacks() {
     const REQUESTS: usize = 600;
-    let mut line = Line::with(Settings::new().patient()).await;
+    let mut line = Line::with(Settings::new().with_long_timeouts()).await;
     let server = line.server();
     let calls = load(REQUESTS, 16, async |number| {
         let began = Instant::now();

@@ -88,7 +88,7 @@ async fn a_question_that_is_too_large_is_refused_and_the_gateway_falls_back() {
         let answer = server.import("op", "user123", &many).await;
         asserts::refuses(Dialect::Server, &answer, 200, 5912);
         let refused = format!("{}: ", name(code));
-        gateway.tells(&[&refused, value]).await;
+        gateway.wait_for_log(&[&refused, value]).await;
         let answer = server.import("op", "user123", &many[..50]).await;
         asserts::allows(Dialect::Server, &answer);
     }
@@ -159,7 +159,7 @@ async fn one_connection_too_many_is_closed_and_the_gateway_falls_back() {
     let rejected = "importguard_decider_connections_rejected_total";
     assert!(decider.metric(rejected).await.unwrap() > 0.0);
     decider
-        .tells(&["IMPORTGUARD_DECIDER_MAX_CONNECTIONS"])
+        .wait_for_log(&["IMPORTGUARD_DECIDER_MAX_CONNECTIONS"])
         .await;
 
     drop(first);

@@ -39,7 +39,7 @@ async fn who_closes_half_of_the_connection_behind_a_request_is_answered() {
     line.decider.thaw();
     for connection in [&mut fresh, &mut used] {
         asserts::allows(Server, &connection.answer().await);
-        connection.ends().await;
+        connection.wait_for_close().await;
     }
 
     let events = wait_for_count(&line.nats, 3).await;

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, env, fmt::Write, fs};
 
 use importguard_tests::{Binary, Group, Help, Setting, workspace};
 
-const UPDATE: &str = "UPDATE_DOCS";
+const UPDATE: &str = "UPDATE";
 
 #[test]
 fn the_handbook_has_every_setting() {
     let made = settings();
     let file = workspace().join("docs/settings.md");
-    if env::var_os(UPDATE).is_some() {
+    if env::var_os(UPDATE).is_some_and(|value| value == "1") {
         fs::write(&file, &made).unwrap();
     }
     let written = fs::read_to_string(&file).unwrap_or_default();

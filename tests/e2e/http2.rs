@@ -82,11 +82,11 @@ async fn an_answer_that_comes_before_the_body_does_not_reset_the_stream_under_a_
         .await;
     // The next that is heard is about the next request.
     connection.begin(3, 0).await;
-    let next = connection.next_of_any().await;
+    let next = connection.next_on_any_stream().await;
     assert_eq!((next.stream, next.kind), (3, Frame::HEADERS));
-    assert_eq!(connection.next_of_any().await.kind, Frame::DATA);
+    assert_eq!(connection.next_on_any_stream().await.kind, Frame::DATA);
     // This one's body never ends, and that is not waited for for ever.
-    let reset = connection.next_of_any().await;
+    let reset = connection.next_on_any_stream().await;
     assert_eq!((reset.stream, reset.kind), (3, Frame::RST_STREAM));
     assert_eq!(reset.payload, NO_ERROR);
 }

@@ -156,9 +156,11 @@ async fn a_process_whose_stderr_is_not_read_ends_on_sigterm() {
 /// A gateway that has written more lines than wait for a reader and than a pipe holds, and answered all the same.
 async fn stuck() -> (Service, ChildStderr) {
     const CALLS: usize = 12_000;
-    let settings = Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json");
-    let mut gateway = Service::gateway_onto(settings, Stdio::piped).await;
-    let unread = gateway.unread().unwrap();
+    let settings = Settings::new()
+        .with_long_timeouts()
+        .set("IMPORTGUARD_LOG_FORMAT", "json");
+    let mut gateway = Service::gateway_with_stderr(settings, Stdio::piped).await;
+    let unread = gateway.take_stderr().unwrap();
     let server = OpenIm::server(gateway.url());
     // Rejections would have few lines.
     load(CALLS, 16, async |number| {
@@ -193,7 +195,7 @@ async fn an_unread_stderr_blocks_no_callback_and_dropped_lines_are_counted() {
 #[tokio::test]
 async fn lines_that_a_full_disk_does_not_take_are_counted() {
     let full = || File::create("/dev/full").unwrap().into();
-    let gateway = Service::gateway_onto(Settings::new(), full).await;
+    let gateway = Service::gateway_with_stderr(Settings::new(), full).await;
     let server = OpenIm::server(gateway.url());
     let left_out = "importguard_log_lines_dropped_total";
     let before = gateway.metric(left_out).await.unwrap();

@@ -59,7 +59,7 @@ async fn gateway(settings: Settings) -> Service {
 
 async fn streams(settings: Settings) {
     let gateway = gateway(settings).await;
-    gateway.until_recorder_is("streaming").await;
+    gateway.wait_for_recorder("streaming").await;
     OpenIm::server(gateway.url())
         .import("op", "a", &["b"])
         .await;
@@ -205,5 +205,5 @@ async fn a_credentials_file_of_an_operators_account() {
     })
     .await;
     files.write("replaced.creds", &credentials(&account));
-    gateway.until_recorder_is("streaming").await;
+    gateway.wait_for_recorder("streaming").await;
 }

@@ -27,7 +27,7 @@ async fn nats() -> NatsServer {
 
 /// A gateway that may publish has recorded one decision.
 async fn with_an_event(nats: &NatsServer) -> Service {
-    let settings = Settings::new().set("NATS_URL", nats.url_of("gateway:gateway-secret"));
+    let settings = Settings::new().set("NATS_URL", nats.url_for("gateway:gateway-secret"));
     let gateway = Service::gateway(settings).await;
     eventually("the gateway streams", SOON, async || {
         let ready = gateway.admin("/readyz").await?;
@@ -137,12 +137,12 @@ async fn support_can_tail_and_a_wrong_password_is_reported() {
         Process::spawn("tail", command, logs.path())
     };
     let logs = TempDir::new().unwrap();
-    let mut allowed = tail(nats.url_of("support:support-secret"), &logs);
+    let mut allowed = tail(nats.url_for("support:support-secret"), &logs);
     assert_eq!(allowed.exit(SOON).await.code(), Some(0));
     assert!(allowed.stdout().contains("op-1"), "{}", allowed.output());
 
     let logs = TempDir::new().unwrap();
-    let mut denied = tail(nats.url_of("support:wrong"), &logs);
+    let mut denied = tail(nats.url_for("support:wrong"), &logs);
     assert_eq!(denied.exit(SOON).await.code(), Some(1));
     assert!(
         denied.stderr().contains("rejected the credentials"),

@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(15);
 #[tokio::test]
 async fn idle_connections_to_the_admin_listener_keep_no_probe_out() {
     // What many systems give a process at first, and let it raise.
-    let gateway = Service::gateway_within("ulimit -Sn 256", Settings::new()).await;
+    let gateway = Service::gateway_with_limits("ulimit -Sn 256", Settings::new()).await;
     let mut idle = Vec::new();
     for _ in 0..300 {
         idle.push(TcpStream::connect(gateway.admin_address()).await.unwrap());
@@ -29,7 +29,7 @@ async fn idle_connections_to_the_admin_listener_keep_no_probe_out() {
 #[tokio::test]
 async fn fewer_files_than_connections_are_an_error_at_the_start() {
     for binary in [Binary::Gateway, Binary::AllInOne] {
-        let mut process = Service::spawn_within("ulimit -n 200", binary, Settings::new());
+        let mut process = Service::spawn_with_limits("ulimit -n 200", binary, Settings::new());
         let status = process.exit(SOON).await;
         assert!(!status.success(), "{binary:?}: {status}");
         let said = process.stderr();
@@ -40,7 +40,7 @@ async fn fewer_files_than_connections_are_an_error_at_the_start() {
 #[tokio::test]
 async fn fewer_connections_are_enough_for_fewer_files() {
     let settings = Settings::new().set("IMPORTGUARD_MAX_CONNECTIONS", "50");
-    let mut gateway = Service::gateway_within("ulimit -n 1024", settings).await;
+    let mut gateway = Service::gateway_with_limits("ulimit -n 1024", settings).await;
     assert_eq!(gateway.ended(), None);
 }
 

@@ -18,7 +18,7 @@ fn narrow() -> Settings {
 
 /// Takes the one place of a narrow gateway.
 async fn occupy(line: &Line) -> Occupied<'_> {
-    Occupied::places(line, 1).await
+    Occupied::start(line, 1).await
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_report_that_there_is_no_room_for_passes() {
     let counted = "importguard_rejections_total{code=\"5913\"}";
     assert_eq!(line.gateway.metric(counted).await.unwrap(), 1.0);
     line.gateway
-        .tells(&["callbacks exceeded the capacity"])
+        .wait_for_log(&["callbacks exceeded the capacity"])
         .await;
     let said = line.gateway.stderr();
     assert!(!said.contains("rejected"), "a line for each: {said}");

@@ -45,8 +45,8 @@ async fn state_in_metrics(gateway: &Service) -> &'static str {
 async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draining_and_back() {
     // Enough that the drain takes longer than a few looks at it.
     const EVENTS: usize = 1_000;
-    let mut line = Line::with(Settings::new().patient()).await;
-    let told = line.gateway.until_recorder_is("streaming").await;
+    let mut line = Line::with(Settings::new().with_long_timeouts()).await;
+    let told = line.gateway.wait_for_recorder("streaming").await;
     assert_eq!(told["spooledEvents"], 0);
     let empty = told["spoolBytes"].as_u64().unwrap();
     assert!(empty < 100_000, "{told}");
@@ -64,7 +64,7 @@ async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draini
     line.nats.kill9();
     ask(&line, "spooled", EVENTS, 400).await;
     let gateway = &line.gateway;
-    let told = gateway.until_recorder_is("spooling").await;
+    let told = gateway.wait_for_recorder("spooling").await;
     assert_eq!(told["spooledEvents"], EVENTS);
     assert!(told["lastError"].is_string(), "{told}");
     assert!(told["spoolBytes"].as_u64() > Some(EVENTS as u64 * 400 * 26));
@@ -81,9 +81,9 @@ async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draini
     }
     assert!(metric(gateway, oldest).await > 0.0);
 
-    let (draining, ()) = tokio::join!(gateway.until_recorder_is("draining"), line.nats.restart());
+    let (draining, ()) = tokio::join!(gateway.wait_for_recorder("draining"), line.nats.restart());
     assert!(draining.get("lastError").is_none(), "{draining}");
-    let told = gateway.until_recorder_is("streaming").await;
+    let told = gateway.wait_for_recorder("streaming").await;
     assert_eq!(
         (&told["spooledEvents"], &told["spoolBytes"]),
         (&0.into(), &empty.into())
@@ -141,7 +141,7 @@ async fn a_corrupt_spool_is_set_aside_loudly_and_the_gateway_goes_on() {
 
     line.gateway.restart().await;
     line.gateway.ready().await;
-    let said = line.gateway.tells(&["ERROR", "set aside"]).await;
+    let said = line.gateway.wait_for_log(&["ERROR", "set aside"]).await;
     let kept = set_aside(&line.gateway);
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(said.contains(&kept[0].display().to_string()), "{said}");

@@ -57,6 +57,20 @@ async fn commands_that_are_not_importguards_are_unknown() {
 }
 
 #[tokio::test]
+async fn another_callback_is_refused_with_the_setting_that_forwards_it() {
+    let gateway = gateway().await;
+    let call = OpenIm::server(gateway.url())
+        .before_import("op", "a", &["b"])
+        .url(gateway.url() + "/callbackBeforeAddFriendCommand");
+    let answer = Client::default().send(call).await;
+    let remedy = "set IMPORTGUARD_UPSTREAM";
+    assert!(answer.text().contains(remedy), "{}", answer.text());
+    gateway
+        .wait_for_log(&["rejected: unknown command", remedy])
+        .await;
+}
+
+#[tokio::test]
 async fn the_admin_listeners_paths_are_not_on_the_public_one() {
     let gateway = gateway().await;
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -234,7 +248,7 @@ async fn a_body_that_does_not_come_is_given_up_within_the_budget() {
     let body = OpenIm::server(gateway.url()).body("a", &["b"]);
     let held = HeldCall::begin(gateway.http_address(), "op", &body).await;
     let began = Instant::now();
-    let (status, answer) = held.never_finish().await;
+    let (status, answer) = held.half_close().await;
     assert!(
         began.elapsed() < Duration::from_secs(2),
         "{:?}",

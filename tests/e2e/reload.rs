@@ -128,7 +128,9 @@ async fn an_invalid_policy_is_reported_and_changes_nothing_else() {
         ],
     )
     .await;
-    service.tells(&["the last valid policy stays active"]).await;
+    service
+        .wait_for_log(&["the last valid policy stays active"])
+        .await;
     assert_eq!(code_for(&caller, "mallory").await, 5001);
 
     policy.replace("policy.yaml", &refusing(5017));

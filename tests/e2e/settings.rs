@@ -123,7 +123,7 @@ async fn contradictory_settings_are_reported_at_startup() {
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s");
     let gateway = Service::gateway(settings).await;
     gateway
-        .tells(&["IMPORTGUARD_SHUTDOWN_GRACE", "IMPORTGUARD_DECIDER_TIMEOUT"])
+        .wait_for_log(&["IMPORTGUARD_SHUTDOWN_GRACE", "IMPORTGUARD_DECIDER_TIMEOUT"])
         .await;
     let mut quiet = Service::gateway(Settings::new()).await;
     quiet.terminate(Duration::from_secs(10)).await;

@@ -119,7 +119,7 @@ async fn a_second_signal_stops_it_immediately() {
     let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
     let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
     gateway.sigterm();
-    gateway.tells(&["SIGTERM received"]).await;
+    gateway.wait_for_log(&["SIGTERM received"]).await;
     let status = gateway.terminate(SOON).await;
     assert_eq!(status.code(), Some(130), "{status}");
     let said = gateway.stderr();

@@ -22,7 +22,7 @@ async fn sighup_terminates_no_process_and_each_logs_it() {
         Service::all_in_one(Settings::new()).await,
     ] {
         service.sighup();
-        service.tells(&["SIGHUP"]).await;
+        service.wait_for_log(&["SIGHUP"]).await;
         assert_eq!(service.ended(), None);
         service.admin("/livez").await.unwrap();
     }
@@ -59,7 +59,7 @@ async fn everything_in_one_process_reads_its_policy_and_its_keys_again() {
     secret.replace(&[("tokens", "t0ken-new")]);
     policy.write("lists/blocked.txt", "mallory\n");
     service.sighup();
-    service.tells(&["SIGHUP"]).await;
+    service.wait_for_log(&["SIGHUP"]).await;
     let server = OpenIm::server(service.url());
     eventually("both are in force", SOON, async || {
         let call = server.before_import("op", "mallory", &["b"]);

@@ -281,7 +281,7 @@ async fn an_unrecordable_report_passes_and_is_logged_whatever_is_configured() {
 
 #[tokio::test]
 async fn fallbacks_are_spooled_too() {
-    let mut nats = NatsServer::later();
+    let mut nats = NatsServer::not_started();
     let mut gateway = Service::gateway(Settings::new().nats(&nats)).await;
     let answer = OpenIm::server(gateway.url())
         .import("op", "a", &["b"])

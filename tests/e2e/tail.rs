@@ -98,7 +98,7 @@ async fn line_with(events: usize) -> Line {
         .set("IMPORTGUARD_ACK_TIMEOUT", "5s")
         .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
     let line = Line::with(patient).await;
-    line.gateway.until_recorder_is("streaming").await;
+    line.gateway.wait_for_recorder("streaming").await;
     import(&line, 0..events).await;
     line
 }
@@ -295,7 +295,10 @@ async fn it_keeps_up_and_ends_when_its_reader_has_gone() {
 fn a_usage_error_exits_with_2_and_names_the_error() {
     for (arguments, word) in [
         (&["--verdict", "perhaps"][..], "allow, refuse, modify"),
-        (&["--since", "yesterday"], "--since"),
+        (
+            &["--since", "yesterday"],
+            "write for example 250ms, 5s or 2m",
+        ),
         (&["--durable", "a.b"], "letters, digits"),
         (&["--count", "0"], "--count"),
         (&["--nothing"], "--nothing"),

@@ -49,7 +49,7 @@ async fn callbacks_are_answered_over_tls_and_what_is_none_gets_nothing_to_misrea
         asserts::refuses(Dialect::Server, &connection.answer().await, 200, 5910);
     }
     connection.send("nonsense\r\n\r\n").await.unwrap();
-    asserts::is_no_answer(&connection.last_words().await);
+    asserts::is_no_answer(&connection.read_to_end().await);
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn a_request_without_tls_gets_a_callback_answer_that_says_so() {
     asserts::refuses(Dialect::Server, &answer, 400, 5900);
     assert!(answer.text().contains("https://"), "{}", answer.text());
     connection.finish().await;
-    connection.ends().await;
+    connection.wait_for_close().await;
 }
 
 #[tokio::test]

@@ -118,14 +118,16 @@ async fn spans_that_cannot_be_exported_are_logged_once_and_counted() {
         })
         .await;
     }
-    let said = gateway.tells(&["spans are lost"]).await;
+    let said = gateway.wait_for_log(&["spans are lost"]).await;
     assert_eq!(said.matches("spans are lost").count(), 1, "{said}");
     assert!(!said.contains("ExportError"), "{said}");
 
     let receiver = OtlpReceiver::on(port).await;
     server.import("op-taken", "user123", &["user456"]).await;
     receiver.callback("op-taken").await;
-    gateway.tells(&["spans are taken again"]).await;
+    gateway
+        .wait_for_log(&["the OTLP endpoint accepts spans again"])
+        .await;
 }
 
 /// A gateway without deciders whose sampler samples nothing of its own.

@@ -59,7 +59,7 @@ async fn a_callback_reaches_the_backend_as_it_is_and_so_does_its_answer() {
         );
         assert_eq!(answer.body, body);
 
-        let asked = backend.asked().pop().unwrap();
+        let asked = backend.requests().pop().unwrap();
         assert_eq!(asked.method, method);
         assert_eq!(asked.uri.to_string(), target);
         for (name, value) in [
@@ -94,7 +94,7 @@ async fn a_trace_state_reaches_the_backend_and_a_malformed_one_does_not() {
             .header("Traceparent", TraceParent::numbered(8).to_string())
             .header("Tracestate", came);
         Client::default().send(call).await;
-        let asked = backend.asked().pop().unwrap();
+        let asked = backend.requests().pop().unwrap();
         let state = asked.headers.get("tracestate");
         assert_eq!(state.map(|state| state.to_str().unwrap()), passed);
     }
@@ -175,7 +175,7 @@ async fn the_backends_url_takes_the_place_of_the_base_path() {
     ] {
         let call = Call::new(Method::POST, gateway.url() + path);
         assert_eq!(Client::default().send(call).await.status, 203);
-        assert_eq!(backend.asked().pop().unwrap().uri.to_string(), passed);
+        assert_eq!(backend.requests().pop().unwrap().uri.to_string(), passed);
     }
 }
 
@@ -195,7 +195,7 @@ async fn nothing_else_reaches_it() {
     let server = OpenIm::server(gateway.url());
     let report = server.send(server.after_import("op", "a", &["b"])).await;
     asserts::allows(Server, &report);
-    assert!(backend.asked().is_empty());
+    assert!(backend.requests().is_empty());
 }
 
 #[tokio::test]
@@ -330,5 +330,5 @@ async fn who_may_not_come_in_does_not_reach_it_either() {
     let settings =
         upstream(&backend).set("IMPORTGUARD_BEARER_TOKEN_FILE", secret.setting("tokens"));
     fails(&Service::gateway(settings).await, 401, 5902).await;
-    assert!(backend.asked().is_empty());
+    assert!(backend.requests().is_empty());
 }

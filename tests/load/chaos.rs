@@ -8,8 +8,8 @@ use std::{
 
 use importguard_core::{Dialect, VerdictKind};
 use importguard_tests::{
-    Asked, Line, NatsServer, Proxy, Reading, Response, Service, Settings, StoredEvent, Traffic,
-    eventually, stored,
+    Line, NatsServer, Proxy, Reading, Response, Service, Settings, StoredEvent, Traffic,
+    TrafficReport, eventually, stored,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -48,7 +48,7 @@ pub(crate) async fn alone() -> MutexGuard<'static, ()> {
 
 /// A line for every decision is what these tests don't need, nor a decider that is given up because the machine is busy.
 pub(crate) fn quiet() -> Settings {
-    Settings::new().patient().set("RUST_LOG", "warn")
+    Settings::new().with_long_timeouts().set("RUST_LOG", "warn")
 }
 
 fn traffic(line: &Line) -> Traffic {
@@ -56,9 +56,9 @@ fn traffic(line: &Line) -> Traffic {
 }
 
 /// Ends the traffic and, once nothing is left in the spool, the gateway; then compares what was answered with what is stored.
-async fn settle(mut line: Line, traffic: Traffic) -> Asked {
+async fn settle(mut line: Line, traffic: Traffic) -> TrafficReport {
     let asked = traffic.stop().await;
-    line.gateway.until_recorder_is("streaming").await;
+    line.gateway.wait_for_recorder("streaming").await;
     // After its end the gateway can't store one more.
     let status = line.gateway.terminate(SOON).await;
     assert!(status.success(), "{status}");
@@ -70,7 +70,7 @@ async fn settle(mut line: Line, traffic: Traffic) -> Asked {
 }
 
 /// What was answered and what `events` say are the same, and it was asked often enough to mean something.
-pub(crate) fn compare(asked: &Asked, events: &[StoredEvent]) {
+pub(crate) fn compare(asked: &TrafficReport, events: &[StoredEvent]) {
     let mut by_operation = HashMap::new();
     for event in events {
         let operation_id = event.operation_id();
@@ -212,10 +212,10 @@ async fn nats_stands_still_and_goes_on_or_is_killed() {
     let mut line = Line::with(quiet()).await;
     let traffic = traffic(&line);
     for round in 0..4 {
-        line.gateway.until_recorder_is("streaming").await;
+        line.gateway.wait_for_recorder("streaming").await;
         traffic.answers(100).await;
         line.nats.freeze().await;
-        line.gateway.until_recorder_is("spooling").await;
+        line.gateway.wait_for_recorder("spooling").await;
         traffic.answers(150).await;
         // What it had received and not read is stored late, or never.
         if round % 2 == 0 {
@@ -234,7 +234,7 @@ async fn the_connection_to_nats_is_torn_in_the_middle() {
     let (line, proxy) = through_a_proxy().await;
     let traffic = traffic(&line);
     for _ in 0..6 {
-        line.gateway.until_recorder_is("streaming").await;
+        line.gateway.wait_for_recorder("streaming").await;
         traffic.answers(100).await;
         proxy.cut().await;
     }
@@ -242,7 +242,7 @@ async fn the_connection_to_nats_is_torn_in_the_middle() {
     proxy.cut().await;
     traffic.answers(200).await;
     proxy.restore().await;
-    line.gateway.until_recorder_is("streaming").await;
+    line.gateway.wait_for_recorder("streaming").await;
     settle(line, traffic).await;
 }
 
@@ -252,10 +252,10 @@ async fn the_connection_to_nats_stalls_and_goes_on_or_is_cut() {
     let (line, proxy) = through_a_proxy().await;
     let traffic = traffic(&line);
     for round in 0..4 {
-        line.gateway.until_recorder_is("streaming").await;
+        line.gateway.wait_for_recorder("streaming").await;
         traffic.answers(100).await;
         proxy.stall();
-        line.gateway.until_recorder_is("spooling").await;
+        line.gateway.wait_for_recorder("spooling").await;
         traffic.answers(150).await;
         // What was held back arrives late, or never.
         if round % 2 == 1 {
@@ -274,7 +274,7 @@ async fn the_spool_is_filled_and_what_it_cannot_take_is_refused() {
     let traffic = Traffic::start(&line.server(), "op", large);
     traffic.answers(100).await;
     line.nats.kill9();
-    line.gateway.until_recorder_is("spooling").await;
+    line.gateway.wait_for_recorder("spooling").await;
     until_refused(&line.gateway).await;
     traffic.answers(200).await;
     // A full spool is no reason not to start.
@@ -283,7 +283,7 @@ async fn the_spool_is_filled_and_what_it_cannot_take_is_refused() {
     until_refused(&line.gateway).await;
     traffic.answers(200).await;
     line.nats.restart().await;
-    line.gateway.until_recorder_is("streaming").await;
+    line.gateway.wait_for_recorder("streaming").await;
     traffic.answers(200).await;
     let asked = settle(line, traffic).await;
     let refused = asked.answered().filter(|(_, answer)| unrecordable(answer));

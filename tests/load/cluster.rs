@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use importguard_tests::{NatsCluster, OpenIm, Service, Traffic, eventually, stored_at};
+use importguard_tests::{NatsCluster, OpenIm, Service, Traffic, eventually, stored_with};
 
 use crate::chaos;
 
@@ -18,26 +18,26 @@ async fn every_server_of_a_cluster_is_killed_in_its_turn() {
         .set("NATS_URL", cluster.urls())
         .set("IMPORTGUARD_STREAM_REPLICAS", "3");
     let mut gateway = Service::gateway(settings).await;
-    gateway.until_recorder_is("streaming").await;
+    gateway.wait_for_recorder("streaming").await;
     let server = OpenIm::server(gateway.url());
     let traffic = Traffic::start(&server, "op", chaos::of_every_verdict);
     // One of them is the one that the gateway is connected to, and one leads the stream.
     for number in 0..cluster.size() {
         in_step(&cluster).await;
-        gateway.until_recorder_is("streaming").await;
+        gateway.wait_for_recorder("streaming").await;
         traffic.answers(200).await;
         cluster.kill9(number);
         traffic.answers(300).await;
         cluster.restart(number).await;
     }
     let asked = traffic.stop().await;
-    gateway.until_recorder_is("streaming").await;
+    gateway.wait_for_recorder("streaming").await;
     assert!(gateway.terminate(SOON).await.success());
 
     in_step(&cluster).await;
     // A new leader may not know the ids that the old one saw last, so it is the consumer that sees each event once.
     let mut ids = HashSet::new();
-    let mut events = stored_at(cluster.client().await).await;
+    let mut events = stored_with(cluster.client().await).await;
     events.retain(|event| ids.insert(event.id().to_owned()));
     chaos::compare(&asked, &events);
 }

@@ -13,7 +13,7 @@ use importguard_proto::decider::{
     decider_server::{Decider, DeciderServer},
 };
 use importguard_tests::{
-    Asked, Http2Connection, NatsServer, OpenIm, Proxy, Reading, Service, Settings, Traffic,
+    Http2Connection, NatsServer, OpenIm, Proxy, Reading, Service, Settings, Traffic, TrafficReport,
     eventually, load, stored, wait_for_count,
 };
 use serde_json::Value;
@@ -110,7 +110,7 @@ async fn until(gateway: &Service, known: u64, usable: u64) {
 
 /// Everybody who asked got the policy's own verdict.
 #[track_caller]
-pub(crate) fn all_decided(asked: &Asked) {
+pub(crate) fn all_decided(asked: &TrafficReport) {
     for (id, answer) in &asked.answers {
         let answer = answer
             .as_ref()
@@ -168,7 +168,7 @@ async fn one_is_killed_and_comes_back_and_no_verdict_fails() {
     traffic.answers(150).await;
     all_decided(&traffic.stop().await);
     assert_eq!(three.deciders_of_the_last(100).await.len(), 3);
-    three.gateway.tells(&["unavailable: "]).await;
+    three.gateway.wait_for_log(&["unavailable: "]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +216,7 @@ async fn connections_grow_old_and_no_verdict_fails() {
     until(&gateway, 1, 1).await;
     let mut connection = Http2Connection::open(&decider.grpc_url().replace("http://", "")).await;
     let traffic = Traffic::start(&OpenIm::server(gateway.url()), "op", of_every_verdict);
-    assert!(connection.ends_within(SOON).await, "it stays for ever");
+    assert!(connection.closes_within(SOON).await, "it stays for ever");
     traffic.answers(400).await;
     all_decided(&traffic.stop().await);
 }

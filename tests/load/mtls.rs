@@ -149,7 +149,7 @@ async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdi
             let answer = server.import("op", "a", &["b"]).await;
             asserts::refuses(Dialect::Server, &answer, 200, 5910);
         }
-        gateway.tells(&[why]).await;
+        gateway.wait_for_log(&[why]).await;
     }
     until_allowed(&Service::gateway(gateways(&secret, &decider, Settings::new())).await).await;
 }
@@ -251,7 +251,7 @@ async fn files_that_cannot_be_used_change_nothing_but_what_is_told() {
             assert_eq!(service.metric(&good).await.unwrap(), 0.0);
             let ready = service.admin("/readyz").await.unwrap();
             assert!(ready.contains("lastGood"), "{ready}");
-            service.tells(&["keeping the last good files"]).await;
+            service.wait_for_log(&["keeping the last good files"]).await;
         }
         until_allowed(&pair.gateway).await;
     }
@@ -358,7 +358,7 @@ async fn a_client_certificate_that_deciders_reject_is_an_error_at_once() {
     .await;
     until_rejected(&pair.gateway, 1).await;
     let told = ["new client certificate rejected by decider", "alert: "];
-    pair.gateway.tells(&told).await;
+    pair.gateway.wait_for_log(&told).await;
     until_allowed(&pair.gateway).await;
 
     let good = authority.certificate();

@@ -107,11 +107,11 @@ async fn try_record(strace: &Path, server: &Path, jetstream: &str) -> Option<(An
     .await;
     let settings = Settings::new()
         .nats(&nats)
-        .patient()
+        .with_long_timeouts()
         // strace makes a sync slower: every event is to wait for it.
         .set("IMPORTGUARD_ACK_TIMEOUT", "2s");
     let gateway = Service::all_in_one(settings).await;
-    gateway.until_recorder_is("streaming").await;
+    gateway.wait_for_recorder("streaming").await;
     let answers = callers::ask(&gateway, "cut", LASTS).await;
     let spooled = gateway.events_by("spooled").await.unwrap();
     drop(gateway);

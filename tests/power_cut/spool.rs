@@ -77,10 +77,10 @@ async fn a_power_cut_takes_events_out_of_a_spool_that_does_not_wait_for_the_disk
 async fn record(strace: &Path, sync: &str) -> Run {
     let dir = TempDir::new().unwrap();
     let (spool, log) = (dir.path().join("spool"), dir.path().join("strace.log"));
-    let mut nats = NatsServer::later();
+    let mut nats = NatsServer::not_started();
     let settings = Settings::new()
         .nats(&nats)
-        .patient()
+        .with_long_timeouts()
         .set("IMPORTGUARD_SPOOL", spool.display().to_string())
         .set("IMPORTGUARD_SPOOL_SYNC", sync)
         .set("RUST_LOG", "warn");

@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::TestCertificate;
 
-/// The operator's other backend. It records requests, and answers `203` (or the status in the header `x-answer-with`) with
+/// The operator's backend for other callbacks. Records requests, and answers `203` (or the status in the header `x-answer-with`) with
 /// `x-backend: yes` and the request's own body, which it streams.
 #[derive(Debug)]
 pub struct Backend {
@@ -66,8 +66,8 @@ impl Backend {
         self.address.to_string()
     }
 
-    /// The requests so far, bodies aside.
-    pub fn asked(&self) -> Vec<Parts> {
+    /// The heads of the requests so far.
+    pub fn requests(&self) -> Vec<Parts> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -18,7 +18,7 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts three servers. Callers must wait themselves for the election of a leader.
+    /// Starts three servers, without waiting for the election of a leader.
     pub async fn start() -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
@@ -56,7 +56,7 @@ impl NatsCluster {
         urls.join(",")
     }
 
-    /// How many servers there are.
+    /// The number of servers.
     pub fn size(&self) -> usize {
         SERVERS
     }
@@ -72,7 +72,7 @@ impl NatsCluster {
         self.answers(number).await;
     }
 
-    /// A connection to whichever is there.
+    /// A connection to any running server.
     pub async fn client(&self) -> async_nats::Client {
         let urls = (0..SERVERS).map(|number| self.url(number).parse::<async_nats::ServerAddr>());
         async_nats::connect(urls.collect::<Result<Vec<_>, _>>().unwrap())

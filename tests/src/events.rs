@@ -10,20 +10,20 @@ use crate::{NatsServer, TraceParent, eventually};
 const STREAM: &str = "IMPORTGUARD";
 
 /// How long an event may take to become visible on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A message of the stream.
 #[derive(Clone, Debug)]
 pub struct StoredEvent {
-    /// Its place in the stream.
+    /// Its sequence number in the stream.
     pub sequence: u64,
-    /// Where it was published.
+    /// Its subject.
     pub subject: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its payload as it is.
+    /// Its raw payload.
     pub json: Value,
-    /// Its payload as a subscriber in Rust reads it.
+    /// Its parsed payload.
     pub event: Event,
 }
 
@@ -63,7 +63,7 @@ impl StoredEvent {
         TraceParent::parse(self.header("traceparent")?)
     }
 
-    /// The verdict's event; stops the test if it is something else.
+    /// The event of a decision. Fails the test if it is another one.
     pub fn decision(&self) -> &DecisionEvent<'static> {
         match &self.event {
             Event::Decision(event) => event,
@@ -71,7 +71,7 @@ impl StoredEvent {
         }
     }
 
-    /// The import's event; stops the test if it is something else.
+    /// The event of a completed import. Fails the test if it is another one.
     pub fn imported(&self) -> &ImportedEvent<'static> {
         match &self.event {
             Event::Imported(event) => event,
@@ -105,22 +105,24 @@ impl StoredEvent {
     }
 }
 
-/// Everything that is stored, in order. Stops the test at a message that is no event of importguard.
+/// All stored events, in order. Fails the test if a message is not an event of importguard.
 pub async fn stored(nats: &NatsServer) -> Vec<StoredEvent> {
-    stored_at(nats.client().await).await
+    stored_with(nats.client().await).await
 }
 
-/// The same as `client` sees it.
-pub async fn stored_at(client: async_nats::Client) -> Vec<StoredEvent> {
+/// The same, read with `client`.
+pub async fn stored_with(client: async_nats::Client) -> Vec<StoredEvent> {
     let (stream, messages) = count(client).await.expect("the stream can be looked at");
     let mut events = Vec::with_capacity(messages);
     let first = stream.cached_info().state.first_sequence;
     let last = stream.cached_info().state.last_sequence;
     for sequence in first..=last {
         // A cluster does not respond while it elects a leader.
-        let message = eventually(&format!("message {sequence} is read"), SOON, async || {
-            stream.get_raw_message(sequence).await
-        })
+        let message = eventually(
+            &format!("message {sequence} is read"),
+            TIMEOUT,
+            async || stream.get_raw_message(sequence).await,
+        )
         .await;
         let text = String::from_utf8_lossy(&message.payload).into_owned();
         let event = StoredEvent::read(message)
@@ -133,7 +135,7 @@ pub async fn stored_at(client: async_nats::Client) -> Vec<StoredEvent> {
 /// Waits until at least `least` events are stored, and returns all.
 pub async fn wait_for_count(nats: &NatsServer, least: usize) -> Vec<StoredEvent> {
     let what = format!("{least} events are stored");
-    eventually(&what, SOON, async || {
+    eventually(&what, TIMEOUT, async || {
         let client = async_nats::connect(nats.url()).await?;
         let (_, messages) = count(client).await?;
         ensure!(messages >= least, "{messages} are");

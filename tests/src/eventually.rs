@@ -5,7 +5,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Polls `look` until it succeeds, and returns its value. Stops the test with the last error after `within`.
+/// Polls `look` until it succeeds, and returns its value. Fails the test with the last error after `within`.
 pub async fn eventually<T, E: Display>(
     what: &str,
     within: Duration,

@@ -1,4 +1,4 @@
-//! Programs in other languages: their packages are installed once, below `target/`, and again when their lock file changes.
+//! Programs in other languages. Their packages are installed below `target/`, and again when their lock file changes.
 
 use std::{
     fs::{self, File},
@@ -15,8 +15,8 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// The program in the workspace's directory `source`, with what its `package-lock.json` names; none where there is no
-    /// Node or no registry, which is then printed.
+    /// The program in the workspace's directory `source`, with the packages of its `package-lock.json`. If Node or the registry is
+    /// unavailable, prints that and returns `None`.
     pub fn node(source: &str) -> Option<Self> {
         let there = ["node", "npm"].iter().all(|tool| runs(tool, "--version"));
         if !there {
@@ -36,8 +36,8 @@ impl Foreign {
         }
     }
 
-    /// The program in the workspace's directory `source`, in an environment of its own with what its `requirements.txt`
-    /// names; none where there is no Python or no registry, which is then printed.
+    /// The program in the workspace's directory `source`, in a virtual environment with the packages of its `requirements.txt`. If
+    /// Python or the registry is unavailable, prints that and returns `None`.
     pub fn python(source: &str) -> Option<Self> {
         if !runs("python3", "--version") {
             return skip(source, "python3 is not installed");
@@ -74,8 +74,7 @@ pub fn workspace() -> &'static Path {
         .expect("tests/ lies in the workspace")
 }
 
-/// A copy of the files in `source`, with its packages beside them; or why these can't be had, as on a machine that reaches no
-/// registry.
+/// A copy of the files in `source`, in which its packages are installed; or why they cannot be.
 fn installed(
     source: &str,
     lock_file: &str,

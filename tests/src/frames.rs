@@ -7,11 +7,11 @@ use tokio::{
     time::timeout,
 };
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A payload may have 16,384 bytes unless the other side allows more.
+/// Maximum size of a payload, unless the peer allows more.
 const MAX_PAYLOAD: usize = 16_384;
 
 /// A frame of HTTP/2.
@@ -21,9 +21,9 @@ pub struct Frame {
     pub kind: u8,
     /// Its flags.
     pub flags: u8,
-    /// The stream that it is about; 0 is the connection.
+    /// The stream; 0 is the connection.
     pub stream: u32,
-    /// All but its head.
+    /// The payload.
     pub payload: Vec<u8>,
 }
 
@@ -33,13 +33,13 @@ impl Frame {
     pub const DATA: u8 = 0;
     /// A head, or its beginning.
     pub const HEADERS: u8 = 1;
-    /// The end of a stream before its time.
+    /// Cancellation of a stream.
     pub const RST_STREAM: u8 = 3;
-    /// How its sender wants to be spoken to.
+    /// Settings of the sender.
     pub const SETTINGS: u8 = 4;
-    /// More of a body is allowed.
+    /// A larger flow-control window.
     pub const WINDOW_UPDATE: u8 = 8;
-    /// More of a head.
+    /// The continuation of a head.
     pub const CONTINUATION: u8 = 9;
     /// The flag of a stream's last frame.
     pub const END_STREAM: u8 = 1;
@@ -47,20 +47,20 @@ impl Frame {
     pub const END_HEADERS: u8 = 4;
 }
 
-/// How many bytes of bodies a connection may have on their way until more is allowed.
+/// Initial flow-control window of a connection, in bytes.
 const WINDOW_BYTES: usize = 65_535;
 
-/// The setting of how much of a body may be sent before more is allowed, as RFC 9113 numbers it.
+/// The number of the setting SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113).
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A connection in HTTP/2, frame by frame. What comes is read at once, and allows nothing: no window is ever widened.
+/// An HTTP/2 connection, frame by frame. Frames are read immediately, but no flow-control window is ever increased.
 #[derive(Debug)]
 pub struct Http2Connection {
     write: OwnedWriteHalf,
     frames: mpsc::UnboundedReceiver<Frame>,
-    /// Those that were heard while there was something to send.
+    /// Frames that were received while sending.
     kept: VecDeque<Frame>,
-    /// How many bytes of bodies may be sent.
+    /// The peer's flow-control window, in bytes.
     room: usize,
 }
 
@@ -70,7 +70,7 @@ impl Http2Connection {
         Self::open_with(address, &[]).await
     }
 
-    /// The same, where a stream's answer may have `bytes` until more is allowed.
+    /// The same, with a flow-control window of `bytes` for each stream's response.
     pub async fn open_with_window(address: &str, bytes: u32) -> Self {
         let mut setting = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
         setting.extend_from_slice(&bytes.to_be_bytes());
@@ -115,21 +115,21 @@ impl Http2Connection {
         connection
     }
 
-    /// Sends a frame, unless the other side has hung up.
+    /// Sends a frame, unless the peer has closed the connection.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
         let _ = self.write.write_all(&[&head, payload].concat()).await;
     }
 
-    /// Begins a callback whose body is still to come, with `filler` more bytes of headers.
+    /// Sends the head of a callback, with `filler` more bytes of headers.
     pub async fn begin(&mut self, stream: u32, filler: usize) {
         let path = "/callbackBeforeImportFriendsCommand";
         let fields = [("operationid", "op"), ("x", &"x".repeat(filler))];
         self.head(stream, path, &fields).await;
     }
 
-    /// A `POST` of `body` to `path`, which must be shorter than a stream may be without more being allowed.
+    /// Sends a `POST` of `body`, which must fit into a stream's initial window, to `path`.
     pub async fn post(&mut self, stream: u32, path: &str, body: &[u8]) {
         self.head(stream, path, &[("operationid", "op")]).await;
         let mut parts = body.chunks(MAX_PAYLOAD).peekable();
@@ -137,7 +137,7 @@ impl Http2Connection {
             let last = parts.peek().is_none();
             let flags = if last { Frame::END_STREAM } else { 0 };
             while self.room < part.len() {
-                let heard = timeout(PATIENCE, self.hear()).await;
+                let heard = timeout(TIMEOUT, self.hear()).await;
                 match heard.expect("there is room for a body, or an end") {
                     Some(frame) => self.kept.push_back(frame),
                     None => return,
@@ -170,20 +170,20 @@ impl Http2Connection {
         }
     }
 
-    /// The next frame about `stream`.
+    /// The next frame of `stream`.
     pub async fn next(&mut self, stream: u32) -> Frame {
         loop {
-            let frame = self.next_of_any().await;
+            let frame = self.next_on_any_stream().await;
             if frame.stream == stream {
                 return frame;
             }
         }
     }
 
-    /// The next frame that is about a stream, and not about the connection.
-    pub async fn next_of_any(&mut self) -> Frame {
+    /// The next frame of any stream.
+    pub async fn next_on_any_stream(&mut self) -> Frame {
         loop {
-            let frame = timeout(PATIENCE, self.receive()).await;
+            let frame = timeout(TIMEOUT, self.receive()).await;
             let frame = frame.expect("a frame in time").expect("a frame");
             if frame.stream != 0 {
                 return frame;
@@ -198,7 +198,7 @@ impl Http2Connection {
         }
     }
 
-    /// The next frame, unless the other side has hung up.
+    /// The next frame, unless the peer has closed the connection.
     async fn hear(&mut self) -> Option<Frame> {
         let frame = self.frames.recv().await?;
         if let (Frame::WINDOW_UPDATE, 0, Ok(more)) = (
@@ -211,14 +211,14 @@ impl Http2Connection {
         Some(frame)
     }
 
-    /// Whether the other side hangs up within `time`.
-    pub async fn ends_within(&mut self, time: Duration) -> bool {
+    /// Whether the peer closes the connection within `time`.
+    pub async fn closes_within(&mut self, time: Duration) -> bool {
         let end = async { while self.receive().await.is_some() {} };
         timeout(time, end).await.is_ok()
     }
 }
 
-/// A string as HPACK has it, without Huffman's code: its length with seven bits to begin with.
+/// A string in HPACK, without Huffman coding: its length with a 7-bit prefix, and its bytes.
 fn string(block: &mut Vec<u8>, text: &str) {
     if text.len() < 127 {
         block.push(u8::try_from(text.len()).unwrap());

@@ -7,9 +7,9 @@ use tokio::{
 };
 
 /// Longer than a shutdown may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A callback that the gateway has begun to read and can't answer before the test sends the rest.
+/// A callback whose body the test withholds.
 #[derive(Debug)]
 pub struct HeldCall {
     stream: TcpStream,
@@ -17,7 +17,7 @@ pub struct HeldCall {
 }
 
 impl HeldCall {
-    /// Sends all but the body, and returns when the gateway says that it waits for that: `100 Continue`.
+    /// Sends the head, and returns when the gateway asks for the body (`100 Continue`).
     pub async fn begin(address: &str, operation_id: &str, body: &str) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("a listener");
         let head = format!(
@@ -29,7 +29,7 @@ impl HeldCall {
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
-            let byte = timeout(PATIENCE, stream.read_u8()).await;
+            let byte = timeout(TIMEOUT, stream.read_u8()).await;
             answer.push(
                 byte.expect("an interim answer in time")
                     .expect("an interim answer"),
@@ -53,13 +53,13 @@ impl HeldCall {
     /// Sends the body and returns the answer's status line and body.
     pub async fn finish(mut self) -> (String, String) {
         self.stream.write_all(self.body.as_bytes()).await.unwrap();
-        self.never_finish().await
+        self.half_close().await
     }
 
-    /// Sends nothing more and returns the answer's status line and body.
-    pub async fn never_finish(mut self) -> (String, String) {
+    /// Shuts down the sending side without the rest of the body, and returns the answer's status line and body.
+    pub async fn half_close(mut self) -> (String, String) {
         let mut answer = Vec::new();
-        timeout(PATIENCE, self.stream.read_to_end(&mut answer))
+        timeout(TIMEOUT, self.stream.read_to_end(&mut answer))
             .await
             .expect("an answer in time")
             .expect("an answer");

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::{TestCertificate, tls};
 
 /// Longer than any request budget.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An HTTP/1.1 client that keeps its connections, as OpenIM's does.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Client {
     inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// A request of which the test can set every part.
+/// A request that a test can modify in every part.
 #[derive(Clone, Debug)]
 pub struct Call {
     method: Method,
@@ -31,7 +31,7 @@ pub struct Call {
     body: Bytes,
 }
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status line's code.
@@ -62,7 +62,7 @@ impl Client {
         Self { inner }
     }
 
-    /// Sends `call` and stops the test if no answer comes.
+    /// Sends `call`. Fails the test if there is no response.
     pub async fn send(&self, call: Call) -> Response {
         let line = format!("{} {}", call.method, call.url);
         self.try_send(call)
@@ -73,7 +73,7 @@ impl Client {
     /// Sends `call`.
     pub async fn try_send(&self, call: Call) -> anyhow::Result<Response> {
         let request = call.into_request()?;
-        timeout(PATIENCE, async {
+        timeout(TIMEOUT, async {
             let response = self.inner.request(request).await?;
             let (head, body) = response.into_parts();
             Ok(Response {

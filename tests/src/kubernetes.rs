@@ -1,4 +1,4 @@
-//! What `kubectl kustomize` makes of `deploy/kubernetes`.
+//! The manifests in `deploy/kubernetes`, rendered by `kubectl kustomize`.
 
 use std::{
     io::Write,
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::{Foreign, tool, workspace};
 
-/// The oldest Kubernetes that the manifests are for, and the newest that the schemas are at hand for.
+/// The oldest supported version of Kubernetes, and the newest with available schemas.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
-/// The first kustomize that knows what the manifests are written in.
+/// The first version of kustomize that supports the manifests.
 const KUSTOMIZE: u64 = 5;
 
 /// The resources of a directory below `deploy/kubernetes`.
@@ -24,8 +24,8 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// Renders `directory` and checks each resource against Kubernetes' schemas, which stops the test where it fails; none
-    /// where kubectl or the schemas are not to be had, which is then printed.
+    /// Renders `directory` and validates each resource against Kubernetes' schemas. If kubectl or the schemas are unavailable, prints
+    /// that and returns `None`.
     pub fn render(directory: &str) -> Option<Self> {
         let source = format!("deploy/kubernetes/{directory}");
         let kubectl = tool("kubectl", "KUBECTL", &source)?;
@@ -66,7 +66,7 @@ impl Manifests {
         })
     }
 
-    /// Which directory they are of.
+    /// Their directory.
     pub fn directory(&self) -> &str {
         &self.directory
     }

@@ -1,13 +1,13 @@
 use crate::{NatsServer, OpenIm, Service, Settings};
 
-/// A gateway, a decider and a nats-server as three processes that know each other.
+/// A gateway, a decider and a nats-server as three connected processes.
 #[derive(Debug)]
 pub struct Line {
     /// Answers callbacks.
     pub gateway: Service,
     /// Decides.
     pub decider: Service,
-    /// Keeps the events.
+    /// Stores the events.
     pub nats: NatsServer,
 }
 
@@ -22,12 +22,12 @@ impl Line {
         Self::around(NatsServer::start().await, settings).await
     }
 
-    /// The three, where NATS appears later.
+    /// The same without NATS, which a test may start later.
     pub async fn without_nats(settings: Settings) -> Self {
-        Self::around(NatsServer::later(), settings).await
+        Self::around(NatsServer::not_started(), settings).await
     }
 
-    /// The three, where NATS is `nats`, and reached as `settings` say if they do.
+    /// The same with this `nats`, whose URL `settings` may override.
     pub async fn around(nats: NatsServer, settings: Settings) -> Self {
         let settings = settings.or_set("NATS_URL", || nats.url());
         let decider = Service::decider(settings.clone()).await;

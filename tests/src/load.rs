@@ -1,6 +1,6 @@
 use futures_util::{StreamExt, stream};
 
-/// Does `one` for every number below `count`, `in_flight` at a time, and returns what came of them in order.
+/// Calls `one` for every number below `count`, `in_flight` at a time, and returns the results in order.
 pub async fn load<T>(count: usize, in_flight: usize, one: impl AsyncFn(usize) -> T) -> Vec<T> {
     stream::iter(0..count)
         .map(|number| one(number))

@@ -6,14 +6,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::{Call, Response, TestCertificate};
 
-/// A connection over TLS that speaks HTTP/2, as Go's client does with an https URL: any number of requests at once.
+/// An HTTP/2 connection over TLS, which Go's client uses for an https URL: for any number of concurrent requests.
 #[derive(Clone, Debug)]
-pub struct Multiplexed(SendRequest<Full<Bytes>>);
+pub struct Http2Client(SendRequest<Full<Bytes>>);
 
-impl Multiplexed {
-    /// Connects to `host:port`, which shows `certificate`.
+impl Http2Client {
+    /// Connects to `host:port`, which must present `certificate`.
     pub async fn connect(address: &str, certificate: &TestCertificate) -> Self {
-        let stream = certificate.connect(address).await.expect("TLS is spoken");
+        let stream = certificate.connect(address).await.expect("TLS");
         let (requests, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .expect("HTTP/2 is spoken");
@@ -21,7 +21,7 @@ impl Multiplexed {
         Self(requests)
     }
 
-    /// Sends `call`, and stops the test if no answer comes.
+    /// Sends `call`. Fails the test if there is no response.
     pub async fn send(&self, call: Call) -> Response {
         let mut request: Request<Full<Bytes>> = call.into();
         *request.version_mut() = Version::HTTP_2;

@@ -40,13 +40,13 @@ impl NatsServer {
 
     /// Starts a server.
     pub async fn start() -> Self {
-        let mut server = Self::later();
+        let mut server = Self::not_started();
         server.restart().await;
         server
     }
 
-    /// A server with a port that starts only at [`restart`](Self::restart).
-    pub fn later() -> Self {
+    /// A server that is only started by [`restart`](Self::restart).
+    pub fn not_started() -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         Self {
             process: None,
@@ -67,7 +67,7 @@ impl NatsServer {
         jetstream: &str,
         wrap: impl FnOnce(Command) -> Command,
     ) -> Self {
-        let mut server = Self::later();
+        let mut server = Self::not_started();
         server.program = program.to_owned();
         server.store = store.to_owned();
         server.config = Some(server.write_config(&format!("jetstream {{ {jetstream} }}\n")));
@@ -78,7 +78,7 @@ impl NatsServer {
     /// Starts a server with the configuration `file`, which reads `variables` from its environment, and waits until it responds to
     /// `user`, given as `name:password`. `sync_interval: always` is left out for a server that does not know it.
     pub async fn configured(file: PathBuf, variables: &[(&'static str, &str)], user: &str) -> Self {
-        let mut server = Self::later();
+        let mut server = Self::not_started();
         server.config = Some(if version(&server.program) >= SYNC_ALWAYS {
             file
         } else {
@@ -87,12 +87,12 @@ impl NatsServer {
         });
         let owned = |(name, value): &(&'static str, &str)| (*name, (*value).to_owned());
         server.variables = variables.iter().map(owned).collect();
-        server.launch(&server.url_of(user)).await;
+        server.launch(&server.url_for(user)).await;
         server
     }
 
     /// For `NATS_URL`, as `user`, which is `name:password`.
-    pub fn url_of(&self, user: &str) -> String {
+    pub fn url_for(&self, user: &str) -> String {
         format!("nats://{user}@127.0.0.1:{}", self.port)
     }
 
@@ -106,7 +106,7 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Starts it on its port and its store, after [`kill9`](Self::kill9) or [`later`](Self::later).
+    /// Starts it on its port and its store, after [`kill9`](Self::kill9) or [`not_started`](Self::not_started).
     pub async fn restart(&mut self) {
         self.launch(&self.url()).await;
     }

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use crate::{Line, Response, Settings, eventually};
 
-const SOON: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Callbacks that a gateway keeps in progress until they are released: their decider is stopped.
 #[derive(Debug)]
@@ -24,29 +24,29 @@ impl<'a> Occupied<'a> {
             .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h")
     }
 
-    /// Stops the decider of `line` and sends `places` callbacks that wait for it, with the operationIDs `op-held-0`, `op-held-1`, … and an
-    /// import that the usual policy allows. Returns when the gateway works on all of them.
-    pub async fn places(line: &'a Line, places: usize) -> Self {
+    /// Stops the decider of `line` and sends `count` callbacks that wait for it, with the operationIDs `op-held-0`, `op-held-1`, … and an
+    /// import that the usual policy allows. Returns when the gateway is processing all of them.
+    pub async fn start(line: &'a Line, count: usize) -> Self {
         line.decider.freeze().await;
         let mut occupied = Self {
             line,
             calls: Vec::new(),
         };
-        for _ in 0..places {
-            occupied.one_more().await;
+        for _ in 0..count {
+            occupied.add().await;
         }
         occupied
     }
 
-    /// Sends one more callback that waits, on its own connection.
-    pub async fn one_more(&mut self) {
+    /// Sends another waiting callback, on its own connection.
+    pub async fn add(&mut self) {
         let (server, number) = (self.line.server(), self.calls.len());
         self.calls.push(tokio::spawn(async move {
             let id = format!("op-held-{number}");
             server.import(&id, "user123", &["user456"]).await
         }));
         let (gateway, expected) = (&self.line.gateway, self.calls.len() as f64);
-        eventually("the callback is worked on", SOON, async || {
+        eventually("the callback is worked on", TIMEOUT, async || {
             let found = gateway.metric("importguard_in_flight").await?;
             ensure!(found >= expected, "{found} are");
             Ok(())

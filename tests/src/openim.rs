@@ -70,7 +70,7 @@ impl OpenIm {
         }
     }
 
-    /// The body of the question before an import, in its documented order.
+    /// The body of the callback before an import, with its fields in the documented order.
     pub fn body(&self, owner: &str, friends: &[&str]) -> String {
         let command = match self.dialect {
             Dialect::Documented => DOCUMENTED_COMMAND,
@@ -79,14 +79,14 @@ impl OpenIm {
         body(command, owner, friends)
     }
 
-    /// The server's report after an import.
+    /// The server's callback after an import.
     pub fn after_import(&self, operation_id: &str, owner: &str, friends: &[&str]) -> Call {
         let base = self.base.trim_end_matches('/');
         as_go(format!("{base}/{AFTER_COMMAND}"), operation_id)
             .body(body(AFTER_COMMAND, owner, friends) + "\n")
     }
 
-    /// Asks before an import and returns the answer.
+    /// Sends the callback before an import, and returns the answer.
     pub async fn import(&self, operation_id: &str, owner: &str, friends: &[&str]) -> Response {
         self.send(self.before_import(operation_id, owner, friends))
             .await

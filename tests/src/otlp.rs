@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Rout
 use crate::eventually;
 
 /// Longer than the SDK keeps a batch, which is five seconds, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An OpenTelemetry collector that keeps every span it is sent, over gRPC or as protobuf over HTTP, on one port.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Span {
     pub service: String,
     /// The span's name.
     pub name: String,
-    /// Its role.
+    /// Its kind.
     pub kind: SpanKind,
     /// 32 hex digits.
     pub trace_id: String,
@@ -63,7 +63,7 @@ pub struct Span {
     pub scope_version: String,
     /// The names of its events, in order, with their attributes.
     pub events: Vec<(String, BTreeMap<String, String>)>,
-    /// What is wrong with it, if it is marked as an error; may be empty.
+    /// The description of its error status, if it has that status; may be empty.
     pub error: Option<String>,
 }
 
@@ -120,7 +120,7 @@ impl OtlpReceiver {
             .collect()
     }
 
-    /// Waits until the spans of a trace are what `enough` wants, and returns them.
+    /// Waits until the spans of a trace satisfy `enough`, and returns them.
     pub async fn wait_for(
         &self,
         trace_id: &str,
@@ -140,7 +140,7 @@ impl OtlpReceiver {
 
     /// Waits for the gateway's span of the callback with this operationID.
     pub async fn callback(&self, operation_id: &str) -> Span {
-        eventually("the callback's span arrives", SOON, async || {
+        eventually("the callback's span arrives", TIMEOUT, async || {
             let spans = self.all();
             let found = spans.iter().find(|span| {
                 span.service == "importguard-gateway"

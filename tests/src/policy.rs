@@ -5,7 +5,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The lists and rules that most tests run under.
+/// The policy of most tests.
 const USUAL: &str = r#"apiVersion: importguard/v1
 name: e2e
 lists:
@@ -22,7 +22,7 @@ rules:
 nobodyLeft: { code: 5002, message: "No importable friends", detail: "Every friend was removed by a rule" }
 "#;
 
-/// Whom [`USUAL`] blocks.
+/// The users that [`USUAL`] blocks.
 const BLOCKED: &str = "# blocked users\nblocked_owner\nblocked_1\nblocked_2\n";
 
 /// A policy file and its lists in a directory of their own.
@@ -38,7 +38,7 @@ impl PolicyDir {
         Self::new(USUAL, &[("lists/blocked.txt", BLOCKED)])
     }
 
-    /// The policy `yaml` with files beside it.
+    /// The policy `yaml`, with files in the same directory.
     pub fn new(yaml: &str, files: &[(&str, &str)]) -> Self {
         let policy = Self {
             dir: TempDir::new().expect("a temporary directory"),
@@ -60,14 +60,14 @@ impl PolicyDir {
         self.dir.path()
     }
 
-    /// Writes the file `name`, in place if it is there.
+    /// Writes the file `name`, in place if it exists.
     pub fn write(&self, name: &str, content: &str) {
         let path = self.dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).unwrap();
         fs::write(path, content).unwrap();
     }
 
-    /// Puts another file in the place of the file `name` at once, as `mv` does.
+    /// Atomically replaces the file `name`, as `mv` does.
     pub fn replace(&self, name: &str, content: &str) {
         let aside = format!("{name}.new");
         self.write(&aside, content);

@@ -5,11 +5,10 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
-/// Below the ports that Linux gives to outgoing connections: one that is handed out here and not yet listened on can't
-/// become the near end of somebody's connection meanwhile.
+/// Below Linux's ephemeral ports, so that no outgoing connection takes a port before it is listened on.
 const RANGE: std::ops::Range<u16> = 10_240..32_000;
 
-/// A free port of 127.0.0.1 that no other test of this process was given.
+/// A free port of 127.0.0.1 that no other test of this process has.
 pub fn free_port() -> u16 {
     static TAKEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     let mut taken = TAKEN.lock().unwrap();

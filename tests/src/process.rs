@@ -14,7 +14,7 @@ use crate::eventually;
 const SHOWN_BYTES: usize = 20_000;
 
 /// How long a log line may take to appear.
-const TELLS: Duration = Duration::from_secs(10);
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A child process whose output goes to files, killed and reaped when dropped.
 #[derive(Debug)]
@@ -33,14 +33,14 @@ impl Process {
         Self::start(name, command, logs, stderr)
     }
 
-    /// Starts `command` with a stderr of which [`Self::stderr`] has nothing.
-    pub fn spawn_onto(stderr: Stdio, name: &str, mut command: Command, logs: &Path) -> Self {
+    /// Starts `command` with this standard error, which [`Self::stderr`] does not contain.
+    pub fn spawn_with_stderr(stderr: Stdio, name: &str, mut command: Command, logs: &Path) -> Self {
         command.stderr(stderr);
         Self::start(name, command, logs, PathBuf::new())
     }
 
-    /// The read end of its stderr, if that is a pipe and was not taken before.
-    pub fn unread(&mut self) -> Option<ChildStderr> {
+    /// Takes the read end of its standard error, if that is a pipe.
+    pub fn take_stderr(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
     }
 
@@ -50,7 +50,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(append(&stdout))
             .spawn()
-            .unwrap_or_else(|error| panic!("{name} can't be started: {error}"));
+            .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         Self {
             name: name.to_owned(),
             child,
@@ -81,37 +81,37 @@ impl Process {
 
     /// Waits until stderr contains all `parts`, and returns it. Lines may be some milliseconds late: they are written by a separate
     /// thread.
-    pub async fn tells(&self, parts: &[&str]) -> String {
-        let what = format!("{} tells of it", self.name);
-        eventually(&what, TELLS, async || {
-            let told = self.stderr();
-            match parts.iter().find(|part| !told.contains(**part)) {
-                None => Ok(told),
-                Some(part) => Err(format!("no {part:?} in: {told}")),
+    pub async fn wait_for_log(&self, parts: &[&str]) -> String {
+        let what = format!("{} logs it", self.name);
+        eventually(&what, LOG_TIMEOUT, async || {
+            let log = self.stderr();
+            match parts.iter().find(|part| !log.contains(**part)) {
+                None => Ok(log),
+                Some(part) => Err(format!("no {part:?} in: {log}")),
             }
         })
         .await
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits.
     pub async fn exit(&mut self, within: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
         eventually(&what, within, async || self.ended().ok_or("it still runs")).await
     }
 
-    /// Sends SIGKILL and reaps it: it does nothing more, not even a clean-up.
+    /// Sends SIGKILL and reaps it, so that it cannot clean up.
     pub fn kill9(&mut self) {
         // An error means that it has ended already.
         let _ = self.child.kill();
         self.child.wait().expect("a child can be waited for");
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until it exits.
     pub async fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
         self.exit(within).await

@@ -12,36 +12,36 @@ use tokio::{
 
 use crate::{eventually, free_port};
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Large enough for many messages at once, so that a cut leaves some whole, one torn and the rest unsent.
-const PIECE_BYTES: usize = 16 << 10;
+/// Size of a read: fits many messages, so that a cut forwards some, truncates one and drops the rest.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// A TCP proxy that simulates network failures: resets, stalls, refused connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    way: watch::Sender<Way>,
-    /// Told after each change of their number.
+    way: watch::Sender<ProxyState>,
+    /// The numbers of the open connections.
     connections: Arc<watch::Sender<Vec<u64>>>,
     listener: JoinHandle<()>,
 }
 
-/// How the way is.
+/// The state of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way {
-    /// New connections are taken.
+struct ProxyState {
+    /// New connections are accepted.
     open: bool,
-    /// Nothing is forwarded, and nothing closed.
+    /// Nothing is forwarded or closed.
     stalled: bool,
-    /// Connections that are older than this number are to be cut.
+    /// Connections with a lower number are to be cut.
     cut_before: u64,
 }
 
 impl Proxy {
-    /// A way to `upstream` (`host:port`), open.
+    /// A proxy that forwards to `upstream` (`host:port`).
     pub async fn to(upstream: impl Into<String>) -> Self {
-        let way = watch::Sender::new(Way {
+        let way = watch::Sender::new(ProxyState {
             open: true,
             stalled: false,
             cut_before: 0,
@@ -63,19 +63,19 @@ impl Proxy {
         proxy
     }
 
-    /// `host:port` of its near end.
+    /// `host:port` of its listener.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Tears every connection, in the middle of what its client sends next: half of it arrives, and both ends get a reset.
-    /// Returns when that has happened. New connections are taken at once, unless [`refuse`](Self::refuse) was called.
+    /// Resets each connection in the middle of its client's next data, of which half is forwarded. Returns when that has happened. New
+    /// connections are still accepted, unless [`refuse`](Self::refuse) was called.
     pub async fn cut(&self) {
         let before = self.connections.borrow().iter().max().map_or(0, |n| n + 1);
         self.way.send_modify(|way| way.cut_before = before);
         let mut connections = self.connections.subscribe();
         let torn = connections.wait_for(|all| all.iter().all(|number| *number >= before));
-        let torn = tokio::time::timeout(SOON, torn).await;
+        let torn = tokio::time::timeout(TIMEOUT, torn).await;
         torn.expect("the client sends something to be torn")
             .expect("the sender is ours");
     }
@@ -91,7 +91,7 @@ impl Proxy {
         self.way.send_modify(|way| way.stalled = true);
     }
 
-    /// Forwards everything again, also what was held back, and takes new connections.
+    /// Forwards again, including data that was held back, and accepts new connections.
     pub async fn restore(&self) {
         self.way.send_modify(|way| {
             way.open = true;
@@ -102,7 +102,7 @@ impl Proxy {
 
     async fn listens(&self, expected: bool) {
         let what = format!("the proxy's listening is {expected}");
-        eventually(&what, SOON, async || {
+        eventually(&what, TIMEOUT, async || {
             let found = TcpStream::connect(self.address()).await;
             if found.is_ok() == expected {
                 Ok(())
@@ -120,11 +120,11 @@ impl Drop for Proxy {
     }
 }
 
-/// Takes connections while the way is open.
+/// Accepts connections while the proxy is open.
 async fn listen(
     port: u16,
     upstream: String,
-    mut way: watch::Receiver<Way>,
+    mut way: watch::Receiver<ProxyState>,
     connections: Arc<watch::Sender<Vec<u64>>>,
 ) {
     let mut number = 0;
@@ -151,11 +151,11 @@ async fn listen(
     }
 }
 
-/// Forwards both ways until an end closes or the connection is to be cut.
+/// Forwards both ways until one side closes or the connection is cut.
 async fn forward(
     mut client: TcpStream,
     upstream: &str,
-    way: watch::Receiver<Way>,
+    way: watch::Receiver<ProxyState>,
     number: u64,
 ) -> io::Result<()> {
     let mut server = TcpStream::connect(upstream).await?;
@@ -174,14 +174,14 @@ async fn forward(
     Ok(())
 }
 
-/// What the client sends; true if it was torn.
+/// Forwards the client's data; true if it was cut.
 async fn upwards(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut way: watch::Receiver<Way>,
+    mut way: watch::Receiver<ProxyState>,
     number: u64,
 ) -> io::Result<bool> {
-    let mut piece = vec![0; PIECE_BYTES];
+    let mut piece = vec![0; CHUNK_BYTES];
     loop {
         let bytes = from.read(&mut piece).await?;
         let now = way.wait_for(|way| !way.stalled || way.cut_before > number);
@@ -199,13 +199,13 @@ async fn upwards(
     }
 }
 
-/// What the server sends.
+/// Forwards the server's data.
 async fn downwards(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut way: watch::Receiver<Way>,
+    mut way: watch::Receiver<ProxyState>,
 ) -> io::Result<()> {
-    let mut piece = vec![0; PIECE_BYTES];
+    let mut piece = vec![0; CHUNK_BYTES];
     loop {
         let bytes = from.read(&mut piece).await?;
         way.wait_for(|way| !way.stalled)

@@ -10,8 +10,8 @@ use tokio::{
 
 use crate::Response;
 
-/// Longer than any time-out of importguard's, by default.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Longer than any default timeout of importguard.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A connection on which a test can write any bytes.
 pub struct RawConnection {
@@ -37,7 +37,7 @@ impl RawConnection {
         Self::over(stream)
     }
 
-    /// The same over what is connected already.
+    /// The same over an established connection.
     pub fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self {
             stream: Box::new(stream),
@@ -51,7 +51,7 @@ impl RawConnection {
         self.stream.flush().await
     }
 
-    /// Shuts down the sending side, unless the peer has hung up already.
+    /// Shuts down the sending side, unless the peer has closed the connection.
     pub async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
     }
@@ -88,7 +88,7 @@ impl RawConnection {
         }
     }
 
-    /// Reads every answer until the other side hangs up, with a reset or without, but those that only tell to go on.
+    /// Reads all answers until the peer closes or resets the connection, without interim ones (100 Continue).
     pub async fn answers(&mut self) -> Vec<Response> {
         let mut answers = Vec::new();
         while !self.read.is_empty() || matches!(self.read_some().await, Ok(1..)) {
@@ -100,15 +100,15 @@ impl RawConnection {
         answers
     }
 
-    /// Reads until the other side hangs up, with a reset or without, and returns what it said up to there: what comes instead of
-    /// an answer where nothing was asked in HTTP.
-    pub async fn last_words(&mut self) -> String {
+    /// Reads until the peer closes or resets the connection, and returns what it sent: to input that is not HTTP, that is not a
+    /// callback answer.
+    pub async fn read_to_end(&mut self) -> String {
         while let Ok(1..) = self.read_some().await {}
         self.text()
     }
 
-    /// Waits until the other side hangs up, and stops the test if it says anything more.
-    pub async fn ends(&mut self) {
+    /// Waits until the peer closes the connection. Fails the test if it sends anything first.
+    pub async fn wait_for_close(&mut self) {
         while self.read_more().await {}
         assert!(self.read.is_empty(), "more: {:?}", self.text());
     }
@@ -122,7 +122,7 @@ impl RawConnection {
     }
 
     async fn read_some(&mut self) -> io::Result<usize> {
-        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
+        let read = timeout(TIMEOUT, self.stream.read_buf(&mut self.read)).await;
         read.expect("the other side does something")
     }
 }

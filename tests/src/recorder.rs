@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::{Service, eventually};
 
-/// Also for a server that elects, starts or recovers, on a busy machine.
-const SOON: Duration = Duration::from_secs(45);
+/// Long enough for a server to elect, start or recover on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A gateway's recorder status.
 impl Service {
@@ -18,8 +18,8 @@ impl Service {
     }
 
     /// Waits until the recorder reports `state`, and returns its status.
-    pub async fn until_recorder_is(&self, state: &str) -> Value {
-        eventually(&format!("the recorder is {state}"), SOON, async || {
+    pub async fn wait_for_recorder(&self, state: &str) -> Value {
+        eventually(&format!("the recorder is {state}"), TIMEOUT, async || {
             let recorder = self.recorder().await?;
             ensure!(recorder["state"] == state, "{recorder}");
             Ok(recorder)
@@ -27,7 +27,7 @@ impl Service {
         .await
     }
 
-    /// What `/metrics` says for `name`, with its labels if it has some.
+    /// The value of the series `name`, including its labels, at `/metrics`.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let metrics = self.admin("/metrics").await?;
         let value = metrics
@@ -37,7 +37,7 @@ impl Service {
         Ok(value.parse()?)
     }
 
-    /// How many events took `path`, by the recorder's own count since its start.
+    /// The number of events that took `path`, by the recorder's metrics.
     pub async fn events_by(&self, path: &str) -> anyhow::Result<f64> {
         let name = format!("importguard_recorder_events_total{{path=\"{path}\"}}");
         self.metric(&name).await

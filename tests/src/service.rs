@@ -30,37 +30,37 @@ pub struct Service {
 }
 
 impl Service {
-    /// A gateway that runs. Unless `settings` say otherwise there is no decider and no NATS where it looks for them.
+    /// A running gateway; by default without a decider and NATS.
     pub async fn gateway(settings: Settings) -> Self {
         Self::start(Binary::Gateway, settings).await
     }
 
-    /// A decider that is ready, with the usual policy unless `settings` name another.
+    /// A ready decider; by default with the usual policy.
     pub async fn decider(settings: Settings) -> Self {
         let mut decider = Self::start(Binary::Decider, settings).await;
         decider.ready().await;
         decider
     }
 
-    /// Everything in one process, with the usual policy and no NATS unless `settings` say otherwise.
+    /// A ready `importguard serve`; by default with the usual policy and without NATS.
     pub async fn all_in_one(settings: Settings) -> Self {
         Self::start(Binary::AllInOne, settings).await
     }
 
-    /// Like [`Self::gateway`], with what `stderr` makes as its stderr.
-    pub async fn gateway_onto(settings: Settings, stderr: impl Fn() -> Stdio) -> Self {
+    /// Like [`Self::gateway`], with this standard error.
+    pub async fn gateway_with_stderr(settings: Settings, stderr: impl Fn() -> Stdio) -> Self {
         Self::listening(Binary::Gateway, || {
             Self::spawn_as(Binary::Gateway, settings.clone(), |command, dir| {
-                Process::spawn_onto(stderr(), "gateway", command, dir)
+                Process::spawn_with_stderr(stderr(), "gateway", command, dir)
             })
         })
         .await
     }
 
-    /// Like [`Self::gateway`], where a shell has said `limits` (`ulimit -Sn 256`) before.
-    pub async fn gateway_within(limits: &str, settings: Settings) -> Self {
+    /// Like [`Self::gateway`], after the shell command `limits` (`ulimit -Sn 256`).
+    pub async fn gateway_with_limits(limits: &str, settings: Settings) -> Self {
         Self::listening(Binary::Gateway, || {
-            Self::spawn_within(limits, Binary::Gateway, settings.clone())
+            Self::spawn_with_limits(limits, Binary::Gateway, settings.clone())
         })
         .await
     }
@@ -75,8 +75,8 @@ impl Service {
         .await
     }
 
-    /// Like [`Self::spawn`], where a shell has said `limits` before.
-    pub fn spawn_within(limits: &str, binary: Binary, settings: Settings) -> Self {
+    /// Like [`Self::spawn`], after the shell command `limits`.
+    pub fn spawn_with_limits(limits: &str, binary: Binary, settings: Settings) -> Self {
         Self::spawn_as(binary, settings, |command, dir| {
             Process::spawn(binary.name(), within(limits, &command), dir)
         })
@@ -97,7 +97,7 @@ impl Service {
         panic!("{}: its ports were taken {ATTEMPTS} times", binary.name());
     }
 
-    /// Starts `binary` and waits for nothing.
+    /// Starts `binary` without waiting for it.
     pub fn spawn(binary: Binary, settings: Settings) -> Self {
         Self::spawn_as(binary, settings, |command, dir| {
             Process::spawn(binary.name(), command, dir)
@@ -115,15 +115,19 @@ impl Service {
             .or_set(HTTP, free_address)
             .or_set(ADMIN, free_address)
             .or_set(GRPC, free_address)
-            .or_set("IMPORTGUARD_DECIDER_URL", || {
-                format!("http://{}", free_address())
-            })
             .or_set("NATS_URL", || format!("nats://{}", free_address()))
             .or_set("IMPORTGUARD_SPOOL", || {
                 dir.path().join("spool").display().to_string()
             })
             .or_set("IMPORTGUARD_POLICY", || policy.path().display().to_string())
             .or_set("RUST_LOG", || "info".to_owned());
+        let settings = match binary {
+            // It has its own decider.
+            Binary::AllInOne => settings,
+            _ => settings.or_set("IMPORTGUARD_DECIDER_URL", || {
+                format!("http://{}", free_address())
+            }),
+        };
         Self {
             process: start(command(binary, &settings, dir.path()), dir.path()),
             binary,
@@ -133,9 +137,9 @@ impl Service {
         }
     }
 
-    /// Starts it again, after its end, with the same settings.
+    /// Starts it again with the same settings, after it has exited.
     pub async fn restart(&mut self) {
-        assert!(self.process.ended().is_some(), "it still runs");
+        assert!(self.process.ended().is_some(), "it is still running");
         let dir = self.dir.path();
         let command = command(self.binary, &self.settings, dir);
         self.process = Process::spawn(self.binary.name(), command, dir);
@@ -148,12 +152,12 @@ impl Service {
         eventually(&what, START, async || self.admin("/readyz").await).await;
     }
 
-    /// Where OpenIM's callbacks go.
+    /// The URL for OpenIM's callbacks.
     pub fn url(&self) -> String {
         format!("http://{}", self.address(HTTP))
     }
 
-    /// Where the decider's gRPC service is.
+    /// The URL of the decider's gRPC service.
     pub fn grpc_url(&self) -> String {
         format!("http://{}", self.address(GRPC))
     }
@@ -178,7 +182,7 @@ impl Service {
         &self.policy
     }
 
-    /// Asks the admin listener, and returns its answer if that is a yes.
+    /// The response of the admin listener. Fails unless it is a success.
     pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
         let call = Call::new(Method::GET, format!("http://{}{path}", self.address(ADMIN)));
         let response = Client::default().try_send(call).await?;
@@ -231,7 +235,7 @@ fn command(binary: Binary, settings: &Settings, dir: &Path) -> Command {
     command
 }
 
-/// `command` as a shell runs it that has said `limits` before; it stays one process.
+/// `command`, run in the same process by a shell after the command `limits`.
 fn within(limits: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell

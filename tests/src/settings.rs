@@ -31,33 +31,32 @@ impl Settings {
         self
     }
 
-    /// Has a gateway wait longer for its deciders than on a machine of its own: for tests about something else than how soon
-    /// they answer, on one that is busy with other tests.
+    /// Longer timeouts for deciders, for tests that are not about them, on a machine that is busy with other tests.
     #[must_use]
-    pub fn patient(self) -> Self {
+    pub fn with_long_timeouts(self) -> Self {
         self.set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
             .set("IMPORTGUARD_REQUEST_BUDGET", "4s")
     }
 
-    /// Has the gateway ask `decider`.
+    /// Makes the gateway call `decider`.
     #[must_use]
     pub fn decider(self, decider: &Service) -> Self {
         self.set("IMPORTGUARD_DECIDER_URL", decider.grpc_url())
     }
 
-    /// Has events go to `nats`.
+    /// Publishes events to `nats`.
     #[must_use]
     pub fn nats(self, nats: &NatsServer) -> Self {
         self.set("NATS_URL", nats.url())
     }
 
-    /// Has decisions follow from `policy`.
+    /// Decides by `policy`.
     #[must_use]
     pub fn policy(self, policy: &PolicyDir) -> Self {
         self.set("IMPORTGUARD_POLICY", policy.path().display().to_string())
     }
 
-    /// Has spans go to `receiver`, soon.
+    /// Exports spans to `receiver` with little delay.
     #[must_use]
     pub fn traces_to(self, receiver: &OtlpReceiver) -> Self {
         self.set("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url())
@@ -69,14 +68,14 @@ impl Settings {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// `program` with this environment, and nothing of importguard's from outside.
+    /// `program` with this environment, and without inherited variables of importguard.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         self.apply(&mut command);
         command
     }
 
-    /// Makes this the environment of `command`, with nothing of importguard's from outside.
+    /// Makes this the environment of `command`, without inherited variables of importguard.
     pub fn apply(&self, command: &mut Command) {
         for (name, _) in env::vars_os() {
             let inherited = name.to_string_lossy();

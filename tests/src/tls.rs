@@ -35,17 +35,17 @@ impl TestCertificate {
         }
     }
 
-    /// As a file holds it.
+    /// The certificate in PEM.
     pub fn cert_pem(&self) -> &str {
         &self.cert_pem
     }
 
-    /// Its key, as a file holds it.
+    /// Its private key in PEM.
     pub fn key_pem(&self) -> &str {
         &self.key_pem
     }
 
-    /// What makes a listener show it.
+    /// A TLS acceptor with this certificate.
     pub fn acceptor(&self) -> TlsAcceptor {
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -57,7 +57,7 @@ impl TestCertificate {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// A TLS connection to `host:port`, if that shows this certificate.
+    /// A TLS connection to `host:port`, which must present this certificate.
     pub async fn connect(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(address).await?;
         TlsConnector::from(Arc::new(trusting([self])))
@@ -118,7 +118,7 @@ pub(crate) fn trusting<'a>(
         .with_no_client_auth()
 }
 
-/// Files as Kubernetes mounts a Secret: each a link through `..data`, which is swapped as a whole.
+/// Files as Kubernetes mounts a Secret: each is a link through `..data`, which is replaced atomically.
 #[derive(Debug)]
 pub struct MountedSecret {
     dir: TempDir,
@@ -139,17 +139,17 @@ impl MountedSecret {
         secret
     }
 
-    /// Where `name` is read.
+    /// The path of `name`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The same as a setting holds it.
+    /// The same, for a setting.
     pub fn setting(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    /// Swaps all files at once.
+    /// Replaces all files atomically.
     pub fn replace(&mut self, files: &[(&str, &str)]) {
         self.version += 1;
         let version = format!("..version{}", self.version);

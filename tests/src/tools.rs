@@ -3,8 +3,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The program `name`, as the environment variable `variable` names it or as it lies on the PATH; none where it is not
-/// installed, which is then printed with `what` is not tested.
+/// The program `name`: from the environment variable `variable`, or from the PATH. If it is not installed, prints that `what` is not
+/// tested, and returns `None`.
 pub fn tool(name: &str, variable: &str, what: &str) -> Option<PathBuf> {
     let found = match env::var_os(variable) {
         Some(path) => Some(path.into()),

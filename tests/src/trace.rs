@@ -7,12 +7,12 @@ pub struct TraceParent {
     pub trace_id: String,
     /// 16 hex digits.
     pub span_id: String,
-    /// Whether the caller records its trace.
+    /// Whether the caller samples the trace.
     pub sampled: bool,
 }
 
 impl TraceParent {
-    /// One that `number` tells from others.
+    /// A context that is unique to `number`.
     pub fn numbered(number: u64) -> Self {
         Self {
             trace_id: format!("0af7651916cd43dd{number:016x}"),

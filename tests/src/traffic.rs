@@ -15,17 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Client, OpenIm, Response, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const CALLERS: u32 = 20;
 
-/// Each caller's; together they ask 400 times a second, and catch up after they had to wait.
-const EVERY: Duration = Duration::from_millis(50);
+/// Interval of each caller; together they send 400 callbacks a second, and catch up after a delay.
+const INTERVAL: Duration = Duration::from_millis(50);
 
-/// A caller's imports: the operationID, and the answer unless the connection broke before it had come.
+/// A caller's imports: the operationID, and the answer unless the connection broke before.
 type Told = Vec<(String, Option<Response>)>;
 
-/// Imports that are asked for without pause, until [`stop`](Self::stop).
+/// Continuous imports, until [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Traffic {
     callers: Vec<JoinHandle<Told>>,
@@ -34,18 +34,18 @@ pub struct Traffic {
     stop: CancellationToken,
 }
 
-/// What became of the imports.
+/// The results of the imports.
 #[derive(Debug)]
-pub struct Asked {
-    /// By operationID: the answer, or nothing where the connection broke before it had come.
+pub struct TrafficReport {
+    /// By operationID: the answer, or `None` if the connection broke before.
     pub answers: HashMap<String, Option<Response>>,
     /// How long the traffic lasted.
     pub lasted: Duration,
 }
 
 impl Traffic {
-    /// Has `server` ask for imports with operationIDs that begin with `name`; `owner_and_friends` says whose and of whom,
-    /// by the number of the question.
+    /// Makes `server` import with operationIDs that begin with `name`. `owner_and_friends` returns the owner and the friends of the
+    /// callback with this number.
     pub fn start(
         server: &OpenIm,
         name: &str,
@@ -58,9 +58,9 @@ impl Traffic {
             let (answers, stop, next) = (answers.clone(), stop.clone(), next.clone());
             tokio::spawn(async move {
                 // One after another: in a burst there would be pauses, and a kill could fall into each of them.
-                let turn = EVERY * caller / CALLERS;
+                let turn = INTERVAL * caller / CALLERS;
                 let (mut asked, mut clock) =
-                    (Vec::new(), interval_at(Instant::now() + turn, EVERY));
+                    (Vec::new(), interval_at(Instant::now() + turn, INTERVAL));
                 while !stop.is_cancelled() {
                     clock.tick().await;
                     let number = next.fetch_add(1, Ordering::Relaxed);
@@ -85,38 +85,38 @@ impl Traffic {
         }
     }
 
-    /// Waits until `count` more questions are answered.
+    /// Waits until `count` more callbacks are answered.
     pub async fn answers(&self, count: usize) {
         let target = self.answers.load(Ordering::Relaxed) + count;
-        eventually("the imports are answered", SOON, async || {
+        eventually("the imports are answered", TIMEOUT, async || {
             let now = self.answers.load(Ordering::Relaxed);
             if now >= target { Ok(()) } else { Err(now) }
         })
         .await;
     }
 
-    /// Asks no more, and waits for the answers that are due.
-    pub async fn stop(self) -> Asked {
+    /// Sends no more callbacks, and waits for the outstanding answers.
+    pub async fn stop(self) -> TrafficReport {
         self.stop.cancel();
         let mut answers = HashMap::new();
         for caller in self.callers {
             answers.extend(caller.await.expect("a caller comes to its end"));
         }
-        Asked {
+        TrafficReport {
             answers,
             lasted: self.began.elapsed(),
         }
     }
 }
 
-impl Asked {
-    /// Those that were answered, by operationID.
+impl TrafficReport {
+    /// The answers, by operationID.
     pub fn answered(&self) -> impl Iterator<Item = (&str, &Response)> {
         let all = self.answers.iter();
         all.filter_map(|(id, answer)| Some((id.as_str(), answer.as_ref()?)))
     }
 
-    /// Answers a second, pauses and all.
+    /// Answers per second, including delays.
     pub fn rate(&self) -> f64 {
         self.answered().count() as f64 / self.lasted.as_secs_f64()
     }

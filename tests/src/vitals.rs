@@ -2,7 +2,7 @@ use std::fs;
 
 use crate::Process;
 
-/// What a process holds, as the kernel counts it.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Vitals {
     /// Memory in RAM, in bytes.
@@ -14,7 +14,7 @@ pub struct Vitals {
 }
 
 impl Process {
-    /// What it holds now.
+    /// Its current resources.
     pub fn vitals(&self) -> Vitals {
         let dir = format!("/proc/{}", self.id());
         let entries = |name: &str| fs::read_dir(format!("{dir}/{name}")).unwrap().count();

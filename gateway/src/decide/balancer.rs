@@ -25,7 +25,7 @@ use super::{
     metrics::Metrics,
 };
 
-/// Minimum interval between two checks, however many calls fail meanwhile.
+/// Minimum interval between two checks, however many calls fail.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// DNS re-resolution interval: the TTL of Kubernetes' DNS. Names are also resolved immediately after a failed call.
@@ -50,7 +50,7 @@ pub(crate) struct Balancer {
 }
 
 impl Balancer {
-    /// With the deciders that are found now. Must be called inside a tokio runtime.
+    /// Discovers deciders for the first time, for at most the decider timeout. Must be called inside a tokio runtime.
     pub(super) async fn start(
         mut discovery: Discovery,
         settings: &DecideSettings,
@@ -102,8 +102,7 @@ impl Balancer {
         never
     }
 
-    /// The decider for a call, but none of `others`. Where none is healthy, one that isn't: that may have changed since the last
-    /// check.
+    /// The decider for a call, except `others`. If none is healthy, an unhealthy one: it may have recovered since the last check.
     pub(super) fn pick(&self, others: &[Arc<Decider>]) -> Option<Arc<Decider>> {
         let deciders = self.deciders.load();
         let start = self.next.fetch_add(1, Relaxed) % deciders.len().max(1);
@@ -253,7 +252,7 @@ fn rejecting(deciders: &[Arc<Decider>]) -> Vec<&Arc<Decider>> {
 /// Waits for the interval `every`, or less if `reason` is notified.
 async fn next_check(every: Duration, reason: &Notify) {
     sleep(MIN_INTERVAL).await;
-    // An elapsed time is one of the two ways in which this ends.
+    // The interval has elapsed, or `reason` was notified.
     let _ = timeout(every.saturating_sub(MIN_INTERVAL), reason.notified()).await;
 }
 

@@ -26,11 +26,11 @@ use super::{
     tls::watch,
 };
 
-/// The method's full name, as spans have it.
+/// The method's full name, for spans.
 const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
-/// How many friends a request may have that is sent to a second decider; with more, it might stop that one too. At some 10 ns a
-/// friend and rule (docs/policy.md) that is a millisecond for a hundred rules, a hundredth of the default wait for the first one.
+/// Maximum number of friends in a request that is sent to a second decider: a more expensive one might block that decider too. At
+/// about 10 ns per friend and rule (docs/policy.md), it takes a millisecond with a hundred rules, a hundredth of the default retry time.
 const RETRY_MAX_FRIENDS: usize = 1_000;
 
 /// The deciders. Cheap to clone.
@@ -49,7 +49,7 @@ pub enum DecidersStartError {
     Tls(#[from] DeciderTlsError),
 }
 
-/// What a decider made of a request, and the decider's name.
+/// A decider's evaluation, and the decider's name.
 type Decided = Result<(Evaluation, String), DecideError>;
 
 /// A request and its deadline.
@@ -62,8 +62,8 @@ struct Call<'a> {
 }
 
 impl Deciders {
-    /// Looks where deciders are; none need be there yet. The balancer's [`run`](Balancer::run) keeps that current. Must be called
-    /// inside a tokio runtime.
+    /// Discovers deciders; there need not be any yet. The balancer's [`run`](Balancer::run) keeps them current. Must be called inside a
+    /// tokio runtime.
     pub(crate) async fn start(
         settings: &DecideSettings,
         runtime: &mut Runtime,
@@ -80,12 +80,12 @@ impl Deciders {
         Ok((deciders, balancer))
     }
 
-    /// How they are, for readiness.
+    /// Their state, for `/readyz`.
     pub(crate) fn describe(&self) -> Value {
         self.balancer.describe()
     }
 
-    /// Asks for a decision on `request`; gives up after `within`.
+    /// Requests a decision, with the timeout `within`.
     pub(crate) async fn decide(
         &self,
         id: EventId,
@@ -107,20 +107,20 @@ impl Deciders {
         self.attempts(first, call).await
     }
 
-    /// Asks one decider, and another one as well where the first is silent. One that cannot be reached has not been asked: the next
-    /// takes its place.
+    /// Calls one decider, and also a second one if the first does not respond within the retry time. An unreachable decider does not
+    /// count: another one replaces it.
     async fn attempts(&self, first: Arc<Decider>, call: Call<'_>) -> Decided {
-        let mut asked = vec![Arc::clone(&first)];
+        let mut called = vec![Arc::clone(&first)];
         let mut calls = FuturesUnordered::from_iter([self.attempt(first, call, false)]);
         let mut was_silent = false;
         let mut unavailable = String::new();
         loop {
-            let patience = if was_silent {
+            let due = if was_silent {
                 call.deadline
             } else {
                 call.deadline.min(Instant::now() + self.retry_after)
             };
-            let retry = match timeout_at(patience, calls.next()).await {
+            let retry = match timeout_at(due, calls.next()).await {
                 Ok(Some(Err(DecideError::Unavailable(why)))) => {
                     unavailable = why;
                     Retry::Unavailable
@@ -136,37 +136,37 @@ impl Deciders {
                     Retry::Silent
                 }
             };
-            if let Some(other) = self.another(&asked, call, retry) {
-                asked.push(Arc::clone(&other));
+            if let Some(other) = self.another(&called, call, retry) {
+                called.push(Arc::clone(&other));
                 calls.push(self.attempt(other, call, true));
             }
         }
     }
 
-    /// A decider other than those in `asked`, if there is one and time is left.
+    /// A decider other than `called`, if there is one and a retry is allowed.
     fn another(
         &self,
-        asked: &[Arc<Decider>],
+        called: &[Arc<Decider>],
         call: Call<'_>,
         retry: Retry,
     ) -> Option<Arc<Decider>> {
         if !self.may_retry(call) {
             return None;
         }
-        let other = self.balancer.pick(asked)?;
+        let other = self.balancer.pick(called)?;
         self.metrics.retried(retry);
         Some(other)
     }
 
-    /// A request that may be costly is put to one decider only: what stops that one is not to stop the next.
+    /// Whether another attempt is allowed. A request that may be expensive gets only one, so that it cannot block several deciders.
     fn may_retry(&self, call: Call<'_>) -> bool {
         call.request.friends.len() <= RETRY_MAX_FRIENDS && Instant::now() < call.deadline
     }
 
-    /// Asks one decider, and once more if its connection broke and there is no other one.
+    /// Calls one decider, and again if the connection broke and there is no other decider.
     async fn attempt(&self, decider: Arc<Decider>, call: Call<'_>, is_retry: bool) -> Decided {
         let mut attempt = Attempt::new(call);
-        attempt.asks(&decider, is_retry);
+        attempt.started(&decider, is_retry);
         let mut response = decider.decide(call.message(&attempt.span)).await;
         let broke = |status| {
             matches!(
@@ -187,14 +187,14 @@ impl Deciders {
                     return Ok(decided);
                 }
                 Err(why) => {
-                    let error = DecideError::Failed(format!("its answer cannot be used: {why}"));
+                    let error = DecideError::Failed(format!("invalid response: {why}"));
                     attempt.failed(&error, Some(Code::Ok));
                     error
                 }
             },
             Err(status) => {
                 let error = DecideError::from_status(&status, call.within);
-                // tonic's own timeout is CANCELLED.
+                // tonic reports its own timeout as CANCELLED.
                 let is_late = matches!(error, DecideError::Timeout(_));
                 let code = if is_late {
                     Code::DeadlineExceeded
@@ -221,7 +221,7 @@ impl Call<'_> {
         let headers = span.in_scope(propagation::outgoing);
         let metadata = MetadataMap::from_headers(headers);
         let mut request = Request::from_parts(metadata, Extensions::default(), message);
-        // The decider gets the deadline too and stops working when it has passed.
+        // The decider gets the deadline too, and stops evaluating when it expires.
         request.set_timeout(self.deadline.saturating_duration_since(Instant::now()));
         request
     }
@@ -258,7 +258,7 @@ impl Attempt {
         }
     }
 
-    fn asks(&mut self, decider: &Decider, is_retry: bool) {
+    fn started(&mut self, decider: &Decider, is_retry: bool) {
         if self.span.is_disabled() {
             return;
         }
@@ -278,7 +278,7 @@ impl Attempt {
         }
     }
 
-    /// With the status that the decider gave, if it gave one.
+    /// Records an error, and the decider's status if it sent one.
     fn failed(&mut self, error: &DecideError, code: Option<Code>) {
         self.is_ended = true;
         if self.span.is_disabled() {
@@ -296,7 +296,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // `tracing` ends a span where it was last left, which was before the call.
+        // `tracing` uses the time at which a span was last exited as its end, which was before the call.
         self.span.in_scope(|| ());
         if self.is_ended {
             return;

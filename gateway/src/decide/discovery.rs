@@ -21,30 +21,29 @@ use super::{
     urls::{host_and_port, uri_of},
 };
 
-/// How long a name may take to be resolved: as long as the C library waits for its first name server.
+/// Time limit for resolving a name: as long as the C library waits for its first name server.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may be silent before it is pinged, and the answer may take: a connection to a machine that is gone is
-/// given up after both together, where TCP alone would take a quarter of an hour. A frozen decider's is too: what was sent to it
-/// meanwhile it need not read when it goes on.
+/// Interval and timeout of HTTP/2 keep-alive pings: a connection to an unreachable machine fails after both, where TCP alone takes a
+/// quarter of an hour. So does one to a suspended decider, which then has no stale requests to process when it resumes.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// What one answer may have on its way: ten thousand friends with ids of a hundred bytes, twice.
+/// HTTP/2 flow-control window of a stream, in bytes: twice a response on ten thousand friends with IDs of a hundred bytes.
 const STREAM_WINDOW: u32 = 2 << 20;
-/// And all answers together: the largest of them still leaves room for the others.
+/// The window of a connection, in bytes: the largest response leaves room for others.
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
-/// A decider that was found.
+/// A discovered decider.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) address: SocketAddr,
-    /// What its connection is made with.
+    /// The TLS configuration of its connection.
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// Connects on first use.
     pub(super) channel: Channel,
 }
 
-/// Where deciders are, as changes to a set that begins empty. Other certificates of ours make every decider a new one.
+/// Discovers deciders, as changes to an initially empty set. A new client certificate makes every decider a new one.
 #[derive(Debug)]
 pub(super) struct Discovery {
     targets: Vec<Target>,
@@ -53,15 +52,15 @@ pub(super) struct Discovery {
     connect_timeout: Duration,
 }
 
-/// The deciders behind a URL.
+/// A URL and the addresses of its deciders.
 #[derive(Debug)]
 struct Target {
     url: Uri,
-    /// The name that their certificates must hold, where TLS is spoken.
+    /// The name that their certificates must contain, with TLS.
     name: Option<ServerName<'static>>,
-    /// Where they were when the URL's name could be resolved last.
+    /// Their addresses when the URL's name was last resolved.
     addresses: Vec<SocketAddr>,
-    /// Why it could not be now.
+    /// Why the last attempt to resolve it failed, if it did.
     error: Option<String>,
 }
 
@@ -88,7 +87,7 @@ impl Discovery {
         })
     }
 
-    /// What has changed since the last call.
+    /// The changes since the last call.
     pub(super) async fn changes(&mut self) -> Vec<Change<SocketAddr, Found>> {
         join_all(self.targets.iter_mut().map(Target::resolve)).await;
         let tls = self.tls.as_ref().map(LastGood::load);
@@ -150,7 +149,7 @@ fn channel(
 }
 
 impl Target {
-    /// Looks where they are now. Where that cannot be found out they are where they were.
+    /// Resolves the name. Keeps the known addresses if that fails.
     async fn resolve(&mut self) {
         let (host, port) = host_and_port(&self.url);
         if let Ok(address) = host.parse::<IpAddr>() {
@@ -168,7 +167,7 @@ impl Target {
             }
             Ok(Err(error)) => Some(format!("{host} cannot be resolved: {error}")),
             Err(_) => Some(format!(
-                "{host} cannot be resolved: the name servers do not answer"
+                "{host} cannot be resolved: the name servers do not respond"
             )),
         };
         if let (Some(error), None) = (&error, &self.error) {
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_come_and_go_and_a_name_without_any_keeps_its_last() {
+    async fn address_changes_are_reported_and_an_unresolvable_name_keeps_its_addresses() {
         let urls = "http://127.0.0.1:9,http://127.0.0.2:9,http://127.0.0.1:9";
         let urls: super::super::DeciderUrls = urls.parse().unwrap();
         let mut discovery = Discovery {

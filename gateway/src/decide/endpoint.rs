@@ -21,14 +21,14 @@ use tracing::{info, warn};
 
 use super::{discovery::Found, error::DecideError};
 
-/// One decider: its channel, its load and its health. Another address or another certificate of ours makes another one.
+/// One decider: its channel, load and health. A different address or client certificate makes it a different decider.
 pub(super) struct Decider {
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
     client: DeciderClient<Channel>,
     health: HealthClient<Channel>,
     in_flight: AtomicUsize,
-    /// The state in short, for calls.
+    /// Whether the state is [`State::Usable`], without locking.
     usable: AtomicBool,
     state: Mutex<State>,
 }
@@ -36,11 +36,11 @@ pub(super) struct Decider {
 /// The state of a decider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nothing yet.
+    /// Not checked yet.
     New,
-    /// It serves.
+    /// It serves requests.
     Usable,
-    /// It does not, for this reason: no calls until a check succeeds.
+    /// It gets no calls until a check succeeds; with the reason.
     Ejected(String),
 }
 

@@ -4,7 +4,7 @@ use importguard_core::Cause;
 use importguard_runtime::whole_text;
 use tonic::{Code, Status, TimeoutExpired};
 
-/// Why there is no verdict from a decider.
+/// Why no decider returned a verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum DecideError {
     /// No decider could be reached, or the connection broke.
@@ -28,14 +28,14 @@ impl DecideError {
         }
     }
 
-    /// What `status` means for a call that was to be answered `within` a time.
+    /// The error for the `status` of a call with the timeout `within`.
     ///
-    /// tonic reports a connection that breaks under a call as `Unknown` or, like a deadline that passed, as `Cancelled`: what
-    /// the status was made from tells them apart. A decider's own word, for its deadline too, is made from nothing.
+    /// tonic reports a broken connection as `Unknown` or, like an expired deadline, as `Cancelled`; their sources differ. A status that
+    /// the decider itself sent has no source.
     pub(super) fn from_status(status: &Status, within: Duration) -> Self {
-        let made_from = || std::iter::successors(status.source(), |error| (*error).source());
-        let deadline = || made_from().any(|error| error.is::<TimeoutExpired>());
-        let broken = || made_from().next().is_some();
+        let sources = || std::iter::successors(status.source(), |error| (*error).source());
+        let deadline = || sources().any(|error| error.is::<TimeoutExpired>());
+        let broken = || sources().next().is_some();
         match status.code() {
             Code::DeadlineExceeded => Self::Timeout(within),
             Code::Cancelled if deadline() || !broken() => Self::Timeout(within),
@@ -46,7 +46,7 @@ impl DecideError {
     }
 }
 
-/// The status's message and what lies beneath it: tonic's own stops at "transport error".
+/// The status's message with its sources: tonic's own message is only "transport error".
 fn text(status: &Status) -> String {
     match status.source() {
         Some(source) => whole_text(source),
@@ -54,7 +54,7 @@ fn text(status: &Status) -> String {
     }
 }
 
-/// The code as gRPC's specification spells it: `DeadlineExceeded` is `DEADLINE_EXCEEDED`.
+/// The code in the spelling of gRPC's specification: `DEADLINE_EXCEEDED` for `DeadlineExceeded`.
 pub(super) fn code_name(code: Code) -> String {
     let mut name = String::new();
     for letter in format!("{code:?}").chars() {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_named_as_grpc_names_them() {
+    fn codes_have_the_spelling_of_grpcs_specification() {
         let names = [Code::Ok, Code::Cancelled, Code::DeadlineExceeded].map(code_name);
         assert_eq!(names, ["OK", "CANCELLED", "DEADLINE_EXCEEDED"]);
     }

@@ -1,7 +1,7 @@
 use clap::{Args, ValueEnum};
 use importguard_core::{Cause, Refusal, Verdict};
 
-/// What the gateway answers when no decision is available.
+/// The answer when no decision is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnFailure {
     /// Refuse the import, with the reason
@@ -61,9 +61,9 @@ pub struct FallbackSettings {
     pub on_unrecordable: OnFailure,
 }
 
-/// The verdict that the operator chose for `cause`.
-pub(crate) fn verdict(cause: Cause, chosen: OnFailure) -> Verdict {
-    match chosen {
+/// The verdict for `cause` if the operator's setting is `answer`.
+pub(crate) fn verdict(cause: Cause, answer: OnFailure) -> Verdict {
+    match answer {
         OnFailure::Allow => Verdict::Allow,
         OnFailure::Refuse => Verdict::Refuse(refusal(cause)),
     }
@@ -92,7 +92,7 @@ fn refusal(cause: Cause) -> Refusal {
     }
 }
 
-/// What went wrong, in a few words.
+/// A short description of the cause.
 pub(crate) fn message(cause: Cause) -> &'static str {
     match cause {
         Cause::DeciderUnavailable => "decider unavailable",
@@ -104,8 +104,8 @@ pub(crate) fn message(cause: Cause) -> &'static str {
 }
 
 impl FallbackSettings {
-    /// What the operator chose for a failed question to the deciders.
-    pub fn chosen(&self, cause: Cause) -> OnFailure {
+    /// The setting for `cause`.
+    pub fn on(&self, cause: Cause) -> OnFailure {
         match cause {
             Cause::DeciderUnavailable => self.on_decider_unavailable,
             Cause::DeciderTimeout => self.on_decider_timeout,

@@ -78,7 +78,7 @@ impl Metrics {
         self.usable.set(i64::try_from(usable).unwrap_or(i64::MAX));
     }
 
-    /// Returns how many there were before.
+    /// Sets the number of such deciders, and returns the previous one.
     pub(super) fn rejecting(&self, count: usize) -> usize {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         usize::try_from(self.rejecting.set(count)).unwrap_or_default()

@@ -1,7 +1,7 @@
 //! Decisions: from a decider over gRPC, or from the configured fallback if none is available.
 //!
 //! `discovery` resolves the deciders' addresses, as a stream of changes; `balancer` consumes it, checks their health and picks one for a
-//! call; `deciders` makes the call, and a second one where that may help.
+//! call; `deciders` makes the call, and a second one if needed.
 
 mod balancer;
 mod connect;

@@ -32,8 +32,8 @@ pub struct DecideSettings {
     /// How long to wait for a decider before the request is sent to a second one as well; the first response is used. After a
     /// connection error there is no wait. At most two reachable deciders get a request, and only one gets a request with more
     /// than 1000 friends
-    // A verdict takes a millisecond, on ten thousand friends some: a decider that is silent for this long is hardly just busy, and
-    // four fifths of the default timeout are left for the other one.
+    // A verdict takes about a millisecond, on ten thousand friends a few: a decider that has not responded by then probably will not,
+    // and four fifths of the default timeout are left for the second one.
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_RETRY_AFTER",
@@ -44,7 +44,7 @@ pub struct DecideSettings {
     pub decider_retry_after: Duration,
 
     /// Health-check interval. A decider that fails a check gets no requests until a later check succeeds
-    // Half of the decider's shutdown grace: one that is about to end gets no more calls before it does.
+    // Half of the decider's shutdown grace, so that gateways stop calling a decider before it stops.
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_CHECK_INTERVAL",

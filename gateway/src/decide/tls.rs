@@ -7,7 +7,7 @@ use rustls::{
 
 use super::{DeciderTlsSettings, DeciderUrls, urls::host_and_port};
 
-/// The setting that stands for all of them in logs and metrics.
+/// The setting that represents the files in logs and metrics.
 const SETTING: &str = "IMPORTGUARD_DECIDER_CA_FILE";
 
 /// An error in the TLS settings for deciders.
@@ -31,8 +31,7 @@ pub enum DeciderTlsError {
     Files(#[from] CertificateError),
 }
 
-/// What TLS is spoken with, if the deciders' URLs ask for it: the last good content of the files. `watches` reloads
-/// them.
+/// The TLS configuration, if the deciders' URLs are https. `watches` reloads its files.
 pub(super) async fn watch(
     urls: &DeciderUrls,
     settings: &DeciderTlsSettings,
@@ -55,7 +54,7 @@ pub(super) async fn watch(
     Ok(Some(files.watch(watches).await?))
 }
 
-/// The name that the certificates of the deciders behind `url` must hold.
+/// The name that the certificates of the deciders at `url` must contain.
 pub(super) fn server_name(
     settings: &DeciderTlsSettings,
     url: &Uri,
@@ -69,7 +68,7 @@ pub(super) fn server_name(
     ServerName::try_from(name.clone()).map_err(|error| DeciderTlsError::Name(name, error))
 }
 
-/// A setting that is for TLS only and set.
+/// A setting that is set although it only applies to TLS.
 fn set(settings: &DeciderTlsSettings) -> Option<&'static str> {
     let (ca, cert) = (
         &settings.decider_ca_file,

@@ -2,29 +2,29 @@ use std::{fmt, net::SocketAddr, str::FromStr};
 
 use http::uri::{Scheme, Uri};
 
-/// gRPC's usual port is none: a decider's must be written.
+/// gRPC has no default port, so a decider's must be given.
 const EXAMPLE: &str =
     "write for example http://importguard-decider:50051, and commas between several";
 
-/// Where deciders are: at least one URL, each with a host and a port, and all with the same scheme.
+/// The URLs of deciders: at least one, each with a host and a port, all with the same scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeciderUrls(Vec<Uri>);
 
 /// Why a string is not a list of decider URLs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeciderUrlsError {
-    /// A part of it is no decider's URL.
+    /// An entry is not the URL of a decider.
     #[error(
         "{0:?} is not a decider's URL, which has http:// or https://, a host and a port: {EXAMPLE}"
     )]
     NoUrl(String),
-    /// Some are http and some https.
+    /// The schemes differ.
     #[error("all deciders must be http:// or all https://: {EXAMPLE}")]
     TwoSchemes,
 }
 
 impl DeciderUrls {
-    /// Whether TLS is spoken.
+    /// Whether the scheme is https.
     pub(super) fn tls(&self) -> bool {
         self.iter().any(|url| url.scheme() == Some(&Scheme::HTTPS))
     }
@@ -50,7 +50,7 @@ impl From<SocketAddr> for DeciderUrls {
 
 /// The URL of `address`, without TLS.
 pub(super) fn uri_of(address: SocketAddr) -> Uri {
-    // An address and its port are an authority, so that this never fails.
+    // Never fails: an address with a port is a valid authority.
     format!("http://{address}/").parse().unwrap_or_default()
 }
 
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_the_url_that_names_it() {
+    fn an_address_is_converted_to_its_url() {
         for address in ["127.0.0.1:50051", "[::1]:50051"] {
             let parsed: DeciderUrls = format!("http://{address}").parse().unwrap();
             let address: SocketAddr = address.parse().unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_say_where_deciders_are_is_an_error() {
+    fn an_invalid_list_of_urls_is_an_error() {
         for text in [
             "",
             "decider:50051",

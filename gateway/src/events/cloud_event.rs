@@ -1,5 +1,5 @@
-//! What subscribers read on NATS: CloudEvents 1.0 in structured JSON (<https://github.com/cloudevents/spec>, v1.0.2).
-//! Fields are added over time and never changed. Names that OpenIM has keep OpenIM's spelling.
+//! The events on NATS: CloudEvents 1.0 in structured JSON (<https://github.com/cloudevents/spec>, v1.0.2). Fields may be added, but never
+//! change. OpenIM's names keep OpenIM's spelling.
 
 use std::borrow::Cow;
 
@@ -19,19 +19,19 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 /// A verdict on an import, on [`Subject::Allow`], [`Subject::Refuse`] or [`Subject::Modify`].
 pub type DecisionEvent<'a> = CloudEvent<DecisionData<'a>>;
 
-/// OpenIM's word that an import took place, on [`Subject::Imported`].
+/// OpenIM's report of a completed import, on [`Subject::Imported`].
 pub type ImportedEvent<'a> = CloudEvent<ImportedData<'a>>;
 
-/// Where an event is published.
+/// The subject that an event is published on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The import may go on as asked.
+    /// The import may proceed.
     Allow,
-    /// The import may not go on.
+    /// The import must not proceed.
     Refuse,
-    /// The import may go on with fewer friends.
+    /// The import may proceed with fewer friends.
     Modify,
-    /// The import took place.
+    /// The import is complete.
     Imported,
 }
 
@@ -101,14 +101,14 @@ pub enum SpecVersion {
     V1,
 }
 
-/// What an event tells.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum EventType {
-    /// A verdict was given; `data` is a `Decision`.
+    /// A decision; `data` is a `Decision`.
     #[serde(rename = "importguard.decision.v1")]
     Decision,
-    /// OpenIM reported an import done; `data` is an `Imported`.
+    /// A completed import; `data` is an `Imported`.
     #[serde(rename = "importguard.imported.v1")]
     Imported,
 }
@@ -153,7 +153,7 @@ pub struct DecisionData<'a> {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Cow<'a, PolicyRevision>>,
     /// The lists that the policy held.
-    #[serde(skip_serializing_if = "none", default)]
+    #[serde(skip_serializing_if = "is_empty", default)]
     pub lists: Cow<'a, [ListRevision]>,
     /// Which of OpenIM's two dialects the callback spoke.
     pub dialect: Dialect,
@@ -169,8 +169,8 @@ pub struct DecisionData<'a> {
     pub omitted: Vec<Cow<'static, str>>,
 }
 
-fn none<T: Clone>(of: &[T]) -> bool {
-    of.is_empty()
+fn is_empty<T: Clone>(list: &[T]) -> bool {
+    list.is_empty()
 }
 
 /// OpenIM's report after an import.

@@ -1,4 +1,4 @@
-//! What subscribers read: CloudEvents, and pseudonyms in place of users' IDs.
+//! The events that subscribers receive: CloudEvents, with pseudonyms instead of user IDs if so configured.
 
 mod cloud_event;
 mod origin;

@@ -1,4 +1,4 @@
-//! From a callback and what became of it to the event that subscribers read.
+//! Builds the events of callbacks.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -14,20 +14,20 @@ use super::{
     CloudEvent, DecisionData, EventType, ImportedData, Micros, Pseudonyms, SpecVersion, Subject,
 };
 
-/// What NATS counts into `max_payload` beside the payload: our headers. An operationID of 256 bytes takes that, three
-/// times that as baggage, a tracestate 512 bytes, and the other headers' names and values about 300.
-const HEADERS: usize = 2048;
+/// Maximum size of a message's headers, which NATS counts towards `max_payload`. An operationID takes up to 256 bytes, and three times
+/// that as baggage; a tracestate up to 512 bytes, and the other headers about 300.
+const HEADER_BYTES: usize = 2048;
 
 /// An event, ready to be published or spooled.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Its ID, and the message's `Nats-Msg-Id`. Events leave the spool in the order of their IDs.
+    /// The event's ID, also the message's `Nats-Msg-Id`. Events leave the spool in the order of their IDs.
     pub id: EventId,
-    /// Where it is published.
+    /// The subject that it is published on.
     pub subject: Subject,
     /// The callback's operationID, for the header of that name.
     pub operation_id: OperationId,
-    /// The trace context of the publishing span, for the headers of those names.
+    /// The trace context of the publishing span, for the message's headers.
     pub trace: MessageHeaders,
     /// The CloudEvent as JSON.
     pub payload: Bytes,
@@ -115,7 +115,7 @@ impl Origin {
         finish(context, verdict.into(), request, &event)
     }
 
-    /// The event of an import that OpenIM reports as done.
+    /// The event of a completed import.
     pub fn imported(&self, context: EventContext, request: &ImportRequest) -> Event {
         let pseudonyms = self.pseudonyms.load();
         let owner = pseudonyms.of(&request.owner);
@@ -153,7 +153,7 @@ impl Origin {
     }
 }
 
-/// An event of the shipped policy has some 900 bytes beside its friends, and each of those a few more than its ID.
+/// Initial capacity of a payload: an event of the shipped policy has about 900 bytes plus those of its friends.
 const ENVELOPE_BYTES: usize = 1024;
 const FRIEND_BYTES: usize = 24;
 
@@ -165,7 +165,7 @@ fn finish(
 ) -> Event {
     let mut payload = Vec::with_capacity(ENVELOPE_BYTES + FRIEND_BYTES * request.friends.len());
     if serde_json::to_writer(&mut payload, event).is_err() {
-        // Strings, numbers and a date of this era: writing them to memory cannot fail.
+        // Never: serialising strings, numbers and a current date to memory cannot fail.
         payload.clear();
     }
     Event {
@@ -177,10 +177,10 @@ fn finish(
     }
 }
 
-/// Makes an event small enough for a server with this `max_payload`: the friends, by id and by index, make way for their
-/// counts, and `omitted` says so. An event that is small enough comes back as it is.
+/// Shortens an event that exceeds `max_payload` with its headers: replaces friends, as IDs and as indexes, by their number, and lists
+/// that in `omitted`.
 pub(crate) fn fit(payload: Bytes, max_payload: usize) -> Bytes {
-    if payload.len() + HEADERS <= max_payload {
+    if payload.len() + HEADER_BYTES <= max_payload {
         return payload;
     }
     match counts_only(&payload) {
@@ -209,7 +209,7 @@ fn counts_only(payload: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(&event).ok()
 }
 
-/// Whole microseconds; a duration too long to count is as long as can be said.
+/// Microseconds, saturating.
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn no_user_is_named_where_pseudonyms_are_asked_for() {
+    fn with_pseudonyms_an_event_contains_no_user_id() {
         let key = "0123456789abcdef".parse().unwrap();
         for pseudonyms in [Pseudonyms::keyed(&key), Pseudonyms::Redacted] {
             let recorded = event_with(pseudonyms.clone(), &request(2), &allowed(), 1 << 20);
@@ -334,10 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn an_event_too_large_for_nats_keeps_counts_and_says_what_it_left_out() {
+    fn an_event_too_large_for_nats_has_counts_and_lists_what_it_omits() {
         let max_payload = 64 * 1024;
         let recorded = event(&request(10_000), &allowed(), max_payload);
-        assert!(recorded.payload.len() + HEADERS <= max_payload);
+        assert!(recorded.payload.len() + HEADER_BYTES <= max_payload);
         let event: DecisionEvent<'_> = serde_json::from_slice(&recorded.payload).unwrap();
         assert_eq!(event.data.friend_user_ids, None);
         assert_eq!(event.data.friend_count, Some(10_000));

@@ -1,4 +1,4 @@
-//! The JSON Schemas under `docs/schemas/`, made from the types: what is committed there is what the code writes.
+//! The JSON Schemas in `docs/schemas/`, generated from the types. Tests compare them.
 
 use std::{env, fs, path::Path};
 
@@ -7,16 +7,15 @@ use serde_json::{Value, json};
 
 use super::{DecisionEvent, ImportedEvent};
 
-const REGENERATE: &str =
-    "regenerate it with: UPDATE_SCHEMAS=1 cargo test -p importguard-gateway schema";
+const REGENERATE: &str = "regenerate it with: UPDATE=1 cargo test -p importguard-gateway schema";
 
-/// Draft 7 has no format for it.
+/// Draft 7 has no format for UUIDs.
 pub(super) const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 
-/// The format in our types that JSON Schema knows; schemars also writes Rust's names of number types.
+/// The only format that is kept: schemars also writes Rust's names of number types.
 const DATE_TIME: &str = "date-time";
 
-/// What depends on what in a decision, as far as a schema can say it.
+/// Which fields of a decision depend on others.
 pub(super) fn presence_in_decision() -> Value {
     json!([
         friends_or_their_count(),
@@ -33,7 +32,7 @@ pub(super) fn presence_in_decision() -> Value {
     ])
 }
 
-/// The same for a report after an import.
+/// Which fields of a completed import depend on others.
 pub(super) fn presence_in_imported() -> Value {
     json!([friends_or_their_count()])
 }
@@ -68,23 +67,23 @@ fn is_current<T: JsonSchema>(file: &str, title: &str, kind: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../docs/schemas")
         .join(file);
-    if env::var_os("UPDATE_SCHEMAS").is_some() {
+    if env::var_os("UPDATE").is_some_and(|value| value == "1") {
         fs::write(&path, &text).unwrap();
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == text,
-        "docs/schemas/{file} is not what the types say; {REGENERATE}"
+        "docs/schemas/{file} differs from the types; {REGENERATE}"
     );
 }
 
-/// In draft 7, which every validator knows and AsyncAPI takes as it is.
+/// The schema in draft 7, which every validator supports and AsyncAPI can embed.
 fn schema<T: JsonSchema>(title: &str, kind: &str) -> Schema {
     let settings = SchemaSettings::draft07()
         .for_serialize()
         .with_transform(RecursiveTransform(keep_known_formats))
-        .with_transform(RecursiveTransform(never_null))
-        .with_transform(RecursiveTransform(keep_lines_together));
+        .with_transform(RecursiveTransform(remove_null))
+        .with_transform(RecursiveTransform(join_lines));
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     schema.insert("title".to_owned(), title.into());
     schema.insert("description".to_owned(), "A CloudEvent 1.0 in structured JSON. Fields are added over time, so a reader ignores those it doesn't know. docs/events.md explains each.".into());
@@ -106,8 +105,8 @@ fn keep_known_formats(schema: &mut Schema) {
     }
 }
 
-/// An `Option` that holds nothing is absent.
-fn never_null(schema: &mut Schema) {
+/// Removes `null` from the types of optional fields: an absent value is omitted.
+fn remove_null(schema: &mut Schema) {
     let null = Value::from("null");
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|kind| *kind != null);
@@ -124,8 +123,8 @@ fn never_null(schema: &mut Schema) {
     }
 }
 
-/// A doc comment's line breaks are where the source needed them.
-fn keep_lines_together(schema: &mut Schema) {
+/// Joins the lines of doc comments.
+fn join_lines(schema: &mut Schema) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.replace('\n', " ");
     }

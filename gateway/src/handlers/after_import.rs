@@ -11,11 +11,11 @@ use super::publish;
 use crate::{
     app::App,
     events::{EventContext, Subject},
-    layers::{Clock, Outcome, Overloaded, publish_span},
-    openim::{Answer, Answered, Import, Rejection},
+    layers::{Clock, Overloaded, RequestResult, publish_span},
+    openim::{Answer, AnswerBody, Import, Rejection},
 };
 
-/// An import took place: it is recorded, and OpenIM goes on whatever becomes of that, as the friends are stored.
+/// Records a completed import. The answer allows whatever the result, as the friends are already stored.
 pub(crate) async fn after_import(
     State(app): State<App>,
     Extension(clock): Extension<Clock>,
@@ -36,8 +36,8 @@ pub(crate) async fn after_import(
     let event = app.origin.imported(context, &request);
     let published = publish(&app, event, span, clock).await;
     info!(friends = request.friends.len(), "import reported as done");
-    let mut response = Answered(Answer::Allow.encode(Dialect::Server)).into_response();
-    let end = Outcome::Done(published.err().map(|_| Cause::Unrecordable));
-    response.extensions_mut().insert(end);
+    let mut response = AnswerBody(Answer::Allow.encode(Dialect::Server)).into_response();
+    let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));
+    response.extensions_mut().insert(result);
     Ok(response)
 }

@@ -13,11 +13,11 @@ use crate::{
     app::App,
     decide::{OnFailure, verdict},
     events::{EventContext, Subject, Timings},
-    layers::{Clock, Outcome, Overloaded, decided, publish_span, undecided},
-    openim::{Answer, Answered, Callback, Command, Import, Rejection, RequestHead},
+    layers::{Clock, Overloaded, RequestResult, decided, publish_span, undecided},
+    openim::{Answer, AnswerBody, Callback, Command, Import, Rejection, RequestHead},
 };
 
-/// Decides about an import, records the decision and responds.
+/// Decides on an import, records the decision and answers.
 pub(crate) async fn before_import(
     State(app): State<App>,
     Extension(clock): Extension<Clock>,
@@ -67,9 +67,9 @@ async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -
         },
         Err(error) => {
             let cause = error.cause();
-            let chosen = app.fallback.chosen(cause);
-            undecided(&error, chosen);
-            fallback(cause, chosen)
+            let answer = app.fallback.on(cause);
+            undecided(&error, answer);
+            fallback(cause, answer)
         }
     };
     app.metrics
@@ -77,7 +77,7 @@ async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -
     decision
 }
 
-/// The decision that is answered, after its event was published or could not be, and what went wrong up to there.
+/// The decision to answer with once its event was recorded or not, and the cause of a failure up to then.
 fn recorded(decision: Decision, published: Result<(), OnFailure>) -> (Decision, Option<Cause>) {
     match published {
         Ok(()) => {
@@ -108,21 +108,21 @@ fn answer(
             request: Some(request),
         },
     };
-    respond(answer.encode(dialect), decision, cause)
+    response(answer.encode(dialect), decision, cause)
 }
 
-/// Answers a callback in an overload that leaves no time to read and record it: let through only if the operator lets unrecorded
-/// decisions stand.
+/// Answers a callback without parsing or recording it, during overload. Allows it only if the operator also allows unrecorded
+/// decisions.
 pub(crate) fn unrecorded_overload(app: &App, request_head: &RequestHead) -> Response {
     let Callback::Ours(Command::BeforeImport(dialect)) = request_head.target.callback else {
         // An after-import callback needs no verdict.
         return Rejection::Overloaded.into_response();
     };
-    let (cause, chosen) = match (app.fallback.on_overload, app.fallback.on_unrecordable) {
+    let (cause, answer) = match (app.fallback.on_overload, app.fallback.on_unrecordable) {
         (OnFailure::Allow, OnFailure::Refuse) => (Cause::Unrecordable, OnFailure::Refuse),
-        (chosen, _) => (Cause::Overloaded, chosen),
+        (answer, _) => (Cause::Overloaded, answer),
     };
-    let decision = fallback(cause, chosen);
+    let decision = fallback(cause, answer);
     app.metrics.decided(&decision);
     let answer = match decision.verdict() {
         Verdict::Allow | Verdict::Modify(_) => Answer::Allow,
@@ -133,19 +133,19 @@ pub(crate) fn unrecorded_overload(app: &App, request_head: &RequestHead) -> Resp
             request: None,
         },
     };
-    respond(answer.encode(dialect), &decision, Some(cause))
+    response(answer.encode(dialect), &decision, Some(cause))
 }
 
-fn respond(answer: Bytes, decision: &Decision, cause: Option<Cause>) -> Response {
-    let mut response = Answered(answer).into_response();
-    let end = Outcome::Decided(decision.verdict().kind().as_str(), cause);
-    response.extensions_mut().insert(end);
+fn response(answer: Bytes, decision: &Decision, cause: Option<Cause>) -> Response {
+    let mut response = AnswerBody(answer).into_response();
+    let result = RequestResult::Decided(decision.verdict().kind().as_str(), cause);
+    response.extensions_mut().insert(result);
     response
 }
 
-fn fallback(cause: Cause, chosen: OnFailure) -> Decision {
+fn fallback(cause: Cause, answer: OnFailure) -> Decision {
     Decision::Fallback {
-        verdict: verdict(cause, chosen),
+        verdict: verdict(cause, answer),
         cause,
     }
 }

@@ -1,4 +1,4 @@
-//! What is done with each kind of callback.
+//! The handlers, one per kind of callback.
 
 mod after_import;
 mod before_import;
@@ -18,16 +18,16 @@ use crate::{
     layers::{Clock, published, unrecorded},
 };
 
-/// Hands an event to the recorder; where that fails, what the operator wants answered. No response leaves before it is back.
+/// Records an event. Fails with the operator's fallback if that is impossible. Must complete before the callback is answered.
 async fn publish(app: &App, event: Event, span: Span, clock: Clock) -> Result<(), OnFailure> {
     let recorded = app.recorder.record(event, clock.deadline).await;
     span.in_scope(|| published(&recorded));
     match recorded {
         Ok(_) => Ok(()),
         Err(error) => {
-            let chosen = app.fallback.on_unrecordable;
-            unrecorded(&error, chosen);
-            Err(chosen)
+            let answer = app.fallback.on_unrecordable;
+            unrecorded(&error, answer);
+            Err(answer)
         }
     }
 }

@@ -8,13 +8,13 @@ use tracing::warn;
 
 use crate::{
     app::App,
-    layers::Outcome,
-    openim::{Callback, PassedOn, Rejection, RequestHead},
+    layers::RequestResult,
+    openim::{Callback, Forwarded, Rejection, RequestHead},
     upstream::UpstreamError,
 };
 
-/// Whatever has no route: another of OpenIM's callbacks goes to the operator's backend, if there is one, and its response back as
-/// it is; the rest is unknown.
+/// Handles requests without a route: forwards OpenIM's other callbacks to the upstream backend, if one is set, and its responses back
+/// unchanged. Rejects everything else.
 pub(crate) async fn pass_through(
     State(app): State<App>,
     request: Request,
@@ -30,6 +30,7 @@ pub(crate) async fn pass_through(
                 found: found.clone(),
             });
         }
+        (Callback::Other, None) => return Err(Rejection::NoUpstream),
         _ => return Err(Rejection::UnknownCommand),
     };
     let below = request_head
@@ -37,12 +38,12 @@ pub(crate) async fn pass_through(
         .below(request_head.uri.path())
         .unwrap_or_default();
     let error = match upstream
-        .pass(below, request_head.uri.query(), &head, body)
+        .forward(below, request_head.uri.query(), &head, body)
         .await
     {
         Ok(mut response) => {
-            response.extensions_mut().insert(PassedOn);
-            response.extensions_mut().insert(Outcome::Done(None));
+            response.extensions_mut().insert(Forwarded);
+            response.extensions_mut().insert(RequestResult::Done(None));
             return Ok(response);
         }
         Err(error) => error,

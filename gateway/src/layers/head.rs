@@ -13,11 +13,12 @@ use crate::{
     openim::{Rejection, RequestHead},
 };
 
-/// How many headers a request may have: OpenIM's has nine, and proxies add a dozen. hyper takes more, so that the answer is ours.
+/// Maximum number of headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response is a
+/// callback answer.
 const MAX_HEADERS: usize = 100;
 
-/// Rejects a request whose head is beyond bounds, or that arrives without TLS where that is spoken.
-pub(crate) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Rejects a request whose head is too large, whose method is for proxies, or that arrives without TLS on a TLS listener.
+pub(crate) async fn check_head(State(app): State<App>, request: Request, next: Next) -> Response {
     let request_head = request.extensions().get::<Arc<RequestHead>>();
     let checked = request_head.ok_or(Rejection::Internal);
     match checked.and_then(|request_head| check(&request, &request_head.uri, app.max_header_bytes))
@@ -30,7 +31,7 @@ pub(crate) async fn bounded(State(app): State<App>, request: Request, next: Next
 fn check(request: &Request, uri: &Uri, max_bytes: usize) -> Result<(), Rejection> {
     let exchange = request.extensions().get::<Arc<Exchange>>();
     if exchange.is_some_and(|exchange| exchange.connection().plaintext()) {
-        let text = "TLS is spoken here: OpenIM's url must begin with https://";
+        let text = "this listener accepts only TLS: OpenIM's webhook URL must begin with https://";
         return Err(Rejection::Malformed(text.to_owned()));
     }
     let url = uri.path().len() + uri.query().map_or(0, str::len);
@@ -42,7 +43,7 @@ fn check(request: &Request, uri: &Uri, max_bytes: usize) -> Result<(), Rejection
     if url + fields.sum::<usize>() > max_bytes || request.headers().len() > MAX_HEADERS {
         return Err(Rejection::HeadTooLarge);
     }
-    // Neither means anything to a webhook, and no backend is to be asked either.
+    // Neither is valid for a webhook, nor forwarded to a backend.
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Rejection::MethodNotAllowed);
     }

@@ -1,5 +1,5 @@
-//! How much is done at once. A callback first arrives whole, then has its turn among those of its connection, then takes a place for the
-//! work; what waits for that is bounded by its bytes and by the time in which it can still be answered.
+//! The concurrency limit. A callback is first received completely, then waits for a slot of its connection, then for a permit of the
+//! concurrency limit. Waiting callbacks are bounded by bytes and by time.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -32,8 +32,8 @@ use crate::{
     settings::LimitSettings,
 };
 
-/// Lets a callback through to its handler: its head must be a callback's, its body must arrive in time, and there must be a place
-/// for the work. Where there is none the handler answers by IMPORTGUARD_ON_OVERLOAD, or is not troubled at all.
+/// Passes a callback on to its handler if its head is valid and its body arrives in time. If the concurrency limit leaves no permit,
+/// the handler applies IMPORTGUARD_ON_OVERLOAD; beyond IMPORTGUARD_OVERLOAD_EVENTS per second, it is not called.
 pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     let (Some(clock), Some(request_head)) = (
@@ -47,8 +47,8 @@ pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) 
         Err(rejection) => return rejection.into_response(),
     };
     let exchange = head.extensions.get::<Arc<Exchange>>();
-    let place = app.limit.enter(exchange, clock.deadline).await;
-    if place.is_none() {
+    let permit = app.limit.acquire(exchange, clock.deadline).await;
+    if permit.is_none() {
         if !app.limit.has_time_to_record() {
             return unrecorded_overload(&app, &request_head);
         }
@@ -57,7 +57,7 @@ pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) 
     next.run(Request::from_parts(head, body)).await
 }
 
-/// There is no place for this callback: an extension of it.
+/// A request extension: the concurrency limit left no permit for this callback.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overloaded;
 
@@ -89,7 +89,7 @@ async fn collect(
     loop {
         let frame = timeout_at(due, body.frame()).await;
         let Some(frame) = frame.map_err(|_| Rejection::TooSlow)? else {
-            return Ok(collected.whole());
+            return Ok(collected.into_bytes());
         };
         let frame = frame.map_err(|error| {
             Rejection::Malformed(format!("the body could not be read: {error}"))
@@ -113,7 +113,7 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
     value.to_str().ok()?.parse().ok()
 }
 
-/// A body so far. The first piece, mostly the only one, is not copied.
+/// The received part of a body. The first chunk, usually the only one, is not copied.
 #[derive(Default)]
 struct Collected {
     first: Bytes,
@@ -132,14 +132,14 @@ impl Collected {
         }
         if self.more.is_empty() {
             let first = mem::take(&mut self.first);
-            // No more than that: over HTTP/2 a thousand friends come in two pieces, and may wait for a while.
+            // Not more: over HTTP/2 a thousand friends arrive in two chunks, and may then wait in the queue.
             self.more.reserve(first.len() + data.len());
             self.more.extend_from_slice(&first);
         }
         self.more.extend_from_slice(&data);
     }
 
-    fn whole(self) -> Bytes {
+    fn into_bytes(self) -> Bytes {
         if self.more.is_empty() {
             self.first
         } else {
@@ -148,27 +148,27 @@ impl Collected {
     }
 }
 
-/// The concurrency limit of all routes together.
+/// The concurrency limit, shared by all routes.
 #[derive(Debug)]
 pub(crate) struct Limit {
-    places: Semaphore,
+    permits: Semaphore,
     queue_timeout: Duration,
     recorded: PerSecond,
     summary: Summary,
     metrics: Metrics,
 }
 
-/// A callback's place among those that are worked on, until it is dropped.
+/// Permission to process a callback, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
-    _permit: SemaphorePermit<'a>,
+pub(crate) struct Permit<'a> {
+    _acquired: SemaphorePermit<'a>,
     _counted: Counted,
 }
 
 impl Limit {
     pub(crate) fn new(settings: &LimitSettings, registry: &mut Registry) -> Self {
         Self {
-            places: Semaphore::new(settings.max_in_flight),
+            permits: Semaphore::new(settings.max_in_flight),
             queue_timeout: settings.queue_timeout,
             recorded: PerSecond::new(settings.overload_events),
             summary: Summary::default(),
@@ -176,43 +176,43 @@ impl Limit {
         }
     }
 
-    /// A place, at once or after a wait; none where that would take too long. A connection that leaves its answers untaken waits for its
-    /// turn first, so that it takes no place from others.
-    async fn enter(
+    /// A permit, or `None` if none becomes available in time. A connection with unread responses waits for a slot of its own window first,
+    /// so that it takes no permits from others.
+    async fn acquire(
         &self,
         exchange: Option<&Arc<Exchange>>,
         deadline: Instant,
-    ) -> Option<Place<'_>> {
+    ) -> Option<Permit<'_>> {
         if exchange.is_none_or(|exchange| exchange.try_acquire_slot())
-            && let Ok(permit) = self.places.try_acquire()
+            && let Ok(permit) = self.permits.try_acquire()
         {
-            return Some(self.place(permit));
+            return Some(self.permit(permit));
         }
-        let _counted = Counted::new(&self.metrics.queued);
+        let _queued = Counted::new(&self.metrics.queued);
         let began = Instant::now();
         let due = deadline.min(began + self.queue_timeout);
         let waiting = async {
             if let Some(exchange) = exchange {
                 exchange.acquire_slot().await;
             }
-            self.places.acquire().await
+            self.permits.acquire().await
         };
         let permit = timeout_at(due, waiting).await;
         self.metrics
             .wait_seconds
             .observe(began.elapsed().as_secs_f64());
-        // Never closed.
-        permit.ok()?.ok().map(|permit| self.place(permit))
+        // The semaphore is never closed.
+        permit.ok()?.ok().map(|permit| self.permit(permit))
     }
 
-    fn place<'a>(&self, permit: SemaphorePermit<'a>) -> Place<'a> {
-        Place {
-            _permit: permit,
+    fn permit<'a>(&self, acquired: SemaphorePermit<'a>) -> Permit<'a> {
+        Permit {
+            _acquired: acquired,
             _counted: Counted::new(&self.metrics.in_flight),
         }
     }
 
-    /// Whether there is time to read and record a callback that was not admitted. Call it once for each.
+    /// Whether a callback without a permit is parsed and recorded. Must be called once for each such callback.
     fn has_time_to_record(&self) -> bool {
         self.summary.count(|callbacks| {
             warn!(
@@ -229,10 +229,10 @@ impl Limit {
     }
 }
 
-/// From a wait that is hardly one to the default of IMPORTGUARD_QUEUE_TIMEOUT and one beyond.
+/// Histogram buckets in seconds: up to the default of IMPORTGUARD_QUEUE_TIMEOUT, and one beyond.
 const WAIT_SECONDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 0.75, 1.5];
 
-/// What is counted about capacity.
+/// The metrics of the concurrency limit.
 #[derive(Debug)]
 struct Metrics {
     in_flight: Gauge,
@@ -272,7 +272,7 @@ impl Metrics {
     }
 }
 
-/// Counted in a gauge for as long as it lives.
+/// Counts one in a gauge until it is dropped.
 #[derive(Debug)]
 struct Counted(Gauge);
 

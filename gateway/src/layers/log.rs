@@ -1,4 +1,4 @@
-//! The log lines of a callback: one for what became of it, and one more for each thing that went wrong on the way.
+//! The log lines of a callback: one for its result, and one for each failure.
 
 use std::{
     collections::HashMap,
@@ -41,11 +41,10 @@ pub(crate) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock
     );
 }
 
-/// How many rejections with one code have a line of their own, a second: enough to see which callers are rejected, too few to hide
-/// anything else.
+/// Maximum number of log lines per second for rejections with the same code: enough to identify the callers, too few to flood the log.
 const LINES_PER_SECOND: u32 = 20;
 
-/// Writes of requests that were not decided upon: a line each, or in a flood of one code a line a second.
+/// Logs rejected requests: one line each, or one line per second during a flood of rejections with the same code.
 #[derive(Debug, Default)]
 pub(crate) struct RejectionLog(Mutex<HashMap<i32, Flood>>);
 
@@ -57,7 +56,7 @@ struct Flood {
 
 impl RejectionLog {
     pub(super) fn rejected(&self, rejection: &Rejection, peer: Option<SocketAddr>) {
-        // The overload has a line of its own.
+        // Overload is summarised in a line per second.
         if *rejection == Rejection::Overloaded {
             return;
         }
@@ -91,26 +90,26 @@ pub(super) fn abandoned(clock: Clock) {
 }
 
 /// No decider gave a verdict.
-pub(crate) fn undecided(error: &DecideError, chosen: OnFailure) {
+pub(crate) fn undecided(error: &DecideError, answer: OnFailure) {
     let cause = error.cause();
     warn!(
         cause = cause.as_str(),
-        fallback = name(chosen),
+        fallback = name(answer),
         "{error}; applied the fallback for this cause: {}",
-        what_to_do(cause)
+        remedy(cause)
     );
 }
 
-/// The event of a callback is recorded nowhere.
-pub(crate) fn unrecorded(error: &RecordError, chosen: OnFailure) {
-    let (fallback, so) = match chosen {
-        OnFailure::Refuse => (Some(name(chosen)), "the callback was refused"),
+/// Neither NATS nor the spool has recorded a callback's event.
+pub(crate) fn unrecorded(error: &RecordError, answer: OnFailure) {
+    let (fallback, effect) = match answer {
+        OnFailure::Refuse => (Some(name(answer)), "the callback was refused"),
         OnFailure::Allow => (None, "the response was sent without an event"),
     };
     error!(
         cause = Cause::Unrecordable.as_str(),
         fallback,
-        "{error}; {so}: {}",
+        "{error}; {effect}: {}",
         match error {
             RecordError::SpoolFull { .. } =>
                 "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES and free disk space",
@@ -124,7 +123,7 @@ pub(crate) fn unrecorded(error: &RecordError, chosen: OnFailure) {
     );
 }
 
-fn what_to_do(cause: Cause) -> &'static str {
+fn remedy(cause: Cause) -> &'static str {
     match cause {
         Cause::DeciderUnavailable => {
             "check that a decider is running and ready, and check IMPORTGUARD_DECIDER_URL"
@@ -144,8 +143,8 @@ fn micros(clock: Clock) -> u64 {
     u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-fn name(chosen: OnFailure) -> &'static str {
-    match chosen {
+fn name(answer: OnFailure) -> &'static str {
+    match answer {
         OnFailure::Refuse => "refuse",
         OnFailure::Allow => "allow",
     }

@@ -1,4 +1,4 @@
-//! What is done for every request, whatever it asks: see `app` for the order.
+//! The layers around the handlers. `app` has their order.
 
 mod authentication;
 mod credentials;
@@ -14,15 +14,15 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     authentication::Authentication,
-    head::bounded,
+    head::check_head,
     limits::{Limit, Overloaded, admit},
     log::{RejectionLog, decided, undecided, unrecorded},
-    span::{Outcome, publish_span, published},
+    span::{RequestResult, publish_span, published},
     trace::trace,
 };
 pub use self::{authentication::CredentialsFileError, credentials::CredentialsError};
 
-/// When a request arrived, and when its response is due: an extension of each.
+/// A request extension: when the request arrived, and when its response is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     pub(crate) arrived: Instant,

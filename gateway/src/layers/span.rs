@@ -1,4 +1,4 @@
-//! The spans of a callback: its own, and the publishing of its event.
+//! The spans of a callback: the server span, and the span that publishes its event.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::{
     recorder::{RecordError, Recorded},
 };
 
-/// How much of a path is recorded, in bytes: several times what OpenIM's longest has.
+/// Maximum length of a recorded path, in bytes: several times OpenIM's longest.
 const PATH_BYTES: usize = 256;
 
-/// How much of a method that is not known is recorded, in bytes; HTTP bounds none.
+/// Maximum length of a recorded unknown method, in bytes; HTTP has no limit.
 const METHOD_BYTES: usize = 32;
 
-/// The attributes of a request's span.
+/// The parts of a request that its span's attributes are made from.
 #[derive(Debug)]
 pub(super) struct ServerRequest {
     pub(super) method: Method,
@@ -27,18 +27,18 @@ pub(super) struct ServerRequest {
     pub(super) request_head: Arc<RequestHead>,
 }
 
-/// The outcome of a request: an extension of its response.
+/// A response extension: how the request was handled.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Outcome {
-    /// A verdict, and what went wrong on the way to it or to its event.
+pub(crate) enum RequestResult {
+    /// Decided with this verdict; the cause of a fallback or of a missing event, if any.
     Decided(&'static str, Option<Cause>),
-    /// A response without a decision, with this code.
+    /// Rejected without a decision, with this code.
     Rejected(i32),
-    /// A callback was passed on or only recorded, and what failed.
+    /// Forwarded or only recorded; the cause of a failure, if any.
     Done(Option<Cause>),
 }
 
-impl Outcome {
+impl RequestResult {
     fn cause(self) -> Option<Cause> {
         match self {
             Self::Decided(_, cause) | Self::Done(cause) => cause,
@@ -48,7 +48,7 @@ impl Outcome {
 }
 
 impl ServerRequest {
-    /// Starts the request's span, named `{method} {route}` as OpenTelemetry's conventions have it.
+    /// Starts the request's span, named `{method} {route}` by OpenTelemetry's conventions.
     pub(super) fn start(&self, headers: &HeaderMap) -> ServerSpan {
         let route = self.request_head.target.route().text();
         let name = format!("{} {route}", method(&self.method).0);
@@ -81,23 +81,23 @@ impl ServerRequest {
     }
 }
 
-/// Records the outcome on a request's span. A failed decision or recording is an error, whatever the response.
-pub(super) fn answered(span: &ServerSpan, outcome: Outcome, status: StatusCode) {
+/// Records the result on a request's span. A failed decision or recording is an error, whatever the response.
+pub(super) fn answered(span: &ServerSpan, result: RequestResult, status: StatusCode) {
     span.set(|| {
         let mut attributes = vec![KeyValue::new(
             "http.response.status_code",
             i64::from(status.as_u16()),
         )];
-        match outcome {
-            Outcome::Decided(verdict, _) => {
+        match result {
+            RequestResult::Decided(verdict, _) => {
                 attributes.push(KeyValue::new("importguard.verdict", verdict));
             }
-            Outcome::Rejected(code) => {
+            RequestResult::Rejected(code) => {
                 attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
             }
-            Outcome::Done(_) => {}
+            RequestResult::Done(_) => {}
         }
-        if let Some(cause) = outcome.cause() {
+        if let Some(cause) = result.cause() {
             attributes.push(KeyValue::new("importguard.cause", cause.as_str()));
             attributes.push(KeyValue::new("error.type", cause.as_str()));
         } else if status.is_server_error() {
@@ -105,7 +105,7 @@ pub(super) fn answered(span: &ServerSpan, outcome: Outcome, status: StatusCode) 
         }
         attributes
     });
-    match outcome.cause() {
+    match result.cause() {
         Some(cause) => span.fail(message(cause)),
         None if status.is_server_error() => span.fail(""),
         None => {}
@@ -118,7 +118,7 @@ pub(super) fn abandoned(span: &ServerSpan) {
     span.fail("never answered");
 }
 
-/// The span of the publication of an event to `server`, or to the spool.
+/// The span for publishing an event to `server`, or to the spool.
 pub(crate) fn publish_span(
     subject: &'static str,
     id: EventId,
@@ -141,7 +141,7 @@ pub(crate) fn publish_span(
     })
 }
 
-/// Records on an event's span where the event was stored.
+/// Records on the current span where the event was stored.
 pub(crate) fn published(result: &Result<Recorded, RecordError>) {
     if !sampled() {
         return;

@@ -1,4 +1,4 @@
-//! The outermost layer: what a request asks for, its span, its log line, its metrics, and that its response is a callback answer.
+//! The outermost layer: recognises the callback, starts its span, records its metrics, and turns every response into a callback answer.
 
 use std::{
     pin::Pin,
@@ -20,7 +20,7 @@ use importguard_telemetry::span::ServerSpan;
 
 use super::{
     Clock, log,
-    span::{self, Outcome, ServerRequest},
+    span::{self, RequestResult, ServerRequest},
 };
 use crate::{
     app::App,
@@ -57,23 +57,26 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
             app.rejections.rejected(&rejection, peer);
             response
                 .extensions_mut()
-                .insert(Outcome::Rejected(rejection.code()));
+                .insert(RequestResult::Rejected(rejection.code()));
         }
         response
     });
-    let mut open = Open {
+    let mut open = OpenRequest {
         app: app.clone(),
         server_request,
         span,
         clock,
-        outcome: None,
+        result: None,
         sent: Mutex::new(SystemTime::now()),
         exchange,
     };
     let response = handled.await;
     *open.sent() = SystemTime::now();
-    let end = response.extensions().get().copied();
-    open.outcome = Some((end.unwrap_or(Outcome::Done(None)), response.status()));
+    let result = response.extensions().get().copied();
+    open.result = Some((
+        result.unwrap_or(RequestResult::Done(None)),
+        response.status(),
+    ));
     if let Some(exchange) = &open.exchange {
         exchange.answered();
     }
@@ -81,38 +84,38 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
     response.map(|body| Body::new(TrackedBody { body, open }))
 }
 
-/// A request whose response has not been delivered. Dropped before there is one, or with the connection broken, it was
-/// abandoned: its caller hung up, or this process ends.
-struct Open {
+/// A request until its response is delivered. If it is dropped without a response, or with the connection broken, the request was
+/// abandoned: the caller disconnected, or this process stops.
+struct OpenRequest {
     app: App,
     server_request: ServerRequest,
     span: ServerSpan,
     clock: Clock,
-    outcome: Option<(Outcome, StatusCode)>,
-    /// When the response, or the last piece of it so far, was handed to the connection: what it takes from there on is the
-    /// caller's time too, whose own span may end before the connection says that it is done.
+    result: Option<(RequestResult, StatusCode)>,
+    /// When the response, or the last chunk of it so far, was handed to the connection. The span ends then: delivery takes the caller's
+    /// time, whose own span may end before the connection reports completion.
     sent: Mutex<SystemTime>,
     exchange: Option<Arc<Exchange>>,
 }
 
-impl Open {
+impl OpenRequest {
     fn sent(&self) -> MutexGuard<'_, SystemTime> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         let exchange = self.exchange.as_ref();
         let lost = exchange.is_some_and(|exchange| exchange.connection().is_broken());
         let metrics = &self.app.metrics;
-        match self.outcome.filter(|_| !lost) {
-            Some((end, status)) => {
+        match self.result.filter(|_| !lost) {
+            Some((result, status)) => {
                 let route = self.server_request.request_head.target.route();
                 let elapsed = self.clock.elapsed();
                 self.span
                     .in_scope(|| metrics.answered(route, status, elapsed));
-                span::answered(&self.span, end, status);
+                span::answered(&self.span, result, status);
                 self.span.end_at(*self.sent());
             }
             None => {
@@ -124,20 +127,20 @@ impl Drop for Open {
     }
 }
 
-/// A response's body that knows when it was read: hyper drops each piece when it has written it, and h2 when the stream's window
-/// let it through. Nothing else shows what is left unread.
+/// A response's body that is tracked until the caller has read it: hyper drops each chunk when it has written it, and h2 when the
+/// stream's window has let it through. There is no other sign of unread data.
 struct TrackedBody {
     body: Body,
-    open: Arc<Open>,
+    open: Arc<OpenRequest>,
 }
 
-/// A piece of a body.
-struct Piece {
+/// A chunk of a body, which keeps the request open.
+struct Chunk {
     bytes: Bytes,
-    _open: Arc<Open>,
+    _open: Arc<OpenRequest>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -152,7 +155,7 @@ impl HttpBody for TrackedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            // The backend's next piece is still to come.
+            // The upstream backend has not sent its next chunk yet.
             if let Some(exchange) = &self.open.exchange {
                 exchange.working();
             }
@@ -166,7 +169,7 @@ impl HttpBody for TrackedBody {
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| {
                 frame.map_data(|bytes| {
-                    Bytes::from_owner(Piece {
+                    Bytes::from_owner(Chunk {
                         bytes,
                         _open: Arc::clone(open),
                     })

@@ -1,4 +1,4 @@
-//! A callback's answer, byte for byte as OpenIM's page "Callback Before Importing Friends" and open-im-server's source have it.
+//! Callback answers, exactly as OpenIM's page "Callback Before Importing Friends" and open-im-server's source define them.
 
 use axum::{
     body::Body,
@@ -11,27 +11,27 @@ use serde::{Serialize, Serializer};
 
 use super::{Rejection, Target};
 
-/// The response to OpenIM.
+/// A callback's answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<'a> {
-    /// Go on.
+    /// The import may proceed.
     Allow,
-    /// Do not go on.
+    /// The import must not proceed.
     Refuse {
         /// `errCode`, 5000–9999.
         code: i32,
-        /// `errMsg`: short.
+        /// `errMsg`: a short message.
         message: &'a str,
-        /// `errDlt`: more.
+        /// `errDlt`: the details.
         detail: &'a str,
-        /// The request, where it could be read: the documented dialect repeats it.
+        /// The request, if it was parsed: the documented dialect repeats it.
         request: Option<&'a ImportRequest>,
     },
-    /// Go on with these only.
+    /// The import may proceed with these friends only.
     Modify {
         /// The request.
         request: &'a ImportRequest,
-        /// Its friends that are left.
+        /// The friends that are kept.
         kept: &'a Kept,
     },
 }
@@ -40,7 +40,7 @@ impl Answer<'_> {
     /// The answer's body in `dialect`.
     pub fn encode(&self, dialect: Dialect) -> Bytes {
         let wire = match *self {
-            Self::Allow => Wire::go_on(dialect),
+            Self::Allow => Wire::allow(dialect),
             Self::Refuse {
                 code,
                 message,
@@ -50,55 +50,55 @@ impl Answer<'_> {
                 err_code: code,
                 err_msg: message,
                 err_dlt: detail,
-                ..Wire::stop(dialect, request)
+                ..Wire::refuse(dialect, request)
             },
             Self::Modify { request, kept } => Wire {
                 owner_user_id: Some(&request.owner),
                 friend_user_ids: Some(Friends::Kept(&request.friends, kept.indexes())),
-                ..Wire::go_on(dialect)
+                ..Wire::allow(dialect)
             },
         };
-        // Writing strings and numbers to memory cannot fail; were it to, an empty body is read as a failure, not as consent.
+        // Serialising strings and numbers to memory cannot fail. OpenIM would read an empty body as an error, not as consent.
         Bytes::from(serde_json::to_vec(&wire).unwrap_or_default())
     }
 }
 
-/// An answer's body, ready to be sent. Whatever else a handler or a layer responds with is replaced by a refusal.
+/// The body of an answer. [`complete`] replaces any other response by a refusal.
 #[derive(Clone, Debug)]
-pub(crate) struct Answered(pub(crate) Bytes);
+pub(crate) struct AnswerBody(pub(crate) Bytes);
 
-/// Marks a response as a callback answer.
+/// A response extension: the response is a callback answer.
 #[derive(Clone, Copy, Debug)]
-struct Complete;
+struct IsAnswer;
 
-impl IntoResponse for Answered {
+impl IntoResponse for AnswerBody {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.0));
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
-        response.extensions_mut().insert(Complete);
+        response.extensions_mut().insert(IsAnswer);
         response
     }
 }
 
-/// Makes a callback answer of whatever a handler or a layer responded with. What is none yet refuses, and says why if it is a
-/// [`Rejection`]. A report of something done gets "go on" and 200 all the same: OpenIM up to 3.5 would call the deed failed. But
-/// who may not ask is told so.
+/// Turns a response into a callback answer, unless it is one or was forwarded: into a refusal, with the reason if it is a
+/// [`Rejection`]. An after-import callback gets an allowing answer with status 200 instead, since OpenIM up to 3.5 would report the
+/// completed import as failed; but not if it is unauthenticated.
 pub(crate) fn complete(response: Response, target: &Target) -> (Response, Option<Rejection>) {
     let extensions = response.extensions();
-    if extensions.get::<Complete>().is_some() || extensions.get::<PassedOn>().is_some() {
+    if extensions.get::<IsAnswer>().is_some() || extensions.get::<Forwarded>().is_some() {
         return (response, None);
     }
     let rejection = extensions.get::<Rejection>().cloned();
     let rejection = rejection.unwrap_or_else(|| Rejection::of(response.status()));
-    let excused = target.is_report && rejection.excuses_reports();
-    let answer = if excused {
+    let allowed = target.is_after && rejection.allows_after();
+    let answer = if allowed {
         Answer::Allow.encode(target.dialect)
     } else {
         encode_rejection(&rejection, target.dialect)
     };
-    let mut completed = Answered(answer).into_response();
-    if !excused {
+    let mut completed = AnswerBody(answer).into_response();
+    if !allowed {
         *completed.status_mut() = rejection.status();
         for name in [header::ALLOW, header::WWW_AUTHENTICATE] {
             for value in response.headers().get_all(&name) {
@@ -109,9 +109,9 @@ pub(crate) fn complete(response: Response, target: &Target) -> (Response, Option
     (completed, Some(rejection))
 }
 
-/// Marks a response that is the operator's backend's, and none of importguard's business.
+/// A response extension: the response is the upstream backend's and must not be changed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PassedOn;
+pub(crate) struct Forwarded;
 
 fn encode_rejection(rejection: &Rejection, dialect: Dialect) -> Bytes {
     Answer::Refuse {
@@ -139,7 +139,7 @@ struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    fn go_on(dialect: Dialect) -> Self {
+    fn allow(dialect: Dialect) -> Self {
         Self {
             action_code: 0,
             err_code: 0,
@@ -151,8 +151,8 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// In the server's dialect `actionCode` stays 0: since 3.7.0 a server that reads 1 there imports everybody.
-    fn stop(dialect: Dialect, request: Option<&'a ImportRequest>) -> Self {
+    /// In the server's dialect, `actionCode` stays 0: open-im-server 3.7.0 and later imports all friends if it is 1.
+    fn refuse(dialect: Dialect, request: Option<&'a ImportRequest>) -> Self {
         let repeated = request.filter(|_| dialect == Dialect::Documented);
         Self {
             action_code: match dialect {
@@ -162,7 +162,7 @@ impl<'a> Wire<'a> {
             next_code: NextCode { dialect, code: 1 },
             owner_user_id: repeated.map(|request| &request.owner),
             friend_user_ids: repeated.map(|request| Friends::All(&request.friends)),
-            ..Self::go_on(dialect)
+            ..Self::allow(dialect)
         }
     }
 }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn speaks_the_documented_dialect_byte_for_byte() {
+    fn answers_in_the_documented_dialect_are_exact() {
         let request = request();
         assert_eq!(
             text(Answer::Allow, Dialect::Documented),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn speaks_the_servers_dialect_byte_for_byte() {
+    fn answers_in_the_servers_dialect_are_exact() {
         let request = request();
         assert_eq!(
             text(Answer::Allow, Dialect::Server),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_library_responds_with_becomes_a_refusal() {
+    fn any_other_response_becomes_a_refusal() {
         for (status, becomes, code) in [
             (StatusCode::OK, 500, 5915),
             (StatusCode::BAD_REQUEST, 500, 5915),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_never_refused_but_to_who_may_not_make_one() {
+    fn an_after_import_callback_is_only_refused_if_it_is_unauthenticated() {
         let report = |rejection: Rejection| {
             let path = "/callbackAfterImportFriendsCommand";
             completed(rejection.into_response(), path, None)

@@ -1,4 +1,4 @@
-//! Which of OpenIM's callbacks a request line names, and in which dialect.
+//! Recognises the callback and the dialect of a request line.
 
 use std::{fmt, str::FromStr};
 
@@ -16,14 +16,14 @@ const SERVER_AFTER: &str = "callbackAfterImportFriendsCommand";
 /// A callback that importguard handles itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// May this import go on?
+    /// Asks whether an import may proceed.
     BeforeImport(Dialect),
-    /// This import took place.
+    /// Reports a completed import.
     AfterImport,
 }
 
 impl Command {
-    /// The command's name, as the body's `callbackCommand` must have it.
+    /// The command's name, which the body's `callbackCommand` must repeat.
     pub const fn name(self) -> &'static str {
         match self {
             Self::BeforeImport(Dialect::Documented) => DOCUMENTED,
@@ -41,7 +41,7 @@ impl Command {
     }
 }
 
-/// The path below which OpenIM's callbacks arrive. Begins with `/` and has none at its end, so `/` itself is empty.
+/// The path prefix of OpenIM's callbacks. Begins with `/` and does not end with one, so `/` itself is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BasePath(String);
 
@@ -72,8 +72,8 @@ impl fmt::Display for BasePath {
 }
 
 impl BasePath {
-    /// What follows the base in `path`: empty, or a text that begins with `/`. `None` where `path` lies outside. As the base may
-    /// be a secret, how much of it was guessed right makes no difference in time.
+    /// The part of `path` after the base: empty, or a string that begins with `/`; `None` if `path` is outside the base. Compares in
+    /// constant time, as the base may be a secret.
     pub(crate) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
         let (begin, rest) = path.split_at_checked(self.0.len())?;
         let inside = bool::from(begin.as_bytes().ct_eq(self.0.as_bytes()));
@@ -86,34 +86,34 @@ impl BasePath {
 pub struct Target {
     /// The callback.
     pub callback: Callback,
-    /// How the response must be spoken: as the request line is, as far as that can be known, else as the server does.
+    /// The dialect of the response: that of the request line if it is recognised, otherwise the server's.
     pub dialect: Dialect,
-    /// Whether it reports something that is done already.
-    pub is_report: bool,
-    /// Where in the path what follows the base path begins; absent outside of that.
+    /// Whether it reports something that has already happened (`callbackAfter…`).
+    pub is_after: bool,
+    /// The length of the base path; `None` if the path is outside it.
     below: Option<usize>,
 }
 
-/// Which of OpenIM's callbacks it is.
+/// The callback that a request line names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Callback {
-    /// One that importguard answers itself.
+    /// A callback that importguard handles itself.
     Ours(Command),
     /// Path and query name different ones.
     Mismatch {
-        /// What the path names.
+        /// The callback in the path.
         expected: &'static str,
-        /// What the query names.
+        /// The callback in the query.
         found: String,
     },
-    /// One of OpenIM's others.
+    /// Another callback of OpenIM.
     Other,
-    /// None that is known, or the import callback in a spelling that is not OpenIM's.
+    /// No callback, or an import callback in a spelling that OpenIM does not use.
     Unknown,
 }
 
 impl Target {
-    /// Recognises what a request line names: the last segment of `path`, or `command=` in the query.
+    /// Recognises the callback that the last segment of `path`, or `command=` in the query, names.
     pub fn of(base: &BasePath, path: &str, query: Option<&str>) -> Self {
         let named = query.and_then(command_in);
         let by_query = match named {
@@ -130,11 +130,11 @@ impl Target {
             Some("") if named == Some(DOCUMENTED) => {
                 Some(Callback::Ours(Command::BeforeImport(by_query)))
             }
-            Some(SERVER_BEFORE) => Some(agreed(Command::BeforeImport(Dialect::Server), named)),
-            Some(SERVER_AFTER) => Some(agreed(Command::AfterImport, named)),
+            Some(SERVER_BEFORE) => Some(checked(Command::BeforeImport(Dialect::Server), named)),
+            Some(SERVER_AFTER) => Some(checked(Command::AfterImport, named)),
             _ => None,
         };
-        let disguised = ours.is_none() && means_an_import(path, query);
+        let disguised = ours.is_none() && names_our_command(path, query);
         let other = || match below?.trim_start_matches('/') {
             _ if disguised => None,
             "" => named.filter(|name| !name.is_empty()),
@@ -148,18 +148,18 @@ impl Target {
                 (None, None) => Callback::Unknown,
             },
             dialect: by_path,
-            is_report: last.starts_with("callbackAfter") && !disguised,
+            is_after: last.starts_with("callbackAfter") && !disguised,
             below: below.map(|below| path.len() - below.len()),
         }
     }
 
-    /// What follows the base path in `path`, which this was made of.
+    /// The part after the base path of `path`, which must be the path that this was made from.
     pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.get(self.below?..)
     }
 
-    /// The route that serves it. The base path, which may be a secret, is no part of it; what importguard does not answer itself
-    /// has none.
+    /// The route that handles it, without the base path, which may be a secret. All callbacks that importguard does not handle itself
+    /// share one.
     pub(crate) fn route(&self) -> Route {
         match self.callback {
             Callback::Ours(command) => Route(Some(command)),
@@ -168,12 +168,13 @@ impl Target {
     }
 }
 
-/// What spans and metrics call a request: its callback's name, or "other". Never its path, which may hold a secret, or anything.
+/// The name of a request in spans and metrics: that of its callback, or "other". Never its path, which may contain a secret and has
+/// unboundedly many values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Route(Option<Command>);
 
 impl Route {
-    /// Every one.
+    /// Every route.
     pub(crate) const ALL: [Self; 4] = [
         Self(Some(Command::BeforeImport(Dialect::Documented))),
         Self(Some(Command::BeforeImport(Dialect::Server))),
@@ -186,12 +187,12 @@ impl Route {
         self.0.map_or("other", Command::name)
     }
 
-    /// The route of a callback that importguard answers itself.
+    /// The route of a callback that importguard handles itself.
     pub(crate) const fn of(command: Command) -> Self {
         Self(Some(command))
     }
 
-    /// The path that the router has it under.
+    /// Its path in the router.
     pub(crate) const fn path(self) -> &'static str {
         match self.0 {
             Some(Command::BeforeImport(Dialect::Documented)) => "/ImportFriendReqBeforeCommand",
@@ -208,8 +209,8 @@ impl AsRef<str> for Route {
     }
 }
 
-/// The path's command, unless the query names another one.
-fn agreed(command: Command, named: Option<&str>) -> Callback {
+/// The path's command, unless the query names another.
+fn checked(command: Command, named: Option<&str>) -> Callback {
     match named {
         Some(name) if name != command.name() => Callback::Mismatch {
             expected: command.name(),
@@ -226,13 +227,13 @@ fn command_in(query: &str) -> Option<&str> {
         .find_map(|pair| pair.strip_prefix("command="))
 }
 
-/// Whether a request line names one of importguard's commands anywhere, in whatever case and however often percent-encoded: a
-/// backend may take that for the import callback, and must not be asked in importguard's place.
-fn means_an_import(path: &str, query: Option<&str>) -> bool {
-    /// A proxy on the way may encode what OpenIM's caller did; nobody has five of them.
-    const TIMES_ENCODED: usize = 4;
+/// Whether a request line contains one of importguard's commands, in any case and percent-encoded any number of times. It must not be
+/// forwarded: the upstream backend might take it for the import callback and decide in importguard's place.
+fn names_our_command(path: &str, query: Option<&str>) -> bool {
+    /// Each proxy on the way may encode the request line once.
+    const MAX_ENCODINGS: usize = 4;
     let mut text = format!("{path}?{}", query.unwrap_or_default()).into_bytes();
-    for _ in 0..TIMES_ENCODED {
+    for _ in 0..MAX_ENCODINGS {
         let once: Vec<u8> = percent_decode(&text).collect();
         if once.len() == text.len() {
             let mut words = text.split(|byte| !byte.is_ascii_alphanumeric());
@@ -240,7 +241,7 @@ fn means_an_import(path: &str, query: Option<&str>) -> bool {
         }
         text = once;
     }
-    // Whoever encodes it so often hides something.
+    // More encodings than that can only be an evasion.
     true
 }
 
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_path_is_a_whole_number_of_segments() {
+    fn a_base_path_matches_whole_segments_only() {
         let query = Some("contenttype=json&command=ImportFriendReqBeforeCommand");
         for base in ["/hook", "/hook/"] {
             assert_eq!(ours(base, "/hook", query), DOC);
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_unknown_in_the_dialect_of_its_line() {
+    fn a_request_line_without_a_callback_is_unknown_and_keeps_its_dialect() {
         for (path, query, dialect) in [
             ("/", None, Dialect::Server),
             ("/", Some("command="), Dialect::Documented),
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn another_callback_is_one_of_openims() {
+    fn other_callbacks_are_recognised_below_the_base_path() {
         for (path, query, below) in [
             (
                 "/hook/callbackBeforeAddFriendCommand",
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_import_callback_is_never_another_one_however_it_is_spelt() {
+    fn a_disguised_import_callback_is_unknown() {
         for line in [
             "/?command=callbackBeforeImportFriendsCommand",
             "/?command=x&command=ImportFriendReqBeforeCommand",
@@ -351,7 +352,7 @@ mod tests {
             let (path, query) = line.split_once('?').unwrap_or((line, ""));
             let target = at("/", path, Some(query));
             assert_eq!(target.callback, Callback::Unknown, "{line}");
-            assert!(!target.is_report, "{line}");
+            assert!(!target.is_after, "{line}");
         }
     }
 
@@ -367,19 +368,19 @@ mod tests {
     }
 
     #[test]
-    fn reports_are_known_by_their_name_wherever_they_arrive() {
-        for (path, is_report) in [
+    fn after_callbacks_are_recognised_by_their_name_on_any_path() {
+        for (path, is_after) in [
             ("/callbackAfterImportFriendsCommand", true),
             ("/callbackAfterAddFriendCommand", true),
             ("/elsewhere/callbackAfterAddFriendCommand", true),
             ("/callbackBeforeAddFriendCommand", false),
         ] {
-            assert_eq!(at("/", path, None).is_report, is_report, "{path}");
+            assert_eq!(at("/", path, None).is_after, is_after, "{path}");
         }
     }
 
     #[test]
-    fn a_base_path_is_checked_where_it_is_set() {
+    fn an_invalid_base_path_is_an_error() {
         for bad in ["", "hooks", "/a b", "/a?b", "/a#b"] {
             assert_eq!(bad.parse::<BasePath>(), Err(BasePathError), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! OpenIM on the wire: commands, the two dialects, requests and answers.
+//! OpenIM's wire format: commands, the two dialects, requests and answers.
 
 mod answer;
 mod command;
@@ -7,7 +7,7 @@ mod rejection;
 mod request;
 
 pub use answer::Answer;
-pub(crate) use answer::{Answered, PassedOn, complete};
+pub(crate) use answer::{AnswerBody, Forwarded, complete};
 pub(crate) use command::Route;
 pub use command::{BasePath, BasePathError, Callback, Command, Target};
 pub use operation_id::{OnMissingOperationId, operation_id};

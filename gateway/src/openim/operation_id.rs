@@ -1,4 +1,4 @@
-//! The callback's `operationID`, from its header.
+//! The callback's `operationID` header.
 
 use clap::ValueEnum;
 use http::{HeaderMap, HeaderName};
@@ -6,7 +6,7 @@ use importguard_core::{IdError, OperationId};
 
 use super::Rejection;
 
-/// The header as the `http` crate holds it; on the wire its spelling does not matter.
+/// The header's name in the `http` crate; on the wire, its case does not matter.
 const HEADER: HeaderName = HeaderName::from_static("operationid");
 
 /// How a callback without a usable operationID is handled.
@@ -23,7 +23,7 @@ pub fn operation_id(
     headers: &HeaderMap,
     on_missing: OnMissingOperationId,
 ) -> Result<OperationId, Rejection> {
-    match (sent(headers), on_missing) {
+    match (from_headers(headers), on_missing) {
         (Ok(id), _) => Ok(id),
         (Err(reason), OnMissingOperationId::Require) => Err(reason),
         (Err(_), OnMissingOperationId::Generate) => {
@@ -33,7 +33,7 @@ pub fn operation_id(
     }
 }
 
-fn sent(headers: &HeaderMap) -> Result<OperationId, Rejection> {
+fn from_headers(headers: &HeaderMap) -> Result<OperationId, Rejection> {
     let mut values = headers.get_all(HEADER).iter();
     let value = values.next().ok_or(Rejection::OperationIdMissing)?;
     if values.next().is_some() {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn one_usable_header_is_taken_as_it_is() {
+    fn a_single_valid_header_is_used_unchanged() {
         for mode in [
             OnMissingOperationId::Require,
             OnMissingOperationId::Generate,
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn a_missing_repeated_or_invalid_header_is_rejected() {
         let refused =
             |values: &[&'static str]| operation_id(&with(values), OnMissingOperationId::Require);
         assert_eq!(refused(&[]), Err(Rejection::OperationIdMissing));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn or_replaced_by_a_new_one_where_the_operator_wants_that() {
+    fn an_operation_id_is_generated_if_so_configured() {
         for values in [vec![], vec!["a b"], vec!["a", "b"]] {
             let one = operation_id(&with(&values), OnMissingOperationId::Generate).unwrap();
             let two = operation_id(&with(&values), OnMissingOperationId::Generate).unwrap();

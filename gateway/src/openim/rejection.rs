@@ -9,11 +9,16 @@ use importguard_core::IdError;
 /// As a response it has no body yet: [`complete`](super::complete) adds one in the dialect of the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The request line names no callback that importguard knows.
+    /// The request line names none of OpenIM's callbacks.
     #[error(
-        "unknown callback: the path below the base path must end in callbackBeforeImportFriendsCommand or callbackAfterImportFriendsCommand, or the query must contain command=ImportFriendReqBeforeCommand"
+        "the path below the base path must end in callbackBeforeImportFriendsCommand or callbackAfterImportFriendsCommand, or the query must contain command=ImportFriendReqBeforeCommand"
     )]
     UnknownCommand,
+    /// The callback is another one of OpenIM's, and no upstream backend is set.
+    #[error(
+        "importguard itself handles only the callbacks of friend imports; set IMPORTGUARD_UPSTREAM to forward the others to a backend, or disable this one in OpenIM"
+    )]
+    NoUpstream,
     /// The request line and the query or the body name different callbacks.
     #[error(
         "the request line names {expected}, but the query or body names {found:?}; they must match"
@@ -33,7 +38,7 @@ pub enum Rejection {
     /// The body is not declared as JSON, or it is compressed.
     #[error("send the body as plain JSON with Content-Type: application/json")]
     UnsupportedMediaType,
-    /// The body cannot be read as the callback's request.
+    /// The body cannot be parsed.
     #[error("{0}")]
     Malformed(String),
     /// The body, or the list in it, is larger than allowed.
@@ -68,13 +73,13 @@ pub enum Rejection {
     /// The gateway is overloaded.
     #[error("too many callbacks; try again later")]
     Overloaded,
-    /// There is no header `operationID`.
+    /// The header `operationID` is missing.
     #[error("the header operationID is missing")]
     OperationIdMissing,
     /// The header `operationID` is invalid.
     #[error("invalid header operationID: {0}")]
     OperationIdInvalid(IdError),
-    /// There are several headers `operationID`.
+    /// The header `operationID` is repeated.
     #[error("the header operationID occurs more than once")]
     OperationIdRepeated,
     /// An internal error.
@@ -110,7 +115,7 @@ impl Rejection {
     /// The answer's HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownCommand => StatusCode::NOT_FOUND,
+            Self::UnknownCommand | Self::NoUpstream => StatusCode::NOT_FOUND,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -132,7 +137,7 @@ impl Rejection {
 
     /// Whether an after-import callback is answered with success despite this rejection. The upstream's own errors are passed
     /// on.
-    pub(crate) fn excuses_reports(&self) -> bool {
+    pub(crate) fn allows_after(&self) -> bool {
         !matches!(
             self,
             Self::Unauthorised | Self::UpstreamUnavailable | Self::UpstreamTimeout
@@ -147,7 +152,7 @@ impl Rejection {
             | Self::UnsupportedMediaType
             | Self::Malformed(_)
             | Self::TooSlow => 5900,
-            Self::UnknownCommand => 5901,
+            Self::UnknownCommand | Self::NoUpstream => 5901,
             Self::Unauthorised => 5902,
             Self::TooLarge { .. } | Self::HeadTooLarge | Self::UriTooLong => 5903,
             Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
@@ -163,7 +168,7 @@ impl Rejection {
     /// The answer's `errMsg`.
     pub fn message(&self) -> &'static str {
         match self {
-            Self::UnknownCommand => "unknown command",
+            Self::UnknownCommand | Self::NoUpstream => "unknown command",
             Self::Unauthorised => "unauthorised",
             Self::CommandMismatch { .. } => "command mismatch",
             Self::MethodNotAllowed => "method not allowed",

@@ -1,4 +1,4 @@
-//! A callback's request, parsed once and trusted from there on.
+//! Parses the body of a callback.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,27 +10,27 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Callback, Command, Rejection, Target};
 
-/// How large a request may be.
+/// The limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes in the body.
+    /// Maximum size of the body, in bytes.
     pub body_bytes: usize,
-    /// Ids in `friendUserIDs`.
+    /// Maximum number of IDs in `friendUserIDs`.
     pub friends: usize,
-    /// Bytes in an id.
+    /// Maximum length of an ID, in bytes.
     pub id_bytes: usize,
 }
 
-/// What a request's head says: an extension of each, for extractors and handlers.
+/// A request extension: the parsed head, for extractors and handlers.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     pub(crate) target: Target,
     pub(crate) operation_id: Result<OperationId, Rejection>,
-    /// As it arrived: the router sees [`Route::path`](super::Route::path).
+    /// The original URI: the router sees [`Route::path`](super::Route::path).
     pub(crate) uri: Uri,
 }
 
-/// An import callback as handlers get it.
+/// The extractor of an import callback.
 #[derive(Debug)]
 pub(crate) struct Import {
     pub(crate) dialect: Dialect,
@@ -44,7 +44,7 @@ where
 {
     type Rejection = Rejection;
 
-    /// The layers before have checked the head and collected the body.
+    /// The layers have already checked the head and read the body.
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
         let (head, body) = request.into_parts();
         let request_head = head.extensions.get::<Arc<RequestHead>>();
@@ -63,8 +63,7 @@ where
     }
 }
 
-/// Reads the body of `command`. Unknown fields are ignored; `null` for the list is an empty one, as Go's `encoding/json`
-/// writes a nil slice.
+/// Parses the body of `command`. Ignores unknown fields. A list of `null` counts as empty: Go's `encoding/json` writes a nil slice so.
 pub fn parse(
     command: Command,
     operation_id: OperationId,
@@ -75,14 +74,14 @@ pub fn parse(
     if body.callback_command != command.name() {
         return Err(Rejection::CommandMismatch {
             expected: command.name(),
-            found: body.callback_command.chars().take(SHOWN).collect(),
+            found: body.callback_command.chars().take(MAX_QUOTED).collect(),
         });
     }
     if body.friend_user_ids.len() > limits.friends {
         return Err(Rejection::TooLarge {
             what: "friendUserIDs",
             max: limits.friends,
-            unit: "ids",
+            unit: "IDs",
         });
     }
     let longest = body
@@ -93,7 +92,7 @@ pub fn parse(
         .max();
     if longest > Some(limits.id_bytes) {
         return Err(Rejection::TooLarge {
-            what: "an id",
+            what: "an ID",
             max: limits.id_bytes,
             unit: "bytes",
         });
@@ -105,8 +104,8 @@ pub fn parse(
     })
 }
 
-/// Whether the headers announce a body that can be read: JSON or nothing said, and not compressed. Where a header is there
-/// more than once, each must say so.
+/// Whether the headers allow the body to be parsed: JSON or no `Content-Type`, and not compressed. Every occurrence of a repeated
+/// header must be valid.
 pub fn acceptable(headers: &HeaderMap) -> bool {
     let all = |name, fits: fn(&str) -> bool| {
         let mut values = headers.get_all(name).iter();
@@ -125,8 +124,8 @@ fn is_plain(content_encoding: &str) -> bool {
     content_encoding.is_empty() || content_encoding.eq_ignore_ascii_case("identity")
 }
 
-/// How many characters of somebody else's text an answer repeats: OpenIM's longest command name has 45.
-const SHOWN: usize = 64;
+/// Maximum number of characters of the caller's text that an answer repeats: OpenIM's longest command name has 45.
+const MAX_QUOTED: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -142,9 +141,9 @@ struct Body<'a> {
 impl<'a> Body<'a> {
     fn read(body: &'a [u8]) -> Result<Self, serde_json::Error> {
         match str::from_utf8(body) {
-            // Now that all of it is known to be UTF-8, nobody asks for each id again.
+            // All of it is UTF-8, so that serde need not validate each ID.
             Ok(body) => serde_json::from_str(body),
-            // This says where it is not, or does not mind, where nothing is read there.
+            // Reports the position of the invalid UTF-8, or ignores it in an unknown field.
             Err(_) => serde_json::from_slice(body),
         }
     }
@@ -154,7 +153,7 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserI
     Option::<Vec<UserId>>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Without the value that was not expected, which serde repeats whole: it is somebody's id, or a megabyte, and this is logged.
+/// The error without the unexpected value, which serde repeats in full: it may be a user's ID or a megabyte, and this is logged.
 fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let (what, expected) = match (text.split_once(": "), text.rfind(", expected ")) {
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_documented_body_and_ignores_what_it_does_not_know() {
+    fn parses_the_documented_body_and_ignores_unknown_fields() {
         let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"user123",
             "friendUserIDs":["user456","user789"],"new":{"in":[1,2]}}"#;
         let request = parse(body).unwrap();
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_in_one_way_only_is_malformed() {
+    fn an_invalid_or_ambiguous_body_is_malformed() {
         for body in [
             "",
             "null",
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_utf_8_is_malformed_only_where_it_is_read() {
+    fn invalid_utf_8_is_malformed_unless_it_is_in_an_unknown_field() {
         let parse = |unknown: &str, friend: &[u8]| {
             let mut body = format!(
                 r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","new":"{unknown}","ownerUserID":"u","friendUserIDs":[""#
@@ -251,10 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_expected_is_not_repeated() {
+    fn an_error_does_not_repeat_the_unexpected_value() {
         let body = r#"{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"u","friendUserIDs":"secret: a, expected b"}"#;
         let Err(Rejection::Malformed(text)) = parse(body) else {
-            panic!("it can be read");
+            panic!("it was parsed");
         };
         assert!(
             text.contains("invalid type, expected a sequence at line 1"),
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn json_or_nothing_said_is_acceptable() {
+    fn only_json_or_an_undeclared_type_is_acceptable() {
         let accepts = |name: &'static str, value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, http::HeaderValue::from_static(value));

@@ -29,6 +29,9 @@ const BATCH_BYTES: usize = 8 << 20;
 /// double the 100 µs of an idle one; and four already drain more than ten thousand events a second.
 const IN_FLIGHT: usize = 4;
 
+/// How long the first connection may take before its absence is a warning.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
@@ -37,8 +40,8 @@ const LOOK_UPS: u32 = 3;
 
 #[derive(Debug, thiserror::Error)]
 enum DrainError {
-    #[error("not connected to NATS")]
-    NotConnected,
+    #[error("not connected to NATS at {0}")]
+    NotConnected(String),
     #[error(transparent)]
     Stream(#[from] Unavailable),
     #[error(transparent)]
@@ -53,7 +56,7 @@ impl DrainError {
     /// A reason to spool new events too.
     fn is_nats(&self) -> bool {
         match self {
-            Self::NotConnected | Self::Stream(_) | Self::Ack(_) => true,
+            Self::NotConnected(_) | Self::Stream(_) | Self::Ack(_) => true,
             Self::LookUp(_) | Self::Spool(_) => false,
         }
     }
@@ -74,6 +77,12 @@ impl Drain {
 
     /// Works for as long as the recorder lives.
     pub(super) async fn run(mut self) {
+        tracing::info!(
+            "connecting to NATS at {}",
+            self.recorder.publisher.servers()
+        );
+        // The first attempt to recover then finds a connection, or reports that there is none.
+        let _ = timeout(CONNECT_TIMEOUT, self.recorder.connected.notified()).await;
         let mut retry = RETRY_FIRST;
         loop {
             let seen = self.recorder.machine.see();
@@ -96,7 +105,7 @@ impl Drain {
     fn report(&self, error: &DrainError) {
         let last_error = &self.recorder.last_error;
         // The connection has already logged the cause.
-        let known = matches!(error, DrainError::NotConnected) && last_error.last().is_some();
+        let known = matches!(error, DrainError::NotConnected(_)) && last_error.last().is_some();
         if !known && last_error.note(&error.to_string()) {
             tracing::warn!("{error}: events stay in the spool");
         }
@@ -106,7 +115,8 @@ impl Drain {
     async fn recover(&mut self, seen: Observed) -> Result<Stream, DrainError> {
         let recorder = self.recorder.clone();
         if !recorder.publisher.connected() {
-            return Err(DrainError::NotConnected);
+            let servers = recorder.publisher.servers().to_owned();
+            return Err(DrainError::NotConnected(servers));
         }
         let stream =
             stream::ensure(recorder.publisher.jetstream(), &recorder.settings.stream).await?;

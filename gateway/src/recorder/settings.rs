@@ -1,7 +1,10 @@
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
-use importguard_runtime::settings::{SettingError, count, duration, size};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use importguard_runtime::settings::{SettingError, duration, duration_or_zero, size};
 
 use super::NatsSettings;
 use crate::{events::PseudonymSettings, spool::SpoolSync};
@@ -55,7 +58,7 @@ pub struct RecordSettings {
 #[command(next_help_heading = "Recording")]
 pub struct StreamSettings {
     /// Maximum age of events in the stream; 0s for no limit. Used only when importguard creates the stream
-    #[arg(id = "stream_max_age", long = "stream-max-age", env = "IMPORTGUARD_STREAM_MAX_AGE", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "30d")]
+    #[arg(id = "stream_max_age", long = "stream-max-age", env = "IMPORTGUARD_STREAM_MAX_AGE", value_name = "DURATION", value_parser = duration_or_zero, default_value = "30d")]
     pub max_age: Duration,
 
     /// Maximum size of the stream, which then discards its oldest events; -1 for no limit. Used only when importguard creates the
@@ -64,7 +67,7 @@ pub struct StreamSettings {
     pub max_bytes: i64,
 
     /// Number of replicas of the stream in a NATS cluster: 1, 3 or 5. Used only when importguard creates the stream
-    #[arg(id = "stream_replicas", long = "stream-replicas", env = "IMPORTGUARD_STREAM_REPLICAS", value_name = "COUNT", default_value_t = 1, value_parser = count::<u8>(1..=5))]
+    #[arg(id = "stream_replicas", long = "stream-replicas", env = "IMPORTGUARD_STREAM_REPLICAS", value_name = "COUNT", default_value_t = 1, value_parser = replicas(), hide_possible_values = true)]
     pub replicas: u8,
 
     /// How long NATS recognises a repeated event by its ID.
@@ -91,6 +94,11 @@ fn stream_size(text: &str) -> Result<i64, SettingError> {
         "-1" => Ok(-1),
         text => size(1..=i64::MAX.unsigned_abs())(text),
     }
+}
+
+/// The numbers for which NATS has a use: an even one tolerates no more failures than the odd one below.
+fn replicas() -> impl TypedValueParser<Value = u8> {
+    PossibleValuesParser::new(["1", "3", "5"]).try_map(|text| text.parse())
 }
 
 impl Default for RecordSettings {
@@ -167,6 +175,7 @@ mod tests {
             "--spool-max-bytes=10",
             "--stream-max-bytes=0",
             "--ack-timeout=0s",
+            "--stream-replicas=2",
             "--stream-replicas=9",
             "--ack-timeout=soon",
             "--nats-cert=only.pem",

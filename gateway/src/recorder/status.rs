@@ -1,11 +1,11 @@
-use std::{fmt, sync::Mutex};
+use std::sync::Mutex;
 
 use serde::Serialize;
 
 use super::state::State;
 use crate::spool::lock;
 
-/// The recorder's status, for readiness and the start banner.
+/// The recorder's status, for `/readyz` and the start banner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecorderStatus {
@@ -22,36 +22,6 @@ pub struct RecorderStatus {
     /// What went wrong last with NATS; absent while all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-}
-
-impl fmt::Display for RecorderStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            state,
-            nats,
-            spooled_events: spooled,
-            last_error,
-            ..
-        } = self;
-        match state {
-            State::Streaming | State::Draining if *spooled == 0 => {
-                write!(f, "streaming to NATS at {nats}")
-            }
-            State::Streaming | State::Draining => {
-                write!(
-                    f,
-                    "streaming to NATS at {nats}; publishing {spooled} events from the spool"
-                )
-            }
-            State::Spooling => {
-                let why = last_error.as_deref().unwrap_or("not connected yet");
-                write!(
-                    f,
-                    "{why}; buffering in the spool ({spooled} events) for NATS at {nats}, will publish automatically"
-                )
-            }
-        }
-    }
 }
 
 /// The last error from NATS.

@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use importguard_telemetry::propagation;
 
-/// What belongs to one connection and not to the message (RFC 9110, section 7.6.1), beside what `Connection` names.
+/// Hop-by-hop headers (RFC 9110, section 7.6.1), besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("proxy-connection"),
@@ -11,14 +11,14 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-/// What a trace adds to a request. OpenIM's own operationID is there already, and stays as it was written.
+/// The headers of the trace context. The operationID header is OpenIM's own and stays unchanged.
 const TRACE: [HeaderName; 2] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
 ];
 
-/// A request's headers as the backend gets them: those of OpenIM, and the trace's. `Host` is the backend's own, as if OpenIM had
-/// called it; `Expect` is fulfilled where the body is read; `Authorization` stays only if it is the backend's to see.
+/// The headers of a forwarded request: OpenIM's end-to-end headers and the trace context. `Host` is replaced by the backend's; `Expect`
+/// is removed, as importguard itself has fulfilled it; `Authorization` is only forwarded if `with_authorization`.
 pub(super) fn request(headers: &HeaderMap, with_authorization: bool) -> HeaderMap {
     let mut headers = end_to_end(headers.clone());
     headers.remove(header::HOST);
@@ -28,7 +28,7 @@ pub(super) fn request(headers: &HeaderMap, with_authorization: bool) -> HeaderMa
     }
     let mut trace = propagation::outgoing();
     for name in TRACE {
-        // A malformed one ends here.
+        // A malformed value is not forwarded.
         headers.remove(&name);
         if let Some(value) = trace.remove(&name) {
             headers.insert(name, value);
@@ -38,7 +38,7 @@ pub(super) fn request(headers: &HeaderMap, with_authorization: bool) -> HeaderMa
     headers
 }
 
-/// The same without what belongs to one connection.
+/// The headers without hop-by-hop headers.
 pub(super) fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connections_own_headers_end_with_it() {
+    fn hop_by_hop_headers_are_removed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "keep-alive, X-Mine"),

@@ -7,7 +7,7 @@ use prometheus_client::{
 
 use super::UpstreamError;
 
-/// What is counted about the backend.
+/// The metrics of forwarded callbacks.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
     outcomes: Family<OutcomeLabels, Counter>,
@@ -19,7 +19,7 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
-/// A callback that is on its way, counted for as long as this lives.
+/// Counts a callback being forwarded until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight(Gauge);
 
@@ -54,7 +54,7 @@ impl Metrics {
         InFlight(self.in_flight.clone())
     }
 
-    pub(super) fn came_to<T>(&self, result: &Result<T, UpstreamError>) {
+    pub(super) fn record<T>(&self, result: &Result<T, UpstreamError>) {
         let outcome = match result {
             Ok(_) => "passed",
             Err(error) => error.name(),

@@ -1,5 +1,5 @@
-//! OpenIM's other callbacks. One URL serves all of them, so those that are not importguard's own are passed to the operator's
-//! backend as they are, and its answers back, both as they come and never as a whole in memory.
+//! Forwards OpenIM's other callbacks: OpenIM sends all callbacks to one URL, so those that importguard does not handle go to the
+//! operator's backend. Requests and responses are forwarded unchanged, as streams.
 
 mod headers;
 mod metrics;
@@ -26,9 +26,8 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 use self::metrics::Metrics;
 pub use self::settings::{UpstreamSettings, UpstreamUrl, UpstreamUrlError};
 
-/// How long a connection to the backend is kept for the next callback: less than the minute or more after which servers and
-/// what lies between close theirs.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long an idle connection to the backend is kept: less than the minute or more after which servers and proxies close theirs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The operator's backend.
 #[derive(Debug)]
@@ -37,11 +36,11 @@ pub(crate) struct Upstream {
     client: Client<HttpsConnector<HttpConnector>, Body>,
     timeout: Duration,
     forwards_authorization: bool,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     metrics: Metrics,
 }
 
-/// Why there is no response from the backend.
+/// Why the backend did not respond.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     /// It cannot be reached, or the connection broke.
@@ -50,7 +49,7 @@ pub(crate) enum UpstreamError {
     /// No response within this time.
     #[error("the backend did not respond within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// Too many callbacks are on their way to it.
+    /// Too many callbacks are being forwarded.
     #[error("too many callbacks in flight to the backend")]
     Overloaded,
 }
@@ -66,22 +65,22 @@ impl UpstreamError {
     }
 }
 
-/// Why callbacks cannot be passed on at all.
+/// Why the client for the backend cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamStartError {
     /// The system's root certificates cannot be read.
     #[error(
-        "IMPORTGUARD_UPSTREAM: this system's root certificates cannot be read: {0}; SSL_CERT_FILE can name a file with some"
+        "IMPORTGUARD_UPSTREAM: cannot read the system's root certificates: {0}; set SSL_CERT_FILE to a file with CA certificates"
     )]
     Roots(#[from] io::Error),
-    /// rustls refuses its settings.
+    /// TLS cannot be configured.
     #[error("IMPORTGUARD_UPSTREAM: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 impl Upstream {
-    /// Prepares connections to the backend, if there is one; it need not be there yet. `authenticates` says whether importguard
-    /// checks who its callers are.
+    /// A client for the backend, if one is set; it connects on first use. `authenticates` is whether importguard itself authenticates
+    /// callers.
     pub(crate) fn new(
         settings: &UpstreamSettings,
         authenticates: bool,
@@ -108,22 +107,22 @@ impl Upstream {
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(settings.upstream_max_in_flight)
             .build(connector);
         Ok(Some(Self {
             url,
             client,
             timeout: settings.upstream_timeout,
-            // Where importguard checks it, it is importguard's, unless the operator says otherwise.
+            // The credentials are importguard's if it checks them, unless the operator sets otherwise.
             forwards_authorization: !authenticates || settings.upstream_forward_authorization,
-            places: Arc::new(Semaphore::new(settings.upstream_max_in_flight)),
+            permits: Arc::new(Semaphore::new(settings.upstream_max_in_flight)),
             metrics: Metrics::register(registry),
         }))
     }
 
-    /// Passes a callback on that came to `below` the base path, and its answer back.
-    pub(crate) async fn pass(
+    /// Forwards a callback whose path is `below` the base path, and returns the backend's response.
+    pub(crate) async fn forward(
         &self,
         below: &str,
         query: Option<&str>,
@@ -131,14 +130,14 @@ impl Upstream {
         body: Body,
     ) -> Result<Response, UpstreamError> {
         let span = child(|| self.span(&head.method));
-        let passed = self
+        let forwarded = self
             .call(below, query, head, body)
             .instrument(span.clone())
             .await;
-        self.metrics.came_to(&passed);
-        match &passed {
-            Ok(answer) => {
-                let status = answer.status();
+        self.metrics.record(&forwarded);
+        match &forwarded {
+            Ok(response) => {
+                let status = response.status();
                 span.record("http.response.status_code", i64::from(status.as_u16()));
                 if status.is_client_error() || status.is_server_error() {
                     failed(&span, status.as_str(), &"");
@@ -146,17 +145,17 @@ impl Upstream {
             }
             Err(error) => failed(&span, error.name(), error),
         }
-        passed
+        forwarded
     }
 
-    /// Without `url.full`: the backend's path may be a secret, as importguard's may.
-    fn span(&self, asked: &Method) -> Span {
-        let (name, asked) = method(asked);
+    /// Without `url.full`, since the backend's path may be a secret.
+    fn span(&self, requested: &Method) -> Span {
+        let (name, requested) = method(requested);
         info_span!(
             "pass",
             otel.name = name,
             otel.kind = "client",
-            http.request.method = asked,
+            http.request.method = requested,
             http.response.status_code = Empty,
             server.address = self.url.authority.host(),
             server.port = i64::from(self.url.port()),
@@ -170,8 +169,8 @@ impl Upstream {
         head: &Parts,
         body: Body,
     ) -> Result<Response, UpstreamError> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| UpstreamError::Overloaded)?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| UpstreamError::Overloaded)?;
         let in_flight = self.metrics.in_flight();
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
@@ -179,19 +178,19 @@ impl Upstream {
         let target = self.url.target(below, query);
         *request.uri_mut() =
             target.map_err(|error| UpstreamError::Unavailable(error.to_string()))?;
-        let answer = timeout(self.timeout, self.client.request(request)).await;
-        let answer = answer
+        let response = timeout(self.timeout, self.client.request(request)).await;
+        let response = response
             .map_err(|_| UpstreamError::Timeout(self.timeout))?
             .map_err(|error| UpstreamError::Unavailable(whole_text(&error)))?;
-        let (head, incoming) = answer.into_parts();
-        // It breaks off where nothing comes for too long, and has its place until all of it is passed.
-        let passed = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
-            let _held = (&place, &in_flight);
+        let (head, incoming) = response.into_parts();
+        // Fails if no chunk arrives within the timeout, and holds the permit until all of it is forwarded.
+        let body = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
+            let _held = (&permit, &in_flight);
             frame
         });
-        let mut answer = Response::new(Body::new(passed));
-        *answer.status_mut() = head.status;
-        *answer.headers_mut() = headers::end_to_end(head.headers);
-        Ok(answer)
+        let mut response = Response::new(Body::new(body));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = headers::end_to_end(head.headers);
+        Ok(response)
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use http::uri::{Authority, Scheme, Uri};
 use importguard_runtime::settings::{count, duration};
 
-/// Where OpenIM's other callbacks go.
+/// The backend for OpenIM's other callbacks.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Other OpenIM callbacks")]
 pub struct UpstreamSettings {
@@ -14,7 +14,7 @@ pub struct UpstreamSettings {
     pub upstream: Option<UpstreamUrl>,
 
     /// Maximum time for the backend to start its response, and between two parts of it
-    // OpenIM gives up after 5 seconds by default: this leaves it time to read why.
+    // Below OpenIM's default timeout of 5 seconds, so that OpenIM gets the error.
     #[arg(
         long,
         env = "IMPORTGUARD_UPSTREAM_TIMEOUT",
@@ -25,7 +25,7 @@ pub struct UpstreamSettings {
     pub upstream_timeout: Duration,
 
     /// Maximum number of callbacks being forwarded to the backend at a time
-    // Half of the connections: a backend that is slow must not keep imports from being answered.
+    // Half of the connection limit, so that a slow backend does not block imports.
     #[arg(
         long,
         env = "IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
@@ -41,12 +41,12 @@ pub struct UpstreamSettings {
     pub upstream_forward_authorization: bool,
 }
 
-/// A backend's URL: scheme, host and the path below which it takes callbacks.
+/// The backend's URL: scheme, host and path prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
-    /// Without a `/` at its end.
+    /// Without a trailing `/`.
     path: String,
 }
 
@@ -88,7 +88,7 @@ impl fmt::Display for UpstreamUrl {
 }
 
 impl UpstreamUrl {
-    /// The one it names, or its scheme's.
+    /// The port, by default that of the scheme.
     pub(super) fn port(&self) -> u16 {
         let scheme = if self.scheme == Scheme::HTTPS {
             443
@@ -98,7 +98,7 @@ impl UpstreamUrl {
         self.authority.port_u16().unwrap_or(scheme)
     }
 
-    /// Where a callback goes that came to `below` importguard's own base path.
+    /// The URL for a callback whose path is `below` importguard's base path.
     pub(super) fn target(&self, below: &str, query: Option<&str>) -> Result<Uri, http::Error> {
         let mut path = format!("{}{below}", self.path);
         if path.is_empty() {
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_backends_url_takes_the_place_of_the_base_path() {
+    fn the_backends_url_replaces_the_base_path() {
         for (url, below, query, target) in [
             ("http://b", "/callbackX", None, "http://b/callbackX"),
             (
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_backends_url_is_an_error() {
+    fn an_invalid_url_is_an_error() {
         for text in [
             "",
             "b",

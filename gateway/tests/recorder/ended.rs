@@ -29,7 +29,7 @@ impl Drop for Fatal {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recorder_says_that_it_has_ended_when_the_spools_thread_dies() {
-    let (nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let recording = Recording::start(&nats, &spool).await;
     recording.record(0).await;
     let mut fatal = event(1);
@@ -92,7 +92,7 @@ struct Cli {
 #[tokio::test]
 async fn the_gateway_ends_with_an_error_when_the_drains_task_dies() {
     let _log = tracing::subscriber::set_default(FatalLog("the spool is empty: streaming to NATS"));
-    let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let mut settings = Cli::parse_from(["gateway"]).settings;
     settings.record = super::settings(&nats, &spool);
     let gateway = Gateway::start(&settings, &mut runtime()).await.unwrap();

@@ -66,7 +66,7 @@ impl Recording {
             if status.state == state {
                 Ok(status)
             } else {
-                Err(status)
+                Err(format!("{status:?}"))
             }
         })
         .await

@@ -9,7 +9,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_nats_an_event_is_in_the_spool_before_it_counts_as_recorded() {
-    let (nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let recording = Recording::start(&nats, &spool).await;
     for n in 0..50 {
         assert_eq!(recording.record(n).await, Recorded::Spooled);
@@ -27,7 +27,7 @@ async fn without_nats_an_event_is_in_the_spool_before_it_counts_as_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_spool_drains_by_itself_and_in_order_when_nats_appears() {
-    let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let recording = Recording::start(&nats, &spool).await;
     for n in 0..600 {
         assert_eq!(recording.record(n).await, Recorded::Spooled);
@@ -166,7 +166,7 @@ async fn an_event_that_was_stored_behind_our_back_is_not_published_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_says_so_and_recording_goes_on_once_nats_is_back() {
-    let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let mut settings = settings(&nats, &spool);
     settings.spool_max_bytes = 2 << 20;
     let recording = Recording::with(settings).await;
@@ -195,7 +195,7 @@ async fn a_full_spool_says_so_and_recording_goes_on_once_nats_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_process_spooled_the_next_one_drains() {
-    let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let recording = Recording::start(&nats, &spool).await;
     for n in 0..20 {
         recording.record(n).await;
@@ -214,7 +214,7 @@ async fn what_one_process_spooled_the_next_one_drains() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_is_told_that_the_spool_is_held() {
-    let (nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let first = Recording::start(&nats, &spool).await;
     let second = Recorder::start(first.settings.clone(), &mut runtime()).await;
     let error = second.unwrap_err();
@@ -224,7 +224,7 @@ async fn a_second_process_is_told_that_the_spool_is_held() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_nats_interrupts_goes_on_where_it_was() {
-    let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let recording = Arc::new(Recording::start(&nats, &spool).await);
     let count = 10_000;
     let recorders = (0..16).map(|first| {
@@ -246,7 +246,7 @@ async fn a_drain_that_nats_interrupts_goes_on_where_it_was() {
             if status.spooled_events < some {
                 Ok(())
             } else {
-                Err(status)
+                Err(format!("{status:?}"))
             }
         })
         .await;

@@ -79,7 +79,7 @@ async fn user_and_password_of_the_url_are_used_and_not_shown() {
     let recording = nats.recording(&spool).await;
     let status = recording.until(State::Streaming).await;
     assert_eq!(recording.record(0).await, Recorded::Streamed);
-    assert!(!status.to_string().contains("s3cret"), "{status}");
+    assert!(!format!("{status:?}").contains("s3cret"), "{status:?}");
     assert!(!format!("{:?}", recording.recorder).contains("s3cret"));
 }
 
@@ -127,7 +127,7 @@ async fn of_several_servers_one_that_lives_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_cannot_work_are_told_at_the_start() {
     let start = async |change: fn(&mut RecordSettings)| -> StartError {
-        let (nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+        let (nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
         let mut settings = settings(&nats, &spool);
         change(&mut settings);
         Recorder::start(settings, &mut runtime()).await.unwrap_err()

@@ -122,7 +122,7 @@ async fn a_header_that_nats_cannot_carry_is_left_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spooled_event_too_large_for_the_stream_is_drained_with_counts() {
-    let (mut nats, spool) = (NatsServer::later(), TempDir::new().unwrap());
+    let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let recording = Recording::start(&nats, &spool).await;
     let friends: Vec<_> = (0..1000).map(|n| format!("user_{n:010}")).collect();
     let mut large = event(0);

@@ -4,8 +4,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The state of a set of files at one moment. Another fingerprint of the same files differs if any of them was written, replaced,
-/// created or removed, also behind a symlink.
+/// The state of a set of files. A later fingerprint of the same files differs if any of them was written, replaced, created or removed,
+/// including behind a symlink.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint(Vec<(PathBuf, Option<FileState>)>);
 

@@ -60,7 +60,7 @@ where
     T: Send + Sync + 'static,
     E: Display + Send + 'static,
 {
-    /// Reads the files for the first time, on another thread, as it may take long.
+    /// Reads the files for the first time, on another thread, as that may take long.
     ///
     /// # Errors
     /// If their content is invalid.
@@ -71,7 +71,7 @@ where
         let first = Arc::clone(&read);
         let snapshot = match on_thread("load", move || first()).await {
             Ok(snapshot) => snapshot,
-            // The thread could not be started, or panicked, as this one will.
+            // The thread could not be started, or panicked, in which case this call will panic too.
             Err(_) => read(),
         };
         Ok(Self {
@@ -147,7 +147,7 @@ where
         Some(self.apply(snapshot.content, untouched))
     }
 
-    /// A forced read of `untouched` files replaces nothing: connections that were made with a certificate end with it.
+    /// A forced read of `untouched` files replaces nothing, since a replaced certificate closes the connections made with it.
     fn apply(&self, content: Result<T, E>, untouched: bool) -> Reload<E> {
         match content {
             Ok(content) if untouched || (self.is_same)(&self.last_good.load(), &content) => {

@@ -18,7 +18,7 @@ use super::{FileWatcher, LastGood, Reload};
 /// How often files are checked: a check is one system call per file.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// All file watchers of a process. SIGHUP makes each of them read its files at once.
+/// All file watchers of a process. SIGHUP makes all of them read their files immediately.
 pub struct FileWatches {
     watches: FuturesUnordered<BoxFuture<'static, Infallible>>,
     settings: Vec<WatchedSetting>,

@@ -126,8 +126,9 @@ fn an_unsupported_value_is_an_error_that_names_variable_and_remedy() {
         (
             "OTEL_PROPAGATORS",
             "tracecontext,b3",
-            "tracecontext, baggage",
+            "tracecontext, baggage; importguard always propagates both",
         ),
+        ("OTEL_PROPAGATORS", "none", "tracecontext, baggage"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "positive"),
         ("OTEL_SDK_DISABLED", "yes", "true, false"),
         ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "5", "unset it"),

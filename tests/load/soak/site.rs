@@ -97,7 +97,7 @@ impl Site {
                 "IMPORTGUARD_TLS_KEY_FILE",
                 secrets.public.setting("tls.key"),
             );
-        let gateway = Service::gateway(settings.patient()).await;
+        let gateway = Service::gateway(settings.with_long_timeouts()).await;
         let site = Self {
             gateway,
             deciders,
@@ -216,7 +216,7 @@ impl Site {
             Ok(())
         })
         .await;
-        self.gateway.until_recorder_is("streaming").await;
+        self.gateway.wait_for_recorder("streaming").await;
     }
 
     /// Ends the gateway, after which it can't store one more event.

@@ -12,16 +12,16 @@ fn committed() -> PathBuf {
     ))
 }
 
-/// `IMPORTGUARD_WRITE_SCHEMA=1 cargo test -p importguard-decider schema` writes it anew.
+/// `UPDATE=1 cargo test -p importguard-decider schema` writes it anew.
 #[test]
 fn the_committed_schema_is_current() {
-    if std::env::var_os("IMPORTGUARD_WRITE_SCHEMA").is_some() {
+    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
         std::fs::write(committed(), json_schema()).unwrap();
     }
     let committed = std::fs::read_to_string(committed()).unwrap_or_default();
     assert!(
         committed == json_schema(),
-        "policy/policy.schema.json is not what the types say: run IMPORTGUARD_WRITE_SCHEMA=1 cargo test -p importguard-decider schema"
+        "policy/policy.schema.json is not what the types say: run UPDATE=1 cargo test -p importguard-decider schema"
     );
 }
 
