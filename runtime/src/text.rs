@@ -205,7 +205,7 @@ fn number(number: usize) -> u32 {
 }
 
 /// Why a reader of the file does not see the character; `None` if it is visible or a space.
-fn unseen(c: char) -> Option<TextErrorKind> {
+pub fn unseen(c: char) -> Option<TextErrorKind> {
     match c {
         '\u{feff}' => Some(TextErrorKind::ByteOrderMark),
         _ if c.is_control() => Some(TextErrorKind::Control),
@@ -215,7 +215,7 @@ fn unseen(c: char) -> Option<TextErrorKind> {
 }
 
 /// Whether a character takes no space on a screen: Unicode's `Default_Ignorable_Code_Point` and the line and paragraph separators.
-pub fn is_invisible(c: char) -> bool {
+fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'
