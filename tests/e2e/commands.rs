@@ -61,7 +61,7 @@ fn check_proposes_a_minimum_for_a_list_that_has_none() {
     let checked = policy(&dir, &["check", "policy.yaml"]);
     assert_eq!(checked.code, Some(1), "{}", checked.stdout);
     let error =
-        "policy.yaml:4:51: the list \"lists/blocked.txt\" has 1 IDs; it must have at least 50";
+        "policy.yaml:4:48: the list \"lists/blocked.txt\" has 1 ID; it must have at least 50";
     assert!(checked.stdout.contains(error), "{}", checked.stdout);
 }
 

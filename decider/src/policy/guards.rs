@@ -46,8 +46,9 @@ pub(super) fn check(definition: &ListDefinition, list: &List, report: &mut Repor
         Some(least) if size < least.value => report.error(
             least.span,
             format!(
-                "the list {} has {size} IDs; it must have at least {}",
+                "the list {} has {}; it must have at least {}",
                 quoted(&file.value),
+                ids(size),
                 least.value
             ),
             "restore the file, or lower atLeast",
@@ -96,11 +97,18 @@ fn doubt(new: &List, old: &List) -> Option<String> {
         return None;
     }
     let (name, before, now) = (&new.revision.name, old.revision.size, new.revision.size);
-    let shrank = format!("the list {name} shrank from {before} to {now} IDs");
+    let shrank = format!("the list {name} shrank from {before} to {}", ids(now));
     if now < before.div_ceil(MIN_SHARE) {
         return Some(format!("{shrank}, less than half"));
     }
     // A writer that never ends the last line has not ended it before.
     let is_cut = now < before && old.is_terminated && !new.is_terminated;
     is_cut.then(|| format!("{shrank} and its last line has no end, so it may be half written"))
+}
+
+fn ids(count: u64) -> String {
+    match count {
+        1 => "1 ID".to_owned(),
+        count => format!("{count} IDs"),
+    }
 }
