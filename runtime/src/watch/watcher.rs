@@ -218,7 +218,11 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{
+        fs,
+        path::Path,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use super::*;
 
@@ -293,6 +297,34 @@ mod tests {
             Some(Reload::HeldBack(_))
         ));
         fs::write(&file, "13").unwrap();
+        assert_eq!(watcher.check(true).await, Some(Reload::Applied));
+    }
+
+    #[tokio::test]
+    async fn a_doubt_that_nobody_could_know_is_not_confirmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("number");
+        fs::write(&file, "12").unwrap();
+        let fails = Arc::new(AtomicBool::new(false));
+        let (named, failing) = (file.clone(), Arc::clone(&fails));
+        let read = move || {
+            Snapshot::take(std::slice::from_ref(&named), || {
+                match failing.swap(false, Ordering::Relaxed) {
+                    true => Err("the disk fails".to_owned()),
+                    false => read_number(&named),
+                }
+            })
+        };
+        let doubt = |active: &u8, new: &u8| (new < active).then(|| format!("only {new}"));
+        let watcher = FileWatcher::open(read).await.unwrap();
+        let mut watcher = watcher.hold_back_if(doubt);
+        fs::write(&file, "11").unwrap();
+        fails.store(true, Ordering::Relaxed);
+        assert!(matches!(watcher.check(true).await, Some(Reload::Failed(_))));
+        assert!(matches!(
+            watcher.check(true).await,
+            Some(Reload::HeldBack(_))
+        ));
         assert_eq!(watcher.check(true).await, Some(Reload::Applied));
     }
 

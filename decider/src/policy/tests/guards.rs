@@ -220,3 +220,15 @@ fn folding_costs_more() {
     let more: Vec<_> = folded.iter().zip(&exact).map(|(a, b)| a - b).collect();
     assert_eq!(more, [770_000, 770_000]);
 }
+
+#[test]
+fn folding_costs_more_where_an_expression_chooses_a_list() {
+    let cost = |fold: &str| {
+        let source = with_head(&format!(
+            "lists: {{ a: {{ values: [x] }}, b: {{ values: [x]{fold} }} }}\nrules: [{{ id: r, dropFriendIf: \"friend in (friendCount > 9 ? a : b)\", onError: skip }}]"
+        ));
+        let policy = Draft::read("policy.yaml", &source).compile(&ListFiles::new());
+        policy.unwrap().cost().rules[0].units
+    };
+    assert_eq!(cost(", fold: [case]") - cost(""), 770_000);
+}
