@@ -51,8 +51,8 @@ struct Shutdown {
 /// Why a decider could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The policy is invalid. `importguard policy check` also shows the lines, which may have IDs.
-    #[error("invalid policy:\n{0}")]
+    /// The policy is invalid. Its lines may have user IDs, which do not belong in a log.
+    #[error("invalid policy; `importguard policy check` also shows the lines:\n{0}")]
     Policy(BriefDiagnostics),
     /// The TLS settings are invalid.
     #[error(

@@ -139,7 +139,7 @@ pub fn decode(content: &[u8]) -> Result<&str, TextError> {
     let content = content.strip_prefix(UTF8_MARK).unwrap_or(content);
     let text = std::str::from_utf8(content)
         .map_err(|error| error_at(content, error.valid_up_to(), TextErrorKind::NotUtf8))?;
-    match content.iter().position(|&byte| byte == 0) {
+    match text.find('\0') {
         Some(nul) => Err(error_at(content, nul, TextErrorKind::Nul)),
         None => Ok(text),
     }
@@ -152,11 +152,8 @@ pub fn decode(content: &[u8]) -> Result<&str, TextError> {
 pub fn lines(content: &[u8]) -> Result<impl Iterator<Item = TextLine<'_>> + Clone, TextError> {
     let text = decode(content)?;
     let bytes = text.as_bytes();
-    let lone = bytes
-        .iter()
-        .enumerate()
-        .find(|&(at, &byte)| byte == b'\r' && bytes.get(at + 1) != Some(&b'\n'));
-    if let Some((at, _)) = lone {
+    let mut returns = text.match_indices('\r');
+    if let Some((at, _)) = returns.find(|(at, _)| bytes.get(at + 1) != Some(&b'\n')) {
         return Err(error_at(bytes, at, TextErrorKind::CarriageReturn));
     }
     let numbered = (1..).zip(text.lines());
@@ -207,6 +204,8 @@ fn number(number: usize) -> u32 {
 /// Why a reader of the file does not see the character; `None` if it is visible or a space.
 pub fn unseen(c: char) -> Option<TextErrorKind> {
     match c {
+        // ASCII, and East Asian letters: for speed only.
+        ' '..='~' | '\u{3400}'..='\u{d7ff}' => None,
         '\u{feff}' => Some(TextErrorKind::ByteOrderMark),
         _ if c.is_control() => Some(TextErrorKind::Control),
         _ if is_invisible(c) => Some(TextErrorKind::Invisible),

@@ -15,16 +15,19 @@ pub(super) struct Misfit {
 /// Why `id`, which has no white space around it, is not taken for an ID; `None` if it is.
 pub(super) fn misfit(id: &str) -> Option<Misfit> {
     // Nearly every line of a list with millions of them.
-    if id.bytes().all(is_plain) {
-        return None;
-    }
-    let (at, message, remedy) = unseen_character(id)
-        .or_else(|| trailing_comment(id))
-        .or_else(|| markup(id))
-        .or_else(|| json(id))
-        .or_else(|| quotes(id))
-        .or_else(|| columns(id))
-        .or_else(|| dash(id))?;
+    let is_plain = id.bytes().all(|byte| IS_PLAIN[usize::from(byte)]);
+    let found = match is_plain {
+        true if id.is_ascii() => None,
+        true => unseen_character(id),
+        false => unseen_character(id)
+            .or_else(|| trailing_comment(id))
+            .or_else(|| markup(id))
+            .or_else(|| json(id))
+            .or_else(|| quotes(id))
+            .or_else(|| columns(id))
+            .or_else(|| dash(id)),
+    };
+    let (at, message, remedy) = found?;
     Some(Misfit {
         at,
         message,
@@ -35,14 +38,23 @@ pub(super) fn misfit(id: &str) -> Option<Misfit> {
 /// Where, what and how to correct it.
 type Found = Option<(usize, Cow<'static, str>, &'static str)>;
 
-/// Whether a line that has only such bytes is an ID.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_graphic()
-        && !matches!(
-            byte,
-            b'#' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | b'"' | b'\'' | b',' | b';'
-        )
-}
+/// The bytes of which a line may consist to be an ID, if each of its characters beyond ASCII is visible.
+static IS_PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        // A byte, as the table has 256.
+        let value = byte as u8;
+        table[byte] = !value.is_ascii()
+            || value.is_ascii_graphic()
+                && !matches!(
+                    value,
+                    b'#' | b'<' | b'[' | b']' | b'{' | b'}' | b'"' | b'\'' | b',' | b';'
+                );
+        byte += 1;
+    }
+    table
+};
 
 fn unseen_character(id: &str) -> Found {
     let (at, c, kind) = id
