@@ -207,6 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_a_policy_but_of_its_digest() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.yaml");
+        let source = format!("\u{feff}{HEAD}rules: []\n");
+        fs::write(&path, &source).unwrap();
+        let policy = load(&path, DEFAULT_MAX_FRIENDS).unwrap();
+        assert_eq!(policy.digest(), crate::lists::digest(source.as_bytes()));
+
+        let wide: Vec<u8> = source.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(&path, wide).unwrap();
+        let error = error(&directory);
+        let message = "policy.yaml:1:1: the file is encoded as UTF-16 or UTF-32, not as UTF-8";
+        assert!(error.contains(message), "{error}");
+    }
+
+    #[test]
     fn refuses_a_policy_that_costs_too_much_for_the_imports_there_may_be() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("policy.yaml");

@@ -106,6 +106,8 @@ impl LineError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
     use crate::lists::Fold;
 
@@ -336,6 +338,33 @@ mod tests {
                 "{}",
                 errors[0].message
             );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+        #[test]
+        fn any_file_is_a_list_of_visible_ids_or_has_an_error_in_it(
+            file in prop_oneof![
+                vec(any::<u8>(), 0..200),
+                "[a#<>\\[\\]{}\"',;: \t\r\n\u{200b}\u{feff}é用-]{0,60}".prop_map(String::into_bytes),
+            ]
+        ) {
+            match parse(&file) {
+                Ok(list) => for id in list.ids.iter() {
+                    prop_assert!(!id.is_empty() && id.trim() == id && misfit(id).is_none());
+                    prop_assert!(!id.contains(char::is_control));
+                },
+                Err(errors) => {
+                    let lines = 1 + file.iter().filter(|&&byte| byte == b'\n').count();
+                    prop_assert!(!errors.is_empty());
+                    for error in errors {
+                        prop_assert!((1..=lines).contains(&(error.line as usize)), "{error:?}");
+                        prop_assert!(error.column as usize <= file.len() + 1, "{error:?}");
+                    }
+                }
+            }
         }
     }
 }
