@@ -35,6 +35,7 @@ const PLAIN: &[&str] = &[
     "friend.contains('abc')",
     "friend.size() > 100",
     "friend in blocked && false",
+    "friend in folded && false",
     "!(friend == 'abc') && false",
     "friend == 'a' || friend == 'b' || friend == 'c' || friend == 'd'",
     "friend + ownerUserID == 'abc'",
@@ -70,6 +71,7 @@ fn main() {
     let mut rules: Vec<String> = vec![
         "dropFriends: { in: blocked }".to_owned(),
         "dropFriends: { notIn: blocked }".to_owned(),
+        "dropFriends: { in: folded }".to_owned(),
         "dropFriends: { matches: ['[01]*1[01]{12}2$'] }".to_owned(),
     ];
     for count in [1, 16, 64] {
@@ -231,7 +233,7 @@ fn request(friends: &[String]) -> Request<'_, String> {
 /// A policy for imports of up to `max_friends` friends.
 fn policy(rules: &str, max_friends: usize) -> Policy {
     let source = format!(
-        "apiVersion: importguard/v1\nname: bench\nlists: {{ blocked: {{ file: blocked.txt }} }}\nrules:\n{rules}"
+        "apiVersion: importguard/v1\nname: bench\nlists: {{ blocked: {{ file: blocked.txt }}, folded: {{ file: blocked.txt, fold: [case, space] }} }}\nrules:\n{rules}"
     );
     let text: String = (0..10_000).map(|n| format!("u{n:015}\n")).collect();
     let mut files = ListFiles::new();

@@ -7,11 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use importguard_runtime::{Fingerprint, Snapshot};
+use importguard_runtime::{Fingerprint, Snapshot, text};
 
 use crate::{
     lists::{self, ListContent, ListError, MAX_LIST_BYTES},
-    policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy},
+    policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy, Span},
 };
 
 /// Loads the policy at `path` and its lists, whose paths are relative to its directory, for imports of up to `max_friends`
@@ -47,15 +47,24 @@ fn read_policy(
     let remedy = "move long lists to separate files: { file: lists/name.txt }";
     let bytes = read(path, MAX_POLICY_BYTES as u64, remedy)
         .map_err(|error| whole_file(format!("the policy {}", error.reason), error.remedy))?;
-    let source = std::str::from_utf8(&bytes).map_err(|error| {
-        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-        whole_file(
-            format!("line {line} of the policy is not UTF-8"),
-            "save the file as UTF-8",
-        )
+    text::decode(&bytes).map_err(|error| {
+        let span = Span {
+            line: error.line,
+            column: error.column,
+            width: 1,
+        };
+        let (message, remedy) = (error.kind.message(), error.kind.remedy());
+        Diagnostics::one(Diagnostic::at(
+            Arc::from(name.as_str()),
+            span,
+            "",
+            message,
+            remedy,
+        ))
     })?;
-    let draft = Draft::read(&name, source);
+    // It is valid, and has the byte order mark that is part of the file's digest.
+    let source = String::from_utf8_lossy(&bytes);
+    let draft = Draft::read(&name, &source);
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut files = ListFiles::new();
     for file in draft.list_files() {
@@ -198,6 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_a_policy_but_of_its_digest() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.yaml");
+        let source = format!("\u{feff}{HEAD}rules: []\n");
+        fs::write(&path, &source).unwrap();
+        let policy = load(&path, DEFAULT_MAX_FRIENDS).unwrap();
+        assert_eq!(policy.digest(), crate::lists::digest(source.as_bytes()));
+
+        let wide: Vec<u8> = source.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(&path, wide).unwrap();
+        let error = error(&directory);
+        let message = "policy.yaml:1:1: the file is encoded as UTF-16 or UTF-32, not as UTF-8";
+        assert!(error.contains(message), "{error}");
+    }
+
+    #[test]
     fn refuses_a_policy_that_costs_too_much_for_the_imports_there_may_be() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("policy.yaml");
@@ -242,7 +267,7 @@ mod tests {
         assert!(error(&directory).contains("policy.yaml: the policy cannot be read from"));
         let path = directory.path().join("policy.yaml");
         fs::write(&path, b"a: b\nc: \xff\n").unwrap();
-        assert!(error(&directory).contains("line 2 of the policy is not UTF-8"));
+        assert!(error(&directory).contains("policy.yaml:2:4: this line is not UTF-8"));
         fs::write(&path, vec![b'#'; MAX_POLICY_BYTES + 10]).unwrap();
         assert!(error(&directory).contains("has more than 1048576 bytes"));
     }

@@ -1,6 +1,7 @@
 //! The active policy. It is reloaded when the policy file or one of its lists changes; if that fails, it stays active.
 
 use std::{
+    fmt::Display,
     mem,
     sync::{Mutex, PoisonError},
     time::SystemTime,
@@ -17,7 +18,7 @@ use crate::{
     PolicySettings,
     load::snapshot,
     metrics::Metrics,
-    policy::{Diagnostics, Policy},
+    policy::{BriefDiagnostics, Policy},
 };
 
 /// The active policy, and the duration histogram of each of its rules.
@@ -37,19 +38,21 @@ pub(crate) async fn watch(
     max_friends: usize,
     metrics: Metrics,
     watches: &mut FileWatches,
-) -> Result<LastGood<Active>, Diagnostics> {
+) -> Result<LastGood<Active>, BriefDiagnostics> {
     let file = settings.policy.clone();
     let rules = metrics.clone();
     let read = move || {
         let Snapshot { files, content } = snapshot(&file, max_friends);
-        let content = content.map(|policy| Active {
+        let content = content.map_err(BriefDiagnostics).map(|policy| Active {
             rule_durations: rules.rule_durations(&policy),
             policy,
         });
         Snapshot { files, content }
     };
     let watcher = FileWatcher::open(read).await?;
-    let watcher = watcher.keep_if(|one, other| is_same(&one.policy, &other.policy));
+    let watcher = watcher
+        .keep_if(|one, other| is_same(&one.policy, &other.policy))
+        .hold_back_if(|active, new| new.policy.doubts(&active.policy).map(BriefDiagnostics));
     let active = watcher.last_good();
     let first = active.load();
     let policy = &first.policy;
@@ -75,7 +78,7 @@ pub(crate) async fn watch(
 
 /// Reports a reload of `file`, after which `active` is the active policy, in log and metrics.
 fn report(
-    reload: &Reload<Diagnostics>,
+    reload: &Reload<BriefDiagnostics>,
     active: &Policy,
     previous: &Policy,
     file: &str,
@@ -96,17 +99,27 @@ fn report(
             metrics.applied(active, Some(previous));
             info!(policy, digest, "reloaded policy {policy}: unchanged");
         }
-        Reload::Failed(diagnostics) => {
-            metrics.failed();
-            error!(
-                digest,
-                errors = diagnostics.count(),
-                "policy {file} is invalid; the last valid policy stays active"
-            );
-            for diagnostic in diagnostics.iter() {
-                error!("{}", diagnostic.on_one_line());
-            }
+        Reload::Failed(errors) => {
+            metrics.failed(false);
+            log_errors(digest, errors, format_args!("policy {file} is invalid"));
         }
+        Reload::HeldBack(doubts) => {
+            metrics.failed(true);
+            let summary = format_args!("a list of policy {file} is held back");
+            log_errors(digest, doubts, summary);
+        }
+    }
+}
+
+/// Logs why the files were not taken, on a line for each reason.
+fn log_errors(digest: &str, BriefDiagnostics(errors): &BriefDiagnostics, summary: impl Display) {
+    error!(
+        digest,
+        errors = errors.count(),
+        "{summary}; the last valid policy stays active"
+    );
+    for error in errors.iter() {
+        error!("{}", error.on_one_line());
     }
 }
 

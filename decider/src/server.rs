@@ -22,7 +22,7 @@ use crate::{
     evaluation::Evaluations,
     grpc::DeciderService,
     metrics::Metrics,
-    policy::Diagnostics,
+    policy::BriefDiagnostics,
     reload::{self, Active},
     tls::tls,
 };
@@ -51,9 +51,9 @@ struct Shutdown {
 /// Why a decider could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The policy is invalid.
-    #[error("invalid policy:\n{0}")]
-    Policy(Diagnostics),
+    /// The policy is invalid. Its lines may have user IDs, which do not belong in a log.
+    #[error("invalid policy; `importguard policy check` also shows the lines:\n{0}")]
+    Policy(BriefDiagnostics),
     /// The TLS settings are invalid.
     #[error(
         "IMPORTGUARD_DECIDER_TLS_CERT_FILE, IMPORTGUARD_DECIDER_TLS_KEY_FILE, IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: {0}"

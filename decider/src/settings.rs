@@ -29,7 +29,8 @@ pub struct PolicySettings {
     )]
     pub policy: PathBuf,
 
-    /// How often the policy and its lists are checked for changes. SIGHUP reloads them immediately
+    /// How often the policy and its lists are checked for changes. SIGHUP reloads them immediately, and confirms a list that was held
+    /// back because it had lost many of its IDs
     #[arg(
         long,
         env = "IMPORTGUARD_RELOAD_INTERVAL",

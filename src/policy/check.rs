@@ -31,6 +31,12 @@ impl Check {
                 Ok(policy) => {
                     print(format_args!("{}: {}", file.display(), summary(&policy)))?;
                     print(format_args!("{}: {}", file.display(), cost(policy.cost())))?;
+                    for (list, minimum) in policy.suggested_minimums() {
+                        let file = file.display();
+                        print(format_args!(
+                            "{file}: hint: add atLeast: {minimum} to the list {list}, so that no decider starts with a truncated file"
+                        ))?;
+                    }
                 }
                 Err(diagnostics) => {
                     print(&diagnostics)?;

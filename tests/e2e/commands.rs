@@ -40,6 +40,47 @@ fn check_reports_a_valid_policy_with_its_lists_and_cost() {
 }
 
 #[test]
+fn check_proposes_a_minimum_for_a_list_that_has_none() {
+    let dir = PolicyDir::usual();
+    let ids: String = (0..101)
+        .map(|number| format!("blocked_{number}\n"))
+        .collect();
+    dir.write("lists/blocked.txt", &ids);
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    let hint = "policy.yaml: hint: add atLeast: 50 to the list blocked, so that no decider starts with a truncated file";
+    assert!(checked.stdout.contains(hint), "{}", checked.stdout);
+
+    let yaml = fs::read_to_string(dir.path()).unwrap();
+    let guarded = yaml.replace("blocked.txt }", "blocked.txt, atLeast: 50 }");
+    dir.write("policy.yaml", &guarded);
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    assert!(!checked.stdout.contains("hint"), "{}", checked.stdout);
+
+    dir.write("lists/blocked.txt", "blocked_1\n");
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    let error =
+        "policy.yaml:4:48: the list \"lists/blocked.txt\" has 1 ID; it must have at least 50";
+    assert!(checked.stdout.contains(error), "{}", checked.stdout);
+}
+
+#[test]
+fn check_shows_the_line_of_a_list_that_is_no_id() {
+    let dir = PolicyDir::usual();
+    dir.write("lists/blocked.txt", "[\n  \"blocked_owner\"\n]\n");
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    for told in [
+        "lists/blocked.txt:1:1: this is JSON, not an ID\n    1 | [\n      | ^\n      = write one ID per line",
+        "lists/blocked.txt:2:3: the quotes would become part of the ID\n    2 |   \"blocked_owner\"\n      |   ^\n",
+        "policy.yaml: 3 errors",
+    ] {
+        assert!(checked.stdout.contains(told), "{told}: {}", checked.stdout);
+    }
+}
+
+#[test]
 fn check_refuses_rules_that_cost_too_much_for_the_largest_import() {
     let texts = vec!["'a'"; 100].join(", ");
     let rule = |id: &str, mode: &str| {

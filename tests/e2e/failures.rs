@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row. Rows under "Recording" name theirs in a column of their own.
-const CAUSED_BY: [(&str, &[&str]); 32] = [
+const CAUSED_BY: [(&str, &[&str]); 34] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -44,10 +44,26 @@ const CAUSED_BY: [(&str, &[&str]); 32] = [
         ],
     ),
     (
+        "a list is emptied, below its minimum, or is no list of IDs (JSON, an error page, another encoding)",
+        &[
+            "an_emptied_list_is_reported_and_blocks_as_before",
+            "a_list_below_its_minimum_is_reported_and_blocks_as_before",
+            "what_is_no_list_is_reported_without_its_lines_and_blocks_as_before",
+        ],
+    ),
+    (
+        "a list loses more than half of its IDs, or is half written",
+        &[
+            "a_list_that_lost_more_than_half_is_held_back_until_sighup_confirms_it",
+            "a_list_that_is_written_slowly_blocks_as_before_until_it_is_complete",
+        ],
+    ),
+    (
         "the policy is broken at startup",
         &[
             "a_policy_with_an_error_ends_it_with_file_and_line",
             "a_policy_that_is_not_there_ends_it_with_its_name",
+            "no_decider_starts_with_an_empty_list_or_one_below_its_minimum",
         ],
     ),
     (

@@ -28,6 +28,7 @@ mod hostile;
 mod http2;
 mod images;
 mod kubernetes;
+mod lists;
 mod logs;
 mod memory;
 mod metrics;

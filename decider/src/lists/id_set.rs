@@ -50,16 +50,17 @@ struct Range {
 
 impl IdSet {
     /// A set of IDs. IDs beyond 4 GiB in total are left out; [`super::MAX_LIST_BYTES`] keeps every list far below.
-    pub fn from_ids<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Self {
-        let (count, bytes) = ids
-            .clone()
-            .fold((0, 0), |(count, bytes), id| (count + 1, bytes + id.len()));
+    pub fn from_ids(ids: impl Iterator<Item: AsRef<str>> + Clone) -> Self {
+        let (count, bytes) = ids.clone().fold((0, 0), |(count, bytes), id| {
+            (count + 1, bytes + id.as_ref().len())
+        });
         let hasher = IdHasher::get();
         let mut set = Self {
             text: String::with_capacity(bytes),
             ranges: HashTable::with_capacity(count),
         };
         for id in ids {
+            let id = id.as_ref();
             let hash = hasher.hash(id);
             let (Ok(start), Ok(len)) = (u32::try_from(set.text.len()), u32::try_from(id.len()))
             else {
@@ -91,6 +92,11 @@ impl IdSet {
         self.ranges
             .find(hash.get(), |range| range.of(&self.text) == id)
             .is_some()
+    }
+
+    /// The IDs, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> + Clone {
+        self.ranges.iter().map(|range| range.of(&self.text))
     }
 
     /// The number of IDs.
@@ -149,7 +155,7 @@ mod tests {
 
     #[test]
     fn an_empty_set_holds_nothing_and_takes_nothing() {
-        let set = IdSet::from_ids(std::iter::empty());
+        let set = IdSet::from_ids(std::iter::empty::<&str>());
         assert!(set.is_empty());
         assert!(!set.contains(""));
         assert_eq!(set.heap_bytes(), 0);

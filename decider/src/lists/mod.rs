@@ -1,10 +1,15 @@
 //! Lists of IDs: parsing, storage and look-up. [`crate::load`] reads the files.
 
+mod fold;
 mod id_set;
+mod ids;
 mod revision;
+mod shape;
 mod text;
 
+pub use fold::Fold;
 pub use id_set::{IdHash, IdHasher, IdSet};
+pub use ids::Ids;
 pub use revision::digest;
 pub use text::{LineError, MAX_LIST_BYTES, parse};
 
@@ -12,13 +17,34 @@ use std::sync::Arc;
 
 use importguard_core::ListRevision;
 
+use crate::policy::Span;
+
 /// A list of a policy.
 #[derive(Clone, Debug)]
 pub struct List {
     /// Its name, digest and size.
     pub revision: ListRevision,
     /// Its IDs.
-    pub ids: Arc<IdSet>,
+    pub ids: Ids,
+    /// Whether the last line of its file has an end.
+    pub is_terminated: bool,
+    /// Its file in the policy; None if its IDs are in the policy.
+    pub file: Option<ListFile>,
+}
+
+/// Where a policy names the file of a list, and what it says of its size.
+#[derive(Clone, Debug)]
+pub struct ListFile {
+    /// The policy's file.
+    pub policy: Arc<str>,
+    /// The position of the list's path in the policy.
+    pub span: Span,
+    /// Whether the file may have no IDs.
+    pub allow_empty: bool,
+    /// Whether the list may lose any number of IDs without a confirmation.
+    pub allow_shrink: bool,
+    /// The minimum number of IDs.
+    pub at_least: Option<u64>,
 }
 
 /// The content of a list, without its name.
@@ -28,6 +54,8 @@ pub struct ListContent {
     pub digest: String,
     /// The IDs.
     pub ids: Arc<IdSet>,
+    /// Whether the last line has an end. If not, a writer may have been interrupted.
+    pub is_terminated: bool,
 }
 
 impl ListContent {
@@ -40,19 +68,23 @@ impl ListContent {
         }
         Self {
             digest: digest(text.as_bytes()),
-            ids: Arc::new(IdSet::from_ids(values.iter().map(AsRef::as_ref))),
+            ids: Arc::new(IdSet::from_ids(values.iter())),
+            is_terminated: true,
         }
     }
 
-    /// The list with its name in a policy.
-    pub fn named(&self, name: &str) -> List {
+    /// The list with its name and file in a policy, and with the differences between IDs that it ignores.
+    pub fn named(&self, name: &str, fold: Fold, file: Option<ListFile>) -> List {
+        let ids = Ids::new(Arc::clone(&self.ids), fold);
         List {
             revision: ListRevision {
                 name: name.to_owned(),
                 digest: self.digest.clone(),
-                size: self.ids.len() as u64,
+                size: ids.len() as u64,
             },
-            ids: Arc::clone(&self.ids),
+            ids,
+            is_terminated: self.is_terminated,
+            file,
         }
     }
 }

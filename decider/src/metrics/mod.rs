@@ -69,6 +69,7 @@ pub(crate) struct Metrics {
     shadow_skipped: Counter,
     reloads: Family<ReloadLabels, Counter>,
     in_error: Gauge,
+    held_back: Gauge,
     read_at: Gauge<f64, AtomicU64>,
     list_ids: Family<ListLabels, Gauge>,
     policies: PolicyInfo,
@@ -198,7 +199,13 @@ impl Metrics {
             in_error: register(
                 registry,
                 "importguard_policy_in_error",
-                "1 while the policy files are invalid and the last valid policy stays active",
+                "1 while the policy files are invalid or held back, and the last valid policy stays active",
+                Gauge::default(),
+            ),
+            held_back: register(
+                registry,
+                "importguard_policy_held_back",
+                "1 while a list that lost many of its IDs is held back until it is confirmed; a restart would take it",
                 Gauge::default(),
             ),
             read_at: register(
@@ -253,6 +260,7 @@ impl Metrics {
     pub(crate) fn applied(&self, policy: &Policy, previous: Option<&Policy>) {
         self.reload("ok");
         self.in_error.set(0);
+        self.held_back.set(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         self.read_at.set(now.unwrap_or_default().as_secs_f64());
         self.policies.activated(PolicyRevision {
@@ -279,10 +287,11 @@ impl Metrics {
         }
     }
 
-    /// Records that an invalid policy was read.
-    pub(crate) fn failed(&self) {
+    /// Records that an invalid policy was read, or one that is held back until it is confirmed.
+    pub(crate) fn failed(&self, held_back: bool) {
         self.reload("failed");
         self.in_error.set(1);
+        self.held_back.set(held_back.into());
     }
 
     fn reload(&self, result: &'static str) {

@@ -12,6 +12,7 @@ use super::{
         RefusalDefinition, RuleDefinition, RuleMode,
     },
     expression::{Expression, ListValues, Scope},
+    guards,
     matcher::{Matcher, NamedIds, check_pattern, compile_patterns},
     read::NOBODY_LEFT,
     refusal_code::RefusalCode,
@@ -46,9 +47,15 @@ pub(super) fn compile(
     let mut lists = Vec::new();
     for definition in &document.lists {
         let name = &definition.name.value;
-        let list = content(definition, files, report).map(|content| content.named(name));
+        let list = content(definition, files, report).map(|content| {
+            let file = guards::list_file(definition, report.file());
+            content.named(name, definition.fold, file)
+        });
+        if let Some(list) = &list {
+            guards::check(definition, list, report);
+        }
         // A list that failed to load is reported already, and defined as empty.
-        let ids = list.as_ref().map(|list| Arc::clone(&list.ids));
+        let ids = list.as_ref().map(|list| list.ids.clone());
         list_values.insert(name, ids.unwrap_or_default());
         lists.extend(list);
     }
@@ -71,6 +78,14 @@ pub(super) fn compile(
             );
         }
         let rule = rule(definition, &list_values, report);
+        if rule.is_none() && report.is_empty() {
+            // A defect of this program; without the message the policy would be active without the rule.
+            report.error(
+                span,
+                format!("the rule {} cannot be compiled", quoted(&id)),
+                "report this as a bug, with the rule",
+            );
+        }
         if end.is_none() && rule.as_ref().is_some_and(Rule::refuses_everything) {
             end = Some((id, span.line));
         }
@@ -121,7 +136,7 @@ fn content(
                     Arc::clone(&path),
                     span,
                     &error.text,
-                    error.message,
+                    error.message.clone(),
                     error.remedy,
                 ));
             }
@@ -135,6 +150,7 @@ fn content(
     None
 }
 
+/// None if it has an error, which is reported here or was when it was read.
 fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>) -> Option<Rule> {
     let id = definition.id.value;
     let refusal = definition
@@ -152,9 +168,8 @@ fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>)
         .drop_friend_if
         .map(|source| condition(&source, Scope::Friend, lists, report));
     let limit = definition.limit_friends;
-    let can_fail = when.is_some() || refuse_if.is_some() || drop_friend_if.is_some();
     let on_error = match definition.on_error {
-        None | Some(OnErrorDefinition::Refuse) if can_fail => {
+        None | Some(OnErrorDefinition::Refuse) if definition.can_fail => {
             OnError::Refuse(Arc::clone(refusal.as_ref()?))
         }
         _ => OnError::Skip,
@@ -168,7 +183,7 @@ fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>)
         },
         (None, None, None, Some(expression), None) => Action::RefuseIf(expression?, refusal?),
         (None, None, None, None, Some(expression)) => Action::DropFriendIf(expression?),
-        // No action or several: reported when it was read.
+        // No action, or several.
         _ => return None,
     };
     Some(Rule {
@@ -240,9 +255,13 @@ fn find_list(
     report: &mut Report<'_>,
 ) -> Option<NamedIds> {
     if let Some(ids) = lists.get(&name.value) {
+        let label = match ids.fold() {
+            fold if fold.is_none() => name.value,
+            fold => format!("{} (fold: {fold})", name.value),
+        };
         return Some(NamedIds {
-            name: name.value,
-            ids: Arc::clone(ids),
+            label,
+            ids: ids.clone(),
         });
     }
     let remedy = match closest(&name.value, lists.names()) {

@@ -10,8 +10,9 @@ use super::{
     expression::Expression,
     matcher::Matcher,
     rule::{Action, Rule},
-    units::{ASSUMED_ID_BYTES, Cost, NANOS_PER_UNIT, PREPARE},
+    units::{ASSUMED_ID_BYTES, Cost, FOLD, NANOS_PER_UNIT, PREPARE},
 };
+use crate::lists::Ids;
 
 /// The maximum total cost of a policy's enforced rules for the largest import, in units: 100 ms, a fifth of a gateway's default
 /// timeout of 500 ms (IMPORTGUARD_DECIDER_TIMEOUT). That leaves time for a machine half as fast, shadow rules, queueing and the
@@ -63,7 +64,7 @@ impl Rule {
 }
 
 /// Units for one look-up in a list by hash.
-const LOOK_UP: u64 = 1;
+const LOOK_UP: Cost = Cost { fixed: 1, texts: 0 };
 /// How many prefixes or suffixes one unit compares.
 const AFFIXES_PER_UNIT: u64 = 4;
 /// Cost of matching a rule's regular expressions with an ID: about 2 ns per byte, and several times as much if the automaton
@@ -73,19 +74,29 @@ const PATTERNS: Cost = Cost {
     texts: 40,
 };
 
+/// The cost of folding an ID before it is looked up in `list`.
+pub(super) fn folding(list: &Ids) -> Cost {
+    match list.fold().is_none() {
+        true => Cost::default(),
+        false => FOLD,
+    }
+}
+
 impl Matcher {
     /// The cost of matching one ID.
     pub(super) fn cost(&self) -> Cost {
-        let lists = [&self.in_list, &self.not_in].into_iter().flatten().count() as u64;
+        let lists = [&self.in_list, &self.not_in].into_iter().flatten();
         let affixes = (self.prefixes.len() + self.suffixes.len()) as u64;
-        let fixed = Cost {
-            fixed: lists * LOOK_UP + affixes.div_ceil(AFFIXES_PER_UNIT),
+        let affixes = Cost {
+            fixed: affixes.div_ceil(AFFIXES_PER_UNIT),
             texts: 0,
         };
-        match self.patterns {
-            Some(_) => fixed.plus(PATTERNS),
-            None => fixed,
-        }
+        let patterns = self.patterns.as_ref().map(|_| PATTERNS);
+        lists
+            .map(|list| LOOK_UP.plus(folding(&list.ids)))
+            .chain([affixes])
+            .chain(patterns)
+            .fold(Cost::default(), Cost::plus)
     }
 }
 

@@ -1,5 +1,7 @@
 use std::{fmt, sync::Arc};
 
+use importguard_runtime::text::unseen;
+
 /// A position in a file: line and column from 1; columns and width in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
@@ -190,6 +192,29 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
+/// Errors without the lines that they are in, for logs and `/readyz`: lines of lists have IDs, which are personal data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BriefDiagnostics(pub Diagnostics);
+
+impl fmt::Display for BriefDiagnostics {
+    /// One line per error.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Diagnostics { found, more } = &self.0;
+        for (n, diagnostic) in found.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&diagnostic.on_one_line())?;
+        }
+        match more {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for BriefDiagnostics {}
+
 /// The maximum number of errors kept. A hostile file of the maximum size may have a million.
 pub const MAX_REPORTED: usize = 100;
 
@@ -209,6 +234,16 @@ impl<'s> Report<'s> {
             found: Vec::new(),
             more: 0,
         }
+    }
+
+    /// The policy's file.
+    pub(crate) fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// Whether nothing was reported.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
     }
 
     /// Reports an error in the policy itself.
@@ -338,11 +373,11 @@ fn shortened(text: impl Iterator<Item = char>) -> String {
     short
 }
 
-/// Replaces control characters, which would affect the terminal.
+/// Replaces control characters, which would affect the terminal, and invisible ones, which would not be seen there.
 fn printable(c: char) -> char {
     if c == '\t' {
         ' '
-    } else if c.is_control() {
+    } else if unseen(c).is_some() {
         '\u{fffd}'
     } else {
         c

@@ -4,8 +4,10 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 use super::{diagnostic::Spanned, refusal_code::RefusalCode};
+use crate::lists::Fold;
 
 /// The supported format version.
 pub(super) const API_VERSION: &str = "importguard/v1";
@@ -19,6 +21,9 @@ pub(super) const KINDS: [&str; 5] = [
     "refuseIf",
     "dropFriendIf",
 ];
+
+/// The keys that only a list in a file has.
+pub(super) const FILE_KEYS: [&str; 3] = ["allowEmpty", "allowShrink", "atLeast"];
 
 /// An importguard policy: which friend imports are allowed, refused or shortened.
 #[derive(Clone, Debug, JsonSchema)]
@@ -47,6 +52,28 @@ pub(super) struct ListDefinition {
     pub(super) file: Option<Spanned<String>>,
     /// The IDs.
     pub(super) values: Option<Vec<String>>,
+    /// Whether the file may have no IDs. Otherwise that is an error, and a decider that runs keeps the list it has.
+    #[schemars(with = "Option<bool>")]
+    pub(super) allow_empty: bool,
+    /// Whether a decider that runs accepts a file with less than half of the IDs, or with an unfinished last line, without a
+    /// confirmation by SIGHUP.
+    #[schemars(with = "Option<bool>")]
+    pub(super) allow_shrink: bool,
+    /// Minimum number of IDs in the file; fewer are an error, also when a decider starts.
+    #[schemars(range(min = 1), with = "Option<u64>")]
+    pub(super) at_least: Option<Spanned<u64>>,
+    /// Differences between IDs that do not count. case: upper and lower case; space: white space. By default, IDs are compared
+    /// byte by byte.
+    #[schemars(with = "Option<Vec<FoldKind>>", length(min = 1), extend("uniqueItems" = true))]
+    pub(super) fold: Fold,
+}
+
+/// A difference between IDs that does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase", inline)]
+pub(super) enum FoldKind {
+    Case,
+    Space,
 }
 
 /// A rule: its action and its conditions.
@@ -83,6 +110,9 @@ pub(super) struct RuleDefinition {
     pub(super) on_error: Option<OnErrorDefinition>,
     /// The answer when this rule refuses.
     pub(super) refusal: Option<RefusalDefinition>,
+    /// Whether it has an expression, which may fail at run time.
+    #[schemars(skip)]
+    pub(super) can_fail: bool,
 }
 
 /// Whether a rule acts.
@@ -198,6 +228,9 @@ fn with_api_version(schema: &mut Schema) {
 
 fn with_one_source(schema: &mut Schema) {
     schema.insert("oneOf".to_owned(), one_of(&["file", "values"]));
+    let of_files = FILE_KEYS.map(|key| (key.to_owned(), json!(["file"])));
+    let dependencies = serde_json::Map::from_iter(of_files);
+    schema.insert("dependencies".to_owned(), dependencies.into());
 }
 
 fn with_one_kind(schema: &mut Schema) {
@@ -206,6 +239,6 @@ fn with_one_kind(schema: &mut Schema) {
 
 fn one_of(keys: &[&str]) -> serde_json::Value {
     keys.iter()
-        .map(|key| serde_json::json!({ "required": [key] }))
+        .map(|key| json!({ "required": [key] }))
         .collect()
 }

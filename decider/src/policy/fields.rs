@@ -168,6 +168,14 @@ pub(crate) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64
     }
 }
 
+/// `true` or `false`.
+pub(crate) fn boolean(node: Node, report: &mut Report<'_>) -> Option<bool> {
+    match node.value.scalar() {
+        Some(Scalar::Bool(value)) => Some(value),
+        _ => mismatch(&node, "true or false", "write true or false", report),
+    }
+}
+
 /// One of a set of keywords.
 pub(crate) fn word<T: Copy>(
     node: Node,
@@ -190,6 +198,25 @@ pub(crate) fn word<T: Copy>(
         );
     }
     found.map(|(_, value)| *value)
+}
+
+/// A list of IDs. Messages do not contain them: they are personal data, and messages are logged.
+pub(crate) fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
+    let items = sequence(node, "a list of IDs", "[\"user1\", \"user2\"]", report)?;
+    let id = |item: Node, report: &mut Report<'_>| match item.value.scalar() {
+        // YAML reads 007 as 7, and no as false: only the author knows which is the ID.
+        Some(Scalar::Integer(_) | Scalar::OtherNumber | Scalar::Bool(_)) => {
+            report.error(
+                item.span,
+                "an ID that YAML reads as a number or a boolean needs quotes",
+                "put it in quotes, as in \"10001\"",
+            );
+            None
+        }
+        _ => text(item, report).map(|id| id.value),
+    };
+    let ids = items.into_iter().filter_map(|item| id(item, report));
+    Some(ids.collect())
 }
 
 /// A list of non-empty strings.

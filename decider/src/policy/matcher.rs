@@ -1,10 +1,8 @@
 //! Matching of user IDs.
 
-use std::sync::Arc;
-
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
-use crate::lists::{IdHash, IdSet};
+use crate::lists::{IdHash, Ids};
 
 /// The maximum compiled size of one regular expression, and of all of a rule together. The crate's default is ten times as
 /// much for each; one of this size compiles in about 10 ms.
@@ -12,11 +10,12 @@ const MAX_REGEX_BYTES: usize = 1 << 20;
 /// The maximum memory per thread for the part of the automaton that is built while matching.
 const MAX_DFA_BYTES: usize = 2 << 20;
 
-/// A list and its name in the policy.
+/// A list of the policy.
 #[derive(Debug)]
 pub(super) struct NamedIds {
-    pub(super) name: String,
-    pub(super) ids: Arc<IdSet>,
+    /// Its name, and how IDs are compared if not byte by byte, for explanations.
+    pub(super) label: String,
+    pub(super) ids: Ids,
 }
 
 /// Matches the IDs that match any of its parts.
@@ -50,12 +49,12 @@ impl Matcher {
         if let Some(list) = &self.in_list
             && list.ids.contains_hashed(id, hash)
         {
-            return Some(Part::In(&list.name));
+            return Some(Part::In(&list.label));
         }
         if let Some(list) = &self.not_in
             && !list.ids.contains_hashed(id, hash)
         {
-            return Some(Part::NotIn(&list.name));
+            return Some(Part::NotIn(&list.label));
         }
         if let Some(prefix) = self.prefixes.iter().find(|it| id.starts_with(it.as_str())) {
             return Some(Part::Prefix(prefix));

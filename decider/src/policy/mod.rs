@@ -12,6 +12,7 @@ mod explain;
 mod expression;
 pub(crate) mod fields;
 mod friends;
+mod guards;
 mod matcher;
 mod meter;
 mod read;
@@ -26,7 +27,7 @@ pub(crate) mod yaml;
 
 pub use compile::ListFiles;
 pub use cost::{DEFAULT_MAX_FRIENDS, MAX_COST, PolicyCost, RuleCost, SHADOW_BUDGET};
-pub use diagnostic::{Diagnostic, Diagnostics, MAX_REPORTED, Span};
+pub use diagnostic::{BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span};
 pub use evaluate::Progress;
 pub use explain::{Explanation, Happened, Reason, Step};
 pub use schema::json_schema;
@@ -170,6 +171,9 @@ pub struct Draft<'s> {
 impl<'s> Draft<'s> {
     /// Parses a policy file. `file` is its name in messages.
     pub fn read(file: &str, source: &'s str) -> Self {
+        let digest = digest(source.as_bytes());
+        // Windows editors write a byte order mark.
+        let source = source.strip_prefix('\u{feff}').unwrap_or(source);
         let mut report = Report::new(file, source);
         let document = if source.len() > MAX_POLICY_BYTES {
             report.add(Diagnostic::of_file(
@@ -185,7 +189,7 @@ impl<'s> Draft<'s> {
             yaml::parse(source, &mut report).and_then(|root| read::document(root, &mut report))
         };
         Self {
-            digest: digest(source.as_bytes()),
+            digest,
             document,
             report,
         }

@@ -14,6 +14,13 @@ pub(super) const CHECK_EVERY: u64 = 100_000 / NANOS_PER_UNIT;
 /// Hashing a friend's ID and checking for a duplicate.
 pub(super) const PREPARE: Cost = Cost { fixed: 1, texts: 1 };
 
+/// Folding an ID for one look-up in a list with `fold`: 80 ns and more for 64 bytes of ASCII, 640 to 760 ns where each character
+/// has another case in another alphabet.
+pub(super) const FOLD: Cost = Cost {
+    fixed: 5,
+    texts: 72,
+};
+
 /// The assumed length of an ID before a request is known, in bytes: four times the length that lists are sized for. The cost of
 /// a request uses the real lengths.
 pub(super) const ASSUMED_ID_BYTES: usize = 64;
@@ -22,7 +29,7 @@ pub(super) const ASSUMED_ID_BYTES: usize = 64;
 const BYTES_PER_UNIT: u64 = 64;
 
 /// The cost of one evaluation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cost {
     /// Units that do not depend on the length of IDs.
     pub(super) fixed: u64,

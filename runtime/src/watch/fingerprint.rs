@@ -25,6 +25,18 @@ impl Fingerprint {
         self.0.push((file.to_owned(), FileState::of(file)));
     }
 
+    /// Whether one of these files was emptied or shortened where it is, and not replaced, since `before`: what it was before is gone,
+    /// and what it will be may not be there yet.
+    pub(super) fn is_truncated_since(&self, before: &Self) -> bool {
+        self.0.iter().any(|(file, now)| {
+            let before = before.0.iter().find(|(other, _)| other == file);
+            match (before.and_then(|(_, state)| *state), now) {
+                (Some(before), Some(now)) => now.is_same_file(before) && now.bytes < before.bytes,
+                _ => false,
+            }
+        })
+    }
+
     /// The same files in their current state.
     pub fn refreshed(&self) -> Self {
         self.0.iter().map(|(file, _)| &**file).collect()
@@ -42,6 +54,10 @@ impl<'a> FromIterator<&'a Path> for Fingerprint {
 }
 
 impl FileState {
+    fn is_same_file(self, other: Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// `None` if there is no such file; the error is reported when the file is read.
     fn of(file: &Path) -> Option<Self> {
         let metadata = fs::metadata(file).ok()?;

@@ -3,7 +3,7 @@ use std::{convert::Infallible, fmt::Display, path::PathBuf, sync::Arc, time::Dur
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::{debug, warn};
 
@@ -40,7 +40,12 @@ pub enum Reload<E> {
     Unchanged,
     /// The new content is invalid; the last good one stays active.
     Failed(E),
+    /// The new content is doubtful; the last good one stays active until a forced reload of the same files confirms it.
+    HeldBack(E),
 }
+
+/// How long a file that was shortened where it is has to stay unchanged before it is read: its writer may be slow.
+const TRUNCATED: Duration = Duration::from_secs(5);
 
 type Read<T, E> = Arc<dyn Fn() -> Snapshot<T, E> + Send + Sync>;
 
@@ -48,11 +53,18 @@ type Read<T, E> = Arc<dyn Fn() -> Snapshot<T, E> + Send + Sync>;
 pub struct FileWatcher<T, E> {
     read: Read<T, E>,
     is_same: fn(&T, &T) -> bool,
+    /// Why the second is doubtful as a successor of the first.
+    doubt: fn(&T, &T) -> Option<E>,
     last_good: LastGood<T>,
+    /// The files of the active content.
+    applied: Fingerprint,
     /// The files that the last attempt read.
     attempted: Fingerprint,
-    /// The same files at the last check.
+    /// Whether their content was held back.
+    held_back: bool,
+    /// The same files at the last check, and when they were first seen as they are.
     seen: Fingerprint,
+    seen_since: Instant,
 }
 
 impl<T, E> FileWatcher<T, E>
@@ -77,15 +89,26 @@ where
         Ok(Self {
             read,
             is_same: |_, _| false,
+            doubt: |_, _| None,
             last_good: LastGood::new(snapshot.content?),
+            applied: snapshot.files.clone(),
             seen: snapshot.files.clone(),
             attempted: snapshot.files,
+            held_back: false,
+            seen_since: Instant::now(),
         })
     }
 
     /// Keeps the active content, and its activation time, if a reload yields the same according to `is_same`.
     pub fn keep_if(mut self, is_same: fn(&T, &T) -> bool) -> Self {
         self.is_same = is_same;
+        self
+    }
+
+    /// Holds new content back if `doubt` returns a reason, given the active and the new content. A forced reload that finds the same
+    /// files again confirms it: whoever forced it could know the reason.
+    pub fn hold_back_if(mut self, doubt: fn(&T, &T) -> Option<E>) -> Self {
+        self.doubt = doubt;
         self
     }
 
@@ -115,14 +138,13 @@ where
         }
     }
 
-    /// Reads the files if they have changed since the last attempt and not since the last check, so that none is read while it is
-    /// being written; if `forced`, in any case. A check or read that fails for lack of a thread is repeated.
+    /// Reads the files if they have changed since the last attempt and not since the last check (or for some seconds, if one was
+    /// shortened), so that none is read while it is being written; if `forced`, in any case. A check or read that fails for lack of a thread is repeated.
     async fn check(&mut self, forced: bool) -> Option<Reload<E>> {
         let attempted = self.attempted.clone();
         let now = spawn_blocking(move || attempted.refreshed()).await.ok()?;
-        let due = forced || (now != self.attempted && now == self.seen);
-        if !due {
-            self.seen = now;
+        if !forced && !self.is_due(&now) {
+            self.see(now);
             return None;
         }
         let read = Arc::clone(&self.read);
@@ -138,13 +160,41 @@ where
             .ok()?;
         if after != snapshot.files {
             debug!("files changed while they were read; reading them again");
-            self.seen = after;
+            self.see(after);
             return None;
         }
-        let untouched = snapshot.files == self.attempted && self.last_good.error().is_none();
+        let again = snapshot.files == self.attempted;
         self.attempted = snapshot.files.clone();
-        self.seen = snapshot.files;
+        self.see(snapshot.files);
+        let doubt = match &snapshot.content {
+            Ok(_) if forced && again && self.held_back => None,
+            Ok(content) => (self.doubt)(&self.last_good.load(), content),
+            Err(_) => None,
+        };
+        self.held_back = doubt.is_some();
+        if let Some(doubt) = doubt {
+            self.last_good.fail(doubt.to_string());
+            return Some(Reload::HeldBack(doubt));
+        }
+        let untouched = again && self.last_good.error().is_none();
+        if snapshot.content.is_ok() {
+            self.applied = self.attempted.clone();
+        }
         Some(self.apply(snapshot.content, untouched))
+    }
+
+    /// Whether the files, which are `now` so, have changed since the last attempt and settled.
+    fn is_due(&self, now: &Fingerprint) -> bool {
+        *now != self.attempted
+            && *now == self.seen
+            && (!now.is_truncated_since(&self.applied) || self.seen_since.elapsed() >= TRUNCATED)
+    }
+
+    fn see(&mut self, now: Fingerprint) {
+        if now != self.seen {
+            self.seen = now;
+            self.seen_since = Instant::now();
+        }
     }
 
     /// A forced read of `untouched` files replaces nothing, since a replaced certificate closes the connections made with it.
@@ -167,104 +217,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
-
-    use super::*;
-
-    fn read_number(file: &Path) -> Result<u8, String> {
-        let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-        text.trim()
-            .parse()
-            .map_err(|error| format!("{text}: {error}"))
-    }
-
-    async fn number(file: &Path) -> FileWatcher<u8, String> {
-        let file = file.to_owned();
-        FileWatcher::open(move || {
-            Snapshot::take(std::slice::from_ref(&file), || read_number(&file))
-        })
-        .await
-        .unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_broken_file_changes_nothing_until_it_is_corrected() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("number");
-        fs::write(&file, "1").unwrap();
-        let mut watcher = number(&file).await;
-        let last_good = watcher.last_good();
-        assert_eq!(watcher.check(false).await, None);
-
-        fs::write(&file, "twelve").unwrap();
-        assert_eq!(watcher.check(false).await, None, "it may not have settled");
-        assert!(matches!(
-            watcher.check(false).await,
-            Some(Reload::Failed(_))
-        ));
-        assert_eq!(watcher.check(false).await, None, "it is reported once");
-        assert_eq!((*last_good.load(), last_good.error().is_some()), (1, true));
-
-        fs::write(&file, "12").unwrap();
-        assert_eq!(watcher.check(false).await, None);
-        assert_eq!(watcher.check(false).await, Some(Reload::Applied));
-        assert_eq!((*last_good.load(), last_good.error()), (12, None));
-
-        let active = last_good.load();
-        assert_eq!(watcher.check(true).await, Some(Reload::Unchanged), "forced");
-        assert!(Arc::ptr_eq(&active, &last_good.load()));
-    }
-
-    #[tokio::test]
-    async fn the_same_content_keeps_the_time_since_when_it_is_active() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("number");
-        fs::write(&file, "1").unwrap();
-        let mut watcher = number(&file).await.keep_if(u8::eq);
-        let since = watcher.last_good().with_status().1.since;
-
-        fs::write(&file, "one").unwrap();
-        assert!(matches!(watcher.check(true).await, Some(Reload::Failed(_))));
-        fs::write(&file, "1\n").unwrap();
-        assert_eq!(watcher.check(true).await, Some(Reload::Unchanged));
-        let (_, status) = watcher.last_good().with_status();
-        assert_eq!((status.since, status.failure.is_none()), (since, true));
-    }
-
-    #[tokio::test]
-    async fn a_file_that_another_one_names_is_watched_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at("index"), "one").unwrap();
-        fs::write(at("one"), "1").unwrap();
-        fs::write(at("two"), "2").unwrap();
-        let (index, dir) = (at("index"), dir.path().to_owned());
-        let read = move || {
-            let mut files = Fingerprint::from_iter([&*index]);
-            let named = dir.join(fs::read_to_string(&index).unwrap());
-            files.add(&named);
-            Snapshot {
-                files,
-                content: read_number(&named),
-            }
-        };
-        let mut watcher = FileWatcher::open(read).await.unwrap();
-        fs::write(at("index"), "two").unwrap();
-        assert_eq!(watcher.check(true).await, Some(Reload::Applied));
-
-        fs::write(at("two"), "22").unwrap();
-        assert_eq!(watcher.check(false).await, None);
-        assert_eq!(watcher.check(false).await, Some(Reload::Applied));
-        assert_eq!(*watcher.last_good().load(), 22);
-        fs::write(at("one"), "11").unwrap();
-        assert_eq!(watcher.check(false).await, None);
-        assert_eq!(watcher.check(false).await, None, "nothing names it now");
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_broken_from_the_start_is_an_error() {
-        let read = || Snapshot::<(), _>::take(&[], || Err("broken"));
-        assert!(FileWatcher::open(read).await.is_err());
-    }
-}
+mod tests;

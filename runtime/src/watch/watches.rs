@@ -176,7 +176,7 @@ impl Metrics {
                 self.valid(setting).set(1);
                 info!("reloaded {setting}");
             }
-            Reload::Failed(error) => {
+            Reload::Failed(error) | Reload::HeldBack(error) => {
                 self.reloads("failed", setting).inc();
                 self.valid(setting).set(0);
                 error!("cannot reload {setting}, keeping the last good files: {error}");

@@ -6,8 +6,8 @@
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 
-use super::super::units::Cost;
-use super::check::FRIEND;
+use super::super::{cost::folding, units::Cost};
+use super::{ListValues, check::FRIEND};
 
 /// The fixed cost of an evaluation: its context.
 const EVALUATION: u64 = 4;
@@ -123,14 +123,18 @@ fn fixed(units: u64) -> Cost {
 }
 
 /// The cost of one evaluation. The expression must have passed the checker, which limits the recursion.
-pub(super) fn cost(expression: &IdedExpr) -> Cost {
-    let mut estimate = Estimate { bound: Vec::new() };
+pub(super) fn cost(expression: &IdedExpr, lists: &ListValues) -> Cost {
+    let mut estimate = Estimate {
+        bound: Vec::new(),
+        lists,
+    };
     fixed(EVALUATION).plus(estimate.part(expression).cost)
 }
 
 struct Estimate<'e> {
     /// The variables of the current loop.
     bound: Vec<(&'e str, Value)>,
+    lists: &'e ListValues,
 }
 
 impl<'e> Estimate<'e> {
@@ -196,7 +200,9 @@ impl<'e> Estimate<'e> {
                     texts: texts.saturating_add(list.value.texts),
                     ..list.value
                 };
-                (fixed(PREPARED).plus(read.read(EQUALS)), Value::SCALAR)
+                let folding = self.folding(call.args.last(), item.value);
+                let own = fixed(PREPARED).plus(read.read(EQUALS)).plus(folding);
+                (own, Value::SCALAR)
             }
             (operators::ADD, _) => (fixed(ARITHMETIC).plus(all.read(ELEMENT)), all),
             (operators::INDEX, [list, _]) => (fixed(ARITHMETIC), list.value.element()),
@@ -206,6 +212,22 @@ impl<'e> Estimate<'e> {
             cost: spent.plus(own),
             value,
         }
+    }
+
+    /// The cost of folding `item` if `list` is one of the policy's with `fold`.
+    fn folding(&self, list: Option<&IdedExpr>, item: Value) -> Cost {
+        let named = match list.map(|list| &list.expr) {
+            Some(Expr::List(_)) => return Cost::default(),
+            Some(Expr::Ident(name)) => self.lists.get(name),
+            _ => None,
+        };
+        let cost = match named {
+            Some(list) => folding(list),
+            // Any of them may be meant: `friend in (friendCount > 9 ? strict : lax)`.
+            None => self.lists.all().map(folding).max().unwrap_or_default(),
+        };
+        // A literal is short; other strings are made of the request's.
+        cost.times(item.texts.max(1))
     }
 
     fn comprehension(&mut self, comprehension: &'e ComprehensionExpr) -> Part {

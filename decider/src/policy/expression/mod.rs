@@ -169,7 +169,7 @@ impl Expression {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let cost = cost::cost(program.expression());
+        let cost = cost::cost(program.expression(), lists);
         let units = cost.units(ASSUMED_ID_BYTES);
         if units > MAX_EVALUATION {
             return Err(vec![ExpressionError::of_all(

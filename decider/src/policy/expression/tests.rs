@@ -1,14 +1,18 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::lists::IdSet;
+use crate::lists::{Fold, IdSet, Ids};
 
 fn lists() -> ListValues {
     let mut lists = ListValues::default();
-    lists.insert(
-        "trusted",
-        Arc::new(IdSet::from_ids(["svc", "user1"].into_iter())),
-    );
+    let trusted = Arc::new(IdSet::from_ids(["svc", "user1"].into_iter()));
+    lists.insert("trusted", Ids::new(trusted, Fold::default()));
+    let folded = Arc::new(IdSet::from_ids(["SVC", "user 2"].into_iter()));
+    let fold = Fold {
+        case: true,
+        space: true,
+    };
+    lists.insert("folded", Ids::new(folded, fold));
     lists
 }
 
@@ -61,6 +65,14 @@ fn knows_the_request_the_friend_and_the_lists() {
         true,
     );
     is("ownerUserID in trusted && !(friend in trusted)", true);
+    is(
+        "'Svc' in folded && ' USER\\t2' in folded && !('user1' in folded) && !('Svc' in trusted)",
+        true,
+    );
+    is(
+        "'USER1' in (friendCount > 1 ? folded : trusted) || 'SVC ' in (friendCount > 1 ? folded : trusted)",
+        true,
+    );
     is(
         "friend.endsWith(ownerUserID) && friend.startsWith('tmp_') && friend.contains('_')",
         true,
@@ -143,7 +155,7 @@ fn refuses_unknown_names() {
         "banana > 1",
         "banana",
         "unknown variable or list",
-        "use one of ownerUserID, friendCount, requestedCount, operationID, now, trusted",
+        "use one of ownerUserID, friendCount, requestedCount, operationID, now, folded, trusted",
     );
     refused(
         "friend.startsWith('a')",

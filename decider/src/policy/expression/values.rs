@@ -3,7 +3,6 @@
 use std::{
     any::Any,
     collections::HashMap,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -19,19 +18,23 @@ use cel::{
 use chrono::{DateTime, FixedOffset};
 
 use super::check::FRIEND;
-use crate::lists::IdSet;
+use crate::lists::Ids;
 
 /// The policy's lists as values of expressions, by name.
 #[derive(Debug, Default)]
-pub(crate) struct ListValues(HashMap<String, Ids>);
+pub(crate) struct ListValues(HashMap<String, IdsValue>);
 
 impl ListValues {
-    pub(crate) fn insert(&mut self, name: &str, ids: Arc<IdSet>) {
-        self.0.insert(name.to_owned(), Ids(ids));
+    pub(crate) fn insert(&mut self, name: &str, ids: Ids) {
+        self.0.insert(name.to_owned(), IdsValue(ids));
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Arc<IdSet>> {
-        self.0.get(name).map(|Ids(ids)| ids)
+    pub(crate) fn get(&self, name: &str) -> Option<&Ids> {
+        self.0.get(name).map(|IdsValue(ids)| ids)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Ids> {
+        self.0.values().map(|IdsValue(ids)| ids)
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -41,11 +44,11 @@ impl ListValues {
 
 /// A list, for which expressions support only `x in list`: millions of IDs are never copied or iterated over.
 #[derive(Clone, Debug)]
-struct Ids(Arc<IdSet>);
+struct IdsValue(Ids);
 
 static IDS: Type = Type::new_unspecified_type("ids");
 
-impl Val for Ids {
+impl Val for IdsValue {
     fn get_type(&self) -> &Type {
         &IDS
     }
@@ -67,9 +70,9 @@ impl Val for Ids {
     }
 }
 
-impl StaticVal for Ids {}
+impl StaticVal for IdsValue {}
 
-impl Container for Ids {
+impl Container for IdsValue {
     fn contains(&self, value: &dyn Val) -> Result<bool, ExecutionError> {
         match value.downcast_ref::<CelString<'_>>() {
             Some(id) => Ok(self.0.contains(id.inner())),

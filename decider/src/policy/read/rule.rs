@@ -128,6 +128,7 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         rollout: fields.optional("rollout", report, per_cent),
         on_error,
         refusal: refusal_entry.and_then(|entry| refusal(entry.value, report)),
+        can_fail,
     };
     fields.close(report);
     Some(rule)

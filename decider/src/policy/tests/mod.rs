@@ -3,6 +3,7 @@
 mod cost;
 mod diagnostics;
 mod evaluation;
+mod guards;
 mod hostile;
 mod properties;
 mod rules;

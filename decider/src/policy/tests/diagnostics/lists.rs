@@ -1,10 +1,10 @@
 //! Lists: their names, files and values.
 
-use super::super::with_head;
+use super::super::{compile, with_head};
 use super::{rule, said, says};
 use crate::{
-    lists::{LineError, ListError},
-    policy::{Draft, ListFiles},
+    lists::{self, LineError, ListError},
+    policy::{BriefDiagnostics, Draft, ListFiles},
 };
 
 #[test]
@@ -74,7 +74,7 @@ fn points_into_the_policy_for_a_missing_list_file_and_into_the_list_for_a_bad_li
         line: 7,
         column: 3,
         text: "ab# c".to_owned(),
-        message: "bad",
+        message: "bad".into(),
         remedy: "mend",
     };
     files.insert(
@@ -114,4 +114,94 @@ fn a_lists_name_means_nothing_else_in_expressions() {
             "{said:?}"
         );
     }
+}
+
+#[test]
+fn refuses_keys_of_files_for_values_and_minimums_that_are_none() {
+    for key in ["allowEmpty: true", "allowShrink: true", "atLeast: 2"] {
+        let name = key.split(':').next().unwrap();
+        says(
+            &format!("lists: {{ a: {{ values: [x], {key} }} }}\nrules: []"),
+            &format!("3:28 [{name}] \"{name}\" applies only to a list with \"file\""),
+            "remove it: the IDs in the policy are what you wrote",
+        );
+    }
+    says(
+        "lists: { a: { file: blocked.txt, atLeast: 2, allowEmpty: true } }\nrules: []",
+        "3:46 [allowEmpty] a list that may be empty has no minimum number of IDs",
+        "remove allowEmpty or atLeast",
+    );
+    for least in ["0", "-1"] {
+        says(
+            &format!("lists: {{ a: {{ file: blocked.txt, atLeast: {least} }} }}\nrules: []"),
+            &format!("3:43 [{least}] atLeast is {least}; it must be at least 1"),
+            "or allowEmpty: true if there may be none",
+        );
+    }
+    says(
+        "lists: { a: { file: blocked.txt, allowEmpty: \"true\" } }\nrules: []",
+        "3:46 [\"true\"] expected true or false, found the string \"true\"",
+        "write true or false",
+    );
+}
+
+#[test]
+fn refuses_differences_that_no_list_ignores() {
+    for (fold, begins, ends) in [
+        (
+            "[]",
+            "3:36 [[] this list is empty, so it changes nothing",
+            "write [case], [space] or [case, space], or remove the key",
+        ),
+        (
+            "[cases]",
+            "3:37 [cases] fold cannot be \"cases\"",
+            "did you mean \"case\"?",
+        ),
+        (
+            "[case, case]",
+            "3:43 [case] this is there twice",
+            "remove one of them",
+        ),
+        (
+            "case",
+            "3:36 [case] expected a list of case and space, found the string \"case\"",
+            "write [case]",
+        ),
+    ] {
+        says(
+            &format!("lists: {{ a: {{ values: [abc], fold: {fold} }} }}\nrules: []"),
+            begins,
+            ends,
+        );
+    }
+}
+
+#[test]
+fn no_id_is_in_a_message() {
+    let lists = "lists: { a: { values: [10001, 4711.5, true, [secret], \" \"] } }\nrules: []";
+    let error = compile(lists).unwrap_err();
+    let brief = BriefDiagnostics(error).to_string();
+    assert_eq!(brief.lines().count(), 5, "{brief}");
+    for id in ["4711", "true,", "secret"] {
+        assert!(!brief.contains(id), "{brief}");
+    }
+    let file = lists::parse(b"mallory # left in May\nmal,lory\n").unwrap_err();
+    let files = ListFiles::from([(
+        "a.txt".to_owned(),
+        Err(ListError::Invalid {
+            path: "a.txt".to_owned(),
+            lines: file,
+        }),
+    )]);
+    let source = with_head("lists: { a: { file: a.txt } }\nrules: []");
+    let errors = Draft::read("policy.yaml", &source).compile(&files);
+    let errors = errors.unwrap_err();
+    assert!(errors.to_string().contains("mallory # left in May"));
+    let brief = BriefDiagnostics(errors).to_string();
+    assert!(
+        brief.starts_with("a.txt:1:9: a comment after an ID"),
+        "{brief}"
+    );
+    assert!(!brief.contains("mal"), "{brief}");
 }

@@ -58,7 +58,7 @@ fn refuses_unknown_keys_everywhere() {
     says(
         "rules: []\nlists: { a: { values: [], url: x } }",
         "4:27 [url] unknown key \"url\" in a list",
-        "a list may have file, values",
+        "a list may have file, values, allowEmpty, allowShrink, atLeast, fold",
     );
     says(
         &rule("{ id: a, dropFriends: { inn: x, prefixes: [a] } }"),
@@ -150,8 +150,8 @@ fn refuses_wrong_types() {
     );
     says(
         "lists: { a: { values: [\"1\", 2] } }\nrules: []",
-        "3:29 [2] expected a string, found the number 2",
-        "put it in quotes: \"2\"",
+        "3:29 [2] an ID that YAML reads as a number or a boolean needs quotes",
+        "put it in quotes, as in \"10001\"",
     );
 }
 

@@ -1,0 +1,114 @@
+//! What keeps a list's file that lost its IDs from letting everybody in.
+//!
+//! A file that is empty, or below its minimum, is an error whenever it is read. Whether a file lost too many of its IDs can only be
+//! said where there is an active list to compare it with.
+
+use std::sync::Arc;
+
+use super::{
+    Policy,
+    diagnostic::{Diagnostic, Diagnostics, Report, quoted},
+    document::ListDefinition,
+};
+use crate::lists::{List, ListFile};
+
+/// Lists with fewer IDs may shrink freely. Somebody who edits one by hand removes half of them now and then, and such a file is
+/// written all at once.
+const MIN_COMPARED_IDS: u64 = 10;
+
+/// A list with less than one in so many of the active IDs is not taken without a confirmation. Lists of people change by a few
+/// per cent from one version to the next; a file that was cut off, or made by a query that failed half-way, has lost any share.
+/// Half of them catches every second such file, and hardly any that is meant.
+const MIN_SHARE: u64 = 2;
+
+/// The file of a list in the policy `file`, or None if its IDs are in the policy.
+pub(super) fn list_file(definition: &ListDefinition, file: &Arc<str>) -> Option<ListFile> {
+    Some(ListFile {
+        policy: Arc::clone(file),
+        span: definition.file.as_ref()?.span,
+        allow_empty: definition.allow_empty,
+        allow_shrink: definition.allow_shrink,
+        at_least: definition.at_least.as_ref().map(|least| least.value),
+    })
+}
+
+/// Reports a list whose file has too few IDs, whatever it had before.
+pub(super) fn check(definition: &ListDefinition, list: &List, report: &mut Report<'_>) {
+    let (Some(file), size) = (&definition.file, list.revision.size) else {
+        return;
+    };
+    match &definition.at_least {
+        None if size == 0 && !definition.allow_empty => report.error(
+            file.span,
+            format!("the list {} has no IDs", quoted(&file.value)),
+            "restore the file; if it may be empty, add allowEmpty: true to the list",
+        ),
+        Some(least) if size < least.value => report.error(
+            least.span,
+            format!(
+                "the list {} has {}; it must have at least {}",
+                quoted(&file.value),
+                ids(size),
+                least.value
+            ),
+            "restore the file, or lower atLeast",
+        ),
+        _ => {}
+    }
+}
+
+impl Policy {
+    /// Why this policy should not replace `active` without a confirmation by the operator: lists that lost more than half of their
+    /// IDs, or that seem to be half written. None if there are no such lists.
+    pub fn doubts(&self, active: &Self) -> Option<Diagnostics> {
+        let mut report = Report::new("", "");
+        for new in &self.lists {
+            let old = |old: &&List| old.revision.name == new.revision.name;
+            let Some(old) = active.lists.iter().find(old) else {
+                continue;
+            };
+            if let (Some(file), Some(doubt)) = (&new.file, doubt(new, old)) {
+                report.add(Diagnostic::at(
+                    Arc::clone(&file.policy),
+                    file.span,
+                    "",
+                    doubt,
+                    "restore the file; if it is right, send SIGHUP to the decider to confirm it, or add allowShrink: true to the list",
+                ));
+            }
+        }
+        report.finish()
+    }
+
+    /// The lists in files that could lose IDs unnoticed while no decider runs, each with a minimum to set as its `atLeast`.
+    pub fn suggested_minimums(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.lists.iter().filter_map(|list| {
+            let file = list.file.as_ref()?;
+            let minimum = list.revision.size / MIN_SHARE;
+            // One is required anyway.
+            let suggested = file.at_least.is_none() && !file.allow_empty && minimum > 1;
+            suggested.then_some((list.revision.name.as_str(), minimum))
+        })
+    }
+}
+
+fn doubt(new: &List, old: &List) -> Option<String> {
+    if new.file.as_ref()?.allow_shrink || old.revision.size < MIN_COMPARED_IDS {
+        return None;
+    }
+    let (name, before, now) = (&new.revision.name, old.revision.size, new.revision.size);
+    let shrank = format!("the list {name} shrank from {before} to {}", ids(now));
+    if now < before.div_ceil(MIN_SHARE) {
+        return Some(format!("{shrank}, less than half"));
+    }
+    // A writer that never ends the last line has not ended it before.
+    let is_cut = now < before && old.is_terminated && !new.is_terminated;
+    is_cut.then(|| format!("{shrank} and its last line has no end, so it may be half written"))
+}
+
+fn ids(count: u64) -> String {
+    match count {
+        1 => "1 ID".to_owned(),
+        count => format!("{count} IDs"),
+    }
+}
