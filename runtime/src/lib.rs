@@ -24,6 +24,7 @@ mod runtime;
 pub mod settings;
 pub mod signals;
 mod table;
+pub mod text;
 mod threads;
 mod tls;
 mod watch;
