@@ -11,7 +11,7 @@ use crate::{
     app::{App, AppState, app},
     contradictions::contradictions,
     decide::{Balancer, Deciders, DecidersStartError},
-    events::{Origin, PseudonymKeyError},
+    events::{Origin, PseudonymFileError},
     layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
     metrics::Metrics,
     recorder::{self, Recorder},
@@ -87,7 +87,7 @@ pub enum StartError {
     Record(#[from] recorder::StartError),
     /// Users' ids were to be replaced and there is no usable key.
     #[error(transparent)]
-    PseudonymKey(#[from] PseudonymKeyError),
+    PseudonymKey(#[from] PseudonymFileError),
     /// The callers' passwords or tokens cannot be read.
     #[error(transparent)]
     Authentication(#[from] CredentialsFileError),
