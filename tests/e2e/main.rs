@@ -34,6 +34,7 @@ mod metrics;
 mod monitoring;
 mod nats_access;
 mod nats_permissions;
+mod nats_tls;
 mod open_files;
 mod outages;
 mod overload;
