@@ -1,6 +1,10 @@
 //! NATS with access control: passwords, tokens, credentials files, an inbox of one's own.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
 
 use data_encoding::BASE64URL_NOPAD;
 use importguard_gateway::recorder::{NatsSettings, NatsUrls};
@@ -77,6 +81,13 @@ pub(crate) async fn spools(settings: Settings, parts: &[&str]) {
         .import("op", "a", &["b"])
         .await;
     assert_eq!(gateway.events_by("spooled").await.unwrap(), 1.0);
+    // Reported once, and not at each attempt.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let said = gateway.stderr();
+    let lines = said
+        .lines()
+        .filter(|line| parts.iter().all(|part| line.contains(part)));
+    assert_eq!(lines.count(), 1, "{said}");
 }
 
 pub(crate) async fn reports(gateway: &Service, parts: &[&str]) {
@@ -178,9 +189,10 @@ async fn a_password_or_token_of_all_special_characters_is_used_by_the_gateway_an
     // The NATS client logs the addresses of its servers.
     let settings = Settings::new()
         .set("NATS_URL", &url)
-        .set("RUST_LOG", "trace,h2=info,hyper=info");
+        .set("RUST_LOG", "debug,async_nats=trace");
     let in_url = gateway(settings).await;
     in_url.until_recorder_is("streaming").await;
+    in_url.tells(&["attempting connection"]).await;
     for secret in [&all, &encoded(&all), "s3@"] {
         assert!(!in_url.output().contains(secret), "{}", in_url.output());
     }
@@ -196,16 +208,21 @@ async fn a_password_or_token_of_all_special_characters_is_used_by_the_gateway_an
     streams(alone.set("NATS_TOKEN", &all)).await;
 }
 
-#[test]
-fn a_url_that_is_ambiguous_is_an_error_that_says_how_to_encode_and_not_the_password() {
+/// How `importguard tail` ends, and what it says.
+async fn tail(settings: Settings) -> (ExitStatus, String) {
+    let logs = TempDir::new().unwrap();
+    let mut command = settings.command(Binary::AllInOne.path());
+    command.arg("tail");
+    let mut tail = Process::spawn("tail", command, logs.path());
+    (tail.exit(SOON).await, tail.stderr())
+}
+
+#[tokio::test]
+async fn a_url_that_is_ambiguous_is_an_error_that_says_how_to_encode_and_not_the_password() {
     for special in ['@', '#', ',', '/', '?', '%', ' '] {
         let url = format!("nats://guard:{}@127.0.0.1:4222", password(special));
-        let mut command = Settings::new()
-            .set("NATS_URL", url)
-            .command(Binary::AllInOne.path());
-        let output = command.arg("tail").output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{special}: {stderr}");
+        let (status, stderr) = tail(Settings::new().set("NATS_URL", url)).await;
+        assert_eq!(status.code(), Some(2), "{special}: {stderr}");
         for part in ["NATS_URL", "@ as %40", "NATS_PASSWORD"] {
             assert!(stderr.contains(part), "{special}: {stderr}");
         }
@@ -216,8 +233,8 @@ fn a_url_that_is_ambiguous_is_an_error_that_says_how_to_encode_and_not_the_passw
     }
 }
 
-#[test]
-fn contradictory_credentials_are_an_error() {
+#[tokio::test]
+async fn contradictory_credentials_are_an_error() {
     for (variables, parts) in [
         (
             &[("NATS_USER", "a"), ("NATS_TOKEN", "b")][..],
@@ -239,10 +256,8 @@ fn contradictory_credentials_are_an_error() {
             .fold(Settings::new(), |settings, (name, value)| {
                 settings.set(name, *value)
             });
-        let mut command = settings.command(Binary::AllInOne.path());
-        let output = command.arg("tail").output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{variables:?}: {stderr}");
+        let (status, stderr) = tail(settings).await;
+        assert!(!status.success(), "{variables:?}: {stderr}");
         for part in parts {
             assert!(stderr.contains(part), "{variables:?}: {stderr}");
         }
@@ -280,11 +295,18 @@ async fn a_file_with_a_password_or_a_token_is_read_again_when_it_changes() {
 #[tokio::test]
 async fn an_inbox_prefix_needs_no_permission_for_the_inboxes_of_others() {
     let files = Files::new();
-    let config = "authorization { user: guard, password: s3cret, permissions: {
-        publish: [\"importguard.v1.>\", \"$JS.API.>\"], subscribe: [\"_INBOX_guard.>\"] } }";
+    let config = "authorization { users: [ { user: guard, password: s3cret, permissions: {
+        publish: [\"importguard.v1.>\", \"$JS.API.>\"], subscribe: [\"_INBOX_guard.>\"] } } ] }";
     let (_nats, address) = files.serve(config).await;
     let shared = Settings::new().set("NATS_URL", format!("nats://guard:s3cret@{address}"));
-    spools(shared.clone(), &[]).await;
+    let refused = gateway(shared.clone()).await;
+    refused
+        .tells(&["Permissions Violation for Subscription to \"_INBOX."])
+        .await;
+    OpenIm::server(refused.url())
+        .import("op", "a", &["b"])
+        .await;
+    assert_eq!(refused.events_by("spooled").await.unwrap(), 1.0);
     let own = shared.set("NATS_INBOX_PREFIX", "_INBOX_guard");
     streams(own.clone()).await;
 

@@ -69,7 +69,7 @@ impl ConnectFailures {
         }
         match kind {
             "timed out" => format!("NATS at {name} does not respond (timed out)"),
-            "DNS error" => format!("the host name of NATS at {name} cannot be resolved"),
+            "DNS error" => format!("cannot resolve the host name of NATS at {name}"),
             _ if self.tls && is_cut(&lower) => format!(
                 "NATS at {name} closed the connection during or after the TLS handshake ({cause}); {}",
                 self.certificate_hint()
@@ -199,7 +199,7 @@ mod tests {
             ),
             (
                 "DNS error: failed to lookup address information",
-                ["cannot be resolved", "nats:1"],
+                ["cannot resolve the host name", "nats:1"],
             ),
             (
                 "TLS error: could not load platform certs: 77, 73, 71",
