@@ -201,7 +201,7 @@ mod tests {
             b"s3cret\t",
             b"\ts3cret",
             b"s3\xffcret",
-            b"\xff\xfes\03\0",
+            b"\xff\xfes\x003\x00",
             "s3cret\u{200b}".as_bytes(),
         ] {
             let error = SecretFile::from(text).secret().unwrap_err();
