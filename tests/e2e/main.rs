@@ -33,6 +33,7 @@ mod memory;
 mod metrics;
 mod monitoring;
 mod nats_access;
+mod nats_passwords;
 mod nats_permissions;
 mod nats_tls;
 mod open_files;

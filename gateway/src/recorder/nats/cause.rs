@@ -224,6 +224,35 @@ mod tests {
     }
 
     #[test]
+    fn each_failed_attempt_is_told_once_for_each_server() {
+        let server = |port: u16, failed_attempts, error: Option<&str>| Server {
+            addr: format!("nats://nats:{port}").parse().unwrap(),
+            failed_attempts,
+            did_connect: false,
+            is_discovered: false,
+            last_error: error.map(str::to_owned),
+        };
+        let failures = failures(false, false);
+        assert_eq!(failures.new_ones(&[server(1, 0, None)]), None);
+        let pool = [
+            server(1, 1, Some("timed out")),
+            server(2, 1, Some("IO error: Connection refused (os error 111)")),
+        ];
+        let line = failures.new_ones(&pool).unwrap();
+        assert_eq!(
+            line,
+            "NATS at nats:1 does not respond (timed out); NATS at nats:2 is unreachable (connection refused)"
+        );
+        assert_eq!(failures.new_ones(&pool), None);
+        let again = [pool[0].clone(), server(2, 2, Some("timed out"))];
+        let line = failures.new_ones(&again).unwrap();
+        assert_eq!(line, "NATS at nats:2 does not respond (timed out)");
+        // It was connected in between.
+        assert_eq!(failures.new_ones(&[server(2, 0, None)]), None);
+        assert!(failures.new_ones(&pool[1..]).is_some());
+    }
+
+    #[test]
     fn an_expired_certificate_is_told_in_the_same_words_at_each_attempt() {
         let at = |time: u64| {
             let error = format!(
