@@ -112,7 +112,9 @@ impl Source {
         let servers = servers.on_failure(move |cause| lost.report(&retrying(&cause)));
         let (connected, mut connections) = watch::channel(0);
         let events = status.clone();
-        let options = servers.options.event_callback(move |event| {
+        // In order, as the error of the last server is what an attempt ends with: it should be reported once, and not in turns.
+        let options = servers.options.retain_servers_order();
+        let options = options.event_callback(move |event| {
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
                 Event::Disconnected => events.report("lost the connection to NATS; reconnecting"),
