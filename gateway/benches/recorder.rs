@@ -89,7 +89,7 @@ fn payload() -> Bytes {
 async fn recorder(nats: &NatsServer, spool: &Path) -> Recorder {
     let settings = RecordSettings {
         nats: NatsSettings {
-            nats_url: vec![nats.url().into()],
+            nats_url: nats.url().parse().unwrap(),
             ..NatsSettings::default()
         },
         spool: spool.to_owned(),

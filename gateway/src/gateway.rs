@@ -11,7 +11,7 @@ use crate::{
     app::{App, AppState, app},
     contradictions::contradictions,
     decide::{Balancer, Deciders, DecidersStartError},
-    events::{Origin, PseudonymKeyError},
+    events::{Origin, PseudonymFileError},
     layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
     metrics::Metrics,
     recorder::{self, Recorder},
@@ -88,7 +88,7 @@ pub enum StartError {
     Record(#[from] recorder::StartError),
     /// The pseudonym key cannot be used.
     #[error(transparent)]
-    PseudonymKey(#[from] PseudonymKeyError),
+    PseudonymKey(#[from] PseudonymFileError),
     /// A file with callers' credentials cannot be used.
     #[error(transparent)]
     Authentication(#[from] CredentialsFileError),

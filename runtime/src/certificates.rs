@@ -1,7 +1,4 @@
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use rustls::{
     RootCertStore,
@@ -9,6 +6,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
     sign::CertifiedKey,
 };
+
+use crate::{SecretError, SecretFile};
 
 /// Certificates, or a private key, that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +34,41 @@ pub enum CertificateError {
         /// The cause.
         source: rustls::Error,
     },
-    /// The key does not match the certificate, or rustls does not support their algorithm.
-    #[error("certificate and private key cannot be used together: {0}")]
-    KeyMismatch(#[from] rustls::Error),
+    /// The private key belongs to another certificate.
+    #[error("{} does not have the private key of the certificate in {}", key.display(), cert.display())]
+    KeyMismatch {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The private key or the certificate is damaged, or rustls does not support their algorithm.
+    // Without rustls's error, which is about the content of a file with a private key.
+    #[error(
+        "{} and {} cannot be used: the key or the certificate is damaged or has an unsupported algorithm; use ECDSA (P-256, P-384), Ed25519 or RSA from 2048 bits", cert.display(), key.display()
+    )]
+    Unsupported {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The system trusts no certificate authorities, or their files cannot be read.
+    #[error(
+        "the system has no usable CA certificates: install them, or name a file in SSL_CERT_FILE"
+    )]
+    NoSystemRoots,
+    /// rustls refuses the configuration.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// Why a file cannot be read as PEM. The library's own error repeats lines of the file, which may be of a private key.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
     /// It cannot be read at all.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+    #[error(transparent)]
+    Unreadable(#[from] SecretError),
     /// A section has no end.
     #[error(
         "a section does not end: its line -----END …----- is missing or differs from its beginning"
@@ -68,7 +91,6 @@ pub enum PemError {
 impl From<pem::Error> for PemError {
     fn from(error: pem::Error) -> Self {
         match error {
-            pem::Error::Io(error) => Self::Io(error),
             pem::Error::MissingSectionEnd { .. } => Self::MissingEnd,
             pem::Error::IllegalSectionStart { .. } => Self::MalformedBegin,
             pem::Error::Base64Decode(_) => Self::Base64,
@@ -85,8 +107,14 @@ pub(crate) fn certified_key(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, CertificateError> {
     let chain = certificates(cert)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
-    Ok(CertifiedKey::from_der(chain, key, provider)?)
+    let private = read(key, PrivateKeyDer::from_pem_slice)?;
+    CertifiedKey::from_der(chain, private, provider).map_err(|error| {
+        let (cert, key) = (cert.to_owned(), key.to_owned());
+        match error {
+            rustls::Error::InconsistentKeys(_) => CertificateError::KeyMismatch { cert, key },
+            _ => CertificateError::Unsupported { cert, key },
+        }
+    })
 }
 
 /// The certificate authorities in the PEM file `ca`.
@@ -103,10 +131,20 @@ pub(crate) fn root_store(ca: &Path) -> Result<RootCertStore, CertificateError> {
     Ok(roots)
 }
 
+/// The certificate authorities that the system trusts, or `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+pub(crate) fn system_roots() -> Result<RootCertStore, CertificateError> {
+    let system = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(system.certs);
+    if usable == 0 {
+        // The library's errors may repeat lines of a file.
+        return Err(CertificateError::NoSystemRoots);
+    }
+    Ok(roots)
+}
+
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let chain = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable(file))?;
+    let chain: Vec<_> = read(file, |pem| CertificateDer::pem_slice_iter(pem).collect())?;
     if chain.is_empty() {
         return Err(CertificateError::Empty {
             file: file.to_owned(),
@@ -115,10 +153,15 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Certificate
     Ok(chain)
 }
 
-fn unreadable(file: &Path) -> impl FnOnce(pem::Error) -> CertificateError {
-    let file = file.to_owned();
-    move |error| CertificateError::Unreadable {
-        file,
-        source: error.into(),
-    }
+fn read<T>(
+    file: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
+) -> Result<T, CertificateError> {
+    let content = SecretFile::read(file).map_err(PemError::from);
+    content
+        .and_then(|content| Ok(parse(content.expose())?))
+        .map_err(|source| CertificateError::Unreadable {
+            file: file.to_owned(),
+            source,
+        })
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use async_nats::{
     Client, ConnectErrorKind, Event,
     jetstream::{
@@ -18,7 +18,7 @@ use async_nats::{
 };
 use futures_util::{FutureExt, StreamExt};
 use importguard_gateway::recorder::NatsSettings;
-use importguard_runtime::whole_text;
+use importguard_runtime::{FileWatches, whole_text};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -100,14 +100,21 @@ impl Source {
         begin: Begin,
         durable: Option<String>,
     ) -> anyhow::Result<Self> {
-        let credentials = nats.credentials().await?;
-        let credentials = credentials.map(|watcher| watcher.last_good());
-        let servers = nats.servers("importguard-tail", credentials)?;
+        let mut files = FileWatches::without_metrics();
+        let servers = nats.servers("importguard-tail", &mut files).await?;
+        tokio::spawn(async move { files.run_without_sighup().await });
+        if let Some(warning) = servers.warning {
+            report(&format!("warning: {warning}"));
+        }
         let names = servers.names();
         let status = StatusReporter::default();
+        let lost = status.clone();
+        let servers = servers.on_failure(move |cause| lost.report(&retrying(&cause)));
         let (connected, mut connections) = watch::channel(0);
         let events = status.clone();
-        let options = servers.options.event_callback(move |event| {
+        // In order, as the error of the last server is what an attempt ends with: it should be reported once, and not in turns.
+        let options = servers.options.retain_servers_order();
+        let options = options.event_callback(move |event| {
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
                 Event::Disconnected => events.report("lost the connection to NATS; reconnecting"),
@@ -119,21 +126,18 @@ impl Source {
         let client = loop {
             match options.clone().connect(servers.addresses.clone()).await {
                 Ok(client) => break client,
-                Err(error) => match error.kind() {
-                    ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::TimedOut => {
-                        let cause = whole_text(&error);
-                        status.report(&format!(
-                            "NATS at {names} is unreachable ({cause}); retrying"
-                        ));
-                        tokio::time::sleep(RETRY_INTERVAL).await;
+                Err(error) => {
+                    let cause = servers.failures.describe(&names, &error.to_string());
+                    match error.kind() {
+                        ConnectErrorKind::Dns
+                        | ConnectErrorKind::Io
+                        | ConnectErrorKind::TimedOut => {
+                            status.report(&retrying(&cause));
+                            tokio::time::sleep(RETRY_INTERVAL).await;
+                        }
+                        _ => bail!(cause),
                     }
-                    ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                        bail!(
-                            "NATS at {names} rejected the credentials; check NATS_URL or NATS_CREDS"
-                        )
-                    }
-                    _ => return Err(error).context(format!("cannot connect to NATS at {names}")),
-                },
+                }
             }
         };
         // The event of this connection arrives a moment later. Mistaken for a reconnection, it would cause a second pull request,
@@ -341,6 +345,10 @@ impl Source {
         self.position.get_or_insert(delivered);
         Ok(consumer)
     }
+}
+
+fn retrying(cause: &str) -> String {
+    format!("{cause}; retrying")
 }
 
 /// Prints a status message to standard error.

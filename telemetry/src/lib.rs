@@ -154,10 +154,11 @@ pub fn init(
     Ok(Telemetry { provider })
 }
 
-/// The NATS client logs each connection attempt at `info`, which the recorder reports once. `RUST_LOG` can select the client's lines.
+/// The NATS client logs each connection attempt and each failure of one, which the recorder reports once. `RUST_LOG` can select the
+/// client's lines.
 fn log_filter(directives: Option<&str>) -> Result<EnvFilter, filter::ParseError> {
     let directives = directives.filter(|text| !text.is_empty()).unwrap_or("info");
-    EnvFilter::try_new(format!("async_nats=warn,{directives}"))
+    EnvFilter::try_new(format!("async_nats=off,{directives}"))
 }
 
 impl Telemetry {

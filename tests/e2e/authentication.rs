@@ -139,16 +139,55 @@ async fn credentials_are_rotated_at_run_time_and_an_invalid_file_keeps_the_last_
 }
 
 #[tokio::test]
-async fn a_file_without_credentials_is_an_error_at_startup() {
-    for content in ["", "no colon here\n"] {
+async fn a_file_that_lets_nobody_in_or_anybody_is_an_error_at_startup() {
+    for (content, text) in [
+        ("", "no credentials"),
+        ("no colon here\n", "line 1 has no colon"),
+        ("openim:s3cret\n:\n", "line 2 has an empty user or password"),
+        ("openim:\n", "line 1 has an empty user or password"),
+        (":s3cret\n", "line 1 has an empty user or password"),
+        (
+            "openim:$apr1$Jk1ZSbbn$2V1MoDm8RwkcHZ9bkgmPh1\n",
+            "compares the password itself; write user:password",
+        ),
+        (
+            "openim:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n",
+            "line 1 has the hash",
+        ),
+        ("openim:s3cret\rnext:s3cret\r", "carriage return"),
+        ("openim:s3cret\u{200b}\n", "invisible character"),
+        ("openim:s3cret\0\n", "NUL byte"),
+        ("openim:s3cret\t\n", "control character"),
+    ] {
         let secret = MountedSecret::new(&[("basic", content)]);
         let settings = Settings::new().set("IMPORTGUARD_BASIC_AUTH_FILE", secret.setting("basic"));
         let mut gateway = Service::spawn(importguard_tests::Binary::Gateway, settings);
-        assert!(!gateway.exit(SOON).await.success());
+        assert!(!gateway.exit(SOON).await.success(), "{content:?}");
         let said = gateway.stderr();
         assert!(said.contains("IMPORTGUARD_BASIC_AUTH_FILE"), "{said}");
-        assert!(!said.contains("no colon here"), "{said}");
+        assert!(said.contains(text), "{content:?}: {said}");
+        for part in ["no colon here", "s3cret", "apr1", "5en6"] {
+            assert!(!said.contains(part), "{content:?}: {said}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_mark_at_the_front_is_no_part_of_the_user_and_a_space_at_the_end_is_told() {
+    let secret = MountedSecret::new(&[("basic", "\u{feff}openim:s3cret\r\nnext:s3cret \n")]);
+    let settings = Settings::new().set("IMPORTGUARD_BASIC_AUTH_FILE", secret.setting("basic"));
+    let gateway = Service::gateway(settings).await;
+    let server = OpenIm::server(gateway.url());
+    asserts::refuses(Dialect::Server, &ask(&server, OPENIM).await, 200, 5910);
+    let said = gateway
+        .wait_for_log(&[
+            "IMPORTGUARD_BASIC_AUTH_FILE",
+            "line 2",
+            "begins or ends with a space",
+        ])
+        .await;
+    assert!(!said.contains("in line 1"), "{said}");
+    asserts::refuses(Dialect::Server, &ask(&server, NEXT).await, 401, 5902);
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
-//! NATS with access control: TLS on both sides, passwords, credentials files.
+//! NATS with access control: credentials files, an inbox of one's own, and a warning without TLS.
 
 use std::{fs, process::Command, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
-use importguard_tests::{NatsServer, OpenIm, Process, Service, Settings, eventually, free_port};
+use importguard_tests::{
+    Binary, NatsServer, OpenIm, Process, Service, Settings, eventually, free_port,
+};
 use nkeys::KeyPair;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, net::TcpStream};
@@ -13,23 +14,27 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 const SOON: Duration = Duration::from_secs(20);
 
 /// Files that a nats-server and a gateway are given.
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
     /// Writes the file and returns where it is.
-    fn write(&self, name: &str, content: &str) -> String {
+    pub(crate) fn write(&self, name: &str, content: &str) -> String {
         let path = self.0.path().join(name);
         fs::write(&path, content).unwrap();
         path.display().to_string()
     }
 
     /// A nats-server with JetStream and the rest of its configuration, and its `host:port`.
-    async fn serve(&self, config: &str) -> (Process, String) {
+    pub(crate) async fn serve(&self, config: &str) -> (Process, String) {
         let address = format!("127.0.0.1:{}", free_port());
+        (self.serve_at(&address, config).await, address)
+    }
+
+    pub(crate) async fn serve_at(&self, address: &str, config: &str) -> Process {
         let store = self.0.path().join("store");
         let file = self.write(
             "nats.conf",
@@ -42,22 +47,22 @@ impl Files {
             assert_eq!(process.ended(), None, "nats-server gave up");
             // It greets with INFO {…}, also before TLS.
             let mut greeting = [0; 4];
-            let mut connection = TcpStream::connect(&address).await?;
+            let mut connection = TcpStream::connect(address).await?;
             connection.read_exact(&mut greeting).await.map(drop)
         })
         .await;
-        (process, address)
+        process
     }
 }
 
 /// A gateway that has answered one import, which is recorded in any case: here nobody decides.
-async fn gateway(settings: Settings) -> Service {
+pub(crate) async fn gateway(settings: Settings) -> Service {
     let mut gateway = Service::gateway(settings).await;
     gateway.ready().await;
     gateway
 }
 
-async fn streams(settings: Settings) {
+pub(crate) async fn streams(settings: Settings) {
     let gateway = gateway(settings).await;
     gateway.wait_for_recorder("streaming").await;
     OpenIm::server(gateway.url())
@@ -66,73 +71,87 @@ async fn streams(settings: Settings) {
     assert_eq!(gateway.events_by("streamed").await.unwrap(), 1.0);
 }
 
-/// The gateway can't use NATS, says why with one of `words`, and spools.
-async fn spools(settings: Settings, words: &[&str]) {
+/// The gateway cannot use NATS, says why with all of `parts` in its log and in `/readyz`, and spools.
+pub(crate) async fn spools(settings: Settings, parts: &[&str]) {
     let gateway = gateway(settings).await;
-    eventually("the trouble is told", SOON, async || {
-        let recorder = gateway.recorder().await?;
-        let told = recorder["lastError"].as_str().unwrap_or_default();
-        let known = words.iter().any(|word| told.to_lowercase().contains(word));
-        anyhow::ensure!(known, "{recorder}");
-        Ok(())
-    })
-    .await;
+    reports(&gateway, parts).await;
     OpenIm::server(gateway.url())
         .import("op", "a", &["b"])
         .await;
     assert_eq!(gateway.events_by("spooled").await.unwrap(), 1.0);
+    // Reported once, and not at each attempt.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let said = gateway.stderr();
+    let lines = said
+        .lines()
+        .filter(|line| parts.iter().all(|part| line.contains(part)));
+    assert_eq!(lines.count(), 1, "{said}");
 }
 
-/// An authority's certificate and, signed by it, one for 127.0.0.1 with its key; all PEM.
-fn certificates() -> (String, String, String) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap());
-    let authority = authority.unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let signed = params.signed_by(&key, &authority).unwrap();
-    (authority.pem(), signed.pem(), key.serialize_pem())
-}
-
-#[tokio::test]
-async fn tls_with_certificates_on_both_sides() {
-    let files = Files::new();
-    let (authority, certificate, key) = certificates();
-    let authority = files.write("ca.pem", &authority);
-    let certificate = files.write("cert.pem", &certificate);
-    let key = files.write("key.pem", &key);
-    let config = format!(
-        "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {authority:?}, verify: true }}"
-    );
-    let (_nats, address) = files.serve(&config).await;
-    let stranger = Settings::new().set("NATS_URL", format!("tls://{address}"));
-    let trusting = stranger.clone().set("NATS_CA", &authority);
-    let known = trusting
-        .clone()
-        .set("NATS_CERT", &certificate)
-        .set("NATS_KEY", &key);
-    streams(known).await;
-    // Its certificate is nothing to one who doesn't know the authority, and it wants to see one itself.
-    spools(stranger, &["certificate", "tls", "nats is unreachable"]).await;
-    spools(
-        trusting,
-        &["certificate", "tls", "lost", "nats is unreachable"],
-    )
+pub(crate) async fn reports(gateway: &Service, parts: &[&str]) {
+    eventually("the cause is reported", SOON, async || {
+        let recorder = gateway.recorder().await?;
+        let error = recorder["lastError"].as_str().unwrap_or_default();
+        let complete = parts.iter().all(|part| error.contains(part));
+        anyhow::ensure!(complete, "{parts:?}: {recorder}");
+        anyhow::ensure!(gateway.stderr().contains(error), "{}", gateway.stderr());
+        Ok(())
+    })
     .await;
 }
 
 #[tokio::test]
-async fn user_and_password_in_the_url() {
+async fn an_inbox_prefix_needs_no_permission_for_the_inboxes_of_others() {
     let files = Files::new();
-    let config = "authorization { user: guard, password: s3cret }";
+    let config = "authorization { users: [ { user: guard, password: s3cret, permissions: {
+        publish: [\"importguard.v1.>\", \"$JS.API.>\"], subscribe: [\"_INBOX_guard.>\"] } } ] }";
     let (_nats, address) = files.serve(config).await;
-    let url = |password: &str| {
-        let url = format!("nats://guard:{password}@{address}");
-        Settings::new().set("NATS_URL", url)
-    };
-    streams(url("s3cret")).await;
-    spools(url("wrong"), &["authorization"]).await;
+    let shared = Settings::new().set("NATS_URL", format!("nats://guard:s3cret@{address}"));
+    let refused = gateway(shared.clone()).await;
+    refused
+        .wait_for_log(&["Permissions Violation for Subscription to \"_INBOX."])
+        .await;
+    OpenIm::server(refused.url())
+        .import("op", "a", &["b"])
+        .await;
+    assert_eq!(refused.events_by("spooled").await.unwrap(), 1.0);
+    let own = shared.set("NATS_INBOX_PREFIX", "_INBOX_guard");
+    streams(own.clone()).await;
+
+    let mut command = own.command(Binary::AllInOne.path());
+    command.args(["tail", "--since", "1h", "--count", "1"]);
+    let mut tail = Process::spawn("tail", command, files.0.path());
+    assert!(tail.exit(SOON).await.success(), "{}", tail.output());
+}
+
+#[tokio::test]
+async fn credentials_in_clear_off_this_machine_are_a_warning() {
+    const WARNING: &str = "sent unencrypted";
+    for (url, warns) in [
+        ("nats://guard:s3cret@nats.invalid:4222", true),
+        ("nats://s3cret@nats.invalid:4222,nats://127.0.0.1:1", true),
+        ("tls://guard:s3cret@nats.invalid:4222", false),
+        ("nats://nats.invalid:4222", false),
+        (
+            "nats://guard:s3cret@localhost:1,nats://guard:s3cret@127.0.0.1:1",
+            false,
+        ),
+    ] {
+        let gateway = gateway(Settings::new().set("NATS_URL", url)).await;
+        let said = gateway.output();
+        assert_eq!(
+            said.matches(WARNING).count(),
+            usize::from(warns),
+            "{url}: {said}"
+        );
+        if warns {
+            assert!(
+                said.contains("use tls:// in NATS_URL, or set NATS_CA"),
+                "{said}"
+            );
+        }
+        assert!(!said.contains("s3cret"), "{said}");
+    }
 }
 
 /// A JWT as NATS reads it, with `claims` about `subject`, signed by `issuer`.
@@ -194,7 +213,11 @@ async fn a_credentials_file_of_an_operators_account() {
     };
     streams(with("gateway.creds", credentials(&account))).await;
     let other = credentials(&KeyPair::new_account());
-    spools(with("other.creds", other.clone()), &["authorization"]).await;
+    spools(
+        with("other.creds", other.clone()),
+        &["rejected the credentials", "authorization violation"],
+    )
+    .await;
 
     let gateway = gateway(with("replaced.creds", other)).await;
     files.write("replaced.creds", "no credentials");

@@ -27,7 +27,9 @@ async fn nats() -> NatsServer {
 
 /// A gateway that may publish has recorded one decision.
 async fn with_an_event(nats: &NatsServer) -> Service {
-    let settings = Settings::new().set("NATS_URL", nats.url_for("gateway:gateway-secret"));
+    let settings = Settings::new()
+        .set("NATS_URL", nats.url_for("gateway:gateway-secret"))
+        .set("NATS_INBOX_PREFIX", "_INBOX_gateway");
     let gateway = Service::gateway(settings).await;
     eventually("the gateway streams", SOON, async || {
         let ready = gateway.admin("/readyz").await?;
@@ -42,7 +44,12 @@ async fn with_an_event(nats: &NatsServer) -> Service {
 }
 
 async fn connect(nats: &NatsServer, user: &str, password: &str) -> async_nats::Client {
+    let inbox = match user {
+        "analytics" => "_INBOX".to_owned(),
+        _ => format!("_INBOX_{user}"),
+    };
     ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        .custom_inbox_prefix(inbox)
         .connect(nats.url())
         .await
         .unwrap()
@@ -126,12 +133,43 @@ async fn a_gateway_may_look_up_what_the_stream_has_before_it_sends_its_spool() {
 }
 
 #[tokio::test]
+async fn a_team_cannot_read_the_replies_to_the_gateway_and_to_support() {
+    let nats = nats().await;
+    for inbox in ["_INBOX_gateway.>", "_INBOX_support.>"] {
+        let (events, mut received) = tokio::sync::mpsc::unbounded_channel();
+        let client = ConnectOptions::with_user_and_password(
+            "analytics".to_owned(),
+            "analytics-secret".to_owned(),
+        )
+        .event_callback(move |event| {
+            let _ = events.send(event.to_string().to_lowercase());
+            std::future::ready(())
+        })
+        .connect(nats.url())
+        .await
+        .unwrap();
+        let _replies = client.subscribe(inbox).await.unwrap();
+        let refused = async {
+            while let Some(event) = received.recv().await {
+                if event.contains("permissions violation") {
+                    return event;
+                }
+            }
+            String::new()
+        };
+        let refused = tokio::time::timeout(SOON, refused).await.unwrap();
+        assert!(refused.contains(&inbox.to_lowercase()), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn support_can_tail_and_a_wrong_password_is_reported() {
     let nats = nats().await;
     let _gateway = with_an_event(&nats).await;
     let tail = |url: String, logs: &TempDir| {
         let mut command = Settings::new()
             .set("NATS_URL", url)
+            .set("NATS_INBOX_PREFIX", "_INBOX_support")
             .command(Binary::AllInOne.path());
         command.args(["tail", "--since", "1h", "--count", "1"]);
         Process::spawn("tail", command, logs.path())

@@ -12,4 +12,6 @@ pub use cloud_event::{
 };
 pub(crate) use origin::fit;
 pub use origin::{Event, EventContext, Origin, Timings};
-pub use pseudonym::{PseudonymKey, PseudonymKeyError, PseudonymSettings, Pseudonyms};
+pub use pseudonym::{
+    PseudonymFileError, PseudonymKey, PseudonymKeyError, PseudonymSettings, Pseudonyms,
+};

@@ -1,11 +1,13 @@
 //! Pseudonyms: replacements of user IDs in events, so that subscribers can distinguish users without identifying them.
 
-use std::{borrow::Cow, fmt, fs, io, path::PathBuf, str::FromStr};
+use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
 use hmac::{Hmac, Mac};
 use importguard_core::UserId;
-use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
+use importguard_runtime::{
+    FileWatcher, FileWatches, LastGood, Secret, SecretError, SecretFile, Snapshot,
+};
 use sha2::Sha256;
 
 /// Ids can be guessed, so the key must not be: 16 random letters and digits take longer than anybody has.
@@ -42,7 +44,7 @@ impl PseudonymSettings {
     pub(crate) async fn watch(
         &self,
         watches: &mut FileWatches,
-    ) -> Result<LastGood<Pseudonyms>, PseudonymKeyError> {
+    ) -> Result<LastGood<Pseudonyms>, PseudonymFileError> {
         let Some(file) = self.pseudonym_key_file.clone() else {
             return Ok(LastGood::new(self.pseudonyms()?));
         };
@@ -56,16 +58,17 @@ impl PseudonymSettings {
     ///
     /// # Errors
     /// If there is no usable key in it.
-    pub fn pseudonyms(&self) -> Result<Pseudonyms, PseudonymKeyError> {
+    pub fn pseudonyms(&self) -> Result<Pseudonyms, PseudonymFileError> {
         match (&self.pseudonym_key, &self.pseudonym_key_file) {
             (Some(key), _) => Ok(Pseudonyms::keyed(key)),
             (None, Some(file)) => {
-                let text =
-                    fs::read_to_string(file).map_err(|source| PseudonymKeyError::Unreadable {
-                        file: file.clone(),
-                        source,
-                    })?;
-                Ok(Pseudonyms::keyed(&text.parse()?))
+                let key = SecretFile::read(file).map_err(PseudonymKeyError::from);
+                let key = key.and_then(|content| PseudonymKey::new(&content));
+                let key = key.map_err(|source| PseudonymFileError {
+                    file: file.clone(),
+                    source,
+                })?;
+                Ok(Pseudonyms::keyed(&key))
             }
             (None, None) => Ok(Pseudonyms::Off),
         }
@@ -73,30 +76,30 @@ impl PseudonymSettings {
 }
 
 /// The key of the pseudonyms. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PseudonymKey(String);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PseudonymKey(Secret);
+
+impl PseudonymKey {
+    fn new(content: &SecretFile) -> Result<Self, PseudonymKeyError> {
+        let key = content.text()?.trim();
+        if key.len() < KEY_LEAST_BYTES {
+            Err(PseudonymKeyError::TooShort { bytes: key.len() })
+        } else {
+            Ok(Self(Secret::new(key)))
+        }
+    }
+}
 
 impl FromStr for PseudonymKey {
     type Err = PseudonymKeyError;
 
     fn from_str(text: &str) -> Result<Self, PseudonymKeyError> {
-        let key = text.trim();
-        if key.len() < KEY_LEAST_BYTES {
-            Err(PseudonymKeyError::TooShort { bytes: key.len() })
-        } else {
-            Ok(Self(key.to_owned()))
-        }
+        Self::new(&SecretFile::from(text.as_bytes()))
     }
 }
 
-impl fmt::Debug for PseudonymKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-/// Why there is no usable key.
-#[derive(Debug, thiserror::Error)]
+/// Why a key is unusable. Never contains a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PseudonymKeyError {
     /// It could be guessed.
     #[error(
@@ -106,14 +109,17 @@ pub enum PseudonymKeyError {
         /// How many it has.
         bytes: usize,
     },
-    /// Its file can't be read.
-    #[error("IMPORTGUARD_PSEUDONYM_KEY_FILE: cannot read {}: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// Its file cannot be read, or is not what it looks like.
+    #[error(transparent)]
+    Invalid(#[from] SecretError),
+}
+
+/// The file with the key is unusable.
+#[derive(Debug, thiserror::Error)]
+#[error("IMPORTGUARD_PSEUDONYM_KEY_FILE: cannot use {}: {source}", file.display())]
+pub struct PseudonymFileError {
+    file: PathBuf,
+    source: PseudonymKeyError,
 }
 
 /// What stands in events for users' ids.
@@ -131,7 +137,7 @@ pub enum Pseudonyms {
 impl Pseudonyms {
     /// Pseudonyms under `key`.
     pub fn keyed(key: &PseudonymKey) -> Self {
-        match Hmac::new_from_slice(key.0.as_bytes()) {
+        match Hmac::new_from_slice(key.0.expose().as_bytes()) {
             Ok(hmac) => Self::Keyed(Box::new(hmac)),
             Err(_) => Self::Redacted,
         }
@@ -185,6 +191,8 @@ impl fmt::Debug for Pseudonyms {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn id(text: &str) -> UserId {

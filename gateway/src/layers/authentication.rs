@@ -50,7 +50,16 @@ impl Authentication {
             let watched = file.clone();
             let read = move || {
                 let files = std::slice::from_ref(&watched);
-                Snapshot::take(files, || Credentials::read(&watched, scheme))
+                Snapshot::take(files, || {
+                    let credentials = Credentials::read(&watched, scheme)?;
+                    for line in credentials.spaced_lines() {
+                        tracing::warn!(
+                            "{setting}={}: in line {line}, the user or the password begins or ends with a space, which counts; delete it unless it is meant",
+                            watched.display()
+                        );
+                    }
+                    Ok(credentials)
+                })
             };
             let watcher = FileWatcher::open(read).await;
             let watcher = watcher.map_err(|source| CredentialsFileError {

@@ -36,7 +36,10 @@ use crate::{
 };
 
 pub use self::{
-    nats::{NatsCredentials, NatsServers, NatsSettings, NatsSettingsError, NatsUrl},
+    nats::{
+        ConnectFailures, NatsCredentialsError, NatsServers, NatsSettings, NatsSettingsError,
+        NatsUrlError, NatsUrls,
+    },
     settings::{RecordSettings, StreamSettings},
     state::State,
     status::RecorderStatus,
@@ -140,26 +143,31 @@ impl Recorder {
         });
         let spool = readiness.opening("spool", async { Ok::<_, StartError>(spool.await??) });
         let spool = spool.await?;
-        let credentials = readiness.opening("NATS credentials", settings.nats.credentials());
-        let credentials = credentials.await?;
-        let credentials = credentials.map(|watcher| runtime.files.add("NATS_CREDS", watcher));
-        let servers = settings.nats.servers("importguard-gateway", credentials)?;
+        let servers = settings
+            .nats
+            .servers("importguard-gateway", &mut runtime.files);
+        let servers = readiness.opening("NATS credentials", servers).await?;
+        if let Some(warning) = servers.warning {
+            tracing::warn!("{warning}");
+        }
         let machine = Arc::new(Machine::new());
         let metrics = runtime.registry.register(|registry| {
             Metrics::register(registry, machine.clone(), spool.depth().clone())
         });
         let last_error = Arc::new(LastError::default());
         let connected = Arc::new(Notify::new());
+        let servers = servers.on_failure({
+            let last_error = last_error.clone();
+            move |error| note(&last_error, &error)
+        });
         let publisher = Publisher::connect(servers, {
             let (machine, last_error, connected) =
                 (machine.clone(), last_error.clone(), connected.clone());
             move |event| match event {
                 async_nats::Event::Connected => connected.notify_one(),
                 event => {
-                    if let Some(error) = publisher::connection_error(&event)
-                        && last_error.note(&error)
-                    {
-                        tracing::warn!("{error}");
+                    if let Some(error) = publisher::connection_error(&event) {
+                        note(&last_error, &error);
                     }
                     if event == async_nats::Event::Disconnected {
                         machine.fail(machine.see());
@@ -287,6 +295,13 @@ impl Recorder {
         }
         recorder.spool.close(deadline).await;
         recorder.publisher.close(deadline).await;
+    }
+}
+
+/// Logs an error of the connection, unless it is the last one again.
+fn note(last_error: &LastError, error: &str) {
+    if last_error.note(error) {
+        tracing::warn!("{error}");
     }
 }
 

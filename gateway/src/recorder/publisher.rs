@@ -267,9 +267,10 @@ impl Publisher {
 pub(super) fn connection_error(event: &Event) -> Option<String> {
     match event {
         Event::ServerError(error) => Some(format!("NATS reports: {error}")),
-        // All that the client says of a refused connection is "nats: IO error".
-        Event::ClientError(ClientError::Other(error)) if error.contains("IO error") => {
-            Some("NATS is unreachable".to_owned())
+        // A failed attempt, which `NatsServers::on_failure` reports with its cause; but for this one, of which it is told nothing.
+        Event::ClientError(ClientError::Other(kind)) if !kind.contains("DNS error") => None,
+        Event::ClientError(ClientError::Other(_)) => {
+            Some("cannot resolve the host name in NATS_URL".to_owned())
         }
         Event::ClientError(error) => Some(format!("cannot connect to NATS: {error}")),
         Event::Disconnected => Some(AckError::Disconnected.to_string()),

@@ -114,7 +114,7 @@ fn runtime() -> Runtime {
 fn settings(nats: &NatsServer, spool: &TempDir) -> RecordSettings {
     RecordSettings {
         nats: NatsSettings {
-            nats_url: vec![nats.url().into()],
+            nats_url: nats.url().parse().unwrap(),
             ..NatsSettings::default()
         },
         spool: spool.path().to_owned(),

@@ -1,6 +1,7 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use importguard_gateway::recorder::{NatsSettingsError, StartError};
+use importguard_runtime::Secret;
 use importguard_tests::{Process, free_port};
 
 use super::*;
@@ -32,7 +33,7 @@ impl Configured {
     async fn recording(&self, spool: &TempDir) -> Recording {
         Recording::with(RecordSettings {
             nats: NatsSettings {
-                nats_url: vec![self.url.as_str().into()],
+                nats_url: self.url.parse().unwrap(),
                 ..NatsSettings::default()
             },
             spool: spool.path().to_owned(),
@@ -118,8 +119,8 @@ async fn a_stream_that_may_not_be_created_is_told_and_events_are_spooled() {
 async fn of_several_servers_one_that_lives_is_found() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
     let mut settings = settings(&nats, &spool);
-    let nobody = format!("nats://127.0.0.1:{}", free_port());
-    settings.nats.nats_url.insert(0, nobody.into());
+    let urls = format!("nats://127.0.0.1:{},{}", free_port(), nats.url());
+    settings.nats.nats_url = urls.parse().unwrap();
     let recording = Recording::with(settings).await;
     recording.until(State::Streaming).await;
 }
@@ -132,18 +133,20 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
         change(&mut settings);
         Recorder::start(settings, &mut runtime()).await.unwrap_err()
     };
-    let bad_url = start(|settings| {
-        settings.nats.nats_url = vec!["nats://user:s3cret@:no port".into()];
+    let two = start(|settings| {
+        settings.nats.nats_url = "nats://user:s3cret@a".parse().unwrap();
+        settings.nats.nats_user = Some("user".to_owned());
+        settings.nats.nats_password = Some(Secret::new("s3cret"));
     })
     .await;
     assert!(
         matches!(
-            bad_url,
-            StartError::NatsSettings(NatsSettingsError::Url { .. })
+            two,
+            StartError::NatsSettings(NatsSettingsError::TwoLogins("NATS_USER"))
         ),
-        "{bad_url}"
+        "{two}"
     );
-    assert!(!bad_url.to_string().contains("s3cret"), "{bad_url}");
+    assert!(!two.to_string().contains("s3cret"), "{two}");
     let no_creds = start(|settings| settings.nats.nats_creds = Some("/no/such.creds".into())).await;
     assert!(
         no_creds.to_string().contains("/no/such.creds"),

@@ -71,6 +71,11 @@ impl FileWatches {
         }
     }
 
+    /// An empty set, for a command without metrics.
+    pub fn without_metrics() -> Self {
+        Self::new(&mut Registry::default())
+    }
+
     /// Watches the files of `setting`, and returns their content. Reports reloads in log, metrics and
     /// [`take_status`](Self::take_status).
     pub fn add<T, E>(&mut self, setting: &'static str, watcher: FileWatcher<T, E>) -> LastGood<T>
@@ -126,6 +131,14 @@ impl FileWatches {
             let all = all.map(|setting| (setting.name.to_owned(), status(setting)));
             Value::Object(all.collect::<Map<_, _>>())
         })
+    }
+
+    /// Like [`run`](Self::run), but without SIGHUP, which ends a command.
+    pub async fn run_without_sighup(&mut self) -> Infallible {
+        match self.watches.next().await {
+            Some(never) => match never {},
+            None => std::future::pending().await,
+        }
     }
 
     /// Runs all watchers for as long as it is polled.

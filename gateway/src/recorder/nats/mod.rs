@@ -1,0 +1,309 @@
+//! The address of NATS and the credentials: for the recorder, and for every other client of the operator's NATS.
+
+mod cause;
+mod login;
+mod url;
+
+use std::{future::ready, path::PathBuf, sync::Arc};
+
+use async_nats::{ConnectOptions, ServerAddr};
+use clap::Args;
+use importguard_runtime::{
+    CertificateError, ClientTls, FileWatches, LastGood, Secret, SecretError,
+};
+
+use self::login::{Login, NatsAuth};
+
+pub use self::{
+    cause::ConnectFailures,
+    login::NatsCredentialsError,
+    url::{NatsUrlError, NatsUrls},
+};
+
+/// NATS and the credentials for it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "NATS")]
+pub struct NatsSettings {
+    /// URLs of the NATS servers, comma-separated: nats://host:port, or tls:// to require TLS. Credentials can go before the first
+    /// host, percent-encoded, as user:password@ or token@
+    #[arg(
+        long,
+        env = "NATS_URL",
+        value_name = "URL,…",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true
+    )]
+    pub nats_url: NatsUrls,
+
+    /// User for NATS
+    #[arg(long, env = "NATS_USER", value_name = "USER", conflicts_with_all = ["nats_token", "nats_token_file"])]
+    pub nats_user: Option<String>,
+
+    /// Password of that user. Prefer NATS_PASSWORD_FILE
+    #[arg(
+        long,
+        env = "NATS_PASSWORD",
+        value_name = "PASSWORD",
+        hide_env_values = true,
+        requires = "nats_user",
+        conflicts_with = "nats_password_file"
+    )]
+    pub nats_password: Option<Secret>,
+
+    /// File with the password of that user, on its only line; it is read again when it changes
+    #[arg(
+        long,
+        env = "NATS_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "nats_user"
+    )]
+    pub nats_password_file: Option<PathBuf>,
+
+    /// Token for NATS. Prefer NATS_TOKEN_FILE
+    #[arg(
+        long,
+        env = "NATS_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        conflicts_with = "nats_token_file"
+    )]
+    pub nats_token: Option<Secret>,
+
+    /// File with the token for NATS, on its only line; it is read again when it changes
+    #[arg(long, env = "NATS_TOKEN_FILE", value_name = "FILE")]
+    pub nats_token_file: Option<PathBuf>,
+
+    /// NATS credentials file (JWT and NKey seed), as written by `nsc`; it is read again when it changes
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+
+    /// PEM file with the CA certificates to verify NATS servers with; requires TLS [default: the system's]
+    #[arg(long, env = "NATS_CA", value_name = "FILE")]
+    pub nats_ca: Option<PathBuf>,
+
+    /// PEM file with the client certificate for NATS; requires TLS
+    #[arg(long, env = "NATS_CERT", value_name = "FILE", requires = "nats_key")]
+    pub nats_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of that certificate
+    #[arg(long, env = "NATS_KEY", value_name = "FILE", requires = "nats_cert")]
+    pub nats_key: Option<PathBuf>,
+
+    /// Prefix of the subjects on which NATS replies to this client. With one of its own, its NATS user needs no permission to read
+    /// the replies to others
+    #[arg(long, env = "NATS_INBOX_PREFIX", value_name = "PREFIX", default_value = INBOX_PREFIX, value_parser = inbox_prefix)]
+    pub nats_inbox_prefix: String,
+}
+
+/// What every client of NATS uses by default.
+const INBOX_PREFIX: &str = "_INBOX";
+
+fn inbox_prefix(text: &str) -> Result<String, String> {
+    let good = |token: &str| {
+        let graphic = token.bytes().all(|byte| byte.is_ascii_graphic());
+        !token.is_empty() && graphic && !token.contains(['*', '>'])
+    };
+    if text.len() <= 128 && text.split('.').all(good) && !text.starts_with('$') {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a subject without wildcards, for example _INBOX_importguard".to_owned())
+    }
+}
+
+/// Settings that no connection can be made with.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsSettingsError {
+    /// There are credentials in the URL and elsewhere.
+    #[error("NATS_URL contains credentials, and {0} is set; use one of them")]
+    TwoLogins(&'static str),
+    /// There is no password for the user.
+    #[error("NATS_USER is set without a password; set NATS_PASSWORD_FILE or NATS_PASSWORD")]
+    NoPassword,
+    /// A file with a password or a token cannot be used.
+    #[error("{setting}: cannot use {}: {source}", file.display())]
+    Secret {
+        /// The setting.
+        setting: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: SecretError,
+    },
+    /// The credentials file cannot be used.
+    #[error("NATS_CREDS: cannot use {}: {source}", file.display())]
+    Creds {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: NatsCredentialsError,
+    },
+    /// A certificate or a key cannot be used.
+    #[error("NATS_CA, NATS_CERT, NATS_KEY: {0}")]
+    Tls(#[from] CertificateError),
+}
+
+/// NATS servers, and how to be let in there.
+pub struct NatsServers {
+    /// What to connect to. Without credentials.
+    pub addresses: Vec<ServerAddr>,
+    /// What to connect with.
+    pub options: ConnectOptions,
+    /// Describes why it failed.
+    pub failures: Arc<ConnectFailures>,
+    /// What the operator should know before.
+    pub warning: Option<&'static str>,
+}
+
+impl NatsServers {
+    /// `host:port` of every server, comma-separated.
+    pub fn names(&self) -> String {
+        let names = self.addresses.iter();
+        let names: Vec<_> = names
+            .map(|server| format!("{}:{}", server.host(), server.port()))
+            .collect();
+        names.join(",")
+    }
+
+    /// Calls `report` with the cause after each failed round of connection attempts, but for the first one of a client that does not
+    /// retry it.
+    #[must_use]
+    pub fn on_failure(mut self, report: impl Fn(String) + Send + Sync + 'static) -> Self {
+        let failures = self.failures.clone();
+        // Called before each round, with what the last one has left; it could choose the server.
+        self.options = self.options.reconnect_to_server_callback(move |pool, _| {
+            if let Some(line) = failures.new_ones(&pool) {
+                report(line);
+            }
+            ready(None)
+        });
+        self
+    }
+}
+
+impl NatsSettings {
+    /// Reads the files, has `watches` reload them, and returns what these settings say, ready for a client that calls itself `name`.
+    /// Each connection is made with the content of the files at that time.
+    ///
+    /// # Errors
+    /// If a file cannot be used, or settings contradict each other.
+    pub async fn servers(
+        &self,
+        name: &str,
+        watches: &mut FileWatches,
+    ) -> Result<NatsServers, NatsSettingsError> {
+        let auth = self.auth(watches).await?;
+        let tls = self.nats_url.tls() || self.nats_ca.is_some() || self.nats_cert.is_some();
+        let in_clear = auth.login.is_some() && !tls && !self.nats_url.are_local();
+        let mut options = if auth.is_some() {
+            // It replaces all other authentication.
+            ConnectOptions::with_auth_callback(move |nonce| ready(auth.answer(&nonce)))
+        } else {
+            ConnectOptions::new()
+        };
+        options = options
+            .name(name)
+            .custom_inbox_prefix(&self.nats_inbox_prefix)
+            .require_tls(tls);
+        if let Some(files) = self.tls_files(watches).await? {
+            options = options.tls_client_config(ClientTls::config(files)?);
+        }
+        Ok(NatsServers {
+            addresses: self.nats_url.servers().to_vec(),
+            options,
+            failures: Arc::new(ConnectFailures {
+                tls,
+                certificate: self.nats_cert.is_some(),
+                seen: std::sync::Mutex::default(),
+            }),
+            warning: in_clear.then_some(
+                "the credentials for NATS are sent unencrypted if its servers do not require TLS: use tls:// in NATS_URL, or set NATS_CA",
+            ),
+        })
+    }
+
+    async fn auth(&self, watches: &mut FileWatches) -> Result<NatsAuth, NatsSettingsError> {
+        let mut auth = NatsAuth::default();
+        if let Some(file) = self.nats_creds.clone() {
+            let watcher = login::credentials(file).await?;
+            auth.credentials = Some(watches.add("NATS_CREDS", watcher));
+        }
+        auth.login = self.login(watches).await?;
+        match (self.nats_url.login(), &auth.login) {
+            (Some(login), None) => auth.login = Some(LastGood::new(login.clone())),
+            (Some(_), Some(_)) => {
+                let user = self.nats_user.as_ref().map(|_| "NATS_USER");
+                let token = self.nats_token.as_ref().map(|_| "NATS_TOKEN");
+                let name = user.or(token).unwrap_or("NATS_TOKEN_FILE");
+                return Err(NatsSettingsError::TwoLogins(name));
+            }
+            (None, _) => {}
+        }
+        Ok(auth)
+    }
+
+    /// What the settings beside the URL say.
+    async fn login(
+        &self,
+        watches: &mut FileWatches,
+    ) -> Result<Option<LastGood<Login>>, NatsSettingsError> {
+        let login = match (&self.nats_user, &self.nats_password, &self.nats_token) {
+            (Some(user), Some(password), _) => LastGood::new(Login::Password {
+                user: user.clone(),
+                password: password.clone(),
+            }),
+            (Some(user), None, _) => {
+                let file = self.nats_password_file.clone();
+                let file = file.ok_or(NatsSettingsError::NoPassword)?;
+                let user = user.clone();
+                let login = move |password| Login::Password {
+                    user: user.clone(),
+                    password,
+                };
+                let watcher = login::secret("NATS_PASSWORD_FILE", file, login).await?;
+                watches.add("NATS_PASSWORD_FILE", watcher)
+            }
+            (None, _, Some(token)) => LastGood::new(Login::Token(token.clone())),
+            (None, _, None) => {
+                let Some(file) = self.nats_token_file.clone() else {
+                    return Ok(None);
+                };
+                let watcher = login::secret("NATS_TOKEN_FILE", file, Login::Token).await?;
+                watches.add("NATS_TOKEN_FILE", watcher)
+            }
+        };
+        Ok(Some(login))
+    }
+
+    async fn tls_files(
+        &self,
+        watches: &mut FileWatches,
+    ) -> Result<Option<LastGood<ClientTls>>, NatsSettingsError> {
+        let identity = self.nats_cert.clone().zip(self.nats_key.clone());
+        let setting = match (&self.nats_ca, &identity) {
+            (Some(_), _) => "NATS_CA",
+            (None, Some(_)) => "NATS_CERT",
+            (None, None) => return Ok(None),
+        };
+        let watcher = ClientTls::open(self.nats_ca.clone(), identity).await?;
+        Ok(Some(watches.add(setting, watcher)))
+    }
+}
+
+impl Default for NatsSettings {
+    /// The documented defaults, whatever the environment says.
+    fn default() -> Self {
+        Self {
+            nats_url: NatsUrls::default(),
+            nats_user: None,
+            nats_password: None,
+            nats_password_file: None,
+            nats_token: None,
+            nats_token_file: None,
+            nats_creds: None,
+            nats_ca: None,
+            nats_cert: None,
+            nats_key: None,
+            nats_inbox_prefix: INBOX_PREFIX.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! TLS for a client whose library takes one configuration and keeps it, such as that of NATS.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, SignatureScheme,
+    client::{
+        ResolvesClientCert, Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::CertifiedKey,
+};
+
+use crate::{
+    CertificateError, FileWatcher, LastGood, Snapshot,
+    certificates::{certified_key, root_store, system_roots},
+};
+
+/// What a client needs for a handshake, from files.
+#[derive(Debug)]
+pub struct ClientTls {
+    verifier: Arc<WebPkiServerVerifier>,
+    identity: Option<Arc<CertifiedKey>>,
+}
+
+impl ClientTls {
+    /// Reads the CA certificates in `ca`, or the system's, and the client's certificate and key, if any.
+    ///
+    /// # Errors
+    /// If they cannot be used.
+    pub async fn open(
+        ca: Option<PathBuf>,
+        identity: Option<(PathBuf, PathBuf)>,
+    ) -> Result<FileWatcher<Self, CertificateError>, CertificateError> {
+        let both = identity.iter().flat_map(|(cert, key)| [cert, key]);
+        let files: Vec<_> = ca.iter().chain(both).cloned().collect();
+        let read = move || {
+            let provider = Arc::new(ring::default_provider());
+            let roots = ca.as_deref().map_or_else(system_roots, root_store)?;
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                    .build()
+                    .map_err(|error| rustls::Error::General(error.to_string()))?;
+            let identity = identity.as_ref();
+            let identity = identity.map(|(cert, key)| certified_key(cert, key, &provider));
+            Ok(Self {
+                verifier,
+                identity: identity.transpose()?.map(Arc::new),
+            })
+        };
+        FileWatcher::open(move || Snapshot::take(&files, &read)).await
+    }
+
+    /// A configuration that makes each handshake with the content that is active then.
+    ///
+    /// # Errors
+    /// If rustls refuses its defaults.
+    pub fn config(active: LastGood<Self>) -> Result<ClientConfig, CertificateError> {
+        let provider = Arc::new(ring::default_provider());
+        let active = Arc::new(Active(active, provider.clone()));
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(active.clone())
+            .with_client_cert_resolver(active);
+        // A resumed session would neither present a new certificate nor verify the server's with new authorities.
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}
+
+#[derive(Debug)]
+struct Active(LastGood<ClientTls>, Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Active {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verifier = &self.0.load().verifier;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verifier = &self.0.load().verifier;
+        verifier.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verifier = &self.0.load().verifier;
+        verifier.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.1.signature_verification_algorithms.supported_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        None
+    }
+}
+
+impl ResolvesClientCert for Active {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        self.0.load().identity.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.load().identity.is_some()
+    }
+}
