@@ -15,6 +15,12 @@ pub struct RecorderStatus {
     pub nats: String,
     /// Events in the spool, not yet in NATS.
     pub spooled_events: usize,
+    /// Of these, what NATS refuses while it takes other events.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parked: Vec<ParkedStatus>,
+    /// Settings of the stream that weaken what is promised, each with its remedy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stream_deviations: Vec<String>,
     /// Bytes of the spool's file that are in use; some even where there is no event.
     pub spool_bytes: u64,
     /// Bytes of it that may be in use.
@@ -24,6 +30,19 @@ pub struct RecorderStatus {
     pub last_error: Option<String>,
 }
 
+/// Events that NATS refuses for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParkedStatus {
+    /// The reason, as in metrics.
+    pub reason: &'static str,
+    /// How many they are.
+    pub events: usize,
+    /// What was refused last, and what to do; absent until NATS has refused one in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
 impl fmt::Display for RecorderStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -31,16 +50,19 @@ impl fmt::Display for RecorderStatus {
             nats,
             spooled_events: spooled,
             last_error,
+            parked,
             ..
         } = self;
+        let parked: usize = parked.iter().map(|parked| parked.events).sum();
+        let waiting = spooled.saturating_sub(parked);
         match state {
-            State::Streaming | State::Draining if *spooled == 0 => {
+            State::Streaming | State::Draining if waiting == 0 => {
                 write!(f, "streaming to NATS at {nats}")
             }
             State::Streaming | State::Draining => {
                 write!(
                     f,
-                    "streaming to NATS at {nats}; publishing {spooled} events from the spool"
+                    "streaming to NATS at {nats}; publishing {waiting} events from the spool"
                 )
             }
             State::Spooling => {
@@ -50,6 +72,10 @@ impl fmt::Display for RecorderStatus {
                     "{why}; buffering in the spool ({spooled} events) for NATS at {nats}, will publish automatically"
                 )
             }
+        }?;
+        match parked {
+            0 => Ok(()),
+            parked => write!(f, "; NATS refuses {parked} events, which stay in the spool"),
         }
     }
 }
