@@ -1,5 +1,5 @@
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -83,11 +83,19 @@ impl NatsServer {
         command
             .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--jetstream")
-            .arg("--store_dir")
-            .arg(self.dir.path().join("store"))
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        let store = self.dir.path().join("store");
+        let mut names_store = false;
         if let Some(file) = &self.config {
             command.arg("--config").arg(file);
+            // Only such a configuration can be reloaded, and then the option may not be given beside it.
+            let text = fs::read_to_string(file).expect("the configuration can be read");
+            names_store = text.contains("$STORE_DIR");
+        }
+        if names_store {
+            command.env("STORE_DIR", store);
+        } else {
+            command.arg("--store_dir").arg(store);
         }
         let process = self
             .process
@@ -127,6 +135,19 @@ impl NatsServer {
     /// Sends SIGCONT.
     pub fn thaw(&self) {
         self.process.as_ref().expect("nats-server runs").thaw();
+    }
+
+    /// Has it read its configuration again, and waits until it has.
+    pub async fn reload(&self) {
+        let process = self.process.as_ref().expect("nats-server runs");
+        let reloads = || process.stderr().matches("Reloaded server config").count();
+        let before = reloads();
+        process.sighup();
+        eventually("nats-server reloads", START, async || match reloads() {
+            now if now > before => Ok(()),
+            _ => Err(process.stderr()),
+        })
+        .await;
     }
 
     /// A connection to it.
