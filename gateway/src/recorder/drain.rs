@@ -134,7 +134,7 @@ impl Drain {
             // New events can go to NATS; the drain itself sees to the rest.
             Err(error) => self.report(&error),
         }
-        self.retry = Some(Retry::after(self.reached));
+        self.retry = Some(Retry::default());
         recorder.machine.advance(seen, State::Draining);
         let events = recorder.spool.depth().waiting();
         if events > 0 {
@@ -161,7 +161,7 @@ impl Drain {
         let config = Some(info.config.clone());
         if self.looked.1 != config {
             self.looked.1 = config;
-            self.retry = Some(Retry::after(self.reached));
+            self.retry = Some(Retry::default());
         }
         Ok(stream)
     }
@@ -208,7 +208,7 @@ impl Drain {
             () = recorder.spool.depth().grown() => {
                 recorder.machine.advance(seen, State::Draining);
             }
-            () = received(&mut self.hangup) => self.retry = Some(Retry::after(self.reached)),
+            () = received(&mut self.hangup) => self.retry = Some(Retry::default()),
             () = sleep(LOOK_WHILE_PARKED) => self.tick(stream).await?,
         }
         Ok(())

@@ -118,10 +118,14 @@ impl From<PublishError> for AckError {
                 detail: format!("{detail}: raise `max_payload` in nats-server's configuration"),
             }),
             (_, Some(answered)) => Self::answered(answered),
-            _ => Self::Refused(Refusal {
-                reason: ParkReason::Refused,
-                detail: format!("something else than JetStream answered: {detail}"),
-            }),
+            _ if source.is_some_and(|source| source.is::<serde_json::Error>()) => {
+                Self::Refused(Refusal {
+                    reason: ParkReason::Refused,
+                    detail: format!("something else than JetStream answered: {detail}"),
+                })
+            }
+            // The client has gone, and could not send it.
+            _ => Self::Disconnected,
         }
     }
 }
