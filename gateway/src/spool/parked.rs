@@ -3,7 +3,7 @@
 use std::fmt;
 
 use importguard_core::EventId;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::{
     StoredEvent,
@@ -222,7 +222,10 @@ impl Store {
     ) -> rusqlite::Result<T> {
         let bound = self.max_pages();
         self.limit_pages(bound + RESERVE_PAGES)?;
-        let changed = self.connection.transaction().and_then(|transaction| {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let changed = transaction.and_then(|transaction| {
             let changed = change(&transaction)?;
             transaction.commit()?;
             Ok(changed)
