@@ -21,7 +21,7 @@ const IN_FLIGHT: usize = 4;
 /// What became of a batch.
 pub(super) struct Published<'a> {
     /// NATS has these.
-    pub(super) done: Vec<i64>,
+    pub(super) done: Vec<EventId>,
     /// NATS takes others, but not these.
     pub(super) refused: Vec<(&'a StoredEvent, ParkReason)>,
     /// Why the rest is still to be published.
@@ -81,7 +81,7 @@ impl Inner {
                 },
             };
             match acknowledged {
-                Ok(()) => published.done.push(event.rowid),
+                Ok(()) => published.done.push(event.id),
                 Err(error) => match refusal(error, config, &event.subject) {
                     Ok(refusal) => {
                         self.blocked.refused(&event.subject, &refusal);

@@ -294,7 +294,7 @@ impl Drain {
         metrics.drained(drained);
         if !refused.is_empty() {
             let parking = |(event, reason): (&StoredEvent, _)| Parking {
-                rowid: event.rowid,
+                id: event.id,
                 reason,
                 attempted_after: event.attempted_after().filter(|_| !forget_attempts),
             };

@@ -75,7 +75,7 @@ impl Retry {
                 self.refused.insert(event.subject.clone(), *reason);
             }
         }
-        let taken = |event: &&StoredEvent| probed.done.contains(&event.rowid);
+        let taken = |event: &&StoredEvent| probed.done.contains(&event.id);
         let taken: BTreeSet<_> = first
             .iter()
             .filter(taken)

@@ -59,7 +59,6 @@ pub(crate) struct NewEvent {
 /// An event out of the spool.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
-    pub(crate) rowid: i64,
     pub(crate) id: EventId,
     pub(crate) subject: String,
     pub(crate) operation_id: String,
@@ -197,7 +196,7 @@ enum Command {
         reply: oneshot::Sender<Result<(), AppendError>>,
     },
     Advance {
-        done: Vec<i64>,
+        done: Vec<EventId>,
         limit: u32,
         max_bytes: usize,
         sequence: u64,
@@ -274,7 +273,7 @@ impl Spool {
     }
 
     /// Deletes the events in `done` for good.
-    pub(crate) async fn delete(&self, done: Vec<i64>) -> Result<(), SpoolError> {
+    pub(crate) async fn delete(&self, done: Vec<EventId>) -> Result<(), SpoolError> {
         self.advance(done, 0, 0, 0).await.map(drop)
     }
 
@@ -291,7 +290,7 @@ impl Spool {
 
     async fn advance(
         &self,
-        done: Vec<i64>,
+        done: Vec<EventId>,
         limit: u32,
         max_bytes: usize,
         sequence: u64,

@@ -111,7 +111,7 @@ impl ParkedCounts {
 /// An event to be parked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parking {
-    pub(crate) rowid: i64,
+    pub(crate) id: EventId,
     pub(crate) reason: ParkReason,
     /// As [`NewEvent::attempted_after`](super::NewEvent::attempted_after).
     pub(crate) attempted_after: Option<u64>,
@@ -144,13 +144,12 @@ impl Store {
     pub(super) fn park(&mut self, events: &[Parking]) -> rusqlite::Result<()> {
         let mut contents = self.contents;
         self.beyond_the_bound(|transaction| {
-            let mut before =
-                transaction.prepare_cached("SELECT state FROM event WHERE rowid = ?1")?;
+            let mut before = transaction.prepare_cached("SELECT state FROM event WHERE id = ?1")?;
             let mut park = transaction.prepare_cached(
-                "UPDATE event SET state = ?2, attempted_after = ?3 WHERE rowid = ?1",
+                "UPDATE event SET state = ?2, attempted_after = ?3 WHERE id = ?1",
             )?;
             for event in events {
-                let before = before.query_row([event.rowid], |row| reason(row, 0));
+                let before = before.query_row([event.id.to_string()], |row| reason(row, 0));
                 let Some(before) = before.optional()? else {
                     continue;
                 };
@@ -160,7 +159,7 @@ impl Store {
                 contents.parked.add(event.reason);
                 let attempted_after = event.attempted_after.map(super::store::sequence);
                 park.execute(params![
-                    event.rowid,
+                    event.id.to_string(),
                     state(Some(event.reason)),
                     attempted_after
                 ])?;
@@ -183,7 +182,7 @@ impl Store {
                 .optional()?;
             let to = stretch_end.map_or_else(|| "~".to_owned(), |id| id.to_string());
             let mut select = transaction.prepare_cached(
-                "SELECT rowid, id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after, NULL
+                "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after, NULL
                  FROM event
                  WHERE id > ?1 AND id <= ?2 AND state <> 'w'
                      AND subject NOT IN (SELECT value FROM json_each(?3))
@@ -206,10 +205,10 @@ impl Store {
                 }
             }
             let mut mark = transaction.prepare_cached(
-                "UPDATE event SET attempted_after = ?2 WHERE rowid = ?1 AND attempted_after IS NULL",
+                "UPDATE event SET attempted_after = ?2 WHERE id = ?1 AND attempted_after IS NULL",
             )?;
             for event in &batch.events {
-                mark.execute(params![event.rowid, sequence])?;
+                mark.execute(params![event.id.to_string(), sequence])?;
             }
             Ok(batch)
         })

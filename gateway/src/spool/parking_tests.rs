@@ -6,7 +6,7 @@ use super::*;
 
 fn parking(event: &StoredEvent, reason: ParkReason) -> Parking {
     Parking {
-        rowid: event.rowid,
+        id: event.id,
         reason,
         attempted_after: event.attempted_after(),
     }
@@ -57,13 +57,13 @@ async fn a_parked_event_lets_the_others_pass_and_stays_across_a_reopen() {
     assert_eq!(texts(&parked(&spool, all()).await), ["a", "c"]);
 
     let done = spool.next(2, usize::MAX, 5).await.unwrap();
-    let done = done.iter().map(|event| event.rowid).collect();
+    let done = done.iter().map(|event| event.id).collect();
     spool.delete(done).await.unwrap();
     assert_eq!((spool.depth().events(), spool.depth().waiting()), (2, 0));
     assert_eq!(spool.depth().oldest_age(), None);
     let rest = parked(&spool, all()).await;
     spool
-        .delete(rest.iter().map(|event| event.rowid).collect())
+        .delete(rest.iter().map(|event| event.id).collect())
         .await
         .unwrap();
     assert_eq!(spool.depth().parked().total(), 0);

@@ -258,7 +258,7 @@ impl Store {
     /// `max_bytes` of payload. They count as attempted after `sequence` from the next call on.
     pub(super) fn advance(
         &mut self,
-        done: &[i64],
+        done: &[EventId],
         limit: u32,
         max_bytes: usize,
         sequence: u64,
@@ -269,9 +269,9 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut delete =
-                transaction.prepare_cached("DELETE FROM event WHERE rowid = ?1 RETURNING state")?;
-            for rowid in done {
-                let deleted = delete.query_row([rowid], |row| parked::reason(row, 0));
+                transaction.prepare_cached("DELETE FROM event WHERE id = ?1 RETURNING state")?;
+            for id in done {
+                let deleted = delete.query_row([id.to_string()], |row| parked::reason(row, 0));
                 let Some(was_parked) = deleted.optional()? else {
                     continue;
                 };
@@ -360,7 +360,7 @@ fn read(
     let mut batch = Vec::with_capacity(limit as usize);
     let mut bytes = 0;
     let mut select = connection.prepare_cached(
-        "SELECT event.rowid, id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after,
+        "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after,
                 CASE WHEN id <= up_to THEN after END
          FROM event, drain WHERE id >= ?1 AND state = 'w' ORDER BY id LIMIT ?2",
     )?;
@@ -376,25 +376,24 @@ fn read(
     Ok(batch)
 }
 
-/// A row of ten columns: those of an event, and after which sequence a drain attempted it.
+/// A row of nine columns: those of an event, and after which sequence a drain attempted it.
 pub(super) fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredEvent> {
     let sequence = |column| -> rusqlite::Result<Option<u64>> {
         let sequence = row.get::<_, Option<i64>>(column)?;
         Ok(sequence.map(|sequence| u64::try_from(sequence).unwrap_or(0)))
     };
     Ok(StoredEvent {
-        rowid: row.get(0)?,
-        id: id(row, 1)?,
-        subject: row.get(2)?,
-        operation_id: row.get(3)?,
+        id: id(row, 0)?,
+        subject: row.get(1)?,
+        operation_id: row.get(2)?,
         trace: MessageHeaders {
-            traceparent: row.get(4)?,
-            tracestate: row.get(5)?,
-            baggage: row.get(6)?,
+            traceparent: row.get(3)?,
+            tracestate: row.get(4)?,
+            baggage: row.get(5)?,
         },
-        payload: Bytes::from(row.get::<_, Vec<u8>>(7)?),
-        attempted_after: sequence(8)?,
-        attempted_by_drain_after: sequence(9)?,
+        payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
+        attempted_after: sequence(7)?,
+        attempted_by_drain_after: sequence(8)?,
     })
 }
 

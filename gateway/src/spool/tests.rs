@@ -70,7 +70,7 @@ async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
     assert_eq!(spool.depth().events(), 3);
     assert!(spool.depth().oldest_age().is_some());
     let batch = spool.next(2, usize::MAX, 7).await.unwrap();
-    let done = batch.iter().map(|event| event.rowid).collect();
+    let done = batch.iter().map(|event| event.id).collect();
     spool.delete(done).await.unwrap();
     assert_eq!(spool.depth().events(), 1);
     let spool = reopen(spool, &dir).await;
@@ -89,15 +89,13 @@ fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     }
     let batch = store.advance(&[], 10, usize::MAX, 1).unwrap();
     assert_eq!(oldest_of(&store), Some(ids[0]));
-    store.advance(&[batch[0].rowid], 0, 0, 1).unwrap();
+    store.advance(&[batch[0].id], 0, 0, 1).unwrap();
     assert_eq!(oldest_of(&store), Some(ids[1]));
     let contents = store.contents();
     drop((lock, store));
     let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
     assert_eq!(store.contents(), contents);
-    store
-        .advance(&[batch[1].rowid, batch[2].rowid], 0, 0, 1)
-        .unwrap();
+    store.advance(&[batch[1].id, batch[2].id], 0, 0, 1).unwrap();
     assert_eq!(store.contents().oldest, None);
 }
 
@@ -163,7 +161,7 @@ async fn a_full_spool_refuses_and_has_room_again_once_it_is_drained() {
         if batch.is_empty() {
             break;
         }
-        let done = batch.iter().map(|event| event.rowid).collect();
+        let done = batch.iter().map(|event| event.id).collect();
         spool.delete(done).await.unwrap();
     }
     assert_eq!(spool.depth().events(), 0);
@@ -192,7 +190,7 @@ async fn what_is_in_use_comes_up_to_the_bound_however_large_the_events_are() {
             "full at {missing} bytes less than it may have, with events of {payload_bytes}"
         );
         let all = spool.next(100_000, usize::MAX, 7).await.unwrap();
-        let done = all.iter().map(|event| event.rowid).collect();
+        let done = all.iter().map(|event| event.id).collect();
         spool.delete(done).await.unwrap();
         assert_eq!((depth.events(), depth.used_bytes()), (0, empty));
     }
