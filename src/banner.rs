@@ -27,6 +27,7 @@ impl<B> Banner<'_, B> {
             nats,
             spooled_events: spooled,
             last_error,
+            parked,
             ..
         } = &self.recorder;
         if *state == State::Spooling {
@@ -40,11 +41,16 @@ impl<B> Banner<'_, B> {
                 "{why}; buffering in {spool} ({spooled} events), will publish automatically"
             );
         }
-        let rest = match spooled {
+        let parked: usize = parked.iter().map(|parked| parked.events).sum();
+        let waiting = match spooled.saturating_sub(parked) {
             0 => String::new(),
             events => format!("; publishing {events} events from the spool"),
         };
-        format!("streaming to NATS at {nats}{rest}")
+        let refused = match parked {
+            0 => String::new(),
+            events => format!("; NATS refuses {events} events, which stay in the spool"),
+        };
+        format!("streaming to NATS at {nats}{waiting}{refused}")
     }
 }
 

@@ -54,6 +54,15 @@ if [[ -z "${PROMTOOL:-}" ]] && ! command -v promtool >/dev/null; then
     fi
 fi
 
+# Some tests set the clock of a gateway; without faketime they are skipped.
+if [[ -z "${FAKETIME:-}" ]] && ! command -v faketime >/dev/null; then
+    if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+        echo "tests/run.sh: installing faketime"
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends faketime; } \
+            || echo "tests/run.sh: cannot install faketime; the tests with another clock are skipped" >&2
+    fi
+fi
+
 # The tests create virtual environments for the Python example and the Kubernetes schemas.
 if command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then

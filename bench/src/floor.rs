@@ -101,7 +101,7 @@ pub(crate) async fn gateway(settings: FloorGatewaySettings) -> anyhow::Result<()
     jetstream
         .create_stream(stream::Config {
             name: "IMPORTGUARD".to_owned(),
-            subjects: Subject::ALL.map(str::to_owned).to_vec(),
+            subjects: vec!["importguard.v1.>".to_owned()],
             max_age: Duration::from_secs(30 * 24 * 60 * 60),
             max_bytes: 1 << 30,
             duplicate_window: Duration::from_secs(10 * 60),

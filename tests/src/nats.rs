@@ -79,12 +79,15 @@ impl NatsServer {
     /// `user`, given as `name:password`. `sync_interval: always` is left out for a server that does not know it.
     pub async fn configured(file: PathBuf, variables: &[(&'static str, &str)], user: &str) -> Self {
         let mut server = Self::not_started();
-        server.config = Some(if version(&server.program) >= SYNC_ALWAYS {
-            file
-        } else {
-            let text = fs::read_to_string(file).expect("the configuration can be read");
-            server.write_config(&text.replace("sync_interval: always", ""))
-        });
+        let text = fs::read_to_string(&file).expect("the configuration can be read");
+        let without = text.replace("sync_interval: always", "");
+        server.config = Some(
+            if without != text && version(&server.program) < SYNC_ALWAYS {
+                server.write_config(&without)
+            } else {
+                file
+            },
+        );
         let owned = |(name, value): &(&'static str, &str)| (*name, (*value).to_owned());
         server.variables = variables.iter().map(owned).collect();
         server.launch(&server.url_for(user)).await;
@@ -127,11 +130,19 @@ impl NatsServer {
         command
             .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--jetstream")
-            .arg("--store_dir")
-            .arg(&self.store)
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        let store = &self.store;
+        let mut names_store = false;
         if let Some(file) = &self.config {
             command.arg("--config").arg(file);
+            // Only such a configuration can be reloaded, and then the option may not be given beside it.
+            let text = fs::read_to_string(file).expect("the configuration can be read");
+            names_store = text.contains("$STORE_DIR");
+        }
+        if names_store {
+            command.env("STORE_DIR", store);
+        } else {
+            command.arg("--store_dir").arg(store);
         }
         let process = self.process.insert(Process::spawn(
             "nats-server",
@@ -173,6 +184,19 @@ impl NatsServer {
     /// Sends SIGCONT.
     pub fn thaw(&self) {
         self.process.as_ref().expect("nats-server runs").thaw();
+    }
+
+    /// Has it read its configuration again, and waits until it has.
+    pub async fn reload(&self) {
+        let process = self.process.as_ref().expect("nats-server runs");
+        let reloads = || process.stderr().matches("Reloaded server config").count();
+        let before = reloads();
+        process.sighup();
+        eventually("nats-server reloads", START, async || match reloads() {
+            now if now > before => Ok(()),
+            _ => Err(process.stderr()),
+        })
+        .await;
     }
 
     /// A connection to it.

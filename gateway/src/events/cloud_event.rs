@@ -36,8 +36,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Every subject, as the stream subscribes to them.
-    pub const ALL: [&'static str; 2] = ["importguard.v1.decision.*", "importguard.v1.imported"];
+    /// Every subject.
+    pub const ALL: [Self; 4] = [Self::Allow, Self::Refuse, Self::Modify, Self::Imported];
 
     /// The subject's name on NATS.
     pub const fn as_str(self) -> &'static str {

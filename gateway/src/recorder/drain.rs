@@ -1,33 +1,31 @@
-//! The task that brings the recorder back to streaming: it waits for NATS, makes sure of the stream, and publishes the spool
-//! in order.
+//! The task that brings the recorder back to streaming: it waits for NATS, makes sure of the stream, publishes the spool
+//! in order, and tries again what is parked.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::stream::{Config, Stream};
 use importguard_core::EventId;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     Inner,
-    publisher::{AckError, BACKGROUND_TIMEOUT, Message},
+    batch::Published,
+    refusal::AckError,
+    requirements,
+    retry::Retry,
     state::{Observed, State},
     stream::{self, LookUpError, Unavailable},
 };
-use crate::spool::{SpoolError, StoredEvent, unix_ms};
+use crate::spool::{Parking, SpoolError, StoredEvent};
 
 /// A batch is one transaction of the spool, which a typical event of 1 KiB makes worth its commit.
 const BATCH_EVENTS: u32 = 256;
 
 /// Bounds the memory of a batch of large events.
-const BATCH_BYTES: usize = 8 << 20;
-
-/// The drain's acks under way at once. A new event waits behind them at the server, some 25 µs each, so that four at most
-/// double the 100 µs of an idle one; and four already drain more than ten thousand events a second.
-const IN_FLIGHT: usize = 4;
+pub(super) const BATCH_BYTES: usize = 8 << 20;
 
 /// How long the first connection may take before its absence is a warning.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,8 +36,15 @@ const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 /// After so many failed look-ups in a row events are published without one: rather twice than never.
 const LOOK_UPS: u32 = 3;
 
+/// How often the stream's settings are looked at: what is parked waits for a change of them.
+const LOOK: Duration = Duration::from_secs(5 * 60);
+const LOOK_WHILE_PARKED: Duration = Duration::from_secs(5);
+
+/// How often parked events are tried though the stream's settings are the same: permissions are not among these.
+const RETRY_PARKED: Duration = Duration::from_secs(60);
+
 #[derive(Debug, thiserror::Error)]
-enum DrainError {
+pub(super) enum DrainError {
     #[error("not connected to NATS at {0}")]
     NotConnected(String),
     #[error(transparent)]
@@ -63,8 +68,16 @@ impl DrainError {
 }
 
 pub(super) struct Drain {
-    recorder: Arc<Inner>,
+    pub(super) recorder: Arc<Inner>,
     failed_look_ups: u32,
+    retry: Option<Retry>,
+    /// When the stream's settings were last looked at, and which they were.
+    looked: (Instant, Option<Config>),
+    retried: Instant,
+    /// Where the last pass over what is parked ended, if it was not at the end.
+    reached: Option<EventId>,
+    /// SIGHUP has parked events tried at once.
+    hangup: Option<Signal>,
 }
 
 impl Drain {
@@ -72,6 +85,11 @@ impl Drain {
         Self {
             recorder,
             failed_look_ups: 0,
+            retry: None,
+            looked: (Instant::now(), None),
+            retried: Instant::now(),
+            reached: None,
+            hangup: signal(SignalKind::hangup()).ok(),
         }
     }
 
@@ -89,7 +107,7 @@ impl Drain {
             match self.recover(seen).await {
                 Ok(stream) => {
                     retry = RETRY_FIRST;
-                    self.stay(&stream).await;
+                    self.stay(stream).await;
                 }
                 Err(error) => {
                     self.report(&error);
@@ -111,143 +129,211 @@ impl Drain {
         }
     }
 
-    /// Spooling → draining: the stream is there and, if events wait, NATS has acknowledged the first of them.
+    /// Spooling → draining: the stream is there and, if events wait, NATS has acknowledged the first of them, or refused it for
+    /// what it is.
     async fn recover(&mut self, seen: Observed) -> Result<Stream, DrainError> {
         let recorder = self.recorder.clone();
         if !recorder.publisher.connected() {
             let servers = recorder.publisher.servers().to_owned();
             return Err(DrainError::NotConnected(servers));
         }
-        let stream =
-            stream::ensure(recorder.publisher.jetstream(), &recorder.settings.stream).await?;
-        let limit = usize::try_from(stream.cached_info().config.max_message_size);
-        recorder
-            .publisher
-            .limit_messages(limit.ok().filter(|&limit| limit > 0));
-        match self.publish_next(&stream, 1).await {
+        let mut stream = self.look().await?;
+        match self.publish_next(&mut stream, 1).await {
             Ok(_) => recorder.last_error.clear(),
             Err(error) if error.is_nats() => return Err(error),
             // New events can go to NATS; the drain itself sees to the rest.
             Err(error) => self.report(&error),
         }
+        self.retry = Some(Retry::default());
         recorder.machine.advance(seen, State::Draining);
-        let events = recorder.spool.depth().events();
+        let events = recorder.spool.depth().waiting();
         if events > 0 {
             tracing::info!(events, "NATS accepts events again: draining the spool");
         }
         Ok(stream)
     }
 
+    /// Looks at the stream, which is created if it is missing. What is parked is tried again if its settings have changed.
+    async fn look(&mut self) -> Result<Stream, Unavailable> {
+        let Inner {
+            publisher,
+            settings,
+            deviations,
+            ..
+        } = &*self.recorder;
+        self.looked.0 = Instant::now();
+        let stream = stream::ensure(publisher.jetstream(), &settings.stream).await?;
+        let info = stream.cached_info();
+        let limit = usize::try_from(info.config.max_message_size);
+        publisher.limit_messages(limit.ok().filter(|&limit| limit > 0));
+        publisher.has_reached(info.state.last_sequence);
+        deviations.set(requirements::deviations(&info.config));
+        let config = Some(info.config.clone());
+        if self.looked.1 != config {
+            self.looked.1 = config;
+            self.retry = Some(Retry::default());
+        }
+        Ok(stream)
+    }
+
     /// Draining ⇄ streaming, until a publication fails.
-    async fn stay(&mut self, stream: &Stream) {
+    async fn stay(&mut self, mut stream: Stream) {
         let recorder = self.recorder.clone();
         let mut retry = RETRY_FIRST;
         loop {
             let seen = recorder.machine.see();
-            match seen.state() {
+            let outcome = match seen.state() {
                 State::Spooling => return,
-                State::Draining => match self.publish_next(stream, BATCH_EVENTS).await {
+                State::Draining => match self.publish_next(&mut stream, BATCH_EVENTS).await {
                     Ok(0) => {
+                        recorder.attempts.settle();
                         if recorder.machine.advance(seen, State::Streaming) {
                             tracing::info!("the spool is empty: streaming to NATS");
                         }
+                        continue;
                     }
-                    Ok(_) => retry = RETRY_FIRST,
-                    Err(error) if error.is_nats() => recorder.fail(seen, &error.to_string()),
-                    Err(error) => {
-                        self.report(&error);
-                        let _ = timeout(retry, recorder.machine.left(State::Draining)).await;
-                        retry = (retry * 2).min(RETRY_AT_MOST);
-                    }
+                    outcome => outcome.map(drop),
                 },
-                State::Streaming => {
-                    tokio::select! {
-                        () = recorder.machine.left(State::Streaming) => {}
-                        // Somebody's ack failed while others' came: no reason to spool, but one event to bring along.
-                        () = recorder.spool.depth().grown() => {
-                            recorder.machine.advance(seen, State::Draining);
-                        }
-                    }
+                State::Streaming if self.retry.is_some() => self.retry_parked(&mut stream).await,
+                State::Streaming => self.wait(seen, &mut stream).await,
+            };
+            match outcome {
+                Ok(()) => retry = RETRY_FIRST,
+                Err(error) if error.is_nats() => recorder.fail(seen, &error.to_string()),
+                Err(error) => {
+                    self.report(&error);
+                    let _ = timeout(retry, recorder.machine.left(seen.state())).await;
+                    retry = (retry * 2).min(RETRY_AT_MOST);
                 }
             }
         }
     }
 
-    /// Publishes the first `limit` events of the spool, in order, and deletes exactly those that NATS has. Returns how many; an
-    /// error if it hasn't them all.
-    async fn publish_next(&mut self, stream: &Stream, limit: u32) -> Result<usize, DrainError> {
+    /// Streaming, until there is something to do.
+    async fn wait(&mut self, seen: Observed, stream: &mut Stream) -> Result<(), DrainError> {
         let recorder = self.recorder.clone();
-        let Inner {
-            spool, publisher, ..
-        } = &*recorder;
-        if spool.depth().events() == 0 {
+        tokio::select! {
+            () = recorder.machine.left(State::Streaming) => {}
+            // Somebody's ack failed while others' came: no reason to spool, but one event to bring along.
+            () = recorder.spool.depth().grown() => {
+                recorder.machine.advance(seen, State::Draining);
+            }
+            () = received(&mut self.hangup) => self.retry = Some(Retry::default()),
+            () = sleep(LOOK_WHILE_PARKED) => self.tick(stream).await?,
+        }
+        Ok(())
+    }
+
+    /// Looks at the stream's settings and tries parked events, when it is time to.
+    async fn tick(&mut self, stream: &mut Stream) -> Result<(), DrainError> {
+        let parked = self.recorder.spool.depth().parked().total();
+        if parked == 0 && self.looked.0.elapsed() < LOOK {
+            return Ok(());
+        }
+        match self.look().await {
+            Ok(seen) => *stream = seen,
+            Err(error @ Unavailable::Unfit(_)) => return Err(error.into()),
+            // Publications will tell, if it matters.
+            Err(error) => tracing::debug!(%error, "can't look at the stream"),
+        }
+        if parked > 0 && self.retried.elapsed() >= RETRY_PARKED {
+            self.retry = Some(Retry::after(self.reached));
+        }
+        Ok(())
+    }
+
+    /// Tries the next of the parked events.
+    async fn retry_parked(&mut self, stream: &mut Stream) -> Result<(), DrainError> {
+        let Some(mut retry) = self.retry.take() else {
+            return Ok(());
+        };
+        let is_over = retry.step(self, stream).await?;
+        self.retried = Instant::now();
+        if is_over {
+            self.reached = retry.reached();
+        } else {
+            self.retry = Some(retry);
+        }
+        Ok(())
+    }
+
+    /// Publishes the first `limit` events of the spool, in order, deletes exactly those that NATS has and parks those that it
+    /// refuses. Returns how many; an error if some are still to be published.
+    async fn publish_next(&mut self, stream: &mut Stream, limit: u32) -> Result<usize, DrainError> {
+        let recorder = self.recorder.clone();
+        if recorder.spool.depth().waiting() == 0 {
             return Ok(0);
         }
-        let batch = spool.advance(Vec::new(), limit, BATCH_BYTES).await?;
-        let stored = self.stored(stream, &batch).await?;
-        let connection = publisher.connection();
-        let mut done = Vec::with_capacity(batch.len());
-        let mut outcome = Ok(());
-        let mut acks = VecDeque::with_capacity(IN_FLIGHT);
-        let mut events = batch.iter();
-        loop {
-            let next = match outcome {
-                Ok(()) if acks.len() < IN_FLIGHT => events.next(),
-                _ => None,
-            };
-            match next {
-                Some(event) if stored.contains(&event.id) => done.push(event.rowid),
-                Some(event) => match publisher.send(Message::from(event)).await {
-                    Ok(ack) => {
-                        let deadline = Instant::now() + BACKGROUND_TIMEOUT;
-                        acks.push_back((event.rowid, ack, deadline));
-                    }
-                    Err(error) => outcome = Err(error),
-                },
-                None => match acks.pop_front() {
-                    Some((rowid, ack, deadline)) => {
-                        match publisher.acknowledged(ack, connection, deadline).await {
-                            Ok(()) => done.push(rowid),
-                            Err(error) => outcome = outcome.and(Err(error)),
-                        }
-                    }
-                    None => break,
-                },
-            }
-        }
-        let count = done.len();
-        if count > 0 {
-            spool.advance(done, 0, 0).await?;
-        }
-        recorder.metrics.drained(count);
-        outcome?;
+        let sequence = recorder.publisher.sequence();
+        let batch = recorder.spool.next(limit, BATCH_BYTES, sequence).await?;
+        let window = stream.cached_info().config.duplicate_window;
+        // A quarter is for what lies between this look and the publication.
+        let are_remembered = recorder.attempts.are_within(window - window / 4);
+        let stored = if are_remembered {
+            HashSet::new()
+        } else {
+            self.stored(stream, &batch).await?
+        };
+        recorder.attempts.note(Duration::ZERO);
+        let blocked = |event: &StoredEvent| recorder.blocked.reason(&event.subject);
+        let config = &stream.cached_info().config;
+        let published = recorder.publish_all(config, &batch, &stored, blocked).await;
+        let count = published.settled();
+        // What NATS may still remember has not been looked up.
+        let forget = !are_remembered;
+        self.settle(published, forget).await?;
         Ok(count)
     }
 
+    /// Deletes what NATS has and parks what it refuses.
+    pub(super) async fn settle(
+        &self,
+        published: Published<'_>,
+        forget_attempts: bool,
+    ) -> Result<(), DrainError> {
+        let Inner { spool, metrics, .. } = &*self.recorder;
+        let Published {
+            done,
+            refused,
+            outcome,
+        } = published;
+        let drained = done.len();
+        if drained > 0 {
+            spool.delete(done).await?;
+        }
+        metrics.drained(drained);
+        if !refused.is_empty() {
+            let parking = |(event, reason): (&StoredEvent, _)| Parking {
+                id: event.id,
+                reason,
+                attempted_after: event.attempted_after().filter(|_| !forget_attempts),
+            };
+            spool
+                .park(refused.into_iter().map(parking).collect())
+                .await?;
+        }
+        Ok(outcome?)
+    }
+
     /// Which events of `batch` must not be published again, as the stream has them and NATS may have forgotten their ids.
-    async fn stored(
+    pub(super) async fn stored(
         &mut self,
-        stream: &Stream,
+        stream: &mut Stream,
         batch: &[StoredEvent],
     ) -> Result<HashSet<EventId>, DrainError> {
-        let window = stream.cached_info().config.duplicate_window;
-        // A quarter is for what lies between this look and the publication.
-        let remembered_ms = i64::try_from((window - window / 4).as_millis()).unwrap_or(i64::MAX);
-        let forgotten = |attempted_ms: i64| attempted_ms.saturating_add(remembered_ms) < unix_ms();
-        let possibly_stored: HashMap<EventId, i64> = batch
+        let attempts = batch
             .iter()
-            .filter_map(|event| Some((event.id, event.attempted_ms()?)))
-            .filter(|&(_, attempted_ms)| forgotten(attempted_ms))
-            .collect();
-        let Some(&since_ms) = possibly_stored.values().min() else {
+            .filter_map(|event| Some((event.id, event.attempted_after()?)));
+        let Some(after) = attempts.clone().map(|(_, after)| after).min() else {
             return Ok(HashSet::new());
         };
+        let ids: HashSet<_> = attempts.map(|(id, _)| id).collect();
         let inbox = self.recorder.publisher.client().new_inbox();
-        match stream::stored(stream, inbox, &possibly_stored, since_ms).await {
+        match stream::stored(stream, inbox, &ids, after).await {
             Ok(stored) => {
                 self.failed_look_ups = 0;
                 tracing::info!(
-                    looked_up = possibly_stored.len(),
+                    looked_up = ids.len(),
                     found = stored.len(),
                     "looked up events that may have been stored before"
                 );
@@ -261,11 +347,21 @@ impl Drain {
                 self.failed_look_ups = 0;
                 tracing::warn!(
                     %error,
-                    events = possibly_stored.len(),
+                    events = ids.len(),
                     "events are published that may be in the stream already: subscribers see them twice, with the same id"
                 );
                 Ok(HashSet::new())
             }
         }
+    }
+}
+
+/// Ready when the signal arrives; never if there is no handler for it.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }

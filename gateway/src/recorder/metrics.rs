@@ -12,8 +12,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::state::{Machine, State};
-use crate::spool::Depth;
+use super::{
+    requirements::Deviations,
+    state::{Machine, State},
+};
+use crate::spool::{Depth, ParkReason};
 
 /// From the ack of an idle local server to the longest a callback may wait for one.
 const ACK_SECONDS: [f64; 12] = [
@@ -53,13 +56,9 @@ impl AsRef<str> for Path {
 }
 
 impl Metrics {
-    /// Registers everything, what is read off `machine` and `depth` included.
-    pub(super) fn register(
-        registry: &mut Registry,
-        machine: Arc<Machine>,
-        depth: Arc<Depth>,
-    ) -> Self {
-        registry.register_collector(Box::new(Gauges { machine, depth }));
+    /// Registers everything, `gauges` included.
+    pub(super) fn register(registry: &mut Registry, gauges: Gauges) -> Self {
+        registry.register_collector(Box::new(gauges));
         let paths = [
             Path::Streamed,
             Path::Spooled,
@@ -110,9 +109,10 @@ impl Metrics {
 
 /// Read off the recorder at each scrape.
 #[derive(Debug)]
-struct Gauges {
-    machine: Arc<Machine>,
-    depth: Arc<Depth>,
+pub(super) struct Gauges {
+    pub(super) machine: Arc<Machine>,
+    pub(super) depth: Arc<Depth>,
+    pub(super) deviations: Arc<Deviations>,
 }
 
 impl Collector for Gauges {
@@ -128,11 +128,28 @@ impl Collector for Gauges {
             let is = ConstGauge::new(i64::from(state == now));
             is.encode(states.encode_family(&[("state", state.as_str())])?)?;
         }
+        let mut parked = encoder.encode_descriptor(
+            "importguard_spool_parked_events",
+            "Events in the spool that NATS refuses while it takes others, by reason.",
+            None,
+            MetricType::Gauge,
+        )?;
+        let counts = self.depth.parked();
+        for reason in ParkReason::ALL {
+            let events = ConstGauge::new(i64::try_from(counts.of(reason)).unwrap_or(i64::MAX));
+            events.encode(parked.encode_family(&[("reason", reason.as_str())])?)?;
+        }
         let to = &mut encoder;
         gauge(
             to,
+            "importguard_stream_deviations",
+            "Settings of the stream IMPORTGUARD that weaken what is promised.",
+            self.deviations.count(),
+        )?;
+        gauge(
+            to,
             "importguard_recorder_spool_events",
-            "Events in the spool that are not in NATS yet.",
+            "Events in the spool that are not in NATS yet, parked ones included.",
             self.depth.events(),
         )?;
         gauge(
@@ -150,7 +167,7 @@ impl Collector for Gauges {
         gauge(
             to,
             "importguard_recorder_oldest_unpublished_seconds",
-            "Age of the oldest event in the spool in seconds; 0 if the spool is empty.",
+            "How long the oldest event in the spool has been waiting, in seconds; 0 if none waits. Parked events do not count.",
             self.depth.oldest_age().unwrap_or_default().as_secs_f64(),
         )
     }

@@ -1,12 +1,20 @@
 //! Answered means recorded: an event is acknowledged by NATS or committed to the spool before its callback is answered.
 //!
 //! [`Recorder`] is the whole of it for the rest of the gateway. Behind it: `state` says whether events go to NATS or to the
-//! spool, `publisher` is the connection, `spool` the disk, and `drain` the task that brings what is on disk to NATS.
+//! spool, `publisher` is the connection, `spool` the disk, and `drain` the task that brings what is on disk to NATS. What NATS
+//! refuses while it takes other events is parked on the disk: `refusal` tells it apart, `blocked` remembers it, and `retry` tries
+//! it again.
 
+mod attempts;
+mod batch;
+mod blocked;
 mod drain;
 mod metrics;
 mod nats;
 mod publisher;
+mod refusal;
+mod requirements;
+mod retry;
 mod settings;
 mod state;
 mod status;
@@ -23,16 +31,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    attempts::Attempts,
+    blocked::Blocked,
     drain::Drain,
-    metrics::Metrics,
-    publisher::{AckError, Message, Publisher},
+    metrics::{Gauges, Metrics},
+    publisher::{Message, Publisher},
+    refusal::AckError,
+    requirements::Deviations,
     state::{Machine, Observed},
     status::LastError,
 };
 
 use crate::{
-    events::Event,
-    spool::{AppendError, NewEvent, Spool, lock},
+    events::{Event, Subject},
+    spool::{AppendError, NewEvent, ParkReason, Spool, lock},
 };
 
 pub use self::{
@@ -42,7 +54,7 @@ pub use self::{
     },
     settings::{RecordSettings, StreamSettings},
     state::State,
-    status::RecorderStatus,
+    status::{ParkedStatus, RecorderStatus},
 };
 pub use crate::spool::{SpoolOpenError, SpoolSync};
 
@@ -118,6 +130,11 @@ struct Inner {
     spool: Spool,
     metrics: Metrics,
     last_error: Arc<LastError>,
+    /// What NATS refuses.
+    blocked: Blocked,
+    /// Where the stream falls short.
+    deviations: Arc<Deviations>,
+    attempts: Attempts,
     drain: std::sync::Mutex<Option<JoinHandle<()>>>,
     /// A thread or task that must not end has ended.
     ended: CancellationToken,
@@ -151,8 +168,14 @@ impl Recorder {
             tracing::warn!("{warning}");
         }
         let machine = Arc::new(Machine::new());
+        let deviations = Arc::new(Deviations::default());
         let metrics = runtime.registry.register(|registry| {
-            Metrics::register(registry, machine.clone(), spool.depth().clone())
+            let gauges = Gauges {
+                machine: machine.clone(),
+                depth: spool.depth().clone(),
+                deviations: deviations.clone(),
+            };
+            Metrics::register(registry, gauges)
         });
         let last_error = Arc::new(LastError::default());
         let connected = Arc::new(Notify::new());
@@ -165,6 +188,8 @@ impl Recorder {
                 (machine.clone(), last_error.clone(), connected.clone());
             move |event| match event {
                 async_nats::Event::Connected => connected.notify_one(),
+                // Told where its event is parked.
+                event if is_about_an_event(&event) => {}
                 event => {
                     if let Some(error) = publisher::connection_error(&event) {
                         note(&last_error, &error);
@@ -176,6 +201,7 @@ impl Recorder {
             }
         })
         .await?;
+        let attempts = Attempts::new(spool.depth().events() > 0);
         let inner = Arc::new(Inner {
             settings,
             machine,
@@ -184,6 +210,9 @@ impl Recorder {
             spool,
             metrics,
             last_error,
+            blocked: Blocked::default(),
+            deviations,
+            attempts,
             drain: std::sync::Mutex::new(None),
             ended: ended.clone(),
         });
@@ -201,33 +230,42 @@ impl Recorder {
     pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, RecordError> {
         let recorder = &*self.0;
         let seen = recorder.machine.see();
-        let attempted_ms = if seen.state() == State::Spooling {
-            None
-        } else if recorder.publisher.connected() {
+        let subject = event.subject.as_str();
+        let mut parked = recorder.blocked.reason(subject);
+        let mut attempted_after = None;
+        let may_publish = seen.state() != State::Spooling && parked.is_none();
+        if may_publish && !recorder.publisher.connected() {
+            recorder.fail(seen, &AckError::Disconnected.to_string());
+        } else if may_publish {
+            let after = recorder.publisher.sequence();
             match recorder.publish(&event, deadline).await {
                 Ok(ack) => {
                     recorder.metrics.streamed(ack);
                     return Ok(Recorded::Streamed);
                 }
+                Err(AckError::Refused(refusal)) => {
+                    recorder.blocked.refused(subject, &refusal);
+                    parked = Some(refusal.reason);
+                }
                 Err(error) => {
                     if !recorder.hurried(&error) {
                         recorder.fail(seen, &error.to_string());
                     }
-                    // The id was made just before it was published.
-                    error.may_be_stored().then_some(event.id.unix_ms())
+                    attempted_after = error.may_be_stored().then_some(after);
                 }
             }
-        } else {
-            recorder.fail(seen, &AckError::Disconnected.to_string());
-            None
-        };
+        }
+        if attempted_after.is_some() {
+            recorder.attempts.note(recorder.settings.ack_timeout);
+        }
         let event = NewEvent {
             id: event.id,
-            subject: event.subject.as_str(),
+            subject,
             operation_id: event.operation_id,
             trace: event.trace,
             payload: event.payload,
-            attempted_ms,
+            attempted_after,
+            parked,
         };
         match recorder.spool.append(event, deadline).await {
             Ok(()) => {
@@ -249,6 +287,8 @@ impl Recorder {
             state: recorder.machine.see().state(),
             nats: recorder.publisher.servers().to_owned(),
             spooled_events: depth.events(),
+            parked: recorder.parked(),
+            stream_deviations: recorder.deviations.texts(),
             spool_bytes: depth.used_bytes(),
             spool_max_bytes: depth.max_bytes(),
             last_error: recorder.last_error.last(),
@@ -313,13 +353,24 @@ impl Inner {
             .settings
             .ack_timeout
             .min(deadline.saturating_duration_since(start) / 2);
-        let acknowledged = async {
-            self.publisher.send(Message::from(event)).await?.await?;
-            Ok(start.elapsed())
-        };
-        timeout_at(start + wait, acknowledged)
-            .await
-            .unwrap_or(Err(AckError::Timeout(wait)))
+        let sent = timeout_at(start + wait, self.publisher.send(Message::from(event))).await;
+        let sent = sent.unwrap_or(Err(AckError::Timeout(wait)))?;
+        self.publisher.acknowledged(sent, start, wait).await?;
+        Ok(start.elapsed())
+    }
+
+    /// What NATS refuses, by reason.
+    fn parked(&self) -> Vec<ParkedStatus> {
+        let counts = self.spool.depth().parked();
+        let parked = ParkReason::ALL.into_iter().filter_map(|reason| {
+            let events = counts.of(reason);
+            (events > 0).then(|| ParkedStatus {
+                reason: reason.as_str(),
+                events,
+                detail: self.blocked.detail(reason),
+            })
+        });
+        parked.collect()
     }
 
     /// A request with so little time left that its timeout says nothing about NATS.
@@ -345,4 +396,13 @@ impl Inner {
             AppendError::Closed => RecordError::Closed,
         }
     }
+}
+
+/// The server denies a publication on one of the events' subjects.
+fn is_about_an_event(event: &async_nats::Event) -> bool {
+    blocked::denied_subject(event).is_some_and(|denied| {
+        Subject::ALL
+            .iter()
+            .any(|subject| subject.as_str() == denied)
+    })
 }

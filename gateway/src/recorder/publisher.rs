@@ -4,7 +4,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use async_nats::{
     header::NATS_MESSAGE_ID,
     jetstream::{
         self,
-        context::{ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind},
+        context::{ContextBuilder, PublishAckFuture},
         message::PublishMessage,
     },
 };
@@ -24,7 +24,12 @@ use importguard_core::EventId;
 use importguard_telemetry::propagation::MessageHeaders;
 use tokio::time::{Instant, timeout_at};
 
-use super::{NatsServers, StartError};
+use super::{
+    NatsServers, StartError,
+    blocked::Denials,
+    refusal::{AckError, Refusal},
+    stream,
+};
 use crate::{
     events::{self, CONTENT_TYPE},
     spool::StoredEvent,
@@ -81,41 +86,14 @@ impl<'a> From<&'a StoredEvent> for Message<'a> {
     }
 }
 
-/// Why NATS has not acknowledged an event.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AckError {
-    #[error("NATS gave no ack within {}", humantime::format_duration(*.0))]
-    Timeout(Duration),
-    #[error("no stream takes the events' subjects, or JetStream is off")]
-    NoStream,
-    #[error("NATS refused an event: {0}")]
-    Refused(String),
-    #[error("the connection to NATS is lost")]
-    Disconnected,
-}
-
-impl AckError {
-    /// The event may be in the stream all the same.
-    pub(super) fn may_be_stored(&self) -> bool {
-        match self {
-            Self::Timeout(_) | Self::Disconnected => true,
-            Self::NoStream | Self::Refused(_) => false,
-        }
-    }
-}
-
-impl From<PublishError> for AckError {
-    fn from(error: PublishError) -> Self {
-        match error.kind() {
-            PublishErrorKind::TimedOut => Self::Timeout(BACKGROUND_TIMEOUT),
-            PublishErrorKind::StreamNotFound => Self::NoStream,
-            PublishErrorKind::BrokenPipe => Self::Disconnected,
-            _ => Self::Refused(
-                std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string),
-            ),
-        }
-    }
+/// A message on its way.
+pub(super) struct Sent {
+    subject: Subject,
+    ack: PublishAckFuture,
+    /// No ack comes over another connection than the message went.
+    connection: Option<u64>,
+    /// The subject's denials before it.
+    denials: u64,
 }
 
 /// The connection.
@@ -125,6 +103,9 @@ pub(super) struct Publisher {
     jetstream: jetstream::Context,
     /// The stream's own limit for a message with its headers; `usize::MAX` without one.
     stream_limit: AtomicUsize,
+    /// The stream's last sequence as far as it is known: what is published from now on comes after it.
+    sequence: AtomicU64,
+    denials: Arc<Denials>,
     servers: String,
     /// The only server that the settings name.
     server: Option<(String, u16)>,
@@ -142,12 +123,15 @@ impl Publisher {
             _ => None,
         };
         let on_event = Arc::new(on_event);
+        let denials = Arc::new(Denials::default());
+        let denied = denials.clone();
         let client = servers
             .options
             .retry_on_initial_connect()
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
+                denied.note(&event);
                 on_event(event);
                 std::future::ready(())
             })
@@ -165,6 +149,8 @@ impl Publisher {
             client,
             jetstream,
             stream_limit: AtomicUsize::new(usize::MAX),
+            sequence: AtomicU64::new(0),
+            denials,
             servers: named,
             server,
         })
@@ -180,33 +166,51 @@ impl Publisher {
         self.client.connection_state() == ConnectionState::Connected
     }
 
-    /// The number of the connection that is there now. No ack comes over another one than its message went.
-    pub(super) fn connection(&self) -> Option<u64> {
+    /// The number of the connection that is there now.
+    fn connection(&self) -> Option<u64> {
         let number = self.client.statistics().connects.load(Ordering::Relaxed);
         self.connected().then_some(number)
     }
 
-    /// Waits for the `ack` of a message sent over `connection`, until `deadline` at the latest.
+    /// Waits for the ack of a message, `within` this long from `start`.
     pub(super) async fn acknowledged(
         &self,
-        ack: PublishAckFuture,
-        connection: Option<u64>,
-        deadline: Instant,
+        sent: Sent,
+        start: Instant,
+        within: Duration,
     ) -> Result<(), AckError> {
-        let mut ack = ack.into_future();
-        loop {
+        let deadline = start + within;
+        let mut ack = sent.ack.into_future();
+        let ack = loop {
             let look = deadline.min(Instant::now() + GLANCE);
             match timeout_at(look, &mut ack).await {
-                Ok(acknowledged) => return Ok(acknowledged.map(drop)?),
-                Err(_) if self.connection() != connection => {
+                Ok(ack) => break ack?,
+                Err(_) if self.denials.of(&sent.subject) != sent.denials => {
+                    return Err(AckError::Refused(Refusal::permission_denied(&sent.subject)));
+                }
+                Err(_) if self.connection() != sent.connection => {
                     return Err(AckError::Disconnected);
                 }
-                Err(_) if look == deadline => {
-                    return Err(AckError::Timeout(BACKGROUND_TIMEOUT));
-                }
+                Err(_) if look == deadline => return Err(AckError::Timeout(within)),
                 Err(_) => {}
             }
+        };
+        if ack.stream != stream::NAME {
+            let refusal = Refusal::other_stream(&sent.subject, &ack.stream);
+            return Err(AckError::Refused(refusal));
         }
+        self.has_reached(ack.sequence);
+        Ok(())
+    }
+
+    /// The stream has come to this sequence.
+    pub(super) fn has_reached(&self, sequence: u64) {
+        self.sequence.store(sequence, Ordering::Release);
+    }
+
+    /// The stream's last sequence as far as it is known. What is stored of a message that is sent after asking comes later.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -235,17 +239,24 @@ impl Publisher {
             .min(self.stream_limit.load(Ordering::Relaxed))
     }
 
-    /// Sends `message`, after all that were sent before it; the future returned is its ack. Waits only where the
-    /// connection can't keep up.
-    pub(super) async fn send(&self, message: Message<'_>) -> Result<PublishAckFuture, AckError> {
+    /// Sends `message`, after all that were sent before it. Waits only where the connection can't keep up.
+    pub(super) async fn send(&self, message: Message<'_>) -> Result<Sent, AckError> {
+        let (connection, denials) = (self.connection(), self.denials.of(&message.subject));
         // As good as always it fits; but a spooled event may have been made for another server.
         let payload = events::fit(message.payload.clone(), self.max_payload());
         let headers = headers(&message);
         let publish = PublishMessage::build().payload(payload).headers(headers);
-        Ok(self
+        let subject = message.subject;
+        let ack = self
             .jetstream
-            .send_publish(message.subject, publish)
-            .await?)
+            .send_publish(subject.clone(), publish)
+            .await?;
+        Ok(Sent {
+            subject,
+            ack,
+            connection,
+            denials,
+        })
     }
 
     /// Hands what is left to the kernel.

@@ -1,13 +1,14 @@
 //! The recorder's three states and the moves between them.
 //!
 //! ```text
-//!  Spooling ── NATS took the oldest event ──▶ Draining ── spool empty ──▶ Streaming
+//!  Spooling ── NATS took the oldest event ──▶ Draining ── none waits ───▶ Streaming
 //!     ▲ ▲                                      │     ▲                      │    │
-//!     │ └───────────── NATS failed ────────────┘     └── spool not empty ───┘    │
+//!     │ └───────────── NATS failed ────────────┘     └── an event waits ────┘    │
 //!     └──────────────────────────────── NATS failed ─────────────────────────────┘
 //! ```
 //!
-//! Any task may report a failure; only the drain moves towards streaming.
+//! Any task may report a failure; only the drain moves towards streaming. Events that NATS refuses while it takes others do not
+//! wait: they are parked, which is no failure.
 
 use std::{
     fmt,

@@ -15,6 +15,12 @@ pub struct RecorderStatus {
     pub nats: String,
     /// Events in the spool, not yet in NATS.
     pub spooled_events: usize,
+    /// Of these, what NATS refuses while it takes other events.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parked: Vec<ParkedStatus>,
+    /// Settings of the stream that weaken what is promised, each with its remedy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stream_deviations: Vec<String>,
     /// Bytes of the spool's file that are in use; some even where there is no event.
     pub spool_bytes: u64,
     /// Bytes of it that may be in use.
@@ -22,6 +28,19 @@ pub struct RecorderStatus {
     /// What went wrong last with NATS; absent while all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+}
+
+/// Events that NATS refuses for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParkedStatus {
+    /// The reason, as in metrics.
+    pub reason: &'static str,
+    /// How many they are.
+    pub events: usize,
+    /// What was refused last, and what to do; absent until NATS has refused one in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// The last error from NATS.

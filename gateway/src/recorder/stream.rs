@@ -1,9 +1,6 @@
 //! The stream on NATS: there, or created; and whether it holds an event already.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::HashSet;
 
 use async_nats::jetstream::{
     self, ErrorCode,
@@ -13,16 +10,18 @@ use async_nats::jetstream::{
 };
 use futures_util::StreamExt;
 use importguard_core::EventId;
-use time::OffsetDateTime;
 
-use super::{publisher::BACKGROUND_TIMEOUT, settings::StreamSettings};
-use crate::events::Subject;
+use super::{
+    publisher::BACKGROUND_TIMEOUT,
+    requirements::{self, Unfit},
+    settings::StreamSettings,
+};
 
 /// The stream's name.
 pub(super) const NAME: &str = "IMPORTGUARD";
 
-/// How far the clocks of a gateway and of NATS may be apart before a look-up misses an event.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Takes in every subject of today, and those that later versions add.
+const SUBJECTS: &str = "importguard.v1.>";
 
 /// Why there is no stream to publish to.
 #[derive(Debug, thiserror::Error)]
@@ -36,17 +35,25 @@ pub(super) enum Unavailable {
     NoAnswer,
     #[error("the stream {NAME} is missing and NATS refused to create it: {0}")]
     NotCreated(String),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     #[error("NATS answered for the stream {NAME}: {0}")]
     Other(String),
 }
 
-/// The stream as it is, and created as `settings` say if it isn't there. Its settings are the operator's from then on.
+/// The stream as it is, and created as `settings` say if it isn't there. Its settings are the operator's from then on; an error if
+/// nothing can be recorded with them.
 pub(super) async fn ensure(
     jetstream: &jetstream::Context,
     settings: &StreamSettings,
 ) -> Result<Stream, Unavailable> {
     let error = match jetstream.get_stream(NAME).await {
-        Ok(stream) => return Ok(stream),
+        Ok(stream) => {
+            return match requirements::unfit(&stream.cached_info().config) {
+                None => Ok(stream),
+                Some(unfit) => Err(unfit.into()),
+            };
+        }
         Err(error) => error,
     };
     match error.kind() {
@@ -81,7 +88,7 @@ async fn create(
     let config = Config {
         name: NAME.to_owned(),
         description: Some("Decisions on OpenIM's friend imports".to_owned()),
-        subjects: Subject::ALL.map(str::to_owned).to_vec(),
+        subjects: vec![SUBJECTS.to_owned()],
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
@@ -110,21 +117,27 @@ async fn create(
     }
 }
 
-/// Which of `ids` the stream holds among what it has taken since `since_ms` (Unix). Reads every header since then.
+/// Which of `ids` the stream holds after the sequence `after`. Reads every header from there.
 pub(super) async fn stored(
-    stream: &Stream,
+    stream: &mut Stream,
     inbox: String,
-    ids: &HashMap<EventId, i64>,
-    since_ms: i64,
+    ids: &HashSet<EventId>,
+    after: u64,
 ) -> Result<HashSet<EventId>, LookUpError> {
-    let since = OffsetDateTime::from_unix_timestamp_nanos(i128::from(since_ms) * 1_000_000)
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-        - CLOCK_SKEW;
+    let last = stream.info().await.map_err(LookUpError::new)?;
+    // A sequence that the stream has not reached is of another one that had its name.
+    let after = if after > last.state.last_sequence {
+        0
+    } else {
+        after
+    };
     let consumer = stream
         .create_consumer(push::OrderedConfig {
             deliver_subject: inbox,
             headers_only: true,
-            deliver_policy: DeliverPolicy::ByStartTime { start_time: since },
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: after + 1,
+            },
             ..Default::default()
         })
         .await
@@ -147,7 +160,7 @@ pub(super) async fn stored(
             .as_ref()
             .and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID))
             .and_then(|id| EventId::parse(id.as_str()).ok());
-        if let Some(id) = id.filter(|id| ids.contains_key(id)) {
+        if let Some(id) = id.filter(|id| ids.contains(id)) {
             found.insert(id);
         }
     }

@@ -1,9 +1,13 @@
 //! Events that NATS has not taken yet, on disk: committed before their answer leaves, read back in order.
 
+mod clock;
 mod directory;
+mod parked;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod parking_tests;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +15,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -26,9 +30,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::store::Store;
+use self::{
+    clock::SteadyClock,
+    store::{Contents, Store},
+};
 
-pub(crate) use self::writer::unix_ms;
+pub(crate) use self::parked::{ParkReason, ParkedBatch, ParkedCounts, ParkedQuery, Parking};
 pub use self::{directory::SpoolOpenError, store::SpoolSync};
 
 /// As many as a gateway answers at once by far; when it is full, callers wait for the writer.
@@ -43,29 +50,30 @@ pub(crate) struct NewEvent {
     pub(crate) operation_id: OperationId,
     pub(crate) trace: MessageHeaders,
     pub(crate) payload: Bytes,
-    /// When it was published without an ack, in Unix milliseconds: it may be in the stream.
-    pub(crate) attempted_ms: Option<i64>,
+    /// It was published without an ack, so it may be in the stream, after this sequence.
+    pub(crate) attempted_after: Option<u64>,
+    /// NATS does not take it, though it takes others: it does not wait for its turn.
+    pub(crate) parked: Option<ParkReason>,
 }
 
 /// An event out of the spool.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
-    pub(crate) rowid: i64,
     pub(crate) id: EventId,
     pub(crate) subject: String,
     pub(crate) operation_id: String,
     pub(crate) trace: MessageHeaders,
     pub(crate) payload: Bytes,
-    attempted_ms: Option<i64>,
-    attempted_by_drain_ms: Option<i64>,
+    attempted_after: Option<u64>,
+    attempted_by_drain_after: Option<u64>,
 }
 
 impl StoredEvent {
-    /// When it was first published without our seeing the ack, in Unix milliseconds; nothing if it never was.
-    pub(crate) fn attempted_ms(&self) -> Option<i64> {
-        self.attempted_ms
+    /// The sequence after which it is in the stream, if it is: it was published and no ack was seen. Nothing if it never was.
+    pub(crate) fn attempted_after(&self) -> Option<u64> {
+        self.attempted_after
             .into_iter()
-            .chain(self.attempted_by_drain_ms)
+            .chain(self.attempted_by_drain_after)
             .min()
     }
 }
@@ -95,34 +103,48 @@ pub(crate) enum SpoolError {
 /// What is in the spool, kept current by its thread and read by anybody.
 #[derive(Debug)]
 pub(crate) struct Depth {
-    events: AtomicUsize,
-    used_bytes: AtomicU64,
+    contents: Mutex<Contents>,
+    /// Of `contents`, for those who ask at every event.
+    waiting: AtomicUsize,
     max_bytes: u64,
-    /// Unix milliseconds; 0 when there is none.
-    oldest_ms: AtomicI64,
+    clock: SteadyClock,
     changed: Notify,
 }
 
 impl Depth {
     fn of(store: &Store) -> Self {
-        let depth = Self {
-            events: AtomicUsize::default(),
-            used_bytes: AtomicU64::default(),
+        let contents = store.contents();
+        Self {
+            contents: Mutex::new(contents),
+            waiting: AtomicUsize::new(contents.waiting()),
             max_bytes: store.max_bytes(),
-            oldest_ms: AtomicI64::default(),
+            clock: store.clock(),
             changed: Notify::default(),
-        };
-        depth.set(store);
-        depth
+        }
     }
 
+    fn contents(&self) -> Contents {
+        *lock(&self.contents)
+    }
+
+    /// All of them, those that are parked included.
     pub(crate) fn events(&self) -> usize {
-        self.events.load(Ordering::Acquire)
+        self.contents().events
+    }
+
+    /// Those whose turn will come.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Those that NATS does not take.
+    pub(crate) fn parked(&self) -> ParkedCounts {
+        self.contents().parked
     }
 
     /// How much of the file is in use: some pages of it even where there is no event.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.contents().used_bytes
     }
 
     /// How much of the file may be in use.
@@ -130,20 +152,19 @@ impl Depth {
         self.max_bytes
     }
 
-    /// How long ago the oldest event was decided.
+    /// How long the oldest event has been waiting, whatever the system's clock says.
     pub(crate) fn oldest_age(&self) -> Option<Duration> {
-        let oldest_ms = self.oldest_ms.load(Ordering::Relaxed);
-        let age_ms = u64::try_from(unix_ms() - oldest_ms).unwrap_or(0);
-        (oldest_ms > 0).then(|| Duration::from_millis(age_ms))
+        let oldest = self.contents().oldest?;
+        Some(self.clock.since(oldest.spooled_ms).unwrap_or_default())
     }
 
-    /// Returns once there is an event in the spool.
+    /// Returns once an event waits in the spool.
     pub(crate) async fn grown(&self) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.events() > 0 {
+            if self.waiting() > 0 {
                 return;
             }
             changed.await;
@@ -152,11 +173,8 @@ impl Depth {
 
     fn set(&self, store: &Store) {
         let contents = store.contents();
-        let oldest_ms = contents.oldest.map_or(0, EventId::unix_ms);
-        self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
-        self.used_bytes
-            .store(contents.used_bytes, Ordering::Relaxed);
-        self.events.store(contents.events, Ordering::Release);
+        *lock(&self.contents) = contents;
+        self.waiting.store(contents.waiting(), Ordering::Release);
         self.changed.notify_waiters();
     }
 }
@@ -178,10 +196,19 @@ enum Command {
         reply: oneshot::Sender<Result<(), AppendError>>,
     },
     Advance {
-        done: Vec<i64>,
+        done: Vec<EventId>,
         limit: u32,
         max_bytes: usize,
+        sequence: u64,
         reply: oneshot::Sender<Result<Vec<StoredEvent>, SpoolError>>,
+    },
+    Park {
+        events: Vec<Parking>,
+        reply: oneshot::Sender<Result<(), SpoolError>>,
+    },
+    Parked {
+        query: ParkedQuery,
+        reply: oneshot::Sender<Result<ParkedBatch, SpoolError>>,
     },
 }
 
@@ -245,24 +272,57 @@ impl Spool {
             .unwrap_or(Err(AppendError::TooSlow))
     }
 
-    /// Deletes the events in `done` for good and returns the first of the rest, in order: at most `limit`, and none after
-    /// `max_bytes` of payload. What is returned counts as attempted from the next call on.
-    pub(crate) async fn advance(
+    /// Deletes the events in `done` for good.
+    pub(crate) async fn delete(&self, done: Vec<EventId>) -> Result<(), SpoolError> {
+        self.advance(done, 0, 0, 0).await.map(drop)
+    }
+
+    /// Returns the first of those that wait, in order: at most `limit`, and none after `max_bytes` of payload. They count as
+    /// attempted from the next call on, after `sequence`, the stream's last as far as it is known.
+    pub(crate) async fn next(
         &self,
-        done: Vec<i64>,
         limit: u32,
         max_bytes: usize,
+        sequence: u64,
     ) -> Result<Vec<StoredEvent>, SpoolError> {
-        let commands = self.commands().ok_or(SpoolError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Advance {
+        self.advance(Vec::new(), limit, max_bytes, sequence).await
+    }
+
+    async fn advance(
+        &self,
+        done: Vec<EventId>,
+        limit: u32,
+        max_bytes: usize,
+        sequence: u64,
+    ) -> Result<Vec<StoredEvent>, SpoolError> {
+        self.ask(|reply| Command::Advance {
             done,
             limit,
             max_bytes,
+            sequence,
             reply,
-        };
+        })
+        .await
+    }
+
+    /// Parks events: they stay, and no longer wait for their turn.
+    pub(crate) async fn park(&self, events: Vec<Parking>) -> Result<(), SpoolError> {
+        self.ask(|reply| Command::Park { events, reply }).await
+    }
+
+    /// Reads parked events. There may be none among those looked at and more after them.
+    pub(crate) async fn parked(&self, query: ParkedQuery) -> Result<ParkedBatch, SpoolError> {
+        self.ask(|reply| Command::Parked { query, reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, SpoolError>>) -> Command,
+    ) -> Result<T, SpoolError> {
+        let commands = self.commands().ok_or(SpoolError::Closed)?;
+        let (reply, answer) = oneshot::channel();
         commands
-            .send(command)
+            .send(command(reply))
             .await
             .map_err(|_| SpoolError::Closed)?;
         answer.await.map_err(|_| SpoolError::Closed)?

@@ -6,28 +6,45 @@ use importguard_core::EventId;
 use importguard_telemetry::propagation::MessageHeaders;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
-use super::{AppendError, NewEvent, StoredEvent};
+use super::{
+    AppendError, NewEvent, StoredEvent,
+    clock::{self, SteadyClock},
+    parked::{self, ParkedCounts},
+};
 
 /// In `PRAGMA user_version`. A file with a higher one was written by a newer importguard.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// `id` sorts by time (UUID v7), so it is the order of publication too, even where an event whose ack failed arrives
-/// after younger ones. `drain` has one row: the events up to `up_to` may have been published by a drain since `since_ms`.
-/// It is one row that never grows much, so that a drain can mark what it does in a spool that is full.
+/// after younger ones. `attempted_after` and `after` are sequences of the stream, which no clock can shift: what is stored of an
+/// attempt comes after them. `drain` has one row: the events up to `up_to` may have been published by a drain after `after`.
+/// It is one row that never grows much, so that a drain can mark what it does in a spool that is full. `spooled_ms` is of the
+/// [`SteadyClock`]. `state` is `w` while the event waits for its turn, else why NATS does not take it, in as many bytes: it is changed in
+/// place where the spool is full. It stands before the payload, which may fill many pages.
 const SCHEMA: &str = "
     CREATE TABLE event (
-        rowid        INTEGER PRIMARY KEY,
-        id           TEXT NOT NULL UNIQUE,
-        subject      TEXT NOT NULL,
-        operation_id TEXT NOT NULL,
-        traceparent  TEXT,
-        tracestate   TEXT,
-        baggage      TEXT,
-        payload      BLOB NOT NULL,
-        attempted_ms INTEGER
+        rowid           INTEGER PRIMARY KEY,
+        id              TEXT NOT NULL UNIQUE,
+        subject         TEXT NOT NULL,
+        operation_id    TEXT NOT NULL,
+        traceparent     TEXT,
+        tracestate      TEXT,
+        baggage         TEXT,
+        state           TEXT NOT NULL DEFAULT 'w',
+        payload         BLOB NOT NULL,
+        attempted_after INTEGER,
+        spooled_ms      INTEGER
     );
-    CREATE TABLE drain (up_to TEXT NOT NULL, since_ms INTEGER NOT NULL);
+    CREATE TABLE drain (up_to TEXT NOT NULL, after INTEGER NOT NULL);
     INSERT INTO drain VALUES ('', 0);
+";
+
+/// Milliseconds become sequences that no stream has reached: then the whole stream is searched.
+const FROM_VERSION_2: &str = "
+    ALTER TABLE event RENAME COLUMN attempted_ms TO attempted_after;
+    ALTER TABLE event ADD COLUMN spooled_ms INTEGER;
+    ALTER TABLE event ADD COLUMN state TEXT NOT NULL DEFAULT 'w';
+    ALTER TABLE drain RENAME COLUMN since_ms TO after;
 ";
 
 /// SQLite's own default, which is a file system's block.
@@ -43,11 +60,39 @@ const KEPT_PAGES: u64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) events: usize,
-    /// The id of the event that is first in order.
-    pub(super) oldest: Option<EventId>,
+    /// Of these, the ones that NATS does not take.
+    pub(super) parked: ParkedCounts,
+    /// The first in order of those that wait.
+    pub(super) oldest: Option<Oldest>,
     /// How much of [`Store::max_bytes`] is taken: the file without the pages that are free to be written again. What the
     /// events' payloads add up to may be half of it.
     pub(super) used_bytes: u64,
+}
+
+/// The event whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Oldest {
+    pub(super) id: EventId,
+    /// When it was spooled, by the [`SteadyClock`].
+    pub(super) spooled_ms: i64,
+}
+
+impl Contents {
+    /// Events whose turn will come.
+    pub(super) fn waiting(&self) -> usize {
+        self.events.saturating_sub(self.parked.total())
+    }
+
+    /// Brings `oldest` and `used_bytes` up to date when events have left or are parked.
+    pub(super) fn refresh(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.oldest = match (self.waiting(), self.oldest) {
+            (0, _) => None,
+            // Those before it are parked, and may be many.
+            (_, first) => oldest(connection, first)?,
+        };
+        self.used_bytes = used_bytes(connection)?;
+        Ok(())
+    }
 }
 
 /// What the disk confirms before an event counts as recorded.
@@ -61,9 +106,10 @@ pub enum SpoolSync {
 
 /// The spool's file, opened.
 pub(super) struct Store {
-    connection: Connection,
-    contents: Contents,
+    pub(super) connection: Connection,
+    pub(super) contents: Contents,
     max_bytes: u64,
+    clock: SteadyClock,
 }
 
 impl Store {
@@ -86,26 +132,37 @@ impl Store {
         connection.pragma_update(None, "max_page_count", max_pages)?;
         // SQLite's own word for it: a file that is larger already stays as large.
         let max_pages = pages(&connection, "PRAGMA max_page_count")?;
-        let schema = match version(&connection)? {
-            0 => Some(SCHEMA),
-            1 => Some("ALTER TABLE event ADD COLUMN tracestate TEXT;"),
-            _ => None,
+        let schema: &[&str] = match version(&connection)? {
+            0 => &[SCHEMA],
+            1 => &[
+                "ALTER TABLE event ADD COLUMN tracestate TEXT;",
+                FROM_VERSION_2,
+            ],
+            2 => &[FROM_VERSION_2],
+            _ => &[],
         };
-        if let Some(schema) = schema {
+        if !schema.is_empty() {
             let change = connection.transaction()?;
-            change.execute_batch(schema)?;
+            for step in schema {
+                change.execute_batch(step)?;
+            }
             change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             change.commit()?;
         }
-        let contents = Contents {
+        let clock = SteadyClock::start();
+        clock::date_back(&connection, clock)?;
+        let mut contents = Contents {
             events: connection.query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))?,
-            oldest: oldest(&connection)?,
-            used_bytes: used_bytes(&connection)?,
+            parked: parked::count(&connection)?,
+            oldest: None,
+            used_bytes: 0,
         };
+        contents.refresh(&connection)?;
         Ok(Self {
             connection,
             contents,
             max_bytes: max_pages * PAGE_BYTES,
+            clock,
         })
     }
 
@@ -116,6 +173,19 @@ impl Store {
     /// How large the file may become: then the spool is full.
     pub(super) fn max_bytes(&self) -> u64 {
         self.max_bytes
+    }
+
+    pub(super) fn clock(&self) -> SteadyClock {
+        self.clock
+    }
+
+    pub(super) fn max_pages(&self) -> u64 {
+        self.max_bytes / PAGE_BYTES
+    }
+
+    pub(super) fn limit_pages(&self, pages: u64) -> rusqlite::Result<()> {
+        let pages = i64::try_from(pages).unwrap_or(i64::MAX);
+        self.connection.pragma_update(None, "max_page_count", pages)
     }
 
     /// Commits `events`, all in one transaction if they fit; else those that do. An id that is there already is left as it is.
@@ -142,16 +212,17 @@ impl Store {
         events: impl Iterator<Item = &'a NewEvent>,
     ) -> rusqlite::Result<()> {
         let mut contents = self.contents;
+        let spooled_ms = self.clock.now_ms();
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut insert = transaction.prepare_cached(
-                "INSERT OR IGNORE INTO event (id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT OR IGNORE INTO event (id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after, spooled_ms, state)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?;
             for event in events {
-                contents.events += insert.execute(params![
+                let added = insert.execute(params![
                     event.id.to_string(),
                     event.subject,
                     event.operation_id.as_str(),
@@ -159,9 +230,22 @@ impl Store {
                     event.trace.tracestate,
                     event.trace.baggage,
                     event.payload.as_ref(),
-                    event.attempted_ms,
+                    event.attempted_after.map(sequence),
+                    spooled_ms,
+                    parked::state(event.parked),
                 ])?;
-                contents.oldest = contents.oldest.into_iter().chain([event.id]).min();
+                contents.events += added;
+                match event.parked {
+                    Some(reason) if added > 0 => contents.parked.add(reason),
+                    Some(_) => {}
+                    None => {
+                        let added = Oldest {
+                            id: event.id,
+                            spooled_ms,
+                        };
+                        contents.oldest = contents.oldest.into_iter().chain([added]).min();
+                    }
+                }
             }
         }
         contents.used_bytes = used_bytes(&transaction)?;
@@ -171,38 +255,48 @@ impl Store {
     }
 
     /// Deletes the events in `done` and returns the first of the rest in order: at most `limit` of them, and no more after
-    /// `max_bytes` of payload. They count as attempted at `now_ms` from the next call on.
+    /// `max_bytes` of payload. They count as attempted after `sequence` from the next call on.
     pub(super) fn advance(
         &mut self,
-        done: &[i64],
+        done: &[EventId],
         limit: u32,
         max_bytes: usize,
-        now_ms: i64,
+        sequence: u64,
     ) -> rusqlite::Result<Vec<StoredEvent>> {
         let mut contents = self.contents;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut delete = transaction.prepare_cached("DELETE FROM event WHERE rowid = ?1")?;
-            for rowid in done {
-                contents.events -= delete.execute([rowid])?;
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM event WHERE id = ?1 RETURNING state")?;
+            for id in done {
+                let deleted = delete.query_row([id.to_string()], |row| parked::reason(row, 0));
+                let Some(was_parked) = deleted.optional()? else {
+                    continue;
+                };
+                contents.events -= 1;
+                if let Some(reason) = was_parked {
+                    contents.parked.remove(reason);
+                }
             }
         }
         if !done.is_empty() {
-            contents.oldest = oldest(&transaction)?;
-            contents.used_bytes = used_bytes(&transaction)?;
+            contents.refresh(&transaction)?;
         }
-        let batch = read(&transaction, limit, max_bytes)?;
+        let batch = match contents.oldest {
+            Some(oldest) => read(&transaction, oldest.id, limit, max_bytes)?,
+            None => Vec::new(),
+        };
         if let Some(last) = batch.last() {
-            // Events that an earlier drain left behind keep that drain's time: the oldest attempt is what counts.
-            let since_ms = batch
+            // Events that an earlier drain left behind keep that drain's mark: the oldest attempt is what counts.
+            let after = batch
                 .first()
-                .and_then(|first| first.attempted_by_drain_ms)
-                .unwrap_or(now_ms);
+                .and_then(|first| first.attempted_by_drain_after)
+                .unwrap_or(sequence);
             transaction
-                .prepare_cached("UPDATE drain SET up_to = MAX(up_to, ?1), since_ms = ?2")?
-                .execute(params![last.id.to_string(), since_ms])?;
+                .prepare_cached("UPDATE drain SET up_to = MAX(up_to, ?1), after = ?2")?
+                .execute(params![last.id.to_string(), self::sequence(after)])?;
         }
         transaction.commit()?;
         self.contents = contents;
@@ -226,10 +320,21 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn oldest(connection: &Connection) -> rusqlite::Result<Option<EventId>> {
+/// The first that waits, not before `from`.
+fn oldest(connection: &Connection, from: Option<Oldest>) -> rusqlite::Result<Option<Oldest>> {
+    let from = from.map_or_else(String::new, |oldest| oldest.id.to_string());
     connection
-        .prepare_cached("SELECT id FROM event ORDER BY id LIMIT 1")?
-        .query_row([], |row| id(row, 0))
+        .prepare_cached(
+            "SELECT id, spooled_ms FROM event WHERE id >= ?1 AND state = 'w' ORDER BY id LIMIT 1",
+        )?
+        .query_row([from], |row| {
+            let id = id(row, 0)?;
+            let spooled_ms = row.get::<_, Option<i64>>(1)?;
+            Ok(Oldest {
+                id,
+                spooled_ms: spooled_ms.unwrap_or_else(|| id.unix_ms()),
+            })
+        })
         .optional()
 }
 
@@ -248,42 +353,56 @@ fn pages(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
 
 fn read(
     connection: &Connection,
+    from: EventId,
     limit: u32,
     max_bytes: usize,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut batch = Vec::with_capacity(limit as usize);
     let mut bytes = 0;
     let mut select = connection.prepare_cached(
-        "SELECT event.rowid, id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_ms,
-                CASE WHEN id <= up_to THEN since_ms END
-         FROM event, drain ORDER BY id LIMIT ?1",
+        "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after,
+                CASE WHEN id <= up_to THEN after END
+         FROM event, drain WHERE id >= ?1 AND state = 'w' ORDER BY id LIMIT ?2",
     )?;
-    let mut rows = select.query([limit])?;
+    let mut rows = select.query(params![from.to_string(), limit])?;
     while let Some(row) = rows.next()? {
-        let payload = Bytes::from(row.get::<_, Vec<u8>>(7)?);
-        bytes += payload.len();
+        let event = event(row)?;
+        bytes += event.payload.len();
         if bytes > max_bytes && !batch.is_empty() {
             break;
         }
-        batch.push(StoredEvent {
-            rowid: row.get(0)?,
-            id: id(row, 1)?,
-            subject: row.get(2)?,
-            operation_id: row.get(3)?,
-            trace: MessageHeaders {
-                traceparent: row.get(4)?,
-                tracestate: row.get(5)?,
-                baggage: row.get(6)?,
-            },
-            payload,
-            attempted_ms: row.get(8)?,
-            attempted_by_drain_ms: row.get(9)?,
-        });
+        batch.push(event);
     }
     Ok(batch)
 }
 
-fn id(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<EventId> {
+/// A row of nine columns: those of an event, and after which sequence a drain attempted it.
+pub(super) fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredEvent> {
+    let sequence = |column| -> rusqlite::Result<Option<u64>> {
+        let sequence = row.get::<_, Option<i64>>(column)?;
+        Ok(sequence.map(|sequence| u64::try_from(sequence).unwrap_or(0)))
+    };
+    Ok(StoredEvent {
+        id: id(row, 0)?,
+        subject: row.get(1)?,
+        operation_id: row.get(2)?,
+        trace: MessageHeaders {
+            traceparent: row.get(3)?,
+            tracestate: row.get(4)?,
+            baggage: row.get(5)?,
+        },
+        payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
+        attempted_after: sequence(7)?,
+        attempted_by_drain_after: sequence(8)?,
+    })
+}
+
+/// A sequence as SQLite holds it.
+pub(super) fn sequence(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+pub(super) fn id(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<EventId> {
     let text = row.get_ref(column)?.as_str()?;
     EventId::parse(text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(

@@ -7,7 +7,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
-fn event(payload: &str) -> NewEvent {
+pub(super) fn event(payload: &str) -> NewEvent {
     NewEvent {
         id: EventId::new(),
         subject: "importguard.v1.decision.allow",
@@ -18,26 +18,27 @@ fn event(payload: &str) -> NewEvent {
             baggage: None,
         },
         payload: Bytes::from(payload.to_owned()),
-        attempted_ms: None,
+        attempted_after: None,
+        parked: None,
     }
 }
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-fn open(dir: &TempDir) -> Spool {
+pub(super) fn open(dir: &TempDir) -> Spool {
     Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap()
 }
 
-async fn reopen(spool: Spool, dir: &TempDir) -> Spool {
+pub(super) async fn reopen(spool: Spool, dir: &TempDir) -> Spool {
     spool.close(soon()).await;
     drop(spool);
     open(dir)
 }
 
-async fn payloads(spool: &Spool) -> Vec<String> {
-    let events = spool.advance(Vec::new(), 10_000, usize::MAX).await.unwrap();
+pub(super) async fn payloads(spool: &Spool) -> Vec<String> {
+    let events = spool.next(10_000, usize::MAX, 7).await.unwrap();
     let text = |event: StoredEvent| String::from_utf8(event.payload.to_vec()).unwrap();
     events.into_iter().map(text).collect()
 }
@@ -51,7 +52,7 @@ async fn events_come_back_in_the_order_of_their_ids_with_everything_they_had() {
     spool.append(second, soon()).await.unwrap();
     spool.append(first, soon()).await.unwrap();
     assert_eq!(payloads(&spool).await, ["first", "second"]);
-    let event = &spool.advance(Vec::new(), 1, usize::MAX).await.unwrap()[0];
+    let event = &spool.next(1, usize::MAX, 7).await.unwrap()[0];
     assert_eq!(event.id, id);
     assert_eq!(event.subject, "importguard.v1.decision.allow");
     assert_eq!(event.operation_id, operation_id.as_str());
@@ -68,9 +69,9 @@ async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
     let spool = reopen(spool, &dir).await;
     assert_eq!(spool.depth().events(), 3);
     assert!(spool.depth().oldest_age().is_some());
-    let batch = spool.advance(Vec::new(), 2, usize::MAX).await.unwrap();
-    let done = batch.iter().map(|event| event.rowid).collect();
-    spool.advance(done, 0, 0).await.unwrap();
+    let batch = spool.next(2, usize::MAX, 7).await.unwrap();
+    let done = batch.iter().map(|event| event.id).collect();
+    spool.delete(done).await.unwrap();
     assert_eq!(spool.depth().events(), 1);
     let spool = reopen(spool, &dir).await;
     assert_eq!(payloads(&spool).await, ["ccc"]);
@@ -84,19 +85,17 @@ fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     let ids = [0, 1, 2].map(|number: usize| events[number].id);
     for (number, oldest) in [(1, 1), (2, 1), (0, 0)] {
         assert_eq!(store.append(events[number..=number].iter()), [Ok(())]);
-        assert_eq!(store.contents().oldest, Some(ids[oldest]));
+        assert_eq!(oldest_of(&store), Some(ids[oldest]));
     }
     let batch = store.advance(&[], 10, usize::MAX, 1).unwrap();
-    assert_eq!(store.contents().oldest, Some(ids[0]));
-    store.advance(&[batch[0].rowid], 0, 0, 1).unwrap();
-    assert_eq!(store.contents().oldest, Some(ids[1]));
+    assert_eq!(oldest_of(&store), Some(ids[0]));
+    store.advance(&[batch[0].id], 0, 0, 1).unwrap();
+    assert_eq!(oldest_of(&store), Some(ids[1]));
     let contents = store.contents();
     drop((lock, store));
     let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
     assert_eq!(store.contents(), contents);
-    store
-        .advance(&[batch[1].rowid, batch[2].rowid], 0, 0, 1)
-        .unwrap();
+    store.advance(&[batch[1].id, batch[2].id], 0, 0, 1).unwrap();
     assert_eq!(store.contents().oldest, None);
 }
 
@@ -158,12 +157,12 @@ async fn a_full_spool_refuses_and_has_room_again_once_it_is_drained() {
         assert!(spool.depth().events() < 20_000);
     }
     loop {
-        let batch = spool.advance(Vec::new(), 100, usize::MAX).await.unwrap();
+        let batch = spool.next(100, usize::MAX, 7).await.unwrap();
         if batch.is_empty() {
             break;
         }
-        let done = batch.iter().map(|event| event.rowid).collect();
-        spool.advance(done, 0, 0).await.unwrap();
+        let done = batch.iter().map(|event| event.id).collect();
+        spool.delete(done).await.unwrap();
     }
     assert_eq!(spool.depth().events(), 0);
     assert_eq!(spool.depth().oldest_age(), None);
@@ -190,12 +189,9 @@ async fn what_is_in_use_comes_up_to_the_bound_however_large_the_events_are() {
             missing < payload_bytes as u64 + 2 * 4096,
             "full at {missing} bytes less than it may have, with events of {payload_bytes}"
         );
-        let all = spool
-            .advance(Vec::new(), 100_000, usize::MAX)
-            .await
-            .unwrap();
-        let done = all.iter().map(|event| event.rowid).collect();
-        spool.advance(done, 0, 0).await.unwrap();
+        let all = spool.next(100_000, usize::MAX, 7).await.unwrap();
+        let done = all.iter().map(|event| event.id).collect();
+        spool.delete(done).await.unwrap();
         assert_eq!((depth.events(), depth.used_bytes()), (0, empty));
     }
 }
@@ -346,7 +342,7 @@ async fn events_of_the_first_schema_are_read_and_new_ones_written_beside_them() 
     drop(first);
     let spool = open(&dir);
     spool.append(event("op-second"), soon()).await.unwrap();
-    let events = spool.advance(Vec::new(), 2, usize::MAX).await.unwrap();
+    let events = spool.next(2, usize::MAX, 7).await.unwrap();
     assert_eq!(events[0].operation_id, "op-first");
     assert_eq!(
         events[0].trace.baggage.as_deref(),
@@ -357,32 +353,56 @@ async fn events_of_the_first_schema_are_read_and_new_ones_written_beside_them() 
 }
 
 #[tokio::test]
+async fn of_the_second_schema_an_attempted_event_has_the_whole_stream_searched() {
+    let dir = TempDir::new().unwrap();
+    let second = Connection::open(dir.path().join("spool.db")).unwrap();
+    second
+        .execute_batch(
+            "CREATE TABLE event (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
+                 operation_id TEXT NOT NULL, traceparent TEXT, tracestate TEXT, baggage TEXT, payload BLOB NOT NULL,
+                 attempted_ms INTEGER);
+             CREATE TABLE drain (up_to TEXT NOT NULL, since_ms INTEGER NOT NULL);
+             INSERT INTO drain VALUES ('', 0);
+             INSERT INTO event VALUES (1, '01890a5d-ac96-774b-bcce-b302099a8057', 'importguard.v1.imported', 'op', NULL, NULL,
+                 NULL, x'7b7d', 1732820000000);
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+    drop(second);
+    let spool = open(&dir);
+    let events = spool.next(2, usize::MAX, 7).await.unwrap();
+    // No stream has got there, which is why it is searched from its beginning.
+    assert_eq!(events[0].attempted_after(), Some(1_732_820_000_000));
+    assert!(spool.depth().oldest_age() > Some(Duration::from_secs(365 * 24 * 3600)));
+}
+
+fn oldest_of(store: &Store) -> Option<EventId> {
+    store.contents().oldest.map(|oldest| oldest.id)
+}
+
+#[tokio::test]
 async fn a_failed_publication_and_an_unfinished_drain_are_remembered() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
     let failed = NewEvent {
-        attempted_ms: Some(1000),
+        attempted_after: Some(1000),
         ..event("failed")
     };
     spool.append(failed, soon()).await.unwrap();
     spool.append(event("drained"), soon()).await.unwrap();
     spool.append(event("waiting"), soon()).await.unwrap();
     let attempts = |batch: Vec<StoredEvent>| -> Vec<_> {
-        batch.iter().map(StoredEvent::attempted_ms).collect()
+        batch.iter().map(StoredEvent::attempted_after).collect()
     };
-    let first = attempts(spool.advance(Vec::new(), 2, usize::MAX).await.unwrap());
+    let first = attempts(spool.next(2, usize::MAX, 2000).await.unwrap());
     assert_eq!(first, [Some(1000), None]);
     let spool = reopen(spool, &dir).await;
-    let again = attempts(spool.advance(Vec::new(), 3, usize::MAX).await.unwrap());
-    let [Some(1000), Some(drained), None] = again[..] else {
-        panic!("{again:?}");
-    };
-    assert!(unix_ms() - drained < 60_000);
+    let again = attempts(spool.next(3, usize::MAX, 3000).await.unwrap());
+    assert_eq!(again, [Some(1000), Some(2000), None]);
     // The first attempt counts, however often the drain begins anew, and with however few events.
-    spool.advance(Vec::new(), 1, usize::MAX).await.unwrap();
-    let batch = spool.advance(Vec::new(), 3, usize::MAX).await.unwrap();
-    assert_eq!(batch[1].attempted_ms(), Some(drained));
-    assert_eq!(batch[2].attempted_ms(), Some(drained));
+    spool.next(1, usize::MAX, 4000).await.unwrap();
+    let again = attempts(spool.next(3, usize::MAX, 5000).await.unwrap());
+    assert_eq!(again, [Some(1000), Some(2000), Some(2000)]);
 }
 
 #[tokio::test]

@@ -1,9 +1,6 @@
 //! The one thread that touches the spool's file. It commits everything that has come in while it was committing.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,10 +34,11 @@ pub(super) fn run(
                     done,
                     limit,
                     max_bytes,
+                    sequence,
                     reply,
                 } => {
                     let advanced = store
-                        .advance(&done, limit, max_bytes, unix_ms())
+                        .advance(&done, limit, max_bytes, sequence)
                         .map_err(SpoolError::from);
                     if !done.is_empty() {
                         depth.set(&store);
@@ -49,19 +47,20 @@ pub(super) fn run(
                     // The caller may have given up.
                     let _ = reply.send(advanced);
                 }
+                Command::Park { events, reply } => {
+                    let parked = store.park(&events).map_err(SpoolError::from);
+                    depth.set(&store);
+                    let _ = reply.send(parked);
+                }
+                Command::Parked { query, reply } => {
+                    let _ = reply.send(store.parked(&query).map_err(SpoolError::from));
+                }
             }
         }
         group.commit(&mut store, &depth);
     }
     drop(store);
     drop(lock);
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
 }
 
 #[derive(Default)]

@@ -5,6 +5,7 @@
 
 mod ended;
 mod outages;
+mod parking;
 mod settings;
 mod stream;
 

@@ -18,10 +18,7 @@ async fn a_missing_stream_is_created_with_its_limits() {
     let recording = Recording::with(settings).await;
     recording.until(State::Streaming).await;
     let config = config(&nats).await;
-    assert_eq!(
-        config.subjects,
-        ["importguard.v1.decision.*", "importguard.v1.imported"]
-    );
+    assert_eq!(config.subjects, ["importguard.v1.>"]);
     assert_eq!(config.max_age, Duration::from_secs(3600));
     assert_eq!(config.max_bytes, 64 << 20);
     assert_eq!(config.duplicate_window, Duration::from_secs(240));
@@ -60,6 +57,35 @@ async fn an_existing_stream_is_left_as_it_is() {
     let recording = Recording::streaming(&nats, &spool).await;
     assert_eq!(recording.record(0).await, Recorded::Streamed);
     assert_eq!(config(&nats).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_a_stream_that_weaken_a_promise_are_told_once_with_their_remedy() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let mut weak = Config {
+        name: "IMPORTGUARD".to_owned(),
+        subjects: vec!["importguard.v1.>".to_owned()],
+        duplicate_window: Duration::from_secs(5),
+        storage: StorageType::Memory,
+        ..Config::default()
+    };
+    let jetstream = jetstream::new(nats.client().await);
+    jetstream.create_stream(weak.clone()).await.unwrap();
+    let recording = Recording::streaming(&nats, &spool).await;
+    let told = recording.recorder.status().stream_deviations;
+    let [window, memory] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert!(window.contains("--dupe-window 10m"), "{window}");
+    assert!(memory.contains("memory"), "{memory}");
+    assert_eq!(recording.metric("importguard_stream_deviations"), 2.0);
+    assert_eq!(recording.record(0).await, Recorded::Streamed);
+
+    weak.duplicate_window = Duration::from_secs(600);
+    jetstream.update_stream(weak).await.unwrap();
+    let recording = Recording::with(recording.close().await).await;
+    recording.until(State::Streaming).await;
+    assert_eq!(recording.recorder.status().stream_deviations.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

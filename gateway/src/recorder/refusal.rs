@@ -1,0 +1,173 @@
+//! What it means that NATS has not acknowledged an event: for this one, for its subject, or for all.
+
+use std::{error::Error, time::Duration};
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::{PublishError, PublishErrorKind},
+};
+
+use super::{publisher::BACKGROUND_TIMEOUT, stream::NAME};
+use crate::spool::ParkReason;
+
+/// Why NATS has not acknowledged an event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AckError {
+    #[error("NATS gave no ack within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    #[error("the connection to NATS is lost")]
+    Disconnected,
+    /// The stream may be missing, or the subject of the event, or the stream's leader.
+    #[error("no stream takes the events' subjects, or JetStream is off")]
+    NoStream,
+    #[error("the stream {NAME} refuses events: {0}")]
+    StreamRefuses(String),
+    #[error("NATS refuses an event: {}", .0.detail)]
+    Refused(Refusal),
+}
+
+/// NATS does not take an event, or none on its subject. It may take others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) reason: ParkReason,
+    /// What is wrong, and what to do.
+    pub(super) detail: String,
+}
+
+impl Refusal {
+    pub(super) fn subject_missing(subject: &str) -> Self {
+        Self {
+            reason: ParkReason::SubjectMissing,
+            detail: format!(
+                "the stream {NAME} does not have the subject {subject}: `nats stream edit {NAME} --subjects 'importguard.v1.>'`"
+            ),
+        }
+    }
+
+    pub(super) fn permission_denied(subject: &str) -> Self {
+        Self {
+            reason: ParkReason::PermissionDenied,
+            detail: format!(
+                "the gateway's NATS user may not publish to {subject}: allow `importguard.v1.>` in its permissions"
+            ),
+        }
+    }
+
+    pub(super) fn other_stream(subject: &str, stream: &str) -> Self {
+        Self {
+            reason: ParkReason::OtherStream,
+            detail: format!(
+                "the stream {stream} has the subject {subject}: take it from that one and give it to {NAME}, `nats stream edit {NAME} --subjects 'importguard.v1.>'`"
+            ),
+        }
+    }
+}
+
+impl AckError {
+    /// The event may be in the stream all the same.
+    pub(super) fn may_be_stored(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Disconnected => true,
+            Self::NoStream | Self::StreamRefuses(_) | Self::Refused(_) => false,
+        }
+    }
+
+    fn answered(error: &jetstream::Error) -> Self {
+        let text = error.to_string();
+        match error.error_code() {
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+            | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::Refused(Refusal {
+                reason: ParkReason::TooLarge,
+                detail: format!(
+                    "{text}: raise its limit, `nats stream edit {NAME} --max-msg-size=-1`"
+                ),
+            }),
+            // One subject may be full while others are not; NATS has no code of its own for it.
+            ErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => {
+                Self::Refused(Refusal {
+                    reason: ParkReason::Refused,
+                    detail: format!("{text}: `nats stream edit {NAME} --max-msgs-per-subject=-1`"),
+                })
+            }
+            ErrorCode::STREAM_SEALED
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::NO_LIMITS => Self::StreamRefuses(text),
+            // The server's own trouble, or too much of everything: the same for each event.
+            _ if error.code() >= 500 || error.code() == 429 => Self::StreamRefuses(text),
+            _ => Self::Refused(Refusal {
+                reason: ParkReason::Refused,
+                detail: text,
+            }),
+        }
+    }
+}
+
+impl From<PublishError> for AckError {
+    fn from(error: PublishError) -> Self {
+        let source = error.source();
+        let answered = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let detail = source.map_or_else(|| error.to_string(), ToString::to_string);
+        match (error.kind(), answered) {
+            (PublishErrorKind::TimedOut, _) => Self::Timeout(BACKGROUND_TIMEOUT),
+            (PublishErrorKind::StreamNotFound, _) => Self::NoStream,
+            (PublishErrorKind::BrokenPipe, _) => Self::Disconnected,
+            // Acks are waited for by too many already: no fault of this event.
+            (PublishErrorKind::MaxAckPending, _) => Self::StreamRefuses(detail),
+            (PublishErrorKind::MaxPayloadExceeded, _) => Self::Refused(Refusal {
+                reason: ParkReason::TooLarge,
+                detail: format!("{detail}: raise `max_payload` in nats-server's configuration"),
+            }),
+            (_, Some(answered)) => Self::answered(answered),
+            _ if source.is_some_and(|source| source.is::<serde_json::Error>()) => {
+                Self::Refused(Refusal {
+                    reason: ParkReason::Refused,
+                    detail: format!("something else than JetStream answered: {detail}"),
+                })
+            }
+            // The client has gone, and could not send it.
+            _ => Self::Disconnected,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: u64, err_code: u64, description: &str) -> AckError {
+        let answer =
+            serde_json::json!({"code": code, "err_code": err_code, "description": description});
+        AckError::answered(&serde_json::from_value(answer).unwrap())
+    }
+
+    #[test]
+    fn an_answer_about_one_event_leaves_the_others_alone() {
+        let reason = |error| match error {
+            AckError::Refused(refusal) => Some(refusal.reason),
+            _ => None,
+        };
+        let too_large = answer(400, 10054, "message size exceeds maximum allowed");
+        assert_eq!(reason(too_large), Some(ParkReason::TooLarge));
+        let full = answer(503, 10077, "maximum messages per subject exceeded");
+        assert_eq!(reason(full), Some(ParkReason::Refused));
+        let unheard_of = answer(400, 10999, "the moon is full");
+        assert_eq!(reason(unheard_of), Some(ParkReason::Refused));
+    }
+
+    #[test]
+    fn an_answer_about_the_stream_or_the_server_is_about_every_event() {
+        for (code, err_code, description) in [
+            (400, 10109, "invalid operation on sealed stream"),
+            (503, 10077, "maximum messages exceeded"),
+            (503, 10077, "maximum bytes exceeded"),
+            (400, 10002, "resource limits exceeded for account"),
+            (503, 10023, "insufficient resources"),
+            (500, 10118, "stream is offline"),
+            (429, 10167, "too many requests"),
+        ] {
+            let error = answer(code, err_code, description);
+            assert!(matches!(error, AckError::StreamRefuses(_)), "{error:?}");
+            assert!(error.to_string().contains(description), "{error}");
+        }
+    }
+}

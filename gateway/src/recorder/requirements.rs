@@ -1,0 +1,274 @@
+//! What the promises need of a stream that an operator made or changed.
+
+use std::{fmt, sync::Mutex, time::Duration};
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+
+use super::stream::NAME;
+use crate::{events::Subject, spool::lock};
+
+/// Less leaves hardly any time between a lost ack and the second attempt: NATS's own default.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
+
+/// A setting of the stream that makes it take nothing, or nothing that is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error(
+        "the stream {NAME} is sealed and takes no events for ever: copy it if you need it, then `nats stream rm {NAME}`; a gateway creates it again"
+    )]
+    Sealed,
+    #[error(
+        "the stream {NAME} is a mirror and takes no events of its own: mirror under another name, and `nats stream rm {NAME}`; a gateway creates it again"
+    )]
+    Mirror,
+    #[error(
+        "the stream {NAME} has no_ack set, so NATS never says that it has an event: `nats stream edit {NAME} --ack`"
+    )]
+    NoAck,
+}
+
+/// Why no event can be recorded in this stream, if so.
+pub(super) fn unfit(config: &Config) -> Option<Unfit> {
+    if config.sealed {
+        Some(Unfit::Sealed)
+    } else if config.mirror.is_some() {
+        Some(Unfit::Mirror)
+    } else if config.no_ack {
+        Some(Unfit::NoAck)
+    } else {
+        None
+    }
+}
+
+/// Whether the stream has `subject`.
+pub(super) fn takes(config: &Config, subject: &str) -> bool {
+    config
+        .subjects
+        .iter()
+        .any(|pattern| matches(pattern, subject))
+}
+
+fn matches(pattern: &str, subject: &str) -> bool {
+    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
+    loop {
+        match (pattern.next(), subject.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(_)) => {}
+            (Some(expected), Some(token)) if expected == token => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Where the stream falls short of the promises, though it takes events.
+pub(super) fn deviations(config: &Config) -> Vec<Deviation> {
+    let edit = |flag: &str| format!("nats stream edit {NAME} {flag}");
+    let again = format!("nats stream rm {NAME}");
+    let mut all = Vec::new();
+    let missing: Vec<_> = Subject::ALL
+        .map(Subject::as_str)
+        .into_iter()
+        .filter(|subject| !takes(config, subject))
+        .collect();
+    if !missing.is_empty() {
+        all.push(Deviation {
+            what: format!(
+                "it lacks the subjects {}: their events stay in the spool",
+                missing.join(", ")
+            ),
+            remedy: edit("--subjects 'importguard.v1.>'"),
+        });
+    }
+    if config.retention != RetentionPolicy::Limits {
+        all.push(Deviation {
+            what: "its retention is not `limits`: events that nobody waits for, or that one reader has taken, are gone".to_owned(),
+            remedy: format!("{again}, which a gateway creates again with `limits`: NATS cannot change that everywhere"),
+        });
+    }
+    if config.duplicate_window < DUPLICATE_WINDOW {
+        all.push(Deviation {
+            what: format!(
+                "its duplicate window is {}, less than {}: events may be stored twice after an outage",
+                humantime::format_duration(config.duplicate_window),
+                humantime::format_duration(DUPLICATE_WINDOW)
+            ),
+            remedy: edit("--dupe-window 10m"),
+        });
+    }
+    if config.discard != DiscardPolicy::Old && has_a_limit(config) {
+        all.push(Deviation {
+            what:
+                "its discard policy is `new`: when it is full it refuses events, and spools fill up"
+                    .to_owned(),
+            remedy: edit("--discard old"),
+        });
+    }
+    if config.max_messages_per_subject > 0 {
+        all.push(Deviation {
+            what: format!(
+                "it keeps only {} events per subject",
+                config.max_messages_per_subject
+            ),
+            remedy: edit("--max-msgs-per-subject=-1"),
+        });
+    }
+    if config.storage == StorageType::Memory {
+        all.push(Deviation {
+            what: "its storage is memory: a restart of nats-server loses all events".to_owned(),
+            remedy: format!(
+                "{again}, which a gateway creates again on disk: NATS cannot change that"
+            ),
+        });
+    }
+    all
+}
+
+fn has_a_limit(config: &Config) -> bool {
+    config.max_bytes > 0 || config.max_messages > 0 || config.discard_new_per_subject
+}
+
+/// One such shortcoming.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Deviation {
+    what: String,
+    remedy: String,
+}
+
+impl fmt::Display for Deviation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, remedy } = self;
+        write!(f, "{what} (remedy: `{remedy}`)")
+    }
+}
+
+/// The deviations of the stream as it was seen last.
+#[derive(Debug, Default)]
+pub(super) struct Deviations(Mutex<Vec<Deviation>>);
+
+impl Deviations {
+    /// Stores them, and logs those that are new.
+    pub(super) fn set(&self, found: Vec<Deviation>) {
+        let mut known = lock(&self.0);
+        for deviation in found.iter().filter(|deviation| !known.contains(deviation)) {
+            tracing::warn!("the stream {NAME} weakens what is promised: {deviation}");
+        }
+        *known = found;
+    }
+
+    pub(super) fn count(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    pub(super) fn texts(&self) -> Vec<String> {
+        lock(&self.0).iter().map(ToString::to_string).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream::stream::Source;
+
+    use super::*;
+
+    fn sound() -> Config {
+        Config {
+            name: NAME.to_owned(),
+            subjects: vec!["importguard.v1.>".to_owned()],
+            duplicate_window: DUPLICATE_WINDOW,
+            ..Config::default()
+        }
+    }
+
+    fn texts(config: &Config) -> Vec<String> {
+        let all = deviations(config);
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_gateway_creates_has_no_deviation_and_neither_has_the_list_of_subjects() {
+        assert_eq!(texts(&sound()), Vec::<String>::new());
+        let listed = Config {
+            subjects: vec![
+                "importguard.v1.decision.*".to_owned(),
+                "importguard.v1.imported".to_owned(),
+            ],
+            ..sound()
+        };
+        assert_eq!(texts(&listed), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_setting_that_weakens_a_promise_is_named_with_its_remedy() {
+        type Case = (&'static str, &'static str, fn(&mut Config));
+        let cases: [Case; 6] = [
+            ("importguard.v1.imported", "--subjects", |config| {
+                config.subjects = vec!["importguard.v1.decision.>".to_owned()];
+            }),
+            ("retention", "stream rm", |config| {
+                config.retention = RetentionPolicy::Interest;
+            }),
+            ("duplicate window is 5s", "--dupe-window", |config| {
+                config.duplicate_window = Duration::from_secs(5);
+            }),
+            ("discard policy", "--discard old", |config| {
+                config.discard = DiscardPolicy::New;
+                config.max_bytes = 1 << 20;
+            }),
+            (
+                "only 7 events per subject",
+                "--max-msgs-per-subject",
+                |config| {
+                    config.max_messages_per_subject = 7;
+                },
+            ),
+            ("memory", "stream rm", |config| {
+                config.storage = StorageType::Memory;
+            }),
+        ];
+        for (what, remedy, change) in cases {
+            let mut config = sound();
+            change(&mut config);
+            let texts = texts(&config);
+            let [text] = &texts[..] else {
+                panic!("{what}: {texts:?}");
+            };
+            assert!(text.contains(what) && text.contains(remedy), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_takes_nothing_or_tells_nothing_is_unfit() {
+        assert_eq!(unfit(&sound()), None);
+        let sealed = Config {
+            sealed: true,
+            ..sound()
+        };
+        assert_eq!(unfit(&sealed), Some(Unfit::Sealed));
+        let mirror = Config {
+            mirror: Some(Source::default()),
+            ..sound()
+        };
+        assert_eq!(unfit(&mirror), Some(Unfit::Mirror));
+        let no_ack = Config {
+            no_ack: true,
+            ..sound()
+        };
+        assert_eq!(unfit(&no_ack), Some(Unfit::NoAck));
+    }
+
+    #[test]
+    fn wildcards_match_as_on_nats() {
+        let subject = "importguard.v1.decision.allow";
+        for pattern in [subject, "importguard.>", "importguard.*.decision.*", ">"] {
+            assert!(matches(pattern, subject), "{pattern}");
+        }
+        for pattern in [
+            "importguard.v1.*",
+            "importguard.v1.decision.allow.>",
+            "import.>",
+            "",
+        ] {
+            assert!(!matches(pattern, subject), "{pattern}");
+        }
+    }
+}

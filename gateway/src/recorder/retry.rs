@@ -1,0 +1,114 @@
+//! Trying parked events again, from the oldest to the youngest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_nats::jetstream::stream::Stream;
+use importguard_core::EventId;
+
+use super::drain::{BATCH_BYTES, Drain, DrainError};
+use crate::spool::{ParkReason, ParkedQuery, StoredEvent};
+
+/// Few, as one of them may be enough to see that its subject is still refused.
+const BATCH_EVENTS: usize = 64;
+
+/// So many refusals of single events are enough for one pass: the next one goes on from there.
+const REFUSALS: usize = 256;
+
+/// One pass over what is parked.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    after: Option<EventId>,
+    /// It began in the middle, so it tells nothing of subjects that it did not meet.
+    is_partial: bool,
+    refusals: usize,
+    /// Subjects that NATS refused in this pass, and why: one event of each has been tried.
+    refused: BTreeMap<String, ParkReason>,
+}
+
+impl Retry {
+    /// A pass that begins after an event, or with the first.
+    pub(super) fn after(event: Option<EventId>) -> Self {
+        Self {
+            after: event,
+            is_partial: event.is_some(),
+            ..Self::default()
+        }
+    }
+
+    /// Where the next pass begins, when this one is over.
+    pub(super) fn reached(&self) -> Option<EventId> {
+        self.after
+    }
+
+    /// Tries the next ones. Returns whether the pass is over.
+    pub(super) async fn step(
+        &mut self,
+        drain: &mut Drain,
+        stream: &mut Stream,
+    ) -> Result<bool, DrainError> {
+        let recorder = drain.recorder.clone();
+        let depth = recorder.spool.depth();
+        if depth.parked().total() == 0 {
+            self.end(drain);
+            return Ok(true);
+        }
+        let query = ParkedQuery {
+            after: self.after,
+            except: self.refused.keys().cloned().collect(),
+            limit: BATCH_EVENTS,
+            max_bytes: BATCH_BYTES,
+            sequence: recorder.publisher.sequence(),
+        };
+        let batch = recorder.spool.parked(query).await?;
+        let stored = drain.stored(stream, &batch.events).await?;
+        // Of each subject, the first tells whether the others are worth a try.
+        let config = stream.cached_info().config.clone();
+        let mut subjects = BTreeSet::new();
+        let (first, others): (Vec<_>, Vec<_>) = batch
+            .events
+            .into_iter()
+            .partition(|event| subjects.insert(event.subject.clone()));
+        let probed = recorder.publish_all(&config, &first, &stored, |_| None);
+        let probed = probed.await;
+        for (event, reason) in &probed.refused {
+            if reason.is_about_the_subject() {
+                self.refused.insert(event.subject.clone(), *reason);
+            }
+        }
+        let taken = |event: &&StoredEvent| probed.done.contains(&event.id);
+        let taken: BTreeSet<_> = first
+            .iter()
+            .filter(taken)
+            .map(|event| &event.subject)
+            .collect();
+        recorder
+            .blocked
+            .keep(|subject| !taken.iter().any(|taken| *taken == subject));
+        drain.settle(probed, true).await?;
+        let refused = |event: &StoredEvent| self.refused.get(&event.subject).copied();
+        let published = recorder.publish_all(&config, &others, &stored, refused);
+        let published = published.await;
+        let of_one_event =
+            |(_, reason): &&(&StoredEvent, ParkReason)| !reason.is_about_the_subject();
+        self.refusals += published.refused.iter().filter(of_one_event).count();
+        drain.settle(published, true).await?;
+        self.after = batch.next;
+        if self.after.is_none() {
+            self.end(drain);
+        }
+        Ok(self.after.is_none() || self.refusals >= REFUSALS)
+    }
+
+    fn end(&self, drain: &Drain) {
+        let blocked = &drain.recorder.blocked;
+        if !self.is_partial {
+            blocked.keep(|subject| self.refused.contains_key(subject));
+        }
+        let parked = drain.recorder.spool.depth().parked();
+        for reason in ParkReason::ALL {
+            if parked.of(reason) == 0 {
+                blocked.forget(reason);
+            }
+        }
+    }
+}

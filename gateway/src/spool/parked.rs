@@ -1,0 +1,268 @@
+//! Parked events: NATS takes others, but not these. They stay in the file with their reason, out of the way of the rest.
+
+use std::fmt;
+
+use importguard_core::EventId;
+use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use super::{
+    StoredEvent,
+    store::{Store, event, id},
+};
+
+/// How many events a search for parked ones looks at in one go: a few milliseconds of the spool's thread.
+const STRETCH: u32 = 2048;
+
+/// The `state` of an event that is not parked.
+const WAITING: &str = "w";
+
+/// Pages beyond the spool's bound for marking what is in it: a full spool must not keep the drain from going on.
+const RESERVE_PAGES: u64 = 64;
+
+/// Why NATS does not take an event while it takes others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ParkReason {
+    /// The stream does not have its subject.
+    SubjectMissing,
+    /// The gateway's NATS user may not publish to its subject.
+    PermissionDenied,
+    /// Its subject belongs to another stream.
+    OtherStream,
+    /// It is larger than the server or the stream allows, even without its lists.
+    TooLarge,
+    /// Anything else that NATS says about it.
+    Refused,
+}
+
+impl ParkReason {
+    /// Every reason, for metrics.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::SubjectMissing,
+        Self::PermissionDenied,
+        Self::OtherStream,
+        Self::TooLarge,
+        Self::Refused,
+    ];
+
+    /// The reason's name in metrics and in `/readyz`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::SubjectMissing => "subjectMissing",
+            Self::PermissionDenied => "permissionDenied",
+            Self::OtherStream => "otherStream",
+            Self::TooLarge => "tooLarge",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// It holds for every event on the subject.
+    pub(crate) const fn is_about_the_subject(self) -> bool {
+        match self {
+            Self::SubjectMissing | Self::PermissionDenied | Self::OtherStream => true,
+            Self::TooLarge | Self::Refused => false,
+        }
+    }
+
+    /// The reason's name in the spool's file.
+    const fn letter(self) -> &'static str {
+        match self {
+            Self::SubjectMissing => "s",
+            Self::PermissionDenied => "p",
+            Self::OtherStream => "o",
+            Self::TooLarge => "l",
+            Self::Refused => "r",
+        }
+    }
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for ParkReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How many events are parked, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ParkedCounts([usize; ParkReason::ALL.len()]);
+
+impl ParkedCounts {
+    pub(crate) fn of(&self, reason: ParkReason) -> usize {
+        self.0[reason.index()]
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.0.iter().sum()
+    }
+
+    pub(super) fn add(&mut self, reason: ParkReason) {
+        self.0[reason.index()] += 1;
+    }
+
+    pub(super) fn remove(&mut self, reason: ParkReason) {
+        let count = &mut self.0[reason.index()];
+        *count = count.saturating_sub(1);
+    }
+}
+
+/// An event to be parked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parking {
+    pub(crate) id: EventId,
+    pub(crate) reason: ParkReason,
+    /// As [`NewEvent::attempted_after`](super::NewEvent::attempted_after).
+    pub(crate) attempted_after: Option<u64>,
+}
+
+/// Parked events, in the order of their IDs.
+#[derive(Debug)]
+pub(crate) struct ParkedBatch {
+    pub(crate) events: Vec<StoredEvent>,
+    /// Where to go on; nothing at the end.
+    pub(crate) next: Option<EventId>,
+}
+
+/// Which parked events to look for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParkedQuery {
+    /// Those after this one.
+    pub(crate) after: Option<EventId>,
+    /// Those on other subjects than these.
+    pub(crate) except: Vec<String>,
+    pub(crate) limit: usize,
+    /// No more after this many bytes of payload.
+    pub(crate) max_bytes: usize,
+    /// The stream's last sequence as far as it is known: what is found counts as attempted after it.
+    pub(crate) sequence: u64,
+}
+
+impl Store {
+    /// Marks events as parked, or changes their reason.
+    pub(super) fn park(&mut self, events: &[Parking]) -> rusqlite::Result<()> {
+        let mut contents = self.contents;
+        self.beyond_the_bound(|transaction| {
+            let mut before = transaction.prepare_cached("SELECT state FROM event WHERE id = ?1")?;
+            let mut park = transaction.prepare_cached(
+                "UPDATE event SET state = ?2, attempted_after = ?3 WHERE id = ?1",
+            )?;
+            for event in events {
+                let before = before.query_row([event.id.to_string()], |row| reason(row, 0));
+                let Some(before) = before.optional()? else {
+                    continue;
+                };
+                if let Some(before) = before {
+                    contents.parked.remove(before);
+                }
+                contents.parked.add(event.reason);
+                let attempted_after = event.attempted_after.map(super::store::sequence);
+                park.execute(params![
+                    event.id.to_string(),
+                    state(Some(event.reason)),
+                    attempted_after
+                ])?;
+            }
+            contents.refresh(transaction)
+        })?;
+        self.contents = contents;
+        Ok(())
+    }
+
+    /// Reads parked events; at most a stretch of the file is searched.
+    pub(super) fn parked(&mut self, query: &ParkedQuery) -> rusqlite::Result<ParkedBatch> {
+        let after = query.after.map_or_else(String::new, |id| id.to_string());
+        let except = serde_json::to_string(&query.except).unwrap_or_else(|_| "[]".to_owned());
+        let sequence = super::store::sequence(query.sequence);
+        self.beyond_the_bound(|transaction| {
+            let stretch_end = transaction
+                .prepare_cached("SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2")?
+                .query_row(params![after, STRETCH - 1], |row| id(row, 0))
+                .optional()?;
+            let to = stretch_end.map_or_else(|| "~".to_owned(), |id| id.to_string());
+            let mut select = transaction.prepare_cached(
+                "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after, NULL
+                 FROM event
+                 WHERE id > ?1 AND id <= ?2 AND state <> 'w'
+                     AND subject NOT IN (SELECT value FROM json_each(?3))
+                 ORDER BY id LIMIT ?4",
+            )?;
+            let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+            let mut rows = select.query(params![after, to, except, limit])?;
+            let mut batch = ParkedBatch {
+                events: Vec::new(),
+                next: stretch_end,
+            };
+            let mut bytes = 0;
+            while let Some(row) = rows.next()? {
+                let event = event(row)?;
+                bytes += event.payload.len();
+                batch.events.push(event);
+                if batch.events.len() >= query.limit || bytes > query.max_bytes {
+                    batch.next = batch.events.last().map(|event| event.id);
+                    break;
+                }
+            }
+            let mut mark = transaction.prepare_cached(
+                "UPDATE event SET attempted_after = ?2 WHERE id = ?1 AND attempted_after IS NULL",
+            )?;
+            for event in &batch.events {
+                mark.execute(params![event.id.to_string(), sequence])?;
+            }
+            Ok(batch)
+        })
+    }
+
+    /// Runs a transaction that may take some pages more than the spool's bound.
+    fn beyond_the_bound<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let bound = self.max_pages();
+        self.limit_pages(bound + RESERVE_PAGES)?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let changed = transaction.and_then(|transaction| {
+            let changed = change(&transaction)?;
+            transaction.commit()?;
+            Ok(changed)
+        });
+        self.limit_pages(bound)?;
+        changed
+    }
+}
+
+/// How many events are parked in the whole file.
+pub(super) fn count(connection: &rusqlite::Connection) -> rusqlite::Result<ParkedCounts> {
+    let mut counts = ParkedCounts::default();
+    let mut select = connection
+        .prepare("SELECT state, COUNT(*) FROM event WHERE state <> 'w' GROUP BY state")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(reason) = reason(row, 0)? {
+            counts.0[reason.index()] += row.get::<_, usize>(1)?;
+        }
+    }
+    Ok(counts)
+}
+
+/// What a row's `state` says.
+pub(super) fn reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ParkReason>> {
+    let state = row.get_ref(column)?.as_str()?;
+    let mut all = ParkReason::ALL.into_iter();
+    Ok(match state {
+        WAITING => None,
+        // A later version's reason is one too.
+        _ => Some(
+            all.find(|reason| reason.letter() == state)
+                .unwrap_or(ParkReason::Refused),
+        ),
+    })
+}
+
+/// The `state` of an event that is parked for this reason, or waits.
+pub(super) fn state(parked: Option<ParkReason>) -> &'static str {
+    parked.map_or(WAITING, ParkReason::letter)
+}

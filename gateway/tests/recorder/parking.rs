@@ -1,0 +1,105 @@
+use async_nats::jetstream::stream::Config;
+use futures_util::future::join_all;
+
+use super::*;
+
+const DECISIONS: &str = "importguard.v1.decision.*";
+
+async fn stream(nats: &NatsServer, change: impl FnOnce(&mut Config)) {
+    let jetstream = jetstream::new(nats.client().await);
+    let mut config = Config {
+        name: "IMPORTGUARD".to_owned(),
+        subjects: vec!["importguard.v1.>".to_owned()],
+        ..Config::default()
+    };
+    change(&mut config);
+    jetstream.create_or_update_stream(config).await.unwrap();
+}
+
+fn on(subject: Subject, n: usize) -> Event {
+    Event {
+        subject,
+        ..event(n)
+    }
+}
+
+impl Recording {
+    async fn record_all(&self, events: impl IntoIterator<Item = Event>) {
+        let deadline = Instant::now() + SOON;
+        let recorded = events
+            .into_iter()
+            .map(|event| self.recorder.record(event, deadline));
+        for recorded in join_all(recorded).await {
+            recorded.unwrap();
+        }
+    }
+
+    async fn parks(&self, reason: &str, events: usize) {
+        eventually(&format!("{events} are parked"), SOON, async || {
+            let status = self.recorder.status();
+            let parked = status.parked.iter().find(|parked| parked.reason == reason);
+            let count = parked.map_or(0, |parked| parked.events);
+            if count == events && status.state == State::Streaming {
+                Ok(())
+            } else {
+                Err(format!("{status:?}"))
+            }
+        })
+        .await;
+        let gauge = format!("importguard_spool_parked_events{{reason=\"{reason}\"}}");
+        assert_eq!(self.metric(&gauge), events as f64);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_parked_stays_across_a_restart_and_leaves_when_nats_takes_it() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    stream(&nats, |config| config.subjects = vec![DECISIONS.to_owned()]).await;
+    let recording = Recording::streaming(&nats, &spool).await;
+    for n in 0..20 {
+        let subject = [Subject::Imported, Subject::Allow][n % 2];
+        recording.record_all([on(subject, n)]).await;
+    }
+    recording.parks("subjectMissing", 10).await;
+    let others: Vec<_> = (0..20).filter(|n| n % 2 == 1).collect();
+    // The first refusal may be one of the whole stream, and while that is found out newer ones may overtake older ones.
+    let mut streamed = stored(&nats).await;
+    streamed.sort_unstable();
+    assert_eq!(streamed, others);
+
+    // The same in the next process, before and after it has tried.
+    let recording = Recording::with(recording.close().await).await;
+    recording.parks("subjectMissing", 10).await;
+    let settings = recording.close().await;
+    stream(&nats, |_| {}).await;
+    let recording = Recording::with(settings).await;
+    recording.parks("subjectMissing", 0).await;
+    assert_each_once(&nats, 20).await;
+    assert_eq!(recording.recorder.status().spooled_events, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_too_large_park_alone_however_many_they_are() {
+    // More than one pass tries.
+    const COUNT: usize = 600;
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    stream(&nats, |config| config.max_message_size = 1000).await;
+    let recording = Recording::streaming(&nats, &spool).await;
+    let large = |n| {
+        let text = json!({"data": {"n": n, "text": "x".repeat(2000)}}).to_string();
+        Event {
+            payload: Bytes::from(text),
+            ..event(n)
+        }
+    };
+    recording.record_all((0..COUNT).map(large)).await;
+    recording.parks("tooLarge", COUNT).await;
+    recording.record_all((COUNT..COUNT + 10).map(event)).await;
+    let small: Vec<_> = (COUNT..COUNT + 10).collect();
+    let mut streamed = stored(&nats).await;
+    streamed.sort_unstable();
+    assert_eq!(streamed, small);
+    stream(&nats, |config| config.max_message_size = -1).await;
+    recording.parks("tooLarge", 0).await;
+    assert_each_once(&nats, COUNT + 10).await;
+}
