@@ -186,18 +186,18 @@ impl Drain {
                 _ => None,
             };
             match next {
-                Some(event) if stored.contains(&event.id) => done.push(event.rowid),
+                Some(event) if stored.contains(&event.id) => done.push(event.id),
                 Some(event) => match publisher.send(Message::from(event)).await {
                     Ok(ack) => {
                         let deadline = Instant::now() + BACKGROUND_TIMEOUT;
-                        acks.push_back((event.rowid, ack, deadline));
+                        acks.push_back((event.id, ack, deadline));
                     }
                     Err(error) => outcome = Err(error),
                 },
                 None => match acks.pop_front() {
-                    Some((rowid, ack, deadline)) => {
+                    Some((id, ack, deadline)) => {
                         match publisher.acknowledged(ack, connection, deadline).await {
-                            Ok(()) => done.push(rowid),
+                            Ok(()) => done.push(id),
                             Err(error) => outcome = outcome.and(Err(error)),
                         }
                     }

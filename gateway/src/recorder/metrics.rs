@@ -8,12 +8,17 @@ use importguard_telemetry::metrics::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
     registry::Registry,
 };
 
 use super::state::{Machine, State};
-use crate::spool::Depth;
+use crate::spool::{Depth, Health, Spool, SpoolState};
 
 /// From the ack of an idle local server to the longest a callback may wait for one.
 const ACK_SECONDS: [f64; 12] = [
@@ -53,13 +58,13 @@ impl AsRef<str> for Path {
 }
 
 impl Metrics {
-    /// Registers everything, what is read off `machine` and `depth` included.
-    pub(super) fn register(
-        registry: &mut Registry,
-        machine: Arc<Machine>,
-        depth: Arc<Depth>,
-    ) -> Self {
-        registry.register_collector(Box::new(Gauges { machine, depth }));
+    /// Registers everything, what is read off `machine` and `spool` included.
+    pub(super) fn register(registry: &mut Registry, machine: Arc<Machine>, spool: &Spool) -> Self {
+        registry.register_collector(Box::new(Gauges {
+            machine,
+            depth: spool.depth().clone(),
+            health: spool.health().clone(),
+        }));
         let paths = [
             Path::Streamed,
             Path::Spooled,
@@ -113,6 +118,7 @@ impl Metrics {
 struct Gauges {
     machine: Arc<Machine>,
     depth: Arc<Depth>,
+    health: Arc<Health>,
 }
 
 impl Collector for Gauges {
@@ -127,6 +133,26 @@ impl Collector for Gauges {
         for state in State::ALL {
             let is = ConstGauge::new(i64::from(state == now));
             is.encode(states.encode_family(&[("state", state.as_str())])?)?;
+        }
+        let mut states = encoder.encode_descriptor(
+            "importguard_recorder_spool_state",
+            "1 for the state of the spool: healthy, degraded (events are recorded, but not everything works) or broken (events cannot be recorded in it).",
+            None,
+            MetricType::Gauge,
+        )?;
+        let now = self.health.state();
+        for state in SpoolState::ALL {
+            let is = ConstGauge::new(i64::from(state == now));
+            is.encode(states.encode_family(&[("state", state.as_str())])?)?;
+        }
+        let mut faults = encoder.encode_descriptor(
+            "importguard_recorder_spool_faults",
+            "Times that the spool was found to be degraded or broken, repaired at once or not, by kind.",
+            None,
+            MetricType::Counter,
+        )?;
+        for (kind, count) in self.health.faults() {
+            ConstCounter::new(count).encode(faults.encode_family(&[("kind", kind)])?)?;
         }
         let to = &mut encoder;
         gauge(
@@ -146,6 +172,12 @@ impl Collector for Gauges {
             "importguard_recorder_spool_max_bytes",
             "Bytes of the spool file that may be in use: IMPORTGUARD_SPOOL_MAX_BYTES, or its size at the start if that was more.",
             self.depth.max_bytes(),
+        )?;
+        gauge(
+            to,
+            "importguard_recorder_spool_set_aside_files",
+            "Corrupt databases that were set aside and are still in the spool's directory.",
+            self.health.set_aside(),
         )?;
         gauge(
             to,

@@ -41,7 +41,7 @@ pub use self::{
     state::State,
     status::RecorderStatus,
 };
-pub use crate::spool::{SpoolOpenError, SpoolSync};
+pub use crate::spool::{SpoolOpenError, SpoolState, SpoolStatus, SpoolSync};
 
 /// A timeout below a quarter of the ack timeout may be a brief delay; a longer one means that NATS is unavailable.
 const HURRIED: u32 = 4;
@@ -145,9 +145,9 @@ impl Recorder {
         let credentials = credentials.map(|watcher| runtime.files.add("NATS_CREDS", watcher));
         let servers = settings.nats.servers("importguard-gateway", credentials)?;
         let machine = Arc::new(Machine::new());
-        let metrics = runtime.registry.register(|registry| {
-            Metrics::register(registry, machine.clone(), spool.depth().clone())
-        });
+        let metrics = runtime
+            .registry
+            .register(|registry| Metrics::register(registry, machine.clone(), &spool));
         let last_error = Arc::new(LastError::default());
         let connected = Arc::new(Notify::new());
         let publisher = Publisher::connect(servers, {
@@ -243,6 +243,7 @@ impl Recorder {
             spooled_events: depth.events(),
             spool_bytes: depth.used_bytes(),
             spool_max_bytes: depth.max_bytes(),
+            spool: recorder.spool.health().status(),
             last_error: recorder.last_error.last(),
         }
     }

@@ -1,7 +1,11 @@
 //! Events that NATS has not taken yet, on disk: committed before their answer leaves, read back in order.
 
 mod directory;
+mod files;
+mod health;
+mod rescue;
 mod store;
+mod supervised;
 mod writer;
 
 #[cfg(test)]
@@ -22,17 +26,24 @@ use importguard_core::{EventId, OperationId};
 use importguard_telemetry::propagation::MessageHeaders;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::store::Store;
+use self::{directory::Location, store::Store, supervised::Supervised};
 
-pub(crate) use self::writer::unix_ms;
-pub use self::{directory::SpoolOpenError, store::SpoolSync};
+pub use self::{
+    directory::SpoolOpenError,
+    health::{SpoolState, SpoolStatus},
+    store::SpoolSync,
+};
+pub(crate) use self::{health::Health, writer::unix_ms};
 
 /// As many as a gateway answers at once by far; when it is full, callers wait for the writer.
 const QUEUE: usize = 1024;
+
+/// How soon it is noticed that files were deleted, replaced, locked or overwritten.
+const EXAMINE: Duration = Duration::from_secs(1);
 
 /// An event on its way into the spool.
 #[derive(Clone, Debug)]
@@ -50,7 +61,6 @@ pub(crate) struct NewEvent {
 /// An event out of the spool.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
-    pub(crate) rowid: i64,
     pub(crate) id: EventId,
     pub(crate) subject: String,
     pub(crate) operation_id: String,
@@ -87,7 +97,7 @@ pub(crate) enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpoolError {
     #[error("the spool is broken: {0}")]
-    Broken(#[from] rusqlite::Error),
+    Broken(String),
     #[error("the spool is closed")]
     Closed,
 }
@@ -104,15 +114,15 @@ pub(crate) struct Depth {
 }
 
 impl Depth {
-    fn of(store: &Store) -> Self {
+    fn of(spool: &Supervised) -> Self {
         let depth = Self {
             events: AtomicUsize::default(),
             used_bytes: AtomicU64::default(),
-            max_bytes: store.max_bytes(),
+            max_bytes: spool.store().map_or(0, Store::max_bytes),
             oldest_ms: AtomicI64::default(),
             changed: Notify::default(),
         };
-        depth.set(store);
+        depth.set(spool);
         depth
     }
 
@@ -150,8 +160,11 @@ impl Depth {
         }
     }
 
-    fn set(&self, store: &Store) {
-        let contents = store.contents();
+    fn set(&self, spool: &Supervised) {
+        // What could not be opened again holds what it held.
+        let Some(contents) = spool.store().map(Store::contents) else {
+            return;
+        };
         let oldest_ms = contents.oldest.map_or(0, EventId::unix_ms);
         self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
         self.used_bytes
@@ -167,6 +180,7 @@ pub(crate) struct Spool {
     /// Taken when the spool is closed, which lets the thread end.
     commands: Mutex<Option<mpsc::Sender<Command>>>,
     depth: Arc<Depth>,
+    health: Arc<Health>,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_ended: CancellationToken,
 }
@@ -178,24 +192,31 @@ enum Command {
         reply: oneshot::Sender<Result<(), AppendError>>,
     },
     Advance {
-        done: Vec<i64>,
+        done: Vec<EventId>,
         limit: u32,
         max_bytes: usize,
         reply: oneshot::Sender<Result<Vec<StoredEvent>, SpoolError>>,
     },
+    Examine,
 }
 
 impl Spool {
     /// Opens the spool in `dir`, which may grow to `max_bytes`, and starts its thread. Blocks on the disk. `ended` is
-    /// cancelled when the thread ends, be it closed or by accident.
+    /// cancelled when the thread ends, be it closed or by accident. Must be called inside a tokio runtime.
     pub(crate) fn open(
         dir: &Path,
         max_bytes: u64,
         sync: SpoolSync,
         ended: CancellationToken,
     ) -> Result<Self, SpoolOpenError> {
-        let (lock, store) = directory::open(dir, max_bytes, sync)?;
-        let depth = Arc::new(Depth::of(&store));
+        let health = Arc::new(Health::default());
+        let location = Location {
+            dir: dir.to_owned(),
+            max_bytes,
+            sync,
+        };
+        let spool = Supervised::open(location, health.clone())?;
+        let depth = Arc::new(Depth::of(&spool));
         let thread_ended = CancellationToken::new();
         let (commands, receiver) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -206,16 +227,18 @@ impl Spool {
                 move || {
                     // Dropped by a panic too.
                     let _guards = (ended.drop_guard(), thread_ended.drop_guard());
-                    writer::run(store, lock, receiver, depth);
+                    writer::run(spool, receiver, depth);
                 }
             })
             .map_err(|source| SpoolOpenError::Unusable {
                 dir: dir.to_owned(),
                 source,
             })?;
+        tokio::spawn(examine(commands.downgrade()));
         Ok(Self {
             commands: Mutex::new(Some(commands)),
             depth,
+            health,
             thread: Mutex::new(Some(thread)),
             thread_ended,
         })
@@ -223,6 +246,10 @@ impl Spool {
 
     pub(crate) fn depth(&self) -> &Arc<Depth> {
         &self.depth
+    }
+
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Returns once `event` is committed. When it gives up at `deadline` the event may be committed all the same.
@@ -249,7 +276,7 @@ impl Spool {
     /// `max_bytes` of payload. What is returned counts as attempted from the next call on.
     pub(crate) async fn advance(
         &self,
-        done: Vec<i64>,
+        done: Vec<EventId>,
         limit: u32,
         max_bytes: usize,
     ) -> Result<Vec<StoredEvent>, SpoolError> {
@@ -286,6 +313,21 @@ impl Spool {
 
     fn commands(&self) -> Option<mpsc::Sender<Command>> {
         lock(&self.commands).clone()
+    }
+}
+
+/// Has the spool examined again and again until it is closed.
+async fn examine(commands: mpsc::WeakSender<Command>) {
+    let mut tick = interval(EXAMINE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(commands) = commands.upgrade() else {
+            return;
+        };
+        if commands.send(Command::Examine).await.is_err() {
+            return;
+        }
     }
 }
 
