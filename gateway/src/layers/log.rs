@@ -113,7 +113,7 @@ pub(crate) fn unrecorded(error: &RecordError, chosen: OnFailure) {
         "{error}; {so}: {}",
         match error {
             RecordError::SpoolFull { .. } =>
-                "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES and free disk space",
+                "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES",
             RecordError::TooLate =>
                 "restore NATS, and check whether the spool's disk is slow or busy",
             RecordError::SpoolBroken(_) =>

@@ -60,7 +60,7 @@ pub enum Recorded {
 pub enum RecordError {
     /// NATS is away and the spool has no room left.
     #[error(
-        "NATS does not accept events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES), or the disk is full"
+        "NATS does not accept events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES)"
     )]
     SpoolFull {
         /// What it may grow to.
@@ -71,7 +71,7 @@ pub enum RecordError {
         "NATS does not accept events and the spool did not commit before the deadline of the request"
     )]
     TooLate,
-    /// SQLite failed.
+    /// The spool's files or its disk cannot be used.
     #[error("NATS does not accept events and the spool is broken: {0}")]
     SpoolBroken(String),
     /// The recorder was closed, or its spool's thread is gone.
