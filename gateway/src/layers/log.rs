@@ -112,8 +112,7 @@ pub(crate) fn unrecorded(error: &RecordError, chosen: OnFailure) {
         fallback,
         "{error}; {so}: {}",
         match error {
-            RecordError::SpoolFull { .. } =>
-                "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES",
+            RecordError::SpoolFull { .. } => "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES",
             RecordError::TooLate =>
                 "restore NATS, and check whether the spool's disk is slow or busy",
             RecordError::SpoolBroken(_) =>

@@ -33,8 +33,9 @@ const ASIDE_ENDING: &str = ".db";
 const PRIVATE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 
-/// What SQLite keeps beside a database, under the same name with these endings.
-pub(super) const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+/// What SQLite keeps beside a database, under the same name with these endings: its log, and an index of that.
+pub(super) const COMPANIONS: [&str; 2] = [LOG, "-shm"];
+pub(super) const LOG: &str = "-wal";
 
 /// Why the spool can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -328,18 +329,26 @@ fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenEr
 /// Reads the whole database of `dir` from the disk, even while it is in use.
 pub(super) fn check_content(dir: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    quick_check(&Connection::open_with_flags(dir.join(DATABASE), flags)?)
+    let connection = Connection::open_with_flags(dir.join(DATABASE), flags)?;
+    if store::version(&connection)? == 0 {
+        return Err(corrupt("nothing is left of it"));
+    }
+    quick_check(&connection)
 }
 
 fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict == "ok" {
-        return Ok(());
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        verdict => Err(corrupt(verdict)),
     }
-    Err(rusqlite::Error::SqliteFailure(
+}
+
+pub(super) fn corrupt(why: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-        Some(verdict),
-    ))
+        Some(why.to_owned()),
+    )
 }
 
 /// Renames the database and its companions, so that nothing in them is lost for somebody with SQLite's `.recover`.

@@ -9,8 +9,9 @@ use std::{
 };
 
 use super::{
-    directory::{COMPANIONS, DATABASE, with_ending},
+    directory::{COMPANIONS, DATABASE, LOG, with_ending},
     health::Fault,
+    wal,
 };
 
 /// A file wherever it is moved to.
@@ -72,8 +73,9 @@ impl InUse {
 pub(super) struct Files {
     database: InUse,
     companions: Vec<InUse>,
-    /// As our own last checkpoint left the database.
+    /// As this process left the database and its log.
     written: Stamp,
+    logged: Stamp,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ impl Files {
         let companions = COMPANIONS.map(|ending| InUse::at(with_ending(&database, ending)));
         Ok(Self {
             written: Stamp::of(&fs::metadata(&database)?)?,
+            logged: Stamp::of(&fs::metadata(with_ending(&database, LOG))?)?,
             database: InUse::at(database)?,
             companions: companions.into_iter().collect::<io::Result<_>>()?,
         })
@@ -126,20 +129,46 @@ impl Files {
 
     /// Whether another program has written to the database since [`set_written`](Self::set_written).
     pub(super) fn is_overwritten(&self) -> io::Result<bool> {
-        match fs::metadata(&self.database.path) {
-            Ok(metadata) => {
-                let is_ours = Identity::from(&metadata) == self.database.identity;
-                Ok(is_ours && Stamp::of(&metadata)? != self.written)
-            }
-            Err(error) if is_absence(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(written(&self.database)?.is_some_and(|stamp| stamp != self.written))
+    }
+
+    /// Whether another program has written to the log since [`set_logged`](Self::set_logged), and not only emptied it.
+    pub(super) fn is_log_overwritten(&self) -> io::Result<bool> {
+        let stamp = written(&self.companions[0])?;
+        Ok(stamp.is_some_and(|stamp| stamp != self.logged && stamp.len > 0))
+    }
+
+    /// Whether the first `pages` of the log are as they were written.
+    pub(super) fn is_log_intact(&self, pages: usize) -> io::Result<bool> {
+        wal::is_intact(&self.companions[0].path, pages)
     }
 
     /// Takes the database as it is now for what this process has written.
     pub(super) fn set_written(&mut self) -> io::Result<()> {
-        self.written = Stamp::of(&fs::metadata(&self.database.path)?)?;
+        if let Some(stamp) = written(&self.database)? {
+            self.written = stamp;
+        }
+        self.set_logged()
+    }
+
+    /// Takes the log as it is now for what this process has written.
+    pub(super) fn set_logged(&mut self) -> io::Result<()> {
+        if let Some(stamp) = written(&self.companions[0])? {
+            self.logged = stamp;
+        }
         Ok(())
+    }
+}
+
+/// Nothing if `file` is not there any more.
+fn written(file: &InUse) -> io::Result<Option<Stamp>> {
+    match fs::metadata(&file.path) {
+        Ok(metadata) if Identity::from(&metadata) == file.identity => {
+            Stamp::of(&metadata).map(Some)
+        }
+        Ok(_) => Ok(None),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

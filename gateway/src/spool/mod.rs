@@ -6,6 +6,7 @@ mod health;
 mod rescue;
 mod store;
 mod supervised;
+mod wal;
 mod writer;
 
 #[cfg(test)]

@@ -79,6 +79,8 @@ pub(super) struct Store {
     max_bytes: u64,
     /// As of the last commit.
     log_pages: Arc<AtomicI32>,
+    /// SQLite's own count of what others have committed.
+    data_version: i64,
 }
 
 impl Store {
@@ -115,7 +117,9 @@ impl Store {
             change.commit()?;
         }
         let contents = Contents::of(&connection)?;
+        let data_version = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok(Self {
+            data_version,
             connection,
             contents,
             max_bytes: u64::MAX,

@@ -199,14 +199,21 @@ impl Supervised {
 
     fn attempt<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, Fault> {
         let store = self.store.as_mut().ok_or(Fault::NotOpen)?;
+        // SQLite's cache would hide both.
         if self.files.is_overwritten()? {
-            // SQLite's cache would hide it.
             directory::check_content(&self.location.dir)?;
             self.files.set_written()?;
         }
-        let done = work(store)?;
+        if self.files.is_log_overwritten()? {
+            let is_theirs = store.is_committed_by_others()?;
+            if !is_theirs && !self.files.is_log_intact(store.log_pages())? {
+                return Err(directory::corrupt("another program has written to its log").into());
+            }
+        }
+        let done = work(store);
+        self.files.set_logged()?;
         self.check_files()?;
-        Ok(done)
+        done
     }
 
     fn check_files(&self) -> Result<(), Fault> {
@@ -276,6 +283,7 @@ impl Supervised {
         };
         let store = store.limit(self.location.max_bytes)?;
         self.files = files;
+        self.files.set_written()?;
         if let Some(old) = self.store.replace(store) {
             old.abandon()?;
         }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
 use super::{BUSY_TIMEOUT, Contents, Store, pages};
 
 /// The log is moved over into the database when it has this many pages: every 4 MiB.
-const CHECKPOINT_PAGES: i32 = 1000;
+const CHECKPOINT_PAGES: usize = 1000;
 
 /// An empty file larger than this is made small again.
 const KEPT_PAGES: u64 = 4096;
@@ -24,7 +24,12 @@ impl Store {
 
     /// Whether the log is so long that [`checkpoint`](Self::checkpoint) is due.
     pub(in crate::spool) fn is_log_long(&self) -> bool {
-        self.log_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES
+        self.log_pages() >= CHECKPOINT_PAGES
+    }
+
+    /// How many pages of the log were in use after the last commit.
+    pub(in crate::spool) fn log_pages(&self) -> usize {
+        usize::try_from(self.log_pages.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Moves over into the database what nobody reads in the log any more, so that the log can be written from its start again.
@@ -48,6 +53,14 @@ impl Store {
         }
         self.log_pages.store(0, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether others have committed something since this was last asked.
+    pub(in crate::spool) fn is_committed_by_others(&mut self) -> rusqlite::Result<bool> {
+        let version = self
+            .connection
+            .pragma_query_value(None, "data_version", |row| row.get(0))?;
+        Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 
     /// An error if an event could not be written now. Leaves the contents as they are.

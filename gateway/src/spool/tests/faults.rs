@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt},
     path::PathBuf,
     thread::sleep,
+    time::SystemTime,
 };
 
 use super::*;
@@ -261,6 +262,63 @@ fn a_database_that_is_overwritten_is_set_aside_and_what_can_be_read_is_kept() {
         bench.append().unwrap();
         bench.holds_what_was_recorded();
     }
+}
+
+#[test]
+fn so_is_one_that_is_emptied() {
+    let mut bench = Bench::new();
+    bench.checkpoint();
+    let database = OpenOptions::new().write(true).open(bench.path("spool.db"));
+    database.unwrap().set_len(0).unwrap();
+    bench.append().unwrap();
+    bench.is(SpoolState::Healthy, "the spool is corrupt");
+    assert_eq!(bench.health.set_aside(), 1);
+    bench.recorded.drain(..20);
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn so_is_one_whose_log_is_overwritten() {
+    let mut bench = Bench::new();
+    bench.overwrite("spool.db-wal", 40_000, 10_000);
+    bench.append().unwrap();
+    bench.is(
+        SpoolState::Healthy,
+        "another program has written to its log",
+    );
+    assert_eq!(bench.health.set_aside(), 1);
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn a_log_that_only_looks_changed_is_not_set_aside() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        let log = OpenOptions::new()
+            .write(true)
+            .open(bench.path("spool.db-wal"));
+        log.unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        bench.append().unwrap();
+    }
+    bench.is(SpoolState::Healthy, "");
+    assert_eq!(bench.health.set_aside(), 0);
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn who_changes_events_with_sqlites_own_tool_breaks_nothing() {
+    let mut bench = Bench::new();
+    let other = Connection::open(bench.path("spool.db")).unwrap();
+    for _ in 0..3 {
+        other
+            .execute_batch("UPDATE event SET attempted_ms = 1")
+            .unwrap();
+        bench.append().unwrap();
+        bench.spool.examine();
+    }
+    bench.is(SpoolState::Healthy, "");
+    assert_eq!(bench.health.set_aside(), 0);
+    bench.holds_what_was_recorded();
 }
 
 #[test]
