@@ -5,6 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod corruption;
 mod directory;
 mod faults;
 

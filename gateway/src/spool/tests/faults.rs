@@ -5,21 +5,20 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt},
     path::PathBuf,
     thread::sleep,
-    time::SystemTime,
 };
 
 use super::*;
 
 /// A spool with events in it whose files can be damaged.
-struct Bench {
+pub(super) struct Bench {
     dir: TempDir,
-    spool: Supervised,
-    health: Arc<Health>,
-    recorded: Vec<EventId>,
+    pub(super) spool: Supervised,
+    pub(super) health: Arc<Health>,
+    pub(super) recorded: Vec<EventId>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let health = Arc::new(Health::default());
         let spool = Supervised::open(location(&dir.path().join("spool")), health.clone());
@@ -35,12 +34,12 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("spool").join(name)
     }
 
     /// Records one event more, and remembers it if it was.
-    fn append(&mut self) -> Result<(), AppendError> {
+    pub(super) fn append(&mut self) -> Result<(), AppendError> {
         let event = event(&"x".repeat(1000));
         let id = event.id;
         let result = self.spool.append(&[event]).remove(0);
@@ -52,7 +51,7 @@ impl Bench {
 
     /// What a process that starts now would find, which is all that was recorded.
     #[track_caller]
-    fn holds_what_was_recorded(&self) {
+    pub(super) fn holds_what_was_recorded(&self) {
         let found = Connection::open(self.path("spool.db")).unwrap();
         let mut ids = found.prepare("SELECT id FROM event ORDER BY id").unwrap();
         let ids = ids.query_map([], |row| row.get::<_, String>(0)).unwrap();
@@ -64,7 +63,7 @@ impl Bench {
     }
 
     #[track_caller]
-    fn is(&self, state: SpoolState, error: &str) {
+    pub(super) fn is(&self, state: SpoolState, error: &str) {
         let status = self.health.status();
         let last_error = status.last_error.unwrap_or_default();
         assert_eq!(status.state, state, "{last_error}");
@@ -73,7 +72,7 @@ impl Bench {
 
     /// Counted just once.
     #[track_caller]
-    fn counts(&self, kind: &str) {
+    pub(super) fn counts(&self, kind: &str) {
         for (counted, count) in self.health.faults() {
             assert_eq!(count, u64::from(kind == counted), "{counted}");
         }
@@ -106,13 +105,13 @@ impl Bench {
         self.counts(kind);
     }
 
-    fn overwrite(&self, name: &str, offset: u64, len: usize) {
+    pub(super) fn overwrite(&self, name: &str, offset: u64, len: usize) {
         let file = OpenOptions::new().write(true).open(self.path(name));
         file.unwrap().write_all_at(&vec![7; len], offset).unwrap();
     }
 
     /// Moves everything into the database, where it can be damaged.
-    fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         let connection = self.spool.connection();
         connection.query_row(checkpoint, [], |_| Ok(())).unwrap();
@@ -246,109 +245,6 @@ fn a_directory_that_another_process_has_taken_is_left_to_it_until_it_ends() {
     sleep(Duration::from_millis(300));
     bench.append().unwrap();
     bench.holds_what_was_recorded();
-}
-
-#[test]
-fn a_database_that_is_overwritten_is_set_aside_and_what_can_be_read_is_kept() {
-    for (offset, len) in [(0, 100), (0, 4096), (4096, 1 << 20)] {
-        let mut bench = Bench::new();
-        bench.checkpoint();
-        bench.overwrite("spool.db", offset, len);
-        bench.spool.examine();
-        bench.is(SpoolState::Healthy, "the spool is corrupt");
-        bench.counts("corrupt");
-        assert_eq!(bench.health.set_aside(), 1);
-        // What was in memory is there; all else is in the file that was set aside.
-        bench.append().unwrap();
-        bench.holds_what_was_recorded();
-    }
-}
-
-#[test]
-fn so_is_one_that_is_emptied() {
-    let mut bench = Bench::new();
-    bench.checkpoint();
-    let database = OpenOptions::new().write(true).open(bench.path("spool.db"));
-    database.unwrap().set_len(0).unwrap();
-    bench.append().unwrap();
-    bench.is(SpoolState::Healthy, "the spool is corrupt");
-    assert_eq!(bench.health.set_aside(), 1);
-    bench.recorded.drain(..20);
-    bench.holds_what_was_recorded();
-}
-
-#[test]
-fn so_is_one_whose_log_is_overwritten() {
-    let mut bench = Bench::new();
-    bench.overwrite("spool.db-wal", 40_000, 10_000);
-    bench.append().unwrap();
-    bench.is(
-        SpoolState::Healthy,
-        "another program has written to its log",
-    );
-    assert_eq!(bench.health.set_aside(), 1);
-    bench.holds_what_was_recorded();
-}
-
-#[test]
-fn a_log_that_only_looks_changed_is_not_set_aside() {
-    let mut bench = Bench::new();
-    for _ in 0..3 {
-        let log = OpenOptions::new()
-            .write(true)
-            .open(bench.path("spool.db-wal"));
-        log.unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        bench.append().unwrap();
-    }
-    bench.is(SpoolState::Healthy, "");
-    assert_eq!(bench.health.set_aside(), 0);
-    bench.holds_what_was_recorded();
-}
-
-#[test]
-fn who_changes_events_with_sqlites_own_tool_breaks_nothing() {
-    let mut bench = Bench::new();
-    let other = Connection::open(bench.path("spool.db")).unwrap();
-    for _ in 0..3 {
-        other
-            .execute_batch("UPDATE event SET attempted_ms = 1")
-            .unwrap();
-        bench.append().unwrap();
-        bench.spool.examine();
-    }
-    bench.is(SpoolState::Healthy, "");
-    assert_eq!(bench.health.set_aside(), 0);
-    bench.holds_what_was_recorded();
-}
-
-#[test]
-fn so_is_one_whose_log_is_cut() {
-    let mut bench = Bench::new();
-    let log = OpenOptions::new()
-        .write(true)
-        .open(bench.path("spool.db-wal"));
-    log.unwrap().set_len(0).unwrap();
-    // Nothing is in memory any more, and nothing on the disk.
-    let connection = bench.spool.connection();
-    connection.execute_batch("PRAGMA shrink_memory").unwrap();
-    bench.recorded.clear();
-    bench.append().unwrap();
-    bench.holds_what_was_recorded();
-    bench.is(SpoolState::Healthy, "the spool is corrupt");
-    assert_eq!(bench.health.set_aside(), 1);
-}
-
-#[test]
-fn a_disk_that_corrupts_everything_is_not_filled_with_what_is_set_aside() {
-    let mut bench = Bench::new();
-    for round in 0..3 {
-        bench.checkpoint();
-        bench.overwrite("spool.db", 0, 100);
-        sleep(Duration::from_millis(300));
-        bench.spool.examine();
-        assert_eq!(bench.health.set_aside(), 1, "round {round}");
-    }
-    bench.is(SpoolState::Broken, "set aside a moment ago");
 }
 
 #[test]
