@@ -54,13 +54,9 @@ fn main() -> ExitCode {
     let arguments = with_default_command(env::args_os().collect());
     // SIGHUP terminates the other commands when their terminal closes.
     let serves = arguments.get(1).is_some_and(|command| command == "serve");
-    let hangup = if serves {
-        signals::ignore_hangup()
-    } else {
-        Ok(())
-    };
+    let survives = if serves { signals::survive() } else { Ok(()) };
     let cli: Cli = environment::parse(arguments);
-    conclude(hangup.map_err(Into::into).and_then(|()| run(cli.command)))
+    conclude(survives.map_err(Into::into).and_then(|()| run(cli.command)))
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

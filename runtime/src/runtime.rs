@@ -89,11 +89,11 @@ impl SharedRegistry {
     }
 }
 
-/// The `main` of a process: parses the command line and runs `command`. SIGHUP does not terminate it.
+/// The `main` of a process: parses the command line and runs `command`. SIGHUP and SIGXFSZ do not terminate it.
 pub fn main<C: Parser>(command: impl FnOnce(C) -> anyhow::Result<ExitCode>) -> ExitCode {
-    let hangup = signals::ignore_hangup();
+    let survives = signals::survive();
     let cli = environment::parse(env::args_os());
-    conclude(hangup.map_err(Into::into).and_then(|()| command(cli)))
+    conclude(survives.map_err(Into::into).and_then(|()| command(cli)))
 }
 
 impl RuntimeSettings {

@@ -1,25 +1,30 @@
 //! SIGTERM and Ctrl-C: the first shuts the process down gracefully, the second immediately. SIGHUP never terminates it:
-//! [`FileWatches`](crate::FileWatches) reloads all files.
+//! [`FileWatches`](crate::FileWatches) reloads all files. Nor does SIGXFSZ.
 
 use std::{
     io,
     sync::{Arc, atomic::AtomicBool},
 };
 
+use signal_hook::consts::signal::{SIGHUP, SIGXFSZ};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
 const INTERRUPTED: i32 = 130;
 
-/// Keeps SIGHUP from terminating this process. Must be called first: without a handler, SIGHUP terminates it.
+/// Keeps SIGHUP from terminating this process, and SIGXFSZ: a write beyond a limit on file sizes (`ulimit -f`) fails with EFBIG then,
+/// like one to a full disk. Must be called first: without a handler, they terminate it.
 ///
 /// # Errors
-/// If the signal handler cannot be installed.
-pub fn ignore_hangup() -> io::Result<()> {
-    // The flag is not read: `FileWatches` has its own handler.
+/// If a signal handler cannot be installed.
+pub fn survive() -> io::Result<()> {
+    // The flag is not read: `FileWatches` has its own handler of SIGHUP, and the failed write is noticed by who writes.
     let received = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGHUP, received).map(drop)
+    for signal in [SIGHUP, SIGXFSZ] {
+        signal_hook::flag::register(signal, received.clone())?;
+    }
+    Ok(())
 }
 
 /// A token that the first SIGTERM or SIGINT cancels. Must be called inside a tokio runtime.

@@ -53,6 +53,8 @@ mod secrets;
 mod settings;
 mod shutdown;
 mod sighup;
+mod spool_disk;
+mod spool_faults;
 mod spooling;
 mod startup;
 mod tail;

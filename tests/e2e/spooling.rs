@@ -1,15 +1,14 @@
 //! Without NATS, every decision is on disk before its answer is sent, and is published once NATS is available.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, time::Duration};
 
 use importguard_core::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
-    Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, eventually,
-    load, skip, tool, wait_for_count,
+    Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, Strace,
+    eventually, load, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tempfile::TempDir;
-use tokio::process::Command;
 
 use crate::asserts;
 
@@ -47,31 +46,15 @@ async fn drained(gateway: &Service) {
 /// How often the gateway had its disk confirm what it wrote while it answered `count` requests one after the other; nothing where
 /// strace is missing or may not look.
 async fn syncs(sync: &str, count: usize) -> Option<usize> {
-    let strace = tool("strace", "STRACE", "how often the spool syncs")?;
     let line = Line::without_nats(Settings::new().set("IMPORTGUARD_SPOOL_SYNC", sync)).await;
     spool_in_order(&line, "before", 1).await;
     let dir = TempDir::new().unwrap();
     let calls = dir.path().join("calls");
-    let mut tracing = Command::new(strace)
-        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"])
-        .arg(&calls)
-        .args(["-p", &line.gateway.id().to_string()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let attached = eventually("strace is attached", SOON, async || {
-        let status = fs::read_to_string(format!("/proc/{}/status", line.gateway.id()))?;
-        let traced = !status.contains("TracerPid:\t0\n");
-        anyhow::ensure!(traced || tracing.try_wait()?.is_some(), "not yet");
-        Ok(traced)
-    })
-    .await;
-    if !attached {
-        skip("how often the spool syncs", "strace may not attach");
-        return None;
-    }
+    let traced = ["-e", "trace=fsync,fdatasync"];
+    let strace =
+        Strace::attach(&line.gateway, &traced, &calls, "how often the spool syncs").await?;
     spool_in_order(&line, "op", count).await;
-    tracing.kill().await.unwrap();
+    strace.detach().await;
     let calls = fs::read_to_string(calls).unwrap();
     Some(calls.lines().filter(|line| line.contains("sync(")).count())
 }

@@ -111,8 +111,7 @@ pub(crate) fn unrecorded(error: &RecordError, answer: OnFailure) {
         fallback,
         "{error}; {effect}: {}",
         match error {
-            RecordError::SpoolFull { .. } =>
-                "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES and free disk space",
+            RecordError::SpoolFull { .. } => "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES",
             RecordError::TooLate =>
                 "restore NATS, and check whether the spool's disk is slow or busy",
             RecordError::SpoolBroken(_) =>

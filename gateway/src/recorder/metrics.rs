@@ -8,7 +8,12 @@ use importguard_telemetry::metrics::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
     registry::Registry,
 };
 
@@ -16,7 +21,7 @@ use super::{
     requirements::Deviations,
     state::{Machine, State},
 };
-use crate::spool::{Depth, ParkReason};
+use crate::spool::{Depth, Health, ParkReason, SpoolState};
 
 /// From the ack of an idle local server to the longest a callback may wait for one.
 const ACK_SECONDS: [f64; 12] = [
@@ -112,6 +117,7 @@ impl Metrics {
 pub(super) struct Gauges {
     pub(super) machine: Arc<Machine>,
     pub(super) depth: Arc<Depth>,
+    pub(super) health: Arc<Health>,
     pub(super) deviations: Arc<Deviations>,
 }
 
@@ -139,6 +145,26 @@ impl Collector for Gauges {
             let events = ConstGauge::new(i64::try_from(counts.of(reason)).unwrap_or(i64::MAX));
             events.encode(parked.encode_family(&[("reason", reason.as_str())])?)?;
         }
+        let mut states = encoder.encode_descriptor(
+            "importguard_recorder_spool_state",
+            "1 for the state of the spool: healthy, degraded (events are recorded, but not everything works) or broken (events cannot be recorded in it).",
+            None,
+            MetricType::Gauge,
+        )?;
+        let now = self.health.state();
+        for state in SpoolState::ALL {
+            let is = ConstGauge::new(i64::from(state == now));
+            is.encode(states.encode_family(&[("state", state.as_str())])?)?;
+        }
+        let mut faults = encoder.encode_descriptor(
+            "importguard_recorder_spool_faults",
+            "Times that the spool was found to be degraded or broken, repaired at once or not, by kind.",
+            None,
+            MetricType::Counter,
+        )?;
+        for (kind, count) in self.health.faults() {
+            ConstCounter::new(count).encode(faults.encode_family(&[("kind", kind)])?)?;
+        }
         let to = &mut encoder;
         gauge(
             to,
@@ -163,6 +189,12 @@ impl Collector for Gauges {
             "importguard_recorder_spool_max_bytes",
             "Bytes of the spool file that may be in use: IMPORTGUARD_SPOOL_MAX_BYTES, or its size at the start if that was more.",
             self.depth.max_bytes(),
+        )?;
+        gauge(
+            to,
+            "importguard_recorder_spool_set_aside_files",
+            "Corrupt databases that were set aside and are still in the spool's directory.",
+            self.health.set_aside(),
         )?;
         gauge(
             to,

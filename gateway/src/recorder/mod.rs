@@ -56,7 +56,7 @@ pub use self::{
     state::State,
     status::{ParkedStatus, RecorderStatus},
 };
-pub use crate::spool::{SpoolOpenError, SpoolSync};
+pub use crate::spool::{SpoolOpenError, SpoolState, SpoolStatus, SpoolSync};
 
 /// A timeout below a quarter of the ack timeout may be a brief delay; a longer one means that NATS is unavailable.
 const HURRIED: u32 = 4;
@@ -75,7 +75,7 @@ pub enum Recorded {
 pub enum RecordError {
     /// NATS is away and the spool has no room left.
     #[error(
-        "NATS does not accept events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES), or the disk is full"
+        "NATS does not accept events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES)"
     )]
     SpoolFull {
         /// What it may grow to.
@@ -86,7 +86,7 @@ pub enum RecordError {
         "NATS does not accept events and the spool did not commit before the deadline of the request"
     )]
     TooLate,
-    /// SQLite failed.
+    /// The spool's files or its disk cannot be used.
     #[error("NATS does not accept events and the spool is broken: {0}")]
     SpoolBroken(String),
     /// The recorder was closed, or its spool's thread is gone.
@@ -173,6 +173,7 @@ impl Recorder {
             let gauges = Gauges {
                 machine: machine.clone(),
                 depth: spool.depth().clone(),
+                health: spool.health().clone(),
                 deviations: deviations.clone(),
             };
             Metrics::register(registry, gauges)
@@ -291,6 +292,7 @@ impl Recorder {
             stream_deviations: recorder.deviations.texts(),
             spool_bytes: depth.used_bytes(),
             spool_max_bytes: depth.max_bytes(),
+            spool: recorder.spool.health().status(),
             last_error: recorder.last_error.last(),
         }
     }

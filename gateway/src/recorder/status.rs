@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use serde::Serialize;
 
 use super::state::State;
-use crate::spool::lock;
+use crate::spool::{SpoolStatus, lock};
 
 /// The recorder's status, for `/readyz` and the start banner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +25,8 @@ pub struct RecorderStatus {
     pub spool_bytes: u64,
     /// Bytes of it that may be in use.
     pub spool_max_bytes: u64,
+    /// How the spool is.
+    pub spool: SpoolStatus,
     /// What went wrong last with NATS; absent while all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,

@@ -7,20 +7,35 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use time::OffsetDateTime;
 
-use super::store::{self, SCHEMA_VERSION, SpoolSync, Store};
+use super::{
+    files::{Files, InUse},
+    health::Fault,
+    store::{self, SCHEMA_VERSION, SpoolSync, Store},
+};
 
-const DATABASE: &str = "spool.db";
+pub(super) const DATABASE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
+
+/// Created and removed again to see whether the directory can be written to.
+const PROBE: &str = "spool.probe";
+
+/// Room for some events.
+const PROBE_BYTES: usize = 64 << 10;
+
+/// How the name of a database begins that was set aside; its end is [`ASIDE_ENDING`].
+const ASIDE: &str = "spool.corrupt-";
+const ASIDE_ENDING: &str = ".db";
 
 /// Only the owner of the process may read user IDs. SQLite's companions take after the database.
 const PRIVATE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 
-/// What SQLite keeps beside a database, under the same name with these endings.
-const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+/// What SQLite keeps beside a database, under the same name with these endings: its log, and an index of that.
+pub(super) const COMPANIONS: [&str; 2] = [LOG, "-shm"];
+pub(super) const LOG: &str = "-wal";
 
 /// Why the spool can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,34 +82,97 @@ pub enum SpoolOpenError {
 
 /// The right to use a spool directory; given back when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
-pub(super) struct Lock(#[allow(dead_code, reason = "open as long as it is held")] File);
+pub(super) struct Lock {
+    #[allow(dead_code, reason = "open as long as it is held")]
+    file: File,
+    in_use: InUse,
+}
 
-/// Locks `dir`, creating it if need be, and opens the spool in it. A corrupt file is set aside first.
-pub(super) fn open(
-    dir: &Path,
-    max_bytes: u64,
-    sync: SpoolSync,
-) -> Result<(Lock, Store), SpoolOpenError> {
-    let lock = lock(dir)?;
-    let path = dir.join(DATABASE);
-    create(dir, &path)?;
-    match open_sound(&path, max_bytes, sync)? {
-        Some(store) => Ok((lock, store)),
-        None => {
-            set_aside(dir, &path)?;
-            create(dir, &path)?;
-            match open_sound(&path, max_bytes, sync)? {
-                Some(store) => Ok((lock, store)),
-                None => Err(SpoolOpenError::Unusable {
-                    dir: dir.to_owned(),
-                    source: std::io::Error::other("a new database in it is corrupt at once"),
-                }),
-            }
-        }
+impl Lock {
+    /// An error if its file was deleted or replaced: another process could take the directory.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        self.in_use.check()
     }
 }
 
-fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
+/// Where a spool is, and what it may do there.
+#[derive(Clone, Debug)]
+pub(super) struct Location {
+    pub(super) dir: PathBuf,
+    /// How large the database may become.
+    pub(super) max_bytes: u64,
+    pub(super) sync: SpoolSync,
+}
+
+impl Location {
+    fn unusable(&self, source: io::Error) -> SpoolOpenError {
+        SpoolOpenError::Unusable {
+            dir: self.dir.clone(),
+            source,
+        }
+    }
+
+    /// Locks the directory, creating it if need be, and opens the spool in it. A corrupt file is set aside first.
+    pub(super) fn open(&self) -> Result<(Lock, Store, Files), SpoolOpenError> {
+        let lock = lock(&self.dir)?;
+        let (store, files) = self.open_store()?;
+        store
+            .limit(self.max_bytes)
+            .map(|store| (lock, store, files))
+            .map_err(|source| SpoolOpenError::Sqlite {
+                path: self.dir.join(DATABASE),
+                source,
+            })
+    }
+
+    /// Opens the spool in the directory, which must be locked, without a limit on its size. A corrupt file is set aside first.
+    pub(super) fn open_store(&self) -> Result<(Store, Files), SpoolOpenError> {
+        let path = self.dir.join(DATABASE);
+        let open = || {
+            create(&self.dir, &path)?;
+            open_sound(&path, self.sync)
+        };
+        let store = match open()? {
+            Some(store) => store,
+            None => {
+                set_aside(&self.dir)?;
+                open()?.ok_or_else(|| {
+                    self.unusable(io::Error::other("a new database in it is corrupt at once"))
+                })?
+            }
+        };
+        let files = Files::in_use(&self.dir).map_err(|source| self.unusable(source))?;
+        Ok((store, files))
+    }
+}
+
+/// Whether files can be created in `dir`, and written to.
+pub(super) fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join(PROBE);
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(PRIVATE)
+        .open(&path)?
+        .write_all(&[0; PROBE_BYTES])
+        // It must not stay if the disk is full.
+        .and(fs::remove_file(path))
+}
+
+/// How many databases were set aside in `dir` and are still there.
+pub(super) fn count_set_aside(dir: &Path) -> io::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        count += usize::from(name.starts_with(ASIDE) && name.ends_with(ASIDE_ENDING));
+    }
+    Ok(count)
+}
+
+/// Takes the right to use `dir`, creating it if need be.
+pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
     let unusable = |source| SpoolOpenError::Unusable {
         dir: dir.to_owned(),
         source,
@@ -118,7 +196,9 @@ fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
             if let Err(error) = named {
                 tracing::debug!(%error, "can't write the process id into the spool's lock file");
             }
-            Ok(Lock(file))
+            let metadata = file.metadata().map_err(unusable)?;
+            let in_use = InUse::new(dir.join(LOCK), &metadata);
+            Ok(Lock { file, in_use })
         }
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
@@ -213,27 +293,19 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(format!("{}{ending}", path.display()))
 }
 
 /// Nothing if the file is corrupt.
-fn open_sound(
-    path: &Path,
-    max_bytes: u64,
-    sync: SpoolSync,
-) -> Result<Option<Store>, SpoolOpenError> {
+fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenError> {
     let opened = Connection::open(path).and_then(|connection| {
         let version = store::version(&connection)?;
         if version > SCHEMA_VERSION {
             return Ok(Err(version));
         }
-        let verdict: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(corrupt(&verdict));
-        }
-        Store::new(connection, max_bytes, sync).map(Ok)
+        quick_check(&connection)?;
+        Store::new(connection, sync).map(Ok)
     });
     match opened {
         Ok(Ok(store)) => Ok(Some(store)),
@@ -254,27 +326,54 @@ fn open_sound(
     }
 }
 
-fn corrupt(verdict: &str) -> rusqlite::Error {
+/// Reads the whole database of `dir` from the disk, even while it is in use.
+pub(super) fn check_content(dir: &Path) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(dir.join(DATABASE), flags)?;
+    if store::version(&connection)? == 0 {
+        return Err(corrupt("nothing is left of it"));
+    }
+    quick_check(&connection)
+}
+
+fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        verdict => Err(corrupt(verdict)),
+    }
+}
+
+pub(super) fn corrupt(why: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-        Some(verdict.to_owned()),
+        Some(why.to_owned()),
     )
 }
 
 /// Renames the database and its companions, so that nothing in them is lost for somebody with SQLite's `.recover`.
-fn set_aside(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
+pub(super) fn set_aside(dir: &Path) -> Result<(), SpoolOpenError> {
+    let path = dir.join(DATABASE);
     let now = OffsetDateTime::now_utc();
-    let aside = dir.join(format!(
-        "spool.corrupt-{:04}{:02}{:02}T{:02}{:02}{:02}Z.db",
+    let time = format!(
+        "{:04}{:02}{:02}T{:02}{:02}{:02}",
         now.year(),
         u8::from(now.month()),
         now.day(),
         now.hour(),
         now.minute(),
         now.second(),
-    ));
+    );
+    // Never over one that was set aside in the same second.
+    let mut aside = dir.join(format!("{ASIDE}{time}Z{ASIDE_ENDING}"));
+    for number in 2.. {
+        if !aside.exists() {
+            break;
+        }
+        aside = dir.join(format!("{ASIDE}{time}Z-{number}{ASIDE_ENDING}"));
+    }
     let rename =
-        |ending: &str| match fs::rename(with_ending(path, ending), with_ending(&aside, ending)) {
+        |ending: &str| match fs::rename(with_ending(&path, ending), with_ending(&aside, ending)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
@@ -289,7 +388,7 @@ fn set_aside(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
         })?;
     tracing::error!(
         kept_as = %aside.display(),
-        "the corrupt spool was set aside and a new one started: events in it were answered but not published; \
+        "the corrupt spool was set aside and a new one started: events in it were answered, and may not be published; \
          `sqlite3 FILE .recover` gets them out"
     );
     Ok(())

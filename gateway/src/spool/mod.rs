@@ -2,8 +2,13 @@
 
 mod clock;
 mod directory;
+mod files;
+mod health;
 mod parked;
+mod rescue;
 mod store;
+mod supervised;
+mod wal;
 mod writer;
 
 #[cfg(test)]
@@ -26,20 +31,32 @@ use importguard_core::{EventId, OperationId};
 use importguard_telemetry::propagation::MessageHeaders;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
     clock::SteadyClock,
+    directory::Location,
     store::{Contents, Store},
+    supervised::Supervised,
 };
 
-pub(crate) use self::parked::{ParkReason, ParkedBatch, ParkedCounts, ParkedQuery, Parking};
-pub use self::{directory::SpoolOpenError, store::SpoolSync};
+pub use self::{
+    directory::SpoolOpenError,
+    health::{SpoolState, SpoolStatus},
+    store::SpoolSync,
+};
+pub(crate) use self::{
+    health::Health,
+    parked::{ParkReason, ParkedBatch, ParkedCounts, ParkedQuery, Parking},
+};
 
 /// As many as a gateway answers at once by far; when it is full, callers wait for the writer.
 const QUEUE: usize = 1024;
+
+/// How soon it is noticed that files were deleted, replaced, locked or overwritten.
+const EXAMINE: Duration = Duration::from_secs(1);
 
 /// An event on its way into the spool.
 #[derive(Clone, Debug)]
@@ -95,7 +112,7 @@ pub(crate) enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpoolError {
     #[error("the spool is broken: {0}")]
-    Broken(#[from] rusqlite::Error),
+    Broken(String),
     #[error("the spool is closed")]
     Closed,
 }
@@ -112,13 +129,14 @@ pub(crate) struct Depth {
 }
 
 impl Depth {
-    fn of(store: &Store) -> Self {
-        let contents = store.contents();
+    fn of(spool: &Supervised) -> Self {
+        let store = spool.store();
+        let contents = store.map(Store::contents).unwrap_or_default();
         Self {
             contents: Mutex::new(contents),
             waiting: AtomicUsize::new(contents.waiting()),
-            max_bytes: store.max_bytes(),
-            clock: store.clock(),
+            max_bytes: store.map_or(0, Store::max_bytes),
+            clock: SteadyClock::start(),
             changed: Notify::default(),
         }
     }
@@ -171,8 +189,11 @@ impl Depth {
         }
     }
 
-    fn set(&self, store: &Store) {
-        let contents = store.contents();
+    fn set(&self, spool: &Supervised) {
+        // What could not be opened again holds what it held.
+        let Some(contents) = spool.store().map(Store::contents) else {
+            return;
+        };
         *lock(&self.contents) = contents;
         self.waiting.store(contents.waiting(), Ordering::Release);
         self.changed.notify_waiters();
@@ -185,6 +206,7 @@ pub(crate) struct Spool {
     /// Taken when the spool is closed, which lets the thread end.
     commands: Mutex<Option<mpsc::Sender<Command>>>,
     depth: Arc<Depth>,
+    health: Arc<Health>,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_ended: CancellationToken,
 }
@@ -210,19 +232,26 @@ enum Command {
         query: ParkedQuery,
         reply: oneshot::Sender<Result<ParkedBatch, SpoolError>>,
     },
+    Examine,
 }
 
 impl Spool {
     /// Opens the spool in `dir`, which may grow to `max_bytes`, and starts its thread. Blocks on the disk. `ended` is
-    /// cancelled when the thread ends, be it closed or by accident.
+    /// cancelled when the thread ends, be it closed or by accident. Must be called inside a tokio runtime.
     pub(crate) fn open(
         dir: &Path,
         max_bytes: u64,
         sync: SpoolSync,
         ended: CancellationToken,
     ) -> Result<Self, SpoolOpenError> {
-        let (lock, store) = directory::open(dir, max_bytes, sync)?;
-        let depth = Arc::new(Depth::of(&store));
+        let health = Arc::new(Health::default());
+        let location = Location {
+            dir: dir.to_owned(),
+            max_bytes,
+            sync,
+        };
+        let spool = Supervised::open(location, health.clone())?;
+        let depth = Arc::new(Depth::of(&spool));
         let thread_ended = CancellationToken::new();
         let (commands, receiver) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -233,16 +262,18 @@ impl Spool {
                 move || {
                     // Dropped by a panic too.
                     let _guards = (ended.drop_guard(), thread_ended.drop_guard());
-                    writer::run(store, lock, receiver, depth);
+                    writer::run(spool, receiver, depth);
                 }
             })
             .map_err(|source| SpoolOpenError::Unusable {
                 dir: dir.to_owned(),
                 source,
             })?;
+        tokio::spawn(examine(commands.downgrade()));
         Ok(Self {
             commands: Mutex::new(Some(commands)),
             depth,
+            health,
             thread: Mutex::new(Some(thread)),
             thread_ended,
         })
@@ -250,6 +281,10 @@ impl Spool {
 
     pub(crate) fn depth(&self) -> &Arc<Depth> {
         &self.depth
+    }
+
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Returns once `event` is committed. When it gives up at `deadline` the event may be committed all the same.
@@ -346,6 +381,21 @@ impl Spool {
 
     fn commands(&self) -> Option<mpsc::Sender<Command>> {
         lock(&self.commands).clone()
+    }
+}
+
+/// Has the spool examined again and again until it is closed.
+async fn examine(commands: mpsc::WeakSender<Command>) {
+    let mut tick = interval(EXAMINE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(commands) = commands.upgrade() else {
+            return;
+        };
+        if commands.send(Command::Examine).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -1,5 +1,15 @@
 //! The spool's SQLite file: schema, and the few statements that work on it. Owned by one thread.
 
+mod upkeep;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::Duration,
+};
+
 use bytes::Bytes;
 use clap::ValueEnum;
 use importguard_core::EventId;
@@ -7,7 +17,7 @@ use importguard_telemetry::propagation::MessageHeaders;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    AppendError, NewEvent, StoredEvent,
+    NewEvent, StoredEvent,
     clock::{self, SteadyClock},
     parked::{self, ParkedCounts},
 };
@@ -50,14 +60,17 @@ const FROM_VERSION_2: &str = "
 /// SQLite's own default, which is a file system's block.
 const PAGE_BYTES: u64 = 4096;
 
-/// SQLite moves its log over into the database every 4 MiB by default; one large group may make it longer for a moment.
+/// One large group may make the log longer for a moment.
 const WAL_BYTES: i64 = 16 << 20;
 
-/// An empty file larger than this is made small again.
-const KEPT_PAGES: u64 = 4096;
+/// What an event may need beside its payload: its other columns, and its places in the trees of the table and its index.
+const TREE_PAGES: u64 = 4;
+
+/// How long somebody else's lock is waited for: long enough for a glance into the spool, and short enough for the callbacks that wait.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the spool holds. Kept along: asking SQLite for it after each commit took a lone callback a tenth longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) events: usize,
     /// Of these, the ones that NATS does not take.
@@ -78,6 +91,17 @@ pub(super) struct Oldest {
 }
 
 impl Contents {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut contents = Self {
+            events: connection.query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))?,
+            parked: parked::count(connection)?,
+            oldest: None,
+            used_bytes: 0,
+        };
+        contents.refresh(connection)?;
+        Ok(contents)
+    }
+
     /// Events whose turn will come.
     pub(super) fn waiting(&self) -> usize {
         self.events.saturating_sub(self.parked.total())
@@ -110,15 +134,16 @@ pub(super) struct Store {
     pub(super) contents: Contents,
     max_bytes: u64,
     clock: SteadyClock,
+    /// As of the last commit.
+    log_pages: Arc<AtomicI32>,
+    /// SQLite's own count of what others have committed.
+    data_version: i64,
 }
 
 impl Store {
-    /// Takes a connection to a new or sound file into use; at most `max_bytes` of file from now on.
-    pub(super) fn new(
-        mut connection: Connection,
-        max_bytes: u64,
-        sync: SpoolSync,
-    ) -> rusqlite::Result<Self> {
+    /// Takes a connection to a new or sound file into use.
+    pub(super) fn new(mut connection: Connection, sync: SpoolSync) -> rusqlite::Result<Self> {
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         let sync = match sync {
             SpoolSync::Full => "FULL",
@@ -128,10 +153,15 @@ impl Store {
         // What is drained is overwritten: it may be wanted gone for good.
         connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
-        let max_pages = i64::try_from(max_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
-        connection.pragma_update(None, "max_page_count", max_pages)?;
-        // SQLite's own word for it: a file that is larger already stays as large.
-        let max_pages = pages(&connection, "PRAGMA max_page_count")?;
+        let log_pages = Arc::new(AtomicI32::new(0));
+        // In place of SQLite's own checkpoints: who knows when the database is written to can tell when somebody else did.
+        connection.wal_hook(Some({
+            let log_pages = log_pages.clone();
+            move |_: &mut _, pages| {
+                log_pages.store(pages, Ordering::Relaxed);
+                Ok(())
+            }
+        }))?;
         let schema: &[&str] = match version(&connection)? {
             0 => &[SCHEMA],
             1 => &[
@@ -151,19 +181,26 @@ impl Store {
         }
         let clock = SteadyClock::start();
         clock::date_back(&connection, clock)?;
-        let mut contents = Contents {
-            events: connection.query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))?,
-            parked: parked::count(&connection)?,
-            oldest: None,
-            used_bytes: 0,
-        };
-        contents.refresh(&connection)?;
+        let contents = Contents::of(&connection)?;
+        let data_version = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok(Self {
+            data_version,
             connection,
             contents,
-            max_bytes: max_pages * PAGE_BYTES,
+            max_bytes: u64::MAX,
             clock,
+            log_pages,
         })
+    }
+
+    /// The same with at most `max_bytes` of file from now on. One that is larger already stays as large.
+    pub(super) fn limit(mut self, max_bytes: u64) -> rusqlite::Result<Self> {
+        let max_pages = i64::try_from(max_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
+        self.connection
+            .pragma_update(None, "max_page_count", max_pages)?;
+        // SQLite's own word for it.
+        self.max_bytes = pages(&self.connection, "PRAGMA max_page_count")? * PAGE_BYTES;
+        Ok(self)
     }
 
     pub(super) fn contents(&self) -> Contents {
@@ -175,10 +212,6 @@ impl Store {
         self.max_bytes
     }
 
-    pub(super) fn clock(&self) -> SteadyClock {
-        self.clock
-    }
-
     pub(super) fn max_pages(&self) -> u64 {
         self.max_bytes / PAGE_BYTES
     }
@@ -188,23 +221,36 @@ impl Store {
         self.connection.pragma_update(None, "max_page_count", pages)
     }
 
-    /// Commits `events`, all in one transaction if they fit; else those that do. An id that is there already is left as it is.
+    /// Commits `events`, all in one transaction if they fit; else those that do. Returns which are committed: the others find no room
+    /// within [`max_bytes`](Self::max_bytes). An id that is there already is left as it is.
     pub(super) fn append<'a>(
         &mut self,
         events: impl ExactSizeIterator<Item = &'a NewEvent> + Clone,
-    ) -> Vec<Result<(), AppendError>> {
+    ) -> rusqlite::Result<Vec<bool>> {
         let count = events.len();
-        match self.append_all(events.clone()) {
-            Ok(()) => vec![Ok(()); count],
-            Err(error) if count == 1 => vec![Err(AppendError::from(error))],
-            // SQLite may have rolled back everything or only the last statement: one by one there is no doubt.
-            Err(_) => events
-                .map(|event| {
-                    self.append_all(std::iter::once(event))
-                        .map_err(AppendError::from)
-                })
-                .collect(),
+        if count > 1 {
+            match self.append_all(events.clone()) {
+                Ok(()) => return Ok(vec![true; count]),
+                Err(error) if !is_full(&error) => return Err(error),
+                // SQLite may have rolled back everything or only the last statement: one by one there is no doubt.
+                Err(_) => {}
+            }
         }
+        events.map(|event| self.append_one(event)).collect()
+    }
+
+    /// Returns false if the event finds no room within the bound; a disk that has none is an error.
+    fn append_one(&mut self, event: &NewEvent) -> rusqlite::Result<bool> {
+        match self.append_all(std::iter::once(event)) {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error) && !self.has_room_for(event) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has_room_for(&self, event: &NewEvent) -> bool {
+        let bytes = event.payload.len() as u64 + TREE_PAGES * PAGE_BYTES;
+        self.contents.used_bytes + bytes <= self.max_bytes
     }
 
     fn append_all<'a>(
@@ -302,17 +348,10 @@ impl Store {
         self.contents = contents;
         Ok(batch)
     }
+}
 
-    /// Gives the disk back what a large backlog took, once the spool is empty.
-    pub(super) fn shrink(&self) -> rusqlite::Result<()> {
-        if self.contents.events > 0 {
-            return Ok(());
-        }
-        if pages(&self.connection, "PRAGMA page_count")? > KEPT_PAGES {
-            self.connection.execute_batch("VACUUM")?;
-        }
-        Ok(())
-    }
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// The schema version of a file; 0 for one without tables.
@@ -411,13 +450,4 @@ pub(super) fn id(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Eve
             Box::new(error),
         )
     })
-}
-
-impl From<rusqlite::Error> for AppendError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Broken(error.to_string()),
-        }
-    }
 }

@@ -1,9 +1,13 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, path::Path};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+
+mod corruption;
+mod directory;
+mod faults;
 
 const MIB: u64 = 1 << 20;
 
@@ -20,6 +24,14 @@ pub(super) fn event(payload: &str) -> NewEvent {
         payload: Bytes::from(payload.to_owned()),
         attempted_after: None,
         parked: None,
+    }
+}
+
+fn location(dir: &Path) -> Location {
+    Location {
+        dir: dir.to_owned(),
+        max_bytes: MIB,
+        sync: SpoolSync::Full,
     }
 }
 
@@ -80,11 +92,14 @@ async fn events_survive_a_reopen_and_the_depth_is_right_at_once() {
 #[test]
 fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     let dir = TempDir::new().unwrap();
-    let (lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
+    let (lock, mut store, _) = location(dir.path()).open().unwrap();
     let events = ["first", "second", "third"].map(event);
     let ids = [0, 1, 2].map(|number: usize| events[number].id);
     for (number, oldest) in [(1, 1), (2, 1), (0, 0)] {
-        assert_eq!(store.append(events[number..=number].iter()), [Ok(())]);
+        assert_eq!(
+            store.append(events[number..=number].iter()).unwrap(),
+            [true]
+        );
         assert_eq!(oldest_of(&store), Some(ids[oldest]));
     }
     let batch = store.advance(&[], 10, usize::MAX, 1).unwrap();
@@ -93,7 +108,7 @@ fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     assert_eq!(oldest_of(&store), Some(ids[1]));
     let contents = store.contents();
     drop((lock, store));
-    let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
+    let (_lock, mut store, _) = location(dir.path()).open().unwrap();
     assert_eq!(store.contents(), contents);
     store.advance(&[batch[1].id, batch[2].id], 0, 0, 1).unwrap();
     assert_eq!(store.contents().oldest, None);
@@ -114,7 +129,7 @@ async fn an_id_is_kept_once() {
 #[tokio::test]
 async fn what_is_appended_together_is_committed_together() {
     let dir = TempDir::new().unwrap();
-    let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
+    let (_lock, mut store, _) = location(dir.path()).open().unwrap();
     let events: Vec<_> = (0..100).map(|n| event(&n.to_string())).collect();
     let watcher = Connection::open(dir.path().join("spool.db")).unwrap();
     let commits = |connection: &Connection| -> i64 {
@@ -123,7 +138,7 @@ async fn what_is_appended_together_is_committed_together() {
             .unwrap()
     };
     let before = commits(&watcher);
-    assert!(store.append(events.iter()).iter().all(Result::is_ok));
+    assert_eq!(store.append(events.iter()).unwrap(), [true; 100]);
     let after = commits(&watcher);
     assert!(after > before);
     assert_eq!(commits(&watcher), after);
@@ -199,157 +214,11 @@ async fn what_is_in_use_comes_up_to_the_bound_however_large_the_events_are() {
 #[tokio::test]
 async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
     let dir = TempDir::new().unwrap();
-    let (_lock, mut store) = directory::open(dir.path(), MIB, SpoolSync::Full).unwrap();
+    let (_lock, mut store, _) = location(dir.path()).open().unwrap();
     let too_large = "x".repeat(2 << 20);
     let group = [event("a"), event(&too_large), event("b")];
-    assert_eq!(
-        store.append(group.iter()),
-        [Ok(()), Err(AppendError::Full), Ok(())]
-    );
+    assert_eq!(store.append(group.iter()).unwrap(), [true, false, true]);
     assert_eq!(store.contents().events, 2);
-}
-
-#[tokio::test]
-async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
-    let dir = TempDir::new().unwrap();
-    let spool = open(&dir);
-    let error =
-        Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
-    assert!(matches!(error, SpoolOpenError::Held { .. }));
-    let text = error.to_string();
-    assert!(text.contains(&dir.path().display().to_string()), "{text}");
-    assert!(text.contains(&std::process::id().to_string()), "{text}");
-    let _free_again = reopen(spool, &dir).await;
-}
-
-#[tokio::test]
-async fn nobody_else_may_read_who_imports_whom() {
-    let dir = TempDir::new().unwrap();
-    let spool = open(&dir);
-    spool.append(event("x"), soon()).await.unwrap();
-    for name in ["spool.db", "spool.db-wal", "spool.db-shm"] {
-        let metadata = fs::metadata(dir.path().join(name)).unwrap();
-        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
-    }
-}
-
-#[tokio::test]
-async fn a_corrupt_file_is_set_aside_and_kept() {
-    for garbage in [Garbage::NoDatabase, Garbage::BrokenPages] {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("spool.db");
-        garbage.write(&dir).await;
-        let written = fs::read(&path).unwrap();
-        let spool = open(&dir);
-        assert_eq!(spool.depth().events(), 0);
-        spool.append(event("new"), soon()).await.unwrap();
-        let kept: Vec<_> = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.to_str().unwrap().contains("corrupt-"))
-            .collect();
-        assert_eq!(kept.len(), 1, "{kept:?}");
-        assert_eq!(fs::read(&kept[0]).unwrap(), written);
-    }
-}
-
-enum Garbage {
-    NoDatabase,
-    BrokenPages,
-}
-
-impl Garbage {
-    async fn write(&self, dir: &TempDir) {
-        let path = dir.path().join("spool.db");
-        match self {
-            Self::NoDatabase => fs::write(path, vec![7; 20_000]).unwrap(),
-            Self::BrokenPages => {
-                let spool = open(dir);
-                for _ in 0..100 {
-                    spool
-                        .append(event(&"x".repeat(1000)), soon())
-                        .await
-                        .unwrap();
-                }
-                spool.close(soon()).await;
-                let mut bytes = fs::read(&path).unwrap();
-                bytes[4096..].fill(7);
-                fs::write(path, bytes).unwrap();
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_was_open_to_others_is_closed_to_them() {
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let dir = TempDir::new().unwrap();
-    let spool = dir.path().join("new/spool");
-    let opened = Spool::open(&spool, MIB, SpoolSync::Full, CancellationToken::new()).unwrap();
-    opened.append(event("op"), soon()).await.unwrap();
-    opened.close(soon()).await;
-    assert_eq!(mode(&spool), 0o700);
-    let files = ["spool.db", "spool.lock"].map(|name| spool.join(name));
-    for (path, open) in [(&spool, 0o755), (&files[0], 0o644), (&files[1], 0o666)] {
-        fs::set_permissions(path, fs::Permissions::from_mode(open)).unwrap();
-    }
-    Spool::open(&spool, MIB, SpoolSync::Full, CancellationToken::new()).unwrap();
-    assert_eq!(mode(&spool), 0o700);
-    assert_eq!(files.map(|file| mode(&file)), [0o600, 0o600]);
-}
-
-#[tokio::test]
-async fn a_directory_that_holds_something_else_keeps_its_permissions() {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("policy.yaml"), "").unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let _spool = open(&dir);
-    let mode = fs::metadata(dir.path()).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o755);
-}
-
-#[tokio::test]
-async fn a_newer_schema_is_left_alone() {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("spool.db");
-    let newer = Connection::open(&path).unwrap();
-    newer.pragma_update(None, "user_version", 99).unwrap();
-    drop(newer);
-    let error =
-        Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
-    assert!(
-        matches!(error, SpoolOpenError::Newer { found: 99, .. }),
-        "{error}"
-    );
-    assert!(path.exists());
-}
-
-#[tokio::test]
-async fn events_of_the_first_schema_are_read_and_new_ones_written_beside_them() {
-    let dir = TempDir::new().unwrap();
-    let first = Connection::open(dir.path().join("spool.db")).unwrap();
-    first
-        .execute_batch(
-            "CREATE TABLE event (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
-                 operation_id TEXT NOT NULL, traceparent TEXT, baggage TEXT, payload BLOB NOT NULL, attempted_ms INTEGER);
-             CREATE TABLE drain (up_to TEXT NOT NULL, since_ms INTEGER NOT NULL);
-             INSERT INTO drain VALUES ('', 0);
-             INSERT INTO event VALUES (1, '01890a5d-ac96-774b-bcce-b302099a8057', 'importguard.v1.imported', 'op-first',
-                 '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', 'operationID=op-first', x'7b7d', NULL);
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
-    drop(first);
-    let spool = open(&dir);
-    spool.append(event("op-second"), soon()).await.unwrap();
-    let events = spool.next(2, usize::MAX, 7).await.unwrap();
-    assert_eq!(events[0].operation_id, "op-first");
-    assert_eq!(
-        events[0].trace.baggage.as_deref(),
-        Some("operationID=op-first")
-    );
-    assert_eq!(events[0].trace.tracestate, None);
-    assert_eq!(events[1].trace, event("op-second").trace);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AppendError, Command, Depth, NewEvent, SpoolError, directory::Lock, store::Store};
+use super::{AppendError, Command, Depth, NewEvent, supervised::Supervised};
 
 /// Larger groups don't commit noticeably more per second: the commit itself is a small part of one already.
 const GROUP_EVENTS: usize = 1024;
@@ -13,12 +13,7 @@ const GROUP_EVENTS: usize = 1024;
 const GROUP_BYTES: usize = 8 << 20;
 
 /// Works until the channel is closed and empty.
-pub(super) fn run(
-    mut store: Store,
-    lock: Lock,
-    mut commands: mpsc::Receiver<Command>,
-    depth: Arc<Depth>,
-) {
+pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, depth: Arc<Depth>) {
     let mut received = Vec::with_capacity(GROUP_EVENTS);
     let mut group = Group::default();
     while commands.blocking_recv_many(&mut received, GROUP_EVENTS) > 0 {
@@ -27,7 +22,7 @@ pub(super) fn run(
                 Command::Append { event, reply } => {
                     group.push(event, reply);
                     if group.bytes >= GROUP_BYTES {
-                        group.commit(&mut store, &depth);
+                        group.commit(&mut spool, &depth);
                     }
                 }
                 Command::Advance {
@@ -37,30 +32,30 @@ pub(super) fn run(
                     sequence,
                     reply,
                 } => {
-                    let advanced = store
-                        .advance(&done, limit, max_bytes, sequence)
-                        .map_err(SpoolError::from);
+                    let advanced = spool.advance(&done, limit, max_bytes, sequence);
                     if !done.is_empty() {
-                        depth.set(&store);
-                        shrink(&store);
+                        depth.set(&spool);
                     }
                     // The caller may have given up.
                     let _ = reply.send(advanced);
                 }
                 Command::Park { events, reply } => {
-                    let parked = store.park(&events).map_err(SpoolError::from);
-                    depth.set(&store);
+                    let parked = spool.park(&events);
+                    depth.set(&spool);
                     let _ = reply.send(parked);
                 }
                 Command::Parked { query, reply } => {
-                    let _ = reply.send(store.parked(&query).map_err(SpoolError::from));
+                    let _ = reply.send(spool.parked(&query));
+                }
+                Command::Examine => {
+                    spool.examine();
+                    depth.set(&spool);
                 }
             }
         }
-        group.commit(&mut store, &depth);
+        group.commit(&mut spool, &depth);
     }
-    drop(store);
-    drop(lock);
+    spool.close();
 }
 
 #[derive(Default)]
@@ -77,23 +72,17 @@ impl Group {
         self.replies.push(reply);
     }
 
-    fn commit(&mut self, store: &mut Store, depth: &Depth) {
+    fn commit(&mut self, spool: &mut Supervised, depth: &Depth) {
         if self.events.is_empty() {
             return;
         }
-        let results = store.append(self.events.iter());
+        let results = spool.append(&self.events);
         // Before the answers, so that a caller that gets "spooled" sees it in the depth.
-        depth.set(store);
+        depth.set(spool);
         for (reply, result) in self.replies.drain(..).zip(results) {
             let _ = reply.send(result);
         }
         self.events.clear();
         self.bytes = 0;
-    }
-}
-
-fn shrink(store: &Store) {
-    if let Err(error) = store.shrink() {
-        tracing::debug!(%error, "can't shrink the empty spool");
     }
 }

@@ -1,0 +1,123 @@
+//! Brings the events of a spool whose files were deleted, moved or set aside into the one that took its place.
+
+use importguard_core::EventId;
+use rusqlite::{Connection, Rows, Statement, params_from_iter, types::Value};
+
+use super::{health::is_corrupt, store::Store};
+
+/// Rows in one transaction: a group's worth.
+const ROWS: usize = 256;
+
+/// What could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rescued {
+    /// Those that the new spool has, whether they are new in it or not.
+    pub(super) events: usize,
+    /// False if some could not, because their pages are corrupt.
+    pub(super) is_complete: bool,
+}
+
+impl Rescued {
+    pub(super) fn all(events: usize) -> Self {
+        Self {
+            events,
+            is_complete: true,
+        }
+    }
+}
+
+/// Copies what is in `old` into `new`, but for what is there already: it can be repeated after an error.
+///
+/// # Errors
+/// If `new` cannot be written, or `old` cannot be read for another reason than corruption.
+pub(super) fn rescue(old: &mut Store, new: &mut Store) -> rusqlite::Result<Rescued> {
+    let (old, into) = (old.connection(), new.connection());
+    let mut is_complete = copy_drain(old, into)?;
+    // From either end, up to the first page that is corrupt.
+    for order in ["ASC", "DESC"] {
+        if copy_events(old, into, order)? {
+            break;
+        }
+        is_complete = false;
+    }
+    new.count()?;
+    Ok(Rescued {
+        events: new.contents().events,
+        is_complete,
+    })
+}
+
+/// What an earlier drain may have published is looked up in NATS before it is published again. Returns whether it could be read.
+fn copy_drain(old: &Connection, new: &Connection) -> rusqlite::Result<bool> {
+    let drain = old.query_row("SELECT up_to, after FROM drain", [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+    });
+    let (up_to, after) = match drain {
+        Ok(drain) => drain,
+        Err(error) if is_corrupt(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    new.execute(
+        "UPDATE drain SET after = CASE WHEN up_to = '' THEN ?2 WHEN ?1 = '' THEN after ELSE MIN(after, ?2) END,
+                          up_to = MAX(up_to, ?1)",
+        (up_to, after),
+    )?;
+    Ok(true)
+}
+
+/// Returns whether all could be read.
+fn copy_events(old: &Connection, new: &mut Connection, order: &str) -> rusqlite::Result<bool> {
+    let mut select = match old.prepare(&format!("SELECT * FROM event ORDER BY rowid {order}")) {
+        Err(error) if is_corrupt(&error) => return Ok(false),
+        select => select?,
+    };
+    // Row IDs are the new table's own.
+    let names = select.column_names().filter(|name| *name != "rowid");
+    let names: Vec<_> = names.map(str::to_owned).collect();
+    let insert = format!(
+        "INSERT OR IGNORE INTO event ({}) VALUES ({})",
+        names.join(", "),
+        vec!["?"; names.len()].join(", ")
+    );
+    let mut rows = select.query([])?;
+    let mut is_complete = true;
+    loop {
+        let transaction = new.transaction()?;
+        let read = {
+            let mut insert = transaction.prepare_cached(&insert)?;
+            copy_some(&mut rows, &names, &mut insert)
+        };
+        // What was read before an error is kept too.
+        transaction.commit()?;
+        match read {
+            Ok(Some(all_valid)) => is_complete &= all_valid,
+            Ok(None) => return Ok(is_complete),
+            Err(error) if is_corrupt(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Copies the next [`ROWS`], without those that the drain could not read. Returns whether there were none of these, or nothing at
+/// the end.
+fn copy_some(
+    rows: &mut Rows<'_>,
+    names: &[String],
+    insert: &mut Statement<'_>,
+) -> rusqlite::Result<Option<bool>> {
+    let mut all_valid = true;
+    for number in 0..ROWS {
+        let Some(row) = rows.next()? else {
+            return Ok((number > 0).then_some(all_valid));
+        };
+        let id: Value = row.get("id")?;
+        if !matches!(&id, Value::Text(id) if EventId::parse(id).is_ok()) {
+            all_valid = false;
+            continue;
+        }
+        let values = names.iter().map(|name| row.get::<_, Value>(name.as_str()));
+        let values = values.collect::<rusqlite::Result<Vec<_>>>()?;
+        insert.execute(params_from_iter(values))?;
+    }
+    Ok(Some(all_valid))
+}

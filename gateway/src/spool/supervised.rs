@@ -1,0 +1,374 @@
+//! The store as the spool's thread uses it: looked after while it is in use, and repaired where that is possible.
+//!
+//! An event counts as recorded only when the files are seen to be in place after its commit. Files that were deleted or replaced
+//! are made anew, with the events that are still readable through the open ones; a corrupt database is set aside; everything else
+//! is tried again until its cause is gone.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use importguard_core::EventId;
+
+use super::{
+    AppendError, NewEvent, ParkedBatch, ParkedQuery, Parking, SpoolError, SpoolOpenError,
+    StoredEvent,
+    directory::{self, Location, Lock},
+    files::Files,
+    health::{Fault, Health, SpoolState},
+    rescue::{Rescued, rescue},
+    store::Store,
+};
+
+/// How soon a broken spool is tried again. Callbacks in between don't wait for it.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How often it is made sure that an idle spool can be written to, which costs a commit.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// A disk that corrupts everything must not fill up with what is set aside.
+const SET_ASIDE: Duration = Duration::from_secs(10);
+
+/// The spool's files, and what is done about them.
+pub(super) struct Supervised {
+    location: Location,
+    /// Nothing where it could not be opened again: then everything is in the file.
+    store: Option<Store>,
+    files: Files,
+    /// Given back after the store is closed.
+    lock: Lock,
+    health: Arc<Health>,
+    /// When the store was last used, successfully or not.
+    tried: Instant,
+    /// When something was last committed.
+    committed: Instant,
+    /// When it was last made sure that the directory can be written to.
+    kept_up: Instant,
+    /// When a database was last set aside.
+    set_aside: Option<Instant>,
+    /// Something of events that are no longer in the spool may be in its files.
+    is_shrink_due: bool,
+}
+
+impl Supervised {
+    /// Opens the spool, as [`Location::open`] does.
+    pub(super) fn open(location: Location, health: Arc<Health>) -> Result<Self, SpoolOpenError> {
+        let (lock, store, files) = location.open()?;
+        let now = Instant::now();
+        let mut supervised = Self {
+            location,
+            store: Some(store),
+            files,
+            lock,
+            health,
+            tried: now,
+            committed: now,
+            kept_up: now,
+            set_aside: None,
+            is_shrink_due: true,
+        };
+        supervised.upkeep();
+        Ok(supervised)
+    }
+
+    /// Nothing where it could not be opened again.
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// Commits `events`, see [`Store::append`].
+    pub(super) fn append(&mut self, events: &[NewEvent]) -> Vec<Result<(), AppendError>> {
+        match self.work(|store| Ok(store.append(events.iter())?)) {
+            Ok(committed) => {
+                self.committed = Instant::now();
+                let committed = committed.into_iter();
+                committed
+                    .map(|is_committed| is_committed.then_some(()).ok_or(AppendError::Full))
+                    .collect()
+            }
+            Err(why) => vec![Err(AppendError::Broken(why)); events.len()],
+        }
+    }
+
+    /// Deletes the events in `done` and returns the next ones, see [`Store::advance`]. Also where the files were deleted and can't
+    /// be made anew: NATS is then the only place where their events are safe.
+    pub(super) fn advance(
+        &mut self,
+        done: &[EventId],
+        limit: u32,
+        max_bytes: usize,
+        sequence: u64,
+    ) -> Result<Vec<StoredEvent>, SpoolError> {
+        let work = |store: &mut Store| Ok(store.advance(done, limit, max_bytes, sequence)?);
+        let advanced = match self.work(work) {
+            Ok(advanced) => advanced,
+            Err(why) => {
+                let moved = self.check_files().is_err();
+                let store = self.store.as_mut().filter(|_| moved);
+                let advanced = store.and_then(|store| work(store).ok());
+                return advanced.ok_or(SpoolError::Broken(why));
+            }
+        };
+        self.committed = Instant::now();
+        if !done.is_empty() {
+            self.is_shrink_due = true;
+            if let Err(fault) = self.shrink() {
+                self.health.degraded(&fault);
+            }
+        }
+        Ok(advanced)
+    }
+
+    /// Marks events as parked, see [`Store::park`].
+    pub(super) fn park(&mut self, events: &[Parking]) -> Result<(), SpoolError> {
+        let parked = self.work(|store| Ok(store.park(events)?));
+        self.committed = Instant::now();
+        parked.map_err(SpoolError::Broken)
+    }
+
+    /// Reads parked events, see [`Store::parked`].
+    pub(super) fn parked(&mut self, query: &ParkedQuery) -> Result<ParkedBatch, SpoolError> {
+        self.work(|store| Ok(store.parked(query)?))
+            .map_err(SpoolError::Broken)
+    }
+
+    /// Makes sure that the spool works, also when it has nothing to do.
+    pub(super) fn examine(&mut self) {
+        let is_idle = self.committed.elapsed() >= PROBE;
+        let is_broken = self.health.state() == SpoolState::Broken;
+        let dir = self.location.dir.clone();
+        let probed = self.work(|store| {
+            if !is_broken && !is_idle {
+                return Ok(store.probe_lock()?);
+            }
+            store.probe()?;
+            if is_broken {
+                // Where there is no room for more than that, an event would find it broken again.
+                let probed = directory::probe(&dir).map_err(Fault::from);
+                if let Err(fault @ Fault::DiskFull(_)) = probed {
+                    return Err(fault);
+                }
+            }
+            Ok(())
+        });
+        if probed.is_err() {
+            return;
+        }
+        if is_idle {
+            self.committed = Instant::now();
+        }
+        let is_degraded = self.health.state() == SpoolState::Degraded;
+        if is_degraded || self.kept_up.elapsed() >= PROBE {
+            self.upkeep();
+        }
+    }
+
+    /// Tries to bring what is left into files that the next start finds.
+    pub(super) fn close(mut self) {
+        // Even if it was tried a moment ago.
+        self.tried = self.tried.checked_sub(RETRY).unwrap_or(self.tried);
+        self.examine();
+        let left = self
+            .store
+            .as_ref()
+            .map_or(0, |store| store.contents().events);
+        if let Err(fault) = self.check_files()
+            && left > 0
+        {
+            tracing::error!(
+                events = left,
+                "{fault}: the events that were still in it are lost"
+            );
+        }
+    }
+
+    /// Does `work`; where that shows something that can be repaired, repairs it and does it again. Returns why it can't be done.
+    fn work<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, String> {
+        let was_broken = self.health.state() == SpoolState::Broken;
+        if was_broken && self.tried.elapsed() < RETRY {
+            let last = self.health.status().last_error;
+            return Err(last.unwrap_or_default());
+        }
+        let done = self.attempt(&work).or_else(|fault| {
+            self.repair(fault)?;
+            self.attempt(&work)
+        });
+        self.tried = Instant::now();
+        match done {
+            Ok(done) => {
+                if was_broken {
+                    self.upkeep();
+                } else if let Err(fault) = self.checkpoint() {
+                    self.health.degraded(&fault);
+                }
+                Ok(done)
+            }
+            Err(fault) => {
+                self.health.broken(&fault);
+                Err(fault.to_string())
+            }
+        }
+    }
+
+    fn attempt<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, Fault> {
+        let store = self.store.as_mut().ok_or(Fault::NotOpen)?;
+        // SQLite's cache would hide both.
+        if self.files.is_overwritten()? {
+            directory::check_content(&self.location.dir)?;
+            self.files.set_written()?;
+        }
+        if self.files.is_log_overwritten()? {
+            let is_theirs = store.is_committed_by_others()?;
+            if !is_theirs && !self.files.is_log_intact(store.log_pages())? {
+                return Err(directory::corrupt("another program has written to its log").into());
+            }
+        }
+        let done = work(store);
+        self.files.set_logged()?;
+        self.check_files()?;
+        done
+    }
+
+    fn check_files(&self) -> Result<(), Fault> {
+        self.lock.check()?;
+        self.files.check()
+    }
+
+    fn repair(&mut self, fault: Fault) -> Result<(), Fault> {
+        let repaired = match &fault {
+            Fault::Moved(_) | Fault::NotOpen => self.reopen(),
+            Fault::Corrupt(_) => self.begin_anew(),
+            _ => return Err(fault),
+        };
+        let repaired = match repaired {
+            Err(Fault::Corrupt(_)) if !matches!(fault, Fault::Corrupt(_)) => self.begin_anew(),
+            repaired => repaired,
+        };
+        match repaired {
+            Ok(rescued) => {
+                self.health.repaired(&fault, rescued);
+                self.count_set_aside();
+                Ok(())
+            }
+            Err(why) => Err(Fault::Unrepaired {
+                fault: Box::new(fault),
+                why: why.to_string(),
+            }),
+        }
+    }
+
+    /// Sets the corrupt database aside and goes on with a new one.
+    fn begin_anew(&mut self) -> Result<Rescued, Fault> {
+        if self.files.is_database_there()? {
+            if self
+                .set_aside
+                .is_some_and(|last| last.elapsed() < SET_ASIDE)
+            {
+                return Err(Fault::Other(
+                    "another one was set aside a moment ago".to_owned(),
+                ));
+            }
+            directory::set_aside(&self.location.dir)?;
+            self.set_aside = Some(Instant::now());
+        }
+        self.reopen()
+    }
+
+    /// Opens the spool at its path again, with what can be read of the events that were in it.
+    fn reopen(&mut self) -> Result<Rescued, Fault> {
+        if self.lock.check().is_err() {
+            self.lock = directory::lock(&self.location.dir)?;
+        }
+        if self.files.is_database_there()? {
+            // It must not be open twice while its log or index is another one: so everything goes into it first.
+            if let Some(store) = &mut self.store {
+                store.empty_log()?;
+            }
+            self.store = None;
+        } else {
+            // They belong to the database that was there before.
+            self.files.remove_companions()?;
+        }
+        let (mut store, files) = self.location.open_store()?;
+        let rescued = match &mut self.store {
+            Some(old) => rescue(old, &mut store)?,
+            None => Rescued::all(store.contents().events),
+        };
+        let store = store.limit(self.location.max_bytes)?;
+        self.files = files;
+        self.files.set_written()?;
+        if let Some(old) = self.store.replace(store) {
+            old.abandon()?;
+        }
+        Ok(rescued)
+    }
+
+    /// What callbacks needn't wait for, and do not depend on.
+    fn upkeep(&mut self) {
+        self.kept_up = Instant::now();
+        self.count_set_aside();
+        let probed = directory::probe(&self.location.dir).map_err(Fault::from);
+        let upkeep = probed
+            .and_then(|()| self.checkpoint())
+            .and_then(|()| self.shrink());
+        match upkeep {
+            Ok(()) => self.health.recovered(),
+            Err(fault) => self.health.degraded(&fault),
+        }
+    }
+
+    /// Keeps the log from growing.
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        match self.store.as_ref().filter(|store| store.is_log_long()) {
+            Some(store) => {
+                let checkpoint = store.checkpoint();
+                self.written(checkpoint)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Erases what is left of events once there are none.
+    fn shrink(&mut self) -> Result<(), Fault> {
+        if !self.is_shrink_due {
+            return Ok(());
+        }
+        match self
+            .store
+            .as_mut()
+            .filter(|store| store.contents().events == 0)
+        {
+            Some(store) => {
+                let shrunk = store.shrink();
+                self.is_shrink_due = shrunk.is_err();
+                self.written(shrunk)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The database was written to by ourselves.
+    fn written(&mut self, result: rusqlite::Result<()>) -> Result<(), Fault> {
+        let result = result.map_err(Fault::from);
+        match result.and(self.files.set_written().map_err(Fault::from)) {
+            // It is done a little later, when somebody has read what they want to read.
+            Err(Fault::Locked(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn count_set_aside(&self) {
+        if let Ok(files) = directory::count_set_aside(&self.location.dir) {
+            self.health.set_set_aside(files);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Supervised {
+    /// The connection, to put it into a bad state.
+    pub(super) fn connection(&mut self) -> &mut rusqlite::Connection {
+        self.store.as_mut().unwrap().connection()
+    }
+}

@@ -1,0 +1,108 @@
+//! A spool whose files are damaged while it is in use.
+
+use std::{fs::OpenOptions, thread::sleep, time::SystemTime};
+
+use super::{faults::Bench, *};
+
+#[test]
+fn a_database_that_is_overwritten_is_set_aside_and_what_can_be_read_is_kept() {
+    for (offset, len) in [(0, 100), (0, 4096), (4096, 1 << 20)] {
+        let mut bench = Bench::new();
+        bench.checkpoint();
+        bench.overwrite("spool.db", offset, len);
+        bench.spool.examine();
+        bench.is(SpoolState::Healthy, "the spool is corrupt");
+        bench.counts("corrupt");
+        assert_eq!(bench.health.set_aside(), 1);
+        // What was in memory is there; all else is in the file that was set aside.
+        bench.append().unwrap();
+        bench.holds_what_was_recorded();
+    }
+}
+
+#[test]
+fn so_is_one_that_is_emptied() {
+    let mut bench = Bench::new();
+    bench.checkpoint();
+    let database = OpenOptions::new().write(true).open(bench.path("spool.db"));
+    database.unwrap().set_len(0).unwrap();
+    bench.append().unwrap();
+    bench.is(SpoolState::Healthy, "the spool is corrupt");
+    assert_eq!(bench.health.set_aside(), 1);
+    bench.recorded.drain(..20);
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn so_is_one_whose_log_is_overwritten() {
+    let mut bench = Bench::new();
+    bench.overwrite("spool.db-wal", 40_000, 10_000);
+    bench.append().unwrap();
+    bench.is(
+        SpoolState::Healthy,
+        "another program has written to its log",
+    );
+    assert_eq!(bench.health.set_aside(), 1);
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn a_log_that_only_looks_changed_is_not_set_aside() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        let log = OpenOptions::new()
+            .write(true)
+            .open(bench.path("spool.db-wal"));
+        log.unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        bench.append().unwrap();
+    }
+    bench.is(SpoolState::Healthy, "");
+    assert_eq!(bench.health.set_aside(), 0);
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn who_changes_events_with_sqlites_own_tool_breaks_nothing() {
+    let mut bench = Bench::new();
+    let other = Connection::open(bench.path("spool.db")).unwrap();
+    for _ in 0..3 {
+        other
+            .execute_batch("UPDATE event SET attempted_after = 1")
+            .unwrap();
+        bench.append().unwrap();
+        bench.spool.examine();
+    }
+    bench.is(SpoolState::Healthy, "");
+    assert_eq!(bench.health.set_aside(), 0);
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn so_is_one_whose_log_is_cut() {
+    let mut bench = Bench::new();
+    let log = OpenOptions::new()
+        .write(true)
+        .open(bench.path("spool.db-wal"));
+    log.unwrap().set_len(0).unwrap();
+    // Nothing is in memory any more, and nothing on the disk.
+    let connection = bench.spool.connection();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    bench.recorded.clear();
+    bench.append().unwrap();
+    bench.holds_what_was_recorded();
+    bench.is(SpoolState::Healthy, "the spool is corrupt");
+    assert_eq!(bench.health.set_aside(), 1);
+}
+
+#[test]
+fn a_disk_that_corrupts_everything_is_not_filled_with_what_is_set_aside() {
+    let mut bench = Bench::new();
+    for round in 0..3 {
+        bench.checkpoint();
+        bench.overwrite("spool.db", 0, 100);
+        sleep(Duration::from_millis(300));
+        bench.spool.examine();
+        assert_eq!(bench.health.set_aside(), 1, "round {round}");
+    }
+    bench.is(SpoolState::Broken, "set aside a moment ago");
+}

@@ -1,0 +1,148 @@
+//! What is found in the directory at a start, and who may read it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+#[tokio::test]
+async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let error =
+        Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
+    assert!(matches!(error, SpoolOpenError::Held { .. }));
+    let text = error.to_string();
+    assert!(text.contains(&dir.path().display().to_string()), "{text}");
+    assert!(text.contains(&std::process::id().to_string()), "{text}");
+    let _free_again = reopen(spool, &dir).await;
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_who_imports_whom() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    spool.append(event("x"), soon()).await.unwrap();
+    for name in ["spool.db", "spool.db-wal", "spool.db-shm"] {
+        let metadata = fs::metadata(dir.path().join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_corrupt_file_is_set_aside_and_kept() {
+    for garbage in [Garbage::NoDatabase, Garbage::BrokenPages] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("spool.db");
+        garbage.write(&dir).await;
+        let written = fs::read(&path).unwrap();
+        let spool = open(&dir);
+        assert_eq!(spool.depth().events(), 0);
+        spool.append(event("new"), soon()).await.unwrap();
+        let kept: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_str().unwrap().contains("corrupt-"))
+            .collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert_eq!(fs::read(&kept[0]).unwrap(), written);
+    }
+}
+
+enum Garbage {
+    NoDatabase,
+    BrokenPages,
+}
+
+impl Garbage {
+    async fn write(&self, dir: &TempDir) {
+        let path = dir.path().join("spool.db");
+        match self {
+            Self::NoDatabase => fs::write(path, vec![7; 20_000]).unwrap(),
+            Self::BrokenPages => {
+                let spool = open(dir);
+                for _ in 0..100 {
+                    spool
+                        .append(event(&"x".repeat(1000)), soon())
+                        .await
+                        .unwrap();
+                }
+                spool.close(soon()).await;
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[4096..].fill(7);
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_open_to_others_is_closed_to_them() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let dir = TempDir::new().unwrap();
+    let spool = dir.path().join("new/spool");
+    let opened = Spool::open(&spool, MIB, SpoolSync::Full, CancellationToken::new()).unwrap();
+    opened.append(event("op"), soon()).await.unwrap();
+    opened.close(soon()).await;
+    assert_eq!(mode(&spool), 0o700);
+    let files = ["spool.db", "spool.lock"].map(|name| spool.join(name));
+    for (path, open) in [(&spool, 0o755), (&files[0], 0o644), (&files[1], 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(open)).unwrap();
+    }
+    Spool::open(&spool, MIB, SpoolSync::Full, CancellationToken::new()).unwrap();
+    assert_eq!(mode(&spool), 0o700);
+    assert_eq!(files.map(|file| mode(&file)), [0o600, 0o600]);
+}
+
+#[tokio::test]
+async fn a_directory_that_holds_something_else_keeps_its_permissions() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("policy.yaml"), "").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let _spool = open(&dir);
+    let mode = fs::metadata(dir.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("spool.db");
+    let newer = Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    let error =
+        Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
+    assert!(
+        matches!(error, SpoolOpenError::Newer { found: 99, .. }),
+        "{error}"
+    );
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn events_of_the_first_schema_are_read_and_new_ones_written_beside_them() {
+    let dir = TempDir::new().unwrap();
+    let first = Connection::open(dir.path().join("spool.db")).unwrap();
+    first
+        .execute_batch(
+            "CREATE TABLE event (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
+                 operation_id TEXT NOT NULL, traceparent TEXT, baggage TEXT, payload BLOB NOT NULL, attempted_ms INTEGER);
+             CREATE TABLE drain (up_to TEXT NOT NULL, since_ms INTEGER NOT NULL);
+             INSERT INTO drain VALUES ('', 0);
+             INSERT INTO event VALUES (1, '01890a5d-ac96-774b-bcce-b302099a8057', 'importguard.v1.imported', 'op-first',
+                 '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', 'operationID=op-first', x'7b7d', NULL);
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(first);
+    let spool = open(&dir);
+    spool.append(event("op-second"), soon()).await.unwrap();
+    let events = spool.next(2, usize::MAX, 7).await.unwrap();
+    assert_eq!(events[0].operation_id, "op-first");
+    assert_eq!(
+        events[0].trace.baggage.as_deref(),
+        Some("operationID=op-first")
+    );
+    assert_eq!(events[0].trace.tracestate, None);
+    assert_eq!(events[1].trace, event("op-second").trace);
+}

@@ -1,0 +1,355 @@
+//! A spool that breaks while it is in use.
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::PathBuf,
+    thread::sleep,
+};
+
+use super::*;
+
+/// A spool with events in it whose files can be damaged.
+pub(super) struct Bench {
+    dir: TempDir,
+    pub(super) spool: Supervised,
+    pub(super) health: Arc<Health>,
+    pub(super) recorded: Vec<EventId>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let health = Arc::new(Health::default());
+        let spool = Supervised::open(location(&dir.path().join("spool")), health.clone());
+        let mut bench = Self {
+            dir,
+            spool: spool.unwrap(),
+            health,
+            recorded: Vec::new(),
+        };
+        for _ in 0..20 {
+            bench.append().unwrap();
+        }
+        bench
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("spool").join(name)
+    }
+
+    /// Records one event more, and remembers it if it was.
+    pub(super) fn append(&mut self) -> Result<(), AppendError> {
+        let event = event(&"x".repeat(1000));
+        let id = event.id;
+        let result = self.spool.append(&[event]).remove(0);
+        if result.is_ok() {
+            self.recorded.push(id);
+        }
+        result
+    }
+
+    /// What a process that starts now would find, which is all that was recorded.
+    #[track_caller]
+    pub(super) fn holds_what_was_recorded(&self) {
+        let found = Connection::open(self.path("spool.db")).unwrap();
+        let mut ids = found.prepare("SELECT id FROM event ORDER BY id").unwrap();
+        let ids = ids.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        let ids: Vec<_> = ids.map(Result::unwrap).collect();
+        for id in &self.recorded {
+            assert!(ids.contains(&id.to_string()), "{id} is lost");
+        }
+        assert_eq!(self.spool.store().unwrap().contents().events, ids.len());
+    }
+
+    #[track_caller]
+    pub(super) fn is(&self, state: SpoolState, error: &str) {
+        let status = self.health.status();
+        let last_error = status.last_error.unwrap_or_default();
+        assert_eq!(status.state, state, "{last_error}");
+        assert!(last_error.contains(error), "{last_error}");
+    }
+
+    /// Counted just once.
+    #[track_caller]
+    pub(super) fn counts(&self, kind: &str) {
+        for (counted, count) in self.health.faults() {
+            assert_eq!(count, u64::from(kind == counted), "{counted}");
+        }
+    }
+
+    /// `break_it` keeps events from being recorded until `mend_it`.
+    #[track_caller]
+    fn breaks_between(
+        mut self,
+        break_it: impl FnOnce(&mut Self),
+        (kind, error): (&str, &str),
+        mend_it: impl FnOnce(&mut Self),
+    ) {
+        break_it(&mut self);
+        for _ in 0..3 {
+            let refused = self.append();
+            let Err(AppendError::Broken(why)) = refused else {
+                panic!("{refused:?}");
+            };
+            assert!(why.contains(error), "{why}");
+            self.is(SpoolState::Broken, error);
+        }
+        mend_it(&mut self);
+        // It is not tried again at once.
+        sleep(Duration::from_millis(300));
+        self.spool.examine();
+        self.is(SpoolState::Healthy, error);
+        self.append().unwrap();
+        self.holds_what_was_recorded();
+        self.counts(kind);
+    }
+
+    pub(super) fn overwrite(&self, name: &str, offset: u64, len: usize) {
+        let file = OpenOptions::new().write(true).open(self.path(name));
+        file.unwrap().write_all_at(&vec![7; len], offset).unwrap();
+    }
+
+    /// Moves everything into the database, where it can be damaged.
+    pub(super) fn checkpoint(&mut self) {
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let connection = self.spool.connection();
+        connection.query_row(checkpoint, [], |_| Ok(())).unwrap();
+    }
+}
+
+/// What may be removed under a spool.
+const REMOVED: [&[&str]; 6] = [
+    &["spool.db"],
+    &["spool.db-wal"],
+    &["spool.db-shm"],
+    &["spool.lock"],
+    &["spool.db", "spool.db-wal", "spool.db-shm", "spool.lock"],
+    // The directory itself.
+    &[""],
+];
+
+impl Bench {
+    fn remove(&self, names: &[&str]) {
+        for name in names {
+            let path = self.path(name);
+            match name.is_empty() {
+                true => fs::remove_dir_all(path).unwrap(),
+                false => fs::remove_file(path).unwrap(),
+            }
+        }
+    }
+}
+
+#[test]
+fn no_event_is_recorded_in_a_deleted_file() {
+    for names in REMOVED {
+        let mut bench = Bench::new();
+        bench.remove(names);
+        bench.append().unwrap();
+        bench.holds_what_was_recorded();
+        bench.is(SpoolState::Healthy, "was deleted or replaced");
+        bench.counts("moved");
+        bench.append().unwrap();
+        bench.holds_what_was_recorded();
+        bench.counts("moved");
+    }
+}
+
+#[test]
+fn what_is_parked_stays_so_when_its_files_are_made_anew() {
+    let mut bench = Bench::new();
+    let reason = ParkReason::SubjectMissing;
+    let id = bench.recorded[3];
+    let parking = Parking {
+        id,
+        reason,
+        attempted_after: Some(7),
+    };
+    bench.spool.park(&[parking]).unwrap();
+    bench.remove(REMOVED[0]);
+    bench.spool.examine();
+    bench.holds_what_was_recorded();
+    let contents = bench.spool.store().unwrap().contents();
+    assert_eq!((contents.parked.of(reason), contents.waiting()), (1, 19));
+    let query = ParkedQuery {
+        limit: 10,
+        max_bytes: usize::MAX,
+        ..ParkedQuery::default()
+    };
+    let parked = bench.spool.parked(&query).unwrap().events;
+    assert_eq!((parked[0].id, parked[0].attempted_after()), (id, Some(7)));
+}
+
+#[test]
+fn an_idle_spool_notices_that_its_files_were_deleted_and_makes_them_anew() {
+    for names in REMOVED {
+        let mut bench = Bench::new();
+        bench.remove(names);
+        bench.spool.examine();
+        bench.holds_what_was_recorded();
+        bench.is(SpoolState::Healthy, "was deleted or replaced");
+        let path = bench.path("");
+        let second = Supervised::open(location(&path), Arc::default());
+        assert!(matches!(second, Err(SpoolOpenError::Held { .. })));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        for name in ["spool.db", "spool.db-wal", "spool.db-shm", "spool.lock"] {
+            assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_was_deleted_before_the_end_is_found_by_the_next_start() {
+    let Bench {
+        dir,
+        spool,
+        recorded,
+        ..
+    } = Bench::new();
+    let path = dir.path().join("spool");
+    fs::remove_dir_all(&path).unwrap();
+    spool.close();
+    let next = Supervised::open(location(&path), Arc::default()).unwrap();
+    assert_eq!(next.store().unwrap().contents().events, recorded.len());
+}
+
+#[test]
+fn events_of_a_spool_that_was_put_in_place_of_this_one_are_kept_beside_its_own() {
+    let mut bench = Bench::new();
+    let other = Bench::new();
+    bench.recorded.extend(&other.recorded);
+    other.spool.close();
+    let restored = other.dir.path().join("spool/spool.db");
+    fs::rename(restored, bench.path("spool.db")).unwrap();
+    bench.spool.examine();
+    bench.holds_what_was_recorded();
+    assert_eq!(bench.recorded.len(), 40);
+    bench.append().unwrap();
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn what_cannot_be_made_anew_can_still_be_read_and_is_made_anew_later() {
+    let mut bench = Bench::new();
+    fs::remove_dir_all(bench.path("")).unwrap();
+    // No directory can be there.
+    let path = bench.dir.path().join("spool");
+    fs::write(&path, "").unwrap();
+    let refused = bench.append().unwrap_err();
+    assert!(matches!(refused, AppendError::Broken(_)), "{refused}");
+    bench.is(SpoolState::Broken, "could not be repaired");
+    // Were NATS there, it could have them.
+    let batch = bench.spool.advance(&[], 5, usize::MAX, 7).unwrap();
+    let done: Vec<_> = batch.iter().map(|event| event.id).collect();
+    assert_eq!(done, bench.recorded[..5]);
+    bench.spool.advance(&done, 0, 0, 7).unwrap();
+    bench.recorded.drain(..5);
+
+    fs::remove_file(&path).unwrap();
+    sleep(Duration::from_millis(300));
+    bench.spool.examine();
+    bench.is(SpoolState::Healthy, "was deleted or replaced");
+    bench.holds_what_was_recorded();
+    bench.counts("moved");
+}
+
+#[test]
+fn a_directory_that_another_process_has_taken_is_left_to_it_until_it_ends() {
+    let mut bench = Bench::new();
+    bench.remove(REMOVED[4]);
+    let location = location(&bench.path(""));
+    let mut second = Supervised::open(location, Arc::default()).unwrap();
+    let theirs = event("theirs");
+    bench.recorded.push(theirs.id);
+    assert_eq!(second.append(&[theirs]), [Ok(())]);
+    bench.append().unwrap_err();
+    bench.is(SpoolState::Broken, "is held by another importguard");
+    second.close();
+    sleep(Duration::from_millis(300));
+    bench.append().unwrap();
+    bench.holds_what_was_recorded();
+}
+
+#[test]
+fn a_full_disk_is_no_full_spool() {
+    Bench::new().breaks_between(
+        |bench| {
+            let connection = bench.spool.connection();
+            // As small as it is now.
+            connection.pragma_update(None, "max_page_count", 1).unwrap();
+            while bench.append().is_ok() {}
+        },
+        ("diskFull", "the disk is full"),
+        |bench| {
+            let connection = bench.spool.connection();
+            connection
+                .pragma_update(None, "max_page_count", 256)
+                .unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_read_only_database_breaks_it() {
+    Bench::new().breaks_between(
+        |bench| {
+            let connection = bench.spool.connection();
+            connection.pragma_update(None, "query_only", true).unwrap();
+        },
+        ("readOnly", "is read-only"),
+        |bench| {
+            let connection = bench.spool.connection();
+            connection.pragma_update(None, "query_only", false).unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_database_that_somebody_has_locked_breaks_it_until_they_let_it_go() {
+    let bench = Bench::new();
+    let other = Connection::open(bench.path("spool.db")).unwrap();
+    let start = std::time::Instant::now();
+    bench.breaks_between(
+        |_| other.execute_batch("BEGIN EXCLUSIVE").unwrap(),
+        ("locked", "another program has locked"),
+        |_| other.execute_batch("ROLLBACK").unwrap(),
+    );
+    // One waited for it, and the others were told at once.
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+}
+
+#[test]
+fn a_database_in_whose_place_there_is_a_directory_breaks_it() {
+    Bench::new().breaks_between(
+        |bench| {
+            bench.remove(&["spool.db"]);
+            fs::create_dir(bench.path("spool.db")).unwrap();
+        },
+        ("moved", "spool.db was deleted or replaced"),
+        |bench| fs::remove_dir(bench.path("spool.db")).unwrap(),
+    );
+}
+
+#[test]
+fn who_reads_a_spool_that_becomes_empty_delays_the_erasure_and_breaks_nothing() {
+    let mut bench = Bench::new();
+    let reader = Connection::open(bench.path("spool.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM event").unwrap();
+    let recorded = std::mem::take(&mut bench.recorded);
+    bench.spool.advance(&recorded, 0, 0, 7).unwrap();
+    bench.is(SpoolState::Healthy, "");
+    let is_in_a_file = |bench: &Bench| {
+        let files = fs::read_dir(bench.path("")).unwrap();
+        let mut files = files.map(|file| fs::read(file.unwrap().path()).unwrap());
+        files.any(|bytes| bytes.windows(100).any(|window| window == [b'x'; 100]))
+    };
+    assert!(is_in_a_file(&bench));
+    reader.execute_batch("COMMIT").unwrap();
+    bench.spool.advance(&recorded, 0, 0, 7).unwrap();
+    assert!(!is_in_a_file(&bench));
+    bench.append().unwrap();
+    assert!(is_in_a_file(&bench));
+}
