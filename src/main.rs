@@ -1,10 +1,12 @@
 //! The `importguard` binary: gateway and decider in one process, and the operator's commands.
 
 mod banner;
+mod events;
 mod healthcheck;
 mod policy;
 mod pseudonym;
 mod serve;
+mod stats;
 mod tail;
 
 use std::{env, ffi::OsString, process::ExitCode};
@@ -16,6 +18,7 @@ use importguard_telemetry::ENVIRONMENT_HELP;
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
 use serve::Serve;
+use stats::Stats;
 use tail::Tail;
 
 // The C library's allocator keeps most of the memory of a list that was freed.
@@ -46,6 +49,7 @@ enum Command {
     )]
     Policy(PolicyCommand),
     Tail(Box<Tail>),
+    Stats(Box<Stats>),
     Pseudonym(Pseudonym),
     Healthcheck(Healthcheck),
 }
@@ -68,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => serve.run(),
         Command::Policy(command) => command.run(),
         Command::Tail(tail) => block_on(ThreadSettings::TWO, tail.run())?,
+        Command::Stats(stats) => block_on(ThreadSettings::TWO, stats.run())?,
         Command::Pseudonym(pseudonym) => pseudonym.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     }

@@ -53,6 +53,7 @@ mod shutdown;
 mod sighup;
 mod spooling;
 mod startup;
+mod stats;
 mod tail;
 mod tls;
 mod trace_export;
