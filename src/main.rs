@@ -8,6 +8,7 @@ mod pseudonym;
 mod serve;
 mod stats;
 mod tail;
+mod why;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
@@ -20,6 +21,7 @@ use pseudonym::Pseudonym;
 use serve::Serve;
 use stats::Stats;
 use tail::Tail;
+use why::Why;
 
 // The C library's allocator keeps most of the memory of a list that was freed.
 #[global_allocator]
@@ -50,6 +52,7 @@ enum Command {
     Policy(PolicyCommand),
     Tail(Box<Tail>),
     Stats(Box<Stats>),
+    Why(Box<Why>),
     Pseudonym(Pseudonym),
     Healthcheck(Healthcheck),
 }
@@ -73,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => command.run(),
         Command::Tail(tail) => block_on(ThreadSettings::TWO, tail.run())?,
         Command::Stats(stats) => block_on(ThreadSettings::TWO, stats.run())?,
+        Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
         Command::Pseudonym(pseudonym) => pseudonym.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     }

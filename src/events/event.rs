@@ -7,6 +7,9 @@ use serde::Deserialize;
 /// The fields of an event that are printed or filtered by.
 #[derive(Deserialize)]
 pub(crate) struct Event {
+    /// The event's ID; empty if it is foreign.
+    #[serde(default)]
+    pub(crate) id: String,
     /// When the gateway decided; RFC 3339.
     pub(crate) time: String,
     /// W3C Trace Context of the callback.
@@ -33,6 +36,15 @@ pub(crate) struct Data {
     pub(crate) removed: Vec<Removal>,
     #[serde(default)]
     pub(crate) rules: Vec<Fired>,
+    pub(crate) policy: Option<EvaluatedPolicy>,
+    pub(crate) gateway: Option<String>,
+}
+
+/// The policy that was evaluated.
+#[derive(Deserialize)]
+pub(crate) struct EvaluatedPolicy {
+    pub(crate) name: String,
+    pub(crate) digest: String,
 }
 
 /// What OpenIM was answered.
@@ -41,14 +53,16 @@ pub(crate) struct Refusal {
     pub(crate) rule: Option<String>,
     pub(crate) code: i64,
     pub(crate) message: String,
+    pub(crate) detail: Option<String>,
 }
 
 /// The friends that a rule removed.
 #[derive(Deserialize)]
 pub(crate) struct Removal {
     pub(crate) rule: String,
+    /// Indexes into the requested friends.
     #[serde(default)]
-    friends: Vec<usize>,
+    pub(crate) friends: Vec<usize>,
     count: Option<usize>,
 }
 

@@ -136,6 +136,7 @@ fn every_variable_that_a_binary_reads_is_known_to_all() {
         &["policy", "explain"],
         &["tail"],
         &["stats"],
+        &["why"],
         &["pseudonym"],
         &["healthcheck"],
     ];

@@ -59,3 +59,4 @@ mod tls;
 mod trace_export;
 mod tracing;
 mod upstream;
+mod why;
