@@ -88,6 +88,9 @@ impl Stats {
             until: Some(until),
             follow: false,
         };
+        if range.is_empty() {
+            return Ok(CONSOLE.empty_range());
+        }
         let mut source = tokio::select! {
             source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),

@@ -1,7 +1,11 @@
 use std::{
     io::{self, IsTerminal, Write},
+    process::ExitCode,
     time::{Duration, Instant},
 };
+
+/// The exit code of usage errors.
+const USAGE: u8 = 2;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,6 +30,12 @@ impl Console {
     /// Prints a message.
     pub(crate) fn report(self, message: &str) {
         let _ = writeln!(io::stderr(), "importguard {}: {message}", self.command);
+    }
+
+    /// Reports that --until is not later than --since, as a usage error.
+    pub(crate) fn empty_range(self) -> ExitCode {
+        self.report("--until must be later than --since");
+        ExitCode::from(USAGE)
     }
 
     /// Shows how far reading is, if standard error is a terminal.

@@ -84,6 +84,14 @@ pub(crate) struct Range {
 }
 
 impl Range {
+    /// Whether nothing can be in the range: it ends before it starts.
+    pub(crate) fn is_empty(&self) -> bool {
+        match (self.begin, self.until) {
+            (Begin::At(begin), Some(until)) => until <= begin,
+            _ => false,
+        }
+    }
+
     fn follows(&self) -> bool {
         self.follow && self.until.is_none_or(|until| SystemTime::now() < until)
     }

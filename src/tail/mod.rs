@@ -96,6 +96,9 @@ impl Tail {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let shutdown = signals::shutdown()?;
         let range = self.range();
+        if range.is_empty() {
+            return Ok(CONSOLE.empty_range());
+        }
         let pseudonyms = self.pseudonyms.pseudonyms()?;
         let filters = self.filter.flags(&pseudonyms);
         let durable = self.durable.map(|name| Durable { name, filters });

@@ -159,7 +159,7 @@ impl Why {
     fn report(&self, search: &Search, spooled: u64, first: Option<SystemTime>) {
         let since = self.since();
         CONSOLE.report(&format!(
-            "{} events found; searched {} in the stream since {}",
+            "events found: {}; searched {} in the stream since {}",
             search.found.len(),
             search.read,
             rfc3339(since)

@@ -418,6 +418,7 @@ fn a_usage_error_exits_with_2_and_names_the_error() {
             "30s, 1h or 7d, or a time such as 2026-11-27T14:00",
         ),
         (&["--until", "2026-13-01"], "not a time"),
+        (&["--since", "1h", "--until", "2h"], "later than --since"),
         (&["--trace", "4bf92f"], "32 hexadecimal digits"),
         (&["--durable", "a.b"], "letters, digits"),
         (&["--count", "0"], "--count"),

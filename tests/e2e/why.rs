@@ -64,7 +64,7 @@ async fn it_says_what_was_asked_what_the_rules_did_and_what_openim_was_answered(
     has(
         &searched,
         &[
-            "1 events found; searched 4 in the stream since",
+            "events found: 1; searched 4 in the stream since",
             "not searched: events before",
             "not searched: spools of gateways",
         ],
@@ -95,7 +95,7 @@ async fn it_says_what_was_asked_what_the_rules_did_and_what_openim_was_answered(
     );
     let (words, searched) = printed(&why(&nats, &["--owner", "alice", "--at", "1h"]).await, 1);
     assert_eq!(words, "");
-    has(&searched, &["0 events found; searched 5", "rejected"]);
+    has(&searched, &["events found: 0; searched 5", "rejected"]);
 }
 
 #[tokio::test]
