@@ -1,6 +1,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -75,6 +76,40 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown {
             let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Reports each status once, and not at every retry.
+#[derive(Clone)]
+pub(super) struct StatusReporter {
+    console: Console,
+    last: Arc<Mutex<Option<String>>>,
+}
+
+impl StatusReporter {
+    pub(super) fn new(console: Console) -> Self {
+        let last = Arc::default();
+        Self { console, last }
+    }
+
+    /// Whose messages it reports.
+    pub(super) const fn console(&self) -> Console {
+        self.console
+    }
+
+    pub(super) fn report(&self, message: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(message) {
+            self.console.report(message);
+            *last = Some(message.to_owned());
+        }
+    }
+
+    pub(super) fn recovered(&self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.take().is_some() {
+            self.console.report("reading events");
         }
     }
 }

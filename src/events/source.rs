@@ -1,9 +1,6 @@
 //! The source of events: a consumer on the stream, looked up or created again whenever the connection or the stream is lost.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use async_nats::{
@@ -21,15 +18,12 @@ use importguard_runtime::{FileWatches, whole_text};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Console;
+use super::{Console, Durable, Range, console::StatusReporter};
 
 const STREAM: &str = "IMPORTGUARD";
 
 /// How many events are pulled at once: some 100 KB.
 const BATCH_SIZE: u64 = 100;
-
-/// How long NATS keeps a pull request open; the next one follows immediately.
-const PULL_EXPIRY: Duration = Duration::from_secs(20);
 
 /// How often a missing server or stream is looked for.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -42,107 +36,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many events are fetched at once when reading is to end: nothing waits for them.
 const FETCH_SIZE: u64 = 1000;
-
-/// The shortest time for which a pull request is kept open.
-const SHORTEST_PULL: Duration = Duration::from_millis(100);
-
-/// What the description of a durable consumer begins with; its filters follow.
-const DESCRIPTION: &str = "importguard tail";
-
-/// Where to start reading.
-#[derive(Clone, Copy)]
-pub(crate) enum Begin {
-    /// At the next event.
-    Next,
-    /// At the first event that is stored.
-    First,
-    /// At the first event that NATS stored since then.
-    At(SystemTime),
-}
-
-impl Begin {
-    fn policy(self) -> DeliverPolicy {
-        match self {
-            Self::Next => DeliverPolicy::New,
-            Self::First => DeliverPolicy::All,
-            Self::At(time) => DeliverPolicy::ByStartTime {
-                start_time: time.into(),
-            },
-        }
-    }
-}
-
-/// Which part of the stream is read.
-#[derive(Clone, Copy)]
-pub(crate) struct Range {
-    /// Where to start.
-    pub(crate) begin: Begin,
-    /// Reading ends before the first event that NATS stored at or after this time.
-    pub(crate) until: Option<SystemTime>,
-    /// Whether to wait for events that are not stored yet.
-    pub(crate) follow: bool,
-}
-
-impl Range {
-    /// Whether nothing can be in the range: it ends before it starts.
-    pub(crate) fn is_empty(&self) -> bool {
-        match (self.begin, self.until) {
-            (Begin::At(begin), Some(until)) => until <= begin,
-            _ => false,
-        }
-    }
-
-    fn follows(&self) -> bool {
-        self.follow && self.until.is_none_or(|until| SystemTime::now() < until)
-    }
-
-    fn expiry(&self) -> Duration {
-        let left = self
-            .until
-            .map(|until| until.duration_since(SystemTime::now()));
-        let left = left.map(Result::unwrap_or_default);
-        left.map_or(PULL_EXPIRY, |left| left.clamp(SHORTEST_PULL, PULL_EXPIRY))
-    }
-}
-
-/// A consumer whose position is kept in NATS.
-#[derive(Clone)]
-pub(crate) struct Durable {
-    /// Its name.
-    pub(crate) name: String,
-    /// The filters it is used with, as flags; empty for none. NATS keeps them in the consumer's description.
-    pub(crate) filters: String,
-}
-
-impl Durable {
-    fn description(&self) -> String {
-        format!("{DESCRIPTION} {}", self.filters)
-            .trim_end()
-            .to_owned()
-    }
-
-    /// # Errors
-    /// If the consumer with this name was made with other filters: its position would pass over events that those would print.
-    fn check(&self, consumer: &PullConsumer) -> anyhow::Result<()> {
-        let description = consumer.cached_info().config.description.as_deref();
-        let made_with = description.and_then(|text| text.strip_prefix(DESCRIPTION));
-        let made_with = made_with.unwrap_or_default().trim();
-        if made_with == self.filters {
-            return Ok(());
-        }
-        let described = |filters: &str| match filters {
-            "" => "no filters".to_owned(),
-            filters => format!("the filters {filters}"),
-        };
-        bail!(
-            "the durable consumer {} was made with {}, and this command has {}: what one of them skips, the other would miss. \
-             Use the same filters, or another name for --durable",
-            self.name,
-            described(made_with),
-            described(&self.filters),
-        )
-    }
-}
 
 /// An event as NATS delivers it.
 pub(crate) struct Delivered<'a> {
@@ -483,7 +376,7 @@ impl Source {
         let inbox = self.client.new_inbox();
         let unique = inbox.rsplit('.').next().unwrap_or_default();
         let config = pull::Config {
-            name: Some(format!("{}-{unique}", client_name(self.status.console))),
+            name: Some(format!("{}-{unique}", client_name(self.status.console()))),
             ack_policy: AckPolicy::None,
             deliver_policy: match seen {
                 Some(seen) => DeliverPolicy::ByStartSequence {
@@ -511,33 +404,4 @@ fn retrying(cause: &str) -> String {
 /// The name of the connection, and the first part of an ephemeral consumer's.
 fn client_name(console: Console) -> String {
     format!("importguard-{}", console.command())
-}
-
-/// Reports each status once, and not at every retry.
-#[derive(Clone)]
-struct StatusReporter {
-    console: Console,
-    last: Arc<Mutex<Option<String>>>,
-}
-
-impl StatusReporter {
-    fn new(console: Console) -> Self {
-        let last = Arc::default();
-        Self { console, last }
-    }
-
-    fn report(&self, message: &str) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_deref() != Some(message) {
-            self.console.report(message);
-            *last = Some(message.to_owned());
-        }
-    }
-
-    fn recovered(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.take().is_some() {
-            self.console.report("reading events");
-        }
-    }
 }

@@ -93,6 +93,7 @@ impl Why {
             traces_url: self.traces_url.clone(),
             read: 0,
             found: HashSet::new(),
+            unread: false,
         };
         if let Some(dir) = &self.spool {
             spool::read(dir, |payload| search.event(payload))?;
@@ -140,7 +141,11 @@ impl Why {
             .follow(shutdown.clone(), None, |delivered| {
                 progress.show(search.read, delivered.pending);
                 search.event(delivered.payload)?;
-                Ok(Consumed::More(None))
+                Ok(if search.unread {
+                    Consumed::Stop
+                } else {
+                    Consumed::More(None)
+                })
             })
             .await?;
         Ok(source.first_stored())
@@ -206,6 +211,8 @@ struct Search {
     read: u64,
     /// IDs of the events that were printed: an event may be stored more than once.
     found: HashSet<String>,
+    /// Whether standard output was closed.
+    unread: bool,
 }
 
 impl Search {
@@ -223,7 +230,13 @@ impl Search {
             traces_url: self.traces_url.as_deref(),
         };
         let mut out = io::stdout().lock();
-        writeln!(out, "{words}").context("cannot write to standard output")
+        match writeln!(out, "{words}") {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.unread = true;
+                Ok(())
+            }
+            written => written.context("cannot write to standard output"),
+        }
     }
 
     fn matches(&self, event: &Event) -> bool {
