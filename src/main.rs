@@ -1,11 +1,14 @@
 //! The `importguard` binary: gateway and decider in one process, and the operator's commands.
 
 mod banner;
+mod events;
 mod healthcheck;
 mod policy;
 mod pseudonym;
 mod serve;
+mod stats;
 mod tail;
+mod why;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
@@ -16,7 +19,9 @@ use importguard_telemetry::ENVIRONMENT_HELP;
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
 use serve::Serve;
+use stats::Stats;
 use tail::Tail;
+use why::Why;
 
 // The C library's allocator keeps most of the memory of a list that was freed.
 #[global_allocator]
@@ -46,6 +51,8 @@ enum Command {
     )]
     Policy(PolicyCommand),
     Tail(Box<Tail>),
+    Stats(Box<Stats>),
+    Why(Box<Why>),
     Pseudonym(Pseudonym),
     Healthcheck(Healthcheck),
 }
@@ -64,6 +71,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => serve.run(),
         Command::Policy(command) => command.run(),
         Command::Tail(tail) => block_on(ThreadSettings::TWO, tail.run())?,
+        Command::Stats(stats) => block_on(ThreadSettings::TWO, stats.run())?,
+        Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
         Command::Pseudonym(pseudonym) => pseudonym.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     }

@@ -1,8 +1,10 @@
+use std::collections::BTreeSet;
+
 use clap::Args;
 use importguard_core::{UserId, VerdictKind};
 use importguard_gateway::events::Pseudonyms;
 
-use super::line::TailEvent;
+use crate::events::{Console, Event, printable};
 
 /// Which events are printed. Several values of one filter are alternatives; all filters must match.
 #[derive(Args)]
@@ -23,23 +25,63 @@ pub(super) struct Filter {
     /// Only events with this operationID
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     operation_id: Vec<String>,
+
+    /// Only events with this user among the requested friends: the ID or its pseudonym, as for --owner
+    #[arg(long, value_name = "USER", value_delimiter = ',')]
+    friend: Vec<String>,
+
+    /// Only events of this trace: its ID, or a whole traceparent
+    #[arg(long, value_name = "TRACE_ID", value_delimiter = ',', value_parser = trace_id)]
+    trace: Vec<String>,
 }
 
 impl Filter {
+    /// The filters as flags, in one form for one meaning; empty without any. Of users only pseudonyms, with a pseudonym key.
+    pub(super) fn flags(&self, pseudonyms: &Pseudonyms) -> String {
+        let users = |users: &[String]| -> Vec<String> {
+            let users = users.iter().map(|user| match UserId::parse(user.as_str()) {
+                Ok(id) => pseudonyms.of(&id).to_string(),
+                Err(_) => user.clone(),
+            });
+            users.collect()
+        };
+        let (owner, friend) = (users(&self.owner), users(&self.friend));
+        let flags = [
+            ("--verdict", &self.verdict),
+            ("--rule", &self.rule),
+            ("--owner", &owner),
+            ("--operation-id", &self.operation_id),
+            ("--friend", &friend),
+            ("--trace", &self.trace),
+        ];
+        let given = flags.into_iter().filter(|(_, values)| !values.is_empty());
+        let given = given.map(|(flag, values)| {
+            let values: BTreeSet<&str> = values.iter().map(String::as_str).collect();
+            let values: Vec<&str> = values.into_iter().collect();
+            format!("{flag} {}", values.join(","))
+        });
+        given.collect::<Vec<_>>().join(" ")
+    }
+
     /// The matcher for these filters. With a pseudonym key, owners also match by pseudonym.
     pub(super) fn matcher(self, pseudonyms: &Pseudonyms) -> Matcher {
-        let mut owners = self.owner;
-        let also: Vec<_> = owners
-            .iter()
-            .filter_map(|owner| UserId::parse(owner.as_str()).ok())
-            .map(|owner| pseudonyms.of(&owner).to_string())
-            .collect();
-        owners.extend(also);
+        let by_either = |mut users: Vec<String>| {
+            let also: Vec<_> = users
+                .iter()
+                .filter_map(|user| UserId::parse(user.as_str()).ok())
+                .map(|user| pseudonyms.of(&user).to_string())
+                .collect();
+            users.extend(also);
+            users
+        };
         Matcher {
             verdicts: self.verdict,
             rules: self.rule,
-            owners,
+            owners: by_either(self.owner),
             operation_ids: self.operation_id,
+            friends: by_either(self.friend),
+            traces: self.trace,
+            seen: Seen::default(),
         }
     }
 }
@@ -51,11 +93,25 @@ pub(super) struct Matcher {
     rules: Vec<String>,
     owners: Vec<String>,
     operation_ids: Vec<String>,
+    friends: Vec<String>,
+    traces: Vec<String>,
+    seen: Seen,
+}
+
+/// What the events had that were matched against.
+#[derive(Default)]
+struct Seen {
+    any: bool,
+    rules: BTreeSet<String>,
+    verdicts: BTreeSet<String>,
+    /// Events that have the number of their friends only.
+    without_friends: u64,
 }
 
 impl Matcher {
     /// Whether `event` matches all filters.
-    pub(super) fn matches(&self, event: &TailEvent) -> bool {
+    pub(super) fn matches(&mut self, event: &Event) -> bool {
+        self.see(event);
         let data = &event.data;
         let among = |wanted: &[String], value: &str| {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == value)
@@ -68,6 +124,82 @@ impl Matcher {
                 || data
                     .rules_that_fired()
                     .any(|rule| self.rules.iter().any(|wanted| wanted == rule)))
+            && (self.friends.is_empty()
+                || data
+                    .friend_user_ids
+                    .iter()
+                    .any(|friend| self.friends.contains(friend)))
+            && among(&self.traces, event.trace().unwrap_or_default())
+    }
+
+    fn see(&mut self, event: &Event) {
+        let seen = &mut self.seen;
+        seen.any = true;
+        if !self.rules.is_empty() {
+            for rule in event.data.rules_that_fired() {
+                if !seen.rules.contains(rule) {
+                    seen.rules.insert(rule.to_owned());
+                }
+            }
+        }
+        if let Some(verdict) = &event.data.verdict
+            && !seen.verdicts.contains(verdict)
+        {
+            seen.verdicts.insert(verdict.clone());
+        }
+        if event.data.friend_count.is_some() {
+            seen.without_friends += 1;
+        }
+    }
+
+    /// Reports rules and verdicts that no event had, which may be misspelt, and events that --friend could not judge.
+    pub(super) fn hint(&self, console: Console) {
+        for hint in self.hints() {
+            console.report(&hint);
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let seen = &self.seen;
+        if !seen.any {
+            return Vec::new();
+        }
+        let mut hints = Vec::new();
+        for (what, wanted, seen) in [
+            ("rule", &self.rules, &seen.rules),
+            ("verdict", &self.verdicts, &seen.verdicts),
+        ] {
+            let list = seen.iter().map(|name| printable(name)).collect::<Vec<_>>();
+            let list = if list.is_empty() {
+                "none".to_owned()
+            } else {
+                list.join(", ")
+            };
+            let unseen = wanted.iter().filter(|name| !seen.contains(*name));
+            hints.extend(
+                unseen.map(|name| format!("no event had the {what} {name}; {what}s seen: {list}")),
+            );
+        }
+        if !self.friends.is_empty() && seen.without_friends > 0 {
+            hints.push(format!(
+                "--friend cannot find a friend in {} events that were too large to list friends",
+                seen.without_friends
+            ));
+        }
+        hints
+    }
+}
+
+/// Parses a trace ID, or takes it out of a traceparent.
+fn trace_id(text: &str) -> Result<String, String> {
+    let id = match text.split('-').collect::<Vec<_>>()[..] {
+        [id] | [_, id, _, _] => id,
+        _ => "",
+    };
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(id.to_ascii_lowercase())
+    } else {
+        Err("must be a trace ID of 32 hexadecimal digits, or a traceparent".to_owned())
     }
 }
 
@@ -76,14 +208,14 @@ mod tests {
     use super::*;
     use crate::tail::line::tests::{allowed, imported, modified, refused};
 
-    fn matched(matcher: &Matcher) -> Vec<bool> {
+    fn matched(mut matcher: Matcher) -> Vec<bool> {
         let events = [allowed(), modified(), refused(), imported()];
         events.iter().map(|event| matcher.matches(event)).collect()
     }
 
     #[test]
     fn without_filters_every_event_matches() {
-        assert_eq!(matched(&Matcher::default()), [true; 4]);
+        assert_eq!(matched(Matcher::default()), [true; 4]);
     }
 
     #[test]
@@ -93,7 +225,7 @@ mod tests {
             verdicts,
             ..Matcher::default()
         };
-        assert_eq!(matched(&matcher), [false, true, true, false]);
+        assert_eq!(matched(matcher), [false, true, true, false]);
     }
 
     #[test]
@@ -109,7 +241,7 @@ mod tests {
                 rules,
                 ..Matcher::default()
             };
-            assert_eq!(matched(&matcher), expected, "{rule}");
+            assert_eq!(matched(matcher), expected, "{rule}");
         }
     }
 
@@ -120,6 +252,8 @@ mod tests {
             rule: Vec::new(),
             owner: vec![owner.to_owned()],
             operation_id: Vec::new(),
+            friend: Vec::new(),
+            trace: Vec::new(),
         };
         let keyed = Pseudonyms::keyed(&"0123456789abcdef".parse().unwrap());
         let mut event = allowed();
@@ -133,5 +267,71 @@ mod tests {
                 .matches(&event)
         );
         assert!(!filter("somebody").matcher(&keyed).matches(&event));
+    }
+
+    #[test]
+    fn a_friend_matches_by_id_and_a_trace_by_its_id() {
+        let friends = |id: &str| Matcher {
+            friends: vec![id.to_owned()],
+            ..Matcher::default()
+        };
+        assert_eq!(matched(friends("a")), [true; 4]);
+        assert_eq!(matched(friends("z")), [false; 4]);
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let traces = |id: &str| Matcher {
+            traces: vec![trace_id(id).unwrap()],
+            ..Matcher::default()
+        };
+        assert_eq!(matched(traces(id)), [true, false, false, false]);
+        assert_eq!(
+            matched(traces(&id.to_uppercase())),
+            [true, false, false, false]
+        );
+        let whole = format!("00-{id}-00f067aa0ba902b7-01");
+        assert_eq!(matched(traces(&whole)), [true, false, false, false]);
+        for bad in ["", "4bf92f", "00-4bf92f-00-01", &format!("{id}0")] {
+            assert!(trace_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_that_no_event_had_are_reported_with_those_seen() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let mut matcher = Matcher {
+            rules: names(&["bost", "bots"]),
+            verdicts: names(&["refuse"]),
+            ..Matcher::default()
+        };
+        assert_eq!(matcher.hints(), Vec::<String>::new(), "nothing was read");
+        matcher.matches(&allowed());
+        matcher.matches(&modified());
+        assert_eq!(
+            matcher.hints(),
+            [
+                "no event had the rule bost; rules seen: big-import, bots, duplicate",
+                "no event had the verdict refuse; verdicts seen: allow, modify",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_filters_of_a_durable_consumer_have_one_form_and_no_ids_under_a_key() {
+        let filter = Filter {
+            verdict: vec!["refuse".to_owned(), "modify".to_owned()],
+            rule: Vec::new(),
+            owner: vec!["user123".to_owned()],
+            operation_id: Vec::new(),
+            friend: Vec::new(),
+            trace: Vec::new(),
+        };
+        let keyed = Pseudonyms::keyed(&"0123456789abcdef".parse().unwrap());
+        assert_eq!(
+            filter.flags(&keyed),
+            "--verdict modify,refuse --owner pn_15765ed1c7aef2755d0076c69c2cd411"
+        );
+        assert_eq!(
+            filter.flags(&Pseudonyms::Off),
+            "--verdict modify,refuse --owner user123"
+        );
     }
 }

@@ -1,190 +1,129 @@
-//! Formats an event as one line of text. Reads only the fields that it prints, so that events of later versions work too.
+//! Formats an event as one line of text.
 
-use std::fmt::Write;
+use crate::events::{Data, Event, printable, to_the_millisecond};
 
-use serde::{Deserialize, de::IgnoredAny};
+/// How wide the columns for the owner and for the operation ID are at first.
+const OWNER_WIDTH: usize = 18;
+const OPERATION_WIDTH: usize = 20;
 
-/// The fields of an event that are printed or filtered by.
-#[derive(Deserialize)]
-pub(super) struct TailEvent {
-    time: String,
-    pub(super) data: Data,
-}
+/// How wide a column grows on a terminal: a pseudonym fits.
+const WIDEST: usize = 40;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Data {
-    #[serde(rename = "operationID")]
-    pub(super) operation_id: String,
-    #[serde(rename = "ownerUserID")]
-    pub(super) owner_user_id: String,
-    #[serde(rename = "friendUserIDs", default)]
-    friend_user_ids: Vec<IgnoredAny>,
-    friend_count: Option<usize>,
-    pub(super) verdict: Option<String>,
-    cause: Option<String>,
-    refusal: Option<Refusal>,
-    #[serde(default)]
-    removed: Vec<Removal>,
-    #[serde(default)]
-    rules: Vec<Fired>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    rule: Option<String>,
-    code: i64,
-    message: String,
-}
-
-#[derive(Deserialize)]
-struct Removal {
-    rule: String,
-    #[serde(default)]
-    friends: Vec<IgnoredAny>,
-    count: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct Fired {
-    id: String,
-    mode: String,
-    outcome: String,
-}
-
-impl Data {
-    /// The IDs of all rules that fired, possibly with duplicates.
-    pub(super) fn rules_that_fired(&self) -> impl Iterator<Item = &str> {
-        let fired = self.rules.iter().map(|rule| rule.id.as_str());
-        let removed = self.removed.iter().map(|removal| removal.rule.as_str());
-        let refused = self.refusal.iter().filter_map(|r| r.rule.as_deref());
-        fired.chain(removed).chain(refused)
+fn reason(data: &Data) -> String {
+    let mut reasons = Vec::new();
+    match &data.refusal {
+        Some(refusal) => {
+            let by = refusal.rule.as_ref().or(data.cause.as_ref());
+            let by = by.map(|by| format!(" {by}")).unwrap_or_default();
+            reasons.push(format!("{}{by}: {}", refusal.code, refusal.message));
+        }
+        None => reasons.extend(
+            data.cause
+                .as_ref()
+                .map(|cause| format!("fallback: {cause}")),
+        ),
     }
-
-    fn requested(&self) -> usize {
-        self.friend_count.unwrap_or(self.friend_user_ids.len())
-    }
-
-    fn imported(&self) -> usize {
-        // Counts in foreign events may be any numbers.
-        let removed = self.removed.iter().map(Removal::count);
-        let removed = removed.fold(0, usize::saturating_add);
-        match self.verdict.as_deref() {
-            Some("refuse") => 0,
-            Some("modify") => self.requested().saturating_sub(removed),
-            _ => self.requested(),
+    reasons.extend(
+        data.removed
+            .iter()
+            .map(|removal| format!("removed {} by {}", removal.count(), removal.rule)),
+    );
+    for rule in &data.rules {
+        if rule.outcome == "skipped" {
+            reasons.push(format!("shadow {} skipped", rule.id));
+        } else if rule.mode == "shadow" {
+            reasons.push(format!("shadow {} would {}", rule.id, rule.outcome));
+        } else if rule.outcome == "error" {
+            reasons.push(format!("{} failed", rule.id));
         }
     }
-
-    fn reason(&self) -> String {
-        let mut reasons = Vec::new();
-        match &self.refusal {
-            Some(Refusal {
-                rule,
-                code,
-                message,
-            }) => {
-                let by = rule.as_ref().or(self.cause.as_ref());
-                let by = by.map(|by| format!(" {by}")).unwrap_or_default();
-                reasons.push(format!("{code}{by}: {message}"));
-            }
-            None => reasons.extend(
-                self.cause
-                    .as_ref()
-                    .map(|cause| format!("fallback: {cause}")),
-            ),
-        }
-        reasons.extend(
-            self.removed
-                .iter()
-                .map(|removal| format!("removed {} by {}", removal.count(), removal.rule)),
-        );
-        for rule in &self.rules {
-            if rule.outcome == "skipped" {
-                reasons.push(format!("shadow {} skipped", rule.id));
-            } else if rule.mode == "shadow" {
-                reasons.push(format!("shadow {} would {}", rule.id, rule.outcome));
-            } else if rule.outcome == "error" {
-                reasons.push(format!("{} failed", rule.id));
-            }
-        }
-        reasons.join("; ")
-    }
-}
-
-impl Removal {
-    fn count(&self) -> usize {
-        self.count.unwrap_or(self.friends.len())
-    }
+    reasons.join("; ")
 }
 
 /// Whether to use colours.
 #[derive(Clone, Copy)]
-pub(super) enum Paint {
+enum Paint {
     Plain,
     Coloured,
 }
 
 impl Paint {
     /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
-    pub(super) fn for_terminal(is_terminal: bool) -> Self {
+    fn for_terminal(is_terminal: bool) -> Self {
         if is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
             Self::Coloured
         } else {
             Self::Plain
         }
     }
+}
+
+/// Formats lines. For a terminal, columns keep the width of the widest value so far.
+pub(super) struct Lines {
+    paint: Paint,
+    grows: bool,
+    owner: usize,
+    operation: usize,
+}
+
+impl Lines {
+    /// Aligned columns for a terminal; for anything else, lines that do not depend on each other.
+    pub(super) fn new(is_terminal: bool) -> Self {
+        Self {
+            paint: Paint::for_terminal(is_terminal),
+            grows: is_terminal,
+            owner: OWNER_WIDTH,
+            operation: OPERATION_WIDTH,
+        }
+    }
+
+    /// The names of the columns, on a terminal.
+    pub(super) fn header(&self) -> Option<String> {
+        self.grows.then(|| {
+            format!(
+                "{:24}  {:8}  {:owner$}  {:>7}  {:operation$}  REASON",
+                "TIME",
+                "VERDICT",
+                "OWNER",
+                "FRIENDS",
+                "OPERATION ID",
+                owner = self.owner,
+                operation = self.operation
+            )
+        })
+    }
 
     /// `event` as a line, without a line break.
-    pub(super) fn line(self, event: &TailEvent) -> String {
+    pub(super) fn line(&mut self, event: &Event) -> String {
         let data = &event.data;
         let verdict = data.verdict.as_deref().unwrap_or("imported");
         let friends = match data.verdict {
             Some(_) => format!("{}/{}", data.imported(), data.requested()),
             None => data.requested().to_string(),
         };
-        let (on, off) = match (self, verdict) {
-            (Self::Plain, _) => ("", ""),
+        let (on, off) = match (self.paint, verdict) {
+            (Paint::Plain, _) => ("", ""),
             (_, "allow") => ("\x1b[32m", "\x1b[0m"),
             (_, "refuse") => ("\x1b[31m", "\x1b[0m"),
             (_, "modify") => ("\x1b[33m", "\x1b[0m"),
             _ => ("\x1b[2m", "\x1b[0m"),
         };
+        let owner = printable(&data.owner_user_id);
+        let operation = printable(&data.operation_id);
+        if self.grows {
+            let grown = |width: usize, text: &str| width.max(text.chars().count().min(WIDEST));
+            self.owner = grown(self.owner, &owner);
+            self.operation = grown(self.operation, &operation);
+        }
+        let (owner_width, operation_width) = (self.owner, self.operation);
         let line = format!(
-            "{time}  {on}{verdict:8}{off}  {owner:18}  {friends:>7}  {operation:20}  {reason}",
+            "{time}  {on}{verdict:8}{off}  {owner:owner_width$}  {friends:>7}  {operation:operation_width$}  {reason}",
             time = to_the_millisecond(&event.time),
             verdict = printable(verdict),
-            owner = printable(&data.owner_user_id),
-            operation = printable(&data.operation_id),
-            reason = printable(&data.reason()),
+            reason = printable(&reason(data)),
         );
         line.trim_end().to_owned()
     }
-}
-
-/// Shortens `2026-11-23T18:04:05.123456789Z` to milliseconds.
-fn to_the_millisecond(time: &str) -> String {
-    let time = printable(time);
-    let (seconds, fraction) = match time.trim_end_matches('Z').split_once('.') {
-        Some((seconds, fraction)) => (seconds.to_owned(), fraction.to_owned()),
-        None => (time.trim_end_matches('Z').to_owned(), String::new()),
-    };
-    let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
-    format!("{seconds}.{millis}Z")
-}
-
-/// Escapes control characters: IDs come from callers, and an escape sequence must not reach a terminal.
-fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            // Writing to a String cannot fail.
-            let _ = write!(clean, "{}", c.escape_default());
-        } else {
-            clean.push(c);
-        }
-    }
-    clean
 }
 
 #[cfg(test)]
@@ -193,7 +132,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    fn event(data: Value) -> TailEvent {
+    fn event(data: Value) -> Event {
         let mut event = json!({"time": "2026-11-23T18:04:05.1234Z", "data": {
             "operationID": "1646445464564", "ownerUserID": "user123", "friendUserIDs": ["a", "b", "a"],
         }});
@@ -202,11 +141,14 @@ pub(super) mod tests {
         serde_json::from_value(event).unwrap()
     }
 
-    pub(in crate::tail) fn allowed() -> TailEvent {
-        event(json!({"verdict": "allow", "removed": [], "rules": []}))
+    pub(in crate::tail) fn allowed() -> Event {
+        let mut allowed = event(json!({"verdict": "allow", "removed": [], "rules": []}));
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        allowed.traceparent = Some(traceparent.to_owned());
+        allowed
     }
 
-    pub(in crate::tail) fn modified() -> TailEvent {
+    pub(in crate::tail) fn modified() -> Event {
         event(json!({
             "verdict": "modify",
             "removed": [{"rule": "duplicate", "friends": [2]}, {"rule": "bots", "friends": [1]}],
@@ -217,7 +159,7 @@ pub(super) mod tests {
         }))
     }
 
-    pub(in crate::tail) fn refused() -> TailEvent {
+    pub(in crate::tail) fn refused() -> Event {
         event(json!({
             "verdict": "refuse", "removed": [],
             "refusal": {"rule": "blocked-owner", "code": 5001, "message": "not allowed", "detail": "…"},
@@ -225,13 +167,13 @@ pub(super) mod tests {
         }))
     }
 
-    pub(in crate::tail) fn imported() -> TailEvent {
+    pub(in crate::tail) fn imported() -> Event {
         event(json!({}))
     }
 
     #[track_caller]
-    fn reads(event: &TailEvent, expected: &str) {
-        assert_eq!(Paint::Plain.line(event), expected);
+    fn reads(event: &Event, expected: &str) {
+        assert_eq!(Lines::new(false).line(event), expected);
     }
 
     #[test]
@@ -255,11 +197,38 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_terminal_has_a_header_and_columns_that_stay_aligned() {
+        let pseudonym = "pn_15765ed1c7aef2755d0076c69c2cd411";
+        let long = event(json!({"verdict": "allow", "ownerUserID": pseudonym}));
+        let mut terminal = Lines {
+            paint: Paint::Plain,
+            ..Lines::new(true)
+        };
+        let header = terminal.header().unwrap();
+        let first = terminal.line(&refused());
+        for (name, value) in [
+            ("OWNER", "user123"),
+            ("OPERATION ID", "1646"),
+            ("REASON", "5001"),
+        ] {
+            assert_eq!(header.find(name), first.find(value), "{header}\n{first}");
+        }
+        let wide = terminal.line(&long);
+        let after = terminal.line(&allowed());
+        assert_eq!(wide.find("1646"), after.find("1646"), "{wide}\n{after}");
+
+        let mut piped = Lines::new(false);
+        assert_eq!(piped.header(), None);
+        piped.line(&long);
+        assert_eq!(piped.line(&refused()), first);
+    }
+
+    #[test]
     fn a_fallback_has_its_cause() {
         let allowed =
             event(json!({"verdict": "allow", "decidedBy": "fallback", "cause": "deciderTimeout"}));
         assert!(
-            Paint::Plain
+            Lines::new(false)
                 .line(&allowed)
                 .ends_with("  fallback: deciderTimeout")
         );
@@ -267,7 +236,7 @@ pub(super) mod tests {
         let refused =
             event(json!({"verdict": "refuse", "cause": "deciderTimeout", "refusal": refusal}));
         assert!(
-            Paint::Plain
+            Lines::new(false)
                 .line(&refused)
                 .ends_with("  5911 deciderTimeout: decider timed out")
         );
@@ -279,7 +248,7 @@ pub(super) mod tests {
             "verdict": "allow",
             "rules": [{"id": "costly", "mode": "shadow", "outcome": "skipped"}],
         }));
-        let line = Paint::Plain.line(&skipped);
+        let line = Lines::new(false).line(&skipped);
         assert!(line.ends_with("  shadow costly skipped"), "{line}");
     }
 
@@ -289,19 +258,23 @@ pub(super) mod tests {
             "friendUserIDs": [], "friendCount": 10_000, "verdict": "modify",
             "removed": [{"rule": "bots", "count": 4_000}],
         }));
-        assert!(Paint::Plain.line(&large).contains(" 6000/10000 "));
+        assert!(Lines::new(false).line(&large).contains(" 6000/10000 "));
         let absurd = event(json!({
             "verdict": "modify",
             "removed": [{"rule": "a", "count": u64::MAX}, {"rule": "b", "count": 1}],
         }));
-        assert!(Paint::Plain.line(&absurd).contains(" 0/3 "));
+        assert!(Lines::new(false).line(&absurd).contains(" 0/3 "));
     }
 
     #[test]
     fn escape_sequences_in_events_are_escaped() {
-        assert!(Paint::Coloured.line(&refused()).contains("\x1b[31mrefuse"));
+        let mut coloured = Lines {
+            paint: Paint::Coloured,
+            ..Lines::new(false)
+        };
+        assert!(coloured.line(&refused()).contains("\x1b[31mrefuse"));
         let hostile = event(json!({"ownerUserID": "\x1b]0;gotcha\x07", "verdict": "allow"}));
-        let line = Paint::Plain.line(&hostile);
+        let line = Lines::new(false).line(&hostile);
         assert!(line.contains("\\u{1b}]0;gotcha\\u{7}"), "{line}");
         assert!(!line.contains('\x1b'), "{line}");
     }

@@ -2,31 +2,28 @@
 
 mod filter;
 mod line;
-mod source;
 
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
-    time::Duration,
+    time::SystemTime,
 };
 
 use anyhow::Context;
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
 use importguard_gateway::recorder::NatsSettings;
-use importguard_runtime::{
-    settings::{count, duration_or_zero},
-    signals,
-};
+use importguard_runtime::{settings::count, signals};
 
 use self::{
     filter::{Filter, Matcher},
-    line::{Paint, TailEvent},
-    source::{Begin, Consumed, Source},
+    line::Lines,
 };
+use crate::events::{Begin, Console, Consumed, Delivered, Durable, Event, Range, Source, time};
 
-const EXAMPLES: &str = "\
-Each line has the time, the verdict, the owner, friends kept/requested, the operationID, and the reason:
+const CONSOLE: Console = Console::new("tail");
+
+const EXAMPLES: &str = r#"Each line has the time, the verdict, the owner, friends kept/requested, the operationID, and the reason:
 
   2026-11-23T18:04:05.123Z  modify    user123  2/3  1646445464564  removed 1 by bots
 
@@ -37,25 +34,42 @@ Examples:
       imports refused in the last hour, and new ones
   importguard tail --since 30d --operation-id 1646445464564 --count 1
       the decision on one import
+  importguard tail --since "yesterday 14:00" --until "yesterday 15:00"
+      what was decided then
+  importguard tail --since today --no-follow --json | jq .data.ownerUserID
+      what is stored, to the end
   importguard tail --json --durable archive >> events.jsonl
       every event, including those published while tail was not running
 
 Exit codes:
-  0  after --count events, on Ctrl-C, and when standard output is closed
-  1  when NATS refuses the connection
+  0  at the end of what was asked for, on Ctrl-C, and when standard output is closed
+  1  when NATS refuses the connection, or --durable was made with other filters
   2  on usage errors
-While NATS is unreachable or has no stream yet, tail reports that on standard error and waits.";
+While NATS is unreachable or has no stream yet, tail reports that on standard error and waits;
+with --no-follow, or an --until that is past, it exits with 1.
+
+--since and --until go by when NATS stored an event, which is later than the decision for events from a spool.
+Times without an offset are in the local time zone (TZ). Printed times are in UTC."#;
 
 /// Print decisions from NATS as they are made
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tail {
-    /// Start with the events of the last DURATION, for example 30s, 1h or 7d [default: new events only]
-    #[arg(long, value_name = "DURATION", value_parser = duration_or_zero)]
-    since: Option<Duration>,
+    /// Start with the events stored since TIME: a duration before now (30s, 1h, 7d), or for example 2026-11-27T14:00,
+    /// "2026-11-27 14:05 +01:00", 14:05, today, "yesterday 14:05" [default: new events only, or all if tail does not follow]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<SystemTime>,
 
-    /// Save the position under NAME in NATS and resume there next time. Events that the filters skip also advance the position.
-    /// --since applies only on first use
+    /// Exit before the first event stored at or after TIME
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<SystemTime>,
+
+    /// Exit after the events that are stored now
+    #[arg(long)]
+    no_follow: bool,
+
+    /// Save the position under NAME in NATS and resume there next time, with the same filters. Events that the filters skip also
+    /// advance the position. --since applies only on first use
     #[arg(long, value_name = "NAME", value_parser = consumer_name)]
     durable: Option<String>,
 
@@ -78,27 +92,48 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Prints until Ctrl-C, until `--count` is reached, or until standard output is closed.
+    /// Prints until Ctrl-C, the end of the range, `--count`, or until standard output is closed.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let shutdown = signals::shutdown()?;
-        let begin = match self.since {
-            None => Begin::Next,
-            Some(since) => Begin::ago(since),
-        };
+        let range = self.range();
+        if range.is_empty() {
+            return Ok(CONSOLE.empty_range());
+        }
+        let pseudonyms = self.pseudonyms.pseudonyms()?;
+        let filters = self.filter.flags(&pseudonyms);
+        let durable = self.durable.map(|name| Durable { name, filters });
         let mut printer = Printer {
-            matcher: self.filter.matcher(&self.pseudonyms.pseudonyms()?),
+            matcher: self.filter.matcher(&pseudonyms),
             json: self.json,
-            paint: Paint::for_terminal(io::stdout().is_terminal()),
+            lines: Lines::new(io::stdout().is_terminal()),
+            started: false,
+            reads_past: !matches!(range.begin, Begin::Next),
+            hinted: false,
             left: self.count,
         };
         let mut source = tokio::select! {
-            source = Source::connect(&self.nats, begin, self.durable) => source?,
+            source = Source::connect(&self.nats, range, durable, CONSOLE) => source?,
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
         };
         source
-            .follow(shutdown, self.count, |payload| printer.print(payload))
+            .follow(shutdown, self.count, |event| printer.print(event))
             .await?;
+        printer.hint();
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn range(&self) -> Range {
+        let past = self.until.is_some_and(|until| until <= SystemTime::now());
+        let follow = !self.no_follow && !past;
+        Range {
+            begin: match self.since {
+                Some(since) => Begin::At(since),
+                None if follow => Begin::Next,
+                None => Begin::First,
+            },
+            until: self.until,
+            follow,
+        }
     }
 }
 
@@ -106,17 +141,31 @@ impl Tail {
 struct Printer {
     matcher: Matcher,
     json: bool,
-    paint: Paint,
+    lines: Lines,
+    /// Whether anything was printed.
+    started: bool,
+    /// Whether stored events are read first: once they were, hints are worth giving.
+    reads_past: bool,
+    /// Whether hints were given.
+    hinted: bool,
     /// How many more to print, if there is a limit.
     left: Option<u64>,
 }
 
 impl Printer {
-    fn print(&mut self, payload: &[u8]) -> anyhow::Result<Consumed> {
-        let event = match serde_json::from_slice::<TailEvent>(payload) {
+    fn print(&mut self, delivered: &Delivered<'_>) -> anyhow::Result<Consumed> {
+        let consumed = self.print_event(delivered.payload);
+        if delivered.pending == 0 && self.reads_past {
+            self.hint();
+        }
+        consumed
+    }
+
+    fn print_event(&mut self, payload: &[u8]) -> anyhow::Result<Consumed> {
+        let event = match serde_json::from_slice::<Event>(payload) {
             Ok(event) => event,
             Err(error) => {
-                source::report(&format!("skipped a message that is not an event: {error}"));
+                CONSOLE.report(&format!("skipped a message that is not an event: {error}"));
                 return Ok(self.consumed());
             }
         };
@@ -126,8 +175,7 @@ impl Printer {
         let written = if self.json {
             write_json(payload)
         } else {
-            writeln!(io::stdout(), "{}", self.paint.line(&event))
-                .and_then(|()| io::stdout().flush())
+            self.write_line(&event)
         };
         match written {
             Ok(()) => {
@@ -136,6 +184,26 @@ impl Printer {
             }
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Consumed::Stop),
             Err(error) => Err(error).context("cannot write to standard output"),
+        }
+    }
+
+    fn write_line(&mut self, event: &Event) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if !self.started
+            && let Some(header) = self.lines.header()
+        {
+            writeln!(out, "{header}")?;
+        }
+        self.started = true;
+        writeln!(out, "{}", self.lines.line(event))?;
+        out.flush()
+    }
+
+    /// Gives hints once, when all stored events were read or at the end.
+    fn hint(&mut self) {
+        if !self.hinted {
+            self.hinted = true;
+            self.matcher.hint(CONSOLE);
         }
     }
 

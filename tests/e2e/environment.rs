@@ -135,6 +135,8 @@ fn every_variable_that_a_binary_reads_is_known_to_all() {
         &["policy", "test"],
         &["policy", "explain"],
         &["tail"],
+        &["stats"],
+        &["why"],
         &["pseudonym"],
         &["healthcheck"],
     ];

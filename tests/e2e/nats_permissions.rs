@@ -163,24 +163,31 @@ async fn a_team_cannot_read_the_replies_to_the_gateway_and_to_support() {
 }
 
 #[tokio::test]
-async fn support_can_tail_and_a_wrong_password_is_reported() {
+async fn support_can_read_with_each_command_and_a_wrong_password_is_reported() {
     let nats = nats().await;
     let _gateway = with_an_event(&nats).await;
-    let tail = |url: String, logs: &TempDir| {
+    let run = |arguments: &str, url: String, logs: &TempDir| {
         let mut command = Settings::new()
             .set("NATS_URL", url)
             .set("NATS_INBOX_PREFIX", "_INBOX_support")
             .command(Binary::AllInOne.path());
-        command.args(["tail", "--since", "1h", "--count", "1"]);
-        Process::spawn("tail", command, logs.path())
+        command.args(arguments.split(' '));
+        Process::spawn("importguard", command, logs.path())
     };
-    let logs = TempDir::new().unwrap();
-    let mut allowed = tail(nats.url_for("support:support-secret"), &logs);
-    assert_eq!(allowed.exit(SOON).await.code(), Some(0));
-    assert!(allowed.stdout().contains("op-1"), "{}", allowed.output());
+    for (arguments, printed) in [
+        ("tail --since 1h --count 1", "op-1"),
+        ("tail --no-follow --durable archive", "op-1"),
+        ("stats --by verdict", "1 decisions"),
+        ("why --operation-id op-1", "op-1"),
+    ] {
+        let logs = TempDir::new().unwrap();
+        let mut allowed = run(arguments, nats.url_for("support:support-secret"), &logs);
+        assert_eq!(allowed.exit(SOON).await.code(), Some(0), "{arguments}");
+        assert!(allowed.stdout().contains(printed), "{}", allowed.output());
+    }
 
     let logs = TempDir::new().unwrap();
-    let mut denied = tail(nats.url_for("support:wrong"), &logs);
+    let mut denied = run("tail", nats.url_for("support:wrong"), &logs);
     assert_eq!(denied.exit(SOON).await.code(), Some(1));
     assert!(
         denied.stderr().contains("rejected the credentials"),

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use importguard_tests::{
@@ -205,18 +205,136 @@ async fn a_durable_tail_continues_where_it_ended() {
 }
 
 #[tokio::test]
-async fn what_a_durable_tail_was_sent_and_did_not_print_comes_to_the_next() {
+async fn a_durable_tail_goes_on_only_with_the_filters_it_was_made_with() {
     let line = line_with(30).await;
     let tail = |arguments: &[&str]| {
         let durable = ["--json", "--since", "1h", "--durable", "archive", "--count"];
         Tail::start(&line.nats, &[&durable[..], arguments].concat())
     };
-    // The filter lets it ask for more events than it prints.
-    let first = tail(&["1", "--operation-id", "op-5"]).ends().await;
-    assert_eq!(operation_ids(&first), ["op-5"]);
-    let mut rest = operation_ids(&tail(&["24"]).ends().await);
-    rest.sort_by_key(|id| id[3..].parse::<usize>().unwrap());
-    assert_eq!(rest, numbered(6..30));
+    let filtered = ["--owner", "user123", "--verdict", "allow,modify"];
+    let first = tail(&[&["6"][..], &filtered].concat()).ends().await;
+    assert_eq!(operation_ids(&first), numbered(0..6));
+    for (filters, reported) in [
+        (&[][..], "this command has no filters"),
+        (&["--verdict", "refuse"], "has the filters --verdict refuse"),
+    ] {
+        let mut other = tail(&[&["1"][..], filters].concat());
+        let status = other.process.exit(SOON).await;
+        assert_eq!(status.code(), Some(1), "{}", other.process.output());
+        for part in [
+            reported,
+            "--verdict allow,modify --owner user123",
+            "another name",
+        ] {
+            other.says(part).await;
+        }
+        assert_eq!(other.lines().len(), 0);
+    }
+    let reordered = ["24", "--verdict", "modify,allow", "--owner", "user123"];
+    let rest = tail(&reordered).ends().await;
+    assert_eq!(operation_ids(&rest), numbered(6..30));
+}
+
+#[tokio::test]
+async fn without_following_it_prints_what_is_stored_and_ends() {
+    let line = line_with(5).await;
+    let tail = |arguments: &[&str]| {
+        let arguments = [&["--json"][..], arguments].concat();
+        Tail::start(&line.nats, &arguments).ends()
+    };
+    assert_eq!(operation_ids(&tail(&["--no-follow"]).await), numbered(0..5));
+    assert_eq!(tail(&["--no-follow", "--since", "0s"]).await.len(), 0);
+    let durable = ["--no-follow", "--since", "1h", "--durable", "archive"];
+    assert_eq!(operation_ids(&tail(&durable).await), numbered(0..5));
+    assert_eq!(tail(&durable).await.len(), 0);
+    import(&line, 5..7).await;
+    assert_eq!(operation_ids(&tail(&durable).await), numbered(5..7));
+}
+
+#[tokio::test]
+async fn without_following_it_does_not_wait_for_a_stream_or_a_server() {
+    let refuses = async |nats: &NatsServer, reported: &str| {
+        let mut tail = Tail::start(nats, &["--no-follow"]);
+        let status = tail.process.exit(SOON).await;
+        assert_eq!(status.code(), Some(1), "{}", tail.process.output());
+        tail.says(reported).await;
+    };
+    let mut nats = NatsServer::start().await;
+    refuses(&nats, "no stream IMPORTGUARD").await;
+    nats.kill9();
+    refuses(&nats, "NATS at 127.0.0.1").await;
+}
+
+#[tokio::test]
+async fn it_ends_before_what_is_stored_after_a_time() {
+    let line = line_with(3).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let between = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    import(&line, 3..5).await;
+    let tail = |arguments: &[&str]| Tail::start(&line.nats, &[&["--json"][..], arguments].concat());
+    let before = tail(&["--until", &between]).ends().await;
+    assert_eq!(operation_ids(&before), numbered(0..3));
+    let after = tail(&["--since", &between, "--no-follow"]).ends().await;
+    assert_eq!(operation_ids(&after), numbered(3..5));
+    // A durable one leaves the rest to the next.
+    let durable = ["--since", "1h", "--durable", "archive"];
+    let first = tail(&[&durable[..], &["--until", &between]].concat());
+    assert_eq!(operation_ids(&first.ends().await), numbered(0..3));
+    let rest = tail(&[&durable[..], &["--count", "2"]].concat());
+    assert_eq!(operation_ids(&rest.ends().await), numbered(3..5));
+
+    let soon = SystemTime::now() + Duration::from_secs(4);
+    let soon = humantime::format_rfc3339_millis(soon).to_string();
+    let following = tail(&["--until", &soon]);
+    // With the durable one, and two that ended: NATS keeps those for some minutes.
+    readers(&line.nats, 4).await;
+    import(&line, 5..6).await;
+    assert_eq!(operation_ids(&following.ends().await), numbered(5..6));
+}
+
+#[tokio::test]
+async fn it_finds_a_friend_and_a_trace() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let line = line_with(1).await;
+    let server = line.server();
+    server
+        .import("op-f", "user123", &["x", "rare_friend"])
+        .await;
+    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let traced = server
+        .before_import("op-t", "user123", &["b"])
+        .header("traceparent", &traceparent);
+    server.send(traced).await;
+    wait_for_count(&line.nats, 3).await;
+    for (filter, expected) in [
+        (["--friend", "rare_friend"], "op-f"),
+        (["--trace", TRACE], "op-t"),
+        (["--trace", &traceparent], "op-t"),
+    ] {
+        let arguments = [&["--json", "--no-follow"][..], &filter].concat();
+        let lines = Tail::start(&line.nats, &arguments).ends().await;
+        assert_eq!(operation_ids(&lines), [expected], "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_no_event_had_is_reported_with_those_seen() {
+    let line = line_with(1).await;
+    line.server().import("op-r", "blocked_owner", &["b"]).await;
+    wait_for_count(&line.nats, 2).await;
+    let hint = "no event had the rule blocked-ownr; rules seen: blocked-owner";
+    let arguments = ["--since", "1h", "--rule", "blocked-ownr"];
+    let following = Tail::start(&line.nats, &arguments);
+    following.says(hint).await;
+    following.process.sigint();
+    assert_eq!(following.ends().await.len(), 0);
+    let verdicts = ["--since", "1h", "--verdict", "modify", "--no-follow"];
+    let ending = Tail::start(&line.nats, &verdicts);
+    ending
+        .says("no event had the verdict modify; verdicts seen: allow, refuse")
+        .await;
+    assert_eq!(ending.ends().await.len(), 0);
 }
 
 #[tokio::test]
@@ -296,9 +414,12 @@ fn a_usage_error_exits_with_2_and_names_the_error() {
     for (arguments, word) in [
         (&["--verdict", "perhaps"][..], "allow, refuse, modify"),
         (
-            &["--since", "yesterday"],
-            "write for example 250ms, 5s or 2m",
+            &["--since", "tomorrow"],
+            "30s, 1h or 7d, or a time such as 2026-11-27T14:00",
         ),
+        (&["--until", "2026-13-01"], "not a time"),
+        (&["--since", "1h", "--until", "2h"], "later than --since"),
+        (&["--trace", "4bf92f"], "32 hexadecimal digits"),
         (&["--durable", "a.b"], "letters, digits"),
         (&["--count", "0"], "--count"),
         (&["--nothing"], "--nothing"),

@@ -1,10 +1,6 @@
 //! The source of events: a consumer on the stream, looked up or created again whenever the connection or the stream is lost.
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use async_nats::{
@@ -22,13 +18,12 @@ use importguard_runtime::{FileWatches, whole_text};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::{Console, Durable, Range, console::StatusReporter};
+
 const STREAM: &str = "IMPORTGUARD";
 
 /// How many events are pulled at once: some 100 KB.
 const BATCH_SIZE: u64 = 100;
-
-/// How long NATS keeps a pull request open; the next one follows immediately.
-const PULL_EXPIRY: Duration = Duration::from_secs(20);
 
 /// How often a missing server or stream is looked for.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -39,37 +34,19 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(300);
 /// Time limit for the first connection event, and for the last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where to start reading.
-#[derive(Clone, Copy)]
-pub(super) enum Begin {
-    /// At the next event.
-    Next,
-    /// At the first event since then.
-    At(SystemTime),
-}
+/// How many events are fetched at once when reading is to end: nothing waits for them.
+const FETCH_SIZE: u64 = 1000;
 
-impl Begin {
-    /// `since` ago, but not before 1970.
-    pub(super) fn ago(since: Duration) -> Self {
-        let then = SystemTime::now().checked_sub(since);
-        Self::At(
-            then.unwrap_or(SystemTime::UNIX_EPOCH)
-                .max(SystemTime::UNIX_EPOCH),
-        )
-    }
-
-    fn policy(self) -> DeliverPolicy {
-        match self {
-            Self::Next => DeliverPolicy::New,
-            Self::At(time) => DeliverPolicy::ByStartTime {
-                start_time: time.into(),
-            },
-        }
-    }
+/// An event as NATS delivers it.
+pub(crate) struct Delivered<'a> {
+    /// The event.
+    pub(crate) payload: &'a [u8],
+    /// How many events after this one are stored.
+    pub(crate) pending: u64,
 }
 
 /// The result of handling an event.
-pub(super) enum Consumed {
+pub(crate) enum Consumed {
     /// It was handled; at most so many more are wanted, if there is a limit.
     More(Option<u64>),
     /// It was handled, and was the last.
@@ -79,35 +56,40 @@ pub(super) enum Consumed {
 }
 
 /// The stream on NATS.
-pub(super) struct Source {
+pub(crate) struct Source {
     client: Client,
     /// Counts the connections.
     connections: watch::Receiver<u64>,
-    begin: Begin,
-    durable: Option<String>,
+    range: Range,
+    durable: Option<Durable>,
+    /// Stream sequence of the last event to read; known once the stream was found, unless it is followed.
+    last: Option<u64>,
+    /// When the first event that was stored then was stored; known once the stream was found.
+    first_stored: Option<SystemTime>,
     /// Stream sequence of the last event read without `--durable`.
     position: Option<u64>,
     status: StatusReporter,
 }
 
 impl Source {
-    /// Connects. Waits while no server is reachable.
+    /// Connects. Waits while no server is reachable, if the stream is followed.
     ///
     /// # Errors
-    /// If a server rejects the connection, or the settings are invalid.
-    pub(super) async fn connect(
+    /// If a server rejects the connection, the settings are invalid, or no server is reachable and the stream is not followed.
+    pub(crate) async fn connect(
         nats: &NatsSettings,
-        begin: Begin,
-        durable: Option<String>,
+        range: Range,
+        durable: Option<Durable>,
+        console: Console,
     ) -> anyhow::Result<Self> {
         let mut files = FileWatches::without_metrics();
-        let servers = nats.servers("importguard-tail", &mut files).await?;
+        let servers = nats.servers(&client_name(console), &mut files).await?;
         tokio::spawn(async move { files.run_without_sighup().await });
         if let Some(warning) = servers.warning {
-            report(&format!("warning: {warning}"));
+            console.report(&format!("warning: {warning}"));
         }
         let names = servers.names();
-        let status = StatusReporter::default();
+        let status = StatusReporter::new(console);
         let lost = status.clone();
         let servers = servers.on_failure(move |cause| lost.report(&retrying(&cause)));
         let (connected, mut connections) = watch::channel(0);
@@ -131,7 +113,9 @@ impl Source {
                     match error.kind() {
                         ConnectErrorKind::Dns
                         | ConnectErrorKind::Io
-                        | ConnectErrorKind::TimedOut => {
+                        | ConnectErrorKind::TimedOut
+                            if range.follows() =>
+                        {
                             status.report(&retrying(&cause));
                             tokio::time::sleep(RETRY_INTERVAL).await;
                         }
@@ -146,20 +130,27 @@ impl Source {
         Ok(Self {
             client,
             connections,
-            begin,
+            range,
             durable,
+            last: None,
+            first_stored: None,
             position: None,
             status,
         })
     }
 
-    /// Calls `handle` for each event, in order, until it stops or `shutdown` is cancelled. At most `wanted` events are wanted, if
-    /// there is a limit.
-    pub(super) async fn follow(
+    /// When NATS stored the first event that the stream had when it was found; `None` if it was empty or not found yet.
+    pub(crate) const fn first_stored(&self) -> Option<SystemTime> {
+        self.first_stored
+    }
+
+    /// Calls `handle` for each event, in order, until the range ends, it stops, or `shutdown` is cancelled. At most `wanted` events
+    /// are wanted, if there is a limit.
+    pub(crate) async fn follow(
         &mut self,
         shutdown: CancellationToken,
         mut wanted: Option<u64>,
-        mut handle: impl FnMut(&[u8]) -> anyhow::Result<Consumed>,
+        mut handle: impl FnMut(&Delivered<'_>) -> anyhow::Result<Consumed>,
     ) -> anyhow::Result<()> {
         let jetstream = jetstream::new(self.client.clone());
         loop {
@@ -190,14 +181,14 @@ impl Source {
         consumer: &PullConsumer,
         shutdown: &CancellationToken,
         wanted: &mut Option<u64>,
-        handle: &mut impl FnMut(&[u8]) -> anyhow::Result<Consumed>,
+        handle: &mut impl FnMut(&Delivered<'_>) -> anyhow::Result<Consumed>,
     ) -> anyhow::Result<bool> {
         loop {
-            let limit = usize::try_from(wanted.unwrap_or(BATCH_SIZE).min(BATCH_SIZE)).unwrap_or(1);
-            let pull = consumer.batch().max_messages(limit).expires(PULL_EXPIRY);
-            let Ok(mut batch) = pull.messages().await else {
+            let follows = self.range.follows();
+            let Ok(mut batch) = self.request(consumer, follows, *wanted).await else {
                 return Ok(false);
             };
+            let mut empty = true;
             loop {
                 let message = tokio::select! {
                     message = batch.next() => message,
@@ -216,13 +207,29 @@ impl Source {
                     Some(Err(_)) => return Ok(false),
                     None => break,
                 };
-                let consumed = handle(&message.payload)?;
+                empty = false;
+                let info = message.info().ok();
+                let stored = info.as_ref().map(|info| SystemTime::from(info.published));
+                if stored
+                    .is_some_and(|stored| self.range.until.is_some_and(|until| stored >= until))
+                {
+                    if self.durable.is_some() {
+                        let _ = message.ack_with(AckKind::Nak(None)).await;
+                    }
+                    self.give_back(batch).await;
+                    return Ok(true);
+                }
+                let consumed = handle(&Delivered {
+                    payload: &message.payload,
+                    pending: info.as_ref().map_or(0, |info| info.pending),
+                })?;
+                let sequence = info.map(|info| info.stream_sequence);
                 if !matches!(consumed, Consumed::Stop) {
                     if self.durable.is_some() {
                         // If the ack is lost, the event is delivered again.
                         let _ = message.ack().await;
-                    } else if let Ok(info) = message.info() {
-                        self.position = Some(info.stream_sequence);
+                    } else {
+                        self.position = sequence.or(self.position);
                     }
                 }
                 match consumed {
@@ -232,7 +239,36 @@ impl Source {
                         return Ok(true);
                     }
                 }
+                // Or a busy stream would be followed after all.
+                if !follows && self.last.is_some_and(|last| sequence >= Some(last)) {
+                    self.give_back(batch).await;
+                    return Ok(true);
+                }
             }
+            if empty && !follows {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Requests events: those that are stored, or also those that come soon.
+    async fn request(
+        &self,
+        consumer: &PullConsumer,
+        follows: bool,
+        wanted: Option<u64>,
+    ) -> Result<pull::Batch, pull::BatchError> {
+        let most = if follows || self.durable.is_some() {
+            BATCH_SIZE
+        } else {
+            FETCH_SIZE
+        };
+        let limit = usize::try_from(wanted.unwrap_or(most).min(most)).unwrap_or(1);
+        if follows {
+            let pull = consumer.batch().max_messages(limit);
+            pull.expires(self.range.expiry()).messages().await
+        } else {
+            consumer.fetch().max_messages(limit).messages().await
         }
     }
 
@@ -254,10 +290,13 @@ impl Source {
         let stream = match jetstream.get_stream(STREAM).await {
             Ok(stream) => stream,
             Err(error) => {
+                let missing = matches!(error.kind(), GetStreamErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STREAM_NOT_FOUND);
+                if missing && !self.range.follows() {
+                    bail!("no stream {STREAM}: no gateway has created it yet");
+                }
                 self.status.report(&match error.kind() {
-                    GetStreamErrorKind::JetStream(error)
-                        if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-                    {
+                    _ if missing => {
                         format!("no stream {STREAM} yet; waiting for a gateway to create it")
                     }
                     _ => format!(
@@ -268,12 +307,23 @@ impl Source {
                 return Ok(None);
             }
         };
-        let found = match self.durable.clone() {
-            Some(name) => self.durable(&stream, &name).await,
+        let state = &stream.cached_info().state;
+        if !self.range.follows() {
+            self.last.get_or_insert(state.last_sequence);
+        }
+        if state.messages > 0 {
+            let first = SystemTime::from(state.first_timestamp);
+            self.first_stored.get_or_insert(first);
+        }
+        let found = match &self.durable {
+            Some(durable) => self.durable(&stream, durable).await,
             None => self.ephemeral(&stream).await,
         };
         match found {
             Ok(consumer) => {
+                if let Some(durable) = &self.durable {
+                    durable.check(&consumer)?;
+                }
                 self.status.recovered();
                 Ok(Some(consumer))
             }
@@ -302,16 +352,16 @@ impl Source {
     async fn durable(
         &self,
         stream: &Stream,
-        name: &str,
+        durable: &Durable,
     ) -> Result<PullConsumer, jetstream::stream::ConsumerError> {
         let config = pull::Config {
-            durable_name: Some(name.to_owned()),
-            description: Some("importguard tail".to_owned()),
+            durable_name: Some(durable.name.clone()),
+            description: Some(durable.description()),
             ack_policy: AckPolicy::Explicit,
-            deliver_policy: self.begin.policy(),
+            deliver_policy: self.range.begin.policy(),
             ..pull::Config::default()
         };
-        stream.get_or_create_consumer(name, config).await
+        stream.get_or_create_consumer(&durable.name, config).await
     }
 
     async fn ephemeral(
@@ -326,13 +376,13 @@ impl Source {
         let inbox = self.client.new_inbox();
         let unique = inbox.rsplit('.').next().unwrap_or_default();
         let config = pull::Config {
-            name: Some(format!("importguard-tail-{unique}")),
+            name: Some(format!("{}-{unique}", client_name(self.status.console()))),
             ack_policy: AckPolicy::None,
             deliver_policy: match seen {
                 Some(seen) => DeliverPolicy::ByStartSequence {
                     start_sequence: seen + 1,
                 },
-                None => self.begin.policy(),
+                None => self.range.begin.policy(),
             },
             inactive_threshold: INACTIVE_THRESHOLD,
             memory_storage: true,
@@ -351,29 +401,7 @@ fn retrying(cause: &str) -> String {
     format!("{cause}; retrying")
 }
 
-/// Prints a status message to standard error.
-pub(super) fn report(message: &str) {
-    // If standard error is closed, nobody reads it.
-    let _ = writeln!(io::stderr(), "importguard tail: {message}");
-}
-
-/// Reports each status once, and not at every retry.
-#[derive(Clone, Default)]
-struct StatusReporter(Arc<Mutex<Option<String>>>);
-
-impl StatusReporter {
-    fn report(&self, message: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_deref() != Some(message) {
-            report(message);
-            *last = Some(message.to_owned());
-        }
-    }
-
-    fn recovered(&self) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.take().is_some() {
-            report("reading events");
-        }
-    }
+/// The name of the connection, and the first part of an ephemeral consumer's.
+fn client_name(console: Console) -> String {
+    format!("importguard-{}", console.command())
 }

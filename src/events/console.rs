@@ -1,0 +1,115 @@
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The exit code of usage errors.
+const USAGE: u8 = 2;
+
+/// How often progress is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Messages of one command, on standard error. If that is closed, nobody reads them.
+#[derive(Clone, Copy)]
+pub(crate) struct Console {
+    command: &'static str,
+}
+
+impl Console {
+    /// Messages begin with `importguard` and `command`.
+    pub(crate) const fn new(command: &'static str) -> Self {
+        Self { command }
+    }
+
+    /// The command's name.
+    pub(crate) const fn command(self) -> &'static str {
+        self.command
+    }
+
+    /// Prints a message.
+    pub(crate) fn report(self, message: &str) {
+        let _ = writeln!(io::stderr(), "importguard {}: {message}", self.command);
+    }
+
+    /// Reports that --until is not later than --since, as a usage error.
+    pub(crate) fn empty_range(self) -> ExitCode {
+        self.report("--until must be later than --since");
+        ExitCode::from(USAGE)
+    }
+
+    /// Shows how far reading is, if standard error is a terminal.
+    pub(crate) fn progress(self) -> Progress {
+        Progress {
+            console: self,
+            next: io::stderr().is_terminal().then(Instant::now),
+            shown: false,
+        }
+    }
+}
+
+/// A line on the terminal that is overwritten, and erased at the end.
+pub(crate) struct Progress {
+    console: Console,
+    /// When it is shown next; never without a terminal.
+    next: Option<Instant>,
+    shown: bool,
+}
+
+impl Progress {
+    /// Shows that `read` events were read and `pending` remain.
+    pub(crate) fn show(&mut self, read: u64, pending: u64) {
+        if self.next.is_some_and(|next| next <= Instant::now()) {
+            let command = self.console.command;
+            let _ = write!(
+                io::stderr(),
+                "\r\x1b[Kimportguard {command}: read {read} events, {pending} left"
+            );
+            self.next = Some(Instant::now() + PROGRESS_INTERVAL);
+            self.shown = true;
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Reports each status once, and not at every retry.
+#[derive(Clone)]
+pub(super) struct StatusReporter {
+    console: Console,
+    last: Arc<Mutex<Option<String>>>,
+}
+
+impl StatusReporter {
+    pub(super) fn new(console: Console) -> Self {
+        let last = Arc::default();
+        Self { console, last }
+    }
+
+    /// Whose messages it reports.
+    pub(super) const fn console(&self) -> Console {
+        self.console
+    }
+
+    pub(super) fn report(&self, message: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(message) {
+            self.console.report(message);
+            *last = Some(message.to_owned());
+        }
+    }
+
+    pub(super) fn recovered(&self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.take().is_some() {
+            self.console.report("reading events");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! An event as the commands read it: only the fields that they use, so that events of later versions work too.
+
+use std::fmt::Write;
+
+use serde::Deserialize;
+
+/// The fields of an event that are printed or filtered by.
+#[derive(Deserialize)]
+pub(crate) struct Event {
+    /// The event's ID; empty if it is foreign.
+    #[serde(default)]
+    pub(crate) id: String,
+    /// When the gateway decided; RFC 3339.
+    pub(crate) time: String,
+    /// W3C Trace Context of the callback.
+    pub(crate) traceparent: Option<String>,
+    pub(crate) data: Data,
+}
+
+/// What was asked and decided.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Data {
+    #[serde(rename = "operationID")]
+    pub(crate) operation_id: String,
+    #[serde(rename = "ownerUserID")]
+    pub(crate) owner_user_id: String,
+    #[serde(rename = "friendUserIDs", default)]
+    pub(crate) friend_user_ids: Vec<String>,
+    /// Set if the IDs were left out.
+    pub(crate) friend_count: Option<usize>,
+    pub(crate) verdict: Option<String>,
+    pub(crate) cause: Option<String>,
+    pub(crate) refusal: Option<Refusal>,
+    #[serde(default)]
+    pub(crate) removed: Vec<Removal>,
+    #[serde(default)]
+    pub(crate) rules: Vec<Fired>,
+    pub(crate) policy: Option<EvaluatedPolicy>,
+    pub(crate) gateway: Option<String>,
+}
+
+/// The policy that was evaluated.
+#[derive(Deserialize)]
+pub(crate) struct EvaluatedPolicy {
+    pub(crate) name: String,
+    pub(crate) digest: String,
+}
+
+/// What OpenIM was answered.
+#[derive(Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) rule: Option<String>,
+    pub(crate) code: i64,
+    pub(crate) message: String,
+    pub(crate) detail: Option<String>,
+}
+
+/// The friends that a rule removed.
+#[derive(Deserialize)]
+pub(crate) struct Removal {
+    pub(crate) rule: String,
+    /// Indexes into the requested friends.
+    #[serde(default)]
+    pub(crate) friends: Vec<usize>,
+    count: Option<usize>,
+}
+
+/// A rule that fired.
+#[derive(Deserialize)]
+pub(crate) struct Fired {
+    pub(crate) id: String,
+    pub(crate) mode: String,
+    pub(crate) outcome: String,
+}
+
+impl Event {
+    /// The trace ID of the callback.
+    pub(crate) fn trace(&self) -> Option<&str> {
+        self.traceparent.as_deref()?.split('-').nth(1)
+    }
+}
+
+impl Data {
+    /// The IDs of all rules that fired, possibly with duplicates.
+    pub(crate) fn rules_that_fired(&self) -> impl Iterator<Item = &str> {
+        let fired = self.rules.iter().map(|rule| rule.id.as_str());
+        let removed = self.removed.iter().map(|removal| removal.rule.as_str());
+        let refused = self.refusal.iter().filter_map(|r| r.rule.as_deref());
+        fired.chain(removed).chain(refused)
+    }
+
+    /// How many friends were requested.
+    pub(crate) fn requested(&self) -> usize {
+        self.friend_count.unwrap_or(self.friend_user_ids.len())
+    }
+
+    /// How many friends the verdict lets through.
+    pub(crate) fn imported(&self) -> usize {
+        // Counts in foreign events may be any numbers.
+        let removed = self.removed.iter().map(Removal::count);
+        let removed = removed.fold(0, usize::saturating_add);
+        match self.verdict.as_deref() {
+            Some("refuse") => 0,
+            Some("modify") => self.requested().saturating_sub(removed),
+            _ => self.requested(),
+        }
+    }
+}
+
+impl Removal {
+    /// How many friends were removed.
+    pub(crate) fn count(&self) -> usize {
+        self.count.unwrap_or(self.friends.len())
+    }
+}
+
+/// Shortens `2026-11-23T18:04:05.123456789Z` to milliseconds.
+pub(crate) fn to_the_millisecond(time: &str) -> String {
+    let time = printable(time);
+    let (seconds, fraction) = match time.trim_end_matches('Z').split_once('.') {
+        Some((seconds, fraction)) => (seconds.to_owned(), fraction.to_owned()),
+        None => (time.trim_end_matches('Z').to_owned(), String::new()),
+    };
+    let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
+    format!("{seconds}.{millis}Z")
+}
+
+/// Escapes control characters: IDs come from callers, and an escape sequence must not reach a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            // Writing to a String cannot fail.
+            let _ = write!(clean, "{}", c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}

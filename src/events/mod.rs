@@ -1,0 +1,17 @@
+//! What the commands that read events share: the stream as a source, the fields of an event, times and messages.
+
+mod console;
+mod durable;
+mod event;
+mod range;
+mod source;
+mod when;
+
+pub(crate) use self::{
+    console::Console,
+    durable::Durable,
+    event::{Data, Event, printable, to_the_millisecond},
+    range::{Begin, Range},
+    source::{Consumed, Delivered, Source},
+    when::{rfc3339, time},
+};

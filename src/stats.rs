@@ -1,0 +1,362 @@
+//! `importguard stats`: counts the decisions in the stream by rule, owner, code or verdict.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use importguard_gateway::recorder::NatsSettings;
+use importguard_runtime::{settings::count, signals};
+use serde::Serialize;
+
+use crate::events::{
+    Begin, Console, Consumed, Data, Delivered, Event, Range, Source, printable, rfc3339, time,
+};
+
+const CONSOLE: Console = Console::new("stats");
+
+const EXAMPLES: &str = r#"Examples:
+  importguard stats --since 7d
+      which rules refused most in the last week
+  importguard stats --since yesterday --until today --by owner --top 10
+      who asked most yesterday
+
+REFUSED is the number of decisions that refused the import, TRIMMED of those that removed friends, SHADOW of those in which
+a shadow rule would have done either, FAILED of those in which the rule's expression failed. SHARE is of the column before it.
+A refusal without a rule is counted under its cause, such as deciderTimeout. An event that was stored twice is counted twice.
+
+--since and --until go by when NATS stored an event, which is later than the decision for events from a spool.
+Times without an offset are in the local time zone (TZ). Printed times are in UTC.
+
+Exit codes: 0 on success, also without any event; 1 when NATS cannot be read; 2 on usage errors."#;
+
+/// Count decisions in NATS by rule, owner, code or verdict
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Stats {
+    /// Count events stored since TIME: a duration before now (30s, 1h, 7d), or for example 2026-11-27T14:00,
+    /// "2026-11-27 14:05 +01:00", 14:05, today, "yesterday 14:05"
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "24h")]
+    since: SystemTime,
+
+    /// Count events stored before TIME [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<SystemTime>,
+
+    /// What to count by
+    #[arg(long, default_value = "rule")]
+    by: By,
+
+    /// How many rows to print, those with the highest counts
+    #[arg(long, value_name = "N", default_value = "20", value_parser = count::<usize>(1..=u64::MAX))]
+    top: usize,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    nats: NatsSettings,
+}
+
+/// What decisions are counted by.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum By {
+    /// The rules that fired
+    Rule,
+    /// Who imports
+    Owner,
+    /// The error code of refusals
+    Code,
+    /// Allow, modify or refuse
+    Verdict,
+}
+
+impl Stats {
+    /// Counts what is stored, and prints the table.
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let shutdown = signals::shutdown()?;
+        let now = SystemTime::now();
+        let until = self.until.unwrap_or(now).min(now);
+        let range = Range {
+            begin: Begin::At(self.since),
+            until: Some(until),
+            follow: false,
+        };
+        if range.is_empty() {
+            return Ok(CONSOLE.empty_range());
+        }
+        let mut source = tokio::select! {
+            source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
+            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+        };
+        let mut counts = Counts::default();
+        let mut progress = CONSOLE.progress();
+        source
+            .follow(shutdown.clone(), None, |delivered| {
+                counts.read(delivered, self.by);
+                progress.show(counts.read, delivered.pending);
+                Ok(Consumed::More(None))
+            })
+            .await?;
+        drop(progress);
+        if shutdown.is_cancelled() {
+            CONSOLE.report("interrupted: these are not all events of the time range");
+        }
+        if counts.foreign > 0 {
+            CONSOLE.report(&format!(
+                "skipped {} messages that are not events",
+                counts.foreign
+            ));
+        }
+        let first = source.first_stored();
+        let report = Report {
+            by: self.by,
+            since: rfc3339(self.since),
+            until: rfc3339(until),
+            first_event: first.filter(|first| *first > self.since).map(rfc3339),
+            decisions: counts.decisions,
+            refused: counts.refused,
+            groups: counts.groups.len(),
+            rows: counts.rows(self.by, self.top),
+        };
+        let mut out = io::stdout().lock();
+        let written = if self.json {
+            serde_json::to_string(&report)
+                .map_err(Into::into)
+                .and_then(|json| writeln!(out, "{json}"))
+        } else {
+            report.write(&mut out)
+        };
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// How many decisions there were of each kind, in one group.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    decisions: u64,
+    refused: u64,
+    trimmed: u64,
+    shadow: u64,
+    failed: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// All messages.
+    read: u64,
+    /// Messages that are not events.
+    foreign: u64,
+    decisions: u64,
+    refused: u64,
+    groups: HashMap<String, Tally>,
+}
+
+impl Counts {
+    fn read(&mut self, delivered: &Delivered<'_>, by: By) {
+        self.read += 1;
+        match serde_json::from_slice::<Event>(delivered.payload) {
+            Ok(event) => self.count(&event.data, by),
+            Err(_) => self.foreign += 1,
+        }
+    }
+
+    fn count(&mut self, data: &Data, by: By) {
+        // Without a verdict it is OpenIM's report of a completed import.
+        let Some(verdict) = data.verdict.as_deref() else {
+            return;
+        };
+        let refused = verdict == "refuse";
+        self.decisions += 1;
+        self.refused += u64::from(refused);
+        let all = Tally {
+            decisions: 1,
+            refused: u64::from(refused),
+            trimmed: u64::from(verdict == "modify"),
+            ..Tally::default()
+        };
+        match by {
+            By::Rule => self.count_rules(data),
+            By::Owner => self.add(&data.owner_user_id, all),
+            By::Verdict => self.add(verdict, all),
+            By::Code => {
+                if let Some(refusal) = &data.refusal {
+                    self.add(&refusal.code.to_string(), all);
+                }
+            }
+        }
+    }
+
+    fn count_rules(&mut self, data: &Data) {
+        let mut rules: HashMap<&str, Tally> = HashMap::new();
+        if let Some(refusal) = &data.refusal {
+            let by = refusal.rule.as_deref().or(data.cause.as_deref());
+            rules.entry(by.unwrap_or("(none)")).or_default().refused = 1;
+        }
+        for removal in &data.removed {
+            rules.entry(&removal.rule).or_default().trimmed = 1;
+        }
+        for rule in &data.rules {
+            let tally = rules.entry(&rule.id).or_default();
+            match (rule.mode.as_str(), rule.outcome.as_str()) {
+                (_, "error") => tally.failed = 1,
+                ("shadow", "refuse" | "remove") => tally.shadow = 1,
+                _ => {}
+            }
+        }
+        for (rule, tally) in rules {
+            self.add(
+                rule,
+                Tally {
+                    decisions: 1,
+                    ..tally
+                },
+            );
+        }
+    }
+
+    fn add(&mut self, group: &str, one: Tally) {
+        let tally = match self.groups.get_mut(group) {
+            Some(tally) => tally,
+            None => self.groups.entry(group.to_owned()).or_default(),
+        };
+        tally.decisions += one.decisions;
+        tally.refused += one.refused;
+        tally.trimmed += one.trimmed;
+        tally.shadow += one.shadow;
+        tally.failed += one.failed;
+    }
+
+    /// The `top` rows with the highest counts: of refusals by rule and code, of decisions by owner and verdict.
+    fn rows(&self, by: By, top: usize) -> Vec<Row> {
+        let ranked_by_refusals = matches!(by, By::Rule | By::Code);
+        let mut groups: Vec<_> = self.groups.iter().collect();
+        groups.sort_by(|(a, x), (b, y)| {
+            let rank = |tally: &Tally| {
+                let refusals = if ranked_by_refusals { tally.refused } else { 0 };
+                (refusals, tally.decisions, tally.trimmed)
+            };
+            rank(y).cmp(&rank(x)).then_with(|| a.cmp(b))
+        });
+        let rows = groups.into_iter().take(top).map(|(group, tally)| {
+            let (part, whole) = if ranked_by_refusals {
+                (tally.refused, self.refused)
+            } else {
+                (tally.decisions, self.decisions)
+            };
+            let rules = matches!(by, By::Rule);
+            Row {
+                group: group.clone(),
+                decisions: tally.decisions,
+                refused: tally.refused,
+                trimmed: tally.trimmed,
+                shadow: rules.then_some(tally.shadow),
+                failed: rules.then_some(tally.failed),
+                share: share(part, whole),
+            }
+        });
+        rows.collect()
+    }
+}
+
+/// A fraction between 0 and 1, to four digits.
+fn share(part: u64, whole: u64) -> f64 {
+    // Counts of events are far below the precision of f64.
+    #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+    let ratio = part as f64 / whole.max(1) as f64;
+    (ratio * 10_000.0).round() / 10_000.0
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    by: By,
+    since: String,
+    until: String,
+    /// When the stream begins, if that is later than `since`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_event: Option<String>,
+    decisions: u64,
+    refused: u64,
+    /// How many rows there are, printed or not.
+    groups: usize,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    group: String,
+    decisions: u64,
+    refused: u64,
+    trimmed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u64>,
+    /// Of all refusals (by rule or code), or of all decisions (by owner or verdict).
+    share: f64,
+}
+
+impl Report {
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { since, until, .. } = self;
+        writeln!(
+            out,
+            "{} decisions from {since} to {until}, {} refused",
+            self.decisions, self.refused
+        )?;
+        if let Some(first) = &self.first_event {
+            writeln!(
+                out,
+                "The stream begins at {first}: earlier events have expired, or there were none"
+            )?;
+        }
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let (name, columns): (_, &[&str]) = match self.by {
+            By::Rule => ("RULE", &["REFUSED", "SHARE", "TRIMMED", "SHADOW", "FAILED"]),
+            By::Code => ("CODE", &["REFUSED", "SHARE"]),
+            By::Owner => ("OWNER", &["DECISIONS", "SHARE", "REFUSED", "TRIMMED"]),
+            By::Verdict => ("VERDICT", &["DECISIONS", "SHARE"]),
+        };
+        let groups: Vec<_> = self.rows.iter().map(|row| printable(&row.group)).collect();
+        let widths = groups.iter().map(|group| group.chars().count());
+        let width = widths.max().unwrap_or_default().max(name.len());
+        write!(out, "\n{name:width$}")?;
+        for column in columns {
+            write!(out, "  {column:>9}")?;
+        }
+        writeln!(out)?;
+        for (group, row) in groups.iter().zip(&self.rows) {
+            write!(out, "{group:width$}")?;
+            for column in columns {
+                match *column {
+                    "REFUSED" => write!(out, "  {:>9}", row.refused)?,
+                    "TRIMMED" => write!(out, "  {:>9}", row.trimmed)?,
+                    "SHADOW" => write!(out, "  {:>9}", row.shadow.unwrap_or_default())?,
+                    "FAILED" => write!(out, "  {:>9}", row.failed.unwrap_or_default())?,
+                    "SHARE" => write!(out, "  {:>8.1}%", row.share * 100.0)?,
+                    _ => write!(out, "  {:>9}", row.decisions)?,
+                }
+            }
+            writeln!(out)?;
+        }
+        if self.groups > self.rows.len() {
+            let more = self.groups - self.rows.len();
+            writeln!(out, "… and {more} more; --top prints more rows")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! `importguard why`: finds decisions in the stream and says why they were made.
+
+mod spool;
+mod words;
+
+use std::{
+    collections::HashSet,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use clap::Args;
+use importguard_core::UserId;
+use importguard_gateway::{
+    events::{PseudonymSettings, Pseudonyms},
+    recorder::NatsSettings,
+};
+use importguard_runtime::signals;
+use tokio_util::sync::CancellationToken;
+
+use self::words::Words;
+use crate::events::{Begin, Console, Consumed, Event, Range, Source, rfc3339, time};
+
+const CONSOLE: Console = Console::new("why");
+
+/// How far from --at a decision is still meant.
+const AROUND: Duration = Duration::from_secs(60);
+
+/// How far back is read without --at and --since.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The exit code if no decision was found.
+const NOT_FOUND: u8 = 1;
+
+const EXAMPLES: &str = r#"Examples:
+  importguard why --operation-id 1646445464564
+  importguard why --owner u7 --at "2026-11-27 14:05"
+  importguard why --owner u7 --since 2h --spool /var/lib/importguard/spool
+
+The stream has no index, so every event from the start to now is read. With --at, reading starts a minute earlier, and
+decisions from a minute before to two minutes after are printed; an event that a gateway had to spool is stored later, and found too.
+Times without an offset are in the local time zone (TZ). Printed times are in UTC.
+
+Exit codes: 0 if a decision was found; 1 if none was, or NATS cannot be read; 2 on usage errors."#;
+
+/// Find decisions in NATS and say why they were made
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Why {
+    /// OpenIM's operationID of the import
+    #[arg(long, value_name = "ID", required_unless_present = "owner")]
+    operation_id: Option<String>,
+
+    /// User who imported friends: the ID, or its pseudonym where events carry pseudonyms and no pseudonym key is set here
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+
+    /// When it was decided, for example "2026-11-27 14:05", "yesterday 14:05" or 2h (ago) [default: at any time that is read]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<SystemTime>,
+
+    /// Read events stored since TIME [default: a minute before --at, or the last 24 hours]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<SystemTime>,
+
+    /// Also search the spool in this directory of a gateway, without changing it
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+
+    /// Address of a trace in your tracing system, with {trace} for its ID, for example http://localhost:16686/trace/{trace}
+    #[arg(long, value_name = "URL")]
+    traces_url: Option<String>,
+
+    #[command(flatten)]
+    nats: NatsSettings,
+
+    #[command(flatten)]
+    pseudonyms: PseudonymSettings,
+}
+
+impl Why {
+    /// Prints what is found in the stream, and in the spool if one is named.
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let shutdown = signals::shutdown()?;
+        let since = self.since();
+        let mut search = Search {
+            owners: owners(self.owner.as_deref(), &self.pseudonyms.pseudonyms()?),
+            operation_id: self.operation_id.clone(),
+            at: self.at,
+            traces_url: self.traces_url.clone(),
+            read: 0,
+            found: HashSet::new(),
+            unread: false,
+        };
+        if let Some(dir) = &self.spool {
+            spool::read(dir, |payload| search.event(payload))?;
+        }
+        let spooled = std::mem::take(&mut search.read);
+        let searched = self.search_stream(&mut search, since, &shutdown).await;
+        let first = match searched {
+            Ok(first) => first,
+            // A spool is searched when NATS is away: what it had was printed.
+            Err(error) if self.spool.is_some() => {
+                CONSOLE.report(&format!("not searched: the stream, {error:#}"));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        self.report(&search, spooled, first);
+        if shutdown.is_cancelled() {
+            CONSOLE.report("interrupted: the rest of the stream was not searched");
+        }
+        Ok(if search.found.is_empty() {
+            ExitCode::from(NOT_FOUND)
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+
+    /// When the stream's first event was stored.
+    async fn search_stream(
+        &self,
+        search: &mut Search,
+        since: SystemTime,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Option<SystemTime>> {
+        let range = Range {
+            begin: Begin::At(since),
+            until: None,
+            follow: false,
+        };
+        let mut source = tokio::select! {
+            source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
+            () = shutdown.cancelled() => return Ok(None),
+        };
+        let mut progress = CONSOLE.progress();
+        source
+            .follow(shutdown.clone(), None, |delivered| {
+                progress.show(search.read, delivered.pending);
+                search.event(delivered.payload)?;
+                Ok(if search.unread {
+                    Consumed::Stop
+                } else {
+                    Consumed::More(None)
+                })
+            })
+            .await?;
+        Ok(source.first_stored())
+    }
+
+    fn since(&self) -> SystemTime {
+        let before = |time: SystemTime, span| time.checked_sub(span).unwrap_or(time);
+        match (self.since, self.at) {
+            (Some(since), _) => since,
+            (None, Some(at)) => before(at, AROUND),
+            (None, None) => before(SystemTime::now(), DAY),
+        }
+    }
+
+    /// Says what was searched, and what was not.
+    fn report(&self, search: &Search, spooled: u64, first: Option<SystemTime>) {
+        let since = self.since();
+        CONSOLE.report(&format!(
+            "events found: {}; searched {} in the stream since {}",
+            search.found.len(),
+            search.read,
+            rfc3339(since)
+        ));
+        if let Some(first) = first.filter(|first| *first > since) {
+            let first = rfc3339(first);
+            CONSOLE.report(&format!(
+                "not searched: events before {first}, where the stream begins"
+            ));
+        }
+        match &self.spool {
+            Some(dir) => CONSOLE.report(&format!(
+                "searched {spooled} in the spool {}; not searched: spools of other gateways",
+                dir.display()
+            )),
+            None => CONSOLE.report("not searched: spools of gateways (--spool DIR searches one)"),
+        }
+        if search.found.is_empty() {
+            CONSOLE.report(
+                "no event: an earlier import (--since), an event in a spool, or a request that was rejected and has no event (see the gateway's log)",
+            );
+        }
+    }
+}
+
+/// The owner as events may have it.
+fn owners(owner: Option<&str>, pseudonyms: &Pseudonyms) -> Vec<String> {
+    let pseudonym = owner.and_then(|owner| UserId::parse(owner).ok());
+    let pseudonym = pseudonym.map(|id| pseudonyms.of(&id).to_string());
+    owner
+        .map(str::to_owned)
+        .into_iter()
+        .chain(pseudonym)
+        .collect()
+}
+
+/// What is searched for, and what was found.
+struct Search {
+    /// Alternatives; empty for any.
+    owners: Vec<String>,
+    operation_id: Option<String>,
+    at: Option<SystemTime>,
+    traces_url: Option<String>,
+    read: u64,
+    /// IDs of the events that were printed: an event may be stored more than once.
+    found: HashSet<String>,
+    /// Whether standard output was closed.
+    unread: bool,
+}
+
+impl Search {
+    /// Prints the event if it is searched for.
+    fn event(&mut self, payload: &[u8]) -> anyhow::Result<()> {
+        self.read += 1;
+        let Ok(event) = serde_json::from_slice::<Event>(payload) else {
+            return Ok(());
+        };
+        if !self.matches(&event) || !self.found.insert(event.id.clone()) {
+            return Ok(());
+        }
+        let words = Words {
+            event: &event,
+            traces_url: self.traces_url.as_deref(),
+        };
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{words}") {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.unread = true;
+                Ok(())
+            }
+            written => written.context("cannot write to standard output"),
+        }
+    }
+
+    fn matches(&self, event: &Event) -> bool {
+        let data = &event.data;
+        let operation = self.operation_id.as_ref();
+        operation.is_none_or(|id| *id == data.operation_id)
+            && (self.owners.is_empty() || self.owners.contains(&data.owner_user_id))
+            && self.at.is_none_or(|at| is_around(at, event))
+    }
+}
+
+/// Whether the event was made in the minute of `at`, or in those beside it.
+fn is_around(at: SystemTime, event: &Event) -> bool {
+    time(&event.time).is_ok_and(|time| match time.duration_since(at) {
+        Ok(later) => later < 2 * AROUND,
+        Err(earlier) => earlier.duration() <= AROUND,
+    })
+}

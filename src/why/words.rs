@@ -1,0 +1,168 @@
+//! A decision in words.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::events::{Data, Event, printable, to_the_millisecond};
+
+/// How many IDs are listed before the rest is counted.
+const LISTED: usize = 20;
+
+/// The name under which a policy refuses an import that its other rules have emptied.
+const NOBODY_LEFT: &str = "nobodyLeft";
+
+/// What one event says, over several lines.
+pub(super) struct Words<'a> {
+    pub(super) event: &'a Event,
+    /// Where traces are shown, with `{trace}` for the ID.
+    pub(super) traces_url: Option<&'a str>,
+}
+
+impl Display for Words<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Event { id, time, data, .. } = self.event;
+        let time = to_the_millisecond(time);
+        let owner = printable(&data.owner_user_id);
+        let operation = printable(&data.operation_id);
+        if data.verdict.is_none() {
+            writeln!(f, "{time}  OpenIM reported a completed import of {owner}")?;
+            writeln!(f, "  operation  {operation}")?;
+            return writeln!(f, "  imported   {}", requested(data));
+        }
+        writeln!(
+            f,
+            "{time}  {owner} asked to import friends: {}",
+            outcome(data)
+        )?;
+        writeln!(f, "  operation  {operation}")?;
+        writeln!(f, "  asked      {}", requested(data))?;
+        writeln!(f, "  decided by {}", decided_by(data))?;
+        for (index, line) in rules(data).iter().enumerate() {
+            let label = if index == 0 { "rules" } else { "" };
+            writeln!(f, "  {label:10} {line}")?;
+        }
+        writeln!(f, "  answer     {}", answer(data))?;
+        if let Some(gateway) = &data.gateway {
+            writeln!(f, "  gateway    {}", printable(gateway))?;
+        }
+        if let Some(trace) = self.event.trace() {
+            writeln!(f, "  trace      {}", printable(trace))?;
+            if let Some(url) = self.traces_url {
+                writeln!(
+                    f,
+                    "             {}",
+                    url.replace("{trace}", &printable(trace))
+                )?;
+            }
+        }
+        writeln!(f, "  event      {}", printable(id))
+    }
+}
+
+fn outcome(data: &Data) -> String {
+    match data.verdict.as_deref() {
+        Some("refuse") => "refused".to_owned(),
+        Some("modify") => format!("{} of {} allowed", data.imported(), data.requested()),
+        _ => "allowed".to_owned(),
+    }
+}
+
+fn requested(data: &Data) -> String {
+    if data.friend_count.is_some() {
+        return format!(
+            "{} friends; the event was too large to list them",
+            data.requested()
+        );
+    }
+    let ids = data.friend_user_ids.iter().map(String::as_str).collect();
+    format!("{}{}", friends(data.requested()), list(ids))
+}
+
+fn friends(count: usize) -> String {
+    match count {
+        1 => "1 friend".to_owned(),
+        count => format!("{count} friends"),
+    }
+}
+
+/// `: a, b, …`, or nothing.
+fn list(ids: Vec<&str>) -> String {
+    let listed: Vec<_> = ids.iter().take(LISTED).map(|id| printable(id)).collect();
+    match ids.len() {
+        0 => String::new(),
+        count if count > LISTED => format!(": {} and {} more", listed.join(", "), count - LISTED),
+        _ => format!(": {}", listed.join(", ")),
+    }
+}
+
+fn decided_by(data: &Data) -> String {
+    match (&data.policy, &data.cause) {
+        (Some(policy), _) => format!(
+            "policy {} ({})",
+            printable(&policy.name),
+            printable(&policy.digest)
+        ),
+        (None, Some(cause)) => format!(
+            "the fallback for {}: no decider gave a verdict",
+            printable(cause)
+        ),
+        (None, None) => "not recorded".to_owned(),
+    }
+}
+
+/// What each rule did, in the policy's order as far as the event has it.
+fn rules(data: &Data) -> Vec<String> {
+    let removed = data.removed.iter().map(|removal| {
+        let ids = removal.friends.iter();
+        let ids = ids.filter_map(|index| data.friend_user_ids.get(*index));
+        let ids = list(ids.map(String::as_str).collect());
+        format!(
+            "{} removed {}{ids}",
+            printable(&removal.rule),
+            removal.count()
+        )
+    });
+    let refused = data.refusal.iter().filter_map(|refusal| {
+        let rule = printable(refusal.rule.as_deref()?);
+        let emptied = refusal.rule.as_deref() == Some(NOBODY_LEFT);
+        let why = if emptied {
+            ": the rules above removed every friend"
+        } else {
+            ""
+        };
+        Some(format!("{rule} refused the import{why}"))
+    });
+    let others = data.rules.iter().filter_map(|rule| {
+        let id = printable(&rule.id);
+        match (rule.mode.as_str(), rule.outcome.as_str()) {
+            (_, "skipped") => Some(format!(
+                "{id} (shadow) was skipped: it would have cost too much"
+            )),
+            (_, "error") => Some(format!(
+                "{id} failed: its expression could not be evaluated"
+            )),
+            ("shadow", outcome) => Some(format!(
+                "{id} (shadow) would {}, and had no effect",
+                printable(outcome)
+            )),
+            _ => None,
+        }
+    });
+    let lines: Vec<_> = removed.chain(refused).chain(others).collect();
+    if lines.is_empty() && data.policy.is_some() {
+        return vec!["none matched".to_owned()];
+    }
+    lines
+}
+
+fn answer(data: &Data) -> String {
+    match (&data.refusal, data.verdict.as_deref()) {
+        (Some(refusal), _) => format!(
+            "refuse: errCode {}, errMsg \"{}\", errDlt \"{}\"",
+            refusal.code,
+            printable(&refusal.message),
+            printable(refusal.detail.as_deref().unwrap_or_default())
+        ),
+        (None, Some("modify")) => format!("import only {}", friends(data.imported())),
+        _ => "go on with the import as requested".to_owned(),
+    }
+}

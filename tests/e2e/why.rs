@@ -1,0 +1,151 @@
+//! `importguard why` against a real gateway, a real nats-server and a real spool.
+
+use std::{
+    process::Output,
+    time::{Duration, SystemTime},
+};
+
+use importguard_tests::{Binary, Line, Settings, wait_for_count};
+
+async fn why(settings: &Settings, arguments: &[&str]) -> Output {
+    let mut command = settings.command(Binary::AllInOne.path());
+    command.arg("why").args(arguments);
+    let asked = tokio::task::spawn_blocking(move || command.output().unwrap());
+    asked.await.unwrap()
+}
+
+/// What it prints to standard output, and to standard error.
+fn printed(output: &Output, code: i32) -> (String, String) {
+    let [stdout, stderr] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert_eq!(output.status.code(), Some(code), "{stdout}{stderr}");
+    (stdout, stderr)
+}
+
+#[track_caller]
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn it_says_what_was_asked_what_the_rules_did_and_what_openim_was_answered() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let line = Line::start().await;
+    let server = line.server();
+    server.import("op-1", "alice", &["x"]).await;
+    server.import("op-2", "alice", &["x", "bot_1", "y"]).await;
+    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let refused = server.before_import("op-3", "blocked_owner", &["x"]);
+    let refused = refused.header("traceparent", &traceparent);
+    server.send(refused).await;
+    server
+        .send(server.after_import("op-2", "alice", &["x", "y"]))
+        .await;
+    wait_for_count(&line.nats, 4).await;
+    let nats = Settings::new().nats(&line.nats);
+
+    let url = "http://jaeger/trace/{trace}";
+    let arguments = ["--operation-id", "op-3", "--traces-url", url];
+    let (words, searched) = printed(&why(&nats, &arguments).await, 0);
+    has(
+        &words,
+        &[
+            "blocked_owner asked to import friends: refused",
+            "asked      1 friend: x\n",
+            "decided by policy e2e (sha256:",
+            "rules      blocked-owner refused the import",
+            "refuse: errCode 5001, errMsg \"User not allowed",
+            &format!("trace      {TRACE}"),
+            &format!("http://jaeger/trace/{TRACE}"),
+        ],
+    );
+    has(
+        &searched,
+        &[
+            "events found: 1; searched 4 in the stream since",
+            "not searched: events before",
+            "not searched: spools of gateways",
+        ],
+    );
+
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let (words, _) = printed(&why(&nats, &["--owner", "alice", "--at", &now]).await, 0);
+    has(
+        &words,
+        &[
+            "alice asked to import friends: allowed",
+            "rules      none matched",
+            "alice asked to import friends: 2 of 3 allowed",
+            "blocked-friends removed 1: bot_1",
+            "import only 2 friends",
+            "OpenIM reported a completed import of alice",
+        ],
+    );
+    server.import("op-4", "bob", &["bot_1"]).await;
+    wait_for_count(&line.nats, 5).await;
+    let (words, _) = printed(&why(&nats, &["--owner", "bob"]).await, 0);
+    has(
+        &words,
+        &[
+            "rules      blocked-friends removed 1: bot_1\n",
+            "nobodyLeft refused the import: the rules above removed every friend",
+        ],
+    );
+    let (words, searched) = printed(&why(&nats, &["--owner", "alice", "--at", "1h"]).await, 1);
+    assert_eq!(words, "");
+    has(&searched, &["events found: 0; searched 5", "rejected"]);
+}
+
+#[tokio::test]
+async fn it_reads_the_spool_of_a_running_gateway_while_nats_is_away() {
+    let line = Line::without_nats(Settings::new()).await;
+    line.server().import("op-1", "alice", &["x"]).await;
+    let dir = line.gateway.spool_dir();
+    let nats = Settings::new().nats(&line.nats);
+    let arguments = ["--operation-id", "op-1", "--spool", dir.to_str().unwrap()];
+    let (words, searched) = printed(&why(&nats, &arguments).await, 0);
+    has(&words, &["alice asked to import friends: allowed"]);
+    has(
+        &searched,
+        &[
+            "not searched: the stream",
+            "searched 1 in the spool",
+            "spools of other gateways",
+        ],
+    );
+    let (_, error) = printed(&why(&nats, &arguments[..2]).await, 1);
+    has(&error, &["NATS at 127.0.0.1"]);
+    let (_, error) = printed(
+        &why(&nats, &["--owner", "a", "--spool", "/nowhere"]).await,
+        1,
+    );
+    has(&error, &["no spool in /nowhere"]);
+}
+
+#[tokio::test]
+async fn with_the_key_an_owner_is_found_by_id() {
+    let key = ("IMPORTGUARD_PSEUDONYM_KEY", "0123456789abcdef");
+    let line = Line::with(Settings::new().set(key.0, key.1)).await;
+    line.server().import("op-1", "user123", &["x"]).await;
+    wait_for_count(&line.nats, 1).await;
+    let settings = || Settings::new().nats(&line.nats);
+    let keyed = settings().set(key.0, key.1);
+    let (words, _) = printed(&why(&keyed, &["--owner", "user123"]).await, 0);
+    has(&words, &["pn_15765ed1c7aef2755d0076c69c2cd411 asked"]);
+    printed(&why(&settings(), &["--owner", "user123"]).await, 1);
+}
+
+#[tokio::test]
+async fn a_decision_that_was_spooled_is_found_by_the_time_it_was_made() {
+    let mut line = Line::without_nats(Settings::new()).await;
+    line.server().import("op-1", "alice", &["x"]).await;
+    let then = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    line.nats.restart().await;
+    wait_for_count(&line.nats, 1).await;
+    let nats = Settings::new().nats(&line.nats);
+    let (words, _) = printed(&why(&nats, &["--owner", "alice", "--at", &then]).await, 0);
+    has(&words, &["op-1"]);
+}
