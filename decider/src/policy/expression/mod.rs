@@ -311,10 +311,15 @@ fn brief(error: &ExecutionError) -> String {
         }
         ExecutionError::Overflow(..) => "a number or time is too large".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "no such element in the list".to_owned(),
-        ExecutionError::FunctionError { function, message } => {
-            let message: String = message.chars().take(120).collect();
-            format!("{function}: {message}")
-        }
+        // These messages quote the argument.
+        ExecutionError::FunctionError { function, message } => match function.as_str() {
+            "timezone" => "unknown time zone".to_owned(),
+            "duration" => "not a duration".to_owned(),
+            _ => {
+                let message: String = message.chars().take(120).collect();
+                format!("{function}: {message}")
+            }
+        },
         other => other.to_string().chars().take(120).collect(),
     }
 }

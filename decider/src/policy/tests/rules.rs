@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use importguard_core::{Mode, Outcome};
+use importguard_core::{Mode, Outcome, Verdict};
 
 use super::evaluation::{decide, with_lists};
 use crate::policy::{Happened, Policy, Reason, Request};
@@ -172,7 +172,7 @@ fn an_expression_that_fails_refuses_or_is_skipped_as_the_rule_says() {
             let refuse = with_lists(&format!("- {{ id: r, {rule}{on_error}{refusal} }}"));
             assert_eq!(
                 decide(&refuse, "me", &friends),
-                "refuse 5104 r | r Refuse",
+                "refuse 5104 r | r Error",
                 "{rule}"
             );
         }
@@ -193,7 +193,7 @@ fn a_failing_rule_in_shadow_changes_nothing() {
     let policy = with_lists(&format!(
         "- {{ id: r, refuseIf: \"1 / (friendCount - 1) > 1\", mode: shadow, {REFUSAL} }}"
     ));
-    assert_eq!(decide(&policy, "me", &["a"]), "allow | r Refuse");
+    assert_eq!(decide(&policy, "me", &["a"]), "allow | r Error");
 }
 
 fn request<'r>(owner: &'r str, friends: &'r [&'r str]) -> Request<'r, &'r str> {
@@ -340,4 +340,51 @@ fn outcomes_of_failures_are_distinct() {
     let decision = policy.evaluate(&request("me", &friends));
     let outcomes: Vec<_> = decision.rules.iter().map(|fired| fired.outcome).collect();
     assert_eq!(outcomes, [Outcome::Error, Outcome::Remove]);
+}
+
+#[test]
+fn a_failure_is_an_error_with_its_reason_also_if_the_rule_then_refuses() {
+    for (action, refuses) in [
+        (format!("refuseIf: 'int(ownerUserID) > 1', {REFUSAL}"), true),
+        (format!("dropFriendIf: 'int(friend) > 1', {REFUSAL}"), true),
+        (
+            format!("refuseIf: 'int(ownerUserID) > 1', onError: skip, {REFUSAL}"),
+            false,
+        ),
+        (
+            format!("refuseIf: 'int(ownerUserID) > 1', mode: shadow, {REFUSAL}"),
+            false,
+        ),
+    ] {
+        let policy = with_lists(&format!("- {{ id: r, {action} }}"));
+        let decision = policy.evaluate(&request("me", &["x"]));
+        let [rule] = &decision.rules[..] else {
+            panic!("{action}: {:?}", decision.rules);
+        };
+        assert_eq!(rule.outcome, Outcome::Error, "{action}");
+        let reason = rule.reason.as_deref().unwrap_or_default();
+        assert!(reason.contains("invalid digit"), "{action}: {reason}");
+        let refused =
+            matches!(&decision.verdict, Verdict::Refuse(by) if by.rule.as_deref() == Some("r"));
+        assert_eq!(refused, refuses, "{action}");
+    }
+}
+
+#[test]
+fn the_reason_of_a_failure_has_no_id() {
+    for expression in [
+        "now.getHours(ownerUserID) > 1",
+        "int(ownerUserID) > 1",
+        "double(ownerUserID) > 1.0",
+        "timestamp(ownerUserID) > now",
+        "now > timestamp(0) + duration(ownerUserID)",
+        "[1][size(ownerUserID)] > 1",
+    ] {
+        let policy = with_lists(&format!(
+            "- {{ id: r, refuseIf: '{expression} || friendCount == 0', {REFUSAL} }}"
+        ));
+        let decision = policy.evaluate(&request("secret-id", &["x"]));
+        let reason = decision.rules[0].reason.clone().unwrap();
+        assert!(!reason.contains("secret"), "{expression}: {reason}");
+    }
 }
