@@ -349,8 +349,11 @@ pub(crate) fn closest<'a>(
     // A third of the letters may differ: enough for typing errors, too few to confuse words.
     let limit = (length / 3).max(1);
     let word = word.to_lowercase();
+    let negates = |word: &str| word.starts_with("not");
     candidates
         .into_iter()
+        // A word and its negation are similar, and opposites.
+        .filter(|candidate| negates(candidate) == negates(&word))
         // Also keeps the quadratic comparison away from very long words.
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
         .map(|candidate| {

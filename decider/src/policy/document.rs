@@ -106,13 +106,14 @@ pub(super) struct RuleDefinition {
     /// Percentage of owners that the rule applies to, selected by a stable hash of rule ID and owner.
     #[schemars(range(min = 0, max = 100), with = "Option<u8>")]
     pub(super) rollout: Option<u8>,
-    /// What happens when an expression of the rule fails at run time: refuse (the default), or skip the rule.
+    /// What happens when an expression of the rule fails at run time: refuse (the default), or skip the rule. Not needed if it
+    /// cannot fail.
     pub(super) on_error: Option<OnErrorDefinition>,
     /// The answer when this rule refuses.
     pub(super) refusal: Option<RefusalDefinition>,
     /// Whether it has an expression, which may fail at run time.
     #[schemars(skip)]
-    pub(super) can_fail: bool,
+    pub(super) has_expression: bool,
 }
 
 /// Whether a rule acts.

@@ -44,6 +44,8 @@ pub(super) struct Expression {
     source: String,
     program: Program,
     cost: Cost,
+    /// Whether it can fail at run time, other than by IDs that are too long for it.
+    pub(super) can_fail: bool,
     /// Its value, if that does not depend on any variable.
     pub(super) constant: Option<bool>,
 }
@@ -158,12 +160,12 @@ impl Expression {
         })?;
         let mut checker = Checker::new(source, &program, scope, lists);
         let found = checker.check(program.expression());
-        let depends = checker.uses_variables;
+        let (depends, can_fail) = (checker.uses_variables, checker.can_fail);
         let mut errors = checker.errors;
         if errors.is_empty() && found != Type::Bool {
             errors.push(ExpressionError::of_all(
                 format!("this expression is of type {found}, but a rule needs bool"),
-                "compare it with something, such as: friendCount > 50",
+                check::comparison(Some(source), &found),
             ));
         }
         if !errors.is_empty() {
@@ -183,6 +185,7 @@ impl Expression {
             source: source.to_owned(),
             program,
             cost,
+            can_fail,
             constant: None,
         };
         let constant = expression.try_samples(scope, lists)?;
@@ -208,7 +211,7 @@ impl Expression {
                             "this expression is of type {}, but a rule needs bool",
                             other.type_of()
                         ),
-                        "compare it with something, such as: friendCount > 50",
+                        "compare it with something",
                     )]);
                 }
                 Err(error) => failure = Some(error),
@@ -269,6 +272,14 @@ impl Expression {
 static ENVIRONMENT: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
 
+/// Whether an expression without variables has a value.
+fn evaluates(source: &str) -> bool {
+    let context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    ENVIRONMENT
+        .compile(source)
+        .is_ok_and(|program| program.execute(&context).is_ok())
+}
+
 impl ExpressionError {
     fn of_all(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
@@ -296,11 +307,48 @@ impl ExpressionError {
         Self {
             place: Some((start, 1)),
             message: format!("invalid expression: {message}"),
-            remedy: format!(
-                "at most {MAX_DEPTH} levels of operators, brackets and calls, such as: friendCount > 50 && !(ownerUserID in trusted)"
-            ),
+            remedy: syntax_remedy(source, &error.msg),
         }
     }
+}
+
+/// How to correct an expression that cannot be parsed.
+fn syntax_remedy(source: &str, message: &str) -> String {
+    let words = bare_words(source);
+    let foreign = OTHER_LANGUAGES
+        .iter()
+        .find(|(word, _)| words.iter().any(|it| it.eq_ignore_ascii_case(word)));
+    if let Some((word, operator)) = foreign {
+        return format!("write {operator} for \"{word}\"");
+    }
+    if ["recursion", "nest", "depth"]
+        .iter()
+        .any(|it| message.contains(it))
+    {
+        return format!("use at most {MAX_DEPTH} levels of operators, brackets and calls");
+    }
+    "check the operators, brackets and quotes; operators are &&, ||, !, ==, !=, <, <=, >, >=, in"
+        .to_owned()
+}
+
+/// Operators of other languages, and CEL's.
+const OTHER_LANGUAGES: [(&str, &str); 3] = [("and", "&&"), ("or", "||"), ("not", "!")];
+
+/// The words of an expression that are not in a string.
+fn bare_words(source: &str) -> Vec<&str> {
+    let mut quote = None;
+    let mut escaped = false;
+    let words = source.split(move |c: char| {
+        match (quote, c) {
+            _ if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), _) if open == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            _ => {}
+        }
+        quote.is_some() || !(c.is_alphanumeric() || c == '_')
+    });
+    words.collect()
 }
 
 /// The error without its values, whose length a caller controls.

@@ -1,6 +1,6 @@
 //! What every policy file must be: its keys, types and limits.
 
-use super::{rule, said_of, says, says_of};
+use super::{rule, said, said_of, says, says_of};
 
 #[test]
 fn refuses_what_is_no_mapping() {
@@ -136,7 +136,7 @@ fn refuses_wrong_types() {
     says(
         &rule("{ id: a, limitFriends: { max: 1.5, onExceed: truncate } }"),
         "4:33 [1.5] expected an integer, found the number 1.5",
-        "decimal digits only, such as 500",
+        "decimal digits only",
     );
     says(
         "lists: [a]\nrules: []",
@@ -153,6 +153,39 @@ fn refuses_wrong_types() {
         "3:29 [2] an ID that YAML reads as a number or a boolean needs quotes",
         "put it in quotes, as in \"10001\"",
     );
+}
+
+#[test]
+fn says_what_is_wrong_with_escapes_tabs_and_percentages() {
+    says(
+        &rule("{ id: a, dropFriends: { matches: [\"^\\d+$\"] } }"),
+        "4:",
+        "use single quotes, as in '^\\d+$', or write \\\\ for each \\",
+    );
+    says(
+        "rules:\n- id: a\n\tdropFriends: { prefixes: [a] }",
+        "",
+        "YAML does not allow tabs here: use spaces",
+    );
+    says(
+        &rule("{ id: a, dropFriends: { prefixes: [a] }, rollout: 10% }"),
+        "4:53 [10%] expected an integer, found the string \"10%\"",
+        "write 10 without the %",
+    );
+}
+
+#[test]
+fn does_not_propose_the_opposite() {
+    for (word, meant) in [
+        ("notMatches", "matches"),
+        ("notPrefixes", "prefixes"),
+        ("notin2", "in"),
+    ] {
+        let said = said(&rule(&format!(
+            "{{ id: a, dropFriends: {{ prefixes: [a], {word}: [a] }} }}"
+        )));
+        assert!(!said[0].ends_with(&format!("\"{meant}\"?")), "{said:?}");
+    }
 }
 
 #[test]
