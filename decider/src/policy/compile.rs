@@ -266,6 +266,9 @@ fn matcher(definition: MatcherDefinition, lists: &ListValues, report: &mut Repor
         prefixes: definition.prefixes,
         suffixes: definition.suffixes,
         patterns: patterns(&definition.matches, report),
+        not_prefixes: definition.not_prefixes,
+        not_suffixes: definition.not_suffixes,
+        not_patterns: patterns(&definition.not_matches, report),
     }
 }
 
@@ -303,7 +306,9 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
         .flat_map(|rule| [&mut rule.refuse_owner, &mut rule.drop_friends])
         .flatten()
         .collect();
-    let mut patterns = matchers.iter().flat_map(|matcher| &matcher.matches);
+    let mut patterns = matchers
+        .iter()
+        .flat_map(|matcher| matcher.matches.iter().chain(&matcher.not_matches));
     if let Some(pattern) = patterns.nth(MAX_PATTERNS) {
         report.error(
             pattern.span,
@@ -312,6 +317,7 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
         );
         for matcher in &mut matchers {
             matcher.matches.clear();
+            matcher.not_matches.clear();
         }
     }
     rules

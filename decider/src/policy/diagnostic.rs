@@ -472,6 +472,14 @@ mod tests {
     }
 
     #[test]
+    fn suggests_no_opposite() {
+        let words = ["matches", "suffixes", "notIn"];
+        assert_eq!(closest("notMatches", words), None);
+        assert_eq!(closest("notSuffixes", words), None);
+        assert_eq!(closest("notIns", words), Some("notIn"));
+    }
+
+    #[test]
     fn suggests_a_near_word_and_no_far_one() {
         let words = ["refuseOwner", "dropFriends", "id", "in"];
         assert_eq!(closest("refuseOwnr", words), Some("refuseOwner"));

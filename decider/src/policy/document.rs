@@ -133,7 +133,8 @@ pub(super) enum OnErrorDefinition {
     Refuse,
 }
 
-/// Which IDs a rule applies to: those that match any of the keys.
+/// Which IDs a rule applies to: those that match any of the keys. A key that starts with not matches IDs that none of its values
+/// fits.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Matcher", rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
 pub(super) struct MatcherDefinition {
@@ -151,6 +152,15 @@ pub(super) struct MatcherDefinition {
     /// IDs that contain a match of one of these regular expressions; anchor them with ^ and $.
     #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
     pub(super) matches: Vec<Spanned<String>>,
+    /// IDs that start with none of these strings.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) not_prefixes: Vec<String>,
+    /// IDs that end with none of these strings.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) not_suffixes: Vec<String>,
+    /// IDs in which none of these regular expressions is found; anchor them with ^ and $.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) not_matches: Vec<Spanned<String>>,
 }
 
 /// A limit on the number of friends per import.

@@ -99,6 +99,12 @@ pub enum Reason<'p> {
     Suffix(&'p str),
     /// The ID matches this regular expression.
     Pattern(&'p str),
+    /// The ID starts with none of these.
+    NoPrefix(&'p [String]),
+    /// The ID ends with none of these.
+    NoSuffix(&'p [String]),
+    /// The ID matches none of these regular expressions.
+    NoPattern(&'p [String]),
     /// More friends remain than this limit.
     Over(usize),
     /// This expression is true.
@@ -116,12 +122,27 @@ impl fmt::Display for Reason<'_> {
             Self::NotIn(list) => write!(f, "is not in {list}"),
             Self::Prefix(prefix) => write!(f, "starts with \"{prefix}\""),
             Self::Suffix(suffix) => write!(f, "ends with \"{suffix}\""),
-            Self::Pattern(pattern) => write!(f, "matches {pattern}"),
+            Self::Pattern(pattern) => write!(f, "matches \"{pattern}\""),
+            Self::NoPrefix(prefixes) => write!(f, "does not start with {}", alternatives(prefixes)),
+            Self::NoSuffix(suffixes) => write!(f, "does not end with {}", alternatives(suffixes)),
+            Self::NoPattern(patterns) => write!(f, "does not match {}", alternatives(patterns)),
             Self::Over(max) => write!(f, "limit {max} exceeded"),
             Self::Expression(source) => write!(f, "{source} is true"),
             Self::Failed(why) => write!(f, "the expression failed: {why}"),
         }
     }
+}
+
+/// How many alternatives are named.
+const MAX_ALTERNATIVES: usize = 3;
+
+fn alternatives(texts: &[String]) -> String {
+    let named = texts.iter().take(MAX_ALTERNATIVES);
+    let mut named: Vec<_> = named.map(|text| format!("\"{text}\"")).collect();
+    if let Some(more @ 1..) = texts.len().checked_sub(MAX_ALTERNATIVES) {
+        named.push(format!("{more} more"));
+    }
+    named.join(" or ")
 }
 
 impl Happened<'_> {
@@ -314,6 +335,9 @@ impl Rule {
                     Some(Part::Prefix(text)) => Reason::Prefix(text),
                     Some(Part::Suffix(text)) => Reason::Suffix(text),
                     Some(Part::Pattern(text)) => Reason::Pattern(text),
+                    Some(Part::NoPrefix(texts)) => Reason::NoPrefix(texts),
+                    Some(Part::NoSuffix(texts)) => Reason::NoSuffix(texts),
+                    Some(Part::NoPattern(texts)) => Reason::NoPattern(texts),
                     None => Reason::Failed("it does not match".to_owned()),
                 }
             }

@@ -25,6 +25,60 @@ fn drops_friends_by_suffixes_and_regular_expressions() {
 }
 
 #[test]
+fn matches_ids_that_no_prefix_suffix_or_regular_expression_fits() {
+    for (matcher, expected) in [
+        (
+            "notPrefixes: [u_, v_]",
+            "modify [u_1@0 v_2x@2] | f Remove, f[x_1@1]",
+        ),
+        (
+            "notSuffixes: ['1']",
+            "modify [u_1@0 x_1@1] | f Remove, f[v_2x@2]",
+        ),
+        (
+            "notMatches: ['^u', '[0-9]x$']",
+            "modify [u_1@0 v_2x@2] | f Remove, f[x_1@1]",
+        ),
+        // Any key suffices.
+        (
+            "notPrefixes: [u_, v_], notSuffixes: ['1']",
+            "modify [u_1@0] | f Remove, f[x_1@1 v_2x@2]",
+        ),
+        (
+            "prefixes: [u_], notMatches: ['x']",
+            "modify [x_1@1 v_2x@2] | f Remove, f[u_1@0]",
+        ),
+    ] {
+        let policy = with_lists(&format!("- {{ id: f, dropFriends: {{ {matcher} }} }}"));
+        assert_eq!(
+            decide(&policy, "me", &["u_1", "x_1", "v_2x"]),
+            expected,
+            "{matcher}"
+        );
+    }
+}
+
+#[test]
+fn explains_which_prefixes_suffixes_or_regular_expressions_did_not_fit() {
+    for (matcher, because) in [
+        (
+            "notPrefixes: [u_, v_]",
+            "removed 1: x does not start with \"u_\" or \"v_\"",
+        ),
+        (
+            "notSuffixes: [a, b, c, d, e]",
+            "removed 1: x does not end with \"a\" or \"b\" or \"c\" or 2 more",
+        ),
+        ("notMatches: ['^u']", "removed 1: x does not match \"^u\""),
+    ] {
+        let policy = with_lists(&format!("- {{ id: f, dropFriends: {{ {matcher} }} }}"));
+        let friends = ["x"];
+        let explanation = policy.explain(&request("me", &friends));
+        assert_eq!(explanation.steps[2].happened.describe(&friends), because);
+    }
+}
+
+#[test]
 fn refuses_by_an_expression_about_the_request() {
     let policy = with_lists(&format!(
         "- {{ id: big, refuseIf: \"friendCount > 2 && !(ownerUserID in vip)\", {REFUSAL} }}"
@@ -253,7 +307,7 @@ fn explains_why_each_friend_was_dropped() {
         [
             "self built-in: me is the owner",
             "duplicate built-in: a is a duplicate",
-            "f dropFriends: bad2 is in blocked; bot_1 starts with \"bot_\"; x_tmp ends with \"_tmp\"; y2026 matches [0-9]{4}",
+            "f dropFriends: bad2 is in blocked; bot_1 starts with \"bot_\"; x_tmp ends with \"_tmp\"; y2026 matches \"[0-9]{4}\"",
             "g dropFriends: 8 is not in known; z is not in known",
             "h dropFriendIf: 8 int(friend) > 7 is true; failed: int: string parse error: invalid digit found in string",
             "l limitFriends: z limit 1 exceeded",
