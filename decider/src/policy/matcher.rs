@@ -98,13 +98,20 @@ impl Matcher {
 
 /// Checks a regular expression; the error is a short explanation.
 pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
+    compile_pattern(pattern, MAX_REGEX_BYTES, MAX_DFA_BYTES).map(drop)
+}
+
+/// Compiles a regular expression of at most `size` bytes, and `dfa` bytes per thread while matching; the error is a short
+/// explanation.
+pub(super) fn compile_pattern(pattern: &str, size: usize, dfa: usize) -> Result<Regex, String> {
     let regex: Result<Regex, regex::Error> = RegexBuilder::new(pattern)
-        .size_limit(MAX_REGEX_BYTES)
+        .size_limit(size)
+        .dfa_size_limit(dfa)
         .build();
     match regex {
-        Ok(_) => Ok(()),
+        Ok(regex) => Ok(regex),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "it takes more than {MAX_REGEX_BYTES} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which covers every alphabet"
+            "it takes more than {size} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which covers every alphabet"
         )),
         // The message shows the position over several lines; the last line has the reason.
         Err(error) => {

@@ -8,6 +8,7 @@ use cel::{
 use super::super::diagnostic::{closest, quoted};
 use super::{
     ExpressionError, ListValues, Scope, evaluates,
+    regexes::{self, MATCHES},
     types::{FUNCTIONS, OPERATORS, Type, VARIABLES},
 };
 
@@ -19,6 +20,11 @@ pub(super) const MAX_DEPTH: usize = 32;
 const MAX_ERRORS: usize = 5;
 /// The variable that holds the friend in `dropFriendIf`.
 pub(super) const FRIEND: &str = "friend";
+
+/// The maximum number of parts of `split`.
+pub(super) const MAX_PARTS: u64 = 16;
+/// The maximum length of an argument of `replace`, in bytes.
+const MAX_ARGUMENT_BYTES: usize = 64;
 
 /// The longest operand that a message quotes.
 const MAX_QUOTED_BYTES: usize = 40;
@@ -264,7 +270,19 @@ impl<'e> Checker<'e> {
             (name, [left, right]) if is_operator(name) => {
                 self.operator(part, name, [(parts[0], left), (parts[1], right)])
             }
-            (name, types) => self.function(part, name, call.target.is_some(), types),
+            ("split", [Type::String, Type::String, Type::Int]) if call.target.is_some() => {
+                self.arguments(call);
+                Type::Sequence(Box::new(Type::String))
+            }
+            ("split", _) => self.refuse(
+                part,
+                "split needs a separator and a limit",
+                format!("write split(\",\", 2): the second is the maximum number of parts, 1 to {MAX_PARTS}"),
+            ),
+            (name, types) => {
+                self.arguments(call);
+                self.function(part, name, call.target.is_some(), types)
+            }
         }
     }
 
@@ -283,7 +301,8 @@ impl<'e> Checker<'e> {
                 | operators::MULTIPLY
                 | operators::DIVIDE
                 | operators::MODULO
-                | operators::INDEX,
+                | operators::INDEX
+                | "substring",
                 _,
             ) => true,
             (operators::NEGATE, _) => !call.args.iter().all(literal),
@@ -308,6 +327,57 @@ impl<'e> Checker<'e> {
                 .iter()
                 .all(|argument| self.succeeds(name, argument)),
             _ => false,
+        }
+    }
+
+    /// Checks arguments that must be literals, so that the time that a function takes and the size of its result have a limit.
+    fn arguments(&mut self, call: &'e CallExpr) {
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            (MATCHES, [pattern]) => match string(pattern) {
+                Some(text) => {
+                    if let Err(why) = regexes::compile(text) {
+                        self.error(
+                            pattern,
+                            format!("invalid regular expression: {why}"),
+                            "use the syntax of Rust's regex crate, such as '^tmp[_-]'; in CEL, r'\\d' needs the r",
+                        );
+                    }
+                }
+                None => self.error(
+                    pattern,
+                    "the regular expression of matches must be a string in quotes",
+                    "write it out: it is compiled when the policy is loaded",
+                ),
+            },
+            ("replace", [from, to]) => {
+                for (argument, least) in [(from, 1), (to, 0)] {
+                    let fits = |text: &str| (least..=MAX_ARGUMENT_BYTES).contains(&text.len());
+                    if !string(argument).is_some_and(fits) {
+                        self.error(
+                            argument,
+                            format!("replace needs strings in quotes, of {least} to {MAX_ARGUMENT_BYTES} bytes here"),
+                            "write it out, as in replace(\"-\", \"_\")",
+                        );
+                    }
+                }
+            }
+            ("split", [separator, limit]) => {
+                if string(separator).is_none_or(str::is_empty) {
+                    self.error(
+                        separator,
+                        "the separator of split must be a string in quotes, and not empty",
+                        "write it out, as in split(\",\", 2)",
+                    );
+                }
+                if !max_parts(limit).is_some_and(|parts| (1..=MAX_PARTS).contains(&parts)) {
+                    self.error(
+                        limit,
+                        format!("the limit of split must be a number, 1 to {MAX_PARTS}"),
+                        "write it out, as in split(\",\", 2)",
+                    );
+                }
+            }
+            _ => {}
         }
     }
 
@@ -424,11 +494,10 @@ impl<'e> Checker<'e> {
         let mut names: Vec<&str> = FUNCTIONS
             .iter()
             .map(|(name, ..)| *name)
-            .chain(["all", "exists", "exists_one", "filter", "map"])
+            .chain(["split", "all", "exists", "exists_one", "filter", "map"])
             .collect();
         names.dedup();
         let remedy = match (name, closest(name, names.iter().copied())) {
-            ("matches", _) => "write the regular expression under dropFriends or refuseOwner: { matches: [\"^tmp[_-]\"] }".to_owned(),
             ("not", _) => "write ! for \"not\"".to_owned(),
             (_, Some(meant)) => format!("did you mean {meant}?"),
             (_, None) => format!("use one of {}", names.join(", ")),
@@ -558,6 +627,22 @@ pub(super) fn comparison(source: Option<&str>, found: &Type) -> String {
     match source.filter(|source| source.len() <= MAX_QUOTED_BYTES) {
         Some(source) => format!("compare it with something: {source} {with}"),
         None => format!("compare it with something, as in: … {with}"),
+    }
+}
+
+/// The value of a string literal.
+pub(super) fn string(part: &IdedExpr) -> Option<&str> {
+    match &part.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
+        _ => None,
+    }
+}
+
+/// The limit of `split`, if it is a literal.
+pub(super) fn max_parts(limit: &IdedExpr) -> Option<u64> {
+    match &limit.expr {
+        Expr::Literal(LiteralValue::Int(limit)) => u64::try_from(*limit.inner()).ok(),
+        _ => None,
     }
 }
 

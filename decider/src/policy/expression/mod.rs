@@ -5,6 +5,7 @@
 
 mod check;
 mod cost;
+mod regexes;
 mod types;
 mod values;
 
@@ -15,8 +16,9 @@ use std::{
     thread,
 };
 
-use cel::{Context, Env, ExecutionError, ParseError, Program, Value};
+use cel::{Context, Env, ExecutionError, IdedExpr, ParseError, Value, extensions};
 use check::{Checker, MAX_DEPTH};
+use regexes::Regexes;
 use types::Type;
 
 use super::units::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
@@ -42,7 +44,9 @@ pub(super) enum Scope {
 #[derive(Debug)]
 pub(super) struct Expression {
     source: String,
-    program: Program,
+    /// The expression, with variables in place of its regular expressions.
+    root: IdedExpr,
+    regexes: Regexes,
     cost: Cost,
     /// Whether it can fail at run time, other than by IDs that are too long for it.
     pub(super) can_fail: bool,
@@ -181,9 +185,13 @@ impl Expression {
                 "split it into several rules, or put IDs into a list; avoid lists and conversions in loops",
             )]);
         }
+        let mut root = program.expression().clone();
+        let regexes = Regexes::extract(&mut root)
+            .map_err(|why| vec![ExpressionError::of_all(why, "simplify it")])?;
         let mut expression = Self {
             source: source.to_owned(),
-            program,
+            root,
+            regexes,
             cost,
             can_fail,
             constant: None,
@@ -256,10 +264,10 @@ impl Expression {
     }
 
     fn execute(&self, inputs: &Inputs<'_>, friend: Option<&str>) -> Result<Value, ExecutionError> {
-        let resolver = inputs.resolver(friend);
+        let resolver = inputs.resolver(friend, &self.regexes);
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(&resolver);
-        self.program.execute(&context)
+        Value::resolve(&self.root, &context)
     }
 
     /// Its source in the policy.
@@ -268,9 +276,15 @@ impl Expression {
     }
 }
 
-/// CEL's standard library without optional values. The checker accepts only a part of it.
-static ENVIRONMENT: LazyLock<Arc<Env>> =
-    LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
+/// CEL's standard library without optional values, its string functions, and `matches`. The checker accepts only a part of it.
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib().with_optional_support(false);
+    for extension in [extensions::strings, regexes::extension] {
+        // Fails only for a name that exists; a function that is missing fails on every sample request.
+        let _ = env.add_extension(extension);
+    }
+    Arc::new(env)
+});
 
 /// Whether an expression without variables has a value.
 fn evaluates(source: &str) -> bool {

@@ -170,12 +170,6 @@ fn refuses_unknown_names() {
         "did you mean startsWith?",
     );
     refused(
-        "ownerUserID.matches('a')",
-        "(",
-        "unknown function \"matches\"",
-        "{ matches: [\"^tmp[_-]\"] }",
-    );
-    refused(
         "frobnicate(ownerUserID)",
         "(",
         "unknown function",
@@ -459,4 +453,80 @@ fn evaluates_the_deepest_allowed_expression_on_a_small_stack() {
             });
         assert_eq!(evaluated.unwrap().join().unwrap(), Ok(()));
     }
+}
+
+#[test]
+fn matches_regular_expressions_that_are_compiled_at_load() {
+    is("friend.matches('^tmp_') && !friend.matches('^user')", true);
+    is(r"friend.matches(r'\d$') && 'a.b'.matches('^a\\.b$')", true);
+    is("['x', 'tmp_2'].exists(x, x.matches('[0-9]'))", true);
+}
+
+#[test]
+fn has_the_string_functions_of_kubernetes() {
+    is(
+        "'User_1'.lowerAscii() == 'user_1' && friend.upperAscii() == 'TMP_USER1'",
+        true,
+    );
+    is(
+        "' a '.trim() == 'a' && friend.replace('tmp_', '') == ownerUserID",
+        true,
+    );
+    is(
+        "friend.split('_', 2)[1] == ownerUserID && friend.split('_', 16).size() == 2",
+        true,
+    );
+    is("friend.split('_', 2).exists(x, x == 'tmp')", true);
+    is(
+        "friend.substring(4) == 'user1' && friend.substring(0, 3) == 'tmp'",
+        true,
+    );
+}
+
+#[test]
+fn refuses_arguments_whose_cost_is_not_known_at_load() {
+    refused(
+        "ownerUserID.matches('(')",
+        "'('",
+        "invalid regular expression: unclosed group",
+        "regex crate",
+    );
+    refused(
+        "ownerUserID.matches(operationID)",
+        "operationID",
+        "must be a string in quotes",
+        "loaded",
+    );
+    refused(
+        "ownerUserID.matches(r'\\w{60}')",
+        r"r'\w{60}'",
+        "bytes compiled",
+        "",
+    );
+    refused(
+        "ownerUserID.replace(operationID, 'a') == 'a'",
+        "operationID",
+        "replace needs strings in quotes",
+        "",
+    );
+    refused(
+        "ownerUserID.replace('', 'a') == 'a'",
+        "''",
+        "of 1 to 64 bytes here",
+        "",
+    );
+    refused(
+        "ownerUserID.split('')[0] == 'a'",
+        "(",
+        "split needs a separator and a limit",
+        "",
+    );
+    refused("ownerUserID.split('', 2)[0] == 'a'", "''", "not empty", "");
+    refused("ownerUserID.split(',', 17)[0] == 'a'", "17", "1 to 16", "");
+    refused(
+        "ownerUserID.split(',', friendCount)[0] == 'a'",
+        "friendCount",
+        "1 to 16",
+        "",
+    );
 }
