@@ -340,7 +340,7 @@ fn ids_that_are_too_long_for_an_expression_make_it_fail_as_everything_else_does(
         ]
     );
     let explanation = policy.explain(&request(&friends));
-    let told = explanation.steps[2].happened.describe(&["a", "long", "b"]);
+    let told = explanation.steps[2].describe(&["a", "long", "b"]);
     assert!(
         told.contains("the IDs are too long for this expression"),
         "{told}"

@@ -63,18 +63,21 @@ fn explains_which_prefixes_suffixes_or_regular_expressions_did_not_fit() {
     for (matcher, because) in [
         (
             "notPrefixes: [u_, v_]",
-            "removed 1: x does not start with \"u_\" or \"v_\"",
+            "removed 1: \"x\" does not start with \"u_\" or \"v_\"",
         ),
         (
             "notSuffixes: [a, b, c, d, e]",
-            "removed 1: x does not end with \"a\" or \"b\" or \"c\" or 2 more",
+            "removed 1: \"x\" does not end with \"a\" or \"b\" or \"c\" or 2 more",
         ),
-        ("notMatches: ['^u']", "removed 1: x does not match \"^u\""),
+        (
+            "notMatches: ['^u']",
+            "removed 1: \"x\" does not match \"^u\"",
+        ),
     ] {
         let policy = with_lists(&format!("- {{ id: f, dropFriends: {{ {matcher} }} }}"));
         let friends = ["x"];
         let explanation = policy.explain(&request("me", &friends));
-        assert_eq!(explanation.steps[2].happened.describe(&friends), because);
+        assert_eq!(explanation.steps[2].describe(&friends), because);
     }
 }
 
@@ -440,5 +443,36 @@ fn the_reason_of_a_failure_has_no_id() {
         let decision = policy.evaluate(&request("secret-id", &["x"]));
         let reason = decision.rules[0].reason.clone().unwrap();
         assert!(!reason.contains("secret"), "{expression}: {reason}");
+    }
+}
+
+#[test]
+fn explains_shadow_rules_and_limits_that_are_not_reached() {
+    for (rule, expected) in [
+        (
+            "dropFriends: { in: blocked }, mode: shadow",
+            "would remove 1: \"bad1\" is in blocked",
+        ),
+        (
+            "limitFriends: { max: 1, onExceed: truncate }, mode: shadow",
+            "limit 1 exceeded: would remove 1 (\"bad1\")",
+        ),
+        (
+            "refuseIf: 'friendCount > 1', mode: shadow, refusal: { code: 5104, message: no }",
+            "would refuse: friendCount > 1 is true",
+        ),
+        (
+            "dropFriends: { in: blocked }",
+            "removed 1: \"bad1\" is in blocked",
+        ),
+        (
+            "limitFriends: { max: 200, onExceed: truncate }",
+            "no match: 2 of at most 200 friends",
+        ),
+    ] {
+        let policy = with_lists(&format!("- {{ id: r, {rule} }}"));
+        let friends = ["a", "bad1"];
+        let explanation = policy.explain(&request("me", &friends));
+        assert_eq!(explanation.steps[2].describe(&friends), expected);
     }
 }
