@@ -12,6 +12,9 @@ pub struct FiredRule {
     pub mode: Mode,
     /// What it did, or would have done.
     pub outcome: Outcome,
+    /// Why its expression failed, without user IDs; only with [`Outcome::Error`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
 }
 
 /// Whether a rule is enforced.
@@ -53,7 +56,7 @@ pub enum Outcome {
     Refuse,
     /// It removed friends.
     Remove,
-    /// Its expression failed and it was skipped.
+    /// Its expression failed: it was skipped or, if `onError` says so, refused the import.
     Error,
     /// It is in shadow mode and was not evaluated, because that would have exceeded the cost limit of shadow rules.
     Skipped,

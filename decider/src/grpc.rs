@@ -155,11 +155,13 @@ fn record(friends: usize, evaluation: &Evaluation) {
         return;
     }
     for rule in &evaluation.rules {
-        let attributes = [
+        let mut attributes = vec![
             ("importguard.rule.id", rule.id.as_str()),
             ("importguard.rule.mode", rule.mode.as_str()),
             ("importguard.rule.outcome", rule.outcome.as_str()),
         ];
+        let reason = rule.reason.as_deref();
+        attributes.extend(reason.map(|reason| ("importguard.rule.reason", reason)));
         span::event("importguard.rule", &attributes);
     }
 }

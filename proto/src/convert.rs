@@ -174,6 +174,7 @@ impl From<FiredRule> for wire::FiredRule {
             id: rule.id,
             mode: mode.into(),
             outcome: outcome.into(),
+            reason: rule.reason.unwrap_or_default(),
         }
     }
 }
@@ -191,6 +192,7 @@ impl From<wire::FiredRule> for FiredRule {
             wire::Outcome::Error | wire::Outcome::Unspecified => Outcome::Error,
         };
         Self {
+            reason: Some(rule.reason).filter(|reason| !reason.is_empty()),
             id: rule.id,
             mode,
             outcome,
@@ -246,6 +248,7 @@ mod tests {
                 id: "bots".to_owned(),
                 mode,
                 outcome,
+                reason: (outcome == Outcome::Error).then(|| "division by zero".to_owned()),
             })
             .to_vec(),
             removed: vec![Removal {

@@ -1,10 +1,11 @@
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{iter, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use clap::Args;
 use importguard_core::{Evaluation, Mode, Verdict};
 use importguard_decider::{
     load::load,
     policy::{Explanation, Happened, Policy, Reason, Request, Step},
+    tabletest::parse_time,
 };
 use serde_json::{Map, Value, json};
 
@@ -24,8 +25,8 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "ID", default_value = "explain")]
     operation_id: String,
 
-    /// Time for `now` in expressions, for example 2026-01-31T12:00:00Z [default: now]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
+    /// Time for `now` in expressions, as in tests: 2026-01-31T12:00:00Z, or with an offset, 2026-01-31T13:00:00+01:00 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<SystemTime>,
 
     /// Policy file
@@ -78,7 +79,7 @@ impl Explain {
                     step.rule.to_owned(),
                     step.kind.to_owned(),
                     mode(step.mode).to_owned(),
-                    step.happened.describe(&self.friends),
+                    step.describe(&self.friends),
                 ]
             })
             .collect();
@@ -89,15 +90,23 @@ impl Explain {
         };
         let widths = [width(0), width(1), width(2)];
         let mut text = format!(
-            "policy {} ({}), owner {}, {}\n\n",
+            "policy {} ({}), owner \"{}\", {}\n\n",
             policy.name(),
             policy.digest(),
             self.owner,
             friends(self.friends.len())
         );
-        for [rule, kind, mode, happened] in [&head].into_iter().chain(&rows) {
+        let descriptions = explanation.steps.iter().map(|step| step.description);
+        let descriptions = iter::once(None).chain(descriptions);
+        for ([rule, kind, mode, happened], description) in
+            iter::once(&head).chain(&rows).zip(descriptions)
+        {
             let [a, b, c] = widths;
             text.push_str(&format!("  {rule:a$}  {kind:b$}  {mode:c$}  {happened}\n"));
+            if let Some(description) = description {
+                let words: Vec<_> = description.split_whitespace().collect();
+                text.push_str(&format!("      # {}\n", words.join(" ")));
+            }
         }
         text.push('\n');
         text.push_str(&self.verdict(&explanation.evaluation));
@@ -111,7 +120,7 @@ impl Explain {
                 "modify: {} of {} friends are imported: {}",
                 kept.indexes().len(),
                 self.friends.len(),
-                self.named(kept.indexes()).join(", ")
+                self.quoted(kept.indexes())
             ),
             Verdict::Refuse(refusal) => format!(
                 "refuse: by rule {}: {} \"{}\" \"{}\"",
@@ -125,6 +134,13 @@ impl Explain {
 
     fn named(&self, indexes: &[u32]) -> Vec<&str> {
         indexes.iter().map(|&index| self.friend(index)).collect()
+    }
+
+    fn quoted(&self, indexes: &[u32]) -> String {
+        let quoted = indexes
+            .iter()
+            .map(|&index| format!("\"{}\"", self.friend(index)));
+        quoted.collect::<Vec<_>>().join(", ")
     }
 
     fn friend(&self, index: u32) -> &str {
@@ -179,7 +195,7 @@ impl Explain {
             set("description", description.into());
         }
         set("happened", happened(&step.happened).into());
-        set("text", step.happened.describe(&self.friends).into());
+        set("text", step.describe(&self.friends).into());
         match &step.happened {
             Happened::Removed { friends, failure } => {
                 let removed = friends.iter().map(|(index, reason)| {
@@ -207,10 +223,20 @@ impl Explain {
             Happened::NotWhen { when } => {
                 set("when", (*when).into());
             }
+            Happened::WithinLimit { friends, max } => {
+                set("friends", (*friends).into());
+                set("max", (*max).into());
+            }
             Happened::NotReached | Happened::Off | Happened::Nothing => {}
         }
         Value::Object(output)
     }
+}
+
+/// Parses a time as `policy test` does.
+fn time(text: &str) -> Result<SystemTime, &'static str> {
+    parse_time(text)
+        .ok_or("use RFC 3339, such as 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00")
 }
 
 fn because(reason: &Reason<'_>) -> String {
@@ -231,7 +257,7 @@ fn happened(happened: &Happened<'_>) -> &'static str {
         Happened::Off => "off",
         Happened::OutsideRollout { .. } => "outsideRollout",
         Happened::NotWhen { .. } => "notWhen",
-        Happened::Nothing => "nothing",
+        Happened::Nothing | Happened::WithinLimit { .. } => "nothing",
         Happened::Refused(_) => "refused",
         Happened::Removed { .. } => "removed",
         Happened::Skipped { .. } => "skipped",

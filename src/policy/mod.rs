@@ -3,6 +3,7 @@
 
 mod check;
 mod explain;
+mod init;
 mod test;
 
 use std::{
@@ -22,6 +23,8 @@ const USAGE: u8 = 2;
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
+    /// Write a commented policy with tests and a list to start from; overwrites nothing
+    Init(init::Init),
     /// Report every error in a policy and its lists, with its position and the correction
     Check(check::Check),
     /// Run the policy tests in *.test.yaml files
@@ -47,6 +50,7 @@ pub(crate) struct LargestImport {
 impl PolicyCommand {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Init(init) => init.run(),
             Self::Check(check) => check.run(),
             Self::Test(test) => test.run(),
             Self::Explain(explain) => explain.run(),

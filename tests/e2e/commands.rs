@@ -199,16 +199,16 @@ fn explain_shows_the_result_of_each_rule() {
     let friends = ["--friends", "bob,blocked_1", "--friends", "bot_7"];
     let table = policy(&dir, &[&ask[..], &friends].concat());
     assert_eq!(table.code, Some(0), "{}", table.stderr);
-    assert!(table.stdout.contains("blocked_1 is in blocked"));
+    assert!(table.stdout.contains("\"blocked_1\" is in blocked"));
     assert!(
         table
             .stdout
-            .contains("modify: 1 of 3 friends are imported: bob")
+            .contains("modify: 1 of 3 friends are imported: \"bob\"")
     );
 
     let one = policy(&dir, &[&ask[..], &["--friends", "bob"]].concat());
     assert!(
-        one.stdout.contains("owner alice, 1 friend\n"),
+        one.stdout.contains("owner \"alice\", 1 friend\n"),
         "{}",
         one.stdout
     );
@@ -239,4 +239,89 @@ fn explain_shows_a_refusal_and_the_rules_it_skipped() {
     assert_eq!(told["refusal"]["code"], 5001);
     assert_eq!(told["steps"][2]["because"], "is in blocked");
     assert_eq!(told["steps"][3]["happened"], "notReached");
+}
+
+#[test]
+fn explain_shows_descriptions() {
+    let dir = PolicyDir::new(
+        "apiVersion: importguard/v1\nname: told\nrules:\n- { id: r, description: \"Agreed with\\nsupport\", dropFriends: { prefixes: [bot_] } }\n",
+        &[],
+    );
+    let told = policy(
+        &dir,
+        &["explain", "--policy", "policy.yaml", "--owner", "alice"],
+    );
+    assert!(
+        told.stdout.contains("\n      # Agreed with support\n"),
+        "{}",
+        told.stdout
+    );
+}
+
+#[test]
+fn explain_takes_the_times_that_tests_take() {
+    let dir = PolicyDir::new(
+        "apiVersion: importguard/v1\nname: hours\nrules:\n- { id: r, dropFriends: { prefixes: [b] }, when: now.getHours() == 12 }\n",
+        &[],
+    );
+    let ask = [
+        "explain",
+        "--policy",
+        "policy.yaml",
+        "--owner",
+        "alice",
+        "--friends",
+        "a,b",
+        "--at",
+    ];
+    for (at, removes) in [
+        ("2026-01-31T12:00:00Z", true),
+        ("2026-01-31T13:30:00+01:00", true),
+        ("2026-01-31T12:30:00+01:00", false),
+    ] {
+        let told = policy(&dir, &[&ask[..], &[at]].concat());
+        assert_eq!(told.code, Some(0), "{at}: {}", told.stderr);
+        assert_eq!(
+            told.stdout.contains("removed 1"),
+            removes,
+            "{at}: {}",
+            told.stdout
+        );
+    }
+    let wrong = policy(&dir, &[&ask[..], &["noon"]].concat());
+    assert_eq!(wrong.code, Some(2));
+    assert!(
+        wrong.stderr.contains("use RFC 3339, such as"),
+        "{}",
+        wrong.stderr
+    );
+}
+
+#[test]
+fn init_writes_a_policy_that_passes_its_tests_and_overwrites_nothing() {
+    let dir = PolicyDir::usual();
+    let written = policy(&dir, &["init", "new"]);
+    assert_eq!(written.code, Some(0), "{}", written.stderr);
+    let path = dir.dir().join("new/policy.yaml");
+    assert!(
+        written.stdout.contains("wrote new/policy.yaml"),
+        "{}",
+        written.stdout
+    );
+    for command in [&["check", "new/policy.yaml"][..], &["test", "new"]] {
+        let passed = policy(&dir, command);
+        assert_eq!(passed.code, Some(0), "{}", passed.stdout);
+    }
+
+    fs::write(&path, "mine").unwrap();
+    fs::remove_file(dir.dir().join("new/policy.test.yaml")).unwrap();
+    let again = policy(&dir, &["init", "new"]);
+    assert_eq!(again.code, Some(2), "{}", again.stdout);
+    assert!(
+        again.stderr.contains("new/policy.yaml exists"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    assert!(!dir.dir().join("new/policy.test.yaml").exists());
 }

@@ -134,6 +134,7 @@ fn every_variable_that_a_binary_reads_is_known_to_all() {
         &["policy", "check"],
         &["policy", "test"],
         &["policy", "explain"],
+        &["policy", "init"],
         &["tail"],
         &["stats"],
         &["why"],

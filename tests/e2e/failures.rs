@@ -34,7 +34,7 @@ const CAUSED_BY: [(&str, &[&str]); 52] = [
     ),
     (
         "an expression fails at run time",
-        &["explain_shows_a_refusal_and_the_rules_it_skipped"],
+        &["a_refusal_by_a_failed_expression_is_an_error_in_log_event_and_metrics"],
     ),
     (
         "the policy file is broken, or a list is missing",

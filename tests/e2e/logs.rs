@@ -61,6 +61,45 @@ async fn a_decision_is_one_line_at_info() {
     }
 }
 
+/// A rule with the default `onError: refuse`.
+const FAILS: &str = r#"apiVersion: importguard/v1
+name: fails
+rules:
+  - { id: numeric, refuseIf: 'int(ownerUserID) > 1', refusal: { code: 5105, message: "no" } }
+"#;
+
+#[tokio::test]
+async fn a_refusal_by_a_failed_expression_is_an_error_in_log_event_and_metrics() {
+    let policy = PolicyDir::new(FAILS, &[]);
+    let settings = Settings::new().policy(&policy);
+    let line = Line::with(settings.set("IMPORTGUARD_LOG_FORMAT", "json")).await;
+    line.server()
+        .import("op-failed", "user123", &["user456"])
+        .await;
+    let events = wait_for_count(&line.nats, 1).await;
+    let data = &events[0].json["data"];
+    assert_eq!(data["verdict"], "refuse");
+    assert_eq!(data["refusal"]["rule"], "numeric");
+    let rules = &data["rules"];
+    assert_eq!(rules.as_array().unwrap().len(), 1, "{rules}");
+    assert_eq!(rules[0]["outcome"], "error", "{rules}");
+    let reason = rules[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("invalid digit"), "{reason}");
+    let metrics = line.gateway.admin("/metrics").await.unwrap();
+    let counted =
+        r#"importguard_rules_fired_total{mode="enforce",outcome="error",rule="numeric"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    let failed = eventually("the line is written", SOON, async || {
+        let lines = lines(&line.gateway);
+        let told = of(&lines, "op-failed")
+            .first()
+            .map(|told| told["failed"].clone());
+        told.ok_or("no line yet")
+    })
+    .await;
+    assert_eq!(failed, format!("numeric: {reason}"));
+}
+
 #[tokio::test]
 async fn a_fallback_is_logged_with_its_cause_and_remedy() {
     let gateway = Service::gateway(Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json")).await;

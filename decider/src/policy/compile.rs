@@ -14,7 +14,7 @@ use super::{
     expression::{Expression, ListValues, Scope},
     guards,
     matcher::{Matcher, NamedIds, check_pattern, compile_patterns},
-    read::NOBODY_LEFT,
+    read::{FAILS_WITHOUT_REFUSAL, NOBODY_LEFT, fails_remedy},
     refusal_code::RefusalCode,
     rule::{Action, OnError, Rollout, Rule},
 };
@@ -59,6 +59,12 @@ pub(super) fn compile(
         list_values.insert(name, ids.unwrap_or_default());
         lists.extend(list);
     }
+    let nobody_left = document.nobody_left.unwrap_or_else(|| RefusalDefinition {
+        code: RefusalCode::NOBODY_LEFT,
+        message: "No importable friends".to_owned(),
+        detail: String::new(),
+    });
+    let nobody_left = named_refusal(nobody_left, NOBODY_LEFT);
     let definitions = bounded(document.rules, report);
     let ids: Vec<Spanned<String>> = definitions.iter().map(|rule| rule.id.clone()).collect();
     let mut rules = Vec::new();
@@ -77,7 +83,7 @@ pub(super) fn compile(
                 "move it up, or add this to that rule: mode: shadow",
             );
         }
-        let rule = rule(definition, &list_values, report);
+        let rule = rule(definition, &list_values, &nobody_left, report);
         if rule.is_none() && report.is_empty() {
             // A defect of this program; without the message the policy would be active without the rule.
             report.error(
@@ -94,14 +100,9 @@ pub(super) fn compile(
     let cost = PolicyCost::of(&rules, max_friends);
     let place = |rule: &str| ids.iter().find(|id| id.value == rule).map(|id| id.span);
     cost::check(&cost, place, report);
-    let nobody_left = document.nobody_left.unwrap_or_else(|| RefusalDefinition {
-        code: RefusalCode::NOBODY_LEFT,
-        message: "No importable friends".to_owned(),
-        detail: String::new(),
-    });
     Compiled {
         rules,
-        nobody_left: named_refusal(nobody_left, NOBODY_LEFT),
+        nobody_left,
         lists,
         list_values,
         cost,
@@ -151,8 +152,13 @@ fn content(
 }
 
 /// None if it has an error, which is reported here or was when it was read.
-fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>) -> Option<Rule> {
-    let id = definition.id.value;
+fn rule(
+    definition: RuleDefinition,
+    lists: &ListValues,
+    nobody_left: &Refusal,
+    report: &mut Report<'_>,
+) -> Option<Rule> {
+    let Spanned { value: id, span } = definition.id;
     let refusal = definition
         .refusal
         .map(|refusal| Arc::new(named_refusal(refusal, &id)));
@@ -168,11 +174,25 @@ fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>)
         .drop_friend_if
         .map(|source| condition(&source, Scope::Friend, lists, report));
     let limit = definition.limit_friends;
-    let on_error = match definition.on_error {
-        None | Some(OnErrorDefinition::Refuse) if definition.can_fail => {
-            OnError::Refuse(Arc::clone(refusal.as_ref()?))
+    let compiled = [
+        when.as_ref(),
+        refuse_if.as_ref().and_then(Option::as_ref),
+        drop_friend_if.as_ref().and_then(Option::as_ref),
+    ];
+    let can_fail = compiled.into_iter().flatten().any(|it| it.can_fail);
+    let on_error = match (definition.on_error, &refusal) {
+        (Some(OnErrorDefinition::Skip), _) => OnError::Skip,
+        _ if !definition.has_expression => OnError::Skip,
+        (_, Some(refusal)) => OnError::Refuse(Arc::clone(refusal)),
+        (None, None) if can_fail => {
+            report.error(span, FAILS_WITHOUT_REFUSAL, fails_remedy());
+            return None;
         }
-        _ => OnError::Skip,
+        // Only IDs of a megabyte, which are too long for it, can make it fail.
+        (_, None) => OnError::Refuse(Arc::new(Refusal {
+            rule: Some(id.clone()),
+            ..nobody_left.clone()
+        })),
     };
     let action = match (owners, friends, limit, refuse_if, drop_friend_if) {
         (Some(owners), None, None, None, None) => Action::RefuseOwner(owners, refusal?),
@@ -246,6 +266,9 @@ fn matcher(definition: MatcherDefinition, lists: &ListValues, report: &mut Repor
         prefixes: definition.prefixes,
         suffixes: definition.suffixes,
         patterns: patterns(&definition.matches, report),
+        not_prefixes: definition.not_prefixes,
+        not_suffixes: definition.not_suffixes,
+        not_patterns: patterns(&definition.not_matches, report),
     }
 }
 
@@ -283,7 +306,9 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
         .flat_map(|rule| [&mut rule.refuse_owner, &mut rule.drop_friends])
         .flatten()
         .collect();
-    let mut patterns = matchers.iter().flat_map(|matcher| &matcher.matches);
+    let mut patterns = matchers
+        .iter()
+        .flat_map(|matcher| matcher.matches.iter().chain(&matcher.not_matches));
     if let Some(pattern) = patterns.nth(MAX_PATTERNS) {
         report.error(
             pattern.span,
@@ -292,6 +317,7 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
         );
         for matcher in &mut matchers {
             matcher.matches.clear();
+            matcher.not_matches.clear();
         }
     }
     rules

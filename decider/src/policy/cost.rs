@@ -86,12 +86,19 @@ impl Matcher {
     /// The cost of matching one ID.
     pub(super) fn cost(&self) -> Cost {
         let lists = [&self.in_list, &self.not_in].into_iter().flatten();
-        let affixes = (self.prefixes.len() + self.suffixes.len()) as u64;
+        let affixes = [
+            &self.prefixes,
+            &self.suffixes,
+            &self.not_prefixes,
+            &self.not_suffixes,
+        ];
+        let affixes: u64 = affixes.iter().map(|it| it.len() as u64).sum();
         let affixes = Cost {
             fixed: affixes.div_ceil(AFFIXES_PER_UNIT),
             texts: 0,
         };
-        let patterns = self.patterns.as_ref().map(|_| PATTERNS);
+        let patterns = [&self.patterns, &self.not_patterns].into_iter().flatten();
+        let patterns = patterns.map(|_| PATTERNS);
         lists
             .map(|list| LOOK_UP.plus(folding(&list.ids)))
             .chain([affixes])

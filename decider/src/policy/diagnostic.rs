@@ -349,8 +349,11 @@ pub(crate) fn closest<'a>(
     // A third of the letters may differ: enough for typing errors, too few to confuse words.
     let limit = (length / 3).max(1);
     let word = word.to_lowercase();
+    let negates = |word: &str| word.starts_with("not");
     candidates
         .into_iter()
+        // A word and its negation are similar, and opposites.
+        .filter(|candidate| negates(candidate) == negates(&word))
         // Also keeps the quadratic comparison away from very long words.
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
         .map(|candidate| {
@@ -466,6 +469,14 @@ mod tests {
         assert!(diagnostics.found[0].span < diagnostics.found[1].span);
         assert_eq!(&*diagnostics.found[99].file, "a-list");
         assert!(diagnostics.to_string().ends_with("and 51 more"));
+    }
+
+    #[test]
+    fn suggests_no_opposite() {
+        let words = ["matches", "suffixes", "notIn"];
+        assert_eq!(closest("notMatches", words), None);
+        assert_eq!(closest("notSuffixes", words), None);
+        assert_eq!(closest("notIns", words), Some("notIn"));
     }
 
     #[test]

@@ -106,13 +106,14 @@ pub(super) struct RuleDefinition {
     /// Percentage of owners that the rule applies to, selected by a stable hash of rule ID and owner.
     #[schemars(range(min = 0, max = 100), with = "Option<u8>")]
     pub(super) rollout: Option<u8>,
-    /// What happens when an expression of the rule fails at run time: refuse (the default), or skip the rule.
+    /// What happens when an expression of the rule fails at run time: refuse (the default), or skip the rule. Not needed if it
+    /// cannot fail.
     pub(super) on_error: Option<OnErrorDefinition>,
     /// The answer when this rule refuses.
     pub(super) refusal: Option<RefusalDefinition>,
     /// Whether it has an expression, which may fail at run time.
     #[schemars(skip)]
-    pub(super) can_fail: bool,
+    pub(super) has_expression: bool,
 }
 
 /// Whether a rule acts.
@@ -132,7 +133,8 @@ pub(super) enum OnErrorDefinition {
     Refuse,
 }
 
-/// Which IDs a rule applies to: those that match any of the keys.
+/// Which IDs a rule applies to: those that match any of the keys. A key that starts with not matches IDs that none of its values
+/// fits.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Matcher", rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
 pub(super) struct MatcherDefinition {
@@ -150,6 +152,15 @@ pub(super) struct MatcherDefinition {
     /// IDs that contain a match of one of these regular expressions; anchor them with ^ and $.
     #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
     pub(super) matches: Vec<Spanned<String>>,
+    /// IDs that start with none of these strings.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) not_prefixes: Vec<String>,
+    /// IDs that end with none of these strings.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) not_suffixes: Vec<String>,
+    /// IDs in which none of these regular expressions is found; anchor them with ^ and $.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    pub(super) not_matches: Vec<Spanned<String>>,
 }
 
 /// A limit on the number of friends per import.

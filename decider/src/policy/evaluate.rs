@@ -3,7 +3,7 @@
 //! Enforced rules are evaluated first and determine the verdict. Shadow rules follow, each on the friends that remained at
 //! its position in the document, within a common budget, so that they never slow down enforced rules.
 
-use importguard_core::{Evaluation, Kept, Mode, Outcome, Refusal, Verdict};
+use importguard_core::{Evaluation, Kept, Mode, Refusal, Verdict};
 
 use super::{
     Policy, Request,
@@ -13,7 +13,7 @@ use super::{
     meter::Meter,
     read::{DUPLICATE, SELF},
     rule::{Action, OnError, Rule},
-    trail::{FIRST, Position, Trail},
+    trail::{FIRST, Fate, Position, Refused, Trail},
 };
 use crate::lists::{IdHash, IdHasher};
 
@@ -115,14 +115,16 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     let refused = state.enforce(&mut trail, observer, &mut meter)?;
     let left = state.friends.take_remaining();
     // No rule after a refusal is evaluated, in shadow or not.
-    let reached = refused.map_or(Position::MAX, |(position, _)| position);
+    let reached = refused
+        .as_ref()
+        .map_or(Position::MAX, |refused| refused.position);
     let shadow = state.shadow(reached, &trail, observer, &mut meter)?;
     trail.join(shadow);
     Ok(match (refused, left) {
-        (Some((position, refusal)), _) => trail.refuse(policy, Some(position), refusal),
+        (Some(refused), _) => trail.refuse(policy, refused),
         (None, Remaining::All) => trail.decide(policy, Verdict::Allow),
         (None, Remaining::Only(left)) if left.is_empty() => {
-            trail.refuse(policy, None, &policy.nobody_left)
+            trail.refuse(policy, Refused::nobody_left(policy))
         }
         (None, Remaining::Only(left)) => trail.decide(policy, Verdict::Modify(Kept::trusted(left))),
     })
@@ -137,13 +139,13 @@ pub(super) struct State<'p, 'r, S> {
 }
 
 impl<'p, S: AsRef<str>> State<'p, '_, S> {
-    /// Evaluates the enforced rules up to the first refusal, which is returned with its position.
+    /// Evaluates the enforced rules up to the first refusal, which is returned.
     fn enforce<E>(
         &mut self,
         trail: &mut Trail<'p>,
         observer: &mut impl Observer<'p, S>,
         meter: &mut Meter<'_, E>,
-    ) -> Result<Option<(Position, &'p Refusal)>, E> {
+    ) -> Result<Option<Refused<'p>>, E> {
         let mut unlimited = Budget(None);
         for (position, rule) in self.policy.positions() {
             if rule.mode == Some(Mode::Shadow) {
@@ -152,18 +154,24 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             let effect = self.effect(rule, &mut unlimited, meter)?;
             observer.rule(position, rule, &effect, self);
             match effect {
-                Effect::Refuse { refusal, .. } => {
+                Effect::Refuse { refusal, failure } => {
                     observer.after_rule(position);
-                    return Ok(Some((position, refusal)));
+                    return Ok(Some(Refused {
+                        position,
+                        refusal,
+                        failure,
+                    }));
                 }
                 Effect::Remove { friends, failure } => {
-                    if failure.is_some() {
-                        trail.fire(position, &rule.id, Mode::Enforce, Outcome::Error);
+                    if let Some(why) = failure {
+                        trail.fire(position, &rule.id, Mode::Enforce, Fate::Error(why));
                     }
                     self.friends.remove(&friends);
                     trail.remove(position, &rule.id, friends);
                 }
-                Effect::Skip(_) => trail.fire(position, &rule.id, Mode::Enforce, Outcome::Error),
+                Effect::Skip(why) => {
+                    trail.fire(position, &rule.id, Mode::Enforce, Fate::Error(why));
+                }
                 Effect::Off => continue,
                 Effect::OutsideRollout
                 | Effect::NotWhen
@@ -200,8 +208,8 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             }
             let effect = self.effect(rule, &mut budget, meter)?;
             observer.rule(position, rule, &effect, self);
-            for outcome in shadow_outcomes(&effect) {
-                trail.fire(position, &rule.id, Mode::Shadow, outcome);
+            for fate in shadow_fates(effect) {
+                trail.fire(position, &rule.id, Mode::Shadow, fate);
             }
             observer.after_rule(position);
         }
@@ -350,15 +358,12 @@ impl Budget {
 }
 
 /// The outcomes that a shadow rule is reported with.
-fn shadow_outcomes(effect: &Effect<'_>) -> impl Iterator<Item = Outcome> + use<> {
+fn shadow_fates(effect: Effect<'_>) -> impl Iterator<Item = Fate> + use<> {
     let (first, second) = match effect {
-        Effect::Refuse { .. } => (Some(Outcome::Refuse), None),
-        Effect::Remove { failure, .. } => (
-            failure.as_ref().map(|_| Outcome::Error),
-            Some(Outcome::Remove),
-        ),
-        Effect::Skip(_) => (Some(Outcome::Error), None),
-        Effect::OverBudget(_) => (Some(Outcome::Skipped), None),
+        Effect::Refuse { failure, .. } => (Some(failure.map_or(Fate::Refuse, Fate::Error)), None),
+        Effect::Remove { failure, .. } => (failure.map(Fate::Error), Some(Fate::Remove)),
+        Effect::Skip(why) => (Some(Fate::Error(why)), None),
+        Effect::OverBudget(_) => (Some(Fate::Skipped), None),
         Effect::Off | Effect::OutsideRollout | Effect::NotWhen | Effect::Nothing => (None, None),
     };
     first.into_iter().chain(second)

@@ -7,6 +7,7 @@ use importguard_core::{Evaluation, Mode};
 use super::{
     Policy, Request,
     cost::SHADOW_BUDGET,
+    diagnostic::quoted,
     evaluate::{self, Effect, Observer, OverBudgetError, State},
     matcher::Part,
     read::{DUPLICATE, SELF},
@@ -59,6 +60,13 @@ pub enum Happened<'p> {
     },
     /// It was evaluated and no match.
     Nothing,
+    /// No more friends are left than its limit.
+    WithinLimit {
+        /// How many are left.
+        friends: usize,
+        /// The limit.
+        max: usize,
+    },
     /// It refused the import.
     Refused(Reason<'p>),
     /// It removed friends.
@@ -99,6 +107,12 @@ pub enum Reason<'p> {
     Suffix(&'p str),
     /// The ID matches this regular expression.
     Pattern(&'p str),
+    /// The ID starts with none of these.
+    NoPrefix(&'p [String]),
+    /// The ID ends with none of these.
+    NoSuffix(&'p [String]),
+    /// The ID matches none of these regular expressions.
+    NoPattern(&'p [String]),
     /// More friends remain than this limit.
     Over(usize),
     /// This expression is true.
@@ -116,7 +130,10 @@ impl fmt::Display for Reason<'_> {
             Self::NotIn(list) => write!(f, "is not in {list}"),
             Self::Prefix(prefix) => write!(f, "starts with \"{prefix}\""),
             Self::Suffix(suffix) => write!(f, "ends with \"{suffix}\""),
-            Self::Pattern(pattern) => write!(f, "matches {pattern}"),
+            Self::Pattern(pattern) => write!(f, "matches \"{pattern}\""),
+            Self::NoPrefix(prefixes) => write!(f, "does not start with {}", alternatives(prefixes)),
+            Self::NoSuffix(suffixes) => write!(f, "does not end with {}", alternatives(suffixes)),
+            Self::NoPattern(patterns) => write!(f, "does not match {}", alternatives(patterns)),
             Self::Over(max) => write!(f, "limit {max} exceeded"),
             Self::Expression(source) => write!(f, "{source} is true"),
             Self::Failed(why) => write!(f, "the expression failed: {why}"),
@@ -124,9 +141,78 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-impl Happened<'_> {
-    /// A description for people. `friends` are those of the request; only the first removed ones are named.
+/// How many alternatives are named.
+const MAX_ALTERNATIVES: usize = 3;
+
+fn alternatives(texts: &[String]) -> String {
+    let named = texts.iter().take(MAX_ALTERNATIVES);
+    let mut named: Vec<_> = named.map(|text| format!("\"{text}\"")).collect();
+    if let Some(more @ 1..) = texts.len().checked_sub(MAX_ALTERNATIVES) {
+        named.push(format!("{more} more"));
+    }
+    named.join(" or ")
+}
+
+impl Step<'_> {
+    /// What the rule did, or would have done, for people. `friends` are those of the request; only the first removed ones are
+    /// named.
     pub fn describe<S: AsRef<str>>(&self, friends: &[S]) -> String {
+        let (refused, removed) = match self.mode {
+            Some(Mode::Shadow) => ("would refuse", "would remove"),
+            Some(Mode::Enforce) | None => ("refused", "removed"),
+        };
+        match &self.happened {
+            Happened::Refused(reason) => format!("{refused}: {reason}"),
+            Happened::Removed {
+                friends: indexes,
+                failure,
+            } => describe_removal(removed, friends, indexes, failure.as_deref()),
+            other => other.describe(),
+        }
+    }
+}
+
+fn describe_removal<S: AsRef<str>>(
+    verb: &str,
+    friends: &[S],
+    removed: &[(u32, Reason<'_>)],
+    failure: Option<&str>,
+) -> String {
+    let name = |index: u32| {
+        friends
+            .get(index as usize)
+            .map_or_else(|| "?".to_owned(), |id| quoted(id.as_ref()))
+    };
+    if let [(_, reason @ Reason::Over(_)), ..] = removed {
+        let more = if removed.len() > MAX_NAMED {
+            ", …"
+        } else {
+            ""
+        };
+        let named = removed.iter().take(MAX_NAMED);
+        let named: Vec<_> = named.map(|(index, _)| name(*index)).collect();
+        let named = named.join(", ");
+        return format!("{reason}: {verb} {} ({named}{more})", removed.len());
+    }
+    let named = removed.iter().take(MAX_NAMED);
+    let mut parts: Vec<String> = named
+        .map(|(index, reason)| format!("{} {reason}", name(*index)))
+        .collect();
+    if let Some(more) = removed
+        .len()
+        .checked_sub(MAX_NAMED)
+        .filter(|&more| more > 0)
+    {
+        parts.push(format!("and {more} more"));
+    }
+    if let Some(why) = failure {
+        parts.push(format!("the expression failed for others: {why}"));
+    }
+    format!("{verb} {}: {}", removed.len(), parts.join("; "))
+}
+
+impl Happened<'_> {
+    fn describe(&self) -> String {
         match self {
             Self::NotReached => "not reached: an earlier rule refused the import".to_owned(),
             Self::Off => "off".to_owned(),
@@ -135,43 +221,15 @@ impl Happened<'_> {
             }
             Self::NotWhen { when } => format!("not evaluated: {when} is false"),
             Self::Nothing => "no match".to_owned(),
-            Self::Refused(reason) => format!("refused: {reason}"),
+            Self::WithinLimit { friends, max } => {
+                format!("no match: {friends} of at most {max} friends")
+            }
+            // Described with the mode.
+            Self::Refused(_) | Self::Removed { .. } => String::new(),
             Self::Skipped { failure } => format!("skipped: the expression failed: {failure}"),
             Self::OverBudget { cost, left } => format!(
                 "skipped: it costs {cost} units; {left} of the {SHADOW_BUDGET} for shadow rules are left"
             ),
-            Self::Removed {
-                friends: removed,
-                failure,
-            } => {
-                let name = |index: u32| friends.get(index as usize).map_or("?", AsRef::as_ref);
-                if let [(_, reason @ Reason::Over(_)), ..] = removed.as_slice() {
-                    let more = if removed.len() > MAX_NAMED {
-                        ", …"
-                    } else {
-                        ""
-                    };
-                    let named = removed.iter().take(MAX_NAMED);
-                    let named: Vec<_> = named.map(|(index, _)| name(*index)).collect();
-                    let named = named.join(", ");
-                    return format!("{reason}: removed {} ({named}{more})", removed.len());
-                }
-                let named = removed.iter().take(MAX_NAMED);
-                let mut parts: Vec<String> = named
-                    .map(|(index, reason)| format!("{} {reason}", name(*index)))
-                    .collect();
-                if let Some(more) = removed
-                    .len()
-                    .checked_sub(MAX_NAMED)
-                    .filter(|&more| more > 0)
-                {
-                    parts.push(format!("and {more} more"));
-                }
-                if let Some(why) = failure {
-                    parts.push(format!("the expression failed for others: {why}"));
-                }
-                format!("removed {}: {}", removed.len(), parts.join("; "))
-            }
         }
     }
 }
@@ -253,7 +311,13 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
             Effect::NotWhen => Happened::NotWhen {
                 when: rule.when.as_ref().map_or("", |when| when.source()),
             },
-            Effect::Nothing => Happened::Nothing,
+            Effect::Nothing => match rule.action {
+                Action::KeepFirst(max) | Action::RefuseOver(max, _) => Happened::WithinLimit {
+                    friends: state.friends.count(),
+                    max,
+                },
+                _ => Happened::Nothing,
+            },
             Effect::Refuse {
                 failure: Some(why), ..
             } => Happened::Refused(Reason::Failed(why.clone())),
@@ -314,6 +378,9 @@ impl Rule {
                     Some(Part::Prefix(text)) => Reason::Prefix(text),
                     Some(Part::Suffix(text)) => Reason::Suffix(text),
                     Some(Part::Pattern(text)) => Reason::Pattern(text),
+                    Some(Part::NoPrefix(texts)) => Reason::NoPrefix(texts),
+                    Some(Part::NoSuffix(texts)) => Reason::NoSuffix(texts),
+                    Some(Part::NoPattern(texts)) => Reason::NoPattern(texts),
                     None => Reason::Failed("it does not match".to_owned()),
                 }
             }

@@ -159,13 +159,17 @@ pub(crate) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64
             let remedy = format!("write {text} without quotes");
             mismatch(&node, "an integer", &remedy, report)
         }
-        _ => mismatch(
-            &node,
-            "an integer",
-            "write decimal digits only, such as 500",
-            report,
-        ),
+        Some(Scalar::Text(text)) if let Some(number) = percentage(text) => {
+            let remedy = format!("write {number} without the %");
+            mismatch(&node, "an integer", &remedy, report)
+        }
+        _ => mismatch(&node, "an integer", "write decimal digits only", report),
     }
+}
+
+/// The number in a text like "10%".
+fn percentage(text: &str) -> Option<i64> {
+    text.strip_suffix('%')?.trim_end().parse().ok()
 }
 
 /// `true` or `false`.

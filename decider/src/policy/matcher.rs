@@ -26,6 +26,11 @@ pub(super) struct Matcher {
     pub(super) prefixes: Vec<String>,
     pub(super) suffixes: Vec<String>,
     pub(super) patterns: Option<RegexSet>,
+    /// None of them; without effect if it is empty.
+    pub(super) not_prefixes: Vec<String>,
+    /// None of them; without effect if it is empty.
+    pub(super) not_suffixes: Vec<String>,
+    pub(super) not_patterns: Option<RegexSet>,
 }
 
 /// The first part of a matcher that an ID matches.
@@ -36,6 +41,9 @@ pub(super) enum Part<'p> {
     Prefix(&'p str),
     Suffix(&'p str),
     Pattern(&'p str),
+    NoPrefix(&'p [String]),
+    NoSuffix(&'p [String]),
+    NoPattern(&'p [String]),
 }
 
 impl Matcher {
@@ -62,25 +70,48 @@ impl Matcher {
         if let Some(suffix) = self.suffixes.iter().find(|it| id.ends_with(it.as_str())) {
             return Some(Part::Suffix(suffix));
         }
-        let patterns = self.patterns.as_ref()?;
-        if !patterns.is_match(id) {
-            return None;
+        if let Some(part) = self.no_affix(id) {
+            return Some(part);
         }
         // Whether any matches is much faster to find than which.
-        let first = patterns.matches(id).iter().next()?;
-        Some(Part::Pattern(patterns.patterns().get(first)?))
+        if let Some(patterns) = &self.patterns
+            && patterns.is_match(id)
+        {
+            let first = patterns.matches(id).iter().next()?;
+            return Some(Part::Pattern(patterns.patterns().get(first)?));
+        }
+        let patterns = self.not_patterns.as_ref()?;
+        (!patterns.is_match(id)).then(|| Part::NoPattern(patterns.patterns()))
+    }
+
+    fn no_affix(&self, id: &str) -> Option<Part<'_>> {
+        let (prefixes, suffixes) = (&self.not_prefixes, &self.not_suffixes);
+        if !prefixes.is_empty() && !prefixes.iter().any(|it| id.starts_with(it.as_str())) {
+            return Some(Part::NoPrefix(prefixes));
+        }
+        if !suffixes.is_empty() && !suffixes.iter().any(|it| id.ends_with(it.as_str())) {
+            return Some(Part::NoSuffix(suffixes));
+        }
+        None
     }
 }
 
 /// Checks a regular expression; the error is a short explanation.
 pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
+    compile_pattern(pattern, MAX_REGEX_BYTES, MAX_DFA_BYTES).map(drop)
+}
+
+/// Compiles a regular expression of at most `size` bytes, and `dfa` bytes per thread while matching; the error is a short
+/// explanation.
+pub(super) fn compile_pattern(pattern: &str, size: usize, dfa: usize) -> Result<Regex, String> {
     let regex: Result<Regex, regex::Error> = RegexBuilder::new(pattern)
-        .size_limit(MAX_REGEX_BYTES)
+        .size_limit(size)
+        .dfa_size_limit(dfa)
         .build();
     match regex {
-        Ok(_) => Ok(()),
+        Ok(regex) => Ok(regex),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "it takes more than {MAX_REGEX_BYTES} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which covers every alphabet"
+            "it takes more than {size} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which covers every alphabet"
         )),
         // The message shows the position over several lines; the last line has the reason.
         Err(error) => {

@@ -12,24 +12,68 @@ pub(super) const FIRST: Position = 0;
 /// The position of `nobodyLeft`.
 const LAST: Position = Position::MAX;
 
+/// A rule that fired: its position, ID and mode, and its outcome.
+type Fired<'p> = (Position, &'p str, Mode, Fate);
+
+/// The outcome of a rule, and the reason of an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Refuse,
+    Remove,
+    /// Its expression failed, for this reason.
+    Error(String),
+    Skipped,
+}
+
+impl Fate {
+    fn into_parts(self) -> (Outcome, Option<String>) {
+        match self {
+            Self::Refuse => (Outcome::Refuse, None),
+            Self::Remove => (Outcome::Remove, None),
+            Self::Error(why) => (Outcome::Error, Some(why)),
+            Self::Skipped => (Outcome::Skipped, None),
+        }
+    }
+}
+
 /// The effects so far. Shadow rules are evaluated after enforced ones and are sorted into their positions.
 #[derive(Default)]
 pub(super) struct Trail<'p> {
-    fired: Vec<(Position, &'p str, Mode, Outcome)>,
+    fired: Vec<Fired<'p>>,
     removed: Vec<(Position, &'p str, Vec<u32>)>,
+}
+
+/// The refusal that ends an evaluation.
+pub(super) struct Refused<'p> {
+    /// The position of its rule.
+    pub(super) position: Position,
+    pub(super) refusal: &'p Refusal,
+    /// The error of the rule's expression, if that is why it refuses.
+    pub(super) failure: Option<String>,
+}
+
+impl<'p> Refused<'p> {
+    /// By `nobodyLeft`.
+    pub(super) fn nobody_left(policy: &'p Policy) -> Self {
+        Self {
+            position: LAST,
+            refusal: &policy.nobody_left,
+            failure: None,
+        }
+    }
 }
 
 impl<'p> Trail<'p> {
     /// Records that an enforced rule removed friends, if there are any.
     pub(super) fn remove(&mut self, position: Position, rule: &'p str, friends: Vec<u32>) {
         if !friends.is_empty() {
-            self.fire(position, rule, Mode::Enforce, Outcome::Remove);
+            self.fire(position, rule, Mode::Enforce, Fate::Remove);
             self.removed.push((position, rule, friends));
         }
     }
 
-    pub(super) fn fire(&mut self, position: Position, id: &'p str, mode: Mode, outcome: Outcome) {
-        self.fired.push((position, id, mode, outcome));
+    pub(super) fn fire(&mut self, position: Position, id: &'p str, mode: Mode, fate: Fate) {
+        self.fired.push((position, id, mode, fate));
     }
 
     /// The removed friends, by position.
@@ -44,20 +88,16 @@ impl<'p> Trail<'p> {
         self.removed.extend(other.removed);
     }
 
-    /// Ends with the refusal of the rule at `position`, or with `nobodyLeft` if there is none.
-    pub(super) fn refuse(
-        mut self,
-        policy: &Policy,
-        position: Option<Position>,
-        refusal: &'p Refusal,
-    ) -> Evaluation {
+    /// Ends with the refusal of a rule.
+    pub(super) fn refuse(mut self, policy: &Policy, refused: Refused<'p>) -> Evaluation {
+        let Refused {
+            position,
+            refusal,
+            failure,
+        } = refused;
         let rule = refusal.rule.as_deref().unwrap_or_default();
-        self.fire(
-            position.unwrap_or(LAST),
-            rule,
-            Mode::Enforce,
-            Outcome::Refuse,
-        );
+        let fate = failure.map_or(Fate::Refuse, Fate::Error);
+        self.fire(position, rule, Mode::Enforce, fate);
         self.decide(policy, Verdict::Refuse(refusal.clone()))
     }
 
@@ -69,10 +109,14 @@ impl<'p> Trail<'p> {
         Evaluation {
             verdict,
             rules: fired
-                .map(|(_, id, mode, outcome)| FiredRule {
-                    id: id.to_owned(),
-                    mode,
-                    outcome,
+                .map(|(_, id, mode, fate)| {
+                    let (outcome, reason) = fate.into_parts();
+                    FiredRule {
+                        id: id.to_owned(),
+                        mode,
+                        outcome,
+                        reason,
+                    }
                 })
                 .collect(),
             removed: removed

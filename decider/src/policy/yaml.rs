@@ -66,7 +66,7 @@ pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
                 report.error(
                     point(*error.marker()),
                     format!("invalid YAML: {}", error.info()),
-                    "check the indentation, brackets and quotes here or on the line above",
+                    syntax_remedy(error.info()),
                 );
                 return None;
             }
@@ -85,6 +85,17 @@ pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
         );
     }
     builder.root
+}
+
+/// How to correct what the parser complains about.
+fn syntax_remedy(info: &str) -> &'static str {
+    if info.contains("escape") {
+        "in double quotes, \\ starts an escape sequence: use single quotes, as in '^\\d+$', or write \\\\ for each \\"
+    } else if info.contains("tab") && !info.contains("table") {
+        "YAML does not allow tabs here: use spaces"
+    } else {
+        "check the indentation, brackets and quotes here or on the line above"
+    }
 }
 
 impl Value {

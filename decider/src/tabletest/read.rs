@@ -151,7 +151,8 @@ fn time(node: Node, report: &mut Report<'_>) -> Option<SystemTime> {
     time
 }
 
-fn parse_time(text: &str) -> Option<SystemTime> {
+/// A time as tests have it: RFC 3339, with any offset from UTC.
+pub fn parse_time(text: &str) -> Option<SystemTime> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     Some(SystemTime::from(time))
 }

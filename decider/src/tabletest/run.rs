@@ -125,7 +125,7 @@ fn descriptions(explanation: &Explanation<'_>, friends: &[String]) -> Vec<String
         } else {
             ""
         };
-        format!("{}{shadow}: {}", step.rule, step.happened.describe(friends))
+        format!("{}{shadow}: {}", step.rule, step.describe(friends))
     });
     steps.collect()
 }

@@ -78,7 +78,7 @@ fn reports_every_difference() {
     for part in [
         "  FAIL  a (line 3)",
         "          verdict  expected  refuse\n                   got       modify",
-        "          | drop: removed 1: bad is in blocked",
+        "          | drop: removed 1: \"bad\" is in blocked",
         "          | night (shadow): no match",
         "  ok    c",
         "3 tests, 2 failed",

@@ -239,6 +239,7 @@ mod tests {
                     id: "bots".to_owned(),
                     mode: Mode::Enforce,
                     outcome: Outcome::Remove,
+                    reason: None,
                 }],
                 removed: vec![Removal {
                     rule: "bots".to_owned(),

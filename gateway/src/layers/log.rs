@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use importguard_core::{Cause, Decision, ImportRequest, Verdict};
+use importguard_core::{Cause, Decision, FiredRule, ImportRequest, Verdict};
 use importguard_telemetry::{PerSecond, Summary};
 use tracing::{error, info, warn};
 
@@ -34,11 +34,25 @@ pub(crate) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock
         cause = cause.map(Cause::as_str),
         rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
         code = refusal.map(|refusal| refusal.code),
+        failed = decision.evaluation().and_then(|it| failures(&it.rules)),
         friends = request.friends.len(),
         kept,
         micros = micros(clock),
         "decided"
     );
+}
+
+/// Maximum number of failed rules that a line names.
+const MAX_FAILED: usize = 3;
+
+/// The rules whose expressions failed, with the reasons.
+fn failures(rules: &[FiredRule]) -> Option<String> {
+    let failed = rules.iter().filter_map(|rule| {
+        let reason = rule.reason.as_deref()?;
+        Some(format!("{}: {reason}", rule.id))
+    });
+    let failed: Vec<_> = failed.take(MAX_FAILED).collect();
+    (!failed.is_empty()).then(|| failed.join("; "))
 }
 
 /// Maximum number of log lines per second for rejections with the same code: enough to identify the callers, too few to flood the log.

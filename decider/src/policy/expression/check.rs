@@ -1,5 +1,9 @@
 //! The type checker: infers the type of every part of an expression and reports type errors.
 
+mod arguments;
+
+pub(super) use arguments::{MAX_PARTS, max_parts, string};
+
 use cel::{
     Program,
     common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators},
@@ -33,6 +37,8 @@ pub(super) struct Checker<'e> {
     depth: usize,
     in_comprehension: bool,
     pub(super) uses_variables: bool,
+    /// Whether some values of the variables make the expression fail.
+    pub(super) can_fail: bool,
     pub(super) errors: Vec<ExpressionError>,
 }
 
@@ -52,6 +58,7 @@ impl<'e> Checker<'e> {
             depth: 0,
             in_comprehension: false,
             uses_variables: false,
+            can_fail: false,
             errors: Vec::new(),
         }
     }
@@ -190,6 +197,7 @@ impl<'e> Checker<'e> {
             .chain(&call.args)
             .collect();
         let types: Vec<Type> = parts.iter().map(|part| self.check(part)).collect();
+        self.can_fail = self.can_fail || self.may_fail(call, &types);
         match (call.func_name.as_str(), types.as_slice()) {
             (operators::CONDITIONAL, [condition, yes, no]) => {
                 self.expect(parts[0], condition, &Type::Bool);
@@ -223,7 +231,7 @@ impl<'e> Checker<'e> {
                     return self.refuse(
                         part,
                         self.mismatch("compare", "with", [(parts[0], left), (parts[1], right)]),
-                        conversion(parts[0], left, parts[1], right),
+                        self.conversion([(parts[0], left), (parts[1], right)]),
                     );
                 }
                 Type::Bool
@@ -239,7 +247,11 @@ impl<'e> Checker<'e> {
                     return self.refuse(
                         part,
                         format!("cannot look up {item} in {list}"),
-                        "write: ownerUserID in some_list, or: ownerUserID in [\"a\", \"b\"]",
+                        match list {
+                            Type::Ids => "lists contain strings: convert it with string()",
+                            Type::Sequence(_) => "use elements of its type",
+                            _ => "write one of the policy's lists after in, or values in brackets: [\"a\", \"b\"]",
+                        },
                     );
                 }
                 Type::Bool
@@ -256,7 +268,19 @@ impl<'e> Checker<'e> {
             (name, [left, right]) if is_operator(name) => {
                 self.operator(part, name, [(parts[0], left), (parts[1], right)])
             }
-            (name, types) => self.function(part, name, call.target.is_some(), types),
+            ("split", [Type::String, Type::String, Type::Int]) if call.target.is_some() => {
+                self.arguments(call);
+                Type::Sequence(Box::new(Type::String))
+            }
+            ("split", _) => self.refuse(
+                part,
+                "split needs a separator and a limit",
+                format!("write split(\",\", 2): the second is the maximum number of parts, 1 to {MAX_PARTS}"),
+            ),
+            (name, types) => {
+                self.arguments(call);
+                self.function(part, name, call.target.is_some(), types)
+            }
         }
     }
 
@@ -266,7 +290,7 @@ impl<'e> Checker<'e> {
         name: &str,
         operands: [(&IdedExpr, &Type); 2],
     ) -> Type {
-        let [(first, left), (second, right)] = operands;
+        let [(_, left), (_, right)] = operands;
         let fitting = OPERATORS
             .iter()
             .find(|(operator, l, r, _)| *operator == name && l.fits(left) && r.fits(right));
@@ -277,7 +301,7 @@ impl<'e> Checker<'e> {
                     "<" | "<=" | ">" | ">=" => self.mismatch("compare", "with", operands),
                     symbol => self.mismatch(&format!("apply {symbol} to"), "and", operands),
                 };
-                self.refuse(part, message, conversion(first, left, second, right))
+                self.refuse(part, message, self.conversion(operands))
             }
         }
     }
@@ -289,6 +313,45 @@ impl<'e> Checker<'e> {
             _ => found.to_string(),
         });
         format!("cannot {verb} {left} {link} {right}")
+    }
+
+    /// How to give two operands the same type.
+    fn conversion(&self, operands: [(&IdedExpr, &Type); 2]) -> String {
+        let [(first, left), (second, right)] = operands;
+        let [first_text, second_text] = [first, second].map(|part| {
+            let text = self
+                .text(part)
+                .filter(|text| text.len() <= MAX_QUOTED_BYTES);
+            text.unwrap_or("…")
+        });
+        let integer_first = *left == Type::Int;
+        match (left, right) {
+            (Type::String, Type::Int) if let Some(number) = quoted_integer(first) => {
+                format!("write {number} without quotes")
+            }
+            (Type::Int, Type::String) if let Some(number) = quoted_integer(second) => {
+                format!("write {number} without quotes")
+            }
+            (Type::Double, Type::Int) | (Type::Int, Type::Double) => {
+                let integer = if integer_first {
+                    first_text
+                } else {
+                    second_text
+                };
+                format!("write both numbers with a fraction: double({integer})")
+            }
+            (Type::String, Type::Int) | (Type::Int, Type::String) => {
+                let (integer, string) = if integer_first {
+                    (first_text, second_text)
+                } else {
+                    (second_text, first_text)
+                };
+                format!("convert one of them: int({string}), or string({integer})")
+            }
+            (Type::Ids, _) => format!("test whether an ID is in the list, with: in {first_text}"),
+            (_, Type::Ids) => format!("test whether an ID is in the list, with: in {second_text}"),
+            _ => "use two values of the same type".to_owned(),
+        }
     }
 
     fn function(&mut self, part: &'e IdedExpr, name: &str, member: bool, types: &[Type]) -> Type {
@@ -327,11 +390,11 @@ impl<'e> Checker<'e> {
         let mut names: Vec<&str> = FUNCTIONS
             .iter()
             .map(|(name, ..)| *name)
-            .chain(["all", "exists", "exists_one", "filter", "map"])
+            .chain(["split", "all", "exists", "exists_one", "filter", "map"])
             .collect();
         names.dedup();
         let remedy = match (name, closest(name, names.iter().copied())) {
-            ("matches", _) => "write the regular expression under dropFriends or refuseOwner: { matches: [\"^tmp[_-]\"] }".to_owned(),
+            ("not", _) => "write ! for \"not\"".to_owned(),
             (_, Some(meant)) => format!("did you mean {meant}?"),
             (_, None) => format!("use one of {}", names.join(", ")),
         };
@@ -355,7 +418,7 @@ impl<'e> Checker<'e> {
             other => self.refuse(
                 &loop_.iter_range,
                 format!("{other} cannot be iterated over"),
-                "write a list literal before the dot: [\"a\", \"b\"].exists(x, friend.startsWith(x))",
+                "write a list literal before the dot: [\"a\", \"b\"].exists(x, x != \"\")",
             ),
         };
         let initial = self.check(&loop_.accu_init);
@@ -369,7 +432,7 @@ impl<'e> Checker<'e> {
             self.refuse(
                 part,
                 format!("this loop's body is {step}, but its result is {initial}"),
-                "write a condition: [\"a\", \"b\"].exists(x, friend.startsWith(x))",
+                "write a condition: [\"a\", \"b\"].exists(x, x != \"\")",
             );
         }
         self.bound.truncate(outer + 1);
@@ -401,7 +464,7 @@ impl<'e> Checker<'e> {
             self.refuse(
                 part,
                 format!("expected {expected} here, found {found}"),
-                "compare it with something, such as: friendCount > 50",
+                comparison(self.text(part), found),
             );
         }
     }
@@ -445,26 +508,22 @@ fn is_operator(name: &str) -> bool {
     OPERATORS.iter().any(|(operator, ..)| *operator == name)
 }
 
-fn conversion(first: &IdedExpr, left: &Type, second: &IdedExpr, right: &Type) -> String {
-    let remedy = match (left, right) {
-        (Type::String, Type::Int) if let Some(number) = quoted_integer(first) => {
-            return format!("write {number} without quotes");
-        }
-        (Type::Int, Type::String) if let Some(number) = quoted_integer(second) => {
-            return format!("write {number} without quotes");
-        }
-        (Type::Double, Type::Int) | (Type::Int, Type::Double) => {
-            "write both numbers with a fraction: double(friendCount) > 1.5"
-        }
-        (Type::String, Type::Int) | (Type::Int, Type::String) => {
-            "convert one of them: int(ownerUserID), or string(friendCount)"
-        }
-        (Type::Ids, _) | (_, Type::Ids) => {
-            "test whether an ID is in the list: ownerUserID in some_list"
-        }
-        _ => "use two values of the same type",
+/// How to make a condition of a part of this type.
+pub(super) fn comparison(source: Option<&str>, found: &Type) -> String {
+    let with = match found {
+        Type::Int => "> 50",
+        Type::Double => "> 0.5",
+        Type::String => "== \"a\"",
+        Type::Timestamp => "> timestamp(\"2026-01-01T00:00:00Z\")",
+        Type::Duration => "> duration(\"1h\")",
+        Type::Ids => return "test whether an ID is in it, with: in".to_owned(),
+        Type::Sequence(_) => return "test one value, with: in; or each, with: exists".to_owned(),
+        Type::Bool | Type::Unknown => return "compare it with something".to_owned(),
     };
-    remedy.to_owned()
+    match source.filter(|source| source.len() <= MAX_QUOTED_BYTES) {
+        Some(source) => format!("compare it with something: {source} {with}"),
+        None => format!("compare it with something, as in: … {with}"),
+    }
 }
 
 fn quoted_integer(part: &IdedExpr) -> Option<i64> {

@@ -7,7 +7,11 @@
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 
 use super::super::{cost::folding, units::Cost};
-use super::{ListValues, check::FRIEND};
+use super::{
+    ListValues,
+    check::{FRIEND, MAX_PARTS, max_parts, string},
+    regexes::MATCHES,
+};
 
 /// The fixed cost of an evaluation: its context.
 const EVALUATION: u64 = 4;
@@ -33,6 +37,12 @@ const PART_OF_TIME: u64 = 32;
 const CONVERSION: u64 = 45;
 /// Appending a value to a list.
 const ELEMENT: u64 = 1;
+/// A part of a string that was split.
+const PART: u64 = 8;
+/// Reading 64 bytes character by character.
+const CHARACTERS: u64 = 24;
+/// Matching 64 bytes with a regular expression, as for a matcher's.
+const REGEX: u64 = 40;
 /// One iteration of a loop without its body: the names and values of two variables.
 const ITERATION: u64 = 28;
 
@@ -206,6 +216,36 @@ impl<'e> Estimate<'e> {
             }
             (operators::ADD, _) => (fixed(ARITHMETIC).plus(all.read(ELEMENT)), all),
             (operators::INDEX, [list, _]) => (fixed(ARITHMETIC), list.value.element()),
+            ("split", _) => {
+                let elements = call.args.last().and_then(max_parts).unwrap_or(MAX_PARTS);
+                let own = function("split").plus(fixed(elements.saturating_mul(PART)));
+                let value = Value {
+                    elements,
+                    each: 1,
+                    texts: all.texts,
+                };
+                (own.plus(texts(all, CHARACTERS)), value)
+            }
+            ("replace", _) => {
+                let value = Value {
+                    texts: all.texts.saturating_mul(growth(&call.args)),
+                    ..Value::SCALAR
+                };
+                (
+                    function("replace")
+                        .plus(texts(all, CHARACTERS))
+                        .plus(value.read(1)),
+                    value,
+                )
+            }
+            (MATCHES, _) => (function(MATCHES).plus(texts(all, REGEX)), Value::SCALAR),
+            ("lowerAscii" | "upperAscii" | "trim" | "substring", _) => {
+                let value = Value {
+                    texts: all.texts,
+                    ..Value::SCALAR
+                };
+                (function("lowerAscii").plus(texts(all, CHARACTERS)), value)
+            }
             (name, _) => (function(name).plus(all.read(0)), result(name, all)),
         };
         Part {
@@ -258,6 +298,21 @@ impl<'e> Estimate<'e> {
             value: result.value,
         }
     }
+}
+
+/// The cost of reading the strings of a value, at `each` units per 64 bytes.
+fn texts(value: Value, each: u64) -> Cost {
+    Cost {
+        fixed: 0,
+        texts: value.texts.saturating_mul(each),
+    }
+}
+
+/// How many times as long as the string the result of `replace` may be.
+fn growth(arguments: &[IdedExpr]) -> u64 {
+    let [from, to] = arguments else { return 1 };
+    let [from, to] = [from, to].map(|part| string(part).map_or(1, str::len).max(1) as u64);
+    to.div_ceil(from).max(1)
 }
 
 /// The cost of a function or any other operator, without reading strings.
@@ -341,6 +396,17 @@ mod tests {
         let mapped = cost_of("friend in ['a', 'b'].map(x, x + ownerUserID)");
         assert!(mapped.texts >= 6, "{mapped:?}");
         assert_eq!(cost_of("string(friend) == 'a'").texts, 2);
+    }
+
+    #[test]
+    fn strings_that_functions_make_count() {
+        assert_eq!(cost_of("friend.matches('a')").texts, REGEX);
+        let replaced = cost_of("friend.replace('a', 'bbbb') == 'x'").texts;
+        let shortened = cost_of("friend.replace('aaaa', 'b') == 'x'").texts;
+        assert_eq!(replaced - shortened, 2 * 3);
+        let parts =
+            |limit: u64| cost_of(&format!("friend.split(',', {limit}).exists(x, x == 'a')"));
+        assert!(parts(16).fixed > parts(1).fixed + 15 * ITERATION);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod check;
 mod cost;
+mod regexes;
 mod types;
 mod values;
 
@@ -15,8 +16,9 @@ use std::{
     thread,
 };
 
-use cel::{Context, Env, ExecutionError, ParseError, Program, Value};
+use cel::{Context, Env, ExecutionError, IdedExpr, ParseError, Value, extensions};
 use check::{Checker, MAX_DEPTH};
+use regexes::Regexes;
 use types::Type;
 
 use super::units::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
@@ -42,8 +44,12 @@ pub(super) enum Scope {
 #[derive(Debug)]
 pub(super) struct Expression {
     source: String,
-    program: Program,
+    /// The expression, with variables in place of its regular expressions.
+    root: IdedExpr,
+    regexes: Regexes,
     cost: Cost,
+    /// Whether it can fail at run time, other than by IDs that are too long for it.
+    pub(super) can_fail: bool,
     /// Its value, if that does not depend on any variable.
     pub(super) constant: Option<bool>,
 }
@@ -158,12 +164,12 @@ impl Expression {
         })?;
         let mut checker = Checker::new(source, &program, scope, lists);
         let found = checker.check(program.expression());
-        let depends = checker.uses_variables;
+        let (depends, can_fail) = (checker.uses_variables, checker.can_fail);
         let mut errors = checker.errors;
         if errors.is_empty() && found != Type::Bool {
             errors.push(ExpressionError::of_all(
                 format!("this expression is of type {found}, but a rule needs bool"),
-                "compare it with something, such as: friendCount > 50",
+                check::comparison(Some(source), &found),
             ));
         }
         if !errors.is_empty() {
@@ -179,10 +185,15 @@ impl Expression {
                 "split it into several rules, or put IDs into a list; avoid lists and conversions in loops",
             )]);
         }
+        let mut root = program.expression().clone();
+        let regexes = Regexes::extract(&mut root)
+            .map_err(|why| vec![ExpressionError::of_all(why, "simplify it")])?;
         let mut expression = Self {
             source: source.to_owned(),
-            program,
+            root,
+            regexes,
             cost,
+            can_fail,
             constant: None,
         };
         let constant = expression.try_samples(scope, lists)?;
@@ -208,7 +219,7 @@ impl Expression {
                             "this expression is of type {}, but a rule needs bool",
                             other.type_of()
                         ),
-                        "compare it with something, such as: friendCount > 50",
+                        "compare it with something",
                     )]);
                 }
                 Err(error) => failure = Some(error),
@@ -253,10 +264,10 @@ impl Expression {
     }
 
     fn execute(&self, inputs: &Inputs<'_>, friend: Option<&str>) -> Result<Value, ExecutionError> {
-        let resolver = inputs.resolver(friend);
+        let resolver = inputs.resolver(friend, &self.regexes);
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(&resolver);
-        self.program.execute(&context)
+        Value::resolve(&self.root, &context)
     }
 
     /// Its source in the policy.
@@ -265,9 +276,23 @@ impl Expression {
     }
 }
 
-/// CEL's standard library without optional values. The checker accepts only a part of it.
-static ENVIRONMENT: LazyLock<Arc<Env>> =
-    LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
+/// CEL's standard library without optional values, its string functions, and `matches`. The checker accepts only a part of it.
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib().with_optional_support(false);
+    for extension in [extensions::strings, regexes::extension] {
+        // Fails only for a name that exists; a function that is missing fails on every sample request.
+        let _ = env.add_extension(extension);
+    }
+    Arc::new(env)
+});
+
+/// Whether an expression without variables has a value.
+fn evaluates(source: &str) -> bool {
+    let context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    ENVIRONMENT
+        .compile(source)
+        .is_ok_and(|program| program.execute(&context).is_ok())
+}
 
 impl ExpressionError {
     fn of_all(message: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -296,11 +321,48 @@ impl ExpressionError {
         Self {
             place: Some((start, 1)),
             message: format!("invalid expression: {message}"),
-            remedy: format!(
-                "at most {MAX_DEPTH} levels of operators, brackets and calls, such as: friendCount > 50 && !(ownerUserID in trusted)"
-            ),
+            remedy: syntax_remedy(source, &error.msg),
         }
     }
+}
+
+/// How to correct an expression that cannot be parsed.
+fn syntax_remedy(source: &str, message: &str) -> String {
+    let words = bare_words(source);
+    let foreign = OTHER_LANGUAGES
+        .iter()
+        .find(|(word, _)| words.iter().any(|it| it.eq_ignore_ascii_case(word)));
+    if let Some((word, operator)) = foreign {
+        return format!("write {operator} for \"{word}\"");
+    }
+    if ["recursion", "nest", "depth"]
+        .iter()
+        .any(|it| message.contains(it))
+    {
+        return format!("use at most {MAX_DEPTH} levels of operators, brackets and calls");
+    }
+    "check the operators, brackets and quotes; operators are &&, ||, !, ==, !=, <, <=, >, >=, in"
+        .to_owned()
+}
+
+/// Operators of other languages, and CEL's.
+const OTHER_LANGUAGES: [(&str, &str); 3] = [("and", "&&"), ("or", "||"), ("not", "!")];
+
+/// The words of an expression that are not in a string.
+fn bare_words(source: &str) -> Vec<&str> {
+    let mut quote = None;
+    let mut escaped = false;
+    let words = source.split(move |c: char| {
+        match (quote, c) {
+            _ if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), _) if open == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            _ => {}
+        }
+        quote.is_some() || !(c.is_alphanumeric() || c == '_')
+    });
+    words.collect()
 }
 
 /// The error without its values, whose length a caller controls.
@@ -311,10 +373,15 @@ fn brief(error: &ExecutionError) -> String {
         }
         ExecutionError::Overflow(..) => "a number or time is too large".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "no such element in the list".to_owned(),
-        ExecutionError::FunctionError { function, message } => {
-            let message: String = message.chars().take(120).collect();
-            format!("{function}: {message}")
-        }
+        // These messages quote the argument.
+        ExecutionError::FunctionError { function, message } => match function.as_str() {
+            "timezone" => "unknown time zone".to_owned(),
+            "duration" => "not a duration".to_owned(),
+            _ => {
+                let message: String = message.chars().take(120).collect();
+                format!("{function}: {message}")
+            }
+        },
         other => other.to_string().chars().take(120).collect(),
     }
 }

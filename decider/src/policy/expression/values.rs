@@ -17,7 +17,7 @@ use cel::{
 };
 use chrono::{DateTime, FixedOffset};
 
-use super::check::FRIEND;
+use super::{check::FRIEND, regexes::Regexes};
 use crate::lists::Ids;
 
 /// The policy's lists as values of expressions, by name.
@@ -128,9 +128,14 @@ impl<'r> Inputs<'r> {
         .map(sample)
     }
 
-    pub(super) fn resolver<'f>(&'f self, friend: Option<&'f str>) -> Resolver<'f> {
+    pub(super) fn resolver<'f>(
+        &'f self,
+        friend: Option<&'f str>,
+        regexes: &'f Regexes,
+    ) -> Resolver<'f> {
         Resolver {
             inputs: self,
+            regexes,
             friend,
         }
     }
@@ -139,6 +144,7 @@ impl<'r> Inputs<'r> {
 /// Creates the values of variables on demand.
 pub(super) struct Resolver<'f> {
     inputs: &'f Inputs<'f>,
+    regexes: &'f Regexes,
     friend: Option<&'f str>,
 }
 
@@ -160,7 +166,8 @@ impl VariableResolver for Resolver<'_> {
                 .lists
                 .0
                 .get(list)
-                .map(|ids| CowVal::Borrowed(ids as &dyn Val)),
+                .map(|ids| CowVal::Borrowed(ids as &dyn Val))
+                .or_else(|| self.regexes.resolve(list)),
         }
     }
 }

@@ -13,12 +13,23 @@ const MAX_AFFIXES: usize = 64;
 const MAX_PATTERNS: usize = 64;
 
 const EXAMPLE: &str = "{ in: some_list }";
-const KEYS: [&str; 5] = ["in", "notIn", "prefixes", "suffixes", "matches"];
+const PREFIXES: &str = "[\"bot_\", \"test-\"]";
+const SUFFIXES: &str = "[\"_bot\", \"-test\"]";
+const PATTERNS: &str = "[\"^tmp[_-]\"]";
+const KEYS: [&str; 8] = [
+    "in",
+    "notIn",
+    "prefixes",
+    "suffixes",
+    "matches",
+    "notPrefixes",
+    "notSuffixes",
+    "notMatches",
+];
 
 pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefinition> {
     let mut fields = Fields::open(node, "a matcher", EXAMPLE, report)?;
-    let [in_list, not_in, prefixes, suffixes, matches] = KEYS.map(|key| fields.take(key));
-    let all = [&in_list, &not_in, &prefixes, &suffixes, &matches];
+    let all = KEYS.map(|key| fields.take(key));
     if all.iter().all(|entry| entry.is_none()) {
         report.error(
             fields.span,
@@ -27,23 +38,29 @@ pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefi
         );
     }
     fields.close(report);
-    let values = |texts: Vec<Spanned<String>>| texts.into_iter().map(|text| text.value).collect();
+    let [
+        in_list,
+        not_in,
+        prefixes,
+        suffixes,
+        matches,
+        not_prefixes,
+        not_suffixes,
+        not_matches,
+    ] = all;
+    let affixes = |entry, example, report: &mut Report<'_>| {
+        let texts = strings(entry, example, MAX_AFFIXES, report);
+        texts.into_iter().map(|text| text.value).collect()
+    };
     Some(MatcherDefinition {
         in_list: in_list.and_then(|entry| text(entry.value, report)),
         not_in: not_in.and_then(|entry| text(entry.value, report)),
-        prefixes: values(strings(
-            prefixes,
-            "[\"bot_\", \"test-\"]",
-            MAX_AFFIXES,
-            report,
-        )),
-        suffixes: values(strings(
-            suffixes,
-            "[\"_bot\", \"-test\"]",
-            MAX_AFFIXES,
-            report,
-        )),
-        matches: strings(matches, "[\"^tmp[_-]\"]", MAX_PATTERNS, report),
+        prefixes: affixes(prefixes, PREFIXES, report),
+        suffixes: affixes(suffixes, SUFFIXES, report),
+        matches: strings(matches, PATTERNS, MAX_PATTERNS, report),
+        not_prefixes: affixes(not_prefixes, PREFIXES, report),
+        not_suffixes: affixes(not_suffixes, SUFFIXES, report),
+        not_matches: strings(not_matches, PATTERNS, MAX_PATTERNS, report),
     })
 }
 
@@ -64,7 +81,11 @@ fn strings(
     if items.is_empty() {
         report.error(
             span,
-            "this list is empty, so it matches nothing",
+            if key.starts_with("not") {
+                "this list is empty, so it matches everything"
+            } else {
+                "this list is empty, so it matches nothing"
+            },
             format!("write {example}, or remove the key"),
         );
     }

@@ -8,6 +8,8 @@ mod matcher;
 mod refusal;
 mod rule;
 
+pub(super) use rule::{FAILS_WITHOUT_REFUSAL, fails_remedy};
+
 use super::{
     diagnostic::{Report, Span, Spanned, quoted},
     document::{API_VERSION, Document},

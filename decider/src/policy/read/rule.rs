@@ -71,15 +71,15 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
     let when = fields.take("when");
     let on_error = fields.take("onError");
     let refusal_entry = fields.take("refusal");
-    let can_fail = refuse_if.is_some() || drop_friend_if.is_some() || when.is_some();
-    if let (false, Some(entry)) = (can_fail, &on_error) {
+    let has_expression = refuse_if.is_some() || drop_friend_if.is_some() || when.is_some();
+    if let (false, Some(entry)) = (has_expression, &on_error) {
         report.error(
             entry.key_span,
             "nothing in this rule can fail at run time",
             "remove it: it applies only to rules with refuseIf, dropFriendIf or when",
         );
     }
-    let on_error_is_there = on_error.is_some();
+    let default = on_error.is_none();
     let on_error = on_error.and_then(|entry| {
         let words = [
             ("skip", OnErrorDefinition::Skip),
@@ -87,8 +87,13 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         ];
         word(entry.value, "onError", &words, report)
     });
-    let by_error = !on_error_is_there || on_error == Some(OnErrorDefinition::Refuse);
-    let mut refuses = Refuses::new(can_fail && by_error);
+    let mut refuses = Refuses {
+        by_kind: false,
+        by_error: has_expression && on_error == Some(OnErrorDefinition::Refuse),
+        // Whether its expression can fail is known when it is compiled.
+        perhaps: has_expression && default,
+        unknown: true,
+    };
     refuses.by_kind(refuse_owner.is_some() || refuse_if.is_some(), true);
     refuses.by_kind(drop_friends.is_some() || drop_friend_if.is_some(), false);
     let has_limit = limit_friends.is_some();
@@ -128,7 +133,7 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         rollout: fields.optional("rollout", report, per_cent),
         on_error,
         refusal: refusal_entry.and_then(|entry| refusal(entry.value, report)),
-        can_fail,
+        has_expression,
     };
     fields.close(report);
     Some(rule)
@@ -162,25 +167,28 @@ fn check_kinds(id: &Spanned<String>, kinds: &[Option<Entry>], report: &mut Repor
 struct Refuses {
     by_kind: bool,
     by_error: bool,
+    /// It refuses if its expression can fail.
+    perhaps: bool,
     /// The rule's action is missing or invalid.
     unknown: bool,
 }
 
 impl Refuses {
-    fn new(by_error: bool) -> Self {
-        Self {
-            by_kind: false,
-            by_error,
-            unknown: true,
-        }
-    }
-
     fn by_kind(&mut self, present: bool, refuses: bool) {
         if present {
             self.unknown = false;
             self.by_kind |= refuses;
         }
     }
+}
+
+/// The error of a rule that refuses by an expression that fails, and has no refusal.
+pub(in super::super) const FAILS_WITHOUT_REFUSAL: &str =
+    "this rule refuses imports when its expression fails, but has no refusal";
+
+/// How to correct [`FAILS_WITHOUT_REFUSAL`].
+pub(in super::super) fn fails_remedy() -> String {
+    format!("add onError: skip, or refusal: {REFUSAL_EXAMPLE}")
 }
 
 fn check_refusal(
@@ -198,10 +206,10 @@ fn check_refusal(
         ),
         None if refuses.by_error => report.error(
             id.span,
-            "this rule refuses imports when its expression fails, but has no refusal",
-            format!("add onError: skip, or refusal: {REFUSAL_EXAMPLE}"),
+            FAILS_WITHOUT_REFUSAL,
+            fails_remedy(),
         ),
-        Some(entry) if !refuses.by_kind && !refuses.by_error => report.error(
+        Some(entry) if !refuses.by_kind && !refuses.by_error && !refuses.perhaps => report.error(
             entry.key_span,
             "this rule never refuses, so its refusal is never used",
             "remove it; the answer to imports with no friends left is \"nobodyLeft\", at the end of the policy",

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use importguard_core::{Evaluation, Mode, Outcome};
+use importguard_core::{Evaluation, Mode, Outcome, Verdict};
 
 use super::{
     compile,
@@ -340,11 +340,22 @@ fn ids_that_are_too_long_for_an_expression_make_it_fail_as_everything_else_does(
         ]
     );
     let explanation = policy.explain(&request(&friends));
-    let told = explanation.steps[2].happened.describe(&["a", "long", "b"]);
+    let told = explanation.steps[2].describe(&["a", "long", "b"]);
     assert!(
         told.contains("the IDs are too long for this expression"),
         "{told}"
     );
+}
+
+#[test]
+fn a_rule_without_refusal_refuses_as_nobody_left_if_ids_are_too_long_for_it() {
+    let policy = with_lists(&format!("- {{ id: r, dropFriendIf: \"{}\" }}", exists(10)));
+    let decision = policy.evaluate(&request(&["x".repeat(2 << 20)]));
+    assert_eq!(fired(&decision), [("r", Outcome::Error)]);
+    let Verdict::Refuse(refusal) = decision.verdict else {
+        panic!("{:?}", decision.verdict);
+    };
+    assert_eq!((refusal.rule.as_deref(), refusal.code), (Some("r"), 5002));
 }
 
 #[test]

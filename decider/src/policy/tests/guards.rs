@@ -200,10 +200,10 @@ fn an_explanation_says_how_ids_were_compared() {
     let told: Vec<_> = explanation
         .steps
         .iter()
-        .map(|step| step.happened.describe(&["Mallory", "bob"]))
+        .map(|step| step.describe(&["Mallory", "bob"]))
         .collect();
     assert!(
-        told.contains(&"removed 1: Mallory is in a (fold: case)".to_owned()),
+        told.contains(&"removed 1: \"Mallory\" is in a (fold: case)".to_owned()),
         "{told:?}"
     );
 }

@@ -25,6 +25,8 @@ fn action(friendly: bool) -> BoxedStrategy<String> {
         Just("prefixes: [b]".to_owned()),
         Just("suffixes: [a, '1']".to_owned()),
         Just("matches: ['^[ad]', '1.*1']".to_owned()),
+        Just("notPrefixes: [a, b]".to_owned()),
+        Just("notSuffixes: [a], notMatches: ['^[ad]', '1.*1']".to_owned()),
     ];
     let drop_by = affix.prop_map(|affix| format!("dropFriends: {{ {affix} }}"));
     let drop_if = prop_oneof![

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use importguard_core::{Mode, Outcome};
+use importguard_core::{Mode, Outcome, Verdict};
 
 use super::evaluation::{decide, with_lists};
 use crate::policy::{Happened, Policy, Reason, Request};
@@ -22,6 +22,63 @@ fn drops_friends_by_suffixes_and_regular_expressions() {
         ),
         "modify [bot_a@1 atmp-1@3 x202@5] | f Remove, f[a_bot@0 tmp-1@2 x2026y@4]"
     );
+}
+
+#[test]
+fn matches_ids_that_no_prefix_suffix_or_regular_expression_fits() {
+    for (matcher, expected) in [
+        (
+            "notPrefixes: [u_, v_]",
+            "modify [u_1@0 v_2x@2] | f Remove, f[x_1@1]",
+        ),
+        (
+            "notSuffixes: ['1']",
+            "modify [u_1@0 x_1@1] | f Remove, f[v_2x@2]",
+        ),
+        (
+            "notMatches: ['^u', '[0-9]x$']",
+            "modify [u_1@0 v_2x@2] | f Remove, f[x_1@1]",
+        ),
+        // Any key suffices.
+        (
+            "notPrefixes: [u_, v_], notSuffixes: ['1']",
+            "modify [u_1@0] | f Remove, f[x_1@1 v_2x@2]",
+        ),
+        (
+            "prefixes: [u_], notMatches: ['x']",
+            "modify [x_1@1 v_2x@2] | f Remove, f[u_1@0]",
+        ),
+    ] {
+        let policy = with_lists(&format!("- {{ id: f, dropFriends: {{ {matcher} }} }}"));
+        assert_eq!(
+            decide(&policy, "me", &["u_1", "x_1", "v_2x"]),
+            expected,
+            "{matcher}"
+        );
+    }
+}
+
+#[test]
+fn explains_which_prefixes_suffixes_or_regular_expressions_did_not_fit() {
+    for (matcher, because) in [
+        (
+            "notPrefixes: [u_, v_]",
+            "removed 1: \"x\" does not start with \"u_\" or \"v_\"",
+        ),
+        (
+            "notSuffixes: [a, b, c, d, e]",
+            "removed 1: \"x\" does not end with \"a\" or \"b\" or \"c\" or 2 more",
+        ),
+        (
+            "notMatches: ['^u']",
+            "removed 1: \"x\" does not match \"^u\"",
+        ),
+    ] {
+        let policy = with_lists(&format!("- {{ id: f, dropFriends: {{ {matcher} }} }}"));
+        let friends = ["x"];
+        let explanation = policy.explain(&request("me", &friends));
+        assert_eq!(explanation.steps[2].describe(&friends), because);
+    }
 }
 
 #[test]
@@ -172,7 +229,7 @@ fn an_expression_that_fails_refuses_or_is_skipped_as_the_rule_says() {
             let refuse = with_lists(&format!("- {{ id: r, {rule}{on_error}{refusal} }}"));
             assert_eq!(
                 decide(&refuse, "me", &friends),
-                "refuse 5104 r | r Refuse",
+                "refuse 5104 r | r Error",
                 "{rule}"
             );
         }
@@ -193,7 +250,7 @@ fn a_failing_rule_in_shadow_changes_nothing() {
     let policy = with_lists(&format!(
         "- {{ id: r, refuseIf: \"1 / (friendCount - 1) > 1\", mode: shadow, {REFUSAL} }}"
     ));
-    assert_eq!(decide(&policy, "me", &["a"]), "allow | r Refuse");
+    assert_eq!(decide(&policy, "me", &["a"]), "allow | r Error");
 }
 
 fn request<'r>(owner: &'r str, friends: &'r [&'r str]) -> Request<'r, &'r str> {
@@ -253,7 +310,7 @@ fn explains_why_each_friend_was_dropped() {
         [
             "self built-in: me is the owner",
             "duplicate built-in: a is a duplicate",
-            "f dropFriends: bad2 is in blocked; bot_1 starts with \"bot_\"; x_tmp ends with \"_tmp\"; y2026 matches [0-9]{4}",
+            "f dropFriends: bad2 is in blocked; bot_1 starts with \"bot_\"; x_tmp ends with \"_tmp\"; y2026 matches \"[0-9]{4}\"",
             "g dropFriends: 8 is not in known; z is not in known",
             "h dropFriendIf: 8 int(friend) > 7 is true; failed: int: string parse error: invalid digit found in string",
             "l limitFriends: z limit 1 exceeded",
@@ -340,4 +397,82 @@ fn outcomes_of_failures_are_distinct() {
     let decision = policy.evaluate(&request("me", &friends));
     let outcomes: Vec<_> = decision.rules.iter().map(|fired| fired.outcome).collect();
     assert_eq!(outcomes, [Outcome::Error, Outcome::Remove]);
+}
+
+#[test]
+fn a_failure_is_an_error_with_its_reason_also_if_the_rule_then_refuses() {
+    for (action, refuses) in [
+        (format!("refuseIf: 'int(ownerUserID) > 1', {REFUSAL}"), true),
+        (format!("dropFriendIf: 'int(friend) > 1', {REFUSAL}"), true),
+        (
+            format!("refuseIf: 'int(ownerUserID) > 1', onError: skip, {REFUSAL}"),
+            false,
+        ),
+        (
+            format!("refuseIf: 'int(ownerUserID) > 1', mode: shadow, {REFUSAL}"),
+            false,
+        ),
+    ] {
+        let policy = with_lists(&format!("- {{ id: r, {action} }}"));
+        let decision = policy.evaluate(&request("me", &["x"]));
+        let [rule] = &decision.rules[..] else {
+            panic!("{action}: {:?}", decision.rules);
+        };
+        assert_eq!(rule.outcome, Outcome::Error, "{action}");
+        let reason = rule.reason.as_deref().unwrap_or_default();
+        assert!(reason.contains("invalid digit"), "{action}: {reason}");
+        let refused =
+            matches!(&decision.verdict, Verdict::Refuse(by) if by.rule.as_deref() == Some("r"));
+        assert_eq!(refused, refuses, "{action}");
+    }
+}
+
+#[test]
+fn the_reason_of_a_failure_has_no_id() {
+    for expression in [
+        "now.getHours(ownerUserID) > 1",
+        "int(ownerUserID) > 1",
+        "double(ownerUserID) > 1.0",
+        "timestamp(ownerUserID) > now",
+        "now > timestamp(0) + duration(ownerUserID)",
+        "[1][size(ownerUserID)] > 1",
+    ] {
+        let policy = with_lists(&format!(
+            "- {{ id: r, refuseIf: '{expression} || friendCount == 0', {REFUSAL} }}"
+        ));
+        let decision = policy.evaluate(&request("secret-id", &["x"]));
+        let reason = decision.rules[0].reason.clone().unwrap();
+        assert!(!reason.contains("secret"), "{expression}: {reason}");
+    }
+}
+
+#[test]
+fn explains_shadow_rules_and_limits_that_are_not_reached() {
+    for (rule, expected) in [
+        (
+            "dropFriends: { in: blocked }, mode: shadow",
+            "would remove 1: \"bad1\" is in blocked",
+        ),
+        (
+            "limitFriends: { max: 1, onExceed: truncate }, mode: shadow",
+            "limit 1 exceeded: would remove 1 (\"bad1\")",
+        ),
+        (
+            "refuseIf: 'friendCount > 1', mode: shadow, refusal: { code: 5104, message: no }",
+            "would refuse: friendCount > 1 is true",
+        ),
+        (
+            "dropFriends: { in: blocked }",
+            "removed 1: \"bad1\" is in blocked",
+        ),
+        (
+            "limitFriends: { max: 200, onExceed: truncate }",
+            "no match: 2 of at most 200 friends",
+        ),
+    ] {
+        let policy = with_lists(&format!("- {{ id: r, {rule} }}"));
+        let friends = ["a", "bad1"];
+        let explanation = policy.explain(&request("me", &friends));
+        assert_eq!(explanation.steps[2].describe(&friends), expected);
+    }
 }

@@ -1,13 +1,19 @@
 //! Expressions and regular expressions.
 
 use super::super::compile;
-use super::{REFUSAL, rule, says};
+use super::{REFUSAL, rule, said, says};
 
 #[test]
 fn a_rule_whose_expression_can_fail_says_what_then() {
     for expression in [
-        "dropFriendIf: \"friend == 'a'\"",
-        "dropFriends: { prefixes: [a] }, when: friendCount > 1",
+        "dropFriendIf: \"int(friend) > 5\"",
+        "dropFriendIf: \"['a'][friendCount] == friend\"",
+        "dropFriendIf: \"friendCount < 5 || now.getHours(friend) > 5\"",
+        "dropFriendIf: \"friendCount < 5 || timestamp(friend) < now\"",
+        "dropFriendIf: \"double(friendCount) > 1.5\"",
+        "dropFriends: { prefixes: [a] }, when: friendCount + 1 > 2",
+        "dropFriends: { prefixes: [a] }, when: 10 / friendCount > 2",
+        "dropFriends: { prefixes: [a] }, when: '-friendCount < 2'",
     ] {
         says(
             &rule(&format!("{{ id: a, {expression} }}")),
@@ -27,6 +33,24 @@ fn a_rule_whose_expression_can_fail_says_what_then() {
 }
 
 #[test]
+fn a_rule_whose_expression_cannot_fail_needs_no_on_error() {
+    for expression in [
+        "friend == 'a' || friend != ownerUserID && friend in ['a', 'b']",
+        "friendCount > 5 && !(size(friend) <= 3)",
+        "friend.startsWith(ownerUserID) || friend.endsWith('a') || friend.contains('b')",
+        "friend + 'x' < ownerUserID",
+        "['a', 'b'].exists(x, friend.startsWith(x))",
+        "['a', 'b'].exists_one(x, friend.startsWith(x))",
+        "now.getHours() < 8 || now.getDayOfWeek('Europe/Berlin') == 6",
+        "now > timestamp('2026-01-01T00:00:00Z') && string(friendCount) == friend",
+        "int(now) > -5",
+    ] {
+        let rules = format!("{{ id: a, dropFriendIf: \"{expression}\" }}");
+        compile(&rule(&rules)).unwrap_or_else(|said| panic!("{expression}: {said}"));
+    }
+}
+
+#[test]
 fn points_into_expressions() {
     let refused = |text: &str| format!("rules:\n- id: a\n  refuseIf: {text}\n  {REFUSAL}");
     says(
@@ -42,14 +66,14 @@ fn points_into_expressions() {
     says(
         &refused("'friendCount + 1'"),
         "5:13 ['friendCount + 1'] this expression is of type int",
-        "such as: friendCount > 50",
+        "compare it with something: friendCount + 1 > 50",
     );
     says(
         &refused("\"operationID == '\\u00fc' && frendCount > 1\""),
         "5:13 [\"operationID",
         "did you mean friendCount?",
     );
-    says(&refused("friendCount >"), "5:26", "trusted)");
+    says(&refused("friendCount >"), "5:26", ", >=, in");
     says(
         &refused("|\n    friendCount > 1 &&\n    frendCount > 1"),
         "6:5 [f]",
@@ -65,6 +89,46 @@ fn points_into_expressions() {
         "5:13",
         "or put IDs into a list",
     );
+}
+
+#[test]
+fn names_the_operators_for_words_of_other_languages() {
+    let refused = |text: &str| format!("rules:\n- id: a\n  refuseIf: {text}\n  {REFUSAL}");
+    for (expression, hint) in [
+        (
+            "friendCount > 5 and friendCount < 9",
+            "write && for \"and\"",
+        ),
+        ("friendCount > 5 OR friendCount < 9", "write || for \"or\""),
+        ("not (friendCount > 5)", "write ! for \"not\""),
+        ("not friendCount > 5", "write ! for \"not\""),
+        ("ownerUserID == 'this and that' &&", ", >=, in"),
+    ] {
+        says(&refused(expression), "5:", hint);
+    }
+}
+
+#[test]
+fn hints_name_no_variable_that_the_author_did_not_write() {
+    let refused = |text: &str| format!("rules:\n- id: a\n  refuseIf: {text}\n  {REFUSAL}");
+    for expression in [
+        "requestedCount + 1",
+        "requestedCount >",
+        "requestedCount == 1.5",
+        "requestedCount == '1' + operationID",
+        "requestedCount in operationID",
+        "!requestedCount",
+        "operationID",
+        "now",
+        "[1].exists(x, x)",
+        "requestedCount.exists(x, x == 1)",
+    ] {
+        for said in said(&refused(expression)) {
+            let others = ["friend", "ownerUserID", "trusted", "some_list"];
+            let named: Vec<_> = others.iter().filter(|name| said.contains(**name)).collect();
+            assert!(named.is_empty(), "{expression}: {said}");
+        }
+    }
 }
 
 #[test]

@@ -172,6 +172,13 @@ fn a_matcher_matches_something() {
         "4:37 [[] this list is empty, so it matches nothing",
         "or remove the key",
     );
+    for (key, column) in [("notPrefixes", 40), ("notSuffixes", 40), ("notMatches", 39)] {
+        says(
+            &rule(&format!("{{ id: a, dropFriends: {{ {key}: [] }} }}")),
+            &format!("4:{column} [[] this list is empty, so it matches everything"),
+            "or remove the key",
+        );
+    }
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn refuses_wrong_types() {
     says(
         &rule("{ id: a, limitFriends: { max: 1.5, onExceed: truncate } }"),
         "4:33 [1.5] expected an integer, found the number 1.5",
-        "decimal digits only, such as 500",
+        "decimal digits only",
     );
     says(
         "lists: [a]\nrules: []",
@@ -152,6 +152,25 @@ fn refuses_wrong_types() {
         "lists: { a: { values: [\"1\", 2] } }\nrules: []",
         "3:29 [2] an ID that YAML reads as a number or a boolean needs quotes",
         "put it in quotes, as in \"10001\"",
+    );
+}
+
+#[test]
+fn says_what_is_wrong_with_escapes_tabs_and_percentages() {
+    says(
+        &rule("{ id: a, dropFriends: { matches: [\"^\\d+$\"] } }"),
+        "4:",
+        "use single quotes, as in '^\\d+$', or write \\\\ for each \\",
+    );
+    says(
+        "rules:\n- id: a\n\tdropFriends: { prefixes: [a] }",
+        "",
+        "YAML does not allow tabs here: use spaces",
+    );
+    says(
+        &rule("{ id: a, dropFriends: { prefixes: [a] }, rollout: 10% }"),
+        "4:53 [10%] expected an integer, found the string \"10%\"",
+        "write 10 without the %",
     );
 }
 
