@@ -296,6 +296,10 @@ impl Health {
 }
 
 fn note(status: &mut SpoolStatus, fault: &Fault) {
+    // Why it is not open is known already.
+    if matches!(fault, Fault::NotOpen) && status.last_error.is_some() {
+        return;
+    }
     status.last_error = Some(fault.to_string());
     status.last_error_time = OffsetDateTime::now_utc().format(&Rfc3339).ok();
 }

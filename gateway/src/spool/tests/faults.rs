@@ -333,6 +333,19 @@ fn a_database_in_whose_place_there_is_a_directory_breaks_it() {
     );
 }
 
+/// SQLite says CANTOPEN.
+#[test]
+fn so_does_a_directory_in_place_of_its_log() {
+    Bench::new().breaks_between(
+        |bench| {
+            bench.remove(&["spool.db-wal"]);
+            fs::create_dir(bench.path("spool.db-wal")).unwrap();
+        },
+        ("moved", "unable to open database file"),
+        |bench| fs::remove_dir(bench.path("spool.db-wal")).unwrap(),
+    );
+}
+
 #[test]
 fn who_reads_a_spool_that_becomes_empty_delays_the_erasure_and_breaks_nothing() {
     let mut bench = Bench::new();
