@@ -3,6 +3,8 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::lists::{Fold, IdSet, Ids};
 
+mod functions;
+
 fn lists() -> ListValues {
     let mut lists = ListValues::default();
     let trusted = Arc::new(IdSet::from_ids(["svc", "user1"].into_iter()));
@@ -452,119 +454,5 @@ fn evaluates_the_deepest_allowed_expression_on_a_small_stack() {
                 expression.evaluate(&inputs(&lists), Some("a")).map(|_| ())
             });
         assert_eq!(evaluated.unwrap().join().unwrap(), Ok(()));
-    }
-}
-
-#[test]
-fn matches_regular_expressions_that_are_compiled_at_load() {
-    is("friend.matches('^tmp_') && !friend.matches('^user')", true);
-    is(r"friend.matches(r'\d$') && 'a.b'.matches('^a\\.b$')", true);
-    is("['x', 'tmp_2'].exists(x, x.matches('[0-9]'))", true);
-}
-
-#[test]
-fn has_the_string_functions_of_kubernetes() {
-    is(
-        "'User_1'.lowerAscii() == 'user_1' && friend.upperAscii() == 'TMP_USER1'",
-        true,
-    );
-    is(
-        "' a '.trim() == 'a' && friend.replace('tmp_', '') == ownerUserID",
-        true,
-    );
-    is(
-        "friend.split('_', 2)[1] == ownerUserID && friend.split('_', 16).size() == 2",
-        true,
-    );
-    is("friend.split('_', 2).exists(x, x == 'tmp')", true);
-    is(
-        "friend.substring(4) == 'user1' && friend.substring(0, 3) == 'tmp'",
-        true,
-    );
-}
-
-#[test]
-fn refuses_arguments_whose_cost_is_not_known_at_load() {
-    refused(
-        "ownerUserID.matches('(')",
-        "'('",
-        "invalid regular expression: unclosed group",
-        "regex crate",
-    );
-    refused(
-        "ownerUserID.matches(operationID)",
-        "operationID",
-        "must be a string in quotes",
-        "loaded",
-    );
-    refused(
-        "ownerUserID.matches(r'\\w{60}')",
-        r"r'\w{60}'",
-        "bytes compiled",
-        "",
-    );
-    refused(
-        "ownerUserID.replace(operationID, 'a') == 'a'",
-        "operationID",
-        "replace needs strings in quotes",
-        "",
-    );
-    refused(
-        "ownerUserID.replace('', 'a') == 'a'",
-        "''",
-        "of 1 to 64 bytes here",
-        "",
-    );
-    refused(
-        "ownerUserID.split('')[0] == 'a'",
-        "(",
-        "split needs a separator and a limit",
-        "",
-    );
-    refused("ownerUserID.split('', 2)[0] == 'a'", "''", "not empty", "");
-    refused("ownerUserID.split(',', 17)[0] == 'a'", "17", "1 to 16", "");
-    refused(
-        "ownerUserID.split(',', friendCount)[0] == 'a'",
-        "friendCount",
-        "1 to 16",
-        "",
-    );
-}
-
-#[test]
-fn what_cannot_fail_does_not_fail_for_odd_requests() {
-    let lists = lists();
-    let odd = ["", "a", "-1", "é\u{301}", "Europe/Berlin", "1e999", "\u{0}"];
-    let times = [0, 1, 253_402_300_799, 253_402_300_800, 8_000_000_000_000];
-    for source in [
-        "friend == ownerUserID || friend < ownerUserID || friend + operationID >= ownerUserID",
-        "friend in trusted || friend in [ownerUserID, ''] || friendCount in [1, 2]",
-        "friend.startsWith(ownerUserID) || friend.endsWith(operationID) || friend.contains(ownerUserID)",
-        "friend.lowerAscii().upperAscii().trim().replace('a', '') == ownerUserID",
-        "friend.split('_', 3).exists(x, x == ownerUserID) || friend.matches(r'\\d$')",
-        "['a', ownerUserID].exists_one(x, friend.startsWith(x)) && [1].all(x, x < friendCount)",
-        "['a', friend].map(x, x + ownerUserID) == ['a', friend].filter(x, x.size() > 1)",
-        "now.getHours('Asia/Tokyo') + 0 == 1 || now.getFullYear() < 3 || now.getDayOfYear('+01:00') == 1",
-        "string(now) == friend || string(friendCount) == friend || int(now) > 5",
-        "double(friendCount) == 1.5 || (friendCount > 1 ? friend : ownerUserID) == 'a'",
-        "now > timestamp('2026-01-01T00:00:00Z') && friendCount != -1",
-    ] {
-        let compiled = Expression::compile(source, Scope::Friend, &lists);
-        let compiled = compiled.unwrap_or_else(|errors| panic!("{source}: {errors:#?}"));
-        // The one with arithmetic can fail, as far as the checker knows.
-        assert_eq!(compiled.can_fail, source.contains("+ 0"), "{source}");
-        for (text, seconds) in odd.iter().flat_map(|text| times.map(|time| (*text, time))) {
-            let inputs = Inputs {
-                owner: text,
-                friend_count: usize::MAX,
-                now: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
-                ..inputs(&lists)
-            };
-            let result = compiled.evaluate(&inputs, Some(text));
-            assert!(
-                result.is_ok(),
-                "{source} of {text:?} at {seconds}: {result:?}"
-            );
-        }
     }
 }
