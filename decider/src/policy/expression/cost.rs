@@ -4,11 +4,11 @@
 //! The constants are units of [`NANOS_PER_UNIT`](super::super::units::NANOS_PER_UNIT), measured by `cargo bench -p
 //! importguard-decider --bench cost` on a busy machine and rounded up: on an idle one, loops take half as long.
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
+use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::super::{cost::folding, units::Cost};
 use super::{
-    ListValues,
+    ListValues, MAX_SOURCE_BYTES,
     check::{FRIEND, MAX_PARTS, max_parts, string},
     regexes::MATCHES,
 };
@@ -60,8 +60,10 @@ struct Value {
     elements: u64,
     /// How many of them one element of the list has.
     each: u64,
-    /// The total length of its strings, in multiples of the request's longest ID.
+    /// The total length of those of its strings that are made of the request's, in multiples of the request's longest ID.
     texts: u64,
+    /// The total length of its other strings, in bytes.
+    literal_bytes: u64,
 }
 
 impl Value {
@@ -69,6 +71,7 @@ impl Value {
         elements: 1,
         each: 1,
         texts: 0,
+        literal_bytes: 0,
     };
 
     /// A list of both.
@@ -77,6 +80,7 @@ impl Value {
             elements: self.elements.saturating_add(other.elements),
             each: self.each.max(other.each),
             texts: self.texts.saturating_add(other.texts),
+            literal_bytes: self.literal_bytes.saturating_add(other.literal_bytes),
         }
     }
 
@@ -103,6 +107,7 @@ impl Value {
         Self {
             elements: self.elements.saturating_mul(times),
             texts: self.texts.saturating_mul(times),
+            literal_bytes: self.literal_bytes.saturating_mul(times),
             ..self
         }
     }
@@ -113,13 +118,20 @@ impl Value {
             elements: self.elements.max(other.elements),
             each: self.each.max(other.each),
             texts: self.texts.max(other.texts),
+            literal_bytes: self.literal_bytes.max(other.literal_bytes),
         }
+    }
+
+    /// How many chunks of strings it has that are made of literals. What fits into an expression is part of what its parts cost.
+    fn chunks(self) -> u64 {
+        self.literal_bytes.saturating_sub(MAX_SOURCE_BYTES as u64) / CHUNK_BYTES
     }
 
     /// The cost of reading all of it, at `each` units per element.
     fn read(self, each: u64) -> Cost {
+        let fixed = self.elements.saturating_mul(each);
         Cost {
-            fixed: self.elements.saturating_mul(each),
+            fixed: fixed.saturating_add(self.chunks()),
             texts: self.texts,
         }
     }
@@ -131,6 +143,11 @@ fn fixed(units: u64) -> Cost {
         texts: 0,
     }
 }
+
+/// What reading strings is counted by.
+const CHUNK_BYTES: u64 = 64;
+/// The longest text of a number, a time or a duration: a time with nanoseconds and an offset has 35 bytes.
+const NUMBER_BYTES: u64 = 40;
 
 /// The cost of one evaluation. The expression must have passed the checker, which limits the recursion.
 pub(super) fn cost(expression: &IdedExpr, lists: &ListValues) -> Cost {
@@ -150,9 +167,15 @@ struct Estimate<'e> {
 impl<'e> Estimate<'e> {
     fn part(&mut self, part: &'e IdedExpr) -> Part {
         match &part.expr {
-            Expr::Literal(_) => Part {
+            Expr::Literal(literal) => Part {
                 cost: fixed(LITERAL),
-                value: Value::SCALAR,
+                value: Value {
+                    literal_bytes: match literal {
+                        LiteralValue::String(text) => text.inner().len() as u64,
+                        _ => 0,
+                    },
+                    ..Value::SCALAR
+                },
             },
             Expr::Ident(name) => Part {
                 cost: fixed(VARIABLE),
@@ -222,14 +245,16 @@ impl<'e> Estimate<'e> {
                 let value = Value {
                     elements,
                     each: 1,
-                    texts: all.texts,
+                    ..all
                 };
                 (own.plus(texts(all, CHARACTERS)), value)
             }
             ("replace", _) => {
+                let made = all.times(growth(&call.args));
                 let value = Value {
-                    texts: all.texts.saturating_mul(growth(&call.args)),
-                    ..Value::SCALAR
+                    elements: 1,
+                    each: 1,
+                    ..made
                 };
                 (
                     function("replace")
@@ -241,8 +266,9 @@ impl<'e> Estimate<'e> {
             (MATCHES, _) => (function(MATCHES).plus(texts(all, REGEX)), Value::SCALAR),
             ("lowerAscii" | "upperAscii" | "trim" | "substring", _) => {
                 let value = Value {
-                    texts: all.texts,
-                    ..Value::SCALAR
+                    elements: 1,
+                    each: 1,
+                    ..all
                 };
                 (function("lowerAscii").plus(texts(all, CHARACTERS)), value)
             }
@@ -303,7 +329,7 @@ impl<'e> Estimate<'e> {
 /// The cost of reading the strings of a value, at `each` units per 64 bytes.
 fn texts(value: Value, each: u64) -> Cost {
     Cost {
-        fixed: 0,
+        fixed: value.chunks().saturating_mul(each),
         texts: value.texts.saturating_mul(each),
     }
 }
@@ -338,7 +364,10 @@ fn function(name: &str) -> Cost {
 /// The result: a string only after a conversion.
 fn result(name: &str, arguments: Value) -> Value {
     match name {
-        "string" => arguments,
+        "string" => Value {
+            literal_bytes: arguments.literal_bytes.saturating_add(NUMBER_BYTES),
+            ..arguments
+        },
         _ => Value::SCALAR,
     }
 }
@@ -407,6 +436,23 @@ mod tests {
         let parts =
             |limit: u64| cost_of(&format!("friend.split(',', {limit}).exists(x, x == 'a')"));
         assert!(parts(16).fixed > parts(1).fixed + 15 * ITERATION);
+    }
+
+    #[test]
+    fn strings_that_are_made_of_literals_count() {
+        let long = "b".repeat(64);
+        let grown = |first: &str, steps: usize| {
+            let step = format!(".replace('a', '{long}').replace('b', 'a')");
+            Expression::compile(
+                &format!("{first}{} == 'x'", step.repeat(steps)),
+                Scope::Friend,
+                &ListValues::default(),
+            )
+        };
+        for first in ["'a'", "string(friendCount)", "string(1.5)"] {
+            assert!(grown(first, 1).is_ok(), "{first}");
+            assert!(grown(first, 4).is_err(), "{first}");
+        }
     }
 
     #[test]
