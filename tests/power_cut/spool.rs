@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::Path, time::Duration};
 
 use async_nats::jetstream;
-use importguard_tests::{NatsServer, Service, Settings, Spool, tool};
+use importguard_tests::{NatsServer, Service, Settings, Spool, eventually, tool};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -16,8 +16,10 @@ use super::{
     recording::{calls, recorded},
 };
 
-/// NATS is there for the middle third: events are drained, and others are spooled behind them.
+/// NATS is there for about the middle third: events are drained, and others are spooled behind them.
 const THIRD: Duration = Duration::from_secs(2);
+
+const SOON: Duration = Duration::from_secs(30);
 
 /// SQLite syncs the directory too.
 const NAMES: Names = Names::WithTheDirectory;
@@ -90,6 +92,12 @@ async fn record(strace: &Path, sync: &str) -> Run {
     let (answers, ()) = tokio::join!(asking, async {
         sleep(THIRD).await;
         nats.restart().await;
+        eventually("the spool begins to drain", SOON, async || {
+            let state = gateway.recorder().await?["state"].clone();
+            anyhow::ensure!(state != "spooling", "{state}");
+            Ok(())
+        })
+        .await;
         sleep(THIRD).await;
         nats.kill9();
     });
