@@ -1,6 +1,6 @@
 //! The source of events: a consumer on the stream, looked up or created again whenever the connection or the stream is lost.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::bail;
 use async_nats::{
@@ -33,6 +33,9 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(300);
 
 /// Time limit for the first connection event, and for the last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long NATS is asked in vain when reading is to end. A cluster elects a leader in less.
+const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// How many events are fetched at once when reading is to end: nothing waits for them.
 const FETCH_SIZE: u64 = 1000;
@@ -153,6 +156,7 @@ impl Source {
         mut handle: impl FnMut(&Delivered<'_>) -> anyhow::Result<Consumed>,
     ) -> anyhow::Result<()> {
         let jetstream = jetstream::new(self.client.clone());
+        let mut asked = Instant::now();
         loop {
             self.connections.mark_unchanged();
             let found = tokio::select! {
@@ -160,11 +164,15 @@ impl Source {
                 () = shutdown.cancelled() => return Ok(()),
             };
             let Some(consumer) = found else {
+                if !self.range.follows() && asked.elapsed() >= GIVE_UP {
+                    bail!("gave up: NATS did not give access to the stream {STREAM}");
+                }
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_INTERVAL) => continue,
                     () = shutdown.cancelled() => return Ok(()),
                 }
             };
+            asked = Instant::now();
             let ended = self
                 .read(&consumer, &shutdown, &mut wanted, &mut handle)
                 .await?;
@@ -196,6 +204,10 @@ impl Source {
                         self.give_back(batch).await;
                         return Ok(true);
                     }
+                    () = tokio::time::sleep(GIVE_UP), if !follows => bail!(
+                        "gave up: NATS delivered nothing from the stream {STREAM}; its permissions may deny \
+                         $JS.API.CONSUMER.MSG.NEXT.{STREAM}.>"
+                    ),
                     // The server dropped the pull request of the previous connection.
                     _ = self.connections.changed() => {
                         self.give_back(batch).await;

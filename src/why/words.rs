@@ -137,6 +137,9 @@ fn rules(data: &Data) -> Vec<String> {
             (_, "skipped") => Some(format!(
                 "{id} (shadow) was skipped: it would have cost too much"
             )),
+            ("shadow", "error") => Some(format!(
+                "{id} (shadow) failed: its expression could not be evaluated; it had no effect"
+            )),
             (_, "error") => Some(format!(
                 "{id} failed: its expression could not be evaluated"
             )),

@@ -196,3 +196,19 @@ async fn support_can_read_with_each_command_and_a_wrong_password_is_reported() {
     );
     assert!(!denied.stderr().contains("wrong"), "{}", denied.stderr());
 }
+
+#[tokio::test]
+async fn what_may_not_be_read_ends_a_command_that_is_to_end() {
+    let nats = nats().await;
+    let _gateway = with_an_event(&nats).await;
+    let logs = TempDir::new().unwrap();
+    let mut command = Settings::new()
+        .set("NATS_URL", nats.url_for("analytics:analytics-secret"))
+        .command(Binary::AllInOne.path());
+    command.args(["stats", "--by", "verdict"]);
+    let mut denied = Process::spawn("importguard", command, logs.path());
+    assert_eq!(denied.exit(SOON * 3).await.code(), Some(1));
+    let told = denied.stderr();
+    assert!(told.contains("cannot create a consumer"), "{told}");
+    assert!(told.contains("gave up"), "{told}");
+}
