@@ -5,10 +5,18 @@ use importguard_gateway::events::{DecisionEvent, ImportedEvent};
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The command's own module, which no library has.
+/// The command's own modules, which no library has.
+#[path = "../../src/events/event.rs"]
+#[allow(dead_code)]
+mod event;
 #[path = "../../src/tail/line.rs"]
 #[allow(dead_code)]
 mod line;
+
+/// As the line finds them.
+mod events {
+    pub(crate) use crate::event::{Data, Event, printable, to_the_millisecond};
+}
 
 fuzz_target!(|payload: &[u8]| {
     stays_the_same::<DecisionEvent<'static>>(payload);
@@ -20,9 +28,9 @@ fuzz_target!(|payload: &[u8]| {
 
 /// The event as `importguard tail` prints it.
 fn told(payload: &[u8]) -> Option<String> {
-    let seen: line::TailEvent = serde_json::from_slice(payload).ok()?;
+    let seen: event::Event = serde_json::from_slice(payload).ok()?;
     seen.data.rules_that_fired().for_each(drop);
-    Some(line::Paint::Plain.line(&seen))
+    Some(line::Lines::new(false).line(&seen))
 }
 
 /// What was read and is written is the same when it is read again.
