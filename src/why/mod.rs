@@ -14,10 +14,8 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use importguard_core::UserId;
-use importguard_gateway::{
-    events::{PseudonymSettings, Pseudonyms},
-    recorder::NatsSettings,
-};
+use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
+use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
 use tokio_util::sync::CancellationToken;
 

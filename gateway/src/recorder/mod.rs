@@ -10,7 +10,6 @@ mod batch;
 mod blocked;
 mod drain;
 mod metrics;
-mod nats;
 mod publisher;
 mod refusal;
 mod requirements;
@@ -22,6 +21,7 @@ mod stream;
 
 use std::{sync::Arc, time::Duration};
 
+use importguard_nats::NatsSettingsError;
 use importguard_runtime::Runtime;
 use tokio::{
     sync::Notify,
@@ -48,10 +48,6 @@ use crate::{
 };
 
 pub use self::{
-    nats::{
-        ConnectFailures, NatsCredentialsError, NatsServers, NatsSettings, NatsSettingsError,
-        NatsUrlError, NatsUrls,
-    },
     settings::{RecordSettings, StreamSettings},
     state::State,
     status::{ParkedStatus, RecorderStatus},
