@@ -28,9 +28,9 @@ docs:
 deny:
     tests/dependencies.sh
 
-# Check the workflows in .github
-workflows:
-    "$(tests/tool.sh actionlint)"
+# Check shell scripts and the workflows in .github
+scripts:
+    tests/scripts.sh
 
 # Search for inputs that break a parser, for SECONDS per target
 fuzz SECONDS="60" *TARGETS:

@@ -63,17 +63,54 @@ fn every_page_of_docs_is_in_the_table_of_contents() {
         })
         .collect();
     assert!(pages.len() > 4, "{pages:?}");
-    assert_eq!(pages, listed, "docs/SUMMARY.md differs from the pages in docs/");
+    assert_eq!(
+        pages, listed,
+        "docs/SUMMARY.md differs from the pages in docs/"
+    );
+}
+
+/// A test that compares a generated file with its source writes it anew with `UPDATE=1`; `tests/regen.sh` runs them by name.
+#[test]
+fn every_generated_file_is_written_by_one_script() {
+    let script = fs::read_to_string(workspace().join("tests/regen.sh")).unwrap();
+    let command = script.lines().find(|line| line.starts_with("UPDATE=1 "));
+    let (_, filters) = command.unwrap().split_once(" -- ").unwrap();
+    let filters: Vec<&str> = filters.split_whitespace().collect();
+    // Not in one piece, or this file would be one of them.
+    let switch = ["\"UPD", "ATE\""].concat();
+    let mut generators = 0;
+    for (file, text) in sources("rs") {
+        if !text.contains(&switch) {
+            continue;
+        }
+        generators += 1;
+        let functions = text.lines().filter_map(|line| {
+            let name = line.trim_start().strip_prefix("fn ")?;
+            name.split(['(', '<']).next()
+        });
+        let run = functions.filter(|name| filters.iter().any(|filter| name.contains(filter)));
+        assert!(
+            run.count() > 0,
+            "tests/regen.sh runs no test of {}; end its name in is_current",
+            file.display()
+        );
+    }
+    assert!(generators >= 3, "{generators}");
 }
 
 /// The Markdown files of the project, by path.
 fn documents() -> BTreeMap<PathBuf, String> {
+    sources("md")
+}
+
+/// The files of the project whose names end like this, by path.
+fn sources(extension: &str) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    collect(&workspace().canonicalize().unwrap(), &mut found);
+    collect(&workspace().canonicalize().unwrap(), extension, &mut found);
     found
 }
 
-fn collect(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
+fn collect(directory: &Path, wanted: &str, found: &mut BTreeMap<PathBuf, String>) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().display().to_string();
@@ -83,8 +120,11 @@ fn collect(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
         }
         let path = entry.path();
         if entry.file_type().unwrap().is_dir() {
-            collect(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+            collect(&path, wanted, found);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == wanted)
+        {
             let text = fs::read_to_string(&path).unwrap();
             found.insert(path, text);
         }

@@ -15,6 +15,7 @@ mod connections;
 mod contract;
 mod curl;
 mod deadlines;
+mod demo;
 mod documents;
 mod environment;
 mod examples;
