@@ -40,6 +40,7 @@ mod nats_passwords;
 mod nats_permissions;
 mod nats_tls;
 mod open_files;
+mod openim_36;
 mod outages;
 mod overload;
 mod pass_through;
