@@ -43,6 +43,7 @@ mod open_files;
 mod outages;
 mod overload;
 mod pass_through;
+mod policy_digest;
 mod propagation;
 mod pseudonyms;
 mod recorder;
