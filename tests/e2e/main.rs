@@ -29,6 +29,7 @@ mod hostile;
 mod http2;
 mod images;
 mod kubernetes;
+mod kubernetes_overlays;
 mod lists;
 mod logs;
 mod memory;
