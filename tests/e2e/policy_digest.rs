@@ -44,8 +44,9 @@ async fn policy_digest_prints_what_gateway_and_decider_report() {
     assert!(printed.status.success(), "{printed:?}");
     let printed = stdout(&printed).to_owned();
     assert!(printed.starts_with("sha256:"), "{printed}");
-    assert_eq!(reported(&line.decider, "decider").await, [printed.clone()]);
-    assert_eq!(reported(&line.gateway, "gateway").await, [printed.clone()]);
+    let expected = std::slice::from_ref(&printed);
+    assert_eq!(reported(&line.decider, "decider").await, expected);
+    assert_eq!(reported(&line.gateway, "gateway").await, expected);
     let readyz = line.decider.admin("/readyz").await.unwrap();
     let readyz: Value = serde_json::from_str(&readyz).unwrap();
     assert_eq!(readyz["policy"]["contentDigest"], printed);
