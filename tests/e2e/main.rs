@@ -55,6 +55,7 @@ mod secrets;
 mod settings;
 mod shutdown;
 mod sighup;
+mod spool_commands;
 mod spool_disk;
 mod spool_faults;
 mod spooling;
