@@ -170,7 +170,8 @@ impl Metrics {
         let Some(evaluation) = decision.evaluation() else {
             return;
         };
-        self.policies.decided_by(&evaluation.policy);
+        self.policies
+            .decided_by(&evaluation.policy, &evaluation.lists);
         for rule in &evaluation.rules {
             self.rules.fired(rule);
         }
