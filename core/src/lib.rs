@@ -2,6 +2,7 @@
 //! share these types. No async, no I/O, no protocol.
 
 mod decision;
+mod digest;
 mod ids;
 mod request;
 mod rules;
@@ -9,6 +10,7 @@ mod rules;
 pub use decision::{
     Cause, DecidedBy, Decision, Evaluation, Kept, KeptError, Refusal, Verdict, VerdictKind,
 };
+pub use digest::{content_digest, digest};
 pub use ids::{EventId, EventIdError, IdError, OperationId, UserId};
 pub use request::{Dialect, ImportRequest};
 pub use rules::{FiredRule, ListRevision, Mode, Outcome, PolicyRevision, Removal};
