@@ -3,6 +3,7 @@
 
 mod decision;
 mod ids;
+mod matched;
 mod request;
 mod rules;
 
@@ -10,5 +11,6 @@ pub use decision::{
     Cause, DecidedBy, Decision, Evaluation, Kept, KeptError, Refusal, Verdict, VerdictKind,
 };
 pub use ids::{EventId, EventIdError, IdError, OperationId, UserId};
+pub use matched::{Alternatives, ListHit, Match, MatchedPart};
 pub use request::{Dialect, ImportRequest};
 pub use rules::{FiredRule, ListRevision, Mode, Outcome, PolicyRevision, Removal};
