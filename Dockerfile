@@ -48,8 +48,8 @@ LABEL org.opencontainers.image.title="importguard-decider" \
       org.opencontainers.image.description="Evaluates the operator's policy for importguard's gateways, over gRPC"
 # The policy must be mounted: the sample policy must never decide about real users. MIMALLOC_PURGE_DELAY=0 returns a
 # replaced list's memory at once.
-ENV IMPORTGUARD_DECIDER_LISTEN=0.0.0.0:50051 \
-    IMPORTGUARD_ADMIN_LISTEN=0.0.0.0:8082 \
+ENV IMPORTGUARD_DECIDER_LISTEN=[::]:50051 \
+    IMPORTGUARD_ADMIN_LISTEN=[::]:8082 \
     IMPORTGUARD_POLICY=/etc/importguard/policy/policy.yaml \
     MIMALLOC_PURGE_DELAY=0
 COPY --from=build /out/importguard-decider /usr/local/bin/
@@ -60,8 +60,8 @@ ENTRYPOINT ["importguard-decider"]
 FROM runtime AS gateway
 LABEL org.opencontainers.image.title="importguard-gateway" \
       org.opencontainers.image.description="Answers OpenIM's import callback: asks a decider, records the decision on NATS, answers"
-ENV IMPORTGUARD_HTTP_LISTEN=0.0.0.0:8080 \
-    IMPORTGUARD_ADMIN_LISTEN=0.0.0.0:8081 \
+ENV IMPORTGUARD_HTTP_LISTEN=[::]:8080 \
+    IMPORTGUARD_ADMIN_LISTEN=[::]:8081 \
     IMPORTGUARD_SPOOL=/var/lib/importguard/spool
 COPY --from=build --chown=65532:65532 /out/spool /var/lib/importguard/spool
 COPY --from=build /out/importguard-gateway /usr/local/bin/
@@ -74,8 +74,8 @@ ENTRYPOINT ["importguard-gateway"]
 FROM runtime AS importguard
 LABEL org.opencontainers.image.title="importguard" \
       org.opencontainers.image.description="importguard in one process, and the operator's commands"
-ENV IMPORTGUARD_HTTP_LISTEN=0.0.0.0:8080 \
-    IMPORTGUARD_ADMIN_LISTEN=0.0.0.0:8081 \
+ENV IMPORTGUARD_HTTP_LISTEN=[::]:8080 \
+    IMPORTGUARD_ADMIN_LISTEN=[::]:8081 \
     IMPORTGUARD_POLICY=/etc/importguard/policy/policy.yaml \
     IMPORTGUARD_SPOOL=/var/lib/importguard/spool \
     MIMALLOC_PURGE_DELAY=0

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use importguard_gateway::recorder::NatsSettings;
+use importguard_nats::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 use serde::Serialize;
 

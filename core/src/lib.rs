@@ -2,6 +2,7 @@
 //! share these types. No async, no I/O, no protocol.
 
 mod decision;
+mod digest;
 mod ids;
 mod matched;
 mod request;
@@ -10,6 +11,7 @@ mod rules;
 pub use decision::{
     Cause, DecidedBy, Decision, Evaluation, Kept, KeptError, Refusal, Verdict, VerdictKind,
 };
+pub use digest::{content_digest, digest};
 pub use ids::{EventId, EventIdError, IdError, OperationId, UserId};
 pub use matched::{Alternatives, ListHit, Match, MatchedPart};
 pub use request::{Dialect, ImportRequest};

@@ -23,8 +23,9 @@ use bytes::Bytes;
 use importguard_core::{EventId, OperationId};
 use importguard_gateway::{
     events::{CONTENT_TYPE, Event, Subject},
-    recorder::{NatsSettings, RecordSettings, Recorded, Recorder, State},
+    recorder::{RecordSettings, Recorded, Recorder, State},
 };
+use importguard_nats::NatsSettings;
 use importguard_runtime::Runtime;
 use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};

@@ -86,6 +86,8 @@ impl Acceptor {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
+                        // Over IPv4 a listener of both families sees ::ffff:192.0.2.7.
+                        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                         if let Some(connection) = self.accepted(stream, peer) {
                             return connection;
                         }

@@ -82,7 +82,8 @@ impl Healthcheck {
         let address = reachable(admin_listen);
         let url = format!("http://{address}{path}");
         let within = self.timeout;
-        let response = match timeout(within, get(address, path)).await {
+        let response = async { get(connect(admin_listen).await?, address, path).await };
+        let response = match timeout(within, response).await {
             Ok(Ok(response)) => response,
             Ok(Err(source)) => return Err(HealthcheckError::Unreachable { url, source }),
             Err(_) => return Err(HealthcheckError::Timeout { url, within }),
@@ -106,9 +107,19 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// Connects to a listener on `address`. One on `[::]` has IPv4 only where the machine has no IPv6.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    match TcpStream::connect(reachable(address)).await {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() => {
+            let over_ipv4 = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port()));
+            over_ipv4.await.map_err(|_| error)
+        }
+        connected => connected,
+    }
+}
+
 /// Status and body of the response, on one line.
-async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn get(mut stream: TcpStream, address: SocketAddr, path: &str) -> io::Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut response = Vec::new();
@@ -141,5 +152,13 @@ mod tests {
             let reached: SocketAddr = reached.parse().unwrap();
             assert_eq!(listens.parse().map(reachable), Ok(reached));
         }
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_found_no_ipv6_is_reached_over_ipv4() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        connect(asked).await.unwrap();
     }
 }

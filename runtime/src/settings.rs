@@ -24,7 +24,7 @@ pub enum SettingError {
     Count,
     /// It is not the address of a listener.
     #[error(
-        "not an IP address with a port; write for example 127.0.0.1:8080, or 0.0.0.0:8080 for all interfaces"
+        "not an IP address with a port; write for example 127.0.0.1:8080, or [::]:8080 for all interfaces"
     )]
     Address,
     /// It is below the smallest value.
@@ -48,7 +48,7 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, SettingError> {
     humantime::parse_duration(text).map_err(SettingError::Duration)
 }
 
-/// Parses the address of a listener, such as `0.0.0.0:8080` or `[::1]:8080`.
+/// Parses the address of a listener, such as `127.0.0.1:8080` or `[::]:8080`.
 pub fn address(text: &str) -> Result<SocketAddr, SettingError> {
     text.trim().parse().map_err(|_| SettingError::Address)
 }
@@ -191,7 +191,7 @@ mod tests {
         );
         for text in ["8080", ":8080", "localhost:8080", "127.0.0.1"] {
             let error = address(text).unwrap_err().to_string();
-            assert!(error.contains("0.0.0.0:8080"), "{error}");
+            assert!(error.contains("[::]:8080"), "{error}");
         }
     }
 }

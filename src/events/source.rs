@@ -13,7 +13,7 @@ use async_nats::{
     },
 };
 use futures_util::{FutureExt, StreamExt};
-use importguard_gateway::recorder::NatsSettings;
+use importguard_nats::NatsSettings;
 use importguard_runtime::{FileWatches, whole_text};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

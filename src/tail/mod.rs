@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
-use importguard_gateway::recorder::NatsSettings;
+use importguard_nats::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 
 use self::{

@@ -2,8 +2,17 @@
 
 use std::{collections::BTreeSet, process::Command, sync::OnceLock};
 
-use importguard_tests::{Binary, Manifests};
+use importguard_tests::{Binary, Kustomize, Manifests};
 use serde_json::{Value, json};
+
+/// A policy of one's own, without the lists of the sample.
+pub(crate) const POLICY: &str = r#"apiVersion: importguard/v1
+name: mine
+rules:
+  - id: nobody
+    refuseIf: "true"
+    refusal: { code: 5001, message: "Closed" }
+"#;
 
 const PODS: [(&str, Binary); 2] = [
     ("importguard-gateway", Binary::Gateway),
@@ -14,10 +23,13 @@ const PODS: [(&str, Binary); 2] = [
 fn everything() -> &'static [Manifests] {
     static RENDERED: OnceLock<Vec<Manifests>> = OnceLock::new();
     RENDERED.get_or_init(|| {
+        let Some(kustomize) = Kustomize::new() else {
+            return Vec::new();
+        };
+        kustomize.write("production/policy.yaml", POLICY);
         ["base", "try-out", "production"]
-            .into_iter()
-            .filter_map(Manifests::render)
-            .collect()
+            .map(|directory| kustomize.render(directory).unwrap())
+            .into()
     })
 }
 
@@ -28,19 +40,19 @@ fn rendered(directory: &str) -> Option<&'static Manifests> {
 }
 
 /// Everything that has pods, by its kind and name.
-fn workloads(manifests: &Manifests) -> impl Iterator<Item = &Value> {
+pub(crate) fn workloads(manifests: &Manifests) -> impl Iterator<Item = &Value> {
     ["Deployment", "StatefulSet"]
         .into_iter()
         .flat_map(|kind| manifests.all(kind))
 }
 
-fn workload<'a>(manifests: &'a Manifests, name: &str) -> &'a Value {
+pub(crate) fn workload<'a>(manifests: &'a Manifests, name: &str) -> &'a Value {
     workloads(manifests)
         .find(|workload| workload["metadata"]["name"] == name)
         .unwrap_or_else(|| panic!("no {name}"))
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -78,15 +90,20 @@ fn both_pods_are_two_are_probed_and_are_spread_and_scaled() {
         for (name, _) in PODS {
             let workload = workload(manifests, name);
             let pod = &workload["spec"]["template"]["spec"];
-            assert_eq!(workload["spec"]["replicas"], 2);
+            // Two owners of the number would take turns.
+            assert!(workload["spec"]["replicas"].is_null(), "{name}");
             let container = &pod["containers"][0];
             for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
                 assert_eq!(container[probe]["httpGet"]["port"], "admin", "{name}");
             }
             assert_eq!(list(&pod["topologySpreadConstraints"]).len(), 2);
-            manifests.one("PodDisruptionBudget", name);
+            let budget = &manifests.one("PodDisruptionBudget", name)["spec"];
+            assert_eq!(budget["unhealthyPodEvictionPolicy"], "AlwaysAllow");
             let scaled = &manifests.one("HorizontalPodAutoscaler", name)["spec"];
             assert_eq!(scaled["minReplicas"], 2);
+            // A share of the request would scale out at a small part of a core.
+            let target = &scaled["metrics"][0]["resource"]["target"];
+            assert_eq!(target["averageValue"], "500m", "{name}");
             assert_eq!(scaled["scaleTargetRef"]["kind"], workload["kind"], "{name}");
         }
         let deciders = &manifests.one("Service", "importguard-decider")["spec"];
@@ -184,24 +201,27 @@ fn secrets_are_referenced_and_not_embedded() {
 }
 
 #[test]
-fn the_policy_is_mounted_as_a_directory_under_a_name_that_stays() {
+fn every_list_of_the_policy_is_mounted_whatever_its_name() {
     for manifests in everything() {
         let pod = &workload(manifests, "importguard-decider")["spec"]["template"]["spec"];
-        let mount = &pod["containers"][0]["volumeMounts"][0];
-        assert_eq!(mount["mountPath"], "/etc/importguard/policy");
-        assert!(mount["subPath"].is_null(), "{mount}");
-        let map = &pod["volumes"][0]["configMap"];
-        assert_eq!(map["name"], "importguard-policy");
-        let data = &manifests.one("ConfigMap", "importguard-policy")["data"];
-        for item in list(&map["items"]) {
-            let key = item["key"].as_str().unwrap();
-            assert!(data[key].is_string(), "{key}");
+        let mounts = list(&pod["containers"][0]["volumeMounts"]);
+        let places: Vec<_> = mounts.iter().map(|mount| &mount["mountPath"]).collect();
+        assert_eq!(
+            places,
+            ["/etc/importguard/policy", "/etc/importguard/policy/lists"]
+        );
+        for mount in mounts {
+            assert_eq!(mount["name"], "policy");
+            assert!(mount["subPath"].is_null(), "{mount}");
         }
-        let policy = data["policy.yaml"].as_str().unwrap();
-        for item in list(&map["items"]).iter().skip(1) {
-            let path = item["path"].as_str().unwrap();
-            assert!(policy.contains(path), "{path} is not in the policy");
+        let sources = list(&pod["volumes"][0]["projected"]["sources"]);
+        for (index, source) in sources.iter().enumerate() {
+            // A key that is named and missing keeps the volume as it is, without a word from the decider.
+            assert!(source["configMap"]["items"].is_null(), "{source}");
+            assert_eq!(source["configMap"]["optional"] == true, index > 0);
         }
+        assert_eq!(sources[0]["configMap"]["name"], "importguard-policy");
+        assert_eq!(sources.len(), 5);
     }
 }
 
@@ -212,7 +232,7 @@ fn a_spool_outlives_its_container_and_in_production_its_pod() {
         Some(workload(manifests, "importguard-gateway"))
     };
     if let Some(gateway) = gateway("base") {
-        assert_eq!(gateway["kind"], "Deployment");
+        assert_eq!(gateway["kind"], "StatefulSet");
         let volume = &gateway["spec"]["template"]["spec"]["volumes"][0];
         assert_eq!(volume["name"], "spool");
         assert!(volume["emptyDir"].is_object());
@@ -221,25 +241,107 @@ fn a_spool_outlives_its_container_and_in_production_its_pod() {
         assert_eq!(gateway["kind"], "StatefulSet");
         let claim = &gateway["spec"]["volumeClaimTemplates"][0];
         assert_eq!(claim["metadata"]["name"], "spool");
+        // It cannot be changed any more, so nothing may be in it that changes with each version.
+        assert!(claim["metadata"]["labels"].is_null(), "{claim}");
+        let retention = &gateway["spec"]["persistentVolumeClaimRetentionPolicy"];
+        assert_eq!(
+            *retention,
+            json!({ "whenDeleted": "Retain", "whenScaled": "Retain" })
+        );
         let mounts = list(&gateway["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]);
-        assert_eq!(mounts[0]["name"], "spool");
+        assert!(mounts.iter().any(|mount| mount["name"] == "spool"));
         let volumes = list(&gateway["spec"]["template"]["spec"]["volumes"]);
         assert!(volumes.iter().all(|volume| volume["name"] != "spool"));
     }
 }
 
 #[test]
-fn only_gateways_reach_deciders_and_only_the_ingress_reaches_gateways() {
+fn the_autoscaler_removes_no_gateway_as_it_cannot_see_its_spool() {
     for manifests in everything() {
-        let nothing = &manifests.one("NetworkPolicy", "default-deny")["spec"];
-        assert_eq!(nothing["podSelector"], json!({}));
+        let gateways = manifests.one("HorizontalPodAutoscaler", "importguard-gateway");
+        let down = &gateways["spec"]["behavior"]["scaleDown"];
+        assert_eq!(*down, json!({ "selectPolicy": "Disabled" }));
+    }
+}
+
+#[test]
+fn everything_says_what_it_is_part_of_and_of_which_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let ours = everything().iter().flat_map(Manifests::resources);
+    for resource in ours.filter(|resource| {
+        let name = resource["metadata"]["name"].as_str().unwrap();
+        name.starts_with("importguard") && resource["kind"] != "ConfigMap"
+    }) {
+        let pod = &resource["spec"]["template"]["metadata"];
+        for metadata in [&resource["metadata"], pod] {
+            if metadata.is_null() {
+                continue;
+            }
+            let name = &metadata["name"];
+            let label = |key: &str| &metadata["labels"][format!("app.kubernetes.io/{key}")];
+            // The try-out's own parts are no part of the base.
+            if name != "importguard-gateway-to-nats" {
+                assert_eq!(label("part-of"), "importguard", "{resource}");
+                assert_eq!(label("version"), version, "{resource}");
+            }
+        }
+    }
+    for manifests in everything() {
+        for (name, _) in PODS {
+            let workload = workload(manifests, name);
+            let pod = &workload["spec"]["template"];
+            let component = &pod["metadata"]["labels"]["app.kubernetes.io/component"];
+            assert_eq!(
+                Some(component.as_str().unwrap()),
+                name.strip_prefix("importguard-")
+            );
+            let image = pod["spec"]["containers"][0]["image"].as_str().unwrap();
+            assert!(image.ends_with(&format!(":{version}")), "{image}");
+        }
+    }
+}
+
+#[test]
+fn pods_listen_on_all_addresses_of_ipv6_and_ipv4() {
+    for manifests in everything() {
+        for (name, _) in PODS {
+            let settings = settings(manifests, workload(manifests, name));
+            let listens: Vec<_> = settings
+                .iter()
+                .filter(|(name, _)| name.ends_with("_LISTEN"))
+                .collect();
+            assert_eq!(listens.len(), 2, "{name}");
+            for (setting, address) in listens {
+                assert!(address.starts_with("[::]:"), "{setting}={address}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_namespace_is_the_operators_and_other_pods_in_it_are_not_touched() {
+    for manifests in everything() {
+        assert_eq!(manifests.all("Namespace").count(), 0);
+        for policy in manifests.all("NetworkPolicy") {
+            let pods = &policy["spec"]["podSelector"]["matchLabels"];
+            assert!(pods.is_object(), "{policy}");
+        }
+    }
+}
+
+#[test]
+fn only_gateways_reach_deciders_and_only_admitted_callers_reach_gateways() {
+    for manifests in everything() {
+        let nothing = &manifests.one("NetworkPolicy", "importguard-default-deny")["spec"];
+        let ours = json!({ "matchLabels": { "app.kubernetes.io/part-of": "importguard" } });
+        assert_eq!(nothing["podSelector"], ours);
         assert_eq!(nothing["policyTypes"], json!(["Ingress", "Egress"]));
         assert!(nothing["ingress"].is_null() && nothing["egress"].is_null());
 
         let app = |name: &str| json!({ "matchLabels": { "app.kubernetes.io/name": name } });
         let space = |name: &str| json!({ "matchLabels": { "kubernetes.io/metadata.name": name } });
-        let decider = &manifests.one("NetworkPolicy", "decider")["spec"];
-        let gateway = &manifests.one("NetworkPolicy", "gateway")["spec"];
+        let decider = &manifests.one("NetworkPolicy", "importguard-decider")["spec"];
+        let gateway = &manifests.one("NetworkPolicy", "importguard-gateway")["spec"];
         let prometheus = json!([{ "namespaceSelector": space("monitoring") }]);
         assert_eq!(
             who_reaches(decider, "grpc"),
@@ -247,7 +349,10 @@ fn only_gateways_reach_deciders_and_only_the_ingress_reaches_gateways() {
         );
         assert_eq!(
             who_reaches(gateway, "http"),
-            json!([{ "namespaceSelector": space("ingress-nginx"), "podSelector": app("ingress-nginx") }])
+            json!([
+                { "namespaceSelector": { "matchLabels": { "importguard-callers": "true" } } },
+                { "namespaceSelector": space("ingress-nginx"), "podSelector": app("ingress-nginx") },
+            ])
         );
         for policy in [decider, gateway] {
             assert_eq!(who_reaches(policy, "admin"), prometheus);

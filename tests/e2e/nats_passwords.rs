@@ -2,7 +2,7 @@
 
 use std::{process::ExitStatus, time::Duration};
 
-use importguard_gateway::recorder::{NatsSettings, NatsUrls};
+use importguard_nats::{NatsSettings, NatsUrls};
 use importguard_runtime::{FileWatches, Secret};
 use importguard_tests::{Binary, OpenIm, Process, Settings, eventually};
 use tempfile::TempDir;

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
-use importguard_tests::{Binary, Call, Client, OpenIm, PolicyDir, Service, Settings, eventually};
+use importguard_tests::{
+    Binary, Call, Client, OpenIm, PolicyDir, Service, Settings, eventually, free_port,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -112,4 +114,37 @@ async fn sigterm_ends_it_before_it_has_started() {
     until_starting(&gateway, "credentials").await;
     let status = gateway.terminate(Duration::from_secs(10)).await;
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn listeners_on_all_interfaces_are_reached_over_ipv6_and_ipv4() {
+    let listeners = [
+        "IMPORTGUARD_HTTP_LISTEN",
+        "IMPORTGUARD_ADMIN_LISTEN",
+        "IMPORTGUARD_DECIDER_LISTEN",
+    ];
+    let ports = listeners.map(|_| free_port());
+    let settings = listeners.iter().zip(ports);
+    let settings = settings.fold(Settings::new(), |settings, (name, port)| {
+        settings.set(name, format!("[::]:{port}"))
+    });
+    let service = Service::all_in_one(settings).await;
+    for loopback in ["127.0.0.1", "[::1]"] {
+        for port in ports {
+            tokio::net::TcpStream::connect(format!("{loopback}:{port}"))
+                .await
+                .unwrap_or_else(|error| panic!("{loopback}:{port}: {error}"));
+        }
+        let openim = OpenIm::server(format!("http://{loopback}:{}", ports[0]));
+        let answer = openim.import("op", "alice", &["bob"]).await;
+        assert_eq!(answer.status, 200);
+        // A caller over IPv4 is not shown as ::ffff:127.0.0.1.
+        let nowhere = Call::new(
+            http::Method::POST,
+            format!("http://{loopback}:{}/nowhere", ports[0]),
+        );
+        let rejected = Client::default().try_send(nowhere).await.unwrap();
+        assert_eq!(rejected.status, 404);
+        service.wait_for_log(&[&format!("peer={loopback}:")]).await;
+    }
 }

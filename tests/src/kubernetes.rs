@@ -1,12 +1,14 @@
 //! The manifests in `deploy/kubernetes`, rendered by `kubectl kustomize`.
 
 use std::{
+    fs,
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{Foreign, tool, workspace};
 
@@ -16,19 +18,19 @@ const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 /// The first version of kustomize that supports the manifests.
 const KUSTOMIZE: u64 = 5;
 
-/// The resources of a directory below `deploy/kubernetes`.
+/// A copy of `deploy/kubernetes`, to which a test adds directories of its own, as an operator does.
 #[derive(Debug)]
-pub struct Manifests {
-    directory: String,
-    resources: Vec<Value>,
+pub struct Kustomize {
+    tree: TempDir,
+    kubectl: PathBuf,
+    python: Foreign,
 }
 
-impl Manifests {
-    /// Renders `directory` and validates each resource against Kubernetes' schemas. If kubectl or the schemas are unavailable, prints
-    /// that and returns `None`.
-    pub fn render(directory: &str) -> Option<Self> {
-        let source = format!("deploy/kubernetes/{directory}");
-        let kubectl = tool("kubectl", "KUBECTL", &source)?;
+impl Kustomize {
+    /// A copy, or `None` if kubectl or the schemas of Kubernetes are unavailable; then it prints that.
+    pub fn new() -> Option<Self> {
+        let source = "deploy/kubernetes";
+        let kubectl = tool("kubectl", "KUBECTL", source)?;
         if !is_new_enough(&kubectl) {
             eprintln!(
                 "SKIPPED: {source} is not tested, as kubectl is older than kustomize {KUSTOMIZE}"
@@ -36,16 +38,53 @@ impl Manifests {
             return None;
         }
         let python = Foreign::python("tests/kubernetes")?;
-        let mut command = Command::new(kubectl);
+        let tree = TempDir::new().expect("a temporary directory");
+        for part in [source, "policy"] {
+            copy(&workspace().join(part), &tree.path().join(part));
+        }
+        Some(Self {
+            tree,
+            kubectl,
+            python,
+        })
+    }
+
+    /// Writes a file below `deploy/kubernetes`.
+    pub fn write(&self, path: &str, content: &str) {
+        let file = self.directory(path);
+        let parent = file.parent().expect("it is in a directory");
+        fs::create_dir_all(parent).expect("the copy can be written");
+        fs::write(file, content).expect("the copy can be written");
+    }
+
+    /// The names of the components.
+    pub fn components(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.directory("components")).expect("there are components");
+        let names = entries.map(|entry| entry.expect("it can be read").file_name());
+        let mut names: Vec<_> = names
+            .map(|name| name.into_string().expect("UTF-8"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Renders a directory below `deploy/kubernetes`, and validates each resource against Kubernetes' schemas.
+    ///
+    /// # Errors
+    /// What kubectl printed, if it failed or warned.
+    pub fn render(&self, directory: &str) -> Result<Manifests, String> {
+        let mut command = Command::new(&self.kubectl);
         let rendered = command
-            .args(["kustomize", &source])
-            .current_dir(workspace())
+            .arg("kustomize")
+            .arg(self.directory(directory))
             .output()
             .expect("kubectl can be run");
-        let said = String::from_utf8_lossy(&rendered.stderr);
-        // It warns of what it will not read any more one day.
-        assert!(said.is_empty(), "{source}: {said}");
-        let mut check = python
+        // It warns of what will not be read any more one day.
+        if !rendered.status.success() || !rendered.stderr.is_empty() {
+            return Err(String::from_utf8_lossy(&rendered.stderr).into_owned());
+        }
+        let mut check = self
+            .python
             .command("check.py")
             .args(VERSIONS)
             .stdin(Stdio::piped())
@@ -57,18 +96,57 @@ impl Manifests {
         input.write_all(&rendered.stdout).expect("it is read");
         drop(input);
         let checked = check.wait_with_output().expect("Python ends");
-        let said = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.success(), "{source}: {said}");
+        let output = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{directory}: {output}");
         let resources = serde_json::from_slice(&checked.stdout).expect("JSON");
-        Some(Self {
+        Ok(Manifests {
             directory: directory.to_owned(),
             resources,
         })
     }
 
+    /// Renders the base with components, as `mine`, which sets the namespace and adds `lines` to its kustomization.
+    ///
+    /// # Errors
+    /// What kubectl printed, if it failed or warned.
+    pub fn base_with<T: AsRef<str>>(
+        &self,
+        components: &[T],
+        lines: &str,
+    ) -> Result<Manifests, String> {
+        let listed: String = components
+            .iter()
+            .map(|name| format!("  - ../components/{}\n", name.as_ref()))
+            .collect();
+        let kustomization = format!(
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: importguard\nresources: [../base]\n\
+             components:\n{listed}{lines}"
+        );
+        self.write("mine/kustomization.yaml", &kustomization);
+        self.render("mine")
+    }
+
+    fn directory(&self, path: &str) -> PathBuf {
+        self.tree.path().join("deploy/kubernetes").join(path)
+    }
+}
+
+/// The resources of a directory below `deploy/kubernetes`.
+#[derive(Debug)]
+pub struct Manifests {
+    directory: String,
+    resources: Vec<Value>,
+}
+
+impl Manifests {
     /// Their directory.
     pub fn directory(&self) -> &str {
         &self.directory
+    }
+
+    /// All of them.
+    pub fn resources(&self) -> &[Value] {
+        &self.resources
     }
 
     /// All of `kind`.
@@ -83,6 +161,19 @@ impl Manifests {
         resources
             .find(|resource| resource["kind"] == kind && resource["metadata"]["name"] == name)
             .unwrap_or_else(|| panic!("no {kind} {name}"))
+    }
+}
+
+fn copy(source: &Path, target: &Path) {
+    fs::create_dir_all(target).expect("a temporary directory");
+    for entry in fs::read_dir(source).expect("it can be read") {
+        let entry = entry.expect("it can be read");
+        let target = target.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("it can be copied");
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub use frames::{Frame, Http2Connection};
 pub use held::HeldCall;
 pub use help::{Group, Help, Setting};
 pub use http::{Call, Client, Response};
-pub use kubernetes::Manifests;
+pub use kubernetes::{Kustomize, Manifests};
 pub use line::Line;
 pub use load::load;
 pub use multiplexed::Http2Client;

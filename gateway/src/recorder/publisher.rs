@@ -21,11 +21,12 @@ use async_nats::{
 };
 use bytes::Bytes;
 use importguard_core::EventId;
+use importguard_nats::NatsServers;
 use importguard_telemetry::propagation::MessageHeaders;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    NatsServers, StartError,
+    StartError,
     blocked::Denials,
     refusal::{AckError, Refusal},
     stream,

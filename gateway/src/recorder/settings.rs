@@ -4,9 +4,9 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use importguard_nats::NatsSettings;
 use importguard_runtime::settings::{SettingError, duration, duration_or_zero, size};
 
-use super::NatsSettings;
 use crate::{events::PseudonymSettings, spool::SpoolSync};
 
 /// How decisions are recorded: NATS, its stream, and the spool for when NATS is away.

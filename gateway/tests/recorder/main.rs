@@ -16,8 +16,9 @@ use bytes::Bytes;
 use importguard_core::{EventId, OperationId};
 use importguard_gateway::{
     events::{Event, Subject},
-    recorder::{NatsSettings, RecordSettings, Recorded, Recorder, RecorderStatus, State},
+    recorder::{RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
+use importguard_nats::NatsSettings;
 use importguard_runtime::{Runtime, SharedRegistry};
 use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};

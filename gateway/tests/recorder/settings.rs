@@ -1,6 +1,7 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use importguard_gateway::recorder::{NatsSettingsError, StartError};
+use importguard_gateway::recorder::StartError;
+use importguard_nats::NatsSettingsError;
 use importguard_runtime::Secret;
 use importguard_tests::{Process, free_port};
 

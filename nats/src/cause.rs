@@ -2,13 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
 
 use async_nats::Server;
-
-use crate::spool::lock;
 
 /// Describes failed connection attempts.
 #[derive(Debug)]
@@ -25,7 +23,7 @@ impl ConnectFailures {
     /// A line on the attempts that have failed since the last call, if any has. The NATS client's events have only the kind of the
     /// last error, and its pool of servers has the text of each.
     pub(super) fn new_ones(&self, pool: &[Server]) -> Option<String> {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines: Vec<String> = Vec::new();
         for server in pool {
             let name = format!("{}:{}", server.addr.host(), server.addr.port());

@@ -6,7 +6,7 @@ use async_nats::ServerAddr;
 use importguard_runtime::Secret;
 use percent_encoding::percent_decode_str;
 
-use super::Login;
+use crate::login::Login;
 
 /// The addresses of NATS servers, and the credentials in them. Shown without these.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use async_nats::{Auth, AuthError};
 use importguard_runtime::{FileWatcher, LastGood, Secret, SecretError, SecretFile, Snapshot};
 use nkeys::KeyPair;
 
-use super::NatsSettingsError;
+use crate::NatsSettingsError;
 
 /// User and password, or a token.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The address of NATS and the credentials: for the recorder, and for every other client of the operator's NATS.
+//! The address of NATS and the credentials: for gateways, deciders, and every other client of the operator's NATS.
 
 mod cause;
 mod login;
@@ -12,9 +12,9 @@ use importguard_runtime::{
     CertificateError, ClientTls, FileWatches, LastGood, Secret, SecretError,
 };
 
-use self::login::{Login, NatsAuth};
+use login::{Login, NatsAuth};
 
-pub use self::{
+pub use {
     cause::ConnectFailures,
     login::NatsCredentialsError,
     url::{NatsUrlError, NatsUrls},

@@ -1,0 +1,246 @@
+//! Overlays as operators write them, on the base and the components of `deploy/kubernetes`.
+
+use std::{env, fs};
+
+use importguard_tests::{Kustomize, Manifests, workspace};
+use serde_json::{Value, json};
+
+use crate::kubernetes::{POLICY, list, workload, workloads};
+
+/// Lists without their order: what a patch adds comes before or after what is there.
+fn normalized(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let mut items: Vec<_> = items.iter().map(normalized).collect();
+            items.sort_by_key(Value::to_string);
+            items.into()
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            fields
+                .map(|(key, value)| (key.clone(), normalized(value)))
+                .collect()
+        }
+        other => other.clone(),
+    }
+}
+
+fn gateway(manifests: &Manifests) -> &Value {
+    &workload(manifests, "importguard-gateway")["spec"]["template"]["spec"]["containers"][0]
+}
+
+fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
+    let mut variables = list(&container["env"]).iter();
+    variables
+        .find(|variable| variable["name"] == name)?
+        .get("value")?
+        .as_str()
+}
+
+#[test]
+fn components_do_the_same_in_any_order() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let components = kustomize.components();
+    assert!(components.len() >= 10, "{components:?}");
+    let resources = |components: &[String]| {
+        let manifests = kustomize.base_with(components, "").unwrap();
+        let resources = manifests.resources().iter().map(normalized);
+        resources.collect::<Vec<_>>()
+    };
+    let expected = resources(&components);
+    // Among the rotations of a list and of its reverse, each of them comes before each other one.
+    let reversed: Vec<_> = components.iter().rev().cloned().collect();
+    for mut order in [components, reversed] {
+        for _ in 0..order.len() {
+            order.rotate_left(1);
+            assert_eq!(resources(&order), expected, "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn each_component_adds_what_it_is_for_to_the_other_ones() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let all = kustomize.base_with(&kustomize.components(), "").unwrap();
+    let secret = |workload: &Value, mount: &str| {
+        let pod = &workload["spec"]["template"]["spec"];
+        let mounts = list(&pod["containers"][0]["volumeMounts"]).iter();
+        let volume = mounts
+            .into_iter()
+            .find(|volume| volume["mountPath"] == mount)
+            .unwrap_or_else(|| panic!("nothing at {mount}"));
+        assert_eq!(volume["readOnly"], true);
+        let mut volumes = list(&pod["volumes"]).iter();
+        let volume = volumes
+            .find(|found| found["name"] == volume["name"])
+            .unwrap();
+        volume["secret"]["secretName"].as_str().unwrap().to_owned()
+    };
+    for (name, variable_name, place, from) in [
+        (
+            "gateway",
+            "NATS_CREDS",
+            "/etc/importguard/nats",
+            "importguard-nats",
+        ),
+        (
+            "gateway",
+            "NATS_CA",
+            "/etc/importguard/nats-ca",
+            "importguard-nats-ca",
+        ),
+        (
+            "gateway",
+            "IMPORTGUARD_BASIC_AUTH_FILE",
+            "/etc/importguard/callers",
+            "importguard-callers",
+        ),
+        (
+            "gateway",
+            "IMPORTGUARD_TLS_CERT_FILE",
+            "/etc/importguard/tls",
+            "importguard-tls",
+        ),
+        (
+            "gateway",
+            "IMPORTGUARD_PSEUDONYM_KEY_FILE",
+            "/etc/importguard/pseudonyms",
+            "importguard-pseudonyms",
+        ),
+        (
+            "gateway",
+            "IMPORTGUARD_DECIDER_CA_FILE",
+            "/etc/importguard/decider-tls",
+            "importguard-gateway-tls",
+        ),
+        (
+            "decider",
+            "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
+            "/etc/importguard/tls",
+            "importguard-decider-tls",
+        ),
+    ] {
+        let workload = workload(&all, &format!("importguard-{name}"));
+        let container = &workload["spec"]["template"]["spec"]["containers"][0];
+        let file =
+            variable(container, variable_name).unwrap_or_else(|| panic!("no {variable_name}"));
+        assert!(file.starts_with(&format!("{place}/")), "{file}");
+        assert_eq!(secret(workload, place), from, "{variable_name}");
+    }
+    let url = variable(gateway(&all), "IMPORTGUARD_DECIDER_URL");
+    assert_eq!(url, Some("https://importguard-decider:50051"));
+    assert_eq!(all.all("HorizontalPodAutoscaler").count(), 0);
+    assert!(workloads(&all).all(|workload| workload["spec"]["replicas"] == 2));
+    assert_eq!(all.all("ServiceMonitor").count(), 1);
+}
+
+#[test]
+fn an_operators_patch_for_the_gateways_is_kept_whatever_the_components() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let patch = r#"patches:
+  - patch: |
+      apiVersion: apps/v1
+      kind: StatefulSet
+      metadata: { name: importguard-gateway }
+      spec:
+        template:
+          spec:
+            containers: [{ name: gateway, env: [{ name: IMPORTGUARD_UPSTREAM, value: "http://backend" }] }]
+            volumes: [{ name: mine, emptyDir: {} }]
+"#;
+    for components in [vec![], kustomize.components()] {
+        let manifests = kustomize.base_with(&components, patch).unwrap();
+        let upstream = variable(gateway(&manifests), "IMPORTGUARD_UPSTREAM");
+        assert_eq!(upstream, Some("http://backend"), "{components:?}");
+    }
+}
+
+#[test]
+fn a_patch_for_something_that_is_not_there_is_an_error() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    kustomize.write(
+        "other/kustomization.yaml",
+        "components: [../components/tls]\n",
+    );
+    let error = kustomize.render("other").unwrap_err();
+    assert!(error.contains("importguard-gateway"), "{error}");
+}
+
+#[test]
+fn production_asks_for_a_policy_of_ones_own() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let error = kustomize.render("production").unwrap_err();
+    assert!(error.contains("production/policy.yaml"), "{error}");
+    kustomize.write("production/policy.yaml", POLICY);
+    let production = kustomize.render("production").unwrap();
+    let policy = production.one("ConfigMap", "importguard-policy");
+    assert_eq!(policy["data"], json!({ "policy.yaml": POLICY }));
+}
+
+#[test]
+fn another_namespace_gets_all_resources_and_no_policy_for_its_other_pods() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    kustomize.write("production/policy.yaml", POLICY);
+    kustomize.write(
+        "openim/kustomization.yaml",
+        "namespace: openim\nresources: [../production]\ncomponents: [../components/prometheus-operator]\n",
+    );
+    let manifests = kustomize.render("openim").unwrap();
+    for resource in manifests.resources() {
+        assert_ne!(resource["kind"], "Namespace");
+        assert_eq!(resource["metadata"]["namespace"], "openim", "{resource}");
+        let name = resource["metadata"]["name"].as_str().unwrap();
+        assert!(
+            name.starts_with("importguard"),
+            "{name} could be somebody else's"
+        );
+    }
+}
+
+#[test]
+fn the_prometheus_operator_gets_the_same_rules() {
+    let source = workspace().join("deploy/prometheus/importguard.rules.yaml");
+    let rules = fs::read_to_string(source).unwrap();
+    let (_, groups) = rules.split_once("groups:\n").unwrap();
+    let mut generated = String::from(
+        "# Generated from deploy/prometheus/importguard.rules.yaml; bring it up to date with:\n\
+         #   UPDATE=1 cargo test -p importguard-tests --test e2e the_prometheus_operator_gets_the_same_rules\n\
+         apiVersion: monitoring.coreos.com/v1\n\
+         kind: PrometheusRule\n\
+         metadata:\n  \
+           name: importguard\n  \
+           namespace: importguard\n  \
+           labels: { app.kubernetes.io/component: metrics, app.kubernetes.io/part-of: importguard }\n\
+         spec:\n  \
+           groups:\n",
+    );
+    for line in groups.lines() {
+        if !line.trim().is_empty() {
+            generated.push_str("  ");
+            generated.push_str(line);
+        }
+        generated.push('\n');
+    }
+    let file = workspace().join("deploy/kubernetes/components/prometheus-operator/rules.yaml");
+    if env::var_os("UPDATE").is_some_and(|value| value == "1") {
+        fs::write(&file, &generated).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        written == generated,
+        "{} differs from the rules; bring it up to date with: UPDATE=1 cargo test -p importguard-tests --test e2e the_prometheus_operator_gets_the_same_rules",
+        file.display()
+    );
+}
