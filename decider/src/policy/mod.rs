@@ -14,6 +14,7 @@ pub(crate) mod fields;
 mod friends;
 mod guards;
 mod matcher;
+mod matches;
 mod meter;
 mod read;
 mod refusal_code;
