@@ -201,6 +201,46 @@ fn refuses_what_mode_rollout_and_on_error_cannot_be() {
             "percentage of owners that the rule applies to",
         );
     }
+    for (rollout, where_and_what, remedy) in [
+        (
+            "{ percent: 101 }",
+            "4:64 [101] percent is 101; it must be 0 to 100",
+            "percentage of owners that the rule applies to",
+        ),
+        (
+            "{ otherwise: shadow }",
+            "4:53 [{] rollout needs \"percent\"",
+            "the percentage of owners that the rule applies to",
+        ),
+        (
+            "{ percent: 10, otherwise: enforce }",
+            "4:79 [enforce] otherwise cannot be \"enforce\"",
+            "write shadow or off",
+        ),
+        (
+            "{ percent: 10, enforce: 10 }",
+            "4:68 [enforce] unknown key \"enforce\" in rollout",
+            "percent, otherwise",
+        ),
+        (
+            "[10]",
+            "4:53 [[] expected an integer, found a list",
+            "write decimal digits only",
+        ),
+    ] {
+        says(
+            &rule(&format!("{{ {drop}, rollout: {rollout} }}")),
+            where_and_what,
+            remedy,
+        );
+    }
+    says(
+        &rule(&format!(
+            "{{ {drop}, mode: shadow, rollout: {{ percent: 10, otherwise: shadow }} }}"
+        )),
+        "4:82 [otherwise] the rule is in shadow for all owners",
+        "remove the mode",
+    );
     says(
         &rule(&format!("{{ {drop}, onError: skip }}")),
         "4:44 [onError] nothing in this rule can fail at run time",
