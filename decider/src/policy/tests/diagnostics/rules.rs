@@ -168,6 +168,11 @@ fn a_matcher_matches_something() {
         "{ in: some_list }",
     );
     says(
+        &rule("{ id: a, dropFriends: { notMatch: [a] } }"),
+        "4:27 [notMatch] unknown key \"notMatch\" in a matcher",
+        "did you mean \"notMatches\"?",
+    );
+    says(
         &rule("{ id: a, dropFriends: { prefixes: [] } }"),
         "4:37 [[] this list is empty, so it matches nothing",
         "or remove the key",
@@ -239,7 +244,7 @@ fn refuses_what_mode_rollout_and_on_error_cannot_be() {
             "{{ {drop}, mode: shadow, rollout: {{ percent: 10, otherwise: shadow }} }}"
         )),
         "4:82 [otherwise] the rule is in shadow for all owners",
-        "remove the mode",
+        "so that the rule is enforced for its percentage of owners",
     );
     says(
         &rule(&format!("{{ {drop}, onError: skip }}")),
