@@ -1,0 +1,250 @@
+//! The bucket on NATS: its stream, looked up or created, and the values in it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::{CreateStreamErrorKind, GetStreamErrorKind, RequestError, RequestErrorKind},
+    stream::{Config, DiscardPolicy, LastRawMessageErrorKind, StorageType, Stream},
+};
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use crate::{Brief, Key};
+
+/// The bucket's name.
+pub const BUCKET: &str = "IMPORTGUARD_LISTS";
+
+/// The name of its stream.
+pub const STREAM: &str = "KV_IMPORTGUARD_LISTS";
+
+/// The subjects of its stream.
+pub const SUBJECTS: &str = "$KV.IMPORTGUARD_LISTS.>";
+
+/// What the subjects begin with; the key follows.
+const PREFIX: &str = "$KV.IMPORTGUARD_LISTS.";
+
+/// The header by which key-value clients mark a key as deleted.
+const OPERATION: &str = "KV-Operation";
+
+/// The header by which nats-server, from 2.11 on, says why it removed a message.
+const MARKER_REASON: &str = "Nats-Marker-Reason";
+
+/// How long NATS recognises a repeated change by its event's ID.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
+
+/// What the bucket is created with if it is missing.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketSettings {
+    /// Number of replicas in a cluster.
+    pub replicas: u8,
+}
+
+/// Why the bucket cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BucketError {
+    /// There is no bucket.
+    #[error(
+        "there is no bucket {BUCKET} yet: `importguard list add` or `importguard list create` creates it"
+    )]
+    Missing,
+    /// JetStream is off.
+    #[error("JetStream is off on this NATS server or for this account (nats-server needs -js)")]
+    JetStreamOff,
+    /// NATS did not answer.
+    #[error(
+        "NATS did not answer for the stream {STREAM}: it is stuck or unreachable, or its permissions deny {0}"
+    )]
+    NoAnswer(&'static str),
+    /// NATS refused.
+    #[error("NATS refused: {0}")]
+    Refused(String),
+}
+
+/// The state of the bucket's stream at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// When the stream was created.
+    pub created: OffsetDateTime,
+    /// The revision of the last change, or of the last one before the stream was emptied.
+    pub last: u64,
+    /// The number of keys, those of importguard and those marked as removed included.
+    pub keys: u64,
+}
+
+/// The bucket.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) stream: Stream,
+}
+
+impl Bucket {
+    /// The bucket, if there is one.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be used.
+    pub async fn open(jetstream: &jetstream::Context) -> Result<Self, BucketError> {
+        let stream = jetstream
+            .get_stream(STREAM)
+            .await
+            .map_err(|error| match error.kind() {
+                GetStreamErrorKind::JetStream(error) => match error.error_code() {
+                    ErrorCode::STREAM_NOT_FOUND => BucketError::Missing,
+                    ErrorCode::JETSTREAM_NOT_ENABLED
+                    | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => BucketError::JetStreamOff,
+                    _ => BucketError::Refused(error.to_string()),
+                },
+                _ => request_error(&error, "$JS.API.STREAM.INFO.KV_IMPORTGUARD_LISTS"),
+            })?;
+        Ok(Self {
+            jetstream: jetstream.clone(),
+            stream,
+        })
+    }
+
+    /// The bucket, created if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be created or used.
+    pub async fn open_or_create(
+        jetstream: &jetstream::Context,
+        settings: BucketSettings,
+    ) -> Result<Self, BucketError> {
+        match Self::open(jetstream).await {
+            Err(BucketError::Missing) => {}
+            opened => return opened,
+        }
+        // By hand: nats-server before 2.10 does not answer all that the client asks when it creates a bucket.
+        let config = Config {
+            name: STREAM.to_owned(),
+            description: Some("Live lists of importguard".to_owned()),
+            subjects: vec![SUBJECTS.to_owned()],
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            num_replicas: usize::from(settings.replicas),
+            duplicate_window: DUPLICATE_WINDOW,
+            ..Config::default()
+        };
+        match jetstream.create_stream(config).await {
+            Ok(stream) => Ok(Self {
+                jetstream: jetstream.clone(),
+                stream,
+            }),
+            Err(error) => Err(match error.kind() {
+                CreateStreamErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+                {
+                    // Somebody else was faster.
+                    return Self::open(jetstream).await;
+                }
+                CreateStreamErrorKind::JetStream(error) => BucketError::Refused(error.to_string()),
+                _ => request_error(&error, "$JS.API.STREAM.CREATE.KV_IMPORTGUARD_LISTS"),
+            }),
+        }
+    }
+
+    /// The bucket's state now, as its leader says.
+    ///
+    /// # Errors
+    /// If the bucket is gone or NATS does not answer.
+    pub async fn state(&self) -> Result<State, BucketError> {
+        Self::open(&self.jetstream)
+            .await
+            .map(|bucket| bucket.state_when_opened())
+    }
+
+    /// The bucket's state when it was opened.
+    pub fn state_when_opened(&self) -> State {
+        let info = self.stream.cached_info();
+        State {
+            created: info.created,
+            last: info.state.last_sequence,
+            keys: info.state.subjects_count,
+        }
+    }
+
+    /// The value at a key and its revision, as the leader has it. None if there is none, or it was deleted by another client.
+    ///
+    /// # Errors
+    /// If NATS does not answer or refuses.
+    pub(crate) async fn value(&self, key: &str) -> Result<Option<(u64, Bytes)>, BucketError> {
+        let found = self
+            .stream
+            .get_last_raw_message_by_subject(&subject(key))
+            .await;
+        match found {
+            Ok(message) if is_marker(&message.headers) => Ok(Some((
+                message.sequence,
+                Bytes::from_static(b"{\"removed\":true}"),
+            ))),
+            Ok(message) => Ok(Some((message.sequence, message.payload))),
+            Err(error) => match error.kind() {
+                LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                LastRawMessageErrorKind::JetStream(error) => {
+                    Err(BucketError::Refused(error.to_string()))
+                }
+                _ => Err(request_error(
+                    &error,
+                    "$JS.API.STREAM.MSG.GET.KV_IMPORTGUARD_LISTS",
+                )),
+            },
+        }
+    }
+
+    /// Calls `read` with the entry at `key`, and returns what that returns. None if there is no entry, or it was removed or has
+    /// expired before `now`, in Unix seconds.
+    ///
+    /// # Errors
+    /// If NATS does not answer or refuses.
+    pub async fn entry<T>(
+        &self,
+        key: &Key,
+        now: u64,
+        read: impl FnOnce(&Brief<'_>) -> T,
+    ) -> Result<Option<T>, BucketError> {
+        let value = self.value(&key.to_string()).await?;
+        Ok(value.and_then(|(_, value)| {
+            let brief = Brief::read(&value);
+            (!brief.is_dead(now)).then(|| read(&brief))
+        }))
+    }
+}
+
+/// The subject of a key.
+pub(crate) fn subject(key: &str) -> String {
+    format!("{PREFIX}{key}")
+}
+
+/// The key of a subject.
+pub(crate) fn key_of(subject: &str) -> Option<&str> {
+    subject.strip_prefix(PREFIX)
+}
+
+/// Whether a message says that its key was deleted.
+pub(crate) fn is_marker(headers: &async_nats::HeaderMap) -> bool {
+    let operation = headers.get(OPERATION).map(|operation| operation.as_str());
+    matches!(operation, Some("DEL" | "PURGE")) || headers.get(MARKER_REASON).is_some()
+}
+
+/// An error of a request that is not JetStream's.
+pub(crate) fn request_error(
+    error: &(dyn std::error::Error + 'static),
+    subject: &'static str,
+) -> BucketError {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(request) = error.downcast_ref::<RequestError>() {
+            return match request.kind() {
+                RequestErrorKind::NoResponders => BucketError::JetStreamOff,
+                _ => BucketError::NoAnswer(subject),
+            };
+        }
+        source = error.source();
+    }
+    BucketError::Refused(error.to_string())
+}

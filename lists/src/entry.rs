@@ -1,0 +1,307 @@
+//! The values in the bucket: who added or removed an ID, when, why, and until when.
+
+use std::borrow::Cow;
+
+use importguard_core::EventId;
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Maximum length of an author and of a reason, in bytes.
+pub const MAX_TEXT_BYTES: usize = 256;
+
+/// An author: 1 to [`MAX_TEXT_BYTES`] bytes without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Author(String);
+
+/// A reason: 1 to [`MAX_TEXT_BYTES`] bytes without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Reason(String);
+
+/// Why a string cannot be an author or a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// It is empty.
+    #[error("it is empty")]
+    Empty,
+    /// It is too long.
+    #[error("it has {bytes} bytes; the maximum is {MAX_TEXT_BYTES}")]
+    TooLong {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// It has a control character, which could do something to a terminal.
+    #[error("it has a control character")]
+    Control,
+}
+
+fn check(text: &str) -> Result<String, TextError> {
+    let text = text.trim();
+    if text.is_empty() {
+        Err(TextError::Empty)
+    } else if text.len() > MAX_TEXT_BYTES {
+        Err(TextError::TooLong { bytes: text.len() })
+    } else if text.chars().any(char::is_control) {
+        Err(TextError::Control)
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+macro_rules! text {
+    ($name:ident) => {
+        impl $name {
+            /// Parses it. Surrounding white space is removed.
+            ///
+            /// # Errors
+            /// If it is empty, too long, or has control characters.
+            pub fn parse(text: &str) -> Result<Self, TextError> {
+                check(text).map(Self)
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = TextError;
+
+            fn from_str(text: &str) -> Result<Self, TextError> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+
+text!(Author);
+text!(Reason);
+
+/// The value at a key, as importguard writes it: an entry of the list, or the record of its removal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Who added or removed the ID.
+    pub by: Author,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// From when on it no longer counts; absent if it never expires.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub until: Option<OffsetDateTime>,
+    /// Whether it was removed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
+    /// The ID of the event about this change.
+    #[serde(serialize_with = "event_id")]
+    pub event: EventId,
+    /// The ID of the event about the value that this one replaced.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_event_id"
+    )]
+    pub replaces: Option<EventId>,
+}
+
+fn event_id<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+fn optional_event_id<S: serde::Serializer>(
+    id: &Option<EventId>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => event_id(id, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl Entry {
+    /// As it is stored.
+    ///
+    /// # Errors
+    /// If a time is beyond the year 9999.
+    pub fn to_value(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+}
+
+/// A value as it is read, borrowed: other programs write to the bucket as well, so every field may be missing.
+///
+/// Any value makes its key an entry, so that `nats kv put IMPORTGUARD_LISTS blocked.user1 ''` blocks, too: a value that cannot be
+/// read is an entry without an author, a reason and an end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Brief<'v> {
+    /// Who added or removed the ID; empty if it is not said.
+    pub by: Cow<'v, str>,
+    /// Why; empty if it is not said.
+    pub reason: Cow<'v, str>,
+    /// From when on it no longer counts, in Unix seconds.
+    pub until: Option<u64>,
+    /// Whether it was removed.
+    pub removed: bool,
+    /// When it was written, as its author says.
+    pub at: Option<OffsetDateTime>,
+    /// The ID of the event about this change.
+    pub event: Option<EventId>,
+    /// The ID of the event about the value that this one replaced.
+    pub replaces: Option<EventId>,
+}
+
+#[derive(Deserialize)]
+struct Raw<'v> {
+    #[serde(borrow, default)]
+    by: Option<Cow<'v, str>>,
+    #[serde(borrow, default)]
+    reason: Option<Cow<'v, str>>,
+    #[serde(borrow, default)]
+    at: Option<Cow<'v, str>>,
+    #[serde(borrow, default)]
+    until: Option<Cow<'v, str>>,
+    #[serde(default)]
+    removed: Option<bool>,
+    #[serde(borrow, default)]
+    event: Option<Cow<'v, str>>,
+    #[serde(borrow, default)]
+    replaces: Option<Cow<'v, str>>,
+}
+
+impl<'v> Brief<'v> {
+    /// Reads a value.
+    pub fn read(value: &'v [u8]) -> Self {
+        let Ok(raw) = serde_json::from_slice::<Raw<'v>>(value) else {
+            return Self::default();
+        };
+        let id = |text: Option<Cow<'v, str>>| EventId::parse(&text?).ok();
+        Self {
+            by: raw.by.map(clip).unwrap_or_default(),
+            reason: raw.reason.map(clip).unwrap_or_default(),
+            until: raw.until.and_then(|text| unix(&text)),
+            removed: raw.removed.unwrap_or_default(),
+            at: raw
+                .at
+                .and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()),
+            event: id(raw.event),
+            replaces: id(raw.replaces),
+        }
+    }
+
+    /// Whether it no longer counts at `now`, in Unix seconds.
+    pub fn is_dead(&self, now: u64) -> bool {
+        self.removed || self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// At most [`MAX_TEXT_BYTES`] of it: other programs may have written more.
+fn clip(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return text;
+    }
+    let end = (0..=MAX_TEXT_BYTES)
+        .rev()
+        .find(|&at| text.is_char_boundary(at));
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end.unwrap_or_default()]),
+        Cow::Owned(mut text) => {
+            text.truncate(end.unwrap_or_default());
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// RFC 3339 in Unix seconds, rounded up: an entry counts until its end, to the second.
+fn unix(text: &str) -> Option<u64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let up = i64::from(time.nanosecond() > 0);
+    Some(u64::try_from(time.unix_timestamp() + up).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            by: Author::parse("alice").unwrap(),
+            reason: Some(Reason::parse("case \"4711\"").unwrap()),
+            at: OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap(),
+            until: Some(OffsetDateTime::from_unix_timestamp(1_700_003_600).unwrap()),
+            removed: false,
+            event: EventId::new(),
+            replaces: Some(EventId::new()),
+        }
+    }
+
+    #[test]
+    fn a_value_is_read_as_it_was_written() {
+        let entry = entry();
+        let value = entry.to_value().unwrap();
+        let brief = Brief::read(&value);
+        assert_eq!(brief.by, "alice");
+        assert_eq!(brief.reason, "case \"4711\"");
+        assert_eq!(brief.until, Some(1_700_003_600));
+        assert_eq!(brief.at, Some(entry.at));
+        assert_eq!(
+            (brief.event, brief.replaces),
+            (Some(entry.event), entry.replaces)
+        );
+        assert!(!brief.removed);
+    }
+
+    #[test]
+    fn it_counts_until_its_end() {
+        let value = entry().to_value().unwrap();
+        let brief = Brief::read(&value);
+        assert!(!brief.is_dead(1_700_003_599));
+        assert!(brief.is_dead(1_700_003_600));
+        let removed = Entry {
+            removed: true,
+            until: None,
+            ..entry()
+        }
+        .to_value()
+        .unwrap();
+        assert!(Brief::read(&removed).is_dead(0));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_entry_without_an_end() {
+        for value in [
+            "",
+            "spam",
+            "[1]",
+            "{\"until\": 5}",
+            "{\"until\": \"soon\"}",
+            "{}",
+        ] {
+            let brief = Brief::read(value.as_bytes());
+            assert!(!brief.is_dead(u64::MAX - 1), "{value}");
+        }
+    }
+
+    #[test]
+    fn longer_texts_of_others_are_clipped() {
+        let value = format!("{{\"reason\": \"{}\"}}", "ü".repeat(200));
+        assert_eq!(Brief::read(value.as_bytes()).reason, "ü".repeat(128));
+    }
+
+    #[test]
+    fn an_author_and_a_reason_are_one_short_line() {
+        assert_eq!(Author::parse("  "), Err(TextError::Empty));
+        assert_eq!(Reason::parse("a\nb"), Err(TextError::Control));
+        assert_eq!(
+            Reason::parse(&"x".repeat(257)),
+            Err(TextError::TooLong { bytes: 257 })
+        );
+        assert_eq!(Author::parse(" bob ").unwrap().as_str(), "bob");
+    }
+}

@@ -1,0 +1,269 @@
+//! The bucket on a real nats-server: what is written, read and cleared away, and the events about it.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream};
+use futures_util::{StreamExt, future::join_all};
+use importguard_core::EventId;
+use importguard_lists::{
+    Added, Addition, Announcement, Author, Bucket, BucketError, BucketSettings, ChangeKind,
+    Changes, Key, ListName, Reason, Writer,
+};
+use importguard_tests::NatsServer;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+struct World {
+    jetstream: jetstream::Context,
+    writer: Writer,
+    _nats: NatsServer,
+}
+
+async fn world() -> World {
+    let nats = NatsServer::start().await;
+    let jetstream = jetstream::new(nats.client().await);
+    let settings = BucketSettings { replicas: 1 };
+    let bucket = Bucket::open_or_create(&jetstream, settings).await.unwrap();
+    World {
+        writer: Writer::new(bucket, Clone::clone),
+        jetstream,
+        _nats: nats,
+    }
+}
+
+impl World {
+    /// Has a stream for events, as a gateway creates it.
+    async fn with_events(self) -> Self {
+        let config = stream::Config {
+            name: "IMPORTGUARD".to_owned(),
+            subjects: vec!["importguard.v1.>".to_owned()],
+            ..stream::Config::default()
+        };
+        self.jetstream.create_stream(config).await.unwrap();
+        self
+    }
+
+    fn bucket(&self) -> &Bucket {
+        self.writer.bucket()
+    }
+
+    async fn events(&self) -> Vec<Value> {
+        let stream = self.jetstream.get_stream("IMPORTGUARD").await.unwrap();
+        let config = jetstream::consumer::pull::Config::default();
+        let consumer = stream.create_consumer(config).await.unwrap();
+        let count = usize::try_from(stream.cached_info().state.messages).unwrap();
+        let messages = consumer.fetch().max_messages(count.max(1)).messages().await;
+        let messages: Vec<_> = messages.unwrap().take(count).collect().await;
+        let messages = messages.into_iter().map(Result::unwrap);
+        messages
+            .map(|message| serde_json::from_slice(&message.payload).unwrap())
+            .collect()
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        let mut changes = Changes::after(self.bucket(), 0).await.unwrap();
+        let mut ids = Vec::new();
+        let mut pending = changes.pending();
+        while pending > 0 {
+            let change = changes.next().await.unwrap();
+            pending = change.pending;
+            if let Some((key, value)) = change.kind.brief() {
+                ids.push(format!(
+                    "{}{}",
+                    if value.removed { "-" } else { "" },
+                    key.id
+                ));
+            }
+        }
+        ids
+    }
+}
+
+fn key(id: &str) -> Key {
+    Key::new(ListName::parse("blocked").unwrap(), id).unwrap()
+}
+
+fn addition() -> Addition {
+    Addition {
+        by: Author::parse("alice").unwrap(),
+        reason: Some(Reason::parse("#4711").unwrap()),
+        at: OffsetDateTime::now_utc(),
+        until: None,
+        removed: false,
+        event: EventId::new(),
+    }
+}
+
+fn removal() -> Addition {
+    Addition {
+        removed: true,
+        ..addition()
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_missing_until_somebody_creates_it_and_two_may() {
+    let nats = NatsServer::start().await;
+    let jetstream = jetstream::new(nats.client().await);
+    assert_eq!(
+        Bucket::open(&jetstream).await.unwrap_err(),
+        BucketError::Missing
+    );
+    let settings = BucketSettings { replicas: 1 };
+    let (one, other) = tokio::join!(
+        Bucket::open_or_create(&jetstream, settings),
+        Bucket::open_or_create(&jetstream, settings)
+    );
+    assert_eq!(one.unwrap().state_when_opened().last, 0);
+    assert_eq!(other.unwrap().state_when_opened().keys, 0);
+    // Any client of key-value buckets can use it.
+    let store = jetstream.get_key_value("IMPORTGUARD_LISTS").await.unwrap();
+    store.put("blocked.user1", "".into()).await.unwrap();
+    assert_eq!(
+        Bucket::open(&jetstream)
+            .await
+            .unwrap()
+            .state_when_opened()
+            .keys,
+        1
+    );
+}
+
+#[tokio::test]
+async fn each_change_is_an_event_that_says_who_and_why() {
+    let world = world().await.with_events().await;
+    let (added, removed) = (addition(), removal());
+    let written = world
+        .writer
+        .write(&key("u 1"), &added)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!written.existed);
+    let again = world
+        .writer
+        .write(&key("u 1"), &removed)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(again.existed && again.revision > written.revision);
+    assert_eq!(
+        world.writer.write(&key("u 1"), &removal()).await.unwrap(),
+        None
+    );
+    let events = world.events().await;
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0]["id"], added.event.to_string());
+    assert_eq!(events[0]["data"]["change"], "added");
+    assert_eq!(events[0]["data"]["userID"], "u 1");
+    assert_eq!(events[0]["data"]["reason"], "#4711");
+    assert_eq!(events[0]["data"]["revision"], written.revision);
+    assert_eq!(events[1]["data"]["change"], "removed");
+    assert_eq!(events[1]["data"]["replaces"], added.event.to_string());
+    assert_eq!(world.ids().await, ["-u 1"]);
+}
+
+#[tokio::test]
+async fn the_event_of_a_killed_writer_is_published_by_the_next_one_and_only_once() {
+    let world = world().await;
+    let lost = addition();
+    // Nothing takes the event yet, so this writer ends between the entry and the event.
+    world.writer.write(&key("a"), &lost).await.unwrap_err();
+    let world = world.with_events().await;
+    let mine = addition();
+    let written = world.writer.write(&key("b"), &mine).await.unwrap().unwrap();
+    // The other writer might still be at it.
+    world.writer.finish(&[written.revision]).await.unwrap();
+    assert_eq!(world.events().await.len(), 1);
+    let next = world.writer.clone().with_grace(Duration::ZERO);
+    next.finish(&[]).await.unwrap();
+    let published = |events: Vec<Value>| -> Vec<Value> {
+        events
+            .into_iter()
+            .map(|event| event["id"].clone())
+            .collect()
+    };
+    let expected = [mine.event.to_string(), lost.event.to_string()];
+    assert_eq!(published(world.events().await), expected);
+    next.finish(&[]).await.unwrap();
+    assert_eq!(published(world.events().await), expected);
+}
+
+#[tokio::test]
+async fn an_entry_is_added_once_for_an_event_however_often_it_is_tried() {
+    let world = world().await.with_events().await;
+    let once = addition();
+    let tries = (0..8).map(|_| {
+        let (writer, once) = (world.writer.clone(), once.clone());
+        async move { writer.add_once(&key("a"), &once).await.unwrap() }
+    });
+    let results = join_all(tries).await;
+    let added = results
+        .iter()
+        .filter(|added| matches!(added, Added::Now(_)));
+    assert_eq!(added.count(), 1, "{results:?}");
+    assert_eq!(world.events().await.len(), 1);
+    // Somebody removes it, and the same event comes again.
+    world.writer.write(&key("a"), &removal()).await.unwrap();
+    assert_eq!(
+        world.writer.add_once(&key("a"), &once).await.unwrap(),
+        Added::Before
+    );
+    // An earlier event cannot replace what somebody did after it.
+    let earlier = Addition {
+        at: once.at - Duration::from_secs(60),
+        ..addition()
+    };
+    assert_eq!(
+        world.writer.add_once(&key("a"), &earlier).await.unwrap(),
+        Added::Superseded
+    );
+    let past = Addition {
+        until: Some(OffsetDateTime::now_utc() - Duration::from_secs(1)),
+        ..addition()
+    };
+    assert_eq!(
+        world.writer.add_once(&key("b"), &past).await.unwrap(),
+        Added::Expired
+    );
+    assert_eq!(world.ids().await, ["-a"]);
+}
+
+#[tokio::test]
+async fn what_no_longer_counts_is_announced_and_cleared_away() {
+    let world = world().await.with_events().await;
+    let past = Addition {
+        until: Some(OffsetDateTime::now_utc() - Duration::from_secs(100)),
+        ..addition()
+    };
+    for (id, what) in [
+        ("stays", addition()),
+        ("expired", past),
+        ("removed", addition()),
+        ("removed", removal()),
+    ] {
+        world.writer.write(&key(id), &what).await.unwrap();
+    }
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(world.bucket().clear(1000, day).await.unwrap().cleared, 0);
+    let cleared = world
+        .bucket()
+        .clear(1000, Duration::from_secs(10))
+        .await
+        .unwrap();
+    assert_eq!(cleared.cleared, 1);
+    assert_eq!(world.ids().await, ["stays", "-removed"]);
+    let cleared = world.bucket().clear(1000, Duration::ZERO).await.unwrap();
+    assert_eq!(cleared.cleared, 1);
+    assert_eq!(world.ids().await, ["stays"]);
+    let mut changes = Changes::after(world.bucket(), 0).await.unwrap();
+    let mut announced = Vec::new();
+    for _ in 0..changes.pending() {
+        if let ChangeKind::Other(key, value) = changes.next().await.unwrap().kind {
+            announced.extend(Announcement::read(&key, &value).into_iter().flatten());
+        }
+    }
+    assert_eq!(announced, [key("removed")]);
+}
