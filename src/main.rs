@@ -6,6 +6,7 @@ mod healthcheck;
 mod policy;
 mod pseudonym;
 mod serve;
+mod spool;
 mod stats;
 mod tail;
 mod why;
@@ -19,6 +20,7 @@ use importguard_telemetry::ENVIRONMENT_HELP;
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
 use serve::Serve;
+use spool::SpoolCommand;
 use stats::Stats;
 use tail::Tail;
 use why::Why;
@@ -53,6 +55,12 @@ enum Command {
     Tail(Box<Tail>),
     Stats(Box<Stats>),
     Why(Box<Why>),
+    /// Look into a gateway's spool, copy it, or publish what is in it
+    #[command(
+        subcommand,
+        after_help = "Exit codes: 0 on success, 1 on errors and when events are left that should be published, 2 on usage errors."
+    )]
+    Spool(SpoolCommand),
     Pseudonym(Pseudonym),
     Healthcheck(Healthcheck),
 }
@@ -73,6 +81,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(tail) => block_on(ThreadSettings::TWO, tail.run())?,
         Command::Stats(stats) => block_on(ThreadSettings::TWO, stats.run())?,
         Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
+        Command::Spool(command) => command.run(),
         Command::Pseudonym(pseudonym) => pseudonym.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     }

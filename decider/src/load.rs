@@ -203,7 +203,7 @@ mod tests {
         fs::write(&path, &source).unwrap();
         let policy = load(&path, DEFAULT_MAX_FRIENDS).unwrap();
         assert_eq!(policy.lists().next().unwrap().size, 2);
-        assert_eq!(policy.digest(), crate::lists::digest(source.as_bytes()));
+        assert_eq!(policy.digest(), importguard_core::digest(source.as_bytes()));
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         let source = format!("\u{feff}{HEAD}rules: []\n");
         fs::write(&path, &source).unwrap();
         let policy = load(&path, DEFAULT_MAX_FRIENDS).unwrap();
-        assert_eq!(policy.digest(), crate::lists::digest(source.as_bytes()));
+        assert_eq!(policy.digest(), importguard_core::digest(source.as_bytes()));
 
         let wide: Vec<u8> = source.encode_utf16().flat_map(u16::to_le_bytes).collect();
         fs::write(&path, wide).unwrap();

@@ -131,6 +131,7 @@ pub(crate) fn describe(active: &LastGood<Active>) -> Value {
     let mut state = json!({
         "name": policy.name(),
         "digest": policy.digest(),
+        "contentDigest": policy.content_digest(),
         "since": rfc3339(status.since),
         "lists": lists,
     });

@@ -12,7 +12,7 @@ pub mod openim;
 pub mod recorder;
 mod server;
 mod settings;
-mod spool;
+pub mod spool;
 mod upstream;
 
 pub use gateway::{Gateway, RunError, StartError, run};

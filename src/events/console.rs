@@ -41,8 +41,14 @@ impl Console {
 
     /// Shows how far reading is, if standard error is a terminal.
     pub(crate) fn progress(self) -> Progress {
+        self.progress_of("read")
+    }
+
+    /// Shows how many events were, for example, `published`, if standard error is a terminal.
+    pub(crate) fn progress_of(self, done: &'static str) -> Progress {
         Progress {
             console: self,
+            done,
             next: io::stderr().is_terminal().then(Instant::now),
             shown: false,
         }
@@ -52,19 +58,20 @@ impl Console {
 /// A line on the terminal that is overwritten, and erased at the end.
 pub(crate) struct Progress {
     console: Console,
+    done: &'static str,
     /// When it is shown next; never without a terminal.
     next: Option<Instant>,
     shown: bool,
 }
 
 impl Progress {
-    /// Shows that `read` events were read and `pending` remain.
-    pub(crate) fn show(&mut self, read: u64, pending: u64) {
+    /// Shows that `count` events are done and `pending` remain.
+    pub(crate) fn show(&mut self, count: u64, pending: u64) {
         if self.next.is_some_and(|next| next <= Instant::now()) {
-            let command = self.console.command;
+            let (command, done) = (self.console.command, self.done);
             let _ = write!(
                 io::stderr(),
-                "\r\x1b[Kimportguard {command}: read {read} events, {pending} left"
+                "\r\x1b[Kimportguard {command}: {done} {count} events, {pending} left"
             );
             self.next = Some(Instant::now() + PROGRESS_INTERVAL);
             self.shown = true;

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Deserialize;
 
+use super::Matched;
+
 /// The fields of an event that are printed or filtered by.
 #[derive(Deserialize)]
 pub(crate) struct Event {
@@ -72,6 +74,14 @@ pub(crate) struct Fired {
     pub(crate) id: String,
     pub(crate) mode: String,
     pub(crate) outcome: String,
+    /// Why its expression failed.
+    pub(crate) reason: Option<String>,
+    /// What made it act.
+    #[serde(default)]
+    pub(crate) matched: Vec<Matched>,
+    /// How many more friends it acted on.
+    #[serde(default)]
+    pub(crate) unlisted: u64,
 }
 
 impl Event {

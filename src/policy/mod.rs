@@ -2,6 +2,7 @@
 //! on usage errors.
 
 mod check;
+mod digest;
 mod explain;
 mod init;
 mod test;
@@ -27,6 +28,8 @@ pub(crate) enum PolicyCommand {
     Init(init::Init),
     /// Report every error in a policy and its lists, with its position and the correction
     Check(check::Check),
+    /// Print the digest of a policy with its lists, as deciders report it in importguard_policy_info
+    Digest(digest::Digest),
     /// Run the policy tests in *.test.yaml files
     Test(test::Test),
     /// Show, rule by rule, how a policy decides one import
@@ -52,6 +55,7 @@ impl PolicyCommand {
         match self {
             Self::Init(init) => init.run(),
             Self::Check(check) => check.run(),
+            Self::Digest(digest) => digest.run(),
             Self::Test(test) => test.run(),
             Self::Explain(explain) => explain.run(),
         }

@@ -1,12 +1,12 @@
 //! `importguard why`: finds decisions in the stream and says why they were made.
 
-mod spool;
 mod words;
 
 use std::{
     collections::HashSet,
     io::{self, Write},
-    path::PathBuf,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
@@ -14,7 +14,10 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use importguard_core::UserId;
-use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
+use importguard_gateway::{
+    events::{PseudonymSettings, Pseudonyms},
+    spool::SpoolReader,
+};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +97,7 @@ impl Why {
             unread: false,
         };
         if let Some(dir) = &self.spool {
-            spool::read(dir, |payload| search.event(payload))?;
+            search.spool(dir)?;
         }
         let spooled = std::mem::take(&mut search.read);
         let searched = self.search_stream(&mut search, since, &shutdown).await;
@@ -214,6 +217,17 @@ struct Search {
 }
 
 impl Search {
+    /// Searches the spool in `dir`, oldest event first.
+    fn spool(&mut self, dir: &Path) -> anyhow::Result<()> {
+        SpoolReader::open(dir)?.for_each(|event| {
+            self.event(&event.payload)?;
+            anyhow::Ok(match self.unread {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })
+    }
+
     /// Prints the event if it is searched for.
     fn event(&mut self, payload: &[u8]) -> anyhow::Result<()> {
         self.read += 1;

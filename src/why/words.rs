@@ -1,14 +1,14 @@
 //! A decision in words.
 
+mod rules;
+
 use std::fmt::{self, Display, Formatter};
 
+use self::rules::rules;
 use crate::events::{Data, Event, printable, to_the_millisecond};
 
 /// How many IDs are listed before the rest is counted.
 const LISTED: usize = 20;
-
-/// The name under which a policy refuses an import that its other rules have emptied.
-const NOBODY_LEFT: &str = "nobodyLeft";
 
 /// What one event says, over several lines.
 pub(super) struct Words<'a> {
@@ -107,54 +107,6 @@ fn decided_by(data: &Data) -> String {
         ),
         (None, None) => "not recorded".to_owned(),
     }
-}
-
-/// What each rule did, in the policy's order as far as the event has it.
-fn rules(data: &Data) -> Vec<String> {
-    let removed = data.removed.iter().map(|removal| {
-        let ids = removal.friends.iter();
-        let ids = ids.filter_map(|index| data.friend_user_ids.get(*index));
-        let ids = list(ids.map(String::as_str).collect());
-        format!(
-            "{} removed {}{ids}",
-            printable(&removal.rule),
-            removal.count()
-        )
-    });
-    let refused = data.refusal.iter().filter_map(|refusal| {
-        let rule = printable(refusal.rule.as_deref()?);
-        let emptied = refusal.rule.as_deref() == Some(NOBODY_LEFT);
-        let why = if emptied {
-            ": the rules above removed every friend"
-        } else {
-            ""
-        };
-        Some(format!("{rule} refused the import{why}"))
-    });
-    let others = data.rules.iter().filter_map(|rule| {
-        let id = printable(&rule.id);
-        match (rule.mode.as_str(), rule.outcome.as_str()) {
-            (_, "skipped") => Some(format!(
-                "{id} (shadow) was skipped: it would have cost too much"
-            )),
-            ("shadow", "error") => Some(format!(
-                "{id} (shadow) failed: its expression could not be evaluated; it had no effect"
-            )),
-            (_, "error") => Some(format!(
-                "{id} failed: its expression could not be evaluated"
-            )),
-            ("shadow", outcome) => Some(format!(
-                "{id} (shadow) would {}, and had no effect",
-                printable(outcome)
-            )),
-            _ => None,
-        }
-    });
-    let lines: Vec<_> = removed.chain(refused).chain(others).collect();
-    if lines.is_empty() && data.policy.is_some() {
-        return vec!["none matched".to_owned()];
-    }
-    lines
 }
 
 fn answer(data: &Data) -> String {

@@ -111,7 +111,7 @@ async fn a_callback_is_counted_by_both_pods() {
         "importguard_rules_fired_total{mode=\"enforce\",outcome=\"remove\",rule=\"blocked-friends\"} 1",
         "importguard_callback_duration_seconds_count{route=\"callbackBeforeImportFriendsCommand\",status=\"200\"} 1",
         "importguard_decider_call_duration_seconds_count{result=\"ok\"} 1",
-        "importguard_policy_info{at=\"gateway\",digest=\"sha256:",
+        "importguard_policy_info{at=\"gateway\",content_digest=\"sha256:",
     ] {
         has(&gateway, counted);
     }
@@ -121,7 +121,7 @@ async fn a_callback_is_counted_by_both_pods() {
         "importguard_decider_evaluation_seconds_count 1",
         "importguard_decider_request_duration_seconds_count{result=\"modify\"} 1",
         "importguard_decider_rule_duration_seconds_count{rule=\"blocked-friends\"} 1",
-        "importguard_policy_info{at=\"decider\",digest=\"sha256:",
+        "importguard_policy_info{at=\"decider\",content_digest=\"sha256:",
         "importguard_policy_reloads_total{result=\"ok\"} 1",
     ] {
         has(&decider, counted);

@@ -3,19 +3,17 @@
 mod fold;
 mod id_set;
 mod ids;
-mod revision;
 mod shape;
 mod text;
 
 pub use fold::Fold;
 pub use id_set::{IdHash, IdHasher, IdSet};
-pub use ids::Ids;
-pub use revision::digest;
+pub use ids::{Hit, Ids};
 pub use text::{LineError, MAX_LIST_BYTES, parse};
 
 use std::sync::Arc;
 
-use importguard_core::ListRevision;
+use importguard_core::{ListRevision, digest};
 
 use crate::policy::Span;
 

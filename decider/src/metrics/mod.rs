@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use importguard_core::{Evaluation, Outcome, PolicyRevision, VerdictKind};
+use importguard_core::{Evaluation, Outcome, VerdictKind};
 use importguard_telemetry::metrics::{
     DurationHistogram, HistogramFamily, Label, PolicyInfo, register, with_series,
 };
@@ -263,10 +263,8 @@ impl Metrics {
         self.held_back.set(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         self.read_at.set(now.unwrap_or_default().as_secs_f64());
-        self.policies.activated(PolicyRevision {
-            name: policy.name().to_owned(),
-            digest: policy.digest().to_owned(),
-        });
+        let lists = policy.lists().cloned().collect();
+        self.policies.activated(policy.revision().clone(), lists);
         let list = |list: &str| ListLabels {
             list: list.to_owned(),
         };

@@ -278,13 +278,10 @@ fn find_list(
     report: &mut Report<'_>,
 ) -> Option<NamedIds> {
     if let Some(ids) = lists.get(&name.value) {
-        let label = match ids.fold() {
-            fold if fold.is_none() => name.value,
-            fold => format!("{} (fold: {fold})", name.value),
-        };
+        let ids = ids.clone();
         return Some(NamedIds {
-            label,
-            ids: ids.clone(),
+            name: name.value,
+            ids,
         });
     }
     let remedy = match closest(&name.value, lists.names()) {

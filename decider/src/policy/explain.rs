@@ -1,6 +1,10 @@
 //! Explains an evaluation rule by rule. It observes the evaluation itself, so that the two cannot disagree.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt};
+mod reason;
+
+pub use reason::Reason;
+
+use std::{collections::BTreeMap, convert::Infallible};
 
 use importguard_core::{Evaluation, Mode};
 
@@ -8,8 +12,7 @@ use super::{
     Policy, Request,
     cost::SHADOW_BUDGET,
     diagnostic::quoted,
-    evaluate::{self, Effect, Observer, OverBudgetError, State},
-    matcher::Part,
+    evaluate::{self, Effect, Observer, OverBudgetError, State, Why},
     read::{DUPLICATE, SELF},
     rule::{Action, Rule, bucket},
     trail::Position,
@@ -90,69 +93,6 @@ pub enum Happened<'p> {
     },
 }
 
-/// Why a rule refused an import or removed a friend. Its `Display` is a predicate such as "is in blocked".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason<'p> {
-    /// The ID is the owner's.
-    IsOwner,
-    /// The ID occurs earlier in the request.
-    Repeated,
-    /// The ID is in this list.
-    In(&'p str),
-    /// The ID is not in this list.
-    NotIn(&'p str),
-    /// The ID starts with this.
-    Prefix(&'p str),
-    /// The ID ends with this.
-    Suffix(&'p str),
-    /// The ID matches this regular expression.
-    Pattern(&'p str),
-    /// The ID starts with none of these.
-    NoPrefix(&'p [String]),
-    /// The ID ends with none of these.
-    NoSuffix(&'p [String]),
-    /// The ID matches none of these regular expressions.
-    NoPattern(&'p [String]),
-    /// More friends remain than this limit.
-    Over(usize),
-    /// This expression is true.
-    Expression(&'p str),
-    /// The rule's expression failed, for which it refuses.
-    Failed(String),
-}
-
-impl fmt::Display for Reason<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::IsOwner => f.write_str("is the owner"),
-            Self::Repeated => f.write_str("is a duplicate"),
-            Self::In(list) => write!(f, "is in {list}"),
-            Self::NotIn(list) => write!(f, "is not in {list}"),
-            Self::Prefix(prefix) => write!(f, "starts with \"{prefix}\""),
-            Self::Suffix(suffix) => write!(f, "ends with \"{suffix}\""),
-            Self::Pattern(pattern) => write!(f, "matches \"{pattern}\""),
-            Self::NoPrefix(prefixes) => write!(f, "does not start with {}", alternatives(prefixes)),
-            Self::NoSuffix(suffixes) => write!(f, "does not end with {}", alternatives(suffixes)),
-            Self::NoPattern(patterns) => write!(f, "does not match {}", alternatives(patterns)),
-            Self::Over(max) => write!(f, "limit {max} exceeded"),
-            Self::Expression(source) => write!(f, "{source} is true"),
-            Self::Failed(why) => write!(f, "the expression failed: {why}"),
-        }
-    }
-}
-
-/// How many alternatives are named.
-const MAX_ALTERNATIVES: usize = 3;
-
-fn alternatives(texts: &[String]) -> String {
-    let named = texts.iter().take(MAX_ALTERNATIVES);
-    let mut named: Vec<_> = named.map(|text| format!("\"{text}\"")).collect();
-    if let Some(more @ 1..) = texts.len().checked_sub(MAX_ALTERNATIVES) {
-        named.push(format!("{more} more"));
-    }
-    named.join(" or ")
-}
-
 impl Step<'_> {
     /// What the rule did, or would have done, for people. `friends` are those of the request; only the first removed ones are
     /// named.
@@ -183,7 +123,7 @@ fn describe_removal<S: AsRef<str>>(
             .get(index as usize)
             .map_or_else(|| "?".to_owned(), |id| quoted(id.as_ref()))
     };
-    if let [(_, reason @ Reason::Over(_)), ..] = removed {
+    if let [(_, reason @ Reason::Over { .. }), ..] = removed {
         let more = if removed.len() > MAX_NAMED {
             ", …"
         } else {
@@ -302,6 +242,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
         effect: &Effect<'p>,
         state: &State<'p, '_, S>,
     ) {
+        let left = state.friends.count();
         let happened = match effect {
             Effect::Off => Happened::Off,
             Effect::OutsideRollout => Happened::OutsideRollout {
@@ -312,24 +253,26 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 when: rule.when.as_ref().map_or("", |when| when.source()),
             },
             Effect::Nothing => match rule.action {
-                Action::KeepFirst(max) | Action::RefuseOver(max, _) => Happened::WithinLimit {
-                    friends: state.friends.count(),
-                    max,
-                },
+                Action::KeepFirst(max) | Action::RefuseOver(max, _) => {
+                    Happened::WithinLimit { friends: left, max }
+                }
                 _ => Happened::Nothing,
             },
             Effect::Refuse {
-                failure: Some(why), ..
+                why: Why::Failed(why),
+                ..
             } => Happened::Refused(Reason::Failed(why.clone())),
             Effect::Refuse { .. } => {
-                Happened::Refused(rule.reason(|| (state.request.owner, state.owner_hash)))
+                Happened::Refused(rule.reason(left, || (state.request.owner, state.owner_hash)))
             }
-            Effect::Remove { friends, failure } => Happened::Removed {
+            Effect::Remove {
+                friends, failure, ..
+            } => Happened::Removed {
                 friends: friends
                     .iter()
                     .map(|&index| {
                         let friend = || (state.friends.id(index), state.friends.hash(index));
-                        (index, rule.reason(friend))
+                        (index, rule.reason(left, friend))
                     })
                     .collect(),
                 failure: failure.clone(),
@@ -368,23 +311,20 @@ impl Rule {
     }
 
     /// Why the rule matched an ID.
-    fn reason<'i>(&self, id: impl FnOnce() -> (&'i str, crate::lists::IdHash)) -> Reason<'_> {
+    fn reason<'i>(
+        &self,
+        left: usize,
+        id: impl FnOnce() -> (&'i str, crate::lists::IdHash),
+    ) -> Reason<'_> {
         match &self.action {
             Action::RefuseOwner(matcher, _) | Action::DropFriends(matcher) => {
                 let (id, hash) = id();
                 match matcher.matching(id, hash) {
-                    Some(Part::In(list)) => Reason::In(list),
-                    Some(Part::NotIn(list)) => Reason::NotIn(list),
-                    Some(Part::Prefix(text)) => Reason::Prefix(text),
-                    Some(Part::Suffix(text)) => Reason::Suffix(text),
-                    Some(Part::Pattern(text)) => Reason::Pattern(text),
-                    Some(Part::NoPrefix(texts)) => Reason::NoPrefix(texts),
-                    Some(Part::NoSuffix(texts)) => Reason::NoSuffix(texts),
-                    Some(Part::NoPattern(texts)) => Reason::NoPattern(texts),
+                    Some(part) => Reason::of(part, id),
                     None => Reason::Failed("it does not match".to_owned()),
                 }
             }
-            Action::KeepFirst(max) | Action::RefuseOver(max, _) => Reason::Over(*max),
+            &Action::KeepFirst(max) | &Action::RefuseOver(max, _) => Reason::Over { left, max },
             Action::RefuseIf(expression, _) | Action::DropFriendIf(expression) => {
                 Reason::Expression(expression.source())
             }

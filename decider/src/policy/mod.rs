@@ -14,6 +14,7 @@ pub(crate) mod fields;
 mod friends;
 mod guards;
 mod matcher;
+mod matches;
 mod meter;
 mod read;
 mod refusal_code;
@@ -40,10 +41,10 @@ use diagnostic::Report;
 use document::Document;
 use evaluate::ProgressObserver;
 use expression::ListValues;
-use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal};
+use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal, content_digest, digest};
 use rule::Rule;
 
-use crate::lists::{List, digest};
+use crate::lists::List;
 
 /// The maximum size of a policy file, in bytes.
 pub const MAX_POLICY_BYTES: usize = yaml::MAX_SOURCE_BYTES;
@@ -95,6 +96,16 @@ impl Policy {
     /// The digest of the policy file.
     pub fn digest(&self) -> &str {
         &self.revision.digest
+    }
+
+    /// The policy's name, and the digest of its file.
+    pub fn revision(&self) -> &PolicyRevision {
+        &self.revision
+    }
+
+    /// The digest of the policy file and the content of its lists: the same for policies that give the same verdicts.
+    pub fn content_digest(&self) -> String {
+        content_digest(&self.revision, self.lists())
     }
 
     /// The policy's lists, in file order.

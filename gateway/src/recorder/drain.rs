@@ -1,7 +1,7 @@
 //! The task that brings the recorder back to streaming: it waits for NATS, makes sure of the stream, publishes the spool
 //! in order, and tries again what is parked.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_nats::jetstream::stream::{Config, Stream};
 use importguard_core::EventId;
@@ -67,6 +67,15 @@ impl DrainError {
     }
 }
 
+/// What the spool is drained for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Events are recorded meanwhile.
+    Record,
+    /// It is to be empty, and that is all.
+    Empty,
+}
+
 pub(super) struct Drain {
     pub(super) recorder: Arc<Inner>,
     failed_look_ups: u32,
@@ -76,12 +85,13 @@ pub(super) struct Drain {
     retried: Instant,
     /// Where the last pass over what is parked ended, if it was not at the end.
     reached: Option<EventId>,
+    purpose: Purpose,
     /// SIGHUP has parked events tried at once.
     hangup: Option<Signal>,
 }
 
 impl Drain {
-    pub(super) fn new(recorder: Arc<Inner>) -> Self {
+    pub(super) fn new(recorder: Arc<Inner>, purpose: Purpose) -> Self {
         Self {
             recorder,
             failed_look_ups: 0,
@@ -89,11 +99,16 @@ impl Drain {
             looked: (Instant::now(), None),
             retried: Instant::now(),
             reached: None,
-            hangup: signal(SignalKind::hangup()).ok(),
+            purpose,
+            hangup: match purpose {
+                Purpose::Record => signal(SignalKind::hangup()).ok(),
+                // It ends with its terminal.
+                Purpose::Empty => None,
+            },
         }
     }
 
-    /// Works for as long as the recorder lives.
+    /// Works for as long as the recorder lives, or until the spool is as empty as it can be.
     pub(super) async fn run(mut self) {
         tracing::info!(
             "connecting to NATS at {}",
@@ -107,7 +122,9 @@ impl Drain {
             match self.recover(seen).await {
                 Ok(stream) => {
                     retry = RETRY_FIRST;
-                    self.stay(stream).await;
+                    if self.stay(stream).await.is_break() {
+                        return;
+                    }
                 }
                 Err(error) => {
                     self.report(&error);
@@ -176,14 +193,14 @@ impl Drain {
         Ok(stream)
     }
 
-    /// Draining ⇄ streaming, until a publication fails.
-    async fn stay(&mut self, mut stream: Stream) {
+    /// Draining ⇄ streaming, until a publication fails. Breaks when there is nothing left to do.
+    async fn stay(&mut self, mut stream: Stream) -> ControlFlow<()> {
         let recorder = self.recorder.clone();
         let mut retry = RETRY_FIRST;
         loop {
             let seen = recorder.machine.see();
             let outcome = match seen.state() {
-                State::Spooling => return,
+                State::Spooling => return ControlFlow::Continue(()),
                 State::Draining => match self.publish_next(&mut stream, BATCH_EVENTS).await {
                     Ok(0) => {
                         recorder.attempts.settle();
@@ -195,7 +212,16 @@ impl Drain {
                     outcome => outcome.map(drop),
                 },
                 State::Streaming if self.retry.is_some() => self.retry_parked(&mut stream).await,
-                State::Streaming => self.wait(seen, &mut stream).await,
+                State::Streaming if self.purpose == Purpose::Record => {
+                    self.wait(seen, &mut stream).await
+                }
+                State::Streaming => match self.reached.take() {
+                    None => return ControlFlow::Break(()),
+                    reached => {
+                        self.retry = Some(Retry::after(reached));
+                        Ok(())
+                    }
+                },
             };
             match outcome {
                 Ok(()) => retry = RETRY_FIRST,
@@ -247,14 +273,16 @@ impl Drain {
         let Some(mut retry) = self.retry.take() else {
             return Ok(());
         };
-        let is_over = retry.step(self, stream).await?;
+        let stepped = retry.step(self, stream).await;
         self.retried = Instant::now();
-        if is_over {
-            self.reached = retry.reached();
-        } else {
-            self.retry = Some(retry);
+        match stepped {
+            Ok(true) => self.reached = retry.reached(),
+            Ok(false) => self.retry = Some(retry),
+            // There will be no other pass.
+            Err(_) if self.purpose == Purpose::Empty => self.retry = Some(retry),
+            Err(_) => {}
         }
-        Ok(())
+        stepped.map(drop)
     }
 
     /// Publishes the first `limit` events of the spool, in order, deletes exactly those that NATS has and parks those that it

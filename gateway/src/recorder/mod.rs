@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     attempts::Attempts,
     blocked::Blocked,
-    drain::Drain,
+    drain::{Drain, Purpose},
     metrics::{Gauges, Metrics},
     publisher::{Message, Publisher},
     refusal::AckError,
@@ -146,6 +146,26 @@ impl Recorder {
         settings: RecordSettings,
         runtime: &mut Runtime,
     ) -> Result<Self, StartError> {
+        Self::begin(settings, runtime, Purpose::Record).await
+    }
+
+    /// The same for a spool that is only to be emptied: [`ended`](Self::ended) is cancelled when NATS has all events, or has
+    /// refused those that are left.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn empty(
+        settings: RecordSettings,
+        runtime: &mut Runtime,
+    ) -> Result<Self, StartError> {
+        Self::begin(settings, runtime, Purpose::Empty).await
+    }
+
+    async fn begin(
+        settings: RecordSettings,
+        runtime: &mut Runtime,
+        purpose: Purpose,
+    ) -> Result<Self, StartError> {
         let readiness = runtime.readiness.clone();
         let ended = CancellationToken::new();
         let spool = tokio::task::spawn_blocking({
@@ -156,9 +176,11 @@ impl Recorder {
         });
         let spool = readiness.opening("spool", async { Ok::<_, StartError>(spool.await??) });
         let spool = spool.await?;
-        let servers = settings
-            .nats
-            .servers("importguard-gateway", &mut runtime.files);
+        let name = match purpose {
+            Purpose::Record => "importguard-gateway",
+            Purpose::Empty => "importguard-spool",
+        };
+        let servers = settings.nats.servers(name, &mut runtime.files);
         let servers = readiness.opening("NATS credentials", servers).await?;
         if let Some(warning) = servers.warning {
             tracing::warn!("{warning}");
@@ -213,7 +235,7 @@ impl Recorder {
             drain: std::sync::Mutex::new(None),
             ended: ended.clone(),
         });
-        let drain = Drain::new(inner.clone());
+        let drain = Drain::new(inner.clone(), purpose);
         *lock(&inner.drain) = Some(tokio::spawn(async move {
             // Dropped by a panic too.
             let _ended = ended.drop_guard();

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -17,7 +18,10 @@ use super::{
 };
 
 pub(super) const DATABASE: &str = "spool.db";
-const LOCK: &str = "spool.lock";
+pub(super) const LOCK: &str = "spool.lock";
+
+/// Longer than a look at who holds the lock takes, see [`reader`](super::reader).
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Created and removed again to see whether the directory can be written to.
 const PROBE: &str = "spool.probe";
@@ -30,8 +34,8 @@ const ASIDE: &str = "spool.corrupt-";
 const ASIDE_ENDING: &str = ".db";
 
 /// Only the owner of the process may read user IDs. SQLite's companions take after the database.
-const PRIVATE: u32 = 0o600;
-const PRIVATE_DIR: u32 = 0o700;
+pub(super) const PRIVATE: u32 = 0o600;
+pub(super) const PRIVATE_DIR: u32 = 0o700;
 
 /// What SQLite keeps beside a database, under the same name with these endings: its log, and an index of that.
 pub(super) const COMPANIONS: [&str; 2] = [LOG, "-shm"];
@@ -160,15 +164,19 @@ pub(super) fn probe(dir: &Path) -> io::Result<()> {
         .and(fs::remove_file(path))
 }
 
-/// How many databases were set aside in `dir` and are still there.
-pub(super) fn count_set_aside(dir: &Path) -> io::Result<usize> {
-    let mut count = 0;
+/// The databases that were set aside in `dir` and are still there.
+pub(super) fn set_aside_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let name = name.to_string_lossy();
-        count += usize::from(name.starts_with(ASIDE) && name.ends_with(ASIDE_ENDING));
+        if name.starts_with(ASIDE) && name.ends_with(ASIDE_ENDING) {
+            files.push(entry.path());
+        }
     }
-    Ok(count)
+    files.sort();
+    Ok(files)
 }
 
 /// Takes the right to use `dir`, creating it if need be.
@@ -186,7 +194,14 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
         .mode(PRIVATE)
         .open(dir.join(LOCK))
         .map_err(unusable)?;
-    match file.try_lock() {
+    let locked = match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            std::thread::sleep(LOOK);
+            file.try_lock()
+        }
+        locked => locked,
+    };
+    match locked {
         Ok(()) => {
             // For the message of the process that comes second; the lock itself doesn't need it.
             let named = file
@@ -276,7 +291,7 @@ fn make_private(path: &Path, mode: u32) {
 
 /// A created or renamed file can be gone after a power cut until its directory is on disk. Some file systems cannot sync one, and
 /// a parent may not be readable: they are left to the operating system.
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir).and_then(|dir| dir.sync_all()) {
         Err(error)
             if matches!(
@@ -336,7 +351,7 @@ pub(super) fn check_content(dir: &Path) -> rusqlite::Result<()> {
     quick_check(&connection)
 }
 
-fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     match verdict.as_str() {
         "ok" => Ok(()),

@@ -5,6 +5,7 @@ mod directory;
 mod files;
 mod health;
 mod parked;
+mod reader;
 mod rescue;
 mod store;
 mod supervised;
@@ -45,6 +46,7 @@ use self::{
 pub use self::{
     directory::SpoolOpenError,
     health::{SpoolState, SpoolStatus},
+    reader::{SpoolReadError, SpoolReader, SpoolSummary, SpooledEvent},
     store::SpoolSync,
 };
 pub(crate) use self::{

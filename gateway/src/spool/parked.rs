@@ -13,6 +13,9 @@ use super::{
 /// How many events a search for parked ones looks at in one go: a few milliseconds of the spool's thread.
 const STRETCH: u32 = 2048;
 
+/// The first schema with a `state`.
+pub(super) const SINCE_SCHEMA: i64 = 3;
+
 /// The `state` of an event that is not parked.
 const WAITING: &str = "w";
 

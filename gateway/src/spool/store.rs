@@ -377,7 +377,7 @@ fn oldest(connection: &Connection, from: Option<Oldest>) -> rusqlite::Result<Opt
         .optional()
 }
 
-fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let all = pages(connection, "PRAGMA page_count")?;
     let free = pages(connection, "PRAGMA freelist_count")?;
     Ok(all.saturating_sub(free) * PAGE_BYTES)

@@ -359,8 +359,8 @@ impl Supervised {
     }
 
     fn count_set_aside(&self) {
-        if let Ok(files) = directory::count_set_aside(&self.location.dir) {
-            self.health.set_set_aside(files);
+        if let Ok(files) = directory::set_aside_files(&self.location.dir) {
+            self.health.set_set_aside(files.len());
         }
     }
 }

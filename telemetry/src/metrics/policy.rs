@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use importguard_core::PolicyRevision;
+use importguard_core::{ListRevision, PolicyRevision, content_digest};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
 use tokio::time::Instant;
 
@@ -21,21 +21,42 @@ pub struct PolicyInfo(Arc<Mutex<Policies>>);
 
 #[derive(Debug, Default)]
 struct Policies {
-    active: Option<PolicyRevision>,
-    deciding: Vec<(PolicyRevision, Instant)>,
+    active: Option<Reported>,
+    deciding: Vec<(Reported, Instant)>,
+}
+
+/// A policy with its lists.
+#[derive(Debug)]
+struct Reported {
+    policy: PolicyRevision,
+    lists: Vec<ListRevision>,
+    content_digest: String,
+}
+
+impl Reported {
+    fn new(policy: PolicyRevision, lists: Vec<ListRevision>) -> Self {
+        Self {
+            content_digest: content_digest(&policy, &lists),
+            policy,
+            lists,
+        }
+    }
 }
 
 impl PolicyInfo {
     /// Records a decider's new active policy.
-    pub fn activated(&self, policy: PolicyRevision) {
-        self.lock().active = Some(policy);
+    pub fn activated(&self, policy: PolicyRevision, lists: Vec<ListRevision>) {
+        self.lock().active = Some(Reported::new(policy, lists));
     }
 
-    /// Records that this policy decided a gateway's callback.
-    pub fn decided_by(&self, policy: &PolicyRevision) {
+    /// Records that this policy, with these lists, decided a gateway's callback.
+    pub fn decided_by(&self, policy: &PolicyRevision, lists: &[ListRevision]) {
         let now = Instant::now();
         let deciding = &mut self.lock().deciding;
-        if let Some((_, last)) = deciding.iter_mut().find(|(known, _)| known == policy) {
+        let known = deciding
+            .iter_mut()
+            .find(|(known, _)| known.policy == *policy && known.lists == lists);
+        if let Some((_, last)) = known {
             *last = now;
             return;
         }
@@ -43,7 +64,7 @@ impl PolicyInfo {
             deciding.sort_by_key(|(_, last)| *last);
             deciding.remove(0);
         }
-        deciding.push((policy.clone(), now));
+        deciding.push((Reported::new(policy.clone(), lists.to_vec()), now));
     }
 
     fn lock(&self) -> MutexGuard<'_, Policies> {
@@ -65,14 +86,15 @@ impl Collector for PolicyInfo {
         if series.peek().is_none() {
             return Ok(());
         }
-        let help = "Policies by name and digest: at a decider the active one, at a gateway those that decided callbacks in the last 5 minutes.";
+        let help = "Policies by name, digest of the file, and digest of file and lists: at a decider the active one, at a gateway those that decided callbacks in the last 5 minutes.";
         let mut info =
             encoder.encode_descriptor("importguard_policy", help, None, MetricType::Info)?;
-        for (at, PolicyRevision { name, digest }) in series {
+        for (at, reported) in series {
             let labels = [
                 ("at", at),
-                ("digest", digest.as_str()),
-                ("name", name.as_str()),
+                ("content_digest", reported.content_digest.as_str()),
+                ("digest", reported.policy.digest.as_str()),
+                ("name", reported.policy.name.as_str()),
             ];
             info.encode_info(&labels)?;
         }
@@ -82,6 +104,7 @@ impl Collector for PolicyInfo {
 
 #[cfg(test)]
 mod tests {
+    use importguard_core::digest;
     use prometheus_client::registry::Registry;
 
     use super::*;
@@ -109,26 +132,57 @@ mod tests {
         series.map(str::to_owned).collect()
     }
 
+    /// The series of policy 2, with the lists of `manifest`.
+    fn series(at: &str, manifest: &str) -> String {
+        let content = digest(manifest.as_bytes());
+        format!(
+            r#"importguard_policy_info{{at="{at}",content_digest="{content}",digest="2",name="default"}} 1"#
+        )
+    }
+
+    fn list(digest: &str) -> ListRevision {
+        ListRevision {
+            name: "blocked".to_owned(),
+            digest: digest.to_owned(),
+            size: 1,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn policies_that_differ_in_a_list_only_are_reported_as_two() {
+        let (policies, registry) = registered();
+        for digest in ["a", "b", "a"] {
+            policies.decided_by(&policy(2), &[list(digest)]);
+        }
+        let expected = ["a", "b"]
+            .map(|digest| series("gateway", &format!("policy 2\nlist blocked {digest}\n")));
+        assert_eq!(reported(&registry), expected);
+
+        let (policies, registry) = registered();
+        policies.activated(policy(2), vec![list("a")]);
+        assert_eq!(
+            reported(&registry),
+            [series("decider", "policy 2\nlist blocked a\n")]
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn policies_that_no_longer_decide_are_removed() {
         let (policies, registry) = registered();
-        policies.decided_by(&policy(1));
-        policies.decided_by(&policy(2));
+        policies.decided_by(&policy(1), &[]);
+        policies.decided_by(&policy(2), &[]);
         assert_eq!(reported(&registry).len(), 2);
         tokio::time::advance(REPORTING_PERIOD - Duration::from_secs(1)).await;
-        policies.decided_by(&policy(2));
+        policies.decided_by(&policy(2), &[]);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(
-            reported(&registry),
-            [r#"importguard_policy_info{at="gateway",digest="2",name="default"} 1"#]
-        );
+        assert_eq!(reported(&registry), [series("gateway", "policy 2\n")]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_number_of_reported_policies_is_limited() {
         let (policies, registry) = registered();
         for digest in 0..100 {
-            policies.decided_by(&policy(digest));
+            policies.decided_by(&policy(digest), &[]);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         assert_eq!(reported(&registry).len(), MAX_DECIDING);
@@ -138,11 +192,8 @@ mod tests {
     fn a_decider_reports_its_active_policy_only() {
         let (policies, registry) = registered();
         assert!(reported(&registry).is_empty());
-        policies.activated(policy(1));
-        policies.activated(policy(2));
-        assert_eq!(
-            reported(&registry),
-            [r#"importguard_policy_info{at="decider",digest="2",name="default"} 1"#]
-        );
+        policies.activated(policy(1), Vec::new());
+        policies.activated(policy(2), Vec::new());
+        assert_eq!(reported(&registry), [series("decider", "policy 2\n")]);
     }
 }

@@ -5,6 +5,7 @@ mod diagnostics;
 mod evaluation;
 mod guards;
 mod hostile;
+mod matched;
 mod properties;
 mod rules;
 mod schema;

@@ -313,7 +313,7 @@ fn explains_why_each_friend_was_dropped() {
             "f dropFriends: bad2 is in blocked; bot_1 starts with \"bot_\"; x_tmp ends with \"_tmp\"; y2026 matches \"[0-9]{4}\"",
             "g dropFriends: 8 is not in known; z is not in known",
             "h dropFriendIf: 8 int(friend) > 7 is true; failed: int: string parse error: invalid digit found in string",
-            "l limitFriends: z limit 1 exceeded",
+            "l limitFriends: z 2 friends, at most 1",
         ]
     );
 }
@@ -380,7 +380,7 @@ fn explains_refusals_by_lists_limits_and_failures() {
         reason(&format!(
             "- {{ id: r, limitFriends: {{ max: 1, onExceed: refuse }}, {REFUSAL} }}"
         )),
-        "limit 1 exceeded"
+        "2 friends, at most 1"
     );
     assert_eq!(
         reason(&format!(
@@ -455,7 +455,7 @@ fn explains_shadow_rules_and_limits_that_are_not_reached() {
         ),
         (
             "limitFriends: { max: 1, onExceed: truncate }, mode: shadow",
-            "limit 1 exceeded: would remove 1 (\"bad1\")",
+            "2 friends, at most 1: would remove 1 (\"bad1\")",
         ),
         (
             "refuseIf: 'friendCount > 1', mode: shadow, refusal: { code: 5104, message: no }",

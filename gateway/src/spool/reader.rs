@@ -1,0 +1,410 @@
+//! Reads a spool from outside, for the operator's commands: while a gateway has it in use, or after that has gone.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, Read},
+    ops::ControlFlow,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use importguard_core::EventId;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use serde::Serialize;
+
+use super::{
+    directory::{self, DATABASE, LOCK, LOG, PRIVATE, PRIVATE_DIR, with_ending},
+    health::is_corrupt,
+    parked,
+    store::{self, SCHEMA_VERSION},
+};
+
+/// How long a lock of somebody else's is waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Events that are read at once, and the bytes after which no more are: a reader that holds on to what it reads keeps the gateway's
+/// log from being used again.
+const BATCH_EVENTS: u32 = 256;
+const BATCH_BYTES: usize = 8 << 20;
+
+/// How the name of a copy ends until it is complete.
+const PART: &str = ".part";
+
+/// Why a spool cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolReadError {
+    /// There is none.
+    #[error("no spool in {}: it has no {DATABASE}", dir.display())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file cannot be opened or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// It has a schema that this version does not know.
+    #[error(
+        "the spool {} was written by a newer importguard (schema {found}, this one knows {SCHEMA_VERSION}): use that version",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
+    /// Nothing can be read without its log, and SQLite needs to write beside that.
+    #[error(
+        "cannot read the spool in {}, which is read-only, as its log holds events: copy the whole directory to where it can be written to",
+        dir.display()
+    )]
+    ReadOnlyLog {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Its pages contradict each other.
+    #[error("the spool {} is corrupt ({source}): `sqlite3 {} .recover` prints what can be read", path.display(), path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// SQLite cannot read it for another reason.
+    #[error("cannot read the spool {}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+}
+
+/// What is in a spool.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpoolSummary {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Whether a process has it in use: a gateway, or another command that empties it.
+    pub in_use: bool,
+    /// The ID of that process, as that one knows it: in a container it has another outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_use_by: Option<u32>,
+    /// The version of its schema; 0 for one that was just created.
+    pub schema: i64,
+    /// Events in it, parked ones included.
+    pub events: usize,
+    /// Those whose turn will come.
+    pub waiting: usize,
+    /// Those that NATS refused while it took others, by reason.
+    pub parked: BTreeMap<&'static str, usize>,
+    /// When the oldest event was made.
+    #[serde(skip)]
+    pub oldest: Option<SystemTime>,
+    /// How much of the database is in use, in bytes.
+    pub used_bytes: u64,
+    /// How large the database and its log are, in bytes.
+    pub file_bytes: u64,
+    /// Corrupt databases that were set aside in the same directory.
+    pub set_aside: Vec<PathBuf>,
+}
+
+/// An event as it is in a spool.
+#[derive(Clone, Debug)]
+pub struct SpooledEvent {
+    /// A CloudEvent as JSON.
+    pub payload: Vec<u8>,
+    id: String,
+}
+
+/// A spool, opened for reading.
+#[derive(Debug)]
+pub struct SpoolReader {
+    dir: PathBuf,
+    connection: Connection,
+    schema: i64,
+}
+
+impl SpoolReader {
+    /// Opens the spool in `dir` without changing it. Must not be called while this process has it in use otherwise.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn open(dir: &Path) -> Result<Self, SpoolReadError> {
+        let path = dir.join(DATABASE);
+        // SQLite would not say why.
+        File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => SpoolReadError::Missing {
+                dir: dir.to_owned(),
+            },
+            _ => SpoolReadError::Io {
+                path: path.clone(),
+                source,
+            },
+        })?;
+        let (connection, schema) = match connect(&path) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                let log = fs::metadata(with_ending(&path, LOG));
+                if log.is_ok_and(|log| log.len() > 0) {
+                    return Err(SpoolReadError::ReadOnlyLog {
+                        dir: dir.to_owned(),
+                    });
+                }
+                connect_immutable(&path)
+            }
+            connected => connected,
+        }
+        .map_err(|source| because(&path, source))?;
+        if schema > SCHEMA_VERSION {
+            return Err(SpoolReadError::Newer {
+                path,
+                found: schema,
+            });
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            connection,
+            schema,
+        })
+    }
+
+    /// Reads the whole file to see whether it is sound.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self) -> Result<(), SpoolReadError> {
+        directory::quick_check(&self.connection).map_err(|source| self.because(source))
+    }
+
+    /// What is in it now.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn summary(&self) -> Result<SpoolSummary, SpoolReadError> {
+        let failed = |source| SpoolReadError::Io {
+            path: self.dir.clone(),
+            source,
+        };
+        let holder = holder(&self.dir).map_err(failed)?;
+        let set_aside = directory::set_aside_files(&self.dir).map_err(failed)?;
+        let contents = self.contents().map_err(|source| self.because(source))?;
+        let database = self.dir.join(DATABASE);
+        let sizes = [database.clone(), with_ending(&database, LOG)].map(fs::metadata);
+        Ok(SpoolSummary {
+            directory: self.dir.clone(),
+            in_use: holder.is_some(),
+            in_use_by: holder.flatten(),
+            schema: self.schema,
+            events: contents.events,
+            waiting: contents.events - contents.parked.values().sum::<usize>(),
+            parked: contents.parked,
+            oldest: contents.oldest.map(made),
+            used_bytes: contents.used_bytes,
+            file_bytes: sizes.iter().flatten().map(fs::Metadata::len).sum(),
+            set_aside,
+        })
+    }
+
+    /// Calls `handle` with each event that is in it now, parked ones too, in the order of their IDs. Events that a gateway publishes
+    /// meanwhile may be left out. Nothing is held while `handle` works.
+    ///
+    /// # Errors
+    /// If it cannot be read, or as `handle` does.
+    pub fn for_each<E: From<SpoolReadError>>(
+        &self,
+        mut handle: impl FnMut(&SpooledEvent) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        if self.schema == 0 {
+            return Ok(());
+        }
+        let last: Option<String> = self
+            .connection
+            .query_row("SELECT MAX(id) FROM event", [], |row| row.get(0))
+            .map_err(|source| self.because(source))?;
+        let Some(last) = last else {
+            return Ok(());
+        };
+        let mut after = String::new();
+        loop {
+            let batch = self.batch(&after, &last);
+            let batch = batch.map_err(|source| self.because(source))?;
+            let Some(end) = batch.last() else {
+                return Ok(());
+            };
+            after.clone_from(&end.id);
+            for event in &batch {
+                if handle(event)?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Copies it, as it is now, into the directory `to`, which is created and must not have a spool. All of its events count as
+    /// possibly published: whoever publishes the copy looks them up in NATS before.
+    ///
+    /// # Errors
+    /// If there is a spool already, or it cannot be read or written.
+    pub fn copy_to(&self, to: &Path) -> Result<(), SpoolReadError> {
+        let path = to.join(DATABASE);
+        let part = with_ending(&path, PART);
+        let failed = |source| SpoolReadError::Io {
+            path: path.clone(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(PRIVATE_DIR)
+            .create(to)
+            .map_err(failed)?;
+        if path.exists() {
+            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        // SQLite takes an empty file, but would make one that others can read.
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(PRIVATE)
+            .open(&part)
+            .map_err(failed)?;
+        let copied = self.copy_into(&part);
+        copied.map_err(|source| because(&part, source))?;
+        file.sync_all()
+            .and_then(|()| fs::rename(&part, &path))
+            .and_then(|()| directory::sync_dir(to))
+            .map_err(failed)
+    }
+
+    fn copy_into(&self, path: &Path) -> rusqlite::Result<()> {
+        let name = path.as_os_str().to_string_lossy();
+        self.connection.execute("VACUUM INTO ?1", [name])?;
+        if self.schema == SCHEMA_VERSION {
+            Connection::open(path)?.execute("UPDATE event SET attempted_after = 0", [])?;
+        }
+        Ok(())
+    }
+
+    fn contents(&self) -> rusqlite::Result<Found> {
+        // One transaction, so that the figures go together.
+        let transaction = self.connection.unchecked_transaction()?;
+        let mut found = Found {
+            used_bytes: store::used_bytes(&transaction)?,
+            ..Found::default()
+        };
+        if self.schema == 0 {
+            return Ok(found);
+        }
+        found.events = transaction.query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))?;
+        found.oldest = transaction
+            .query_row("SELECT id FROM event ORDER BY id LIMIT 1", [], |row| {
+                store::id(row, 0)
+            })
+            .optional()?;
+        if self.schema >= parked::SINCE_SCHEMA {
+            let counts = parked::count(&transaction)?;
+            let counts = parked::ParkReason::ALL.map(|reason| (reason.as_str(), counts.of(reason)));
+            found.parked = counts
+                .into_iter()
+                .filter(|(_, events)| *events > 0)
+                .collect();
+        }
+        Ok(found)
+    }
+
+    fn batch(&self, after: &str, last: &str) -> rusqlite::Result<Vec<SpooledEvent>> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT id, payload FROM event WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
+        )?;
+        let mut rows = select.query(params![after, last, BATCH_EVENTS])?;
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let payload: Vec<u8> = row.get(1)?;
+            bytes += payload.len();
+            batch.push(SpooledEvent {
+                id: row.get(0)?,
+                payload,
+            });
+            if bytes > BATCH_BYTES {
+                break;
+            }
+        }
+        Ok(batch)
+    }
+
+    fn because(&self, source: rusqlite::Error) -> SpoolReadError {
+        because(&self.dir.join(DATABASE), source)
+    }
+}
+
+/// What a summary counts in the file.
+#[derive(Default)]
+struct Found {
+    events: usize,
+    parked: BTreeMap<&'static str, usize>,
+    oldest: Option<EventId>,
+    used_bytes: u64,
+}
+
+fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let schema = store::version(&connection)?;
+    Ok((connection, schema))
+}
+
+/// For a file in a read-only directory, beside which there is no log.
+fn connect_immutable(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let escaped = path
+        .to_string_lossy()
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    let connection = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
+    let schema = store::version(&connection)?;
+    Ok((connection, schema))
+}
+
+fn because(path: &Path, source: rusqlite::Error) -> SpoolReadError {
+    let path = path.to_owned();
+    match is_corrupt(&source) {
+        true => SpoolReadError::Corrupt { path, source },
+        false => SpoolReadError::Sqlite { path, source },
+    }
+}
+
+/// The process that has the spool in `dir` in use, if one has; with its ID, if that is known.
+fn holder(dir: &Path) -> io::Result<Option<Option<u32>>> {
+    let mut file = match File::open(dir.join(LOCK)) {
+        // A copy has none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    // Shared, so that those who look do not see each other; a gateway that starts at this moment tries again.
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)?;
+            Ok(Some(pid.trim().parse().ok()))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn made(id: EventId) -> SystemTime {
+    let since = u64::try_from(id.unix_ms()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_millis(since)
+}

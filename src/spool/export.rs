@@ -1,0 +1,93 @@
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    ops::ControlFlow,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use importguard_gateway::spool::SpoolReader;
+
+use super::{Directory, events};
+use crate::events::Console;
+
+const CONSOLE: Console = Console::new("spool export");
+
+const HELP: &str = r#"Each line is an event as subscribers get it, in the order in which they were decided, parked events included. Reads
+only, so a gateway may use the spool meanwhile; events that it publishes during the export may be missing: they are in NATS.
+
+Examples:
+  importguard spool export /var/lib/importguard/spool | jq .data.ownerUserID
+  importguard spool export /var/lib/importguard/spool --to events.jsonl
+
+To publish the events, use `importguard spool drain`; for a backup, `importguard spool copy`.
+
+Exit codes: 0 on success, also without any event; 1 if the spool cannot be read; 2 on usage errors."#;
+
+/// Print the events in a spool as JSON lines, without changing it
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    directory: Directory,
+
+    /// Write to FILE, which must not exist, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+impl Export {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let reader = SpoolReader::open(&self.directory.dir)?;
+        let count = match &self.to {
+            Some(path) => write_file(&reader, path)
+                .with_context(|| format!("cannot write {}", path.display()))?,
+            None => write_lines(&reader, io::stdout().lock())?,
+        };
+        CONSOLE.report(&format!("{} exported", events(count)));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The file has its name once it is complete.
+fn write_file(reader: &SpoolReader, path: &Path) -> anyhow::Result<usize> {
+    ensure!(!path.exists(), "it exists");
+    let part = PathBuf::from(format!("{}.part", path.display()));
+    // There are user IDs in it.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
+    let count = write_lines(reader, &file)?;
+    file.sync_all()?;
+    fs::rename(part, path)?;
+    Ok(count)
+}
+
+/// Returns how many events were written. Nobody needs to read to the end.
+fn write_lines(reader: &SpoolReader, out: impl Write) -> anyhow::Result<usize> {
+    let mut out = BufWriter::new(out);
+    let mut count = 0;
+    let read = reader.for_each(|event| {
+        out.write_all(&event.payload)?;
+        out.write_all(b"\n")?;
+        count += 1;
+        anyhow::Ok(ControlFlow::Continue(()))
+    });
+    let written = read.and_then(|()| Ok(out.flush()?));
+    match written {
+        Err(error) if is_broken_pipe(&error) => Ok(count),
+        Err(error) => Err(error),
+        Ok(()) => Ok(count),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
