@@ -31,6 +31,7 @@ mod http2;
 mod images;
 mod kubernetes;
 mod kubernetes_overlays;
+mod kubernetes_tls;
 mod lists;
 mod logs;
 mod memory;
