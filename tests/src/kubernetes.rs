@@ -57,6 +57,11 @@ impl Kustomize {
         fs::write(file, content).expect("the copy can be written");
     }
 
+    /// Reads a file below `deploy/kubernetes`.
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.directory(path)).expect("it is there")
+    }
+
     /// The names of the components.
     pub fn components(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory("components")).expect("there are components");
@@ -73,6 +78,10 @@ impl Kustomize {
     /// # Errors
     /// What kubectl printed, if it failed or warned.
     pub fn render(&self, directory: &str) -> Result<Manifests, String> {
+        self.rendered(directory, &VERSIONS)
+    }
+
+    fn rendered(&self, directory: &str, versions: &[&str]) -> Result<Manifests, String> {
         let mut command = Command::new(&self.kubectl);
         let rendered = command
             .arg("kustomize")
@@ -86,7 +95,7 @@ impl Kustomize {
         let mut check = self
             .python
             .command("check.py")
-            .args(VERSIONS)
+            .args(versions)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -105,7 +114,8 @@ impl Kustomize {
         })
     }
 
-    /// Renders the base with components, as `mine`, which sets the namespace and adds `lines` to its kustomization.
+    /// Renders the base with components, as `mine`, which sets the namespace and adds `lines` to its kustomization. This does not
+    /// validate, which takes seconds.
     ///
     /// # Errors
     /// What kubectl printed, if it failed or warned.
@@ -123,7 +133,7 @@ impl Kustomize {
              components:\n{listed}{lines}"
         );
         self.write("mine/kustomization.yaml", &kustomization);
-        self.render("mine")
+        self.rendered("mine", &[])
     }
 
     fn directory(&self, path: &str) -> PathBuf {
