@@ -17,6 +17,7 @@ mod curl;
 mod deadlines;
 mod environment;
 mod examples;
+mod explain_event;
 mod failures;
 mod fallbacks;
 mod flood;
