@@ -26,6 +26,7 @@ mod grpc_bounds;
 mod half_close;
 mod handbook;
 mod healthcheck;
+mod helm;
 mod hostile;
 mod http2;
 mod images;
