@@ -91,8 +91,13 @@ impl TestAuthority {
 
     /// Issues a certificate for 127.0.0.1.
     pub fn certificate(&self) -> TestCertificate {
+        self.certificate_for("127.0.0.1")
+    }
+
+    /// Issues a certificate for this name.
+    pub fn certificate_for(&self, name: &str) -> TestCertificate {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
         TestCertificate::of(&params.signed_by(&key, &self.0).unwrap(), &key)
     }
 }
