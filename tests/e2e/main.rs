@@ -42,6 +42,7 @@ mod nats_passwords;
 mod nats_permissions;
 mod nats_tls;
 mod open_files;
+mod openapi;
 mod openim_36;
 mod outages;
 mod overload;
