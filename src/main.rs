@@ -1,6 +1,7 @@
 //! The `importguard` binary: gateway and decider in one process, and the operator's commands.
 
 mod banner;
+mod doctor;
 mod events;
 mod healthcheck;
 mod policy;
@@ -14,6 +15,7 @@ mod why;
 use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use doctor::Doctor;
 use healthcheck::Healthcheck;
 use importguard_runtime::{ThreadSettings, block_on, conclude, environment, signals};
 use importguard_telemetry::ENVIRONMENT_HELP;
@@ -62,6 +64,7 @@ enum Command {
     )]
     Spool(SpoolCommand),
     Pseudonym(Pseudonym),
+    Doctor(Doctor),
     Healthcheck(Healthcheck),
 }
 
@@ -83,6 +86,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
         Command::Spool(command) => command.run(),
         Command::Pseudonym(pseudonym) => pseudonym.run(),
+        Command::Doctor(doctor) => block_on(ThreadSettings::TWO, doctor.run())?,
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     }
 }

@@ -15,6 +15,7 @@ mod connections;
 mod contract;
 mod curl;
 mod deadlines;
+mod doctor;
 mod environment;
 mod examples;
 mod failures;
