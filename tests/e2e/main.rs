@@ -45,6 +45,7 @@ mod nats_tls;
 mod open_files;
 mod openapi;
 mod openim_36;
+mod openim_client;
 mod outages;
 mod overload;
 mod pass_through;
