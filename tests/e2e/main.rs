@@ -46,6 +46,7 @@ mod open_files;
 mod openapi;
 mod openim_36;
 mod openim_client;
+mod openim_example;
 mod outages;
 mod overload;
 mod pass_through;
