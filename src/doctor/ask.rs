@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use anyhow::{Context, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, uri::Scheme};
+use http::{Method, Request, StatusCode, Uri, Version, header, uri::Scheme};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -43,7 +43,6 @@ pub(super) struct Question<'a> {
 pub(super) struct Response {
     pub(super) version: Version,
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
@@ -197,7 +196,6 @@ impl Webhook {
         Ok(Response {
             version: head.version,
             status: head.status,
-            headers: head.headers,
             body: body.to_bytes(),
         })
     }

@@ -1,6 +1,6 @@
 //! The requests that are sent, and what is concluded from their answers.
 
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde_json::json;
 
 use super::{
@@ -119,10 +119,8 @@ impl Finding {
     pub(super) fn problem(&self, webhook: &Webhook) -> Option<String> {
         let status = self.response.status;
         if status.is_redirection() {
-            let to = self.response.headers.get(header::LOCATION);
-            let elsewhere = to.is_some().then_some(" elsewhere").unwrap_or_default();
             return Some(format!(
-                "the answer redirects{elsewhere} ({status}): OpenIM follows redirects and loses the request's body. Use the final URL"
+                "the answer is a redirection ({status}): OpenIM follows redirects and loses the request's body. Use the final URL"
             ));
         }
         let Some(meaning) = &self.answer.meaning else {
