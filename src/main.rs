@@ -1,6 +1,8 @@
 //! The `importguard` binary: gateway and decider in one process, and the operator's commands.
 
 mod banner;
+mod demo;
+mod doctor;
 mod events;
 mod healthcheck;
 mod policy;
@@ -14,6 +16,8 @@ mod why;
 use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use demo::Demo;
+use doctor::Doctor;
 use healthcheck::Healthcheck;
 use importguard_runtime::{ThreadSettings, block_on, conclude, environment, signals};
 use importguard_telemetry::ENVIRONMENT_HELP;
@@ -46,6 +50,7 @@ enum Command {
     /// Run gateway and decider in one process (the default)
     #[command(after_help = ENVIRONMENT_HELP)]
     Serve(Box<Serve>),
+    Demo(Demo),
     /// Check, test and explain policies
     #[command(
         subcommand,
@@ -62,6 +67,7 @@ enum Command {
     )]
     Spool(SpoolCommand),
     Pseudonym(Pseudonym),
+    Doctor(Doctor),
     Healthcheck(Healthcheck),
 }
 
@@ -77,12 +83,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => block_on(ThreadSettings::TWO, demo.run())?,
         Command::Policy(command) => command.run(),
         Command::Tail(tail) => block_on(ThreadSettings::TWO, tail.run())?,
         Command::Stats(stats) => block_on(ThreadSettings::TWO, stats.run())?,
         Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
         Command::Spool(command) => command.run(),
         Command::Pseudonym(pseudonym) => pseudonym.run(),
+        Command::Doctor(doctor) => block_on(ThreadSettings::TWO, doctor.run())?,
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     }
 }

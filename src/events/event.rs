@@ -39,6 +39,8 @@ pub(crate) struct Data {
     #[serde(default)]
     pub(crate) rules: Vec<Fired>,
     pub(crate) policy: Option<EvaluatedPolicy>,
+    #[serde(default)]
+    pub(crate) lists: Vec<EvaluatedList>,
     pub(crate) gateway: Option<String>,
 }
 
@@ -47,6 +49,15 @@ pub(crate) struct Data {
 pub(crate) struct EvaluatedPolicy {
     pub(crate) name: String,
     pub(crate) digest: String,
+}
+
+/// A list of the policy that was evaluated.
+#[derive(Deserialize)]
+pub(crate) struct EvaluatedList {
+    pub(crate) name: String,
+    pub(crate) digest: String,
+    /// Number of IDs.
+    pub(crate) size: u64,
 }
 
 /// What OpenIM was answered.

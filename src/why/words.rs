@@ -13,15 +13,22 @@ const LISTED: usize = 20;
 /// What one event says, over several lines.
 pub(super) struct Words<'a> {
     pub(super) event: &'a Event,
+    /// The owner's ID, if it is known although the event may have a pseudonym.
+    pub(super) owner: Option<&'a str>,
     /// Where traces are shown, with `{trace}` for the ID.
     pub(super) traces_url: Option<&'a str>,
 }
 
 impl Display for Words<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Event { id, time, data, .. } = self.event;
+        let Event { time, data, .. } = self.event;
         let time = to_the_millisecond(time);
-        let owner = printable(&data.owner_user_id);
+        let recorded = printable(&data.owner_user_id);
+        let id = self.owner.map_or(recorded.clone(), printable);
+        let owner = match id == recorded {
+            true => recorded,
+            false => format!("{id} ({recorded} in the event)"),
+        };
         let operation = printable(&data.operation_id);
         if data.verdict.is_none() {
             writeln!(f, "{time}  OpenIM reported a completed import of {owner}")?;
@@ -36,7 +43,7 @@ impl Display for Words<'_> {
         writeln!(f, "  operation  {operation}")?;
         writeln!(f, "  asked      {}", requested(data))?;
         writeln!(f, "  decided by {}", decided_by(data))?;
-        for (index, line) in rules(data).iter().enumerate() {
+        for (index, line) in rules(data, &id).iter().enumerate() {
             let label = if index == 0 { "rules" } else { "" };
             writeln!(f, "  {label:10} {line}")?;
         }
@@ -54,7 +61,7 @@ impl Display for Words<'_> {
                 )?;
             }
         }
-        writeln!(f, "  event      {}", printable(id))
+        writeln!(f, "  event      {}", printable(&self.event.id))
     }
 }
 

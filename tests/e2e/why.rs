@@ -137,7 +137,8 @@ async fn with_the_key_an_owner_is_found_by_id() {
     let settings = || Settings::new().nats(&line.nats);
     let keyed = settings().set(key.0, key.1);
     let (words, _) = printed(&why(&keyed, &["--owner", "user123"]).await, 0);
-    has(&words, &["pn_15765ed1c7aef2755d0076c69c2cd411 asked"]);
+    let owner = "user123 (pn_15765ed1c7aef2755d0076c69c2cd411 in the event) asked";
+    has(&words, &[owner]);
     printed(&why(&settings(), &["--owner", "user123"]).await, 1);
 }
 

@@ -92,26 +92,12 @@ impl Kustomize {
         if !rendered.status.success() || !rendered.stderr.is_empty() {
             return Err(String::from_utf8_lossy(&rendered.stderr).into_owned());
         }
-        let mut check = self
-            .python
-            .command("check.py")
-            .args(versions)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("Python can be run");
-        let mut input = check.stdin.take().expect("it is a pipe");
-        input.write_all(&rendered.stdout).expect("it is read");
-        drop(input);
-        let checked = check.wait_with_output().expect("Python ends");
-        let output = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.success(), "{directory}: {output}");
-        let resources = serde_json::from_slice(&checked.stdout).expect("JSON");
-        Ok(Manifests {
-            directory: directory.to_owned(),
-            resources,
-        })
+        Ok(Manifests::read(
+            &self.python,
+            directory,
+            &rendered.stdout,
+            versions,
+        ))
     }
 
     /// Renders the base with components, as `mine`, which sets the namespace and adds `lines` to its kustomization. This does not
@@ -149,6 +135,30 @@ pub struct Manifests {
 }
 
 impl Manifests {
+    /// The resources in `yaml`, which `directory` renders to. Panics if one is not valid in these versions of Kubernetes, whose schemas
+    /// `python` has.
+    pub(crate) fn read(python: &Foreign, directory: &str, yaml: &[u8], versions: &[&str]) -> Self {
+        let mut check = python
+            .command("check.py")
+            .args(versions)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("Python can be run");
+        let mut input = check.stdin.take().expect("it is a pipe");
+        input.write_all(yaml).expect("it is read");
+        drop(input);
+        let checked = check.wait_with_output().expect("Python ends");
+        let output = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{directory}: {output}");
+        let resources = serde_json::from_slice(&checked.stdout).expect("JSON");
+        Self {
+            directory: directory.to_owned(),
+            resources,
+        }
+    }
+
     /// Their directory.
     pub fn directory(&self) -> &str {
         &self.directory

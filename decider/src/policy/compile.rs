@@ -9,7 +9,7 @@ use super::{
     diagnostic::{Diagnostic, Report, Span, Spanned, closest, quoted},
     document::{
         Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
-        RefusalDefinition, RuleDefinition, RuleMode,
+        Otherwise, RefusalDefinition, RuleDefinition, RuleMode,
     },
     expression::{Expression, ListValues, Scope},
     guards,
@@ -214,7 +214,10 @@ fn rule(
             RuleMode::Shadow => Some(Mode::Shadow),
             RuleMode::Off => None,
         },
-        rollout: definition.rollout.and_then(Rollout::new),
+        rollout: definition.rollout.map(|rollout| Rollout {
+            per_cent: rollout.percent,
+            shadow: rollout.otherwise == Otherwise::Shadow,
+        }),
         when,
         on_error,
         action,

@@ -13,7 +13,7 @@ use super::{
     matches::Matches,
     meter::Meter,
     read::{DUPLICATE, SELF},
-    rule::{Action, OnError, Rule},
+    rule::{Action, Applies, OnError, Rule},
     trail::{FIRST, Fate, Position, Refused, Trail},
 };
 use crate::lists::{IdHash, IdHasher};
@@ -111,9 +111,11 @@ impl<S, P: Progress> Observer<'_, S> for ProgressObserver<'_, P> {
 }
 
 /// Evaluates a request, or fails with the error of `should_stop`, which is called regularly.
+/// `per_cent` replaces the percentages of rollouts.
 pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     policy: &'p Policy,
     request: &Request<'_, S>,
+    per_cent: Option<u8>,
     observer: &mut impl Observer<'p, S>,
     should_stop: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<Evaluation, E> {
@@ -127,6 +129,7 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     let mut state = State {
         policy,
         request: *request,
+        per_cent,
         owner_hash: hasher.hash(request.owner),
         friends,
     };
@@ -152,6 +155,8 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
 pub(super) struct State<'p, 'r, S> {
     policy: &'p Policy,
     pub(super) request: Request<'r, S>,
+    /// Replaces the percentages of rollouts.
+    pub(super) per_cent: Option<u8>,
     pub(super) owner_hash: IdHash,
     pub(super) friends: Friends<'r, S>,
 }
@@ -166,10 +171,12 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
     ) -> Result<Option<Refused<'p>>, E> {
         let mut unlimited = Budget(None);
         for (position, rule) in self.policy.positions() {
-            if rule.mode == Some(Mode::Shadow) {
-                continue;
-            }
-            let effect = self.effect(rule, &mut unlimited, meter)?;
+            let effect = match self.applies(rule) {
+                Applies::As(Mode::Shadow) => continue,
+                Applies::As(Mode::Enforce) => self.effect(rule, &mut unlimited, meter)?,
+                Applies::Outside => Effect::OutsideRollout,
+                Applies::Off => Effect::Off,
+            };
             observer.rule(position, rule, &effect, self);
             match effect {
                 Effect::Refuse { refusal, why } => {
@@ -222,7 +229,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             .positions()
             .take_while(|(position, _)| *position < reached)
         {
-            if rule.mode != Some(Mode::Shadow) {
+            if self.applies(rule) != Applies::As(Mode::Shadow) {
                 continue;
             }
             while let Some((_, friends)) = removed.next_if(|(at, _)| *at < position) {
@@ -238,22 +245,17 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         Ok(trail)
     }
 
+    /// How a rule applies to the request's owner.
+    pub(super) fn applies(&self, rule: &Rule) -> Applies {
+        rule.applies(self.request.owner, self.per_cent)
+    }
+
     fn effect<E>(
         &self,
         rule: &'p Rule,
         budget: &mut Budget,
         meter: &mut Meter<'_, E>,
     ) -> Result<Effect<'p>, E> {
-        if rule.mode.is_none() {
-            return Ok(Effect::Off);
-        }
-        let owner = self.request.owner;
-        if rule
-            .rollout
-            .is_some_and(|rollout| !rollout.includes(&rule.id, owner))
-        {
-            return Ok(Effect::OutsideRollout);
-        }
         if let Some(when) = &rule.when {
             let units = when.cost().units(self.longest());
             if let Err(over) = budget.take(|| units) {

@@ -4,7 +4,7 @@ mod reason;
 
 pub use reason::Reason;
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, fmt};
 
 use importguard_core::{Evaluation, Mode};
 
@@ -14,7 +14,7 @@ use super::{
     diagnostic::quoted,
     evaluate::{self, Effect, Observer, OverBudgetError, State, Why},
     read::{DUPLICATE, SELF},
-    rule::{Action, Rule, bucket},
+    rule::{Action, Applies, Rule, bucket},
     trail::Position,
 };
 
@@ -36,10 +36,31 @@ pub struct Step<'p> {
     pub kind: &'static str,
     /// Its description in the file.
     pub description: Option<&'p str>,
-    /// Its mode; None if it is off.
+    /// Its mode for this owner; None if it is off.
     pub mode: Option<Mode>,
+    /// Its rollout, if the owner is outside it.
+    pub outside: Option<Outside>,
     /// Its effect.
     pub happened: Happened<'p>,
+}
+
+/// A rollout that does not include the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// The owner's bucket, 0 to 99.
+    pub bucket: u8,
+    /// The percentage: buckets below this are included.
+    pub per_cent: u8,
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bucket, per_cent } = self;
+        write!(
+            f,
+            "owner outside the rollout: bucket {bucket}, rollout {per_cent}"
+        )
+    }
 }
 
 /// The effect of a rule; in shadow, the effect that it would have had.
@@ -49,13 +70,8 @@ pub enum Happened<'p> {
     NotReached,
     /// It is off.
     Off,
-    /// The owner is outside its rollout.
-    OutsideRollout {
-        /// The owner's bucket, 0 to 99.
-        bucket: u8,
-        /// The rollout: buckets below this are included.
-        per_cent: u8,
-    },
+    /// The owner is outside its rollout, and it does nothing for the others.
+    OutsideRollout,
     /// Its condition is false.
     NotWhen {
         /// The condition.
@@ -101,13 +117,18 @@ impl Step<'_> {
             Some(Mode::Shadow) => ("would refuse", "would remove"),
             Some(Mode::Enforce) | None => ("refused", "removed"),
         };
-        match &self.happened {
+        let happened = match &self.happened {
             Happened::Refused(reason) => format!("{refused}: {reason}"),
             Happened::Removed {
                 friends: indexes,
                 failure,
             } => describe_removal(removed, friends, indexes, failure.as_deref()),
             other => other.describe(),
+        };
+        match &self.outside {
+            Some(outside) if happened.is_empty() => outside.to_string(),
+            Some(outside) => format!("{outside}: {happened}"),
+            None => happened,
         }
     }
 }
@@ -156,9 +177,8 @@ impl Happened<'_> {
         match self {
             Self::NotReached => "not reached: an earlier rule refused the import".to_owned(),
             Self::Off => "off".to_owned(),
-            Self::OutsideRollout { bucket, per_cent } => {
-                format!("owner outside the rollout: bucket {bucket}, rollout {per_cent}")
-            }
+            // Described with the rollout.
+            Self::OutsideRollout => String::new(),
             Self::NotWhen { when } => format!("not evaluated: {when} is false"),
             Self::Nothing => "no match".to_owned(),
             Self::WithinLimit { friends, max } => {
@@ -180,6 +200,7 @@ const MAX_NAMED: usize = 10;
 pub(super) fn explain<'p, S: AsRef<str>>(
     policy: &'p Policy,
     request: &Request<'_, S>,
+    per_cent: Option<u8>,
 ) -> Explanation<'p> {
     let mut recorder = Recorder {
         built_in: Vec::new(),
@@ -187,15 +208,15 @@ pub(super) fn explain<'p, S: AsRef<str>>(
     };
     let mut never = || Ok(());
     let Ok::<_, Infallible>(evaluation) =
-        evaluate::evaluate(policy, request, &mut recorder, &mut never);
+        evaluate::evaluate(policy, request, per_cent, &mut recorder, &mut never);
     let Recorder {
         built_in: mut steps,
         steps: mut by_position,
     } = recorder;
     for (position, rule) in policy.positions() {
         let not_reached = || match rule.mode {
-            None => step(rule, Happened::Off),
-            Some(_) => step(rule, Happened::NotReached),
+            None => step(rule, None, Happened::Off),
+            Some(_) => step(rule, rule.mode, Happened::NotReached),
         };
         steps.push(by_position.remove(&position).unwrap_or_else(not_reached));
     }
@@ -223,6 +244,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 kind: "built-in",
                 description: None,
                 mode: Some(Mode::Enforce),
+                outside: None,
                 happened: if friends.is_empty() {
                     Happened::Nothing
                 } else {
@@ -245,10 +267,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
         let left = state.friends.count();
         let happened = match effect {
             Effect::Off => Happened::Off,
-            Effect::OutsideRollout => Happened::OutsideRollout {
-                bucket: bucket(&rule.id, state.request.owner),
-                per_cent: rule.rollout.map_or(100, |rollout| rollout.per_cent()),
-            },
+            Effect::OutsideRollout => Happened::OutsideRollout,
             Effect::NotWhen => Happened::NotWhen {
                 when: rule.when.as_ref().map_or("", |when| when.source()),
             },
@@ -285,16 +304,31 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 left: *left,
             },
         };
-        self.steps.insert(position, step(rule, happened));
+        let (mode, is_outside) = match state.applies(rule) {
+            // In shadow for the owners that its rollout does not include.
+            Applies::As(mode) => (Some(mode), Some(mode) != rule.mode),
+            Applies::Outside => (rule.mode, true),
+            Applies::Off => (None, false),
+        };
+        let rollout = rule.rollout(state.per_cent).filter(|_| is_outside);
+        let step = Step {
+            outside: rollout.map(|rollout| Outside {
+                bucket: bucket(&rule.id, state.request.owner),
+                per_cent: rollout.per_cent,
+            }),
+            ..step(rule, mode, happened)
+        };
+        self.steps.insert(position, step);
     }
 }
 
-fn step<'p>(rule: &'p Rule, happened: Happened<'p>) -> Step<'p> {
+fn step<'p>(rule: &'p Rule, mode: Option<Mode>, happened: Happened<'p>) -> Step<'p> {
     Step {
         rule: &rule.id,
         kind: rule.kind(),
         description: rule.description.as_deref(),
-        mode: rule.mode,
+        mode,
+        outside: None,
         happened,
     }
 }

@@ -7,27 +7,28 @@ use crate::events::{Data, Fired, printable};
 const NOBODY_LEFT: &str = "nobodyLeft";
 
 /// What each rule did, in the policy's order, over one or more lines.
-pub(super) fn rules(data: &Data) -> Vec<String> {
-    let lines: Vec<_> = data.rules.iter().flat_map(|it| rule(it, data)).collect();
+pub(super) fn rules(data: &Data, owner: &str) -> Vec<String> {
+    let rules = data.rules.iter();
+    let lines: Vec<_> = rules.flat_map(|it| rule(it, data, owner)).collect();
     if lines.is_empty() && data.policy.is_some() {
         return vec!["none matched".to_owned()];
     }
     lines
 }
 
-fn rule(rule: &Fired, data: &Data) -> Vec<String> {
+fn rule(rule: &Fired, data: &Data, owner: &str) -> Vec<String> {
     let id = printable(&rule.id);
     let why = rule.reason.as_deref().map(printable);
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
     let (line, details) = match (rule.mode.as_str(), rule.outcome.as_str()) {
-        ("enforce", "remove") => removed(&id, rule, data),
+        ("enforce", "remove") => removed(rule, data),
         ("enforce", "refuse") if rule.id == NOBODY_LEFT => {
             let emptied = emptied_by(data);
             let line = format!("{id} refused the import: {emptied} removed every friend");
             (line, Vec::new())
         }
         ("enforce", "refuse") => (
-            format!("{id} refused the import{}", about_import(rule, data)),
+            format!("{id} refused the import{}", about_import(rule, owner)),
             Vec::new(),
         ),
         ("enforce", "error") => {
@@ -59,7 +60,7 @@ fn rule(rule: &Fired, data: &Data) -> Vec<String> {
             (
                 format!(
                     "{id} (shadow) would {what}, and had no effect{}",
-                    about_import(rule, data)
+                    about_import(rule, owner)
                 ),
                 parts(rule, data),
             )
@@ -68,7 +69,7 @@ fn rule(rule: &Fired, data: &Data) -> Vec<String> {
             format!(
                 "{id} (shadow) would {}, and had no effect{}",
                 printable(outcome),
-                about_import(rule, data)
+                about_import(rule, owner)
             ),
             Vec::new(),
         ),
@@ -77,13 +78,17 @@ fn rule(rule: &Fired, data: &Data) -> Vec<String> {
     [line].into_iter().chain(details).collect()
 }
 
-fn removed(id: &str, rule: &Fired, data: &Data) -> (String, Vec<String>) {
+fn removed(rule: &Fired, data: &Data) -> (String, Vec<String>) {
+    let id = printable(&rule.id);
     let removal = data.removed.iter().find(|removal| removal.rule == rule.id);
     let count = removal.map_or(0, |removal| removal.count());
     let ids = removal.iter().flat_map(|removal| &removal.friends);
     let ids = named(ids, data);
     let of = data.requested();
-    let head = format!("{id} removed {count} of {of}{}", about_import(rule, data));
+    let limit = rule.matched.iter().find(|it| !it.is_of_friends());
+    let limit = limit.and_then(|it| it.part());
+    let limit = limit.map(|it| format!(" ({it})")).unwrap_or_default();
+    let head = format!("{id} removed {count} of {of}{limit}");
     match &rule.matched[..] {
         // One part for all of them: no need to name them twice.
         [one] if one.is_of_friends() && rule.unlisted == 0 => match one.part_or_expression() {
@@ -118,10 +123,9 @@ fn parts(rule: &Fired, data: &Data) -> Vec<String> {
 }
 
 /// What made a rule act on the import as a whole, or on its owner.
-fn about_import(rule: &Fired, data: &Data) -> String {
-    let owner = printable(&data.owner_user_id);
+fn about_import(rule: &Fired, owner: &str) -> String {
     let matched = rule.matched.iter().find(|it| !it.is_of_friends());
-    let said = matched.and_then(|it| it.of_import(&owner));
+    let said = matched.and_then(|it| it.of_import(owner));
     said.map(|said| format!(": {said}")).unwrap_or_default()
 }
 

@@ -7,6 +7,7 @@ mod guards;
 mod hostile;
 mod matched;
 mod properties;
+mod rollouts;
 mod rules;
 mod schema;
 

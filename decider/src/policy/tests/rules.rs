@@ -1,4 +1,4 @@
-//! What came with expressions: their rules, conditions, shadow, rollouts and failures; and the explanation of it all.
+//! What came with expressions: their rules, conditions, shadow and failures; and the explanation of it all.
 
 use std::time::{Duration, SystemTime};
 
@@ -176,28 +176,6 @@ fn a_rule_in_shadow_reports_and_changes_nothing() {
 fn a_rule_that_is_off_is_not_evaluated() {
     let policy = with_lists("- { id: drop, dropFriends: { in: blocked }, mode: off }");
     assert_eq!(decide(&policy, "me", &["bad1"]), "allow | ");
-}
-
-#[test]
-fn a_rollout_holds_for_the_same_owners_always() {
-    let with = |per_cent: u8| {
-        with_lists(&format!(
-            "- {{ id: all, refuseOwner: {{ prefixes: [u] }}, rollout: {per_cent}, {REFUSAL} }}"
-        ))
-    };
-    let refused = |policy: &Policy| -> Vec<bool> {
-        (0..1000)
-            .map(|n| decide(policy, &format!("u{n}"), &[]).starts_with("refuse"))
-            .collect()
-    };
-    assert_eq!(refused(&with(25)), refused(&with(25)));
-    assert!(!refused(&with(0)).contains(&true));
-    assert!(!refused(&with(100)).contains(&false));
-    let count = refused(&with(25))
-        .iter()
-        .filter(|&&refused| refused)
-        .count();
-    assert!((200..300).contains(&count), "{count} of 1000");
 }
 
 #[test]
