@@ -10,6 +10,7 @@ mod layers;
 mod metrics;
 pub mod openim;
 pub mod recorder;
+mod security;
 mod server;
 mod settings;
 pub mod spool;

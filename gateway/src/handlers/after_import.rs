@@ -25,17 +25,22 @@ pub(crate) async fn after_import(
     if overloaded.is_some() {
         return Err(Rejection::Overloaded);
     }
-    let request = import.request;
+    let (request, replaced) = (import.request, import.replaced_operation_id);
     let id = EventId::new();
     let span = publish_span(Subject::Imported.as_str(), id, app.recorder.server());
     let context = EventContext {
         id,
         headers: span.in_scope(propagation::message_headers),
         max_payload: app.recorder.max_payload(),
+        replaced_operation_id: replaced.clone(),
     };
     let event = app.origin.imported(context, &request);
     let published = publish(&app, event, span, clock).await;
-    info!(friends = request.friends.len(), "import reported as done");
+    info!(
+        friends = request.friends.len(),
+        replaced_operation_id = replaced,
+        "import reported as done"
+    );
     let mut response = AnswerBody(Answer::Allow.encode(Dialect::Server)).into_response();
     let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));
     response.extensions_mut().insert(result);

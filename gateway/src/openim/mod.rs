@@ -10,7 +10,7 @@ pub use answer::Answer;
 pub(crate) use answer::{AnswerBody, Forwarded, complete};
 pub(crate) use command::Route;
 pub use command::{BasePath, BasePathError, Callback, Command, Target};
-pub use operation_id::{OnMissingOperationId, operation_id};
+pub use operation_id::{OnMissingOperationId, operation_id, replaced_operation_id};
 pub use rejection::Rejection;
 pub(crate) use request::{Import, RequestHead};
 pub use request::{Limits, acceptable, parse};
