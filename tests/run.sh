@@ -38,6 +38,24 @@ if [[ -z "${NATS_SERVER_CURRENT:-}" ]] && command -v go >/dev/null; then
     fi
 fi
 
+# Debian has neither helm nor kubeconform.
+build_tool() { # name, variable with its path, Go package
+    if [[ -n "${!2:-}" ]] || command -v "$1" >/dev/null || ! command -v go >/dev/null; then
+        return
+    fi
+    local tools
+    tools="$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")"
+    if [[ ! -x "$tools/$1" ]]; then
+        echo "tests/run.sh: building $1"
+        GOBIN="$tools" go install "$3" || echo "tests/run.sh: cannot build $1; its tests are skipped" >&2
+    fi
+    if [[ -x "$tools/$1" ]]; then
+        export "$2=$tools/$1"
+    fi
+}
+build_tool helm HELM helm.sh/helm/v3/cmd/helm@v3.22.0
+build_tool kubeconform KUBECONFORM github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
+
 # promtool is part of Debian's prometheus package, which is only unpacked: installing it would start a server.
 if [[ -z "${PROMTOOL:-}" ]] && ! command -v promtool >/dev/null; then
     tools="${CARGO_TARGET_DIR:-target}/tools"

@@ -4,6 +4,7 @@
 mod decision;
 mod digest;
 mod ids;
+mod matched;
 mod request;
 mod rules;
 
@@ -12,5 +13,6 @@ pub use decision::{
 };
 pub use digest::{content_digest, digest};
 pub use ids::{EventId, EventIdError, IdError, OperationId, UserId};
+pub use matched::{Alternatives, ListHit, Match, MatchedPart};
 pub use request::{Dialect, ImportRequest};
 pub use rules::{FiredRule, ListRevision, Mode, Outcome, PolicyRevision, Removal};

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Match;
+
 /// A rule that fired.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FiredRule {
     /// The rule's ID.
     pub id: String,
@@ -13,8 +14,11 @@ pub struct FiredRule {
     /// What it did, or would have done.
     pub outcome: Outcome,
     /// Why its expression failed, without user IDs; only with [`Outcome::Error`].
-    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
+    /// What made it act, in order of the first friend that each applied to. Empty for the built-in rules.
+    pub matched: Vec<Match>,
+    /// How many more friends it acted on, whose matches are left out: their number is limited.
+    pub unlisted: u32,
 }
 
 /// Whether a rule is enforced.

@@ -1,5 +1,5 @@
 use importguard_core::Dialect;
-use importguard_gateway::openim::{Answer, Rejection};
+use importguard_gateway::openim::{Answer, Refusals, Rejection};
 use importguard_tests::{Reading, ServerVersion, read_as_documented, read_as_server};
 
 /// What every caller that speaks `dialect` makes of an answer; they must agree.
@@ -28,6 +28,6 @@ pub fn refuses(dialect: Dialect, rejection: &Rejection) {
         message: rejection.message().to_owned(),
         detail: detail.clone(),
     };
-    assert_eq!(spoken(dialect, &answer.encode(dialect)), expected);
+    assert_eq!(spoken(dialect, &answer.encode(dialect, Refusals::Readable)), expected);
     assert!(!rejection.status().is_success());
 }

@@ -3,7 +3,7 @@
 
 use importguard_core::{Dialect, ImportRequest, Kept, OperationId};
 use importguard_fuzz::{refuses, spoken};
-use importguard_gateway::openim::{Answer, Command, Limits, Rejection, parse};
+use importguard_gateway::openim::{Answer, Command, Limits, Refusals, Rejection, parse};
 use importguard_tests::Reading;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -64,7 +64,7 @@ fn is_what_was_sent(command: Command, request: &ImportRequest, body: &[u8]) {
 
 /// Every verdict on it is read as it is meant.
 fn answers(dialect: Dialect, request: &ImportRequest) {
-    let read = |answer: Answer<'_>| spoken(dialect, &answer.encode(dialect));
+    let read = |answer: Answer<'_>| spoken(dialect, &answer.encode(dialect, Refusals::Readable));
     assert_eq!(read(Answer::Allow), Reading::Imports { instead: None });
     let refusal = Answer::Refuse {
         code: 5001,

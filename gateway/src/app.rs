@@ -27,10 +27,10 @@ use tower_http::{catch_panic::CatchPanicLayer, validate_request::ValidateRequest
 use crate::{
     decide::{Deciders, FallbackSettings},
     events::Origin,
-    handlers::{after_import, before_import, pass_through},
+    handlers::{Objections, after_import, before_import, pass_through},
     layers::{Authentication, Limit, RejectionLog, admit, check_head, trace},
     metrics::Metrics,
-    openim::{BasePath, Command, Limits, OnMissingOperationId, Rejection, Route},
+    openim::{BasePath, Command, Limits, OnMissingOperationId, Refusals, Rejection, Route},
     recorder::Recorder,
     upstream::Upstream,
 };
@@ -45,6 +45,7 @@ pub(crate) struct AppState {
     pub(crate) scheme: &'static str,
     pub(crate) base_path: BasePath,
     pub(crate) on_missing_operation_id: OnMissingOperationId,
+    pub(crate) refusals: Refusals,
     pub(crate) limits: Limits,
     pub(crate) max_header_bytes: usize,
     pub(crate) body_read_timeout: Duration,
@@ -56,6 +57,7 @@ pub(crate) struct AppState {
     pub(crate) deciders: Deciders,
     pub(crate) origin: Origin,
     pub(crate) recorder: Recorder,
+    pub(crate) objections: Objections,
     pub(crate) metrics: Metrics,
     pub(crate) rejections: RejectionLog,
 }
@@ -127,7 +129,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::openim::{Target, complete};
+    use crate::openim::{Refusals, Target, complete};
 
     #[tokio::test]
     async fn a_panic_is_answered_with_500_and_5915() {
@@ -141,7 +143,7 @@ mod tests {
         let response = response.unwrap().map(Body::new);
         let path = "/callbackBeforeImportFriendsCommand";
         let target = Target::of(&"/".parse().unwrap(), path, None);
-        let (response, _) = complete(response, &target);
+        let (response, _) = complete(response, &target, Refusals::Readable);
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();

@@ -12,6 +12,7 @@ use crate::{
     contradictions::contradictions,
     decide::{Balancer, Deciders, DecidersStartError},
     events::{Origin, PseudonymFileError},
+    handlers::Objections,
     layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
     metrics::Metrics,
     recorder::{self, Recorder},
@@ -150,6 +151,7 @@ impl Gateway {
             scheme: if tls.is_some() { "https" } else { "http" },
             base_path: http.base_path.clone(),
             on_missing_operation_id: http.operation_id,
+            refusals: http.refusals,
             limits: http.limits(),
             max_header_bytes: serve.max_header_bytes as usize,
             body_read_timeout: http.body_read_timeout,
@@ -168,6 +170,7 @@ impl Gateway {
             metrics: registry
                 .register(|registry| Metrics::register(registry, runtime.policies.clone())),
             recorder,
+            objections: Objections::default(),
             rejections: RejectionLog::default(),
         });
         Ok(Self {

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     rejections: Family<RejectionLabels, Counter>,
     duration: HistogramFamily<CallbackLabels>,
     abandoned: Counter,
+    verdicts_ignored: Family<IgnoredLabels, Counter>,
     decider_calls: HistogramFamily<CallLabels>,
     policies: PolicyInfo,
 }
@@ -45,6 +46,11 @@ struct DecisionLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RejectionLabels {
     code: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IgnoredLabels {
+    verdict: Label<VerdictKind>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -125,6 +131,17 @@ impl Metrics {
                 "Requests without a response: the caller disconnected, or the gateway was stopped",
                 Counter::default(),
             ),
+            verdicts_ignored: register(
+                registry,
+                "importguard_verdicts_ignored",
+                "Imports that OpenIM reported as done, with all requested friends, although this gateway had refused or shortened them",
+                with_series(
+                    Family::default(),
+                    [VerdictKind::Refuse, VerdictKind::Modify].map(|verdict| IgnoredLabels {
+                        verdict: Label(verdict),
+                    }),
+                ),
+            ),
             decider_calls: register(
                 registry,
                 "importguard_decider_call_duration_seconds",
@@ -164,6 +181,14 @@ impl Metrics {
         let code = rejection.code();
         self.rejections
             .get_or_create(&RejectionLabels { code })
+            .inc();
+    }
+
+    /// Records that OpenIM reported an import as done despite this verdict on it.
+    pub(crate) fn verdict_ignored(&self, verdict: VerdictKind) {
+        let verdict = Label(verdict);
+        self.verdicts_ignored
+            .get_or_create(&IgnoredLabels { verdict })
             .inc();
     }
 

@@ -6,7 +6,7 @@ use importguard_runtime::settings::{address, count, duration, duration_or_zero, 
 
 use crate::{
     decide::{DecideSettings, FallbackSettings},
-    openim::{BasePath, Limits, OnMissingOperationId},
+    openim::{BasePath, Limits, OnMissingOperationId, Refusals},
     recorder::RecordSettings,
     upstream::UpstreamSettings,
 };
@@ -78,6 +78,15 @@ pub struct HttpSettings {
         default_value = "require"
     )]
     pub operation_id: OnMissingOperationId,
+
+    /// How refusals are written for open-im-server: only OpenIM 3.6.0 needs `unreadable`
+    #[arg(
+        long,
+        env = "IMPORTGUARD_REFUSALS",
+        value_name = "MODE",
+        default_value = "readable"
+    )]
+    pub refusals: Refusals,
 
     /// Maximum time from the arrival of a callback to its response. OpenIM's own timeout is 5s by default
     #[arg(

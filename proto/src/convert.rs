@@ -7,8 +7,11 @@ use importguard_core::{
     OperationId, Outcome, PolicyRevision, Refusal, Removal, UserId, Verdict,
 };
 
-use crate::decider::{
-    self as wire, DecideRequest, DecideResponse, decide_response::Verdict as WireVerdict,
+use crate::{
+    decider::{
+        self as wire, DecideRequest, DecideResponse, decide_response::Verdict as WireVerdict,
+    },
+    matched::into_match,
 };
 
 /// OpenIM's range for the codes of refusals.
@@ -45,9 +48,9 @@ pub enum DecideResponseError {
     /// The modified list is not a subset of the request's.
     #[error(transparent)]
     Kept(#[from] KeptError),
-    /// It removes friends that the request does not have.
-    #[error("it removes friends that the request does not have")]
-    Removed,
+    /// It removes or matches friends that the request does not have.
+    #[error("it removes or matches friends that the request does not have")]
+    Friends,
 }
 
 impl DecideRequest {
@@ -101,12 +104,11 @@ impl DecideResponse {
         request: &ImportRequest,
     ) -> Result<(Evaluation, String), DecideResponseError> {
         let inside = |index: &u32| (*index as usize) < request.friends.len();
-        if !self
-            .removed
-            .iter()
-            .all(|removal| removal.friends.iter().all(inside))
-        {
-            return Err(DecideResponseError::Removed);
+        let removed = self.removed.iter().flat_map(|it| &it.friends);
+        let matches = self.rules.iter().flat_map(|rule| &rule.matched);
+        let matched = matches.flat_map(|it| &it.friends);
+        if !removed.chain(matched).all(inside) {
+            return Err(DecideResponseError::Friends);
         }
         let verdict = self.verdict.ok_or(DecideResponseError::NoVerdict)?;
         let policy = self.policy.ok_or(DecideResponseError::NoPolicy)?;
@@ -175,6 +177,8 @@ impl From<FiredRule> for wire::FiredRule {
             mode: mode.into(),
             outcome: outcome.into(),
             reason: rule.reason.unwrap_or_default(),
+            matched: rule.matched.into_iter().map(Into::into).collect(),
+            unlisted: rule.unlisted,
         }
     }
 }
@@ -193,6 +197,8 @@ impl From<wire::FiredRule> for FiredRule {
         };
         Self {
             reason: Some(rule.reason).filter(|reason| !reason.is_empty()),
+            matched: rule.matched.into_iter().filter_map(into_match).collect(),
+            unlisted: rule.unlisted,
             id: rule.id,
             mode,
             outcome,
@@ -226,6 +232,10 @@ impl From<wire::ListRevision> for ListRevision {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use importguard_core::{Alternatives, ListHit, Match, MatchedPart};
+
     use super::*;
 
     fn request(friends: &[&str]) -> ImportRequest {
@@ -235,6 +245,38 @@ mod tests {
             owner: id(&"owner"),
             friends: friends.iter().map(id).collect(),
         }
+    }
+
+    /// Every kind of match.
+    fn parts() -> Vec<MatchedPart> {
+        let text = || "bot_".to_owned();
+        let alternatives = [
+            Alternatives::Prefixes,
+            Alternatives::Suffixes,
+            Alternatives::Patterns,
+        ];
+        let hit = ListHit {
+            list: text(),
+            ..ListHit::default()
+        };
+        let reasoned = ListHit {
+            entry: Some("BOT_1".to_owned()),
+            reason: Some("#4711".to_owned()),
+            until: Some(UNIX_EPOCH + Duration::from_secs(1_764_374_400)),
+            ..hit.clone()
+        };
+        let mut parts = vec![
+            MatchedPart::List(hit),
+            MatchedPart::List(reasoned),
+            MatchedPart::NotInList(text()),
+            MatchedPart::Prefix(text()),
+            MatchedPart::Suffix(text()),
+            MatchedPart::Pattern(text()),
+            MatchedPart::Limit(500),
+            MatchedPart::Expression(text()),
+        ];
+        parts.extend(alternatives.map(MatchedPart::NoneOf));
+        parts
     }
 
     fn evaluation(verdict: Verdict) -> Evaluation {
@@ -249,6 +291,15 @@ mod tests {
                 mode,
                 outcome,
                 reason: (outcome == Outcome::Error).then(|| "division by zero".to_owned()),
+                matched: parts()
+                    .into_iter()
+                    .map(|part| Match {
+                        part,
+                        friends: vec![1],
+                        count: 1,
+                    })
+                    .collect(),
+                unlisted: 2,
             })
             .to_vec(),
             removed: vec![Removal {
@@ -349,7 +400,23 @@ mod tests {
         };
         let allow = WireVerdict::Allow(wire::Allow {});
         assert!(read(allow.clone(), &["a", "b"]).is_ok());
-        assert_eq!(read(allow, &["a"]), Err(DecideResponseError::Removed));
+        assert_eq!(
+            read(allow.clone(), &["a"]),
+            Err(DecideResponseError::Friends)
+        );
+        let matching = wire::FiredRule {
+            matched: vec![wire::Match {
+                friends: vec![2],
+                ..wire::Match::default()
+            }],
+            ..wire::FiredRule::default()
+        };
+        let foreign = DecideResponse {
+            rules: vec![matching],
+            ..response(Some(allow))
+        };
+        let read_foreign = foreign.into_evaluation(&request(&["a", "b"]));
+        assert_eq!(read_foreign, Err(DecideResponseError::Friends));
         let friends = vec![2];
         let outside = WireVerdict::Modify(wire::Modify { friends });
         let wrong = DecideResponseError::Kept(KeptError::NoSubset);

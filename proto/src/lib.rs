@@ -2,6 +2,7 @@
 //! from the domain types.
 
 mod convert;
+mod matched;
 
 /// The generated code.
 #[allow(missing_docs, clippy::all)]

@@ -13,7 +13,7 @@ use tracing::warn;
 const PREFIX: &str = "IMPORTGUARD_";
 
 /// The variables of all binaries. Each binary accepts those of the others, since processes may share a ConfigMap or an env file. A test of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
-pub const VARIABLES: [&str; 70] = [
+pub const VARIABLES: [&str; 71] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",
     "IMPORTGUARD_BASE_PATH",
@@ -66,6 +66,7 @@ pub const VARIABLES: [&str; 70] = [
     "IMPORTGUARD_PSEUDONYM_KEY_FILE",
     "IMPORTGUARD_QUEUE_TIMEOUT",
     "IMPORTGUARD_RELOAD_INTERVAL",
+    "IMPORTGUARD_REFUSALS",
     "IMPORTGUARD_REQUEST_BUDGET",
     "IMPORTGUARD_SHUTDOWN_GRACE",
     "IMPORTGUARD_SHUTDOWN_TIMEOUT",

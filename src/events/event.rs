@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Deserialize;
 
+use super::Matched;
+
 /// The fields of an event that are printed or filtered by.
 #[derive(Deserialize)]
 pub(crate) struct Event {
@@ -37,6 +39,8 @@ pub(crate) struct Data {
     #[serde(default)]
     pub(crate) rules: Vec<Fired>,
     pub(crate) policy: Option<EvaluatedPolicy>,
+    #[serde(default)]
+    pub(crate) lists: Vec<EvaluatedList>,
     pub(crate) gateway: Option<String>,
 }
 
@@ -45,6 +49,15 @@ pub(crate) struct Data {
 pub(crate) struct EvaluatedPolicy {
     pub(crate) name: String,
     pub(crate) digest: String,
+}
+
+/// A list of the policy that was evaluated.
+#[derive(Deserialize)]
+pub(crate) struct EvaluatedList {
+    pub(crate) name: String,
+    pub(crate) digest: String,
+    /// Number of IDs.
+    pub(crate) size: u64,
 }
 
 /// What OpenIM was answered.
@@ -72,6 +85,14 @@ pub(crate) struct Fired {
     pub(crate) id: String,
     pub(crate) mode: String,
     pub(crate) outcome: String,
+    /// Why its expression failed.
+    pub(crate) reason: Option<String>,
+    /// What made it act.
+    #[serde(default)]
+    pub(crate) matched: Vec<Matched>,
+    /// How many more friends it acted on.
+    #[serde(default)]
+    pub(crate) unlisted: u64,
 }
 
 impl Event {

@@ -3,6 +3,7 @@
 mod console;
 mod durable;
 mod event;
+mod matched;
 mod range;
 mod source;
 mod when;
@@ -10,7 +11,8 @@ mod when;
 pub(crate) use self::{
     console::Console,
     durable::Durable,
-    event::{Data, Event, printable, to_the_millisecond},
+    event::{Data, Event, Fired, Removal, printable, to_the_millisecond},
+    matched::Matched,
     range::{Begin, Range},
     source::{Consumed, Delivered, Source},
     when::{rfc3339, time},

@@ -13,10 +13,13 @@ log beside the database.
 
 To restore a copy, publish it with `importguard spool drain`, which looks up in NATS what was published meanwhile.
 
-Example:
-  importguard spool copy /var/lib/importguard/spool --to /backup/gateway-0
+Of a corrupt spool, for example one that a gateway has set aside, what can be read is copied.
 
-Exit codes: 0 on success; 1 if the spool cannot be read or the copy cannot be written; 2 on usage errors."#;
+Examples:
+  importguard spool copy /var/lib/importguard/spool --to /backup/gateway-0
+  importguard spool copy /var/lib/importguard/spool/spool.corrupt-20261128T101500Z.db --to /tmp/saved
+
+Exit codes: 0 if everything was copied; 1 if not; 2 on usage errors."#;
 
 /// Copy a spool, for a backup
 #[derive(Args)]
@@ -32,13 +35,16 @@ pub(crate) struct Copy {
 
 impl Copy {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        SpoolReader::open(&self.directory.dir)?.copy_to(&self.to)?;
+        let is_complete = SpoolReader::open(&self.directory.dir)?.copy_to(&self.to)?;
         let copy = SpoolReader::open(&self.to)?.summary()?;
+        let (count, to) = (events(copy.events), self.to.display());
+        if is_complete {
+            CONSOLE.report(&format!("{count} copied to {to}"));
+            return Ok(ExitCode::SUCCESS);
+        }
         CONSOLE.report(&format!(
-            "{} copied to {}",
-            events(copy.events),
-            self.to.display()
+            "{count} copied to {to}: the spool is corrupt, and others could not be read"
         ));
-        Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::FAILURE)
     }
 }

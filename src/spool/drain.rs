@@ -1,6 +1,6 @@
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use importguard_gateway::{
     recorder::{RecordSettings, Recorder, RecorderStatus, StartError, State, StreamSettings},
@@ -95,14 +95,20 @@ impl Drain {
 
     /// What is to be published. An error if it cannot, or should not.
     fn look(&self) -> anyhow::Result<SpoolSummary> {
-        let reader = SpoolReader::open(&self.directory.dir)?;
+        let dir = &self.directory.dir;
+        ensure!(
+            !dir.is_file(),
+            "{} is no directory: make a spool of it with `importguard spool copy`, and drain that",
+            dir.display()
+        );
+        let reader = SpoolReader::open(dir)?;
+        // A gateway would set it aside and go on; here it is all there is.
+        reader.check().context("nothing was published")?;
         let summary = reader.summary()?;
         if summary.in_use {
             let holder = summary.in_use_by.map(|pid| format!(" (process {pid})"));
             bail!(in_use(&holder.unwrap_or_default()));
         }
-        // A gateway would set it aside and go on; here it is all there is.
-        reader.check().context("nothing was published")?;
         Ok(summary)
     }
 }

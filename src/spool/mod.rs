@@ -35,7 +35,7 @@ impl SpoolCommand {
 /// Which spool.
 #[derive(Args)]
 struct Directory {
-    /// Directory of the spool
+    /// Directory of the spool, or its database
     #[arg(value_name = "DIR", env = "IMPORTGUARD_SPOOL")]
     dir: PathBuf,
 }

@@ -1,6 +1,6 @@
 //! Formats an event as one line of text.
 
-use crate::events::{Data, Event, printable, to_the_millisecond};
+use crate::events::{Data, Event, Fired, printable, to_the_millisecond};
 
 /// How wide the columns for the owner and for the operation ID are at first.
 const OWNER_WIDTH: usize = 18;
@@ -9,13 +9,17 @@ const OPERATION_WIDTH: usize = 20;
 /// How wide a column grows on a terminal: a pseudonym fits.
 const WIDEST: usize = 40;
 
+/// How many parts of a rule are named.
+const NAMED: usize = 3;
+
 fn reason(data: &Data) -> String {
     let mut reasons = Vec::new();
     match &data.refusal {
         Some(refusal) => {
             let by = refusal.rule.as_ref().or(data.cause.as_ref());
             let by = by.map(|by| format!(" {by}")).unwrap_or_default();
-            reasons.push(format!("{}{by}: {}", refusal.code, refusal.message));
+            let why = enforced(data, refusal.rule.as_deref(), "refuse");
+            reasons.push(format!("{}{by}: {}{why}", refusal.code, refusal.message));
         }
         None => reasons.extend(
             data.cause
@@ -23,21 +27,51 @@ fn reason(data: &Data) -> String {
                 .map(|cause| format!("fallback: {cause}")),
         ),
     }
-    reasons.extend(
-        data.removed
-            .iter()
-            .map(|removal| format!("removed {} by {}", removal.count(), removal.rule)),
-    );
+    reasons.extend(data.removed.iter().map(|removal| {
+        let why = enforced(data, Some(&removal.rule), "remove");
+        format!("removed {} by {}{why}", removal.count(), removal.rule)
+    }));
     for rule in &data.rules {
         if rule.outcome == "skipped" {
             reasons.push(format!("shadow {} skipped", rule.id));
         } else if rule.mode == "shadow" {
-            reasons.push(format!("shadow {} would {}", rule.id, rule.outcome));
+            let why = matched(rule);
+            reasons.push(format!("shadow {} would {}{why}", rule.id, rule.outcome));
         } else if rule.outcome == "error" {
             reasons.push(format!("{} failed", rule.id));
         }
     }
     reasons.join("; ")
+}
+
+/// What made an enforced rule act.
+fn enforced(data: &Data, id: Option<&str>, outcome: &str) -> String {
+    let mut rules = data.rules.iter();
+    let rule = rules.find(|rule| {
+        Some(rule.id.as_str()) == id && rule.outcome == outcome && rule.mode == "enforce"
+    });
+    rule.map(matched).unwrap_or_default()
+}
+
+/// ` (prefix "bot_" 2, list blocked 1)`, or nothing. Expressions are too long for a line.
+fn matched(rule: &Fired) -> String {
+    let several = rule.matched.len() > 1 || rule.unlisted > 0;
+    let parts = rule.matched.iter().filter_map(|matched| {
+        let part = matched.part()?;
+        Some(match several && matched.is_of_friends() {
+            true => format!("{part} {}", matched.count),
+            false => part,
+        })
+    });
+    let mut parts: Vec<_> = parts.collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    if parts.len() > NAMED || rule.unlisted > 0 {
+        parts.truncate(NAMED);
+        parts.push("…".to_owned());
+    }
+    format!(" ({})", parts.join(", "))
 }
 
 /// Whether to use colours.
@@ -153,8 +187,10 @@ pub(super) mod tests {
             "verdict": "modify",
             "removed": [{"rule": "duplicate", "friends": [2]}, {"rule": "bots", "friends": [1]}],
             "rules": [
-                {"id": "bots", "mode": "enforce", "outcome": "remove"},
-                {"id": "big-import", "mode": "shadow", "outcome": "refuse"},
+                {"id": "bots", "mode": "enforce", "outcome": "remove",
+                    "matched": [{"prefix": "bot_", "friends": [1], "count": 1}]},
+                {"id": "big-import", "mode": "shadow", "outcome": "refuse",
+                    "matched": [{"limit": 2, "count": 3}]},
             ],
         }))
     }
@@ -163,7 +199,8 @@ pub(super) mod tests {
         event(json!({
             "verdict": "refuse", "removed": [],
             "refusal": {"rule": "blocked-owner", "code": 5001, "message": "not allowed", "detail": "…"},
-            "rules": [{"id": "blocked-owner", "mode": "enforce", "outcome": "refuse"}],
+            "rules": [{"id": "blocked-owner", "mode": "enforce", "outcome": "refuse",
+                "matched": [{"list": "blocked", "reason": "#4711", "until": "2026-12-04T00:00:00Z"}]}],
         }))
     }
 
@@ -184,11 +221,11 @@ pub(super) mod tests {
         );
         reads(
             &modified(),
-            "2026-11-23T18:04:05.123Z  modify    user123                 1/3  1646445464564         removed 1 by duplicate; removed 1 by bots; shadow big-import would refuse",
+            "2026-11-23T18:04:05.123Z  modify    user123                 1/3  1646445464564         removed 1 by duplicate; removed 1 by bots (prefix \"bot_\"); shadow big-import would refuse (3 friends, at most 2)",
         );
         reads(
             &refused(),
-            "2026-11-23T18:04:05.123Z  refuse    user123                 0/3  1646445464564         5001 blocked-owner: not allowed",
+            "2026-11-23T18:04:05.123Z  refuse    user123                 0/3  1646445464564         5001 blocked-owner: not allowed (list blocked [#4711; until 2026-12-04T00:00:00Z])",
         );
         reads(
             &imported(),

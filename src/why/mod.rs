@@ -204,7 +204,7 @@ fn owners(owner: Option<&str>, pseudonyms: &Pseudonyms) -> Vec<String> {
 
 /// What is searched for, and what was found.
 struct Search {
-    /// Alternatives; empty for any.
+    /// Alternatives, first as it was given; empty for any.
     owners: Vec<String>,
     operation_id: Option<String>,
     at: Option<SystemTime>,
@@ -237,8 +237,10 @@ impl Search {
         if !self.matches(&event) || !self.found.insert(event.id.clone()) {
             return Ok(());
         }
+        let owner = self.owners.first().map(String::as_str);
         let words = Words {
             event: &event,
+            owner,
             traces_url: self.traces_url.as_deref(),
         };
         let mut out = io::stdout().lock();

@@ -1,27 +1,34 @@
 //! A decision in words.
 
+mod rules;
+
 use std::fmt::{self, Display, Formatter};
 
+use self::rules::rules;
 use crate::events::{Data, Event, printable, to_the_millisecond};
 
 /// How many IDs are listed before the rest is counted.
 const LISTED: usize = 20;
 
-/// The name under which a policy refuses an import that its other rules have emptied.
-const NOBODY_LEFT: &str = "nobodyLeft";
-
 /// What one event says, over several lines.
 pub(super) struct Words<'a> {
     pub(super) event: &'a Event,
+    /// The owner's ID, if it is known although the event may have a pseudonym.
+    pub(super) owner: Option<&'a str>,
     /// Where traces are shown, with `{trace}` for the ID.
     pub(super) traces_url: Option<&'a str>,
 }
 
 impl Display for Words<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Event { id, time, data, .. } = self.event;
+        let Event { time, data, .. } = self.event;
         let time = to_the_millisecond(time);
-        let owner = printable(&data.owner_user_id);
+        let recorded = printable(&data.owner_user_id);
+        let id = self.owner.map_or(recorded.clone(), printable);
+        let owner = match id == recorded {
+            true => recorded,
+            false => format!("{id} ({recorded} in the event)"),
+        };
         let operation = printable(&data.operation_id);
         if data.verdict.is_none() {
             writeln!(f, "{time}  OpenIM reported a completed import of {owner}")?;
@@ -36,7 +43,7 @@ impl Display for Words<'_> {
         writeln!(f, "  operation  {operation}")?;
         writeln!(f, "  asked      {}", requested(data))?;
         writeln!(f, "  decided by {}", decided_by(data))?;
-        for (index, line) in rules(data).iter().enumerate() {
+        for (index, line) in rules(data, &id).iter().enumerate() {
             let label = if index == 0 { "rules" } else { "" };
             writeln!(f, "  {label:10} {line}")?;
         }
@@ -54,7 +61,7 @@ impl Display for Words<'_> {
                 )?;
             }
         }
-        writeln!(f, "  event      {}", printable(id))
+        writeln!(f, "  event      {}", printable(&self.event.id))
     }
 }
 
@@ -107,54 +114,6 @@ fn decided_by(data: &Data) -> String {
         ),
         (None, None) => "not recorded".to_owned(),
     }
-}
-
-/// What each rule did, in the policy's order as far as the event has it.
-fn rules(data: &Data) -> Vec<String> {
-    let removed = data.removed.iter().map(|removal| {
-        let ids = removal.friends.iter();
-        let ids = ids.filter_map(|index| data.friend_user_ids.get(*index));
-        let ids = list(ids.map(String::as_str).collect());
-        format!(
-            "{} removed {}{ids}",
-            printable(&removal.rule),
-            removal.count()
-        )
-    });
-    let refused = data.refusal.iter().filter_map(|refusal| {
-        let rule = printable(refusal.rule.as_deref()?);
-        let emptied = refusal.rule.as_deref() == Some(NOBODY_LEFT);
-        let why = if emptied {
-            ": the rules above removed every friend"
-        } else {
-            ""
-        };
-        Some(format!("{rule} refused the import{why}"))
-    });
-    let others = data.rules.iter().filter_map(|rule| {
-        let id = printable(&rule.id);
-        match (rule.mode.as_str(), rule.outcome.as_str()) {
-            (_, "skipped") => Some(format!(
-                "{id} (shadow) was skipped: it would have cost too much"
-            )),
-            ("shadow", "error") => Some(format!(
-                "{id} (shadow) failed: its expression could not be evaluated; it had no effect"
-            )),
-            (_, "error") => Some(format!(
-                "{id} failed: its expression could not be evaluated"
-            )),
-            ("shadow", outcome) => Some(format!(
-                "{id} (shadow) would {}, and had no effect",
-                printable(outcome)
-            )),
-            _ => None,
-        }
-    });
-    let lines: Vec<_> = removed.chain(refused).chain(others).collect();
-    if lines.is_empty() && data.policy.is_some() {
-        return vec!["none matched".to_owned()];
-    }
-    lines
 }
 
 fn answer(data: &Data) -> String {

@@ -214,7 +214,7 @@ fn an_invalid_value_is_reported_with_its_variable_unless_it_is_secret() {
         Binary::Gateway,
         &["healthcheck"],
         bad,
-        &[bad.0, "'8080'", "--http-listen", "0.0.0.0:8080"],
+        &[bad.0, "'8080'", "--http-listen", "[::]:8080"],
     );
     for secret in [
         ("IMPORTGUARD_PSEUDONYM_KEY", "hunter2"),

@@ -14,7 +14,7 @@ rules:
     refusal: { code: 5001, message: "Closed" }
 "#;
 
-const PODS: [(&str, Binary); 2] = [
+pub(crate) const PODS: [(&str, Binary); 2] = [
     ("importguard-gateway", Binary::Gateway),
     ("importguard-decider", Binary::Decider),
 ];

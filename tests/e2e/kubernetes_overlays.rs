@@ -1,11 +1,11 @@
 //! Overlays as operators write them, on the base and the components of `deploy/kubernetes`.
 
-use std::{env, fs};
+use std::{collections::BTreeSet, env, fs, process::Command};
 
 use importguard_tests::{Kustomize, Manifests, workspace};
 use serde_json::{Value, json};
 
-use crate::kubernetes::{POLICY, list, workload, workloads};
+use crate::kubernetes::{PODS, POLICY, list, workload, workloads};
 
 /// Lists without their order: what a patch adds comes before or after what is there.
 fn normalized(value: &Value) -> Value {
@@ -50,6 +50,7 @@ fn components_do_the_same_in_any_order() {
         resources.collect::<Vec<_>>()
     };
     let expected = resources(&components);
+    kustomize.render("mine").unwrap();
     // Among the rotations of a list and of its reverse, each of them comes before each other one.
     let reversed: Vec<_> = components.iter().rev().cloned().collect();
     for mut order in [components, reversed] {
@@ -131,6 +132,19 @@ fn each_component_adds_what_it_is_for_to_the_other_ones() {
         assert!(file.starts_with(&format!("{place}/")), "{file}");
         assert_eq!(secret(workload, place), from, "{variable_name}");
     }
+    for (name, binary) in PODS {
+        let help = Command::new(binary.path()).arg("--help").output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let pod = &workload(&all, name)["spec"]["template"]["spec"];
+        for setting in list(&pod["containers"][0]["env"]) {
+            let setting = setting["name"].as_str().unwrap();
+            let ours = setting.starts_with("IMPORTGUARD_") || setting.starts_with("NATS_");
+            assert!(
+                !ours || help.contains(&format!("[env: {setting}")),
+                "{name} has no {setting}"
+            );
+        }
+    }
     let url = variable(gateway(&all), "IMPORTGUARD_DECIDER_URL");
     assert_eq!(url, Some("https://importguard-decider:50051"));
     assert_eq!(all.all("HorizontalPodAutoscaler").count(), 0);
@@ -206,6 +220,119 @@ fn another_namespace_gets_all_resources_and_no_policy_for_its_other_pods() {
             name.starts_with("importguard"),
             "{name} could be somebody else's"
         );
+    }
+}
+
+#[test]
+fn the_kustomizations_of_the_handbook_render() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let page = fs::read_to_string(workspace().join("docs/kubernetes.md")).unwrap();
+    let mut directories = BTreeSet::new();
+    for block in page.split("```yaml\n# ").skip(1) {
+        let (block, _) = block.split_once("```").unwrap();
+        let (name, content) = block.split_once('\n').unwrap();
+        kustomize.write(name, content);
+        if let Some(directory) = name.strip_suffix("/kustomization.yaml") {
+            directories.insert(directory);
+        }
+    }
+    // Files that are the reader's.
+    kustomize.write("mine/policy.yaml", POLICY);
+    for list in [
+        "mine/lists/blocked.txt",
+        "several/lists/banned-2025.txt",
+        "several/lists/banned-2026.txt",
+    ] {
+        kustomize.write(list, "mallory\n");
+    }
+    kustomize.write(
+        "others/kustomization.yaml",
+        "resources: [../mine, job.yaml, upstream.yaml]\n",
+    );
+    for (file, place) in [
+        ("drain/job.yaml", "job"),
+        ("mine/upstream.yaml", "upstream"),
+    ] {
+        let content = kustomize.read(file);
+        kustomize.write(&format!("others/{place}.yaml"), &content);
+    }
+    assert_eq!(
+        directories,
+        BTreeSet::from(["download", "larger", "mine", "several"])
+    );
+    directories.insert("others");
+    for directory in directories {
+        let manifests = kustomize.render(directory).unwrap();
+        let policy = manifests.one("ConfigMap", "importguard-policy");
+        assert_eq!(policy["data"]["blocked.txt"], "mallory\n", "{directory}");
+    }
+}
+
+#[test]
+fn the_handbook_names_every_component_with_what_it_needs() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let page = fs::read_to_string(workspace().join("docs/kubernetes.md")).unwrap();
+    for component in kustomize.components() {
+        let row = format!("| `{component}` |");
+        let row = page.lines().find(|line| line.starts_with(&row));
+        let row = row.unwrap_or_else(|| panic!("docs/kubernetes.md lacks {component}"));
+        let manifests = kustomize.base_with(&[&component], "").unwrap();
+        for workload in workloads(&manifests) {
+            for volume in list(&workload["spec"]["template"]["spec"]["volumes"]) {
+                let secret = volume["secret"]["secretName"].as_str();
+                let claim = volume["persistentVolumeClaim"]["claimName"].as_str();
+                for name in secret.into_iter().chain(claim) {
+                    assert!(row.contains(&format!("`{name}`")), "{row} lacks {name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_kubernetes_would_fill_in_is_written_out() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let all = kustomize.base_with(&kustomize.components(), "").unwrap();
+    // Each of these made the second apply change something, or one with --server-side conflict with one without.
+    for (parent, field) in [
+        ("fieldRef", "apiVersion"),
+        ("ports", "protocol"),
+        ("strategy", "type"),
+        ("volumeClaimTemplates", "apiVersion"),
+        ("volumeClaimTemplates", "kind"),
+        ("volumeClaimTemplates", "status"),
+    ] {
+        let mut found = 0;
+        for resource in all.resources() {
+            each_in(resource, parent, &mut |value| {
+                found += 1;
+                assert!(!value[field].is_null(), "{parent} without {field}: {value}");
+            });
+        }
+        assert!(found > 0, "{parent}");
+    }
+}
+
+/// Calls `check` with each value of a field `name`, or with its elements if it is a list.
+fn each_in(value: &Value, name: &str, check: &mut impl FnMut(&Value)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| each_in(item, name, check)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::Array(items) if key == name => items.iter().for_each(&mut *check),
+                    value if key == name => check(value),
+                    value => each_in(value, name, check),
+                }
+            }
+        }
+        _ => (),
     }
 }
 

@@ -33,9 +33,13 @@ fn of<'a>(lines: &'a [Value], operation_id: &str) -> Vec<&'a Value> {
         .collect()
 }
 
+fn json_logs() -> Settings {
+    Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json")
+}
+
 #[tokio::test]
 async fn a_decision_is_one_line_at_info() {
-    let line = Line::with(Settings::new().set("IMPORTGUARD_LOG_FORMAT", "json")).await;
+    let line = Line::with(json_logs()).await;
     line.server()
         .import("op-one", "user123", &["user456", "bot_7"])
         .await;
@@ -56,8 +60,39 @@ async fn a_decision_is_one_line_at_info() {
         ("verdict", "modify".into()),
         ("friends", 2.into()),
         ("kept", 1.into()),
+        ("removed", "blocked-friends 1".into()),
     ] {
         assert_eq!(told[name], value, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_which_list_and_which_rules_but_no_id() {
+    let line = Line::with(json_logs()).await;
+    line.server()
+        .import("op-one", "blocked_owner", &["user456"])
+        .await;
+    line.server()
+        .import("op-two", "user123", &["user123", "bot_7", "bot_8"])
+        .await;
+    wait_for_count(&line.nats, 2).await;
+    let lines = eventually("the lines are written", SOON, async || {
+        let lines = lines(&line.gateway);
+        let found = of(&lines, "op-two").len();
+        if found > 0 { Ok(lines) } else { Err(found) }
+    })
+    .await;
+    let blocked = of(&lines, "op-one")[0];
+    assert_eq!(blocked["rule"], "blocked-owner");
+    assert_eq!(blocked["matched"], "list blocked");
+    let emptied = of(&lines, "op-two")[0];
+    assert_eq!(emptied["rule"], "nobodyLeft");
+    assert_eq!(emptied["removed"], "self 1, blocked-friends 2");
+    for told in [blocked, emptied] {
+        let text = told.to_string();
+        for id in ["user", "bot_", "blocked_owner"] {
+            assert!(!text.contains(id), "{id}: {text}");
+        }
     }
 }
 

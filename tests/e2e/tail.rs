@@ -129,9 +129,12 @@ async fn it_prints_what_happens_from_now_on_and_ctrl_c_ends_it_well() {
         ["  allow     user123 ", " 1/1  op-a"],
         [
             "  refuse    blocked_owner ",
-            " 5001 blocked-owner: User not allowed",
+            " 5001 blocked-owner: User not allowed to import friends (list blocked)",
         ],
-        ["  modify    user123 ", " removed 1 by blocked-friends"],
+        [
+            "  modify    user123 ",
+            " removed 1 by blocked-friends (prefix \"bot_\")",
+        ],
         ["  imported  user123 ", " 1  op-i"],
     ]) {
         assert!(

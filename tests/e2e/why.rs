@@ -55,7 +55,7 @@ async fn it_says_what_was_asked_what_the_rules_did_and_what_openim_was_answered(
             "blocked_owner asked to import friends: refused",
             "asked      1 friend: x\n",
             "decided by policy e2e (sha256:",
-            "rules      blocked-owner refused the import",
+            "rules      blocked-owner refused the import: blocked_owner is on list blocked\n",
             "refuse: errCode 5001, errMsg \"User not allowed",
             &format!("trace      {TRACE}"),
             &format!("http://jaeger/trace/{TRACE}"),
@@ -78,19 +78,23 @@ async fn it_says_what_was_asked_what_the_rules_did_and_what_openim_was_answered(
             "alice asked to import friends: allowed",
             "rules      none matched",
             "alice asked to import friends: 2 of 3 allowed",
-            "blocked-friends removed 1: bot_1",
+            "blocked-friends removed 1 of 3 by prefix \"bot_\": bot_1\n",
             "import only 2 friends",
             "OpenIM reported a completed import of alice",
         ],
     );
-    server.import("op-4", "bob", &["bot_1"]).await;
+    let friends = ["bob", "bot_1", "blocked_2", "bot_2"];
+    server.import("op-4", "bob", &friends).await;
     wait_for_count(&line.nats, 5).await;
     let (words, _) = printed(&why(&nats, &["--owner", "bob"]).await, 0);
     has(
         &words,
         &[
-            "rules      blocked-friends removed 1: bot_1\n",
-            "nobodyLeft refused the import: the rules above removed every friend",
+            "rules      self removed 1 of 4: bob\n",
+            "           blocked-friends removed 3 of 4: bot_1, blocked_2, bot_2\n",
+            "             prefix \"bot_\": bot_1, bot_2\n",
+            "             list blocked: blocked_2\n",
+            "nobodyLeft refused the import: self and blocked-friends removed every friend\n",
         ],
     );
     let (words, searched) = printed(&why(&nats, &["--owner", "alice", "--at", "1h"]).await, 1);
@@ -133,7 +137,8 @@ async fn with_the_key_an_owner_is_found_by_id() {
     let settings = || Settings::new().nats(&line.nats);
     let keyed = settings().set(key.0, key.1);
     let (words, _) = printed(&why(&keyed, &["--owner", "user123"]).await, 0);
-    has(&words, &["pn_15765ed1c7aef2755d0076c69c2cd411 asked"]);
+    let owner = "user123 (pn_15765ed1c7aef2755d0076c69c2cd411 in the event) asked";
+    has(&words, &[owner]);
     printed(&why(&settings(), &["--owner", "user123"]).await, 1);
 }
 

@@ -57,6 +57,11 @@ impl Kustomize {
         fs::write(file, content).expect("the copy can be written");
     }
 
+    /// Reads a file below `deploy/kubernetes`.
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.directory(path)).expect("it is there")
+    }
+
     /// The names of the components.
     pub fn components(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory("components")).expect("there are components");
@@ -73,6 +78,10 @@ impl Kustomize {
     /// # Errors
     /// What kubectl printed, if it failed or warned.
     pub fn render(&self, directory: &str) -> Result<Manifests, String> {
+        self.rendered(directory, &VERSIONS)
+    }
+
+    fn rendered(&self, directory: &str, versions: &[&str]) -> Result<Manifests, String> {
         let mut command = Command::new(&self.kubectl);
         let rendered = command
             .arg("kustomize")
@@ -83,29 +92,16 @@ impl Kustomize {
         if !rendered.status.success() || !rendered.stderr.is_empty() {
             return Err(String::from_utf8_lossy(&rendered.stderr).into_owned());
         }
-        let mut check = self
-            .python
-            .command("check.py")
-            .args(VERSIONS)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("Python can be run");
-        let mut input = check.stdin.take().expect("it is a pipe");
-        input.write_all(&rendered.stdout).expect("it is read");
-        drop(input);
-        let checked = check.wait_with_output().expect("Python ends");
-        let output = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.success(), "{directory}: {output}");
-        let resources = serde_json::from_slice(&checked.stdout).expect("JSON");
-        Ok(Manifests {
-            directory: directory.to_owned(),
-            resources,
-        })
+        Ok(Manifests::read(
+            &self.python,
+            directory,
+            &rendered.stdout,
+            versions,
+        ))
     }
 
-    /// Renders the base with components, as `mine`, which sets the namespace and adds `lines` to its kustomization.
+    /// Renders the base with components, as `mine`, which sets the namespace and adds `lines` to its kustomization. This does not
+    /// validate, which takes seconds.
     ///
     /// # Errors
     /// What kubectl printed, if it failed or warned.
@@ -123,7 +119,7 @@ impl Kustomize {
              components:\n{listed}{lines}"
         );
         self.write("mine/kustomization.yaml", &kustomization);
-        self.render("mine")
+        self.rendered("mine", &[])
     }
 
     fn directory(&self, path: &str) -> PathBuf {
@@ -139,6 +135,30 @@ pub struct Manifests {
 }
 
 impl Manifests {
+    /// The resources in `yaml`, which `directory` renders to. Panics if one is not valid in these versions of Kubernetes, whose schemas
+    /// `python` has.
+    pub(crate) fn read(python: &Foreign, directory: &str, yaml: &[u8], versions: &[&str]) -> Self {
+        let mut check = python
+            .command("check.py")
+            .args(versions)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("Python can be run");
+        let mut input = check.stdin.take().expect("it is a pipe");
+        input.write_all(yaml).expect("it is read");
+        drop(input);
+        let checked = check.wait_with_output().expect("Python ends");
+        let output = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{directory}: {output}");
+        let resources = serde_json::from_slice(&checked.stdout).expect("JSON");
+        Self {
+            directory: directory.to_owned(),
+            resources,
+        }
+    }
+
     /// Their directory.
     pub fn directory(&self) -> &str {
         &self.directory

@@ -14,6 +14,7 @@
 
 mod backend;
 mod binaries;
+mod chart;
 mod cluster;
 mod events;
 mod eventually;
@@ -50,6 +51,7 @@ mod vitals;
 
 pub use backend::Backend;
 pub use binaries::Binary;
+pub use chart::Chart;
 pub use cluster::NatsCluster;
 pub use events::{Event, StoredEvent, stored, stored_with, wait_for_count};
 pub use eventually::eventually;

@@ -1,18 +1,20 @@
 use importguard_core::Dialect;
 use serde_json::{Map, Value};
 
-/// The two families of open-im-server that read answers differently.
+/// The families of open-im-server that read answers differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerVersion {
-    /// 3.5.x and 3.6.x
-    UpTo36,
+    /// 3.4.2 to 3.5.1
+    UpTo35,
+    /// 3.6.0 and 3.6.1-beta.0, which ignore refusals
+    V36,
     /// 3.7.0 and later
     From37,
 }
 
 impl ServerVersion {
-    /// Every family.
-    pub const ALL: [Self; 2] = [Self::UpTo36, Self::From37];
+    /// The families that heed refusals.
+    pub const ALL: [Self; 2] = [Self::UpTo35, Self::From37];
 }
 
 /// How a caller interprets an answer.
@@ -44,7 +46,8 @@ pub fn read_as_server(version: ServerVersion, body: &[u8]) -> Reading {
         Err(why) => return Reading::Fails(why),
     };
     let refused = match version {
-        ServerVersion::UpTo36 => fields.action_code != 0 || fields.next_code == "1",
+        ServerVersion::UpTo35 => fields.action_code != 0 || fields.next_code == "1",
+        ServerVersion::V36 => false,
         ServerVersion::From37 => fields.action_code == 0 && fields.next_code == "1",
     };
     fields.reading(refused)
@@ -175,14 +178,26 @@ mod tests {
     }
 
     #[test]
-    fn action_code_1_alone_refuses_only_before_3_7() {
+    fn action_code_1_alone_refuses_only_before_3_6() {
         let body = br#"{"actionCode":1,"errCode":5001}"#;
-        assert_eq!(read_as_server(ServerVersion::UpTo36, body), refuses(5001));
+        assert_eq!(read_as_server(ServerVersion::UpTo35, body), refuses(5001));
         assert_eq!(read_as_server(ServerVersion::From37, body), imports(None));
     }
 
     #[test]
-    fn next_code_1_refuses_everywhere_and_in_any_case_of_letters() {
+    fn version_3_6_imports_despite_a_refusal_and_fails_on_what_it_cannot_read() {
+        let v36 = |body: &str| read_as_server(ServerVersion::V36, body.as_bytes());
+        assert_eq!(
+            v36(r#"{"actionCode":0,"errCode":5001,"nextCode":1}"#),
+            imports(None)
+        );
+        let listed = r#"{"nextCode":1,"friendUserIDs":["a"]}"#;
+        assert_eq!(v36(listed), imports(Some(&["a"])));
+        assert!(matches!(v36(r#"{"nextCode":"1"}"#), Reading::Fails(_)));
+    }
+
+    #[test]
+    fn next_code_1_refuses_everywhere_else_and_in_any_case_of_letters() {
         for body in [
             r#"{"actionCode":0,"errCode":5001,"nextCode":1}"#,
             r#"{"ERRCODE":5001,"NextCode":1}"#,

@@ -91,17 +91,24 @@ impl TestAuthority {
 
     /// Issues a certificate for 127.0.0.1.
     pub fn certificate(&self) -> TestCertificate {
-        self.issue(|_| {})
+        self.certificate_for("127.0.0.1")
+    }
+
+    /// Issues a certificate for this name.
+    pub fn certificate_for(&self, name: &str) -> TestCertificate {
+        self.issue(name, |_| {})
     }
 
     /// Issues a certificate for 127.0.0.1 that has expired on 2021-03-04.
     pub fn expired_certificate(&self) -> TestCertificate {
-        self.issue(|params| params.not_after = date_time_ymd(2021, 3, 4))
+        self.issue("127.0.0.1", |params| {
+            params.not_after = date_time_ymd(2021, 3, 4);
+        })
     }
 
-    fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> TestCertificate {
+    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> TestCertificate {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         change(&mut params);
         TestCertificate::of(&params.signed_by(&key, &self.0).unwrap(), &key)
     }

@@ -4,7 +4,7 @@ use std::{
 };
 
 /// The program `name`: from the environment variable `variable`, or from the PATH. If it is not installed, prints that `what` is not
-/// tested, and returns `None`.
+/// tested, and returns `None`; if the environment variable `TESTS_REQUIRE` lists it, panics.
 pub fn tool(name: &str, variable: &str, what: &str) -> Option<PathBuf> {
     let found = match env::var_os(variable) {
         Some(path) => Some(path.into()),
@@ -13,6 +13,12 @@ pub fn tool(name: &str, variable: &str, what: &str) -> Option<PathBuf> {
             .find(|file: &PathBuf| Path::is_file(file)),
     };
     if found.is_none() {
+        let required = env::var("TESTS_REQUIRE").unwrap_or_default();
+        let required = required.split_whitespace().any(|tool| tool == name);
+        assert!(
+            !required,
+            "{what}: {name} is not installed ({variable} can name it)"
+        );
         skip(
             what,
             &format!("{name} is not installed ({variable} can name it)"),

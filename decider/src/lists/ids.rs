@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use super::{Fold, IdHash, IdHasher, IdSet};
 
@@ -8,6 +8,17 @@ pub struct Ids {
     /// As folded.
     set: Arc<IdSet>,
     fold: Fold,
+}
+
+/// What a list says of an ID that it contains.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hit {
+    /// The entry, if it differs from the ID.
+    pub entry: Option<String>,
+    /// Why it is on the list, if that is known.
+    pub reason: Option<Arc<str>>,
+    /// When it expires, if it does.
+    pub until: Option<SystemTime>,
 }
 
 impl Ids {
@@ -40,6 +51,17 @@ impl Ids {
     #[inline(never)]
     fn contains_folded(&self, id: &str) -> bool {
         self.set.contains(&self.fold.apply(id))
+    }
+
+    /// What the list says of `id`, which it contains.
+    pub fn hit(&self, id: &str) -> Hit {
+        Hit {
+            entry: match self.fold.apply(id) {
+                Cow::Owned(entry) => Some(entry).filter(|entry| entry != id),
+                Cow::Borrowed(_) => None,
+            },
+            ..Hit::default()
+        }
     }
 
     /// How they are compared.

@@ -8,7 +8,7 @@ mod text;
 
 pub use fold::Fold;
 pub use id_set::{IdHash, IdHasher, IdSet};
-pub use ids::Ids;
+pub use ids::{Hit, Ids};
 pub use text::{LineError, MAX_LIST_BYTES, parse};
 
 use std::sync::Arc;

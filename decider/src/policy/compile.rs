@@ -9,7 +9,7 @@ use super::{
     diagnostic::{Diagnostic, Report, Span, Spanned, closest, quoted},
     document::{
         Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
-        RefusalDefinition, RuleDefinition, RuleMode,
+        Otherwise, RefusalDefinition, RuleDefinition, RuleMode,
     },
     expression::{Expression, ListValues, Scope},
     guards,
@@ -214,7 +214,10 @@ fn rule(
             RuleMode::Shadow => Some(Mode::Shadow),
             RuleMode::Off => None,
         },
-        rollout: definition.rollout.and_then(Rollout::new),
+        rollout: definition.rollout.map(|rollout| Rollout {
+            per_cent: rollout.percent,
+            shadow: rollout.otherwise == Otherwise::Shadow,
+        }),
         when,
         on_error,
         action,
@@ -278,13 +281,10 @@ fn find_list(
     report: &mut Report<'_>,
 ) -> Option<NamedIds> {
     if let Some(ids) = lists.get(&name.value) {
-        let label = match ids.fold() {
-            fold if fold.is_none() => name.value,
-            fold => format!("{} (fold: {fold})", name.value),
-        };
+        let ids = ids.clone();
         return Some(NamedIds {
-            label,
-            ids: ids.clone(),
+            name: name.value,
+            ids,
         });
     }
     let remedy = match closest(&name.value, lists.names()) {

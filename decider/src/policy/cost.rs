@@ -54,8 +54,7 @@ impl Rule {
 
     /// The maximum number of friends that remain after it, if it guarantees one.
     fn leaves_at_most(&self) -> Option<usize> {
-        let always =
-            self.mode == Some(Mode::Enforce) && self.rollout.is_none() && self.when.is_none();
+        let always = self.is_enforced_for_all() && self.when.is_none();
         match self.action {
             Action::KeepFirst(max) | Action::RefuseOver(max, _) if always => Some(max),
             _ => None,

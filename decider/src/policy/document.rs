@@ -103,9 +103,10 @@ pub(super) struct RuleDefinition {
     /// enforce: the rule acts; shadow: it only reports what it would have done; off: it is not evaluated.
     #[schemars(default)]
     pub(super) mode: RuleMode,
-    /// Percentage of owners that the rule applies to, selected by a stable hash of rule ID and owner.
-    #[schemars(range(min = 0, max = 100), with = "Option<u8>")]
-    pub(super) rollout: Option<u8>,
+    /// Percentage of owners that the rule applies to, selected by a stable hash of rule ID and owner; or also what it does for
+    /// the others.
+    #[schemars(default, schema_with = "rollout_schema")]
+    pub(super) rollout: Option<RolloutDefinition>,
     /// What happens when an expression of the rule fails at run time: refuse (the default), or skip the rule. Not needed if it
     /// cannot fail.
     pub(super) on_error: Option<OnErrorDefinition>,
@@ -114,6 +115,32 @@ pub(super) struct RuleDefinition {
     /// Whether it has an expression, which may fail at run time.
     #[schemars(skip)]
     pub(super) has_expression: bool,
+}
+
+/// For which owners a rule acts.
+#[derive(Clone, Copy, Debug, JsonSchema)]
+#[schemars(rename = "Rollout", rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RolloutDefinition {
+    /// Percentage of owners that the rule applies to.
+    #[schemars(range(min = 0, max = 100))]
+    pub(super) percent: u8,
+    /// off: the rule is not evaluated for the others; shadow: it only reports what it would have done for them.
+    #[schemars(default)]
+    pub(super) otherwise: Otherwise,
+}
+
+/// What a rule does for owners outside its rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase", inline)]
+pub(super) enum Otherwise {
+    #[default]
+    Off,
+    Shadow,
+}
+
+fn rollout_schema(generator: &mut SchemaGenerator) -> Schema {
+    let long = generator.subschema_for::<RolloutDefinition>();
+    json_schema!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 100 }, long] })
 }
 
 /// Whether a rule acts.

@@ -10,9 +10,10 @@ use super::{
     cost::{Per, SHADOW_BUDGET, Size},
     expression::Inputs,
     friends::{Friends, Remaining},
+    matches::Matches,
     meter::Meter,
     read::{DUPLICATE, SELF},
-    rule::{Action, OnError, Rule},
+    rule::{Action, Applies, OnError, Rule},
     trail::{FIRST, Fate, Position, Refused, Trail},
 };
 use crate::lists::{IdHash, IdHasher};
@@ -28,12 +29,12 @@ pub(super) enum Effect<'p> {
     Nothing,
     Refuse {
         refusal: &'p Refusal,
-        /// The error of its expression, if that is why it refuses.
-        failure: Option<String>,
+        why: Why<'p>,
     },
     Remove {
         /// At least one, ascending.
         friends: Vec<u32>,
+        matches: Matches<'p>,
         /// The error of its expression for a friend, which is therefore kept.
         failure: Option<String>,
     },
@@ -41,6 +42,23 @@ pub(super) enum Effect<'p> {
     Skip(String),
     /// It is in shadow and was not evaluated: the budget does not suffice.
     OverBudget(OverBudgetError),
+}
+
+/// Why a rule refuses.
+#[derive(Debug)]
+pub(super) enum Why<'p> {
+    Matched(Matches<'p>),
+    /// Its expression failed with this error.
+    Failed(String),
+}
+
+impl<'p> From<Why<'p>> for Fate<'p> {
+    fn from(why: Why<'p>) -> Self {
+        match why {
+            Why::Matched(matches) => Self::Refuse(matches),
+            Why::Failed(error) => Self::Error(error),
+        }
+    }
 }
 
 /// The budget of shadow rules does not suffice.
@@ -93,9 +111,11 @@ impl<S, P: Progress> Observer<'_, S> for ProgressObserver<'_, P> {
 }
 
 /// Evaluates a request, or fails with the error of `should_stop`, which is called regularly.
+/// `per_cent` replaces the percentages of rollouts.
 pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     policy: &'p Policy,
     request: &Request<'_, S>,
+    per_cent: Option<u8>,
     observer: &mut impl Observer<'p, S>,
     should_stop: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<Evaluation, E> {
@@ -104,11 +124,12 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     let (friends, removed) = Friends::new(request.owner, request.friends, hasher, &mut meter)?;
     observer.before_rules(&removed.owners, &removed.repeated);
     let mut trail = Trail::default();
-    trail.remove(FIRST, SELF, removed.owners);
-    trail.remove(FIRST, DUPLICATE, removed.repeated);
+    trail.remove(FIRST, SELF, removed.owners, Matches::default());
+    trail.remove(FIRST, DUPLICATE, removed.repeated, Matches::default());
     let mut state = State {
         policy,
         request: *request,
+        per_cent,
         owner_hash: hasher.hash(request.owner),
         friends,
     };
@@ -134,6 +155,8 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
 pub(super) struct State<'p, 'r, S> {
     policy: &'p Policy,
     pub(super) request: Request<'r, S>,
+    /// Replaces the percentages of rollouts.
+    pub(super) per_cent: Option<u8>,
     pub(super) owner_hash: IdHash,
     pub(super) friends: Friends<'r, S>,
 }
@@ -148,26 +171,32 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
     ) -> Result<Option<Refused<'p>>, E> {
         let mut unlimited = Budget(None);
         for (position, rule) in self.policy.positions() {
-            if rule.mode == Some(Mode::Shadow) {
-                continue;
-            }
-            let effect = self.effect(rule, &mut unlimited, meter)?;
+            let effect = match self.applies(rule) {
+                Applies::As(Mode::Shadow) => continue,
+                Applies::As(Mode::Enforce) => self.effect(rule, &mut unlimited, meter)?,
+                Applies::Outside => Effect::OutsideRollout,
+                Applies::Off => Effect::Off,
+            };
             observer.rule(position, rule, &effect, self);
             match effect {
-                Effect::Refuse { refusal, failure } => {
+                Effect::Refuse { refusal, why } => {
                     observer.after_rule(position);
                     return Ok(Some(Refused {
                         position,
                         refusal,
-                        failure,
+                        fate: why.into(),
                     }));
                 }
-                Effect::Remove { friends, failure } => {
+                Effect::Remove {
+                    friends,
+                    matches,
+                    failure,
+                } => {
                     if let Some(why) = failure {
                         trail.fire(position, &rule.id, Mode::Enforce, Fate::Error(why));
                     }
                     self.friends.remove(&friends);
-                    trail.remove(position, &rule.id, friends);
+                    trail.remove(position, &rule.id, friends, matches);
                 }
                 Effect::Skip(why) => {
                     trail.fire(position, &rule.id, Mode::Enforce, Fate::Error(why));
@@ -200,7 +229,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             .positions()
             .take_while(|(position, _)| *position < reached)
         {
-            if rule.mode != Some(Mode::Shadow) {
+            if self.applies(rule) != Applies::As(Mode::Shadow) {
                 continue;
             }
             while let Some((_, friends)) = removed.next_if(|(at, _)| *at < position) {
@@ -216,22 +245,17 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         Ok(trail)
     }
 
+    /// How a rule applies to the request's owner.
+    pub(super) fn applies(&self, rule: &Rule) -> Applies {
+        rule.applies(self.request.owner, self.per_cent)
+    }
+
     fn effect<E>(
         &self,
         rule: &'p Rule,
         budget: &mut Budget,
         meter: &mut Meter<'_, E>,
     ) -> Result<Effect<'p>, E> {
-        if rule.mode.is_none() {
-            return Ok(Effect::Off);
-        }
-        let owner = self.request.owner;
-        if rule
-            .rollout
-            .is_some_and(|rollout| !rollout.includes(&rule.id, owner))
-        {
-            return Ok(Effect::OutsideRollout);
-        }
         if let Some(when) = &rule.when {
             let units = when.cost().units(self.longest());
             if let Err(over) = budget.take(|| units) {
@@ -263,39 +287,65 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         };
         Ok(match &rule.action {
             Action::RefuseOwner(owners, refusal) => {
-                refuse(owners.matches(self.request.owner, self.owner_hash), refusal)
+                let owner = self.request.owner;
+                let part = owners.matching(owner, self.owner_hash);
+                refuse(part.map(|part| Matches::owner(part, owner)), refusal)
             }
-            Action::RefuseOver(max, refusal) => refuse(self.friends.count() > *max, refusal),
+            Action::RefuseOver(max, refusal) => {
+                let left = self.friends.count();
+                refuse((left > *max).then(|| Matches::limit(*max, left)), refusal)
+            }
             Action::RefuseIf(expression, refusal) => {
                 match expression.evaluate(&self.inputs(), None) {
-                    Ok(holds) => refuse(holds, refusal),
+                    Ok(holds) => {
+                        let matches = || Matches::expression(expression.source());
+                        refuse(holds.then(matches), refusal)
+                    }
                     Err(why) => rule.failed(why),
                 }
             }
-            Action::DropFriends(matcher) => remove(self.friends.select(|index| {
-                let id = self.friends.id(index);
-                meter.spend(each.units(id.len()))?;
-                Ok(matcher.matches(id, self.friends.hash(index)))
-            })?),
-            Action::KeepFirst(max) => remove(self.friends.after(*max)),
+            Action::DropFriends(matcher) => {
+                let mut matches = Matches::default();
+                let friends = self.friends.select(|index| {
+                    let id = self.friends.id(index);
+                    meter.spend(each.units(id.len()))?;
+                    let part = matcher.matching(id, self.friends.hash(index));
+                    if let Some(part) = part {
+                        matches.add(part, id, index);
+                    }
+                    Ok(part.is_some())
+                })?;
+                remove(friends, matches)
+            }
+            Action::KeepFirst(max) => {
+                let removed = self.friends.after(*max);
+                match removed.is_empty() {
+                    true => Effect::Nothing,
+                    false => remove(removed, Matches::limit(*max, self.friends.count())),
+                }
+            }
             Action::DropFriendIf(expression) => {
                 let inputs = self.inputs();
+                let mut matches = Matches::default();
                 let mut failure = None;
                 let friends = self.friends.select(|index| {
                     let id = self.friends.id(index);
                     meter.spend(each.units(id.len().max(longest)))?;
-                    Ok(match expression.evaluate(&inputs, Some(id)) {
-                        Ok(holds) => holds,
-                        Err(why) => {
-                            failure.get_or_insert(why);
-                            false
-                        }
-                    })
+                    let holds = expression.evaluate(&inputs, Some(id));
+                    let holds = holds.unwrap_or_else(|why| {
+                        failure.get_or_insert(why);
+                        false
+                    });
+                    if holds {
+                        matches.add_by_expression(expression.source(), index);
+                    }
+                    Ok(holds)
                 })?;
                 match (failure, &rule.on_error) {
-                    (None, _) => remove(friends),
+                    (None, _) => remove(friends, matches),
                     (Some(why), OnError::Skip) if !friends.is_empty() => Effect::Remove {
                         friends,
+                        matches,
                         failure: Some(why),
                     },
                     (Some(why), _) => rule.failed(why),
@@ -358,10 +408,12 @@ impl Budget {
 }
 
 /// The outcomes that a shadow rule is reported with.
-fn shadow_fates(effect: Effect<'_>) -> impl Iterator<Item = Fate> + use<> {
+fn shadow_fates(effect: Effect<'_>) -> impl Iterator<Item = Fate<'_>> {
     let (first, second) = match effect {
-        Effect::Refuse { failure, .. } => (Some(failure.map_or(Fate::Refuse, Fate::Error)), None),
-        Effect::Remove { failure, .. } => (failure.map(Fate::Error), Some(Fate::Remove)),
+        Effect::Refuse { why, .. } => (Some(why.into()), None),
+        Effect::Remove {
+            matches, failure, ..
+        } => (failure.map(Fate::Error), Some(Fate::Remove(matches))),
         Effect::Skip(why) => (Some(Fate::Error(why)), None),
         Effect::OverBudget(_) => (Some(Fate::Skipped), None),
         Effect::Off | Effect::OutsideRollout | Effect::NotWhen | Effect::Nothing => (None, None),
@@ -375,29 +427,29 @@ impl Rule {
             OnError::Skip => Effect::Skip(why),
             OnError::Refuse(refusal) => Effect::Refuse {
                 refusal,
-                failure: Some(why),
+                why: Why::Failed(why),
             },
         }
     }
 }
 
-fn refuse(holds: bool, refusal: &Refusal) -> Effect<'_> {
-    if holds {
-        Effect::Refuse {
+fn refuse<'p>(matches: Option<Matches<'p>>, refusal: &'p Refusal) -> Effect<'p> {
+    match matches {
+        Some(matches) => Effect::Refuse {
             refusal,
-            failure: None,
-        }
-    } else {
-        Effect::Nothing
+            why: Why::Matched(matches),
+        },
+        None => Effect::Nothing,
     }
 }
 
-fn remove<'p>(friends: Vec<u32>) -> Effect<'p> {
+fn remove<'p>(friends: Vec<u32>, matches: Matches<'p>) -> Effect<'p> {
     if friends.is_empty() {
         Effect::Nothing
     } else {
         Effect::Remove {
             friends,
+            matches,
             failure: None,
         }
     }

@@ -1,5 +1,9 @@
 //! Explains an evaluation rule by rule. It observes the evaluation itself, so that the two cannot disagree.
 
+mod reason;
+
+pub use reason::Reason;
+
 use std::{collections::BTreeMap, convert::Infallible, fmt};
 
 use importguard_core::{Evaluation, Mode};
@@ -8,10 +12,9 @@ use super::{
     Policy, Request,
     cost::SHADOW_BUDGET,
     diagnostic::quoted,
-    evaluate::{self, Effect, Observer, OverBudgetError, State},
-    matcher::Part,
+    evaluate::{self, Effect, Observer, OverBudgetError, State, Why},
     read::{DUPLICATE, SELF},
-    rule::{Action, Rule, bucket},
+    rule::{Action, Applies, Rule, bucket},
     trail::Position,
 };
 
@@ -33,10 +36,31 @@ pub struct Step<'p> {
     pub kind: &'static str,
     /// Its description in the file.
     pub description: Option<&'p str>,
-    /// Its mode; None if it is off.
+    /// Its mode for this owner; None if it is off.
     pub mode: Option<Mode>,
+    /// Its rollout, if the owner is outside it.
+    pub outside: Option<Outside>,
     /// Its effect.
     pub happened: Happened<'p>,
+}
+
+/// A rollout that does not include the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// The owner's bucket, 0 to 99.
+    pub bucket: u8,
+    /// The percentage: buckets below this are included.
+    pub per_cent: u8,
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bucket, per_cent } = self;
+        write!(
+            f,
+            "owner outside the rollout: bucket {bucket}, rollout {per_cent}"
+        )
+    }
 }
 
 /// The effect of a rule; in shadow, the effect that it would have had.
@@ -46,13 +70,8 @@ pub enum Happened<'p> {
     NotReached,
     /// It is off.
     Off,
-    /// The owner is outside its rollout.
-    OutsideRollout {
-        /// The owner's bucket, 0 to 99.
-        bucket: u8,
-        /// The rollout: buckets below this are included.
-        per_cent: u8,
-    },
+    /// The owner is outside its rollout, and it does nothing for the others.
+    OutsideRollout,
     /// Its condition is false.
     NotWhen {
         /// The condition.
@@ -90,69 +109,6 @@ pub enum Happened<'p> {
     },
 }
 
-/// Why a rule refused an import or removed a friend. Its `Display` is a predicate such as "is in blocked".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason<'p> {
-    /// The ID is the owner's.
-    IsOwner,
-    /// The ID occurs earlier in the request.
-    Repeated,
-    /// The ID is in this list.
-    In(&'p str),
-    /// The ID is not in this list.
-    NotIn(&'p str),
-    /// The ID starts with this.
-    Prefix(&'p str),
-    /// The ID ends with this.
-    Suffix(&'p str),
-    /// The ID matches this regular expression.
-    Pattern(&'p str),
-    /// The ID starts with none of these.
-    NoPrefix(&'p [String]),
-    /// The ID ends with none of these.
-    NoSuffix(&'p [String]),
-    /// The ID matches none of these regular expressions.
-    NoPattern(&'p [String]),
-    /// More friends remain than this limit.
-    Over(usize),
-    /// This expression is true.
-    Expression(&'p str),
-    /// The rule's expression failed, for which it refuses.
-    Failed(String),
-}
-
-impl fmt::Display for Reason<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::IsOwner => f.write_str("is the owner"),
-            Self::Repeated => f.write_str("is a duplicate"),
-            Self::In(list) => write!(f, "is in {list}"),
-            Self::NotIn(list) => write!(f, "is not in {list}"),
-            Self::Prefix(prefix) => write!(f, "starts with \"{prefix}\""),
-            Self::Suffix(suffix) => write!(f, "ends with \"{suffix}\""),
-            Self::Pattern(pattern) => write!(f, "matches \"{pattern}\""),
-            Self::NoPrefix(prefixes) => write!(f, "does not start with {}", alternatives(prefixes)),
-            Self::NoSuffix(suffixes) => write!(f, "does not end with {}", alternatives(suffixes)),
-            Self::NoPattern(patterns) => write!(f, "does not match {}", alternatives(patterns)),
-            Self::Over(max) => write!(f, "limit {max} exceeded"),
-            Self::Expression(source) => write!(f, "{source} is true"),
-            Self::Failed(why) => write!(f, "the expression failed: {why}"),
-        }
-    }
-}
-
-/// How many alternatives are named.
-const MAX_ALTERNATIVES: usize = 3;
-
-fn alternatives(texts: &[String]) -> String {
-    let named = texts.iter().take(MAX_ALTERNATIVES);
-    let mut named: Vec<_> = named.map(|text| format!("\"{text}\"")).collect();
-    if let Some(more @ 1..) = texts.len().checked_sub(MAX_ALTERNATIVES) {
-        named.push(format!("{more} more"));
-    }
-    named.join(" or ")
-}
-
 impl Step<'_> {
     /// What the rule did, or would have done, for people. `friends` are those of the request; only the first removed ones are
     /// named.
@@ -161,13 +117,18 @@ impl Step<'_> {
             Some(Mode::Shadow) => ("would refuse", "would remove"),
             Some(Mode::Enforce) | None => ("refused", "removed"),
         };
-        match &self.happened {
+        let happened = match &self.happened {
             Happened::Refused(reason) => format!("{refused}: {reason}"),
             Happened::Removed {
                 friends: indexes,
                 failure,
             } => describe_removal(removed, friends, indexes, failure.as_deref()),
             other => other.describe(),
+        };
+        match &self.outside {
+            Some(outside) if happened.is_empty() => outside.to_string(),
+            Some(outside) => format!("{outside}: {happened}"),
+            None => happened,
         }
     }
 }
@@ -183,7 +144,7 @@ fn describe_removal<S: AsRef<str>>(
             .get(index as usize)
             .map_or_else(|| "?".to_owned(), |id| quoted(id.as_ref()))
     };
-    if let [(_, reason @ Reason::Over(_)), ..] = removed {
+    if let [(_, reason @ Reason::Over { .. }), ..] = removed {
         let more = if removed.len() > MAX_NAMED {
             ", …"
         } else {
@@ -216,9 +177,8 @@ impl Happened<'_> {
         match self {
             Self::NotReached => "not reached: an earlier rule refused the import".to_owned(),
             Self::Off => "off".to_owned(),
-            Self::OutsideRollout { bucket, per_cent } => {
-                format!("owner outside the rollout: bucket {bucket}, rollout {per_cent}")
-            }
+            // Described with the rollout.
+            Self::OutsideRollout => String::new(),
             Self::NotWhen { when } => format!("not evaluated: {when} is false"),
             Self::Nothing => "no match".to_owned(),
             Self::WithinLimit { friends, max } => {
@@ -240,6 +200,7 @@ const MAX_NAMED: usize = 10;
 pub(super) fn explain<'p, S: AsRef<str>>(
     policy: &'p Policy,
     request: &Request<'_, S>,
+    per_cent: Option<u8>,
 ) -> Explanation<'p> {
     let mut recorder = Recorder {
         built_in: Vec::new(),
@@ -247,15 +208,15 @@ pub(super) fn explain<'p, S: AsRef<str>>(
     };
     let mut never = || Ok(());
     let Ok::<_, Infallible>(evaluation) =
-        evaluate::evaluate(policy, request, &mut recorder, &mut never);
+        evaluate::evaluate(policy, request, per_cent, &mut recorder, &mut never);
     let Recorder {
         built_in: mut steps,
         steps: mut by_position,
     } = recorder;
     for (position, rule) in policy.positions() {
         let not_reached = || match rule.mode {
-            None => step(rule, Happened::Off),
-            Some(_) => step(rule, Happened::NotReached),
+            None => step(rule, None, Happened::Off),
+            Some(_) => step(rule, rule.mode, Happened::NotReached),
         };
         steps.push(by_position.remove(&position).unwrap_or_else(not_reached));
     }
@@ -283,6 +244,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 kind: "built-in",
                 description: None,
                 mode: Some(Mode::Enforce),
+                outside: None,
                 happened: if friends.is_empty() {
                     Happened::Nothing
                 } else {
@@ -302,34 +264,34 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
         effect: &Effect<'p>,
         state: &State<'p, '_, S>,
     ) {
+        let left = state.friends.count();
         let happened = match effect {
             Effect::Off => Happened::Off,
-            Effect::OutsideRollout => Happened::OutsideRollout {
-                bucket: bucket(&rule.id, state.request.owner),
-                per_cent: rule.rollout.map_or(100, |rollout| rollout.per_cent()),
-            },
+            Effect::OutsideRollout => Happened::OutsideRollout,
             Effect::NotWhen => Happened::NotWhen {
                 when: rule.when.as_ref().map_or("", |when| when.source()),
             },
             Effect::Nothing => match rule.action {
-                Action::KeepFirst(max) | Action::RefuseOver(max, _) => Happened::WithinLimit {
-                    friends: state.friends.count(),
-                    max,
-                },
+                Action::KeepFirst(max) | Action::RefuseOver(max, _) => {
+                    Happened::WithinLimit { friends: left, max }
+                }
                 _ => Happened::Nothing,
             },
             Effect::Refuse {
-                failure: Some(why), ..
+                why: Why::Failed(why),
+                ..
             } => Happened::Refused(Reason::Failed(why.clone())),
             Effect::Refuse { .. } => {
-                Happened::Refused(rule.reason(|| (state.request.owner, state.owner_hash)))
+                Happened::Refused(rule.reason(left, || (state.request.owner, state.owner_hash)))
             }
-            Effect::Remove { friends, failure } => Happened::Removed {
+            Effect::Remove {
+                friends, failure, ..
+            } => Happened::Removed {
                 friends: friends
                     .iter()
                     .map(|&index| {
                         let friend = || (state.friends.id(index), state.friends.hash(index));
-                        (index, rule.reason(friend))
+                        (index, rule.reason(left, friend))
                     })
                     .collect(),
                 failure: failure.clone(),
@@ -342,16 +304,31 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 left: *left,
             },
         };
-        self.steps.insert(position, step(rule, happened));
+        let (mode, is_outside) = match state.applies(rule) {
+            // In shadow for the owners that its rollout does not include.
+            Applies::As(mode) => (Some(mode), Some(mode) != rule.mode),
+            Applies::Outside => (rule.mode, true),
+            Applies::Off => (None, false),
+        };
+        let rollout = rule.rollout(state.per_cent).filter(|_| is_outside);
+        let step = Step {
+            outside: rollout.map(|rollout| Outside {
+                bucket: bucket(&rule.id, state.request.owner),
+                per_cent: rollout.per_cent,
+            }),
+            ..step(rule, mode, happened)
+        };
+        self.steps.insert(position, step);
     }
 }
 
-fn step<'p>(rule: &'p Rule, happened: Happened<'p>) -> Step<'p> {
+fn step<'p>(rule: &'p Rule, mode: Option<Mode>, happened: Happened<'p>) -> Step<'p> {
     Step {
         rule: &rule.id,
         kind: rule.kind(),
         description: rule.description.as_deref(),
-        mode: rule.mode,
+        mode,
+        outside: None,
         happened,
     }
 }
@@ -368,23 +345,20 @@ impl Rule {
     }
 
     /// Why the rule matched an ID.
-    fn reason<'i>(&self, id: impl FnOnce() -> (&'i str, crate::lists::IdHash)) -> Reason<'_> {
+    fn reason<'i>(
+        &self,
+        left: usize,
+        id: impl FnOnce() -> (&'i str, crate::lists::IdHash),
+    ) -> Reason<'_> {
         match &self.action {
             Action::RefuseOwner(matcher, _) | Action::DropFriends(matcher) => {
                 let (id, hash) = id();
                 match matcher.matching(id, hash) {
-                    Some(Part::In(list)) => Reason::In(list),
-                    Some(Part::NotIn(list)) => Reason::NotIn(list),
-                    Some(Part::Prefix(text)) => Reason::Prefix(text),
-                    Some(Part::Suffix(text)) => Reason::Suffix(text),
-                    Some(Part::Pattern(text)) => Reason::Pattern(text),
-                    Some(Part::NoPrefix(texts)) => Reason::NoPrefix(texts),
-                    Some(Part::NoSuffix(texts)) => Reason::NoSuffix(texts),
-                    Some(Part::NoPattern(texts)) => Reason::NoPattern(texts),
+                    Some(part) => Reason::of(part, id),
                     None => Reason::Failed("it does not match".to_owned()),
                 }
             }
-            Action::KeepFirst(max) | Action::RefuseOver(max, _) => Reason::Over(*max),
+            &Action::KeepFirst(max) | &Action::RefuseOver(max, _) => Reason::Over { left, max },
             Action::RefuseIf(expression, _) | Action::DropFriendIf(expression) => {
                 Reason::Expression(expression.source())
             }

@@ -68,6 +68,11 @@ impl Fields {
         read(entry.value, report)
     }
 
+    /// Whether every key was read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.iter().all(Option::is_none)
+    }
+
     /// Reports the keys that were not read.
     pub(crate) fn close(self, report: &mut Report<'_>) {
         for entry in self.entries.into_iter().flatten() {

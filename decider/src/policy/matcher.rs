@@ -1,8 +1,10 @@
 //! Matching of user IDs.
 
+use std::{mem, ptr};
+
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
-use crate::lists::{IdHash, Ids};
+use crate::lists::{Hit, IdHash, Ids};
 
 /// The maximum compiled size of one regular expression, and of all of a rule together. The crate's default is ten times as
 /// much for each; one of this size compiles in about 10 ms.
@@ -13,8 +15,7 @@ const MAX_DFA_BYTES: usize = 2 << 20;
 /// A list of the policy.
 #[derive(Debug)]
 pub(super) struct NamedIds {
-    /// Its name, and how IDs are compared if not byte by byte, for explanations.
-    pub(super) label: String,
+    pub(super) name: String,
     pub(super) ids: Ids,
 }
 
@@ -34,10 +35,10 @@ pub(super) struct Matcher {
 }
 
 /// The first part of a matcher that an ID matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Part<'p> {
-    In(&'p str),
-    NotIn(&'p str),
+    In(&'p NamedIds),
+    NotIn(&'p NamedIds),
     Prefix(&'p str),
     Suffix(&'p str),
     Pattern(&'p str),
@@ -46,23 +47,40 @@ pub(super) enum Part<'p> {
     NoPattern(&'p [String]),
 }
 
-impl Matcher {
-    pub(super) fn matches(&self, id: &str, hash: IdHash) -> bool {
-        self.matching(id, hash).is_some()
+impl Part<'_> {
+    /// Whether both are the same part of the same matcher.
+    pub(super) fn is(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Prefix(one), Self::Prefix(other))
+            | (Self::Suffix(one), Self::Suffix(other))
+            | (Self::Pattern(one), Self::Pattern(other)) => ptr::eq(one, other),
+            // A matcher has one of each at most.
+            (one, other) => mem::discriminant(&one) == mem::discriminant(&other),
+        }
     }
 
+    /// What a list says of an ID that it has.
+    pub(super) fn hit(self, id: &str) -> Hit {
+        match self {
+            Self::In(list) => list.ids.hit(id),
+            _ => Hit::default(),
+        }
+    }
+}
+
+impl Matcher {
     /// The first part that matches, cheap ones first.
     #[inline]
     pub(super) fn matching(&self, id: &str, hash: IdHash) -> Option<Part<'_>> {
         if let Some(list) = &self.in_list
             && list.ids.contains_hashed(id, hash)
         {
-            return Some(Part::In(&list.label));
+            return Some(Part::In(list));
         }
         if let Some(list) = &self.not_in
             && !list.ids.contains_hashed(id, hash)
         {
-            return Some(Part::NotIn(&list.label));
+            return Some(Part::NotIn(list));
         }
         if let Some(prefix) = self.prefixes.iter().find(|it| id.starts_with(it.as_str())) {
             return Some(Part::Prefix(prefix));

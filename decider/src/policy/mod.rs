@@ -15,6 +15,7 @@ pub(crate) mod fields;
 mod friends;
 mod guards;
 mod matcher;
+mod matches;
 mod meter;
 mod read;
 mod refusal_code;
@@ -31,7 +32,7 @@ pub use compile::ListFiles;
 pub use cost::{DEFAULT_MAX_FRIENDS, MAX_COST, PolicyCost, RuleCost, SHADOW_BUDGET};
 pub use diagnostic::{BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span};
 pub use evaluate::Progress;
-pub use explain::{Explanation, Happened, Reason, Step};
+pub use explain::{Explanation, Happened, Outside, Reason, Step};
 pub use schema::json_schema;
 pub use units::NANOS_PER_UNIT;
 
@@ -141,6 +142,7 @@ impl Policy {
         let Ok::<_, Infallible>(evaluation) = evaluate::evaluate(
             self,
             request,
+            None,
             &mut ProgressObserver(&mut ()),
             &mut || Ok(()),
         );
@@ -166,12 +168,22 @@ impl Policy {
                 Ok(())
             }
         };
-        evaluate::evaluate(self, request, &mut ProgressObserver(progress), &mut stop)
+        let mut observer = ProgressObserver(progress);
+        evaluate::evaluate(self, request, None, &mut observer, &mut stop)
     }
 
     /// Evaluates an import as [`Policy::evaluate`] does, and explains the effect of every rule.
     pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'_> {
-        explain::explain(self, request)
+        explain::explain(self, request, None)
+    }
+
+    /// Explains an import as [`Policy::explain`] does, as if every rollout had this percentage, 0 to 100.
+    pub fn explain_at<S: AsRef<str>>(
+        &self,
+        request: &Request<'_, S>,
+        per_cent: u8,
+    ) -> Explanation<'_> {
+        explain::explain(self, request, Some(per_cent))
     }
 }
 

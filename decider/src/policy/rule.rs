@@ -39,22 +39,30 @@ pub(super) enum OnError {
 /// The percentage of owners that a rule applies to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rollout {
-    per_cent: u8,
+    pub(super) per_cent: u8,
+    /// Whether the rule is in shadow for the others.
+    pub(super) shadow: bool,
 }
 
 impl Rollout {
-    /// None for 100 %.
-    pub(super) fn new(per_cent: u8) -> Option<Self> {
-        (per_cent < 100).then_some(Self { per_cent })
+    fn includes(self, rule: &str, owner: &str) -> bool {
+        // Hashing is for percentages that need it.
+        match self.per_cent {
+            0 => false,
+            100.. => true,
+            per_cent => bucket(rule, owner) < per_cent,
+        }
     }
+}
 
-    pub(super) fn includes(self, rule: &str, owner: &str) -> bool {
-        bucket(rule, owner) < self.per_cent
-    }
-
-    pub(super) fn per_cent(self) -> u8 {
-        self.per_cent
-    }
+/// How a rule applies to an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Applies {
+    As(Mode),
+    /// It is off.
+    Off,
+    /// The owner is outside its rollout.
+    Outside,
 }
 
 /// The bucket (0–99) of an owner for a rule: the first eight bytes of the SHA-256 of rule ID, line feed and owner, as a
@@ -75,6 +83,35 @@ pub(super) fn bucket(rule: &str, owner: &str) -> u8 {
 }
 
 impl Rule {
+    /// How it applies to `owner`. `per_cent` replaces the percentage of a rollout.
+    pub(super) fn applies(&self, owner: &str, per_cent: Option<u8>) -> Applies {
+        let Some(mode) = self.mode else {
+            return Applies::Off;
+        };
+        match self.rollout(per_cent) {
+            Some(rollout) if !rollout.includes(&self.id, owner) => match rollout.shadow {
+                true => Applies::As(Mode::Shadow),
+                false => Applies::Outside,
+            },
+            _ => Applies::As(mode),
+        }
+    }
+
+    /// Its rollout, with another percentage if there is one.
+    pub(super) fn rollout(&self, per_cent: Option<u8>) -> Option<Rollout> {
+        let rollout = self.rollout?;
+        Some(Rollout {
+            per_cent: per_cent.unwrap_or(rollout.per_cent),
+            ..rollout
+        })
+    }
+
+    /// Whether it is enforced for every owner.
+    pub(super) fn is_enforced_for_all(&self) -> bool {
+        let all = self.rollout.is_none_or(|rollout| rollout.per_cent >= 100);
+        self.mode == Some(Mode::Enforce) && all
+    }
+
     /// Whether this rule refuses every request.
     pub(super) fn refuses_everything(&self) -> bool {
         let always = match &self.action {
@@ -85,7 +122,7 @@ impl Rule {
             .when
             .as_ref()
             .is_none_or(|when| when.constant == Some(true));
-        always && unconditional && self.mode == Some(Mode::Enforce) && self.rollout.is_none()
+        always && unconditional && self.is_enforced_for_all()
     }
 }
 
@@ -105,7 +142,10 @@ mod tests {
     #[test]
     fn a_rollout_takes_about_its_share_of_owners() {
         for per_cent in [1, 25, 50, 99] {
-            let rollout = Rollout::new(per_cent).unwrap();
+            let rollout = Rollout {
+                per_cent,
+                shadow: false,
+            };
             let owners = (0..20_000).map(|n| format!("user{n}"));
             let included = owners
                 .filter(|owner| rollout.includes("rule", owner))

@@ -2,7 +2,10 @@
 
 use importguard_core::{Evaluation, FiredRule, Mode, Outcome, Refusal, Removal, Verdict};
 
-use super::Policy;
+use super::{
+    Policy,
+    matches::{Matches, Room},
+};
 
 /// A rule's position in the document: 0 for the built-in rules at the start, from 1 for those of the policy.
 pub(super) type Position = usize;
@@ -13,25 +16,34 @@ pub(super) const FIRST: Position = 0;
 const LAST: Position = Position::MAX;
 
 /// A rule that fired: its position, ID and mode, and its outcome.
-type Fired<'p> = (Position, &'p str, Mode, Fate);
+type Fired<'p> = (Position, &'p str, Mode, Fate<'p>);
 
-/// The outcome of a rule, and the reason of an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Refuse,
-    Remove,
+/// The outcome of a rule, and what made it act or fail.
+#[derive(Debug)]
+pub(super) enum Fate<'p> {
+    Refuse(Matches<'p>),
+    Remove(Matches<'p>),
     /// Its expression failed, for this reason.
     Error(String),
     Skipped,
 }
 
-impl Fate {
-    fn into_parts(self) -> (Outcome, Option<String>) {
-        match self {
-            Self::Refuse => (Outcome::Refuse, None),
-            Self::Remove => (Outcome::Remove, None),
-            Self::Error(why) => (Outcome::Error, Some(why)),
-            Self::Skipped => (Outcome::Skipped, None),
+impl Fate<'_> {
+    fn fired(self, id: &str, mode: Mode, room: &mut Room) -> FiredRule {
+        let (outcome, reason, matches) = match self {
+            Self::Refuse(matches) => (Outcome::Refuse, None, matches),
+            Self::Remove(matches) => (Outcome::Remove, None, matches),
+            Self::Error(why) => (Outcome::Error, Some(why), Matches::default()),
+            Self::Skipped => (Outcome::Skipped, None, Matches::default()),
+        };
+        let (matched, unlisted) = room.list(matches);
+        FiredRule {
+            id: id.to_owned(),
+            mode,
+            outcome,
+            reason,
+            matched,
+            unlisted,
         }
     }
 }
@@ -48,8 +60,8 @@ pub(super) struct Refused<'p> {
     /// The position of its rule.
     pub(super) position: Position,
     pub(super) refusal: &'p Refusal,
-    /// The error of the rule's expression, if that is why it refuses.
-    pub(super) failure: Option<String>,
+    /// What its rule is reported with.
+    pub(super) fate: Fate<'p>,
 }
 
 impl<'p> Refused<'p> {
@@ -58,21 +70,27 @@ impl<'p> Refused<'p> {
         Self {
             position: LAST,
             refusal: &policy.nobody_left,
-            failure: None,
+            fate: Fate::Refuse(Matches::default()),
         }
     }
 }
 
 impl<'p> Trail<'p> {
     /// Records that an enforced rule removed friends, if there are any.
-    pub(super) fn remove(&mut self, position: Position, rule: &'p str, friends: Vec<u32>) {
+    pub(super) fn remove(
+        &mut self,
+        position: Position,
+        rule: &'p str,
+        friends: Vec<u32>,
+        matches: Matches<'p>,
+    ) {
         if !friends.is_empty() {
-            self.fire(position, rule, Mode::Enforce, Fate::Remove);
+            self.fire(position, rule, Mode::Enforce, Fate::Remove(matches));
             self.removed.push((position, rule, friends));
         }
     }
 
-    pub(super) fn fire(&mut self, position: Position, id: &'p str, mode: Mode, fate: Fate) {
+    pub(super) fn fire(&mut self, position: Position, id: &'p str, mode: Mode, fate: Fate<'p>) {
         self.fired.push((position, id, mode, fate));
     }
 
@@ -93,10 +111,9 @@ impl<'p> Trail<'p> {
         let Refused {
             position,
             refusal,
-            failure,
+            fate,
         } = refused;
         let rule = refusal.rule.as_deref().unwrap_or_default();
-        let fate = failure.map_or(Fate::Refuse, Fate::Error);
         self.fire(position, rule, Mode::Enforce, fate);
         self.decide(policy, Verdict::Refuse(refusal.clone()))
     }
@@ -104,20 +121,13 @@ impl<'p> Trail<'p> {
     pub(super) fn decide(mut self, policy: &Policy, verdict: Verdict) -> Evaluation {
         // Stable: the effects of one rule keep their order.
         self.fired.sort_by_key(|(position, ..)| *position);
+        let mut room = Room::default();
         let fired = self.fired.into_iter();
         let removed = self.removed.into_iter();
         Evaluation {
             verdict,
             rules: fired
-                .map(|(_, id, mode, fate)| {
-                    let (outcome, reason) = fate.into_parts();
-                    FiredRule {
-                        id: id.to_owned(),
-                        mode,
-                        outcome,
-                        reason,
-                    }
-                })
+                .map(|(_, id, mode, fate)| fate.fired(id, mode, &mut room))
                 .collect(),
             removed: removed
                 .map(|(_, rule, friends)| Removal {

@@ -63,8 +63,13 @@ pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
         match event {
             Ok((event, span)) => builder.take(event, spanned(span), report).ok()?,
             Err(error) => {
+                let place = point(*error.marker());
                 report.error(
-                    point(*error.marker()),
+                    if is_about_tabs(error.info()) {
+                        tab_of_indentation(source, place)
+                    } else {
+                        place
+                    },
                     format!("invalid YAML: {}", error.info()),
                     syntax_remedy(error.info()),
                 );
@@ -87,11 +92,37 @@ pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
     builder.root
 }
 
+fn is_about_tabs(info: &str) -> bool {
+    info.contains("tab") && !info.contains("table")
+}
+
+/// The first tab in the indentation of a line from `place` on, which the parser may report where the line before ends.
+fn tab_of_indentation(source: &str, place: Span) -> Span {
+    let tab = |line: &str| {
+        line.bytes()
+            .take_while(|byte| b" \t".contains(byte))
+            .position(|byte| byte == b'\t')
+    };
+    let mut lines = (1..)
+        .zip(source.lines())
+        .skip_while(|(number, _)| *number < place.line);
+    let found = lines.find_map(|(line, text)| {
+        let column = u32::try_from(tab(text)? + 1).ok()?;
+        let width = 1;
+        Some(Span {
+            line,
+            column,
+            width,
+        })
+    });
+    found.unwrap_or(place)
+}
+
 /// How to correct what the parser complains about.
 fn syntax_remedy(info: &str) -> &'static str {
     if info.contains("escape") {
         "in double quotes, \\ starts an escape sequence: use single quotes, as in '^\\d+$', or write \\\\ for each \\"
-    } else if info.contains("tab") && !info.contains("table") {
+    } else if is_about_tabs(info) {
         "YAML does not allow tabs here: use spaces"
     } else {
         "check the indentation, brackets and quotes here or on the line above"

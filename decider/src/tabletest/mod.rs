@@ -14,7 +14,7 @@ mod read;
 mod run;
 
 pub use junit::junit;
-pub use read::parse_time;
+pub use read::{parse_rollout, parse_time};
 pub use run::{FindError, run};
 
 use std::fmt;

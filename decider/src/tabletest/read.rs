@@ -9,7 +9,7 @@ use crate::policy::{
     diagnostic::Spanned,
     diagnostic::{Report, quoted},
     fields::{Fields, any_text, integer, sequence, text, texts, word},
-    yaml::{self, Node},
+    yaml::{self, Node, Scalar},
 };
 
 const EXAMPLE: &str = "\"policy: policy.yaml\" and \"tests:\"";
@@ -30,6 +30,8 @@ pub(super) struct Test {
     pub(super) friends: Vec<String>,
     pub(super) operation_id: String,
     pub(super) now: SystemTime,
+    /// Replaces the percentages of rollouts.
+    pub(super) rollout: Option<u8>,
     pub(super) expect: Expectation,
 }
 
@@ -96,6 +98,7 @@ fn test(node: Node, report: &mut Report<'_>) -> Option<Test> {
     let now = fields
         .optional("now", report, time)
         .or_else(|| parse_time(DEFAULT_NOW));
+    let rollout = fields.optional("rollout", report, rollout);
     let remedy = "add \"expect: { verdict: allow }\"";
     let expect = fields.required("expect", remedy, report, expectation);
     fields.close(report);
@@ -106,6 +109,7 @@ fn test(node: Node, report: &mut Report<'_>) -> Option<Test> {
         friends: values(friends?),
         operation_id: operation_id.map_or_else(|| "test".to_owned(), |text| text.value),
         now: now?,
+        rollout,
         expect: expect?,
     })
 }
@@ -136,6 +140,31 @@ fn expectation(node: Node, report: &mut Report<'_>) -> Option<Expectation> {
         rules: rules.map(values),
         shadow: shadow.map(values),
     })
+}
+
+/// A rollout as tests have it: `in` and `out`, which are 100 and 0 per cent, or a percentage.
+pub fn parse_rollout(text: &str) -> Option<u8> {
+    match text {
+        "in" => Some(100),
+        "out" => Some(0),
+        per_cent => per_cent.parse().ok().filter(|&it| it <= 100),
+    }
+}
+
+fn rollout(node: Node, report: &mut Report<'_>) -> Option<u8> {
+    if let Some(Scalar::Text(_)) = node.value.scalar() {
+        return word(node, "rollout", &[("in", 100), ("out", 0)], report);
+    }
+    let per_cent = integer(node, report)?;
+    let valid = u8::try_from(per_cent.value).ok().filter(|&it| it <= 100);
+    if valid.is_none() {
+        report.error(
+            per_cent.span,
+            format!("rollout is {}; it must be 0 to 100", per_cent.value),
+            "write in, out, or the percentage that the policy's rollouts are to have in this test",
+        );
+    }
+    valid
 }
 
 fn time(node: Node, report: &mut Report<'_>) -> Option<SystemTime> {

@@ -99,12 +99,16 @@ fn run_file(file: &Path, max_friends: usize) -> Result<Vec<Case>, Diagnostics> {
 }
 
 pub(super) fn run_test(policy: &Policy, test: &Test) -> Case {
-    let explanation = policy.explain(&Request {
+    let request = Request {
         operation_id: &test.operation_id,
         owner: &test.owner,
         friends: &test.friends,
         now: test.now,
-    });
+    };
+    let explanation = match test.rollout {
+        Some(per_cent) => policy.explain_at(&request, per_cent),
+        None => policy.explain(&request),
+    };
     let differences = compare(&test.expect, &explanation.evaluation, &test.friends);
     Case {
         name: test.name.clone(),

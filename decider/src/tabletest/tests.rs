@@ -38,6 +38,51 @@ fn differences(report: &Report) -> Vec<String> {
 }
 
 #[test]
+fn a_test_pins_the_rollouts_of_its_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = "apiVersion: importguard/v1
+name: test
+rules:
+- { id: some, dropFriends: { prefixes: [b] }, rollout: 50 }
+- { id: rest, dropFriends: { prefixes: [c] }, rollout: { percent: 50, otherwise: shadow } }
+- { id: always, dropFriends: { prefixes: [d] } }
+";
+    fs::write(directory.path().join("policy.yaml"), policy).unwrap();
+    let write = |tests: &str| {
+        let tests = format!("policy: policy.yaml\ntests:\n{tests}");
+        fs::write(directory.path().join("a.test.yaml"), tests).unwrap();
+        run(directory.path()).unwrap()
+    };
+    let mut tests = String::new();
+    for owner in ["u1", "u2", "u3", "u4", "u5", "u6"] {
+        for (rollout, expect) in [
+            ("in", "kept: [a], rules: [some, rest, always], shadow: []"),
+            ("100", "kept: [a], rules: [some, rest, always], shadow: []"),
+            ("out", "kept: [a, b, c], rules: [always], shadow: [rest]"),
+            ("0", "kept: [a, b, c], rules: [always], shadow: [rest]"),
+        ] {
+            tests.push_str(&format!(
+                "- {{ name: {owner} {rollout}, owner: {owner}, friends: [a, b, c, d], rollout: {rollout}, expect: {{ verdict: modify, {expect} }} }}\n"
+            ));
+        }
+    }
+    let report = write(&tests);
+    assert_eq!((report.tests(), report.failures()), (24, 0), "{report}");
+
+    for (rollout, said) in [
+        ("inn", "did you mean \"in\"?"),
+        ("101", "rollout is 101; it must be 0 to 100"),
+        ("[in]", "expected an integer, found a list"),
+    ] {
+        let report = write(&format!(
+            "- {{ name: n, owner: o, friends: [a], rollout: {rollout}, expect: {{ verdict: allow }} }}\n"
+        ));
+        let diagnostics = report.suites[0].result.as_ref().unwrap_err().to_string();
+        assert!(diagnostics.contains(said), "{diagnostics}");
+    }
+}
+
+#[test]
 fn passes_what_is_as_expected() {
     let report = run_tests(
         "- { name: allow, owner: me, friends: [a], expect: { verdict: allow, kept: [a], rules: [], shadow: [] } }

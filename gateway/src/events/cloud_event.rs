@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 
 use importguard_core::{
-    Cause, DecidedBy, Dialect, FiredRule, ListRevision, OperationId, PolicyRevision, Refusal,
-    Removal, UserId, Verdict, VerdictKind,
+    Cause, DecidedBy, Dialect, ListRevision, OperationId, PolicyRevision, Refusal, Removal, UserId,
+    Verdict, VerdictKind,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::Fired;
 #[cfg(test)]
 use super::schema;
 
@@ -155,7 +156,7 @@ pub struct DecisionData<'a> {
     /// Who was removed by which rule.
     pub removed: Vec<Removed<'a>>,
     /// The rules that fired, in order.
-    pub rules: Cow<'a, [FiredRule]>,
+    pub rules: Vec<Fired<'a>>,
     /// The policy that was evaluated; absent where no decider answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Cow<'a, PolicyRevision>>,

@@ -1,6 +1,7 @@
 //! The events that subscribers receive: CloudEvents, with pseudonyms instead of user IDs if so configured.
 
 mod cloud_event;
+mod fired;
 mod origin;
 mod pseudonym;
 #[cfg(test)]
@@ -10,6 +11,7 @@ pub use cloud_event::{
     CONTENT_TYPE, CloudEvent, DecisionData, DecisionEvent, EventType, ImportedData, ImportedEvent,
     Micros, Removed, SpecVersion, Subject,
 };
+pub use fired::{Fired, Matched};
 pub(crate) use origin::fit;
 pub use origin::{Event, EventContext, Origin, Timings};
 pub use pseudonym::{

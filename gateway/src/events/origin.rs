@@ -7,11 +7,12 @@ use importguard_core::{Decision, Dialect, EventId, ImportRequest, OperationId, U
 use importguard_runtime::LastGood;
 use importguard_telemetry::propagation::MessageHeaders;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::{
-    CloudEvent, DecisionData, EventType, ImportedData, Micros, Pseudonyms, SpecVersion, Subject,
+    CloudEvent, DecisionData, EventType, Fired, ImportedData, Micros, Pseudonyms, SpecVersion,
+    Subject,
 };
 
 /// Maximum size of a message's headers, which NATS counts towards `max_payload`. An operationID takes up to 256 bytes, and three times
@@ -102,7 +103,10 @@ impl Origin {
             removed: evaluation.map_or_else(Vec::new, |evaluation| {
                 evaluation.removed.iter().map(Into::into).collect()
             }),
-            rules: Cow::Borrowed(evaluation.map_or(&[], |evaluation| &evaluation.rules)),
+            rules: evaluation.map_or_else(Vec::new, |evaluation| {
+                let rules = evaluation.rules.iter();
+                rules.map(|rule| Fired::of(rule, &pseudonyms)).collect()
+            }),
             policy: evaluation.map(|evaluation| Cow::Borrowed(&evaluation.policy)),
             lists: Cow::Borrowed(evaluation.map_or(&[], |evaluation| &evaluation.lists)),
             dialect,
@@ -181,22 +185,45 @@ fn finish(
     }
 }
 
-/// Shortens an event that exceeds `max_payload` with its headers: replaces friends, as IDs and as indexes, by their number, and lists
-/// that in `omitted`.
+/// Shortens an event that exceeds `max_payload` with its headers: replaces friends, as IDs and as indexes, by their number, and if
+/// that is not enough leaves out what made rules act. Lists in `omitted` what is missing.
 pub(crate) fn fit(payload: Bytes, max_payload: usize) -> Bytes {
     if payload.len() + HEADER_BYTES <= max_payload {
         return payload;
     }
-    match counts_only(&payload) {
+    match shortened(&payload, max_payload) {
         Some(smaller) => Bytes::from(smaller),
         None => payload,
     }
 }
 
-fn counts_only(payload: &[u8]) -> Option<Vec<u8>> {
+fn shortened(payload: &[u8], max_payload: usize) -> Option<Vec<u8>> {
     let mut event: Value = serde_json::from_slice(payload).ok()?;
     let data = event.get_mut("data")?.as_object_mut()?;
     let mut omitted = Vec::new();
+    keep_counts(data, &mut omitted);
+    data.insert("omitted".to_owned(), Value::Array(omitted.clone()));
+    let counts = serde_json::to_vec(&event).ok()?;
+    if counts.len() + HEADER_BYTES <= max_payload {
+        return Some(counts);
+    }
+    let data = event.get_mut("data")?.as_object_mut()?;
+    let rules = data.get_mut("rules")?.as_array_mut()?;
+    for rule in rules.iter_mut().filter_map(Value::as_object_mut) {
+        rule.remove("matched");
+        rule.remove("unlisted");
+    }
+    omitted.retain(|field| field != MATCHED_FRIENDS);
+    omitted.push(Value::from(MATCHED));
+    data.insert("omitted".to_owned(), Value::Array(omitted));
+    serde_json::to_vec(&event).ok()
+}
+
+/// Names in `omitted`.
+const MATCHED: &str = "rules.matched";
+const MATCHED_FRIENDS: &str = "rules.matched.friends";
+
+fn keep_counts(data: &mut Map<String, Value>, omitted: &mut Vec<Value>) {
     if let Some(Value::Array(friends)) = data.remove("friendUserIDs") {
         data.insert("friendCount".to_owned(), friends.len().into());
         omitted.push(Value::from("friendUserIDs"));
@@ -209,8 +236,18 @@ fn counts_only(payload: &[u8]) -> Option<Vec<u8>> {
         }
         omitted.push(Value::from("removed.friends"));
     }
-    data.insert("omitted".to_owned(), Value::Array(omitted));
-    serde_json::to_vec(&event).ok()
+    let rules = data.get_mut("rules").and_then(Value::as_array_mut);
+    let matches = rules.into_iter().flatten().filter_map(|rule| {
+        let matched = rule.get_mut("matched")?;
+        matched.as_array_mut()
+    });
+    let mut left_out = false;
+    for matched in matches.flatten().filter_map(Value::as_object_mut) {
+        left_out |= matched.remove("friends").is_some();
+    }
+    if left_out {
+        omitted.push(Value::from(MATCHED_FRIENDS));
+    }
 }
 
 /// Microseconds, saturating.
@@ -220,7 +257,12 @@ fn micros(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use importguard_core::{Cause, Evaluation, FiredRule, Mode, Outcome, PolicyRevision, Removal};
+    use std::time::UNIX_EPOCH;
+
+    use importguard_core::{
+        Cause, Evaluation, FiredRule, ListHit, Match, MatchedPart, Mode, Outcome, PolicyRevision,
+        Removal,
+    };
 
     use super::*;
     use crate::events::DecisionEvent;
@@ -244,6 +286,24 @@ mod tests {
                     mode: Mode::Enforce,
                     outcome: Outcome::Remove,
                     reason: None,
+                    matched: vec![
+                        Match {
+                            part: MatchedPart::Prefix("user_".to_owned()),
+                            friends: vec![0],
+                            count: 1,
+                        },
+                        Match {
+                            part: MatchedPart::List(ListHit {
+                                list: "blocked".to_owned(),
+                                entry: Some("user_2".to_owned()),
+                                reason: Some("as user_3".to_owned()),
+                                until: Some(UNIX_EPOCH + Duration::from_secs(1_764_374_400)),
+                            }),
+                            friends: vec![1],
+                            count: 1,
+                        },
+                    ],
+                    unlisted: 0,
                 }],
                 removed: vec![Removal {
                     rule: "bots".to_owned(),
@@ -300,7 +360,13 @@ mod tests {
                 "friendUserIDs": ["user_0000000000", "user_0000000001"],
                 "verdict": "allow", "decidedBy": "policy",
                 "removed": [{"rule": "bots", "friends": [0, 1]}],
-                "rules": [{"id": "bots", "mode": "enforce", "outcome": "remove"}],
+                "rules": [{"id": "bots", "mode": "enforce", "outcome": "remove", "matched": [
+                    {"prefix": "user_", "friends": [0], "count": 1},
+                    {
+                        "list": "blocked", "entry": "user_2", "reason": "as user_3", "until": "2025-11-29T00:00:00Z",
+                        "friends": [1], "count": 1,
+                    },
+                ]}],
                 "policy": {"name": "default", "digest": "sha256:00"},
                 "dialect": "server", "gateway": "g1", "decider": "d",
                 "micros": {"decide": 412, "total": 903},
@@ -349,6 +415,52 @@ mod tests {
         assert_eq!(event.data.friend_count, Some(10_000));
         assert_eq!(event.data.removed[0].count, Some(2));
         assert_eq!(event.data.removed[0].friends, None);
-        assert_eq!(event.data.omitted, ["friendUserIDs", "removed.friends"]);
+        assert_eq!(
+            event.data.omitted,
+            ["friendUserIDs", "removed.friends", "rules.matched.friends"]
+        );
+        let [prefix, hit] = &event.data.rules[0].matched[..] else {
+            panic!("{:?}", event.data.rules);
+        };
+        assert_eq!(
+            (prefix.prefix.as_deref(), prefix.count, &prefix.friends[..]),
+            (Some("user_"), 1, &[][..])
+        );
+        assert_eq!(hit.reason.as_deref(), Some("as user_3"));
+    }
+
+    #[test]
+    fn an_event_whose_matches_are_too_large_leaves_them_out() {
+        let mut decision = allowed();
+        if let Decision::Policy { evaluation, .. } = &mut decision {
+            let rule = evaluation.rules[0].clone();
+            evaluation.rules = vec![rule; 1000];
+        }
+        let max_payload = 64 * 1024 + HEADER_BYTES;
+        let recorded = event(&request(10_000), &decision, max_payload);
+        assert!(recorded.payload.len() + HEADER_BYTES <= max_payload);
+        let event: DecisionEvent<'_> = serde_json::from_slice(&recorded.payload).unwrap();
+        assert_eq!(
+            event.data.omitted,
+            ["friendUserIDs", "removed.friends", "rules.matched"]
+        );
+        assert!(event.data.rules.iter().all(|rule| rule.matched.is_empty()));
+        assert_eq!(event.data.rules.len(), 1000);
+    }
+
+    #[test]
+    fn with_pseudonyms_an_event_says_which_list_but_no_text_that_may_name_users() {
+        let key = "0123456789abcdef".parse().unwrap();
+        let pseudonyms = Pseudonyms::keyed(&key);
+        let recorded = event_with(pseudonyms.clone(), &request(2), &allowed(), 1 << 20);
+        let event: Value = serde_json::from_slice(&recorded.payload).unwrap();
+        let entry = pseudonyms.of_text("user_2");
+        assert_eq!(
+            event["data"]["rules"][0]["matched"],
+            serde_json::json!([
+                {"prefix": "redacted", "friends": [0], "count": 1},
+                {"list": "blocked", "entry": entry, "until": "2025-11-29T00:00:00Z", "friends": [1], "count": 1},
+            ])
+        );
     }
 }

@@ -164,6 +164,14 @@ impl Pseudonyms {
         ids.iter().map(|id| self.of(id).into_owned()).collect()
     }
 
+    /// The replacement of an ID that need not be valid.
+    pub(super) fn of_text<'a>(&self, id: &'a str) -> Cow<'a, str> {
+        match self.pseudonym(id) {
+            Some(pseudonym) => Cow::Owned(pseudonym.as_str().to_owned()),
+            None => Cow::Borrowed(id),
+        }
+    }
+
     /// The pseudonym of `id`, if users have any.
     fn pseudonym(&self, id: &str) -> Option<UserId> {
         match self {

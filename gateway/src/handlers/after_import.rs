@@ -5,7 +5,7 @@ use axum::{
 };
 use importguard_core::{Cause, Dialect, EventId};
 use importguard_telemetry::propagation;
-use tracing::info;
+use tracing::{error, info};
 
 use super::publish;
 use crate::{
@@ -26,6 +26,14 @@ pub(crate) async fn after_import(
         return Err(Rejection::Overloaded);
     }
     let (request, replaced) = (import.request, import.replaced_operation_id);
+    if let Some(verdict) = app.objections.contradicted(&request) {
+        app.metrics.verdict_ignored(verdict);
+        error!(
+            verdict = verdict.as_str(),
+            friends = request.friends.len(),
+            "OpenIM reports an import as done that this gateway had refused or shortened: OpenIM 3.6.0 ignores refusals (set IMPORTGUARD_REFUSALS=unreadable), or something between OpenIM and importguard changes answers"
+        );
+    }
     let id = EventId::new();
     let span = publish_span(Subject::Imported.as_str(), id, app.recorder.server());
     let context = EventContext {
@@ -41,7 +49,8 @@ pub(crate) async fn after_import(
         replaced_operation_id = replaced,
         "import reported as done"
     );
-    let mut response = AnswerBody(Answer::Allow.encode(Dialect::Server)).into_response();
+    let mut response =
+        AnswerBody(Answer::Allow.encode(Dialect::Server, app.refusals)).into_response();
     let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));
     response.extensions_mut().insert(result);
     Ok(response)

@@ -58,7 +58,10 @@ pub(crate) async fn before_import(
     if overloaded.is_none() {
         decided(&request, replaced.as_deref(), &decision, clock);
     }
-    answer(dialect, &request, &decision, cause)
+    if dialect == Dialect::Server {
+        app.objections.answered(&request, decision.verdict().kind());
+    }
+    answer(&app, dialect, &request, &decision, cause)
 }
 
 /// A decider's verdict within the deadline, or the operator's fallback.
@@ -98,6 +101,7 @@ fn recorded(decision: Decision, published: Result<(), OnFailure>) -> (Decision, 
 }
 
 fn answer(
+    app: &App,
     dialect: Dialect,
     request: &ImportRequest,
     decision: &Decision,
@@ -113,7 +117,7 @@ fn answer(
             request: Some(request),
         },
     };
-    response(answer.encode(dialect), decision, cause)
+    response(answer.encode(dialect, app.refusals), decision, cause)
 }
 
 /// Answers a callback without parsing or recording it, during overload. Allows it only if the operator also allows unrecorded
@@ -138,7 +142,7 @@ pub(crate) fn unrecorded_overload(app: &App, request_head: &RequestHead) -> Resp
             request: None,
         },
     };
-    response(answer.encode(dialect), &decision, Some(cause))
+    response(answer.encode(dialect, app.refusals), &decision, Some(cause))
 }
 
 fn response(answer: Bytes, decision: &Decision, cause: Option<Cause>) -> Response {

@@ -2,6 +2,7 @@
 
 mod after_import;
 mod before_import;
+mod objections;
 mod pass_through;
 
 use tracing::Span;
@@ -9,6 +10,7 @@ use tracing::Span;
 pub(crate) use self::{
     after_import::after_import,
     before_import::{before_import, unrecorded_overload},
+    objections::Objections,
     pass_through::pass_through,
 };
 use crate::{

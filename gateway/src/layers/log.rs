@@ -6,7 +6,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use importguard_core::{Cause, Decision, FiredRule, ImportRequest, Verdict};
+use importguard_core::{
+    Cause, Decision, FiredRule, ImportRequest, MatchedPart, Mode, Removal, Verdict,
+};
 use importguard_telemetry::{PerSecond, Summary};
 use tracing::{error, info, warn};
 
@@ -34,12 +36,16 @@ pub(crate) fn decided(
         Verdict::Refuse(_) => 0,
         Verdict::Modify(kept) => kept.indexes().len(),
     };
+    let rule = refusal.and_then(|refusal| refusal.rule.as_deref());
+    let evaluation = decision.evaluation();
     info!(
         verdict = decision.verdict().kind().as_str(),
         cause = cause.map(Cause::as_str),
-        rule = refusal.and_then(|refusal| refusal.rule.as_deref()),
+        rule,
+        matched = evaluation.and_then(|it| matched(&it.rules, rule?)),
         code = refusal.map(|refusal| refusal.code),
-        failed = decision.evaluation().and_then(|it| failures(&it.rules)),
+        removed = evaluation.and_then(|it| removals(&it.removed)),
+        failed = evaluation.and_then(|it| failures(&it.rules)),
         friends = request.friends.len(),
         kept,
         micros = micros(clock),
@@ -48,8 +54,37 @@ pub(crate) fn decided(
     );
 }
 
-/// Maximum number of failed rules that a line names.
-const MAX_FAILED: usize = 3;
+/// Maximum number of rules that a field names.
+const MAX_RULES: usize = 5;
+
+/// What made a rule refuse. Names and numbers only: texts of a policy and entries of lists may have users' IDs in them.
+fn matched(rules: &[FiredRule], refused_by: &str) -> Option<String> {
+    let mut rules = rules.iter();
+    let rule = rules.find(|rule| rule.id == refused_by && rule.mode == Mode::Enforce)?;
+    let matched = rule.matched.first()?;
+    Some(match &matched.part {
+        MatchedPart::List(hit) => format!("list {}", hit.list),
+        MatchedPart::NotInList(list) => format!("not on list {list}"),
+        MatchedPart::Prefix(_) => "prefix".to_owned(),
+        MatchedPart::Suffix(_) => "suffix".to_owned(),
+        MatchedPart::Pattern(_) => "pattern".to_owned(),
+        MatchedPart::NoneOf(alternatives) => format!("none of its {}", alternatives.as_str()),
+        MatchedPart::Limit(max) => format!("{} friends, at most {max}", matched.count),
+        MatchedPart::Expression(_) => return None,
+    })
+}
+
+/// The rules that removed friends, and how many each: after `nobodyLeft`, those that emptied the list.
+fn removals(removed: &[Removal]) -> Option<String> {
+    let named = removed.iter().take(MAX_RULES);
+    let mut named: Vec<_> = named
+        .map(|removal| format!("{} {}", removal.rule, removal.friends.len()))
+        .collect();
+    if let Some(more @ 1..) = removed.len().checked_sub(MAX_RULES) {
+        named.push(format!("{more} more rules"));
+    }
+    (!named.is_empty()).then(|| named.join(", "))
+}
 
 /// The rules whose expressions failed, with the reasons.
 fn failures(rules: &[FiredRule]) -> Option<String> {
@@ -57,7 +92,7 @@ fn failures(rules: &[FiredRule]) -> Option<String> {
         let reason = rule.reason.as_deref()?;
         Some(format!("{}: {reason}", rule.id))
     });
-    let failed: Vec<_> = failed.take(MAX_FAILED).collect();
+    let failed: Vec<_> = failed.take(MAX_RULES).collect();
     (!failed.is_empty()).then(|| failed.join("; "))
 }
 

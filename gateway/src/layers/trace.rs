@@ -55,7 +55,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
     let peer = peer.map(|exchange| exchange.connection().peer());
     let handled = span.instrument(async {
         let response = next.run(request).await;
-        let (mut response, rejection) = complete(response, &request_head.target);
+        let (mut response, rejection) = complete(response, &request_head.target, app.refusals);
         if let Some(rejection) = rejection {
             app.metrics.rejected(&rejection);
             app.rejections.rejected(&rejection, peer);

@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use clap::ValueEnum;
 use http::{HeaderValue, header};
 use importguard_core::{Dialect, ImportRequest, Kept, UserId};
 use serde::{Serialize, Serializer};
@@ -36,9 +37,20 @@ pub enum Answer<'a> {
     },
 }
 
+/// How refusals in open-im-server's dialect are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Refusals {
+    /// As OpenIM expects them; its API returns errCode, errMsg and errDlt. OpenIM 3.6.0 and 3.6.1-beta.0 log them and import anyway
+    #[default]
+    Readable,
+    /// With a nextCode that OpenIM cannot parse, so that the import fails with 90007, on 3.6.0 too. Up to 3.6, failedContinue must be
+    /// false in OpenIM
+    Unreadable,
+}
+
 impl Answer<'_> {
-    /// The answer's body in `dialect`.
-    pub fn encode(&self, dialect: Dialect) -> Bytes {
+    /// The answer's body in `dialect`; a refusal in the server's dialect is written as `refusals` says.
+    pub fn encode(&self, dialect: Dialect, refusals: Refusals) -> Bytes {
         let wire = match *self {
             Self::Allow => Wire::allow(dialect),
             Self::Refuse {
@@ -50,7 +62,7 @@ impl Answer<'_> {
                 err_code: code,
                 err_msg: message,
                 err_dlt: detail,
-                ..Wire::refuse(dialect, request)
+                ..Wire::refuse(dialect, refusals, request)
             },
             Self::Modify { request, kept } => Wire {
                 owner_user_id: Some(&request.owner),
@@ -83,8 +95,13 @@ impl IntoResponse for AnswerBody {
 
 /// Turns a response into a callback answer, unless it is one or was forwarded: into a refusal, with the reason if it is a
 /// [`Rejection`]. An after-import callback gets an allowing answer with status 200 instead, since OpenIM up to 3.5 would report the
-/// completed import as failed; but not if it is unauthenticated.
-pub(crate) fn complete(response: Response, target: &Target) -> (Response, Option<Rejection>) {
+/// completed import as failed; but not if it is unauthenticated. A refusal is written as `refusals` says, unless it answers an
+/// after-callback.
+pub(crate) fn complete(
+    response: Response,
+    target: &Target,
+    refusals: Refusals,
+) -> (Response, Option<Rejection>) {
     let extensions = response.extensions();
     if extensions.get::<IsAnswer>().is_some() || extensions.get::<Forwarded>().is_some() {
         return (response, None);
@@ -93,9 +110,14 @@ pub(crate) fn complete(response: Response, target: &Target) -> (Response, Option
     let rejection = rejection.unwrap_or_else(|| Rejection::of(response.status()));
     let allowed = target.is_after && rejection.allows_after();
     let answer = if allowed {
-        Answer::Allow.encode(target.dialect)
+        Answer::Allow.encode(target.dialect, refusals)
     } else {
-        encode_rejection(&rejection, target.dialect)
+        // Unreadable, it would make OpenIM 3.6 report the completed import as failed.
+        let refusals = match target.is_after {
+            true => Refusals::Readable,
+            false => refusals,
+        };
+        encode_rejection(&rejection, target.dialect, refusals)
     };
     let mut completed = AnswerBody(answer).into_response();
     if !allowed {
@@ -113,14 +135,14 @@ pub(crate) fn complete(response: Response, target: &Target) -> (Response, Option
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forwarded;
 
-fn encode_rejection(rejection: &Rejection, dialect: Dialect) -> Bytes {
+fn encode_rejection(rejection: &Rejection, dialect: Dialect, refusals: Refusals) -> Bytes {
     Answer::Refuse {
         code: rejection.code(),
         message: rejection.message(),
         detail: &rejection.to_string(),
         request: None,
     }
-    .encode(dialect)
+    .encode(dialect, refusals)
 }
 
 /// The fields in the documentation's order.
@@ -145,21 +167,27 @@ impl<'a> Wire<'a> {
             err_code: 0,
             err_msg: "",
             err_dlt: "",
-            next_code: NextCode { dialect, code: 0 },
+            next_code: NextCode {
+                code: 0,
+                quoted: dialect == Dialect::Documented,
+            },
             owner_user_id: None,
             friend_user_ids: None,
         }
     }
 
     /// In the server's dialect, `actionCode` stays 0: open-im-server 3.7.0 and later imports all friends if it is 1.
-    fn refuse(dialect: Dialect, request: Option<&'a ImportRequest>) -> Self {
+    fn refuse(dialect: Dialect, refusals: Refusals, request: Option<&'a ImportRequest>) -> Self {
         let repeated = request.filter(|_| dialect == Dialect::Documented);
         Self {
             action_code: match dialect {
                 Dialect::Documented => 1,
                 Dialect::Server => 0,
             },
-            next_code: NextCode { dialect, code: 1 },
+            next_code: NextCode {
+                code: 1,
+                quoted: dialect == Dialect::Documented || refusals == Refusals::Unreadable,
+            },
             owner_user_id: repeated.map(|request| &request.owner),
             friend_user_ids: repeated.map(|request| Friends::All(&request.friends)),
             ..Self::allow(dialect)
@@ -167,18 +195,18 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// `nextCode`: a string in the documentation, an integer in the server's source.
+/// `nextCode`: a string in the documentation, an integer in the server's source, which cannot parse a string.
 struct NextCode {
-    dialect: Dialect,
     code: u8,
+    quoted: bool,
 }
 
 impl Serialize for NextCode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match (self.dialect, self.code) {
-            (Dialect::Documented, 0) => serializer.serialize_str("0"),
-            (Dialect::Documented, _) => serializer.serialize_str("1"),
-            (Dialect::Server, code) => serializer.serialize_u8(code),
+        match (self.quoted, self.code) {
+            (true, 0) => serializer.serialize_str("0"),
+            (true, _) => serializer.serialize_str("1"),
+            (false, code) => serializer.serialize_u8(code),
         }
     }
 }
@@ -229,7 +257,7 @@ mod tests {
     }
 
     fn text(answer: Answer<'_>, dialect: Dialect) -> String {
-        String::from_utf8(answer.encode(dialect).to_vec()).unwrap()
+        String::from_utf8(answer.encode(dialect, Refusals::Readable).to_vec()).unwrap()
     }
 
     #[test]
@@ -274,9 +302,32 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_unreadable_refusal_differs_only_in_the_type_of_next_code() {
+        let request = request();
+        let unreadable = |answer: Answer<'_>, dialect| {
+            String::from_utf8(answer.encode(dialect, Refusals::Unreadable).to_vec()).unwrap()
+        };
+        let refused = unreadable(refusal(Some(&request)), Dialect::Server);
+        let readable = text(refusal(Some(&request)), Dialect::Server);
+        assert_eq!(
+            refused,
+            readable.replace("\"nextCode\":1", "\"nextCode\":\"1\"")
+        );
+        assert_ne!(refused, readable);
+        assert_eq!(
+            unreadable(refusal(Some(&request)), Dialect::Documented),
+            text(refusal(Some(&request)), Dialect::Documented)
+        );
+        assert_eq!(
+            unreadable(Answer::Allow, Dialect::Server),
+            text(Answer::Allow, Dialect::Server)
+        );
+    }
+
     fn completed(response: Response, path: &str, query: Option<&str>) -> (StatusCode, String) {
         let target = Target::of(&"/".parse().unwrap(), path, query);
-        let (response, _) = complete(response, &target);
+        let (response, _) = complete(response, &target, Refusals::Readable);
         let status = response.status();
         let body = response.into_body().collect().now_or_never();
         let body = body.unwrap().unwrap().to_bytes();

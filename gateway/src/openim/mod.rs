@@ -6,7 +6,7 @@ mod operation_id;
 mod rejection;
 mod request;
 
-pub use answer::Answer;
+pub use answer::{Answer, Refusals};
 pub(crate) use answer::{AnswerBody, Forwarded, complete};
 pub(crate) use command::Route;
 pub use command::{BasePath, BasePathError, Callback, Command, Target};

@@ -89,6 +89,8 @@ pub(super) struct Drain {
     /// Where the last pass over what is parked ended, if it was not at the end.
     reached: Option<EventId>,
     purpose: Purpose,
+    /// The last error is none of NATS.
+    is_reported: bool,
     /// SIGHUP has parked events tried at once.
     hangup: Option<Signal>,
 }
@@ -104,6 +106,7 @@ impl Drain {
             retried: Instant::now(),
             reached: None,
             purpose,
+            is_reported: false,
             hangup: match purpose {
                 Purpose::Record => signal(SignalKind::hangup()).ok(),
                 // It ends with its terminal.
@@ -145,12 +148,20 @@ impl Drain {
         }
     }
 
-    fn report(&self, error: &DrainError) {
+    fn report(&mut self, error: &DrainError) {
         let last_error = &self.recorder.last_error;
+        self.is_reported = !error.is_nats();
         // The connection has already logged the cause.
         let known = matches!(error, DrainError::NotConnected(_)) && last_error.last().is_some();
         if !known && last_error.note(&error.to_string()) {
             tracing::warn!("{error}: events stay in the spool");
+        }
+    }
+
+    /// What was reported of the spool or of a look-up is over.
+    fn recovered(&mut self) {
+        if std::mem::take(&mut self.is_reported) {
+            self.recorder.last_error.clear();
         }
     }
 
@@ -184,6 +195,7 @@ impl Drain {
             publisher,
             settings,
             deviations,
+            reach,
             ..
         } = &*self.recorder;
         self.looked.0 = Instant::now();
@@ -193,6 +205,7 @@ impl Drain {
         publisher.limit_messages(limit.ok().filter(|&limit| limit > 0));
         publisher.has_reached(info.state.last_sequence);
         deviations.set(requirements::deviations(&info.config));
+        reach.set(info);
         let config = Some(info.config.clone());
         if self.looked.1 != config {
             self.looked.1 = config;
@@ -211,6 +224,7 @@ impl Drain {
                 State::Spooling => return ControlFlow::Continue(()),
                 State::Draining => match self.publish_next(&mut stream, BATCH_EVENTS).await {
                     Ok(0) => {
+                        self.recovered();
                         recorder.attempts.settle();
                         if recorder.machine.advance(seen, State::Streaming) {
                             let drained = mem::take(&mut self.drained);
@@ -246,7 +260,10 @@ impl Drain {
                 },
             };
             match outcome {
-                Ok(()) => retry = RETRY_FIRST,
+                Ok(()) => {
+                    retry = RETRY_FIRST;
+                    self.recovered();
+                }
                 Err(error) if error.is_nats() => recorder.fail(seen, &error.to_string()),
                 Err(error) => {
                     self.report(&error);

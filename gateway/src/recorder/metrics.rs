@@ -18,6 +18,7 @@ use prometheus_client::{
 };
 
 use super::{
+    reach::Reach,
     requirements::Deviations,
     state::{Machine, State},
 };
@@ -119,6 +120,7 @@ pub(super) struct Gauges {
     pub(super) depth: Arc<Depth>,
     pub(super) health: Arc<Health>,
     pub(super) deviations: Arc<Deviations>,
+    pub(super) reach: Arc<Reach>,
 }
 
 impl Collector for Gauges {
@@ -165,6 +167,7 @@ impl Collector for Gauges {
         for (kind, count) in self.health.faults() {
             ConstCounter::new(count).encode(faults.encode_family(&[("kind", kind)])?)?;
         }
+        self.reach.encode(&mut encoder)?;
         let to = &mut encoder;
         gauge(
             to,

@@ -11,6 +11,7 @@ mod blocked;
 mod drain;
 mod metrics;
 mod publisher;
+mod reach;
 mod refusal;
 mod requirements;
 mod retry;
@@ -36,6 +37,7 @@ use self::{
     drain::{CONNECT_TIMEOUT, Drain, Purpose},
     metrics::{Gauges, Metrics},
     publisher::{Message, Publisher},
+    reach::Reach,
     refusal::AckError,
     requirements::Deviations,
     state::{Machine, Observed},
@@ -135,6 +137,7 @@ struct Inner {
     blocked: Blocked,
     /// Where the stream falls short.
     deviations: Arc<Deviations>,
+    reach: Arc<Reach>,
     attempts: Attempts,
     drain: std::sync::Mutex<Option<JoinHandle<()>>>,
     /// A thread or task that must not end has ended.
@@ -192,12 +195,14 @@ impl Recorder {
         }
         let machine = Arc::new(Machine::new());
         let deviations = Arc::new(Deviations::default());
+        let reach = Arc::new(Reach::default());
         let metrics = runtime.registry.register(|registry| {
             let gauges = Gauges {
                 machine: machine.clone(),
                 depth: spool.depth().clone(),
                 health: spool.health().clone(),
                 deviations: deviations.clone(),
+                reach: reach.clone(),
             };
             Metrics::register(registry, gauges)
         });
@@ -237,6 +242,7 @@ impl Recorder {
             last_error,
             blocked: Blocked::default(),
             deviations,
+            reach,
             attempts,
             drain: std::sync::Mutex::new(None),
             ended: ended.clone(),

@@ -62,9 +62,9 @@ pub struct StreamSettings {
     pub max_age: Duration,
 
     /// Maximum size of the stream, which then discards its oldest events; -1 for no limit. Used only when importguard creates the
-    /// stream
-    #[arg(id = "stream_max_bytes", long = "stream-max-bytes", env = "IMPORTGUARD_STREAM_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = stream_size, allow_negative_numbers = true)]
-    pub max_bytes: i64,
+    /// stream [default: 8GiB, or 4GiB, 2GiB or 1GiB where NATS has no room for more]
+    #[arg(id = "stream_max_bytes", long = "stream-max-bytes", env = "IMPORTGUARD_STREAM_MAX_BYTES", value_name = "SIZE", value_parser = stream_size, allow_negative_numbers = true)]
+    pub max_bytes: Option<i64>,
 
     /// Number of replicas of the stream in a NATS cluster: 1, 3 or 5. Used only when importguard creates the stream
     #[arg(id = "stream_replicas", long = "stream-replicas", env = "IMPORTGUARD_STREAM_REPLICAS", value_name = "COUNT", default_value_t = 1, value_parser = replicas(), hide_possible_values = true)]
@@ -79,14 +79,11 @@ pub struct StreamSettings {
 /// hundred callbacks a second.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// 1 GiB: about a million events of a typical import, three hours of a hundred callbacks a second.
+/// 1 GiB: 750,000 events of a typical import, two hours of a hundred callbacks a second.
 const SPOOL_MAX_BYTES: u64 = 1 << 30;
 
 /// 1 MiB, the largest single event at NATS's default `max_payload`, twice: for the event and for the tables around it.
 const SPOOL_LEAST_BYTES: u64 = 2 << 20;
-
-/// 1 GiB, as the spool: NATS sets the space aside when it creates the stream, and refuses to where it hasn't that much.
-const STREAM_MAX_BYTES: i64 = 1 << 30;
 
 /// NATS takes -1 for no limit, and zero as well: who writes that means something else.
 fn stream_size(text: &str) -> Result<i64, SettingError> {
@@ -121,7 +118,7 @@ impl Default for StreamSettings {
         const DAY: u64 = 24 * 60 * 60;
         Self {
             max_age: Duration::from_secs(30 * DAY),
-            max_bytes: STREAM_MAX_BYTES,
+            max_bytes: None,
             replicas: 1,
             duplicate_window: DUPLICATE_WINDOW,
         }
@@ -163,7 +160,7 @@ mod tests {
             parsed.nats.nats_url.to_string(),
             "nats://a:4222,nats://b:4222"
         );
-        assert_eq!(parsed.stream.max_bytes, -1);
+        assert_eq!(parsed.stream.max_bytes, Some(-1));
         assert_eq!(parsed.stream.max_age, Duration::from_secs(90 * 60));
         assert_eq!(parsed.spool_max_bytes, 4 << 20);
     }

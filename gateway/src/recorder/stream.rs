@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use async_nats::jetstream::{
     self, ErrorCode,
     consumer::{DeliverPolicy, push},
-    context::{GetStreamErrorKind, RequestError, RequestErrorKind},
+    context::{
+        CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind, RequestError,
+        RequestErrorKind,
+    },
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
 };
 use futures_util::StreamExt;
@@ -22,6 +25,11 @@ pub(super) const NAME: &str = "IMPORTGUARD";
 
 /// Takes in every subject of today, and those that later versions add.
 const SUBJECTS: &str = "importguard.v1.>";
+
+/// NATS reserves a stream's maximum size when it is created, so this is what the operator's storage may be expected to have: 8 GiB
+/// fit into the 10 GiB that NATS's Helm chart gives a server, and hold seven million typical events, twenty hours of a hundred
+/// callbacks a second. Without room for that, the next one is tried.
+const MAX_BYTES: [i64; 4] = [8 << 30, 4 << 30, 2 << 30, 1 << 30];
 
 /// Why there is no stream to publish to.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +101,6 @@ async fn create(
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
         max_age,
-        max_bytes,
         num_replicas: usize::from(replicas),
         // NATS refuses a window longer than events live; an age of zero is without end.
         duplicate_window: if max_age.is_zero() {
@@ -103,18 +110,51 @@ async fn create(
         },
         ..Config::default()
     };
-    match jetstream.create_stream(config).await {
-        Ok(stream) => {
-            tracing::info!(
-                max_age = %humantime::format_duration(max_age),
-                max_bytes,
-                replicas,
-                "created the stream {NAME}"
-            );
-            Ok(stream)
+    let sizes = match &max_bytes {
+        Some(size) => std::slice::from_ref(size),
+        None => &MAX_BYTES,
+    };
+    let mut refused = None;
+    for &max_bytes in sizes {
+        let config = Config {
+            max_bytes,
+            ..config.clone()
+        };
+        match jetstream.create_stream(config).await {
+            Ok(stream) => {
+                tracing::info!(
+                    max_age = %humantime::format_duration(max_age),
+                    max_bytes,
+                    replicas,
+                    "created the stream {NAME}"
+                );
+                if let Some(refused) = refused {
+                    tracing::warn!(
+                        max_bytes,
+                        "NATS has no room for a larger stream ({refused}): give it more storage, then `nats stream edit {NAME} --max-bytes …`"
+                    );
+                }
+                return Ok(stream);
+            }
+            Err(error) if is_too_large(&error) => refused = Some(error.to_string()),
+            Err(error) => return Err(Unavailable::NotCreated(error.to_string())),
         }
-        Err(error) => Err(Unavailable::NotCreated(error.to_string())),
     }
+    Err(Unavailable::NotCreated(refused.unwrap_or_default()))
+}
+
+/// NATS has no room for a stream of this size, on this server, on any of the cluster's or for the account.
+fn is_too_large(error: &CreateStreamError) -> bool {
+    let CreateStreamErrorKind::JetStream(error) = error.kind() else {
+        return false;
+    };
+    matches!(
+        error.error_code(),
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::CLUSTER_NO_PEERS
+    )
 }
 
 /// Which of `ids` the stream holds after the sequence `after`. Reads every header from there.

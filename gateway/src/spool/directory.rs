@@ -404,7 +404,7 @@ pub(super) fn set_aside(dir: &Path) -> Result<(), SpoolOpenError> {
     tracing::error!(
         kept_as = %aside.display(),
         "the corrupt spool was set aside and a new one started: events in it were answered, and may not be published; \
-         `sqlite3 FILE .recover` gets them out"
+         `importguard spool copy FILE --to DIR` saves what can be read, and `importguard spool drain DIR` publishes it"
     );
     Ok(())
 }

@@ -21,7 +21,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -125,7 +125,7 @@ pub(crate) struct Depth {
     contents: Mutex<Contents>,
     /// Of `contents`, for those who ask at every event.
     waiting: AtomicUsize,
-    max_bytes: u64,
+    max_bytes: AtomicU64,
     clock: SteadyClock,
     changed: Notify,
 }
@@ -137,7 +137,7 @@ impl Depth {
         Self {
             contents: Mutex::new(contents),
             waiting: AtomicUsize::new(contents.waiting()),
-            max_bytes: store.map_or(0, Store::max_bytes),
+            max_bytes: AtomicU64::new(store.map_or(0, Store::max_bytes)),
             clock: SteadyClock::start(),
             changed: Notify::default(),
         }
@@ -169,7 +169,7 @@ impl Depth {
 
     /// How much of the file may be in use.
     pub(crate) fn max_bytes(&self) -> u64 {
-        self.max_bytes
+        self.max_bytes.load(Ordering::Relaxed)
     }
 
     /// How long the oldest event has been waiting, whatever the system's clock says.
@@ -193,10 +193,12 @@ impl Depth {
 
     fn set(&self, spool: &Supervised) {
         // What could not be opened again holds what it held.
-        let Some(contents) = spool.store().map(Store::contents) else {
+        let Some(store) = spool.store() else {
             return;
         };
+        let contents = store.contents();
         *lock(&self.contents) = contents;
+        self.max_bytes.store(store.max_bytes(), Ordering::Relaxed);
         self.waiting.store(contents.waiting(), Ordering::Release);
         self.changed.notify_waiters();
     }

@@ -17,8 +17,8 @@ use serde::Serialize;
 use super::{
     directory::{self, DATABASE, LOCK, LOG, PRIVATE, PRIVATE_DIR, with_ending},
     health::is_corrupt,
-    parked,
-    store::{self, SCHEMA_VERSION},
+    parked, rescue,
+    store::{self, SCHEMA_VERSION, SpoolSync, Store},
 };
 
 /// How long a lock of somebody else's is waited for.
@@ -70,20 +70,20 @@ pub enum SpoolReadError {
         dir: PathBuf,
     },
     /// Its pages contradict each other.
-    #[error("the spool {} is corrupt ({source}): `sqlite3 {} .recover` prints what can be read", path.display(), path.display())]
+    #[error("the spool {} is corrupt: {why}; `importguard spool copy {} --to DIR` saves what can be read", path.display(), path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
         /// SQLite's error.
-        source: rusqlite::Error,
+        why: String,
     },
     /// SQLite cannot read it for another reason.
-    #[error("cannot read the spool {}: {source}", path.display())]
+    #[error("cannot read the spool {}: {why}", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
         /// SQLite's error.
-        source: rusqlite::Error,
+        why: String,
     },
 }
 
@@ -129,17 +129,22 @@ pub struct SpooledEvent {
 #[derive(Debug)]
 pub struct SpoolReader {
     dir: PathBuf,
+    database: PathBuf,
     connection: Connection,
     schema: i64,
 }
 
 impl SpoolReader {
-    /// Opens the spool in `dir` without changing it. Must not be called while this process has it in use otherwise.
+    /// Opens the spool in the directory `dir` without changing it, or the database `dir`, such as one that was set aside. Must not
+    /// be called while this process has it in use otherwise.
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn open(dir: &Path) -> Result<Self, SpoolReadError> {
-        let path = dir.join(DATABASE);
+        let (dir, path) = match dir.parent() {
+            Some(parent) if dir.is_file() => (parent, dir.to_owned()),
+            _ => (dir, dir.join(DATABASE)),
+        };
         // SQLite would not say why.
         File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => SpoolReadError::Missing {
@@ -171,6 +176,7 @@ impl SpoolReader {
         }
         Ok(Self {
             dir: dir.to_owned(),
+            database: path,
             connection,
             schema,
         })
@@ -193,11 +199,15 @@ impl SpoolReader {
             path: self.dir.clone(),
             source,
         };
-        let holder = holder(&self.dir).map_err(failed)?;
+        let holder = match self.database.ends_with(DATABASE) {
+            true => holder(&self.dir).map_err(failed)?,
+            // Nobody uses one that was set aside.
+            false => None,
+        };
         let set_aside = directory::set_aside_files(&self.dir).map_err(failed)?;
         let contents = self.contents().map_err(|source| self.because(source))?;
-        let database = self.dir.join(DATABASE);
-        let sizes = [database.clone(), with_ending(&database, LOG)].map(fs::metadata);
+        let log = with_ending(&self.database, LOG);
+        let sizes = [&self.database, &log].map(fs::metadata);
         Ok(SpoolSummary {
             directory: self.dir.clone(),
             in_use: holder.is_some(),
@@ -248,12 +258,13 @@ impl SpoolReader {
         }
     }
 
-    /// Copies it, as it is now, into the directory `to`, which is created and must not have a spool. All of its events count as
-    /// possibly published: whoever publishes the copy looks them up in NATS before.
+    /// Copies it, as it is now, into the directory `to`, which is created and must not have a spool. Of a corrupt one, what can be
+    /// read is copied. All events count as possibly published: whoever publishes the copy looks them up in NATS before. Returns
+    /// whether all could be read.
     ///
     /// # Errors
     /// If there is a spool already, or it cannot be read or written.
-    pub fn copy_to(&self, to: &Path) -> Result<(), SpoolReadError> {
+    pub fn copy_to(&self, to: &Path) -> Result<bool, SpoolReadError> {
         let path = to.join(DATABASE);
         let part = with_ending(&path, PART);
         let failed = |source| SpoolReadError::Io {
@@ -269,28 +280,46 @@ impl SpoolReader {
             return Err(failed(io::ErrorKind::AlreadyExists.into()));
         }
         // SQLite takes an empty file, but would make one that others can read.
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(PRIVATE)
-            .open(&part)
-            .map_err(failed)?;
-        let copied = self.copy_into(&part);
-        copied.map_err(|source| because(&part, source))?;
-        file.sync_all()
+        let create = || {
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(PRIVATE)
+                .open(&part)
+        };
+        create().map_err(failed)?;
+        let is_complete = match self.copy_into(&part) {
+            Err(error) if is_corrupt(&error) && self.schema == SCHEMA_VERSION => {
+                create().map_err(failed)?;
+                self.rescue_into(&part)
+            }
+            copied => copied.map(|()| true),
+        };
+        let is_complete = is_complete.map_err(|source| because(&part, source))?;
+        File::open(&part)
+            .and_then(|file| file.sync_all())
             .and_then(|()| fs::rename(&part, &path))
             .and_then(|()| directory::sync_dir(to))
-            .map_err(failed)
+            .map_err(failed)?;
+        Ok(is_complete)
     }
 
     fn copy_into(&self, path: &Path) -> rusqlite::Result<()> {
         let name = path.as_os_str().to_string_lossy();
         self.connection.execute("VACUUM INTO ?1", [name])?;
-        if self.schema == SCHEMA_VERSION {
-            Connection::open(path)?.execute("UPDATE event SET attempted_after = 0", [])?;
+        match self.schema {
+            SCHEMA_VERSION => mark(&Connection::open(path)?),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Returns whether all could be read.
+    fn rescue_into(&self, path: &Path) -> rusqlite::Result<bool> {
+        let mut copy = Store::new(Connection::open(path)?, SpoolSync::Full)?;
+        let is_complete = rescue::copy(&self.connection, copy.connection())?;
+        mark(copy.connection())?;
+        Ok(is_complete)
     }
 
     fn contents(&self) -> rusqlite::Result<Found> {
@@ -341,8 +370,14 @@ impl SpoolReader {
     }
 
     fn because(&self, source: rusqlite::Error) -> SpoolReadError {
-        because(&self.dir.join(DATABASE), source)
+        because(&self.database, source)
     }
+}
+
+/// The events may have been published, by whoever has the original.
+fn mark(copy: &Connection) -> rusqlite::Result<()> {
+    copy.execute("UPDATE event SET attempted_after = 0", [])
+        .map(drop)
 }
 
 /// What a summary counts in the file.
@@ -378,10 +413,10 @@ fn connect_immutable(path: &Path) -> rusqlite::Result<(Connection, i64)> {
 }
 
 fn because(path: &Path, source: rusqlite::Error) -> SpoolReadError {
-    let path = path.to_owned();
+    let (path, why) = (path.to_owned(), source.to_string());
     match is_corrupt(&source) {
-        true => SpoolReadError::Corrupt { path, source },
-        false => SpoolReadError::Sqlite { path, source },
+        true => SpoolReadError::Corrupt { path, why },
+        false => SpoolReadError::Sqlite { path, why },
     }
 }
 

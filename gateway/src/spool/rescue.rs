@@ -31,20 +31,25 @@ impl Rescued {
 /// # Errors
 /// If `new` cannot be written, or `old` cannot be read for another reason than corruption.
 pub(super) fn rescue(old: &mut Store, new: &mut Store) -> rusqlite::Result<Rescued> {
-    let (old, into) = (old.connection(), new.connection());
-    let mut is_complete = copy_drain(old, into)?;
-    // From either end, up to the first page that is corrupt.
-    for order in ["ASC", "DESC"] {
-        if copy_events(old, into, order)? {
-            break;
-        }
-        is_complete = false;
-    }
+    let is_complete = copy(old.connection(), new.connection())?;
     new.count()?;
     Ok(Rescued {
         events: new.contents().events,
         is_complete,
     })
+}
+
+/// The same between connections. Returns whether all could be read.
+pub(super) fn copy(old: &Connection, new: &mut Connection) -> rusqlite::Result<bool> {
+    let mut is_complete = copy_drain(old, new)?;
+    // From either end, up to the first page that is corrupt.
+    for order in ["ASC", "DESC"] {
+        if copy_events(old, new, order)? {
+            break;
+        }
+        is_complete = false;
+    }
+    Ok(is_complete)
 }
 
 /// What an earlier drain may have published is looked up in NATS before it is published again. Returns whether it could be read.

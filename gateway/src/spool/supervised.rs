@@ -91,8 +91,7 @@ impl Supervised {
         }
     }
 
-    /// Deletes the events in `done` and returns the next ones, see [`Store::advance`]. Also where the files were deleted and can't
-    /// be made anew: NATS is then the only place where their events are safe.
+    /// Deletes the events in `done` and returns the next ones, see [`Store::advance`].
     pub(super) fn advance(
         &mut self,
         done: &[EventId],
@@ -100,17 +99,7 @@ impl Supervised {
         max_bytes: usize,
         sequence: u64,
     ) -> Result<Vec<StoredEvent>, SpoolError> {
-        let work = |store: &mut Store| Ok(store.advance(done, limit, max_bytes, sequence)?);
-        let advanced = match self.work(work) {
-            Ok(advanced) => advanced,
-            Err(why) => {
-                let moved = self.check_files().is_err();
-                let store = self.store.as_mut().filter(|_| moved);
-                let advanced = store.and_then(|store| work(store).ok());
-                return advanced.ok_or(SpoolError::Broken(why));
-            }
-        };
-        self.committed = Instant::now();
+        let advanced = self.drain(|store| Ok(store.advance(done, limit, max_bytes, sequence)?))?;
         if !done.is_empty() {
             self.is_shrink_due = true;
             if let Err(fault) = self.shrink() {
@@ -122,15 +111,29 @@ impl Supervised {
 
     /// Marks events as parked, see [`Store::park`].
     pub(super) fn park(&mut self, events: &[Parking]) -> Result<(), SpoolError> {
-        let parked = self.work(|store| Ok(store.park(events)?));
-        self.committed = Instant::now();
-        parked.map_err(SpoolError::Broken)
+        self.drain(|store| Ok(store.park(events)?))
     }
 
     /// Reads parked events, see [`Store::parked`].
     pub(super) fn parked(&mut self, query: &ParkedQuery) -> Result<ParkedBatch, SpoolError> {
-        self.work(|store| Ok(store.parked(query)?))
-            .map_err(SpoolError::Broken)
+        self.drain(|store| Ok(store.parked(query)?))
+    }
+
+    /// Does what brings events to NATS, also where the files were deleted and can't be made anew: NATS is then the only place where
+    /// their events are safe.
+    fn drain<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, SpoolError> {
+        match self.work(&work) {
+            Ok(done) => {
+                self.committed = Instant::now();
+                Ok(done)
+            }
+            Err(why) => {
+                let moved = self.check_files().is_err();
+                let store = self.store.as_mut().filter(|_| moved);
+                let done = store.and_then(|store| work(store).ok());
+                done.ok_or(SpoolError::Broken(why))
+            }
+        }
     }
 
     /// Makes sure that the spool works, also when it has nothing to do.

@@ -33,9 +33,8 @@ pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, 
                     reply,
                 } => {
                     let advanced = spool.advance(&done, limit, max_bytes, sequence);
-                    if !done.is_empty() {
-                        depth.set(&spool);
-                    }
+                    // Also where nothing was done: it may have been repaired, and hold less or more.
+                    depth.set(&spool);
                     // The caller may have given up.
                     let _ = reply.send(advanced);
                 }
@@ -45,7 +44,9 @@ pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, 
                     let _ = reply.send(parked);
                 }
                 Command::Parked { query, reply } => {
-                    let _ = reply.send(spool.parked(&query));
+                    let parked = spool.parked(&query);
+                    depth.set(&spool);
+                    let _ = reply.send(parked);
                 }
                 Command::Examine => {
                     spool.examine();

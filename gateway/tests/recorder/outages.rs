@@ -49,6 +49,27 @@ async fn the_spool_drains_by_itself_and_in_order_when_nats_appears() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_wrong_with_the_spool_is_no_error_of_nats_once_it_is_over() {
+    let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
+    let recording = Recording::start(&nats, &spool).await;
+    assert_eq!(recording.record(0).await, Recorded::Spooled);
+    let other = rusqlite::Connection::open(spool.path().join("spool.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    nats.restart().await;
+    eventually("the drain says so", SOON, async || {
+        let error = recording.recorder.status().last_error;
+        match error.is_some_and(|error| error.contains("another program has locked")) {
+            true => Ok(()),
+            false => Err(format!("{:?}", recording.recorder.status())),
+        }
+    })
+    .await;
+    other.execute_batch("ROLLBACK").unwrap();
+    let status = recording.until(State::Streaming).await;
+    assert_eq!((status.spooled_events, status.last_error), (0, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_events_while_nats_is_killed_and_restarted_each_is_stored_once() {
     let (mut nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
     let recording = Arc::new(Recording::streaming(&nats, &spool).await);

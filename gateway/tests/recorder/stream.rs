@@ -13,7 +13,7 @@ async fn a_missing_stream_is_created_with_its_limits() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
     let mut settings = settings(&nats, &spool);
     settings.stream.max_age = Duration::from_secs(3600);
-    settings.stream.max_bytes = 64 << 20;
+    settings.stream.max_bytes = Some(64 << 20);
     settings.stream.duplicate_window = Duration::from_secs(240);
     let recording = Recording::with(settings).await;
     recording.until(State::Streaming).await;
@@ -25,6 +25,54 @@ async fn a_missing_stream_is_created_with_its_limits() {
     assert_eq!(config.num_replicas, 1);
     assert_eq!(config.storage, StorageType::File);
     assert_eq!(config.discard, DiscardPolicy::Old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_setting_the_stream_is_as_large_as_nats_has_room_for() {
+    let (dir, spool) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let start = |limit| {
+        let store = dir.path().join(limit);
+        async move {
+            let limit = format!("max_file_store: {limit}");
+            NatsServer::on(NatsServer::program(), &store, &limit, |command| command).await
+        }
+    };
+    for (limit, gib) in [("20GB", 8), ("5GB", 4), ("1200MB", 1)] {
+        let nats = start(limit).await;
+        let recording = Recording::streaming(&nats, &spool).await;
+        assert_eq!(config(&nats).await.max_bytes, gib << 30, "{limit}");
+        recording.close().await;
+    }
+    // What an operator asks for is that or nothing.
+    let nats = start("3GB").await;
+    let mut settings = settings(&nats, &spool);
+    settings.stream.max_bytes = Some(4 << 30);
+    let recording = Recording::with(settings).await;
+    eventually("it says so", SOON, async || {
+        let error = recording.recorder.status().last_error;
+        match error.is_some_and(|error| error.contains("NATS refused to create it")) {
+            true => Ok(()),
+            false => Err(format!("{:?}", recording.recorder.status())),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_back_the_stream_reaches_is_measured() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let recording = Recording::streaming(&nats, &spool).await;
+    let text = recording.registry.encode(None).unwrap().text;
+    assert!(!text.contains("\nimportguard_stream_oldest_event_age_seconds "));
+    recording.record(0).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let recording = Recording::with(recording.close().await).await;
+    recording.until(State::Streaming).await;
+    let age = recording.metric("importguard_stream_oldest_event_age_seconds");
+    assert!((1.0..60.0).contains(&age), "{age}");
+    assert!(recording.metric("importguard_stream_bytes") > 100.0);
+    let max = recording.metric("importguard_stream_max_bytes");
+    assert_eq!(max, config(&nats).await.max_bytes as f64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

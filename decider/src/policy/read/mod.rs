@@ -6,6 +6,7 @@
 mod list;
 mod matcher;
 mod refusal;
+mod rollout;
 mod rule;
 
 pub(super) use rule::{FAILS_WITHOUT_REFUSAL, fails_remedy};

@@ -11,6 +11,7 @@ use super::{
     matcher::matcher,
     name,
     refusal::{EXAMPLE as REFUSAL_EXAMPLE, refusal},
+    rollout::rollout,
 };
 
 /// The maximum number of rules. A rule with a list costs about 10 ns per friend: 256 rules take 25 ms for 10,000 friends, well
@@ -109,6 +110,15 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         expression(refuse_if),
         expression(drop_friend_if),
     );
+    let mode = fields.optional("mode", report, |node, report| {
+        let words = [
+            ("enforce", RuleMode::Enforce),
+            ("shadow", RuleMode::Shadow),
+            ("off", RuleMode::Off),
+        ];
+        word(node, "mode", &words, report)
+    });
+    let mode = mode.unwrap_or_default();
     let rule = RuleDefinition {
         id,
         description: fields
@@ -120,17 +130,10 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         refuse_if,
         drop_friend_if,
         when,
-        mode: fields
-            .optional("mode", report, |node, report| {
-                let words = [
-                    ("enforce", RuleMode::Enforce),
-                    ("shadow", RuleMode::Shadow),
-                    ("off", RuleMode::Off),
-                ];
-                word(node, "mode", &words, report)
-            })
-            .unwrap_or_default(),
-        rollout: fields.optional("rollout", report, per_cent),
+        mode,
+        rollout: fields.optional("rollout", report, |node, report| {
+            rollout(node, mode, report)
+        }),
         on_error,
         refusal: refusal_entry.and_then(|entry| refusal(entry.value, report)),
         has_expression,
@@ -216,19 +219,6 @@ fn check_refusal(
         ),
         _ => {}
     }
-}
-
-fn per_cent(node: Node, report: &mut Report<'_>) -> Option<u8> {
-    let per_cent = integer(node, report)?;
-    let valid = u8::try_from(per_cent.value).ok().filter(|&it| it <= 100);
-    if valid.is_none() {
-        report.error(
-            per_cent.span,
-            format!("rollout is {}; it must be 0 to 100", per_cent.value),
-            "write the percentage of owners that the rule applies to",
-        );
-    }
-    valid
 }
 
 fn rule_id(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {

@@ -203,7 +203,7 @@ fn an_explanation_says_how_ids_were_compared() {
         .map(|step| step.describe(&["Mallory", "bob"]))
         .collect();
     assert!(
-        told.contains(&"removed 1: \"Mallory\" is in a (fold: case)".to_owned()),
+        told.contains(&"removed 1: \"Mallory\" is in a as \"mallory\" (fold: case)".to_owned()),
         "{told:?}"
     );
 }

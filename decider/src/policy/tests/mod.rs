@@ -6,7 +6,9 @@ mod diagnostics;
 mod evaluation;
 mod guards;
 mod hostile;
+mod matched;
 mod properties;
+mod rollouts;
 mod rules;
 mod schema;
 

@@ -146,3 +146,31 @@ async fn events_of_the_first_schema_are_read_and_new_ones_written_beside_them() 
     assert_eq!(events[0].trace.tracestate, None);
     assert_eq!(events[1].trace, event("op-second").trace);
 }
+
+#[tokio::test]
+async fn a_spool_that_is_made_anew_has_its_usual_bound_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let large = Spool::open(
+        dir.path(),
+        8 * MIB,
+        SpoolSync::Full,
+        CancellationToken::new(),
+    );
+    let large = large.unwrap();
+    for _ in 0..40 {
+        large
+            .append(event(&"x".repeat(100_000)), soon())
+            .await
+            .unwrap();
+    }
+    let spool = reopen(large, &dir).await;
+    assert!(spool.depth().max_bytes() > 3 * MIB);
+    let all = spool.next(100, usize::MAX, 7).await.unwrap();
+    let ids = all.iter().map(|event| event.id).collect();
+    spool.delete(ids).await.unwrap();
+    for name in ["spool.db", "spool.db-wal", "spool.db-shm"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    spool.append(event("a"), soon()).await.unwrap();
+    assert_eq!(spool.depth().max_bytes(), MIB);
+}

@@ -246,6 +246,15 @@ fn what_cannot_be_made_anew_can_still_be_read_and_is_made_anew_later() {
     assert_eq!(done, bench.recorded[..5]);
     bench.spool.advance(&done, 0, 0, 7).unwrap();
     bench.recorded.drain(..5);
+    // What it refuses makes room for the rest.
+    let parking = Parking {
+        id: bench.recorded[0],
+        reason: ParkReason::TooLarge,
+        attempted_after: None,
+    };
+    bench.spool.park(&[parking]).unwrap();
+    let next = bench.spool.advance(&[], 1, usize::MAX, 7).unwrap();
+    assert_eq!(next[0].id, bench.recorded[1]);
 
     fs::remove_file(&path).unwrap();
     sleep(Duration::from_millis(300));

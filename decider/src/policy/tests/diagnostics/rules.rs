@@ -168,6 +168,11 @@ fn a_matcher_matches_something() {
         "{ in: some_list }",
     );
     says(
+        &rule("{ id: a, dropFriends: { notMatch: [a] } }"),
+        "4:27 [notMatch] unknown key \"notMatch\" in a matcher",
+        "did you mean \"notMatches\"?",
+    );
+    says(
         &rule("{ id: a, dropFriends: { prefixes: [] } }"),
         "4:37 [[] this list is empty, so it matches nothing",
         "or remove the key",
@@ -201,6 +206,46 @@ fn refuses_what_mode_rollout_and_on_error_cannot_be() {
             "percentage of owners that the rule applies to",
         );
     }
+    for (rollout, where_and_what, remedy) in [
+        (
+            "{ percent: 101 }",
+            "4:64 [101] percent is 101; it must be 0 to 100",
+            "percentage of owners that the rule applies to",
+        ),
+        (
+            "{ otherwise: shadow }",
+            "4:53 [{] rollout needs \"percent\"",
+            "the percentage of owners that the rule applies to",
+        ),
+        (
+            "{ percent: 10, otherwise: enforce }",
+            "4:79 [enforce] otherwise cannot be \"enforce\"",
+            "write shadow or off",
+        ),
+        (
+            "{ percent: 10, enforce: 10 }",
+            "4:68 [enforce] unknown key \"enforce\" in rollout",
+            "percent, otherwise",
+        ),
+        (
+            "[10]",
+            "4:53 [[] expected an integer, found a list",
+            "write decimal digits only",
+        ),
+    ] {
+        says(
+            &rule(&format!("{{ {drop}, rollout: {rollout} }}")),
+            where_and_what,
+            remedy,
+        );
+    }
+    says(
+        &rule(&format!(
+            "{{ {drop}, mode: shadow, rollout: {{ percent: 10, otherwise: shadow }} }}"
+        )),
+        "4:82 [otherwise] the rule is in shadow for all owners",
+        "so that the rule is enforced for its percentage of owners",
+    );
     says(
         &rule(&format!("{{ {drop}, onError: skip }}")),
         "4:44 [onError] nothing in this rule can fail at run time",

@@ -164,7 +164,7 @@ fn says_what_is_wrong_with_escapes_tabs_and_percentages() {
     );
     says(
         "rules:\n- id: a\n\tdropFriends: { prefixes: [a] }",
-        "",
+        "5:1 [] invalid YAML",
         "YAML does not allow tabs here: use spaces",
     );
     says(

@@ -1,0 +1,186 @@
+//! What made a rule act. Limited: the friends are counted per part of the rule, and only the first ones are listed.
+
+use std::mem;
+
+use importguard_core::{Alternatives, ListHit, Match, MatchedPart};
+
+use super::matcher::Part;
+use crate::lists::Hit;
+
+/// How many parts of a rule are listed. Entries of lists are parts of their own where they have details: a spelling, or a reason.
+const MAX_OF_RULE: usize = 16;
+
+/// How many parts of all rules are listed, beside the first of each rule.
+const MAX_OF_REQUEST: usize = 64;
+
+/// The maximum length of a text of the policy in a match, in bytes.
+const MAX_TEXT_BYTES: usize = 256;
+
+/// What made a rule act. Allocates only if something did.
+#[derive(Debug, Default)]
+pub(super) struct Matches<'p> {
+    groups: Vec<Group<'p>>,
+    unlisted: u32,
+}
+
+/// A part of a rule that can make it act.
+#[derive(Clone, Copy, Debug)]
+enum Source<'p> {
+    Matcher(Part<'p>),
+    /// More friends are left than this.
+    Limit(usize),
+    /// This expression is true.
+    Expression(&'p str),
+}
+
+#[derive(Debug)]
+struct Group<'p> {
+    source: Source<'p>,
+    hit: Hit,
+    friends: Vec<u32>,
+    count: u32,
+}
+
+impl<'p> Matches<'p> {
+    /// The owner matched this part.
+    pub(super) fn owner(part: Part<'p>, owner: &str) -> Self {
+        Self::once(Source::Matcher(part), part.hit(owner), 0)
+    }
+
+    /// More friends were left than the limit.
+    pub(super) fn limit(max: usize, left: usize) -> Self {
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        Self::once(Source::Limit(max), Hit::default(), left)
+    }
+
+    /// The expression is true for the request.
+    pub(super) fn expression(source: &'p str) -> Self {
+        Self::once(Source::Expression(source), Hit::default(), 0)
+    }
+
+    fn once(source: Source<'p>, hit: Hit, count: u32) -> Self {
+        Self {
+            groups: vec![Group {
+                source,
+                hit,
+                friends: Vec::new(),
+                count,
+            }],
+            unlisted: 0,
+        }
+    }
+
+    /// The friend with this index matched this part. Indexes ascend.
+    #[inline(never)]
+    pub(super) fn add(&mut self, part: Part<'p>, friend: &str, index: u32) {
+        self.add_friend(Source::Matcher(part), part.hit(friend), index);
+    }
+
+    /// The expression is true for the friend with this index. Indexes ascend.
+    pub(super) fn add_by_expression(&mut self, source: &'p str, index: u32) {
+        self.add_friend(Source::Expression(source), Hit::default(), index);
+    }
+
+    fn add_friend(&mut self, source: Source<'p>, hit: Hit, index: u32) {
+        // The friends of an import tend to match the same part.
+        let mut groups = self.groups.iter_mut().rev();
+        if let Some(group) = groups.find(|group| group.is(source, &hit)) {
+            group.count = group.count.saturating_add(1);
+            if group.friends.len() < Match::MAX_FRIENDS {
+                group.friends.push(index);
+            }
+        } else if self.groups.len() < MAX_OF_RULE {
+            self.groups.push(Group {
+                source,
+                hit,
+                friends: vec![index],
+                count: 1,
+            });
+        } else {
+            self.unlisted = self.unlisted.saturating_add(1);
+        }
+    }
+}
+
+impl<'p> Group<'p> {
+    fn is(&self, source: Source<'p>, hit: &Hit) -> bool {
+        let same = match (self.source, source) {
+            (Source::Matcher(one), Source::Matcher(other)) => one.is(other),
+            // A rule has one of each at most.
+            (one, other) => mem::discriminant(&one) == mem::discriminant(&other),
+        };
+        same && self.hit == *hit
+    }
+
+    fn into_match(self) -> Match {
+        Match {
+            part: match self.source {
+                Source::Matcher(part) => part.named(self.hit),
+                Source::Limit(max) => MatchedPart::Limit(max as u64),
+                Source::Expression(source) => MatchedPart::Expression(cut(source)),
+            },
+            friends: self.friends,
+            count: self.count,
+        }
+    }
+}
+
+impl Part<'_> {
+    fn named(self, hit: Hit) -> MatchedPart {
+        match self {
+            Self::In(list) => MatchedPart::List(ListHit {
+                list: list.name.clone(),
+                entry: hit.entry,
+                reason: hit.reason.as_deref().map(str::to_owned),
+                until: hit.until,
+            }),
+            Self::NotIn(list) => MatchedPart::NotInList(list.name.clone()),
+            Self::Prefix(text) => MatchedPart::Prefix(cut(text)),
+            Self::Suffix(text) => MatchedPart::Suffix(cut(text)),
+            Self::Pattern(text) => MatchedPart::Pattern(cut(text)),
+            Self::NoPrefix(_) => MatchedPart::NoneOf(Alternatives::Prefixes),
+            Self::NoSuffix(_) => MatchedPart::NoneOf(Alternatives::Suffixes),
+            Self::NoPattern(_) => MatchedPart::NoneOf(Alternatives::Patterns),
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= MAX_TEXT_BYTES {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(MAX_TEXT_BYTES);
+    let (begin, _) = text.split_at(end);
+    format!("{begin}…")
+}
+
+/// How many more matches of a request are listed.
+pub(super) struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(MAX_OF_REQUEST)
+    }
+}
+
+impl Room {
+    /// The matches of a rule that there is room for, and how many friends the others applied to.
+    pub(super) fn list(&mut self, matches: Matches<'_>) -> (Vec<Match>, u32) {
+        let Matches {
+            groups,
+            mut unlisted,
+        } = matches;
+        let mut listed = Vec::with_capacity(groups.len());
+        for group in groups {
+            if listed.is_empty() {
+                listed.push(group.into_match());
+            } else if let Some(rest) = self.0.checked_sub(1) {
+                self.0 = rest;
+                listed.push(group.into_match());
+            } else {
+                unlisted = unlisted.saturating_add(group.count);
+            }
+        }
+        (listed, unlisted)
+    }
+}

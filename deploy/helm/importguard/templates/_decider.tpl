@@ -1,0 +1,21 @@
+{{/* The decider's environment that is the same in all pods. */}}
+{{- define "importguard.decider.settings" -}}
+{{- $settings := dict
+      "IMPORTGUARD_DECIDER_LISTEN" "[::]:50051"
+      "IMPORTGUARD_ADMIN_LISTEN" "[::]:8082"
+      "IMPORTGUARD_DECIDER_SHUTDOWN_GRACE" "7s"
+      "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT" "20s" }}
+{{- include "importguard.data" (list .Values.decider.settings $settings (include "importguard.tracing" . | fromJson)) }}
+{{- end -}}
+
+{{/* The Secrets that deciders mount. */}}
+{{- define "importguard.decider.secrets" -}}
+{{- with .Values.deciderTLS.deciderSecret }}
+- volume: tls
+  secret: {{ . }}
+  files:
+    IMPORTGUARD_DECIDER_TLS_CERT_FILE: tls.crt
+    IMPORTGUARD_DECIDER_TLS_KEY_FILE: tls.key
+    IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: ca.crt
+{{- end }}
+{{- end -}}

@@ -1,0 +1,39 @@
+{{/* The gateway's environment that is the same in all pods. */}}
+{{- define "importguard.gateway.settings" -}}
+{{- $settings := dict
+      "IMPORTGUARD_HTTP_LISTEN" "[::]:8080"
+      "IMPORTGUARD_ADMIN_LISTEN" "[::]:8081"
+      "IMPORTGUARD_DECIDER_URL" (printf "http://%s-decider:50051" (include "importguard.fullname" .))
+      "NATS_URL" (.Values.natsServer.enabled | ternary (printf "nats://%s:4222" .Values.natsServer.name) .Values.nats.url)
+      "IMPORTGUARD_SHUTDOWN_GRACE" "5s"
+      "IMPORTGUARD_SHUTDOWN_TIMEOUT" "20s"
+      "IMPORTGUARD_SPOOL_MAX_BYTES" .Values.gateway.spool.maxBytes }}
+{{- include "importguard.data" (list .Values.gateway.settings $settings (include "importguard.tracing" . | fromJson)) }}
+{{- end -}}
+
+{{/* The Secrets that gateways mount. */}}
+{{- define "importguard.gateway.secrets" -}}
+{{- with .Values.nats.credentialsSecret }}
+- { volume: nats, secret: {{ . }}, files: { NATS_CREDS: nats.creds } }
+{{- end }}
+{{- with .Values.nats.caSecret }}
+- { volume: nats-ca, secret: {{ . }}, files: { NATS_CA: ca.crt } }
+{{- end }}
+{{- with .Values.callers.secret }}
+- { volume: callers, secret: {{ . }}, files: { IMPORTGUARD_BASIC_AUTH_FILE: basic-auth } }
+{{- end }}
+{{- with .Values.tls.secret }}
+- { volume: tls, secret: {{ . }}, files: { IMPORTGUARD_TLS_CERT_FILE: tls.crt, IMPORTGUARD_TLS_KEY_FILE: tls.key } }
+{{- end }}
+{{- with .Values.deciderTLS.gatewaySecret }}
+- volume: decider-tls
+  secret: {{ . }}
+  files:
+    IMPORTGUARD_DECIDER_CA_FILE: ca.crt
+    IMPORTGUARD_DECIDER_CLIENT_CERT_FILE: tls.crt
+    IMPORTGUARD_DECIDER_CLIENT_KEY_FILE: tls.key
+{{- end }}
+{{- with .Values.pseudonyms.secret }}
+- { volume: pseudonyms, secret: {{ . }}, files: { IMPORTGUARD_PSEUDONYM_KEY_FILE: key } }
+{{- end }}
+{{- end -}}

@@ -1,0 +1,142 @@
+//! Notices imports that OpenIM reports as done although this gateway refused or shortened them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use importguard_core::{ImportRequest, VerdictKind};
+
+/// Maximum number of imports that are remembered. OpenIM reports an import right after it, so that even under load few are pending.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// The latest imports that this gateway refused or shortened, as hashes: 40 bytes each.
+///
+/// OpenIM sends the report of an import with its operationID, owner and friends. The report of a shortened import has the shortened
+/// list, so a report with the requested list means that the verdict was ignored.
+#[derive(Debug, Default)]
+pub(crate) struct Objections {
+    /// Its keys are random, so that nobody can craft two imports with the same hash.
+    hasher: RandomState,
+    remembered: Mutex<Remembered>,
+}
+
+#[derive(Debug, Default)]
+struct Remembered {
+    by_import: HashMap<u64, Objection>,
+    /// The keys of `by_import` by age. May contain keys that were forgotten since.
+    order: VecDeque<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Objection {
+    /// The hash of the requested friends.
+    friends: u64,
+    verdict: VerdictKind,
+}
+
+impl Objections {
+    /// Remembers the verdict that a callback is answered with. An allowed import is forgotten: its caller may have repeated a refused
+    /// one with the same operationID.
+    pub(crate) fn answered(&self, request: &ImportRequest, verdict: VerdictKind) {
+        let import = self.import(request);
+        if verdict == VerdictKind::Allow {
+            self.remembered().by_import.remove(&import);
+            return;
+        }
+        let friends = self.hasher.hash_one(&request.friends);
+        let objection = Objection { friends, verdict };
+        let mut remembered = self.remembered();
+        if remembered.by_import.insert(import, objection).is_none() {
+            remembered.order.push_back(import);
+        }
+        if remembered.order.len() > MAX_REMEMBERED
+            && let Some(oldest) = remembered.order.pop_front()
+        {
+            remembered.by_import.remove(&oldest);
+        }
+    }
+
+    /// The verdict that the import `reported` as done contradicts, if there is one.
+    pub(crate) fn contradicted(&self, reported: &ImportRequest) -> Option<VerdictKind> {
+        let import = self.import(reported);
+        let objection = *self.remembered().by_import.get(&import)?;
+        if objection.friends != self.hasher.hash_one(&reported.friends) {
+            return None;
+        }
+        self.remembered().by_import.remove(&import);
+        Some(objection.verdict)
+    }
+
+    fn import(&self, request: &ImportRequest) -> u64 {
+        self.hasher
+            .hash_one((request.operation_id.as_str(), request.owner.as_str()))
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use importguard_core::{OperationId, UserId};
+
+    use super::*;
+
+    fn import(operation_id: &str, friends: &[&str]) -> ImportRequest {
+        ImportRequest {
+            operation_id: OperationId::parse(operation_id).unwrap(),
+            owner: UserId::parse("user123").unwrap(),
+            friends: friends
+                .iter()
+                .map(|id| UserId::parse(*id).unwrap())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_report_of_a_refused_import_contradicts_its_verdict_once() {
+        let objections = Objections::default();
+        objections.answered(&import("1", &["a"]), VerdictKind::Refuse);
+        assert_eq!(objections.contradicted(&import("2", &["a"])), None);
+        let refused = import("1", &["a"]);
+        assert_eq!(objections.contradicted(&refused), Some(VerdictKind::Refuse));
+        assert_eq!(objections.contradicted(&refused), None);
+    }
+
+    #[test]
+    fn a_shortened_import_may_be_reported_with_the_shortened_list_only() {
+        let objections = Objections::default();
+        objections.answered(&import("1", &["a", "b"]), VerdictKind::Modify);
+        assert_eq!(objections.contradicted(&import("1", &["a"])), None);
+        assert_eq!(
+            objections.contradicted(&import("1", &["a", "b"])),
+            Some(VerdictKind::Modify)
+        );
+    }
+
+    #[test]
+    fn an_import_that_was_repeated_and_allowed_may_be_reported() {
+        let objections = Objections::default();
+        let repeated = import("1", &["a"]);
+        objections.answered(&repeated, VerdictKind::Refuse);
+        objections.answered(&repeated, VerdictKind::Allow);
+        assert_eq!(objections.contradicted(&repeated), None);
+    }
+
+    #[test]
+    fn only_the_latest_are_remembered() {
+        let objections = Objections::default();
+        for number in 0..=MAX_REMEMBERED {
+            objections.answered(&import(&number.to_string(), &["a"]), VerdictKind::Refuse);
+        }
+        assert_eq!(objections.contradicted(&import("0", &["a"])), None);
+        let latest = import(&MAX_REMEMBERED.to_string(), &["a"]);
+        assert!(objections.contradicted(&latest).is_some());
+        assert!(objections.remembered().order.len() <= MAX_REMEMBERED);
+    }
+}

@@ -1,0 +1,68 @@
+//! How much the stream holds and how far back it reaches, as it was seen last.
+
+use std::{fmt, sync::Mutex, time::SystemTime};
+
+use async_nats::jetstream::stream::Info;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+};
+
+use crate::spool::lock;
+
+/// The stream as it was seen last; nothing before that.
+#[derive(Debug, Default)]
+pub(super) struct Reach(Mutex<Option<Seen>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    bytes: u64,
+    /// Nothing without a limit.
+    max_bytes: Option<u64>,
+    /// When its oldest event was stored, by NATS's clock; nothing if it has none.
+    oldest: Option<SystemTime>,
+}
+
+impl Reach {
+    pub(super) fn set(&self, info: &Info) {
+        let max_bytes = u64::try_from(info.config.max_bytes).ok();
+        let has_events = info.state.messages > 0;
+        *lock(&self.0) = Some(Seen {
+            bytes: info.state.bytes,
+            max_bytes: max_bytes.filter(|&bytes| bytes > 0),
+            oldest: has_events.then(|| info.state.first_timestamp.into()),
+        });
+    }
+
+    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let seen = *lock(&self.0);
+        let oldest = seen.and_then(|seen| seen.oldest);
+        // The clocks of NATS and this machine may differ a little.
+        let age = oldest.map(|oldest| oldest.elapsed().unwrap_or_default().as_secs());
+        let max_bytes = seen.and_then(|seen| seen.max_bytes);
+        for (name, help, value) in [
+            (
+                "importguard_stream_bytes",
+                "Size of the stream IMPORTGUARD, as NATS counts it.",
+                seen.map(|seen| seen.bytes),
+            ),
+            (
+                "importguard_stream_max_bytes",
+                "Size from which on the stream IMPORTGUARD discards its oldest events, if it has a limit.",
+                max_bytes,
+            ),
+            (
+                "importguard_stream_oldest_event_age_seconds",
+                "How long ago the oldest event in the stream IMPORTGUARD was stored, in seconds, if there is one.",
+                age,
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            if let Some(value) = value {
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                ConstGauge::new(value).encode(gauge)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! What made a rule act, in words.
+
+use serde::Deserialize;
+
+use super::printable;
+
+/// A part of a rule that made it act. Of the fields up to `expression`, later versions may have others.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Matched {
+    list: Option<String>,
+    entry: Option<String>,
+    reason: Option<String>,
+    until: Option<String>,
+    not_in_list: Option<String>,
+    prefix: Option<String>,
+    suffix: Option<String>,
+    pattern: Option<String>,
+    none_of: Option<String>,
+    limit: Option<u64>,
+    expression: Option<String>,
+    /// Indexes into the requested friends, of the first ones.
+    pub(crate) friends: Vec<usize>,
+    /// How many friends it applied to; for a limit, how many were left.
+    pub(crate) count: u64,
+}
+
+impl Matched {
+    /// The part, such as `list blocked`, and what the list says of the entry; None if this version does not know it.
+    pub(crate) fn part(&self) -> Option<String> {
+        if let Some(list) = &self.list {
+            return Some(format!("list {}{}", printable(list), self.details()));
+        }
+        if let Some(list) = &self.not_in_list {
+            return Some(format!("not on list {}", printable(list)));
+        }
+        if let Some(limit) = self.limit {
+            return Some(format!("{} friends, at most {limit}", self.count));
+        }
+        let texts = [
+            ("prefix", &self.prefix),
+            ("suffix", &self.suffix),
+            ("pattern", &self.pattern),
+        ];
+        let named = texts.into_iter().find_map(|(kind, text)| {
+            let text = text.as_ref()?;
+            Some(format!("{kind} \"{}\"", printable(text)))
+        });
+        named.or_else(|| {
+            let alternatives = self.none_of.as_ref()?;
+            Some(format!("none of its {}", printable(alternatives)))
+        })
+    }
+
+    /// The part, or the expression.
+    pub(crate) fn part_or_expression(&self) -> Option<String> {
+        self.part().or_else(|| self.truth())
+    }
+
+    /// Why a rule acted on the import as a whole, such as `u9 is on list blocked`, said of its owner.
+    pub(crate) fn of_import(&self, owner: &str) -> Option<String> {
+        let texts = [
+            ("starts with", &self.prefix),
+            ("ends with", &self.suffix),
+            ("matches", &self.pattern),
+        ];
+        let text = texts.into_iter().find_map(|(verb, text)| {
+            let text = text.as_ref()?;
+            Some(format!("{owner} {verb} \"{}\"", printable(text)))
+        });
+        text.or_else(|| match (&self.list, &self.none_of) {
+            (Some(_), _) => Some(format!("{owner} is on {}", self.part()?)),
+            (_, Some(alternatives)) => {
+                let alternatives = printable(alternatives);
+                Some(format!("{owner} fits none of its {alternatives}"))
+            }
+            _ if self.not_in_list.is_some() => Some(format!("{owner} is {}", self.part()?)),
+            _ => self.part_or_expression(),
+        })
+    }
+
+    /// Whether it applied to friends one by one, and not to the owner or to the import as a whole.
+    pub(crate) fn is_of_friends(&self) -> bool {
+        self.limit.is_none() && self.count > 0
+    }
+
+    fn truth(&self) -> Option<String> {
+        let source = self.expression.as_ref()?;
+        Some(format!("{} is true", printable(source)))
+    }
+
+    /// ` [as U9; spam; until 2026-12-01T00:00:00Z]`, or nothing.
+    fn details(&self) -> String {
+        let details = [
+            ("as ", &self.entry),
+            ("", &self.reason),
+            ("until ", &self.until),
+        ];
+        let details = details.into_iter().filter_map(|(before, text)| {
+            let text = text.as_ref()?;
+            Some(format!("{before}{}", printable(text)))
+        });
+        let details: Vec<_> = details.collect();
+        match details.is_empty() {
+            true => String::new(),
+            false => format!(" [{}]", details.join("; ")),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What a recorded decision and the current policy's have in common.
+
+use std::fmt::{self, Display, Formatter};
+
+use importguard_core::{Evaluation, Mode, Outcome, Verdict};
+use importguard_decider::policy::Policy;
+use serde_json::{Map, Value, json};
+
+use crate::events::{Data, Removal, printable};
+
+/// The differences between a recorded decision and the current policy's.
+pub(super) struct Comparison {
+    then: String,
+    /// Of the decisions.
+    differences: Vec<Difference>,
+    /// Of the policy and its lists.
+    changed: Vec<Difference>,
+}
+
+struct Difference {
+    what: String,
+    then: String,
+    now: String,
+}
+
+impl Comparison {
+    pub(super) fn of(data: &Data, policy: &Policy, evaluation: &Evaluation) -> Self {
+        let verdict = data.verdict.as_deref().unwrap_or_default();
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, then: String, now: String| {
+            if then != now {
+                let what = what.to_owned();
+                differences.push(Difference { what, then, now });
+            }
+        };
+        compare(
+            "verdict",
+            verdict.to_owned(),
+            evaluation.verdict.kind().as_str().to_owned(),
+        );
+        compare("kept", kept_then(data), kept_now(data, &evaluation.verdict));
+        compare(
+            "refusal",
+            refusal_then(data),
+            refusal_now(&evaluation.verdict),
+        );
+        // A fallback evaluated no rules.
+        if data.policy.is_some() {
+            compare("rules", rules_then(data), rules_now(evaluation));
+        }
+        Self {
+            then: then(data, verdict),
+            differences,
+            changed: changed(data, policy),
+        }
+    }
+
+    /// Whether the current policy decides as it was decided.
+    pub(super) fn is_same(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// What was decided, in words.
+    pub(super) fn then(&self) -> &str {
+        &self.then
+    }
+
+    pub(super) fn differences_as_json(&self) -> Value {
+        as_json(&self.differences)
+    }
+
+    pub(super) fn changed_as_json(&self) -> Value {
+        as_json(&self.changed)
+    }
+}
+
+impl Display for Comparison {
+    /// The differences, over several lines.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.is_same() {
+            writeln!(f, "  same decision")?;
+        }
+        for (title, differences) in [
+            ("different decision", &self.differences),
+            ("changed since then", &self.changed),
+        ] {
+            if !differences.is_empty() {
+                writeln!(f, "  {title}:")?;
+            }
+            for Difference { what, then, now } in differences {
+                writeln!(f, "    {what}: {then} -> {now}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn as_json(differences: &[Difference]) -> Value {
+    let differences = differences
+        .iter()
+        .map(|Difference { what, then, now }| (what.clone(), json!({ "then": then, "now": now })));
+    Value::Object(differences.collect::<Map<_, _>>())
+}
+
+fn then(data: &Data, verdict: &str) -> String {
+    let result = match verdict {
+        "refuse" => format!("refuse: {}", refusal_then(data)),
+        "modify" => format!(
+            "modify: {} of {} friends are imported",
+            data.imported(),
+            data.requested()
+        ),
+        other => printable(other),
+    };
+    match (&data.cause, &data.policy) {
+        (Some(cause), _) => format!("{result}, by the fallback for {}", printable(cause)),
+        (None, Some(policy)) => format!(
+            "{result}, by policy {} ({})",
+            printable(&policy.name),
+            printable(&policy.digest)
+        ),
+        (None, None) => result,
+    }
+}
+
+fn kept_then(data: &Data) -> String {
+    let removed = |index: usize| {
+        let mut removals = data.removed.iter();
+        removals.any(|Removal { friends, .. }| friends.contains(&index))
+    };
+    match data.verdict.as_deref() {
+        Some("refuse") => listed(data, |_| false),
+        Some("modify") => listed(data, |index| !removed(index)),
+        _ => listed(data, |_| true),
+    }
+}
+
+fn kept_now(data: &Data, verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Refuse(_) => listed(data, |_| false),
+        Verdict::Modify(kept) => listed(data, |index| {
+            let index = u32::try_from(index);
+            index.is_ok_and(|index| kept.indexes().binary_search(&index).is_ok())
+        }),
+        Verdict::Allow => listed(data, |_| true),
+    }
+}
+
+fn listed(data: &Data, is_kept: impl Fn(usize) -> bool) -> String {
+    let friends = data.friend_user_ids.iter().enumerate();
+    let kept = friends.filter(|(index, _)| is_kept(*index));
+    let kept: Vec<_> = kept.map(|(_, id)| printable(id)).collect();
+    format!("[{}]", kept.join(", "))
+}
+
+fn refusal_then(data: &Data) -> String {
+    let refusal = data.refusal.as_ref().map(|it| {
+        let detail = it.detail.as_deref().unwrap_or_default();
+        told(it.rule.as_deref(), it.code, &it.message, detail)
+    });
+    refusal.unwrap_or_else(|| "none".to_owned())
+}
+
+fn refusal_now(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Refuse(it) => told(it.rule.as_deref(), it.code.into(), &it.message, &it.detail),
+        Verdict::Allow | Verdict::Modify(_) => "none".to_owned(),
+    }
+}
+
+fn told(rule: Option<&str>, code: i64, message: &str, detail: &str) -> String {
+    let by = rule.map(|rule| format!("by rule {rule}: "));
+    let by = by.unwrap_or_default();
+    printable(&format!("{by}{code} \"{message}\" \"{detail}\""))
+}
+
+fn rules_then(data: &Data) -> String {
+    let rules = data.rules.iter();
+    fired(rules.map(|rule| (rule.id.as_str(), rule.mode.as_str(), rule.outcome.as_str())))
+}
+
+fn rules_now(evaluation: &Evaluation) -> String {
+    let rules = evaluation.rules.iter();
+    fired(rules.map(|rule| {
+        let (mode, outcome): (Mode, Outcome) = (rule.mode, rule.outcome);
+        (rule.id.as_str(), mode.as_str(), outcome.as_str())
+    }))
+}
+
+/// `[bots remove, big-import refuse (shadow)]`
+fn fired<'r>(rules: impl Iterator<Item = (&'r str, &'r str, &'r str)>) -> String {
+    let rules = rules.map(|(id, mode, outcome)| match mode {
+        "enforce" => printable(&format!("{id} {outcome}")),
+        mode => printable(&format!("{id} {outcome} ({mode})")),
+    });
+    format!("[{}]", rules.collect::<Vec<_>>().join(", "))
+}
+
+fn changed(data: &Data, policy: &Policy) -> Vec<Difference> {
+    let mut changed = Vec::new();
+    let mut compare = |what: String, then: String, now: String| {
+        if then != now {
+            changed.push(Difference { what, then, now });
+        }
+    };
+    let Some(then) = &data.policy else {
+        return changed;
+    };
+    compare(
+        "policy".to_owned(),
+        printable(&format!("{} {}", then.name, then.digest)),
+        format!("{} {}", policy.name(), policy.digest()),
+    );
+    let described = |digest: &str, size: u64| printable(&format!("{size} IDs, {digest}"));
+    for list in policy.lists() {
+        let before = data.lists.iter().find(|it| it.name == list.name);
+        compare(
+            format!("list {}", list.name),
+            before.map_or("none".to_owned(), |it| described(&it.digest, it.size)),
+            described(&list.digest, list.size),
+        );
+    }
+    for list in &data.lists {
+        if !policy.lists().any(|it| it.name == list.name) {
+            compare(
+                format!("list {}", printable(&list.name)),
+                described(&list.digest, list.size),
+                "none".to_owned(),
+            );
+        }
+    }
+    changed
+}
