@@ -4,6 +4,9 @@
 #   docker build --target decider     -t importguard-decider .
 #   docker build                      -t importguard .            gateway and decider in one process, and the commands
 #
+# Bases are named by tag, so that a local build gets their security updates. A release resolves each tag to a digest once, builds all
+# images from that (.github/workflows/release.yml), and names it in their provenance.
+#
 # Dependencies are a layer of their own, built from the manifests alone. BuildKit's cache mounts are not used, because the
 # default builder of Debian's docker.io lacks them and most CI machines lose their content; nor is cargo-chef, which would
 # have to be compiled first.
@@ -21,14 +24,22 @@ RUN find . -type f ! -name 'Cargo.*' ! -name main.rs ! -name lib.rs ! -name buil
 
 FROM rust AS build
 ENV CARGO_INCREMENTAL=0
+# A release sets the version of cargo-auditable, which puts the list of dependencies into the programs.
+ARG AUDITABLE=
+RUN if [ -n "$AUDITABLE" ]; then cargo install --locked "cargo-auditable@$AUDITABLE"; fi
 COPY --from=manifests /src .
-RUN cargo build --release --locked -p importguard-gateway -p importguard-decider -p importguard
+RUN cargo ${AUDITABLE:+auditable} build --release --locked -p importguard-gateway -p importguard-decider -p importguard
 COPY . .
 # Cargo compares modification times, and the sources may be older than the empty programs.
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
- && cargo build --release --locked -p importguard-gateway -p importguard-decider -p importguard \
+ && cargo ${AUDITABLE:+auditable} build --release --locked -p importguard-gateway -p importguard-decider -p importguard \
  && mkdir -p /out/spool \
  && cp target/release/importguard-gateway target/release/importguard-decider target/release/importguard /out
+
+# The licences of what the programs contain. A release has them in the image: docker build --build-context notices=target/dist, after
+# release/notices.sh.
+FROM rust AS notices
+RUN echo "This image was not built by a release; release/notices.sh writes the third-party notices." > /THIRD-PARTY-NOTICES.txt
 
 # Only the C library, certificates, time zones and a user: no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
@@ -39,6 +50,8 @@ LABEL org.opencontainers.image.source="https://github.com/importguard/importguar
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 ENV IMPORTGUARD_LOG_FORMAT=json
+COPY LICENSE /usr/share/doc/importguard/
+COPY --from=notices /THIRD-PARTY-NOTICES.txt /usr/share/doc/importguard/
 # Numeric, so that Kubernetes can verify that it is not root.
 USER 65532:65532
 WORKDIR /

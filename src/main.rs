@@ -1,6 +1,7 @@
 //! The `importguard` binary: gateway and decider in one process, and the operator's commands.
 
 mod banner;
+mod demo;
 mod events;
 mod healthcheck;
 mod policy;
@@ -14,6 +15,7 @@ mod why;
 use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use demo::Demo;
 use healthcheck::Healthcheck;
 use importguard_runtime::{ThreadSettings, block_on, conclude, environment, signals};
 use importguard_telemetry::ENVIRONMENT_HELP;
@@ -46,6 +48,7 @@ enum Command {
     /// Run gateway and decider in one process (the default)
     #[command(after_help = ENVIRONMENT_HELP)]
     Serve(Box<Serve>),
+    Demo(Demo),
     /// Check, test and explain policies
     #[command(
         subcommand,
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => block_on(ThreadSettings::TWO, demo.run())?,
         Command::Policy(command) => command.run(),
         Command::Tail(tail) => block_on(ThreadSettings::TWO, tail.run())?,
         Command::Stats(stats) => block_on(ThreadSettings::TWO, stats.run())?,

@@ -1,13 +1,20 @@
 //! `importguard serve`: gateway, decider and spool in one process. The gateway calls the decider over gRPC on loopback, as it would
 //! in another process.
 
-use std::{env, io::Write, process::ExitCode, time::Duration};
+use std::{
+    env,
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{Arg, Args, Command};
 use importguard_decider::Decider;
-use importguard_gateway::Gateway;
+use importguard_gateway::{Gateway, recorder::Recorder};
 use importguard_runtime::{Runtime, RuntimeSettings, listen, security::DECIDER_LINK};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -38,7 +45,7 @@ const UNUSED: [&str; 11] = [
 #[command(mut_arg("shutdown_grace", |arg| arg.default_value("0s")))]
 pub(crate) struct Serve {
     #[command(flatten)]
-    gateway: importguard_gateway::Settings,
+    pub(crate) gateway: importguard_gateway::Settings,
 
     #[command(flatten)]
     decider: importguard_decider::Settings,
@@ -58,6 +65,33 @@ impl Serve {
 
     async fn serve(&mut self, mut runtime: Runtime) -> anyhow::Result<()> {
         report_unused();
+        let started = self.start(&mut runtime).await?;
+        let banner = Banner {
+            public: started.public.local_addr()?,
+            tls: self.gateway.tls.tls_cert_file.is_some(),
+            admin: self.runtime.admin_listen,
+            grpc: started.grpc.local_addr()?,
+            policy: &self.decider.policy.policy,
+            base_path: &self.gateway.http.base_path,
+            recorder: started
+                .gateway
+                .recorder()
+                .settled(NATS_STATUS_TIMEOUT)
+                .await,
+            spool: &self.gateway.record.spool,
+        };
+        io::stdout()
+            .write_all(banner.to_string().as_bytes())
+            .context("cannot write to standard output")?;
+
+        started.serve(runtime).await
+    }
+
+    /// Binds the listeners, loads the policy and opens the spool.
+    ///
+    /// # Errors
+    /// If a listener's address is taken, or the settings or their files cannot be used.
+    pub(crate) async fn start(&mut self, runtime: &mut Runtime) -> anyhow::Result<Started> {
         let http = &self.gateway.http;
         let public = listen(http.http_listen, "IMPORTGUARD_HTTP_LISTEN").await?;
         let grpc = self.decider.grpc.decider_listen;
@@ -74,22 +108,47 @@ impl Serve {
         // The decider is in this process; the connection to it is over loopback.
         let security = self.gateway.security().without(DECIDER_LINK);
         security.log("this process");
-        let decider = Decider::start(&self.decider, &mut runtime).await?;
-        let gateway = Gateway::start(&self.gateway, &mut runtime).await?;
-        let banner = Banner {
-            public: public.local_addr()?,
-            tls: self.gateway.tls.tls_cert_file.is_some(),
-            admin: self.runtime.admin_listen,
-            grpc: grpc.local_addr()?,
-            policy: &self.decider.policy.policy,
-            base_path: &self.gateway.http.base_path,
-            recorder: gateway.recorder().settled(NATS_STATUS_TIMEOUT).await,
-            spool: &self.gateway.record.spool,
-        };
-        std::io::stdout()
-            .write_all(banner.to_string().as_bytes())
-            .context("cannot write to standard output")?;
+        let decider = Decider::start(&self.decider, runtime).await?;
+        let gateway = Gateway::start(&self.gateway, runtime).await?;
+        Ok(Started {
+            public,
+            grpc,
+            decider,
+            gateway,
+        })
+    }
+}
 
+/// Gateway and decider, with the listeners that they will serve.
+pub(crate) struct Started {
+    public: TcpListener,
+    grpc: TcpListener,
+    decider: Decider,
+    gateway: Gateway,
+}
+
+impl Started {
+    /// Where callbacks are sent to.
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// The recorder of the gateway's events.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        self.gateway.recorder()
+    }
+
+    /// Serves until `runtime` shuts down and open callbacks are answered.
+    ///
+    /// # Errors
+    /// If either stops without a shutdown request.
+    pub(crate) async fn serve(self, runtime: Runtime) -> anyhow::Result<()> {
+        let Self {
+            public,
+            grpc,
+            decider,
+            gateway,
+        } = self;
         let shutdown = runtime.shutdown.clone();
         // The decider stops after the gateway's last request.
         let decider_shutdown = CancellationToken::new();

@@ -7,7 +7,7 @@ use procfs::{
     process::{ClearRefs, Process},
 };
 
-/// Nanoseconds that a process has spent on CPUs, by thread, from the scheduler's own counts: /proc/<pid>/stat has only hundredths of a
+/// Nanoseconds that a process has spent on CPUs, by thread, from the scheduler's own counts: `/proc/<pid>/stat` has only hundredths of a
 /// second.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<HashMap<i32, u64>> {
     let threads = process(pid)?.tasks()?.filter_map(|thread| {

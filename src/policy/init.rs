@@ -36,16 +36,15 @@ const FILES: [(&str, &str); 4] = [
 
 impl Init {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let files = FILES.map(|(name, content)| (self.directory.join(name), content));
+        let mut files = FILES.iter().map(|(name, _)| self.directory.join(name));
         // Before any is written, so that no half of a policy is left.
-        if let Some((existing, _)) = files.iter().find(|(path, _)| path.exists()) {
+        if let Some(existing) = files.find(|path| path.exists()) {
             return Ok(usage(format_args!(
                 "{} exists and is not overwritten; name another directory",
                 existing.display()
             )));
         }
-        for (path, content) in &files {
-            create(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        for path in write_sample(&self.directory)? {
             print(format_args!("wrote {}", path.display()))?;
         }
         let policy = self.directory.join("policy.yaml");
@@ -56,6 +55,20 @@ impl Init {
         ))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Writes the sample policy, its tests and its list into `directory`, and returns their paths.
+///
+/// # Errors
+/// If a file exists or cannot be written.
+pub(crate) fn write_sample(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for (name, content) in FILES {
+        let path = directory.join(name);
+        create(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        written.push(path);
+    }
+    Ok(written)
 }
 
 fn create(path: &Path, content: &str) -> io::Result<()> {

@@ -17,6 +17,8 @@ use clap::{Args, Subcommand};
 use importguard_decider::policy::DEFAULT_MAX_FRIENDS;
 use importguard_runtime::settings::count;
 
+pub(crate) use self::init::write_sample;
+
 /// Exit code for errors in a policy and for failed tests.
 const FINDINGS: u8 = 1;
 /// Exit code for usage errors, as clap's own.

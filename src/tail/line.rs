@@ -93,7 +93,7 @@ impl Paint {
 }
 
 /// Formats lines. For a terminal, columns keep the width of the widest value so far.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     paint: Paint,
     grows: bool,
     owner: usize,
@@ -102,7 +102,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Aligned columns for a terminal; for anything else, lines that do not depend on each other.
-    pub(super) fn new(is_terminal: bool) -> Self {
+    pub(crate) fn new(is_terminal: bool) -> Self {
         Self {
             paint: Paint::for_terminal(is_terminal),
             grows: is_terminal,
@@ -112,7 +112,7 @@ impl Lines {
     }
 
     /// The names of the columns, on a terminal.
-    pub(super) fn header(&self) -> Option<String> {
+    pub(crate) fn header(&self) -> Option<String> {
         self.grows.then(|| {
             format!(
                 "{:24}  {:8}  {:owner$}  {:>7}  {:operation$}  REASON",
@@ -128,7 +128,7 @@ impl Lines {
     }
 
     /// `event` as a line, without a line break.
-    pub(super) fn line(&mut self, event: &Event) -> String {
+    pub(crate) fn line(&mut self, event: &Event) -> String {
         let data = &event.data;
         let verdict = data.verdict.as_deref().unwrap_or("imported");
         let friends = match data.verdict {

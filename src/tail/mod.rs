@@ -15,10 +15,8 @@ use importguard_gateway::events::PseudonymSettings;
 use importguard_nats::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 
-use self::{
-    filter::{Filter, Matcher},
-    line::Lines,
-};
+use self::filter::{Filter, Matcher};
+pub(crate) use self::line::Lines;
 use crate::events::{Begin, Console, Consumed, Delivered, Durable, Event, Range, Source, time};
 
 const CONSOLE: Console = Console::new("tail");

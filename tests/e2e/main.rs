@@ -15,6 +15,8 @@ mod connections;
 mod contract;
 mod curl;
 mod deadlines;
+mod demo;
+mod documents;
 mod environment;
 mod examples;
 mod explain_event;

@@ -103,23 +103,6 @@ async fn status_shows_what_is_in_a_spool_and_who_has_it() {
 }
 
 #[tokio::test]
-async fn a_gateway_starts_while_its_spool_is_looked_at() {
-    let mut line = with_events(&["op-1"]).await;
-    line.gateway.kill9();
-    let dir = line.gateway.spool_dir();
-    // As `status` does it, for a moment.
-    let lock = fs::File::open(dir.join("spool.lock")).unwrap();
-    lock.lock_shared().unwrap();
-    let release = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
-        drop(lock);
-    });
-    line.gateway.restart().await;
-    release.join().unwrap();
-    assert_eq!(line.gateway.recorder().await.unwrap()["spooledEvents"], 1);
-}
-
-#[tokio::test]
 async fn export_prints_every_event_and_changes_nothing() {
     let mut line = with_events(&["op-1", "op-2", "op-3"]).await;
     let dir = line.gateway.spool_dir();

@@ -6,7 +6,7 @@ use importguard_core::IdError;
 
 /// Why a request is rejected without a decision. `Display` is the response's `errDlt`: what happened and what to do.
 ///
-/// As a response it has no body yet: [`complete`](super::complete) adds one in the dialect of the request.
+/// As a response it has no body yet: `complete` adds one in the dialect of the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The request line names none of OpenIM's callbacks.

@@ -25,6 +25,10 @@ use crate::spool::{Parking, SpoolError, StoredEvent};
 /// A batch is one transaction of the spool, which a typical event of 1 KiB makes worth its commit.
 const BATCH_EVENTS: u32 = 256;
 
+/// The same for a spool that is only to be emptied. Of a restored copy every event is looked up, for which the stream is read once a
+/// batch.
+const EMPTYING_EVENTS: u32 = 8192;
+
 /// Bounds the memory of a batch of large events.
 pub(super) const BATCH_BYTES: usize = 8 << 20;
 
@@ -217,12 +221,16 @@ impl Drain {
     /// Draining ⇄ streaming, until a publication fails. Breaks when there is nothing left to do.
     async fn stay(&mut self, mut stream: Stream) -> ControlFlow<()> {
         let recorder = self.recorder.clone();
+        let limit = match self.purpose {
+            Purpose::Record => BATCH_EVENTS,
+            Purpose::Empty => EMPTYING_EVENTS,
+        };
         let mut retry = RETRY_FIRST;
         loop {
             let seen = recorder.machine.see();
             let outcome = match seen.state() {
                 State::Spooling => return ControlFlow::Continue(()),
-                State::Draining => match self.publish_next(&mut stream, BATCH_EVENTS).await {
+                State::Draining => match self.publish_next(&mut stream, limit).await {
                     Ok(0) => {
                         self.recovered();
                         recorder.attempts.settle();

@@ -20,8 +20,9 @@ use super::{
 pub(super) const DATABASE: &str = "spool.db";
 pub(super) const LOCK: &str = "spool.lock";
 
-/// Longer than a look at who holds the lock takes, see [`reader`](super::reader).
-const LOOK: Duration = Duration::from_millis(100);
+/// Longer than a look at who holds the lock takes, see [`reader`](super::reader), and how many of them may follow each other.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOKS: usize = 4;
 
 /// Created and removed again to see whether the directory can be written to.
 const PROBE: &str = "spool.probe";
@@ -194,13 +195,14 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
         .mode(PRIVATE)
         .open(dir.join(LOCK))
         .map_err(unusable)?;
-    let locked = match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            std::thread::sleep(LOOK);
-            file.try_lock()
+    let mut locked = file.try_lock();
+    for _ in 0..LOOKS {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
         }
-        locked => locked,
-    };
+        std::thread::sleep(LOOK);
+        locked = file.try_lock();
+    }
     match locked {
         Ok(()) => {
             // For the message of the process that comes second; the lock itself doesn't need it.

@@ -1,0 +1,94 @@
+//! A spool as the operator's commands read it.
+
+use std::ops::ControlFlow;
+
+use super::*;
+
+/// A database as a gateway of the schema `version` left it, with one event.
+fn database(version: i64) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let id = EventId::new();
+    let file = Connection::open(dir.path().join("spool.db")).unwrap();
+    file.execute_batch(&format!(
+        "CREATE TABLE event (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
+             operation_id TEXT NOT NULL, traceparent TEXT, baggage TEXT, payload BLOB NOT NULL, attempted_ms INTEGER);
+         INSERT INTO event (id, subject, operation_id, payload) VALUES ('{id}', 's', 'o', CAST('old' AS BLOB));
+         PRAGMA user_version = {version};"
+    ))
+    .unwrap();
+    dir
+}
+
+fn read(reader: &SpoolReader) -> Vec<String> {
+    let mut read = Vec::new();
+    reader
+        .for_each(|event| {
+            read.push(String::from_utf8(event.payload.clone()).unwrap());
+            Ok::<_, SpoolReadError>(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    read
+}
+
+#[test]
+fn a_spool_of_an_earlier_schema_is_read_as_it_is_and_a_later_one_is_refused() {
+    for version in [1, 2] {
+        let dir = database(version);
+        let reader = SpoolReader::open(dir.path()).unwrap();
+        let summary = reader.summary().unwrap();
+        assert_eq!(
+            (summary.schema, summary.events, summary.waiting),
+            (version, 1, 1)
+        );
+        assert_eq!(read(&reader), ["old"]);
+        let again = SpoolReader::open(dir.path()).unwrap().summary().unwrap();
+        assert_eq!(again.schema, version);
+    }
+    let dir = database(9);
+    let error = SpoolReader::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("newer importguard (schema 9"), "{error}");
+}
+
+#[test]
+fn a_spool_without_tables_has_no_events() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("spool.db"), "").unwrap();
+    let reader = SpoolReader::open(dir.path()).unwrap();
+    assert_eq!(reader.summary().unwrap().events, 0);
+    assert_eq!(read(&reader), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_read_is_not_held_on_to_while_it_is_handled() {
+    let dir = TempDir::new().unwrap();
+    let (lock, mut store, files) = location(dir.path()).open().unwrap();
+    let events: Vec<_> = (0..600).map(|n| event(&n.to_string())).collect();
+    store.append(events.iter()).unwrap();
+    let reader = SpoolReader::open(dir.path()).unwrap();
+    let mut count = 0;
+    reader
+        .for_each(|_| {
+            count += 1;
+            // An error if somebody reads the log.
+            store.empty_log().unwrap();
+            Ok::<_, SpoolReadError>(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    assert_eq!(count, 600);
+    drop((store, files, lock));
+}
+
+#[test]
+fn a_look_at_who_has_a_spool_does_not_keep_a_gateway_from_taking_it() {
+    let dir = TempDir::new().unwrap();
+    let lock = dir.path().join("spool.lock");
+    fs::write(&lock, "").unwrap();
+    let look = fs::File::open(&lock).unwrap();
+    look.lock_shared().unwrap();
+    let looks = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        drop(look);
+    });
+    location(dir.path()).open().unwrap();
+    looks.join().unwrap();
+}

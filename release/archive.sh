@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Builds the archive of a release in target/dist: release/archive.sh TARGET, for example x86_64-unknown-linux-musl. It has the three
+# programs without dependencies on libraries, the sample policy, the licences, and a bill of materials (CycloneDX) beside it. The programs
+# carry the list of their dependencies too (cargo auditable).
+#
+# With a target that ends in -gnu, the C library is linked statically: for trials where the standard library for musl cannot be had.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target="${1:?a target, for example x86_64-unknown-linux-musl}"
+version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
+name="importguard-$version-$target"
+dist=target/dist
+programs=(importguard importguard-gateway importguard-decider)
+
+auditable="$(tests/tool.sh cargo-auditable)"
+cyclonedx="$(tests/tool.sh cargo-cyclonedx)"
+release/notices.sh
+
+# For what is written in C.
+if [[ "$target" == *-musl ]] && command -v musl-gcc >/dev/null; then
+    export "CC_${target//-/_}=musl-gcc"
+fi
+
+# cargo finds its subcommands on the PATH.
+PATH="$(dirname "$auditable"):$PATH" RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" CARGO_INCREMENTAL=0 \
+    cargo auditable build --release --locked --target "$target" "${programs[@]/#/--package=}"
+
+rm -rf "${dist:?}/$name"
+mkdir -p "$dist/$name"
+for program in "${programs[@]}"; do
+    file="target/$target/release/$program"
+    if readelf --dynamic "$file" | grep NEEDED; then
+        echo "release/archive.sh: $program needs the libraries above" >&2
+        exit 1
+    fi
+    cp "$file" "$dist/$name/"
+done
+cp -r policy LICENSE CHANGELOG.md "$dist/THIRD-PARTY-NOTICES.txt" "$dist/$name/"
+
+# Written beside each manifest; the one of the root has both parts as dependencies.
+"$cyclonedx" cyclonedx --format json --target "$target" --override-filename sbom --quiet
+mv sbom.json "$dist/$name.cdx.json"
+find . -name sbom.json -not -path './target/*' -delete
+
+# The same bytes from the same commit.
+tar --create --gzip --file "$dist/$name.tar.gz" --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner \
+    --mtime="@$(git log -1 --format=%ct)" "$name"
+(cd "$dist" && sha256sum "$name.tar.gz" "$name.cdx.json" >"$name.sha256")
+echo "$dist/$name.tar.gz"

@@ -1,0 +1,101 @@
+//! What the demonstration prints.
+
+use std::{
+    cell::Cell,
+    env,
+    io::{self, IsTerminal, Write},
+};
+
+use super::imports::Import;
+use crate::{
+    events::{Consumed, Delivered, Event},
+    tail::Lines,
+};
+
+/// The parts of the demonstration that are printed between decisions.
+#[derive(Clone, Copy)]
+pub(super) struct Screen {
+    coloured: bool,
+}
+
+impl Screen {
+    /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    pub(super) fn new() -> Self {
+        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self {
+            coloured: wanted && io::stdout().is_terminal(),
+        }
+    }
+
+    /// Prints lines as they are.
+    pub(super) fn print(self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+
+    /// Prints what happens next.
+    pub(super) fn announce(self, text: &str) -> io::Result<()> {
+        let (on, off) = self.paint("\x1b[1;36m");
+        self.print(&format!("{on}── {text}{off}"))
+    }
+
+    /// Prints whether all is well.
+    pub(super) fn conclude(self, well: bool, text: &str) -> io::Result<()> {
+        let (on, off) = self.paint(if well { "\x1b[1;32m" } else { "\x1b[1;31m" });
+        self.print(&format!("{on}{text}{off}"))
+    }
+
+    /// Prints an answer whose event nobody can see yet.
+    pub(super) fn spooled(self, import: &Import, verdict: &str) -> io::Result<()> {
+        let (on, off) = self.paint("\x1b[2m");
+        let Import {
+            owner,
+            operation_id,
+            ..
+        } = import;
+        self.print(&format!(
+            "{on}answered, event in the spool: {verdict:8}  {owner:18}  {operation_id}{off}"
+        ))
+    }
+
+    fn paint(self, on: &'static str) -> (&'static str, &'static str) {
+        if self.coloured {
+            (on, "\x1b[0m")
+        } else {
+            ("", "")
+        }
+    }
+}
+
+/// Prints decisions as subscribers see them.
+pub(super) struct Decisions<'a> {
+    lines: Lines,
+    screen: Screen,
+    shown: &'a Cell<usize>,
+}
+
+impl<'a> Decisions<'a> {
+    /// Counts them in `shown`.
+    pub(super) fn new(screen: Screen, shown: &'a Cell<usize>) -> Self {
+        let lines = Lines::new(io::stdout().is_terminal());
+        Self {
+            lines,
+            screen,
+            shown,
+        }
+    }
+
+    /// Prints an event.
+    pub(super) fn show(&mut self, delivered: &Delivered<'_>) -> anyhow::Result<Consumed> {
+        let event: Event = serde_json::from_slice(delivered.payload)?;
+        if self.shown.get() == 0
+            && let Some(header) = self.lines.header()
+        {
+            self.screen.print(&header)?;
+        }
+        self.shown.set(self.shown.get() + 1);
+        self.screen.print(&self.lines.line(&event))?;
+        Ok(Consumed::More(None))
+    }
+}

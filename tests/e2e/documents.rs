@@ -1,0 +1,208 @@
+//! The documentation as a whole: links between Markdown files, and the table of contents of the site.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use importguard_tests::workspace;
+
+/// What is not the project's own text.
+const FOREIGN: [&str; 4] = ["target", "node_modules", "corpus", "venv"];
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let documents = documents();
+    assert!(documents.len() > 10, "{:?}", documents.keys());
+    let mut anchors = HashMap::new();
+    let mut broken = Vec::new();
+    let mut checked = 0;
+    for (file, text) in &documents {
+        for link in links(text) {
+            let absolute = ["http://", "https://", "mailto:"];
+            if absolute.iter().any(|scheme| link.starts_with(scheme)) {
+                continue;
+            }
+            checked += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match path {
+                "" => file.clone(),
+                path => file.parent().unwrap().join(path),
+            };
+            let Ok(target) = target.canonicalize() else {
+                broken.push(format!("{}: {link}: no such file", file.display()));
+                continue;
+            };
+            if anchor.is_empty() || target.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let known = anchors
+                .entry(target)
+                .or_insert_with_key(|target| headings(&fs::read_to_string(target).unwrap()));
+            if !known.contains(anchor) {
+                broken.push(format!("{}: {link}: no such heading", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+    // Were links not found, none would be broken.
+    assert!(checked > 50, "only {checked} links");
+}
+
+#[test]
+fn every_page_of_docs_is_in_the_table_of_contents() {
+    let docs = workspace().join("docs");
+    let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let listed: BTreeSet<String> = links(&summary).collect();
+    let pages: BTreeSet<String> = documents()
+        .into_keys()
+        .filter_map(|file| {
+            let page = file.strip_prefix(&docs).ok()?.display().to_string();
+            (page != "SUMMARY.md").then_some(page)
+        })
+        .collect();
+    assert!(pages.len() > 4, "{pages:?}");
+    assert_eq!(
+        pages, listed,
+        "docs/SUMMARY.md differs from the pages in docs/"
+    );
+}
+
+/// A test that compares a generated file with its source writes it anew with `UPDATE=1`; `tests/regen.sh` runs them by name.
+#[test]
+fn every_generated_file_is_written_by_one_script() {
+    let script = fs::read_to_string(workspace().join("tests/regen.sh")).unwrap();
+    let (_, command) = script.split_once("UPDATE=1 cargo test ").unwrap();
+    let (_, filters) = command.split_once(" -- ").unwrap();
+    let filters = filters.split_whitespace().map_while(|word| match word {
+        "\\" => Some(""),
+        word => word
+            .chars()
+            .all(|c| c.is_alphabetic() || c == '_')
+            .then_some(word),
+    });
+    let filters: Vec<&str> = filters.filter(|word| !word.is_empty()).collect();
+    // Not in one piece, or this file would be one of them.
+    let switch = ["\"UPD", "ATE\""].concat();
+    let mut generators = 0;
+    for (file, text) in sources("rs") {
+        if !text.contains(&switch) {
+            continue;
+        }
+        generators += 1;
+        let functions = text.lines().filter_map(|line| {
+            let name = line.trim_start().strip_prefix("fn ")?;
+            name.split(['(', '<']).next()
+        });
+        let run = functions.filter(|name| filters.iter().any(|filter| name.contains(filter)));
+        assert!(
+            run.count() > 0,
+            "tests/regen.sh runs no test of {}; end its name in is_current",
+            file.display()
+        );
+    }
+    assert!(generators >= 3, "{generators}");
+}
+
+/// The Markdown files of the project, by path.
+fn documents() -> BTreeMap<PathBuf, String> {
+    sources("md")
+}
+
+/// The files of the project whose names end like this, by path.
+fn sources(extension: &str) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    collect(&workspace().canonicalize().unwrap(), extension, &mut found);
+    found
+}
+
+fn collect(directory: &Path, wanted: &str, found: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().display().to_string();
+        // .git is a directory, or a file in a worktree.
+        if FOREIGN.contains(&&*name) || name == ".git" {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            collect(&path, wanted, found);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == wanted)
+        {
+            let text = fs::read_to_string(&path).unwrap();
+            found.insert(path, text);
+        }
+    }
+}
+
+/// The lines of `text` outside of code blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fence = None;
+    text.lines().filter(move |line| {
+        let start = line.trim_start();
+        let ticks = start.len() - start.trim_start_matches('`').len();
+        match fence {
+            Some(opened) if ticks >= opened => fence = None,
+            None if ticks >= 3 => fence = Some(ticks),
+            None => return true,
+            Some(_) => {}
+        }
+        false
+    })
+}
+
+/// The targets of links and pictures.
+fn links(text: &str) -> impl Iterator<Item = String> {
+    prose(text).flat_map(|line| {
+        let plain = without_code(line);
+        let targets: Vec<String> = plain
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', ' ']).next())
+            .map(str::to_owned)
+            .collect();
+        targets
+    })
+}
+
+/// `line` without the code in it, which may have brackets.
+fn without_code(line: &str) -> String {
+    line.split('`').step_by(2).collect::<Vec<_>>().join("")
+}
+
+/// The anchors of the headings, as GitHub and mdBook make them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let mut seen = HashMap::new();
+    prose(text)
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim();
+            // Of a link, the title has the text.
+            let title = title.split("](").next().unwrap_or(title);
+            let kept = title.to_lowercase().replace(' ', "-");
+            let kept: String = kept
+                .chars()
+                .filter(|c| c.is_alphanumeric() || ['-', '_'].contains(c))
+                .collect();
+            let count = seen.entry(kept.clone()).or_insert(0);
+            *count += 1;
+            match *count {
+                1 => kept,
+                more => format!("{kept}-{}", more - 1),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_link_is_found_in_prose_but_not_in_code() {
+    let text = "See [a](x.md#b) and `[no](link)`.\n```\n[none](here)\n```\n![p](q.png \"title\")\n";
+    let found: Vec<_> = links(text).collect();
+    assert_eq!(found, ["x.md#b", "q.png"]);
+    let anchors = headings("# A `b` c!\n## Twice\n## Twice\n```\n# none\n```\n");
+    let expected = ["a-b-c", "twice", "twice-1"].map(str::to_owned);
+    assert_eq!(anchors, BTreeSet::from(expected));
+}

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Prints the path of a tool that checks, documents or releases the project: tests/tool.sh NAME. One that is not on the PATH in the
+# version below is built into target/tools, once. What is told meanwhile goes to standard error; exit code 1 if it cannot be had.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+name="${1:?a tool, such as cargo-deny}"
+case "$name" in
+    cargo-deny) version=0.20.2 ;;
+    cargo-about) version=0.9.3 ;;
+    cargo-auditable) version=0.7.7 ;;
+    cargo-cyclonedx) version=0.5.9 ;;
+    mdbook) version=0.5.4 ;;
+    actionlint) version=1.7.12 ;;
+    *) echo "tests/tool.sh: no tool $name" >&2; exit 2 ;;
+esac
+
+tools="$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")"
+# The version is part of the path, so that another one is built when it changes.
+file="$tools/$name-$version/bin/$name"
+
+is_current() {
+    command -v "$name" >/dev/null && "$name" --version 2>/dev/null | grep -qF "$version"
+}
+
+if [[ ! -x "$file" ]]; then
+    if is_current; then
+        command -v "$name"
+        exit 0
+    fi
+    echo "tests/tool.sh: building $name $version" >&2
+    if [[ "$name" == actionlint ]]; then
+        command -v go >/dev/null || { echo "tests/tool.sh: $name needs Go" >&2; exit 1; }
+        GOBIN="$(dirname "$file")" go install "github.com/rhysd/actionlint/cmd/actionlint@v$version" >&2
+    else
+        # A debug build takes a third of the time, and these tools run for seconds. They share their dependencies.
+        CARGO_TARGET_DIR="$tools/build" CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 \
+            cargo install --quiet --debug --locked --root "$(dirname "$(dirname "$file")")" "$name@$version" >&2
+    fi
+fi
+echo "$file"
