@@ -17,6 +17,21 @@ pub struct Match {
 impl Match {
     /// How many friends are listed; [`Match::count`] has them all.
     pub const MAX_FRIENDS: usize = 20;
+
+    /// What it is for logs and spans, such as `list blocked`; None for an expression, which the rule's ID stands for. Names and
+    /// numbers only: texts of a policy and entries of lists may have users' IDs in them.
+    pub fn summary(&self) -> Option<String> {
+        Some(match &self.part {
+            MatchedPart::List(hit) => format!("list {}", hit.list),
+            MatchedPart::NotInList(list) => format!("not on list {list}"),
+            MatchedPart::Prefix(_) => "prefix".to_owned(),
+            MatchedPart::Suffix(_) => "suffix".to_owned(),
+            MatchedPart::Pattern(_) => "pattern".to_owned(),
+            MatchedPart::NoneOf(alternatives) => format!("none of its {}", alternatives.as_str()),
+            MatchedPart::Limit(max) => format!("{} friends, at most {max}", self.count),
+            MatchedPart::Expression(_) => return None,
+        })
+    }
 }
 
 /// A part of a rule.

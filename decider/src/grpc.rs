@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use importguard_core::{Evaluation, IdError, ImportRequest, OperationId, VerdictKind};
+use importguard_core::{Evaluation, IdError, ImportRequest, Match, OperationId, VerdictKind};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
 use importguard_runtime::LastGood;
 use importguard_telemetry::{
@@ -162,6 +162,11 @@ fn record(friends: usize, evaluation: &Evaluation) {
         ];
         let reason = rule.reason.as_deref();
         attributes.extend(reason.map(|reason| ("importguard.rule.reason", reason)));
+        let matched = rule.matched.iter().filter_map(Match::summary);
+        let matched = matched.collect::<Vec<_>>().join(", ");
+        if !matched.is_empty() {
+            attributes.push(("importguard.rule.matched", &matched));
+        }
         span::event("importguard.rule", &attributes);
     }
 }

@@ -12,10 +12,16 @@ mod event;
 #[path = "../../src/tail/line.rs"]
 #[allow(dead_code)]
 mod line;
+#[path = "../../src/events/matched.rs"]
+#[allow(dead_code)]
+mod matched;
+
+/// As they find each other.
+use self::{event::printable, matched::Matched};
 
 /// As the line finds them.
 mod events {
-    pub(crate) use crate::event::{Data, Event, printable, to_the_millisecond};
+    pub(crate) use crate::event::{Data, Event, Fired, printable, to_the_millisecond};
 }
 
 fuzz_target!(|payload: &[u8]| {

@@ -11,7 +11,7 @@ mod when;
 pub(crate) use self::{
     console::Console,
     durable::Durable,
-    event::{Data, Event, Fired, Removal, printable, to_the_millisecond},
+    event::{Data, Event, Fired, printable, to_the_millisecond},
     matched::Matched,
     range::{Begin, Range},
     source::{Consumed, Delivered, Source},

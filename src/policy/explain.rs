@@ -15,16 +15,17 @@ use super::{FINDINGS, LargestImport, print};
 
 const AFTER_HELP: &str = r#"Examples:
   importguard policy explain --owner user123 --friends user456,bot_7
-  importguard tail --no-follow --operation-id 1646445464564 --json | importguard policy explain --event -
-      whether the current policy would decide that import as it was decided, and why
-  importguard tail --since 7d --no-follow --json | importguard policy explain --policy new.yaml --event - | tail -1
-      how many of last week's decisions a new policy would change
+  importguard tail --since 7d --no-follow --json > week.jsonl
+  importguard policy explain --policy new.yaml --event week.jsonl
+      which of last week's decisions a new policy would change; the last line counts them
 
 Exit codes:
   0  the import was explained; with --event, every decision is the same
   1  the policy or its lists have errors; with --event, a decision differs
-  2  on usage errors; with --event, if there is no decision, or one that cannot be repeated: events with pseudonyms, and
-     events that were too large for NATS, do not have the IDs that a policy needs"#;
+  2  on usage errors; with --event, if there is no decision, or one that cannot be repeated
+
+Events with pseudonyms, and those that were too large for NATS, cannot be decided again: they do
+not have the IDs that a policy needs."#;
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]

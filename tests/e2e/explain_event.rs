@@ -100,7 +100,7 @@ async fn what_a_gateway_recorded_is_decided_as_then_until_the_policy_or_a_list_c
         &told,
         &[
             "    verdict: allow -> refuse\n",
-            "    kept: [bob] -> []\n",
+            "    kept: 1 of 1 -> 0 of 1, without bob\n",
             "    refusal: none -> by rule nobodyLeft: 5002 \"No importable friends\"",
             "    rules: [] -> [blocked-friends remove, nobodyLeft refuse]\n",
             "    list blocked: 3 IDs, sha256:",
@@ -156,7 +156,7 @@ fn a_fallback_is_compared_by_its_verdict_only() {
         &told,
         &[
             "    verdict: allow -> modify\n",
-            "    kept: [bot_1, bob] -> [bob]\n",
+            "    kept: 2 of 2 -> 1 of 2, without bot_1\n",
         ],
     );
 }

@@ -126,14 +126,18 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
     says(decides, decide, &[&rpc[..], &decided[..]].concat());
     let rules = decides.events.iter().map(|(name, rule)| {
         assert_eq!(name, "importguard.rule");
-        ["id", "mode", "outcome"].map(|part| &*rule[&format!("importguard.rule.{part}")])
+        let part = |part| {
+            let value = rule.get(&format!("importguard.rule.{part}"));
+            value.map_or("", |value| &**value)
+        };
+        ["id", "mode", "outcome", "matched"].map(part)
     });
     assert_eq!(
         rules.collect::<Vec<_>>(),
         [
-            ["bots", "enforce", "remove"],
-            ["small", "shadow", "refuse"],
-            ["broken", "enforce", "error"],
+            ["bots", "enforce", "remove", "prefix"],
+            ["small", "shadow", "refuse", "2 friends, at most 1"],
+            ["broken", "enforce", "error", ""],
         ]
     );
 

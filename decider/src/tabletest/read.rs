@@ -152,7 +152,8 @@ pub fn parse_rollout(text: &str) -> Option<u8> {
 }
 
 fn rollout(node: Node, report: &mut Report<'_>) -> Option<u8> {
-    if let Some(Scalar::Text(_)) = node.value.scalar() {
+    // 10% is what `integer` reports.
+    if matches!(node.value.scalar(), Some(Scalar::Text(text)) if !text.ends_with('%')) {
         return word(node, "rollout", &[("in", 100), ("out", 0)], report);
     }
     let per_cent = integer(node, report)?;

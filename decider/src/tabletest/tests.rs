@@ -72,6 +72,7 @@ rules:
     for (rollout, said) in [
         ("inn", "did you mean \"in\"?"),
         ("101", "rollout is 101; it must be 0 to 100"),
+        ("10%", "write 10 without the %"),
         ("[in]", "expected an integer, found a list"),
     ] {
         let report = write(&format!(

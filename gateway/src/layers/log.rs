@@ -6,9 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use importguard_core::{
-    Cause, Decision, FiredRule, ImportRequest, MatchedPart, Mode, Removal, Verdict,
-};
+use importguard_core::{Cause, Decision, FiredRule, ImportRequest, Mode, Removal, Verdict};
 use importguard_telemetry::{PerSecond, Summary};
 use tracing::{error, info, warn};
 
@@ -57,21 +55,11 @@ pub(crate) fn decided(
 /// Maximum number of rules that a field names.
 const MAX_RULES: usize = 5;
 
-/// What made a rule refuse. Names and numbers only: texts of a policy and entries of lists may have users' IDs in them.
+/// What made a rule refuse.
 fn matched(rules: &[FiredRule], refused_by: &str) -> Option<String> {
     let mut rules = rules.iter();
     let rule = rules.find(|rule| rule.id == refused_by && rule.mode == Mode::Enforce)?;
-    let matched = rule.matched.first()?;
-    Some(match &matched.part {
-        MatchedPart::List(hit) => format!("list {}", hit.list),
-        MatchedPart::NotInList(list) => format!("not on list {list}"),
-        MatchedPart::Prefix(_) => "prefix".to_owned(),
-        MatchedPart::Suffix(_) => "suffix".to_owned(),
-        MatchedPart::Pattern(_) => "pattern".to_owned(),
-        MatchedPart::NoneOf(alternatives) => format!("none of its {}", alternatives.as_str()),
-        MatchedPart::Limit(max) => format!("{} friends, at most {max}", matched.count),
-        MatchedPart::Expression(_) => return None,
-    })
+    rule.matched.first()?.summary()
 }
 
 /// The rules that removed friends, and how many each: after `nobodyLeft`, those that emptied the list.

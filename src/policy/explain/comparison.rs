@@ -1,12 +1,15 @@
 //! What a recorded decision and the current policy's have in common.
 
-use std::fmt::{self, Display, Formatter};
+use std::{
+    collections::HashSet,
+    fmt::{self, Display, Formatter},
+};
 
 use importguard_core::{Evaluation, Mode, Outcome, Verdict};
 use importguard_decider::policy::Policy;
 use serde_json::{Map, Value, json};
 
-use crate::events::{Data, Removal, printable};
+use crate::events::{Data, printable};
 
 /// The differences between a recorded decision and the current policy's.
 pub(super) struct Comparison {
@@ -38,7 +41,6 @@ impl Comparison {
             verdict.to_owned(),
             evaluation.verdict.kind().as_str().to_owned(),
         );
-        compare("kept", kept_then(data), kept_now(data, &evaluation.verdict));
         compare(
             "refusal",
             refusal_then(data),
@@ -48,6 +50,7 @@ impl Comparison {
         if data.policy.is_some() {
             compare("rules", rules_then(data), rules_now(evaluation));
         }
+        differences.extend(kept(data, &evaluation.verdict));
         Self {
             then: then(data, verdict),
             differences,
@@ -123,34 +126,64 @@ fn then(data: &Data, verdict: &str) -> String {
     }
 }
 
-fn kept_then(data: &Data) -> String {
-    let removed = |index: usize| {
-        let mut removals = data.removed.iter();
-        removals.any(|Removal { friends, .. }| friends.contains(&index))
+/// How many IDs are named.
+const NAMED: usize = 10;
+
+/// The difference between the friends who were imported and those who would be.
+fn kept(data: &Data, verdict: &Verdict) -> Option<Difference> {
+    let requested = data.friend_user_ids.len();
+    let removals = data.removed.iter();
+    let removed: HashSet<usize> = removals.flat_map(|it| &it.friends).copied().collect();
+    let was_kept = |index| match data.verdict.as_deref() {
+        Some("refuse") => false,
+        Some("modify") => !removed.contains(&index),
+        _ => true,
     };
-    match data.verdict.as_deref() {
-        Some("refuse") => listed(data, |_| false),
-        Some("modify") => listed(data, |index| !removed(index)),
-        _ => listed(data, |_| true),
+    let (mut then, mut now) = (0, 0);
+    let (mut added, mut lost) = (Vec::new(), Vec::new());
+    for (index, id) in data.friend_user_ids.iter().enumerate() {
+        let (before, after) = (was_kept(index), is_kept(verdict, index));
+        then += usize::from(before);
+        now += usize::from(after);
+        match (before, after) {
+            (false, true) => added.push(id),
+            (true, false) => lost.push(id),
+            _ => {}
+        }
     }
+    if added.is_empty() && lost.is_empty() {
+        return None;
+    }
+    let named = |what: &str, ids: &[&String]| match ids.len() {
+        0 => String::new(),
+        count => {
+            let ids: Vec<_> = ids.iter().take(NAMED).map(|id| printable(id)).collect();
+            let more = match count.saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(", {what} {}{more}", ids.join(", "))
+        }
+    };
+    Some(Difference {
+        what: "kept".to_owned(),
+        then: format!("{then} of {requested}"),
+        now: format!(
+            "{now} of {requested}{}{}",
+            named("also", &added),
+            named("without", &lost)
+        ),
+    })
 }
 
-fn kept_now(data: &Data, verdict: &Verdict) -> String {
+fn is_kept(verdict: &Verdict, index: usize) -> bool {
     match verdict {
-        Verdict::Refuse(_) => listed(data, |_| false),
-        Verdict::Modify(kept) => listed(data, |index| {
-            let index = u32::try_from(index);
-            index.is_ok_and(|index| kept.indexes().binary_search(&index).is_ok())
-        }),
-        Verdict::Allow => listed(data, |_| true),
+        Verdict::Allow => true,
+        Verdict::Refuse(_) => false,
+        Verdict::Modify(kept) => {
+            u32::try_from(index).is_ok_and(|index| kept.indexes().binary_search(&index).is_ok())
+        }
     }
-}
-
-fn listed(data: &Data, is_kept: impl Fn(usize) -> bool) -> String {
-    let friends = data.friend_user_ids.iter().enumerate();
-    let kept = friends.filter(|(index, _)| is_kept(*index));
-    let kept: Vec<_> = kept.map(|(_, id)| printable(id)).collect();
-    format!("[{}]", kept.join(", "))
 }
 
 fn refusal_then(data: &Data) -> String {
