@@ -2,6 +2,7 @@
 
 mod banner;
 mod demo;
+mod doctor;
 mod events;
 mod healthcheck;
 mod policy;
@@ -16,6 +17,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use demo::Demo;
+use doctor::Doctor;
 use healthcheck::Healthcheck;
 use importguard_runtime::{ThreadSettings, block_on, conclude, environment, signals};
 use importguard_telemetry::ENVIRONMENT_HELP;
@@ -65,6 +67,7 @@ enum Command {
     )]
     Spool(SpoolCommand),
     Pseudonym(Pseudonym),
+    Doctor(Doctor),
     Healthcheck(Healthcheck),
 }
 
@@ -87,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
         Command::Spool(command) => command.run(),
         Command::Pseudonym(pseudonym) => pseudonym.run(),
+        Command::Doctor(doctor) => block_on(ThreadSettings::TWO, doctor.run())?,
         Command::Healthcheck(healthcheck) => healthcheck.run(),
     }
 }

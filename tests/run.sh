@@ -38,6 +38,26 @@ if [[ -z "${NATS_SERVER_CURRENT:-}" ]] && command -v go >/dev/null; then
     fi
 fi
 
+# Docker's compose plugin as a program of its own checks the examples' compositions; it needs no engine for that. Its module has
+# replacements, so that `go install` refuses it.
+if [[ -z "${DOCKER_COMPOSE:-}" ]] && ! command -v docker-compose >/dev/null && command -v go >/dev/null; then
+    tools="$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")"
+    if [[ ! -x "$tools/docker-compose" ]]; then
+        echo "tests/run.sh: building docker-compose"
+        source="$(GOWORK=off go mod download -json github.com/docker/compose/v2@v2.40.3 | sed -n 's/.*"Dir": "\(.*\)",*$/\1/p')" || source=""
+        rm -rf "$tools/compose" && mkdir -p "$tools/compose"
+        if [[ -n "$source" ]] && cp -r "$source/." "$tools/compose" && chmod -R u+w "$tools/compose" \
+            && (cd "$tools/compose" && GOWORK=off go build -o "$tools/docker-compose" ./cmd); then
+            rm -rf "$tools/compose"
+        else
+            echo "tests/run.sh: cannot build docker-compose; the examples' compositions are not checked" >&2
+        fi
+    fi
+    if [[ -x "$tools/docker-compose" ]]; then
+        export DOCKER_COMPOSE="$tools/docker-compose"
+    fi
+fi
+
 # Debian has neither helm nor kubeconform.
 build_tool() { # name, variable with its path, Go package
     if [[ -n "${!2:-}" ]] || command -v "$1" >/dev/null || ! command -v go >/dev/null; then

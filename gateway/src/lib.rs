@@ -8,6 +8,8 @@ mod gateway;
 mod handlers;
 mod layers;
 mod metrics;
+#[cfg(test)]
+mod openapi;
 pub mod openim;
 pub mod recorder;
 mod security;

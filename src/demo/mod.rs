@@ -36,11 +36,12 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const WHAT: &str = "\
 What it does:
-  1. starts gateway, decider and a nats-server on free ports of 127.0.0.1, with the sample policy, in a
-     temporary directory; settings from the environment do not apply
-  2. sends imports as open-im-server would, and prints the decisions as subscribers see them on NATS
-  3. kills nats-server (SIGKILL) and starts it again: callbacks are still answered meanwhile, and their
-     events wait in the spool
+  1. starts gateway, decider and a nats-server on free ports of 127.0.0.1, with the sample
+     policy, in a temporary directory; settings from the environment do not apply
+  2. sends imports as open-im-server would, and prints the decisions as subscribers on NATS
+     see them
+  3. kills nats-server (SIGKILL) and starts it again: meanwhile, callbacks are still
+     answered, and their events wait in the spool
   4. reads the stream back, and compares what was asked, decided and recorded
 
 Ctrl-C goes straight to 4; a second one only cleans up.

@@ -46,17 +46,19 @@ impl Screen {
         self.print(&format!("{on}{text}{off}"))
     }
 
-    /// Prints an answer whose event nobody can see yet.
-    pub(super) fn spooled(self, import: &Import, verdict: &str) -> io::Result<()> {
+    /// Prints an answer whose event nobody can see yet, or that there was none.
+    pub(super) fn spooled(self, import: &Import, answer: Result<&str, &String>) -> io::Result<()> {
         let (on, off) = self.paint("\x1b[2m");
         let Import {
             owner,
             operation_id,
             ..
         } = import;
-        self.print(&format!(
-            "{on}answered, event in the spool: {verdict:8}  {owner:18}  {operation_id}{off}"
-        ))
+        let what = match answer {
+            Ok(verdict) => format!("answered, event in the spool: {verdict:8}"),
+            Err(error) => format!("NOT ANSWERED ({error}):"),
+        };
+        self.print(&format!("{on}{what}  {owner:18}  {operation_id}{off}"))
     }
 
     fn paint(self, on: &'static str) -> (&'static str, &'static str) {

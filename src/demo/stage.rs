@@ -126,8 +126,7 @@ impl Stage<'_> {
             let answer = caller.ask(&import).await;
             let answer = answer.map_err(|error| format!("{error:#}"));
             if nats_is_down {
-                let verdict = answer.as_deref().unwrap_or("NO ANSWER");
-                self.screen.spooled(&import, verdict)?;
+                self.screen.spooled(&import, answer.as_ref().copied())?;
             }
             ledger.answered(import, answer, nats_is_down);
         }

@@ -25,7 +25,11 @@ fn settings_are_ones_that_a_binary_has() {
         String::from_utf8(output.stdout).unwrap()
     })
     .collect();
-    for file in ["Dockerfile", "docker-compose.yml"] {
+    for file in [
+        "Dockerfile",
+        "docker-compose.yml",
+        "examples/openim/compose.yaml",
+    ] {
         let text = read(file);
         let names: BTreeSet<_> = text
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))

@@ -22,7 +22,7 @@ impl Foreign {
         if !there {
             return skip(source, "node and npm are not installed");
         }
-        let dir = installed(source, "package-lock.json", |dir| {
+        let dir = installed(source, &["package-lock.json"], |dir| {
             let mut npm = Command::new("npm");
             npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
             run(npm.current_dir(dir))
@@ -42,7 +42,7 @@ impl Foreign {
         if !runs("python3", "--version") {
             return skip(source, "python3 is not installed");
         }
-        let dir = installed(source, "requirements.txt", |dir| {
+        let dir = installed(source, &["requirements.txt"], |dir| {
             run(Command::new("python3")
                 .args(["-m", "venv", "venv"])
                 .current_dir(dir))?;
@@ -57,6 +57,34 @@ impl Foreign {
             }),
             Err(reason) => skip(source, &reason),
         }
+    }
+
+    /// The Go program in the workspace's directory `source`, built. If Go or a module is unavailable, prints that and returns `None`.
+    pub fn go(source: &str) -> Option<Self> {
+        if !runs("go", "version") {
+            return skip(source, "go is not installed");
+        }
+        let dir = installed(source, &["go.sum", "main.go"], |dir| {
+            // No other module or workspace around it counts.
+            let build = ["build", "-mod=readonly", "-o", "program", "."];
+            run(Command::new("go")
+                .args(build)
+                .env("GOWORK", "off")
+                .env_remove("GOFLAGS")
+                .current_dir(dir))
+        });
+        match dir {
+            Ok(dir) => Some(Self {
+                interpreter: dir.join("program"),
+                dir,
+            }),
+            Err(reason) => skip(source, &reason),
+        }
+    }
+
+    /// Runs the program that was built.
+    pub fn program(&self) -> Command {
+        Command::new(&self.interpreter)
     }
 
     /// Runs the program `file`.
@@ -77,14 +105,16 @@ pub fn workspace() -> &'static Path {
 /// A copy of the files in `source`, in which its packages are installed; or why they cannot be.
 fn installed(
     source: &str,
-    lock_file: &str,
+    lock_files: &[&str],
     install: impl FnOnce(&Path) -> Result<(), String>,
 ) -> Result<PathBuf, String> {
     let source_dir = workspace().join(source);
-    let lock = fs::read(source_dir.join(lock_file))
-        .unwrap_or_else(|error| panic!("{source}/{lock_file}: {error}"));
     let mut hash = DefaultHasher::new();
-    lock.hash(&mut hash);
+    for file in lock_files {
+        let content = fs::read(source_dir.join(file));
+        let content = content.unwrap_or_else(|error| panic!("{source}/{file}: {error}"));
+        content.hash(&mut hash);
+    }
     let name = format!("{}-{:016x}", source.replace('/', "-"), hash.finish());
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), PathBuf::from);

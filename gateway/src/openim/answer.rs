@@ -145,18 +145,31 @@ fn encode_rejection(rejection: &Rejection, dialect: Dialect, refusals: Refusals)
     .encode(dialect, refusals)
 }
 
-/// The fields in the documentation's order.
+// The fields are in the documentation's order; their comments are the descriptions in docs/openapi.json.
+/// A callback answer.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Wire<'a> {
+    /// In the documented dialect, 1 in a refusal. In the server's it is always 0: OpenIM 3.7 and later import if it is not
     action_code: i32,
+    /// 0, or why the import is refused: 5900 to 5999 are importguard's own reasons, the rest of 5000 to 9999 the policy's. OpenIM's API
+    /// returns it to its caller
     err_code: i32,
+    /// A short reason, which OpenIM's API returns to its caller
     err_msg: &'a str,
+    /// The reason in detail, which OpenIM's API returns to its caller
     err_dlt: &'a str,
+    /// What to do: 0 to import, 1 to refuse. A number in the server's dialect, a string in the documented one
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     next_code: NextCode,
+    /// The owner, as in the request. OpenIM ignores it
     #[serde(rename = "ownerUserID", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "UserId"))]
     owner_user_id: Option<&'a UserId>,
+    /// In an answer that allows, the friends to import instead of those in the request. In a refusal, those in the request
     #[serde(rename = "friendUserIDs", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Vec<UserId>"))]
     friend_user_ids: Option<Friends<'a>>,
 }
 

@@ -6,11 +6,15 @@ mod operation_id;
 mod rejection;
 mod request;
 
+#[cfg(test)]
+pub(crate) use answer::Wire;
 pub use answer::{Answer, Refusals};
 pub(crate) use answer::{AnswerBody, Forwarded, complete};
 pub(crate) use command::Route;
 pub use command::{BasePath, BasePathError, Callback, Command, Target};
 pub use operation_id::{OnMissingOperationId, operation_id, replaced_operation_id};
 pub use rejection::Rejection;
+#[cfg(test)]
+pub(crate) use request::Body as RequestBody;
 pub(crate) use request::{Import, RequestHead};
 pub use request::{Limits, acceptable, parse};

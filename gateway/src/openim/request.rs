@@ -135,14 +135,22 @@ fn is_plain(content_encoding: &str) -> bool {
 /// Maximum number of characters of the caller's text that an answer repeats: OpenIM's longest command name has 45.
 const MAX_QUOTED: usize = 64;
 
+// The fields' comments are the descriptions in docs/openapi.json.
+/// A callback of OpenIM about an import. Other fields are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Body<'a> {
+    /// The callback's name, as in the request line
     #[serde(borrow)]
     callback_command: Cow<'a, str>,
+    /// The user who imports, in at most 256 bytes
     #[serde(rename = "ownerUserID", deserialize_with = "owner")]
+    #[cfg_attr(test, schemars(with = "UserId"))]
     owner_user_id: UserId,
+    /// The friends to import, each in at most 256 bytes, and at most IMPORTGUARD_MAX_FRIENDS (10,000). null is an empty list: Go writes it so
     #[serde(rename = "friendUserIDs", deserialize_with = "friends")]
+    #[cfg_attr(test, schemars(with = "Option<Vec<UserId>>", required))]
     friend_user_ids: Vec<UserId>,
 }
 
