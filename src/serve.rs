@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Arg, Args, Command};
 use importguard_decider::Decider;
 use importguard_gateway::{Gateway, recorder::Recorder};
-use importguard_runtime::{Runtime, RuntimeSettings, listen};
+use importguard_runtime::{Runtime, RuntimeSettings, listen, security::DECIDER_LINK};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -105,6 +105,9 @@ impl Serve {
         // It stops after its only client, the gateway, which needs no time to notice.
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
 
+        // The decider is in this process; the connection to it is over loopback.
+        let security = self.gateway.security().without(DECIDER_LINK);
+        security.log("this process");
         let decider = Decider::start(&self.decider, runtime).await?;
         let gateway = Gateway::start(&self.gateway, runtime).await?;
         Ok(Started {
@@ -167,16 +170,31 @@ fn is_unused(arg: &Arg) -> bool {
     UNUSED.contains(&arg.get_id().as_str())
 }
 
-/// Logs a warning for each argument that has no effect and is set in the environment.
+/// Logs a warning for each argument that has no effect and is set.
 fn report_unused() {
     let command = Serve::augment_args(Command::new("serve"));
     let unused = command.get_arguments().filter(|arg| is_unused(arg));
-    for variable in unused.filter_map(Arg::get_env) {
-        if env::var_os(variable).is_some() {
-            warn!(
-                "{} has no effect: in one process the gateway calls the decider of that process; unset it, or run importguard-gateway and importguard-decider",
-                variable.display()
-            );
-        }
+    for argument in unused {
+        let variable = argument.get_env().filter(|it| env::var_os(it).is_some());
+        let flag = argument.get_long().filter(|flag| is_given(flag));
+        let name = match (variable, flag) {
+            (_, Some(flag)) => format!("--{flag}"),
+            (Some(variable), None) => variable.display().to_string(),
+            (None, None) => continue,
+        };
+        warn!(
+            "{name} has no effect: in one process the gateway calls the decider of that process; unset it, or run importguard-gateway and importguard-decider"
+        );
     }
+}
+
+/// Whether the command line has `--flag` or `--flag=…`.
+fn is_given(flag: &str) -> bool {
+    env::args_os().any(|argument| {
+        let argument = argument.to_string_lossy();
+        let rest = argument
+            .strip_prefix("--")
+            .and_then(|it| it.strip_prefix(flag));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })
 }

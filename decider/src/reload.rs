@@ -59,6 +59,7 @@ pub(crate) async fn watch(
     info!(
         policy = policy.name(),
         digest = policy.digest(),
+        content_digest = policy.content_digest(),
         lists = policy.lists().count(),
         "policy {} is active",
         settings.policy.display()
@@ -91,8 +92,10 @@ fn report(
             info!(
                 policy,
                 digest,
-                "reloaded policy {policy}{}",
-                list_changes(active, previous)
+                content_digest = active.content_digest(),
+                previous_content_digest = previous.content_digest(),
+                "reloaded policy {policy}: {}",
+                active.changes_since(previous)
             );
         }
         Reload::Unchanged => {
@@ -139,20 +142,6 @@ pub(crate) fn describe(active: &LastGood<Active>) -> Value {
         state["error"] = json!({ "since": rfc3339(failure.since), "text": failure.error });
     }
     state
-}
-
-/// The lists that changed, for the log: `: list blocked 2 → 0 IDs`.
-fn list_changes(active: &Policy, previous: &Policy) -> String {
-    let changes = active.lists().filter_map(|new| {
-        let old = previous.lists().find(|old| old.name == new.name)?;
-        let changed = old.digest != new.digest;
-        changed.then(|| format!("list {} {} → {} IDs", new.name, old.size, new.size))
-    });
-    let changes: Vec<_> = changes.collect();
-    match changes.as_slice() {
-        [] => String::new(),
-        changes => format!(": {}", changes.join(", ")),
-    }
 }
 
 fn is_same(one: &Policy, other: &Policy) -> bool {

@@ -86,6 +86,7 @@ pub async fn run(
         settings.grpc.bounds.decider_max_connections,
         "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
     )?;
+    settings.security().log("this decider");
     let decider = Decider::start(settings, &mut runtime).await?;
     info!(
         grpc = %listener.local_addr()?,
@@ -184,12 +185,22 @@ impl Decider {
         let timed_out = async {
             shutdown.cancelled().await;
             report(&health_reporter, ServingStatus::NotServing).await;
+            if !self.shutdown.grace.is_zero() {
+                info!(
+                    "accepting calls for another {} (IMPORTGUARD_DECIDER_SHUTDOWN_GRACE), until gateways have noticed",
+                    humantime::format_duration(self.shutdown.grace)
+                );
+            }
             sleep(self.shutdown.grace).await;
+            info!("no longer accepting calls: answering those in progress");
             stop_accepting.cancel();
             sleep(self.shutdown.timeout.saturating_sub(self.shutdown.grace)).await;
         };
         tokio::select! {
-            served = server => served?,
+            served = server => {
+                served?;
+                info!("all calls are answered");
+            }
             () = timed_out => warn!("closed the remaining calls after IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT"),
         }
         Ok(())

@@ -1,6 +1,9 @@
-use importguard_runtime::{CertificateError, FileWatches, Tls, TlsFiles};
+use importguard_runtime::{
+    CertificateError, FileWatches, NamedFile, Tls, TlsFiles,
+    security::{CLIENT_CERTIFICATES, DECIDER_TLS, Security},
+};
 
-use crate::settings::TlsSettings;
+use crate::{Settings, settings::TlsSettings};
 
 /// The TLS configuration, if the settings name a certificate. `watches` reloads its files.
 ///
@@ -16,11 +19,12 @@ pub(crate) async fn tls(
     ) else {
         return Ok(None);
     };
+    let named = |setting, path| NamedFile { setting, path };
+    let client_ca = settings.decider_tls_client_ca_file.as_deref();
     let files = TlsFiles {
-        setting: "IMPORTGUARD_DECIDER_TLS_CERT_FILE",
-        cert,
+        cert: named("IMPORTGUARD_DECIDER_TLS_CERT_FILE", cert),
         key,
-        client_ca: settings.decider_tls_client_ca_file.as_deref(),
+        client_ca: client_ca.map(|ca| named("IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE", ca)),
         client_names: &settings.decider_tls_client_names,
         alpn: &[b"h2"],
     };
@@ -29,4 +33,23 @@ pub(crate) async fn tls(
         allow_plaintext: false,
         close_on_reload: settings.decider_tls_client_ca_file.is_some(),
     }))
+}
+
+impl Settings {
+    /// What protects a decider with these settings.
+    pub fn security(&self) -> Security {
+        let tls = &self.grpc.tls;
+        let is_on = tls.decider_tls_cert_file.is_some();
+        let certificates = match (
+            &tls.decider_tls_client_ca_file,
+            tls.decider_tls_client_names.len(),
+        ) {
+            (None, _) => "not required".to_owned(),
+            (Some(_), 0) => "required (mutual TLS)".to_owned(),
+            (Some(_), names) => format!("required (mutual TLS), with one of {names} names"),
+        };
+        Security::default()
+            .with(DECIDER_TLS, if is_on { "on" } else { "off" })
+            .with(CLIENT_CERTIFICATES, certificates)
+    }
 }

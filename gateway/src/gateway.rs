@@ -67,6 +67,7 @@ pub async fn run(
     listener: TcpListener,
     mut runtime: Runtime,
 ) -> Result<(), RunError> {
+    settings.security().log("this gateway");
     let gateway = Gateway::start(settings, &mut runtime).await?;
     tracing::info!(
         callbacks = %listener.local_addr()?,

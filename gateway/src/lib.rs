@@ -12,6 +12,7 @@ mod metrics;
 mod openapi;
 pub mod openim;
 pub mod recorder;
+mod security;
 mod server;
 mod settings;
 pub mod spool;

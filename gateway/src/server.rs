@@ -26,7 +26,7 @@ use hyper_util::{
 };
 use importguard_runtime::{
     Acceptor, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle, LINGER,
-    Timeouts, Tls, TlsFiles,
+    NamedFile, Timeouts, Tls, TlsFiles,
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -36,6 +36,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
+use tracing::info;
 
 use crate::settings::{ServeSettings, TlsSettings};
 
@@ -112,6 +113,12 @@ impl Server {
         let mut grace_over = std::pin::pin!(async {
             shutdown.cancelled().await;
             closing.store(true, Relaxed);
+            if !grace.is_zero() {
+                info!(
+                    "accepting connections for another {} (IMPORTGUARD_SHUTDOWN_GRACE), until load balancers have noticed",
+                    humantime::format_duration(grace)
+                );
+            }
             sleep(grace).await;
         });
         loop {
@@ -131,12 +138,21 @@ impl Server {
             while connections.try_join_next().is_some() {}
         }
         drop(acceptor);
+        while connections.try_join_next().is_some() {}
+        let open = connections.len();
+        info!(
+            connections = open,
+            "no longer accepting connections: answering the callbacks in progress"
+        );
         let drained = async {
             graceful.shutdown().await;
             while connections.join_next().await.is_some() {}
         };
         match timeout(drain_timeout, drained).await {
-            Ok(()) => 0,
+            Ok(()) => {
+                info!("all callbacks are answered");
+                0
+            }
             Err(_) => connections.len(),
         }
     }
@@ -286,8 +302,10 @@ pub(crate) async fn tls(
         return Ok(None);
     };
     let files = TlsFiles {
-        setting: "IMPORTGUARD_TLS_CERT_FILE",
-        cert,
+        cert: NamedFile {
+            setting: "IMPORTGUARD_TLS_CERT_FILE",
+            path: cert,
+        },
         key,
         client_ca: None,
         client_names: &[],

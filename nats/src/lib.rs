@@ -9,7 +9,7 @@ use std::{future::ready, path::PathBuf, sync::Arc};
 use async_nats::{ConnectOptions, ServerAddr};
 use clap::Args;
 use importguard_runtime::{
-    CertificateError, ClientTls, FileWatches, LastGood, Secret, SecretError,
+    CertificateError, ClientTls, FileWatches, LastGood, NamedFile, Secret, SecretError,
 };
 
 use login::{Login, NatsAuth};
@@ -181,6 +181,30 @@ impl NatsServers {
 }
 
 impl NatsSettings {
+    /// How the connection is protected, in words: `mutual TLS, password`.
+    pub fn security(&self) -> String {
+        let tls = match (self.tls(), &self.nats_cert) {
+            (true, Some(_)) => "mutual TLS",
+            (true, None) => "TLS",
+            (false, _) => "TLS only if the server requires it",
+        };
+        let in_url = self.nats_url.login();
+        let login = match (&self.nats_user, &self.nats_token, &self.nats_token_file) {
+            (Some(_), ..) => "user and password",
+            (None, Some(_), _) | (None, _, Some(_)) => "token",
+            _ if in_url.is_some_and(|login| matches!(login, Login::Token(_))) => "token",
+            _ if in_url.is_some() => "user and password",
+            _ if self.nats_creds.is_some() => "credentials file",
+            _ => "no login",
+        };
+        format!("{tls}, {login}")
+    }
+
+    /// Whether TLS is required.
+    fn tls(&self) -> bool {
+        self.nats_url.tls() || self.nats_ca.is_some() || self.nats_cert.is_some()
+    }
+
     /// Reads the files, has `watches` reload them, and returns what these settings say, ready for a client that calls itself `name`.
     /// Each connection is made with the content of the files at that time.
     ///
@@ -192,7 +216,7 @@ impl NatsSettings {
         watches: &mut FileWatches,
     ) -> Result<NatsServers, NatsSettingsError> {
         let auth = self.auth(watches).await?;
-        let tls = self.nats_url.tls() || self.nats_ca.is_some() || self.nats_cert.is_some();
+        let tls = self.tls();
         let in_clear = auth.login.is_some() && !tls && !self.nats_url.are_local();
         let mut options = if auth.is_some() {
             // It replaces all other authentication.
@@ -278,14 +302,12 @@ impl NatsSettings {
         &self,
         watches: &mut FileWatches,
     ) -> Result<Option<LastGood<ClientTls>>, NatsSettingsError> {
-        let identity = self.nats_cert.clone().zip(self.nats_key.clone());
-        let setting = match (&self.nats_ca, &identity) {
-            (Some(_), _) => "NATS_CA",
-            (None, Some(_)) => "NATS_CERT",
-            (None, None) => return Ok(None),
-        };
-        let watcher = ClientTls::open(self.nats_ca.clone(), identity).await?;
-        Ok(Some(watches.add(setting, watcher)))
+        let named = |setting, path| NamedFile { setting, path };
+        let ca = self.nats_ca.as_deref().map(|ca| named("NATS_CA", ca));
+        let cert = self.nats_cert.as_deref();
+        let cert = cert.map(|cert| named("NATS_CERT", cert));
+        let identity = cert.zip(self.nats_key.as_deref());
+        Ok(ClientTls::watch(ca, identity, watches).await?)
     }
 }
 

@@ -15,8 +15,8 @@ use tokio_util::either::Either;
 use tracing::{info, warn};
 
 use crate::{
-    Bounds, Connection, ConnectionMetrics, Handle, LastGood, Timeouts, connection::Stream,
-    table::Table,
+    Bounds, Connection, ConnectionMetrics, Handle, LastGood, Timeouts, TlsConfig, TlsFailure,
+    connection::Stream, table::Table,
 };
 
 /// Pause after a failed accept: open connections need time to close, and the log must not be flooded.
@@ -37,7 +37,7 @@ const HANDSHAKE_RECORD: u8 = 22;
 #[derive(Clone)]
 pub struct Tls {
     /// The active configuration, used by new handshakes.
-    pub config: LastGood<ServerConfig>,
+    pub config: LastGood<TlsConfig<ServerConfig>>,
     /// Whether a connection without TLS is passed on, marked by [`Handle::plaintext`], so that it can get an error response.
     pub allow_plaintext: bool,
     /// Whether established connections are closed when the files change, so that none outlives the CA of its peer's
@@ -53,7 +53,7 @@ pub struct Acceptor {
     table: Arc<Table>,
     handshakes: JoinSet<Option<Connection>>,
     /// The configuration of the connections so far.
-    last_config: Option<Arc<ServerConfig>>,
+    last_config: Option<Arc<TlsConfig<ServerConfig>>>,
     reload_checks: Interval,
 }
 
@@ -160,7 +160,8 @@ async fn handshake(
             Some(Connection::new(stream, handle))
         }
         Err(error) => {
-            info!("TLS handshake with {} failed: {error}", handle.peer());
+            let why = explain(&error, tls.config.load().settings());
+            info!("TLS handshake with {} failed: {why}", handle.peer());
             None
         }
     }
@@ -174,9 +175,36 @@ async fn begin(stream: TcpStream, tls: &Tls) -> io::Result<(Stream, bool)> {
             return Ok((Either::Left(stream), false));
         }
     }
-    let stream = TlsAcceptor::from(tls.config.load()).accept(stream).await?;
+    let stream = TlsAcceptor::from(Arc::clone(&tls.config.load().config))
+        .accept(stream)
+        .await?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok((Either::Right(stream), http2))
+}
+
+/// The error with the side that has to be corrected. `settings` are those of our certificate, and of the CAs for those of clients.
+fn explain(error: &io::Error, settings: (&str, Option<&str>)) -> String {
+    let (certificate, authorities) = settings;
+    let authorities = authorities.unwrap_or("the CA file");
+    match TlsFailure::find(error) {
+        Some(TlsFailure::Rejected(alert)) => format!(
+            "the client rejects our certificate ({alert}); check {certificate}, and the CA certificates and server name that the client uses"
+        ),
+        Some(TlsFailure::UnknownIssuer) => format!(
+            "the client's certificate was not issued by a CA in {authorities} (unknown issuer)"
+        ),
+        Some(TlsFailure::Invalid(defect)) => {
+            format!("the client's certificate {defect}; replace it at the client")
+        }
+        Some(TlsFailure::NoCertificate) => {
+            format!("the client has no certificate, which {authorities} requires")
+        }
+        Some(TlsFailure::NoTls) => {
+            format!("the client does not use TLS, which {certificate} requires")
+        }
+        Some(TlsFailure::Other(error)) => error,
+        None => error.to_string(),
+    }
 }
 
 struct RemoveOnDrop(Option<Handle>);

@@ -7,7 +7,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{SecretError, SecretFile};
+use crate::{SecretError, SecretFile, expiry::CertificateFile};
 
 /// Certificates, or a private key, that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -117,10 +117,15 @@ pub(crate) fn certified_key(
     })
 }
 
-/// The certificate authorities in the PEM file `ca`.
-pub(crate) fn root_store(ca: &Path) -> Result<RootCertStore, CertificateError> {
+/// The certificate authorities in the PEM file `ca`, which `setting` names, and what there is to know of them.
+pub(crate) fn authorities(
+    setting: &'static str,
+    ca: &Path,
+) -> Result<(RootCertStore, Option<CertificateFile>), CertificateError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
+    let certificates = certificates(ca)?;
+    let file = CertificateFile::authorities(setting, &certificates);
+    for certificate in certificates {
         roots
             .add(certificate)
             .map_err(|source| CertificateError::NotAuthority {
@@ -128,7 +133,7 @@ pub(crate) fn root_store(ca: &Path) -> Result<RootCertStore, CertificateError> {
                 source,
             })?;
     }
-    Ok(roots)
+    Ok((roots, file))
 }
 
 /// The certificate authorities that the system trusts, or `SSL_CERT_FILE` and `SSL_CERT_DIR` name.

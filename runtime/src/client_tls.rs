@@ -1,6 +1,6 @@
 //! TLS for a client whose library takes one configuration and keeps it, such as that of NATS.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, SignatureScheme,
@@ -14,8 +14,9 @@ use rustls::{
 };
 
 use crate::{
-    CertificateError, FileWatcher, LastGood, Snapshot,
-    certificates::{certified_key, root_store, system_roots},
+    CertificateError, FileWatcher, FileWatches, LastGood, NamedFile, Snapshot,
+    certificates::{authorities, certified_key, system_roots},
+    expiry::CertificateFile,
 };
 
 /// What a client needs for a handshake, from files.
@@ -23,34 +24,57 @@ use crate::{
 pub struct ClientTls {
     verifier: Arc<WebPkiServerVerifier>,
     identity: Option<Arc<CertifiedKey>>,
+    certificates: Vec<CertificateFile>,
 }
 
 impl ClientTls {
-    /// Reads the CA certificates in `ca`, or the system's, and the client's certificate and key, if any.
+    /// Reads the CA certificates in `ca`, or the system's, and the client's certificate and key, if any, and has `watches` reload
+    /// them when they change. `None` if neither is set.
     ///
     /// # Errors
     /// If they cannot be used.
-    pub async fn open(
-        ca: Option<PathBuf>,
-        identity: Option<(PathBuf, PathBuf)>,
-    ) -> Result<FileWatcher<Self, CertificateError>, CertificateError> {
-        let both = identity.iter().flat_map(|(cert, key)| [cert, key]);
-        let files: Vec<_> = ca.iter().chain(both).cloned().collect();
+    pub async fn watch(
+        ca: Option<NamedFile<'_>>,
+        identity: Option<(NamedFile<'_>, &Path)>,
+        watches: &mut FileWatches,
+    ) -> Result<Option<LastGood<Self>>, CertificateError> {
+        let cert = identity.map(|(cert, _)| cert);
+        let Some(setting) = ca.or(cert).map(|file| file.setting) else {
+            return Ok(None);
+        };
+        let ca = ca.map(NamedFile::to_owned);
+        let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
+        let both = identity.iter().flat_map(|(cert, key)| [&cert.1, key]);
+        let files: Vec<_> = ca.iter().map(|ca| &ca.1).chain(both).cloned().collect();
         let read = move || {
             let provider = Arc::new(ring::default_provider());
-            let roots = ca.as_deref().map_or_else(system_roots, root_store)?;
+            let mut certificates = Vec::new();
+            let roots = match &ca {
+                Some((setting, ca)) => {
+                    let (roots, file) = authorities(setting, ca)?;
+                    certificates.extend(file);
+                    roots
+                }
+                None => system_roots()?,
+            };
             let verifier =
                 WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                     .build()
                     .map_err(|error| rustls::Error::General(error.to_string()))?;
-            let identity = identity.as_ref();
-            let identity = identity.map(|(cert, key)| certified_key(cert, key, &provider));
-            Ok(Self {
+            let identity = identity.as_ref().map(|((setting, cert), key)| {
+                let identity = certified_key(cert, key, &provider)?;
+                certificates.extend(CertificateFile::chain(setting, &identity.cert));
+                Ok::<_, CertificateError>(Arc::new(identity))
+            });
+            Ok::<_, CertificateError>(Self {
                 verifier,
-                identity: identity.transpose()?.map(Arc::new),
+                identity: identity.transpose()?,
+                certificates,
             })
         };
-        FileWatcher::open(move || Snapshot::take(&files, &read)).await
+        let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
+        let active = watches.add_certificates(setting, watcher, |tls| &tls.certificates);
+        Ok(Some(active))
     }
 
     /// A configuration that makes each handshake with the content that is active then.

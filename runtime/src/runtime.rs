@@ -113,6 +113,9 @@ impl RuntimeSettings {
             environment::report_retired();
             let ended = self.serve(signals::shutdown()?, service).await;
             telemetry.shutdown(TRACE_FLUSH_TIMEOUT).await;
+            if ended.is_ok() {
+                tracing::info!("stopped");
+            }
             ended.map(|()| ExitCode::SUCCESS)
         })?
     }

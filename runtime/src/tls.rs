@@ -1,4 +1,7 @@
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
@@ -14,20 +17,53 @@ use rustls::{
 
 use crate::{
     CertificateError, FileWatcher, FileWatches, LastGood, Snapshot,
-    certificates::{certified_key, root_store},
+    certificates::{authorities, certified_key},
+    expiry::CertificateFile,
 };
+
+/// A file, and the setting that names it.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedFile<'a> {
+    /// The setting, for log, metrics and errors.
+    pub setting: &'static str,
+    /// The file.
+    pub path: &'a Path,
+}
+
+/// As [`NamedFile`], for another thread.
+pub(crate) type OwnedFile = (&'static str, PathBuf);
+
+impl NamedFile<'_> {
+    pub(crate) fn to_owned(self) -> OwnedFile {
+        (self.setting, self.path.to_owned())
+    }
+}
+
+/// A TLS configuration, and what certificates were read for it.
+#[derive(Debug)]
+pub struct TlsConfig<C> {
+    /// The configuration.
+    pub config: Arc<C>,
+    certificates: Vec<CertificateFile>,
+}
+
+impl TlsConfig<ServerConfig> {
+    /// The settings of the certificate, and of the CA certificates for clients.
+    pub(crate) fn settings(&self) -> (&'static str, Option<&'static str>) {
+        let mut settings = self.certificates.iter().map(|file| file.setting);
+        (settings.next().unwrap_or_default(), settings.next())
+    }
+}
 
 /// The TLS files of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsFiles<'a> {
-    /// The setting that represents the files in logs and metrics.
-    pub setting: &'static str,
-    /// The certificate chain.
-    pub cert: &'a Path,
+    /// The certificate chain. Its setting also represents all of the files in logs and metrics.
+    pub cert: NamedFile<'a>,
     /// Its private key.
     pub key: &'a Path,
     /// The CA certificates for client certificates; without them, clients need no certificate.
-    pub client_ca: Option<&'a Path>,
+    pub client_ca: Option<NamedFile<'a>>,
     /// The names (SANs) of which a client certificate must have one; empty accepts any.
     pub client_names: &'a [ServerName<'static>],
     /// The ALPN protocols, in order of preference.
@@ -42,37 +78,41 @@ impl TlsFiles<'_> {
     pub async fn watch(
         self,
         watches: &mut FileWatches,
-    ) -> Result<LastGood<ServerConfig>, CertificateError> {
-        let Self { setting, alpn, .. } = self;
-        let (cert, key) = (self.cert.to_owned(), self.key.to_owned());
-        let client_ca = self.client_ca.map(Path::to_owned);
+    ) -> Result<LastGood<TlsConfig<ServerConfig>>, CertificateError> {
+        let Self { cert, alpn, .. } = self;
+        let setting = cert.setting;
+        let (cert, key) = (cert.to_owned(), self.key.to_owned());
+        let client_ca = self.client_ca.map(NamedFile::to_owned);
         let client_names = self.client_names.to_vec();
-        let files: Vec<_> = [&cert, &key]
+        let ca_path = client_ca.iter().map(|(_, path)| path);
+        let files: Vec<_> = [&cert.1, &key]
             .into_iter()
-            .chain(&client_ca)
+            .chain(ca_path)
             .cloned()
             .collect();
-        let read = move || config(&cert, &key, client_ca.as_deref(), &client_names, alpn);
+        let read = move || config(&cert, &key, client_ca.as_ref(), &client_names, alpn);
         let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
-        Ok(watches.add(setting, watcher))
+        Ok(watches.add_certificates(setting, watcher, |content| &content.certificates))
     }
 }
 
 fn config(
-    cert: &Path,
+    (cert_setting, cert): &OwnedFile,
     key: &Path,
-    client_ca: Option<&Path>,
+    client_ca: Option<&OwnedFile>,
     client_names: &[ServerName<'static>],
     alpn: &[&[u8]],
-) -> Result<ServerConfig, CertificateError> {
+) -> Result<TlsConfig<ServerConfig>, CertificateError> {
     let provider = Arc::new(ring::default_provider());
     let identity = certified_key(cert, key, &provider)?;
+    let mut certificates = Vec::from_iter(CertificateFile::chain(cert_setting, &identity.cert));
     let verifier = match client_ca {
         None => WebPkiClientVerifier::no_client_auth(),
-        Some(ca) => {
-            let roots = Arc::new(root_store(ca)?);
+        Some((setting, ca)) => {
+            let (roots, authorities) = authorities(setting, ca)?;
+            certificates.extend(authorities);
             let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                     .build()
                     .map_err(|error| rustls::Error::General(error.to_string()))?;
             restricted_to(verifier, client_names)
@@ -83,18 +123,19 @@ fn config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(config)
+    Ok(TlsConfig {
+        config: Arc::new(config),
+        certificates,
+    })
 }
 
 /// The TLS files of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTlsFiles<'a> {
-    /// The setting that represents the files in logs and metrics.
-    pub setting: &'static str,
-    /// The CA certificates for server certificates.
-    pub ca: &'a Path,
+    /// The CA certificates for server certificates. Their setting also represents all of the files in logs and metrics.
+    pub ca: NamedFile<'a>,
     /// The client certificate, if any.
-    pub cert: Option<&'a Path>,
+    pub cert: Option<NamedFile<'a>>,
     /// Its private key.
     pub key: Option<&'a Path>,
     /// The ALPN protocols, in order of preference.
@@ -109,37 +150,41 @@ impl ClientTlsFiles<'_> {
     pub async fn watch(
         self,
         watches: &mut FileWatches,
-    ) -> Result<LastGood<ClientConfig>, CertificateError> {
-        let Self { setting, alpn, .. } = self;
-        let ca = self.ca.to_owned();
+    ) -> Result<LastGood<TlsConfig<ClientConfig>>, CertificateError> {
+        let Self { ca, alpn, .. } = self;
+        let setting = ca.setting;
+        let ca = ca.to_owned();
         let identity = self.cert.zip(self.key);
         let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
-        let mut files = vec![ca.clone()];
+        let mut files = vec![ca.1.clone()];
         files.extend(
             identity
                 .iter()
-                .flat_map(|(cert, key)| [cert.clone(), key.clone()]),
+                .flat_map(|(cert, key)| [cert.1.clone(), key.clone()]),
         );
-        let read = move || {
-            let identity = identity.as_ref();
-            client_config(&ca, identity.map(|(cert, key)| (&**cert, &**key)), alpn)
-        };
+        let read = move || client_config(&ca, identity.as_ref(), alpn);
         let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
-        Ok(watches.add(setting, watcher))
+        Ok(watches.add_certificates(setting, watcher, |content| &content.certificates))
     }
 }
 
 fn client_config(
-    ca: &Path,
-    identity: Option<(&Path, &Path)>,
+    (ca_setting, ca): &OwnedFile,
+    identity: Option<&(OwnedFile, PathBuf)>,
     alpn: &[&[u8]],
-) -> Result<ClientConfig, CertificateError> {
+) -> Result<TlsConfig<ClientConfig>, CertificateError> {
     let provider = Arc::new(ring::default_provider());
-    let identity = identity.map(|(cert, key)| certified_key(cert, key, &provider));
+    let (roots, authorities) = authorities(ca_setting, ca)?;
+    let mut certificates = Vec::from_iter(authorities);
+    let identity = identity.map(|((setting, cert), key)| {
+        let identity = certified_key(cert, key, &provider)?;
+        certificates.extend(CertificateFile::chain(setting, &identity.cert));
+        Ok::<_, CertificateError>(identity)
+    });
     let identity = identity.transpose()?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(root_store(ca)?);
+        .with_root_certificates(roots);
     let mut config = match identity {
         Some(identity) => {
             config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
@@ -147,7 +192,10 @@ fn client_config(
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(config)
+    Ok(TlsConfig {
+        config: Arc::new(config),
+        certificates,
+    })
 }
 
 fn restricted_to(

@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -37,7 +37,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use crate::{InitError, environment::OtlpSettings};
+use crate::{InitError, environment::OtlpSettings, whole_text};
 
 /// Maximum size of the endpoint's response, in bytes: it has at most the number of rejected spans and a reason.
 const RESPONSE_BYTES: usize = 64 * 1024;
@@ -54,13 +54,16 @@ pub(crate) fn exporter(
     settings: &OtlpSettings,
     queue: Arc<Queue>,
 ) -> Result<CountingExporter, InitError> {
+    let cause = Arc::default();
     let exporter = match settings.protocol {
-        Protocol::HttpBinary => over_http(settings)?,
+        Protocol::HttpBinary => over_http(settings, Arc::clone(&cause))?,
         _ => over_grpc(settings)?,
     };
     Ok(CountingExporter {
         exporter,
         queue,
+        cause,
+        uses_tls: settings.endpoint.starts_with("https:"),
         failing: AtomicBool::new(false),
     })
 }
@@ -86,27 +89,31 @@ fn over_grpc(settings: &OtlpSettings) -> Result<SpanExporter, InitError> {
     Ok(builder.build()?)
 }
 
-fn over_http(settings: &OtlpSettings) -> Result<SpanExporter, InitError> {
+fn over_http(settings: &OtlpSettings, cause: Cause) -> Result<SpanExporter, InitError> {
     let mut builder = SpanExporter::builder()
         .with_http()
         .with_endpoint(&settings.endpoint)
         .with_timeout(settings.timeout)
-        .with_http_client(HyperClient::new(settings)?);
+        .with_http_client(HyperClient::new(settings, cause)?);
     if settings.gzip {
         builder = builder.with_compression(Compression::Gzip);
     }
     Ok(builder.build()?)
 }
 
+/// Why the last export failed, which the SDK does not say; over HTTP only.
+type Cause = Arc<Mutex<Option<String>>>;
+
 /// An HTTP client for OTLP: the one of `opentelemetry-http` has no TLS without reqwest, and must run on a thread of the runtime.
 struct HyperClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
     runtime: Handle,
+    cause: Cause,
 }
 
 impl HyperClient {
-    fn new(settings: &OtlpSettings) -> Result<Self, InitError> {
+    fn new(settings: &OtlpSettings, cause: Cause) -> Result<Self, InitError> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?;
         let config = match &settings.certificate {
@@ -142,6 +149,7 @@ impl HyperClient {
             client: Client::builder(TokioExecutor::new()).build(connector),
             timeout: settings.timeout,
             runtime: Handle::current(),
+            cause,
         })
     }
 }
@@ -162,8 +170,11 @@ impl HttpClient for HyperClient {
         Self: 'b,
     {
         let (client, timeout) = (self.client.clone(), self.timeout);
+        let cause = Arc::clone(&self.cause);
         let response = async move {
-            let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
+            let sent = client.request(request.map(Full::new)).await;
+            *lock(&cause) = sent.as_ref().err().map(|error| whole_text(error));
+            let (parts, body) = sent?.into_parts();
             let body = Limited::new(body, RESPONSE_BYTES).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
@@ -211,7 +222,13 @@ impl Queue {
 pub(crate) struct CountingExporter {
     exporter: SpanExporter,
     queue: Arc<Queue>,
+    cause: Cause,
+    uses_tls: bool,
     failing: AtomicBool,
+}
+
+fn lock(cause: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
+    cause.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
@@ -227,8 +244,15 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
                 // usize has at most 64 bits.
                 LOST.fetch_add(spans as u64, Relaxed);
                 if !was_failing {
+                    let cause = lock(&self.cause).take();
+                    let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+                    let tls = if self.uses_tls {
+                        " with TLS, and OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE"
+                    } else {
+                        ""
+                    };
                     warn!(
-                        "spans are lost: {error}; callbacks are not affected; check that a collector is running at OTEL_EXPORTER_OTLP_ENDPOINT"
+                        "spans are lost: {error}{cause}; callbacks are not affected; check that a collector is running at OTEL_EXPORTER_OTLP_ENDPOINT{tls}"
                     );
                 }
             }

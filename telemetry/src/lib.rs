@@ -2,6 +2,7 @@
 //! Set up once per process by [`init`]; domain code only uses the `tracing` macros.
 
 mod environment;
+mod errors;
 mod exporter;
 mod log;
 pub mod metrics;
@@ -15,6 +16,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, ValueEnum};
 pub use environment::EnvironmentError;
+pub use errors::whole_text;
 pub use log::flush as flush_log;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use per_second::{PerSecond, Summary};

@@ -88,8 +88,15 @@ fn an_unknown_variable_is_refused_by_every_command() {
     ];
     for binary in BINARIES {
         refused(binary, &["healthcheck"], unknown, &told);
+        // The process itself; in one process, `serve` is the default.
+        refused(binary, &[], unknown, &told);
     }
-    for command in [&["policy", "check"][..], &["pseudonym", "a"], &["tail"]] {
+    for command in [
+        &["serve"][..],
+        &["policy", "check"],
+        &["pseudonym", "a"],
+        &["tail"],
+    ] {
         refused(Binary::AllInOne, command, unknown, &told);
     }
     let far = ("IMPORTGUARD_XYZ", "1");

@@ -91,3 +91,15 @@ fn every_port_is_open_on_this_machine_only() {
         compose.matches("ports: [").count()
     );
 }
+
+#[test]
+fn grafana_needs_no_login_to_look_and_the_one_to_change_is_documented() {
+    let (compose, readme) = (read("docker-compose.yml"), read("README.md"));
+    assert!(compose.contains("GF_AUTH_ANONYMOUS_ENABLED: \"true\""));
+    let (_, password) = compose
+        .split_once("GF_SECURITY_ADMIN_PASSWORD: ${GRAFANA_PASSWORD:-")
+        .unwrap();
+    let password = password.split('}').next().unwrap();
+    let documented = format!("sign in as `admin` with the password `{password}`");
+    assert!(readme.contains(&documented), "{documented}");
+}

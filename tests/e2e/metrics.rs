@@ -11,7 +11,7 @@ use std::{
 use http::Method;
 use importguard_tests::{
     Backend, Binary, Call, Client, Line, MountedSecret, OpenIm, OtlpReceiver, Response, Service,
-    Settings, eventually, tool, wait_for_count, workspace,
+    Settings, TestCertificate, eventually, tool, wait_for_count, workspace,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -85,9 +85,19 @@ async fn every_family_scraped_is_in_the_handbook_and_every_one_in_it_is_scraped(
     let elsewhere = line.gateway.url() + "/callbackBeforeAddFriendCommand";
     let elsewhere = Call::new(Method::POST, elsewhere).header("Authorization", token);
     Client::default().send(elsewhere).await;
-    let gateway = line.gateway.admin("/metrics").await.unwrap();
-    let decider = line.decider.admin("/metrics").await.unwrap();
-    let scraped = &families(&gateway) | &families(&decider);
+    let certificate = TestCertificate::new();
+    let files = MountedSecret::new(&[
+        ("tls.crt", certificate.cert_pem()),
+        ("tls.key", certificate.key_pem()),
+    ]);
+    let tls = Settings::new()
+        .set("IMPORTGUARD_TLS_CERT_FILE", files.setting("tls.crt"))
+        .set("IMPORTGUARD_TLS_KEY_FILE", files.setting("tls.key"));
+    let tls = Service::gateway(tls).await;
+    let mut scraped = BTreeSet::new();
+    for process in [&line.gateway, &line.decider, &tls] {
+        scraped.extend(families(&process.admin("/metrics").await.unwrap()));
+    }
     let documented = documented();
     assert!(documented.len() > 30, "{documented:?}");
     assert_eq!(

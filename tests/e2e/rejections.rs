@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use http::Method;
 use importguard_core::Dialect::{self, Documented, Server};
 use importguard_tests::{
-    Call, Client, HeldCall, OpenIm, Reading, ServerVersion, Service, Settings, Spool,
-    read_as_server,
+    Call, Client, HeldCall, Line, OpenIm, OtlpReceiver, Reading, ServerVersion, Service, Settings,
+    Spool, read_as_server, wait_for_count,
 };
 
 use crate::asserts;
@@ -206,6 +206,36 @@ async fn or_gets_one_if_so_configured() {
     assert!(ids[..2].iter().all(|id| !id.is_empty()), "{ids:?}");
     assert_ne!(ids[0], ids[1]);
     assert_eq!(ids[2], "given");
+}
+
+#[tokio::test]
+async fn what_a_generated_operation_id_replaces_is_kept_in_event_log_and_span() {
+    let receiver = OtlpReceiver::start().await;
+    let settings = Settings::new().set("IMPORTGUARD_OPERATION_ID", "generate");
+    let line = Line::with(settings.traces_to(&receiver)).await;
+    let caller = line.server();
+    let call = caller.before_import("no usable one", "a", &["b"]);
+    assert_eq!(asserts::code(&caller.send(call).await), 0);
+    caller.import("usable", "a", &["b"]).await;
+    let events = wait_for_count(&line.nats, 2).await;
+    let data = &events[0].decision().data;
+    assert_eq!(data.replaced_operation_id.as_deref(), Some("no usable one"));
+    let generated = data.operation_id.as_str();
+    assert!(generated.starts_with("importguard-"), "{generated}");
+    assert_eq!(events[1].decision().data.replaced_operation_id, None);
+
+    let log = line.gateway.wait_for_log(&["no usable one"]).await;
+    let decided = log.lines().find(|line| line.contains("no usable one"));
+    let decided = decided.unwrap();
+    assert!(
+        decided.contains("decided") && decided.contains(generated),
+        "{log}"
+    );
+    let span = receiver.callback(generated).await;
+    assert_eq!(
+        span.attributes["openim.replaced_operation_id"],
+        "no usable one"
+    );
 }
 
 #[tokio::test]

@@ -68,6 +68,37 @@ async fn a_list_that_is_written_to_is_used_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_reload_says_what_changed_with_both_digests() {
+    let policy = policy();
+    let service = Service::decider(Settings::new().policy(&policy)).await;
+    policy.write("blocked.txt", "mallory\ntrudy\n");
+    let log = service
+        .wait_for_log(&["reloaded policy reload: list blocked 1 → 2 IDs"])
+        .await;
+    let line = log
+        .lines()
+        .find(|line| line.contains("reloaded policy"))
+        .unwrap();
+    let digest = |name: &str| {
+        let (_, rest) = line.split_once(&format!(" {name}=\"sha256:")).unwrap();
+        rest[..64].to_owned()
+    };
+    let (before, after) = (digest("previous_content_digest"), digest("content_digest"));
+    assert_ne!(before, after);
+    // What was active at the start is what was replaced.
+    let started = log
+        .lines()
+        .find(|line| line.contains(" is active "))
+        .unwrap();
+    assert!(started.contains(&before), "{log}");
+
+    policy.replace("policy.yaml", &refusing(5017));
+    service
+        .wait_for_log(&["reloaded policy reload: rule changed: blocked-owner"])
+        .await;
+}
+
+#[tokio::test]
 async fn a_policy_that_is_moved_into_place_is_used() {
     let policy = policy();
     let service = Service::all_in_one(Settings::new().policy(&policy)).await;

@@ -147,3 +147,71 @@ async fn idle_processes_end_at_once() {
         );
     }
 }
+
+/// The lines of a shutdown are in `log`, in this order.
+#[track_caller]
+fn in_order(log: &str, lines: &[&str]) {
+    let mut rest = log;
+    for line in lines {
+        let Some((_, after)) = rest.split_once(line) else {
+            panic!("no {line:?} after the one before it in {log}");
+        };
+        rest = after;
+    }
+    assert!(rest.trim_end().lines().count() <= 1, "more lines: {rest}");
+}
+
+#[tokio::test]
+async fn a_gateway_logs_a_line_for_each_step() {
+    let settings = Settings::new().set("IMPORTGUARD_SHUTDOWN_GRACE", "50ms");
+    let mut line = Line::without_nats(settings).await;
+    line.server().import("op", "user123", &["user456"]).await;
+    assert!(line.gateway.terminate(SOON).await.success());
+    in_order(
+        &line.gateway.stderr(),
+        &[
+            "SIGTERM received: shutting down gracefully",
+            "accepting connections for another 50ms (IMPORTGUARD_SHUTDOWN_GRACE)",
+            "no longer accepting connections: answering the callbacks in progress",
+            "all callbacks are answered",
+            "closed the connection to NATS and the spool: 1 event left in it for the next start",
+            "INFO stopped",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn so_does_a_decider() {
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_SHUTDOWN_GRACE", "50ms");
+    let mut decider = Service::decider(settings).await;
+    assert!(decider.terminate(SOON).await.success());
+    in_order(
+        &decider.stderr(),
+        &[
+            "SIGTERM received: shutting down gracefully",
+            "accepting calls for another 50ms (IMPORTGUARD_DECIDER_SHUTDOWN_GRACE)",
+            "no longer accepting calls: answering those in progress",
+            "all calls are answered",
+            "INFO stopped",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn so_does_one_process() {
+    let mut service = Service::all_in_one(settings()).await;
+    service.sigint();
+    assert!(service.exit(SOON).await.success());
+    in_order(
+        &service.stderr(),
+        &[
+            "SIGINT received: shutting down gracefully",
+            "no longer accepting connections: answering the callbacks in progress",
+            "all callbacks are answered",
+            "closed the connection to NATS and the spool, which is empty",
+            "no longer accepting calls: answering those in progress",
+            "all calls are answered",
+            "INFO stopped",
+        ],
+    );
+}

@@ -174,6 +174,16 @@ async fn fill(settings: Settings, last: i32) -> (Line, Vec<i32>) {
 async fn a_decision_that_finds_no_room_is_refused_with_5914_until_there_is_room() {
     let (mut line, codes) = fill(Settings::new(), 5914).await;
     assert_eq!(codes.last(), Some(&5914));
+    let friends = many_friends();
+    let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+    let answer = line.server().import("op-refused", "a", &friends).await;
+    assert_eq!(asserts::code(&answer), 5914);
+    for told in [
+        "decision cannot be recorded",
+        "The decision could not be recorded, so the import was refused; try again later",
+    ] {
+        assert!(answer.text().contains(told), "{}", answer.text());
+    }
     let recorded = codes.len() - 1;
     assert!(recorded > 5, "{codes:?}");
     assert!(codes[..recorded].iter().all(|code| *code == 0), "{codes:?}");
@@ -182,6 +192,10 @@ async fn a_decision_that_finds_no_room_is_refused_with_5914_until_there_is_room(
     line.nats.restart().await;
     wait_for_count(&line.nats, recorded).await;
     drained(&line.gateway).await;
+    let counted = format!(
+        "published {recorded} events from the spool, which is empty now: streaming to NATS"
+    );
+    line.gateway.wait_for_log(&[&counted]).await;
     let answer = line.server().import("after", "a", &["b"]).await;
     assert_eq!(asserts::code(&answer), 0);
     let events = wait_for_count(&line.nats, recorded + 1).await;

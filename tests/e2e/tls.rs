@@ -9,8 +9,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use importguard_core::Dialect;
 use importguard_tests::{
     Binary, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, Service, Settings,
-    TestCertificate, eventually,
+    TestAuthority, TestCertificate, eventually,
 };
+use serde_json::{Value, json};
 
 use crate::asserts;
 
@@ -158,6 +159,39 @@ async fn a_certificate_is_rotated_at_run_time_and_an_invalid_one_is_not_used() {
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn subject_and_expiry_of_a_certificate_are_reported_at_load_and_reload() {
+    let authority = TestAuthority::new();
+    let mut secret = MountedSecret::new(&files(&authority.certificate()));
+    let gateway = Service::gateway(settings(&secret)).await;
+    let name =
+        "importguard_certificate_expiry_timestamp_seconds{setting=\"IMPORTGUARD_TLS_CERT_FILE\"}";
+    let log = gateway
+        .wait_for_log(&["loaded IMPORTGUARD_TLS_CERT_FILE (CN=rcgen self signed cert, expires 4096-01-01T00:00:00Z)"])
+        .await;
+    assert!(log.contains("expires=\"4096-01-01T00:00:00Z\""), "{log}");
+    let expires = gateway.metric(name).await.unwrap();
+    assert_eq!(expires, 67_090_118_400_f64);
+
+    secret.replace(&files(&authority.expired_certificate()));
+    let log = gateway
+        .wait_for_log(&["reloaded IMPORTGUARD_TLS_CERT_FILE (CN=rcgen self signed cert, expired 2021-03-04T00:00:00Z)"])
+        .await;
+    let line = log.lines().find(|line| line.contains("expired 2021"));
+    assert!(line.unwrap().contains("WARN"), "{log}");
+    let expires = gateway.metric(name).await.unwrap();
+    assert_eq!(expires, 1_614_816_000_f64);
+    let ready: Value = serde_json::from_str(&gateway.admin("/readyz").await.unwrap()).unwrap();
+    assert_eq!(
+        ready["files"]["IMPORTGUARD_TLS_CERT_FILE"]["certificates"],
+        json!([{
+            "setting": "IMPORTGUARD_TLS_CERT_FILE",
+            "subject": "CN=rcgen self signed cert",
+            "expires": "2021-03-04T00:00:00Z",
+        }])
+    );
 }
 
 #[tokio::test]

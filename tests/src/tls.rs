@@ -1,6 +1,6 @@
 use std::{fs, io, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::ring,
@@ -96,8 +96,20 @@ impl TestAuthority {
 
     /// Issues a certificate for this name.
     pub fn certificate_for(&self, name: &str) -> TestCertificate {
+        self.issue(name, |_| {})
+    }
+
+    /// Issues a certificate for 127.0.0.1 that has expired on 2021-03-04.
+    pub fn expired_certificate(&self) -> TestCertificate {
+        self.issue("127.0.0.1", |params| {
+            params.not_after = date_time_ymd(2021, 3, 4);
+        })
+    }
+
+    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> TestCertificate {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        change(&mut params);
         TestCertificate::of(&params.signed_by(&key, &self.0).unwrap(), &key)
     }
 }

@@ -3,6 +3,7 @@
 //! The engine is a pure function: it uses no files, network or clock. [`Draft::read`] parses the policy and names the list
 //! files it refers to; the caller reads those and passes them to [`Draft::compile`]. ([`crate::load`] does both.)
 
+mod changes;
 mod compile;
 mod cost;
 pub(crate) mod diagnostic;
@@ -26,6 +27,7 @@ mod trail;
 mod units;
 pub(crate) mod yaml;
 
+pub use changes::Changes;
 pub use compile::ListFiles;
 pub use cost::{DEFAULT_MAX_FRIENDS, MAX_COST, PolicyCost, RuleCost, SHADOW_BUDGET};
 pub use diagnostic::{BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span};
@@ -36,6 +38,7 @@ pub use units::NANOS_PER_UNIT;
 
 use std::{convert::Infallible, time::SystemTime};
 
+use changes::{RuleText, rule_texts};
 use cost::{Size, Totals};
 use diagnostic::Report;
 use document::Document;
@@ -56,6 +59,7 @@ pub struct Policy {
     lists: Vec<List>,
     list_values: ListValues,
     rules: Vec<Rule>,
+    rule_texts: Vec<RuleText>,
     nobody_left: Refusal,
     totals: Totals,
     cost: PolicyCost,
@@ -187,6 +191,7 @@ impl Policy {
 pub struct Draft<'s> {
     digest: String,
     document: Option<Document>,
+    rule_texts: Vec<RuleText>,
     report: Report<'s>,
 }
 
@@ -197,6 +202,7 @@ impl<'s> Draft<'s> {
         // Windows editors write a byte order mark.
         let source = source.strip_prefix('\u{feff}').unwrap_or(source);
         let mut report = Report::new(file, source);
+        let mut rules = Vec::new();
         let document = if source.len() > MAX_POLICY_BYTES {
             report.add(Diagnostic::of_file(
                 file.into(),
@@ -208,9 +214,13 @@ impl<'s> Draft<'s> {
             ));
             None
         } else {
-            yaml::parse(source, &mut report).and_then(|root| read::document(root, &mut report))
+            yaml::parse(source, &mut report).and_then(|root| {
+                rules = rule_texts(&root);
+                read::document(root, &mut report)
+            })
         };
         Self {
+            rule_texts: rules,
             digest,
             document,
             report,
@@ -257,6 +267,7 @@ impl<'s> Draft<'s> {
                 list_values: compiled.list_values,
                 totals: Totals::of(&compiled.rules),
                 rules: compiled.rules,
+                rule_texts: self.rule_texts,
                 nobody_left: compiled.nobody_left,
                 cost: compiled.cost,
             }),

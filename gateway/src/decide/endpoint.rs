@@ -11,6 +11,7 @@ use std::{
 use importguard_proto::decider::{
     DecideRequest, DecideResponse, decider_client::DeciderClient, decider_server::SERVICE_NAME,
 };
+use importguard_runtime::TlsConfig;
 use rustls::ClientConfig;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -24,7 +25,7 @@ use super::{discovery::Found, error::DecideError};
 /// One decider: its channel, load and health. A different address or client certificate makes it a different decider.
 pub(super) struct Decider {
     address: SocketAddr,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<Arc<TlsConfig<ClientConfig>>>,
     client: DeciderClient<Channel>,
     health: HealthClient<Channel>,
     in_flight: AtomicUsize,

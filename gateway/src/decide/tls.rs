@@ -1,5 +1,7 @@
 use http::Uri;
-use importguard_runtime::{CertificateError, ClientTlsFiles, FileWatches, LastGood};
+use importguard_runtime::{
+    CertificateError, ClientTlsFiles, FileWatches, LastGood, NamedFile, TlsConfig,
+};
 use rustls::{
     ClientConfig,
     pki_types::{InvalidDnsNameError, ServerName},
@@ -7,8 +9,8 @@ use rustls::{
 
 use super::{DeciderTlsSettings, DeciderUrls, urls::host_and_port};
 
-/// The setting that represents the files in logs and metrics.
-const SETTING: &str = "IMPORTGUARD_DECIDER_CA_FILE";
+const CA_FILE: &str = "IMPORTGUARD_DECIDER_CA_FILE";
+const CLIENT_CERT_FILE: &str = "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE";
 
 /// An error in the TLS settings for deciders.
 #[derive(Debug, thiserror::Error)]
@@ -36,18 +38,19 @@ pub(super) async fn watch(
     urls: &DeciderUrls,
     settings: &DeciderTlsSettings,
     watches: &mut FileWatches,
-) -> Result<Option<LastGood<ClientConfig>>, DeciderTlsError> {
+) -> Result<Option<LastGood<TlsConfig<ClientConfig>>>, DeciderTlsError> {
     if !urls.tls() {
         return match set(settings) {
             Some(name) => Err(DeciderTlsError::NoTls(name)),
             None => Ok(None),
         };
     }
+    let named = |setting, path| NamedFile { setting, path };
     let ca = settings.decider_ca_file.as_deref();
+    let cert = settings.decider_client_cert_file.as_deref();
     let files = ClientTlsFiles {
-        setting: SETTING,
-        ca: ca.ok_or(DeciderTlsError::NoAuthorities)?,
-        cert: settings.decider_client_cert_file.as_deref(),
+        ca: named(CA_FILE, ca.ok_or(DeciderTlsError::NoAuthorities)?),
+        cert: cert.map(|cert| named(CLIENT_CERT_FILE, cert)),
         key: settings.decider_client_key_file.as_deref(),
         alpn: &[b"h2"],
     };
@@ -75,9 +78,9 @@ fn set(settings: &DeciderTlsSettings) -> Option<&'static str> {
         &settings.decider_client_cert_file,
     );
     if ca.is_some() {
-        Some("IMPORTGUARD_DECIDER_CA_FILE")
+        Some(CA_FILE)
     } else if cert.is_some() {
-        Some("IMPORTGUARD_DECIDER_CLIENT_CERT_FILE")
+        Some(CLIENT_CERT_FILE)
     } else {
         let name = settings.decider_server_name.as_ref();
         name.map(|_| "IMPORTGUARD_DECIDER_SERVER_NAME")

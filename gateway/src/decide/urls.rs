@@ -25,7 +25,7 @@ pub enum DeciderUrlsError {
 
 impl DeciderUrls {
     /// Whether the scheme is https.
-    pub(super) fn tls(&self) -> bool {
+    pub(crate) fn tls(&self) -> bool {
         self.iter().any(|url| url.scheme() == Some(&Scheme::HTTPS))
     }
 

@@ -123,6 +123,13 @@ pub struct DecisionData<'a> {
     /// The callback's operationID.
     #[serde(rename = "operationID")]
     pub operation_id: Cow<'a, OperationId>,
+    /// What the caller sent as operationID, where the gateway generated one because that was unusable: at most 256 characters.
+    #[serde(
+        rename = "replacedOperationID",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub replaced_operation_id: Option<Cow<'a, str>>,
     /// Who imports.
     #[serde(rename = "ownerUserID")]
     pub owner_user_id: Cow<'a, UserId>,
@@ -183,6 +190,13 @@ pub struct ImportedData<'a> {
     /// The callback's operationID.
     #[serde(rename = "operationID")]
     pub operation_id: Cow<'a, OperationId>,
+    /// What the caller sent as operationID, where the gateway generated one because that was unusable: at most 256 characters.
+    #[serde(
+        rename = "replacedOperationID",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub replaced_operation_id: Option<Cow<'a, str>>,
     /// Who imported.
     #[serde(rename = "ownerUserID")]
     pub owner_user_id: Cow<'a, UserId>,

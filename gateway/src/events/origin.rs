@@ -43,6 +43,8 @@ pub struct EventContext {
     pub headers: MessageHeaders,
     /// NATS's `max_payload`, in bytes.
     pub max_payload: usize,
+    /// What the caller sent instead of a usable operationID, where one was generated.
+    pub replaced_operation_id: Option<String>,
 }
 
 /// A callback's durations.
@@ -87,6 +89,7 @@ impl Origin {
         let owner = pseudonyms.of(&request.owner);
         let data = DecisionData {
             operation_id: Cow::Borrowed(&request.operation_id),
+            replaced_operation_id: context.replaced_operation_id.clone().map(Cow::Owned),
             owner_user_id: owner.clone(),
             friend_user_ids: Some(pseudonyms.of_all(&request.friends)),
             friend_count: None,
@@ -125,6 +128,7 @@ impl Origin {
         let owner = pseudonyms.of(&request.owner);
         let data = ImportedData {
             operation_id: Cow::Borrowed(&request.operation_id),
+            replaced_operation_id: context.replaced_operation_id.clone().map(Cow::Owned),
             owner_user_id: owner.clone(),
             friend_user_ids: Some(pseudonyms.of_all(&request.friends)),
             friend_count: None,
@@ -329,6 +333,7 @@ mod tests {
             id: EventId::new(),
             headers: MessageHeaders::default(),
             max_payload,
+            replaced_operation_id: None,
         };
         Origin::new("g1".to_owned(), LastGood::new(pseudonyms)).decision(
             context,

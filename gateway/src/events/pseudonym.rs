@@ -40,6 +40,11 @@ pub struct PseudonymSettings {
 }
 
 impl PseudonymSettings {
+    /// Whether events carry pseudonyms.
+    pub(crate) fn is_on(&self) -> bool {
+        self.pseudonym_key.is_some() || self.pseudonym_key_file.is_some()
+    }
+
     /// Like [`pseudonyms`](Self::pseudonyms), and has `watches` reload the key's file.
     pub(crate) async fn watch(
         &self,

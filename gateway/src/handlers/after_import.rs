@@ -25,7 +25,7 @@ pub(crate) async fn after_import(
     if overloaded.is_some() {
         return Err(Rejection::Overloaded);
     }
-    let request = import.request;
+    let (request, replaced) = (import.request, import.replaced_operation_id);
     if let Some(verdict) = app.objections.contradicted(&request) {
         app.metrics.verdict_ignored(verdict);
         error!(
@@ -40,10 +40,15 @@ pub(crate) async fn after_import(
         id,
         headers: span.in_scope(propagation::message_headers),
         max_payload: app.recorder.max_payload(),
+        replaced_operation_id: replaced.clone(),
     };
     let event = app.origin.imported(context, &request);
     let published = publish(&app, event, span, clock).await;
-    info!(friends = request.friends.len(), "import reported as done");
+    info!(
+        friends = request.friends.len(),
+        replaced_operation_id = replaced,
+        "import reported as done"
+    );
     let mut response =
         AnswerBody(Answer::Allow.encode(Dialect::Server, app.refusals)).into_response();
     let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));

@@ -22,7 +22,11 @@ pub(crate) async fn before_import(
     State(app): State<App>,
     Extension(clock): Extension<Clock>,
     overloaded: Option<Extension<Overloaded>>,
-    Import { dialect, request }: Import,
+    Import {
+        dialect,
+        request,
+        replaced_operation_id: replaced,
+    }: Import,
 ) -> Response {
     let id = EventId::new();
     let began = Instant::now();
@@ -43,6 +47,7 @@ pub(crate) async fn before_import(
         id,
         headers: span.in_scope(propagation::message_headers),
         max_payload: app.recorder.max_payload(),
+        replaced_operation_id: replaced.clone(),
     };
     let event = app
         .origin
@@ -51,7 +56,7 @@ pub(crate) async fn before_import(
     let (decision, cause) = recorded(decision, published);
     app.metrics.decided(&decision);
     if overloaded.is_none() {
-        decided(&request, &decision, clock);
+        decided(&request, replaced.as_deref(), &decision, clock);
     }
     if dialect == Dialect::Server {
         app.objections.answered(&request, decision.verdict().kind());

@@ -17,8 +17,13 @@ use crate::{
     recorder::RecordError,
 };
 
-/// One line per decision.
-pub(crate) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock) {
+/// One line per decision. `replaced` is what the caller sent instead of a usable operationID.
+pub(crate) fn decided(
+    request: &ImportRequest,
+    replaced: Option<&str>,
+    decision: &Decision,
+    clock: Clock,
+) {
     let cause = decision.cause();
     let refusal = match decision.verdict() {
         Verdict::Refuse(refusal) => Some(refusal),
@@ -42,6 +47,7 @@ pub(crate) fn decided(request: &ImportRequest, decision: &Decision, clock: Clock
         friends = request.friends.len(),
         kept,
         micros = micros(clock),
+        replaced_operation_id = replaced,
         "decided"
     );
 }
@@ -151,6 +157,8 @@ pub(crate) fn unrecorded(error: &RecordError, answer: OnFailure) {
             RecordError::SpoolFull { .. } => "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES",
             RecordError::TooLate =>
                 "restore NATS, and check whether the spool's disk is slow or busy",
+            RecordError::NoTime =>
+                "the gateway, NATS or the spool's disk is overloaded: run more gateways, or raise IMPORTGUARD_REQUEST_BUDGET",
             RecordError::SpoolBroken(_) =>
                 "restore NATS, and check the disk and the permissions of IMPORTGUARD_SPOOL",
             RecordError::Closed =>

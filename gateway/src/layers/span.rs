@@ -72,6 +72,12 @@ impl ServerRequest {
                 original.collect::<String>(),
             ));
         }
+        if let Some(replaced) = &self.request_head.replaced_operation_id {
+            attributes.push(KeyValue::new(
+                "openim.replaced_operation_id",
+                replaced.clone(),
+            ));
+        }
         // The base path may be a secret; a path outside it may be a mistyped secret.
         let below = target.below(self.request_head.uri.path());
         if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {

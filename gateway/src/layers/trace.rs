@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     app::App,
-    openim::{RequestHead, Target, complete, operation_id},
+    openim::{RequestHead, Target, complete, operation_id, replaced_operation_id},
 };
 
 /// Traces a request from its head until the caller has received the response or disconnected.
@@ -34,6 +34,10 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
     let request_head = Arc::new(RequestHead {
         target: Target::of(&app.base_path, uri.path(), uri.query()),
         operation_id: operation_id(request.headers(), app.on_missing_operation_id),
+        replaced_operation_id: replaced_operation_id(
+            request.headers(),
+            app.on_missing_operation_id,
+        ),
         uri,
     });
     let exchange = request.extensions().get::<Arc<Exchange>>().cloned();

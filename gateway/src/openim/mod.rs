@@ -12,7 +12,7 @@ pub use answer::{Answer, Refusals};
 pub(crate) use answer::{AnswerBody, Forwarded, complete};
 pub(crate) use command::Route;
 pub use command::{BasePath, BasePathError, Callback, Command, Target};
-pub use operation_id::{OnMissingOperationId, operation_id};
+pub use operation_id::{OnMissingOperationId, operation_id, replaced_operation_id};
 pub use rejection::Rejection;
 #[cfg(test)]
 pub(crate) use request::Body as RequestBody;

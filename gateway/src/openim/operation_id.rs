@@ -33,6 +33,28 @@ pub fn operation_id(
     }
 }
 
+/// Maximum length of a replaced operationID in events, in characters: that of an operationID.
+const MAX_REPLACED: usize = OperationId::MAX_BYTES;
+
+/// What the caller sent where [`operation_id`] generates an ID instead: the header's values, comma-separated, without control
+/// characters and cut to 256 characters. `None` if there was none, or its value is used.
+pub fn replaced_operation_id(
+    headers: &HeaderMap,
+    on_missing: OnMissingOperationId,
+) -> Option<String> {
+    if on_missing == OnMissingOperationId::Require || from_headers(headers).is_ok() {
+        return None;
+    }
+    let values = headers.get_all(HEADER).iter();
+    let values: Vec<_> = values
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let text = values.join(", ");
+    let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let text: String = text.chars().take(MAX_REPLACED).map(printable).collect();
+    (!text.is_empty()).then_some(text)
+}
+
 fn from_headers(headers: &HeaderMap) -> Result<OperationId, Rejection> {
     let mut values = headers.get_all(HEADER).iter();
     let value = values.next().ok_or(Rejection::OperationIdMissing)?;
@@ -85,6 +107,25 @@ mod tests {
             refused(&["a b"]),
             Err(Rejection::OperationIdInvalid(IdError::NotVisibleAscii))
         );
+    }
+
+    #[test]
+    fn what_was_replaced_is_kept() {
+        let replaced =
+            |values: &[&'static str], on_missing| replaced_operation_id(&with(values), on_missing);
+        let generate = OnMissingOperationId::Generate;
+        assert_eq!(replaced(&["a b"], generate).as_deref(), Some("a b"));
+        assert_eq!(replaced(&["a", "b"], generate).as_deref(), Some("a, b"));
+        assert_eq!(replaced(&[], generate), None);
+        assert_eq!(replaced(&[""], generate), None);
+        assert_eq!(replaced(&["good"], generate), None);
+        assert_eq!(replaced(&["a b"], OnMissingOperationId::Require), None);
+        let mut headers = HeaderMap::new();
+        let long = [b"\t\xff".as_slice(), &[b'x'; 400]].concat();
+        headers.append(HEADER, HeaderValue::from_bytes(&long).unwrap());
+        let replaced = replaced_operation_id(&headers, generate).unwrap();
+        assert!(replaced.starts_with("\u{fffd}\u{fffd}xx"), "{replaced}");
+        assert_eq!(replaced.chars().count(), 256);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Parses the body of a callback.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use axum::extract::{FromRef, FromRequest, Request};
 use http::{HeaderMap, Uri, header};
 use http_body_util::BodyExt;
 use importguard_core::{Dialect, ImportRequest, OperationId, UserId};
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
 
 use super::{Callback, Command, Rejection, Target};
 
@@ -26,6 +29,8 @@ pub struct Limits {
 pub(crate) struct RequestHead {
     pub(crate) target: Target,
     pub(crate) operation_id: Result<OperationId, Rejection>,
+    /// What the caller sent instead of a usable operationID, where one was generated.
+    pub(crate) replaced_operation_id: Option<String>,
     /// The original URI: the router sees [`Route::path`](super::Route::path).
     pub(crate) uri: Uri,
 }
@@ -35,6 +40,8 @@ pub(crate) struct RequestHead {
 pub(crate) struct Import {
     pub(crate) dialect: Dialect,
     pub(crate) request: ImportRequest,
+    /// What the caller sent instead of a usable operationID, where one was generated.
+    pub(crate) replaced_operation_id: Option<String>,
 }
 
 impl<S> FromRequest<S> for Import
@@ -59,6 +66,7 @@ where
         Ok(Self {
             dialect: command.dialect(),
             request,
+            replaced_operation_id: request_head.replaced_operation_id.clone(),
         })
     }
 }
@@ -137,10 +145,11 @@ pub(crate) struct Body<'a> {
     #[serde(borrow)]
     callback_command: Cow<'a, str>,
     /// The user who imports, in at most 256 bytes
-    #[serde(rename = "ownerUserID")]
+    #[serde(rename = "ownerUserID", deserialize_with = "owner")]
+    #[cfg_attr(test, schemars(with = "UserId"))]
     owner_user_id: UserId,
     /// The friends to import, each in at most 256 bytes, and at most IMPORTGUARD_MAX_FRIENDS (10,000). null is an empty list: Go writes it so
-    #[serde(rename = "friendUserIDs", deserialize_with = "null_is_empty")]
+    #[serde(rename = "friendUserIDs", deserialize_with = "friends")]
     #[cfg_attr(test, schemars(with = "Option<Vec<UserId>>", required))]
     friend_user_ids: Vec<UserId>,
 }
@@ -156,16 +165,66 @@ impl<'a> Body<'a> {
     }
 }
 
-fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserId>, D::Error> {
-    Option::<Vec<UserId>>::deserialize(deserializer).map(Option::unwrap_or_default)
+/// The fields with IDs, in errors.
+const OWNER: &str = "ownerUserID";
+const FRIENDS: &str = "friendUserIDs";
+
+/// An ID whose errors begin with its field's name.
+fn owner<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserId, D::Error> {
+    UserId::deserialize(deserializer)
+        .map_err(|error| de::Error::custom(format!("{OWNER}: {error}")))
+}
+
+/// A list of IDs, or `null`; an error in an ID begins with its index: `friendUserIDs[3]`.
+fn friends<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserId>, D::Error> {
+    struct Friends;
+
+    impl<'de> Visitor<'de> for Friends {
+        type Value = Vec<UserId>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of strings in {FRIENDS}")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut ids: A) -> Result<Self::Value, A::Error> {
+            let mut friends = Vec::new();
+            loop {
+                match ids.next_element() {
+                    Ok(Some(id)) => friends.push(id),
+                    Ok(None) => return Ok(friends),
+                    Err(error) => {
+                        let index = friends.len();
+                        let error = format!("{FRIENDS}[{index}]: {error}");
+                        return Err(de::Error::custom(error));
+                    }
+                }
+            }
+        }
+    }
+
+    deserializer.deserialize_any(Friends)
 }
 
 /// The error without the unexpected value, which serde repeats in full: it may be a user's ID or a megabyte, and this is logged.
 fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
+    let (field, text) = match text.split_once(": ") {
+        Some((field, rest)) if field == OWNER || field.starts_with(FRIENDS) => (field, rest),
+        _ => ("", &*text),
+    };
     let (what, expected) = match (text.split_once(": "), text.rfind(", expected ")) {
+        // A syntax error within a field is reported as one of its data.
         (Some((what, _)), Some(expected)) if error.is_data() => (what, &text[expected..]),
-        _ => (&*text, ""),
+        _ => (text, ""),
+    };
+    let what = match (field, what.strip_prefix("it ")) {
+        ("", _) => what.to_owned(),
+        (field, Some(predicate)) => format!("{field} {predicate}"),
+        (field, None) => format!("{field}: {what}"),
     };
     format!("the body cannot be read as the callback's JSON: {what}{expected}")
 }
@@ -198,6 +257,47 @@ mod tests {
         let request = parse(body).unwrap();
         assert_eq!(request.owner.as_str(), "user123");
         assert_eq!(friends(body), ["user456", "user789"]);
+    }
+
+    #[test]
+    fn an_error_in_an_id_names_its_field() {
+        let body = |owner: &str, friends: &str| {
+            let body = format!(
+                r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":{owner},"friendUserIDs":{friends}}}"#
+            );
+            parse(&body).unwrap_err().to_string()
+        };
+        for (owner, friends, expected) in [
+            (
+                r#""""#,
+                r#"["a"]"#,
+                "ownerUserID is empty at line 1 column 66",
+            ),
+            (
+                r#""u""#,
+                r#"["a",""]"#,
+                "friendUserIDs[1] is empty at line 1 column",
+            ),
+            (
+                "7",
+                "[]",
+                "ownerUserID: invalid type, expected a string at line 1",
+            ),
+            (
+                r#""u""#,
+                "[1]",
+                "friendUserIDs[0]: invalid type, expected a string",
+            ),
+            (
+                r#""u""#,
+                "7",
+                "invalid type, expected a list of strings in friendUserIDs",
+            ),
+            (r#""u""#, r#"["a"#, "EOF while parsing a string"),
+        ] {
+            let error = body(owner, friends);
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]
@@ -263,7 +363,7 @@ mod tests {
             panic!("it was parsed");
         };
         assert!(
-            text.contains("invalid type, expected a sequence at line 1"),
+            text.contains("invalid type, expected a list of strings in friendUserIDs at line 1"),
             "{text}"
         );
         assert!(!text.contains("secret"), "{text}");

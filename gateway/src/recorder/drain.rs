@@ -1,7 +1,7 @@
 //! The task that brings the recorder back to streaming: it waits for NATS, makes sure of the stream, publishes the spool
 //! in order, and tries again what is parked.
 
-use std::{collections::HashSet, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::HashSet, mem, ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_nats::jetstream::stream::{Config, Stream};
 use importguard_core::EventId;
@@ -17,6 +17,7 @@ use super::{
     requirements,
     retry::Retry,
     state::{Observed, State},
+    status::events,
     stream::{self, LookUpError, Unavailable},
 };
 use crate::spool::{Parking, SpoolError, StoredEvent};
@@ -32,7 +33,7 @@ const EMPTYING_EVENTS: u32 = 8192;
 pub(super) const BATCH_BYTES: usize = 8 << 20;
 
 /// How long the first connection may take before its absence is a warning.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_AT_MOST: Duration = Duration::from_secs(5);
@@ -49,7 +50,7 @@ const RETRY_PARKED: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DrainError {
-    #[error("not connected to NATS at {0}")]
+    #[error("NATS at {0} has not responded yet")]
     NotConnected(String),
     #[error(transparent)]
     Stream(#[from] Unavailable),
@@ -83,6 +84,8 @@ pub(super) enum Purpose {
 pub(super) struct Drain {
     pub(super) recorder: Arc<Inner>,
     failed_look_ups: u32,
+    /// How many events were published from the spool since it was last empty.
+    drained: usize,
     retry: Option<Retry>,
     /// When the stream's settings were last looked at, and which they were.
     looked: (Instant, Option<Config>),
@@ -101,6 +104,7 @@ impl Drain {
         Self {
             recorder,
             failed_look_ups: 0,
+            drained: 0,
             retry: None,
             looked: (Instant::now(), None),
             retried: Instant::now(),
@@ -121,8 +125,12 @@ impl Drain {
             "connecting to NATS at {}",
             self.recorder.publisher.servers()
         );
-        // The first attempt to recover then finds a connection, or reports that there is none.
-        let _ = timeout(CONNECT_TIMEOUT, self.recorder.connected.notified()).await;
+        // NATS may be starting along with this gateway. The first attempt to recover finds a connection, or reports that there is
+        // none, unless the reason is known.
+        let connected = timeout(CONNECT_TIMEOUT, self.recorder.connected.notified()).await;
+        if let (Err(_), Some(error)) = (connected, self.recorder.last_error.last()) {
+            tracing::warn!("{error}: buffering events in the spool until NATS accepts them");
+        }
         let mut retry = RETRY_FIRST;
         loop {
             let seen = self.recorder.machine.see();
@@ -178,7 +186,7 @@ impl Drain {
         }
         self.retry = Some(Retry::default());
         recorder.machine.advance(seen, State::Draining);
-        let events = recorder.spool.depth().waiting();
+        let events = recorder.spool.depth().waiting() + self.drained;
         if events > 0 {
             tracing::info!(events, "NATS accepts events again: draining the spool");
         }
@@ -227,7 +235,21 @@ impl Drain {
                         self.recovered();
                         recorder.attempts.settle();
                         if recorder.machine.advance(seen, State::Streaming) {
-                            tracing::info!("the spool is empty: streaming to NATS");
+                            let drained = mem::take(&mut self.drained);
+                            let parked = recorder.spool.depth().parked().total();
+                            let rest = match parked {
+                                0 => "which is empty now".to_owned(),
+                                _ => format!("where {} that NATS refuses remain", events(parked)),
+                            };
+                            match drained {
+                                0 => tracing::info!(parked, "streaming events to NATS"),
+                                _ => tracing::info!(
+                                    events = drained,
+                                    parked,
+                                    "published {} from the spool, {rest}: streaming to NATS",
+                                    events(drained)
+                                ),
+                            }
                         }
                         continue;
                     }
@@ -340,11 +362,12 @@ impl Drain {
 
     /// Deletes what NATS has and parks what it refuses.
     pub(super) async fn settle(
-        &self,
+        &mut self,
         published: Published<'_>,
         forget_attempts: bool,
     ) -> Result<(), DrainError> {
-        let Inner { spool, metrics, .. } = &*self.recorder;
+        let recorder = self.recorder.clone();
+        let Inner { spool, metrics, .. } = &*recorder;
         let Published {
             done,
             refused,
@@ -355,6 +378,7 @@ impl Drain {
             spool.delete(done).await?;
         }
         metrics.drained(drained);
+        self.drained += drained;
         if !refused.is_empty() {
             let parking = |(event, reason): (&StoredEvent, _)| Parking {
                 id: event.id,

@@ -34,14 +34,14 @@ use tokio_util::sync::CancellationToken;
 use self::{
     attempts::Attempts,
     blocked::Blocked,
-    drain::{Drain, Purpose},
+    drain::{CONNECT_TIMEOUT, Drain, Purpose},
     metrics::{Gauges, Metrics},
     publisher::{Message, Publisher},
     reach::Reach,
     refusal::AckError,
     requirements::Deviations,
     state::{Machine, Observed},
-    status::LastError,
+    status::{LastError, events},
 };
 
 use crate::{
@@ -84,6 +84,11 @@ pub enum RecordError {
         "NATS does not accept events and the spool did not commit before the deadline of the request"
     )]
     TooLate,
+    /// The request's time was over although NATS accepts events: the gateway, its disk or NATS is too busy.
+    #[error(
+        "the deadline of the request was over before NATS acknowledged the event or the spool committed it"
+    )]
+    NoTime,
     /// The spool's files or its disk cannot be used.
     #[error("NATS does not accept events and the spool is broken: {0}")]
     SpoolBroken(String),
@@ -202,10 +207,11 @@ impl Recorder {
             Metrics::register(registry, gauges)
         });
         let last_error = Arc::new(LastError::default());
+        let began = Instant::now();
         let connected = Arc::new(Notify::new());
         let servers = servers.on_failure({
             let last_error = last_error.clone();
-            move |error| note(&last_error, &error)
+            move |error| note(&last_error, &error, began)
         });
         let publisher = Publisher::connect(servers, {
             let (machine, last_error, connected) =
@@ -216,7 +222,7 @@ impl Recorder {
                 event if is_about_an_event(&event) => {}
                 event => {
                     if let Some(error) = publisher::connection_error(&event) {
-                        note(&last_error, &error);
+                        note(&last_error, &error, began);
                     }
                     if event == async_nats::Event::Disconnected {
                         machine.fail(machine.see());
@@ -299,7 +305,11 @@ impl Recorder {
             }
             Err(error) => {
                 recorder.metrics.unrecordable();
-                Err(recorder.unrecordable(error))
+                let accepts = recorder.machine.see().state() != State::Spooling;
+                match error {
+                    AppendError::TooSlow if may_publish && accepts => Err(RecordError::NoTime),
+                    error => Err(recorder.unrecordable(error)),
+                }
             }
         }
     }
@@ -351,6 +361,11 @@ impl Recorder {
     pub async fn close(&self, within: Duration) {
         let recorder = &*self.0;
         let deadline = Instant::now() + within;
+        if recorder.machine.see().state() == State::Draining {
+            let waiting = recorder.spool.depth().waiting();
+            let text = events(waiting);
+            tracing::info!(events = waiting, "publishing {text} from the spool");
+        }
         let _ = timeout_at(
             deadline - within / 2,
             recorder.machine.left(State::Draining),
@@ -361,12 +376,25 @@ impl Recorder {
         }
         recorder.spool.close(deadline).await;
         recorder.publisher.close(deadline).await;
+        let left = recorder.spool.depth().events();
+        match left {
+            0 => tracing::info!(
+                events = left,
+                "closed the connection to NATS and the spool, which is empty"
+            ),
+            _ => tracing::info!(
+                events = left,
+                "closed the connection to NATS and the spool: {} left in it for the next start",
+                events(left)
+            ),
+        }
     }
 }
 
-/// Logs an error of the connection, unless it is the last one again.
-fn note(last_error: &LastError, error: &str) {
-    if last_error.note(error) {
+/// Logs an error of the connection, unless it is the last one again, or NATS may still be starting along with this gateway, which
+/// `began` then: the drain logs the last one of those.
+fn note(last_error: &LastError, error: &str, began: Instant) {
+    if last_error.note(error) && began.elapsed() >= CONNECT_TIMEOUT {
         tracing::warn!("{error}");
     }
 }

@@ -45,6 +45,14 @@ pub struct ParkedStatus {
     pub detail: Option<String>,
 }
 
+/// A number of events, in words.
+pub(super) fn events(count: usize) -> String {
+    match count {
+        1 => "1 event".to_owned(),
+        count => format!("{count} events"),
+    }
+}
+
 /// The last error from NATS.
 #[derive(Debug, Default)]
 pub(super) struct LastError(Mutex<Option<String>>);

@@ -14,6 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{FileWatcher, LastGood, Reload};
+use crate::expiry::CertificateFile;
 
 /// How often files are checked: a check is one system call per file.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,13 +30,14 @@ pub struct FileWatches {
 /// A setting that names files.
 struct WatchedSetting {
     name: &'static str,
-    error: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    status: Box<dyn Fn() -> Value + Send + Sync>,
 }
 
 #[derive(Clone, Default)]
 struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     valid: Family<SettingLabels, Gauge>,
+    expiry: Family<SettingLabels, Gauge>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,6 +65,11 @@ impl FileWatches {
             "1 where a setting's files are valid, 0 where they are not and the last valid ones stay active",
             metrics.valid.clone(),
         );
+        registry.register(
+            "importguard_certificate_expiry_timestamp_seconds",
+            "When the certificates in a setting's file expire: the first of a certificate and its intermediates, the last of CA certificates",
+            metrics.expiry.clone(),
+        );
         Self {
             watches: FuturesUnordered::new(),
             settings: Vec::new(),
@@ -83,19 +90,45 @@ impl FileWatches {
         T: Send + Sync + 'static,
         E: Display + Send + 'static,
     {
-        let last_good = watcher.last_good();
+        self.add_certificates(setting, watcher, |_| &[])
+    }
+
+    /// Like [`add`](Self::add), for files of which `certificates` returns the certificates; reports those, too.
+    pub(crate) fn add_certificates<T, E>(
+        &mut self,
+        setting: &'static str,
+        watcher: FileWatcher<T, E>,
+        certificates: fn(&T) -> &[CertificateFile],
+    ) -> LastGood<T>
+    where
+        T: Send + Sync + 'static,
+        E: Display + Send + 'static,
+    {
+        let content = watcher.last_good();
         let metrics = self.metrics.clone();
         for outcome in ["applied", "failed"] {
             drop(metrics.reloads(outcome, setting));
         }
         metrics.valid(setting).set(1);
+        metrics.certificates("loaded", certificates(&content.load()));
+        let active = content.clone();
         self.watch(watcher, INTERVAL, move |reload| {
-            metrics.report(setting, &reload);
+            metrics.report(setting, &reload, certificates(&active.load()));
         });
-        let content = last_good.clone();
+        let active = content.clone();
         self.settings.push(WatchedSetting {
             name: setting,
-            error: Box::new(move || last_good.error()),
+            status: Box::new(move || {
+                let mut status = match active.error() {
+                    None => json!({ "state": "good" }),
+                    Some(error) => json!({ "state": "lastGood", "lastError": error }),
+                };
+                let content = active.load();
+                if let files @ [_, ..] = certificates(&content) {
+                    status["certificates"] = files.iter().map(CertificateFile::describe).collect();
+                }
+                status
+            }),
         });
         content
     }
@@ -115,20 +148,16 @@ impl FileWatches {
             .push(Box::pin(watcher.run(interval, reload, on_reload)));
     }
 
-    /// The status, for readiness, of the settings that were added since the last call: "good", or the last error. `None` if there
-    /// are none.
+    /// The status, for readiness, of the settings that were added since the last call: "good", or the last error, and the
+    /// certificates. `None` if there are none.
     pub fn take_status(&mut self) -> Option<impl Fn() -> Value + Send + Sync + 'static> {
         let settings = std::mem::take(&mut self.settings);
         if settings.is_empty() {
             return None;
         }
         Some(move || {
-            let status = |setting: &WatchedSetting| match (setting.error)() {
-                None => json!({ "state": "good" }),
-                Some(error) => json!({ "state": "lastGood", "lastError": error }),
-            };
             let all = settings.iter();
-            let all = all.map(|setting| (setting.name.to_owned(), status(setting)));
+            let all = all.map(|setting| (setting.name.to_owned(), (setting.status)()));
             Value::Object(all.collect::<Map<_, _>>())
         })
     }
@@ -182,12 +211,36 @@ impl Metrics {
         self.valid.get_or_create(&SettingLabels { setting })
     }
 
-    fn report(&self, setting: &'static str, reload: &Reload<impl Display>) {
+    /// Reports the certificates that were `loaded` or `reloaded`.
+    fn certificates(&self, verb: &str, certificates: &[CertificateFile]) {
+        for file in certificates {
+            let setting = file.setting;
+            let labels = SettingLabels { setting };
+            self.expiry.get_or_create(&labels).set(file.expires());
+            let (subject, expires) = (file.subject(), file.expiry());
+            if file.has_expired() {
+                warn!(setting, subject, expires, "{verb} {setting} ({file})");
+            } else {
+                info!(setting, subject, expires, "{verb} {setting} ({file})");
+            }
+        }
+    }
+
+    fn report(
+        &self,
+        setting: &'static str,
+        reload: &Reload<impl Display>,
+        certificates: &[CertificateFile],
+    ) {
         match reload {
             Reload::Applied | Reload::Unchanged => {
                 self.reloads("applied", setting).inc();
                 self.valid(setting).set(1);
-                info!("reloaded {setting}");
+                if certificates.is_empty() {
+                    info!("reloaded {setting}");
+                } else {
+                    self.certificates("reloaded", certificates);
+                }
             }
             Reload::Failed(error) | Reload::HeldBack(error) => {
                 self.reloads("failed", setting).inc();

@@ -1,5 +1,6 @@
 //! What a policy file means and what is said about a wrong one.
 
+mod changes;
 mod cost;
 mod diagnostics;
 mod evaluation;

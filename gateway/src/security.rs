@@ -1,0 +1,83 @@
+//! What protects a gateway, as its settings make it.
+
+use importguard_core::Cause;
+use importguard_runtime::security::{
+    ALLOWING_FALLBACKS, AUTHENTICATION, CALLBACK_TLS, DECIDER_LINK, NATS, PSEUDONYMS, Security,
+};
+
+use crate::{
+    Settings,
+    decide::{DecideSettings, FallbackSettings, OnFailure},
+    settings::{AuthenticationSettings, HttpSettings},
+};
+
+impl Settings {
+    /// What protects a gateway with these settings.
+    pub fn security(&self) -> Security {
+        let tls = self.tls.tls_cert_file.is_some();
+        Security::default()
+            .with(CALLBACK_TLS, if tls { "on" } else { "off" })
+            .with(
+                AUTHENTICATION,
+                authentication(&self.authentication, &self.http),
+            )
+            .with(DECIDER_LINK, decider_link(&self.decide))
+            .with(NATS, self.record.nats.security())
+            .with(
+                PSEUDONYMS,
+                if self.record.pseudonyms.is_on() {
+                    "on"
+                } else {
+                    "off"
+                },
+            )
+            .with(ALLOWING_FALLBACKS, allowing(&self.fallback))
+    }
+}
+
+fn authentication(settings: &AuthenticationSettings, http: &HttpSettings) -> String {
+    let kinds = [
+        (settings.basic_auth_file.is_some(), "passwords"),
+        (settings.bearer_token_file.is_some(), "bearer tokens"),
+        (!http.base_path.to_string().is_empty(), "base path"),
+    ];
+    let kinds: Vec<_> = kinds
+        .iter()
+        .filter_map(|(is_on, kind)| is_on.then_some(*kind))
+        .collect();
+    match kinds.as_slice() {
+        [] => "none".to_owned(),
+        kinds => kinds.join(" and "),
+    }
+}
+
+fn decider_link(settings: &DecideSettings) -> &'static str {
+    match (
+        settings.decider_url.tls(),
+        &settings.tls.decider_client_cert_file,
+    ) {
+        (false, _) => "without TLS",
+        (true, None) => "TLS, without a client certificate",
+        (true, Some(_)) => "mutual TLS",
+    }
+}
+
+/// The variables of the fallbacks that are set to allow.
+fn allowing(settings: &FallbackSettings) -> String {
+    let variable = |cause| match cause {
+        Cause::DeciderUnavailable => "IMPORTGUARD_ON_DECIDER_UNAVAILABLE",
+        Cause::DeciderTimeout => "IMPORTGUARD_ON_DECIDER_TIMEOUT",
+        Cause::DeciderFailed => "IMPORTGUARD_ON_DECIDER_ERROR",
+        Cause::Overloaded => "IMPORTGUARD_ON_OVERLOAD",
+        Cause::Unrecordable => "IMPORTGUARD_ON_UNRECORDABLE",
+    };
+    let allowing: Vec<_> = Cause::ALL
+        .into_iter()
+        .filter(|cause| settings.on(*cause) == OnFailure::Allow)
+        .map(variable)
+        .collect();
+    match allowing.as_slice() {
+        [] => "none".to_owned(),
+        allowing => allowing.join(", "),
+    }
+}

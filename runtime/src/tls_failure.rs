@@ -1,0 +1,193 @@
+//! Why a TLS handshake failed, in an operator's words.
+
+use std::{
+    error::Error,
+    io,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use rustls::{AlertDescription, CertificateError, Error as TlsError, pki_types::UnixTime};
+
+/// Why a handshake failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsFailure {
+    /// The peer does not accept our certificate, or requires one. With its alert in the specification's words: `unknown ca`.
+    Rejected(String),
+    /// The peer's certificate is not accepted; a predicate such as `has expired (on 2026-11-28T00:00:00Z)`.
+    Invalid(String),
+    /// A CA that is not in our file issued the peer's certificate.
+    UnknownIssuer,
+    /// The peer has no certificate.
+    NoCertificate,
+    /// The peer does not speak TLS.
+    NoTls,
+    /// Another alert of the peer, or another error.
+    Other(String),
+}
+
+impl TlsFailure {
+    /// What `error` says about TLS; `None` if it is about something else, such as a connection that was refused.
+    pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<TlsError>() {
+                return Some(Self::of(error));
+            }
+            // An I/O error names its cause's source as its source, not the cause.
+            let inner = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
+            if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<TlsError>()) {
+                return Some(Self::of(error));
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    fn of(error: &TlsError) -> Self {
+        match error {
+            TlsError::AlertReceived(alert) if is_about_certificate(*alert) => {
+                Self::Rejected(words(*alert))
+            }
+            TlsError::AlertReceived(alert) => {
+                Self::Other(format!("the peer reports: {}", words(*alert)))
+            }
+            // The latter: a CA of the same name, but with another key, did.
+            TlsError::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => Self::UnknownIssuer,
+            TlsError::InvalidCertificate(defect) => Self::Invalid(predicate(defect)),
+            TlsError::NoCertificatesPresented => Self::NoCertificate,
+            TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => Self::NoTls,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// Whether the peer says with it that it does not like our certificate, or the lack of one.
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+            // What rustls and others send where a CA of the same name, but with another key, issued it.
+            | AlertDescription::DecryptError
+    )
+}
+
+/// An alert in the words of the specification, such as `unknown ca` and `bad certificate`.
+fn words(alert: AlertDescription) -> String {
+    let mut words = String::new();
+    let mut after_lower = false;
+    for letter in format!("{alert:?}").chars() {
+        if letter.is_uppercase() && after_lower {
+            words.push(' ');
+        }
+        after_lower = letter.is_lowercase();
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
+}
+
+/// What is wrong with a certificate, without what changes at each attempt.
+fn predicate(defect: &CertificateError) -> String {
+    match defect {
+        CertificateError::Expired => "has expired".to_owned(),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("has expired (on {})", rfc3339(*not_after))
+        }
+        CertificateError::NotValidYet => "is not valid yet".to_owned(),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("is not valid before {}", rfc3339(*not_before))
+        }
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => format!(
+            "is for {}, not for {}",
+            match presented.as_slice() {
+                [] => "no name".to_owned(),
+                names => names.join(", "),
+            },
+            expected.to_str()
+        ),
+        CertificateError::Revoked => "was revoked".to_owned(),
+        other => format!("is not accepted: {other}"),
+    }
+}
+
+fn rfc3339(time: UnixTime) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+    humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("transport error")]
+    struct Outer(#[source] io::Error);
+
+    fn found(error: TlsError) -> Option<TlsFailure> {
+        TlsFailure::find(&Outer(io::Error::new(io::ErrorKind::InvalidData, error)))
+    }
+
+    #[test]
+    fn an_alert_about_our_certificate_is_named_in_the_specifications_words() {
+        for (alert, expected) in [
+            (AlertDescription::UnknownCA, "unknown ca"),
+            (AlertDescription::CertificateExpired, "certificate expired"),
+            (AlertDescription::BadCertificate, "bad certificate"),
+            (
+                AlertDescription::CertificateRequired,
+                "certificate required",
+            ),
+        ] {
+            let rejected = TlsFailure::Rejected(expected.to_owned());
+            assert_eq!(found(TlsError::AlertReceived(alert)), Some(rejected));
+        }
+        let other = found(TlsError::AlertReceived(AlertDescription::ProtocolVersion));
+        let expected = TlsFailure::Other("the peer reports: protocol version".to_owned());
+        assert_eq!(other, Some(expected));
+    }
+
+    #[test]
+    fn a_defect_of_the_peers_certificate_is_a_predicate_with_its_date_or_names() {
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(1_700_000_000));
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1_700_000_001));
+        let expired = CertificateError::ExpiredContext {
+            time: now,
+            not_after: at,
+        };
+        let named = CertificateError::NotValidForNameContext {
+            expected: "decider".try_into().unwrap(),
+            presented: vec!["DnsName(\"other\")".to_owned()],
+        };
+        for (defect, expected) in [
+            (expired, "has expired (on 2023-11-14T22:13:20Z)"),
+            (named, "is for DnsName(\"other\"), not for decider"),
+        ] {
+            let invalid = TlsFailure::Invalid(expected.to_owned());
+            assert_eq!(found(TlsError::InvalidCertificate(defect)), Some(invalid));
+        }
+        let unknown = found(TlsError::InvalidCertificate(
+            CertificateError::UnknownIssuer,
+        ));
+        assert_eq!(unknown, Some(TlsFailure::UnknownIssuer));
+    }
+
+    #[test]
+    fn an_error_about_something_else_says_nothing_about_tls() {
+        let refused = Outer(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(TlsFailure::find(&refused), None);
+    }
+}
