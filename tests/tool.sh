@@ -6,9 +6,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 name="${1:?a tool, such as cargo-deny}"
 features=()
+# A debug build takes a third of the time, and most of these tools run for seconds.
+profile=(--debug)
 case "$name" in
     cargo-deny) version=0.20.2 ;;
-    cargo-about) version=0.9.3 features=(--features cli) ;;
+    # It compares each file of each crate with every known licence, in which a debug build did not end within seven minutes.
+    cargo-about) version=0.9.3 features=(--features cli) profile=() ;;
     cargo-auditable) version=0.7.7 ;;
     cargo-cyclonedx) version=0.5.9 ;;
     mdbook) version=0.5.4 ;;
@@ -34,9 +37,9 @@ if [[ ! -x "$file" ]]; then
         command -v go >/dev/null || { echo "tests/tool.sh: $name needs Go" >&2; exit 1; }
         GOBIN="$(dirname "$file")" go install "github.com/rhysd/actionlint/cmd/actionlint@v$version" >&2
     else
-        # A debug build takes a third of the time, and these tools run for seconds. They share their dependencies.
+        # They share their dependencies.
         CARGO_TARGET_DIR="$tools/build" CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 \
-            cargo install --quiet --debug --locked --root "$(dirname "$(dirname "$file")")" "${features[@]}" "$name@$version" >&2
+            cargo install --quiet "${profile[@]}" --locked --root "$(dirname "$(dirname "$file")")" "${features[@]}" "$name@$version" >&2
     fi
     # cargo install succeeds with a warning if a crate has no program in these features.
     [[ -x "$file" ]] || { echo "tests/tool.sh: $name $version has no program" >&2; exit 1; }
