@@ -91,7 +91,7 @@ struct Cli {
 // With one thread the log is the log of the drain's task too.
 #[tokio::test]
 async fn the_gateway_ends_with_an_error_when_the_drains_task_dies() {
-    let _log = tracing::subscriber::set_default(FatalLog("the spool is empty: streaming to NATS"));
+    let _log = tracing::subscriber::set_default(FatalLog("streaming events to NATS"));
     let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let mut settings = Cli::parse_from(["gateway"]).settings;
     settings.record = super::settings(&nats, &spool);
