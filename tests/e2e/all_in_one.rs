@@ -80,7 +80,7 @@ async fn with_nats_it_starts_without_warnings() {
     let service = Service::all_in_one(Settings::new().nats(&nats)).await;
     let connecting = format!("INFO connecting to NATS at {}", nats.address());
     service
-        .wait_for_log(&[&connecting, "streaming to NATS"])
+        .wait_for_log(&[&connecting, "streaming events to NATS"])
         .await;
     let log = service.stderr();
     assert!(!log.contains("WARN"), "{log}");
