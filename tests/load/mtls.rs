@@ -135,11 +135,17 @@ async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdi
         .set("IMPORTGUARD_DECIDER_URL", https(&decider))
         .set(GATEWAYS, secret.setting("ca.crt"));
     for (settings, why) in [
-        (none, "CertificateRequired"),
-        (gateways(&foreign, &decider, Settings::new()), "alert: "),
+        (
+            none,
+            "it requires a client certificate (certificate required)",
+        ),
+        (
+            gateways(&foreign, &decider, Settings::new()),
+            "it rejects our client certificate",
+        ),
         (
             gateways(&distrustful, &decider, Settings::new()),
-            "invalid peer certificate",
+            "its certificate was not issued by a CA in IMPORTGUARD_DECIDER_CA_FILE",
         ),
         (Settings::new().decider(&decider), "127.0.0.1"),
     ] {
@@ -357,7 +363,10 @@ async fn a_client_certificate_that_deciders_reject_is_an_error_at_once() {
     )
     .await;
     until_rejected(&pair.gateway, 1).await;
-    let told = ["new client certificate rejected by decider", "alert: "];
+    let told = [
+        "new client certificate rejected by decider",
+        "it rejects our client certificate",
+    ];
     pair.gateway.wait_for_log(&told).await;
     until_allowed(&pair.gateway).await;
 

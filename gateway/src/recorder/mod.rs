@@ -20,7 +20,13 @@ mod state;
 mod status;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use importguard_nats::NatsSettingsError;
 use importguard_runtime::Runtime;
@@ -207,22 +213,25 @@ impl Recorder {
             Metrics::register(registry, gauges)
         });
         let last_error = Arc::new(LastError::default());
-        let began = Instant::now();
+        let first = Arc::new(FirstConnection::begin());
         let connected = Arc::new(Notify::new());
         let servers = servers.on_failure({
-            let last_error = last_error.clone();
-            move |error| note(&last_error, &error, began)
+            let (last_error, first) = (last_error.clone(), first.clone());
+            move |error| note(&last_error, &error, &first)
         });
         let publisher = Publisher::connect(servers, {
             let (machine, last_error, connected) =
                 (machine.clone(), last_error.clone(), connected.clone());
             move |event| match event {
-                async_nats::Event::Connected => connected.notify_one(),
+                async_nats::Event::Connected => {
+                    first.is_made.store(true, Ordering::Relaxed);
+                    connected.notify_one();
+                }
                 // Told where its event is parked.
                 event if is_about_an_event(&event) => {}
                 event => {
                     if let Some(error) = publisher::connection_error(&event) {
-                        note(&last_error, &error, began);
+                        note(&last_error, &error, &first);
                     }
                     if event == async_nats::Event::Disconnected {
                         machine.fail(machine.see());
@@ -391,10 +400,30 @@ impl Recorder {
     }
 }
 
-/// Logs an error of the connection, unless it is the last one again, or NATS may still be starting along with this gateway, which
-/// `began` then: the drain logs the last one of those.
-fn note(last_error: &LastError, error: &str, began: Instant) {
-    if last_error.note(error) && began.elapsed() >= CONNECT_TIMEOUT {
+/// NATS may be starting along with this gateway.
+struct FirstConnection {
+    began: Instant,
+    is_made: AtomicBool,
+}
+
+impl FirstConnection {
+    fn begin() -> Self {
+        Self {
+            began: Instant::now(),
+            is_made: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it is no reason for a warning yet that there is none.
+    fn is_awaited(&self) -> bool {
+        !self.is_made.load(Ordering::Relaxed) && self.began.elapsed() < CONNECT_TIMEOUT
+    }
+}
+
+/// Logs an error of the connection, unless it is the last one again, or the first connection is still awaited: the drain logs the last
+/// error of those.
+fn note(last_error: &LastError, error: &str, first: &FirstConnection) {
+    if last_error.note(error) && !first.is_awaited() {
         tracing::warn!("{error}");
     }
 }
