@@ -138,6 +138,8 @@ async fn credentials_in_clear_off_this_machine_are_a_warning() {
         ),
     ] {
         let gateway = gateway(Settings::new().set("NATS_URL", url)).await;
+        // The warning comes before this line.
+        gateway.wait_for_log(&["connecting to NATS at"]).await;
         let said = gateway.output();
         assert_eq!(
             said.matches(WARNING).count(),
