@@ -1,4 +1,6 @@
-//! Assertions about answers.
+//! Assertions about answers, and about what commands print.
+
+use std::process::Output;
 
 use importguard_core::Dialect;
 use importguard_tests::{Reading, Response, ServerVersion, read_as_documented, read_as_server};
@@ -72,5 +74,22 @@ pub(crate) fn code(response: &Response) -> i32 {
         Reading::Refuses { code, .. } => code,
         Reading::Imports { instead: None } => 0,
         other => panic!("{other:?}: {}", response.text()),
+    }
+}
+
+/// What a command that ended with `code` printed to standard output, and to standard error.
+#[track_caller]
+pub(crate) fn printed(output: &Output, code: i32) -> (String, String) {
+    let [stdout, stderr] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert_eq!(output.status.code(), Some(code), "{stdout}{stderr}");
+    (stdout, stderr)
+}
+
+/// `text` has all `parts`.
+#[track_caller]
+pub(crate) fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
     }
 }

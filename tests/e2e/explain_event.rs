@@ -8,6 +8,8 @@ use std::{
 use importguard_tests::{Binary, Line, PolicyDir, wait_for_count};
 use serde_json::{Value, json};
 
+use crate::asserts::{has, printed};
+
 /// Runs `importguard policy explain --event -` where `policy` is, with this input.
 fn explain(policy: &PolicyDir, more: &[&str], input: &str) -> Output {
     let mut child = Command::new(Binary::AllInOne.path())
@@ -31,22 +33,6 @@ fn explain(policy: &PolicyDir, more: &[&str], input: &str) -> Output {
     stdin.write_all(input.as_bytes()).unwrap();
     drop(stdin);
     child.wait_with_output().unwrap()
-}
-
-/// What it prints to standard output, and to standard error.
-#[track_caller]
-fn printed(output: &Output, code: i32) -> (String, String) {
-    let [stdout, stderr] =
-        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
-    assert_eq!(output.status.code(), Some(code), "{stdout}{stderr}");
-    (stdout, stderr)
-}
-
-#[track_caller]
-fn has(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing:\n{text}");
-    }
 }
 
 /// A decision that allowed alice's import, as the usual policy does.

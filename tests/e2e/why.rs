@@ -7,26 +7,13 @@ use std::{
 
 use importguard_tests::{Binary, Line, Settings, wait_for_count};
 
+use crate::asserts::{has, printed};
+
 async fn why(settings: &Settings, arguments: &[&str]) -> Output {
     let mut command = settings.command(Binary::AllInOne.path());
     command.arg("why").args(arguments);
     let asked = tokio::task::spawn_blocking(move || command.output().unwrap());
     asked.await.unwrap()
-}
-
-/// What it prints to standard output, and to standard error.
-fn printed(output: &Output, code: i32) -> (String, String) {
-    let [stdout, stderr] =
-        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
-    assert_eq!(output.status.code(), Some(code), "{stdout}{stderr}");
-    (stdout, stderr)
-}
-
-#[track_caller]
-fn has(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing:\n{text}");
-    }
 }
 
 #[tokio::test]

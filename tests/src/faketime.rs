@@ -10,7 +10,7 @@ const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 /// The system's clock of a process, which can be set while it runs. The monotonic clock goes on as it does.
 #[derive(Debug)]
 pub struct FakeClock {
-    library: PathBuf,
+    preloaded: PathBuf,
     dir: TempDir,
 }
 
@@ -18,12 +18,12 @@ impl FakeClock {
     /// A clock that is right; none where faketime is not installed, which is then printed with `what` is not tested.
     pub fn start(what: &str) -> Option<Self> {
         tool("faketime", "FAKETIME", what)?;
-        let Some(library) = library() else {
+        let Some(preloaded) = library() else {
             skip(what, "faketime has no library in /usr/lib");
             return None;
         };
         let clock = Self {
-            library,
+            preloaded,
             dir: TempDir::new().expect("a temporary directory"),
         };
         clock.set("+0");
@@ -41,7 +41,7 @@ impl FakeClock {
     /// The same with this clock.
     pub fn settings(&self, settings: Settings) -> Settings {
         settings
-            .set("LD_PRELOAD", self.library.display().to_string())
+            .set("LD_PRELOAD", self.preloaded.display().to_string())
             .set("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string())
             .set("FAKETIME_NO_CACHE", "1")
             .set("FAKETIME_DONT_FAKE_MONOTONIC", "1")
