@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod events;
 mod healthcheck;
+mod list;
 mod policy;
 mod pseudonym;
 mod serve;
@@ -21,6 +22,7 @@ use doctor::Doctor;
 use healthcheck::Healthcheck;
 use importguard_runtime::{ThreadSettings, block_on, conclude, environment, signals};
 use importguard_telemetry::ENVIRONMENT_HELP;
+use list::ListCommand;
 use policy::PolicyCommand;
 use pseudonym::Pseudonym;
 use serve::Serve;
@@ -66,6 +68,8 @@ enum Command {
         after_help = "Exit codes: 0 on success, 1 on errors and when events are left that should be published, 2 on usage errors."
     )]
     Spool(SpoolCommand),
+    #[command(subcommand)]
+    List(ListCommand),
     Pseudonym(Pseudonym),
     Doctor(Doctor),
     Healthcheck(Healthcheck),
@@ -89,6 +93,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stats(stats) => block_on(ThreadSettings::TWO, stats.run())?,
         Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
         Command::Spool(command) => command.run(),
+        Command::List(list) => block_on(ThreadSettings::TWO, list.run())?,
         Command::Pseudonym(pseudonym) => pseudonym.run(),
         Command::Doctor(doctor) => block_on(ThreadSettings::TWO, doctor.run())?,
         Command::Healthcheck(healthcheck) => healthcheck.run(),

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use importguard_lists::ListChangedEvent;
 use importguard_nats::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 use serde::Serialize;
@@ -168,6 +169,8 @@ impl Counts {
         self.read += 1;
         match serde_json::from_slice::<Event>(delivered.payload) {
             Ok(event) => self.count(&event.data, by),
+            // A change of a live list is no decision.
+            Err(_) if serde_json::from_slice::<ListChangedEvent>(delivered.payload).is_ok() => {}
             Err(_) => self.foreign += 1,
         }
     }

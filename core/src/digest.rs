@@ -55,6 +55,7 @@ mod tests {
             name: (*name).to_owned(),
             digest: (*digest).to_owned(),
             size: 1,
+            revision: None,
         });
         content_digest(&policy, &lists.collect::<Vec<_>>())
     }

@@ -112,8 +112,11 @@ pub struct PolicyRevision {
 pub struct ListRevision {
     /// Its name in the policy.
     pub name: String,
-    /// SHA-256 of its content: `sha256:` and 64 hex digits.
+    /// SHA-256 of its content: `sha256:` and 64 hex digits. Of a live list: of the file or values beside it, if there are any.
     pub digest: String,
-    /// Number of distinct IDs.
+    /// Number of distinct IDs. With a live list, its entries are counted as well, even if the file has the same IDs.
     pub size: u64,
+    /// Of a live list: the revision of the bucket with the list's last change, or 0 if it never had an entry.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub revision: Option<u64>,
 }

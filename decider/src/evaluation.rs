@@ -15,6 +15,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout_at};
 use tonic::metadata::MetadataMap;
 
 use crate::{
+    lists::live::LiveLists,
     metrics::{Metrics, RuleTimer},
     policy::{NANOS_PER_UNIT, Policy, Request, StoppedError},
     reload::Active,
@@ -74,13 +75,18 @@ impl Evaluations {
     /// If the deadline passes.
     pub(crate) async fn evaluate(
         &self,
-        active: Arc<Active>,
+        (active, live): (Arc<Active>, Arc<LiveLists>),
         request: ImportRequest,
         deadline: Instant,
     ) -> Result<Evaluation, DeadlineExceededError> {
         let metrics = self.metrics.clone();
         if expected_cost(&active.policy, &request) <= MAX_INLINE {
-            return evaluate(&active, &request, || Instant::now() >= deadline, &metrics);
+            return evaluate(
+                (&active, &live),
+                &request,
+                || Instant::now() >= deadline,
+                &metrics,
+            );
         }
         let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned());
         // The semaphore is never closed.
@@ -93,7 +99,7 @@ impl Evaluations {
         let evaluating = spawn_blocking(move || {
             let _permit = permit;
             let should_stop = || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline;
-            evaluate(&active, &request, should_stop, &metrics)
+            evaluate((&active, &live), &request, should_stop, &metrics)
         });
         match evaluating.await {
             Ok(evaluated) => evaluated,
@@ -125,7 +131,7 @@ fn expected_cost(policy: &Policy, request: &ImportRequest) -> u64 {
 }
 
 fn evaluate(
-    active: &Active,
+    (active, live): (&Active, &LiveLists),
     request: &ImportRequest,
     should_stop: impl FnMut() -> bool,
     metrics: &Metrics,
@@ -140,6 +146,7 @@ fn evaluate(
     let mut timer = RuleTimer::new(&active.rule_durations);
     let evaluated = active
         .policy
+        .with_live(live)
         .evaluate_until(&request, should_stop, &mut timer);
     match evaluated {
         Ok(evaluation) => {
@@ -186,13 +193,14 @@ mod tests {
     const CHEAP: &str = "- { id: r, dropFriends: { prefixes: [bot_] } }";
     const LONG: Duration = Duration::from_secs(3600);
 
-    fn policy(rules: &str) -> Arc<Active> {
+    fn policy(rules: &str) -> (Arc<Active>, Arc<LiveLists>) {
         let source = format!("apiVersion: importguard/v1\nname: test\nrules:\n{rules}\n");
         let policy = Draft::read("policy.yaml", &source).compile(&ListFiles::new());
-        Arc::new(Active {
+        let active = Active {
             policy: policy.unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
             rule_durations: Vec::new(),
-        })
+        };
+        (Arc::new(active), Arc::default())
     }
 
     fn request(friends: usize) -> ImportRequest {

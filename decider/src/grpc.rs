@@ -14,6 +14,7 @@ use tracing::debug;
 
 use crate::{
     evaluation::{DeadlineExceededError, Evaluations},
+    lists::live::Watch,
     metrics::{CallResult, Metrics},
     reload::Active,
 };
@@ -24,6 +25,7 @@ const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 /// Serves `Decide` with the policy that is active at the time of the call.
 pub(crate) struct DeciderService {
     policy: LastGood<Active>,
+    live: Watch,
     evaluations: Evaluations,
     metrics: Metrics,
     instance: String,
@@ -33,6 +35,7 @@ pub(crate) struct DeciderService {
 impl DeciderService {
     pub(crate) fn new(
         policy: LastGood<Active>,
+        live: Watch,
         evaluations: Evaluations,
         metrics: Metrics,
         instance: String,
@@ -40,6 +43,7 @@ impl DeciderService {
     ) -> Self {
         Self {
             policy,
+            live,
             evaluations,
             metrics,
             instance,
@@ -57,7 +61,11 @@ impl DeciderService {
         let request = self.request(operation_id, message)?;
         let friends = request.friends.len();
         let policy = self.policy.load();
-        let evaluated = self.evaluations.evaluate(policy, request, deadline).await;
+        let live = self.live.load();
+        let evaluated = self
+            .evaluations
+            .evaluate((policy, live), request, deadline)
+            .await;
         let evaluation = evaluated.map_err(|DeadlineExceededError| {
             Status::deadline_exceeded("deadline exceeded while evaluating the policy")
         })?;

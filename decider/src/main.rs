@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use importguard_decider::Settings;
+use importguard_nats::NatsSettings;
 use importguard_runtime::{Healthcheck, RuntimeSettings, listen};
 use importguard_telemetry::ENVIRONMENT_HELP;
 
@@ -23,6 +24,9 @@ struct Cli {
     settings: Settings,
 
     #[command(flatten)]
+    nats: NatsSettings,
+
+    #[command(flatten)]
     runtime: RuntimeSettings,
 }
 
@@ -38,9 +42,13 @@ fn main() -> ExitCode {
             "importguard-decider",
             cli.settings.grpc.decider_instance.as_deref(),
             async |runtime| {
-                let address = cli.settings.grpc.decider_listen;
+                let settings = Settings {
+                    nats: cli.nats,
+                    ..cli.settings.clone()
+                };
+                let address = settings.grpc.decider_listen;
                 let listener = listen(address, "IMPORTGUARD_DECIDER_LISTEN").await?;
-                Ok(importguard_decider::run(&cli.settings, listener, runtime).await?)
+                Ok(importguard_decider::run(&settings, listener, runtime).await?)
             },
         ),
     })

@@ -16,6 +16,7 @@ use tracing::{error, info};
 
 use crate::{
     PolicySettings,
+    lists::live::Watch,
     load::snapshot,
     metrics::Metrics,
     policy::{BriefDiagnostics, Policy},
@@ -37,6 +38,7 @@ pub(crate) async fn watch(
     settings: &PolicySettings,
     max_friends: usize,
     metrics: Metrics,
+    live: Watch,
     watches: &mut FileWatches,
 ) -> Result<LastGood<Active>, BriefDiagnostics> {
     let file = settings.policy.clone();
@@ -65,11 +67,13 @@ pub(crate) async fn watch(
         settings.policy.display()
     );
     metrics.applied(policy, None);
+    live.need(policy.has_live_lists());
     let file = settings.policy.display().to_string();
     let reloaded = active.clone();
     let reported = Mutex::new(first);
     watches.watch(watcher, settings.reload_interval, move |reload| {
         let active = reloaded.load();
+        live.need(active.policy.has_live_lists());
         let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = mem::replace(&mut *reported, active.clone());
         report(&reload, &active.policy, &previous.policy, &file, &metrics);

@@ -21,6 +21,7 @@ use crate::{
     BoundsSettings, Settings,
     evaluation::Evaluations,
     grpc::DeciderService,
+    lists::live::Watch,
     metrics::Metrics,
     policy::BriefDiagnostics,
     reload::{self, Active},
@@ -33,6 +34,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(5);
 /// A decider with its policy loaded, ready to serve.
 pub struct Decider {
     policy: LastGood<Active>,
+    live: Watch,
     metrics: Metrics,
     instance: String,
     bounds: BoundsSettings,
@@ -108,10 +110,16 @@ impl Decider {
             .registry
             .register(|registry| Metrics::register(registry, runtime.policies.clone()));
         let grpc = &settings.grpc;
+        let live = Watch::new(&settings.live, settings.nats.clone());
+        let collector = Box::new(live.clone());
+        runtime
+            .registry
+            .register(|registry| registry.register_collector(collector));
         let policy = reload::watch(
             &settings.policy,
             grpc.bounds.decider_max_friends,
             metrics.clone(),
+            live.clone(),
             &mut runtime.files,
         );
         let policy = readiness.opening("policy", policy).await;
@@ -120,11 +128,21 @@ impl Decider {
         let tls = readiness.opening("certificates", tls).await?;
         let described = policy.clone();
         readiness.add("policy", move || reload::describe(&described));
+        let settled = async {
+            live.settle().await;
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = readiness.opening("live lists", settled).await;
+        let described = live.clone();
+        readiness.add("liveLists", move || described.describe());
+        let condition = live.clone();
+        readiness.require(move || condition.status().is_ready());
         if let Some(files) = runtime.files.take_status() {
             readiness.add("files", files);
         }
         Ok(Self {
             policy,
+            live,
             metrics,
             instance: grpc
                 .decider_instance
@@ -160,6 +178,7 @@ impl Decider {
         let (health_reporter, health) = tonic_health::server::health_reporter();
         let service = DeciderService::new(
             self.policy,
+            self.live.clone(),
             Evaluations::new(self.metrics.clone(), bounds.decider_request_timeout),
             self.metrics,
             self.instance,
@@ -167,7 +186,7 @@ impl Decider {
         );
         let service =
             DeciderServer::new(service).max_decoding_message_size(max_message_bytes(bounds));
-        report(&health_reporter, ServingStatus::Serving).await;
+        report(&health_reporter, serving(&self.live)).await;
         let reflection = bounds.decider_reflection.then(reflection).transpose()?;
         let acceptor = acceptor(listener, bounds, self.tls, self.connections);
         let stop_accepting = CancellationToken::new();
@@ -183,7 +202,10 @@ impl Decider {
                 stop_accepting.clone().cancelled_owned(),
             );
         let timed_out = async {
-            shutdown.cancelled().await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = follow(&self.live, &health_reporter) => {}
+            }
             report(&health_reporter, ServingStatus::NotServing).await;
             if !self.shutdown.grace.is_zero() {
                 info!(
@@ -275,6 +297,33 @@ fn bounded(bounds: &BoundsSettings) -> Server {
         .timeout(bounds.decider_request_timeout)
         .max_connection_age(bounds.decider_max_connection_age)
         .max_connection_age_grace(bounds.decider_request_timeout)
+}
+
+/// How often the health status is compared with that of live lists: less than gateways' default interval of health checks.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
+
+fn serving(live: &Watch) -> ServingStatus {
+    match live.status().is_ready() {
+        true => ServingStatus::Serving,
+        false => ServingStatus::NotServing,
+    }
+}
+
+/// Reports whether live lists let this decider serve, for ever.
+async fn follow(live: &Watch, health: &HealthReporter) {
+    let mut reported = serving(live);
+    loop {
+        sleep(HEALTH_INTERVAL).await;
+        let now = serving(live);
+        if now != reported {
+            match now {
+                ServingStatus::Serving => info!("live lists are current: serving again"),
+                _ => warn!("live lists are not current: not serving (IMPORTGUARD_ON_STALE_LISTS)"),
+            }
+            report(health, now).await;
+            reported = now;
+        }
+    }
 }
 
 /// Sets the health status of the decider service and of the process.

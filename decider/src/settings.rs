@@ -1,8 +1,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use importguard_nats::NatsSettings;
 use importguard_runtime::settings::{address, count, duration, duration_or_zero};
 use rustls::pki_types::ServerName;
+
+use crate::lists::live::LiveSettings;
 
 /// All settings of a decider.
 #[derive(Args, Clone, Debug)]
@@ -14,6 +17,12 @@ pub struct Settings {
     /// The gRPC listener.
     #[command(flatten)]
     pub grpc: GrpcSettings,
+    /// Live lists.
+    #[command(flatten)]
+    pub live: LiveSettings,
+    /// NATS, for live lists. Not an argument here: in one process the gateway has it.
+    #[arg(skip)]
+    pub nats: NatsSettings,
 }
 
 /// Which policy is evaluated.

@@ -219,14 +219,24 @@ impl From<wire::Removal> for Removal {
 }
 
 impl From<ListRevision> for wire::ListRevision {
-    fn from(ListRevision { name, digest, size }: ListRevision) -> Self {
-        Self { name, digest, size }
+    fn from(list: ListRevision) -> Self {
+        Self {
+            name: list.name,
+            digest: list.digest,
+            size: list.size,
+            revision: list.revision,
+        }
     }
 }
 
 impl From<wire::ListRevision> for ListRevision {
-    fn from(wire::ListRevision { name, digest, size }: wire::ListRevision) -> Self {
-        Self { name, digest, size }
+    fn from(list: wire::ListRevision) -> Self {
+        Self {
+            name: list.name,
+            digest: list.digest,
+            size: list.size,
+            revision: list.revision,
+        }
     }
 }
 
@@ -314,6 +324,7 @@ mod tests {
                 name: "blocked".to_owned(),
                 digest: "sha256:01".to_owned(),
                 size: 7,
+                revision: Some(42),
             }],
         }
     }

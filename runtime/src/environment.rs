@@ -13,7 +13,7 @@ use tracing::warn;
 const PREFIX: &str = "IMPORTGUARD_";
 
 /// The variables of all binaries. Each binary accepts those of the others, since processes may share a ConfigMap or an env file. A test of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
-pub const VARIABLES: [&str; 71] = [
+pub const VARIABLES: [&str; 75] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",
     "IMPORTGUARD_BASE_PATH",
@@ -47,6 +47,9 @@ pub const VARIABLES: [&str; 71] = [
     "IMPORTGUARD_HTTP_LISTEN",
     "IMPORTGUARD_IDLE_TIMEOUT",
     "IMPORTGUARD_INSTANCE",
+    "IMPORTGUARD_LISTS_MAX_AGE",
+    "IMPORTGUARD_LISTS_SNAPSHOT",
+    "IMPORTGUARD_LIST_BY",
     "IMPORTGUARD_LOG_FORMAT",
     "IMPORTGUARD_MAX_BODY_BYTES",
     "IMPORTGUARD_MAX_BYTES_IN_FLIGHT",
@@ -58,6 +61,7 @@ pub const VARIABLES: [&str; 71] = [
     "IMPORTGUARD_ON_DECIDER_TIMEOUT",
     "IMPORTGUARD_ON_DECIDER_UNAVAILABLE",
     "IMPORTGUARD_ON_OVERLOAD",
+    "IMPORTGUARD_ON_STALE_LISTS",
     "IMPORTGUARD_ON_UNRECORDABLE",
     "IMPORTGUARD_OPERATION_ID",
     "IMPORTGUARD_OVERLOAD_EVENTS",

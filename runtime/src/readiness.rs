@@ -19,7 +19,11 @@ struct State {
     /// The pending startup steps.
     starting: Vec<&'static str>,
     parts: Vec<Part>,
+    conditions: Vec<Condition>,
 }
+
+/// Whether a part of the process is ready.
+type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Clone)]
 struct Part {
@@ -67,6 +71,11 @@ impl Readiness {
         self.state().parts.push(Part { name, describe });
     }
 
+    /// After startup, the process is ready only while `is_ready` returns true.
+    pub fn require(&self, is_ready: impl Fn() -> bool + Send + Sync + 'static) {
+        self.state().conditions.push(Arc::new(is_ready));
+    }
+
     /// Marks startup as complete.
     pub(crate) fn set_started(&self) {
         self.state().started = true;
@@ -80,10 +89,13 @@ impl Readiness {
         let state = self.state();
         let (started, starting) = (state.started, state.starting.clone());
         let parts = state.parts.clone();
+        let conditions = state.conditions.clone();
         drop(state);
         let parts = parts.iter();
         Report {
-            ready: started && !self.0.shutdown.is_cancelled(),
+            ready: started
+                && !self.0.shutdown.is_cancelled()
+                && conditions.iter().all(|is_ready| is_ready()),
             starting: (!started).then_some(starting),
             parts: parts
                 .map(|part| (part.name.to_owned(), (part.describe)()))
@@ -127,6 +139,18 @@ mod tests {
             report(&readiness),
             json!({ "ready": false, "policy": "good" })
         );
+    }
+
+    #[test]
+    fn it_is_not_ready_while_a_part_is_not() {
+        let readiness = Readiness::new(CancellationToken::new());
+        let part = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let condition = part.clone();
+        readiness.require(move || condition.load(std::sync::atomic::Ordering::Relaxed));
+        readiness.set_started();
+        assert_eq!(report(&readiness), json!({ "ready": false }));
+        part.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(report(&readiness), json!({ "ready": true }));
     }
 
     #[tokio::test]

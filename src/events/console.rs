@@ -49,6 +49,7 @@ impl Console {
         Progress {
             console: self,
             done,
+            what: "events",
             next: io::stderr().is_terminal().then(Instant::now),
             shown: false,
         }
@@ -59,19 +60,26 @@ impl Console {
 pub(crate) struct Progress {
     console: Console,
     done: &'static str,
+    what: &'static str,
     /// When it is shown next; never without a terminal.
     next: Option<Instant>,
     shown: bool,
 }
 
 impl Progress {
-    /// Shows that `count` events are done and `pending` remain.
+    /// Says what is counted, instead of events.
+    pub(crate) fn of(mut self, what: &'static str) -> Self {
+        self.what = what;
+        self
+    }
+
+    /// Shows that `count` of them are done and `pending` remain.
     pub(crate) fn show(&mut self, count: u64, pending: u64) {
         if self.next.is_some_and(|next| next <= Instant::now()) {
-            let (command, done) = (self.console.command, self.done);
+            let (command, done, what) = (self.console.command, self.done, self.what);
             let _ = write!(
                 io::stderr(),
-                "\r\x1b[Kimportguard {command}: {done} {count} events, {pending} left"
+                "\r\x1b[Kimportguard {command}: {done} {count} {what}, {pending} left"
             );
             self.next = Some(Instant::now() + PROGRESS_INTERVAL);
             self.shown = true;

@@ -3,6 +3,7 @@
 mod console;
 mod durable;
 mod event;
+mod list_change;
 mod matched;
 mod range;
 mod source;
@@ -12,6 +13,7 @@ pub(crate) use self::{
     console::Console,
     durable::Durable,
     event::{Data, Event, Fired, printable, to_the_millisecond},
+    list_change::list_change,
     matched::Matched,
     range::{Begin, Range},
     source::{Consumed, Delivered, Source},

@@ -65,6 +65,8 @@ pub(crate) struct Source {
     connections: watch::Receiver<u64>,
     range: Range,
     durable: Option<Durable>,
+    /// The only subject that is read without `--durable`; empty for all.
+    subject: &'static str,
     /// Stream sequence of the last event to read; known once the stream was found, unless it is followed.
     last: Option<u64>,
     /// When the first event that was stored then was stored; known once the stream was found.
@@ -135,11 +137,17 @@ impl Source {
             connections,
             range,
             durable,
+            subject: "",
             last: None,
             first_stored: None,
             position: None,
             status,
         })
+    }
+
+    /// Reads events on this subject only.
+    pub(crate) const fn only(&mut self, subject: &'static str) {
+        self.subject = subject;
     }
 
     /// When NATS stored the first event that the stream had when it was found; `None` if it was empty or not found yet.
@@ -390,6 +398,7 @@ impl Source {
         let config = pull::Config {
             name: Some(format!("{}-{unique}", client_name(self.status.console()))),
             ack_policy: AckPolicy::None,
+            filter_subject: self.subject.to_owned(),
             deliver_policy: match seen {
                 Some(seen) => DeliverPolicy::ByStartSequence {
                     start_sequence: seen + 1,

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use importguard_core::{UserId, VerdictKind};
 use importguard_gateway::events::Pseudonyms;
+use importguard_lists::ListChangedEvent;
 
 use crate::events::{Console, Event, printable};
 
@@ -130,6 +131,20 @@ impl Matcher {
                     .iter()
                     .any(|friend| self.friends.contains(friend)))
             && among(&self.traces, event.trace().unwrap_or_default())
+    }
+
+    /// Whether a change of a live list is printed: if there is no filter but for its user.
+    pub(super) fn matches_change(&self, change: &ListChangedEvent) -> bool {
+        let others = [
+            &self.verdicts,
+            &self.rules,
+            &self.operation_ids,
+            &self.friends,
+            &self.traces,
+        ];
+        let user = change.data.user_id.as_str();
+        others.into_iter().all(Vec::is_empty)
+            && (self.owners.is_empty() || self.owners.iter().any(|owner| owner == user))
     }
 
     fn see(&mut self, event: &Event) {

@@ -1,6 +1,8 @@
 //! Formats an event as one line of text.
 
-use crate::events::{Data, Event, Fired, printable, to_the_millisecond};
+use importguard_lists::{ChangeMade, ListChangedEvent};
+
+use crate::events::{Data, Event, Fired, list_change, printable, to_the_millisecond};
 
 /// How wide the columns for the owner and for the operation ID are at first.
 const OWNER_WIDTH: usize = 18;
@@ -157,6 +159,21 @@ impl Lines {
             reason = printable(&reason(data)),
         );
         line.trim_end().to_owned()
+    }
+
+    /// A change of a live list: `2026-11-23T18:04:05.123Z  list      user123 …  added to blocked by alice: #4711`.
+    pub(super) fn change(&mut self, change: &ListChangedEvent) -> String {
+        let (time, user, rest) = list_change(change);
+        let done = match change.data.change {
+            ChangeMade::Added => "added to",
+            ChangeMade::Removed => "removed from",
+        };
+        let list = printable(&change.data.list);
+        let (owner, operation) = (self.owner, self.operation);
+        format!(
+            "{time}  list      {user:owner$}  {:>7}  {:operation$}  {done} {list} {rest}",
+            "", ""
+        )
     }
 }
 

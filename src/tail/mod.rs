@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
+use importguard_lists::ListChangedEvent;
 use importguard_nats::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 
@@ -163,6 +164,9 @@ impl Printer {
         let event = match serde_json::from_slice::<Event>(payload) {
             Ok(event) => event,
             Err(error) => {
+                if let Ok(change) = serde_json::from_slice::<ListChangedEvent>(payload) {
+                    return self.print_change(payload, &change);
+                }
                 CONSOLE.report(&format!("skipped a message that is not an event: {error}"));
                 return Ok(self.consumed());
             }
@@ -173,8 +177,28 @@ impl Printer {
         let written = if self.json {
             write_json(payload)
         } else {
-            self.write_line(&event)
+            self.write(|lines| lines.line(&event))
         };
+        self.written(written)
+    }
+
+    fn print_change(
+        &mut self,
+        payload: &[u8],
+        change: &ListChangedEvent,
+    ) -> anyhow::Result<Consumed> {
+        if !self.matcher.matches_change(change) {
+            return Ok(self.consumed());
+        }
+        let written = if self.json {
+            write_json(payload)
+        } else {
+            self.write(|lines| lines.change(change))
+        };
+        self.written(written)
+    }
+
+    fn written(&mut self, written: io::Result<()>) -> anyhow::Result<Consumed> {
         match written {
             Ok(()) => {
                 self.left = self.left.map(|left| left.saturating_sub(1));
@@ -185,7 +209,7 @@ impl Printer {
         }
     }
 
-    fn write_line(&mut self, event: &Event) -> io::Result<()> {
+    fn write(&mut self, line: impl FnOnce(&mut Lines) -> String) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if !self.started
             && let Some(header) = self.lines.header()
@@ -193,7 +217,7 @@ impl Printer {
             writeln!(out, "{header}")?;
         }
         self.started = true;
-        writeln!(out, "{}", self.lines.line(event))?;
+        writeln!(out, "{}", line(&mut self.lines))?;
         out.flush()
     }
 

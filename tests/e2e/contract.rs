@@ -7,8 +7,8 @@ use importguard_tests::{Foreign, Line, Settings, load, wait_for_count, workspace
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-/// The schemas of both events, by the events' type.
-struct Schemas([(&'static str, Validator); 2]);
+/// The schemas of the events, by the events' type.
+struct Schemas([(&'static str, Validator); 3]);
 
 impl Schemas {
     fn committed() -> Self {
@@ -21,6 +21,7 @@ impl Schemas {
         Self([
             ("importguard.decision.v1", read("decision.v1.json")),
             ("importguard.imported.v1", read("imported.v1.json")),
+            ("importguard.list.changed.v1", read("list.changed.v1.json")),
         ])
     }
 

@@ -145,6 +145,7 @@ fn every_variable_that_a_binary_reads_is_known_to_all() {
         &["tail"],
         &["stats"],
         &["why"],
+        &["list", "add"],
         &["pseudonym"],
         &["healthcheck"],
     ];

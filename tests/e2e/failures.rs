@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 52] = [
+const CAUSED_BY: [(&str, &[&str]); 53] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -56,6 +56,13 @@ const CAUSED_BY: [(&str, &[&str]); 52] = [
         &[
             "a_list_that_lost_more_than_half_is_held_back_until_sighup_confirms_it",
             "a_list_that_is_written_slowly_blocks_as_before_until_it_is_complete",
+        ],
+    ),
+    (
+        "live lists are not current",
+        &[
+            "a_decider_that_was_away_catches_up_without_reading_all_lists_anew",
+            "a_decider_whose_lists_are_not_current_is_not_ready_if_the_operator_says_so",
         ],
     ),
     (

@@ -37,6 +37,7 @@ mod kubernetes;
 mod kubernetes_overlays;
 mod kubernetes_tls;
 mod lists;
+mod live_lists;
 mod logs;
 mod memory;
 mod metrics;

@@ -14,10 +14,12 @@ use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(20);
 
-const PASSWORDS: [(&str, &str); 3] = [
+const PASSWORDS: [(&str, &str); 5] = [
     ("GATEWAY_PASSWORD", "gateway-secret"),
     ("ANALYTICS_PASSWORD", "analytics-secret"),
     ("SUPPORT_PASSWORD", "support-secret"),
+    ("DECIDER_PASSWORD", "decider-secret"),
+    ("MODERATOR_PASSWORD", "moderator-secret"),
 ];
 
 async fn nats() -> NatsServer {
@@ -195,6 +197,75 @@ async fn support_can_read_with_each_command_and_a_wrong_password_is_reported() {
         denied.stderr()
     );
     assert!(!denied.stderr().contains("wrong"), "{}", denied.stderr());
+}
+
+#[tokio::test]
+async fn moderators_change_live_lists_deciders_follow_them_and_nobody_else_writes_them() {
+    let nats = nats().await;
+    // Its gateway creates the stream for the events.
+    let _gateway = with_an_event(&nats).await;
+    let list = async |user: &str, arguments: &str| {
+        let logs = TempDir::new().unwrap();
+        let mut command = Settings::new()
+            .set("NATS_URL", nats.url_for(&format!("{user}:{user}-secret")))
+            .set("NATS_INBOX_PREFIX", format!("_INBOX_{user}"))
+            .set("IMPORTGUARD_LIST_BY", user)
+            .command(Binary::AllInOne.path());
+        command.arg("list").args(arguments.split(' '));
+        let mut process = Process::spawn("importguard", command, logs.path());
+        let code = process.exit(SOON * 2).await.code();
+        (code, process.output())
+    };
+    for (arguments, printed) in [
+        ("add bad u1 u2 --for 1h", "bad: added u1"),
+        ("remove bad u2", "bad: removed u2"),
+        ("show bad", "moderator"),
+        ("history bad u2", "removed"),
+        ("clear", "cleared 0"),
+    ] {
+        let (code, output) = list("moderator", arguments).await;
+        assert_eq!(code, Some(0), "{arguments}: {output}");
+        assert!(
+            output.contains(printed) && !output.contains("warning"),
+            "{arguments}: {output}"
+        );
+    }
+    let policy = importguard_tests::PolicyDir::new(
+        "apiVersion: importguard/v1\nname: live\nlists: { bad: { live: bad } }\nrules: []\n",
+        &[],
+    );
+    let settings = Settings::new()
+        .policy(&policy)
+        .set("NATS_URL", nats.url_for("decider:decider-secret"))
+        .set("NATS_INBOX_PREFIX", "_INBOX_decider");
+    let decider = Service::decider(settings).await;
+    let ready = decider.admin("/readyz").await.unwrap();
+    assert!(ready.contains("\"current\":true"), "{ready}");
+    assert!(ready.contains("\"entries\":1"), "{ready}");
+
+    let (code, output) = list("decider", "add bad u3").await;
+    assert_eq!(code, Some(1), "{output}");
+    let before = entries(&nats).await;
+    for user in ["decider", "gateway", "analytics", "support"] {
+        let client = connect(&nats, user, &format!("{user}-secret")).await;
+        let jetstream = jetstream::new(client);
+        let forged = jetstream.publish("$KV.IMPORTGUARD_LISTS.bad.u3", "".into());
+        let forged = tokio::time::timeout(Duration::from_secs(2), async { forged.await?.await });
+        assert!(
+            !matches!(forged.await, Ok(Ok(_))),
+            "{user} could block somebody"
+        );
+    }
+    assert_eq!(entries(&nats).await, before);
+}
+
+/// The number of changes of live lists so far.
+async fn entries(nats: &NatsServer) -> u64 {
+    let client = connect(nats, "moderator", "moderator-secret").await;
+    let stream = jetstream::new(client)
+        .get_stream("KV_IMPORTGUARD_LISTS")
+        .await;
+    stream.unwrap().cached_info().state.last_sequence
 }
 
 #[tokio::test]

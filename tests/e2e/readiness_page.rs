@@ -8,7 +8,7 @@ use importguard_tests::{
 use serde_json::Value;
 
 /// Fields that only rare states have, each with a file that has it: the test of that state, or the type.
-const ELSEWHERE: [(&str, &str, &str); 9] = [
+const ELSEWHERE: [(&str, &str, &str); 14] = [
     ("starting[]", "tests/e2e/startup.rs", "starting"),
     ("recorder.parked[].reason", RECORDER, "pub reason"),
     ("recorder.parked[].events", RECORDER, "pub events"),
@@ -38,7 +38,22 @@ const ELSEWHERE: [(&str, &str, &str); 9] = [
         "tests/load/mtls.rs",
         "certificateRejected",
     ),
+    ("liveLists.confirmed", LIVE_LISTS, "\"confirmed\""),
+    (
+        "liveLists.ageSeconds",
+        "tests/e2e/live_lists.rs",
+        "ageSeconds",
+    ),
+    ("liveLists.reading.read", LIVE_LISTS, "\"read\""),
+    ("liveLists.reading.of", LIVE_LISTS, "\"of\""),
+    (
+        "liveLists.error",
+        "tests/e2e/live_lists.rs",
+        "[\"liveLists\"][\"error\"]",
+    ),
 ];
+
+const LIVE_LISTS: &str = "decider/src/lists/live/status.rs";
 
 const RECORDER: &str = "gateway/src/recorder/status.rs";
 

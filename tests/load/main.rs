@@ -10,5 +10,6 @@ mod asserts;
 mod chaos;
 mod cluster;
 mod deciders;
+mod lists;
 mod mtls;
 mod soak;

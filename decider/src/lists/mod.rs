@@ -3,18 +3,20 @@
 mod fold;
 mod id_set;
 mod ids;
+pub mod live;
 mod shape;
 mod text;
 
 pub use fold::Fold;
 pub use id_set::{IdHash, IdHasher, IdSet};
-pub use ids::{Hit, Ids};
+pub use ids::{Hit, Ids, View};
 pub use text::{LineError, MAX_LIST_BYTES, parse};
 
 use std::sync::Arc;
 
 use importguard_core::{ListRevision, digest};
 
+use self::live::LiveLists;
 use crate::policy::Span;
 
 /// A list of a policy.
@@ -71,19 +73,32 @@ impl ListContent {
         }
     }
 
-    /// The list with its name and file in a policy, and with the differences between IDs that it ignores.
-    pub fn named(&self, name: &str, fold: Fold, file: Option<ListFile>) -> List {
-        let ids = Ids::new(Arc::clone(&self.ids), fold);
+    /// The list with its name and file in a policy, and with these IDs of it.
+    pub fn named(&self, name: &str, ids: Ids, file: Option<ListFile>) -> List {
         List {
             revision: ListRevision {
                 name: name.to_owned(),
                 digest: self.digest.clone(),
                 size: ids.len() as u64,
+                revision: None,
             },
             ids,
             is_terminated: self.is_terminated,
             file,
         }
+    }
+}
+
+impl List {
+    /// Its revision, with that of its live part, which is in `live`.
+    pub fn revision_with(&self, live: &LiveLists) -> ListRevision {
+        let mut revision = self.revision.clone();
+        if let Some(name) = self.ids.live() {
+            let list = live.get(name);
+            revision.revision = Some(list.map_or(0, |list| list.revision()));
+            revision.size += list.map_or(0, |list| list.entries().entries() as u64);
+        }
+        revision
     }
 }
 

@@ -109,7 +109,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::lists::Fold;
+    use crate::lists::{Fold, Ids};
 
     fn set(content: &[u8]) -> ListContent {
         parse(content).unwrap()
@@ -169,7 +169,13 @@ mod tests {
     fn values_have_the_digest_of_the_same_ids_in_a_file() {
         let values = ListContent::from_values(&["a", "b"]);
         assert_eq!(values.digest, set(b"a\nb\n").digest);
-        assert_eq!(values.named("x", Fold::default(), None).revision.size, 2);
+        assert_eq!(
+            values
+                .named("x", Ids::new(values.ids.clone(), Fold::default()), None)
+                .revision
+                .size,
+            2
+        );
     }
 
     #[test]

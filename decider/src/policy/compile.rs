@@ -8,8 +8,8 @@ use super::{
     cost::{self, PolicyCost},
     diagnostic::{Diagnostic, Report, Span, Spanned, closest, quoted},
     document::{
-        Document, LimitDefinition, ListDefinition, MatcherDefinition, OnErrorDefinition, OnExceed,
-        Otherwise, RefusalDefinition, RuleDefinition, RuleMode,
+        Document, LimitDefinition, ListDefinition, ListMode, MatcherDefinition, OnErrorDefinition,
+        OnExceed, Otherwise, RefusalDefinition, RuleDefinition, RuleMode,
     },
     expression::{Expression, ListValues, Scope},
     guards,
@@ -18,7 +18,7 @@ use super::{
     refusal_code::RefusalCode,
     rule::{Action, OnError, Rollout, Rule},
 };
-use crate::lists::{List, ListContent, ListError};
+use crate::lists::{Ids, List, ListContent, ListError};
 
 /// The contents of list files, or the errors, by the path in the policy.
 pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;
@@ -45,11 +45,24 @@ pub(super) fn compile(
 ) -> Compiled {
     let mut list_values = ListValues::default();
     let mut lists = Vec::new();
-    for definition in &document.lists {
+    // Before those that name them as exceptions.
+    let (exceptions, others): (Vec<_>, Vec<_>) = document
+        .lists
+        .iter()
+        .partition(|definition| definition.unless.is_none());
+    let mut loaded = HashMap::new();
+    for definition in exceptions.into_iter().chain(others) {
         let name = &definition.name.value;
+        let except = definition.unless.as_ref().and_then(|unless| {
+            exception(unless, (definition, &document.lists), &list_values, report)
+        });
         let list = content(definition, files, report).map(|content| {
             let file = guards::list_file(definition, report.file());
-            content.named(name, definition.fold, file)
+            let live = definition.live.as_ref().map(|live| live.value.as_str());
+            let ids = Ids::new(Arc::clone(&content.ids), definition.fold)
+                .with(live, except)
+                .in_shadow(definition.mode == ListMode::Shadow);
+            content.named(name, ids, file)
         });
         if let Some(list) = &list {
             guards::check(definition, list, report);
@@ -57,8 +70,10 @@ pub(super) fn compile(
         // A list that failed to load is reported already, and defined as empty.
         let ids = list.as_ref().map(|list| list.ids.clone());
         list_values.insert(name, ids.unwrap_or_default());
-        lists.extend(list);
+        loaded.extend(list.map(|list| (name.clone(), list)));
     }
+    let in_order = document.lists.iter();
+    lists.extend(in_order.filter_map(|definition| loaded.remove(&definition.name.value)));
     let nobody_left = document.nobody_left.unwrap_or_else(|| RefusalDefinition {
         code: RefusalCode::NOBODY_LEFT,
         message: "No importable friends".to_owned(),
@@ -117,7 +132,10 @@ fn content(
     if let Some(values) = &definition.values {
         return Some(ListContent::from_values(values));
     }
-    let file = definition.file.as_ref()?;
+    let Some(file) = &definition.file else {
+        let only_live = definition.live.is_some();
+        return only_live.then(|| ListContent::from_values::<&str>(&[]));
+    };
     match files.get(&file.value) {
         Some(Ok(content)) => return Some(content.clone()),
         Some(Err(ListError::Unreadable { reason, remedy })) => report.error(
@@ -149,6 +167,47 @@ fn content(
         ),
     }
     None
+}
+
+/// The list of the exceptions of another one.
+fn exception(
+    unless: &Spanned<String>,
+    (definition, all): (&ListDefinition, &[ListDefinition]),
+    lists: &ListValues,
+    report: &mut Report<'_>,
+) -> Option<Ids> {
+    if unless.value == definition.name.value {
+        report.error(
+            unless.span,
+            "a list cannot be its own exception",
+            "name another list",
+        );
+        return None;
+    }
+    let named = all.iter().find(|list| list.name.value == unless.value);
+    if named.is_some_and(|list| list.unless.is_some()) {
+        report.error(
+            unless.span,
+            format!(
+                "the list {} has exceptions of its own",
+                quoted(&unless.value)
+            ),
+            "name a list without \"unless\"",
+        );
+        return None;
+    }
+    let ids = find_list(unless.clone(), lists, report)?.ids;
+    if ids.is_shadow() {
+        report.error(
+            unless.span,
+            format!(
+                "the list {} is in shadow, so it makes no exceptions",
+                quoted(&unless.value)
+            ),
+            "remove its mode, or name another list",
+        );
+    }
+    Some(ids)
 }
 
 /// None if it has an error, which is reported here or was when it was read.

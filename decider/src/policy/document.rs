@@ -42,7 +42,7 @@ pub(super) struct Document {
     pub(super) nobody_left: Option<RefusalDefinition>,
 }
 
-/// User IDs, in a file or inline.
+/// User IDs: in a file or inline, and in a bucket of NATS that changes while the decider runs.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "List", rename_all = "camelCase", deny_unknown_fields, transform = with_one_source)]
 pub(super) struct ListDefinition {
@@ -52,6 +52,15 @@ pub(super) struct ListDefinition {
     pub(super) file: Option<Spanned<String>>,
     /// The IDs.
     pub(super) values: Option<Vec<String>>,
+    /// Name of a live list: its entries are in the bucket IMPORTGUARD_LISTS, and `importguard list` changes them. They count beside
+    /// those of the file or the values, if there are any.
+    #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
+    pub(super) live: Option<Spanned<String>>,
+    /// Another list: IDs in it are not in this one.
+    pub(super) unless: Option<Spanned<String>>,
+    /// enforce: the list counts; shadow: rules only report what they would have done because of it.
+    #[schemars(with = "Option<ListMode>")]
+    pub(super) mode: ListMode,
     /// Whether the file may have no IDs. Otherwise that is an error, and a decider that runs keeps the list it has.
     #[schemars(with = "Option<bool>")]
     pub(super) allow_empty: bool,
@@ -66,6 +75,15 @@ pub(super) struct ListDefinition {
     /// byte by byte.
     #[schemars(with = "Option<Vec<FoldKind>>", length(min = 1), extend("uniqueItems" = true))]
     pub(super) fold: Fold,
+}
+
+/// Whether a list counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase", inline)]
+pub(super) enum ListMode {
+    #[default]
+    Enforce,
+    Shadow,
 }
 
 /// A difference between IDs that does not count.
@@ -265,7 +283,8 @@ fn with_api_version(schema: &mut Schema) {
 }
 
 fn with_one_source(schema: &mut Schema) {
-    schema.insert("oneOf".to_owned(), one_of(&["file", "values"]));
+    schema.insert("anyOf".to_owned(), one_of(&["file", "values", "live"]));
+    schema.insert("not".to_owned(), json!({ "required": ["file", "values"] }));
     let of_files = FILE_KEYS.map(|key| (key.to_owned(), json!(["file"])));
     let dependencies = serde_json::Map::from_iter(of_files);
     schema.insert("dependencies".to_owned(), dependencies.into());

@@ -7,16 +7,18 @@ use importguard_core::{Evaluation, Kept, Mode, Refusal, Verdict};
 
 use super::{
     Policy, Request,
+    budget::{Budget, OverBudgetError},
     cost::{Per, SHADOW_BUDGET, Size},
     expression::Inputs,
     friends::{Friends, Remaining},
+    matcher::Matcher,
     matches::Matches,
     meter::Meter,
     read::{DUPLICATE, SELF},
     rule::{Action, Applies, OnError, Rule},
     trail::{FIRST, Fate, Position, Refused, Trail},
 };
-use crate::lists::{IdHash, IdHasher};
+use crate::lists::{IdHash, IdHasher, View, live::LiveLists};
 
 /// The effect of a rule, before its mode is considered.
 #[derive(Debug)]
@@ -59,15 +61,6 @@ impl<'p> From<Why<'p>> for Fate<'p> {
             Why::Failed(error) => Self::Error(error),
         }
     }
-}
-
-/// The budget of shadow rules does not suffice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OverBudgetError {
-    /// The cost of the rule, in units.
-    pub(super) cost: u64,
-    /// The rest of the budget, in units.
-    pub(super) left: u64,
 }
 
 /// Observes an evaluation: each rule that is reached, its position, its effect, and the state of the request before it.
@@ -113,7 +106,7 @@ impl<S, P: Progress> Observer<'_, S> for ProgressObserver<'_, P> {
 /// Evaluates a request, or fails with the error of `should_stop`, which is called regularly.
 /// `per_cent` replaces the percentages of rollouts.
 pub(super) fn evaluate<'p, S: AsRef<str>, E>(
-    policy: &'p Policy,
+    (policy, live): (&'p Policy, &'p LiveLists),
     request: &Request<'_, S>,
     per_cent: Option<u8>,
     observer: &mut impl Observer<'p, S>,
@@ -128,6 +121,7 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     trail.remove(FIRST, DUPLICATE, removed.repeated, Matches::default());
     let mut state = State {
         policy,
+        view: View::new(live, request.now),
         request: *request,
         per_cent,
         owner_hash: hasher.hash(request.owner),
@@ -142,18 +136,21 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     let shadow = state.shadow(reached, &trail, observer, &mut meter)?;
     trail.join(shadow);
     Ok(match (refused, left) {
-        (Some(refused), _) => trail.refuse(policy, refused),
-        (None, Remaining::All) => trail.decide(policy, Verdict::Allow),
+        (Some(refused), _) => trail.refuse((policy, live), refused),
+        (None, Remaining::All) => trail.decide((policy, live), Verdict::Allow),
         (None, Remaining::Only(left)) if left.is_empty() => {
-            trail.refuse(policy, Refused::nobody_left(policy))
+            trail.refuse((policy, live), Refused::nobody_left(policy))
         }
-        (None, Remaining::Only(left)) => trail.decide(policy, Verdict::Modify(Kept::trusted(left))),
+        (None, Remaining::Only(left)) => {
+            trail.decide((policy, live), Verdict::Modify(Kept::trusted(left)))
+        }
     })
 }
 
 /// The state of a request between two rules.
 pub(super) struct State<'p, 'r, S> {
     policy: &'p Policy,
+    pub(super) view: View<'p>,
     pub(super) request: Request<'r, S>,
     /// Replaces the percentages of rollouts.
     pub(super) per_cent: Option<u8>,
@@ -169,7 +166,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         observer: &mut impl Observer<'p, S>,
         meter: &mut Meter<'_, E>,
     ) -> Result<Option<Refused<'p>>, E> {
-        let mut unlimited = Budget(None);
+        let mut unlimited = Budget::unlimited();
         for (position, rule) in self.policy.positions() {
             let effect = match self.applies(rule) {
                 Applies::As(Mode::Shadow) => continue,
@@ -178,6 +175,11 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                 Applies::Off => Effect::Off,
             };
             observer.rule(position, rule, &effect, self);
+            if matches!(effect, Effect::Nothing | Effect::Remove { .. })
+                && let Some(fate) = self.shadow_hits(rule, meter)?
+            {
+                trail.fire(position, &rule.id, Mode::Shadow, fate);
+            }
             match effect {
                 Effect::Refuse { refusal, why } => {
                     observer.after_rule(position);
@@ -223,7 +225,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
     ) -> Result<Trail<'p>, E> {
         let mut trail = Trail::default();
         let mut removed = enforced.removed().peekable();
-        let mut budget = Budget(Some(SHADOW_BUDGET));
+        let mut budget = Budget::of(SHADOW_BUDGET);
         for (position, rule) in self
             .policy
             .positions()
@@ -285,11 +287,15 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             }
             Per::Friend(cost) => cost,
         };
+        let shadow = self.applies(rule) == Applies::As(Mode::Shadow);
         Ok(match &rule.action {
             Action::RefuseOwner(owners, refusal) => {
                 let owner = self.request.owner;
-                let part = owners.matching(owner, self.owner_hash);
-                refuse(part.map(|part| Matches::owner(part, owner)), refusal)
+                let part = owners.matching_as(shadow, owner, self.owner_hash, self.view);
+                refuse(
+                    part.map(|part| Matches::owner(part, owner, self.view)),
+                    refusal,
+                )
             }
             Action::RefuseOver(max, refusal) => {
                 let left = self.friends.count();
@@ -309,9 +315,10 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                 let friends = self.friends.select(|index| {
                     let id = self.friends.id(index);
                     meter.spend(each.units(id.len()))?;
-                    let part = matcher.matching(id, self.friends.hash(index));
+                    let hash = self.friends.hash(index);
+                    let part = matcher.matching_as(shadow, id, hash, self.view);
                     if let Some(part) = part {
-                        matches.add(part, id, index);
+                        matches.add(part, (id, index), self.view);
                     }
                     Ok(part.is_some())
                 })?;
@@ -354,6 +361,41 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         })
     }
 
+    /// What an enforced rule would do besides if lists in shadow counted.
+    fn shadow_hits<E>(
+        &self,
+        rule: &'p Rule,
+        meter: &mut Meter<'_, E>,
+    ) -> Result<Option<Fate<'p>>, E> {
+        let shadow = |matcher: &'p Matcher, id: &str, hash| {
+            let part = matcher.in_lists(id, hash, self.view, true)?;
+            let acts = matcher.matching(id, hash, self.view).is_some();
+            (!acts).then_some(part)
+        };
+        match &rule.action {
+            Action::RefuseOwner(matcher, _) if matcher.has_shadow() => {
+                let owner = self.request.owner;
+                let part = shadow(matcher, owner, self.owner_hash);
+                Ok(part.map(|part| Fate::Refuse(Matches::owner(part, owner, self.view))))
+            }
+            Action::DropFriends(matcher) if matcher.has_shadow() => {
+                let cost = matcher.cost();
+                let mut matches = Matches::default();
+                let friends = self.friends.select(|index| {
+                    let id = self.friends.id(index);
+                    meter.spend(cost.units(id.len()))?;
+                    let part = shadow(matcher, id, self.friends.hash(index));
+                    if let Some(part) = part {
+                        matches.add(part, (id, index), self.view);
+                    }
+                    Ok(part.is_some())
+                })?;
+                Ok((!friends.is_empty()).then_some(Fate::Remove(matches)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     pub(super) fn inputs(&self) -> Inputs<'_> {
         Inputs {
             owner: self.request.owner,
@@ -362,6 +404,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             requested_count: self.request.friends.len(),
             now: self.request.now,
             lists: &self.policy.list_values,
+            live: self.view.live(),
         }
     }
 
@@ -384,26 +427,6 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
 impl Policy {
     pub(super) fn positions(&self) -> impl Iterator<Item = (Position, &Rule)> {
         (FIRST + 1..).zip(&self.rules)
-    }
-}
-
-/// The rest of a budget in units; None is unlimited.
-struct Budget(Option<u64>);
-
-impl Budget {
-    /// Takes the units, or none if the rest does not suffice. They are computed only if there is a limit.
-    fn take(&mut self, units: impl FnOnce() -> u64) -> Result<(), OverBudgetError> {
-        let Some(left) = &mut self.0 else {
-            return Ok(());
-        };
-        let cost = units();
-        match left.checked_sub(cost) {
-            Some(rest) => {
-                *left = rest;
-                Ok(())
-            }
-            None => Err(OverBudgetError { cost, left: *left }),
-        }
     }
 }
 

@@ -10,13 +10,15 @@ use importguard_core::{Evaluation, Mode};
 
 use super::{
     Policy, Request,
+    budget::OverBudgetError,
     cost::SHADOW_BUDGET,
     diagnostic::quoted,
-    evaluate::{self, Effect, Observer, OverBudgetError, State, Why},
+    evaluate::{self, Effect, Observer, State, Why},
     read::{DUPLICATE, SELF},
     rule::{Action, Applies, Rule, bucket},
     trail::Position,
 };
+use crate::lists::{IdHash, View, live::LiveLists};
 
 /// An evaluation and the effect of each rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,7 +200,7 @@ impl Happened<'_> {
 const MAX_NAMED: usize = 10;
 
 pub(super) fn explain<'p, S: AsRef<str>>(
-    policy: &'p Policy,
+    state: (&'p Policy, &'p LiveLists),
     request: &Request<'_, S>,
     per_cent: Option<u8>,
 ) -> Explanation<'p> {
@@ -208,11 +210,12 @@ pub(super) fn explain<'p, S: AsRef<str>>(
     };
     let mut never = || Ok(());
     let Ok::<_, Infallible>(evaluation) =
-        evaluate::evaluate(policy, request, per_cent, &mut recorder, &mut never);
+        evaluate::evaluate(state, request, per_cent, &mut recorder, &mut never);
     let Recorder {
         built_in: mut steps,
         steps: mut by_position,
     } = recorder;
+    let (policy, _) = state;
     for (position, rule) in policy.positions() {
         let not_reached = || match rule.mode {
             None => step(rule, None, Happened::Off),
@@ -265,6 +268,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
         state: &State<'p, '_, S>,
     ) {
         let left = state.friends.count();
+        let shadow = state.applies(rule) == Applies::As(Mode::Shadow);
         let happened = match effect {
             Effect::Off => Happened::Off,
             Effect::OutsideRollout => Happened::OutsideRollout,
@@ -282,7 +286,9 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 ..
             } => Happened::Refused(Reason::Failed(why.clone())),
             Effect::Refuse { .. } => {
-                Happened::Refused(rule.reason(left, || (state.request.owner, state.owner_hash)))
+                Happened::Refused(rule.reason(left, (state.view, shadow), || {
+                    (state.request.owner, state.owner_hash)
+                }))
             }
             Effect::Remove {
                 friends, failure, ..
@@ -291,7 +297,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                     .iter()
                     .map(|&index| {
                         let friend = || (state.friends.id(index), state.friends.hash(index));
-                        (index, rule.reason(left, friend))
+                        (index, rule.reason(left, (state.view, shadow), friend))
                     })
                     .collect(),
                 failure: failure.clone(),
@@ -348,13 +354,14 @@ impl Rule {
     fn reason<'i>(
         &self,
         left: usize,
-        id: impl FnOnce() -> (&'i str, crate::lists::IdHash),
+        (view, shadow): (View<'_>, bool),
+        id: impl FnOnce() -> (&'i str, IdHash),
     ) -> Reason<'_> {
         match &self.action {
             Action::RefuseOwner(matcher, _) | Action::DropFriends(matcher) => {
                 let (id, hash) = id();
-                match matcher.matching(id, hash) {
-                    Some(part) => Reason::of(part, id),
+                match matcher.matching_as(shadow, id, hash, view) {
+                    Some(part) => Reason::of(part, id, view),
                     None => Reason::Failed("it does not match".to_owned()),
                 }
             }

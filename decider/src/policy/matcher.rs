@@ -4,7 +4,7 @@ use std::{mem, ptr};
 
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
-use crate::lists::{Hit, IdHash, Ids};
+use crate::lists::{Hit, IdHash, Ids, View};
 
 /// The maximum compiled size of one regular expression, and of all of a rule together. The crate's default is ten times as
 /// much for each; one of this size compiles in about 10 ms.
@@ -60,9 +60,9 @@ impl Part<'_> {
     }
 
     /// What a list says of an ID that it has.
-    pub(super) fn hit(self, id: &str) -> Hit {
+    pub(super) fn hit(self, id: &str, view: View<'_>) -> Hit {
         match self {
-            Self::In(list) => list.ids.hit(id),
+            Self::In(list) => list.ids.hit(id, view),
             _ => Hit::default(),
         }
     }
@@ -71,17 +71,60 @@ impl Part<'_> {
 impl Matcher {
     /// The first part that matches, cheap ones first.
     #[inline]
-    pub(super) fn matching(&self, id: &str, hash: IdHash) -> Option<Part<'_>> {
+    pub(super) fn matching(&self, id: &str, hash: IdHash, view: View<'_>) -> Option<Part<'_>> {
+        self.in_lists(id, hash, view, false)
+            .or_else(|| self.other_part(id))
+    }
+
+    /// The first part that matches in a rule that is in shadow or not: lists in shadow count only there.
+    #[inline]
+    pub(super) fn matching_as(
+        &self,
+        shadow: bool,
+        id: &str,
+        hash: IdHash,
+        view: View<'_>,
+    ) -> Option<Part<'_>> {
+        let part = self.matching(id, hash, view);
+        match shadow {
+            true => part.or_else(|| self.in_lists(id, hash, view, true)),
+            false => part,
+        }
+    }
+
+    /// Whether a list in shadow is among its parts.
+    pub(super) fn has_shadow(&self) -> bool {
+        let lists = [&self.in_list, &self.not_in].into_iter().flatten();
+        lists.into_iter().any(|list| list.ids.is_shadow())
+    }
+
+    /// The first list that matches, of those in shadow or of the others.
+    #[inline]
+    pub(super) fn in_lists(
+        &self,
+        id: &str,
+        hash: IdHash,
+        view: View<'_>,
+        shadow: bool,
+    ) -> Option<Part<'_>> {
         if let Some(list) = &self.in_list
-            && list.ids.contains_hashed(id, hash)
+            && list.ids.is_shadow() == shadow
+            && list.ids.contains_hashed(id, hash, view)
         {
             return Some(Part::In(list));
         }
         if let Some(list) = &self.not_in
-            && !list.ids.contains_hashed(id, hash)
+            && list.ids.is_shadow() == shadow
+            && !list.ids.contains_hashed(id, hash, view)
         {
             return Some(Part::NotIn(list));
         }
+        None
+    }
+
+    /// The first part that matches and is not a list.
+    #[inline]
+    fn other_part(&self, id: &str) -> Option<Part<'_>> {
         if let Some(prefix) = self.prefixes.iter().find(|it| id.starts_with(it.as_str())) {
             return Some(Part::Prefix(prefix));
         }

@@ -5,7 +5,7 @@ use std::mem;
 use importguard_core::{Alternatives, ListHit, Match, MatchedPart};
 
 use super::matcher::Part;
-use crate::lists::Hit;
+use crate::lists::{Hit, View};
 
 /// How many parts of a rule are listed. Entries of lists are parts of their own where they have details: a spelling, or a reason.
 const MAX_OF_RULE: usize = 16;
@@ -43,8 +43,8 @@ struct Group<'p> {
 
 impl<'p> Matches<'p> {
     /// The owner matched this part.
-    pub(super) fn owner(part: Part<'p>, owner: &str) -> Self {
-        Self::once(Source::Matcher(part), part.hit(owner), 0)
+    pub(super) fn owner(part: Part<'p>, owner: &str, view: View<'_>) -> Self {
+        Self::once(Source::Matcher(part), part.hit(owner, view), 0)
     }
 
     /// More friends were left than the limit.
@@ -72,8 +72,8 @@ impl<'p> Matches<'p> {
 
     /// The friend with this index matched this part. Indexes ascend.
     #[inline(never)]
-    pub(super) fn add(&mut self, part: Part<'p>, friend: &str, index: u32) {
-        self.add_friend(Source::Matcher(part), part.hit(friend), index);
+    pub(super) fn add(&mut self, part: Part<'p>, (friend, index): (&str, u32), view: View<'_>) {
+        self.add_friend(Source::Matcher(part), part.hit(friend, view), index);
     }
 
     /// The expression is true for the friend with this index. Indexes ascend.

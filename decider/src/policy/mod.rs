@@ -3,6 +3,7 @@
 //! The engine is a pure function: it uses no files, network or clock. [`Draft::read`] parses the policy and names the list
 //! files it refers to; the caller reads those and passes them to [`Draft::compile`]. ([`crate::load`] does both.)
 
+mod budget;
 mod changes;
 mod compile;
 mod cost;
@@ -47,7 +48,7 @@ use expression::ListValues;
 use importguard_core::{Evaluation, ListRevision, PolicyRevision, Refusal, content_digest, digest};
 use rule::Rule;
 
-use crate::lists::List;
+use crate::lists::{List, live::LiveLists};
 
 /// The maximum size of a policy file, in bytes.
 pub const MAX_POLICY_BYTES: usize = yaml::MAX_SOURCE_BYTES;
@@ -137,10 +138,63 @@ impl Policy {
         })
     }
 
-    /// Evaluates an import. The result depends only on the policy and the request. There is no time limit.
+    /// Whether an evaluation depends on live lists.
+    pub fn has_live_lists(&self) -> bool {
+        self.lists.iter().any(|list| list.ids.is_live())
+    }
+
+    /// The policy with live lists at one revision. Without them, all live lists are empty.
+    pub fn with_live<'p>(&'p self, live: &'p LiveLists) -> Evaluator<'p> {
+        Evaluator { policy: self, live }
+    }
+
+    /// Evaluates an import as [`Evaluator::evaluate`] does, without live lists.
+    pub fn evaluate<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Evaluation {
+        self.with_live(LiveLists::none()).evaluate(request)
+    }
+
+    /// Evaluates an import as [`Evaluator::evaluate_until`] does, without live lists.
+    ///
+    /// # Errors
+    /// If `should_stop` returned true.
+    pub fn evaluate_until<S: AsRef<str>>(
+        &self,
+        request: &Request<'_, S>,
+        should_stop: impl FnMut() -> bool,
+        progress: &mut impl Progress,
+    ) -> Result<Evaluation, StoppedError> {
+        self.with_live(LiveLists::none())
+            .evaluate_until(request, should_stop, progress)
+    }
+
+    /// Explains an import as [`Evaluator::explain`] does, without live lists.
+    pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'_> {
+        self.with_live(LiveLists::none()).explain(request)
+    }
+
+    /// Explains an import as [`Evaluator::explain_at`] does, without live lists.
+    pub fn explain_at<S: AsRef<str>>(
+        &self,
+        request: &Request<'_, S>,
+        per_cent: u8,
+    ) -> Explanation<'_> {
+        self.with_live(LiveLists::none())
+            .explain_at(request, per_cent)
+    }
+}
+
+/// A policy and the live lists at one revision.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluator<'p> {
+    policy: &'p Policy,
+    live: &'p LiveLists,
+}
+
+impl<'p> Evaluator<'p> {
+    /// Evaluates an import. The result depends only on the policy, the live lists and the request. There is no time limit.
     pub fn evaluate<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Evaluation {
         let Ok::<_, Infallible>(evaluation) = evaluate::evaluate(
-            self,
+            (self.policy, self.live),
             request,
             None,
             &mut ProgressObserver(&mut ()),
@@ -149,7 +203,7 @@ impl Policy {
         evaluation
     }
 
-    /// Evaluates an import as [`Policy::evaluate`] does, until `should_stop` returns true. It is called before anything is
+    /// Evaluates an import as [`evaluate`](Self::evaluate) does, until `should_stop` returns true. It is called before anything is
     /// evaluated and then about every 100 µs (every 2 ms during an expensive expression). There are no partial results.
     /// `progress` is notified of each rule.
     ///
@@ -168,22 +222,27 @@ impl Policy {
                 Ok(())
             }
         };
-        let mut observer = ProgressObserver(progress);
-        evaluate::evaluate(self, request, None, &mut observer, &mut stop)
+        evaluate::evaluate(
+            (self.policy, self.live),
+            request,
+            None,
+            &mut ProgressObserver(progress),
+            &mut stop,
+        )
     }
 
-    /// Evaluates an import as [`Policy::evaluate`] does, and explains the effect of every rule.
-    pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'_> {
-        explain::explain(self, request, None)
+    /// Evaluates an import as [`evaluate`](Self::evaluate) does, and explains the effect of every rule.
+    pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'p> {
+        explain::explain((self.policy, self.live), request, None)
     }
 
-    /// Explains an import as [`Policy::explain`] does, as if every rollout had this percentage, 0 to 100.
+    /// Explains an import as [`explain`](Self::explain) does, as if every rollout had this percentage, 0 to 100.
     pub fn explain_at<S: AsRef<str>>(
         &self,
         request: &Request<'_, S>,
         per_cent: u8,
-    ) -> Explanation<'_> {
-        explain::explain(self, request, Some(per_cent))
+    ) -> Explanation<'p> {
+        explain::explain((self.policy, self.live), request, Some(per_cent))
     }
 }
 

@@ -7,6 +7,8 @@ use super::{
     matches::{Matches, Room},
 };
 
+use crate::lists::live::LiveLists;
+
 /// A rule's position in the document: 0 for the built-in rules at the start, from 1 for those of the policy.
 pub(super) type Position = usize;
 
@@ -107,7 +109,11 @@ impl<'p> Trail<'p> {
     }
 
     /// Ends with the refusal of a rule.
-    pub(super) fn refuse(mut self, policy: &Policy, refused: Refused<'p>) -> Evaluation {
+    pub(super) fn refuse(
+        mut self,
+        state: (&Policy, &LiveLists),
+        refused: Refused<'p>,
+    ) -> Evaluation {
         let Refused {
             position,
             refusal,
@@ -115,10 +121,14 @@ impl<'p> Trail<'p> {
         } = refused;
         let rule = refusal.rule.as_deref().unwrap_or_default();
         self.fire(position, rule, Mode::Enforce, fate);
-        self.decide(policy, Verdict::Refuse(refusal.clone()))
+        self.decide(state, Verdict::Refuse(refusal.clone()))
     }
 
-    pub(super) fn decide(mut self, policy: &Policy, verdict: Verdict) -> Evaluation {
+    pub(super) fn decide(
+        mut self,
+        (policy, live): (&Policy, &LiveLists),
+        verdict: Verdict,
+    ) -> Evaluation {
         // Stable: the effects of one rule keep their order.
         self.fired.sort_by_key(|(position, ..)| *position);
         let mut room = Room::default();
@@ -136,7 +146,11 @@ impl<'p> Trail<'p> {
                 })
                 .collect(),
             policy: policy.revision.clone(),
-            lists: policy.lists().cloned().collect(),
+            lists: policy
+                .lists
+                .iter()
+                .map(|list| list.revision_with(live))
+                .collect(),
         }
     }
 }

@@ -62,6 +62,15 @@ fn the_schema_of_imports_is_current() {
     );
 }
 
+#[test]
+fn the_schema_of_list_changes_is_current() {
+    is_current::<importguard_lists::ListChangedEvent>(
+        "list.changed.v1.json",
+        "A change of a live list",
+        "importguard.list.changed.v1",
+    );
+}
+
 fn is_current<T: JsonSchema>(file: &str, title: &str, kind: &str) {
     let text = serde_json::to_string_pretty(&schema::<T>(title, kind)).unwrap() + "\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

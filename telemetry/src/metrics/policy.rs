@@ -145,6 +145,7 @@ mod tests {
             name: "blocked".to_owned(),
             digest: digest.to_owned(),
             size: 1,
+            revision: None,
         }
     }
 

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use super::super::{diagnostic::quoted, matcher::Part};
-use crate::lists::{Fold, Hit};
+use crate::lists::{Fold, Hit, View};
 
 /// Why a rule refused an import or removed a friend. Its `Display` is a predicate such as "is in blocked".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +48,12 @@ pub enum Reason<'p> {
 
 impl<'p> Reason<'p> {
     /// The reason by which a rule with this part matched `id`.
-    pub(super) fn of(part: Part<'p>, id: &str) -> Self {
+    pub(super) fn of(part: Part<'p>, id: &str, view: View<'_>) -> Self {
         match part {
             Part::In(list) => Self::In {
                 list: &list.name,
                 fold: list.ids.fold(),
-                hit: part.hit(id),
+                hit: part.hit(id, view),
             },
             Part::NotIn(list) => Self::NotIn(&list.name),
             Part::Prefix(text) => Self::Prefix(text),

@@ -156,7 +156,14 @@ impl<'e> Checker<'e> {
         if let Some((_, found)) = VARIABLES.iter().find(|(variable, _)| *variable == name) {
             return found.clone();
         }
-        if self.lists.get(name).is_some() {
+        if let Some(list) = self.lists.get(name) {
+            if list.is_shadow() {
+                return self.refuse(
+                    part,
+                    format!("the list {} is in shadow, and an expression cannot report what it would have been", quoted(name)),
+                    "use it with in or notIn, or put the rule in shadow instead of the list",
+                );
+            }
             return Type::Ids;
         }
         match (name == FRIEND, self.scope) {

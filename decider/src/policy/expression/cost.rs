@@ -6,7 +6,7 @@
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::super::{cost::folding, units::Cost};
+use super::super::{cost::beside_look_up, units::Cost};
 use super::{
     ListValues, MAX_SOURCE_BYTES,
     check::{FRIEND, MAX_PARTS, max_parts, string},
@@ -280,7 +280,7 @@ impl<'e> Estimate<'e> {
         }
     }
 
-    /// The cost of folding `item` if `list` is one of the policy's with `fold`.
+    /// What a look-up of `item` costs besides if `list` is one of the policy's, with `fold` for example.
     fn folding(&self, list: Option<&IdedExpr>, item: Value) -> Cost {
         let named = match list.map(|list| &list.expr) {
             Some(Expr::List(_)) => return Cost::default(),
@@ -288,9 +288,14 @@ impl<'e> Estimate<'e> {
             _ => None,
         };
         let cost = match named {
-            Some(list) => folding(list),
+            Some(list) => beside_look_up(list),
             // Any of them may be meant: `friend in (friendCount > 9 ? strict : lax)`.
-            None => self.lists.all().map(folding).max().unwrap_or_default(),
+            None => self
+                .lists
+                .all()
+                .map(beside_look_up)
+                .max()
+                .unwrap_or_default(),
         };
         // A literal is short; other strings are made of the request's.
         cost.times(item.texts.max(1))

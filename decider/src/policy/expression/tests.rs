@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::lists::{Fold, IdSet, Ids};
+use crate::lists::{Fold, IdSet, Ids, live::LiveLists};
 
 mod functions;
 
@@ -27,6 +27,7 @@ fn inputs(lists: &ListValues) -> Inputs<'_> {
         // 2026-11-23T17:30:00Z, a Monday
         now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_455_000),
         lists,
+        live: LiveLists::none(),
     }
 }
 

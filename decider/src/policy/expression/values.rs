@@ -18,23 +18,29 @@ use cel::{
 use chrono::{DateTime, FixedOffset};
 
 use super::{check::FRIEND, regexes::Regexes};
-use crate::lists::Ids;
+use crate::lists::{Ids, View, live::LiveLists};
 
-/// The policy's lists as values of expressions, by name.
+/// The policy's lists, by name.
 #[derive(Debug, Default)]
-pub(crate) struct ListValues(HashMap<String, IdsValue>);
+pub(crate) struct ListValues(HashMap<String, ListValue>);
 
 impl ListValues {
     pub(crate) fn insert(&mut self, name: &str, ids: Ids) {
-        self.0.insert(name.to_owned(), IdsValue(ids));
+        let value = ListValue {
+            ids,
+            // One that has live entries is looked at with those of the evaluation.
+            live: LiveLists::default(),
+            now: SystemTime::UNIX_EPOCH,
+        };
+        self.0.insert(name.to_owned(), value);
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Ids> {
-        self.0.get(name).map(|IdsValue(ids)| ids)
+        self.0.get(name).map(|value| &value.ids)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Ids> {
-        self.0.values().map(|IdsValue(ids)| ids)
+        self.0.values().map(|value| &value.ids)
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -42,13 +48,17 @@ impl ListValues {
     }
 }
 
-/// A list, for which expressions support only `x in list`: millions of IDs are never copied or iterated over.
+/// A list as a value of expressions, which support only `x in list`: millions of IDs are never copied or iterated over.
 #[derive(Clone, Debug)]
-struct IdsValue(Ids);
+struct ListValue {
+    ids: Ids,
+    live: LiveLists,
+    now: SystemTime,
+}
 
 static IDS: Type = Type::new_unspecified_type("ids");
 
-impl Val for IdsValue {
+impl Val for ListValue {
     fn get_type(&self) -> &Type {
         &IDS
     }
@@ -70,12 +80,15 @@ impl Val for IdsValue {
     }
 }
 
-impl StaticVal for IdsValue {}
+impl StaticVal for ListValue {}
 
-impl Container for IdsValue {
+impl Container for ListValue {
     fn contains(&self, value: &dyn Val) -> Result<bool, ExecutionError> {
         match value.downcast_ref::<CelString<'_>>() {
-            Some(id) => Ok(self.0.contains(id.inner())),
+            Some(id) => {
+                let view = View::new(&self.live, self.now);
+                Ok(self.ids.contains(id.inner(), view))
+            }
             None => Err(ExecutionError::function_error(
                 "in",
                 "only a string can be in a list of ids",
@@ -95,6 +108,7 @@ pub(crate) struct Inputs<'r> {
     pub(crate) requested_count: usize,
     pub(crate) now: SystemTime,
     pub(crate) lists: &'r ListValues,
+    pub(crate) live: &'r LiveLists,
 }
 
 impl<'r> Inputs<'r> {
@@ -113,6 +127,7 @@ impl<'r> Inputs<'r> {
                 requested_count: count,
                 now: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
                 lists,
+                live: LiveLists::none(),
             };
             (inputs, friend)
         };
@@ -161,13 +176,15 @@ impl VariableResolver for Resolver<'_> {
             FRIEND => self
                 .friend
                 .map(|friend| CowVal::owned(CelString::from(friend))),
-            list => self
-                .inputs
-                .lists
-                .0
-                .get(list)
-                .map(|ids| CowVal::Borrowed(ids as &dyn Val))
-                .or_else(|| self.regexes.resolve(list)),
+            name => match self.inputs.lists.0.get(name) {
+                Some(list) if list.ids.is_live() => Some(CowVal::owned(ListValue {
+                    ids: list.ids.clone(),
+                    live: self.inputs.live.clone(),
+                    now: self.inputs.now,
+                })),
+                Some(list) => Some(CowVal::Borrowed(list as &dyn Val)),
+                None => self.regexes.resolve(name),
+            },
         }
     }
 }

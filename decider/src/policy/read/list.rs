@@ -1,6 +1,8 @@
+use importguard_lists::ListName;
+
 use super::super::{
     diagnostic::{Report, Spanned, quoted},
-    document::{FILE_KEYS, FoldKind, ListDefinition},
+    document::{FILE_KEYS, FoldKind, ListDefinition, ListMode},
     expression::is_reserved,
     fields::{Fields, boolean, ids, integer, mapping, sequence, text, word},
     yaml::{Entry, Node},
@@ -11,7 +13,7 @@ use crate::lists::Fold;
 /// The maximum number of lists: as many as rules.
 const MAX_LISTS: usize = 256;
 
-const EXAMPLE: &str = "{ file: lists/some.txt } or { values: [\"user1\"] }";
+const EXAMPLE: &str = "{ file: lists/some.txt }, { values: [\"user1\"] } or { live: some }";
 
 pub(super) fn lists(node: Node, report: &mut Report<'_>) -> Option<Vec<ListDefinition>> {
     let entries = mapping(
@@ -39,6 +41,9 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
         name,
         file: None,
         values: None,
+        live: None,
+        unless: None,
+        mode: ListMode::default(),
         allow_empty: false,
         allow_shrink: false,
         at_least: None,
@@ -49,16 +54,17 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     };
     let file = fields.take("file");
     let values = fields.take("values");
+    let live = fields.take("live");
     match (&file, &values) {
         (Some(_), Some(values)) => report.error(
             values.key_span,
             "a list has either \"file\" or \"values\", not both",
             "remove one of them, or define two lists",
         ),
-        (None, None) => report.error(
+        (None, None) if live.is_none() => report.error(
             definition.name.span,
             format!(
-                "the list {} has neither \"file\" nor \"values\"",
+                "the list {} has none of \"file\", \"values\" and \"live\"",
                 quoted(&definition.name.value)
             ),
             format!("write {EXAMPLE}"),
@@ -66,7 +72,7 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
         _ => {}
     }
     let of_file = FILE_KEYS.map(|key| fields.take(key));
-    if file.is_none() && values.is_some() {
+    if file.is_none() && (values.is_some() || live.is_some()) {
         for entry in of_file.iter().flatten() {
             report.error(
                 entry.key_span,
@@ -74,7 +80,10 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
                     "{} applies only to a list with \"file\"",
                     quoted(&entry.key)
                 ),
-                "remove it: the IDs in the policy are what you wrote",
+                match values {
+                    Some(_) => "remove it: the IDs in the policy are what you wrote",
+                    None => "remove it: only a file can lose IDs by accident",
+                },
             );
         }
     }
@@ -90,11 +99,42 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     definition.allow_empty = flag(allow_empty).unwrap_or_default();
     definition.allow_shrink = flag(allow_shrink).unwrap_or_default();
     definition.at_least = at_least.and_then(|entry| minimum(entry.value, report));
-    definition.fold = fields.optional("fold", report, fold).unwrap_or_default();
+    let folds = fields.take("fold");
+    if let (Some(folds), Some(_)) = (&folds, &live) {
+        report.error(
+            folds.key_span,
+            "a live list compares IDs byte by byte",
+            "remove it, or define two lists: one with the file and fold, one with live",
+        );
+    }
+    definition.fold = folds
+        .and_then(|entry| fold(entry.value, report))
+        .unwrap_or_default();
+    definition.live = live.and_then(|entry| live_name(entry.value, report));
+    definition.unless = fields.optional("unless", report, text);
+    let words = [("enforce", ListMode::Enforce), ("shadow", ListMode::Shadow)];
+    let mode = fields.optional("mode", report, |node, report| {
+        word(node, "mode", &words, report)
+    });
+    definition.mode = mode.unwrap_or_default();
     definition.file = file.and_then(|entry| text(entry.value, report));
     definition.values = values.and_then(|entry| ids(entry.value, report));
     fields.close(report);
     definition
+}
+
+/// The name of a list in the bucket of live lists.
+fn live_name(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    let name = text(node, report)?;
+    if let Err(error) = ListName::parse(&name.value) {
+        report.error(
+            name.span,
+            format!("{} is not a valid name of a live list", quoted(&name.value)),
+            error.to_string(),
+        );
+        return None;
+    }
+    Some(name)
 }
 
 fn minimum(node: Node, report: &mut Report<'_>) -> Option<Spanned<u64>> {

@@ -6,6 +6,7 @@ mod diagnostics;
 mod evaluation;
 mod guards;
 mod hostile;
+mod live;
 mod matched;
 mod properties;
 mod rollouts;

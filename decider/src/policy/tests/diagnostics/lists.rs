@@ -29,8 +29,8 @@ fn refuses_lists_that_are_not_defined() {
 fn a_list_has_a_file_or_values() {
     says(
         "lists: { a: {} }\nrules: []",
-        "3:10 [a] the list \"a\" has neither \"file\" nor \"values\"",
-        "{ values: [\"user1\"] }",
+        "3:10 [a] the list \"a\" has none of \"file\", \"values\" and \"live\"",
+        "{ values: [\"user1\"] } or { live: some }",
     );
     says(
         "lists: { a: { file: blocked.txt, values: [x] } }\nrules: []",
@@ -204,4 +204,67 @@ fn no_id_is_in_a_message() {
         "{brief}"
     );
     assert!(!brief.contains("mal"), "{brief}");
+}
+
+#[test]
+fn a_live_list_has_a_name_in_the_bucket_and_no_fold() {
+    says(
+        "lists: { a: { live: \"b.c\" } }\nrules: []",
+        "3:21 [\"b.c\"] \"b.c\" is not a valid name of a live list",
+        "starting with a letter or digit",
+    );
+    says(
+        "lists: { a: { live: b, fold: [case] } }\nrules: []",
+        "3:24 [fold] a live list compares IDs byte by byte",
+        "one with the file and fold, one with live",
+    );
+    says(
+        "lists: { a: { live: b, allowEmpty: true } }\nrules: []",
+        "3:24 [allowEmpty] \"allowEmpty\" applies only to a list with \"file\"",
+        "only a file can lose IDs by accident",
+    );
+}
+
+#[test]
+fn an_exception_is_another_list_that_counts() {
+    for (lists, message, remedy) in [
+        (
+            "a: { live: a, unless: a }",
+            "a list cannot be its own exception",
+            "another list",
+        ),
+        (
+            "a: { live: a, unless: b }",
+            "unknown list \"b\"",
+            "define it",
+        ),
+        (
+            "a: { live: a, unless: b }, b: { live: b, unless: c }, c: { live: c }",
+            "the list \"b\" has exceptions of its own",
+            "without \"unless\"",
+        ),
+        (
+            "a: { live: a, unless: b }, b: { live: b, mode: shadow }",
+            "the list \"b\" is in shadow, so it makes no exceptions",
+            "remove its mode",
+        ),
+    ] {
+        let said = said(&format!("lists: {{ {lists} }}\nrules: []"));
+        assert!(
+            said.len() == 1 && said[0].contains(message) && said[0].contains(remedy),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn an_expression_cannot_use_a_list_in_shadow() {
+    let rules = rule("{ id: r, dropFriendIf: \"friend in a\" }");
+    let said = said(&format!(
+        "lists: {{ a: {{ live: a, mode: shadow }} }}\n{rules}"
+    ));
+    assert!(
+        said.len() == 1 && said[0].contains("is in shadow"),
+        "{said:?}"
+    );
 }

@@ -58,7 +58,7 @@ fn refuses_unknown_keys_everywhere() {
     says(
         "rules: []\nlists: { a: { values: [], url: x } }",
         "4:27 [url] unknown key \"url\" in a list",
-        "a list may have file, values, allowEmpty, allowShrink, atLeast, fold",
+        "a list may have file, values, live, allowEmpty, allowShrink, atLeast, fold, unless, mode",
     );
     says(
         &rule("{ id: a, dropFriends: { inn: x, prefixes: [a] } }"),
@@ -146,7 +146,7 @@ fn refuses_wrong_types() {
     says(
         "lists: { a: b }\nrules: []",
         "3:13 [b] expected a list, found the string \"b\"",
-        "{ values: [\"user1\"] }",
+        "{ values: [\"user1\"] } or { live: some }",
     );
     says(
         "lists: { a: { values: [\"1\", 2] } }\nrules: []",

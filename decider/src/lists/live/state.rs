@@ -1,0 +1,173 @@
+//! All live lists at one revision of their bucket.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, LazyLock},
+};
+
+use importguard_lists::{Announcement, Brief, Change, ChangeKind};
+
+use super::{leaf::Entry, map::LiveMap};
+
+/// All live lists at one revision of their bucket. Clones share what neither changes.
+#[derive(Clone, Debug, Default)]
+pub struct LiveLists {
+    revision: u64,
+    lists: Arc<BTreeMap<Arc<str>, LiveList>>,
+    /// Keys that are not entries'.
+    others: Arc<HashSet<String>>,
+}
+
+/// A live list.
+#[derive(Clone, Debug, Default)]
+pub struct LiveList {
+    pub(super) entries: LiveMap,
+    pub(super) revision: u64,
+}
+
+impl LiveList {
+    /// Its entries.
+    pub const fn entries(&self) -> &LiveMap {
+        &self.entries
+    }
+
+    /// The revision of the bucket with the last change of this list.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+impl LiveLists {
+    /// No live lists at all, for evaluations without a bucket.
+    pub fn none() -> &'static Self {
+        static NONE: LazyLock<LiveLists> = LazyLock::new(LiveLists::default);
+        &NONE
+    }
+
+    /// Live lists for tests: list, ID, reason and end of each entry, which has the next revision.
+    #[cfg(test)]
+    pub(crate) fn of(entries: &[(&str, &str, &str, Option<u32>)]) -> Self {
+        let mut lists = Self::default();
+        for (list, id, reason, until) in entries {
+            lists.revision += 1;
+            let revision = lists.revision;
+            let list = lists.list_mut(list);
+            list.revision = revision;
+            let entry = Entry {
+                by: "alice",
+                reason,
+                until: *until,
+                removed: false,
+            };
+            list.entries.insert(id, entry);
+        }
+        lists
+    }
+
+    /// The list with this name; None if it never had an entry.
+    pub fn get(&self, name: &str) -> Option<&LiveList> {
+        self.lists.get(name)
+    }
+
+    /// All lists, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &LiveList)> {
+        self.lists.iter().map(|(name, list)| (&**name, list))
+    }
+
+    /// The revision of the bucket: that of the last change that was applied.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The number of keys in the bucket, as far as the changes tell.
+    pub fn keys(&self) -> u64 {
+        let entries: usize = self.lists.values().map(|list| list.entries.keys()).sum();
+        (entries + self.others.len()) as u64
+    }
+
+    /// The number of entries in all lists, without those that were removed.
+    pub fn entries(&self) -> u64 {
+        let entries = self.lists.values().map(|list| list.entries.entries());
+        entries.sum::<usize>() as u64
+    }
+
+    /// Applies the next change of the bucket, at `now` in Unix seconds. Returns how many entries were dropped because they are about
+    /// to be cleared away.
+    pub(super) fn apply(&mut self, change: &Change, now: u64) -> u64 {
+        self.revision = change.revision;
+        if let Some((key, value)) = change.kind.brief() {
+            self.put(key.list.as_str(), key.id.as_str(), &value, change.revision);
+        }
+        match &change.kind {
+            ChangeKind::Other(key, value) => {
+                if !self.others.contains(key) {
+                    Arc::make_mut(&mut self.others).insert(key.clone());
+                }
+                let announced = Announcement::read(key, value).into_iter().flatten();
+                announced
+                    .filter(|key| self.drop_dead(key.list.as_str(), key.id.as_str(), now))
+                    .count() as u64
+            }
+            _ => 0,
+        }
+    }
+
+    fn put(&mut self, list: &str, id: &str, value: &Brief<'_>, revision: u64) {
+        let list = self.list_mut(list);
+        list.revision = revision;
+        let until = value
+            .until
+            .map(|until| u32::try_from(until.max(1)).unwrap_or(u32::MAX));
+        list.entries.insert(
+            id,
+            Entry {
+                by: &value.by,
+                reason: &value.reason,
+                until,
+                removed: value.removed,
+            },
+        );
+    }
+
+    /// The list with this name, for a change.
+    pub(super) fn list_mut(&mut self, name: &str) -> &mut LiveList {
+        let lists = Arc::make_mut(&mut self.lists);
+        if !lists.contains_key(name) {
+            lists.insert(name.into(), LiveList::default());
+        }
+        lists.entry(name.into()).or_default()
+    }
+
+    /// All changes up to `revision` are applied, whether they are still there or not.
+    pub(super) fn advance(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// For a state that is read from elsewhere.
+    pub(super) fn restore(&mut self, revision: u64, others: HashSet<String>) {
+        self.revision = revision;
+        self.others = Arc::new(others);
+    }
+
+    pub(super) fn others(&self) -> impl Iterator<Item = &str> {
+        self.others.iter().map(String::as_str)
+    }
+
+    /// Drops an entry if it does not count.
+    fn drop_dead(&mut self, list: &str, id: &str, now: u64) -> bool {
+        let hash = super::super::IdHasher::get().hash(id);
+        let found = self.get(list).and_then(|list| list.entries.get(id, hash));
+        let dead = found.is_some_and(|entry| !entry.counts(now));
+        if dead {
+            self.list_mut(list).entries.remove(id);
+        }
+        dead
+    }
+
+    /// Returns memory that was reserved for more. Call it on a state that nobody shares.
+    pub(super) fn shrink(&mut self) {
+        for list in Arc::make_mut(&mut self.lists).values_mut() {
+            list.entries.shrink();
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! How current the live lists are.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{LiveSettings, OnStale};
+
+/// How current the live lists are. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Status(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    max_age: Duration,
+    on_stale: OnStale,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether the policy has live lists.
+    needed: bool,
+    confirmed: Option<Confirmed>,
+    /// Why they are not confirmed.
+    cause: Option<String>,
+    reading: Option<Reading>,
+    /// Whether there is no bucket.
+    missing: bool,
+    changes: u64,
+    rereads: u64,
+}
+
+/// When everything that the bucket had was known.
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    at: SystemTime,
+    /// None if a snapshot says so.
+    now: Option<Instant>,
+}
+
+/// How far reading all lists is.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    read: u64,
+    of: u64,
+}
+
+impl Status {
+    pub(super) fn new(settings: &LiveSettings) -> Self {
+        Self(Arc::new(Shared {
+            max_age: settings.lists_max_age,
+            on_stale: settings.on_stale_lists,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Whether every change that NATS had acknowledged at some time within the last `IMPORTGUARD_LISTS_MAX_AGE` is applied. True if
+    /// the policy has no live lists.
+    pub fn is_current(&self) -> bool {
+        let state = self.state();
+        !state.needed || self.confirmed_recently(&state)
+    }
+
+    /// Whether the decider should be asked: false only while the lists are not current and the operator chose not to go on.
+    pub fn is_ready(&self) -> bool {
+        self.0.on_stale == OnStale::Continue || self.is_current()
+    }
+
+    /// For how long the lists have not been confirmed; None if they never were.
+    pub fn age(&self) -> Option<Duration> {
+        Some(self.state().confirmed?.age())
+    }
+
+    /// Whether there is nothing to wait for at startup: the lists are current, or there is no bucket.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_current() || self.state().missing
+    }
+
+    /// Whether there is a bucket.
+    pub(super) fn missing(&self, missing: bool) {
+        self.state().missing = missing;
+    }
+
+    /// The number of changes that were applied, and how often all lists were read anew.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.changes, state.rereads)
+    }
+
+    /// When the lists were last confirmed, in Unix seconds.
+    pub(super) fn confirmed_at(&self) -> Option<f64> {
+        let confirmed = self.state().confirmed?;
+        let since = confirmed.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(since.as_secs_f64())
+    }
+
+    pub(super) fn need(&self, needed: bool) {
+        self.state().needed = needed;
+    }
+
+    /// Everything that the bucket had at `asked` is applied.
+    pub(super) fn confirm(&self, asked: Instant) {
+        let mut state = self.state();
+        let newer = state.confirmed.and_then(|confirmed| confirmed.now) < Some(asked);
+        if newer {
+            let at = SystemTime::now() - asked.elapsed();
+            state.confirmed = Some(Confirmed {
+                at,
+                now: Some(asked),
+            });
+        }
+        if state.cause.take().is_some() {
+            tracing::info!("live lists are current");
+        }
+        state.reading = None;
+    }
+
+    /// A snapshot on disk was confirmed at that time.
+    pub(super) fn loaded(&self, at: Option<SystemTime>) {
+        self.state().confirmed = at.map(|at| Confirmed { at, now: None });
+    }
+
+    /// When the lists were last confirmed, for a snapshot.
+    pub(super) fn confirmed(&self) -> Option<SystemTime> {
+        Some(self.state().confirmed?.at)
+    }
+
+    /// All lists are about to be read anew: what is known may be wrong.
+    pub(super) fn doubt(&self, cause: String) {
+        let mut state = self.state();
+        if let Some(confirmed) = &mut state.confirmed {
+            confirmed.now = None;
+        }
+        state.rereads += 1;
+        tracing::warn!("reading all live lists anew: {cause}");
+        state.cause = Some(cause);
+    }
+
+    /// The watch was interrupted.
+    pub(super) fn interrupted(&self, cause: String) {
+        let mut state = self.state();
+        if state.cause.as_ref() != Some(&cause) {
+            tracing::warn!("live lists are not watched: {cause}; retrying");
+        }
+        state.cause = Some(cause);
+    }
+
+    pub(super) fn reading(&self, read: u64, of: u64) {
+        self.state().reading = Some(Reading { read, of });
+    }
+
+    pub(super) fn applied(&self, changes: u64) {
+        self.state().changes += changes;
+    }
+
+    /// For `/readyz`, with the revision and the number of entries of the lists.
+    pub fn describe(&self, revision: u64, entries: u64) -> Value {
+        let current = self.is_current();
+        let state = self.state();
+        let mut described = json!({
+            "current": current,
+            "revision": revision,
+            "entries": entries,
+        });
+        if let Some(confirmed) = state.confirmed {
+            described["confirmed"] = rfc3339(confirmed.at).into();
+            described["ageSeconds"] = confirmed.age().as_secs().into();
+        }
+        if !current {
+            if let Some(Reading { read, of }) = state.reading {
+                described["reading"] = json!({ "read": read, "of": of });
+            }
+            described["error"] = match &state.cause {
+                Some(cause) => cause.as_str().into(),
+                None if state.confirmed.is_none() => "not read yet".into(),
+                None => "NATS does not confirm that there are no changes".into(),
+            };
+        }
+        described
+    }
+
+    fn confirmed_recently(&self, state: &State) -> bool {
+        let confirmed = state.confirmed.and_then(|confirmed| confirmed.now);
+        confirmed.is_some_and(|at| at.elapsed() <= self.0.max_age)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Consistent even after a panic.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Confirmed {
+    fn age(self) -> Duration {
+        match self.now {
+            Some(at) => at.elapsed(),
+            None => self.at.elapsed().unwrap_or_default(),
+        }
+    }
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    // Fails only for years beyond 9999.
+    OffsetDateTime::from(at)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(on_stale_lists: OnStale) -> Status {
+        let status = Status::new(&LiveSettings {
+            lists_max_age: Duration::from_millis(200),
+            on_stale_lists,
+            ..LiveSettings::default()
+        });
+        status.need(true);
+        status
+    }
+
+    #[test]
+    fn lists_are_current_for_a_while_after_a_confirmation() {
+        let status = status(OnStale::NotReady);
+        assert!(!status.is_current() && !status.is_ready());
+        status.confirm(Instant::now());
+        assert!(status.is_current() && status.is_ready());
+        status.confirm(Instant::now().checked_sub(Duration::from_secs(1)).unwrap());
+        assert!(status.is_current(), "an older confirmation changes nothing");
+        while status.age().unwrap() <= Duration::from_millis(200) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!status.is_current() && !status.is_ready());
+    }
+
+    #[test]
+    fn lists_that_may_be_wrong_are_not_current() {
+        let status = status(OnStale::Continue);
+        status.confirm(Instant::now());
+        status.doubt("the bucket was created anew".to_owned());
+        assert!(!status.is_current() && status.is_ready());
+        let described = status.describe(7, 3);
+        assert_eq!(described["current"], false);
+        assert_eq!(described["error"], "the bucket was created anew");
+    }
+
+    #[test]
+    fn a_snapshot_says_how_old_it_is_and_is_not_current() {
+        let status = status(OnStale::Continue);
+        status.loaded(Some(SystemTime::now() - Duration::from_secs(90)));
+        assert!(!status.is_current());
+        let age = status.describe(7, 3)["ageSeconds"].as_u64().unwrap();
+        assert!((90..100).contains(&age), "{age}");
+    }
+
+    #[test]
+    fn without_live_lists_there_is_nothing_to_wait_for() {
+        let status = status(OnStale::NotReady);
+        status.need(false);
+        assert!(status.is_current() && status.is_ready());
+    }
+}

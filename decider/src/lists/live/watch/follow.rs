@@ -1,0 +1,363 @@
+//! Follows the bucket: applies its changes, and proves again and again that none is missing.
+//!
+//! NATS is asked for the bucket's state once a second. If every change up to the last one that it had then is applied, the lists were
+//! complete when it was asked. The number of keys must fit as well: it does not if entries were deleted without a trace, by a purge of
+//! the stream or of old delete markers while this decider was away. Then, and if the bucket is another one than before, everything is
+//! read anew.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_nats::jetstream;
+use importguard_lists::{Bucket, BucketError, Change, Changes, LostError, State};
+use time::OffsetDateTime;
+use tokio::time::{sleep_until, timeout};
+
+use super::{super::snapshot::Snapshot, LiveLists, REQUEST_TIMEOUT, Watch};
+
+/// How often NATS is asked whether there are changes.
+const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is asked while the lists are not proven to be complete.
+const PROOF_INTERVAL: Duration = Duration::from_millis(10);
+
+/// For how long, before everything is read anew: changes come in too fast to compare the number of keys.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the changes up to a state that NATS told may take to arrive. They come over the same connection.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long what was announced may take to be cleared away.
+const CLEARING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many changes are applied before evaluations see them.
+const BATCH: usize = 1000;
+
+/// How often a snapshot is written, if anything changed.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How many entries are read between two reports of progress.
+const PROGRESS: u64 = 10_000;
+
+/// Follows the bucket with what is known of it.
+pub(super) struct Follower {
+    watch: Watch,
+    lists: LiveLists,
+    /// When the bucket was created; None if nothing is known of it.
+    created: Option<OffsetDateTime>,
+    /// When the bucket stored the last change, in Unix nanoseconds.
+    stored: i128,
+    /// When the last change was applied.
+    applied: Instant,
+    /// Whether the lists are complete but for changes after their revision, so that evaluations may see them.
+    complete: bool,
+    /// Whether the number of keys was right since the changes were last interrupted.
+    proven: bool,
+    /// How many keys are about to be cleared away, or were, and since when.
+    clearing: Option<(u64, Instant)>,
+    saved: Option<(u64, Instant)>,
+}
+
+/// What NATS told of the bucket, and when it was asked.
+struct Told {
+    state: State,
+    asked: Instant,
+}
+
+/// Why following ends.
+enum End {
+    /// The changes were interrupted; they can be followed from the last revision on.
+    Interrupted(String),
+    /// What is known is wrong.
+    Doubt(String),
+}
+
+impl End {
+    fn silent() -> Self {
+        Self::Interrupted("NATS does not answer".to_owned())
+    }
+}
+
+impl From<BucketError> for End {
+    fn from(error: BucketError) -> Self {
+        Self::Interrupted(error.to_string())
+    }
+}
+
+impl From<LostError> for End {
+    fn from(error: LostError) -> Self {
+        Self::Interrupted(error.to_string())
+    }
+}
+
+impl Follower {
+    pub(super) fn new(watch: Watch, snapshot: Option<Snapshot>) -> Self {
+        let mut follower = Self {
+            watch,
+            lists: LiveLists::default(),
+            created: None,
+            stored: 0,
+            applied: Instant::now(),
+            complete: false,
+            proven: false,
+            clearing: None,
+            saved: None,
+        };
+        if let Some(snapshot) = snapshot {
+            follower.saved = Some((snapshot.lists.revision(), Instant::now()));
+            follower.lists = snapshot.lists;
+            follower.created = Some(snapshot.created);
+            follower.stored = snapshot.stored;
+            follower.complete = true;
+        }
+        follower
+    }
+
+    /// The revision up to which changes are applied.
+    pub(super) const fn revision(&self) -> u64 {
+        self.lists.revision()
+    }
+
+    /// Follows until the changes are interrupted, and returns why.
+    pub(super) async fn follow(&mut self, jetstream: &jetstream::Context) -> String {
+        loop {
+            match self.try_follow(jetstream).await {
+                End::Interrupted(cause) => return cause,
+                End::Doubt(cause) => {
+                    self.watch.status.doubt(cause);
+                    self.forget();
+                }
+            }
+        }
+    }
+
+    /// Forgets what is known. Evaluations still see it until everything is read anew.
+    fn forget(&mut self) {
+        self.lists = LiveLists::default();
+        (self.created, self.stored) = (None, 0);
+        (self.complete, self.proven, self.clearing) = (false, false, None);
+    }
+
+    async fn try_follow(&mut self, jetstream: &jetstream::Context) -> End {
+        // Or the proof of before would be taken for one of now.
+        self.proven = false;
+        match self.catch_up(jetstream).await {
+            Ok((bucket, changes)) => match self.keep_up(&bucket, changes).await {
+                Err(end) => end,
+                Ok(never) => match never {},
+            },
+            Err(end) => end,
+        }
+    }
+
+    /// Applies what the bucket has.
+    async fn catch_up(&mut self, jetstream: &jetstream::Context) -> Result<(Bucket, Changes), End> {
+        let opened = timeout(REQUEST_TIMEOUT * 2, Bucket::open(jetstream)).await;
+        let missing = matches!(opened, Ok(Err(BucketError::Missing)));
+        self.watch.status.missing(missing);
+        let bucket = opened.map_err(|_| End::silent())??;
+        let state = bucket.state_when_opened();
+        match self.created {
+            Some(created) if created != state.created => {
+                return Err(End::Doubt("the bucket was created anew".to_owned()));
+            }
+            _ if state.last < self.revision() => {
+                return Err(End::Doubt(
+                    "the bucket was restored to an earlier state".to_owned(),
+                ));
+            }
+            _ => {}
+        }
+        self.created = Some(state.created);
+        let from_the_start = self.revision() == 0;
+        let mut changes = within(Changes::after(&bucket, self.revision())).await?;
+        let of = changes.pending();
+        if !from_the_start {
+            self.check_restored(&bucket, state, of).await?;
+        }
+        let (mut read, mut left) = (0, of);
+        while left > 0 {
+            if read % PROGRESS == 0 && !self.complete {
+                self.watch.status.reading(read, of);
+            }
+            let change = next(&mut changes).await?;
+            left = change.pending;
+            read += 1;
+            self.apply(&change);
+        }
+        // What came before the state, and is no longer there, was replaced or deleted.
+        self.lists.advance(state.last);
+        if !self.complete {
+            self.lists.shrink();
+            (self.complete, self.proven) = (true, from_the_start);
+            tracing::info!(
+                revision = self.revision(),
+                entries = self.lists.entries(),
+                "read all live lists"
+            );
+        }
+        self.watch.status.applied(read);
+        self.watch.publish(&self.lists);
+        Ok((bucket, changes))
+    }
+
+    /// Whether the changes after the last one that is known are those that are dated later: they are not if the bucket was restored
+    /// to an earlier state and changed since.
+    async fn check_restored(&self, bucket: &Bucket, state: State, pending: u64) -> Result<(), End> {
+        let later = within(bucket.stored_after(self.stored)).await?;
+        if later == pending || within(bucket.state()).await? != state {
+            // In the second case others change it just now; the number of keys is compared in any case.
+            return Ok(());
+        }
+        let cause = "the bucket was restored to an earlier state and changed since";
+        Err(End::Doubt(cause.to_owned()))
+    }
+
+    /// Applies changes as they come, and asks for the bucket's state.
+    async fn keep_up(
+        &mut self,
+        bucket: &Bucket,
+        mut changes: Changes,
+    ) -> Result<std::convert::Infallible, End> {
+        let began = Instant::now();
+        let mut told: Option<Told> = None;
+        let mut asking = Box::pin(ask(bucket.clone(), Instant::now()));
+        loop {
+            tokio::select! {
+                change = changes.next() => {
+                    self.apply_arrived(change?, &mut changes)?;
+                }
+                answer = &mut asking => {
+                    let answer = answer?;
+                    self.check(&answer)?;
+                    told.get_or_insert(answer);
+                    let pause = if self.proven { CONFIRM_INTERVAL } else { PROOF_INTERVAL };
+                    asking = Box::pin(ask(bucket.clone(), Instant::now() + pause));
+                }
+            }
+            if let Some(known) = told.take_if(|told| told.state.last <= self.revision()) {
+                if self.proven {
+                    self.watch.status.confirm(known.asked);
+                    self.save_now_and_then();
+                }
+            } else if let Some(waiting) = &told
+                && waiting.asked.elapsed() > ARRIVAL_TIMEOUT
+            {
+                return Err(End::Interrupted(format!(
+                    "NATS has a change {}, and does not send it",
+                    waiting.state.last
+                )));
+            }
+            if !self.proven && began.elapsed() > PROOF_TIMEOUT {
+                let cause = "the number of keys cannot be compared while there are so many changes";
+                return Err(End::Doubt(cause.to_owned()));
+            }
+        }
+    }
+
+    /// Applies a change, and those that have arrived with it, before evaluations see them.
+    fn apply_arrived(&mut self, first: Change, changes: &mut Changes) -> Result<(), End> {
+        self.apply(&first);
+        let mut applied = 1;
+        let mut lost = Ok(());
+        while applied < BATCH
+            && let Some(change) = changes.arrived()
+        {
+            match change {
+                Ok(change) => self.apply(&change),
+                Err(error) => {
+                    lost = Err(error.into());
+                    break;
+                }
+            }
+            applied += 1;
+        }
+        self.watch.status.applied(applied as u64);
+        self.watch.publish(&self.lists);
+        lost
+    }
+
+    fn apply(&mut self, change: &Change) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let dropped = self.lists.apply(change, now.as_secs());
+        self.stored = self.stored.max(change.stored);
+        self.applied = Instant::now();
+        if dropped > 0 {
+            let before = self.clearing.map_or(0, |(count, _)| count);
+            self.clearing = Some((before + dropped, Instant::now()));
+        }
+    }
+
+    /// Compares what NATS told with what is known.
+    fn check(&mut self, told: &Told) -> Result<(), End> {
+        let State {
+            created,
+            last,
+            keys,
+        } = told.state;
+        if self.created != Some(created) {
+            return Err(End::Doubt("the bucket was created anew".to_owned()));
+        }
+        if last < self.revision() && told.asked > self.applied {
+            let cause = "the bucket was restored to an earlier state";
+            return Err(End::Doubt(cause.to_owned()));
+        }
+        if last != self.revision() {
+            // Changes came in between.
+            return Ok(());
+        }
+        let known = self.lists.keys();
+        if keys == known {
+            (self.proven, self.clearing) = (true, None);
+            return Ok(());
+        }
+        let may_be_cleared = self.clearing.is_some_and(|(count, since)| {
+            (known..=known + count).contains(&keys) && since.elapsed() < CLEARING_TIMEOUT
+        });
+        if may_be_cleared {
+            return Ok(());
+        }
+        Err(End::Doubt(format!(
+            "the bucket has {keys} keys where {known} were expected: some were deleted without a record"
+        )))
+    }
+
+    fn save_now_and_then(&mut self) {
+        let due = self.saved.is_none_or(|(revision, at)| {
+            revision != self.revision() && at.elapsed() >= SNAPSHOT_INTERVAL
+        });
+        if let (true, Some(created)) = (due, self.created) {
+            self.saved = Some((self.revision(), Instant::now()));
+            self.watch.save(Snapshot {
+                lists: self.lists.clone(),
+                created,
+                stored: self.stored,
+                confirmed: self.watch.status.confirmed(),
+            });
+        }
+    }
+}
+
+async fn ask(bucket: Bucket, at: Instant) -> Result<Told, End> {
+    sleep_until(at.into()).await;
+    let asked = Instant::now();
+    let state = within(bucket.state()).await?;
+    Ok(Told { state, asked })
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, BucketError>>) -> Result<T, End> {
+    match timeout(REQUEST_TIMEOUT * 2, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(End::silent()),
+    }
+}
+
+async fn next(changes: &mut Changes) -> Result<Change, End> {
+    match timeout(ARRIVAL_TIMEOUT, changes.next()).await {
+        Ok(change) => Ok(change?),
+        Err(_) => Err(End::Interrupted(
+            "NATS does not send the changes".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,27 @@
+//! Changes of live lists, as the commands print them.
+
+use importguard_lists::ListChangedEvent;
+
+use super::{printable, to_the_millisecond};
+
+/// The time of a change, the user, and `by alice: #4711, until 2026-11-30T18:04:05Z`.
+pub(crate) fn list_change(event: &ListChangedEvent) -> (String, String, String) {
+    let data = &event.data;
+    let mut rest = format!("by {}", printable(&data.by));
+    if let Some(reason) = &data.reason {
+        rest.push_str(": ");
+        rest.push_str(&printable(reason));
+    }
+    if let Some(until) = data.until {
+        rest.push_str(", until ");
+        rest.push_str(&rfc3339(until));
+    }
+    let time = to_the_millisecond(&rfc3339(event.time));
+    (time, printable(data.user_id.as_str()), rest)
+}
+
+fn rfc3339(time: time::OffsetDateTime) -> String {
+    // Fails only for years beyond 9999.
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
+}

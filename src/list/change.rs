@@ -1,0 +1,137 @@
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Args;
+use importguard_core::EventId;
+use importguard_gateway::events::PseudonymSettings;
+use importguard_lists::{Addition, Key, ListName};
+use importguard_nats::NatsSettings;
+use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    connection::{Connection, tidy},
+    who::{Until, Who},
+};
+use crate::events::printable;
+
+/// Add users to a list, or change until when and why they are on it
+#[derive(Args)]
+pub(crate) struct Add {
+    #[command(flatten)]
+    what: What,
+
+    #[command(flatten)]
+    until: Until,
+}
+
+/// Remove users from a list
+#[derive(Args)]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    what: What,
+}
+
+#[derive(Args)]
+struct What {
+    /// The list's name in the bucket, as in { live: NAME }
+    #[arg(value_name = "LIST")]
+    list: ListName,
+
+    /// User IDs in OpenIM
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+
+    #[command(flatten)]
+    who: Who,
+
+    /// Print each change as one line of JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    nats: NatsSettings,
+
+    #[command(flatten)]
+    pseudonyms: PseudonymSettings,
+}
+
+impl Add {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let addition = self.what.who.addition(self.until.time()?)?;
+        self.what.run(&addition).await
+    }
+}
+
+impl Remove {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let addition = Addition {
+            removed: true,
+            ..self.what.who.addition(None)?
+        };
+        self.what.run(&addition).await
+    }
+}
+
+impl What {
+    async fn run(self, addition: &Addition) -> anyhow::Result<ExitCode> {
+        let keys = self.ids.iter().map(|id| {
+            let key = Key::new(self.list.clone(), id);
+            key.map_err(|error| anyhow::anyhow!("\"{}\": {error}", printable(id)))
+        });
+        // All of them, before the first is changed.
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        let connection = Connection::open(&self.nats).await?;
+        let writer = connection.writer(&self.pseudonyms).await?;
+        let mut own = Vec::new();
+        for key in &keys {
+            let addition = Addition {
+                event: EventId::new(),
+                ..addition.clone()
+            };
+            let written = writer.write(key, &addition).await?;
+            own.extend(written.map(|written| written.revision));
+            let done = match written {
+                None => "absent",
+                Some(_) if addition.removed => "removed",
+                Some(written) if written.existed => "changed",
+                Some(_) => "added",
+            };
+            let mut out = io::stdout().lock();
+            if self.json {
+                let line = json!({
+                    "list": key.list.as_str(),
+                    "userID": key.id,
+                    "change": done,
+                    "by": addition.by.as_str(),
+                    "reason": addition.reason.as_ref().map(|reason| reason.as_str()),
+                    "until": addition.until.map(rfc3339),
+                    "revision": written.map(|written| written.revision),
+                });
+                writeln!(out, "{line}")?;
+            } else {
+                let until = addition
+                    .until
+                    .map(|until| format!(" until {}", rfc3339(until)));
+                let until = until.unwrap_or_default();
+                let id = printable(key.id.as_str());
+                let list = &key.list;
+                match done {
+                    "absent" => writeln!(out, "{id} is not on {list}")?,
+                    "removed" => writeln!(out, "{list}: removed {id}")?,
+                    done => writeln!(out, "{list}: {done} {id}{until}")?,
+                }
+            }
+        }
+        tidy(&writer, &own).await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// RFC 3339, in UTC.
+pub(super) fn rfc3339(time: OffsetDateTime) -> String {
+    // Fails only for years beyond 9999.
+    time.format(&Rfc3339).unwrap_or_default()
+}

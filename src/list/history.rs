@@ -1,0 +1,99 @@
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use clap::Args;
+use importguard_core::UserId;
+use importguard_gateway::events::PseudonymSettings;
+use importguard_lists::{CHANGED_SUBJECT, ChangeMade, ListChangedEvent, ListName};
+use importguard_nats::NatsSettings;
+use importguard_runtime::signals;
+
+use super::CONSOLE;
+use crate::events::{Begin, Consumed, Range, Source, list_change, time};
+
+/// Show who changed a list, when and why, from the events in the stream IMPORTGUARD
+#[derive(Args)]
+pub(crate) struct History {
+    /// The list's name in the bucket
+    #[arg(value_name = "LIST")]
+    list: ListName,
+
+    /// Only changes of this user
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+
+    /// Only changes since TIME: a duration before now (30s, 1h, 7d), or for example 2026-11-27T14:00 [default: all that the stream
+    /// has]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<SystemTime>,
+
+    /// Print each event as one line of JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    nats: NatsSettings,
+
+    #[command(flatten)]
+    pseudonyms: PseudonymSettings,
+}
+
+impl History {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let shutdown = signals::shutdown()?;
+        let pseudonyms = self.pseudonyms.pseudonyms()?;
+        let id = self.id.as_deref().map(UserId::parse).transpose()?;
+        let range = Range {
+            begin: self.since.map_or(Begin::First, Begin::At),
+            until: None,
+            follow: false,
+        };
+        let mut source = tokio::select! {
+            source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
+            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+        };
+        source.only(CHANGED_SUBJECT);
+        let list = self.list.as_str();
+        source
+            .follow(shutdown, None, |delivered| {
+                let event = serde_json::from_slice::<ListChangedEvent>(delivered.payload);
+                let Ok(event) = event else {
+                    return Ok(Consumed::More(None));
+                };
+                let user = &event.data.user_id;
+                let is_meant = id
+                    .as_ref()
+                    .is_none_or(|id| user == id || *user == *pseudonyms.of(id));
+                if event.data.list != list || !is_meant {
+                    return Ok(Consumed::More(None));
+                }
+                let mut out = io::stdout().lock();
+                let written = match self.json {
+                    true => out
+                        .write_all(delivered.payload)
+                        .and_then(|()| writeln!(out)),
+                    false => writeln!(out, "{}", line(&event)),
+                };
+                match written {
+                    Ok(()) => Ok(Consumed::More(None)),
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Consumed::Stop),
+                    Err(error) => Err(error.into()),
+                }
+            })
+            .await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `2026-11-23T18:04:05.123Z  added    user123  by alice: #4711, until 2026-11-30T18:04:05Z`
+fn line(event: &ListChangedEvent) -> String {
+    let change = match event.data.change {
+        ChangeMade::Added => "added",
+        ChangeMade::Removed => "removed",
+    };
+    let (time, user, rest) = list_change(event);
+    format!("{time}  {change:7}  {user:18}  {rest}")
+}

@@ -1,0 +1,118 @@
+//! `importguard list`: changes and shows live lists.
+
+mod change;
+mod connection;
+mod history;
+mod import;
+mod read;
+mod who;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use importguard_nats::NatsSettings;
+
+use self::{
+    change::{Add, Remove},
+    connection::Connection,
+    history::History,
+    import::Import,
+    read::{Export, Show},
+};
+use crate::events::Console;
+
+const CONSOLE: Console = Console::new("list");
+
+/// The exit code for an ID that is not on the list.
+const NOT_FOUND: u8 = 1;
+
+const EXAMPLES: &str = r##"Examples:
+  importguard list add blocked user123 --for 7d --because "#4711"
+      block user123 for a week, on every decider whose policy has { live: blocked }
+  importguard list remove blocked user123 --because "appeal"
+      and no longer
+  importguard list show blocked
+      who is on the list, until when and why
+  importguard list history blocked user123
+      who added and removed user123, when and why
+  importguard list import blocked blocked.txt --because "known spammers"
+      everybody in a file: an ID a line, or JSON as from export
+
+Exit codes: 0 on success; 1 when NATS cannot be used, or the ID that was asked for is not on the list; 2 on usage errors."##;
+
+/// Change and show live lists, which policies refer to as { live: NAME }
+#[derive(Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum ListCommand {
+    Add(Box<Add>),
+    Remove(Box<Remove>),
+    Show(Box<Show>),
+    Import(Box<Import>),
+    Export(Box<Export>),
+    History(Box<History>),
+    Create(Box<Create>),
+    Clear(Box<Clear>),
+}
+
+impl ListCommand {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Add(add) => add.run().await,
+            Self::Remove(remove) => remove.run().await,
+            Self::Show(show) => show.run().await,
+            Self::Import(import) => import.run().await,
+            Self::Export(export) => export.run().await,
+            Self::History(history) => history.run().await,
+            Self::Create(create) => create.run().await,
+            Self::Clear(clear) => clear.run().await,
+        }
+    }
+}
+
+/// Create the bucket of live lists. The other commands do so as well, with one replica
+#[derive(Args)]
+pub(crate) struct Create {
+    /// Number of replicas of the bucket in a NATS cluster: 1, 3 or 5
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
+
+    #[command(flatten)]
+    nats: NatsSettings,
+}
+
+impl Create {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        Connection::open(&self.nats)
+            .await?
+            .bucket(self.replicas)
+            .await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Clear away entries that expired or were removed more than a day ago. The commands that change a list also clear some
+#[derive(Args)]
+pub(crate) struct Clear {
+    #[command(flatten)]
+    nats: NatsSettings,
+}
+
+impl Clear {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let connection = Connection::open(&self.nats).await?;
+        let bucket = connection.existing_bucket().await?;
+        let (mut cleared, mut left) = (0, bucket.state_when_opened().keys);
+        loop {
+            let now = bucket
+                .clear(left.max(1), importguard_lists::RETENTION)
+                .await?;
+            cleared += now.cleared;
+            left = left.saturating_sub(now.read);
+            if now.read == 0 || left == 0 {
+                break;
+            }
+        }
+        CONSOLE.report(&format!("cleared {cleared} entries away"));
+        Ok(ExitCode::SUCCESS)
+    }
+}

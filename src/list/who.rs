@@ -1,0 +1,103 @@
+use std::{env, time::SystemTime};
+
+use anyhow::bail;
+use clap::Args;
+use importguard_core::EventId;
+use importguard_lists::{Addition, Author, Reason};
+use importguard_runtime::settings::duration;
+use std::time::Duration;
+use time::OffsetDateTime;
+
+use crate::events::time;
+
+/// Variables that say who is logged in.
+const LOGIN: [&str; 2] = ["USER", "LOGNAME"];
+
+/// Who changes a list, and why.
+#[derive(Args)]
+pub(super) struct Who {
+    /// Who changes the list, for the record: up to 256 bytes [default: the user who is logged in]
+    #[arg(long, env = "IMPORTGUARD_LIST_BY", value_name = "NAME")]
+    by: Option<Author>,
+
+    /// Why, for the record, events and support: up to 256 bytes
+    #[arg(long, value_name = "TEXT")]
+    because: Option<Reason>,
+}
+
+/// Until when an entry counts.
+#[derive(Args)]
+pub(super) struct Until {
+    /// How long the entry counts, such as 30m, 12h or 7d [default: for ever]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "until")]
+    duration: Option<Duration>,
+
+    /// Until when the entry counts, for example 2026-12-24T18:00 or "2026-12-24 18:00 +01:00"
+    #[arg(long, value_name = "TIME", value_parser = future)]
+    until: Option<SystemTime>,
+}
+
+fn future(text: &str) -> Result<SystemTime, String> {
+    let time = time(text).map_err(|error| error.to_string())?;
+    match time > SystemTime::now() {
+        true => Ok(time),
+        false => Err("that is past; for a duration from now use --for".to_owned()),
+    }
+}
+
+impl Who {
+    /// What to write, now.
+    ///
+    /// # Errors
+    /// If nobody says who changes the list.
+    pub(super) fn addition(&self, until: Option<OffsetDateTime>) -> anyhow::Result<Addition> {
+        Ok(Addition {
+            by: self.author()?,
+            reason: self.because.clone(),
+            at: OffsetDateTime::now_utc(),
+            until,
+            removed: false,
+            event: EventId::new(),
+        })
+    }
+
+    fn author(&self) -> anyhow::Result<Author> {
+        let logged_in = || {
+            LOGIN
+                .iter()
+                .find_map(|name| Author::parse(&env::var(name).ok()?).ok())
+        };
+        match self.by.clone().or_else(logged_in) {
+            Some(author) => Ok(author),
+            None => bail!("who changes the list? Set --by or IMPORTGUARD_LIST_BY"),
+        }
+    }
+}
+
+impl Until {
+    /// The time, in whole seconds; None for ever.
+    ///
+    /// # Errors
+    /// If it is beyond the year 9999.
+    pub(super) fn time(&self) -> anyhow::Result<Option<OffsetDateTime>> {
+        let after = |duration: Duration| SystemTime::now().checked_add(duration);
+        let until = match self.duration {
+            Some(duration) => after(duration),
+            None => self.until,
+        };
+        if self.duration.is_some() && until.is_none() {
+            bail!("--for: too long; leave it out for an entry without an end");
+        }
+        let Some(until) = until else {
+            return Ok(None);
+        };
+        let seconds = until
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        match OffsetDateTime::from_unix_timestamp(i64::try_from(seconds)?) {
+            Ok(until) => Ok(Some(until)),
+            Err(_) => bail!("--for: too long; leave it out for an entry without an end"),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Live lists while NATS is killed, frozen and cut, and deciders are restarted; and how fast a change reaches every decider.
+
+use std::{
+    collections::{HashMap, HashSet},
+    env,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream;
+use importguard_core::EventId;
+use importguard_lists::{Addition, Author, Bucket, BucketSettings, Key, ListName, Writer};
+use importguard_tests::{
+    Call, Client, DecideClient, NatsServer, PolicyDir, Proxy, Service, Settings, eventually,
+};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::chaos::{alone, quiet};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// `IMPORTGUARD_LISTS_MAX_AGE` of the deciders.
+const MAX_AGE: Duration = Duration::from_secs(3);
+
+const USERS: u64 = 40;
+
+struct World {
+    nats: NatsServer,
+    policy: PolicyDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let nats = NatsServer::start().await;
+        let config = jetstream::stream::Config {
+            name: "IMPORTGUARD".to_owned(),
+            subjects: vec!["importguard.v1.>".to_owned()],
+            ..jetstream::stream::Config::default()
+        };
+        let jetstream = jetstream::new(nats.client().await);
+        jetstream.create_stream(config).await.unwrap();
+        let settings = BucketSettings { replicas: 1 };
+        Bucket::open_or_create(&jetstream, settings).await.unwrap();
+        let policy = PolicyDir::new(
+            "apiVersion: importguard/v1\nname: live\nlists: { blocked: { live: bad } }\nrules:\n  - { id: r, refuseOwner: { in: blocked }, refusal: { code: 5001, message: no } }\n",
+            &[],
+        );
+        Self { nats, policy }
+    }
+
+    async fn decider(&self, address: &str) -> Service {
+        let settings: Settings = quiet()
+            .policy(&self.policy)
+            .set("NATS_URL", format!("nats://{address}"))
+            .set("IMPORTGUARD_LISTS_MAX_AGE", "3s");
+        Service::decider(settings).await
+    }
+
+    async fn writer(&self) -> Writer {
+        let jetstream = jetstream::new(self.nats.client().await);
+        Writer::new(Bucket::open(&jetstream).await.unwrap(), Clone::clone)
+    }
+}
+
+fn key(id: &str) -> Key {
+    Key::new(ListName::parse("bad").unwrap(), id).unwrap()
+}
+
+fn change(removed: bool, until: Option<OffsetDateTime>) -> Addition {
+    Addition {
+        by: Author::parse("chaos").unwrap(),
+        reason: None,
+        at: OffsetDateTime::now_utc(),
+        until,
+        removed,
+        event: EventId::new(),
+    }
+}
+
+/// Whether the decider says that its lists are current.
+async fn is_current(decider: &Service) -> bool {
+    let url = format!("http://{}/readyz", decider.admin_address());
+    let Ok(answer) = Client::default()
+        .try_send(Call::new(http::Method::GET, url))
+        .await
+    else {
+        return false;
+    };
+    let ready: Value = serde_json::from_str(answer.text()).unwrap_or_default();
+    ready["liveLists"]["current"] == true
+}
+
+/// What was acknowledged for each user: whether they are on the list, and since when.
+type Acknowledged = HashMap<String, (bool, Instant)>;
+
+/// Each decider that says it is current has everything that was acknowledged before that could have been confirmed.
+async fn is_true_to_its_word(
+    deciders: &[Service],
+    known: &Acknowledged,
+    unsure: &HashMap<String, Instant>,
+) {
+    for decider in deciders {
+        let asked = Instant::now();
+        if !is_current(decider).await {
+            continue;
+        }
+        let client = DecideClient::of(decider);
+        for (user, (listed, since)) in known {
+            let settled = asked
+                .checked_duration_since(*since)
+                .is_some_and(|age| age > MAX_AGE);
+            if !settled || unsure.contains_key(user) {
+                continue;
+            }
+            if let Ok(refused) = client.refuses(user).await {
+                assert_eq!(refused, *listed, "{user}: {}", decider.output());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn deciders_keep_their_word_while_nats_is_killed_frozen_and_cut_and_they_are_restarted() {
+    let _turn = alone().await;
+    let seconds = env::var("IMPORTGUARD_LISTS_FAULT_SECONDS").ok();
+    let seconds = seconds.map_or(25, |text| text.parse().unwrap());
+    let mut world = World::new().await;
+    let proxies = [
+        Proxy::to(world.nats.address()).await,
+        Proxy::to(world.nats.address()).await,
+    ];
+    let mut deciders = Vec::new();
+    for proxy in &proxies {
+        deciders.push(world.decider(&proxy.address()).await);
+    }
+    let mut known = Acknowledged::new();
+    // Changes that were not acknowledged may have been made.
+    let mut unsure: HashMap<String, Instant> = HashMap::new();
+    // The IDs of the events of acknowledged changes.
+    let mut acknowledged = Vec::new();
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut round = 0;
+    let mut frozen = false;
+    while Instant::now() < end {
+        round += 1;
+        match fastrand::u8(0..6) {
+            0 => {
+                world.nats.kill9();
+                world.nats.restart().await;
+            }
+            1 => {
+                world.nats.freeze().await;
+                frozen = true;
+            }
+            2 => proxies[fastrand::usize(0..2)].cut().await,
+            3 => proxies[fastrand::usize(0..2)].stall(),
+            4 => {
+                let decider = &mut deciders[fastrand::usize(0..2)];
+                decider.kill9();
+                decider.restart().await;
+            }
+            _ => {}
+        }
+        for _ in 0..4 {
+            if !frozen {
+                let writer = world.writer().await;
+                let user = format!("user{}", fastrand::u64(0..USERS));
+                let removed = fastrand::bool();
+                let (key, change) = (key(&user), change(removed, None));
+                let event = change.event.to_string();
+                let written = tokio::time::timeout(SOON, writer.write(&key, &change)).await;
+                match written {
+                    Ok(Ok(written)) => {
+                        // Without a change there is no event: somebody was removed who was not on the list.
+                        acknowledged.extend(written.map(|_| event));
+                        unsure.remove(&user);
+                        known.insert(user, (!removed, Instant::now()));
+                    }
+                    _ => drop(unsure.insert(user, Instant::now())),
+                }
+            }
+            is_true_to_its_word(&deciders, &known, &unsure).await;
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(50..500))).await;
+        }
+        if frozen {
+            world.nats.thaw();
+            frozen = false;
+        }
+        for proxy in &proxies {
+            proxy.restore().await;
+        }
+    }
+    assert!(round > 1);
+    // In the end, everybody knows everything.
+    for decider in &deciders {
+        let client = DecideClient::of(decider);
+        eventually("the decider is current", SOON, async || {
+            anyhow::ensure!(is_current(decider).await, "{}", decider.output());
+            for (user, (listed, _)) in &known {
+                if !unsure.contains_key(user) {
+                    anyhow::ensure!(client.refuses(user).await? == *listed, "{user}");
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+    // Each acknowledged change has one event, however often it was tried.
+    let jetstream = jetstream::new(world.nats.client().await);
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let mut stored = HashSet::new();
+    for sequence in 1..=stream.cached_info().state.last_sequence {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        let event: Value = serde_json::from_slice(&message.payload).unwrap();
+        let id = event["id"].as_str().unwrap().to_owned();
+        assert!(stored.insert(id), "twice: {event}");
+    }
+    assert!(!acknowledged.is_empty());
+    for event in &acknowledged {
+        assert!(stored.contains(event), "no event {event}");
+    }
+}
+
+/// `IMPORTGUARD_LISTS_CHANGES=1000 cargo test --release -p importguard-tests --test load -- --ignored --nocapture lists`
+#[tokio::test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout, reason = "its result")]
+async fn from_a_change_to_the_verdicts_of_three_deciders() {
+    let _turn = alone().await;
+    let changes = env::var("IMPORTGUARD_LISTS_CHANGES").ok();
+    let changes: u64 = changes.map_or(200, |text| text.parse().unwrap());
+    let world = World::new().await;
+    let mut deciders = Vec::new();
+    for _ in 0..3 {
+        deciders.push(world.decider(&world.nats.address()).await);
+    }
+    let clients: Vec<_> = deciders.iter().map(DecideClient::of).collect();
+    let writer = world.writer().await;
+    let mut took = Vec::new();
+    for number in 0..changes {
+        let id = format!("user{}", number / 2);
+        let removed = number % 2 == 1;
+        let began = Instant::now();
+        writer
+            .write(&key(&id), &change(removed, None))
+            .await
+            .unwrap();
+        for client in &clients {
+            while client.refuses(&id).await.unwrap() == removed {
+                tokio::task::yield_now().await;
+            }
+        }
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    let at = |share: usize| took[(took.len() * share / 1000).min(took.len() - 1)];
+    println!(
+        "{changes} changes, three deciders: median {:?}, p99 {:?}, max {:?}",
+        at(500),
+        at(990),
+        at(999)
+    );
+}
