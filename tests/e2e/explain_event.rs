@@ -59,7 +59,9 @@ async fn what_a_gateway_recorded_is_decided_as_then_until_the_policy_or_a_list_c
     server
         .send(server.after_import("op-1", "alice", &["bob"]))
         .await;
-    let messages = wait_for_count(&line.nats, 5).await;
+    let mut messages = wait_for_count(&line.nats, 5).await;
+    // The stream's order is that of the callbacks only once NATS is connected.
+    messages.sort_by_key(|message| message.json["data"]["operationID"].to_string());
     let lines: Vec<_> = messages
         .iter()
         .map(|message| message.json.to_string())
