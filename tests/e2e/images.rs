@@ -15,11 +15,14 @@ fn settings_are_ones_that_a_binary_has() {
         (Binary::Decider, "--help"),
         (Binary::AllInOne, "serve"),
         (Binary::AllInOne, "tail"),
+        (Binary::AllInOne, "detect"),
+        (Binary::AllInOne, "list add"),
     ]
     .into_iter()
-    .map(|(binary, argument)| {
+    .map(|(binary, arguments)| {
         let output = Command::new(binary.path())
-            .args([argument, "--help"])
+            .args(arguments.split(' '))
+            .arg("--help")
             .output()
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
