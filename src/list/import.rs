@@ -1,34 +1,22 @@
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{collections::HashMap, io, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, stream};
-use importguard_core::EventId;
 use importguard_gateway::events::PseudonymSettings;
-use importguard_lists::{Addition, Author, Key, ListName, Reason, Writer};
+use importguard_lists::{Addition, Key, ListName, Writer};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
-use serde::Deserialize;
-use time::OffsetDateTime;
 
 use super::{
     CONSOLE,
     connection::{Connection, tidy},
-    read,
+    file, read,
     who::{Until, Who},
 };
 
 /// How many changes are on their way at once.
 const IN_FLIGHT: usize = 256;
-
-/// How many invalid lines are reported.
-const MAX_REPORTED: usize = 10;
 
 const IMPORT_HELP: &str = r##"A line is an ID, or JSON as from export: {"id":"user123","until":"2026-12-24T18:00:00Z","reason":"#4711"}.
 What a line does not say is as --for, --until, --because and --by say. Empty lines, and lines that start with #, are skipped.
@@ -64,20 +52,11 @@ pub(crate) struct Import {
     pseudonyms: PseudonymSettings,
 }
 
-/// An entry in JSON.
-#[derive(Deserialize)]
-struct Exported {
-    id: String,
-    by: Option<String>,
-    reason: Option<String>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    until: Option<OffsetDateTime>,
-}
-
 impl Import {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let standard = self.who.addition(self.until.time()?)?;
-        let entries = self.entries(&standard)?;
+        let entries =
+            file::read(&self.file, &self.list, &standard).context("nothing was imported")?;
         let connection = Connection::open(&self.nats).await?;
         let writer = connection.writer(&self.pseudonyms).await?;
         let mut entries = entries;
@@ -142,63 +121,5 @@ impl Import {
                 progress.show(done, count as u64 - done);
             }
         }
-    }
-
-    /// What the file says, without duplicates: the last one counts.
-    fn entries(&self, standard: &Addition) -> anyhow::Result<Vec<(Key, Addition)>> {
-        let input: Box<dyn Read> = if self.file == Path::new("-") {
-            Box::new(io::stdin())
-        } else {
-            let file = File::open(&self.file);
-            Box::new(file.with_context(|| format!("cannot read {}", self.file.display()))?)
-        };
-        let mut entries = HashMap::new();
-        let mut errors = Vec::new();
-        for (number, line) in (1..).zip(BufReader::new(input).lines()) {
-            let line = line.with_context(|| format!("{}:{number}", self.file.display()))?;
-            let line = line.trim_start_matches('\u{feff}').trim_end_matches('\r');
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
-            match self.entry(line, standard) {
-                Ok((key, addition)) => drop(entries.insert(key, addition)),
-                Err(error) => errors.push(format!("{}:{number}: {error:#}", self.file.display())),
-            }
-        }
-        if errors.is_empty() {
-            return Ok(entries.into_iter().collect());
-        }
-        let count = errors.len();
-        errors.truncate(MAX_REPORTED);
-        let more = match count.saturating_sub(MAX_REPORTED) {
-            0 => String::new(),
-            more => format!("\nand {more} more"),
-        };
-        bail!(
-            "nothing was imported: {count} invalid lines:\n{}{more}",
-            errors.join("\n")
-        )
-    }
-
-    fn entry(&self, line: &str, standard: &Addition) -> anyhow::Result<(Key, Addition)> {
-        let mut addition = Addition {
-            event: EventId::new(),
-            ..standard.clone()
-        };
-        if !line.starts_with('{') {
-            return Ok((Key::new(self.list.clone(), line)?, addition));
-        }
-        let entry: Exported = serde_json::from_str(line).context("invalid JSON")?;
-        if let Some(by) = entry.by.filter(|by| !by.is_empty()) {
-            addition.by = Author::parse(&by).context("by")?;
-        }
-        if let Some(reason) = entry.reason.filter(|reason| !reason.is_empty()) {
-            addition.reason = Some(Reason::parse(&reason).context("reason")?);
-        }
-        if let Some(until) = entry.until {
-            // Whole seconds, as everywhere.
-            addition.until = Some(until.replace_nanosecond(0)?);
-        }
-        Ok((Key::new(self.list.clone(), &entry.id)?, addition))
     }
 }

@@ -2,6 +2,7 @@
 
 mod change;
 mod connection;
+pub(crate) mod file;
 mod history;
 mod import;
 mod read;

@@ -1,11 +1,13 @@
 //! Live lists: commands write them, deciders follow them, whatever happens to NATS meanwhile.
 
+mod commands;
+mod reasons;
+
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream;
 use importguard_tests::{
-    Binary, DecideClient, NatsServer, OpenIm, PolicyDir, Process, Proxy, Service, Settings,
-    eventually,
+    Binary, DecideClient, NatsServer, PolicyDir, Process, Proxy, Service, Settings, eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -339,160 +341,4 @@ async fn an_entry_expires_to_the_second() {
         (shown.code, shown.stderr.contains("is not on bad")),
         (Some(1), true)
     );
-}
-
-#[tokio::test]
-async fn the_commands_show_import_export_and_tell_what_happened() {
-    let nats = nats().await;
-    let none = list(&nats, &["show", "bad"]).await;
-    assert_eq!(none.code, Some(1));
-    assert!(
-        none.stderr.contains("there is no bucket"),
-        "{}",
-        none.stderr
-    );
-    listed(&nats, &["create"]).await;
-    let file = TempDir::new().unwrap();
-    let path = file.path().join("ids.txt");
-    std::fs::write(
-        &path,
-        "# known\nu1\nu 2\n{\"id\":\"u3\",\"reason\":\"spam\"}\n",
-    )
-    .unwrap();
-    let path = path.display().to_string();
-    let import = ["import", "bad", &path, "--because", "known"];
-    assert_eq!(listed(&nats, &import).await, "bad: added 3, 0 unchanged\n");
-    assert_eq!(listed(&nats, &import).await, "bad: added 0, 3 unchanged\n");
-    let shown = listed(&nats, &["show", "bad"]).await;
-    assert_eq!(shown.lines().count(), 3, "{shown}");
-    assert!(
-        shown
-            .lines()
-            .any(|line| line.starts_with("u 2") && line.ends_with("known")),
-        "{shown}"
-    );
-    assert_eq!(listed(&nats, &["show"]).await, "bad  3\n");
-    let exported = listed(&nats, &["export", "bad"]).await;
-    std::fs::write(&path, &exported).unwrap();
-    assert_eq!(
-        listed(&nats, &["import", "worse", &path]).await,
-        "worse: added 3, 0 unchanged\n"
-    );
-    let one = listed(&nats, &["show", "worse", "u3", "--json"]).await;
-    let one: Value = serde_json::from_str(&one).unwrap();
-    assert_eq!(
-        (one["by"].as_str(), one["reason"].as_str()),
-        (Some("alice"), Some("spam"))
-    );
-    listed(
-        &nats,
-        &["remove", "bad", "u1", "--by", "bob", "--because", "appeal"],
-    )
-    .await;
-    let history = listed(&nats, &["history", "bad", "u1"]).await;
-    let lines: Vec<_> = history.lines().collect();
-    assert_eq!(lines.len(), 2, "{history}");
-    assert!(
-        lines[0].contains("added") && lines[0].ends_with("by alice: known"),
-        "{history}"
-    );
-    assert!(
-        lines[1].contains("removed") && lines[1].ends_with("by bob: appeal"),
-        "{history}"
-    );
-
-    std::fs::write(&path, "ok\n{\"id\":7}\n").unwrap();
-    let refused = list(&nats, &["import", "bad", &path]).await;
-    assert_eq!(refused.code, Some(1));
-    assert!(
-        refused.stderr.contains("nothing was imported") && refused.stderr.contains(":2:"),
-        "{}",
-        refused.stderr
-    );
-    for usage in [
-        &["add", "bad"][..],
-        &["add", "no.name", "u1"],
-        &["add", "bad", "u1", "--until", "2001-01-01"],
-        &["add", "bad", "u1", "--for", "1d", "--until", "2099-01-01"],
-    ] {
-        assert_eq!(list(&nats, usage).await.code, Some(2), "{usage:?}");
-    }
-}
-
-#[tokio::test]
-async fn support_sees_why_somebody_is_blocked_and_until_when() {
-    let (nats, policy) = (NatsServer::start().await, policy());
-    let settings = Settings::new()
-        .policy(&policy)
-        .nats(&nats)
-        .with_long_timeouts();
-    let service = Service::all_in_one(settings).await;
-    eventually("the gateway streams", SOON, async || {
-        let ready = service.admin("/readyz").await?;
-        anyhow::ensure!(ready.contains("streaming"), "{ready}");
-        Ok(())
-    })
-    .await;
-    listed(
-        &nats,
-        &[
-            "add",
-            "bad",
-            "u1",
-            "--because",
-            "#4711",
-            "--until",
-            "2099-12-25T18:00Z",
-        ],
-    )
-    .await;
-    decides(&service, &["u1"], &[]).await;
-    OpenIm::server(service.url())
-        .import("op-1", "u1", &["friend"])
-        .await;
-    let run = async |arguments: &[&str]| {
-        let logs = TempDir::new().unwrap();
-        let mut command = Settings::new().nats(&nats).command(Binary::AllInOne.path());
-        command.args(arguments);
-        let mut process = Process::spawn("importguard", command, logs.path());
-        assert_eq!(
-            process.exit(SOON).await.code(),
-            Some(0),
-            "{}",
-            process.output()
-        );
-        process.stdout()
-    };
-    eventually("the event is stored", SOON, async || {
-        let tail = run(&["tail", "--no-follow"]).await;
-        anyhow::ensure!(tail.lines().count() == 2, "{tail}");
-        Ok(())
-    })
-    .await;
-    let tail = run(&["tail", "--no-follow"]).await;
-    let (change, decision) = tail.split_once('\n').unwrap();
-    assert!(
-        change.contains("list")
-            && change.ends_with("added to bad by alice: #4711, until 2099-12-25T18:00:00Z"),
-        "{change}"
-    );
-    assert!(
-        decision.contains("#4711") && decision.contains("2099-12-25"),
-        "{decision}"
-    );
-    let why = run(&["why", "--operation-id", "op-1"]).await;
-    assert!(why.contains("#4711"), "{why}");
-    assert!(
-        run(&["stats", "--by", "verdict"])
-            .await
-            .contains("1 decisions")
-    );
-    let events = run(&["tail", "--no-follow", "--json", "--operation-id", "op-1"]).await;
-    let event: Value = serde_json::from_str(events.trim()).unwrap();
-    let list = &event["data"]["lists"][0];
-    assert_eq!(
-        (list["name"].as_str(), list["size"].as_u64()),
-        (Some("blocked"), Some(1))
-    );
-    assert_eq!(list["revision"].as_u64(), Some(1), "{event}");
 }

@@ -144,6 +144,12 @@ impl Policy {
         self.lists.iter().any(|list| list.ids.is_live())
     }
 
+    /// The names in the bucket of the live lists that its lists name, with those lists' names.
+    pub fn live_lists(&self) -> impl Iterator<Item = (&str, &str)> {
+        let lists = self.lists.iter();
+        lists.filter_map(|list| Some((list.ids.live()?, list.revision.name.as_str())))
+    }
+
     /// The policy with live lists at one revision. Without them, all live lists are empty.
     pub fn with_live<'p>(&'p self, live: &'p LiveLists) -> Evaluator<'p> {
         Evaluator { policy: self, live }
