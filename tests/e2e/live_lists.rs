@@ -2,8 +2,12 @@
 
 mod commands;
 mod reasons;
+mod restored;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::jetstream;
 use importguard_tests::{
@@ -33,7 +37,20 @@ fn policy() -> PolicyDir {
 
 /// A nats-server with the stream of events, as a gateway creates it.
 async fn nats() -> NatsServer {
-    let nats = NatsServer::start().await;
+    with_events(NatsServer::not_started()).await
+}
+
+/// The same for each version of nats-server.
+async fn nats_of_each_version() -> Vec<NatsServer> {
+    let mut servers = Vec::new();
+    for nats in NatsServer::of_each_version() {
+        servers.push(with_events(nats).await);
+    }
+    servers
+}
+
+async fn with_events(mut nats: NatsServer) -> NatsServer {
+    nats.restart().await;
     let config = jetstream::stream::Config {
         name: "IMPORTGUARD".to_owned(),
         subjects: vec!["importguard.v1.>".to_owned()],
@@ -102,7 +119,7 @@ async fn readyz(decider: &Service) -> Value {
     serde_json::from_str(response.text()).unwrap()
 }
 
-async fn is_current(decider: &Service, expected: bool) {
+async fn current(decider: &Service, expected: bool) {
     eventually(
         "the decider says whether its lists are current",
         SOON,
@@ -134,11 +151,34 @@ async fn decider(nats_url: String, policy: &PolicyDir) -> Service {
     Service::decider(settings).await
 }
 
+/// One that writes a snapshot to `directory`.
+async fn with_snapshot(nats_url: String, policy: &PolicyDir, directory: &Path) -> Service {
+    let settings = Settings::new()
+        .policy(policy)
+        .set("NATS_URL", nats_url)
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "2s")
+        .set(
+            "IMPORTGUARD_LISTS_SNAPSHOT",
+            directory.display().to_string(),
+        );
+    Service::decider(settings).await
+}
+
+/// Waits until there is a snapshot in `directory`.
+async fn is_written(directory: &Path) {
+    let file = directory.join("live-lists.snapshot");
+    eventually("the snapshot is written", SOON, async || {
+        anyhow::ensure!(file.exists(), "no {}", file.display());
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn every_decider_follows_what_is_added_and_removed() {
     let (nats, policy) = (nats().await, policy());
     let early = decider(nats.url(), &policy).await;
-    is_current(&early, false).await;
+    current(&early, false).await;
     let missing = readyz(&early).await["liveLists"]["error"].to_string();
     assert!(missing.contains("importguard list create"), "{missing}");
     let added = listed(
@@ -161,7 +201,7 @@ async fn every_decider_follows_what_is_added_and_removed() {
     assert!(refuses(&late, "u 1").await.unwrap());
     for decider in [&early, &late] {
         decides(decider, &["u 1", "u2"], &["u3"]).await;
-        is_current(decider, true).await;
+        current(decider, true).await;
     }
     let removed = listed(&nats, &["remove", "bad", "u2", "u3"]).await;
     assert_eq!(removed, "bad: removed u2\nu3 is not on bad\n");
@@ -183,14 +223,14 @@ async fn a_decider_that_was_away_catches_up_without_reading_all_lists_anew() {
     let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
     proxy.refuse().await;
     proxy.cut().await;
-    is_current(&decider, false).await;
+    current(&decider, false).await;
     listed(&nats, &["add", "bad", "c"]).await;
     listed(&nats, &["remove", "bad", "a"]).await;
     // It goes on with what it has.
     decides(&decider, &["a", "b"], &["c"]).await;
     proxy.restore().await;
     decides(&decider, &["b", "c"], &["a"]).await;
-    is_current(&decider, true).await;
+    current(&decider, true).await;
     assert_eq!(
         metric(&decider, "importguard_live_lists_rereads_total").await,
         0.0
@@ -199,73 +239,65 @@ async fn a_decider_that_was_away_catches_up_without_reading_all_lists_anew() {
 
 #[tokio::test]
 async fn records_of_removals_that_were_purged_meanwhile_are_noticed() {
-    let (nats, policy) = (nats().await, policy());
-    listed(&nats, &["add", "bad", "a", "b"]).await;
-    let proxy = Proxy::to(nats.address()).await;
-    let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
-    proxy.refuse().await;
-    proxy.cut().await;
-    is_current(&decider, false).await;
-    listed(&nats, &["remove", "bad", "a"]).await;
-    let stream = jetstream::new(nats.client().await)
-        .get_stream(STREAM)
-        .await
-        .unwrap();
-    stream
-        .purge()
-        .filter("$KV.IMPORTGUARD_LISTS.bad.a")
-        .await
-        .unwrap();
-    proxy.restore().await;
-    decides(&decider, &["b"], &["a"]).await;
-    is_current(&decider, true).await;
-    assert_eq!(
-        metric(&decider, "importguard_live_lists_rereads_total").await,
-        1.0
-    );
-    // And so is one that is purged while the decider watches.
-    stream
-        .purge()
-        .filter("$KV.IMPORTGUARD_LISTS.bad.b")
-        .await
-        .unwrap();
-    decides(&decider, &[], &["a", "b"]).await;
-    is_current(&decider, true).await;
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        listed(&nats, &["add", "bad", "a", "b"]).await;
+        let proxy = Proxy::to(nats.address()).await;
+        let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
+        proxy.refuse().await;
+        proxy.cut().await;
+        current(&decider, false).await;
+        listed(&nats, &["remove", "bad", "a"]).await;
+        let stream = jetstream::new(nats.client().await)
+            .get_stream(STREAM)
+            .await
+            .unwrap();
+        stream
+            .purge()
+            .filter("$KV.IMPORTGUARD_LISTS.bad.a")
+            .await
+            .unwrap();
+        proxy.restore().await;
+        decides(&decider, &["b"], &["a"]).await;
+        current(&decider, true).await;
+        assert_eq!(
+            metric(&decider, "importguard_live_lists_rereads_total").await,
+            1.0
+        );
+        // And so is one that is purged while the decider watches.
+        stream
+            .purge()
+            .filter("$KV.IMPORTGUARD_LISTS.bad.b")
+            .await
+            .unwrap();
+        decides(&decider, &[], &["a", "b"]).await;
+        current(&decider, true).await;
+    }
 }
 
 #[tokio::test]
 async fn a_bucket_that_was_created_anew_is_read_anew() {
-    let (nats, policy) = (nats().await, policy());
-    listed(&nats, &["add", "bad", "a", "b", "c"]).await;
-    let decider = decider(nats.url(), &policy).await;
-    decides(&decider, &["a", "b", "c"], &[]).await;
-    let jetstream = jetstream::new(nats.client().await);
-    jetstream.delete_stream(STREAM).await.unwrap();
-    listed(&nats, &["add", "bad", "d", "b", "e", "f"]).await;
-    decides(&decider, &["d", "b", "e", "f"], &["a", "c"]).await;
-    is_current(&decider, true).await;
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        listed(&nats, &["add", "bad", "a", "b", "c"]).await;
+        let decider = decider(nats.url(), &policy).await;
+        decides(&decider, &["a", "b", "c"], &[]).await;
+        let jetstream = jetstream::new(nats.client().await);
+        jetstream.delete_stream(STREAM).await.unwrap();
+        listed(&nats, &["add", "bad", "d", "b", "e", "f"]).await;
+        decides(&decider, &["d", "b", "e", "f"], &["a", "c"]).await;
+        current(&decider, true).await;
+    }
 }
 
 #[tokio::test]
 async fn a_decider_starts_with_its_snapshot_while_nats_is_away_and_says_how_old_it_is() {
     let (mut nats, policy, directory) = (nats().await, policy(), TempDir::new().unwrap());
     listed(&nats, &["add", "bad", "a"]).await;
-    let settings = Settings::new()
-        .policy(&policy)
-        .nats(&nats)
-        .set("IMPORTGUARD_LISTS_MAX_AGE", "2s")
-        .set(
-            "IMPORTGUARD_LISTS_SNAPSHOT",
-            directory.path().join("lists").display().to_string(),
-        );
-    let mut decider = Service::decider(settings).await;
+    let directory = directory.path().join("lists");
+    let mut decider = with_snapshot(nats.url(), &policy, &directory).await;
     decides(&decider, &["a"], &[]).await;
-    let file = directory.path().join("lists/live-lists.snapshot");
-    eventually("the snapshot is written", SOON, async || {
-        anyhow::ensure!(file.exists(), "no {}", file.display());
-        Ok(())
-    })
-    .await;
+    is_written(&directory).await;
     nats.kill9();
     decider.kill9();
     decider.restart().await;
@@ -279,7 +311,7 @@ async fn a_decider_starts_with_its_snapshot_while_nats_is_away_and_says_how_old_
     nats.restart().await;
     listed(&nats, &["add", "bad", "b"]).await;
     decides(&decider, &["a", "b"], &[]).await;
-    is_current(&decider, true).await;
+    current(&decider, true).await;
     assert_eq!(
         metric(&decider, "importguard_live_lists_rereads_total").await,
         0.0
@@ -316,29 +348,31 @@ async fn a_decider_whose_lists_are_not_current_is_not_ready_if_the_operator_says
 
 #[tokio::test]
 async fn an_entry_expires_to_the_second() {
-    let (nats, policy) = (nats().await, policy());
-    let decider = decider(nats.url(), &policy).await;
-    let added = listed(&nats, &["add", "bad", "a", "--for", "3s", "--json"]).await;
-    let added: Value = serde_json::from_str(&added).unwrap();
-    let until: SystemTime = humantime::parse_rfc3339(added["until"].as_str().unwrap()).unwrap();
-    decides(&decider, &["a"], &[]).await;
-    loop {
-        let before = SystemTime::now();
-        let refused = refuses(&decider, "a").await.unwrap();
-        let after = SystemTime::now();
-        if refused {
-            assert!(before < until, "refused after its end");
-        } else {
-            assert!(after >= until, "allowed before its end");
-            let late = after.duration_since(until).unwrap();
-            assert!(late < Duration::from_secs(1), "{late:?} late");
-            break;
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        let decider = decider(nats.url(), &policy).await;
+        let added = listed(&nats, &["add", "bad", "a", "--for", "3s", "--json"]).await;
+        let added: Value = serde_json::from_str(&added).unwrap();
+        let until: SystemTime = humantime::parse_rfc3339(added["until"].as_str().unwrap()).unwrap();
+        decides(&decider, &["a"], &[]).await;
+        loop {
+            let before = SystemTime::now();
+            let refused = refuses(&decider, "a").await.unwrap();
+            let after = SystemTime::now();
+            if refused {
+                assert!(before < until, "refused after its end");
+            } else {
+                assert!(after >= until, "allowed before its end");
+                let late = after.duration_since(until).unwrap();
+                assert!(late < Duration::from_secs(1), "{late:?} late");
+                break;
+            }
         }
+        // Whoever asks for it no longer finds it.
+        let shown = list(&nats, &["show", "bad", "a"]).await;
+        assert_eq!(
+            (shown.code, shown.stderr.contains("is not on bad")),
+            (Some(1), true)
+        );
     }
-    // Whoever asks for it no longer finds it.
-    let shown = list(&nats, &["show", "bad", "a"]).await;
-    assert_eq!(
-        (shown.code, shown.stderr.contains("is not on bad")),
-        (Some(1), true)
-    );
 }
