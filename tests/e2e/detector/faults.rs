@@ -201,3 +201,40 @@ async fn nats_may_be_away_at_the_start_and_in_between() {
     entered(&jetstream, "user1").await;
     assert_eq!(changes(&jetstream).await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_bucket_that_was_deleted_is_made_again() {
+    let (nats, jetstream) = nats().await;
+    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    jetstream
+        .delete_stream("KV_IMPORTGUARD_LISTS")
+        .await
+        .unwrap();
+    refuse(&jetstream, "user1", 1..=3).await;
+    entered(&jetstream, "user1").await;
+    detector.ready().await;
+    assert_eq!(changes(&jetstream).await.len(), 1);
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_while_it_cannot_write() {
+    let (nats, jetstream) = nats_that_denies("$KV.>").await;
+    let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
+    let mut detector = Detector::start(THREE, settings).await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    detector
+        .counts("importguard_detector_write_failures_total", 1.0)
+        .await;
+    eventually("it says that it cannot", SOON, async || {
+        match detector.admin("/readyz").await {
+            Err(error) if error.to_string().contains("\"error\"") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(detector.terminate(SOON).await.code(), Some(0));
+    assert_eq!(entry(&jetstream, "user1").await, None);
+
+    detector.restart(&[("NATS_URL", &nats.url_for("full:full"))]);
+    entered(&jetstream, "user1").await;
+}
