@@ -208,6 +208,19 @@ impl Bucket {
         }
     }
 
+    /// Calls `read` with the value at `key`, be it an entry that counts or not, and returns what that returns. None if there is none.
+    ///
+    /// # Errors
+    /// If NATS does not answer or refuses.
+    pub async fn look_up<T>(
+        &self,
+        key: &Key,
+        read: impl FnOnce(&Brief<'_>) -> T,
+    ) -> Result<Option<T>, BucketError> {
+        let value = self.value(&key.to_string()).await?;
+        Ok(value.map(|(_, value)| read(&Brief::read(&value))))
+    }
+
     /// Calls `read` with the entry at `key`, and returns what that returns. None if there is no entry, or it was removed or has
     /// expired before `now`, in Unix seconds.
     ///

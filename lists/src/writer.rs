@@ -97,6 +97,13 @@ struct Published {
     through: u64,
 }
 
+/// Up to which revision every event is published.
+struct Cursor {
+    /// The revision of the key that says so.
+    cursor: u64,
+    through: u64,
+}
+
 impl Writer {
     /// A writer to `bucket`. Events have what `shown` makes of a user's ID.
     pub fn new(bucket: Bucket, shown: impl Fn(&UserId) -> UserId + Send + Sync + 'static) -> Self {
@@ -152,7 +159,8 @@ impl Writer {
     }
 
     /// Adds the ID at `key` exactly once for the event ID of `addition`, however often and from however many processes this is
-    /// called; its time must be the same each time. A removal or another entry that is dated later stands.
+    /// called; its time must be the same each time. A removal or another entry that is dated later stands. The event is published even
+    /// if a call before was interrupted between both.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -165,10 +173,17 @@ impl Writer {
                 return Ok(Added::Expired);
             }
             let found = self.bucket.value(&key.to_string()).await?;
-            if let Some((_, value)) = &found {
+            if let Some((revision, value)) = &found {
                 let brief = Brief::read(value);
                 let event = Some(addition.event);
-                if brief.event == event || brief.replaces == event {
+                if brief.event == event {
+                    // Whoever wrote it may have been killed before the event was published.
+                    if self.published().await?.through < *revision {
+                        self.publish_event(key, value, *revision).await?;
+                    }
+                    return Ok(Added::Before);
+                }
+                if brief.replaces == event {
                     return Ok(Added::Before);
                 }
                 if brief.at.is_some_and(|at| at >= addition.at) {
@@ -216,11 +231,7 @@ impl Writer {
     /// # Errors
     /// If NATS does not acknowledge or refuses; the next writer catches up.
     pub async fn finish(&self, own: &[u64]) -> Result<(), BucketError> {
-        let found = self.bucket.value(EVENTS_KEY).await?;
-        let (cursor, through) = found.map_or((0, 0), |(revision, value)| {
-            let published = serde_json::from_slice::<Published>(&value);
-            (revision, published.map_or(0, |published| published.through))
-        });
+        let Cursor { cursor, through } = self.published().await?;
         let mut own = own.to_vec();
         own.push(cursor);
         own.retain(|&revision| revision > through);
@@ -239,6 +250,15 @@ impl Writer {
                 .await?;
         }
         Ok(())
+    }
+
+    async fn published(&self) -> Result<Cursor, BucketError> {
+        let found = self.bucket.value(EVENTS_KEY).await?;
+        let (cursor, through) = found.map_or((0, 0), |(revision, value)| {
+            let published = serde_json::from_slice::<Published>(&value);
+            (revision, published.map_or(0, |published| published.through))
+        });
+        Ok(Cursor { cursor, through })
     }
 
     /// Publishes the events of changes of others after the revision `after`, up to the first whose writer may still be at it.
