@@ -59,6 +59,18 @@ pub enum BucketError {
     /// NATS refused.
     #[error("NATS refused: {0}")]
     Refused(String),
+    /// The change was made, but its event could not be published. The next writer publishes it.
+    #[error(
+        "the change is made, but its event is not published yet ({cause}); the next command that changes a list publishes it"
+    )]
+    Unpublished {
+        /// The revision of the change.
+        revision: u64,
+        /// Whether there was an entry that counted, if the writer looked.
+        existed: bool,
+        /// Why.
+        cause: Box<Self>,
+    },
 }
 
 /// The state of the bucket's stream at one moment.

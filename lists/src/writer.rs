@@ -133,6 +133,7 @@ impl Writer {
     ///
     /// # Errors
     /// If NATS does not acknowledge or refuses. The entry may then have been written; a repetition is harmless.
+    /// [`BucketError::Unpublished`] if it was.
     pub async fn write(
         &self,
         key: &Key,
@@ -149,8 +150,9 @@ impl Writer {
                 .compare_and_set(key, &value, addition.event, revision)
                 .await?
             {
-                self.publish_event(key, &value, revision).await?;
-                return Ok(Some(Written { revision, existed }));
+                let written = Written { revision, existed };
+                self.publish_event_of(key, &value, written).await?;
+                return Ok(Some(written));
             }
         }
         Err(busy())
@@ -215,7 +217,11 @@ impl Writer {
             .send(&subject(&key.to_string()), &value, message)
             .await?;
         let revision = revision.ok_or_else(busy)?.revision;
-        self.publish_event(key, &value, revision).await?;
+        let written = Written {
+            revision,
+            existed: false,
+        };
+        self.publish_event_of(key, &value, written).await?;
         Ok(revision)
     }
 
@@ -283,6 +289,20 @@ impl Writer {
                 return Ok(reached);
             }
         }
+    }
+
+    async fn publish_event_of(
+        &self,
+        key: &Key,
+        value: &Bytes,
+        Written { revision, existed }: Written,
+    ) -> Result<(), BucketError> {
+        let published = self.publish_event(key, value, revision).await;
+        published.map_err(|cause| BucketError::Unpublished {
+            revision,
+            existed,
+            cause: Box::new(cause),
+        })
     }
 
     async fn publish_event(

@@ -4,7 +4,7 @@
 //! and one that a disk damaged is not used.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -98,10 +98,11 @@ impl Snapshot {
         out.extend(self.created.unix_timestamp_nanos().to_le_bytes());
         out.extend(confirmed.to_le_bytes());
         out.extend(self.lists.revision().to_le_bytes());
-        out.push(u8::from(self.recent.are_all));
-        out.extend((self.recent.changes.len() as u64).to_le_bytes());
-        for known in &self.recent.changes {
-            out.extend(known.revision.to_le_bytes());
+        let (changes, are_all) = self.recent.parts();
+        out.push(u8::from(are_all));
+        out.extend((changes.len() as u64).to_le_bytes());
+        for (revision, known) in changes {
+            out.extend(revision.to_le_bytes());
             out.extend(known.stored.to_le_bytes());
             out.extend(known.key.to_le_bytes());
             out.push(u8::from(known.may_be_cleared));
@@ -138,14 +139,12 @@ impl Snapshot {
         let confirmed = input.number()?;
         let revision = input.number()?;
         let are_all = input.array::<1>()? != [0];
-        let mut changes = VecDeque::new();
+        let mut changes = BTreeMap::new();
         for _ in 0..input.number()? {
-            changes.push_back(Known::new(
-                input.number()?,
-                i128::from_le_bytes(input.array()?),
-                input.number()?,
-                input.array::<1>()? != [0],
-            ));
+            let revision = input.number()?;
+            let stored = i128::from_le_bytes(input.array()?);
+            let (key, may_be_cleared) = (input.number()?, input.array::<1>()? != [0]);
+            changes.insert(revision, Known::new(stored, key, may_be_cleared));
         }
         let mut others = HashSet::new();
         for _ in 0..input.number()? {
@@ -231,9 +230,9 @@ mod tests {
             lists,
             created: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap(),
             recent: Recent::new(
-                VecDeque::from([
-                    Known::new(41, 1_700_000_000_987_654_321, 7, true),
-                    Known::new(42, 1_700_000_000_987_654_322, u64::MAX, false),
+                BTreeMap::from([
+                    (41, Known::new(1_700_000_000_987_654_321, 7, true)),
+                    (42, Known::new(1_700_000_000_987_654_322, u64::MAX, false)),
                 ]),
                 false,
             ),
