@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 53] = [
+const CAUSED_BY: [(&str, &[&str]); 54] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -63,6 +63,14 @@ const CAUSED_BY: [(&str, &[&str]); 53] = [
         &[
             "a_decider_that_was_away_catches_up_without_reading_all_lists_anew",
             "a_decider_whose_lists_are_not_current_is_not_ready_if_the_operator_says_so",
+        ],
+    ),
+    (
+        "the detector is away, or cannot read or write",
+        &[
+            "windows_survive_a_restart",
+            "nats_may_be_away_at_the_start_and_in_between",
+            "sigterm_ends_it_while_it_cannot_write",
         ],
     ),
     (
@@ -351,8 +359,9 @@ const CAUSED_BY: [(&str, &[&str]); 53] = [
 ];
 
 /// The directories of these tests.
-const DIRECTORIES: [&str; 4] = [
+const DIRECTORIES: [&str; 5] = [
     "tests/e2e",
+    "tests/e2e/detector",
     "tests/load",
     "tests/power_cut",
     "gateway/tests/recorder",
