@@ -96,10 +96,12 @@ pub(crate) struct Follower {
     pub(crate) shutdown: CancellationToken,
 }
 
+/// When the stream and the consumer were created.
+type Created = (OffsetDateTime, OffsetDateTime);
+
 /// What is known of one stream and consumer.
 struct Known {
-    /// When both were created.
-    created: (OffsetDateTime, OffsetDateTime),
+    created: Created,
     engine: Engine,
 }
 
@@ -140,6 +142,23 @@ impl Follower {
     }
 
     async fn try_run(&self, known: &mut Option<Known>) -> Result<(), Interrupted> {
+        let prepared = tokio::select! {
+            prepared = self.prepare(known) => prepared?,
+            // What is counted or acted on now is again after the next start.
+            () = self.shutdown.cancelled() => return Ok(()),
+        };
+        let (consumer, mut reader, created) = prepared;
+        let read = reader.read(&consumer).await;
+        let Reader { engine, .. } = reader;
+        *known = Some(Known { created, engine });
+        read
+    }
+
+    /// Looks everything up, and counts the windows unless they are known.
+    async fn prepare(
+        &self,
+        known: &mut Option<Known>,
+    ) -> Result<(PullConsumer, Reader<'_>, Created), Interrupted> {
         let stream = self.stream().await?;
         let settings = BucketSettings { replicas: 1 };
         let bucket = Bucket::open_or_create(&self.jetstream, settings).await?;
@@ -166,9 +185,10 @@ impl Follower {
             own: Vec::new(),
             warned: false,
         };
-        if !has_windows && reader.rebuild(&stream, position).await? == Done::ShuttingDown {
-            return Ok(());
+        if !has_windows {
+            reader.rebuild(&stream, position).await?;
         }
+        reader.report_owners();
         self.status.reading(info.num_pending);
         info!(
             pending = info.num_pending,
@@ -176,10 +196,7 @@ impl Follower {
             "detecting by {} rules",
             self.rules.iter().len()
         );
-        let read = reader.read(&consumer).await;
-        let Reader { engine, .. } = reader;
-        *known = Some(Known { created, engine });
-        read
+        Ok((consumer, reader, created))
     }
 
     async fn stream(&self) -> Result<Stream, Interrupted> {
@@ -262,7 +279,7 @@ struct Position {
 
 impl Reader<'_> {
     /// Counts the windows anew, and acts on what was delivered and perhaps not handled.
-    async fn rebuild(&mut self, stream: &Stream, position: Position) -> Result<Done, Interrupted> {
+    async fn rebuild(&mut self, stream: &Stream, position: Position) -> Result<(), Interrupted> {
         let name = self.follower.replay();
         let from = DeliverPolicy::ByStartSequence {
             start_sequence: position.acted.max(1),
@@ -281,18 +298,16 @@ impl Reader<'_> {
         };
         let mut replay = Replay::open(stream, &name, DECISIONS, begin).await?;
         let (began, mut events) = (Instant::now(), 0_u64);
-        let mut done = Done::Completely;
         while let Some(message) = replay.next().await? {
             let info = message.info().map_err(Interrupted::new)?;
             if info.stream_sequence > position.delivered {
                 break;
             }
             let (stored, act) = (info.published, info.stream_sequence > position.acted);
-            done = self.observe(&message, stored, act).await;
-            self.follower.metrics.events.inc();
-            if done == Done::ShuttingDown {
+            if self.observe(&message, stored, act).await == Done::ShuttingDown {
                 break;
             }
+            self.follower.metrics.events.inc();
             events += 1;
         }
         drop(replay);
@@ -302,7 +317,7 @@ impl Reader<'_> {
             seconds = began.elapsed().as_secs_f32(),
             "rebuilt the windows"
         );
-        Ok(done)
+        Ok(())
     }
 
     /// Reads until shutdown or an interruption.
@@ -329,6 +344,7 @@ impl Reader<'_> {
                 }
                 _ = finish.tick() => {
                     self.finish().await;
+                    self.report_owners();
                     self.check_connection()?;
                 }
                 _ = clear.tick() => self.clear().await,
@@ -355,15 +371,17 @@ impl Reader<'_> {
             // Without the ack, NATS delivers it again, and it changes nothing.
             let _ = message.ack().await;
         }
-        let rules = self.follower.rules.iter().enumerate();
-        self.follower.status.handled(pending, |owners| {
-            owners.clear();
-            owners.extend(rules.map(|(index, rule)| {
-                let (count, forgotten) = self.engine.owners(index);
-                (rule.id.clone(), count, forgotten)
-            }));
-        });
+        self.follower.status.handled(pending);
         Ok(done)
+    }
+
+    fn report_owners(&self) {
+        let rules = self.follower.rules.iter().enumerate();
+        let owners = rules.map(|(index, rule)| {
+            let (count, forgotten) = self.engine.owners(index);
+            (rule.id.clone(), count, forgotten)
+        });
+        self.follower.status.owners(owners.collect());
     }
 
     /// Counts an event, and acts on it.
@@ -425,6 +443,11 @@ impl Reader<'_> {
             tokio::select! {
                 () = sleep(RETRY_DELAY) => {}
                 () = follower.shutdown.cancelled() => return Done::ShuttingDown,
+            }
+            // It may have been deleted.
+            let settings = BucketSettings { replicas: 1 };
+            if let Ok(bucket) = Bucket::open_or_create(&follower.jetstream, settings).await {
+                self.writer = Writer::new(bucket, Clone::clone);
             }
         };
         if last.is_some() {

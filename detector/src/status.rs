@@ -79,14 +79,13 @@ impl Status {
     }
 
     /// It was handled.
-    pub(crate) fn handled(
-        &self,
-        pending: u64,
-        owners: impl FnOnce(&mut Vec<(String, usize, u64)>),
-    ) {
-        let mut state = self.state();
-        state.pending = pending;
-        owners(&mut state.owners);
+    pub(crate) fn handled(&self, pending: u64) {
+        self.state().pending = pending;
+    }
+
+    /// For each rule its ID, the number of owners, and how many were forgotten.
+    pub(crate) fn owners(&self, owners: Vec<(String, usize, u64)>) {
+        self.state().owners = owners;
     }
 
     /// Whether it reads.

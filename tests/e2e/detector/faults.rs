@@ -122,7 +122,7 @@ async fn windows_survive_a_restart() {
 #[tokio::test]
 async fn a_window_that_began_anew_is_not_taken_for_a_full_one_after_a_restart() {
     let (nats, jetstream) = nats().await;
-    let rules = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 1s }, \
+    let rules = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 1s, only: { codes: [5003] } }, \
                   { id: more, refusals: 3, within: 1m, list: suspects, for: 1s, prolong: true, only: { codes: [5004] } }]";
     let mut detector = Detector::start(rules, Settings::new().nats(&nats)).await;
     let more = |number| {
@@ -139,16 +139,18 @@ async fn a_window_that_began_anew_is_not_taken_for_a_full_one_after_a_restart() 
     entered(&jetstream, "user2").await;
     // The entry must have ended before more counts.
     tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
-    for number in 4..=5 {
-        publish(&jetstream, &refusal(number, "user1", 0)).await;
-        publish(&jetstream, &more(100 + number)).await;
-    }
+    publish(&jetstream, &refusal(4, "user1", 0)).await;
+    publish(&jetstream, &more(104)).await;
     acknowledges(&jetstream, 10).await;
     let before = changes(&jetstream).await.len();
+    assert_eq!(before, 2);
     detector.kill9();
     detector.restart(&[]);
     detector.ready().await;
-    // Windows that still had the first three would be full, and act on the next.
+    // The second since then. Windows that still had the first three would be full, and act on it.
+    publish(&jetstream, &refusal(5, "user1", 0)).await;
+    publish(&jetstream, &more(105)).await;
+    acknowledges(&jetstream, 12).await;
     assert_eq!(changes(&jetstream).await.len(), before);
     publish(&jetstream, &refusal(6, "user1", 0)).await;
     publish(&jetstream, &more(106)).await;
@@ -200,4 +202,41 @@ async fn nats_may_be_away_at_the_start_and_in_between() {
     refuse(&jetstream, "user1", [3]).await;
     entered(&jetstream, "user1").await;
     assert_eq!(changes(&jetstream).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_deleted_is_made_again() {
+    let (nats, jetstream) = nats().await;
+    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    jetstream
+        .delete_stream("KV_IMPORTGUARD_LISTS")
+        .await
+        .unwrap();
+    refuse(&jetstream, "user1", 1..=3).await;
+    entered(&jetstream, "user1").await;
+    detector.ready().await;
+    assert_eq!(changes(&jetstream).await.len(), 1);
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_while_it_cannot_write() {
+    let (nats, jetstream) = nats_that_denies("$KV.>").await;
+    let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
+    let mut detector = Detector::start(THREE, settings).await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    detector
+        .counts("importguard_detector_write_failures_total", 1.0)
+        .await;
+    eventually("it says that it cannot", SOON, async || {
+        match detector.admin("/readyz").await {
+            Err(error) if error.to_string().contains("\"error\"") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(detector.terminate(SOON).await.code(), Some(0));
+    assert_eq!(entry(&jetstream, "user1").await, None);
+
+    detector.restart(&[("NATS_URL", &nats.url_for("full:full"))]);
+    entered(&jetstream, "user1").await;
 }
