@@ -2,6 +2,7 @@
 
 mod banner;
 mod demo;
+mod detect;
 mod doctor;
 mod events;
 mod healthcheck;
@@ -18,6 +19,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use demo::Demo;
+use detect::Detect;
 use doctor::Doctor;
 use healthcheck::Healthcheck;
 use importguard_runtime::{ThreadSettings, block_on, conclude, environment, signals};
@@ -70,6 +72,7 @@ enum Command {
     Spool(SpoolCommand),
     #[command(subcommand)]
     List(ListCommand),
+    Detect(Box<Detect>),
     Pseudonym(Pseudonym),
     Doctor(Doctor),
     Healthcheck(Healthcheck),
@@ -78,7 +81,9 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = with_default_command(env::args_os().collect());
     // SIGHUP terminates the other commands when their terminal closes.
-    let serves = arguments.get(1).is_some_and(|command| command == "serve");
+    let serves = arguments
+        .get(1)
+        .is_some_and(|command| command == "serve" || command == "detect");
     let survives = if serves { signals::survive() } else { Ok(()) };
     let cli: Cli = environment::parse(arguments);
     conclude(survives.map_err(Into::into).and_then(|()| run(cli.command)))
@@ -94,6 +99,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Why(why) => block_on(ThreadSettings::TWO, why.run())?,
         Command::Spool(command) => command.run(),
         Command::List(list) => block_on(ThreadSettings::TWO, list.run())?,
+        Command::Detect(detect) => detect.run(),
         Command::Pseudonym(pseudonym) => pseudonym.run(),
         Command::Doctor(doctor) => block_on(ThreadSettings::TWO, doctor.run())?,
         Command::Healthcheck(healthcheck) => healthcheck.run(),

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Drain(CommonSettings),
     /// Measure what it costs to wait for the disk: in the spool, and in nats-server
     Durability(CommonSettings),
+    /// Measure live lists: entries in memory, a cold start, changes on three deciders, and callbacks beside many changes
+    Lists(ListsSettings),
     /// Send twice as many callbacks as importguard can answer, and measure the recovery
     Overload(OverloadSettings),
     /// The processes that the bench starts itself
@@ -49,6 +51,8 @@ pub(crate) enum Part {
     },
     /// HTTP, gRPC, JetStream's ack, response
     FloorGateway(FloorGatewaySettings),
+    /// Changes live lists all the time
+    Changes(ChangesSettings),
     /// Receives spans over OTLP and drops them
     Sink {
         #[arg(long)]
@@ -110,6 +114,36 @@ pub(crate) struct OverloadSettings {
 
     #[command(flatten)]
     pub(crate) common: CommonSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ListsSettings {
+    /// Entries in the live list
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) entries: u64,
+
+    /// How many users are added by `importguard list add`, one after the other
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) additions: u64,
+
+    /// Changes a second beside the callbacks
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) rate: u32,
+
+    #[command(flatten)]
+    pub(crate) common: CommonSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChangesSettings {
+    #[arg(long)]
+    pub(crate) nats: SocketAddr,
+    /// Changes a second
+    #[arg(long)]
+    pub(crate) rate: u32,
+    /// The changed entries are among so many
+    #[arg(long)]
+    pub(crate) entries: u64,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -101,9 +101,10 @@ async fn at_rest(place: &Place) -> anyhow::Result<Vec<Line>> {
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         let began = Instant::now();
-        let (decider, url) = place.decider("rest", &policy, Vec::new()).await;
+        let (decider, [grpc, _]) = place.decider("rest", &policy, Vec::new()).await;
         let decider_ready = began.elapsed().as_secs_f64() * 1e3;
         let began = Instant::now();
+        let url = format!("http://{grpc}");
         let (gateway, _) = place.gateway("rest", url, nats_at, Vec::new()).await;
         let gateway_ready = began.elapsed().as_secs_f64() * 1e3;
         sleep(REST).await;

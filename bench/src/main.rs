@@ -5,6 +5,7 @@ mod cli;
 mod compare;
 mod durability;
 mod floor;
+mod lists;
 mod load;
 mod measure;
 mod operations;
@@ -29,10 +30,12 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Scale(settings)) => on_one_thread(operations::scale(settings)),
         Some(Command::Drain(settings)) => on_one_thread(operations::drain(settings)),
         Some(Command::Durability(settings)) => on_one_thread(durability::run(settings)),
+        Some(Command::Lists(settings)) => on_one_thread(lists::run(settings)),
         Some(Command::Overload(settings)) => on_one_thread(operations::overload(settings)),
         Some(Command::Part(part)) => match part {
             Part::FloorDecider { listen, lean } => as_floor(lean, floor::decider(listen)),
             Part::FloorGateway(settings) => as_floor(settings.lean, floor::gateway(settings)),
+            Part::Changes(settings) => as_floor(true, lists::change(settings)),
             Part::Sink { listen } => as_floor(false, floor::sink(listen)),
         },
     }

@@ -30,6 +30,7 @@ use crate::{
 pub(crate) const FLOOR: &str = "floor";
 pub(crate) const LEAN: &str = "lean";
 
+const COMMANDS: &str = "importguard";
 const GATEWAY: &str = "importguard-gateway";
 const DECIDER: &str = "importguard-decider";
 
@@ -92,6 +93,8 @@ pub(crate) struct Variant<'a> {
     pub(crate) traces: u8,
     pub(crate) policy: &'a Path,
     pub(crate) deciders: usize,
+    /// Whether the policy has live lists: deciders connect to NATS then.
+    pub(crate) live: bool,
     /// More variables of the gateway.
     pub(crate) gateway: Variables,
     /// The nats-server, and more arguments for it.
@@ -106,6 +109,7 @@ impl<'a> Variant<'a> {
             traces: 0,
             policy,
             deciders: 1,
+            live: false,
             gateway: Variables::new(),
             nats: (NatsServer::program(), ""),
         }
@@ -119,6 +123,8 @@ pub(crate) type Variables = Vec<(&'static str, String)>;
 #[derive(Debug)]
 pub(crate) struct Place {
     bin_dir: PathBuf,
+    /// Whether cargo builds what is in `bin_dir`.
+    builds: bool,
     /// For logs, stores and spools; removed at the end.
     pub(crate) dir: TempDir,
 }
@@ -133,12 +139,27 @@ impl Place {
         let dir = dir.context("no directory can be made in target/")?;
         let bin_dir = match &settings.bin_dir {
             Some(dir) => std::path::absolute(dir)?,
-            None => build()?,
+            None => build(&[GATEWAY, DECIDER])?,
         };
         for file in [GATEWAY, DECIDER].map(|name| bin_dir.join(name)) {
             ensure!(file.is_file(), "there is no {}", file.display());
         }
-        Ok(Self { bin_dir, dir })
+        let builds = settings.bin_dir.is_none();
+        Ok(Self {
+            bin_dir,
+            builds,
+            dir,
+        })
+    }
+
+    /// The program with the commands.
+    pub(crate) fn commands(&self) -> anyhow::Result<PathBuf> {
+        if self.builds {
+            build(&[COMMANDS])?;
+        }
+        let file = self.bin_dir.join(COMMANDS);
+        ensure!(file.is_file(), "there is no {}", file.display());
+        Ok(file)
     }
 
     /// Starts a process with no other environment than `variables`; arguments are separated by spaces.
@@ -168,10 +189,15 @@ impl Place {
         process
     }
 
+    /// Starts a process of this program.
+    pub(crate) fn own(&self, name: &str, args: &str) -> anyhow::Result<Process> {
+        let args = format!("part {args}");
+        Ok(self.spawn(name, &env::current_exe()?, &args, &Vec::new()))
+    }
+
     /// Starts a process of this program, and waits until it listens.
     async fn part(&self, name: &str, at: SocketAddr, args: &str) -> anyhow::Result<Process> {
-        let args = format!("part {args} --listen={at}");
-        let mut process = self.spawn(name, &env::current_exe()?, &args, &Vec::new());
+        let mut process = self.own(name, &format!("{args} --listen={at}"))?;
         let connect = async || Ok(TcpStream::connect(at).await.map(drop)?);
         until_ready(&mut process, connect).await;
         Ok(process)
@@ -207,6 +233,7 @@ impl Place {
             traces,
             policy,
             deciders,
+            live,
             mut gateway,
             nats: (program, more),
         } = variant;
@@ -227,9 +254,13 @@ impl Place {
         let mut urls = Vec::new();
         for number in 1..=deciders {
             let name = format!("{name}-{number}");
-            let (decider, url) = self.decider(&name, policy, export.clone()).await;
+            let mut variables = export.clone();
+            if live {
+                variables.push(("NATS_URL", format!("nats://{nats_at}")));
+            }
+            let (decider, [grpc, _]) = self.decider(&name, policy, variables).await;
             parts.push(("decider", decider));
-            urls.push(url);
+            urls.push(format!("http://{grpc}"));
         }
         let urls = urls.join(",");
         gateway.extend(export);
@@ -246,13 +277,13 @@ impl Place {
         system.verified().await
     }
 
-    /// Starts a decider, waits until it is ready, and returns it with its URL.
+    /// Starts a decider, waits until it is ready, and returns it with the addresses for calls and of its admin listener.
     pub(crate) async fn decider(
         &self,
         name: &str,
         policy: &Path,
         mut variables: Variables,
-    ) -> (Process, String) {
+    ) -> (Process, [SocketAddr; 2]) {
         let [grpc, admin] = free();
         variables.extend([
             ("IMPORTGUARD_DECIDER_LISTEN", grpc.to_string()),
@@ -263,7 +294,7 @@ impl Place {
         let mut decider = self.spawn(&name, &program, "", &variables);
         let ready = async || get(admin, "/readyz").await.map(drop);
         until_ready(&mut decider, ready).await;
-        (decider, format!("http://{grpc}"))
+        (decider, [grpc, admin])
     }
 
     /// Starts a gateway, waits until events go to NATS, and returns it with the addresses for callbacks and of its admin listener.
@@ -307,9 +338,14 @@ pub(crate) fn free<const COUNT: usize>() -> [SocketAddr; COUNT] {
 
 /// What a gateway's `/readyz` says of its recorder.
 pub(crate) async fn recorder(admin: SocketAddr) -> anyhow::Result<Value> {
+    readiness(admin, "recorder").await
+}
+
+/// What `/readyz` says under this key.
+pub(crate) async fn readiness(admin: SocketAddr, key: &str) -> anyhow::Result<Value> {
     let status: Value = serde_json::from_str(&get(admin, "/readyz").await?)?;
-    let recorder = status.get("recorder").cloned();
-    recorder.context("/readyz says nothing of the recorder")
+    let found = status.get(key).cloned();
+    found.with_context(|| format!("/readyz says nothing of {key}"))
 }
 
 /// The size of the last message about an allowed import, headers included.
@@ -339,7 +375,7 @@ async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
 }
 
 /// Waits until `look` returns no error, and stops if `process` exits before. What it printed is shown then.
-async fn until_ready(process: &mut Process, look: impl AsyncFn() -> anyhow::Result<()>) {
+pub(crate) async fn until_ready(process: &mut Process, look: impl AsyncFn() -> anyhow::Result<()>) {
     let began = Instant::now();
     while let Err(error) = look().await {
         let ended = process.ended();
@@ -351,16 +387,16 @@ async fn until_ready(process: &mut Process, look: impl AsyncFn() -> anyhow::Resu
     }
 }
 
-/// Has cargo build gateway and decider in the release profile, and returns the directory where they are: that of this program.
-fn build() -> anyhow::Result<PathBuf> {
-    progress("building the pods in the release profile (minutes, the first time)");
+/// Has cargo build programs in the release profile, and returns the directory where they are: that of this program.
+fn build(programs: &[&str]) -> anyhow::Result<PathBuf> {
+    progress("building importguard in the release profile (minutes, the first time)");
     let mut command = Command::new("cargo");
     command.args(["build", "--release", "--locked", "--bins"]);
-    command.args(["-p", GATEWAY, "-p", DECIDER]);
+    command.args(programs.iter().flat_map(|program| ["-p", program]));
     // Cargo sets these for what it runs; inherited they would have build scripts run again each time.
     let inherited = |name: &str| !name.starts_with("CARGO_PKG_") && name != "CARGO_MANIFEST_DIR";
     let variables = env::vars().filter(|(name, _)| inherited(name));
     command.env_clear().envs(variables).current_dir(workspace());
-    ensure!(command.status()?.success(), "the pods do not build");
+    ensure!(command.status()?.success(), "importguard does not build");
     Ok(env::current_exe()?.with_file_name(""))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// Why a string cannot be an ID.
@@ -73,6 +74,9 @@ impl TryFrom<String> for OperationId {
     }
 }
 
+/// What pseudonyms begin with.
+const PSEUDONYM_PREFIX: &str = "pn_";
+
 /// A user's ID as OpenIM knows it: any string that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -95,7 +99,14 @@ impl UserId {
 
     /// The pseudonym that an event carries instead of a user's ID: `pn_` and `text`.
     pub fn pseudonym(text: &str) -> Self {
-        Self(format!("pn_{text}"))
+        Self(format!("{PSEUDONYM_PREFIX}{text}"))
+    }
+
+    /// Whether this is a pseudonym: `pn_` and 32 hex digits, or `pn_redacted`.
+    pub fn is_pseudonym(&self) -> bool {
+        let text = self.0.strip_prefix(PSEUDONYM_PREFIX);
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        text.is_some_and(|text| text == "redacted" || (text.len() == 32 && text.bytes().all(hex)))
     }
 
     /// The ID as received.
@@ -130,7 +141,8 @@ impl From<UserId> for String {
     }
 }
 
-/// An event's ID: a UUID v7, which sorts by creation time, and within a process in the order of creation.
+/// An event's ID: a UUID v7, which sorts by creation time, and within a process in the order of creation; or a UUID v8 that is
+/// [derived](EventId::derived) from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(Uuid);
 
@@ -147,6 +159,20 @@ impl EventId {
     )]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The ID of the event that follows from the event `cause` for `purpose`: a UUID v8 of the SHA-256 of both, so that whoever
+    /// draws the same conclusion from the same event uses the same ID.
+    pub fn derived(purpose: &str, cause: Self) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(purpose.as_bytes());
+        hasher.update([0]);
+        hasher.update(cause.0.as_bytes());
+        let mut bytes = [0; 16];
+        for (byte, hashed) in bytes.iter_mut().zip(hasher.finalize()) {
+            *byte = hashed;
+        }
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
     /// Parses an ID as written by [`Display`](fmt::Display).
@@ -175,6 +201,26 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+
+    #[test]
+    fn a_pseudonym_is_told_from_an_id() {
+        let hex = "0123456789abcdef0123456789abcdef";
+        assert!(UserId::pseudonym(hex).is_pseudonym());
+        assert!(UserId::pseudonym("redacted").is_pseudonym());
+        for id in ["user123", "pn_", "pn_42", &format!("pn_{hex}0"), hex] {
+            assert!(!UserId::parse(id).unwrap().is_pseudonym(), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_derived_id_depends_on_the_purpose_and_the_cause_and_on_nothing_else() {
+        let cause = EventId::parse("019ad3f4-0000-7000-8000-000000000001").unwrap();
+        let derived = EventId::derived("detector hammering", cause);
+        assert_eq!(derived.to_string(), "09126bd9-be50-8c5c-8232-fc19ccb092e9");
+        assert_eq!(EventId::parse(&derived.to_string()), Ok(derived));
+        assert_ne!(EventId::derived("detector wide", cause), derived);
+        assert_ne!(EventId::derived("detector hammering", derived), derived);
+    }
 
     #[test]
     fn an_operation_id_is_up_to_256_visible_ascii_bytes() {

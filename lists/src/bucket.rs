@@ -59,6 +59,18 @@ pub enum BucketError {
     /// NATS refused.
     #[error("NATS refused: {0}")]
     Refused(String),
+    /// The change was made, but its event could not be published. The next writer publishes it.
+    #[error(
+        "the change is made, but its event is not published yet ({cause}); the next command that changes a list publishes it"
+    )]
+    Unpublished {
+        /// The revision of the change.
+        revision: u64,
+        /// Whether there was an entry that counted, if the writer looked.
+        existed: bool,
+        /// Why.
+        cause: Box<Self>,
+    },
 }
 
 /// The state of the bucket's stream at one moment.
@@ -194,6 +206,19 @@ impl Bucket {
                 )),
             },
         }
+    }
+
+    /// Calls `read` with the value at `key`, be it an entry that counts or not, and returns what that returns. None if there is none.
+    ///
+    /// # Errors
+    /// If NATS does not answer or refuses.
+    pub async fn look_up<T>(
+        &self,
+        key: &Key,
+        read: impl FnOnce(&Brief<'_>) -> T,
+    ) -> Result<Option<T>, BucketError> {
+        let value = self.value(&key.to_string()).await?;
+        Ok(value.map(|(_, value)| read(&Brief::read(&value))))
     }
 
     /// Calls `read` with the entry at `key`, and returns what that returns. None if there is no entry, or it was removed or has

@@ -8,7 +8,6 @@ use async_nats::jetstream::consumer::{
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use time::OffsetDateTime;
 
 use crate::{
     Brief, Bucket, BucketError, Key,
@@ -165,19 +164,6 @@ impl Changes {
             pending,
             kind,
         })
-    }
-}
-
-impl Bucket {
-    /// How many stored changes NATS dates after `nanos`, in Unix nanoseconds.
-    ///
-    /// # Errors
-    /// If NATS does not answer or refuses.
-    pub async fn stored_after(&self, nanos: i128) -> Result<u64, BucketError> {
-        let start_time = OffsetDateTime::from_unix_timestamp_nanos(nanos + 1)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        let policy = DeliverPolicy::ByStartTime { start_time };
-        Ok(consumer(self, policy).await?.cached_info().num_pending)
     }
 }
 

@@ -97,6 +97,13 @@ struct Published {
     through: u64,
 }
 
+/// Up to which revision every event is published.
+struct Cursor {
+    /// The revision of the key that says so.
+    cursor: u64,
+    through: u64,
+}
+
 impl Writer {
     /// A writer to `bucket`. Events have what `shown` makes of a user's ID.
     pub fn new(bucket: Bucket, shown: impl Fn(&UserId) -> UserId + Send + Sync + 'static) -> Self {
@@ -126,6 +133,7 @@ impl Writer {
     ///
     /// # Errors
     /// If NATS does not acknowledge or refuses. The entry may then have been written; a repetition is harmless.
+    /// [`BucketError::Unpublished`] if it was.
     pub async fn write(
         &self,
         key: &Key,
@@ -142,15 +150,17 @@ impl Writer {
                 .compare_and_set(key, &value, addition.event, revision)
                 .await?
             {
-                self.publish_event(key, &value, revision).await?;
-                return Ok(Some(Written { revision, existed }));
+                let written = Written { revision, existed };
+                self.publish_event_of(key, &value, written).await?;
+                return Ok(Some(written));
             }
         }
         Err(busy())
     }
 
     /// Adds the ID at `key` exactly once for the event ID of `addition`, however often and from however many processes this is
-    /// called; its time must be the same each time. A removal or another entry that is dated later stands.
+    /// called; its time must be the same each time. A removal or another entry that is dated later stands. The event is published even
+    /// if a call before was interrupted between both.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -163,10 +173,17 @@ impl Writer {
                 return Ok(Added::Expired);
             }
             let found = self.bucket.value(&key.to_string()).await?;
-            if let Some((_, value)) = &found {
+            if let Some((revision, value)) = &found {
                 let brief = Brief::read(value);
                 let event = Some(addition.event);
-                if brief.event == event || brief.replaces == event {
+                if brief.event == event {
+                    // Whoever wrote it may have been killed before the event was published.
+                    if self.published().await?.through < *revision {
+                        self.publish_event(key, value, *revision).await?;
+                    }
+                    return Ok(Added::Before);
+                }
+                if brief.replaces == event {
                     return Ok(Added::Before);
                 }
                 if brief.at.is_some_and(|at| at >= addition.at) {
@@ -200,7 +217,11 @@ impl Writer {
             .send(&subject(&key.to_string()), &value, message)
             .await?;
         let revision = revision.ok_or_else(busy)?.revision;
-        self.publish_event(key, &value, revision).await?;
+        let written = Written {
+            revision,
+            existed: false,
+        };
+        self.publish_event_of(key, &value, written).await?;
         Ok(revision)
     }
 
@@ -210,11 +231,7 @@ impl Writer {
     /// # Errors
     /// If NATS does not acknowledge or refuses; the next writer catches up.
     pub async fn finish(&self, own: &[u64]) -> Result<(), BucketError> {
-        let found = self.bucket.value(EVENTS_KEY).await?;
-        let (cursor, through) = found.map_or((0, 0), |(revision, value)| {
-            let published = serde_json::from_slice::<Published>(&value);
-            (revision, published.map_or(0, |published| published.through))
-        });
+        let Cursor { cursor, through } = self.published().await?;
         let mut own = own.to_vec();
         own.push(cursor);
         own.retain(|&revision| revision > through);
@@ -233,6 +250,15 @@ impl Writer {
                 .await?;
         }
         Ok(())
+    }
+
+    async fn published(&self) -> Result<Cursor, BucketError> {
+        let found = self.bucket.value(EVENTS_KEY).await?;
+        let (cursor, through) = found.map_or((0, 0), |(revision, value)| {
+            let published = serde_json::from_slice::<Published>(&value);
+            (revision, published.map_or(0, |published| published.through))
+        });
+        Ok(Cursor { cursor, through })
     }
 
     /// Publishes the events of changes of others after the revision `after`, up to the first whose writer may still be at it.
@@ -263,6 +289,20 @@ impl Writer {
                 return Ok(reached);
             }
         }
+    }
+
+    async fn publish_event_of(
+        &self,
+        key: &Key,
+        value: &Bytes,
+        Written { revision, existed }: Written,
+    ) -> Result<(), BucketError> {
+        let published = self.publish_event(key, value, revision).await;
+        published.map_err(|cause| BucketError::Unpublished {
+            revision,
+            existed,
+            cause: Box::new(cause),
+        })
     }
 
     async fn publish_event(

@@ -170,7 +170,16 @@ async fn the_event_of_a_killed_writer_is_published_by_the_next_one_and_only_once
     let world = world().await;
     let lost = addition();
     // Nothing takes the event yet, so this writer ends between the entry and the event.
-    world.writer.write(&key("a"), &lost).await.unwrap_err();
+    let error = world.writer.write(&key("a"), &lost).await.unwrap_err();
+    let is_made = matches!(
+        error,
+        BucketError::Unpublished {
+            revision: 1,
+            existed: false,
+            ..
+        }
+    );
+    assert!(is_made, "{error:?}");
     let world = world.with_events().await;
     let mine = addition();
     let written = world.writer.write(&key("b"), &mine).await.unwrap().unwrap();

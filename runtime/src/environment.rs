@@ -13,7 +13,7 @@ use tracing::warn;
 const PREFIX: &str = "IMPORTGUARD_";
 
 /// The variables of all binaries. Each binary accepts those of the others, since processes may share a ConfigMap or an env file. A test of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
-pub const VARIABLES: [&str; 75] = [
+pub const VARIABLES: [&str; 78] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",
     "IMPORTGUARD_BASE_PATH",
@@ -42,6 +42,9 @@ pub const VARIABLES: [&str; 75] = [
     "IMPORTGUARD_DECIDER_TLS_CLIENT_NAMES",
     "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
     "IMPORTGUARD_DECIDER_URL",
+    "IMPORTGUARD_DETECT_CONSUMER",
+    "IMPORTGUARD_DETECT_MEMORY",
+    "IMPORTGUARD_DETECT_RULES",
     "IMPORTGUARD_HEADER_READ_TIMEOUT",
     "IMPORTGUARD_HTTP2_MAX_STREAMS",
     "IMPORTGUARD_HTTP_LISTEN",

@@ -58,6 +58,8 @@ pub(crate) struct EvaluatedList {
     pub(crate) digest: String,
     /// Number of IDs.
     pub(crate) size: u64,
+    /// Of a live list: its revision.
+    pub(crate) revision: Option<u64>,
 }
 
 /// What OpenIM was answered.

@@ -46,6 +46,8 @@ pub(crate) struct Delivered<'a> {
     pub(crate) payload: &'a [u8],
     /// How many events after this one are stored.
     pub(crate) pending: u64,
+    /// When NATS stored it, if it says so.
+    pub(crate) stored: Option<SystemTime>,
 }
 
 /// The result of handling an event.
@@ -242,6 +244,7 @@ impl Source {
                 let consumed = handle(&Delivered {
                     payload: &message.payload,
                     pending: info.as_ref().map_or(0, |info| info.pending),
+                    stored,
                 })?;
                 let sequence = info.map(|info| info.stream_sequence);
                 if !matches!(consumed, Consumed::Stop) {

@@ -6,13 +6,14 @@ use std::{
 use clap::Args;
 use importguard_core::EventId;
 use importguard_gateway::events::PseudonymSettings;
-use importguard_lists::{Addition, Key, ListName};
+use importguard_lists::{Addition, BucketError, Key, ListName, Written};
 use importguard_nats::NatsSettings;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    connection::{Connection, tidy},
+    CONSOLE, UsageError,
+    connection::{Connection, Denials, tidy},
     who::{Until, Who},
 };
 use crate::events::printable;
@@ -59,31 +60,31 @@ struct What {
 }
 
 impl Add {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
         let addition = self.what.who.addition(self.until.time()?)?;
-        self.what.run(&addition).await
+        self.what.run(&addition, denials).await
     }
 }
 
 impl Remove {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
         let addition = Addition {
             removed: true,
             ..self.what.who.addition(None)?
         };
-        self.what.run(&addition).await
+        self.what.run(&addition, denials).await
     }
 }
 
 impl What {
-    async fn run(self, addition: &Addition) -> anyhow::Result<ExitCode> {
+    async fn run(self, addition: &Addition, denials: &Denials) -> anyhow::Result<ExitCode> {
         let keys = self.ids.iter().map(|id| {
             let key = Key::new(self.list.clone(), id);
-            key.map_err(|error| anyhow::anyhow!("\"{}\": {error}", printable(id)))
+            key.map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))
         });
         // All of them, before the first is changed.
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        let connection = Connection::open(&self.nats).await?;
+        let connection = Connection::open(&self.nats, denials).await?;
         let writer = connection.writer(&self.pseudonyms).await?;
         let mut own = Vec::new();
         for key in &keys {
@@ -91,8 +92,22 @@ impl What {
                 event: EventId::new(),
                 ..addition.clone()
             };
-            let written = writer.write(key, &addition).await?;
-            own.extend(written.map(|written| written.revision));
+            let written = match writer.write(key, &addition).await {
+                // Whoever is to be blocked is blocked.
+                Err(
+                    error @ BucketError::Unpublished {
+                        revision, existed, ..
+                    },
+                ) => {
+                    CONSOLE.report(&format!("warning: {error}"));
+                    Some(Written { revision, existed })
+                }
+                written => {
+                    let written = written?;
+                    own.extend(written.map(|written| written.revision));
+                    written
+                }
+            };
             let done = match written {
                 None => "absent",
                 Some(_) if addition.removed => "removed",
@@ -125,7 +140,7 @@ impl What {
                 }
             }
         }
-        tidy(&writer, &own).await;
+        tidy(&writer, &own, denials).await;
         Ok(ExitCode::SUCCESS)
     }
 }

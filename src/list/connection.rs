@@ -1,12 +1,16 @@
+use std::{future::ready, sync::Arc};
+
 use anyhow::{Context, anyhow};
-use async_nats::jetstream;
+use async_nats::{Event, jetstream};
 use importguard_core::UserId;
 use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
 use importguard_lists::{Bucket, BucketSettings, RETENTION, Writer};
 use importguard_nats::NatsSettings;
 use importguard_runtime::FileWatches;
+use tokio::sync::watch;
 
 use super::CONSOLE;
+use crate::events::printable;
 
 /// How many entries a command that changes a list looks at to clear away what no longer counts: a tenth of a second.
 const CLEAR_AT_ONCE: u64 = 1000;
@@ -21,14 +25,21 @@ impl Connection {
     ///
     /// # Errors
     /// If the settings are invalid, or no server lets us in.
-    pub(super) async fn open(nats: &NatsSettings) -> anyhow::Result<Self> {
+    pub(super) async fn open(nats: &NatsSettings, denials: &Denials) -> anyhow::Result<Self> {
         let mut files = FileWatches::without_metrics();
         let servers = nats.servers("importguard-list", &mut files).await?;
         if let Some(warning) = servers.warning {
             CONSOLE.report(&format!("warning: {warning}"));
         }
         let names = servers.names();
-        let connected = servers.options.connect(servers.addresses).await;
+        let denials = denials.clone();
+        let options = servers.options.event_callback(move |event| {
+            if let Event::ServerError(error) = event {
+                denials.record(&error.to_string());
+            }
+            ready(())
+        });
+        let connected = options.connect(servers.addresses).await;
         let client = connected.map_err(|error| {
             let cause = servers.failures.describe(&names, &error.to_string());
             anyhow!(cause)
@@ -60,9 +71,77 @@ impl Connection {
     }
 }
 
+/// The first thing that NATS says its user may not do. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Denials(Arc<watch::Sender<Denial>>);
+
+#[derive(Debug)]
+enum Denial {
+    None,
+    First(String),
+    Ignored,
+}
+
+impl Denials {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::channel(Denial::None).0))
+    }
+
+    fn record(&self, error: &str) {
+        let Some((_, denied)) = error.split_once("Permissions Violation for ") else {
+            return;
+        };
+        self.0.send_if_modified(|first| {
+            let is_first = matches!(first, Denial::None);
+            if is_first {
+                *first = Denial::First(described(denied));
+            }
+            is_first
+        });
+    }
+
+    /// What is denied from now on does not matter.
+    fn ignore(&self) {
+        self.0.send_if_modified(|first| {
+            let is_first = matches!(first, Denial::None);
+            if is_first {
+                *first = Denial::Ignored;
+            }
+            is_first
+        });
+    }
+
+    /// Waits for it. Without this, a command would wait in vain for NATS's answer.
+    pub(super) async fn first(&self) -> anyhow::Error {
+        let mut receiver = self.0.subscribe();
+        let first = receiver.wait_for(|denial| matches!(denial, Denial::First(_)));
+        match first.await.as_deref() {
+            Ok(Denial::First(text)) => anyhow!(text.clone()),
+            // Never: the sender lives as long as this.
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+/// `Publish to "$JS.API.STREAM.INFO.X"`, or `Subscription to "_INBOX.x.*"`, in words.
+fn described(denied: &str) -> String {
+    let subject = denied.split('"').nth(1).unwrap_or(denied);
+    match denied.starts_with("Subscription") {
+        true => format!(
+            "NATS does not let this user subscribe to {}: set NATS_INBOX_PREFIX to the prefix that its permissions have, such as _INBOX_moderator",
+            printable(subject)
+        ),
+        false => format!(
+            "NATS does not let this user publish to {}, which this command needs (deploy/nats/nats-server.conf has a user who may)",
+            printable(subject)
+        ),
+    }
+}
+
 /// Publishes events that interrupted writers left, and clears some entries away. The changes are made already, so a failure is no
 /// failure of the command.
-pub(super) async fn tidy(writer: &Writer, own: &[u64]) {
+pub(super) async fn tidy(writer: &Writer, own: &[u64], denials: &Denials) {
+    denials.ignore();
     let tidied = async {
         writer
             .finish(own)

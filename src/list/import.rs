@@ -1,34 +1,26 @@
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{collections::HashMap, io, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, stream};
-use importguard_core::EventId;
 use importguard_gateway::events::PseudonymSettings;
-use importguard_lists::{Addition, Author, Key, ListName, Reason, Writer};
+use importguard_lists::{Addition, BucketError, Key, ListName, Writer};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
-use serde::Deserialize;
-use time::OffsetDateTime;
 
 use super::{
     CONSOLE,
-    connection::{Connection, tidy},
-    read,
+    connection::{Connection, Denials, tidy},
+    file, read,
     who::{Until, Who},
 };
 
 /// How many changes are on their way at once.
 const IN_FLIGHT: usize = 256;
 
-/// How many invalid lines are reported.
-const MAX_REPORTED: usize = 10;
+/// After how many changes the bucket is told that their events are published. If an import is killed, the next command publishes the
+/// events of at most so many changes again.
+const FINISH_EVERY: usize = 10_000;
 
 const IMPORT_HELP: &str = r##"A line is an ID, or JSON as from export: {"id":"user123","until":"2026-12-24T18:00:00Z","reason":"#4711"}.
 What a line does not say is as --for, --until, --because and --by say. Empty lines, and lines that start with #, are skipped.
@@ -64,21 +56,12 @@ pub(crate) struct Import {
     pseudonyms: PseudonymSettings,
 }
 
-/// An entry in JSON.
-#[derive(Deserialize)]
-struct Exported {
-    id: String,
-    by: Option<String>,
-    reason: Option<String>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    until: Option<OffsetDateTime>,
-}
-
 impl Import {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
         let standard = self.who.addition(self.until.time()?)?;
-        let entries = self.entries(&standard)?;
-        let connection = Connection::open(&self.nats).await?;
+        let entries =
+            file::read(&self.file, &self.list, &standard).context("nothing was imported")?;
+        let connection = Connection::open(&self.nats, denials).await?;
         let writer = connection.writer(&self.pseudonyms).await?;
         let mut entries = entries;
         let all = entries.len();
@@ -100,9 +83,16 @@ impl Import {
         })
         .await?;
         let unchanged = all - wanted.len();
-        let own = self.write(&writer, wanted).await?;
-        tidy(&writer, &own).await;
-        let added = own.len();
+        let count = wanted.len();
+        let done = self.write(&writer, wanted).await?;
+        if let Some(error) = &done.unpublished {
+            CONSOLE.report(&format!("warning: {error}"));
+        }
+        tidy(&writer, &done.own, denials).await;
+        let added = done.added;
+        if added < count {
+            bail!("interrupted after {added} of {count} entries; repeat the import for the others");
+        }
         let message = match self.json {
             true => serde_json::json!({ "added": added, "unchanged": unchanged }).to_string(),
             false => format!("{}: added {added}, {unchanged} unchanged", self.list),
@@ -111,94 +101,44 @@ impl Import {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Writes the entries, and returns their revisions.
-    async fn write(
-        &self,
-        writer: &Writer,
-        wanted: HashMap<Key, Addition>,
-    ) -> anyhow::Result<Vec<u64>> {
+    /// Writes the entries until it is interrupted.
+    async fn write(&self, writer: &Writer, wanted: HashMap<Key, Addition>) -> anyhow::Result<Done> {
         let shutdown = signals::shutdown()?;
         let count = wanted.len();
-        let mut own = Vec::with_capacity(count);
+        let mut done = Done::default();
         let mut progress = CONSOLE.progress_of("added").of("entries");
         let writes = wanted
             .into_iter()
             .map(|(key, addition)| async move { writer.put(&key, &addition).await });
-        let mut writes = stream::iter(writes).buffer_unordered(IN_FLIGHT);
-        loop {
-            let written = tokio::select! {
-                written = writes.next() => written,
-                () = shutdown.cancelled() => bail!(
-                    "interrupted after {} of {count} entries; repeat the import for the others",
-                    own.len()
-                ),
-            };
-            let Some(written) = written else {
-                return Ok(own);
-            };
-            own.push(written?);
-            if own.len() % 100 == 0 {
-                let done = own.len() as u64;
-                progress.show(done, count as u64 - done);
+        // What is on its way is waited for.
+        let writes = stream::iter(writes).take_until(shutdown.cancelled());
+        let mut writes = std::pin::pin!(writes.buffer_unordered(IN_FLIGHT));
+        while let Some(written) = writes.next().await {
+            match written {
+                Ok(revision) => done.own.push(revision),
+                Err(error @ BucketError::Unpublished { .. }) => done.unpublished = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+            done.added += 1;
+            if done.added % 100 == 0 {
+                let added = done.added as u64;
+                progress.show(added, count as u64 - added);
+            }
+            if done.added % FINISH_EVERY == 0 {
+                writer.finish(&done.own).await?;
             }
         }
+        Ok(done)
     }
+}
 
-    /// What the file says, without duplicates: the last one counts.
-    fn entries(&self, standard: &Addition) -> anyhow::Result<Vec<(Key, Addition)>> {
-        let input: Box<dyn Read> = if self.file == Path::new("-") {
-            Box::new(io::stdin())
-        } else {
-            let file = File::open(&self.file);
-            Box::new(file.with_context(|| format!("cannot read {}", self.file.display()))?)
-        };
-        let mut entries = HashMap::new();
-        let mut errors = Vec::new();
-        for (number, line) in (1..).zip(BufReader::new(input).lines()) {
-            let line = line.with_context(|| format!("{}:{number}", self.file.display()))?;
-            let line = line.trim_start_matches('\u{feff}').trim_end_matches('\r');
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
-            match self.entry(line, standard) {
-                Ok((key, addition)) => drop(entries.insert(key, addition)),
-                Err(error) => errors.push(format!("{}:{number}: {error:#}", self.file.display())),
-            }
-        }
-        if errors.is_empty() {
-            return Ok(entries.into_iter().collect());
-        }
-        let count = errors.len();
-        errors.truncate(MAX_REPORTED);
-        let more = match count.saturating_sub(MAX_REPORTED) {
-            0 => String::new(),
-            more => format!("\nand {more} more"),
-        };
-        bail!(
-            "nothing was imported: {count} invalid lines:\n{}{more}",
-            errors.join("\n")
-        )
-    }
-
-    fn entry(&self, line: &str, standard: &Addition) -> anyhow::Result<(Key, Addition)> {
-        let mut addition = Addition {
-            event: EventId::new(),
-            ..standard.clone()
-        };
-        if !line.starts_with('{') {
-            return Ok((Key::new(self.list.clone(), line)?, addition));
-        }
-        let entry: Exported = serde_json::from_str(line).context("invalid JSON")?;
-        if let Some(by) = entry.by.filter(|by| !by.is_empty()) {
-            addition.by = Author::parse(&by).context("by")?;
-        }
-        if let Some(reason) = entry.reason.filter(|reason| !reason.is_empty()) {
-            addition.reason = Some(Reason::parse(&reason).context("reason")?);
-        }
-        if let Some(until) = entry.until {
-            // Whole seconds, as everywhere.
-            addition.until = Some(until.replace_nanosecond(0)?);
-        }
-        Ok((Key::new(self.list.clone(), &entry.id)?, addition))
-    }
+/// How far an import is.
+#[derive(Default)]
+struct Done {
+    /// The number of entries that were added.
+    added: usize,
+    /// The revisions of those whose events are published.
+    own: Vec<u64>,
+    /// Why the events of others are not.
+    unpublished: Option<BucketError>,
 }

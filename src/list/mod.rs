@@ -2,19 +2,23 @@
 
 mod change;
 mod connection;
+pub(crate) mod file;
 mod history;
 mod import;
 mod read;
 mod who;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand};
 use importguard_nats::NatsSettings;
 
 use self::{
     change::{Add, Remove},
-    connection::Connection,
+    connection::{Connection, Denials},
     history::History,
     import::Import,
     read::{Export, Show},
@@ -25,6 +29,14 @@ const CONSOLE: Console = Console::new("list");
 
 /// The exit code for an ID that is not on the list.
 const NOT_FOUND: u8 = 1;
+
+/// The exit code of usage errors.
+const USAGE: u8 = 2;
+
+/// A command that cannot be carried out as it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
 
 const EXAMPLES: &str = r##"Examples:
   importguard list add blocked user123 --for 7d --because "#4711"
@@ -38,7 +50,8 @@ const EXAMPLES: &str = r##"Examples:
   importguard list import blocked blocked.txt --because "known spammers"
       everybody in a file: an ID a line, or JSON as from export
 
-Exit codes: 0 on success; 1 when NATS cannot be used, or the ID that was asked for is not on the list; 2 on usage errors."##;
+Exit codes: 0 on success; 1 when NATS or a file cannot be used, or the ID that was asked for is not on the list; 2 on usage
+errors."##;
 
 /// Change and show live lists, which policies refer to as { live: NAME }
 #[derive(Subcommand)]
@@ -56,15 +69,31 @@ pub(crate) enum ListCommand {
 
 impl ListCommand {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let denials = Denials::new();
+        let ran = tokio::select! {
+            ran = self.run_with(&denials) => ran,
+            denied = denials.first() => Err(denied),
+        };
+        match ran {
+            Err(error) if error.is::<UsageError>() => {
+                // If standard error is closed, the exit code suffices.
+                let _ = writeln!(io::stderr(), "error: {error}");
+                Ok(ExitCode::from(USAGE))
+            }
+            ran => ran,
+        }
+    }
+
+    async fn run_with(self, denials: &Denials) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Add(add) => add.run().await,
-            Self::Remove(remove) => remove.run().await,
-            Self::Show(show) => show.run().await,
-            Self::Import(import) => import.run().await,
-            Self::Export(export) => export.run().await,
+            Self::Add(add) => add.run(denials).await,
+            Self::Remove(remove) => remove.run(denials).await,
+            Self::Show(show) => show.run(denials).await,
+            Self::Import(import) => import.run(denials).await,
+            Self::Export(export) => export.run(denials).await,
             Self::History(history) => history.run().await,
-            Self::Create(create) => create.run().await,
-            Self::Clear(clear) => clear.run().await,
+            Self::Create(create) => create.run(denials).await,
+            Self::Clear(clear) => clear.run(denials).await,
         }
     }
 }
@@ -73,16 +102,24 @@ impl ListCommand {
 #[derive(Args)]
 pub(crate) struct Create {
     /// Number of replicas of the bucket in a NATS cluster: 1, 3 or 5
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = replicas)]
     replicas: u8,
 
     #[command(flatten)]
     nats: NatsSettings,
 }
 
+/// Of an even number, as many may fail as of one less.
+fn replicas(text: &str) -> Result<u8, &'static str> {
+    match text.parse() {
+        Ok(count @ (1 | 3 | 5)) => Ok(count),
+        _ => Err("must be 1, 3 or 5"),
+    }
+}
+
 impl Create {
-    async fn run(self) -> anyhow::Result<ExitCode> {
-        Connection::open(&self.nats)
+    async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
+        Connection::open(&self.nats, denials)
             .await?
             .bucket(self.replicas)
             .await?;
@@ -98,8 +135,8 @@ pub(crate) struct Clear {
 }
 
 impl Clear {
-    async fn run(self) -> anyhow::Result<ExitCode> {
-        let connection = Connection::open(&self.nats).await?;
+    async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
+        let connection = Connection::open(&self.nats, denials).await?;
         let bucket = connection.existing_bucket().await?;
         let (mut cleared, mut left) = (0, bucket.state_when_opened().keys);
         loop {

@@ -12,7 +12,11 @@ use importguard_runtime::signals;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{CONSOLE, NOT_FOUND, change::rfc3339, connection::Connection};
+use super::{
+    CONSOLE, NOT_FOUND, UsageError,
+    change::rfc3339,
+    connection::{Connection, Denials},
+};
 use crate::events::printable;
 
 /// Show the live lists, the entries of one, or one entry
@@ -50,8 +54,8 @@ pub(crate) struct Export {
 }
 
 impl Show {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let bucket = Connection::open(&self.nats)
+    pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
+        let bucket = Connection::open(&self.nats, denials)
             .await?
             .existing_bucket()
             .await?;
@@ -69,6 +73,9 @@ impl Show {
             Ok(())
         })
         .await?;
+        if counts.is_empty() {
+            CONSOLE.report("nobody is on any list");
+        }
         let mut out = io::stdout().lock();
         for (list, entries) in counts {
             match self.json {
@@ -84,18 +91,24 @@ impl Show {
         if !self.json && io::stdout().is_terminal() {
             writeln!(out, "{:24}  {:20}  {:16}  REASON", "ID", "UNTIL", "BY")?;
         }
+        let mut any = false;
         read(bucket, |key, value| {
             if key.list == *list {
+                any = true;
                 self.print(&mut out, key, value)?;
             }
             Ok(())
         })
         .await?;
+        if !any {
+            CONSOLE.report(&format!("nobody is on {list}"));
+        }
         Ok(ExitCode::SUCCESS)
     }
 
     async fn entry(&self, bucket: &Bucket, list: &ListName, id: &str) -> anyhow::Result<ExitCode> {
-        let key = Key::new(list.clone(), id)?;
+        let key = Key::new(list.clone(), id)
+            .map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))?;
         let print = |value: &Brief<'_>| self.print(&mut io::stdout(), &key, value);
         match bucket.entry(&key, now(), print).await? {
             Some(printed) => {
@@ -125,8 +138,8 @@ impl Show {
 }
 
 impl Export {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let bucket = Connection::open(&self.nats)
+    pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
+        let bucket = Connection::open(&self.nats, denials)
             .await?
             .existing_bucket()
             .await?;

@@ -1,13 +1,15 @@
-use std::{env, time::SystemTime};
+use std::{
+    env,
+    time::{Duration, SystemTime},
+};
 
-use anyhow::bail;
 use clap::Args;
 use importguard_core::EventId;
 use importguard_lists::{Addition, Author, Reason};
-use importguard_runtime::settings::duration;
-use std::time::Duration;
+use importguard_runtime::settings::duration_or_zero;
 use time::OffsetDateTime;
 
+use super::UsageError;
 use crate::events::time;
 
 /// Variables that say who is logged in.
@@ -29,7 +31,7 @@ pub(super) struct Who {
 #[derive(Args)]
 pub(super) struct Until {
     /// How long the entry counts, such as 30m, 12h or 7d [default: for ever]
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "until")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = seconds, conflicts_with = "until")]
     duration: Option<Duration>,
 
     /// Until when the entry counts, for example 2026-12-24T18:00 or "2026-12-24 18:00 +01:00"
@@ -42,6 +44,20 @@ fn future(text: &str) -> Result<SystemTime, String> {
     match time > SystemTime::now() {
         true => Ok(time),
         false => Err("that is past; for a duration from now use --for".to_owned()),
+    }
+}
+
+fn too_long() -> anyhow::Error {
+    UsageError("--for: too long; leave it out for an entry without an end".to_owned()).into()
+}
+
+/// Entries end at whole seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let parsed = duration_or_zero(text)
+        .map_err(|_| "use a number and a unit, for example 30m, 12h or 7d".to_owned())?;
+    match parsed < Duration::from_secs(1) {
+        true => Err("must be at least 1s".to_owned()),
+        false => Ok(parsed),
     }
 }
 
@@ -69,7 +85,10 @@ impl Who {
         };
         match self.by.clone().or_else(logged_in) {
             Some(author) => Ok(author),
-            None => bail!("who changes the list? Set --by or IMPORTGUARD_LIST_BY"),
+            None => {
+                let error = "who changes the list? Set --by or IMPORTGUARD_LIST_BY";
+                Err(UsageError(error.to_owned()).into())
+            }
         }
     }
 }
@@ -86,7 +105,7 @@ impl Until {
             None => self.until,
         };
         if self.duration.is_some() && until.is_none() {
-            bail!("--for: too long; leave it out for an entry without an end");
+            return Err(too_long());
         }
         let Some(until) = until else {
             return Ok(None);
@@ -97,7 +116,7 @@ impl Until {
             .as_secs();
         match OffsetDateTime::from_unix_timestamp(i64::try_from(seconds)?) {
             Ok(until) => Ok(Some(until)),
-            Err(_) => bail!("--for: too long; leave it out for an entry without an end"),
+            Err(_) => Err(too_long()),
         }
     }
 }

@@ -1,8 +1,14 @@
 mod comparison;
+mod live;
 mod recorded;
 mod report;
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::SystemTime,
+};
 
 use clap::Args;
 use importguard_decider::{
@@ -10,14 +16,21 @@ use importguard_decider::{
     tabletest::{parse_rollout, parse_time},
 };
 
-use self::{recorded::Recorded, report::Import};
-use super::{FINDINGS, LargestImport, print};
+use self::{
+    live::{Live, LiveFile},
+    recorded::Recorded,
+    report::Import,
+};
+use super::{FINDINGS, LargestImport, print, usage};
 
 const AFTER_HELP: &str = r#"Examples:
   importguard policy explain --owner user123 --friends user456,bot_7
   importguard tail --since 7d --no-follow --json > week.jsonl
   importguard policy explain --policy new.yaml --event week.jsonl
       which of last week's decisions a new policy would change; the last line counts them
+  importguard list export blocked > blocked.jsonl
+  importguard policy explain --owner user123 --live blocked=blocked.jsonl
+      with the entries of a live list, which nobody is on otherwise
 
 Exit codes:
   0  the import was explained; with --event, every decision is the same
@@ -25,7 +38,8 @@ Exit codes:
   2  on usage errors; with --event, if there is no decision, or one that cannot be repeated
 
 Events with pseudonyms, and those that were too large for NATS, cannot be decided again: they do
-not have the IDs that a policy needs."#;
+not have the IDs that a policy needs. Events have no entries of live lists, either: give them with
+--live."#;
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
@@ -59,6 +73,11 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "PERCENT", value_parser = rollout)]
     rollout: Option<u8>,
 
+    /// Use the entries in FILE for the live list NAME ({ live: NAME } in the policy), as `importguard list export NAME` prints them;
+    /// may be repeated [default: nobody is on a live list]
+    #[arg(long, value_name = "NAME=FILE")]
+    live: Vec<LiveFile>,
+
     /// Policy file
     #[arg(
         long,
@@ -85,8 +104,16 @@ impl Explain {
                 return Ok(ExitCode::from(FINDINGS));
             }
         };
+        let live = match Live::read(&policy, &self.live) {
+            Ok(live) => live,
+            Err(error) => return Ok(usage(format_args!("{error:#}"))),
+        };
         if let Some(file) = &self.event {
-            return Recorded::new(&policy, self.rollout, self.json).run(file);
+            return Recorded::new((&policy, &live), self.rollout, self.json).run(file);
+        }
+        if let Some(note) = live.note() {
+            // If standard error is closed, the explanation suffices.
+            let _ = writeln!(io::stderr(), "{note}");
         }
         let import = Import {
             operation_id: &self.operation_id,
@@ -95,7 +122,7 @@ impl Explain {
             now: self.at.unwrap_or_else(SystemTime::now),
             rollout: self.rollout,
         };
-        let explanation = import.explain(&policy);
+        let explanation = import.explain(&policy, &live.lists);
         if self.json {
             let output = import.json(&policy, &explanation);
             print(serde_json::to_string_pretty(&output)?)?;

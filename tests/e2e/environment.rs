@@ -146,6 +146,7 @@ fn every_variable_that_a_binary_reads_is_known_to_all() {
         &["stats"],
         &["why"],
         &["list", "add"],
+        &["detect"],
         &["pseudonym"],
         &["healthcheck"],
     ];

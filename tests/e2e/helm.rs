@@ -15,6 +15,9 @@ use compare::differences;
 fn values_of(component: &str) -> Value {
     match component {
         "callers" => json!({ "callers": { "secret": "importguard-callers" } }),
+        "decider-nats-credentials" => json!({ "liveLists": {
+            "credentialsSecret": "importguard-decider-nats",
+        } }),
         "decider-tls" => json!({ "deciderTLS": {
             "deciderSecret": "importguard-decider-tls", "gatewaySecret": "importguard-gateway-tls",
         } }),
@@ -25,6 +28,7 @@ fn values_of(component: &str) -> Value {
         "lists-volume" => json!({ "policy": { "listsVolume": { "persistentVolumeClaim": {
             "claimName": "importguard-lists", "readOnly": true,
         } } } }),
+        "live-lists" => json!({ "liveLists": { "enabled": true } }),
         "nats-ca" => json!({ "nats": { "caSecret": "importguard-nats-ca" } }),
         "nats-credentials" => json!({ "nats": { "credentialsSecret": "importguard-nats" } }),
         "prometheus-operator" => json!({ "prometheusOperator": { "enabled": true } }),
@@ -121,7 +125,9 @@ fn lint_has_nothing_to_say_about_any_combination() {
     };
     let everything = [
         "callers",
+        "decider-nats-credentials",
         "decider-tls",
+        "live-lists",
         "nats-ca",
         "prometheus-operator",
         "spool-claim",
@@ -175,8 +181,8 @@ fn values_that_cannot_be_used_are_reported_where_they_are() {
             "'IMPORTGUARD_REQUEST_BUGET' not allowed",
         ),
         (
-            one("decider.settings.NATS_URL", json!("nats://x")),
-            "'NATS_URL' not allowed",
+            one("decider.settings.IMPORTGUARD_UPSTREAM", json!("http://x")),
+            "'IMPORTGUARD_UPSTREAM' not allowed",
         ),
         (one("callers.secret", json!("Our Secret")), "does not match"),
         (one("tracing.ratio", json!(2)), "got 2, want 1"),
@@ -219,6 +225,10 @@ fn values_that_cannot_be_used_are_reported_where_they_are() {
             ),
             "minReplicas (9) is more than",
         ),
+        (
+            with(sample(), &json!({ "liveLists": { "user": "decider" } })),
+            "liveLists.user is set without a password",
+        ),
     ];
     for (values, reason) in combinations {
         let error = chart.render(&values).unwrap_err();
@@ -246,6 +256,33 @@ fn a_changed_setting_rolls_pods_out_and_a_changed_policy_does_not() {
     let changed = pods(&with(sample(), &changed));
     assert_ne!(changed[0], usual[0]);
     assert_eq!(changed[1], usual[1]);
+}
+
+#[test]
+fn deciders_and_gateways_have_their_own_passwords_for_nats() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let values = json!({
+        "nats": { "user": "gateway", "credentialsSecret": "gateways" },
+        "liveLists": { "enabled": true, "user": "decider", "credentialsSecret": "deciders" },
+    });
+    let release = chart.render(&with(sample(), &values)).unwrap();
+    for (kind, name, user, secret) in [
+        ("StatefulSet", "importguard-gateway", "gateway", "gateways"),
+        ("Deployment", "importguard-decider", "decider", "deciders"),
+    ] {
+        let pod = &release.one(kind, name)["spec"]["template"]["spec"];
+        let env = pod["containers"][0]["env"].as_array().unwrap();
+        let value = |name: &str| &env.iter().find(|it| it["name"] == name).unwrap()["value"];
+        assert_eq!(value("NATS_USER"), user);
+        let file = value("NATS_PASSWORD_FILE").as_str().unwrap();
+        assert_eq!(file, "/etc/importguard/nats/password");
+        assert!(env.iter().all(|it| it["name"] != "NATS_CREDS"));
+        let volumes = pod["volumes"].as_array().unwrap();
+        let nats = volumes.iter().find(|it| it["name"] == "nats").unwrap();
+        assert_eq!(nats["secret"]["secretName"], secret);
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use importguard_tests::{Binary, workspace};
+use importguard_tests::{Binary, tool, workspace};
+use serde_json::Value;
 
 fn read(file: &str) -> String {
     fs::read_to_string(workspace().join(file)).unwrap()
@@ -15,11 +16,14 @@ fn settings_are_ones_that_a_binary_has() {
         (Binary::Decider, "--help"),
         (Binary::AllInOne, "serve"),
         (Binary::AllInOne, "tail"),
+        (Binary::AllInOne, "detect"),
+        (Binary::AllInOne, "list add"),
     ]
     .into_iter()
-    .map(|(binary, argument)| {
+    .map(|(binary, arguments)| {
         let output = Command::new(binary.path())
-            .args([argument, "--help"])
+            .args(arguments.split(' '))
+            .arg("--help")
             .output()
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
@@ -89,6 +93,65 @@ fn every_port_is_open_on_this_machine_only() {
     assert_eq!(
         compose.matches("ports:").count(),
         compose.matches("ports: [").count()
+    );
+}
+
+/// The composition as `docker compose config` reads it, which needs no engine.
+#[test]
+fn docker_compose_accepts_it_and_the_detector_works_on_what_deciders_use() {
+    let Some(compose) = tool("docker-compose", "DOCKER_COMPOSE", "docker-compose.yml") else {
+        return;
+    };
+    let output = Command::new(compose)
+        .current_dir(workspace())
+        .args(["--profile", "tools", "config", "--format", "json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let composition: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let services = &composition["services"];
+    let passwords = &services["nats"]["environment"];
+    // Each logs in as a user that deploy/nats/nats-server.conf has, in an inbox of its own.
+    for (service, user) in [
+        ("gateway", "gateway"),
+        ("decider", "decider"),
+        ("detector", "detector"),
+        ("list", "moderator"),
+        ("tail", "support"),
+    ] {
+        let environment = &services[service]["environment"];
+        assert_eq!(environment["NATS_USER"], user, "{service}");
+        assert_eq!(
+            environment["NATS_INBOX_PREFIX"],
+            format!("_INBOX_{user}"),
+            "{service}"
+        );
+        let password = format!("{}_PASSWORD", user.to_uppercase());
+        assert_eq!(
+            environment["NATS_PASSWORD"], passwords[&password],
+            "{service}"
+        );
+    }
+    // The files that are mounted have the policy and the rules, and both name the same list.
+    let mounted = |service: &str, name: &str| {
+        let path = services[service]["environment"][name].as_str().unwrap();
+        let file = path.strip_prefix("/etc/importguard/policy/").unwrap();
+        let volume = &services[service]["volumes"][0];
+        assert_eq!(volume["target"], "/etc/importguard/policy", "{service}");
+        read(&format!("policy/{file}"))
+    };
+    assert!(mounted("decider", "IMPORTGUARD_POLICY").contains("suspects: { live: suspects"));
+    assert!(mounted("detector", "IMPORTGUARD_DETECT_RULES").contains("list: suspects"));
+    // Prometheus finds its metrics.
+    let admin = services["detector"]["environment"]["IMPORTGUARD_ADMIN_LISTEN"]
+        .as_str()
+        .unwrap();
+    let (_, port) = admin.rsplit_once(':').unwrap();
+    let scraped = format!("names: [detector], type: A, port: {port}");
+    assert!(
+        read("deploy/prometheus/prometheus.yml").contains(&scraped),
+        "{scraped}"
     );
 }
 

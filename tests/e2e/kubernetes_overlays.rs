@@ -95,6 +95,18 @@ fn each_component_adds_what_it_is_for_to_the_other_ones() {
             "importguard-nats-ca",
         ),
         (
+            "decider",
+            "NATS_CREDS",
+            "/etc/importguard/nats",
+            "importguard-decider-nats",
+        ),
+        (
+            "decider",
+            "NATS_CA",
+            "/etc/importguard/nats-ca",
+            "importguard-nats-ca",
+        ),
+        (
             "gateway",
             "IMPORTGUARD_BASIC_AUTH_FILE",
             "/etc/importguard/callers",
@@ -176,6 +188,44 @@ fn an_operators_patch_for_the_gateways_is_kept_whatever_the_components() {
 }
 
 #[test]
+fn deciders_follow_live_lists_where_the_operator_says_whatever_the_components() {
+    let Some(kustomize) = Kustomize::new() else {
+        return;
+    };
+    let settings = r#"configMapGenerator:
+  - name: importguard-decider
+    namespace: importguard
+    behavior: merge
+    literals: ["NATS_URL=tls://nats.example.com:4222", IMPORTGUARD_ON_STALE_LISTS=not-ready]
+"#;
+    let components = kustomize.components();
+    for components in [vec!["live-lists".to_owned()], components] {
+        let manifests = kustomize.base_with(&components, settings).unwrap();
+        let mut settings = manifests.all("ConfigMap").map(|it| &it["data"]);
+        let settings = settings
+            .find(|data| data.get("IMPORTGUARD_DECIDER_LISTEN").is_some())
+            .unwrap();
+        assert_eq!(settings["NATS_URL"], "tls://nats.example.com:4222");
+        assert_eq!(settings["IMPORTGUARD_ON_STALE_LISTS"], "not-ready");
+
+        let pod = &workload(&manifests, "importguard-decider")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let place = variable(container, "IMPORTGUARD_LISTS_SNAPSHOT").unwrap();
+        let mut mounts = list(&container["volumeMounts"]).iter();
+        let mount = mounts.find(|mount| mount["mountPath"] == place).unwrap();
+        assert_ne!(mount["readOnly"], true);
+        let mut volumes = list(&pod["volumes"]).iter();
+        let volume = volumes.find(|it| it["name"] == mount["name"]).unwrap();
+        assert!(volume["emptyDir"].is_object(), "{volume}");
+
+        let egress = manifests.one("NetworkPolicy", "importguard-decider-to-nats");
+        let decider = json!({ "app.kubernetes.io/name": "importguard-decider" });
+        assert_eq!(egress["spec"]["podSelector"]["matchLabels"], decider);
+        assert_eq!(egress["spec"]["egress"][0]["ports"][0]["port"], 4222);
+    }
+}
+
+#[test]
 fn a_patch_for_something_that_is_not_there_is_an_error() {
     let Some(kustomize) = Kustomize::new() else {
         return;
@@ -249,18 +299,19 @@ fn the_kustomizations_of_the_handbook_render() {
     }
     kustomize.write(
         "others/kustomization.yaml",
-        "resources: [../mine, job.yaml, upstream.yaml]\n",
+        "resources: [../mine, job.yaml, upstream.yaml]\npatches: [{ path: password.yaml }]\n",
     );
     for (file, place) in [
         ("drain/job.yaml", "job"),
         ("mine/upstream.yaml", "upstream"),
+        ("mine/password.yaml", "password"),
     ] {
         let content = kustomize.read(file);
         kustomize.write(&format!("others/{place}.yaml"), &content);
     }
     assert_eq!(
         directories,
-        BTreeSet::from(["download", "larger", "mine", "several"])
+        BTreeSet::from(["download", "larger", "live", "mine", "several"])
     );
     directories.insert("others");
     for directory in directories {

@@ -1,11 +1,17 @@
 //! Live lists: commands write them, deciders follow them, whatever happens to NATS meanwhile.
 
-use std::time::{Duration, SystemTime};
+mod commands;
+mod reasons;
+mod restored;
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::jetstream;
 use importguard_tests::{
-    Binary, DecideClient, NatsServer, OpenIm, PolicyDir, Process, Proxy, Service, Settings,
-    eventually,
+    Binary, DecideClient, NatsServer, PolicyDir, Process, Proxy, Service, Settings, eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -31,7 +37,20 @@ fn policy() -> PolicyDir {
 
 /// A nats-server with the stream of events, as a gateway creates it.
 async fn nats() -> NatsServer {
-    let nats = NatsServer::start().await;
+    with_events(NatsServer::not_started()).await
+}
+
+/// The same for each version of nats-server.
+async fn nats_of_each_version() -> Vec<NatsServer> {
+    let mut servers = Vec::new();
+    for nats in NatsServer::of_each_version() {
+        servers.push(with_events(nats).await);
+    }
+    servers
+}
+
+async fn with_events(mut nats: NatsServer) -> NatsServer {
+    nats.restart().await;
     let config = jetstream::stream::Config {
         name: "IMPORTGUARD".to_owned(),
         subjects: vec!["importguard.v1.>".to_owned()],
@@ -100,7 +119,7 @@ async fn readyz(decider: &Service) -> Value {
     serde_json::from_str(response.text()).unwrap()
 }
 
-async fn is_current(decider: &Service, expected: bool) {
+async fn current(decider: &Service, expected: bool) {
     eventually(
         "the decider says whether its lists are current",
         SOON,
@@ -132,11 +151,34 @@ async fn decider(nats_url: String, policy: &PolicyDir) -> Service {
     Service::decider(settings).await
 }
 
+/// One that writes a snapshot to `directory`.
+async fn with_snapshot(nats_url: String, policy: &PolicyDir, directory: &Path) -> Service {
+    let settings = Settings::new()
+        .policy(policy)
+        .set("NATS_URL", nats_url)
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "2s")
+        .set(
+            "IMPORTGUARD_LISTS_SNAPSHOT",
+            directory.display().to_string(),
+        );
+    Service::decider(settings).await
+}
+
+/// Waits until there is a snapshot in `directory`.
+async fn is_written(directory: &Path) {
+    let file = directory.join("live-lists.snapshot");
+    eventually("the snapshot is written", SOON, async || {
+        anyhow::ensure!(file.exists(), "no {}", file.display());
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn every_decider_follows_what_is_added_and_removed() {
     let (nats, policy) = (nats().await, policy());
     let early = decider(nats.url(), &policy).await;
-    is_current(&early, false).await;
+    current(&early, false).await;
     let missing = readyz(&early).await["liveLists"]["error"].to_string();
     assert!(missing.contains("importguard list create"), "{missing}");
     let added = listed(
@@ -159,7 +201,7 @@ async fn every_decider_follows_what_is_added_and_removed() {
     assert!(refuses(&late, "u 1").await.unwrap());
     for decider in [&early, &late] {
         decides(decider, &["u 1", "u2"], &["u3"]).await;
-        is_current(decider, true).await;
+        current(decider, true).await;
     }
     let removed = listed(&nats, &["remove", "bad", "u2", "u3"]).await;
     assert_eq!(removed, "bad: removed u2\nu3 is not on bad\n");
@@ -181,14 +223,14 @@ async fn a_decider_that_was_away_catches_up_without_reading_all_lists_anew() {
     let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
     proxy.refuse().await;
     proxy.cut().await;
-    is_current(&decider, false).await;
+    current(&decider, false).await;
     listed(&nats, &["add", "bad", "c"]).await;
     listed(&nats, &["remove", "bad", "a"]).await;
     // It goes on with what it has.
     decides(&decider, &["a", "b"], &["c"]).await;
     proxy.restore().await;
     decides(&decider, &["b", "c"], &["a"]).await;
-    is_current(&decider, true).await;
+    current(&decider, true).await;
     assert_eq!(
         metric(&decider, "importguard_live_lists_rereads_total").await,
         0.0
@@ -197,73 +239,65 @@ async fn a_decider_that_was_away_catches_up_without_reading_all_lists_anew() {
 
 #[tokio::test]
 async fn records_of_removals_that_were_purged_meanwhile_are_noticed() {
-    let (nats, policy) = (nats().await, policy());
-    listed(&nats, &["add", "bad", "a", "b"]).await;
-    let proxy = Proxy::to(nats.address()).await;
-    let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
-    proxy.refuse().await;
-    proxy.cut().await;
-    is_current(&decider, false).await;
-    listed(&nats, &["remove", "bad", "a"]).await;
-    let stream = jetstream::new(nats.client().await)
-        .get_stream(STREAM)
-        .await
-        .unwrap();
-    stream
-        .purge()
-        .filter("$KV.IMPORTGUARD_LISTS.bad.a")
-        .await
-        .unwrap();
-    proxy.restore().await;
-    decides(&decider, &["b"], &["a"]).await;
-    is_current(&decider, true).await;
-    assert_eq!(
-        metric(&decider, "importguard_live_lists_rereads_total").await,
-        1.0
-    );
-    // And so is one that is purged while the decider watches.
-    stream
-        .purge()
-        .filter("$KV.IMPORTGUARD_LISTS.bad.b")
-        .await
-        .unwrap();
-    decides(&decider, &[], &["a", "b"]).await;
-    is_current(&decider, true).await;
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        listed(&nats, &["add", "bad", "a", "b"]).await;
+        let proxy = Proxy::to(nats.address()).await;
+        let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
+        proxy.refuse().await;
+        proxy.cut().await;
+        current(&decider, false).await;
+        listed(&nats, &["remove", "bad", "a"]).await;
+        let stream = jetstream::new(nats.client().await)
+            .get_stream(STREAM)
+            .await
+            .unwrap();
+        stream
+            .purge()
+            .filter("$KV.IMPORTGUARD_LISTS.bad.a")
+            .await
+            .unwrap();
+        proxy.restore().await;
+        decides(&decider, &["b"], &["a"]).await;
+        current(&decider, true).await;
+        assert_eq!(
+            metric(&decider, "importguard_live_lists_rereads_total").await,
+            1.0
+        );
+        // And so is one that is purged while the decider watches.
+        stream
+            .purge()
+            .filter("$KV.IMPORTGUARD_LISTS.bad.b")
+            .await
+            .unwrap();
+        decides(&decider, &[], &["a", "b"]).await;
+        current(&decider, true).await;
+    }
 }
 
 #[tokio::test]
 async fn a_bucket_that_was_created_anew_is_read_anew() {
-    let (nats, policy) = (nats().await, policy());
-    listed(&nats, &["add", "bad", "a", "b", "c"]).await;
-    let decider = decider(nats.url(), &policy).await;
-    decides(&decider, &["a", "b", "c"], &[]).await;
-    let jetstream = jetstream::new(nats.client().await);
-    jetstream.delete_stream(STREAM).await.unwrap();
-    listed(&nats, &["add", "bad", "d", "b", "e", "f"]).await;
-    decides(&decider, &["d", "b", "e", "f"], &["a", "c"]).await;
-    is_current(&decider, true).await;
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        listed(&nats, &["add", "bad", "a", "b", "c"]).await;
+        let decider = decider(nats.url(), &policy).await;
+        decides(&decider, &["a", "b", "c"], &[]).await;
+        let jetstream = jetstream::new(nats.client().await);
+        jetstream.delete_stream(STREAM).await.unwrap();
+        listed(&nats, &["add", "bad", "d", "b", "e", "f"]).await;
+        decides(&decider, &["d", "b", "e", "f"], &["a", "c"]).await;
+        current(&decider, true).await;
+    }
 }
 
 #[tokio::test]
 async fn a_decider_starts_with_its_snapshot_while_nats_is_away_and_says_how_old_it_is() {
     let (mut nats, policy, directory) = (nats().await, policy(), TempDir::new().unwrap());
     listed(&nats, &["add", "bad", "a"]).await;
-    let settings = Settings::new()
-        .policy(&policy)
-        .nats(&nats)
-        .set("IMPORTGUARD_LISTS_MAX_AGE", "2s")
-        .set(
-            "IMPORTGUARD_LISTS_SNAPSHOT",
-            directory.path().join("lists").display().to_string(),
-        );
-    let mut decider = Service::decider(settings).await;
+    let directory = directory.path().join("lists");
+    let mut decider = with_snapshot(nats.url(), &policy, &directory).await;
     decides(&decider, &["a"], &[]).await;
-    let file = directory.path().join("lists/live-lists.snapshot");
-    eventually("the snapshot is written", SOON, async || {
-        anyhow::ensure!(file.exists(), "no {}", file.display());
-        Ok(())
-    })
-    .await;
+    is_written(&directory).await;
     nats.kill9();
     decider.kill9();
     decider.restart().await;
@@ -277,7 +311,7 @@ async fn a_decider_starts_with_its_snapshot_while_nats_is_away_and_says_how_old_
     nats.restart().await;
     listed(&nats, &["add", "bad", "b"]).await;
     decides(&decider, &["a", "b"], &[]).await;
-    is_current(&decider, true).await;
+    current(&decider, true).await;
     assert_eq!(
         metric(&decider, "importguard_live_lists_rereads_total").await,
         0.0
@@ -314,185 +348,31 @@ async fn a_decider_whose_lists_are_not_current_is_not_ready_if_the_operator_says
 
 #[tokio::test]
 async fn an_entry_expires_to_the_second() {
-    let (nats, policy) = (nats().await, policy());
-    let decider = decider(nats.url(), &policy).await;
-    let added = listed(&nats, &["add", "bad", "a", "--for", "3s", "--json"]).await;
-    let added: Value = serde_json::from_str(&added).unwrap();
-    let until: SystemTime = humantime::parse_rfc3339(added["until"].as_str().unwrap()).unwrap();
-    decides(&decider, &["a"], &[]).await;
-    loop {
-        let before = SystemTime::now();
-        let refused = refuses(&decider, "a").await.unwrap();
-        let after = SystemTime::now();
-        if refused {
-            assert!(before < until, "refused after its end");
-        } else {
-            assert!(after >= until, "allowed before its end");
-            let late = after.duration_since(until).unwrap();
-            assert!(late < Duration::from_secs(1), "{late:?} late");
-            break;
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        let decider = decider(nats.url(), &policy).await;
+        let added = listed(&nats, &["add", "bad", "a", "--for", "3s", "--json"]).await;
+        let added: Value = serde_json::from_str(&added).unwrap();
+        let until: SystemTime = humantime::parse_rfc3339(added["until"].as_str().unwrap()).unwrap();
+        decides(&decider, &["a"], &[]).await;
+        loop {
+            let before = SystemTime::now();
+            let refused = refuses(&decider, "a").await.unwrap();
+            let after = SystemTime::now();
+            if refused {
+                assert!(before < until, "refused after its end");
+            } else {
+                assert!(after >= until, "allowed before its end");
+                let late = after.duration_since(until).unwrap();
+                assert!(late < Duration::from_secs(1), "{late:?} late");
+                break;
+            }
         }
-    }
-    // Whoever asks for it no longer finds it.
-    let shown = list(&nats, &["show", "bad", "a"]).await;
-    assert_eq!(
-        (shown.code, shown.stderr.contains("is not on bad")),
-        (Some(1), true)
-    );
-}
-
-#[tokio::test]
-async fn the_commands_show_import_export_and_tell_what_happened() {
-    let nats = nats().await;
-    let none = list(&nats, &["show", "bad"]).await;
-    assert_eq!(none.code, Some(1));
-    assert!(
-        none.stderr.contains("there is no bucket"),
-        "{}",
-        none.stderr
-    );
-    listed(&nats, &["create"]).await;
-    let file = TempDir::new().unwrap();
-    let path = file.path().join("ids.txt");
-    std::fs::write(
-        &path,
-        "# known\nu1\nu 2\n{\"id\":\"u3\",\"reason\":\"spam\"}\n",
-    )
-    .unwrap();
-    let path = path.display().to_string();
-    let import = ["import", "bad", &path, "--because", "known"];
-    assert_eq!(listed(&nats, &import).await, "bad: added 3, 0 unchanged\n");
-    assert_eq!(listed(&nats, &import).await, "bad: added 0, 3 unchanged\n");
-    let shown = listed(&nats, &["show", "bad"]).await;
-    assert_eq!(shown.lines().count(), 3, "{shown}");
-    assert!(
-        shown
-            .lines()
-            .any(|line| line.starts_with("u 2") && line.ends_with("known")),
-        "{shown}"
-    );
-    assert_eq!(listed(&nats, &["show"]).await, "bad  3\n");
-    let exported = listed(&nats, &["export", "bad"]).await;
-    std::fs::write(&path, &exported).unwrap();
-    assert_eq!(
-        listed(&nats, &["import", "worse", &path]).await,
-        "worse: added 3, 0 unchanged\n"
-    );
-    let one = listed(&nats, &["show", "worse", "u3", "--json"]).await;
-    let one: Value = serde_json::from_str(&one).unwrap();
-    assert_eq!(
-        (one["by"].as_str(), one["reason"].as_str()),
-        (Some("alice"), Some("spam"))
-    );
-    listed(
-        &nats,
-        &["remove", "bad", "u1", "--by", "bob", "--because", "appeal"],
-    )
-    .await;
-    let history = listed(&nats, &["history", "bad", "u1"]).await;
-    let lines: Vec<_> = history.lines().collect();
-    assert_eq!(lines.len(), 2, "{history}");
-    assert!(
-        lines[0].contains("added") && lines[0].ends_with("by alice: known"),
-        "{history}"
-    );
-    assert!(
-        lines[1].contains("removed") && lines[1].ends_with("by bob: appeal"),
-        "{history}"
-    );
-
-    std::fs::write(&path, "ok\n{\"id\":7}\n").unwrap();
-    let refused = list(&nats, &["import", "bad", &path]).await;
-    assert_eq!(refused.code, Some(1));
-    assert!(
-        refused.stderr.contains("nothing was imported") && refused.stderr.contains(":2:"),
-        "{}",
-        refused.stderr
-    );
-    for usage in [
-        &["add", "bad"][..],
-        &["add", "no.name", "u1"],
-        &["add", "bad", "u1", "--until", "2001-01-01"],
-        &["add", "bad", "u1", "--for", "1d", "--until", "2099-01-01"],
-    ] {
-        assert_eq!(list(&nats, usage).await.code, Some(2), "{usage:?}");
-    }
-}
-
-#[tokio::test]
-async fn support_sees_why_somebody_is_blocked_and_until_when() {
-    let (nats, policy) = (NatsServer::start().await, policy());
-    let settings = Settings::new()
-        .policy(&policy)
-        .nats(&nats)
-        .with_long_timeouts();
-    let service = Service::all_in_one(settings).await;
-    eventually("the gateway streams", SOON, async || {
-        let ready = service.admin("/readyz").await?;
-        anyhow::ensure!(ready.contains("streaming"), "{ready}");
-        Ok(())
-    })
-    .await;
-    listed(
-        &nats,
-        &[
-            "add",
-            "bad",
-            "u1",
-            "--because",
-            "#4711",
-            "--until",
-            "2099-12-25T18:00Z",
-        ],
-    )
-    .await;
-    decides(&service, &["u1"], &[]).await;
-    OpenIm::server(service.url())
-        .import("op-1", "u1", &["friend"])
-        .await;
-    let run = async |arguments: &[&str]| {
-        let logs = TempDir::new().unwrap();
-        let mut command = Settings::new().nats(&nats).command(Binary::AllInOne.path());
-        command.args(arguments);
-        let mut process = Process::spawn("importguard", command, logs.path());
+        // Whoever asks for it no longer finds it.
+        let shown = list(&nats, &["show", "bad", "a"]).await;
         assert_eq!(
-            process.exit(SOON).await.code(),
-            Some(0),
-            "{}",
-            process.output()
+            (shown.code, shown.stderr.contains("is not on bad")),
+            (Some(1), true)
         );
-        process.stdout()
-    };
-    eventually("the event is stored", SOON, async || {
-        let tail = run(&["tail", "--no-follow"]).await;
-        anyhow::ensure!(tail.lines().count() == 2, "{tail}");
-        Ok(())
-    })
-    .await;
-    let tail = run(&["tail", "--no-follow"]).await;
-    let (change, decision) = tail.split_once('\n').unwrap();
-    assert!(
-        change.contains("list")
-            && change.ends_with("added to bad by alice: #4711, until 2099-12-25T18:00:00Z"),
-        "{change}"
-    );
-    assert!(
-        decision.contains("#4711") && decision.contains("2099-12-25"),
-        "{decision}"
-    );
-    let why = run(&["why", "--operation-id", "op-1"]).await;
-    assert!(why.contains("#4711"), "{why}");
-    assert!(
-        run(&["stats", "--by", "verdict"])
-            .await
-            .contains("1 decisions")
-    );
-    let events = run(&["tail", "--no-follow", "--json", "--operation-id", "op-1"]).await;
-    let event: Value = serde_json::from_str(events.trim()).unwrap();
-    let list = &event["data"]["lists"][0];
-    assert_eq!(
-        (list["name"].as_str(), list["size"].as_u64()),
-        (Some("blocked"), Some(1))
-    );
-    assert_eq!(list["revision"].as_u64(), Some(1), "{event}");
+    }
 }

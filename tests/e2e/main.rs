@@ -16,6 +16,7 @@ mod contract;
 mod curl;
 mod deadlines;
 mod demo;
+mod detector;
 mod doctor;
 mod documents;
 mod environment;

@@ -10,8 +10,8 @@ use std::{
 
 use http::Method;
 use importguard_tests::{
-    Backend, Binary, Call, Client, Line, MountedSecret, OpenIm, OtlpReceiver, Response, Service,
-    Settings, TestCertificate, eventually, tool, wait_for_count, workspace,
+    Backend, Binary, Call, Client, Detector, Line, MountedSecret, OpenIm, OtlpReceiver, Response,
+    Service, Settings, TestCertificate, eventually, tool, wait_for_count, workspace,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -94,7 +94,15 @@ async fn every_family_scraped_is_in_the_handbook_and_every_one_in_it_is_scraped(
         .set("IMPORTGUARD_TLS_CERT_FILE", files.setting("tls.crt"))
         .set("IMPORTGUARD_TLS_KEY_FILE", files.setting("tls.key"));
     let tls = Service::gateway(tls).await;
-    let mut scraped = BTreeSet::new();
+    let rules = "[{ id: a, refusals: 1, within: 1m, list: l, for: 1m }]";
+    let detector = Detector::start(rules, Settings::new().nats(&line.nats)).await;
+    line.server()
+        .import("op", "blocked_owner", &["user456"])
+        .await;
+    detector
+        .counts("importguard_detector_events_total", 1.0)
+        .await;
+    let mut scraped = families(&detector.admin("/metrics").await.unwrap());
     for process in [&line.gateway, &line.decider, &tls] {
         scraped.extend(families(&process.admin("/metrics").await.unwrap()));
     }

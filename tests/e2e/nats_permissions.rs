@@ -8,18 +8,19 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use importguard_tests::{
-    Binary, NatsServer, OpenIm, Process, Service, Settings, Spool, eventually, workspace,
+    Binary, Detector, NatsServer, OpenIm, Process, Service, Settings, Spool, eventually, workspace,
 };
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(20);
 
-const PASSWORDS: [(&str, &str); 5] = [
+const PASSWORDS: [(&str, &str); 6] = [
     ("GATEWAY_PASSWORD", "gateway-secret"),
     ("ANALYTICS_PASSWORD", "analytics-secret"),
     ("SUPPORT_PASSWORD", "support-secret"),
     ("DECIDER_PASSWORD", "decider-secret"),
     ("MODERATOR_PASSWORD", "moderator-secret"),
+    ("DETECTOR_PASSWORD", "detector-secret"),
 ];
 
 async fn nats() -> NatsServer {
@@ -257,6 +258,67 @@ async fn moderators_change_live_lists_deciders_follow_them_and_nobody_else_write
         );
     }
     assert_eq!(entries(&nats).await, before);
+}
+
+#[tokio::test]
+async fn the_detector_reads_decisions_and_writes_lists_and_may_do_nothing_else() {
+    let nats = nats().await;
+    let gateway = with_an_event(&nats).await;
+    let settings = Settings::new()
+        .set("NATS_URL", nats.url_for("detector:detector-secret"))
+        .set("NATS_INBOX_PREFIX", "_INBOX_detector");
+    let rules = "[{ id: two, refusals: 2, within: 1m, only: { causes: [deciderUnavailable] }, list: bad, for: 1h }]";
+    let mut detector = Detector::start(rules, settings).await;
+    // Without a decider, all of them are refused; the first came before the detector.
+    let caller = OpenIm::server(gateway.url());
+    caller.import("op-2", "user123", &["user456"]).await;
+    eventually(
+        "the owner is on the list and the event is acknowledged",
+        SOON,
+        async || {
+            let client = connect(&nats, "moderator", "moderator-secret").await;
+            let jetstream = jetstream::new(client);
+            let stream = jetstream.get_stream("IMPORTGUARD").await?;
+            // Three: two decisions, and the change of the list.
+            anyhow::ensure!(
+                stream.cached_info().state.messages == 3,
+                "{}",
+                detector.stderr()
+            );
+            let support = jetstream::new(connect(&nats, "support", "support-secret").await);
+            let stream = support.get_stream("IMPORTGUARD").await?;
+            let mut consumer = stream
+                .get_consumer::<pull::Config>("detector")
+                .await
+                .map_err(|error| anyhow::anyhow!("{error}"))?;
+            let floor = consumer.info().await?.ack_floor.stream_sequence;
+            anyhow::ensure!(floor >= 2, "acknowledged up to {floor}");
+            Ok(())
+        },
+    )
+    .await;
+    assert!(entries(&nats).await >= 1);
+    // Clearing away and the end need their permissions, too.
+    detector.terminate(SOON).await;
+    let log = detector.stderr();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+
+    let client = connect(&nats, "detector", "detector-secret").await;
+    let jetstream = jetstream::new(client);
+    let refused = async |subject: &'static str| {
+        let sent = jetstream.publish(subject, "{}".into());
+        let sent = tokio::time::timeout(Duration::from_secs(2), async { sent.await?.await });
+        assert!(!matches!(sent.await, Ok(Ok(_))), "{subject}");
+    };
+    refused("importguard.v1.decision.allow").await;
+    refused("importguard.v1.imported").await;
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let others = stream.create_consumer(durable("analytics"));
+    let others = tokio::time::timeout(Duration::from_secs(2), others).await;
+    assert!(
+        !matches!(others, Ok(Ok(_))),
+        "it could make another's consumer"
+    );
 }
 
 /// The number of changes of live lists so far.

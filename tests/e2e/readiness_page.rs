@@ -1,11 +1,13 @@
 //! `docs/readiness.md` has every field of `/readyz`, and no other.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use importguard_tests::{
-    MountedSecret, PolicyDir, Service, Settings, TestAuthority, eventually, workspace,
+    Detector, MountedSecret, PolicyDir, Service, Settings, TestAuthority, eventually, workspace,
 };
 use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// Fields that only rare states have, each with a file that has it: the test of that state, or the type.
 const ELSEWHERE: [(&str, &str, &str); 14] = [
@@ -100,7 +102,7 @@ async fn answer(service: &Service) -> BTreeSet<String> {
 
 /// Waits until the answer has `field`.
 async fn answer_with(service: &Service, field: &str) -> BTreeSet<String> {
-    eventually(field, std::time::Duration::from_secs(20), async || {
+    eventually(field, SOON, async || {
         let found = answer(service).await;
         match found.contains(field) {
             true => Ok(found),
@@ -141,6 +143,21 @@ async fn the_page_has_every_field_and_no_other() {
     seen.extend(answer(&decider).await);
     policy.replace("policy.yaml", "rules: 7\n");
     seen.extend(answer_with(&decider, "policy.error.text").await);
+
+    let detector = Detector::spawn(
+        "[{ id: a, refusals: 1, within: 1m, list: l, for: 1m }]",
+        Settings::new().set("NATS_URL", "nats://127.0.0.1:1"),
+    );
+    let error = eventually("the detector says why it does not read", SOON, async || {
+        let error = detector.admin("/readyz").await.unwrap_err().to_string();
+        match error.contains("\"error\"") {
+            true => Ok(error),
+            false => Err(error),
+        }
+    })
+    .await;
+    let (_, answer) = error.split_once("/readyz: ").unwrap();
+    fields(&serde_json::from_str(answer).unwrap(), "", &mut seen);
 
     let documented = documented();
     let undocumented: Vec<_> = seen.difference(&documented).collect();

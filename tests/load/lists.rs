@@ -8,7 +8,7 @@ use std::{
 
 use async_nats::jetstream;
 use importguard_core::EventId;
-use importguard_lists::{Addition, Author, Bucket, BucketSettings, Key, ListName, Writer};
+use importguard_lists::{Addition, Author, Bucket, BucketSettings, Changes, Key, ListName, Writer};
 use importguard_tests::{
     Call, Client, DecideClient, NatsServer, PolicyDir, Proxy, Service, Settings, eventually,
 };
@@ -90,8 +90,40 @@ async fn is_current(decider: &Service) -> bool {
     ready["liveLists"]["current"] == true
 }
 
-/// What was acknowledged for each user: whether they are on the list, and since when.
-type Acknowledged = HashMap<String, (bool, Instant)>;
+/// How long after its end an entry may still count.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What was acknowledged for each user.
+type Acknowledged = HashMap<String, Known>;
+
+struct Known {
+    listed: bool,
+    until: Option<OffsetDateTime>,
+    since: Instant,
+}
+
+impl Known {
+    /// Whether a decider that knows it refuses at some moment between `from` and `to`; None where both are right.
+    fn refused(&self, from: OffsetDateTime, to: OffsetDateTime) -> Option<bool> {
+        match self.until {
+            _ if !self.listed => Some(false),
+            Some(until) if from >= until + LATE => Some(false),
+            Some(until) if to >= until => None,
+            _ => Some(true),
+        }
+    }
+}
+
+/// What a decider says of `user`, if it is not what `known` says.
+async fn contradiction(client: &DecideClient, user: &str, known: &Known) -> Option<String> {
+    let from = OffsetDateTime::now_utc();
+    let refused = client.refuses(user).await.ok()?;
+    let to = OffsetDateTime::now_utc();
+    let expected = known.refused(from, to)?;
+    let until = known.until;
+    (refused != expected)
+        .then(|| format!("{user} is refused: {refused}; until {until:?}, now {to}"))
+}
 
 /// Each decider that says it is current has everything that was acknowledged before that could have been confirmed.
 async fn is_true_to_its_word(
@@ -105,15 +137,15 @@ async fn is_true_to_its_word(
             continue;
         }
         let client = DecideClient::of(decider);
-        for (user, (listed, since)) in known {
+        for (user, known) in known {
             let settled = asked
-                .checked_duration_since(*since)
+                .checked_duration_since(known.since)
                 .is_some_and(|age| age > MAX_AGE);
             if !settled || unsure.contains_key(user) {
                 continue;
             }
-            if let Ok(refused) = client.refuses(user).await {
-                assert_eq!(refused, *listed, "{user}: {}", decider.output());
+            if let Some(wrong) = contradiction(&client, user, known).await {
+                panic!("{wrong}\n{}", decider.output());
             }
         }
     }
@@ -126,6 +158,7 @@ async fn deciders_keep_their_word_while_nats_is_killed_frozen_and_cut_and_they_a
     let seconds = seconds.map_or(25, |text| text.parse().unwrap());
     let mut world = World::new().await;
     let proxies = [
+        Proxy::to(world.nats.address()).await,
         Proxy::to(world.nats.address()).await,
         Proxy::to(world.nats.address()).await,
     ];
@@ -152,10 +185,10 @@ async fn deciders_keep_their_word_while_nats_is_killed_frozen_and_cut_and_they_a
                 world.nats.freeze().await;
                 frozen = true;
             }
-            2 => proxies[fastrand::usize(0..2)].cut().await,
-            3 => proxies[fastrand::usize(0..2)].stall(),
+            2 => proxies[fastrand::usize(0..3)].cut().await,
+            3 => proxies[fastrand::usize(0..3)].stall(),
             4 => {
-                let decider = &mut deciders[fastrand::usize(0..2)];
+                let decider = &mut deciders[fastrand::usize(0..3)];
                 decider.kill9();
                 decider.restart().await;
             }
@@ -165,8 +198,10 @@ async fn deciders_keep_their_word_while_nats_is_killed_frozen_and_cut_and_they_a
             if !frozen {
                 let writer = world.writer().await;
                 let user = format!("user{}", fastrand::u64(0..USERS));
-                let removed = fastrand::bool();
-                let (key, change) = (key(&user), change(removed, None));
+                let removed = fastrand::u8(0..3) == 0;
+                let until = fastrand::bool().then(|| end_in(fastrand::i64(2..8)));
+                let until = until.filter(|_| !removed);
+                let (key, change) = (key(&user), change(removed, until));
                 let event = change.event.to_string();
                 let written = tokio::time::timeout(SOON, writer.write(&key, &change)).await;
                 match written {
@@ -174,7 +209,15 @@ async fn deciders_keep_their_word_while_nats_is_killed_frozen_and_cut_and_they_a
                         // Without a change there is no event: somebody was removed who was not on the list.
                         acknowledged.extend(written.map(|_| event));
                         unsure.remove(&user);
-                        known.insert(user, (!removed, Instant::now()));
+                        let (listed, since) = (!removed, Instant::now());
+                        known.insert(
+                            user,
+                            Known {
+                                listed,
+                                until,
+                                since,
+                            },
+                        );
                     }
                     _ => drop(unsure.insert(user, Instant::now())),
                 }
@@ -196,15 +239,18 @@ async fn deciders_keep_their_word_while_nats_is_killed_frozen_and_cut_and_they_a
         let client = DecideClient::of(decider);
         eventually("the decider is current", SOON, async || {
             anyhow::ensure!(is_current(decider).await, "{}", decider.output());
-            for (user, (listed, _)) in &known {
-                if !unsure.contains_key(user) {
-                    anyhow::ensure!(client.refuses(user).await? == *listed, "{user}");
+            for (user, known) in &known {
+                if !unsure.contains_key(user)
+                    && let Some(wrong) = contradiction(&client, user, known).await
+                {
+                    anyhow::bail!(wrong);
                 }
             }
             Ok(())
         })
         .await;
     }
+    entries_are_there_once(&world, &known, &unsure).await;
     // Each acknowledged change has one event, however often it was tried.
     let jetstream = jetstream::new(world.nats.client().await);
     let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
@@ -218,6 +264,42 @@ async fn deciders_keep_their_word_while_nats_is_killed_frozen_and_cut_and_they_a
     assert!(!acknowledged.is_empty());
     for event in &acknowledged {
         assert!(stored.contains(event), "no event {event}");
+    }
+}
+
+/// A whole second, so many from now on.
+fn end_in(seconds: i64) -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    OffsetDateTime::from_unix_timestamp(now + seconds).unwrap()
+}
+
+/// The bucket has each user's last acknowledged change, and no key twice.
+async fn entries_are_there_once(
+    world: &World,
+    known: &Acknowledged,
+    unsure: &HashMap<String, Instant>,
+) {
+    let jetstream = jetstream::new(world.nats.client().await);
+    let bucket = Bucket::open(&jetstream).await.unwrap();
+    let mut changes = Changes::after(&bucket, 0).await.unwrap();
+    let (mut left, mut found) = (changes.pending(), HashMap::new());
+    while left > 0 {
+        let change = changes.next().await.unwrap();
+        left = change.pending;
+        if let Some((key, value)) = change.kind.brief() {
+            let entry = (!value.removed, value.until);
+            let before = found.insert(key.id.as_str().to_owned(), entry);
+            assert!(before.is_none(), "{} is there twice", key.id);
+        }
+    }
+    for (user, known) in known {
+        if unsure.contains_key(user) {
+            continue;
+        }
+        let until = known.until.map(|until| until.unix_timestamp() as u64);
+        // Who was removed without ever having been on the list has no entry.
+        let entry = found.get(user).copied().unwrap_or((false, None));
+        assert_eq!(entry, (known.listed, until), "{user}");
     }
 }
 

@@ -12,7 +12,12 @@ pub struct DecideClient(DeciderClient<Channel>);
 impl DecideClient {
     /// Connects to `decider`, or one that has its address later.
     pub fn of(decider: &Service) -> Self {
-        let channel = Channel::from_shared(decider.grpc_url()).expect("a URL");
+        Self::at(decider.grpc_url())
+    }
+
+    /// Connects to a decider at `url`.
+    pub fn at(url: impl Into<bytes::Bytes>) -> Self {
+        let channel = Channel::from_shared(url).expect("a URL");
         Self(DeciderClient::new(channel.connect_lazy()))
     }
 

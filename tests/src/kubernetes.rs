@@ -184,7 +184,8 @@ impl Manifests {
     }
 }
 
-fn copy(source: &Path, target: &Path) {
+/// Copies a directory with all that is in it.
+pub(crate) fn copy(source: &Path, target: &Path) {
     fs::create_dir_all(target).expect("a temporary directory");
     for entry in fs::read_dir(source).expect("it can be read") {
         let entry = entry.expect("it can be read");

@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Process, eventually, free_port};
+use crate::{Process, eventually, free_port, kubernetes::copy};
 
 const START: Duration = Duration::from_secs(20);
 
@@ -57,6 +57,18 @@ impl NatsServer {
             config: None,
             variables: Vec::new(),
         }
+    }
+
+    /// A server of the version that tests run with, and one of the [current](Self::current) version if that is another; not started.
+    pub fn of_each_version() -> Vec<Self> {
+        let program = Self::program().to_owned();
+        let current = Self::current().filter(|current| *current != program);
+        let programs = [program].into_iter().chain(current);
+        let server = |program| Self {
+            program,
+            ..Self::not_started()
+        };
+        programs.map(server).collect()
     }
 
     /// The nats-server `program` on the directory `store`, started as the command that `wrap` makes of its own. `jetstream` is
@@ -170,6 +182,21 @@ impl NatsServer {
     /// Kills it with SIGKILL.
     pub fn kill9(&mut self) {
         self.process.take().expect("nats-server runs").kill9();
+    }
+
+    /// A copy of the store of a server that does not run.
+    pub fn back_up(&self) -> TempDir {
+        assert!(self.process.is_none(), "nats-server runs");
+        let backup = TempDir::new().expect("a temporary directory");
+        copy(&self.store, backup.path());
+        backup
+    }
+
+    /// Replaces the store of a server that does not run.
+    pub fn restore(&self, backup: &TempDir) {
+        assert!(self.process.is_none(), "nats-server runs");
+        fs::remove_dir_all(&self.store).expect("the store can be removed");
+        copy(backup.path(), &self.store);
     }
 
     /// Sends SIGSTOP: connections stay open without responses.

@@ -162,18 +162,6 @@ pub(super) fn rule_texts(root: &Node) -> Vec<RuleText> {
     texts.collect()
 }
 
-impl Node {
-    fn entry(&self, key: &str) -> Option<&Self> {
-        match &self.value {
-            Value::Mapping(entries) => {
-                let entry = entries.iter().find(|entry| entry.key == key)?;
-                Some(&entry.value)
-            }
-            _ => None,
-        }
-    }
-}
-
 /// A hash of the value, whatever its place and the order of its keys. The depth is limited by that of the tree.
 fn hash(node: &Node) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -3,14 +3,12 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use importguard_yaml::document::{one_of, with_api_version};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
 use super::{diagnostic::Spanned, refusal_code::RefusalCode};
 use crate::lists::Fold;
-
-/// The supported format version.
-pub(super) const API_VERSION: &str = "importguard/v1";
 
 /// The action keys, of which a rule has exactly one. A new one is read in `read/rule.rs` (by its place in here), becomes an
 /// `Action` in `rule.rs` and `compile.rs`, and acts, costs and is explained in `evaluate.rs`, `cost.rs` and `explain.rs`.
@@ -240,20 +238,6 @@ pub(super) struct RefusalDefinition {
     pub(super) detail: String,
 }
 
-impl<T: JsonSchema> JsonSchema for Spanned<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<T>()
-    }
-}
-
 impl JsonSchema for RefusalCode {
     fn inline_schema() -> bool {
         true
@@ -268,20 +252,6 @@ impl JsonSchema for RefusalCode {
     }
 }
 
-/// The version is checked when a file is read, and is not kept.
-fn with_api_version(schema: &mut Schema) {
-    let version = json_schema!({ "const": API_VERSION, "description": "The format of this file." });
-    if let Some(properties) = schema
-        .get_mut("properties")
-        .and_then(|it| it.as_object_mut())
-    {
-        properties.insert("apiVersion".to_owned(), version.into());
-    }
-    if let Some(required) = schema.get_mut("required").and_then(|it| it.as_array_mut()) {
-        required.push("apiVersion".into());
-    }
-}
-
 fn with_one_source(schema: &mut Schema) {
     schema.insert("anyOf".to_owned(), one_of(&["file", "values", "live"]));
     schema.insert("not".to_owned(), json!({ "required": ["file", "values"] }));
@@ -292,10 +262,4 @@ fn with_one_source(schema: &mut Schema) {
 
 fn with_one_kind(schema: &mut Schema) {
     schema.insert("oneOf".to_owned(), one_of(&KINDS));
-}
-
-fn one_of(keys: &[&str]) -> serde_json::Value {
-    keys.iter()
-        .map(|key| json!({ "required": [key] }))
-        .collect()
 }

@@ -11,7 +11,6 @@ use super::{
     cost::{Per, SHADOW_BUDGET, Size},
     expression::Inputs,
     friends::{Friends, Remaining},
-    matcher::Matcher,
     matches::Matches,
     meter::Meter,
     read::{DUPLICATE, SELF},
@@ -74,6 +73,9 @@ pub(super) trait Observer<'p, S> {
         _effect: &Effect<'p>,
         _state: &State<'p, '_, S>,
     ) {
+    }
+    /// The enforced rule at this position, observed before, would do more if lists in shadow counted. The state is the same.
+    fn lists_in_shadow(&mut self, _position: Position, _rule: &'p Rule, _state: &State<'p, '_, S>) {
     }
     /// The rule at this position is finished. Not called for a rule that is off.
     fn after_rule(&mut self, _position: Position) {}
@@ -178,6 +180,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
             if matches!(effect, Effect::Nothing | Effect::Remove { .. })
                 && let Some(fate) = self.shadow_hits(rule, meter)?
             {
+                observer.lists_in_shadow(position, rule, self);
                 trail.fire(position, &rule.id, Mode::Shadow, fate);
             }
             match effect {
@@ -367,15 +370,10 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         rule: &'p Rule,
         meter: &mut Meter<'_, E>,
     ) -> Result<Option<Fate<'p>>, E> {
-        let shadow = |matcher: &'p Matcher, id: &str, hash| {
-            let part = matcher.in_lists(id, hash, self.view, true)?;
-            let acts = matcher.matching(id, hash, self.view).is_some();
-            (!acts).then_some(part)
-        };
         match &rule.action {
             Action::RefuseOwner(matcher, _) if matcher.has_shadow() => {
                 let owner = self.request.owner;
-                let part = shadow(matcher, owner, self.owner_hash);
+                let part = matcher.only_in_shadow(owner, self.owner_hash, self.view);
                 Ok(part.map(|part| Fate::Refuse(Matches::owner(part, owner, self.view))))
             }
             Action::DropFriends(matcher) if matcher.has_shadow() => {
@@ -384,7 +382,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                 let friends = self.friends.select(|index| {
                     let id = self.friends.id(index);
                     meter.spend(cost.units(id.len()))?;
-                    let part = shadow(matcher, id, self.friends.hash(index));
+                    let part = matcher.only_in_shadow(id, self.friends.hash(index), self.view);
                     if let Some(part) = part {
                         matches.add(part, (id, index), self.view);
                     }

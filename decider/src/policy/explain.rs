@@ -44,6 +44,8 @@ pub struct Step<'p> {
     pub outside: Option<Outside>,
     /// Its effect.
     pub happened: Happened<'p>,
+    /// What it would do besides if lists in shadow counted.
+    pub lists_in_shadow: Option<Happened<'p>>,
 }
 
 /// A rollout that does not include the owner.
@@ -115,21 +117,17 @@ impl Step<'_> {
     /// What the rule did, or would have done, for people. `friends` are those of the request; only the first removed ones are
     /// named.
     pub fn describe<S: AsRef<str>>(&self, friends: &[S]) -> String {
-        let (refused, removed) = match self.mode {
-            Some(Mode::Shadow) => ("would refuse", "would remove"),
-            Some(Mode::Enforce) | None => ("refused", "removed"),
-        };
-        let happened = match &self.happened {
-            Happened::Refused(reason) => format!("{refused}: {reason}"),
-            Happened::Removed {
-                friends: indexes,
-                failure,
-            } => describe_removal(removed, friends, indexes, failure.as_deref()),
-            other => other.describe(),
-        };
-        match &self.outside {
+        let happened = self.happened.describe(self.mode, friends);
+        let happened = match &self.outside {
             Some(outside) if happened.is_empty() => outside.to_string(),
             Some(outside) => format!("{outside}: {happened}"),
+            None => happened,
+        };
+        match &self.lists_in_shadow {
+            Some(more) => {
+                let more = more.describe(Some(Mode::Shadow), friends);
+                format!("{happened}; by lists in shadow, {more}")
+            }
             None => happened,
         }
     }
@@ -175,8 +173,17 @@ fn describe_removal<S: AsRef<str>>(
 }
 
 impl Happened<'_> {
-    fn describe(&self) -> String {
+    fn describe<S: AsRef<str>>(&self, mode: Option<Mode>, friends: &[S]) -> String {
+        let (refused, removed) = match mode {
+            Some(Mode::Shadow) => ("would refuse", "would remove"),
+            Some(Mode::Enforce) | None => ("refused", "removed"),
+        };
         match self {
+            Self::Refused(reason) => format!("{refused}: {reason}"),
+            Self::Removed {
+                friends: indexes,
+                failure,
+            } => describe_removal(removed, friends, indexes, failure.as_deref()),
             Self::NotReached => "not reached: an earlier rule refused the import".to_owned(),
             Self::Off => "off".to_owned(),
             // Described with the rollout.
@@ -186,8 +193,6 @@ impl Happened<'_> {
             Self::WithinLimit { friends, max } => {
                 format!("no match: {friends} of at most {max} friends")
             }
-            // Described with the mode.
-            Self::Refused(_) | Self::Removed { .. } => String::new(),
             Self::Skipped { failure } => format!("skipped: the expression failed: {failure}"),
             Self::OverBudget { cost, left } => format!(
                 "skipped: it costs {cost} units; {left} of the {SHADOW_BUDGET} for shadow rules are left"
@@ -256,6 +261,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                         failure: None,
                     }
                 },
+                lists_in_shadow: None,
             });
         }
     }
@@ -326,6 +332,34 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
         };
         self.steps.insert(position, step);
     }
+
+    fn lists_in_shadow(&mut self, position: Position, rule: &'p Rule, state: &State<'p, '_, S>) {
+        let view = state.view;
+        let happened = match &rule.action {
+            Action::RefuseOwner(matcher, _) => {
+                let owner = state.request.owner;
+                let part = matcher.only_in_shadow(owner, state.owner_hash, view);
+                part.map(|part| Happened::Refused(Reason::of(part, owner, view)))
+            }
+            Action::DropFriends(matcher) => {
+                let mut friends = Vec::new();
+                let Ok::<_, Infallible>(_) = state.friends.select(|index| {
+                    let id = state.friends.id(index);
+                    let part = matcher.only_in_shadow(id, state.friends.hash(index), view);
+                    friends.extend(part.map(|part| (index, Reason::of(part, id, view))));
+                    Ok(false)
+                });
+                Some(Happened::Removed {
+                    friends,
+                    failure: None,
+                })
+            }
+            _ => None,
+        };
+        if let Some(step) = self.steps.get_mut(&position) {
+            step.lists_in_shadow = happened;
+        }
+    }
 }
 
 fn step<'p>(rule: &'p Rule, mode: Option<Mode>, happened: Happened<'p>) -> Step<'p> {
@@ -336,6 +370,7 @@ fn step<'p>(rule: &'p Rule, mode: Option<Mode>, happened: Happened<'p>) -> Step<
         mode,
         outside: None,
         happened,
+        lists_in_shadow: None,
     }
 }
 

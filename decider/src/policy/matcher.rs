@@ -92,6 +92,17 @@ impl Matcher {
         }
     }
 
+    /// The list in shadow that matches an ID that nothing else does.
+    pub(super) fn only_in_shadow(
+        &self,
+        id: &str,
+        hash: IdHash,
+        view: View<'_>,
+    ) -> Option<Part<'_>> {
+        let part = self.in_lists(id, hash, view, true)?;
+        self.matching(id, hash, view).is_none().then_some(part)
+    }
+
     /// Whether a list in shadow is among its parts.
     pub(super) fn has_shadow(&self) -> bool {
         let lists = [&self.in_list, &self.not_in].into_iter().flatten();

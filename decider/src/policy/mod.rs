@@ -7,12 +7,10 @@ mod budget;
 mod changes;
 mod compile;
 mod cost;
-pub(crate) mod diagnostic;
 pub(crate) mod document;
 mod evaluate;
 mod explain;
 mod expression;
-pub(crate) mod fields;
 mod friends;
 mod guards;
 mod matcher;
@@ -26,16 +24,19 @@ mod schema;
 mod tests;
 mod trail;
 mod units;
-pub(crate) mod yaml;
 
 pub use changes::Changes;
 pub use compile::ListFiles;
 pub use cost::{DEFAULT_MAX_FRIENDS, MAX_COST, PolicyCost, RuleCost, SHADOW_BUDGET};
-pub use diagnostic::{BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span};
 pub use evaluate::Progress;
 pub use explain::{Explanation, Happened, Outside, Reason, Step};
+pub use importguard_yaml::diagnostic::{
+    BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span,
+};
 pub use schema::json_schema;
 pub use units::NANOS_PER_UNIT;
+
+pub(crate) use importguard_yaml::{diagnostic, fields, yaml};
 
 use std::{convert::Infallible, time::SystemTime};
 
@@ -141,6 +142,12 @@ impl Policy {
     /// Whether an evaluation depends on live lists.
     pub fn has_live_lists(&self) -> bool {
         self.lists.iter().any(|list| list.ids.is_live())
+    }
+
+    /// The names in the bucket of the live lists that its lists name, with those lists' names.
+    pub fn live_lists(&self) -> impl Iterator<Item = (&str, &str)> {
+        let lists = self.lists.iter();
+        lists.filter_map(|list| Some((list.ids.live()?, list.revision.name.as_str())))
     }
 
     /// The policy with live lists at one revision. Without them, all live lists are empty.

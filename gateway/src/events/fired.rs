@@ -2,9 +2,10 @@
 
 use std::{borrow::Cow, time::UNIX_EPOCH};
 
-use importguard_core::{FiredRule, Match, MatchedPart, Mode, Outcome};
+use importguard_core::{FiredRule, ListHit, Match, MatchedPart, Mode, Outcome};
+use importguard_telemetry::span;
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, serde::rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
 
 use super::Pseudonyms;
 
@@ -44,6 +45,29 @@ impl<'a> Fired<'a> {
             reason: rule.reason.as_deref().map(Cow::Borrowed),
             matched: matched.map(|it| Matched::of(it, pseudonyms)).collect(),
             unlisted: rule.unlisted,
+        }
+    }
+
+    /// Adds an event to the current span for each entry of a list that made the rule act, with what the list says of it.
+    pub(super) fn trace(&self) {
+        for matched in &self.matched {
+            let Some(list) = &matched.list else {
+                continue;
+            };
+            if matched.reason.is_none() && matched.until.is_none() {
+                continue;
+            }
+            let until = matched.until.and_then(|until| until.format(&Rfc3339).ok());
+            let attributes = [
+                ("importguard.rule.id", Some(&*self.id)),
+                ("importguard.rule.mode", Some(self.mode.as_str())),
+                ("importguard.list.name", Some(&**list)),
+                ("importguard.list.reason", matched.reason.as_deref()),
+                ("importguard.list.until", until.as_deref()),
+            ];
+            let there = attributes.into_iter();
+            let there = there.filter_map(|(name, value)| Some((name, value?)));
+            span::event("importguard.list", &there.collect::<Vec<_>>());
         }
     }
 }
@@ -118,11 +142,7 @@ impl<'a> Matched<'a> {
                     Pseudonyms::Off => hit.reason.as_deref().map(Cow::Borrowed),
                     Pseudonyms::Keyed(_) | Pseudonyms::Redacted => None,
                 },
-                until: hit.until.and_then(|until| {
-                    let since = until.duration_since(UNIX_EPOCH).ok()?;
-                    let seconds = i64::try_from(since.as_secs()).ok()?;
-                    OffsetDateTime::from_unix_timestamp(seconds).ok()
-                }),
+                until: expiry(hit),
                 ..this
             },
             MatchedPart::NotInList(list) => Self {
@@ -155,6 +175,12 @@ impl<'a> Matched<'a> {
             },
         }
     }
+}
+
+/// When an entry expires. None if that is beyond the year 9999.
+pub(crate) fn expiry(hit: &ListHit) -> Option<OffsetDateTime> {
+    let since = hit.until?.duration_since(UNIX_EPOCH).ok()?;
+    OffsetDateTime::from_unix_timestamp(i64::try_from(since.as_secs()).ok()?).ok()
 }
 
 fn is_zero(count: &u32) -> bool {

@@ -11,6 +11,7 @@ pub use cloud_event::{
     CONTENT_TYPE, CloudEvent, DecisionData, DecisionEvent, EventType, ImportedData, ImportedEvent,
     Micros, Removed, SpecVersion, Subject,
 };
+pub(crate) use fired::expiry;
 pub use fired::{Fired, Matched};
 pub(crate) use origin::fit;
 pub use origin::{Event, EventContext, Origin, Timings};

@@ -122,6 +122,16 @@ impl Origin {
         finish(context, verdict.into(), request, &event)
     }
 
+    /// Records on the current span why the users are on lists that made rules act, and until when.
+    pub(crate) fn trace(&self, decision: &Decision) {
+        let rules = decision.evaluation().map(|evaluation| &evaluation.rules);
+        let rules = rules.into_iter().flatten();
+        let pseudonyms = self.pseudonyms.load();
+        for rule in rules.filter(|rule| !rule.matched.is_empty()) {
+            Fired::of(rule, &pseudonyms).trace();
+        }
+    }
+
     /// The event of a completed import.
     pub fn imported(&self, context: EventContext, request: &ImportRequest) -> Event {
         let pseudonyms = self.pseudonyms.load();

@@ -5,7 +5,7 @@ use axum::{
 };
 use bytes::Bytes;
 use importguard_core::{Cause, Decision, Dialect, EventId, ImportRequest, Verdict};
-use importguard_telemetry::propagation;
+use importguard_telemetry::{propagation, span};
 use tokio::time::Instant;
 
 use super::publish;
@@ -53,6 +53,9 @@ pub(crate) async fn before_import(
         .origin
         .decision(context, &request, dialect, &decision, timings);
     let published = publish(&app, event, span, clock).await;
+    if span::sampled() {
+        app.origin.trace(&decision);
+    }
     let (decision, cause) = recorded(decision, published);
     app.metrics.decided(&decision);
     if overloaded.is_none() {

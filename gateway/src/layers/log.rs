@@ -6,13 +6,17 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use importguard_core::{Cause, Decision, FiredRule, ImportRequest, Mode, Removal, Verdict};
+use importguard_core::{
+    Cause, Decision, FiredRule, ImportRequest, MatchedPart, Mode, Removal, Verdict,
+};
 use importguard_telemetry::{PerSecond, Summary};
+use time::format_description::well_known::Rfc3339;
 use tracing::{error, info, warn};
 
 use super::Clock;
 use crate::{
     decide::{DecideError, OnFailure},
+    events::expiry,
     openim::Rejection,
     recorder::RecordError,
 };
@@ -59,7 +63,13 @@ const MAX_RULES: usize = 5;
 fn matched(rules: &[FiredRule], refused_by: &str) -> Option<String> {
     let mut rules = rules.iter();
     let rule = rules.find(|rule| rule.id == refused_by && rule.mode == Mode::Enforce)?;
-    rule.matched.first()?.summary()
+    let first = rule.matched.first()?;
+    let until = match &first.part {
+        MatchedPart::List(hit) => expiry(hit).and_then(|until| until.format(&Rfc3339).ok()),
+        _ => None,
+    };
+    let until = until.map(|until| format!(" until {until}"));
+    Some(format!("{}{}", first.summary()?, until.unwrap_or_default()))
 }
 
 /// The rules that removed friends, and how many each: after `nobodyLeft`, those that emptied the list.

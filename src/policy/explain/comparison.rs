@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display, Formatter},
 };
 
-use importguard_core::{Evaluation, Mode, Outcome, Verdict};
+use importguard_core::{Evaluation, ListRevision, Mode, Outcome, Verdict};
 use importguard_decider::policy::Policy;
 use serde_json::{Map, Value, json};
 
@@ -54,7 +54,7 @@ impl Comparison {
         Self {
             then: then(data, verdict),
             differences,
-            changed: changed(data, policy),
+            changed: changed(data, policy, &evaluation.lists),
         }
     }
 
@@ -229,7 +229,7 @@ fn fired<'r>(rules: impl Iterator<Item = (&'r str, &'r str, &'r str)>) -> String
     format!("[{}]", rules.collect::<Vec<_>>().join(", "))
 }
 
-fn changed(data: &Data, policy: &Policy) -> Vec<Difference> {
+fn changed(data: &Data, policy: &Policy, lists: &[ListRevision]) -> Vec<Difference> {
     let mut changed = Vec::new();
     let mut compare = |what: String, then: String, now: String| {
         if then != now {
@@ -245,7 +245,7 @@ fn changed(data: &Data, policy: &Policy) -> Vec<Difference> {
         format!("{} {}", policy.name(), policy.digest()),
     );
     let described = |digest: &str, size: u64| printable(&format!("{size} IDs, {digest}"));
-    for list in policy.lists() {
+    for list in lists {
         let before = data.lists.iter().find(|it| it.name == list.name);
         compare(
             format!("list {}", list.name),
@@ -254,7 +254,7 @@ fn changed(data: &Data, policy: &Policy) -> Vec<Difference> {
         );
     }
     for list in &data.lists {
-        if !policy.lists().any(|it| it.name == list.name) {
+        if !lists.iter().any(|it| it.name == list.name) {
             compare(
                 format!("list {}", printable(&list.name)),
                 described(&list.digest, list.size),

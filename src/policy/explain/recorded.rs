@@ -13,6 +13,7 @@ use serde_json::{Deserializer, Value, json};
 use super::{
     super::{FINDINGS, USAGE, friends, print},
     comparison::Comparison,
+    live::Live,
     report::Import,
 };
 use crate::events::{Event, printable, to_the_millisecond};
@@ -23,6 +24,7 @@ const STDIN: &str = "-";
 /// Decides recorded imports again, with the current policy.
 pub(super) struct Recorded<'a> {
     pub(super) policy: &'a Policy,
+    live: &'a Live,
     pub(super) rollout: Option<u8>,
     pub(super) json: bool,
     decided: Tally,
@@ -39,9 +41,14 @@ struct Tally {
 }
 
 impl<'a> Recorded<'a> {
-    pub(super) fn new(policy: &'a Policy, rollout: Option<u8>, json: bool) -> Self {
+    pub(super) fn new(
+        (policy, live): (&'a Policy, &'a Live),
+        rollout: Option<u8>,
+        json: bool,
+    ) -> Self {
         Self {
             policy,
+            live,
             rollout,
             json,
             decided: Tally::default(),
@@ -100,9 +107,14 @@ impl<'a> Recorded<'a> {
             return Ok(());
         }
         let now = match undecidable(&event) {
-            Some(why) => Err(why),
-            None => parse_time(&event.time).ok_or("its time is not an RFC 3339 timestamp"),
+            Some(why) => Err(why.to_owned()),
+            None => parse_time(&event.time)
+                .ok_or_else(|| "its time is not an RFC 3339 timestamp".to_owned()),
         };
+        let now = now.and_then(|now| match self.lacks_live_list(&event) {
+            Some(why) => Err(why),
+            None => Ok(now),
+        });
         let now = match now {
             Ok(now) => now,
             Err(why) => {
@@ -118,7 +130,7 @@ impl<'a> Recorded<'a> {
             now,
             rollout: self.rollout,
         };
-        let explanation = import.explain(self.policy);
+        let explanation = import.explain(self.policy, &self.live.lists);
         let comparison = Comparison::of(&event.data, self.policy, &explanation.evaluation);
         match comparison.is_same() {
             true => self.decided.same += 1,
@@ -148,6 +160,20 @@ impl<'a> Recorded<'a> {
             import.steps(&explanation),
         ))?;
         Ok(())
+    }
+
+    /// Why the event cannot be decided again, if somebody was on a live list whose entries are not given.
+    fn lacks_live_list(&self, event: &Event) -> Option<String> {
+        let mut lists = event.data.lists.iter();
+        lists.find_map(|list| {
+            let live = list.revision.and(self.live.lacks(&list.name))?;
+            (list.size > 0).then(|| {
+                format!(
+                    "it has revision {} of the live list {live}, but not its entries; give them with --live {live}=FILE, as `importguard list export {live}` prints them",
+                    list.revision.unwrap_or_default()
+                )
+            })
+        })
     }
 
     fn finish(self, name: &str) -> anyhow::Result<ExitCode> {

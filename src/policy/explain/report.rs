@@ -3,7 +3,10 @@
 use std::{iter, time::SystemTime};
 
 use importguard_core::{Evaluation, Mode, Verdict};
-use importguard_decider::policy::{Explanation, Happened, Outside, Policy, Reason, Request, Step};
+use importguard_decider::{
+    lists::live::LiveLists,
+    policy::{Explanation, Happened, Outside, Policy, Reason, Request, Step},
+};
 use serde_json::{Map, Value, json};
 
 use super::super::friends;
@@ -19,7 +22,8 @@ pub(super) struct Import<'a> {
 }
 
 impl Import<'_> {
-    pub(super) fn explain<'p>(&self, policy: &'p Policy) -> Explanation<'p> {
+    pub(super) fn explain<'p>(&self, policy: &'p Policy, live: &'p LiveLists) -> Explanation<'p> {
+        let policy = policy.with_live(live);
         let request = Request {
             operation_id: self.operation_id,
             owner: self.owner,
@@ -167,12 +171,18 @@ impl Import<'_> {
             set("bucket", bucket.into());
             set("rollout", per_cent.into());
         }
+        if let Some(more) = &step.lists_in_shadow {
+            let mut would = json!({ "happened": happened(more) });
+            match more {
+                Happened::Removed { friends, .. } => would["removed"] = self.removed(friends),
+                Happened::Refused(reason) => would["because"] = because(reason).into(),
+                _ => {}
+            }
+            set("listsInShadow", would);
+        }
         match &step.happened {
             Happened::Removed { friends, failure } => {
-                let removed = friends.iter().map(|(index, reason)| {
-                    json!({ "index": index, "friend": self.friend(*index), "because": because(reason) })
-                });
-                set("removed", removed.collect());
+                set("removed", self.removed(friends));
                 if let Some(failure) = failure {
                     set("failure", failure.as_str().into());
                 }
@@ -198,6 +208,15 @@ impl Import<'_> {
             }
         }
         Value::Object(output)
+    }
+}
+
+impl Import<'_> {
+    fn removed(&self, friends: &[(u32, Reason<'_>)]) -> Value {
+        let removed = friends.iter().map(|(index, reason)| {
+            json!({ "index": index, "friend": self.friend(*index), "because": because(reason) })
+        });
+        removed.collect()
     }
 }
 

@@ -6,6 +6,7 @@
 mod leaf;
 mod map;
 mod metrics;
+mod recent;
 mod settings;
 mod snapshot;
 mod state;

@@ -4,7 +4,7 @@
 //! and one that a disk damaged is not used.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -14,13 +14,17 @@ use std::{
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-use super::{leaf::Entry, state::LiveLists};
+use super::{
+    leaf::Entry,
+    recent::{Known, Recent},
+    state::LiveLists,
+};
 
 /// The snapshot's name in its directory.
 const FILE: &str = "live-lists.snapshot";
 
 /// What it begins with; the number is that of the format.
-const MAGIC: &[u8] = b"importguard live lists 1\n";
+const MAGIC: &[u8] = b"importguard live lists 2\n";
 
 /// Bytes of the digest at the end.
 const DIGEST_BYTES: usize = 32;
@@ -31,8 +35,8 @@ pub(super) struct Snapshot {
     pub(super) lists: LiveLists,
     /// When the bucket was created.
     pub(super) created: OffsetDateTime,
-    /// When the bucket stored the last change, in Unix nanoseconds.
-    pub(super) stored: i128,
+    /// The last changes.
+    pub(super) recent: Recent,
     /// When the lists were last complete.
     pub(super) confirmed: Option<SystemTime>,
 }
@@ -92,9 +96,17 @@ impl Snapshot {
             .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let confirmed = confirmed.map_or(0, |since| since.as_secs());
         out.extend(self.created.unix_timestamp_nanos().to_le_bytes());
-        out.extend(self.stored.to_le_bytes());
         out.extend(confirmed.to_le_bytes());
         out.extend(self.lists.revision().to_le_bytes());
+        let (changes, are_all) = self.recent.parts();
+        out.push(u8::from(are_all));
+        out.extend((changes.len() as u64).to_le_bytes());
+        for (revision, known) in changes {
+            out.extend(revision.to_le_bytes());
+            out.extend(known.stored.to_le_bytes());
+            out.extend(known.key.to_le_bytes());
+            out.push(u8::from(known.may_be_cleared));
+        }
         let others: Vec<&str> = self.lists.others().collect();
         out.extend((others.len() as u64).to_le_bytes());
         for key in others {
@@ -124,9 +136,16 @@ impl Snapshot {
         }
         let mut input = Input(content.strip_prefix(MAGIC)?);
         let created = i128::from_le_bytes(input.array()?);
-        let stored = i128::from_le_bytes(input.array()?);
         let confirmed = input.number()?;
         let revision = input.number()?;
+        let are_all = input.array::<1>()? != [0];
+        let mut changes = BTreeMap::new();
+        for _ in 0..input.number()? {
+            let revision = input.number()?;
+            let stored = i128::from_le_bytes(input.array()?);
+            let (key, may_be_cleared) = (input.number()?, input.array::<1>()? != [0]);
+            changes.insert(revision, Known::new(stored, key, may_be_cleared));
+        }
         let mut others = HashSet::new();
         for _ in 0..input.number()? {
             others.insert(input.text()?.to_owned());
@@ -152,7 +171,7 @@ impl Snapshot {
         Some(Self {
             lists,
             created: OffsetDateTime::from_unix_timestamp_nanos(created).ok()?,
-            stored,
+            recent: Recent::new(changes, are_all),
             confirmed: (confirmed > 0).then(|| UNIX_EPOCH + Duration::from_secs(confirmed)),
         })
     }
@@ -210,7 +229,13 @@ mod tests {
         Snapshot {
             lists,
             created: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap(),
-            stored: 1_700_000_000_987_654_321,
+            recent: Recent::new(
+                BTreeMap::from([
+                    (41, Known::new(1_700_000_000_987_654_321, 7, true)),
+                    (42, Known::new(1_700_000_000_987_654_322, u64::MAX, false)),
+                ]),
+                false,
+            ),
             confirmed: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_001)),
         }
     }
@@ -224,8 +249,8 @@ mod tests {
         written.write(&directory).unwrap();
         let read = Snapshot::read(&directory).unwrap().unwrap();
         assert_eq!(
-            (read.created, read.stored),
-            (written.created, written.stored)
+            (read.created, &read.recent),
+            (written.created, &written.recent)
         );
         assert_eq!(read.confirmed, written.confirmed);
         assert_eq!((read.lists.revision(), read.lists.keys()), (42, 101));

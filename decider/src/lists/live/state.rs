@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use importguard_lists::{Announcement, Brief, Change, ChangeKind};
+use importguard_lists::{Announcement, Brief, Change, ChangeKind, Key};
 
 use super::{leaf::Entry, map::LiveMap};
 
@@ -62,6 +62,12 @@ impl LiveLists {
             list.entries.insert(id, entry);
         }
         lists
+    }
+
+    /// Adds an entry from elsewhere than a bucket, with the next revision.
+    pub fn add(&mut self, key: &Key, value: &Brief<'_>) {
+        self.revision += 1;
+        self.put(key.list.as_str(), key.id.as_str(), value, self.revision);
     }
 
     /// The list with this name; None if it never had an entry.

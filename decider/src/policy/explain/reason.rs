@@ -1,4 +1,9 @@
-use std::fmt;
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::super::{diagnostic::quoted, matcher::Part};
 use crate::lists::{Fold, Hit, View};
@@ -76,9 +81,12 @@ impl fmt::Display for Reason<'_> {
                 if let Some(entry) = &hit.entry {
                     write!(f, " as {} (fold: {fold})", quoted(entry))?;
                 }
-                match &hit.reason {
-                    Some(reason) => write!(f, ": {reason}"),
-                    None => Ok(()),
+                let until = hit.until.and_then(rfc3339);
+                match (&hit.reason, until) {
+                    (Some(reason), Some(until)) => write!(f, ": {reason}, until {until}"),
+                    (Some(reason), None) => write!(f, ": {reason}"),
+                    (None, Some(until)) => write!(f, " until {until}"),
+                    (None, None) => Ok(()),
                 }
             }
             Self::NotIn(list) => write!(f, "is not in {list}"),
@@ -93,6 +101,13 @@ impl fmt::Display for Reason<'_> {
             Self::Failed(why) => write!(f, "the expression failed: {why}"),
         }
     }
+}
+
+/// A time in whole seconds; None beyond the year 9999.
+fn rfc3339(time: SystemTime) -> Option<String> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(since.as_secs()).ok()?);
+    time.ok()?.format(&Rfc3339).ok()
 }
 
 /// How many alternatives are named.

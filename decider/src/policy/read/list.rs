@@ -103,8 +103,11 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     if let (Some(folds), Some(_)) = (&folds, &live) {
         report.error(
             folds.key_span,
-            "a live list compares IDs byte by byte",
-            "remove it, or define two lists: one with the file and fold, one with live",
+            "a live list compares IDs byte by byte, so it cannot have fold",
+            match (&file, &values) {
+                (None, None) => "remove it, and add the IDs to the live list exactly as OpenIM has them",
+                _ => "remove it; or define two lists, one with fold and one with live, and a rule for each",
+            },
         );
     }
     definition.fold = folds

@@ -11,10 +11,12 @@ mod rule;
 
 pub(super) use rule::{FAILS_WITHOUT_REFUSAL, fails_remedy};
 
+use importguard_yaml::document::{MAX_NAME_BYTES, api_version, name};
+
 use super::{
-    diagnostic::{Report, Span, Spanned, quoted},
-    document::{API_VERSION, Document},
-    fields::{Fields, text},
+    diagnostic::{Report, Span},
+    document::Document,
+    fields::Fields,
     yaml::Node,
 };
 
@@ -22,9 +24,6 @@ use super::{
 pub(super) const SELF: &str = "self";
 pub(super) const DUPLICATE: &str = "duplicate";
 pub(super) const NOBODY_LEFT: &str = "nobodyLeft";
-
-/// The maximum length of a policy, rule or list name, in bytes. Names are part of every event and of metric labels.
-const MAX_NAME_BYTES: usize = 64;
 
 pub(super) fn document(root: Node, report: &mut Report<'_>) -> Option<Document> {
     let example = "\"apiVersion: importguard/v1\", then \"name:\" and \"rules:\"";
@@ -45,45 +44,6 @@ pub(super) fn document(root: Node, report: &mut Report<'_>) -> Option<Document> 
         rules: rules.unwrap_or_default(),
         nobody_left,
     })
-}
-
-fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
-    let version = text(node, report)?;
-    if version.value != API_VERSION {
-        report.error(
-            version.span,
-            format!("unsupported version {}", quoted(&version.value)),
-            format!("write \"{API_VERSION}\", the only supported version"),
-        );
-    }
-    Some(())
-}
-
-/// The name of a policy or of a rule.
-fn name(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
-    let name = text(node, report)?;
-    let starts = name
-        .value
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
-    if !starts
-        || !name
-            .value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        || name.value.len() > MAX_NAME_BYTES
-    {
-        report.error(
-            name.span,
-            format!("{} is not a valid name", quoted(&name.value)),
-            format!(
-                "use up to {MAX_NAME_BYTES} letters, digits, \"-\", \"_\" and \".\", starting with a letter or digit: blocked-owner"
-            ),
-        );
-        return None;
-    }
-    Some(name)
 }
 
 /// Reports the first item past the limit.

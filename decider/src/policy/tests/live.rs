@@ -158,3 +158,43 @@ fn a_list_in_shadow_is_reported_and_changes_nothing() {
     let rule = "{ id: d, mode: shadow, dropFriends: { in: blocked } }";
     assert_eq!(evaluate(&policy(lists, rule), &live, 0).rules.len(), 1);
 }
+
+#[test]
+fn an_explanation_says_what_lists_in_shadow_would_do() {
+    let live = LiveLists::of(&[
+        ("watch", "owner", "seen", Some(100)),
+        ("watch", "b", "", None),
+    ]);
+    let lists = "blocked: { live: watch, mode: shadow }";
+    for (rules, expected) in [
+        (
+            REFUSE,
+            "no match; by lists in shadow, would refuse: is in blocked: seen, until 1970-01-01T00:01:40Z",
+        ),
+        (
+            DROP,
+            "no match; by lists in shadow, would remove 1: \"b\" is in blocked",
+        ),
+        (
+            "{ id: d, dropFriends: { in: blocked, prefixes: [c] } }",
+            "removed 1: \"c\" starts with \"c\"; by lists in shadow, would remove 1: \"b\" is in blocked",
+        ),
+        (
+            "{ id: d, dropFriends: { in: blocked, prefixes: [b] } }",
+            "removed 1: \"b\" starts with \"b\"",
+        ),
+    ] {
+        let policy = policy(lists, rules);
+        let friends = ["a", "b", "c"];
+        let explanation = policy.with_live(&live).explain(&Request {
+            operation_id: "op",
+            owner: "owner",
+            friends: &friends,
+            now: SystemTime::UNIX_EPOCH,
+        });
+        assert_eq!(
+            explanation.steps.last().unwrap().describe(&friends),
+            expected
+        );
+    }
+}

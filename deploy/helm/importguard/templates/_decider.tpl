@@ -3,6 +3,8 @@
 {{- $settings := dict
       "IMPORTGUARD_DECIDER_LISTEN" "[::]:50051"
       "IMPORTGUARD_ADMIN_LISTEN" "[::]:8082"
+      "NATS_URL" (include "importguard.natsURL" .)
+      "NATS_INBOX_PREFIX" "_INBOX_decider"
       "IMPORTGUARD_DECIDER_SHUTDOWN_GRACE" "7s"
       "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT" "20s" }}
 {{- include "importguard.data" (list .Values.decider.settings $settings (include "importguard.tracing" . | fromJson)) }}
@@ -10,6 +12,12 @@
 
 {{/* The Secrets that deciders mount. */}}
 {{- define "importguard.decider.secrets" -}}
+{{- with include "importguard.natsSecret" .Values.liveLists }}
+{{ . }}
+{{- end }}
+{{- with .Values.nats.caSecret }}
+- { volume: nats-ca, secret: {{ . }}, files: { NATS_CA: ca.crt } }
+{{- end }}
 {{- with .Values.deciderTLS.deciderSecret }}
 - volume: tls
   secret: {{ . }}

@@ -4,7 +4,7 @@
       "IMPORTGUARD_HTTP_LISTEN" "[::]:8080"
       "IMPORTGUARD_ADMIN_LISTEN" "[::]:8081"
       "IMPORTGUARD_DECIDER_URL" (printf "http://%s-decider:50051" (include "importguard.fullname" .))
-      "NATS_URL" (.Values.natsServer.enabled | ternary (printf "nats://%s:4222" .Values.natsServer.name) .Values.nats.url)
+      "NATS_URL" (include "importguard.natsURL" .)
       "IMPORTGUARD_SHUTDOWN_GRACE" "5s"
       "IMPORTGUARD_SHUTDOWN_TIMEOUT" "20s"
       "IMPORTGUARD_SPOOL_MAX_BYTES" .Values.gateway.spool.maxBytes }}
@@ -13,8 +13,8 @@
 
 {{/* The Secrets that gateways mount. */}}
 {{- define "importguard.gateway.secrets" -}}
-{{- with .Values.nats.credentialsSecret }}
-- { volume: nats, secret: {{ . }}, files: { NATS_CREDS: nats.creds } }
+{{- with include "importguard.natsSecret" .Values.nats }}
+{{ . }}
 {{- end }}
 {{- with .Values.nats.caSecret }}
 - { volume: nats-ca, secret: {{ . }}, files: { NATS_CA: ca.crt } }

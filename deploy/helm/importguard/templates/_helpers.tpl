@@ -74,3 +74,24 @@ app.kubernetes.io/name: {{ include "importguard.fullname" .root }}-{{ .component
       "OTEL_TRACES_SAMPLER" "parentbased_traceidratio"
       "OTEL_TRACES_SAMPLER_ARG" .Values.tracing.ratio | toJson }}
 {{- end -}}
+
+{{/* Where NATS is. */}}
+{{- define "importguard.natsURL" -}}
+{{- .Values.natsServer.enabled | ternary (printf "nats://%s:4222" .Values.natsServer.name) .Values.nats.url }}
+{{- end -}}
+
+{{/* The Secret with credentials for NATS. Takes values with user and credentialsSecret. */}}
+{{- define "importguard.natsSecret" -}}
+{{- with .credentialsSecret -}}
+- volume: nats
+  secret: {{ . }}
+  files: { {{ empty $.user | ternary "NATS_CREDS: nats.creds" "NATS_PASSWORD_FILE: password" }} }
+{{- end -}}
+{{- end -}}
+
+{{/* The user whose password that Secret has, as a variable. */}}
+{{- define "importguard.natsUser" -}}
+{{- with .user -}}
+- { name: NATS_USER, value: {{ . | quote }} }
+{{- end -}}
+{{- end -}}

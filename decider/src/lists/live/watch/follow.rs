@@ -2,8 +2,8 @@
 //!
 //! NATS is asked for the bucket's state once a second. If every change up to the last one that it had then is applied, the lists were
 //! complete when it was asked. The number of keys must fit as well: it does not if entries were deleted without a trace, by a purge of
-//! the stream or of old delete markers while this decider was away. Then, and if the bucket is another one than before, everything is
-//! read anew.
+//! the stream or of old delete markers while this decider was away. Then, and if the bucket is another one than before or was restored
+//! from a backup ([`Recent`]), everything is read anew.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,13 @@ use importguard_lists::{Bucket, BucketError, Change, Changes, LostError, State};
 use time::OffsetDateTime;
 use tokio::time::{sleep_until, timeout};
 
-use super::{super::snapshot::Snapshot, LiveLists, REQUEST_TIMEOUT, Watch};
+use super::{
+    super::{
+        recent::{HistoryError, Recent},
+        snapshot::Snapshot,
+    },
+    LiveLists, REQUEST_TIMEOUT, Watch,
+};
 
 /// How often NATS is asked whether there are changes.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,8 +50,8 @@ pub(super) struct Follower {
     lists: LiveLists,
     /// When the bucket was created; None if nothing is known of it.
     created: Option<OffsetDateTime>,
-    /// When the bucket stored the last change, in Unix nanoseconds.
-    stored: i128,
+    /// The last changes that were applied.
+    recent: Recent,
     /// When the last change was applied.
     applied: Instant,
     /// Whether the lists are complete but for changes after their revision, so that evaluations may see them.
@@ -83,6 +89,12 @@ impl From<BucketError> for End {
     }
 }
 
+impl From<HistoryError> for End {
+    fn from(error: HistoryError) -> Self {
+        Self::Doubt(error.to_string())
+    }
+}
+
 impl From<LostError> for End {
     fn from(error: LostError) -> Self {
         Self::Interrupted(error.to_string())
@@ -95,7 +107,7 @@ impl Follower {
             watch,
             lists: LiveLists::default(),
             created: None,
-            stored: 0,
+            recent: Recent::default(),
             applied: Instant::now(),
             complete: false,
             proven: false,
@@ -106,7 +118,7 @@ impl Follower {
             follower.saved = Some((snapshot.lists.revision(), Instant::now()));
             follower.lists = snapshot.lists;
             follower.created = Some(snapshot.created);
-            follower.stored = snapshot.stored;
+            follower.recent = snapshot.recent;
             follower.complete = true;
         }
         follower
@@ -133,7 +145,7 @@ impl Follower {
     /// Forgets what is known. Evaluations still see it until everything is read anew.
     fn forget(&mut self) {
         self.lists = LiveLists::default();
-        (self.created, self.stored) = (None, 0);
+        (self.created, self.recent) = (None, Recent::default());
         (self.complete, self.proven, self.clearing) = (false, false, None);
     }
 
@@ -168,22 +180,32 @@ impl Follower {
             _ => {}
         }
         self.created = Some(state.created);
-        let from_the_start = self.revision() == 0;
-        let mut changes = within(Changes::after(&bucket, self.revision())).await?;
+        let known = self.revision();
+        let from_the_start = known == 0;
+        let mut changes = within(Changes::after(&bucket, self.recent.begin())).await?;
         let of = changes.pending();
-        if !from_the_start {
-            self.check_restored(&bucket, state, of).await?;
-        }
-        let (mut read, mut left) = (0, of);
+        let (mut read, mut left, mut is_compared) = (0, of, false);
         while left > 0 {
             if read % PROGRESS == 0 && !self.complete {
                 self.watch.status.reading(read, of);
             }
             let change = next(&mut changes).await?;
             left = change.pending;
+            if change.revision <= known {
+                self.recent.compare(&change)?;
+                continue;
+            }
+            if !is_compared {
+                self.recent.compared()?;
+                is_compared = true;
+            }
             read += 1;
             self.apply(&change);
         }
+        if !is_compared {
+            self.recent.compared()?;
+        }
+        self.recent.finish()?;
         // What came before the state, and is no longer there, was replaced or deleted.
         self.lists.advance(state.last);
         if !self.complete {
@@ -198,18 +220,6 @@ impl Follower {
         self.watch.status.applied(read);
         self.watch.publish(&self.lists);
         Ok((bucket, changes))
-    }
-
-    /// Whether the changes after the last one that is known are those that are dated later: they are not if the bucket was restored
-    /// to an earlier state and changed since.
-    async fn check_restored(&self, bucket: &Bucket, state: State, pending: u64) -> Result<(), End> {
-        let later = within(bucket.stored_after(self.stored)).await?;
-        if later == pending || within(bucket.state()).await? != state {
-            // In the second case others change it just now; the number of keys is compared in any case.
-            return Ok(());
-        }
-        let cause = "the bucket was restored to an earlier state and changed since";
-        Err(End::Doubt(cause.to_owned()))
     }
 
     /// Applies changes as they come, and asks for the bucket's state.
@@ -281,7 +291,7 @@ impl Follower {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let dropped = self.lists.apply(change, now.as_secs());
-        self.stored = self.stored.max(change.stored);
+        self.recent.apply(change);
         self.applied = Instant::now();
         if dropped > 0 {
             let before = self.clearing.map_or(0, |(count, _)| count);
@@ -332,7 +342,7 @@ impl Follower {
             self.watch.save(Snapshot {
                 lists: self.lists.clone(),
                 created,
-                stored: self.stored,
+                recent: self.recent.clone(),
                 confirmed: self.watch.status.confirmed(),
             });
         }

@@ -215,8 +215,13 @@ fn a_live_list_has_a_name_in_the_bucket_and_no_fold() {
     );
     says(
         "lists: { a: { live: b, fold: [case] } }\nrules: []",
-        "3:24 [fold] a live list compares IDs byte by byte",
-        "one with the file and fold, one with live",
+        "3:24 [fold] a live list compares IDs byte by byte, so it cannot have fold",
+        "exactly as OpenIM has them",
+    );
+    says(
+        "lists: { a: { values: [x], live: b, fold: [case] } }\nrules: []",
+        "3:37 [fold] a live list compares IDs byte by byte, so it cannot have fold",
+        "one with fold and one with live, and a rule for each",
     );
     says(
         "lists: { a: { live: b, allowEmpty: true } }\nrules: []",

@@ -1,24 +1,24 @@
 //! Typed readers of the YAML tree. Each returns `None` after reporting an error.
 
-use super::{
-    diagnostic::Spanned,
-    diagnostic::{Report, Span, closest, quoted},
+use crate::{
+    diagnostic::{Report, Span, Spanned, closest, quoted},
     yaml::{Entry, Node, Scalar, Value},
 };
 
 /// A mapping that is being read. [`Fields::close`] reports every key that was not read, so the known keys are exactly those
 /// that are read.
-pub(crate) struct Fields {
+pub struct Fields {
     /// The kind of mapping with its article, for messages.
     what: &'static str,
-    pub(crate) span: Span,
+    /// Where it is.
+    pub span: Span,
     entries: Vec<Option<Entry>>,
     known: Vec<&'static str>,
 }
 
 impl Fields {
     /// Starts reading a mapping. `example` shows the syntax.
-    pub(crate) fn open(
+    pub fn open(
         node: Node,
         what: &'static str,
         example: &str,
@@ -35,7 +35,7 @@ impl Fields {
     }
 
     /// Takes the entry of a key.
-    pub(crate) fn take(&mut self, key: &'static str) -> Option<Entry> {
+    pub fn take(&mut self, key: &'static str) -> Option<Entry> {
         self.known.push(key);
         self.entries
             .iter_mut()
@@ -44,7 +44,7 @@ impl Fields {
     }
 
     /// Reads the value of an optional key.
-    pub(crate) fn optional<T>(
+    pub fn optional<T>(
         &mut self,
         key: &'static str,
         report: &mut Report<'_>,
@@ -54,7 +54,7 @@ impl Fields {
     }
 
     /// Reads the value of a required key.
-    pub(crate) fn required<T>(
+    pub fn required<T>(
         &mut self,
         key: &'static str,
         remedy: &str,
@@ -69,12 +69,12 @@ impl Fields {
     }
 
     /// Whether every key was read.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.entries.iter().all(Option::is_none)
     }
 
     /// Reports the keys that were not read.
-    pub(crate) fn close(self, report: &mut Report<'_>) {
+    pub fn close(self, report: &mut Report<'_>) {
         for entry in self.entries.into_iter().flatten() {
             let known = || self.known.iter().copied();
             let remedy = match closest(&entry.key, known()) {
@@ -95,7 +95,7 @@ impl Fields {
 }
 
 /// The entries of a mapping.
-pub(crate) fn mapping(
+pub fn mapping(
     node: Node,
     what: &str,
     example: &str,
@@ -108,7 +108,7 @@ pub(crate) fn mapping(
 }
 
 /// The items of a list.
-pub(crate) fn sequence(
+pub fn sequence(
     node: Node,
     what: &str,
     example: &str,
@@ -121,7 +121,7 @@ pub(crate) fn sequence(
 }
 
 /// A non-empty string.
-pub(crate) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+pub fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     let text = any_text(node, report)?;
     if text.value.trim().is_empty() {
         report.error(
@@ -135,7 +135,7 @@ pub(crate) fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String
 }
 
 /// A string that may be empty.
-pub(crate) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+pub fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     match (node.value.scalar(), &node.value) {
         (Some(Scalar::Text(text)), _) => Some(Spanned {
             value: text.to_owned(),
@@ -154,7 +154,7 @@ pub(crate) fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<St
 }
 
 /// An integer.
-pub(crate) fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
+pub fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
     match node.value.scalar() {
         Some(Scalar::Integer(value)) => Some(Spanned {
             value,
@@ -178,7 +178,7 @@ fn percentage(text: &str) -> Option<i64> {
 }
 
 /// `true` or `false`.
-pub(crate) fn boolean(node: Node, report: &mut Report<'_>) -> Option<bool> {
+pub fn boolean(node: Node, report: &mut Report<'_>) -> Option<bool> {
     match node.value.scalar() {
         Some(Scalar::Bool(value)) => Some(value),
         _ => mismatch(&node, "true or false", "write true or false", report),
@@ -186,7 +186,7 @@ pub(crate) fn boolean(node: Node, report: &mut Report<'_>) -> Option<bool> {
 }
 
 /// One of a set of keywords.
-pub(crate) fn word<T: Copy>(
+pub fn word<T: Copy>(
     node: Node,
     key: &str,
     words: &[(&'static str, T)],
@@ -210,7 +210,7 @@ pub(crate) fn word<T: Copy>(
 }
 
 /// A list of IDs. Messages do not contain them: they are personal data, and messages are logged.
-pub(crate) fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
+pub fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
     let items = sequence(node, "a list of IDs", "[\"user1\", \"user2\"]", report)?;
     let id = |item: Node, report: &mut Report<'_>| match item.value.scalar() {
         // YAML reads 007 as 7, and no as false: only the author knows which is the ID.
@@ -229,7 +229,7 @@ pub(crate) fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
 }
 
 /// A list of non-empty strings.
-pub(crate) fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
+pub fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
     let items = sequence(node, "a list of strings", "[\"one\", \"two\"]", report)?;
     Some(
         items

@@ -1,3 +1,5 @@
+//! What is wrong in a file, where, and how to correct it.
+
 use std::{fmt, sync::Arc};
 
 use importguard_runtime::text::unseen;
@@ -15,12 +17,14 @@ pub struct Span {
 
 /// A value and its position in the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Spanned<T> {
-    pub(crate) value: T,
-    pub(crate) span: Span,
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where it is.
+    pub span: Span,
 }
 
-/// One error in a policy or in one of its lists.
+/// One error in a file, or in one that it refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The file, as given by the operator.
@@ -148,7 +152,7 @@ impl Excerpt {
     }
 }
 
-/// The errors in a policy, at least one. Its `Display` is for terminals.
+/// The errors in a file, at least one. Its `Display` is for terminals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
     found: Vec<Diagnostic>,
@@ -218,8 +222,8 @@ impl std::error::Error for BriefDiagnostics {}
 /// The maximum number of errors kept. A hostile file of the maximum size may have a million.
 pub const MAX_REPORTED: usize = 100;
 
-/// Collects the errors of one policy while it is read and compiled.
-pub(crate) struct Report<'s> {
+/// Collects the errors of one file while it is read and compiled.
+pub struct Report<'s> {
     file: Arc<str>,
     lines: Vec<&'s str>,
     found: Vec<Diagnostic>,
@@ -227,7 +231,8 @@ pub(crate) struct Report<'s> {
 }
 
 impl<'s> Report<'s> {
-    pub(crate) fn new(file: &str, source: &'s str) -> Self {
+    /// Nothing is reported yet. `file` is the name in messages, `source` the content.
+    pub fn new(file: &str, source: &'s str) -> Self {
         Self {
             file: Arc::from(file),
             lines: lines(source),
@@ -236,23 +241,18 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// The policy's file.
-    pub(crate) fn file(&self) -> &Arc<str> {
+    /// The file's name in messages.
+    pub fn file(&self) -> &Arc<str> {
         &self.file
     }
 
     /// Whether nothing was reported.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// Reports an error in the policy itself.
-    pub(crate) fn error(
-        &mut self,
-        span: Span,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
+    /// Reports an error in the file itself.
+    pub fn error(&mut self, span: Span, message: impl Into<String>, remedy: impl Into<String>) {
         let (span, line) = self.locate(span);
         self.add(Diagnostic::at(
             Arc::clone(&self.file),
@@ -265,7 +265,7 @@ impl<'s> Report<'s> {
 
     /// Reports an error in the part of a string at `place` (first character and length). A string over several lines or with
     /// escapes is reported as a whole.
-    pub(crate) fn error_inside(
+    pub fn error_inside(
         &mut self,
         text: &Spanned<String>,
         place: Option<(usize, usize)>,
@@ -312,7 +312,7 @@ impl<'s> Report<'s> {
     }
 
     /// Reports an error in any file.
-    pub(crate) fn add(&mut self, diagnostic: Diagnostic) {
+    pub fn add(&mut self, diagnostic: Diagnostic) {
         if self.found.len() < MAX_REPORTED {
             self.found.push(diagnostic);
         } else {
@@ -320,8 +320,8 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// The collected errors, if any: those in the policy first, each file from top to bottom.
-    pub(crate) fn finish(self) -> Option<Diagnostics> {
+    /// The collected errors, if any: those in the file itself first, each file from top to bottom.
+    pub fn finish(self) -> Option<Diagnostics> {
         let Self {
             file,
             mut found,
@@ -336,15 +336,12 @@ impl<'s> Report<'s> {
 }
 
 /// `text` in quotes, shortened and without control characters.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shortened(text.chars()))
 }
 
 /// The candidate of which `word` is most likely a misspelling.
-pub(crate) fn closest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
     // A third of the letters may differ: enough for typing errors, too few to confuse words.
     let limit = (length / 3).max(1);

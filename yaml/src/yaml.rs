@@ -1,4 +1,4 @@
-//! The YAML subset of policy files: a tree of values with their positions.
+//! The YAML subset of importguard's files: a tree of values with their positions.
 //!
 //! It is built from the parser's events without recursion, so that the stack depth does not depend on the file.
 
@@ -6,10 +6,10 @@ use std::collections::HashSet;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
-use super::diagnostic::{Report, Span, quoted};
+use crate::diagnostic::{Report, Span, quoted};
 
-/// The maximum size of a policy file, in bytes: that of a Kubernetes ConfigMap.
-pub(crate) const MAX_SOURCE_BYTES: usize = 1 << 20;
+/// The maximum size of a file, in bytes: that of a Kubernetes ConfigMap.
+pub const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// The maximum nesting depth. A policy needs 6 levels (file, rules, rule, dropFriends, prefixes, string); the rest lets wrong
 /// files get better messages. Readers and destructors can recurse this deep.
 const MAX_DEPTH: usize = 16;
@@ -19,18 +19,26 @@ const MAX_NODES: usize = 100_000;
 
 /// A value and its position.
 #[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) span: Span,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where it is.
+    pub span: Span,
+    /// What it is.
+    pub value: Value,
 }
 
+/// A value.
 #[derive(Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// One without parts.
     Scalar {
+        /// Its text, without quotes.
         text: String,
+        /// Whether it was in quotes, and so is a string.
         quoted: bool,
     },
+    /// A list.
     Sequence(Vec<Node>),
+    /// A mapping, in file order.
     Mapping(Vec<Entry>),
     /// An invalid value that was already reported.
     Broken,
@@ -38,25 +46,45 @@ pub(crate) enum Value {
 
 /// A key of a mapping with its value. Keys are unique within their mapping.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) key_span: Span,
-    pub(crate) value: Node,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key is.
+    pub key_span: Span,
+    /// Its value.
+    pub value: Node,
+}
+
+impl Node {
+    /// The value of a key, if this is a mapping that has it.
+    pub fn entry(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Mapping(entries) => {
+                let entry = entries.iter().find(|entry| entry.key == key)?;
+                Some(&entry.value)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The value of a plain scalar (YAML 1.2, core schema); a quoted one is always a string.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Scalar<'a> {
+pub enum Scalar<'a> {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A decimal 64-bit integer.
     Integer(i64),
     /// A number other than a decimal 64-bit integer.
     OtherNumber,
+    /// A string.
     Text(&'a str),
 }
 
 /// Parses a file, or reports why it is invalid.
-pub(crate) fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
+pub fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(source);
     while let Some(event) = parser.next_event() {
@@ -130,7 +158,8 @@ fn syntax_remedy(info: &str) -> &'static str {
 }
 
 impl Value {
-    pub(crate) fn scalar(&self) -> Option<Scalar<'_>> {
+    /// What a scalar means; None for anything else.
+    pub fn scalar(&self) -> Option<Scalar<'_>> {
         match self {
             Self::Scalar { text, quoted: true } => Some(Scalar::Text(text)),
             Self::Scalar {
@@ -211,7 +240,7 @@ impl Builder {
                 report.error(
                     span,
                     "a second document starts here",
-                    "a file may contain only one policy: remove the \"---\" and everything after it",
+                    "a file may contain only one document: remove the \"---\" and everything after it",
                 );
                 Err(ParseError)
             }
@@ -286,7 +315,7 @@ impl Builder {
             report.error(
                 span,
                 format!("this is nested more than {MAX_DEPTH} levels deep"),
-                "a policy never needs this many levels: check the brackets and the indentation",
+                "no file needs this many levels: check the brackets and the indentation",
             );
             return Err(ParseError);
         }

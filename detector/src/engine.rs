@@ -1,0 +1,289 @@
+//! Which owners the rules put on which list, by the decisions in the order of the stream.
+//!
+//! The engine is a pure function of the rules and what it is given: the same events lead to the same detections, with the same event
+//! IDs, whoever observes them.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::RandomState,
+    sync::Arc,
+};
+
+use importguard_core::{EventId, UserId};
+use importguard_lists::ListName;
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    decision::Decision,
+    recent::Recent,
+    rules::{Kind, Rule, Rules},
+    window::{Asked, Counted, Events, Friends, Measure, Micros, Window},
+};
+
+/// How many owners are remembered that were put on a list. Beyond, the bucket is asked.
+const MAX_LISTED: usize = 1_000_000;
+
+/// How many detections lie between two searches for owners whose entry has ended.
+const SWEEP_EVERY: usize = 10_000;
+
+/// An owner who did too much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Detection {
+    /// The rule's place.
+    pub(crate) rule: usize,
+    /// The owner.
+    pub(crate) owner: UserId,
+    /// The ID of the event about it: derived from the rule and the event that was one too many.
+    pub(crate) event: EventId,
+    /// The time of that event.
+    pub(crate) at: OffsetDateTime,
+    /// Until when the owner is to be on the list, in whole seconds.
+    pub(crate) until: OffsetDateTime,
+}
+
+/// What an event led to.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    /// In the order of the rules.
+    pub(crate) detections: Vec<Detection>,
+    /// Whether it came too late for a rule that counts such events.
+    pub(crate) late: bool,
+    /// Whether a rule counts friends and it names none, as it was too large.
+    pub(crate) unnamed: bool,
+}
+
+/// Changes of lists that a detector made before.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    /// The IDs of their events.
+    pub(crate) events: HashSet<EventId>,
+    /// Until when owners are on the lists.
+    pub(crate) entries: Vec<(ListName, UserId, OffsetDateTime)>,
+}
+
+/// The state of all rules.
+pub(crate) struct Engine {
+    rules: Arc<Rules>,
+    windows: Vec<Windows>,
+    hasher: RandomState,
+    /// Until when owners are on a list, by the list's place in `lists`: their decisions do not count until then.
+    listed: HashMap<(usize, Box<str>), Micros>,
+    lists: Vec<ListName>,
+    made: HashSet<EventId>,
+    sweep_in: usize,
+}
+
+enum Windows {
+    Events(Recent<Window<Events>>),
+    Friends(Recent<Window<Friends>>),
+}
+
+impl Engine {
+    /// Nothing was observed yet. Windows take at most some `bytes`.
+    pub(crate) fn new(rules: Arc<Rules>, bytes: usize, made: Made) -> Self {
+        let room = bytes / rules.iter().len().max(1);
+        let windows = rules.iter().map(|rule| match rule.kind {
+            Kind::Refusals => Windows::Events(Recent::new(room)),
+            Kind::DifferentFriends => Windows::Friends(Recent::new(room)),
+        });
+        let mut lists: Vec<ListName> = Vec::new();
+        for rule in rules.iter() {
+            if !lists.contains(&rule.list) {
+                lists.push(rule.list.clone());
+            }
+        }
+        let mut engine = Self {
+            windows: windows.collect(),
+            hasher: RandomState::new(),
+            listed: HashMap::new(),
+            lists,
+            made: made.events,
+            sweep_in: SWEEP_EVERY,
+            rules,
+        };
+        for (list, owner, until) in made.entries {
+            engine.list(&list, &owner, until);
+        }
+        engine
+    }
+
+    /// Observes the decision that NATS stored at `stored`. With `act` false, it only counts: no rule acts on it.
+    pub(crate) fn observe(
+        &mut self,
+        decision: &Decision,
+        stored: OffsetDateTime,
+        act: bool,
+    ) -> Observed {
+        let mut observed = Observed::default();
+        let rules = Arc::clone(&self.rules);
+        // Decided before it was stored, whatever a gateway's clock says.
+        let at = decision.time.min(stored);
+        for (index, rule) in rules.iter().enumerate() {
+            if !decision.counts(&rule.only, &rule.except) {
+                continue;
+            }
+            if stored - at >= rule.within {
+                observed.late = true;
+                continue;
+            }
+            let friends = decision.friends.as_deref();
+            if rule.kind == Kind::DifferentFriends && friends.is_none() {
+                observed.unnamed = true;
+                continue;
+            }
+            let reached = self.count(index, rule, decision, (at, stored));
+            let event = || EventId::derived(&format!("detector {}", rule.id), decision.id);
+            if reached && act {
+                let until = whole_seconds(at + rule.duration);
+                observed.detections.push(Detection {
+                    rule: index,
+                    owner: decision.owner.clone(),
+                    event: event(),
+                    at,
+                    until,
+                });
+                self.begin_anew(index, &decision.owner);
+                if !rule.prolong {
+                    self.list(&rule.list, &decision.owner, until);
+                }
+            } else if reached && rule.prolong && self.made.contains(&event()) {
+                self.begin_anew(index, &decision.owner);
+            }
+        }
+        observed
+    }
+
+    /// The owner is on the rule's list until `until` for another reason: nothing that they do until then counts.
+    pub(crate) fn is_listed(&mut self, detection: &Detection, until: OffsetDateTime) {
+        if let Some(rule) = self.rules.get(detection.rule).cloned() {
+            self.list(&rule.list, &detection.owner, until);
+        }
+    }
+
+    /// How many owners have a window of this rule, and how many were forgotten for lack of room.
+    pub(crate) fn owners(&self, rule: usize) -> (usize, u64) {
+        match self.windows.get(rule) {
+            Some(Windows::Events(owners)) => (owners.len(), owners.forgotten()),
+            Some(Windows::Friends(owners)) => (owners.len(), owners.forgotten()),
+            None => (0, 0),
+        }
+    }
+
+    fn count(
+        &mut self,
+        index: usize,
+        rule: &Rule,
+        decision: &Decision,
+        (at, stored): (OffsetDateTime, OffsetDateTime),
+    ) -> bool {
+        let owner = decision.owner.as_str();
+        let within = Micros::try_from(rule.within.as_micros()).unwrap_or(Micros::MAX);
+        let added = Added {
+            time: micros(at),
+            floor: match rule.prolong {
+                true => Micros::MIN,
+                false => self.listed_until(&rule.list, owner),
+            },
+            // A late event may still make a window with what came as long before it as it is late.
+            horizon: micros(stored).saturating_sub(within.saturating_mul(2)),
+            measure: Measure {
+                within,
+                least: rule.least,
+            },
+        };
+        let hasher = &self.hasher;
+        match self.windows.get_mut(index) {
+            Some(Windows::Events(owners)) => added.to(owners, owner, decision.id),
+            Some(Windows::Friends(owners)) => {
+                let friends = decision.friends.as_deref().unwrap_or_default();
+                added.to(owners, owner, Asked { friends, hasher })
+            }
+            None => false,
+        }
+    }
+
+    fn begin_anew(&mut self, rule: usize, owner: &UserId) {
+        match self.windows.get_mut(rule) {
+            Some(Windows::Events(owners)) => reset(owners, owner.as_str()),
+            Some(Windows::Friends(owners)) => reset(owners, owner.as_str()),
+            None => {}
+        }
+    }
+
+    fn list(&mut self, list: &ListName, owner: &UserId, until: OffsetDateTime) {
+        let Some(list) = self.lists.iter().position(|other| other == list) else {
+            return;
+        };
+        self.sweep_in = self.sweep_in.saturating_sub(1);
+        if self.sweep_in == 0 {
+            let now = micros(OffsetDateTime::now_utc());
+            self.listed.retain(|_, until| *until > now);
+            self.sweep_in = SWEEP_EVERY;
+        }
+        if self.listed.len() < MAX_LISTED {
+            let known = self.listed.entry((list, owner.as_str().into()));
+            let known = known.or_insert(Micros::MIN);
+            *known = micros(until).max(*known);
+        }
+    }
+
+    fn listed_until(&self, list: &ListName, owner: &str) -> Micros {
+        if self.listed.is_empty() {
+            return Micros::MIN;
+        }
+        let list = self.lists.iter().position(|other| other == list);
+        let found = list.and_then(|list| self.listed.get(&(list, owner.into())));
+        found.copied().unwrap_or(Micros::MIN)
+    }
+}
+
+/// An event that is added to a window.
+struct Added {
+    time: Micros,
+    floor: Micros,
+    horizon: Micros,
+    measure: Measure,
+}
+
+impl Added {
+    fn to<C: Counted>(
+        &self,
+        owners: &mut Recent<Window<C>>,
+        owner: &str,
+        item: C::Item<'_>,
+    ) -> bool {
+        let mut window = owners.take(owner).unwrap_or_else(Window::new);
+        let Self {
+            time,
+            floor,
+            horizon,
+            measure,
+        } = *self;
+        let reached = window.add(time, item, floor, horizon, measure);
+        owners.put(owner, window, |window| window.is_of_use(horizon));
+        reached
+    }
+}
+
+fn reset<C: Counted>(owners: &mut Recent<Window<C>>, owner: &str) {
+    if let Some(mut window) = owners.take(owner) {
+        window.reset();
+        owners.put(owner, window, |_| true);
+    }
+}
+
+fn micros(time: OffsetDateTime) -> Micros {
+    Micros::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(Micros::MAX)
+}
+
+/// Rounded up.
+fn whole_seconds(time: OffsetDateTime) -> OffsetDateTime {
+    let rest = i64::from(time.nanosecond());
+    match rest {
+        0 => time,
+        rest => time + Duration::nanoseconds(1_000_000_000 - rest),
+    }
+}

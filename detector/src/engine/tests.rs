@@ -1,0 +1,313 @@
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::*;
+
+const START: i64 = 1_800_000_000;
+
+fn engine(rules: &str) -> Engine {
+    with_made(rules, Made::default())
+}
+
+fn with_made(rules: &str, made: Made) -> Engine {
+    let source = format!("apiVersion: importguard/v1\nrules: [{rules}]\n");
+    let rules = Rules::parse("detector.yaml", &source).unwrap();
+    Engine::new(Arc::new(rules), 1 << 20, made)
+}
+
+const THREE: &str = "{ id: three, refusals: 3, within: 1m, list: suspects, for: 10m }";
+const PROLONGED: &str =
+    "{ id: three, refusals: 3, within: 1m, list: suspects, for: 10m, prolong: true }";
+
+fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(START + seconds).unwrap()
+}
+
+/// The decision with this number, at this second.
+fn event(number: u32, seconds: i64) -> Value {
+    json!({
+        "id": format!("019ad3f4-0000-7000-8000-{number:012x}"),
+        "time": at(seconds).format(&Rfc3339).unwrap(),
+        "data": {
+            "ownerUserID": "user1",
+            "friendUserIDs": ["a", "b"],
+            "verdict": "refuse",
+            "decidedBy": "policy",
+            "refusal": { "rule": "too-many", "code": 5003 },
+            "removed": [],
+            "rules": [
+                { "id": "too-many", "mode": "enforce", "outcome": "refuse" },
+                { "id": "watched", "mode": "shadow", "outcome": "refuse" },
+            ],
+        },
+    })
+}
+
+fn read(event: &Value) -> Decision {
+    Decision::read(event.to_string().as_bytes()).unwrap()
+}
+
+/// Observes the decision, which was stored at once.
+fn observe(engine: &mut Engine, number: u32, seconds: i64) -> Vec<Detection> {
+    observe_event(engine, &event(number, seconds))
+}
+
+fn observe_event(engine: &mut Engine, event: &Value) -> Vec<Detection> {
+    let decision = read(event);
+    let stored = decision.time;
+    engine.observe(&decision, stored, true).detections
+}
+
+#[test]
+fn the_decision_that_is_one_too_many_leads_to_one_detection() {
+    let mut engine = engine(THREE);
+    assert_eq!(observe(&mut engine, 1, 0), []);
+    assert_eq!(observe(&mut engine, 2, 1), []);
+    let found = observe(&mut engine, 3, 59);
+    let cause = read(&event(3, 59)).id;
+    assert_eq!(
+        found,
+        [Detection {
+            rule: 0,
+            owner: UserId::parse("user1").unwrap(),
+            event: EventId::derived("detector three", cause),
+            at: at(59),
+            until: at(659),
+        }]
+    );
+    // However often any of them comes again.
+    for (number, seconds) in [(3, 59), (1, 0), (2, 1), (3, 59)] {
+        assert_eq!(observe(&mut engine, number, seconds), []);
+    }
+}
+
+#[test]
+fn decisions_as_far_apart_as_the_window_is_long_do_not_count_together() {
+    let mut engine = engine(THREE);
+    for (number, seconds) in [(1, 0), (2, 30), (3, 60)] {
+        assert_eq!(observe(&mut engine, number, seconds), []);
+    }
+    assert_eq!(observe(&mut engine, 4, 89).len(), 1);
+}
+
+#[test]
+fn decisions_count_again_when_the_entry_has_ended() {
+    let mut engine = engine(THREE);
+    for number in 1..=3 {
+        observe(&mut engine, number, 0);
+    }
+    for number in 4..=20 {
+        assert_eq!(observe(&mut engine, number, 600), []);
+    }
+    assert_eq!(observe(&mut engine, 21, 601), []);
+    assert_eq!(observe(&mut engine, 22, 601), []);
+    assert_eq!(observe(&mut engine, 23, 602).len(), 1);
+}
+
+#[test]
+fn a_rule_that_prolongs_counts_on_and_begins_anew() {
+    let mut engine = engine(PROLONGED);
+    let mut found = Vec::new();
+    for number in 1..=9 {
+        found.extend(observe(&mut engine, number, i64::from(number)));
+    }
+    let until: Vec<_> = found.iter().map(|detection| detection.until).collect();
+    assert_eq!(until, [at(603), at(606), at(609)]);
+}
+
+#[test]
+fn owners_count_for_themselves() {
+    let mut engine = engine(THREE);
+    for number in 1..=6 {
+        let mut event = event(number, 0);
+        event["data"]["ownerUserID"] = format!("user{}", number % 3).into();
+        assert_eq!(observe_event(&mut engine, &event), []);
+    }
+}
+
+#[test]
+fn a_fallback_counts_only_where_its_cause_is_named() {
+    let named = "{ id: three, refusals: 3, within: 1m, only: { causes: [deciderTimeout] }, list: suspects, for: 10m }";
+    for (rules, cause, detections) in [
+        (THREE, "deciderTimeout", 0),
+        (named, "deciderTimeout", 1),
+        (named, "overloaded", 0),
+    ] {
+        let mut engine = engine(rules);
+        let mut found = 0;
+        for number in 1..=3 {
+            let mut event = event(number, 0);
+            event["data"]["decidedBy"] = "fallback".into();
+            event["data"]["cause"] = cause.into();
+            found += observe_event(&mut engine, &event).len();
+        }
+        assert_eq!(found, detections, "{rules} {cause}");
+    }
+}
+
+#[test]
+fn only_what_fits_the_filters_counts() {
+    let rule = |filter: &str| {
+        format!("{{ id: three, refusals: 3, within: 1m, {filter}, list: suspects, for: 10m }}")
+    };
+    for (filter, counts) in [
+        ("only: { rules: [too-many] }", true),
+        ("only: { rules: [other] }", false),
+        ("only: { rules: [watched] }", false),
+        ("only: { codes: [5003, 1] }", true),
+        ("only: { codes: [5001] }", false),
+        ("except: { rules: [too-many] }", false),
+        ("except: { rules: [watched] }", true),
+        ("except: { codes: [5003] }", false),
+        ("only: { rules: [too-many], codes: [5001] }", false),
+    ] {
+        let mut engine = engine(&rule(filter));
+        let found: usize = (1..=3)
+            .map(|number| observe(&mut engine, number, 0).len())
+            .sum();
+        assert_eq!(found, usize::from(counts), "{filter}");
+    }
+}
+
+#[test]
+fn different_friends_count_over_all_imports() {
+    let mut engine =
+        engine("{ id: wide, differentFriends: 5, within: 1m, list: suspects, for: 10m }");
+    let import = |number, friends: Value| {
+        let mut event = event(number, i64::from(number));
+        event["data"]["verdict"] = "allow".into();
+        event["data"]["refusal"] = Value::Null;
+        event["data"]["friendUserIDs"] = friends;
+        event
+    };
+    for (number, friends) in [
+        (1, json!(["a", "b"])),
+        (2, json!(["a", "b"])),
+        (3, json!(["c", "d"])),
+    ] {
+        assert_eq!(observe_event(&mut engine, &import(number, friends)), []);
+    }
+    assert_eq!(
+        observe_event(&mut engine, &import(4, json!(["d", "e"]))).len(),
+        1
+    );
+    let mut large = import(5, Value::Null);
+    large["data"]["friendCount"] = 70_000.into();
+    let decision = read(&large);
+    assert!(engine.observe(&decision, decision.time, true).unnamed);
+}
+
+#[test]
+fn what_comes_late_counts_by_its_own_time_and_what_comes_too_late_does_not() {
+    let mut engine = engine(THREE);
+    let mut late = |number, seconds, stored| {
+        let decision = read(&event(number, seconds));
+        engine.observe(&decision, at(stored), true)
+    };
+    assert!(!late(1, 100, 100).late);
+    // Stored after an outage.
+    assert!(!late(2, 75, 130).late);
+    assert!(late(3, 71, 131).late);
+    let found = late(4, 80, 139);
+    assert!(!found.late);
+    assert_eq!(found.detections.len(), 1);
+}
+
+#[test]
+fn a_clock_that_is_ahead_hides_nothing() {
+    let mut engine = engine(THREE);
+    for (number, detections) in [(1, 0), (2, 0), (3, 1)] {
+        let decision = read(&event(number, 100_000));
+        let found = engine.observe(&decision, at(i64::from(number)), true);
+        assert_eq!(found.detections.len(), detections);
+    }
+}
+
+#[test]
+fn who_observes_again_draws_the_same_conclusions() {
+    for (rules, prolong) in [(THREE, false), (PROLONGED, true)] {
+        let mut first = engine(rules);
+        let mut found = Vec::new();
+        for number in 1..=10 {
+            found.extend(observe(&mut first, number, i64::from(number)));
+        }
+        // From the second event on, and with what was made before: as after a restart.
+        let entries = found.iter().map(|detection| {
+            let list = ListName::parse("suspects").unwrap();
+            (list, detection.owner.clone(), detection.until)
+        });
+        let mut again = with_made(
+            rules,
+            Made {
+                events: found.iter().map(|detection| detection.event).collect(),
+                entries: entries.collect(),
+            },
+        );
+        for number in 1..=10 {
+            let decision = read(&event(number, i64::from(number)));
+            let counted = again.observe(&decision, decision.time, false);
+            assert_eq!(counted.detections, []);
+        }
+        for number in 11..=40 {
+            let found = observe(&mut again, number, i64::from(number));
+            assert_eq!(
+                found,
+                observe(&mut first, number, i64::from(number)),
+                "{number}"
+            );
+            assert!(prolong || found.is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_only_counts_leads_to_a_detection_with_the_next_decision() {
+    let mut engine = engine(THREE);
+    for number in 1..=5 {
+        let decision = read(&event(number, 0));
+        assert_eq!(
+            engine.observe(&decision, decision.time, false).detections,
+            []
+        );
+    }
+    assert_eq!(observe(&mut engine, 6, 1).len(), 1);
+}
+
+#[test]
+fn a_list_is_shared_by_its_rules() {
+    let mut engine = engine(&format!(
+        "{THREE}, {{ id: five, refusals: 5, within: 1m, list: suspects, for: 10m }}, \
+         {{ id: other, refusals: 5, within: 1m, list: others, for: 10m }}"
+    ));
+    let mut found = Vec::new();
+    for number in 1..=8 {
+        found.extend(observe(&mut engine, number, 0));
+    }
+    let rules: Vec<_> = found.iter().map(|detection| detection.rule).collect();
+    assert_eq!(rules, [0, 2]);
+}
+
+#[test]
+fn a_fraction_of_a_second_makes_an_entry_longer() {
+    let mut engine = engine("{ id: one, refusals: 1, within: 1m, list: suspects, for: 10m }");
+    let mut event = event(1, 0);
+    let time = at(0) + Duration::milliseconds(1);
+    event["time"] = time.format(&Rfc3339).unwrap().into();
+    assert_eq!(observe_event(&mut engine, &event)[0].until, at(601));
+}
+
+#[test]
+fn pseudonyms_and_foreign_messages_are_not_usable() {
+    let mut pseudonymised = event(1, 0);
+    pseudonymised["data"]["ownerUserID"] = "pn_0123456789abcdef0123456789abcdef".into();
+    for (payload, unusable) in [
+        (
+            pseudonymised.to_string(),
+            crate::decision::Unusable::Pseudonymised,
+        ),
+        ("{}".to_owned(), crate::decision::Unusable::Unreadable),
+        ("spam".to_owned(), crate::decision::Unusable::Unreadable),
+    ] {
+        assert_eq!(Decision::read(payload.as_bytes()).unwrap_err(), unusable);
+    }
+}

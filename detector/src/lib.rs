@@ -1,0 +1,22 @@
+//! The detector: reads the events about decisions, and puts owners on live lists whose behaviour fits the operator's [`rules`].
+//!
+//! `engine` finds them, as a pure function of the events; `follow` reads the stream, and `act` writes the lists.
+
+mod act;
+mod decision;
+mod engine;
+mod follow;
+mod metrics;
+mod recent;
+mod replay;
+pub mod rules;
+mod run;
+mod settings;
+mod simulation;
+mod status;
+mod window;
+
+pub use follow::DECISIONS;
+pub use run::{RunError, run};
+pub use settings::Settings;
+pub use simulation::{Simulation, Would};

@@ -1,0 +1,153 @@
+//! The rules: which owners are put on which list, for how long.
+
+mod document;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::{fs, io, path::Path, time::Duration};
+
+use importguard_lists::ListName;
+use importguard_yaml::{
+    diagnostic::{Diagnostic, Diagnostics},
+    yaml::MAX_SOURCE_BYTES,
+};
+
+/// The longest window: to rebuild it, twice as much of the stream is read when the detector starts.
+pub const MAX_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest entry.
+pub const MAX_FOR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The rules of a file, in its order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules(Vec<Rule>);
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its ID, of at most 64 bytes.
+    pub id: String,
+    /// What is counted by owner.
+    pub kind: Kind,
+    /// At how many it acts; at least 1.
+    pub least: usize,
+    /// Within which time.
+    pub within: Duration,
+    /// Which decisions count.
+    pub only: Filter,
+    /// Which of them do not.
+    pub except: Filter,
+    /// The list that the owner is put on.
+    pub list: ListName,
+    /// For how long.
+    pub duration: Duration,
+    /// Whether decisions count while the owner is on the list.
+    pub prolong: bool,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Refused imports.
+    Refusals,
+    /// Different friends that were asked for.
+    DifferentFriends,
+}
+
+/// Keys of decisions; an empty one is not compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Verdicts.
+    pub verdicts: Vec<&'static str>,
+    /// IDs of the policy's rules.
+    pub rules: Vec<String>,
+    /// Codes of refusals.
+    pub codes: Vec<i64>,
+    /// Causes of fallbacks.
+    pub causes: Vec<&'static str>,
+}
+
+impl Rules {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Every error in it.
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        let name = path.display().to_string();
+        let of_file = |message: String, remedy: &str| {
+            Diagnostics::one(Diagnostic::of_file(name.as_str().into(), message, remedy))
+        };
+        let too_large = |bytes: u64| {
+            of_file(
+                format!("the file has {bytes} bytes; the maximum is {MAX_SOURCE_BYTES}"),
+                "write fewer rules",
+            )
+        };
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.len() > MAX_SOURCE_BYTES as u64 => {
+                return Err(too_large(metadata.len()));
+            }
+            _ => {}
+        }
+        let source = fs::read_to_string(path).map_err(|error| {
+            of_file(
+                format!("cannot read the file: {error}"),
+                match error.kind() {
+                    io::ErrorKind::InvalidData => "save it as UTF-8",
+                    _ => "name the file of rules with --rules or IMPORTGUARD_DETECT_RULES",
+                },
+            )
+        })?;
+        Self::parse(&name, &source)
+    }
+
+    /// Reads the content of a file; `name` is its name in messages.
+    ///
+    /// # Errors
+    /// Every error in it.
+    pub fn parse(name: &str, source: &str) -> Result<Self, Diagnostics> {
+        read::rules(name, source).map(Self)
+    }
+
+    /// The rules, at least one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Rule> {
+        self.0.iter()
+    }
+
+    /// The rule with this place in the file.
+    pub fn get(&self, index: usize) -> Option<&Rule> {
+        self.0.get(index)
+    }
+
+    /// The longest window.
+    pub fn longest_window(&self) -> Duration {
+        let windows = self.0.iter().map(|rule| rule.within);
+        windows.max().unwrap_or_default()
+    }
+
+    /// The longest entry.
+    pub fn longest_entry(&self) -> Duration {
+        let entries = self.0.iter().map(|rule| rule.duration);
+        entries.max().unwrap_or_default()
+    }
+}
+
+impl Rule {
+    /// The evidence, for the reason of an entry: `hammering: 20 refusals within 10m`.
+    pub fn evidence(&self) -> String {
+        let what = match (self.kind, self.least) {
+            (Kind::Refusals, 1) => "refusal",
+            (Kind::Refusals, _) => "refusals",
+            (Kind::DifferentFriends, 1) => "different friend",
+            (Kind::DifferentFriends, _) => "different friends",
+        };
+        let within = humantime::format_duration(self.within);
+        format!("{}: {} {what} within {within}", self.id, self.least)
+    }
+}
+
+/// The JSON Schema of files of rules, as committed next to the sample.
+pub fn json_schema() -> String {
+    importguard_yaml::document::json_schema::<document::Document>()
+}

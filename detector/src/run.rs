@@ -1,0 +1,93 @@
+//! The detector's process.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::context::ContextBuilder;
+use importguard_nats::{NatsServers, NatsSettings, NatsSettingsError};
+use importguard_runtime::Runtime;
+use importguard_yaml::diagnostic::Diagnostics;
+use tracing::{info, warn};
+
+use crate::{follow::Follower, metrics::Metrics, rules::Rules, settings::Settings, status::Status};
+
+/// How long NATS is given to answer. A cluster elects a leader in less.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the connection may be silent before it is tested; a lost one is found in twice that.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest pause between attempts to connect.
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// Why the detector cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The rules are invalid.
+    #[error("{0}")]
+    Rules(Diagnostics),
+    /// NATS's settings are unusable.
+    #[error(transparent)]
+    NatsSettings(#[from] NatsSettingsError),
+    /// The client refuses its settings.
+    #[error("cannot set up the connection to NATS: {0}")]
+    Nats(#[from] async_nats::ConnectError),
+}
+
+/// Detects until `runtime` shuts down.
+///
+/// # Errors
+/// If the rules or the settings cannot be used. An outage of NATS is no error.
+pub async fn run(
+    settings: &Settings,
+    nats: &NatsSettings,
+    mut runtime: Runtime,
+) -> Result<(), RunError> {
+    let rules = Arc::new(Rules::load(&settings.rules).map_err(RunError::Rules)?);
+    let status = Status::default();
+    let metrics = runtime.registry.register(|registry| {
+        registry.register_collector(Box::new(status.clone()));
+        Metrics::register(registry, &rules)
+    });
+    let (described, ready) = (status.clone(), status.clone());
+    runtime
+        .readiness
+        .add("detector", move || described.describe());
+    runtime.readiness.require(move || ready.is_reading());
+    let servers = nats
+        .servers("importguard-detect", &mut runtime.files)
+        .await?;
+    if let Some(warning) = servers.warning {
+        warn!("{warning}");
+    }
+    info!("connecting to NATS at {}", servers.names());
+    let lost = status.clone();
+    let report = move |cause: String| {
+        if lost.interrupted(&cause) {
+            warn!("not detecting: {cause}; retrying");
+        }
+    };
+    let NatsServers {
+        options, addresses, ..
+    } = servers.on_failure(report);
+    let client = options
+        .retry_on_initial_connect()
+        .ping_interval(PING_INTERVAL)
+        .reconnect_delay_callback(reconnect_delay)
+        .connect(addresses)
+        .await?;
+    let follower = Follower {
+        settings: settings.clone(),
+        rules,
+        jetstream: ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client),
+        metrics,
+        status,
+        shutdown: runtime.shutdown.clone(),
+    };
+    runtime.run(follower.run()).await;
+    Ok(())
+}
+
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX);
+    Duration::from_millis(2_u64.saturating_pow(doublings)).min(MAX_RECONNECT_DELAY)
+}

@@ -1,0 +1,52 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use importguard_runtime::settings::size;
+
+/// The smallest memory for windows: some thousand owners.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+/// What is detected, and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Detector")]
+#[group(skip)]
+pub struct Settings {
+    /// File of rules: who is put on which live list, and when. Read when the detector starts
+    #[arg(
+        long = "rules",
+        env = "IMPORTGUARD_DETECT_RULES",
+        value_name = "FILE",
+        default_value = "policy/detector.yaml"
+    )]
+    pub rules: PathBuf,
+
+    /// Name of the detector's durable consumer in NATS, which keeps its position. Each detector needs its own
+    #[arg(
+        long = "consumer",
+        env = "IMPORTGUARD_DETECT_CONSUMER",
+        value_name = "NAME",
+        default_value = "detector",
+        value_parser = consumer_name
+    )]
+    pub consumer: String,
+
+    /// Memory for what owners did lately. When it is full, those who were quiet longest are forgotten
+    #[arg(
+        long = "memory",
+        env = "IMPORTGUARD_DETECT_MEMORY",
+        value_name = "SIZE",
+        default_value = "64MiB",
+        value_parser = size::<usize>(LEAST_MEMORY..=1 << 40)
+    )]
+    pub memory: usize,
+}
+
+/// Parses a name that NATS accepts for a consumer, with some bytes left for what is added to it.
+fn consumer_name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 64 letters, digits, - or _".to_owned())
+    }
+}

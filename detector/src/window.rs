@@ -1,0 +1,365 @@
+//! What one owner did within the time that a rule looks at.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
+
+use importguard_core::EventId;
+
+use crate::recent::Weight;
+
+/// A time, in microseconds since 1970.
+pub(crate) type Micros = i64;
+
+/// The length of a window and the threshold of its rule.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measure {
+    /// The events of this time count together: of two exactly this far apart, only one counts.
+    pub(crate) within: Micros,
+    /// At least 1.
+    pub(crate) least: usize,
+}
+
+/// What one owner did.
+#[derive(Debug)]
+pub(crate) struct Window<C> {
+    counted: C,
+    /// What was done until then does not count.
+    floor: Micros,
+}
+
+/// What is counted.
+pub(crate) trait Counted: Default + Weight {
+    /// What an event adds.
+    type Item<'i>;
+
+    /// Adds an event at `time`, unless it was added before, and returns whether the threshold is reached with it.
+    fn add(&mut self, time: Micros, item: Self::Item<'_>, measure: Measure) -> bool;
+
+    /// Forgets what happened until `floor`.
+    fn forget(&mut self, floor: Micros);
+
+    /// May forget what happened until `horizon`, which no longer matters.
+    fn trim(&mut self, horizon: Micros);
+
+    /// The time of the last event; None without any.
+    fn newest(&self) -> Option<Micros>;
+}
+
+/// Events, in the order of their times.
+#[derive(Debug, Default)]
+pub(crate) struct Events(Vec<(Micros, EventId)>);
+
+/// Different friends, as hashes of their IDs, each with the time when it was last asked for. Of the 64 bits, those of two IDs in a window
+/// of 100,000 are the same once in some billions of windows.
+#[derive(Debug, Default)]
+pub(crate) struct Friends {
+    last: HashMap<u64, Micros>,
+    newest: Option<Micros>,
+}
+
+/// The friends that an event adds, and what hashes them.
+pub(crate) struct Asked<'a> {
+    pub(crate) friends: &'a [String],
+    pub(crate) hasher: &'a RandomState,
+}
+
+impl<C: Counted> Window<C> {
+    pub(crate) fn new() -> Self {
+        Self {
+            counted: C::default(),
+            floor: Micros::MIN,
+        }
+    }
+
+    /// Whether something that happened after `horizon` can still count.
+    pub(crate) fn is_of_use(&self, horizon: Micros) -> bool {
+        self.floor > horizon || self.counted.newest().is_some_and(|newest| newest > horizon)
+    }
+
+    /// Adds an event at `time`, and returns whether the threshold is reached. What happened until `floor`
+    /// does not count, the event included; what happened until `horizon` no longer matters.
+    pub(crate) fn add(
+        &mut self,
+        time: Micros,
+        item: C::Item<'_>,
+        floor: Micros,
+        horizon: Micros,
+        measure: Measure,
+    ) -> bool {
+        if floor > self.floor {
+            self.raise(floor);
+        }
+        self.counted.trim(horizon);
+        time > self.floor && self.counted.add(time, item, measure)
+    }
+
+    /// Begins anew: what was counted so far counts no longer.
+    pub(crate) fn reset(&mut self) {
+        self.floor = self.counted.newest().unwrap_or(self.floor).max(self.floor);
+        self.counted = C::default();
+    }
+
+    /// What happened until `floor` counts no longer.
+    pub(crate) fn raise(&mut self, floor: Micros) {
+        self.floor = self.floor.max(floor);
+        self.counted.forget(self.floor);
+    }
+}
+
+impl<C: Weight> Weight for Window<C> {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.counted.weight()
+    }
+}
+
+impl Counted for Events {
+    type Item<'i> = EventId;
+
+    fn add(&mut self, time: Micros, id: EventId, measure: Measure) -> bool {
+        let Measure { within, least } = measure;
+        let events = &mut self.0;
+        if events.iter().any(|&(_, known)| known == id) {
+            return false;
+        }
+        let place = events.partition_point(|&(before, _)| before <= time);
+        events.insert(place, (time, id));
+        // Only the new event can complete a window: the first of one that has it is at most `least - 1` before it.
+        let earliest = place.saturating_sub(least - 1);
+        let reached = (earliest..=place).any(|first| {
+            let last = events.get(first + least - 1);
+            last.is_some_and(|last| last.0 - events[first].0 < within)
+        });
+        // More can only be what was not acted on, as rules were different then.
+        let surplus = events.len().saturating_sub(2 * least);
+        events.drain(..surplus);
+        reached
+    }
+
+    fn forget(&mut self, floor: Micros) {
+        let gone = self.0.partition_point(|&(time, _)| time <= floor);
+        self.0.drain(..gone);
+    }
+
+    fn trim(&mut self, horizon: Micros) {
+        self.forget(horizon);
+    }
+
+    fn newest(&self) -> Option<Micros> {
+        self.0.last().map(|&(time, _)| time)
+    }
+}
+
+impl Weight for Events {
+    fn weight(&self) -> usize {
+        self.0.capacity() * size_of::<(Micros, EventId)>()
+    }
+}
+
+impl Counted for Friends {
+    type Item<'i> = Asked<'i>;
+
+    fn add(&mut self, time: Micros, asked: Asked<'_>, measure: Measure) -> bool {
+        let newest = self.newest.map_or(time, |newest| newest.max(time));
+        self.newest = Some(newest);
+        for friend in asked.friends {
+            let last = self
+                .last
+                .entry(asked.hasher.hash_one(friend))
+                .or_insert(time);
+            *last = time.max(*last);
+        }
+        if self.last.len() < measure.least {
+            return false;
+        }
+        let begin = newest.saturating_sub(measure.within);
+        self.last.retain(|_, last| *last > begin);
+        let reached = self.last.len() >= measure.least;
+        if self.last.len() > 2 * measure.least {
+            self.keep_newest(2 * measure.least);
+        }
+        reached
+    }
+
+    fn forget(&mut self, floor: Micros) {
+        self.last.retain(|_, last| *last > floor);
+        if self.last.is_empty() {
+            self.newest = None;
+        }
+    }
+
+    fn trim(&mut self, horizon: Micros) {
+        // Single friends are left until the threshold could be reached: this is called for each event.
+        if self.newest.is_some_and(|newest| newest <= horizon) {
+            *self = Self::default();
+        }
+    }
+
+    fn newest(&self) -> Option<Micros> {
+        self.newest
+    }
+}
+
+impl Friends {
+    /// Forgets all but `most` friends.
+    fn keep_newest(&mut self, most: usize) {
+        let mut times: Vec<_> = self.last.values().copied().collect();
+        let cut = times.len().saturating_sub(most);
+        let (_, &mut cut, _) = times.select_nth_unstable(cut);
+        self.last.retain(|_, last| *last >= cut);
+        let surplus = self.last.len().saturating_sub(most);
+        let same = self.last.iter().filter(|(_, last)| **last == cut);
+        let same: Vec<u64> = same.take(surplus).map(|(&friend, _)| friend).collect();
+        for friend in same {
+            self.last.remove(&friend);
+        }
+    }
+}
+
+impl Weight for Friends {
+    fn weight(&self) -> usize {
+        self.last.capacity() * (size_of::<(u64, Micros)>() + 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEASURE: Measure = Measure {
+        within: 100,
+        least: 3,
+    };
+
+    fn id(number: u64) -> EventId {
+        EventId::parse(&format!("00000000-0000-7000-8000-{number:012x}")).unwrap()
+    }
+
+    fn events() -> impl FnMut(Micros) -> bool {
+        let (mut window, mut count) = (Window::<Events>::new(), 0);
+        move |time| {
+            count += 1;
+            window.add(time, id(count), Micros::MIN, time - 200, MEASURE)
+        }
+    }
+
+    #[test]
+    fn the_event_that_completes_a_window_reaches_the_threshold() {
+        let mut add = events();
+        assert!(!add(1000));
+        assert!(!add(1050));
+        assert!(add(1099));
+    }
+
+    #[test]
+    fn events_as_far_apart_as_the_window_is_long_do_not_count_together() {
+        let mut add = events();
+        assert!(!add(1000));
+        assert!(!add(1050));
+        assert!(!add(1100));
+        assert!(add(1149));
+    }
+
+    #[test]
+    fn what_counts_is_the_time_of_events_and_not_their_order() {
+        let mut add = events();
+        assert!(!add(1099));
+        assert!(!add(1000));
+        assert!(add(1050));
+        let mut add = events();
+        assert!(!add(1101));
+        assert!(!add(1000));
+        assert!(!add(950));
+        assert!(add(1045));
+    }
+
+    #[test]
+    fn a_repeated_event_counts_once() {
+        let mut window = Window::<Events>::new();
+        for _ in 0..10 {
+            assert!(!window.add(1000, id(1), Micros::MIN, 0, MEASURE));
+            assert!(!window.add(1001, id(2), Micros::MIN, 0, MEASURE));
+        }
+        assert!(window.add(1002, id(3), Micros::MIN, 0, MEASURE));
+        assert!(!window.add(1002, id(3), Micros::MIN, 0, MEASURE));
+    }
+
+    #[test]
+    fn a_window_that_begins_anew_counts_nothing_of_before() {
+        let mut window = Window::<Events>::new();
+        for number in 0..3 {
+            window.add(1000 + number, id(number as u64), Micros::MIN, 0, MEASURE);
+        }
+        window.reset();
+        // Repeated, and late.
+        assert!(!window.add(1001, id(1), Micros::MIN, 0, MEASURE));
+        assert!(!window.add(1002, id(9), Micros::MIN, 0, MEASURE));
+        for number in 10..12 {
+            assert!(!window.add(1010, id(number), Micros::MIN, 0, MEASURE));
+        }
+        assert!(window.add(1010, id(12), Micros::MIN, 0, MEASURE));
+    }
+
+    #[test]
+    fn what_happened_until_the_floor_does_not_count() {
+        let mut window = Window::<Events>::new();
+        window.add(1000, id(1), Micros::MIN, 0, MEASURE);
+        assert!(!window.add(1010, id(2), 1005, 0, MEASURE));
+        assert!(!window.add(1005, id(3), 1005, 0, MEASURE));
+        assert!(!window.add(1011, id(4), 1005, 0, MEASURE));
+        assert!(window.add(1012, id(5), 1005, 0, MEASURE));
+    }
+
+    #[test]
+    fn a_window_stays_small() {
+        let mut window = Window::<Events>::new();
+        for number in 0..1000 {
+            window.add(1000, id(number), Micros::MIN, 0, MEASURE);
+        }
+        assert_eq!(window.counted.0.len(), 6);
+        let mut friends = Friends::default();
+        let hasher = RandomState::new();
+        for number in 0..1000 {
+            let names: Vec<_> = (0..5).map(|friend| format!("{number}-{friend}")).collect();
+            let asked = Asked {
+                friends: &names,
+                hasher: &hasher,
+            };
+            friends.add(1000 + number % 7, asked, MEASURE);
+            assert!(friends.last.len() <= 6, "{}", friends.last.len());
+        }
+    }
+
+    #[test]
+    fn different_friends_count_once_and_only_within_the_window() {
+        let hasher = RandomState::new();
+        let mut window = Window::<Friends>::new();
+        let mut add = |time, names: &[&str]| {
+            let friends: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            let asked = Asked {
+                friends: &friends,
+                hasher: &hasher,
+            };
+            window.add(time, asked, Micros::MIN, time - 200, MEASURE)
+        };
+        assert!(!add(1000, &["a", "b"]));
+        assert!(!add(1001, &["b", "a"]));
+        assert!(!add(1101, &["b", "c"]));
+        // b and c; a is as old as the window is long.
+        assert!(!add(1101, &["b"]));
+        assert!(add(1102, &["d", "e"]));
+    }
+
+    #[test]
+    fn one_event_can_ask_for_too_many_friends() {
+        let hasher = RandomState::new();
+        let friends: Vec<_> = (0..3).map(|number| number.to_string()).collect();
+        let mut window = Window::<Friends>::new();
+        let asked = Asked {
+            friends: &friends,
+            hasher: &hasher,
+        };
+        assert!(window.add(1, asked, Micros::MIN, 0, MEASURE));
+    }
+}

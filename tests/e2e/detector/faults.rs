@@ -1,0 +1,242 @@
+//! The detector is killed, and NATS is away: nothing is lost, and nothing is done twice.
+
+use async_nats::{ConnectOptions, jetstream};
+use importguard_tests::{Detector, NatsServer, Settings, eventually};
+
+use super::{
+    EVENTS,
+    world::{SOON, THREE, changes, entered, entry, nats, publish, refusal, refuse, with_stream},
+};
+
+/// The sequence up to which the detector has acknowledged every event.
+async fn acknowledged(jetstream: &jetstream::Context) -> u64 {
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let consumer = stream
+        .get_consumer::<jetstream::consumer::pull::Config>("detector")
+        .await;
+    let Ok(mut consumer) = consumer else { return 0 };
+    consumer.info().await.unwrap().ack_floor.stream_sequence
+}
+
+async fn acknowledges(jetstream: &jetstream::Context, sequence: u64) {
+    eventually(
+        "the events are acknowledged",
+        SOON,
+        async || match acknowledged(jetstream).await {
+            reached if reached >= sequence => Ok(()),
+            reached => Err(reached),
+        },
+    )
+    .await;
+}
+
+/// A nats-server whose user `cut` may do everything but publish to `denied`, and `full` everything.
+async fn nats_that_denies(denied: &str) -> (NatsServer, jetstream::Context) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "jetstream {{}}\n\
+         accounts {{ A {{ jetstream: enabled, users: [\n\
+           {{ user: full, password: full }}\n\
+           {{ user: cut, password: cut, permissions: {{ publish: {{ deny: \"{denied}\" }} }} }}\n\
+         ] }} }}\n"
+    );
+    std::fs::write(file.path(), text).unwrap();
+    let (_, path) = file.keep().unwrap();
+    let nats = NatsServer::configured(path, &[], "full:full").await;
+    let client = ConnectOptions::with_user_and_password("full".into(), "full".into())
+        .connect(nats.url())
+        .await
+        .unwrap();
+    let jetstream = with_stream(client).await;
+    (nats, jetstream)
+}
+
+#[tokio::test]
+async fn killed_after_the_entry_and_before_the_ack_it_makes_no_second_one() {
+    let (nats, jetstream) = nats_that_denies("$JS.ACK.>").await;
+    let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
+    let mut detector = Detector::start(THREE, settings).await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    let (revision, value) = entered(&jetstream, "user1").await;
+    detector.counts(EVENTS, 3.0).await;
+    eventually("its event is there", SOON, async || {
+        match changes(&jetstream).await.len() {
+            1 => Ok(()),
+            count => Err(count),
+        }
+    })
+    .await;
+    assert_eq!(acknowledged(&jetstream).await, 0);
+    detector.kill9();
+
+    detector.restart(&[("NATS_URL", &nats.url_for("full:full"))]);
+    detector.ready().await;
+    // NATS delivers them again when it has waited for the ack.
+    acknowledges(&jetstream, 3).await;
+    let (again, _) = entered(&jetstream, "user1").await;
+    assert_eq!(again, revision);
+    let changes = changes(&jetstream).await;
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0]["id"], value["event"]);
+}
+
+#[tokio::test]
+async fn killed_between_the_entry_and_its_event_it_publishes_that_once() {
+    let (nats, jetstream) = nats_that_denies("importguard.v1.list.changed").await;
+    let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
+    let mut detector = Detector::start(THREE, settings).await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    let (revision, value) = entered(&jetstream, "user1").await;
+    detector.kill9();
+    assert_eq!(changes(&jetstream).await.len(), 0);
+
+    detector.restart(&[("NATS_URL", &nats.url_for("full:full"))]);
+    detector.ready().await;
+    let changes_now = changes(&jetstream).await;
+    assert_eq!(changes_now.len(), 1, "{changes_now:?}");
+    assert_eq!(changes_now[0]["id"], value["event"]);
+    acknowledges(&jetstream, 3).await;
+    let (again, _) = entered(&jetstream, "user1").await;
+    assert_eq!(again, revision);
+    assert_eq!(changes(&jetstream).await.len(), 1);
+}
+
+#[tokio::test]
+async fn windows_survive_a_restart() {
+    let (nats, jetstream) = nats().await;
+    let mut detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    refuse(&jetstream, "user1", 1..=2).await;
+    acknowledges(&jetstream, 2).await;
+    detector.kill9();
+    // One that comes while it is away counts, too.
+    refuse(&jetstream, "user2", 11..=13).await;
+    detector.restart(&[]);
+    detector.ready().await;
+    entered(&jetstream, "user2").await;
+    assert_eq!(entry(&jetstream, "user1").await, None);
+    refuse(&jetstream, "user1", [3]).await;
+    entered(&jetstream, "user1").await;
+    assert_eq!(changes(&jetstream).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_window_that_began_anew_is_not_taken_for_a_full_one_after_a_restart() {
+    let (nats, jetstream) = nats().await;
+    let rules = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 1s, only: { codes: [5003] } }, \
+                  { id: more, refusals: 3, within: 1m, list: suspects, for: 1s, prolong: true, only: { codes: [5004] } }]";
+    let mut detector = Detector::start(rules, Settings::new().nats(&nats)).await;
+    let more = |number| {
+        let mut event = refusal(number, "user2", 0);
+        event["data"]["refusal"]["code"] = 5004.into();
+        event["data"]["rules"] = serde_json::json!([]);
+        event
+    };
+    for number in 1..=3 {
+        publish(&jetstream, &refusal(number, "user1", 300)).await;
+        publish(&jetstream, &more(100 + number)).await;
+    }
+    entered(&jetstream, "user1").await;
+    entered(&jetstream, "user2").await;
+    // The entry must have ended before more counts.
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    publish(&jetstream, &refusal(4, "user1", 0)).await;
+    publish(&jetstream, &more(104)).await;
+    acknowledges(&jetstream, 10).await;
+    let before = changes(&jetstream).await.len();
+    assert_eq!(before, 2);
+    detector.kill9();
+    detector.restart(&[]);
+    detector.ready().await;
+    // The second since then. Windows that still had the first three would be full, and act on it.
+    publish(&jetstream, &refusal(5, "user1", 0)).await;
+    publish(&jetstream, &more(105)).await;
+    acknowledges(&jetstream, 12).await;
+    assert_eq!(changes(&jetstream).await.len(), before);
+    publish(&jetstream, &refusal(6, "user1", 0)).await;
+    publish(&jetstream, &more(106)).await;
+    eventually(
+        "the third since then is acted on",
+        SOON,
+        async || match changes(&jetstream).await.len() {
+            count if count == before + 2 => Ok(()),
+            count => Err(count),
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn nats_may_be_away_at_the_start_and_in_between() {
+    let mut nats = NatsServer::not_started();
+    let detector = Detector::spawn(THREE, Settings::new().nats(&nats));
+    detector
+        .wait_for_log(&["not detecting: NATS at", "retrying"])
+        .await;
+    eventually("it says why", SOON, async || {
+        let error = detector.admin("/readyz").await.unwrap_err().to_string();
+        match error.contains("\"ready\":false") && error.contains("\"error\":\"NATS at") {
+            true => Ok(()),
+            false => Err(error),
+        }
+    })
+    .await;
+    nats.restart().await;
+    detector
+        .wait_for_log(&["there is no stream IMPORTGUARD yet"])
+        .await;
+    let jetstream = with_stream(nats.client().await).await;
+    detector.ready().await;
+    refuse(&jetstream, "user1", 1..=2).await;
+    detector.counts(EVENTS, 2.0).await;
+
+    nats.kill9();
+    eventually("it notices", SOON, async || {
+        match detector.metric("importguard_detector_reading").await {
+            Ok(0.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    nats.restart().await;
+    detector.ready().await;
+    refuse(&jetstream, "user1", [3]).await;
+    entered(&jetstream, "user1").await;
+    assert_eq!(changes(&jetstream).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_deleted_is_made_again() {
+    let (nats, jetstream) = nats().await;
+    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    jetstream
+        .delete_stream("KV_IMPORTGUARD_LISTS")
+        .await
+        .unwrap();
+    refuse(&jetstream, "user1", 1..=3).await;
+    entered(&jetstream, "user1").await;
+    detector.ready().await;
+    assert_eq!(changes(&jetstream).await.len(), 1);
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_while_it_cannot_write() {
+    let (nats, jetstream) = nats_that_denies("$KV.>").await;
+    let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
+    let mut detector = Detector::start(THREE, settings).await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    detector
+        .counts("importguard_detector_write_failures_total", 1.0)
+        .await;
+    eventually("it says that it cannot", SOON, async || {
+        match detector.admin("/readyz").await {
+            Err(error) if error.to_string().contains("\"error\"") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(detector.terminate(SOON).await.code(), Some(0));
+    assert_eq!(entry(&jetstream, "user1").await, None);
+
+    detector.restart(&[("NATS_URL", &nats.url_for("full:full"))]);
+    entered(&jetstream, "user1").await;
+}

@@ -1,0 +1,303 @@
+//! The detector: owners who do too much are put on a live list, once.
+
+mod faults;
+mod world;
+
+use importguard_tests::{
+    Detector, NatsServer, OpenIm, PolicyDir, Service, Settings, eventually, workspace,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use self::world::{
+    SOON, THREE, changes, entered, entry, importguard, nats, publish, refusal, refuse,
+};
+
+const EVENTS: &str = "importguard_detector_events_total";
+
+#[tokio::test]
+async fn there_is_one_entry_and_one_event_however_often_decisions_are_delivered() {
+    let (nats, jetstream) = nats().await;
+    let mut detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    let refusals: Vec<_> = (1..=3).map(|number| refusal(number, "user1", 0)).collect();
+    for _ in 0..4 {
+        for refusal in &refusals {
+            publish(&jetstream, refusal).await;
+        }
+    }
+    let (revision, value) = entered(&jetstream, "user1").await;
+    detector.counts(EVENTS, 12.0).await;
+    assert_eq!(entry(&jetstream, "user1").await.unwrap().0, revision);
+    assert_eq!(value["by"], "detector");
+    assert_eq!(value["reason"], "three: 3 refusals within 1m");
+    assert_eq!(value["at"], refusals[2]["time"]);
+    let added = "importguard_detector_detections_total{rule=\"three\",outcome=\"added\"}";
+    assert_eq!(detector.metric(added).await.unwrap(), 1.0);
+
+    let changes = changes(&jetstream).await;
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0]["id"], value["event"]);
+    assert_eq!(changes[0]["data"]["by"], "detector");
+    assert_eq!(changes[0]["data"]["userID"], "user1");
+    assert_eq!(changes[0]["data"]["until"], value["until"]);
+    // Users' IDs are in events and lists, and not in logs.
+    detector
+        .wait_for_log(&["put an owner on a list", "three: 3 refusals within 1m"])
+        .await;
+    assert!(
+        !detector.stderr().contains("user1"),
+        "{}",
+        detector.stderr()
+    );
+
+    assert_eq!(detector.terminate(SOON).await.code(), Some(0));
+    assert!(
+        detector.stderr().contains("stopped"),
+        "{}",
+        detector.stderr()
+    );
+}
+
+#[tokio::test]
+async fn a_threshold_is_reached_by_so_many_within_the_window_and_by_no_fewer() {
+    let (nats, jetstream) = nats().await;
+    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    // Two; and three, the first of which came when it no longer counted.
+    refuse(&jetstream, "two", 1..=2).await;
+    let now = refusal(10, "apart", 0);
+    let mut first = refusal(11, "apart", 0);
+    let minute_ago = time_of(&now) - time::Duration::minutes(1);
+    first["time"] = rfc3339(minute_ago).into();
+    let mut second = refusal(12, "apart", 0);
+    second["time"] = rfc3339(minute_ago + time::Duration::seconds(1)).into();
+    for event in [&second, &now] {
+        publish(&jetstream, event).await;
+    }
+    publish(&jetstream, &first).await;
+    detector.counts(EVENTS, 5.0).await;
+    assert_eq!(entry(&jetstream, "two").await, None);
+    assert_eq!(entry(&jetstream, "apart").await, None);
+    // One more between them is enough.
+    publish(&jetstream, &refusal(13, "apart", 1000)).await;
+    refuse(&jetstream, "two", [3]).await;
+    entered(&jetstream, "apart").await;
+    entered(&jetstream, "two").await;
+}
+
+fn time_of(event: &Value) -> time::OffsetDateTime {
+    let text = event["time"].as_str().unwrap();
+    time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).unwrap()
+}
+
+fn rfc3339(time: time::OffsetDateTime) -> String {
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn fallbacks_and_pseudonyms_put_nobody_on_a_list() {
+    let (nats, jetstream) = nats().await;
+    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    for number in 1..=5 {
+        let mut fallback = refusal(number, "unlucky", 0);
+        fallback["data"]["decidedBy"] = "fallback".into();
+        fallback["data"]["cause"] = "deciderTimeout".into();
+        publish(&jetstream, &fallback).await;
+        let pseudonym = "pn_0123456789abcdef0123456789abcdef";
+        publish(&jetstream, &refusal(10 + number, pseudonym, 0)).await;
+    }
+    detector.counts(EVENTS, 10.0).await;
+    let skipped = "importguard_detector_skipped_total{reason=\"pseudonymised\"}";
+    assert_eq!(detector.metric(skipped).await.unwrap(), 5.0);
+    detector
+        .wait_for_log(&[
+            "skipping events with pseudonyms",
+            "IMPORTGUARD_PSEUDONYM_KEY",
+        ])
+        .await;
+    assert_eq!(changes(&jetstream).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn what_moderators_decide_stands() {
+    let (nats, jetstream) = nats().await;
+    let settings = || {
+        Settings::new()
+            .nats(&nats)
+            .set("IMPORTGUARD_LIST_BY", "alice")
+    };
+    let (code, _) = importguard(settings(), &["list", "add", "suspects", "user1", "user2"]).await;
+    assert_eq!(code, Some(0));
+    let (code, _) = importguard(settings(), &["list", "remove", "suspects", "user2"]).await;
+    assert_eq!(code, Some(0));
+    let before = (
+        entry(&jetstream, "user1").await,
+        entry(&jetstream, "user2").await,
+    );
+    let detector = Detector::start(THREE, settings()).await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    refuse(&jetstream, "user2", 11..=13).await;
+    for outcome in ["listed", "removed"] {
+        let series = format!(
+            "importguard_detector_detections_total{{rule=\"three\",outcome=\"{outcome}\"}}"
+        );
+        detector.counts(&series, 1.0).await;
+    }
+    let after = (
+        entry(&jetstream, "user1").await,
+        entry(&jetstream, "user2").await,
+    );
+    assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn an_entry_lasts_longer_only_if_its_rule_says_so() {
+    let (nats, jetstream) = nats().await;
+    let rules = "[{ id: once, refusals: 2, within: 1m, list: suspects, for: 10m, only: { codes: [5003] } }, \
+                  { id: again, refusals: 2, within: 1m, list: suspects, for: 10m, prolong: true, only: { codes: [5004] } }]";
+    let detector = Detector::start(rules, Settings::new().nats(&nats)).await;
+    refuse(&jetstream, "user1", 1..=2).await;
+    let (revision, _) = entered(&jetstream, "user1").await;
+    refuse(&jetstream, "user1", 3..=9).await;
+    detector.counts(EVENTS, 9.0).await;
+    assert_eq!(entry(&jetstream, "user1").await.unwrap().0, revision);
+    for number in 11..=14 {
+        // An entry ends in whole seconds.
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        let mut event = refusal(number, "user2", 0);
+        event["data"]["refusal"]["code"] = 5004.into();
+        publish(&jetstream, &event).await;
+    }
+    detector.counts(EVENTS, 13.0).await;
+    assert_eq!(changes(&jetstream).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
+    let (nats, jetstream) = nats().await;
+    refuse(&jetstream, "user1", 1..=5).await;
+    refuse(&jetstream, "user2", 11..=12).await;
+    let dir = TempDir::new().unwrap();
+    let rules = dir.path().join("rules.yaml");
+    std::fs::write(
+        &rules,
+        format!("apiVersion: importguard/v1\nrules: {THREE}\n"),
+    )
+    .unwrap();
+    let rules = rules.display().to_string();
+    let arguments = [
+        "detect",
+        "--rules",
+        &rules,
+        "--dry-run",
+        "--since",
+        "1h",
+        "--no-follow",
+    ];
+    let (code, process) = importguard(Settings::new().nats(&nats), &arguments).await;
+    assert_eq!(code, Some(0), "{}", process.output());
+    let printed = process.stdout();
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    for part in ["  suspects  user1  until ", "  three: 3 refusals within 1m"] {
+        assert!(printed.contains(part), "no {part} in {printed}");
+    }
+    let told = process.stderr();
+    assert!(
+        told.contains("dry run: 7 events read; 1 entry would have been made"),
+        "{told}"
+    );
+
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let state = &stream.cached_info().state;
+    assert_eq!(state.messages, 7);
+    let bucket = jetstream.get_stream("KV_IMPORTGUARD_LISTS").await;
+    assert!(bucket.is_err(), "it made a bucket");
+    let durable = stream.get_consumer::<async_nats::jetstream::consumer::pull::Config>("detector");
+    assert!(durable.await.is_err(), "it made a position");
+}
+
+#[tokio::test]
+async fn wrong_rules_end_it_with_what_is_wrong_and_where() {
+    let mut detector = Detector::spawn(
+        "[{ id: three, refusal: 3, within: 60, list: suspects, for: 10m }]",
+        Settings::new(),
+    );
+    assert_eq!(detector.exit(SOON).await.code(), Some(1));
+    let told = detector.stderr();
+    for part in [
+        "detector.yaml:2:22: unknown key \"refusal\" in a rule",
+        "did you mean \"refusals\"?",
+        "within has no unit",
+        "write for example 60s or 60m",
+    ] {
+        assert!(told.contains(part), "no {part} in {told}");
+    }
+    let missing = Settings::new().set("IMPORTGUARD_DETECT_RULES", "/nowhere.yaml");
+    let (code, process) = importguard(missing, &["detect"]).await;
+    assert_eq!(code, Some(1));
+    let told = process.stderr();
+    assert!(
+        told.contains("/nowhere.yaml: cannot read the file"),
+        "{told}"
+    );
+}
+
+/// The sample rules and the policy that goes with them.
+#[tokio::test]
+async fn a_hammering_owner_is_blocked_by_themselves() {
+    let nats = NatsServer::start().await;
+    let policy = workspace().join("policy/live.yaml");
+    let rules = workspace().join("policy/detector.yaml");
+    let settings = Settings::new()
+        .nats(&nats)
+        .with_long_timeouts()
+        .set("IMPORTGUARD_POLICY", policy.display().to_string());
+    let service = Service::all_in_one(settings).await;
+    let caller = OpenIm::server(service.url());
+    let settings = Settings::new().nats(&nats);
+    let detector = Detector::start_with(&rules, settings).await;
+    // Nobody is left of this import, twenty times.
+    for number in 0..20 {
+        let answer = caller
+            .import(&format!("op-{number}"), "user123", &["bot_1"])
+            .await;
+        assert_eq!(crate::asserts::code(&answer), 5002, "{number}");
+    }
+    eventually("the owner is blocked", SOON, async || {
+        let answer = caller.import("op-last", "user123", &["user456"]).await;
+        match crate::asserts::code(&answer) {
+            5005 => Ok(()),
+            code => Err(code),
+        }
+    })
+    .await;
+    let other = caller.import("op-other", "user789", &["user456"]).await;
+    assert_eq!(crate::asserts::code(&other), 0);
+    // Who is trusted is an exception of the list.
+    for number in 0..21 {
+        caller
+            .import(&format!("op-crm-{number}"), "svc_crm", &["bot_1"])
+            .await;
+    }
+    let added = "importguard_detector_detections_total{rule=\"hammering\",outcome=\"added\"}";
+    detector.counts(added, 2.0).await;
+    let answer = caller.import("op-crm", "svc_crm", &["user456"]).await;
+    assert_eq!(crate::asserts::code(&answer), 0);
+}
+
+/// `policy/live.yaml` is the sample policy and a live list.
+#[test]
+fn the_live_policy_decides_as_the_sample_does_while_nobody_is_a_suspect() {
+    let read = |file: &str| std::fs::read_to_string(workspace().join("policy").join(file)).unwrap();
+    let tests = read("policy.test.yaml").replace("policy: policy.yaml", "policy: live.yaml");
+    let lists = read("lists/blocked.txt");
+    let policy = PolicyDir::new(&read("policy.yaml"), &[("lists/blocked.txt", &lists)]);
+    policy.write("live.yaml", &read("live.yaml"));
+    policy.write("live.test.yaml", &tests);
+    let mut command = Settings::new().command(importguard_tests::Binary::AllInOne.path());
+    command.args(["policy", "test"]).arg(policy.dir());
+    let output = command.output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("live.test.yaml"), "{printed}");
+}

@@ -1,0 +1,127 @@
+//! What importguard's files have in common: their version, names, and JSON Schemas for editors.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
+use serde_json::{Value, json};
+
+use crate::{
+    diagnostic::{Report, Spanned, quoted},
+    fields::text,
+    yaml::Node,
+};
+
+/// The supported format version.
+pub const API_VERSION: &str = "importguard/v1";
+
+/// The maximum length of a policy, rule or list name, in bytes. Names are part of every event and of metric labels.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// Reads `apiVersion`.
+pub fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
+    let version = text(node, report)?;
+    if version.value != API_VERSION {
+        report.error(
+            version.span,
+            format!("unsupported version {}", quoted(&version.value)),
+            format!("write \"{API_VERSION}\", the only supported version"),
+        );
+    }
+    Some(())
+}
+
+/// Reads the name of a policy or of a rule.
+pub fn name(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    let name = text(node, report)?;
+    let starts = name
+        .value
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    if !starts
+        || !name
+            .value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        || name.value.len() > MAX_NAME_BYTES
+    {
+        report.error(
+            name.span,
+            format!("{} is not a valid name", quoted(&name.value)),
+            format!(
+                "use up to {MAX_NAME_BYTES} letters, digits, \"-\", \"_\" and \".\", starting with a letter or digit: blocked-owner"
+            ),
+        );
+        return None;
+    }
+    Some(name)
+}
+
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+/// The JSON Schema of files with the structure `D` (draft 7, which editors support best). It does not cover references, such as to
+/// an undefined list.
+pub fn json_schema<D: JsonSchema>() -> String {
+    let generator = SchemaSettings::draft07().into_generator();
+    let mut schema = generator.into_root_schema_for::<D>().to_value();
+    forbid_null(&mut schema);
+    // The alternate form is indented.
+    format!("{schema:#}\n")
+}
+
+/// Adds `apiVersion` to the schema of a file: it is checked when a file is read, and not kept.
+pub fn with_api_version(schema: &mut Schema) {
+    let version = json_schema!({ "const": API_VERSION, "description": "The format of this file." });
+    if let Some(properties) = schema
+        .get_mut("properties")
+        .and_then(|it| it.as_object_mut())
+    {
+        properties.insert("apiVersion".to_owned(), version.into());
+    }
+    if let Some(required) = schema.get_mut("required").and_then(|it| it.as_array_mut()) {
+        required.push("apiVersion".into());
+    }
+}
+
+/// The choices of a schema of which each requires one of `keys`.
+pub fn one_of(keys: &[&str]) -> Value {
+    keys.iter()
+        .map(|key| json!({ "required": [key] }))
+        .collect()
+}
+
+/// Optional keys may be absent but not null, which is most likely an error.
+fn forbid_null(value: &mut Value) {
+    let is_null = |it: &Value| *it == "null" || it["type"] == "null";
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(forbid_null),
+        Value::Object(keys) => {
+            if let Some(Value::Array(types)) = keys.get_mut("type") {
+                types.retain(|it| !is_null(it));
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    keys.insert("type".to_owned(), only);
+                }
+            }
+            for choices in ["anyOf", "enum"] {
+                if let Some(Value::Array(choices)) = keys.get_mut(choices) {
+                    choices.retain(|it| !is_null(it) && !it.is_null());
+                }
+            }
+            keys.values_mut().for_each(forbid_null);
+        }
+        _ => {}
+    }
+}
