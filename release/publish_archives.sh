@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 version="${VERSION:?}"
 preview=()
 [[ "$version" != *-* ]] || preview=(--prerelease)
-notes="$(awk -v heading="## $version" 'index($0, "## ") == 1 { on = index($0, heading) == 1; next } on' CHANGELOG.md)"
+notes="$(awk -v version="$version" '/^## / { on = $2 == version; next } on' CHANGELOG.md | release/links.sh "$version")"
 
 cd target/dist
 sha256sum -- *.tar.gz *.cdx.json >SHA256SUMS

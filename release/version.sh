@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks that TAG can be released: release/version.sh v0.1.0. Prints `version=0.1.0`. Fails if the workspace has another version, the
-# changelog has no section for it, or the commit is not on main.
+# changelog has no section for it, a file still names another one, or the commit is not on main.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +14,8 @@ fail() {
 
 [[ "$tag" == "v$version" ]] || fail "the tag is $tag, but Cargo.toml has version $version"
 [[ "$version" =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || fail "$version is no semantic version"
-grep -q "^## $version" CHANGELOG.md || fail "CHANGELOG.md has no section for $version"
+grep -qE "^## ${version//./\\.}( |$)" CHANGELOG.md || fail "CHANGELOG.md has no section for $version"
+release/set_version.sh --check || fail "run release/set_version.sh"
 main="$(git rev-parse --verify --quiet origin/main || git rev-parse --verify main)"
 git merge-base --is-ancestor HEAD "$main" || fail "the commit is not on main"
 echo "version=$version"

@@ -13,7 +13,7 @@ fi
 "$deny" --locked check --hide-inclusion-graph bans licenses sources
 
 if timeout 120 "$deny" --locked fetch db; then
-    "$deny" --locked check --disable-fetch advisories
+    "$deny" --locked check --hide-inclusion-graph advisories
 else
     echo "SKIPPED: known vulnerabilities are not checked, as the advisory database cannot be reached" >&2
     [[ "${CI:-}" != strict ]]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the shell scripts (shellcheck) and the workflows in .github (actionlint). What is not installed and cannot be is skipped with a
-# line that says so.
+# Checks the shell scripts (shellcheck) and the workflows in .github (actionlint, and that they name actions by commit). What is not
+# installed and cannot be is skipped with a line that says so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,4 +19,10 @@ if actionlint="$(tests/tool.sh actionlint)"; then
     "$actionlint"
 else
     echo "SKIPPED: the workflows in .github are not checked, as actionlint cannot be built" >&2
+fi
+
+# A tag can be moved to other code, which would then run with the permissions of a release. Dependabot keeps commit and comment current.
+if git grep --line-number 'uses: [^.]' -- .github/workflows | grep --invert-match --extended-regexp '@[0-9a-f]{40} # v[0-9.]+$'; then
+    echo "tests/scripts.sh: the actions above are not named by commit and version: owner/name@COMMIT # v1.2.3" >&2
+    exit 1
 fi

@@ -15,6 +15,7 @@ case "$name" in
     cargo-auditable) version=0.7.7 ;;
     cargo-cyclonedx) version=0.5.9 ;;
     mdbook) version=0.5.4 ;;
+    mdbook-mermaid) version=0.17.1 ;;
     actionlint) version=1.7.12 ;;
     *) echo "tests/tool.sh: no tool $name" >&2; exit 2 ;;
 esac

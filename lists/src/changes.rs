@@ -33,8 +33,6 @@ pub struct Change {
     pub revision: u64,
     /// When NATS stored it, in Unix nanoseconds.
     pub stored: i128,
-    /// How many changes were stored after it when NATS sent it.
-    pub pending: u64,
     /// What changed.
     pub kind: ChangeKind,
 }
@@ -78,7 +76,12 @@ pub struct LostError(String);
 /// up at times (nats-io/nats.rs #1596) and does not say when it has caught up again.
 pub struct Changes {
     messages: Stream,
+    /// How many changes NATS says are to come.
     pending: u64,
+    /// The revision of the last change that was stored when reading began.
+    last: u64,
+    /// The revision of the last change that was read.
+    read: u64,
     /// The consumer's number of the last message.
     delivered: u64,
 }
@@ -94,6 +97,11 @@ impl Changes {
         };
         let consumer = consumer(bucket, policy).await?;
         let pending = consumer.cached_info().num_pending;
+        // After the consumer was created: whatever came in between, it sends.
+        let last = match pending {
+            0 => after,
+            _ => bucket.state().await?.last,
+        };
         let messages = consumer
             .stream()
             .max_messages_per_batch(BATCH_SIZE)
@@ -107,13 +115,21 @@ impl Changes {
         Ok(Self {
             messages,
             pending,
+            last,
+            read: after,
             delivered: 0,
         })
     }
 
-    /// How many changes were stored when reading began.
+    /// How many changes are to come at least, as NATS counts them: too many if entries are replaced before they are sent.
     pub const fn pending(&self) -> u64 {
         self.pending
+    }
+
+    /// Whether every change was read that was stored when reading began. NATS's count of pending changes alone does not say so:
+    /// beside changes of the same entries that come in all the time, it never reaches zero.
+    pub const fn caught_up(&self) -> bool {
+        self.pending == 0 || self.read >= self.last
     }
 
     /// The next change, as soon as there is one. Nothing is lost if this is cancelled.
@@ -149,7 +165,8 @@ impl Changes {
             return Err(LostError("a message was lost on the way".to_owned()));
         }
         self.delivered += 1;
-        let (revision, pending) = (info.stream_sequence, info.pending);
+        let revision = info.stream_sequence;
+        (self.read, self.pending) = (revision, info.pending);
         let stored = info.published.unix_timestamp_nanos();
         let deleted = message.headers.as_ref().is_some_and(is_marker);
         let key = key_of(&message.subject).unwrap_or_default();
@@ -161,7 +178,6 @@ impl Changes {
         Ok(Change {
             revision,
             stored,
-            pending,
             kind,
         })
     }

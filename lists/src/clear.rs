@@ -72,14 +72,13 @@ impl Bucket {
         let before = now.saturating_sub(retention);
         let mut cleared = Cleared::default();
         let (mut dead, mut reached) = (Vec::new(), after);
-        let mut pending = changes.pending();
-        while pending > 0 && cleared.read < most && dead.len() < BATCH {
+        while !changes.caught_up() && cleared.read < most && dead.len() < BATCH {
             let change = timeout(PATIENCE, changes.next()).await;
             let Ok(Ok(change)) = change else {
                 break;
             };
             cleared.read += 1;
-            (reached, pending) = (change.revision, change.pending);
+            reached = change.revision;
             if let Some((key, value)) = change.kind.brief() {
                 let old = match value.removed {
                     true => change.stored <= i128::try_from(before.as_nanos()).unwrap_or_default(),
@@ -91,7 +90,7 @@ impl Bucket {
             }
         }
         // From the start again, the next time.
-        let next = if pending == 0 { 0 } else { reached };
+        let next = if changes.caught_up() { 0 } else { reached };
         if dead.is_empty() && next == after {
             return Ok(cleared);
         }

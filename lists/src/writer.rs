@@ -266,10 +266,7 @@ impl Writer {
         let old = (OffsetDateTime::now_utc() - self.grace).unix_timestamp_nanos();
         let mut changes = Changes::after(&self.bucket, after).await?;
         let mut reached = after;
-        if changes.pending() == 0 {
-            return Ok(reached);
-        }
-        loop {
+        while !changes.caught_up() {
             let change = timeout(ACK_TIMEOUT, changes.next()).await;
             let Ok(Ok(change)) = change else {
                 return Ok(reached);
@@ -285,10 +282,8 @@ impl Writer {
                     .await?;
             }
             reached = change.revision;
-            if change.pending == 0 {
-                return Ok(reached);
-            }
         }
+        Ok(reached)
     }
 
     async fn publish_event_of(

@@ -65,10 +65,8 @@ impl World {
     async fn ids(&self) -> Vec<String> {
         let mut changes = Changes::after(self.bucket(), 0).await.unwrap();
         let mut ids = Vec::new();
-        let mut pending = changes.pending();
-        while pending > 0 {
+        while !changes.caught_up() {
             let change = changes.next().await.unwrap();
-            pending = change.pending;
             if let Some((key, value)) = change.kind.brief() {
                 ids.push(format!(
                     "{}{}",
@@ -269,7 +267,7 @@ async fn what_no_longer_counts_is_announced_and_cleared_away() {
     assert_eq!(world.ids().await, ["stays"]);
     let mut changes = Changes::after(world.bucket(), 0).await.unwrap();
     let mut announced = Vec::new();
-    for _ in 0..changes.pending() {
+    while !changes.caught_up() {
         if let ChangeKind::Other(key, value) = changes.next().await.unwrap().kind {
             announced.extend(Announcement::read(&key, &value).into_iter().flatten());
         }

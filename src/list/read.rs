@@ -178,14 +178,13 @@ pub(super) async fn read(
     let shutdown = signals::shutdown()?;
     let mut changes = Changes::after(bucket, 0).await?;
     let mut progress = CONSOLE.progress().of("entries");
-    let (mut read, mut left) = (0, changes.pending());
-    let now = now();
-    while left > 0 {
+    let (mut read, now) = (0, now());
+    while !changes.caught_up() {
         let change = tokio::select! {
             change = changes.next() => change?,
             () = shutdown.cancelled() => anyhow::bail!("interrupted"),
         };
-        (read, left) = (read + 1, change.pending);
+        read += 1;
         if let Some((key, value)) = change.kind.brief()
             && !value.is_dead(now)
         {
@@ -195,7 +194,7 @@ pub(super) async fn read(
             }
         }
         if read % 1000 == 0 {
-            progress.show(read, left);
+            progress.show(read, changes.pending());
         }
     }
     Ok(())

@@ -56,7 +56,16 @@ impl Check {
 fn summary(policy: &Policy) -> String {
     let lists: Vec<_> = policy
         .lists()
-        .map(|list| format!("{} ({} IDs)", list.name, list.size))
+        .map(|list| {
+            let live = policy.live_lists().find(|(_, name)| *name == list.name);
+            match live {
+                Some((live, _)) if list.size == 0 => format!("{} (live list {live})", list.name),
+                Some((live, _)) => {
+                    format!("{} ({} IDs and the live list {live})", list.name, list.size)
+                }
+                None => format!("{} ({} IDs)", list.name, list.size),
+            }
+        })
         .collect();
     let lists = match lists.as_slice() {
         [] => "no lists".to_owned(),

@@ -40,6 +40,15 @@ fn check_reports_a_valid_policy_with_its_lists_and_cost() {
 }
 
 #[test]
+fn check_names_live_lists() {
+    let text = "apiVersion: importguard/v1\nname: live\nrules: []\nlists:\n  a: { live: bad }\n  b: { values: [x], live: bad }\n";
+    let checked = policy(&PolicyDir::new(text, &[]), &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    let lists = "lists a (live list bad), b (1 IDs and the live list bad), sha256:";
+    assert!(checked.stdout.contains(lists), "{}", checked.stdout);
+}
+
+#[test]
 fn check_proposes_a_minimum_for_a_list_that_has_none() {
     let dir = PolicyDir::usual();
     let ids: String = (0..101)

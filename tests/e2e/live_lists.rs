@@ -1,5 +1,6 @@
 //! Live lists: commands write them, deciders follow them, whatever happens to NATS meanwhile.
 
+mod busy;
 mod commands;
 mod reasons;
 mod restored;

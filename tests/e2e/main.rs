@@ -63,6 +63,7 @@ mod readiness_page;
 mod recorder;
 mod recording;
 mod rejections;
+mod releases;
 mod reload;
 mod secrets;
 mod security;

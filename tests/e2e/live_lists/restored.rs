@@ -262,8 +262,8 @@ async fn one_whose_entries_end_by_a_limit_that_somebody_set_on_the_stream() {
 }
 
 #[tokio::test]
-async fn but_go_on_without_reading_anew_when_the_buckets_leader_changes() {
-    let (cluster, policy) = (NatsCluster::start().await, policy());
+async fn but_go_on_without_reading_anew_when_the_buckets_leader_changes_or_a_server_is_lost() {
+    let (mut cluster, policy) = (NatsCluster::start().await, policy());
     let urls = cluster.urls();
     let client = cluster.client().await;
     let jetstream = jetstream::new(client.clone());
@@ -289,9 +289,7 @@ async fn but_go_on_without_reading_anew_when_the_buckets_leader_changes() {
     put(0).await;
     let decider = decider(urls, &policy).await;
     decides(&decider, &["0"], &[]).await;
-    for id in 1..4 {
-        let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}");
-        client.request(subject, "".into()).await.unwrap();
+    let is_followed = async |id: usize| {
         put(id).await;
         let id = id.to_string();
         eventually("the decider has the entry", SOON, async || {
@@ -300,6 +298,17 @@ async fn but_go_on_without_reading_anew_when_the_buckets_leader_changes() {
         })
         .await;
         current(&decider, true).await;
+    };
+    for id in 1..4 {
+        let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}");
+        client.request(subject, "".into()).await.unwrap();
+        is_followed(id).await;
+    }
+    // Each server dates the changes alike.
+    for number in 0..cluster.size() {
+        cluster.kill9(number);
+        is_followed(4 + number).await;
+        cluster.restart(number).await;
     }
     assert_eq!(metric(&decider, REREADS).await, 0.0);
 }

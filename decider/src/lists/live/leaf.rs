@@ -1,4 +1,4 @@
-//! A few hundred entries of a list, with little overhead: one string with all IDs and texts, and a hash table of 16 bytes each.
+//! A few hundred entries of a list, with little overhead: one string with all IDs and texts, and a hash table of 14 bytes each.
 
 use hashbrown::{HashTable, hash_table::Entry as Place};
 
@@ -28,7 +28,9 @@ impl Entry<'_> {
     }
 }
 
+/// Packed to 14 bytes: a table of 250 has 512 places, and an allocation for 16 bytes each would be a fifth larger.
 #[derive(Clone, Copy)]
+#[repr(packed(2))]
 struct Slot {
     /// The ID in the text.
     start: u32,

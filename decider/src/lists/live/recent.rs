@@ -211,7 +211,6 @@ mod tests {
         Change {
             revision,
             stored,
-            pending: 0,
             kind,
         }
     }

@@ -5,7 +5,10 @@
 //! the stream or of old delete markers while this decider was away. Then, and if the bucket is another one than before or was restored
 //! from a backup ([`Recent`]), everything is read anew.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use async_nats::jetstream;
 use importguard_lists::{Bucket, BucketError, Change, Changes, LostError, State};
@@ -26,7 +29,7 @@ const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is asked while the lists are not proven to be complete.
 const PROOF_INTERVAL: Duration = Duration::from_millis(10);
 
-/// For how long, before everything is read anew: changes come in too fast to compare the number of keys.
+/// For how long, before everything is read anew: the same entries change too often to compare the number of keys.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the changes up to a state that NATS told may take to arrive. They come over the same connection.
@@ -41,6 +44,9 @@ const BATCH: usize = 1000;
 /// How often a snapshot is written, if anything changed.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// For how many changes the number of keys is remembered: more than come in until NATS has answered.
+const REMEMBERED: usize = 10_000;
+
 /// How many entries are read between two reports of progress.
 const PROGRESS: u64 = 10_000;
 
@@ -54,6 +60,10 @@ pub(super) struct Follower {
     recent: Recent,
     /// When the last change was applied.
     applied: Instant,
+    /// When a change was applied whose predecessor was not sent, as it was replaced before that.
+    skipped: Instant,
+    /// The number of keys after each of the last changes, while it has not been compared.
+    counted: VecDeque<(u64, u64)>,
     /// Whether the lists are complete but for changes after their revision, so that evaluations may see them.
     complete: bool,
     /// Whether the number of keys was right since the changes were last interrupted.
@@ -109,6 +119,8 @@ impl Follower {
             created: None,
             recent: Recent::default(),
             applied: Instant::now(),
+            skipped: Instant::now(),
+            counted: VecDeque::new(),
             complete: false,
             proven: false,
             clearing: None,
@@ -152,6 +164,7 @@ impl Follower {
     async fn try_follow(&mut self, jetstream: &jetstream::Context) -> End {
         // Or the proof of before would be taken for one of now.
         self.proven = false;
+        self.counted.clear();
         match self.catch_up(jetstream).await {
             Ok((bucket, changes)) => match self.keep_up(&bucket, changes).await {
                 Err(end) => end,
@@ -184,13 +197,12 @@ impl Follower {
         let from_the_start = known == 0;
         let mut changes = within(Changes::after(&bucket, self.recent.begin())).await?;
         let of = changes.pending();
-        let (mut read, mut left, mut is_compared) = (0, of, false);
-        while left > 0 {
+        let (mut read, mut is_compared) = (0, false);
+        while !changes.caught_up() {
             if read % PROGRESS == 0 && !self.complete {
                 self.watch.status.reading(read, of);
             }
             let change = next(&mut changes).await?;
-            left = change.pending;
             if change.revision <= known {
                 self.recent.compare(&change)?;
                 continue;
@@ -258,7 +270,8 @@ impl Follower {
                 )));
             }
             if !self.proven && began.elapsed() > PROOF_TIMEOUT {
-                let cause = "the number of keys cannot be compared while there are so many changes";
+                let cause =
+                    "the number of keys cannot be compared while the same entries change so often";
                 return Err(End::Doubt(cause.to_owned()));
             }
         }
@@ -287,6 +300,9 @@ impl Follower {
     }
 
     fn apply(&mut self, change: &Change) {
+        if change.revision != self.revision() + 1 {
+            self.skipped = Instant::now();
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -297,6 +313,25 @@ impl Follower {
             let before = self.clearing.map_or(0, |(count, _)| count);
             self.clearing = Some((before + dropped, Instant::now()));
         }
+        if self.complete && !self.proven {
+            if self.counted.len() == REMEMBERED {
+                self.counted.pop_front();
+            }
+            self.counted.push_back((self.revision(), self.lists.keys()));
+        }
+    }
+
+    /// The number of keys that the bucket had when its last change was `last`. None if that is not known: later changes are not
+    /// applied yet, or a change was replaced since `asked` before NATS sent it, so that one that is counted there is not counted here.
+    fn keys_at(&self, last: u64, asked: Instant) -> Option<u64> {
+        if self.skipped >= asked {
+            return None;
+        }
+        if last == self.revision() {
+            return Some(self.lists.keys());
+        }
+        let place = self.counted.binary_search_by_key(&last, |(at, _)| *at);
+        Some(self.counted[place.ok()?].1)
     }
 
     /// Compares what NATS told with what is known.
@@ -313,13 +348,12 @@ impl Follower {
             let cause = "the bucket was restored to an earlier state";
             return Err(End::Doubt(cause.to_owned()));
         }
-        if last != self.revision() {
-            // Changes came in between.
+        let Some(known) = self.keys_at(last, told.asked) else {
             return Ok(());
-        }
-        let known = self.lists.keys();
+        };
         if keys == known {
             (self.proven, self.clearing) = (true, None);
+            self.counted.clear();
             return Ok(());
         }
         let may_be_cleared = self.clearing.is_some_and(|(count, since)| {

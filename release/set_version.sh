@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Sets the version of the next release wherever it is written: release/set_version.sh 0.2.0. The changelog's section *Unreleased* becomes
+# that of the version, with today's date. With --check, tells which files have another version than Cargo.toml.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+files=(
+    Dockerfile docker-compose.yml README.md SECURITY.md
+    deploy/helm/importguard/Chart.yaml deploy/kubernetes/base/kustomization.yaml
+    docs/kubernetes.md docs/openapi.json examples/openim/compose.yaml
+)
+old="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
+version="${1:?a version, for example 0.2.0, or --check}"
+
+if [[ "$version" == --check ]]; then
+    other="$(grep --files-without-match --fixed-strings "$old" "${files[@]}" || true)"
+    if [[ -n "$other" ]]; then
+        echo "release/set_version.sh: Cargo.toml has version $old, but not these: ${other//$'\n'/ }" >&2
+        exit 1
+    fi
+    exit 0
+fi
+[[ "$version" =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || { echo "release/set_version.sh: $version is no semantic version" >&2; exit 2; }
+
+pattern="${old//./\\.}"
+# The other versions in it are those of dependencies.
+sed -i "0,/^version = \"$pattern\"/s//version = \"$version\"/" Cargo.toml
+sed -i "s/\b\(v\?\)$pattern\b/\1$version/g" "${files[@]}"
+sed -i "s/^## Unreleased$/## $version - $(date --utc +%F)/" CHANGELOG.md
+# The workspace's own crates in the lock files, and nothing else.
+cargo update --workspace --offline --quiet
+(cd fuzz && cargo update --workspace --offline --quiet)
+git status --short
