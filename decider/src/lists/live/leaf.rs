@@ -30,7 +30,7 @@ impl Entry<'_> {
 
 /// Packed to 14 bytes: a table of 250 has 512 places, and an allocation for 16 bytes each would be a fifth larger.
 #[derive(Clone, Copy)]
-#[repr(packed(2))]
+#[repr(Rust, packed(2))]
 struct Slot {
     /// The ID in the text.
     start: u32,
