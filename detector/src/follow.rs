@@ -5,34 +5,28 @@
 //! position only count, those after it are acted on as if they came for the first time. That is harmless for those that were acted on
 //! before: entries and their events have IDs derived from the rule and the event that was one too many.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
-    self, ErrorCode, Message,
+    self, ErrorCode,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
     context::GetStreamErrorKind,
     stream::Stream,
 };
-use futures_util::StreamExt;
 use importguard_core::EventId;
 use importguard_lists::{
-    Bucket, BucketError, BucketSettings, CHANGED_SUBJECT, ChangeMade, ListChangedEvent, ListName,
-    RETENTION, Writer,
+    Bucket, BucketSettings, CHANGED_SUBJECT, ChangeMade, ListChangedEvent, ListName, Writer,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use time::OffsetDateTime;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
-    act::{AUTHOR, Outcome, act},
-    decision::{Decision, Unusable},
-    engine::{Detection, Engine, Made},
+    act::AUTHOR,
+    engine::{Engine, Made},
     metrics::Metrics,
+    reader::{Position, Reader},
     replay::Replay,
     rules::Rules,
     settings::Settings,
@@ -45,34 +39,15 @@ const STREAM: &str = "IMPORTGUARD";
 /// The subjects of decisions.
 pub const DECISIONS: &str = "importguard.v1.decision.*";
 
-/// How many events are requested at once. Fewer than NATS lets be unacknowledged.
-const BATCH_SIZE: usize = 500;
-
-/// How often NATS says that it has nothing new; twice this long without a word means that the connection is lost.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-
-/// How long NATS keeps a request for events open.
-const EXPIRES: Duration = Duration::from_secs(30);
-
 /// How long NATS waits for an ack before it delivers an event again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// The pause before something is tried again.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// How often the bucket is told which events are published.
-const FINISH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often some of the entries that ended are cleared away, and how many are looked at.
-const CLEAR_INTERVAL: Duration = Duration::from_secs(300);
-const CLEAR_AT_ONCE: u64 = 1000;
-
-/// How long the end may take.
-const LAST_WRITES: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Why reading was interrupted.
 #[derive(Debug)]
-pub(crate) struct Interrupted(String);
+pub(crate) struct Interrupted(pub(crate) String);
 
 impl Interrupted {
     pub(crate) fn new(cause: impl fmt::Display) -> Self {
@@ -103,24 +78,6 @@ type Created = (OffsetDateTime, OffsetDateTime);
 struct Known {
     created: Created,
     engine: Engine,
-}
-
-/// One reader with a writer.
-struct Reader<'f> {
-    follower: &'f Follower,
-    writer: Writer,
-    engine: Engine,
-    /// The revisions of entries whose events the bucket does not say to be published.
-    own: Vec<u64>,
-    /// Pseudonyms were reported.
-    warned: bool,
-}
-
-/// Whether something was cut short by the shutdown.
-#[derive(Debug, PartialEq, Eq)]
-enum Done {
-    Completely,
-    ShuttingDown,
 }
 
 impl Follower {
@@ -237,7 +194,8 @@ impl Follower {
         Ok(consumer)
     }
 
-    fn replay(&self) -> String {
+    /// The name of the consumer that reads what is stored.
+    pub(crate) fn replay(&self) -> String {
         format!("{}-replay", self.settings.consumer)
     }
 
@@ -265,267 +223,5 @@ impl Follower {
             }
         }
         Ok(made)
-    }
-}
-
-/// How far events were handled.
-#[derive(Clone, Copy)]
-struct Position {
-    /// Every event up to this one was handled: its sequence in the stream.
-    acted: u64,
-    /// The last event that was delivered.
-    delivered: u64,
-}
-
-impl Reader<'_> {
-    /// Counts the windows anew, and acts on what was delivered and perhaps not handled.
-    async fn rebuild(&mut self, stream: &Stream, position: Position) -> Result<(), Interrupted> {
-        let name = self.follower.replay();
-        let from = DeliverPolicy::ByStartSequence {
-            start_sequence: position.acted.max(1),
-        };
-        let next = Replay::open(stream, &name, DECISIONS, from)
-            .await?
-            .next()
-            .await?;
-        let stored = |message: &Message| message.info().map(|info| info.published);
-        let at = match &next {
-            Some(message) => stored(message).map_err(Interrupted::new)?,
-            None => OffsetDateTime::now_utc(),
-        };
-        let begin = DeliverPolicy::ByStartTime {
-            start_time: at - self.follower.rules.longest_window() * 2,
-        };
-        let mut replay = Replay::open(stream, &name, DECISIONS, begin).await?;
-        let (began, mut events) = (Instant::now(), 0_u64);
-        while let Some(message) = replay.next().await? {
-            let info = message.info().map_err(Interrupted::new)?;
-            if info.stream_sequence > position.delivered {
-                break;
-            }
-            let (stored, act) = (info.published, info.stream_sequence > position.acted);
-            if self.observe(&message, stored, act).await == Done::ShuttingDown {
-                break;
-            }
-            self.follower.metrics.events.inc();
-            events += 1;
-        }
-        drop(replay);
-        let _ = stream.delete_consumer(&name).await;
-        info!(
-            events,
-            seconds = began.elapsed().as_secs_f32(),
-            "rebuilt the windows"
-        );
-        Ok(())
-    }
-
-    /// Reads until shutdown or an interruption.
-    async fn read(&mut self, consumer: &PullConsumer) -> Result<(), Interrupted> {
-        let mut messages = consumer
-            .stream()
-            .max_messages_per_batch(BATCH_SIZE)
-            .heartbeat(HEARTBEAT)
-            .expires(EXPIRES)
-            .messages()
-            .await?;
-        let shutdown = self.follower.shutdown.clone();
-        let mut finish = interval(FINISH_INTERVAL);
-        finish.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut clear = interval(CLEAR_INTERVAL);
-        clear.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                message = messages.next() => {
-                    let message = message.ok_or_else(|| Interrupted::new("the connection was closed"))??;
-                    if self.take(message).await? == Done::ShuttingDown {
-                        break;
-                    }
-                }
-                _ = finish.tick() => {
-                    self.finish().await;
-                    self.report_owners();
-                    self.check_connection()?;
-                }
-                _ = clear.tick() => self.clear().await,
-                () = shutdown.cancelled() => break,
-            }
-        }
-        let _ = timeout(LAST_WRITES, self.finish()).await;
-        let client = self.follower.jetstream.client();
-        let _ = timeout(LAST_WRITES, client.flush()).await;
-        Ok(())
-    }
-
-    async fn take(&mut self, message: Message) -> Result<Done, Interrupted> {
-        let info = message.info().map_err(Interrupted::new)?;
-        let (stored, pending) = (info.published, info.pending);
-        if info.delivered > 1 {
-            self.follower.metrics.redelivered.inc();
-        }
-        let status = &self.follower.status;
-        status.handling(SystemTime::from(stored), pending);
-        let done = self.observe(&message, stored, true).await;
-        self.follower.metrics.events.inc();
-        if done == Done::Completely {
-            // Without the ack, NATS delivers it again, and it changes nothing.
-            let _ = message.ack().await;
-        }
-        self.follower.status.handled(pending);
-        Ok(done)
-    }
-
-    fn report_owners(&self) {
-        let rules = self.follower.rules.iter().enumerate();
-        let owners = rules.map(|(index, rule)| {
-            let (count, forgotten) = self.engine.owners(index);
-            (rule.id.clone(), count, forgotten)
-        });
-        self.follower.status.owners(owners.collect());
-    }
-
-    /// Counts an event, and acts on it.
-    async fn observe(&mut self, message: &Message, stored: OffsetDateTime, act: bool) -> Done {
-        let metrics = &self.follower.metrics;
-        let decision = match Decision::read(&message.payload) {
-            Ok(decision) => decision,
-            Err(unusable) => {
-                metrics.skipped(unusable.as_str());
-                if !std::mem::replace(&mut self.warned, true) {
-                    warn!("{}", unusable.advice());
-                }
-                return Done::Completely;
-            }
-        };
-        let observed = self.engine.observe(&decision, stored, act);
-        for (happened, reason) in [
-            (observed.late, "late"),
-            (observed.unnamed, "unnamed_friends"),
-        ] {
-            if happened {
-                metrics.skipped(reason);
-            }
-        }
-        for detection in &observed.detections {
-            if self.act(detection).await == Done::ShuttingDown {
-                return Done::ShuttingDown;
-            }
-        }
-        Done::Completely
-    }
-
-    /// Puts an owner on a list. Tries until it is done: the event must not be acknowledged before.
-    async fn act(&mut self, detection: &Detection) -> Done {
-        let follower = self.follower;
-        let Some(rule) = follower.rules.get(detection.rule) else {
-            return Done::Completely;
-        };
-        let mut last = None;
-        let outcome = loop {
-            let acted = tokio::select! {
-                acted = act(&self.writer, rule, detection) => acted,
-                () = follower.shutdown.cancelled() => return Done::ShuttingDown,
-            };
-            let error: BucketError = match acted {
-                Ok(outcome) => break outcome,
-                Err(error) => error,
-            };
-            follower.metrics.failures.inc();
-            if last.as_ref() != Some(&error) {
-                warn!(
-                    rule = rule.id,
-                    list = rule.list.as_str(),
-                    "cannot put an owner on the list: {error}; retrying"
-                );
-                follower.status.interrupted(&error.to_string());
-                last = Some(error);
-            }
-            tokio::select! {
-                () = sleep(RETRY_DELAY) => {}
-                () = follower.shutdown.cancelled() => return Done::ShuttingDown,
-            }
-            // It may have been deleted.
-            let settings = BucketSettings { replicas: 1 };
-            if let Ok(bucket) = Bucket::open_or_create(&follower.jetstream, settings).await {
-                self.writer = Writer::new(bucket, Clone::clone);
-            }
-        };
-        if last.is_some() {
-            follower.status.resumed();
-        }
-        follower.metrics.detected(&rule.id, outcome.as_str());
-        // Without the owner: IDs are personal data. The event names them.
-        let (id, list) = (rule.id.as_str(), rule.list.as_str());
-        let event = detection.event.to_string();
-        match outcome {
-            Outcome::Added(revision) => {
-                self.own.push(revision);
-                let until = detection.until.format(&Rfc3339).unwrap_or_default();
-                let evidence = rule.evidence();
-                info!(
-                    rule = id,
-                    list, event, until, "put an owner on a list: {evidence}"
-                );
-            }
-            Outcome::Listed(until) => {
-                if !rule.prolong {
-                    let until = until.unwrap_or(detection.until);
-                    self.engine.is_listed(detection, until);
-                }
-                debug!(rule = id, list, event, "the owner is on the list anyway");
-            }
-            outcome => {
-                let outcome = outcome.as_str();
-                debug!(rule = id, list, event, outcome, "no entry");
-            }
-        }
-        Done::Completely
-    }
-
-    /// Says in the bucket which events are published.
-    async fn finish(&mut self) {
-        if self.own.is_empty() {
-            return;
-        }
-        match self.writer.finish(&self.own).await {
-            Ok(()) => self.own.clear(),
-            Err(error) => debug!("cannot say which changes have an event: {error}"),
-        }
-    }
-
-    /// After a reconnection, everything is looked up again.
-    fn check_connection(&self) -> Result<(), Interrupted> {
-        let client = self.follower.jetstream.client();
-        let connected = client.connection_state() == async_nats::connection::State::Connected;
-        match self.follower.status.cause() {
-            Some(cause) if connected => Err(Interrupted(cause)),
-            _ => Ok(()),
-        }
-    }
-
-    async fn clear(&self) {
-        if let Err(error) = self.writer.bucket().clear(CLEAR_AT_ONCE, RETENTION).await {
-            warn!("cannot clear away entries that ended: {error}");
-        }
-    }
-}
-
-impl Unusable {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Pseudonymised => "pseudonymised",
-        }
-    }
-
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::Unreadable => {
-                "skipping messages that are not events about decisions (importguard_detector_skipped_total counts them)"
-            }
-            Self::Pseudonymised => {
-                "skipping events with pseudonyms, as lists need user IDs: a detector needs gateways without IMPORTGUARD_PSEUDONYM_KEY and IMPORTGUARD_PSEUDONYM_KEY_FILE (importguard_detector_skipped_total counts them)"
-            }
-        }
     }
 }

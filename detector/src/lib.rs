@@ -1,12 +1,13 @@
 //! The detector: reads the events about decisions, and puts owners on live lists whose behaviour fits the operator's [`rules`].
 //!
-//! `engine` finds them, as a pure function of the events; `follow` reads the stream, and `act` writes the lists.
+//! `engine` finds them, as a pure function of the events; `follow` and `reader` read the stream, and `act` writes the lists.
 
 mod act;
 mod decision;
 mod engine;
 mod follow;
 mod metrics;
+mod reader;
 mod recent;
 mod replay;
 pub mod rules;
