@@ -12,8 +12,9 @@ version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
 name="importguard-$version-$target"
 dist=target/dist
 programs=(importguard importguard-gateway importguard-decider)
-# Of the bill of materials and of the archive's files. The build does not see it: crates in C would be built again for each commit.
-time="$(git log -1 --format=%ct)"
+# The time of the bill of materials, of the archive's files, and of mimalloc's build, which is in the programs (__DATE__).
+SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)"
+export SOURCE_DATE_EPOCH
 
 auditable="$(tests/tool.sh cargo-auditable)"
 cyclonedx="$(tests/tool.sh cargo-cyclonedx)"
@@ -50,12 +51,12 @@ done
 rm "$dist/$name/policy/kustomization.yaml"
 
 # Written beside each manifest; the one of the root has both parts as dependencies.
-SOURCE_DATE_EPOCH="$time" "$cyclonedx" cyclonedx --format json --target "$target" --override-filename sbom --quiet
+"$cyclonedx" cyclonedx --format json --target "$target" --override-filename sbom --quiet
 sed "s|file://$PWD|file:///importguard|g" sbom.json >"$dist/$name.cdx.json"
 find . -name sbom.json -not -path './target/*' -delete
 
 # The same bytes from the same commit.
 tar --create --gzip --file "$dist/$name.tar.gz" --directory "$dist" --sort=name --owner=0 --group=0 --numeric-owner \
-    --mode=u=rwX,go=rX --mtime="@$time" "$name"
+    --mode=u=rwX,go=rX --mtime="@$SOURCE_DATE_EPOCH" "$name"
 (cd "$dist" && sha256sum "$name.tar.gz" "$name.cdx.json" >"$name.sha256")
 echo "$dist/$name.tar.gz"
