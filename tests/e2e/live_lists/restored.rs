@@ -309,6 +309,18 @@ async fn but_go_on_without_reading_anew_when_the_buckets_leader_changes_or_a_ser
         cluster.kill9(number);
         is_followed(4 + number).await;
         cluster.restart(number).await;
+        // nats-server 2.9 loses an acknowledged write if the next server is killed before this one has it, and deciders read anew.
+        eventually("the server has caught up", SOON, async || {
+            let stream = jetstream.get_stream(STREAM).await?;
+            let replicas = stream.cached_info().cluster.iter();
+            let behind: Vec<_> = replicas
+                .flat_map(|cluster| &cluster.replicas)
+                .filter(|peer| !peer.current || peer.offline)
+                .collect();
+            anyhow::ensure!(behind.is_empty(), "{behind:?}");
+            anyhow::Ok(())
+        })
+        .await;
     }
     assert_eq!(metric(&decider, REREADS).await, 0.0);
 }
