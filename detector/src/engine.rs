@@ -135,7 +135,9 @@ impl Engine {
                 continue;
             }
             let reached = self.count(index, rule, decision, (at, stored));
-            let event = || EventId::derived(&format!("detector {}", rule.id), decision.id);
+            // With the list: other rules with this ID may put owners on others.
+            let cause = || format!("detector {} {}", rule.list, rule.id);
+            let event = || EventId::derived(&cause(), decision.id);
             if reached && act {
                 let until = whole_seconds(at + rule.duration);
                 observed.detections.push(Detection {
@@ -156,9 +158,19 @@ impl Engine {
         observed
     }
 
-    /// The owner is on the rule's list until `until` for another reason: nothing that they do until then counts.
-    pub(crate) fn is_listed(&mut self, detection: &Detection, until: OffsetDateTime) {
-        if let Some(rule) = self.rules.get(detection.rule).cloned() {
+    /// The detection led to no entry. The owner is on the rule's list until `until` for another reason, so that nothing counts that they
+    /// do until then; or is not on it, with None.
+    pub(crate) fn is_listed(&mut self, detection: &Detection, until: Option<OffsetDateTime>) {
+        let Some(rule) = self.rules.get(detection.rule).cloned() else {
+            return;
+        };
+        if rule.prolong {
+            return;
+        }
+        if let Some(list) = self.lists.iter().position(|list| *list == rule.list) {
+            self.listed.remove(&(list, detection.owner.as_str().into()));
+        }
+        if let Some(until) = until {
             self.list(&rule.list, &detection.owner, until);
         }
     }

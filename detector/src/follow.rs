@@ -140,7 +140,7 @@ impl Follower {
             writer: Writer::new(bucket, Clone::clone),
             engine,
             own: Vec::new(),
-            warned: false,
+            warned: Vec::new(),
         };
         if !has_windows {
             reader.rebuild(&stream, position).await?;

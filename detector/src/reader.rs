@@ -47,8 +47,8 @@ pub(crate) struct Reader<'f> {
     pub(crate) engine: Engine,
     /// The revisions of entries whose events the bucket does not say to be published.
     pub(crate) own: Vec<u64>,
-    /// Pseudonyms were reported.
-    pub(crate) warned: bool,
+    /// Which kinds of unusable messages were reported.
+    pub(crate) warned: Vec<&'static str>,
 }
 
 /// Whether something was cut short by the shutdown.
@@ -185,7 +185,8 @@ impl Reader<'_> {
             Ok(decision) => decision,
             Err(unusable) => {
                 metrics.skipped(unusable.as_str());
-                if !std::mem::replace(&mut self.warned, true) {
+                if !self.warned.contains(&unusable.as_str()) {
+                    self.warned.push(unusable.as_str());
                     warn!("{}", unusable.advice());
                 }
                 return Done::Completely;
@@ -214,7 +215,7 @@ impl Reader<'_> {
         let Some(rule) = follower.rules.get(detection.rule) else {
             return Done::Completely;
         };
-        let mut last = None;
+        let (mut last, reading) = (None, follower.status.is_reading());
         let outcome = loop {
             let acted = tokio::select! {
                 acted = act(&self.writer, rule, detection) => acted,
@@ -244,8 +245,8 @@ impl Reader<'_> {
                 self.writer = Writer::new(bucket, Clone::clone);
             }
         };
-        if last.is_some() {
-            follower.status.resumed();
+        if let Some(error) = last {
+            follower.status.resumed(&error.to_string(), reading);
         }
         follower.metrics.detected(&rule.id, outcome.as_str());
         // Without the owner: IDs are personal data. The event names them.
@@ -262,13 +263,13 @@ impl Reader<'_> {
                 );
             }
             Outcome::Listed(until) => {
-                if !rule.prolong {
-                    let until = until.unwrap_or(detection.until);
-                    self.engine.is_listed(detection, until);
-                }
+                let until = until.unwrap_or(detection.until);
+                self.engine.is_listed(detection, Some(until));
                 debug!(rule = id, list, event, "the owner is on the list anyway");
             }
-            outcome => {
+            Outcome::Repeated => debug!(rule = id, list, event, "the entry was made before"),
+            Outcome::Removed | Outcome::Superseded | Outcome::Expired => {
+                self.engine.is_listed(detection, None);
                 let outcome = outcome.as_str();
                 debug!(rule = id, list, event, outcome, "no entry");
             }
@@ -282,7 +283,7 @@ impl Reader<'_> {
             return;
         }
         match self.writer.finish(&self.own).await {
-            Ok(()) => self.own.clear(),
+            Ok(reached) => self.own.retain(|revision| *revision > reached),
             Err(error) => debug!("cannot say which changes have an event: {error}"),
         }
     }

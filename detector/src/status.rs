@@ -60,10 +60,13 @@ impl Status {
         news
     }
 
-    /// Reading goes on.
-    pub(crate) fn resumed(&self) {
+    /// What was interrupted for this cause goes on; it was reading if `reading`.
+    pub(crate) fn resumed(&self, cause: &str, reading: bool) {
         let mut state = self.state();
-        (state.reading, state.cause) = (true, None);
+        // Another cause has not ended.
+        if state.cause.as_deref() == Some(cause) {
+            (state.reading, state.cause) = (reading, None);
+        }
     }
 
     /// Why it does not read, if it does not.

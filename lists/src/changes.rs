@@ -26,6 +26,10 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 /// How long NATS waits for more until a request must be repeated.
 const EXPIRES: Duration = Duration::from_secs(60);
 
+/// How often those changes are read that have come in while the others were read. Each pass takes as long as NATS needs to answer; an
+/// entry is left out of all only if it changes that often.
+const MAX_PASSES: u32 = 20;
+
 /// A change of the bucket: the value at a key since then.
 #[derive(Debug)]
 pub struct Change {
@@ -75,11 +79,16 @@ pub struct LostError(String);
 /// It has a consumer of its own that NATS forgets with the connection. async-nats's `watch` renews its consumer by itself, but gives
 /// up at times (nats-io/nats.rs #1596) and does not say when it has caught up again.
 pub struct Changes {
+    bucket: Bucket,
     messages: Stream,
     /// How many changes NATS says are to come.
     pending: u64,
-    /// The revision of the last change that was stored when reading began.
+    /// The revision of the last change that was stored when this pass began.
     last: u64,
+    /// How often [`stored`](Self::stored) has asked for more.
+    passes: u32,
+    /// Whether a change was left out in this pass, as it was replaced before it was sent.
+    skipped: bool,
     /// The revision of the last change that was read.
     read: u64,
     /// The consumer's number of the last message.
@@ -113,9 +122,12 @@ impl Changes {
                 request_error(&error, "$JS.API.CONSUMER.MSG.NEXT.KV_IMPORTGUARD_LISTS.>")
             })?;
         Ok(Self {
+            bucket: bucket.clone(),
             messages,
             pending,
             last,
+            passes: 0,
+            skipped: false,
             read: after,
             delivered: 0,
         })
@@ -126,10 +138,30 @@ impl Changes {
         self.pending
     }
 
-    /// Whether every change was read that was stored when reading began. NATS's count of pending changes alone does not say so:
-    /// beside changes of the same entries that come in all the time, it never reaches zero.
-    pub const fn caught_up(&self) -> bool {
-        self.pending == 0 || self.read >= self.last
+    /// The next change that was stored before this was called; None once every entry was read that was there when reading began.
+    /// Nothing is lost if this is cancelled.
+    ///
+    /// NATS's count of pending changes alone does not say so: beside changes of the same entries that come in all the time, it never
+    /// reaches zero. And an entry that was replaced while the others were read is sent behind them, so those that have come in since are
+    /// read as well, until none of them was left out.
+    ///
+    /// # Errors
+    /// If the changes were interrupted, or NATS does not answer. No call after that returns a change.
+    pub async fn stored(&mut self) -> Result<Option<Change>, LostError> {
+        while self.pending > 0 {
+            if self.read < self.last {
+                return self.next().await.map(Some);
+            }
+            let complete = self.passes > 0 && !self.skipped;
+            if complete || self.passes == MAX_PASSES {
+                break;
+            }
+            let state = self.bucket.state().await;
+            self.last = state.map_err(|error| LostError(error.to_string()))?.last;
+            self.passes += 1;
+            self.skipped = false;
+        }
+        Ok(None)
     }
 
     /// The next change, as soon as there is one. Nothing is lost if this is cancelled.
@@ -166,6 +198,7 @@ impl Changes {
         }
         self.delivered += 1;
         let revision = info.stream_sequence;
+        self.skipped |= revision != self.read + 1;
         (self.read, self.pending) = (revision, info.pending);
         let stored = info.published.unix_timestamp_nanos();
         let deleted = message.headers.as_ref().is_some_and(is_marker);

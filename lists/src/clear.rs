@@ -72,9 +72,13 @@ impl Bucket {
         let before = now.saturating_sub(retention);
         let mut cleared = Cleared::default();
         let (mut dead, mut reached) = (Vec::new(), after);
-        while !changes.caught_up() && cleared.read < most && dead.len() < BATCH {
-            let change = timeout(PATIENCE, changes.next()).await;
-            let Ok(Ok(change)) = change else {
+        let mut is_all = false;
+        while cleared.read < most && dead.len() < BATCH {
+            let Ok(Ok(change)) = timeout(PATIENCE, changes.stored()).await else {
+                break;
+            };
+            let Some(change) = change else {
+                is_all = true;
                 break;
             };
             cleared.read += 1;
@@ -90,7 +94,7 @@ impl Bucket {
             }
         }
         // From the start again, the next time.
-        let next = if changes.caught_up() { 0 } else { reached };
+        let next = if is_all { 0 } else { reached };
         if dead.is_empty() && next == after {
             return Ok(cleared);
         }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::{
     Author, Brief, Bucket, BucketError, CHANGED_SUBJECT, Changes, Entry, Key, ListChangedEvent,
-    Reason, bucket::subject, event::CONTENT_TYPE,
+    Reason, SUBJECTS, bucket::subject, event::CONTENT_TYPE,
 };
 
 /// The key that says up to which revision events are published.
@@ -166,12 +166,6 @@ impl Writer {
     /// As [`write`](Self::write).
     pub async fn add_once(&self, key: &Key, addition: &Addition) -> Result<Added, BucketError> {
         for _ in 0..CONFLICTS {
-            if addition
-                .until
-                .is_some_and(|until| until <= OffsetDateTime::now_utc())
-            {
-                return Ok(Added::Expired);
-            }
             let found = self.bucket.value(&key.to_string()).await?;
             if let Some((revision, value)) = &found {
                 let brief = Brief::read(value);
@@ -189,6 +183,12 @@ impl Writer {
                 if brief.at.is_some_and(|at| at >= addition.at) {
                     return Ok(Added::Superseded);
                 }
+            }
+            if addition
+                .until
+                .is_some_and(|until| until <= OffsetDateTime::now_utc())
+            {
+                return Ok(Added::Expired);
             }
             let (revision, _, replaces) = current(found.as_ref(), addition.at);
             let value = value(addition, replaces)?;
@@ -226,11 +226,12 @@ impl Writer {
     }
 
     /// Publishes the events of changes whose writers were interrupted, and remembers up to where there are none. `own` are the
-    /// revisions that this writer's changes have got.
+    /// revisions that this writer's changes have got. Returns the revision up to which there are none: less than the last of `own` if
+    /// a younger change of another writer is before that.
     ///
     /// # Errors
     /// If NATS does not acknowledge or refuses; the next writer catches up.
-    pub async fn finish(&self, own: &[u64]) -> Result<(), BucketError> {
+    pub async fn finish(&self, own: &[u64]) -> Result<u64, BucketError> {
         let Cursor { cursor, through } = self.published().await?;
         let mut own = own.to_vec();
         own.push(cursor);
@@ -246,10 +247,12 @@ impl Writer {
             let value = serde_json::to_vec(&Published { through: reached }).map_err(refused)?;
             // If somebody else was faster, theirs is as good.
             let expect = |message: PublishMessage| message.expected_last_subject_sequence(cursor);
-            self.send(&subject(EVENTS_KEY), &Bytes::from(value), expect)
-                .await?;
+            let (key, value) = (subject(EVENTS_KEY), Bytes::from(value));
+            if self.send(&key, &value, expect).await?.is_none() {
+                return Ok(self.published().await?.through);
+            }
         }
-        Ok(())
+        Ok(reached)
     }
 
     async fn published(&self) -> Result<Cursor, BucketError> {
@@ -266,11 +269,8 @@ impl Writer {
         let old = (OffsetDateTime::now_utc() - self.grace).unix_timestamp_nanos();
         let mut changes = Changes::after(&self.bucket, after).await?;
         let mut reached = after;
-        while !changes.caught_up() {
-            let change = timeout(ACK_TIMEOUT, changes.next()).await;
-            let Ok(Ok(change)) = change else {
-                return Ok(reached);
-            };
+        // What was interrupted is left to the next writer.
+        while let Ok(Ok(Some(change))) = timeout(ACK_TIMEOUT, changes.stored()).await {
             if let Some((key, value)) = change.kind.brief()
                 && own.binary_search(&change.revision).is_err()
                 && value.event.is_some()
@@ -379,7 +379,8 @@ impl Writer {
             }
         }
         Err(BucketError::Refused(format!(
-            "no acknowledgement for {subject}: NATS is stuck or unreachable, or its permissions deny it"
+            "no acknowledgement for {}: NATS is stuck or unreachable, or its permissions deny it",
+            shown(subject)
         )))
     }
 }
@@ -414,7 +415,16 @@ fn refused(error: impl std::fmt::Display) -> BucketError {
     BucketError::Refused(error.to_string())
 }
 
+/// A subject for messages, which must not have users' IDs.
+fn shown(subject: &str) -> &str {
+    match subject == CHANGED_SUBJECT {
+        true => subject,
+        false => SUBJECTS,
+    }
+}
+
 fn publish_error(subject: &str, error: &PublishError) -> BucketError {
+    let subject = shown(subject);
     match error.kind() {
         PublishErrorKind::StreamNotFound => BucketError::Refused(format!(
             "no stream takes {subject}: a gateway creates the stream IMPORTGUARD when it starts"

@@ -65,8 +65,7 @@ impl World {
     async fn ids(&self) -> Vec<String> {
         let mut changes = Changes::after(self.bucket(), 0).await.unwrap();
         let mut ids = Vec::new();
-        while !changes.caught_up() {
-            let change = changes.next().await.unwrap();
+        while let Some(change) = changes.stored().await.unwrap() {
             if let Some((key, value)) = change.kind.brief() {
                 ids.push(format!(
                     "{}{}",
@@ -267,10 +266,37 @@ async fn what_no_longer_counts_is_announced_and_cleared_away() {
     assert_eq!(world.ids().await, ["stays"]);
     let mut changes = Changes::after(world.bucket(), 0).await.unwrap();
     let mut announced = Vec::new();
-    while !changes.caught_up() {
-        if let ChangeKind::Other(key, value) = changes.next().await.unwrap().kind {
+    while let Some(change) = changes.stored().await.unwrap() {
+        if let ChangeKind::Other(key, value) = change.kind {
             announced.extend(Announcement::read(&key, &value).into_iter().flatten());
         }
     }
     assert_eq!(announced, [key("removed")]);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_replaced_while_the_others_are_read_is_read_as_well() {
+    // More than are sent before the reader asks for more.
+    const ENTRIES: usize = 6000;
+    let world = world().await;
+    let jetstream = &world.jetstream;
+    let put = |number: usize| async move {
+        let subject = format!("$KV.IMPORTGUARD_LISTS.blocked.user{number}");
+        let ack = jetstream.publish(subject, "".into()).await.unwrap();
+        ack.await.unwrap();
+    };
+    futures_util::stream::iter(0..ENTRIES)
+        .for_each_concurrent(500, put)
+        .await;
+    let mut changes = Changes::after(world.bucket(), 0).await.unwrap();
+    put(ENTRIES - 10).await;
+    let mut ids = Vec::new();
+    while let Some(change) = changes.stored().await.unwrap() {
+        ids.extend(change.kind.brief().map(|(key, _)| key.id.to_string()));
+    }
+    let replaced = format!("user{}", ENTRIES - 10);
+    assert!(ids.contains(&replaced), "{} were read", ids.len());
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), ENTRIES);
 }

@@ -179,10 +179,13 @@ pub(super) async fn read(
     let mut changes = Changes::after(bucket, 0).await?;
     let mut progress = CONSOLE.progress().of("entries");
     let (mut read, now) = (0, now());
-    while !changes.caught_up() {
+    loop {
         let change = tokio::select! {
-            change = changes.next() => change?,
+            change = changes.stored() => change?,
             () = shutdown.cancelled() => anyhow::bail!("interrupted"),
+        };
+        let Some(change) = change else {
+            return Ok(());
         };
         read += 1;
         if let Some((key, value)) = change.kind.brief()
@@ -197,7 +200,6 @@ pub(super) async fn read(
             progress.show(read, changes.pending());
         }
     }
-    Ok(())
 }
 
 /// An entry as JSON, which `import` reads.

@@ -289,8 +289,7 @@ async fn entries_are_there_once(
         let counts = listed && until.is_none_or(|until| until > now);
         counts.then_some(until)
     };
-    while !changes.caught_up() {
-        let change = changes.next().await.unwrap();
+    while let Some(change) = changes.stored().await.unwrap() {
         if let Some((key, value)) = change.kind.brief() {
             let entry = counts(!value.removed, value.until);
             let before = found.insert(key.id.as_str().to_owned(), entry);

@@ -70,7 +70,7 @@ fn the_decision_that_is_one_too_many_leads_to_one_detection() {
         [Detection {
             rule: 0,
             owner: UserId::parse("user1").unwrap(),
-            event: EventId::derived("detector three", cause),
+            event: EventId::derived("detector suspects three", cause),
             at: at(59),
             until: at(659),
         }]
@@ -285,6 +285,35 @@ fn a_list_is_shared_by_its_rules() {
     }
     let rules: Vec<_> = found.iter().map(|detection| detection.rule).collect();
     assert_eq!(rules, [0, 2]);
+}
+
+#[test]
+fn rules_of_the_same_name_for_two_lists_make_two_changes() {
+    let other = THREE.replace("suspects", "others");
+    let (mut engine, mut other) = (engine(THREE), engine(&other));
+    let mut events = HashSet::new();
+    for number in 1..=3 {
+        for engine in [&mut engine, &mut other] {
+            let found = observe(engine, number, 0);
+            events.extend(found.into_iter().map(|detection| detection.event));
+        }
+    }
+    assert_eq!(events.len(), 2);
+}
+
+#[test]
+fn who_was_not_put_on_the_list_counts_again() {
+    let mut engine = engine(THREE);
+    let found: Vec<_> = (1..=3).flat_map(|n| observe(&mut engine, n, 0)).collect();
+    engine.is_listed(&found[0], None);
+    let found: Vec<_> = (4..=6).flat_map(|n| observe(&mut engine, n, 5)).collect();
+    assert_eq!(found.len(), 1);
+    // Nor for longer than the entry that there is.
+    engine.is_listed(&found[0], Some(at(20)));
+    let listed = (7..=9).flat_map(|n| observe(&mut engine, n, 20));
+    assert_eq!(listed.count(), 0);
+    let after = (10..=12).flat_map(|n| observe(&mut engine, n, 21));
+    assert_eq!(after.count(), 1);
 }
 
 #[test]

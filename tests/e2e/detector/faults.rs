@@ -229,11 +229,19 @@ async fn sigterm_ends_it_while_it_cannot_write() {
         .await;
     eventually("it says that it cannot", SOON, async || {
         match detector.admin("/readyz").await {
-            Err(error) if error.to_string().contains("\"error\"") => Ok(()),
+            Err(error) if error.to_string().contains("\"error\"") => {
+                assert!(!error.to_string().contains("user1"), "{error}");
+                Ok(())
+            }
             other => Err(format!("{other:?}")),
         }
     })
     .await;
+    assert!(
+        !detector.output().contains("user1"),
+        "{}",
+        detector.output()
+    );
     assert_eq!(detector.terminate(SOON).await.code(), Some(0));
     assert_eq!(entry(&jetstream, "user1").await, None);
 

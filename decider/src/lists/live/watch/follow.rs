@@ -198,11 +198,10 @@ impl Follower {
         let mut changes = within(Changes::after(&bucket, self.recent.begin())).await?;
         let of = changes.pending();
         let (mut read, mut is_compared) = (0, false);
-        while !changes.caught_up() {
+        while let Some(change) = next(&mut changes).await? {
             if read % PROGRESS == 0 && !self.complete {
                 self.watch.status.reading(read, of);
             }
-            let change = next(&mut changes).await?;
             if change.revision <= known {
                 self.recent.compare(&change)?;
                 continue;
@@ -397,8 +396,8 @@ async fn within<T>(answer: impl Future<Output = Result<T, BucketError>>) -> Resu
     }
 }
 
-async fn next(changes: &mut Changes) -> Result<Change, End> {
-    match timeout(ARRIVAL_TIMEOUT, changes.next()).await {
+async fn next(changes: &mut Changes) -> Result<Option<Change>, End> {
+    match timeout(ARRIVAL_TIMEOUT, changes.stored()).await {
         Ok(change) => Ok(change?),
         Err(_) => Err(End::Interrupted(
             "NATS does not send the changes".to_owned(),
