@@ -167,7 +167,7 @@ impl Engine {
         if rule.prolong {
             return;
         }
-        if let Some(list) = self.lists.iter().position(|list| *list == rule.list) {
+        if let Some(list) = self.place(&rule.list) {
             self.listed.remove(&(list, detection.owner.as_str().into()));
         }
         if let Some(until) = until {
@@ -226,7 +226,7 @@ impl Engine {
     }
 
     fn list(&mut self, list: &ListName, owner: &UserId, until: OffsetDateTime) {
-        let Some(list) = self.lists.iter().position(|other| other == list) else {
+        let Some(list) = self.place(list) else {
             return;
         };
         self.sweep_in = self.sweep_in.saturating_sub(1);
@@ -242,12 +242,17 @@ impl Engine {
         }
     }
 
+    fn place(&self, list: &ListName) -> Option<usize> {
+        self.lists.iter().position(|other| other == list)
+    }
+
     fn listed_until(&self, list: &ListName, owner: &str) -> Micros {
         if self.listed.is_empty() {
             return Micros::MIN;
         }
-        let list = self.lists.iter().position(|other| other == list);
-        let found = list.and_then(|list| self.listed.get(&(list, owner.into())));
+        let found = self
+            .place(list)
+            .and_then(|list| self.listed.get(&(list, owner.into())));
         found.copied().unwrap_or(Micros::MIN)
     }
 }

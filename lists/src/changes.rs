@@ -1,6 +1,6 @@
 //! Reads the bucket from a revision on, without a gap.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{
     AckPolicy, DeliverPolicy, PullConsumer,
@@ -85,10 +85,11 @@ pub struct Changes {
     pending: u64,
     /// The revision of the last change that was stored when this pass began.
     last: u64,
-    /// How often [`stored`](Self::stored) has asked for more.
+    /// How often [`stored`](Self::stored) has asked for more, and when it did last.
     passes: u32,
-    /// Whether a change was left out in this pass, as it was replaced before it was sent.
-    skipped: bool,
+    asked: Instant,
+    /// When it was last seen that a change was left out.
+    skipped: Option<Instant>,
     /// The revision of the last change that was read.
     read: u64,
     /// The consumer's number of the last message.
@@ -127,7 +128,8 @@ impl Changes {
             pending,
             last,
             passes: 0,
-            skipped: false,
+            asked: Instant::now(),
+            skipped: None,
             read: after,
             delivered: 0,
         })
@@ -146,22 +148,29 @@ impl Changes {
     /// read as well, until none of them was left out.
     ///
     /// # Errors
-    /// If the changes were interrupted, or NATS does not answer. No call after that returns a change.
+    /// If the changes were interrupted, or NATS does not answer.
     pub async fn stored(&mut self) -> Result<Option<Change>, LostError> {
         while self.pending > 0 {
             if self.read < self.last {
                 return self.next().await.map(Some);
             }
-            let complete = self.passes > 0 && !self.skipped;
+            let complete = self.passes > 0 && !self.skipped_since(self.asked);
             if complete || self.passes == MAX_PASSES {
                 break;
             }
+            let asked = Instant::now();
             let state = self.bucket.state().await;
             self.last = state.map_err(|error| LostError(error.to_string()))?.last;
+            self.asked = asked;
             self.passes += 1;
-            self.skipped = false;
         }
         Ok(None)
+    }
+
+    /// Whether a change was left out since then, as NATS had replaced it before it was sent. Its successor may still be on its way, so
+    /// what the bucket had at some moment since then is not known for sure.
+    pub fn skipped_since(&self, moment: Instant) -> bool {
+        self.skipped.is_some_and(|skipped| skipped >= moment)
     }
 
     /// The next change, as soon as there is one. Nothing is lost if this is cancelled.
@@ -198,7 +207,9 @@ impl Changes {
         }
         self.delivered += 1;
         let revision = info.stream_sequence;
-        self.skipped |= revision != self.read + 1;
+        if revision != self.read + 1 {
+            self.skipped = Some(Instant::now());
+        }
         (self.read, self.pending) = (revision, info.pending);
         let stored = info.published.unix_timestamp_nanos();
         let deleted = message.headers.as_ref().is_some_and(is_marker);

@@ -133,6 +133,13 @@ async fn current(decider: &Service, expected: bool) {
     .await;
 }
 
+/// Cuts the connection, and waits until the decider says so.
+async fn is_cut_off(proxy: &Proxy, decider: &Service) {
+    proxy.refuse().await;
+    proxy.cut().await;
+    current(decider, false).await;
+}
+
 async fn metric(decider: &Service, name: &str) -> f64 {
     let text = decider.admin("/metrics").await.unwrap();
     let value = text
@@ -222,9 +229,7 @@ async fn a_decider_that_was_away_catches_up_without_reading_all_lists_anew() {
     listed(&nats, &["add", "bad", "a", "b"]).await;
     let proxy = Proxy::to(nats.address()).await;
     let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
-    proxy.refuse().await;
-    proxy.cut().await;
-    current(&decider, false).await;
+    is_cut_off(&proxy, &decider).await;
     listed(&nats, &["add", "bad", "c"]).await;
     listed(&nats, &["remove", "bad", "a"]).await;
     // It goes on with what it has.
@@ -245,9 +250,7 @@ async fn records_of_removals_that_were_purged_meanwhile_are_noticed() {
         listed(&nats, &["add", "bad", "a", "b"]).await;
         let proxy = Proxy::to(nats.address()).await;
         let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
-        proxy.refuse().await;
-        proxy.cut().await;
-        current(&decider, false).await;
+        is_cut_off(&proxy, &decider).await;
         listed(&nats, &["remove", "bad", "a"]).await;
         let stream = jetstream::new(nats.client().await)
             .get_stream(STREAM)

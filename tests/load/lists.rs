@@ -1,4 +1,4 @@
-//! Live lists while NATS is killed, frozen and cut, and deciders are restarted; and how fast a change reaches every decider.
+//! Live lists while NATS is killed, frozen and cut, and deciders are restarted. The bench's command `lists` measures them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -305,45 +305,4 @@ async fn entries_are_there_once(
         let entry = found.get(user).copied().flatten();
         assert_eq!(entry, counts(known.listed, until), "{user}");
     }
-}
-
-/// `IMPORTGUARD_LISTS_CHANGES=1000 cargo test --release -p importguard-tests --test load -- --ignored --nocapture lists`
-#[tokio::test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stdout, reason = "its result")]
-async fn from_a_change_to_the_verdicts_of_three_deciders() {
-    let _turn = alone().await;
-    let changes = env::var("IMPORTGUARD_LISTS_CHANGES").ok();
-    let changes: u64 = changes.map_or(200, |text| text.parse().unwrap());
-    let world = World::new().await;
-    let mut deciders = Vec::new();
-    for _ in 0..3 {
-        deciders.push(world.decider(&world.nats.address()).await);
-    }
-    let clients: Vec<_> = deciders.iter().map(DecideClient::of).collect();
-    let writer = world.writer().await;
-    let mut took = Vec::new();
-    for number in 0..changes {
-        let id = format!("user{}", number / 2);
-        let removed = number % 2 == 1;
-        let began = Instant::now();
-        writer
-            .write(&key(&id), &change(removed, None))
-            .await
-            .unwrap();
-        for client in &clients {
-            while client.refuses(&id).await.unwrap() == removed {
-                tokio::task::yield_now().await;
-            }
-        }
-        took.push(began.elapsed());
-    }
-    took.sort_unstable();
-    let at = |share: usize| took[(took.len() * share / 1000).min(took.len() - 1)];
-    println!(
-        "{changes} changes, three deciders: median {:?}, p99 {:?}, max {:?}",
-        at(500),
-        at(990),
-        at(999)
-    );
 }

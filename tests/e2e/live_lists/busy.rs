@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use importguard_tests::{NatsServer, Proxy};
 use tokio::time::interval;
 
-use super::{current, decider, decides, listed, metric, nats, policy};
+use super::{current, decider, decides, is_cut_off, listed, metric, nats, policy};
 
 /// Puts users on the list again and again, a thousand times a second, until `done`. Returns how often.
 async fn change_often(nats: &NatsServer, users: u64, done: &AtomicBool) -> u64 {
@@ -34,7 +34,7 @@ async fn change_often(nats: &NatsServer, users: u64, done: &AtomicBool) -> u64 {
         .await as u64
 }
 
-/// A decider comes back beside many changes among so many users. Returns it, and how often it read everything anew.
+/// A decider comes back beside many changes among so many users. Returns how often it read everything anew.
 async fn comes_back_beside_changes_of(users: u64) -> f64 {
     let (nats, policy) = (nats().await, policy());
     listed(&nats, &["add", "bad", "mallory"]).await;
@@ -42,9 +42,7 @@ async fn comes_back_beside_changes_of(users: u64) -> f64 {
     let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
     decides(&decider, &["mallory"], &["alice"]).await;
     current(&decider, true).await;
-    proxy.refuse().await;
-    proxy.cut().await;
-    current(&decider, false).await;
+    is_cut_off(&proxy, &decider).await;
 
     let done = AtomicBool::new(false);
     let returns = async {

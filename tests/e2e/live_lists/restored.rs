@@ -12,7 +12,8 @@ use importguard_tests::{NatsCluster, NatsServer, PolicyDir, Proxy, Service, even
 use serde_json::{Value, json};
 
 use super::{
-    SOON, STREAM, current, decider, decides, listed, metric, nats_of_each_version, policy, refuses,
+    SOON, STREAM, current, decider, decides, is_cut_off, listed, metric, nats_of_each_version,
+    policy, refuses,
 };
 
 const REREADS: &str = "importguard_live_lists_rereads_total";
@@ -25,6 +26,12 @@ async fn put(nats: &NatsServer, values: &[(&str, &str)]) {
         let sent = jetstream.publish(subject, (*value).to_owned().into()).await;
         sent.unwrap().await.unwrap();
     }
+}
+
+/// A bucket with `a` and `b`.
+async fn has_a_and_b(nats: &NatsServer) {
+    listed(nats, &["create"]).await;
+    put(nats, &[("bad.a", ""), ("bad.b", "")]).await;
 }
 
 async fn revision(nats: &NatsServer) -> u64 {
@@ -52,8 +59,7 @@ impl Restored {
         changes: &[(&str, &str)],
     ) -> Self {
         let policy = policy();
-        listed(&nats, &["create"]).await;
-        put(&nats, &[("bad.a", ""), ("bad.b", "")]).await;
+        has_a_and_b(&nats).await;
         nats.kill9();
         let backup = nats.back_up();
         nats.restart().await;
@@ -71,9 +77,7 @@ impl Restored {
         if let Some(directory) = snapshot {
             super::is_written(directory).await;
         }
-        proxy.refuse().await;
-        proxy.cut().await;
-        current(&decider, false).await;
+        is_cut_off(&proxy, &decider).await;
 
         nats.kill9();
         nats.restore(&backup);
@@ -133,8 +137,7 @@ async fn one_that_was_restored_while_a_decider_was_off_that_has_a_snapshot() {
 async fn one_that_lost_its_last_changes_under_a_watching_decider() {
     for mut nats in nats_of_each_version().await {
         let policy = policy();
-        listed(&nats, &["create"]).await;
-        put(&nats, &[("bad.a", ""), ("bad.b", "")]).await;
+        has_a_and_b(&nats).await;
         nats.kill9();
         let backup = nats.back_up();
         nats.restart().await;
@@ -203,8 +206,7 @@ async fn asked(client: &Client, what: &str, request: &Value) -> Value {
 async fn one_that_was_restored_under_a_watching_decider() {
     for nats in nats_of_each_version().await {
         let policy = policy();
-        listed(&nats, &["create"]).await;
-        put(&nats, &[("bad.a", ""), ("bad.b", "")]).await;
+        has_a_and_b(&nats).await;
         let client = nats.client().await;
         let backup = Backup::take(&client).await;
         put(&nats, &[("bad.a", REMOVED)]).await;
@@ -222,13 +224,10 @@ async fn one_that_was_restored_under_a_watching_decider() {
 async fn one_that_was_created_anew_with_as_many_keys_and_more_changes_while_a_decider_was_away() {
     for nats in nats_of_each_version().await {
         let policy = policy();
-        listed(&nats, &["create"]).await;
-        put(&nats, &[("bad.a", ""), ("bad.b", "")]).await;
+        has_a_and_b(&nats).await;
         let proxy = Proxy::to(nats.address()).await;
         let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
-        proxy.refuse().await;
-        proxy.cut().await;
-        current(&decider, false).await;
+        is_cut_off(&proxy, &decider).await;
         let jetstream = jetstream::new(nats.client().await);
         jetstream.delete_stream(STREAM).await.unwrap();
         listed(&nats, &["create"]).await;

@@ -28,7 +28,8 @@ impl Entry<'_> {
     }
 }
 
-/// Packed to 14 bytes: a table of 250 has 512 places, and an allocation for 16 bytes each would be a fifth larger.
+/// Packed to 14 bytes: a table of 250 has 512 places of that and a byte each, 7.7 KB, for which the allocator takes 8 KB; at 16 bytes
+/// they are 8.7 KB, for which it takes 10. In a million entries, 69 bytes each instead of 80.
 #[derive(Clone, Copy)]
 #[repr(Rust, packed(2))]
 struct Slot {

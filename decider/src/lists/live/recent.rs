@@ -12,8 +12,9 @@ use std::{
 
 use importguard_lists::{Announcement, Change, ChangeKind, Key};
 
-/// How many changes are kept, some 400 KB, and read again after each interruption, in less than a tenth of a second. If each of their
-/// keys changed while a decider was away, everything is read anew; a thousand keys that change all the time are not enough for that.
+/// How many changes are kept, and read again after each interruption. They take some 360 KB: 40 bytes in nodes of the tree that are
+/// three quarters full, and a table of 8,192 places of 17 bytes. NATS sends a million in five seconds, so these take some 20 ms. If each of
+/// their keys changed while a decider was away, everything is read anew; a thousand keys that change all the time are not enough for that.
 const KEPT: usize = 4096;
 
 /// The last change of each of the keys that changed last.

@@ -60,8 +60,6 @@ pub(super) struct Follower {
     recent: Recent,
     /// When the last change was applied.
     applied: Instant,
-    /// When a change was applied whose predecessor was not sent, as it was replaced before that.
-    skipped: Instant,
     /// The number of keys after each of the last changes, while it has not been compared.
     counted: VecDeque<(u64, u64)>,
     /// Whether the lists are complete but for changes after their revision, so that evaluations may see them.
@@ -119,7 +117,6 @@ impl Follower {
             created: None,
             recent: Recent::default(),
             applied: Instant::now(),
-            skipped: Instant::now(),
             counted: VecDeque::new(),
             complete: false,
             proven: false,
@@ -249,14 +246,17 @@ impl Follower {
                 }
                 answer = &mut asking => {
                     let answer = answer?;
-                    self.check(&answer)?;
+                    self.check(&answer, &changes)?;
                     told.get_or_insert(answer);
                     let pause = if self.proven { CONFIRM_INTERVAL } else { PROOF_INTERVAL };
                     asking = Box::pin(ask(bucket.clone(), Instant::now() + pause));
                 }
             }
             if let Some(known) = told.take_if(|told| told.state.last <= self.revision()) {
-                if self.proven {
+                if changes.skipped_since(known.asked) {
+                    // It may have had a change that was replaced since, and what replaced it may still be on its way.
+                    asking = Box::pin(ask(bucket.clone(), Instant::now() + PROOF_INTERVAL));
+                } else if self.proven {
                     self.watch.status.confirm(known.asked);
                     self.save_now_and_then();
                 }
@@ -299,9 +299,6 @@ impl Follower {
     }
 
     fn apply(&mut self, change: &Change) {
-        if change.revision != self.revision() + 1 {
-            self.skipped = Instant::now();
-        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -320,12 +317,9 @@ impl Follower {
         }
     }
 
-    /// The number of keys that the bucket had when its last change was `last`. None if that is not known: later changes are not
-    /// applied yet, or a change was replaced since `asked` before NATS sent it, so that one that is counted there is not counted here.
-    fn keys_at(&self, last: u64, asked: Instant) -> Option<u64> {
-        if self.skipped >= asked {
-            return None;
-        }
+    /// The number of keys that the bucket had when its last change was `last`. None if that is not known: it is not applied yet, or
+    /// too long ago.
+    fn keys_at(&self, last: u64) -> Option<u64> {
         if last == self.revision() {
             return Some(self.lists.keys());
         }
@@ -334,7 +328,7 @@ impl Follower {
     }
 
     /// Compares what NATS told with what is known.
-    fn check(&mut self, told: &Told) -> Result<(), End> {
+    fn check(&mut self, told: &Told, changes: &Changes) -> Result<(), End> {
         let State {
             created,
             last,
@@ -347,9 +341,13 @@ impl Follower {
             let cause = "the bucket was restored to an earlier state";
             return Err(End::Doubt(cause.to_owned()));
         }
-        let Some(known) = self.keys_at(last, told.asked) else {
+        let Some(known) = self.keys_at(last) else {
             return Ok(());
         };
+        if changes.skipped_since(told.asked) {
+            // A key that is counted there may not be counted here.
+            return Ok(());
+        }
         if keys == known {
             (self.proven, self.clearing) = (true, None);
             self.counted.clear();
