@@ -13,7 +13,8 @@ use super::{
     },
     expression::{Expression, ListValues, Scope},
     guards,
-    matcher::{Matcher, NamedIds, check_pattern, compile_patterns},
+    matcher::{Matcher, NamedIds},
+    patterns::{Patterns, check_pattern},
     read::{FAILS_WITHOUT_REFUSAL, NOBODY_LEFT, fails_remedy},
     refusal_code::RefusalCode,
     rule::{Action, OnError, Rollout, Rule},
@@ -382,7 +383,7 @@ fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleD
     rules
 }
 
-fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<regex::RegexSet> {
+fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<Patterns> {
     let first = definitions.first()?;
     let mut valid = true;
     for Spanned { value, span } in definitions {
@@ -407,7 +408,7 @@ fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<
         return None;
     }
     let texts: Vec<&str> = definitions.iter().map(|it| it.value.as_str()).collect();
-    match compile_patterns(&texts) {
+    match Patterns::compile(&texts) {
         Ok(set) => Some(set),
         Err(why) => {
             report.error(first.span, why, "split it into several rules");

@@ -2,15 +2,8 @@
 
 use std::{mem, ptr};
 
-use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
-
+use super::patterns::Patterns;
 use crate::lists::{Hit, IdHash, Ids, View};
-
-/// The maximum compiled size of one regular expression, and of all of a rule together. The crate's default is ten times as
-/// much for each; one of this size compiles in about 10 ms.
-const MAX_REGEX_BYTES: usize = 1 << 20;
-/// The maximum memory per thread for the part of the automaton that is built while matching.
-const MAX_DFA_BYTES: usize = 2 << 20;
 
 /// A list of the policy.
 #[derive(Debug)]
@@ -26,12 +19,12 @@ pub(super) struct Matcher {
     pub(super) not_in: Option<NamedIds>,
     pub(super) prefixes: Vec<String>,
     pub(super) suffixes: Vec<String>,
-    pub(super) patterns: Option<RegexSet>,
+    pub(super) patterns: Option<Patterns>,
     /// None of them; without effect if it is empty.
     pub(super) not_prefixes: Vec<String>,
     /// None of them; without effect if it is empty.
     pub(super) not_suffixes: Vec<String>,
-    pub(super) not_patterns: Option<RegexSet>,
+    pub(super) not_patterns: Option<Patterns>,
 }
 
 /// The first part of a matcher that an ID matches.
@@ -145,15 +138,11 @@ impl Matcher {
         if let Some(part) = self.no_affix(id) {
             return Some(part);
         }
-        // Whether any matches is much faster to find than which.
-        if let Some(patterns) = &self.patterns
-            && patterns.is_match(id)
-        {
-            let first = patterns.matches(id).iter().next()?;
-            return Some(Part::Pattern(patterns.patterns().get(first)?));
+        if let Some(pattern) = self.patterns.as_ref().and_then(|it| it.first_match(id)) {
+            return Some(Part::Pattern(pattern));
         }
         let patterns = self.not_patterns.as_ref()?;
-        (!patterns.is_match(id)).then(|| Part::NoPattern(patterns.patterns()))
+        (!patterns.is_match(id)).then(|| Part::NoPattern(patterns.sources()))
     }
 
     fn no_affix(&self, id: &str) -> Option<Part<'_>> {
@@ -166,43 +155,4 @@ impl Matcher {
         }
         None
     }
-}
-
-/// Checks a regular expression; the error is a short explanation.
-pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
-    compile_pattern(pattern, MAX_REGEX_BYTES, MAX_DFA_BYTES).map(drop)
-}
-
-/// Compiles a regular expression of at most `size` bytes, and `dfa` bytes per thread while matching; the error is a short
-/// explanation.
-pub(super) fn compile_pattern(pattern: &str, size: usize, dfa: usize) -> Result<Regex, String> {
-    let regex: Result<Regex, regex::Error> = RegexBuilder::new(pattern)
-        .size_limit(size)
-        .dfa_size_limit(dfa)
-        .build();
-    match regex {
-        Ok(regex) => Ok(regex),
-        Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "it takes more than {size} bytes compiled; [A-Za-z0-9_] is far smaller than \\w, which covers every alphabet"
-        )),
-        // The message shows the position over several lines; the last line has the reason.
-        Err(error) => {
-            let text = error.to_string();
-            let last = text.lines().last().unwrap_or_default();
-            Err(last.strip_prefix("error: ").unwrap_or(last).to_owned())
-        }
-    }
-}
-
-/// Compiles patterns that are valid on their own. Fails if they are too large together.
-pub(super) fn compile_patterns(patterns: &[&str]) -> Result<RegexSet, String> {
-    RegexSetBuilder::new(patterns)
-        .size_limit(MAX_REGEX_BYTES)
-        .dfa_size_limit(MAX_DFA_BYTES)
-        .build()
-        .map_err(|_| {
-            format!(
-                "these regular expressions take more than {MAX_REGEX_BYTES} bytes compiled together"
-            )
-        })
 }

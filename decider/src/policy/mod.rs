@@ -16,6 +16,7 @@ mod guards;
 mod matcher;
 mod matches;
 mod meter;
+mod patterns;
 mod read;
 mod refusal_code;
 mod rule;

@@ -13,7 +13,7 @@ use cel::{
 };
 use regex::Regex;
 
-use super::super::matcher::compile_pattern;
+use super::super::patterns::compile_pattern;
 
 pub(super) const MATCHES: &str = "matches";
 
