@@ -10,7 +10,7 @@ use crate::rules::Filter;
 
 /// The event of a decision.
 #[derive(Debug)]
-pub(crate) struct Decision {
+pub(crate) struct RecordedDecision {
     /// The event's ID.
     pub(crate) id: EventId,
     /// When the gateway decided.
@@ -81,7 +81,7 @@ struct RawFired {
     outcome: String,
 }
 
-impl Decision {
+impl RecordedDecision {
     /// Reads an event.
     ///
     /// # Errors

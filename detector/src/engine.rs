@@ -17,7 +17,7 @@ use importguard_lists::ListName;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    decision::Decision,
+    decision::RecordedDecision,
     recent::Recent,
     rules::{Kind, Rule, Rules},
     window::{Asked, Counted, Events, Friends, Measure, Micros, Window},
@@ -113,7 +113,7 @@ impl Engine {
     /// Observes the decision that NATS stored at `stored`. With `act` false, it only counts: no rule acts on it.
     pub(crate) fn observe(
         &mut self,
-        decision: &Decision,
+        decision: &RecordedDecision,
         stored: OffsetDateTime,
         act: bool,
     ) -> Observed {
@@ -188,7 +188,7 @@ impl Engine {
         &mut self,
         index: usize,
         rule: &Rule,
-        decision: &Decision,
+        decision: &RecordedDecision,
         (at, stored): (OffsetDateTime, OffsetDateTime),
     ) -> bool {
         let owner = decision.owner.as_str();

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     act::{Outcome, act},
-    decision::{Decision, Unusable},
+    decision::{RecordedDecision, Unusable},
     engine::{Detection, Engine},
     follow::{DECISIONS, Follower, Interrupted, RETRY_DELAY},
     replay::Replay,
@@ -181,7 +181,7 @@ impl Reader<'_> {
     /// Counts an event, and acts on it.
     async fn observe(&mut self, message: &Message, stored: OffsetDateTime, act: bool) -> Done {
         let metrics = &self.follower.metrics;
-        let decision = match Decision::read(&message.payload) {
+        let decision = match RecordedDecision::read(&message.payload) {
             Ok(decision) => decision,
             Err(unusable) => {
                 metrics.skipped(unusable.as_str());

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use time::OffsetDateTime;
 
 use crate::{
-    decision::Decision,
+    decision::RecordedDecision,
     engine::{Engine, Made},
     rules::Rules,
     settings::Settings,
@@ -43,7 +43,7 @@ impl Simulation {
     /// What would be done about an event that NATS stored at `stored`; nothing with `act` false, when it only counts. None if it is not
     /// the event of a decision with user IDs.
     pub fn observe(&mut self, payload: &[u8], stored: SystemTime, act: bool) -> Option<Vec<Would>> {
-        let decision = Decision::read(payload).ok()?;
+        let decision = RecordedDecision::read(payload).ok()?;
         let observed = self.engine.observe(&decision, stored.into(), act);
         let detections = observed.detections.into_iter().filter_map(|detection| {
             let rule = self.rules.get(detection.rule)?;

@@ -43,8 +43,8 @@ fn event(number: u32, seconds: i64) -> Value {
     })
 }
 
-fn read(event: &Value) -> Decision {
-    Decision::read(event.to_string().as_bytes()).unwrap()
+fn read(event: &Value) -> RecordedDecision {
+    RecordedDecision::read(event.to_string().as_bytes()).unwrap()
 }
 
 /// Observes the decision, which was stored at once.
@@ -337,6 +337,9 @@ fn pseudonyms_and_foreign_messages_are_not_usable() {
         ("{}".to_owned(), crate::decision::Unusable::Unreadable),
         ("spam".to_owned(), crate::decision::Unusable::Unreadable),
     ] {
-        assert_eq!(Decision::read(payload.as_bytes()).unwrap_err(), unusable);
+        assert_eq!(
+            RecordedDecision::read(payload.as_bytes()).unwrap_err(),
+            unusable
+        );
     }
 }
