@@ -3,6 +3,7 @@
 mod compare;
 mod detector;
 mod import;
+mod names;
 
 use std::{env, fs};
 

@@ -22,7 +22,7 @@ enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 # No preStop hook: gateways and deciders continue to serve for the grace period of their settings.
@@ -89,7 +89,7 @@ securityContext:
 
 {{- define "importguard.secretVolumes" -}}
 {{- range . }}
-- { name: {{ .volume }}, secret: { secretName: {{ .secret }} } }
+- { name: {{ .volume }}, secret: { secretName: {{ .secret | quote }} } }
 {{- end }}
 {{- end -}}
 
