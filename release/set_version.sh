@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 files=(
     Dockerfile docker-compose.yml README.md SECURITY.md
     deploy/helm/importguard/Chart.yaml deploy/kubernetes/base/kustomization.yaml
+    deploy/kubernetes/components/detector/resources/kustomization.yaml
     docs/kubernetes.md docs/openapi.json examples/openim/compose.yaml
 )
 old="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"

@@ -115,13 +115,23 @@ fn predicate(defect: &CertificateError) -> String {
             "is for {}, not for {}",
             match presented.as_slice() {
                 [] => "no name".to_owned(),
-                names => names.join(", "),
+                names => {
+                    let names: Vec<_> = names.iter().map(|name| plain(name)).collect();
+                    names.join(", ")
+                }
             },
             expected.to_str()
         ),
         CertificateError::Revoked => "was revoked".to_owned(),
         other => format!("is not accepted: {other}"),
     }
+}
+
+/// The name in rustls's `DnsName("other")` and `IpAddress(127.0.0.1)`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').map(|(_, inner)| inner);
+    let inner = inner.and_then(|inner| inner.strip_suffix(')'));
+    inner.map_or(name, |inner| inner.trim_matches('"'))
 }
 
 fn rfc3339(time: UnixTime) -> String {
@@ -170,11 +180,13 @@ mod tests {
         };
         let named = CertificateError::NotValidForNameContext {
             expected: "decider".try_into().unwrap(),
-            presented: vec!["DnsName(\"other\")".to_owned()],
+            presented: ["DnsName(\"other\")", "IpAddress(127.0.0.1)"]
+                .map(str::to_owned)
+                .to_vec(),
         };
         for (defect, expected) in [
             (expired, "has expired (on 2023-11-14T22:13:20Z)"),
-            (named, "is for DnsName(\"other\"), not for decider"),
+            (named, "is for other, 127.0.0.1, not for decider"),
         ] {
             let invalid = TlsFailure::Invalid(expected.to_owned());
             assert_eq!(found(TlsError::InvalidCertificate(defect)), Some(invalid));

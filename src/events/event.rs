@@ -25,6 +25,9 @@ pub(crate) struct Event {
 pub(crate) struct Data {
     #[serde(rename = "operationID")]
     pub(crate) operation_id: String,
+    /// What the caller sent instead of a usable operationID, where a gateway generated one.
+    #[serde(rename = "replacedOperationID")]
+    pub(crate) replaced_operation_id: Option<String>,
     #[serde(rename = "ownerUserID")]
     pub(crate) owner_user_id: String,
     #[serde(rename = "friendUserIDs", default)]
@@ -111,6 +114,11 @@ impl Data {
         let removed = self.removed.iter().map(|removal| removal.rule.as_str());
         let refused = self.refusal.iter().filter_map(|r| r.rule.as_deref());
         fired.chain(removed).chain(refused)
+    }
+
+    /// Whether `id` is the operationID, or what a generated one replaced: OpenIM's log has the latter.
+    pub(crate) fn has_operation_id(&self, id: &str) -> bool {
+        self.operation_id == id || self.replaced_operation_id.as_deref() == Some(id)
     }
 
     /// How many friends were requested.

@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use super::printable;
 
+/// What stands for a text that may name users, where events have pseudonyms.
+const REDACTED: &str = "redacted";
+
 /// A part of a rule that made it act. Of the fields up to `expression`, later versions may have others.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -44,7 +47,10 @@ impl Matched {
         ];
         let named = texts.into_iter().find_map(|(kind, text)| {
             let text = text.as_ref()?;
-            Some(format!("{kind} \"{}\"", printable(text)))
+            Some(match text.as_str() {
+                REDACTED => format!("{kind} that is withheld"),
+                text => format!("{kind} {}", quoted(text)),
+            })
         });
         named.or_else(|| {
             let alternatives = self.none_of.as_ref()?;
@@ -66,7 +72,7 @@ impl Matched {
         ];
         let text = texts.into_iter().find_map(|(verb, text)| {
             let text = text.as_ref()?;
-            Some(format!("{owner} {verb} \"{}\"", printable(text)))
+            Some(format!("{owner} {verb} {}", quoted(text)))
         });
         text.or_else(|| match (&self.list, &self.none_of) {
             (Some(_), _) => Some(format!("{owner} is on {}", self.part()?)),
@@ -86,7 +92,10 @@ impl Matched {
 
     fn truth(&self) -> Option<String> {
         let source = self.expression.as_ref()?;
-        Some(format!("{} is true", printable(source)))
+        Some(match source.as_str() {
+            REDACTED => "its expression, which is withheld, is true".to_owned(),
+            source => format!("{} is true", printable(source)),
+        })
     }
 
     /// ` [as U9; spam; until 2026-12-01T00:00:00Z]`, or nothing.
@@ -104,6 +113,46 @@ impl Matched {
         match details.is_empty() {
             true => String::new(),
             false => format!(" [{}]", details.join("; ")),
+        }
+    }
+}
+
+/// The text in quotes, unless it is withheld.
+fn quoted(text: &str) -> String {
+    match text {
+        REDACTED => "a text that is withheld".to_owned(),
+        text => format!("\"{}\"", printable(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_redacted_is_not_taken_for_the_text() {
+        for (part, of_friends, of_import) in [
+            (
+                json!({ "prefix": "redacted" }),
+                "prefix that is withheld",
+                "u7 starts with a text that is withheld",
+            ),
+            (
+                json!({ "expression": "redacted" }),
+                "its expression, which is withheld, is true",
+                "its expression, which is withheld, is true",
+            ),
+            (
+                json!({ "prefix": "bot_" }),
+                "prefix \"bot_\"",
+                "u7 starts with \"bot_\"",
+            ),
+        ] {
+            let matched: Matched = serde_json::from_value(part).unwrap();
+            assert_eq!(matched.part_or_expression().as_deref(), Some(of_friends));
+            assert_eq!(matched.of_import("u7").as_deref(), Some(of_import));
         }
     }
 }

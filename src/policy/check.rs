@@ -61,9 +61,13 @@ fn summary(policy: &Policy) -> String {
             match live {
                 Some((live, _)) if list.size == 0 => format!("{} (live list {live})", list.name),
                 Some((live, _)) => {
-                    format!("{} ({} IDs and the live list {live})", list.name, list.size)
+                    format!(
+                        "{} ({} and the live list {live})",
+                        list.name,
+                        ids(list.size)
+                    )
                 }
-                None => format!("{} ({} IDs)", list.name, list.size),
+                None => format!("{} ({})", list.name, ids(list.size)),
             }
         })
         .collect();
@@ -72,6 +76,13 @@ fn summary(policy: &Policy) -> String {
         lists => format!("lists {}", lists.join(", ")),
     };
     format!("OK: policy {}, {lists}, {}", policy.name(), policy.digest())
+}
+
+fn ids(count: u64) -> String {
+    match count {
+        1 => "1 ID".to_owned(),
+        count => format!("{count} IDs"),
+    }
 }
 
 /// The cost of the largest import: of enforced rules, where a policy above the limit is rejected, and of shadow rules, where it is

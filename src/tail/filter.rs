@@ -23,7 +23,7 @@ pub(super) struct Filter {
     #[arg(long, value_name = "USER", value_delimiter = ',')]
     owner: Vec<String>,
 
-    /// Only events with this operationID
+    /// Only events with this operationID, generated or as the caller sent it
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     operation_id: Vec<String>,
 
@@ -120,7 +120,11 @@ impl Matcher {
         let verdict = data.verdict.as_deref();
         (self.verdicts.is_empty() || verdict.is_some_and(|verdict| among(&self.verdicts, verdict)))
             && among(&self.owners, &data.owner_user_id)
-            && among(&self.operation_ids, &data.operation_id)
+            && (self.operation_ids.is_empty()
+                || self
+                    .operation_ids
+                    .iter()
+                    .any(|wanted| data.has_operation_id(wanted)))
             && (self.rules.is_empty()
                 || data
                     .rules_that_fired()
@@ -306,6 +310,25 @@ mod tests {
         assert_eq!(matched(traces(&whole)), [true, false, false, false]);
         for bad in ["", "4bf92f", "00-4bf92f-00-01", &format!("{id}0")] {
             assert!(trace_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_generated_operation_id_is_found_by_what_it_replaced_too() {
+        let generated = "importguard-019ab1f0";
+        for (wanted, expected) in [
+            (generated, true),
+            ("has space", true),
+            ("1646445464564", false),
+        ] {
+            let mut event = allowed();
+            event.data.operation_id = generated.to_owned();
+            event.data.replaced_operation_id = Some("has space".to_owned());
+            let mut matcher = Matcher {
+                operation_ids: vec![wanted.to_owned()],
+                ..Matcher::default()
+            };
+            assert_eq!(matcher.matches(&event), expected, "{wanted}");
         }
     }
 

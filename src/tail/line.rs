@@ -34,13 +34,16 @@ fn reason(data: &Data) -> String {
         format!("removed {} by {}{why}", removal.count(), removal.rule)
     }));
     for rule in &data.rules {
+        let shadow = if rule.mode == "shadow" { "shadow " } else { "" };
         if rule.outcome == "skipped" {
             reasons.push(format!("shadow {} skipped", rule.id));
+        } else if rule.outcome == "error" {
+            let why = rule.reason.as_ref().map(|why| format!(" ({why})"));
+            let why = why.unwrap_or_default();
+            reasons.push(format!("{shadow}{} failed{why}", rule.id));
         } else if rule.mode == "shadow" {
             let why = matched(rule);
             reasons.push(format!("shadow {} would {}{why}", rule.id, rule.outcome));
-        } else if rule.outcome == "error" {
-            reasons.push(format!("{} failed", rule.id));
         }
     }
     reasons.join("; ")
@@ -304,6 +307,21 @@ pub(super) mod tests {
         }));
         let line = Lines::new(false).line(&skipped);
         assert!(line.ends_with("  shadow costly skipped"), "{line}");
+    }
+
+    #[test]
+    fn a_rule_that_failed_has_the_reason_enforced_or_in_shadow() {
+        let failed = event(json!({
+            "verdict": "refuse",
+            "refusal": {"rule": "numeric", "code": 5105, "message": "no"},
+            "rules": [
+                {"id": "numeric", "mode": "enforce", "outcome": "error", "reason": "division by zero"},
+                {"id": "odd", "mode": "shadow", "outcome": "error", "reason": "no such element"},
+            ],
+        }));
+        let line = Lines::new(false).line(&failed);
+        let expected = "  5105 numeric: no; numeric failed (division by zero); shadow odd failed (no such element)";
+        assert!(line.ends_with(expected), "{line}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ Exit codes: 0 if a decision was found; 1 if none was, or NATS cannot be read; 2 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Why {
-    /// OpenIM's operationID of the import
+    /// OpenIM's operationID of the import; also one that the gateway replaced by a generated one
     #[arg(long, value_name = "ID", required_unless_present = "owner")]
     operation_id: Option<String>,
 
@@ -256,7 +256,7 @@ impl Search {
     fn matches(&self, event: &Event) -> bool {
         let data = &event.data;
         let operation = self.operation_id.as_ref();
-        operation.is_none_or(|id| *id == data.operation_id)
+        operation.is_none_or(|id| data.has_operation_id(id))
             && (self.owners.is_empty() || self.owners.contains(&data.owner_user_id))
             && self.at.is_none_or(|at| is_around(at, event))
     }

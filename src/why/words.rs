@@ -29,7 +29,7 @@ impl Display for Words<'_> {
             true => recorded,
             false => format!("{id} ({recorded} in the event)"),
         };
-        let operation = printable(&data.operation_id);
+        let operation = operation(data);
         if data.verdict.is_none() {
             writeln!(f, "{time}  OpenIM reported a completed import of {owner}")?;
             writeln!(f, "  operation  {operation}")?;
@@ -62,6 +62,15 @@ impl Display for Words<'_> {
             }
         }
         writeln!(f, "  event      {}", printable(&self.event.id))
+    }
+}
+
+/// The operationID, and what it was generated for.
+fn operation(data: &Data) -> String {
+    let id = printable(&data.operation_id);
+    match &data.replaced_operation_id {
+        Some(replaced) => format!("{id}, generated instead of \"{}\"", printable(replaced)),
+        None => id,
     }
 }
 

@@ -44,7 +44,7 @@ fn check_names_live_lists() {
     let text = "apiVersion: importguard/v1\nname: live\nrules: []\nlists:\n  a: { live: bad }\n  b: { values: [x], live: bad }\n";
     let checked = policy(&PolicyDir::new(text, &[]), &["check", "policy.yaml"]);
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
-    let lists = "lists a (live list bad), b (1 IDs and the live list bad), sha256:";
+    let lists = "lists a (live list bad), b (1 ID and the live list bad), sha256:";
     assert!(checked.stdout.contains(lists), "{}", checked.stdout);
 }
 

@@ -1,7 +1,9 @@
 //! The Helm chart does what `deploy/kubernetes` does, object by object, and reports values that it cannot use.
 
 mod compare;
+mod detector;
 mod import;
+mod names;
 
 use std::{env, fs};
 
@@ -20,6 +22,11 @@ fn values_of(component: &str) -> Value {
         } }),
         "decider-tls" => json!({ "deciderTLS": {
             "deciderSecret": "importguard-decider-tls", "gatewaySecret": "importguard-gateway-tls",
+        } }),
+        "detector" => json!({ "detector": {
+            "enabled": true,
+            "existingConfigMap": "importguard-detector-rules",
+            "credentialsSecret": "importguard-detector-nats",
         } }),
         "fixed-replicas" => json!({
             "gateway": { "autoscaling": { "enabled": false } },
@@ -93,7 +100,8 @@ fn the_chart_consists_of_what_the_manifests_consist_of() {
         let values = chosen
             .iter()
             .fold(base(), |values, name| with(values, &values_of(name)));
-        let rendered = kustomize.base_with(&chosen, "").unwrap();
+        let added = detector::generated(&chosen);
+        let rendered = kustomize.base_with(&chosen, &added).unwrap();
         compare(&format!("base with {chosen:?}"), rendered, &values);
     }
 
@@ -127,6 +135,7 @@ fn lint_has_nothing_to_say_about_any_combination() {
         "callers",
         "decider-nats-credentials",
         "decider-tls",
+        "detector",
         "live-lists",
         "nats-ca",
         "prometheus-operator",
@@ -184,6 +193,14 @@ fn values_that_cannot_be_used_are_reported_where_they_are() {
             one("decider.settings.IMPORTGUARD_UPSTREAM", json!("http://x")),
             "'IMPORTGUARD_UPSTREAM' not allowed",
         ),
+        (
+            one("detector.settings.IMPORTGUARD_POLICY", json!("x")),
+            "'IMPORTGUARD_POLICY' not allowed",
+        ),
+        (
+            one("detector.replicas", json!(2)),
+            "additional properties 'replicas' not allowed",
+        ),
         (one("callers.secret", json!("Our Secret")), "does not match"),
         (one("tracing.ratio", json!(2)), "got 2, want 1"),
         (
@@ -228,6 +245,14 @@ fn values_that_cannot_be_used_are_reported_where_they_are() {
         (
             with(sample(), &json!({ "liveLists": { "user": "decider" } })),
             "liveLists.user is set without a password",
+        ),
+        (
+            with(sample(), &json!({ "detector": { "user": "detector" } })),
+            "detector.user is set without a password",
+        ),
+        (
+            with(sample(), &json!({ "detector": { "enabled": true } })),
+            "no sample rules decide who is blocked",
         ),
     ];
     for (values, reason) in combinations {
@@ -420,8 +445,13 @@ fn the_chart_has_copies_of_what_it_cannot_refer_to() {
     }
     let path = Chart::file("values.schema.json");
     let mut schema: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    for (name, binary) in [("gateway", Binary::Gateway), ("decider", Binary::Decider)] {
-        let help = Help::of(binary, &[]);
+    let pods: [(_, _, &[&str]); 3] = [
+        ("gateway", Binary::Gateway, &[]),
+        ("decider", Binary::Decider, &[]),
+        ("detector", Binary::AllInOne, &["detect"]),
+    ];
+    for (name, binary, command) in pods {
+        let help = Help::of(binary, command);
         let settings = help.settings().filter_map(|setting| setting.env.as_deref());
         let settings =
             settings.filter(|name| name.starts_with("IMPORTGUARD_") || name.starts_with("NATS_"));

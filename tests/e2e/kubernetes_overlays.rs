@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, env, fs, process::Command};
 use importguard_tests::{Kustomize, Manifests, workspace};
 use serde_json::{Value, json};
 
-use crate::kubernetes::{PODS, POLICY, list, workload, workloads};
+use crate::{
+    detector::kubernetes::{DETECTOR, rules},
+    kubernetes::{PODS, POLICY, list, workload, workloads},
+};
 
 /// Lists without their order: what a patch adds comes before or after what is there.
 fn normalized(value: &Value) -> Value {
@@ -107,6 +110,12 @@ fn each_component_adds_what_it_is_for_to_the_other_ones() {
             "importguard-nats-ca",
         ),
         (
+            "detector",
+            "NATS_CREDS",
+            "/etc/importguard/nats",
+            "importguard-detector-nats",
+        ),
+        (
             "gateway",
             "IMPORTGUARD_BASIC_AUTH_FILE",
             "/etc/importguard/callers",
@@ -160,7 +169,11 @@ fn each_component_adds_what_it_is_for_to_the_other_ones() {
     let url = variable(gateway(&all), "IMPORTGUARD_DECIDER_URL");
     assert_eq!(url, Some("https://importguard-decider:50051"));
     assert_eq!(all.all("HorizontalPodAutoscaler").count(), 0);
-    assert!(workloads(&all).all(|workload| workload["spec"]["replicas"] == 2));
+    for workload in workloads(&all) {
+        let name = &workload["metadata"]["name"];
+        let wanted = if name == DETECTOR { 1 } else { 2 };
+        assert_eq!(workload["spec"]["replicas"], wanted, "{name}");
+    }
     assert_eq!(all.all("ServiceMonitor").count(), 1);
 }
 
@@ -290,6 +303,7 @@ fn the_kustomizations_of_the_handbook_render() {
     }
     // Files that are the reader's.
     kustomize.write("mine/policy.yaml", POLICY);
+    kustomize.write("detector/detector.yaml", &rules());
     for list in [
         "mine/lists/blocked.txt",
         "several/lists/banned-2025.txt",
@@ -311,7 +325,7 @@ fn the_kustomizations_of_the_handbook_render() {
     }
     assert_eq!(
         directories,
-        BTreeSet::from(["download", "larger", "live", "mine", "several"])
+        BTreeSet::from(["detector", "download", "larger", "live", "mine", "several"])
     );
     directories.insert("others");
     for directory in directories {
@@ -334,7 +348,10 @@ fn the_handbook_names_every_component_with_what_it_needs() {
         let manifests = kustomize.base_with(&[&component], "").unwrap();
         for workload in workloads(&manifests) {
             for volume in list(&workload["spec"]["template"]["spec"]["volumes"]) {
+                // One that is optional is that of another component.
+                let needed = volume["secret"]["optional"] != true;
                 let secret = volume["secret"]["secretName"].as_str();
+                let secret = secret.filter(|_| needed);
                 let claim = volume["persistentVolumeClaim"]["claimName"].as_str();
                 for name in secret.into_iter().chain(claim) {
                     assert!(row.contains(&format!("`{name}`")), "{row} lacks {name}");

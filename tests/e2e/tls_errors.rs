@@ -186,6 +186,27 @@ async fn a_decider_without_tls_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_decider_with_tls_that_is_called_without_it_is_suspected() {
+    let authority = TestAuthority::new();
+    let certificate = authority.certificate();
+    let link = Link::new(&certificate, &authority, &certificate, &authority);
+    let decider = link.decider().await;
+    let plain = Settings::new().set("IMPORTGUARD_DECIDER_URL", decider.grpc_url());
+    let gateway = Service::gateway(plain).await;
+    gateway
+        .wait_for_log(&[
+            "unavailable: ",
+            "it may require TLS: then use https:// in IMPORTGUARD_DECIDER_URL",
+        ])
+        .await;
+    decider
+        .wait_for_log(&[
+            "the client does not use TLS, which IMPORTGUARD_DECIDER_TLS_CERT_FILE requires",
+        ])
+        .await;
+}
+
+#[tokio::test]
 async fn a_caller_that_does_not_trust_the_gateways_certificate_shows_in_its_log() {
     let (certificate, other) = (TestCertificate::new(), TestCertificate::new());
     let secret = MountedSecret::new(&[

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use importguard_tests::{Binary, Line, Settings, wait_for_count};
+use importguard_tests::{Binary, Line, PolicyDir, Settings, wait_for_count};
 
 use crate::asserts::{has, printed};
 
@@ -140,4 +140,51 @@ async fn a_decision_that_was_spooled_is_found_by_the_time_it_was_made() {
     let nats = Settings::new().nats(&line.nats);
     let (words, _) = printed(&why(&nats, &["--owner", "alice", "--at", &then]).await, 0);
     has(&words, &["op-1"]);
+}
+
+#[tokio::test]
+async fn an_operation_id_that_was_replaced_finds_the_decision_too() {
+    let line = Line::with(Settings::new().set("IMPORTGUARD_OPERATION_ID", "generate")).await;
+    let server = line.server();
+    server.import("no usable one", "alice", &["x"]).await;
+    wait_for_count(&line.nats, 1).await;
+    let nats = Settings::new().nats(&line.nats);
+    let (words, _) = printed(&why(&nats, &["--operation-id", "no usable one"]).await, 0);
+    has(
+        &words,
+        &[
+            "operation  importguard-",
+            ", generated instead of \"no usable one\"\n",
+        ],
+    );
+}
+
+const FAILS: &str = r#"apiVersion: importguard/v1
+name: fails
+rules:
+  - { id: low, dropFriendIf: 'int(friend) > 100', onError: skip }
+  - { id: tested, refuseIf: 'int(operationID) > 1', mode: shadow, onError: skip, refusal: { code: 5105, message: "no" } }
+"#;
+
+#[tokio::test]
+async fn a_rule_that_failed_is_told_with_what_it_did_all_the_same() {
+    let policy = PolicyDir::new(FAILS, &[]);
+    let line = Line::with(Settings::new().policy(&policy)).await;
+    let server = line.server();
+    server.import("op-1", "alice", &["101", "x"]).await;
+    server.import("op-2", "alice", &["x"]).await;
+    wait_for_count(&line.nats, 2).await;
+    let nats = Settings::new().nats(&line.nats);
+    let (words, _) = printed(&why(&nats, &["--operation-id", "op-1"]).await, 0);
+    has(
+        &words,
+        &[
+            "low failed: its expression could not be evaluated (",
+            "the friends for which it failed were kept\n",
+            "low removed 1 of 2 by int(friend) > 100 is true: 101\n",
+            "tested (shadow) failed: its expression could not be evaluated (",
+        ],
+    );
+    let (words, _) = printed(&why(&nats, &["--operation-id", "op-2"]).await, 0);
+    has(&words, &["; it was skipped\n"]);
 }

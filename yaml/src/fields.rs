@@ -68,6 +68,12 @@ impl Fields {
         read(entry.value, report)
     }
 
+    /// Whether a key that was not read is most likely a misspelling of one of `keys`: it is then the only error worth reporting.
+    pub fn misspells(&self, keys: &[&str]) -> bool {
+        let mut unread = self.entries.iter().flatten();
+        unread.any(|entry| closest(&entry.key, keys.iter().copied()).is_some())
+    }
+
     /// Whether every key was read.
     pub fn is_empty(&self) -> bool {
         self.entries.iter().all(Option::is_none)

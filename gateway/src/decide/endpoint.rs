@@ -20,7 +20,13 @@ use tonic_health::pb::{
 };
 use tracing::{info, warn};
 
-use super::{discovery::Found, error::DecideError};
+use super::{
+    discovery::Found,
+    error::{DecideError, broke},
+};
+
+/// Why the connection may have broken. A decider with TLS closes a connection without it, and cannot say why.
+const MAY_EXPECT_TLS: &str = "it may require TLS: then use https:// in IMPORTGUARD_DECIDER_URL, and set IMPORTGUARD_DECIDER_CA_FILE";
 
 /// One decider: its channel, load and health. A different address or client certificate makes it a different decider.
 pub(super) struct Decider {
@@ -31,6 +37,8 @@ pub(super) struct Decider {
     in_flight: AtomicUsize,
     /// Whether the state is [`State::Usable`], without locking.
     usable: AtomicBool,
+    /// Whether it has ever been.
+    was_usable: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -54,6 +62,7 @@ impl Decider {
             health: HealthClient::new(found.channel),
             in_flight: AtomicUsize::new(0),
             usable: AtomicBool::new(false),
+            was_usable: AtomicBool::new(false),
             state: Mutex::new(State::New),
         }
     }
@@ -103,6 +112,9 @@ impl Decider {
             }
             Ok(Ok(_)) => None,
             Ok(Err(status)) => match DecideError::from_status(&status, within) {
+                DecideError::Unavailable(why) if self.may_expect_tls() && broke(&status) => {
+                    Some(format!("{why}; {MAY_EXPECT_TLS}"))
+                }
                 DecideError::Unavailable(why) => Some(why),
                 DecideError::Timeout(_) => Some(timed_out(within)),
                 // It does not implement the health service; calls may still succeed.
@@ -113,9 +125,17 @@ impl Decider {
         self.enter(error.map_or(State::Usable, State::Ejected));
     }
 
+    /// Whether it is called without TLS, and has never answered.
+    fn may_expect_tls(&self) -> bool {
+        self.tls.is_none() && !self.was_usable.load(Relaxed)
+    }
+
     /// Stores `state` and logs a change.
     pub(super) fn enter(&self, state: State) {
         self.usable.store(state == State::Usable, Relaxed);
+        if state == State::Usable {
+            self.was_usable.store(true, Relaxed);
+        }
         let before = std::mem::replace(&mut *self.lock(), state.clone());
         match (before, state) {
             (State::Usable, State::Usable) | (State::Ejected(_), State::Ejected(_)) => {}

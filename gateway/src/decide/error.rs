@@ -46,6 +46,12 @@ impl DecideError {
     }
 }
 
+/// Whether a connection was made, and then broke: not by HTTP/2's rules, as by a peer that expects TLS.
+pub(super) fn broke(status: &Status) -> bool {
+    let mut sources = std::iter::successors(status.source(), |error| (*error).source());
+    sources.any(|error| error.is::<hyper::Error>())
+}
+
 /// The status's message with its sources: tonic's own message is only "transport error".
 fn text(status: &Status) -> String {
     match status.source() {

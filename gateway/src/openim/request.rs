@@ -78,6 +78,9 @@ pub fn parse(
     body: &[u8],
     limits: &Limits,
 ) -> Result<ImportRequest, Rejection> {
+    if body.trim_ascii().is_empty() {
+        return Err(Rejection::Malformed("the body is empty".to_owned()));
+    }
     let body = Body::read(body).map_err(|error| Rejection::Malformed(explain(&error)))?;
     if body.callback_command != command.name() {
         return Err(Rejection::CommandMismatch {
@@ -138,7 +141,10 @@ const MAX_QUOTED: usize = 64;
 // The fields' comments are the descriptions in docs/openapi.json.
 /// A callback of OpenIM about an import. Other fields are ignored.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(
+    rename_all = "camelCase",
+    expecting = "an object with callbackCommand, ownerUserID and friendUserIDs"
+)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Body<'a> {
     /// The callback's name, as in the request line
@@ -297,6 +303,25 @@ mod tests {
         ] {
             let error = body(owner, friends);
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_whole_body_says_what_it_should_be() {
+        for (body, expected) in [
+            ("", "the body is empty"),
+            (" \n", "the body is empty"),
+            (
+                "[]",
+                "JSON: invalid length 0, expected an object with callbackCommand, ownerUserID and friendUserIDs at line 1",
+            ),
+            (
+                "7",
+                "JSON: invalid type, expected an object with callbackCommand, ownerUserID and friendUserIDs at line 1",
+            ),
+        ] {
+            let error = parse(body).unwrap_err().to_string();
+            assert!(error.contains(expected), "{body}: {error}");
         }
     }
 

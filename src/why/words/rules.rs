@@ -35,6 +35,9 @@ fn rule(rule: &Fired, data: &Data, owner: &str) -> Vec<String> {
             let refused = data.refusal.as_ref().and_then(|it| it.rule.as_deref());
             let effect = match refused == Some(&rule.id) {
                 true => "it refused the import",
+                false if data.removed.iter().any(|it| it.rule == rule.id) => {
+                    "the friends for which it failed were kept"
+                }
                 false => "it was skipped",
             };
             let line = format!("{id} failed: its expression could not be evaluated{why}; {effect}");

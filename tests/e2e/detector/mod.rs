@@ -1,6 +1,7 @@
 //! The detector: owners who do too much are put on a live list, once.
 
 mod faults;
+pub(crate) mod kubernetes;
 mod world;
 
 use importguard_tests::{

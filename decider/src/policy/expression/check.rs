@@ -270,6 +270,13 @@ impl<'e> Checker<'e> {
                 self.expect(parts[1], index, &Type::Int);
                 (**element).clone()
             }
+            // Reported where it is.
+            (operators::INDEX, [Type::Unknown, _]) => Type::Unknown,
+            (operators::INDEX, [other, _]) => self.refuse(
+                part,
+                format!("{other} has no elements"),
+                "index only lists in brackets and the result of split; substring(0, 1) is a string's first character",
+            ),
             (operators::ADD, [Type::Sequence(left), Type::Sequence(right)]) if left.fits(right) => {
                 let element = if **left == Type::Unknown { right } else { left };
                 Type::Sequence(element.clone())

@@ -328,12 +328,25 @@ impl ExpressionError {
 
 /// How to correct an expression that cannot be parsed.
 fn syntax_remedy(source: &str, message: &str) -> String {
-    let words = bare_words(source);
-    let foreign = OTHER_LANGUAGES
-        .iter()
-        .find(|(word, _)| words.iter().any(|it| it.eq_ignore_ascii_case(word)));
-    if let Some((word, operator)) = foreign {
-        return format!("write {operator} for \"{word}\"");
+    let bare = without_strings(source);
+    let words = words(&bare);
+    let is = |word: &&str, expected: &str| word.eq_ignore_ascii_case(expected);
+    if words
+        .windows(2)
+        .any(|pair| is(&pair[0], "not") && is(&pair[1], "in"))
+    {
+        return "write !(… in …) for \"not in\"".to_owned();
+    }
+    let operators = operators(&bare);
+    let foreign = OTHER_LANGUAGES.iter().find(|(foreign, _)| {
+        words.iter().any(|word| is(word, foreign)) || operators.contains(foreign)
+    });
+    if let Some((foreign, operator)) = foreign {
+        return format!("write {operator} for \"{foreign}\"");
+    }
+    if source.contains('\\') {
+        return "put an r before a string with \\, as in r'^\\d+$'; otherwise it starts an escape sequence"
+            .to_owned();
     }
     if ["recursion", "nest", "depth"]
         .iter()
@@ -346,23 +359,47 @@ fn syntax_remedy(source: &str, message: &str) -> String {
 }
 
 /// Operators of other languages, and CEL's.
-const OTHER_LANGUAGES: [(&str, &str); 3] = [("and", "&&"), ("or", "||"), ("not", "!")];
+const OTHER_LANGUAGES: [(&str, &str); 8] = [
+    ("and", "&&"),
+    ("or", "||"),
+    ("not", "!"),
+    ("<>", "!="),
+    ("===", "=="),
+    ("=", "=="),
+    ("&", "&&"),
+    ("|", "||"),
+];
 
-/// The words of an expression that are not in a string.
-fn bare_words(source: &str) -> Vec<&str> {
+/// An expression with a blank for each string.
+fn without_strings(source: &str) -> String {
     let mut quote = None;
     let mut escaped = false;
-    let words = source.split(move |c: char| {
+    let visible = source.chars().map(|c| {
         match (quote, c) {
             _ if escaped => escaped = false,
             (Some(_), '\\') => escaped = true,
-            (Some(open), _) if open == c => quote = None,
+            (Some(open), _) if open == c => {
+                quote = None;
+                return ' ';
+            }
             (None, '"' | '\'') => quote = Some(c),
             _ => {}
         }
-        quote.is_some() || !(c.is_alphanumeric() || c == '_')
+        if quote.is_some() { ' ' } else { c }
     });
-    words.collect()
+    visible.collect()
+}
+
+/// The words of an expression without strings.
+fn words(bare: &str) -> Vec<&str> {
+    let words = bare.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+/// The operators of an expression without strings, as far as they are written with these characters.
+fn operators(bare: &str) -> Vec<&str> {
+    let operators = bare.split(|c: char| !matches!(c, '=' | '!' | '<' | '>' | '&' | '|'));
+    operators.filter(|operator| !operator.is_empty()).collect()
 }
 
 /// The error without its values, whose length a caller controls.

@@ -61,7 +61,9 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         span: fields.span,
     });
     let kinds = KINDS.map(|kind| fields.take(kind));
-    check_kinds(&id, &kinds, report);
+    if kinds.iter().any(Option::is_some) || !fields.misspells(&KINDS) {
+        check_kinds(&id, &kinds, report);
+    }
     let [
         refuse_owner,
         drop_friends,

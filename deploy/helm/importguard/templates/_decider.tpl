@@ -16,11 +16,11 @@
 {{ . }}
 {{- end }}
 {{- with .Values.nats.caSecret }}
-- { volume: nats-ca, secret: {{ . }}, files: { NATS_CA: ca.crt } }
+- { volume: nats-ca, secret: {{ . | quote }}, files: { NATS_CA: ca.crt } }
 {{- end }}
 {{- with .Values.deciderTLS.deciderSecret }}
 - volume: tls
-  secret: {{ . }}
+  secret: {{ . | quote }}
   files:
     IMPORTGUARD_DECIDER_TLS_CERT_FILE: tls.crt
     IMPORTGUARD_DECIDER_TLS_KEY_FILE: tls.key

@@ -17,23 +17,23 @@
 {{ . }}
 {{- end }}
 {{- with .Values.nats.caSecret }}
-- { volume: nats-ca, secret: {{ . }}, files: { NATS_CA: ca.crt } }
+- { volume: nats-ca, secret: {{ . | quote }}, files: { NATS_CA: ca.crt } }
 {{- end }}
 {{- with .Values.callers.secret }}
-- { volume: callers, secret: {{ . }}, files: { IMPORTGUARD_BASIC_AUTH_FILE: basic-auth } }
+- { volume: callers, secret: {{ . | quote }}, files: { IMPORTGUARD_BASIC_AUTH_FILE: basic-auth } }
 {{- end }}
 {{- with .Values.tls.secret }}
-- { volume: tls, secret: {{ . }}, files: { IMPORTGUARD_TLS_CERT_FILE: tls.crt, IMPORTGUARD_TLS_KEY_FILE: tls.key } }
+- { volume: tls, secret: {{ . | quote }}, files: { IMPORTGUARD_TLS_CERT_FILE: tls.crt, IMPORTGUARD_TLS_KEY_FILE: tls.key } }
 {{- end }}
 {{- with .Values.deciderTLS.gatewaySecret }}
 - volume: decider-tls
-  secret: {{ . }}
+  secret: {{ . | quote }}
   files:
     IMPORTGUARD_DECIDER_CA_FILE: ca.crt
     IMPORTGUARD_DECIDER_CLIENT_CERT_FILE: tls.crt
     IMPORTGUARD_DECIDER_CLIENT_KEY_FILE: tls.key
 {{- end }}
 {{- with .Values.pseudonyms.secret }}
-- { volume: pseudonyms, secret: {{ . }}, files: { IMPORTGUARD_PSEUDONYM_KEY_FILE: key } }
+- { volume: pseudonyms, secret: {{ . | quote }}, files: { IMPORTGUARD_PSEUDONYM_KEY_FILE: key } }
 {{- end }}
 {{- end -}}

@@ -84,7 +84,7 @@ app.kubernetes.io/name: {{ include "importguard.fullname" .root }}-{{ .component
 {{- define "importguard.natsSecret" -}}
 {{- with .credentialsSecret -}}
 - volume: nats
-  secret: {{ . }}
+  secret: {{ . | quote }}
   files: { {{ empty $.user | ternary "NATS_CREDS: nats.creds" "NATS_PASSWORD_FILE: password" }} }
 {{- end -}}
 {{- end -}}

@@ -1,13 +1,17 @@
-{{/* What the pods of gateways and deciders have in common. Most take root, component (gateway or decider) and values (those of the
-     component). */}}
+{{/* What the pods of gateways, deciders and the detector have in common. Most take root, component (gateway, decider or detector) and
+     values (those of the component). */}}
 {{- define "importguard.podMetadata" -}}
 labels:
   {{- mergeOverwrite (deepCopy .values.podLabels) (include "importguard.labels" . | fromYaml) | toYaml | nindent 2 }}
 annotations:
-  {{- $scrape := dict "prometheus.io/scrape" "true" "prometheus.io/port" (eq .component "gateway" | ternary "8081" "8082") }}
+  {{- $scrape := dict "prometheus.io/scrape" "true" "prometheus.io/port" (get (dict "gateway" "8081" "decider" "8082" "detector" "8083") .component) }}
   {{- merge (deepCopy .values.podAnnotations) $scrape | toYaml | nindent 2 }}
   # A changed setting triggers a rollout.
   checksum/settings: {{ include (printf "importguard.%s.settings" .component) .root | sha256sum }}
+  {{- with .rules }}
+  # And so do changed rules, which are read at the start only.
+  checksum/rules: {{ . | sha256sum }}
+  {{- end }}
 {{- end -}}
 
 {{- define "importguard.podSpec" -}}
@@ -18,12 +22,13 @@ enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
-# No preStop hook: both continue to serve for the grace period of their settings.
+# No preStop hook: gateways and deciders continue to serve for the grace period of their settings.
 terminationGracePeriodSeconds: 30
 {{ include "importguard.podSecurity" . }}
+{{- if .values.autoscaling }}
 topologySpreadConstraints:
   {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   - maxSkew: 1
@@ -33,6 +38,7 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "importguard.nameLabel" $ | nindent 8 }}
   {{- end }}
+{{- end }}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" "initContainers" }}
 {{- with get $.values $key }}
 {{ dict $key . | toYaml }}
@@ -83,7 +89,7 @@ securityContext:
 
 {{- define "importguard.secretVolumes" -}}
 {{- range . }}
-- { name: {{ .volume }}, secret: { secretName: {{ .secret }} } }
+- { name: {{ .volume }}, secret: { secretName: {{ .secret | quote }} } }
 {{- end }}
 {{- end -}}
 

@@ -103,8 +103,35 @@ fn names_the_operators_for_words_of_other_languages() {
         ("not (friendCount > 5)", "write ! for \"not\""),
         ("not friendCount > 5", "write ! for \"not\""),
         ("ownerUserID == 'this and that' &&", ", >=, in"),
+        ("ownerUserID not in ['a']", "write !(… in …) for \"not in\""),
+        ("friendCount = 5", "write == for \"=\""),
+        ("friendCount <> 5", "write != for \"<>\""),
+        ("friendCount > 5 & friendCount < 9", "write && for \"&\""),
+        ("friendCount > 5 | friendCount < 9", "write || for \"|\""),
+        (
+            "ownerUserID == 'a = b' && ownerUserID.matches('^\\d')",
+            "put an r before a string with \\, as in r'^\\d+$'; otherwise it starts an escape sequence",
+        ),
     ] {
         says(&refused(expression), "5:", hint);
+    }
+}
+
+#[test]
+fn an_index_into_what_has_no_elements_is_reported_once_and_as_such() {
+    let dropped = |text: &str| format!("rules:\n- id: a\n  dropFriendIf: {text}\n  {REFUSAL}");
+    for (expression, expected) in [
+        ("friend[0] == 'a'", "string has no elements"),
+        (
+            "friend.split('_')[0] == 'a'",
+            "split needs a separator and a limit",
+        ),
+    ] {
+        let said = said(&dropped(expression));
+        assert!(
+            said.len() == 1 && said[0].contains(expected) && !said[0].contains("_[_]"),
+            "{said:?}"
+        );
     }
 }
 

@@ -34,6 +34,17 @@ fn a_rule_needs_an_id_of_its_own() {
 }
 
 #[test]
+fn an_action_that_is_misspelt_is_not_called_missing() {
+    says(
+        &rule(&format!(
+            "{{ id: a, refuseOwnr: {{ prefixes: [a] }}, {REFUSAL} }}"
+        )),
+        "4:12 [refuseOwnr] unknown key \"refuseOwnr\" in a rule",
+        "did you mean \"refuseOwner\"?",
+    );
+}
+
+#[test]
 fn a_rule_does_one_thing() {
     says(
         &rule("{ id: a }"),

@@ -1,0 +1,100 @@
+//! The chart's detector.
+
+use importguard_tests::Chart;
+use serde_json::{Value, json};
+
+use super::{sample, with};
+use crate::{
+    detector::kubernetes::{DETECTOR, rules},
+    kubernetes::list,
+};
+
+/// What an operator generates for these components of `deploy/kubernetes`: the chart makes it of `nats.url`.
+pub(super) fn generated(components: &[String]) -> String {
+    if !components.iter().any(|name| name == "detector") {
+        return String::new();
+    }
+    let labels = format!(
+        "{{ app.kubernetes.io/part-of: importguard, app.kubernetes.io/version: {} }}",
+        env!("CARGO_PKG_VERSION")
+    );
+    format!(
+        "configMapGenerator:\n  \
+           - name: importguard-detector\n    \
+             literals: [\"NATS_URL=nats://nats.nats:4222\"]\n    \
+             options: {{ labels: {labels} }}\n"
+    )
+}
+
+#[test]
+fn changed_rules_or_settings_restart_the_detector_and_nothing_else() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let pods = |values: &Value| {
+        let detector = json!({ "detector": { "enabled": true, "rules": rules() } });
+        let values = with(with(sample(), &detector), values);
+        let release = chart.render(&values).unwrap();
+        let pod = |kind, name| release.one(kind, name)["spec"]["template"].clone();
+        let decider = pod("Deployment", "importguard-decider");
+        (pod("Deployment", DETECTOR), decider)
+    };
+    let usual = pods(&json!({}));
+    for changed in [
+        json!({ "rules": rules().replace("20", "30") }),
+        json!({ "settings": { "IMPORTGUARD_DETECT_MEMORY": "32MiB" } }),
+    ] {
+        let changed = pods(&json!({ "detector": changed }));
+        assert_ne!(changed.0, usual.0);
+        assert_eq!(changed.1, usual.1);
+    }
+}
+
+#[test]
+fn it_has_what_its_values_say_and_is_not_there_without_them() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let release = chart.render(&sample()).unwrap();
+    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
+    let detectors = release.resources().iter().map(name);
+    assert_eq!(
+        detectors.filter(|name| name.contains("detector")).count(),
+        0
+    );
+
+    let values = json!({
+        "nats": { "caSecret": "authority" },
+        "detector": {
+            "enabled": true, "rules": rules(), "user": "detector", "credentialsSecret": "password",
+            "settings": { "NATS_INBOX_PREFIX": "_INBOX_other" },
+        },
+    });
+    let release = chart.render(&with(sample(), &values)).unwrap();
+    let data = &release.one("ConfigMap", "importguard-detector-rules")["data"];
+    assert_eq!(data["detector.yaml"], rules());
+    let settings = &release.one("ConfigMap", DETECTOR)["data"];
+    assert_eq!(settings["NATS_INBOX_PREFIX"], "_INBOX_other");
+
+    let pod = &release.one("Deployment", DETECTOR)["spec"]["template"]["spec"];
+    let env = list(&pod["containers"][0]["env"]);
+    let value = |name: &str| {
+        env.iter()
+            .find(|it| it["name"] == name)
+            .map(|it| &it["value"])
+    };
+    assert_eq!(value("NATS_USER").unwrap(), "detector");
+    assert_eq!(
+        value("NATS_PASSWORD_FILE").unwrap(),
+        "/etc/importguard/nats/password"
+    );
+    // A variable of the container would take precedence over the setting.
+    assert_eq!(value("NATS_INBOX_PREFIX"), None);
+    assert_eq!(value("NATS_CREDS"), None);
+    let secret = |volume: &str| {
+        let mut volumes = list(&pod["volumes"]).iter();
+        volumes.find(|it| it["name"] == volume).unwrap()["secret"]["secretName"].clone()
+    };
+    assert_eq!(secret("nats"), "password");
+    assert_eq!(secret("nats-ca"), "authority");
+}
