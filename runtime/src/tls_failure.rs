@@ -33,14 +33,14 @@ impl TlsFailure {
             if let Some(error) = error.downcast_ref::<TlsError>() {
                 return Some(Self::of(error));
             }
-            // An I/O error names its cause's source as its source, not the cause.
+            // An I/O error names its cause's source as its source, not the cause. It may hold another one.
             let inner = error
                 .downcast_ref::<io::Error>()
                 .and_then(io::Error::get_ref);
-            if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<TlsError>()) {
-                return Some(Self::of(error));
-            }
-            next = error.source();
+            next = match inner {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
         }
         None
     }
@@ -149,6 +149,16 @@ mod tests {
 
     fn found(error: TlsError) -> Option<TlsFailure> {
         TlsFailure::find(&Outer(io::Error::new(io::ErrorKind::InvalidData, error)))
+    }
+
+    #[test]
+    fn it_is_found_in_an_io_error_in_another_one() {
+        let inner = io::Error::new(
+            io::ErrorKind::InvalidData,
+            TlsError::NoCertificatesPresented,
+        );
+        let outer = Outer(io::Error::other(inner));
+        assert_eq!(TlsFailure::find(&outer), Some(TlsFailure::NoCertificate));
     }
 
     #[test]

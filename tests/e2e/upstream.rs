@@ -319,8 +319,28 @@ async fn a_backend_with_tls_is_known_by_its_certificate() {
             assert_eq!(Client::default().send(call).await.status, 203);
         } else {
             fails(&gateway, 502, 5910).await;
+            gateway
+                .wait_for_log(&[
+                    "the backend is unreachable: its certificate was not issued by a CA that the system trusts",
+                    "SSL_CERT_FILE",
+                ])
+                .await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_backend_without_tls_is_told_apart() {
+    let backend = Backend::start().await;
+    let settings = Settings::new().set(
+        "IMPORTGUARD_UPSTREAM",
+        format!("https://{}", backend.address()),
+    );
+    let gateway = Service::gateway(settings).await;
+    fails(&gateway, 502, 5910).await;
+    gateway
+        .wait_for_log(&["it does not use TLS; use http:// in IMPORTGUARD_UPSTREAM"])
+        .await;
 }
 
 #[tokio::test]

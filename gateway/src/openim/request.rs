@@ -78,8 +78,15 @@ pub fn parse(
     body: &[u8],
     limits: &Limits,
 ) -> Result<ImportRequest, Rejection> {
-    if body.trim_ascii().is_empty() {
-        return Err(Rejection::Malformed("the body is empty".to_owned()));
+    match body.trim_ascii_start().first() {
+        None => return Err(Rejection::Malformed("the body is empty".to_owned())),
+        // serde would take its elements for the fields.
+        Some(b'[') => {
+            return Err(Rejection::Malformed(
+                "the body is a JSON array, expected an object with callbackCommand, ownerUserID and friendUserIDs".to_owned(),
+            ));
+        }
+        Some(_) => {}
     }
     let body = Body::read(body).map_err(|error| Rejection::Malformed(explain(&error)))?;
     if body.callback_command != command.name() {
@@ -312,8 +319,8 @@ mod tests {
             ("", "the body is empty"),
             (" \n", "the body is empty"),
             (
-                "[]",
-                "JSON: invalid length 0, expected an object with callbackCommand, ownerUserID and friendUserIDs at line 1",
+                r#" ["callbackBeforeImportFriendsCommand","u",["f"]]"#,
+                "the body is a JSON array, expected an object with callbackCommand, ownerUserID and friendUserIDs",
             ),
             (
                 "7",

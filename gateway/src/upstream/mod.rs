@@ -5,7 +5,7 @@ mod headers;
 mod metrics;
 mod settings;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use http::{Method, Request, request::Parts, uri::Scheme};
@@ -15,7 +15,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use importguard_runtime::whole_text;
+use importguard_runtime::{TlsFailure, whole_text};
 use importguard_telemetry::span::{child, failed, method};
 use prometheus_client::registry::Registry;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -181,7 +181,7 @@ impl Upstream {
         let response = timeout(self.timeout, self.client.request(request)).await;
         let response = response
             .map_err(|_| UpstreamError::Timeout(self.timeout))?
-            .map_err(|error| UpstreamError::Unavailable(whole_text(&error)))?;
+            .map_err(|error| UpstreamError::Unavailable(explain(&error)))?;
         let (head, incoming) = response.into_parts();
         // Fails if no chunk arrives within the timeout, and holds the permit until all of it is forwarded.
         let body = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
@@ -192,5 +192,16 @@ impl Upstream {
         *response.status_mut() = head.status;
         *response.headers_mut() = headers::end_to_end(head.headers);
         Ok(response)
+    }
+}
+
+/// The error; for TLS with what has to be corrected.
+fn explain(error: &(dyn Error + 'static)) -> String {
+    match TlsFailure::find(error) {
+        Some(TlsFailure::UnknownIssuer) => "its certificate was not issued by a CA that the system trusts (unknown issuer); set SSL_CERT_FILE to a file with its CA".to_owned(),
+        Some(TlsFailure::Invalid(defect)) => format!("its certificate {defect}"),
+        Some(TlsFailure::NoTls) => "it does not use TLS; use http:// in IMPORTGUARD_UPSTREAM".to_owned(),
+        Some(TlsFailure::Rejected(alert)) => format!("it requires a client certificate, which the gateway does not have ({alert})"),
+        Some(TlsFailure::NoCertificate | TlsFailure::Other(_)) | None => whole_text(error),
     }
 }
