@@ -66,3 +66,46 @@ fn a_name_stays_a_name_whatever_yaml_takes_it_for() {
         );
     }
 }
+
+/// The labels and the namespace of all objects in `value`, at any depth.
+fn labels<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| labels(item, found)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match (key.as_str(), value) {
+                    ("labels" | "matchLabels", Value::Object(all)) => found.extend(all.values()),
+                    ("namespace", value) => found.push(value),
+                    _ => labels(value, found),
+                }
+            }
+        }
+        _ => (),
+    }
+}
+
+#[test]
+fn a_release_may_have_a_name_that_yaml_takes_for_something_else() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    for name in NAMES {
+        let mut releases = vec![chart.release(name, &sample())];
+        // Services need a name that begins with a letter.
+        if name.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            let values = super::with(sample(), &json!({ "fullnameOverride": name }));
+            releases.push(chart.release(name, &values));
+        }
+        for release in releases {
+            let release = release.unwrap();
+            let mut found = Vec::new();
+            for object in release.resources() {
+                assert!(object["metadata"]["name"].is_string(), "{name}: {object}");
+                labels(object, &mut found);
+            }
+            assert!(found.iter().any(|found| **found == *name), "{name}");
+            let other = found.iter().find(|found| !found.is_string());
+            assert!(other.is_none(), "{name}: {other:?}");
+        }
+    }
+}

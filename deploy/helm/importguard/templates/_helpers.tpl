@@ -12,8 +12,8 @@
 
 {{/* The metadata of an object. Takes root, name (without the release's), and component, if it belongs to one. */}}
 {{- define "importguard.metadata" -}}
-name: {{ include "importguard.fullname" .root }}{{ with .name }}-{{ . }}{{ end }}
-namespace: {{ .root.Release.Namespace }}
+name: "{{ include "importguard.fullname" .root }}{{ with .name }}-{{ . }}{{ end }}"
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "importguard.labels" . | nindent 2 }}
   {{- include "importguard.helmLabels" .root | nindent 2 }}
@@ -21,7 +21,7 @@ labels:
 
 {{/* What only the objects of releases have. */}}
 {{- define "importguard.helmLabels" -}}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") }}
 {{- end -}}
@@ -32,7 +32,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{ include "importguard.nameLabel" $ }}
 app.kubernetes.io/component: {{ . }}
 {{ end -}}
-app.kubernetes.io/part-of: {{ include "importguard.fullname" .root }}
+app.kubernetes.io/part-of: {{ include "importguard.fullname" .root | quote }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end -}}
 
