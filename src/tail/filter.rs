@@ -102,7 +102,8 @@ pub(super) struct Matcher {
 /// What the events had that were matched against.
 #[derive(Default)]
 struct Seen {
-    any: bool,
+    events: u64,
+    matching: u64,
     rules: BTreeSet<String>,
     verdicts: BTreeSet<String>,
     /// Events that have the number of their friends only.
@@ -113,6 +114,12 @@ impl Matcher {
     /// Whether `event` matches all filters.
     pub(super) fn matches(&mut self, event: &Event) -> bool {
         self.see(event);
+        let is_match = self.fits(event);
+        self.seen.matching += u64::from(is_match);
+        is_match
+    }
+
+    fn fits(&self, event: &Event) -> bool {
         let data = &event.data;
         let among = |wanted: &[String], value: &str| {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == value)
@@ -153,7 +160,7 @@ impl Matcher {
 
     fn see(&mut self, event: &Event) {
         let seen = &mut self.seen;
-        seen.any = true;
+        seen.events += 1;
         if !self.rules.is_empty() {
             for rule in event.data.rules_that_fired() {
                 if !seen.rules.contains(rule) {
@@ -171,7 +178,7 @@ impl Matcher {
         }
     }
 
-    /// Reports rules and verdicts that no event had, which may be misspelt, and events that --friend could not judge.
+    /// Reports rules and verdicts that no event had, which may be misspelt, events that --friend could not judge, or that none matched.
     pub(super) fn hint(&self, console: Console) {
         for hint in self.hints() {
             console.report(&hint);
@@ -180,7 +187,7 @@ impl Matcher {
 
     fn hints(&self) -> Vec<String> {
         let seen = &self.seen;
-        if !seen.any {
+        if seen.events == 0 {
             return Vec::new();
         }
         let mut hints = Vec::new();
@@ -204,6 +211,9 @@ impl Matcher {
                 "--friend cannot find a friend in {} events that were too large to list friends",
                 seen.without_friends
             ));
+        }
+        if hints.is_empty() && seen.matching == 0 {
+            hints.push(format!("events read: {}; none matched", seen.events));
         }
         hints
     }
@@ -350,6 +360,19 @@ mod tests {
                 "no event had the verdict refuse; verdicts seen: allow, modify",
             ]
         );
+    }
+
+    #[test]
+    fn it_is_reported_if_no_event_matched() {
+        let mut matcher = Matcher {
+            owners: vec!["nobody".to_owned()],
+            ..Matcher::default()
+        };
+        matcher.matches(&allowed());
+        assert_eq!(matcher.hints(), ["events read: 1; none matched"]);
+        matcher.owners.clear();
+        matcher.matches(&allowed());
+        assert_eq!(matcher.hints(), Vec::<String>::new());
     }
 
     #[test]
