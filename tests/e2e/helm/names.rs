@@ -8,25 +8,35 @@ use super::sample;
 /// Names that Kubernetes allows, and that YAML takes for a number, a boolean or nothing unless they are quoted.
 const NAMES: [&str; 5] = ["1234", "1e3", "y", "on", "null"];
 
-/// The values of all fields that name a Secret or a ConfigMap in `value`.
-fn references<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+/// Adds to `found` what `find` finds in each field of `value`, at any depth; it is not searched further.
+fn search<'a>(
+    value: &'a Value,
+    find: fn(&str, &'a Value) -> Option<Vec<&'a Value>>,
+    found: &mut Vec<&'a Value>,
+) {
     match value {
-        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| search(item, find, found)),
         Value::Object(fields) => {
             for (key, value) in fields {
-                match key.as_str() {
-                    "secretName" | "storageClassName" => found.push(value),
-                    "configMap" | "imagePullSecrets" => {
-                        let items = value
-                            .as_array()
-                            .map_or(std::slice::from_ref(value), |it| it);
-                        found.extend(items.iter().map(|item| &item["name"]));
-                    }
-                    _ => references(value, found),
+                match find(key, value) {
+                    Some(values) => found.extend(values),
+                    None => search(value, find, found),
                 }
             }
         }
         _ => (),
+    }
+}
+
+/// The values of a field that names Secrets or ConfigMaps.
+fn references<'a>(key: &str, value: &'a Value) -> Option<Vec<&'a Value>> {
+    match (key, value) {
+        ("secretName" | "storageClassName", _) => Some(vec![value]),
+        ("configMap" | "imagePullSecrets", Value::Array(items)) => {
+            Some(items.iter().map(|item| &item["name"]).collect())
+        }
+        ("configMap" | "imagePullSecrets", _) => Some(vec![&value["name"]]),
+        _ => None,
     }
 }
 
@@ -56,7 +66,7 @@ fn a_name_stays_a_name_whatever_yaml_takes_it_for() {
         let test = test.unwrap();
         let mut found = Vec::new();
         for object in release.resources().iter().chain(test.resources()) {
-            references(object, &mut found);
+            search(object, references, &mut found);
         }
         let named = found.iter().filter(|found| ***found == *name).count();
         assert!(named >= 16, "{name}: {found:?}");
@@ -67,20 +77,12 @@ fn a_name_stays_a_name_whatever_yaml_takes_it_for() {
     }
 }
 
-/// The labels and the namespace of all objects in `value`, at any depth.
-fn labels<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|item| labels(item, found)),
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                match (key.as_str(), value) {
-                    ("labels" | "matchLabels", Value::Object(all)) => found.extend(all.values()),
-                    ("namespace", value) => found.push(value),
-                    _ => labels(value, found),
-                }
-            }
-        }
-        _ => (),
+/// The values of labels, and a namespace.
+fn labels<'a>(key: &str, value: &'a Value) -> Option<Vec<&'a Value>> {
+    match (key, value) {
+        ("labels" | "matchLabels", Value::Object(all)) => Some(all.values().collect()),
+        ("namespace", _) => Some(vec![value]),
+        _ => None,
     }
 }
 
@@ -101,7 +103,7 @@ fn a_release_may_have_a_name_that_yaml_takes_for_something_else() {
             let mut found = Vec::new();
             for object in release.resources() {
                 assert!(object["metadata"]["name"].is_string(), "{name}: {object}");
-                labels(object, &mut found);
+                search(object, labels, &mut found);
             }
             assert!(found.iter().any(|found| **found == *name), "{name}");
             let other = found.iter().find(|found| !found.is_string());
