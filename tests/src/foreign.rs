@@ -3,9 +3,12 @@
 use std::{
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::{Path, PathBuf},
     process::Command,
 };
+
+use tempfile::NamedTempFile;
 
 /// A directory with a program and the packages it needs.
 #[derive(Debug)]
@@ -126,7 +129,7 @@ fn installed(
     for entry in fs::read_dir(&source_dir).expect("the program's directory can be read") {
         let file = entry.expect("the program's directory can be read").path();
         if let (true, Some(name)) = (file.is_file(), file.file_name()) {
-            fs::copy(&file, dir.join(name)).expect("target/ can be written");
+            replace(&file, &dir.join(name)).expect("target/ can be written");
         }
     }
     let done = dir.join(".installed");
@@ -135,6 +138,15 @@ fn installed(
         fs::write(done, "").expect("target/ can be written");
     }
     Ok(dir)
+}
+
+/// Copies a file so that another test, which may run the program at this moment, finds the old one or the new one, and never a part.
+fn replace(file: &Path, target: &Path) -> io::Result<()> {
+    let directory = target.parent().unwrap_or(Path::new("."));
+    let copy = NamedTempFile::new_in(directory)?;
+    fs::copy(file, copy.path())?;
+    copy.persist(target)?;
+    Ok(())
 }
 
 fn runs(tool: &str, argument: &str) -> bool {
@@ -162,4 +174,31 @@ fn run(command: &mut Command) -> Result<(), String> {
 fn skip(source: &str, reason: &str) -> Option<Foreign> {
     eprintln!("SKIPPED: {source} is not tested, as {reason}");
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use tempfile::tempdir;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_installed_once_more_is_never_read_in_part() {
+        let directory = tempdir().unwrap();
+        let (source, target) = (directory.path().join("a"), directory.path().join("b"));
+        fs::write(&source, vec![b'x'; 1 << 20]).unwrap();
+        replace(&source, &target).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    replace(&source, &target).unwrap();
+                }
+            });
+            for _ in 0..200 {
+                assert_eq!(fs::read(&target).unwrap().len(), 1 << 20);
+            }
+        });
+    }
 }

@@ -152,7 +152,11 @@ impl Manifests {
         let checked = check.wait_with_output().expect("Python ends");
         let output = String::from_utf8_lossy(&checked.stderr);
         assert!(checked.status.success(), "{directory}: {output}");
-        let resources = serde_json::from_slice(&checked.stdout).expect("JSON");
+        let resources = serde_json::from_slice(&checked.stdout);
+        let resources = resources.unwrap_or_else(|error| {
+            let output = String::from_utf8_lossy(&checked.stdout);
+            panic!("{directory}: check.py printed no JSON: {error}: {output:?}")
+        });
         Self {
             directory: directory.to_owned(),
             resources,
