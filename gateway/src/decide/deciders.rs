@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::future::select_all;
 use importguard_core::{Evaluation, EventId, ImportRequest};
 use importguard_proto::decider::DecideRequest;
 use importguard_runtime::Runtime;
@@ -111,7 +111,7 @@ impl Deciders {
     /// count: another one replaces it.
     async fn attempts(&self, first: Arc<Decider>, call: Call<'_>) -> Decided {
         let mut called = vec![Arc::clone(&first)];
-        let mut calls = FuturesUnordered::from_iter([self.attempt(first, call, false)]);
+        let mut calls = select_all([Box::pin(self.attempt(first, call, false))]);
         let mut was_silent = false;
         let mut unavailable = String::new();
         loop {
@@ -120,26 +120,29 @@ impl Deciders {
             } else {
                 call.deadline.min(Instant::now() + self.retry_after)
             };
-            let retry = match timeout_at(due, calls.next()).await {
-                Ok(Some(Err(DecideError::Unavailable(why)))) => {
+            let (mut pending, retry) = match timeout_at(due, &mut calls).await {
+                Ok((Err(DecideError::Unavailable(why)), _, others)) => {
                     unavailable = why;
-                    Retry::Unavailable
+                    (others, Retry::Unavailable)
                 }
-                Ok(Some(decided)) => return decided,
-                Ok(None) => return Err(DecideError::Unavailable(unavailable)),
+                Ok((decided, ..)) => return decided,
                 Err(_) if Instant::now() >= call.deadline => {
                     return Err(DecideError::Timeout(call.within));
                 }
                 Err(_) => {
                     self.balancer.refresh();
                     was_silent = true;
-                    Retry::Silent
+                    (calls.into_inner(), Retry::Silent)
                 }
             };
             if let Some(other) = self.another(&called, call, retry) {
                 called.push(Arc::clone(&other));
-                calls.push(self.attempt(other, call, true));
+                pending.push(Box::pin(self.attempt(other, call, true)));
             }
+            if pending.is_empty() {
+                return Err(DecideError::Unavailable(unavailable));
+            }
+            calls = select_all(pending);
         }
     }
 
