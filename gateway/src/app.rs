@@ -3,7 +3,7 @@
 //! 1. `trace` recognises the callback in the request line, traces the request, and turns every response into a callback answer. It
 //!    replaces the path, whose base may be a secret, by [`Route::path`].
 //! 2. A panic becomes 500 with code 5915.
-//! 3. `check_head` rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
+//! 3. [`HeadCheck`] rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
 //! 4. [`Authentication`] rejects requests without valid credentials (401).
 //! 5. The router selects the handler. It rejects other methods than POST (405); a callback without a route is forwarded or rejected
 //!    (404).
@@ -28,7 +28,7 @@ use crate::{
     decide::{Deciders, FallbackSettings},
     events::Origin,
     handlers::{Objections, after_import, before_import, pass_through},
-    layers::{Authentication, Limit, RejectionLog, admit, check_head, trace},
+    layers::{Authentication, HeadCheck, Limit, RejectionLog, admit, trace},
     metrics::Metrics,
     openim::{BasePath, Command, Limits, OnMissingOperationId, Refusals, Rejection, Route},
     recorder::Recorder,
@@ -100,10 +100,13 @@ pub(crate) fn app(
         .route(report.path(), callback(&app, after_import))
         .fallback(pass_through)
         .with_state(app.clone());
+    let head_check = HeadCheck {
+        max_bytes: app.max_header_bytes,
+    };
     ServiceBuilder::new()
-        .layer(from_fn_with_state(app.clone(), trace))
+        .layer(from_fn_with_state(app, trace))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app, check_head))
+        .layer(ValidateRequestHeaderLayer::custom(head_check))
         .layer(ValidateRequestHeaderLayer::custom(authentication))
         .service(routes)
 }

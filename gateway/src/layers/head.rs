@@ -1,30 +1,35 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
-    middleware::Next,
+    body::Body,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use http::{Method, Uri};
 use importguard_runtime::Exchange;
+use tower_http::validate_request::ValidateRequest;
 
-use crate::{
-    app::App,
-    openim::{Rejection, RequestHead},
-};
+use crate::openim::{Rejection, RequestHead};
 
 /// Maximum number of headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response is a
 /// callback answer.
 const MAX_HEADERS: usize = 100;
 
-/// Rejects a request whose head is too large, whose method is for proxies, or that arrives without TLS on a TLS listener.
-pub(crate) async fn check_head(State(app): State<App>, request: Request, next: Next) -> Response {
-    let request_head = request.extensions().get::<Arc<RequestHead>>();
-    let checked = request_head.ok_or(Rejection::Internal);
-    match checked.and_then(|request_head| check(&request, &request_head.uri, app.max_header_bytes))
-    {
-        Ok(()) => next.run(request).await,
-        Err(rejection) => rejection.into_response(),
+/// Rejects requests whose head is too large, whose method is for proxies, or that arrive without TLS on a TLS listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadCheck {
+    pub(crate) max_bytes: usize,
+}
+
+impl ValidateRequest<Body> for HeadCheck {
+    type ResponseBody = Body;
+
+    fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
+        let request_head = request.extensions().get::<Arc<RequestHead>>();
+        let uri = &request_head
+            .ok_or_else(|| Rejection::Internal.into_response())?
+            .uri;
+        check(request, uri, self.max_bytes).map_err(IntoResponse::into_response)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     authentication::Authentication,
-    head::check_head,
+    head::HeadCheck,
     limits::{Limit, Overloaded, admit},
     log::{RejectionLog, decided, undecided, unrecorded},
     span::{RequestResult, publish_span, published},
