@@ -45,7 +45,8 @@ const AT_CAPACITY: Load = Load {
     rate: None,
 };
 
-/// More streams than the gateway has room for callbacks: 8,000 small ones by `IMPORTGUARD_MAX_BYTES_IN_FLIGHT`.
+/// All streams of all connections (`IMPORTGUARD_HTTP2_MAX_STREAMS` allows 100 on each): more than the gateway has room for callbacks, which
+/// is for 8,000 small ones by `IMPORTGUARD_MAX_BYTES_IN_FLIGHT`.
 const FLOOD_STREAMS: usize = 10_000;
 
 /// Measures how the cost of a decision grows with deciders and with a list's size.

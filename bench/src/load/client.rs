@@ -12,9 +12,6 @@ use tokio::{
 
 use super::{Question, Reading};
 
-/// What the gateway allows on a connection, by the default of `IMPORTGUARD_HTTP2_MAX_STREAMS`.
-const STREAMS: usize = 100;
-
 /// How many bytes of responses may be under way on an HTTP/2 connection: more than all of them together.
 const WINDOW: u32 = 1024 * 1024;
 
@@ -109,10 +106,14 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// So many, over as few connections as that takes. Must be called inside a `LocalSet`.
-    pub(crate) async fn open(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Self>> {
+    /// So many, spread evenly over `connections`. Must be called inside a `LocalSet`.
+    pub(crate) async fn open(
+        address: SocketAddr,
+        count: usize,
+        connections: usize,
+    ) -> anyhow::Result<Vec<Self>> {
         let mut all = Vec::with_capacity(count);
-        while all.len() < count {
+        for left in (1..=connections.min(count)).rev() {
             let mut builder = h2::client::Builder::new();
             builder.initial_connection_window_size(WINDOW);
             let (client, connection) = builder.handshake(connect(address).await?).await?;
@@ -121,7 +122,7 @@ impl Stream {
             let uri = format!("http://{address}/callbackBeforeImportFriendsCommand");
             let request = Request::builder().method(Method::POST).uri(uri);
             let request = request.header(header::CONTENT_TYPE, "application/json; charset=utf-8");
-            let (request, streams) = (request.body(())?, STREAMS.min(count - all.len()));
+            let (request, streams) = (request.body(())?, (count - all.len()).div_ceil(left));
             all.extend(repeat_n(Self { client, request }, streams));
         }
         Ok(all)

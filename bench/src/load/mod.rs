@@ -32,7 +32,7 @@ pub(crate) use self::{
 };
 
 /// open-im-server has at most so many connections to one URL.
-const PACED_CONNECTIONS: usize = 100;
+const MAX_CONNECTIONS: usize = 100;
 
 /// For how long requests are sent before they count.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ const GRID: Duration = Duration::from_micros(500);
 /// How requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Load {
-    /// Whether clients are streams of HTTP/2, over as few connections as that takes, or connections of HTTP/1.1.
+    /// Whether clients are streams of HTTP/2, spread over as many connections as open-im-server has at most, or connections of HTTP/1.1.
     pub(crate) http2: bool,
     pub(crate) clients: usize,
     /// Requests a second of an open loop. Without it the loop is closed: each client sends its next request as soon as it has a
@@ -74,7 +74,7 @@ impl Load {
     pub(crate) fn paced(rate: f64) -> Self {
         Self {
             rate: Some(rate),
-            ..Self::closed(PACED_CONNECTIONS)
+            ..Self::closed(MAX_CONNECTIONS)
         }
     }
 
@@ -144,7 +144,7 @@ pub(crate) async fn run<T>(
 ) -> anyhow::Result<(Answers, T, T)> {
     let mut clients = Vec::new();
     if load.http2 {
-        let streams = Stream::open(address, load.clients).await?;
+        let streams = Stream::open(address, load.clients, MAX_CONNECTIONS).await?;
         clients.extend(streams.into_iter().map(Client::Http2));
     }
     while clients.len() < load.clients {
