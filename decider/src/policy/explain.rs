@@ -179,6 +179,9 @@ impl Happened<'_> {
             Some(Mode::Enforce) | None => ("refused", "removed"),
         };
         match self {
+            Self::Refused(reason) if reason.is_of_an_id() => {
+                format!("{refused}: the owner {reason}")
+            }
             Self::Refused(reason) => format!("{refused}: {reason}"),
             Self::Removed {
                 friends: indexes,

@@ -69,6 +69,14 @@ impl<'p> Reason<'p> {
             Part::NoPattern(texts) => Self::NoPattern(texts),
         }
     }
+
+    /// Whether it is a predicate of an ID, and so has an ID as its subject.
+    pub(super) fn is_of_an_id(&self) -> bool {
+        !matches!(
+            self,
+            Self::Over { .. } | Self::Expression(_) | Self::Failed(_)
+        )
+    }
 }
 
 impl fmt::Display for Reason<'_> {

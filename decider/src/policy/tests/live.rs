@@ -169,7 +169,7 @@ fn an_explanation_says_what_lists_in_shadow_would_do() {
     for (rules, expected) in [
         (
             REFUSE,
-            "no match; by lists in shadow, would refuse: is in blocked: seen, until 1970-01-01T00:01:40Z",
+            "no match; by lists in shadow, would refuse: the owner is in blocked: seen, until 1970-01-01T00:01:40Z",
         ),
         (
             DROP,
