@@ -94,7 +94,9 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
-        write!(f, "{} tests, {} failed", self.tests(), self.failures())
+        let (tests, failures) = (self.tests(), self.failures());
+        let plural = if tests == 1 { "" } else { "s" };
+        write!(f, "{tests} test{plural}, {failures} failed")
     }
 }
 

@@ -95,6 +95,8 @@ fn passes_what_is_as_expected() {
     );
     assert_eq!((report.tests(), report.failures()), (5, 0), "{report}");
     assert!(report.to_string().ends_with("5 tests, 0 failed"));
+    let one = "- { name: nobody, owner: me, friends: [], expect: { verdict: allow } }\n";
+    assert!(run_tests(one).to_string().ends_with("\n1 test, 0 failed"));
 }
 
 #[test]
