@@ -11,10 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use importguard_decider::{
-    load::load,
-    tabletest::{parse_rollout, parse_time},
-};
+use importguard_decider::{load::load, tabletest::parse_rollout};
 
 use self::{
     live::{Live, LiveFile},
@@ -22,6 +19,7 @@ use self::{
     report::Import,
 };
 use super::{FINDINGS, LargestImport, print, usage};
+use crate::events::time;
 
 const AFTER_HELP: &str = r#"Examples:
   importguard policy explain --owner user123 --friends user456,bot_7
@@ -56,7 +54,8 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "ID", default_value = "explain")]
     operation_id: String,
 
-    /// Time for `now` in expressions, as in tests: 2026-01-31T12:00:00Z, or with an offset, 2026-01-31T13:00:00+01:00 [default: now]
+    /// Time for `now` in expressions, such as 2026-01-31T12:00:00Z; without an offset in the local zone: "2026-01-31 13:00",
+    /// "yesterday 14:05"; or 2h for two hours ago [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<SystemTime>,
 
@@ -131,12 +130,6 @@ impl Explain {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Parses a time as `policy test` does.
-fn time(text: &str) -> Result<SystemTime, &'static str> {
-    parse_time(text)
-        .ok_or("use RFC 3339, such as 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00")
 }
 
 /// Parses a rollout as `policy test` does.

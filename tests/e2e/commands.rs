@@ -16,6 +16,8 @@ fn policy(dir: &PolicyDir, arguments: &[&str]) -> Ended {
     let output = Command::new(Binary::AllInOne.path())
         .current_dir(dir.dir())
         .env_remove("IMPORTGUARD_POLICY")
+        // An hour ahead of UTC, all year.
+        .env("TZ", "CET-1")
         .arg("policy")
         .args(arguments)
         .output()
@@ -268,7 +270,7 @@ fn explain_shows_descriptions() {
 }
 
 #[test]
-fn explain_takes_the_times_that_tests_take() {
+fn explain_takes_the_times_that_tests_and_other_commands_take() {
     let dir = PolicyDir::new(
         "apiVersion: importguard/v1\nname: hours\nrules:\n- { id: r, dropFriends: { prefixes: [b] }, when: now.getHours() == 12 }\n",
         &[],
@@ -287,6 +289,9 @@ fn explain_takes_the_times_that_tests_take() {
         ("2026-01-31T12:00:00Z", true),
         ("2026-01-31T13:30:00+01:00", true),
         ("2026-01-31T12:30:00+01:00", false),
+        // Without an offset in the local zone, as for `why` and `tail`.
+        ("2026-01-31 13:30", true),
+        ("2026-01-31 12:30", false),
     ] {
         let told = policy(&dir, &[&ask[..], &[at]].concat());
         assert_eq!(told.code, Some(0), "{at}: {}", told.stderr);
@@ -300,7 +305,7 @@ fn explain_takes_the_times_that_tests_take() {
     let wrong = policy(&dir, &[&ask[..], &["noon"]].concat());
     assert_eq!(wrong.code, Some(2));
     assert!(
-        wrong.stderr.contains("use RFC 3339, such as"),
+        wrong.stderr.contains("not a time; write"),
         "{}",
         wrong.stderr
     );
