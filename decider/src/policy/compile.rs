@@ -9,14 +9,13 @@ use super::{
     diagnostic::{Diagnostic, Report, Span, Spanned, closest, quoted},
     document::{
         Document, LimitDefinition, ListDefinition, ListMode, MatcherDefinition, OnErrorDefinition,
-        OnExceed, Otherwise, RefusalDefinition, RuleDefinition, RuleMode,
+        OnExceed, Otherwise, RefusalCode, RefusalDefinition, RuleDefinition, RuleMode,
     },
     expression::{Expression, ListValues, Scope},
     guards,
     matcher::{Matcher, NamedIds},
     patterns::{Patterns, check_pattern},
     read::{FAILS_WITHOUT_REFUSAL, NOBODY_LEFT, fails_remedy},
-    refusal_code::RefusalCode,
     rule::{Action, OnError, Rollout, Rule},
 };
 use crate::lists::{Ids, List, ListContent, ListError};

@@ -7,7 +7,7 @@ use importguard_yaml::document::{one_of, with_api_version};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
-use super::{diagnostic::Spanned, refusal_code::RefusalCode};
+use super::diagnostic::Spanned;
 use crate::lists::Fold;
 
 /// The action keys, of which a rule has exactly one. A new one is read in `read/rule.rs` (by its place in here), becomes an
@@ -22,6 +22,11 @@ pub(super) const KINDS: [&str; 5] = [
 
 /// The keys that only a list in a file has.
 pub(super) const FILE_KEYS: [&str; 3] = ["allowEmpty", "allowShrink", "atLeast"];
+
+/// The JSON Schema of policy files, as committed next to the policy.
+pub fn json_schema() -> String {
+    importguard_yaml::document::json_schema::<Document>()
+}
 
 /// An importguard policy: which friend imports are allowed, refused or shortened.
 #[derive(Clone, Debug, JsonSchema)]
@@ -238,6 +243,29 @@ pub(super) struct RefusalDefinition {
     pub(super) detail: String,
 }
 
+/// An `errCode` that a policy may use: 5000–9999, the range that OpenIM reserves for callbacks, except 5900–5999, which are
+/// importguard's own failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RefusalCode(i32);
+
+impl RefusalCode {
+    /// `code`, if a policy may use it.
+    pub(super) fn new(code: i64) -> Option<Self> {
+        match code {
+            5000..=5899 | 6000..=9999 => i32::try_from(code).ok().map(Self),
+            _ => None,
+        }
+    }
+
+    /// The number sent to OpenIM.
+    pub(super) fn get(self) -> i32 {
+        self.0
+    }
+
+    /// The default of `nobodyLeft`.
+    pub(super) const NOBODY_LEFT: Self = Self(5002);
+}
+
 impl JsonSchema for RefusalCode {
     fn inline_schema() -> bool {
         true
@@ -262,4 +290,22 @@ fn with_one_source(schema: &mut Schema) {
 
 fn with_one_kind(schema: &mut Schema) {
     schema.insert("oneOf".to_owned(), one_of(&KINDS));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_may_give_openims_codes_without_importguards_own() {
+        for valid in [5000, 5002, 5899, 6000, 9999] {
+            assert_eq!(
+                RefusalCode::new(valid).map(RefusalCode::get).map(i64::from),
+                Some(valid)
+            );
+        }
+        for invalid in [i64::MIN, -5000, 0, 4999, 5900, 5999, 10_000, i64::MAX] {
+            assert_eq!(RefusalCode::new(invalid), None, "{invalid}");
+        }
+    }
 }

@@ -7,15 +7,14 @@ use importguard_core::{Evaluation, Kept, Mode, Refusal, Verdict};
 
 use super::{
     Policy, Request,
-    budget::{Budget, OverBudgetError},
     cost::{Per, SHADOW_BUDGET, Size},
     expression::Inputs,
     friends::{Friends, Remaining},
     matches::Matches,
-    meter::Meter,
     read::{DUPLICATE, SELF},
     rule::{Action, Applies, OnError, Rule},
     trail::{FIRST, Fate, Position, Refused, Trail},
+    units::{Budget, Meter, OverBudgetError},
 };
 use crate::lists::{IdHash, IdHasher, View, live::LiveLists};
 

@@ -10,13 +10,13 @@ use importguard_core::{Evaluation, Mode};
 
 use super::{
     Policy, Request,
-    budget::OverBudgetError,
     cost::SHADOW_BUDGET,
     diagnostic::quoted,
     evaluate::{self, Effect, Observer, State, Why},
     read::{DUPLICATE, SELF},
     rule::{Action, Applies, Rule, bucket},
     trail::Position,
+    units::OverBudgetError,
 };
 use crate::lists::{IdHash, View, live::LiveLists};
 

@@ -2,7 +2,7 @@
 
 use hashbrown::{HashTable, hash_table::Entry};
 
-use super::{meter::Meter, units::PREPARE};
+use super::units::{Meter, PREPARE};
 use crate::lists::{IdHash, IdHasher};
 
 /// Friends are identified by their indexes into the request; a message cannot hold 2³² of them.

@@ -3,7 +3,6 @@
 //! The engine is a pure function: it uses no files, network or clock. [`Draft::read`] parses the policy and names the list
 //! files it refers to; the caller reads those and passes them to [`Draft::compile`]. ([`crate::load`] does both.)
 
-mod budget;
 mod changes;
 mod compile;
 mod cost;
@@ -15,12 +14,9 @@ mod friends;
 mod guards;
 mod matcher;
 mod matches;
-mod meter;
 mod patterns;
 mod read;
-mod refusal_code;
 mod rule;
-mod schema;
 #[cfg(test)]
 mod tests;
 mod trail;
@@ -29,12 +25,12 @@ mod units;
 pub use changes::Changes;
 pub use compile::ListFiles;
 pub use cost::{DEFAULT_MAX_FRIENDS, MAX_COST, PolicyCost, RuleCost, SHADOW_BUDGET};
+pub use document::json_schema;
 pub use evaluate::Progress;
 pub use explain::{Explanation, Happened, Outside, Reason, Step};
 pub use importguard_yaml::diagnostic::{
     BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span,
 };
-pub use schema::json_schema;
 pub use units::NANOS_PER_UNIT;
 
 pub(crate) use importguard_yaml::{diagnostic, fields, yaml};

@@ -1,8 +1,7 @@
 use super::super::{
     diagnostic::{Report, Spanned},
-    document::RefusalDefinition,
+    document::{RefusalCode, RefusalDefinition},
     fields::{Fields, any_text, integer, text},
-    refusal_code::RefusalCode,
     yaml::Node,
 };
 
