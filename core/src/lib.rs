@@ -4,7 +4,6 @@
 mod decision;
 mod digest;
 mod ids;
-mod matched;
 mod request;
 mod rules;
 
@@ -13,6 +12,8 @@ pub use decision::{
 };
 pub use digest::{content_digest, digest};
 pub use ids::{EventId, EventIdError, IdError, OperationId, UserId};
-pub use matched::{Alternatives, ListHit, Match, MatchedPart};
 pub use request::{Dialect, ImportRequest};
-pub use rules::{FiredRule, ListRevision, Mode, Outcome, PolicyRevision, Removal};
+pub use rules::{
+    Alternatives, FiredRule, ListHit, ListRevision, Match, MatchedPart, Mode, Outcome,
+    PolicyRevision, Removal,
+};
