@@ -1,17 +1,21 @@
 //! The basis of both processes' metrics: a registry with the process metrics, labels, histograms with exemplars, and the text formats
 //! that Prometheus scrapes. User IDs and operationIDs are never labels.
 
-mod exporter;
 mod exposition;
 mod histogram;
-mod label;
 mod policy;
 mod process;
 
-use std::{fmt, hash::Hash};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt::{self, Write},
+    hash::Hash,
+};
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric},
+    encoding::{
+        DescriptorEncoder, EncodeGaugeValue, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+    },
     metrics::{
         MetricType,
         family::{Family, MetricConstructor},
@@ -22,10 +26,8 @@ use prometheus_client::{
 };
 
 pub use self::{
-    exporter::UnsupportedExporterError,
     exposition::{Exposition, encode},
     histogram::{DurationHistogram, HistogramFamily, observe},
-    label::Label,
     policy::PolicyInfo,
 };
 
@@ -42,7 +44,7 @@ impl ProcessMetrics {
     /// A registry with the process metrics. Must be called when the process starts, which is the start time that it reports. Fails if
     /// `OTEL_METRICS_EXPORTER` selects another exporter than Prometheus.
     pub fn new() -> Result<Self, UnsupportedExporterError> {
-        exporter::check(std::env::var_os("OTEL_METRICS_EXPORTER").as_deref())?;
+        check(std::env::var_os("OTEL_METRICS_EXPORTER").as_deref())?;
         let mut registry = Registry::default();
         let build = Info::new([
             ("version", env!("CARGO_PKG_VERSION")),
@@ -98,4 +100,58 @@ where
         drop(family.get_or_create(&labels));
     }
     family
+}
+
+/// A domain value as a label value: compared and hashed by value, and converted to text only when scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Label<T>(pub T);
+
+impl<T: AsRef<str>> EncodeLabelValue for Label<T> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(self.0.as_ref())
+    }
+}
+
+/// `OTEL_METRICS_EXPORTER` selects an exporter that importguard does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "OTEL_METRICS_EXPORTER={} is not supported: metrics are not pushed but served at /metrics on IMPORTGUARD_ADMIN_LISTEN; \
+     unset the variable (or set prometheus or none), and scrape them, for example with the OpenTelemetry Collector's prometheus \
+     receiver",
+    .0.display()
+)]
+pub struct UnsupportedExporterError(OsString);
+
+/// Checks the value of `OTEL_METRICS_EXPORTER`. An empty one counts as unset, as OpenTelemetry's specification says.
+fn check(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporterError> {
+    match exporter {
+        Some(exporter)
+            if !["", "none", "prometheus"]
+                .iter()
+                .any(|known| exporter == *known) =>
+        {
+            Err(UnsupportedExporterError(exporter.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_prometheus_and_no_exporter_are_supported() {
+        for supported in [None, Some(""), Some("none"), Some("prometheus")] {
+            assert_eq!(check(supported.map(OsStr::new)), Ok(()), "{supported:?}");
+        }
+        for unsupported in ["otlp", "console", "prometheus,otlp", "None"] {
+            let error = check(Some(OsStr::new(unsupported))).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("OTEL_METRICS_EXPORTER={unsupported} "))
+            );
+        }
+    }
 }
