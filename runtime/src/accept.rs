@@ -1,7 +1,12 @@
-//! The accept loop: accepts connections within bounds, and performs TLS handshakes.
+//! The accept loop: accepts connections within bounds, performs TLS handshakes, and counts connections.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use importguard_telemetry::metrics::register;
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 use rustls::ServerConfig;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
@@ -15,8 +20,7 @@ use tokio_util::either::Either;
 use tracing::{info, warn};
 
 use crate::{
-    Bounds, Connection, ConnectionMetrics, Handle, LastGood, Timeouts, TlsConfig, TlsFailure,
-    connection::Stream, table::Table,
+    Connection, Handle, LastGood, Timeouts, TlsConfig, TlsFailure, connection::Stream, table::Table,
 };
 
 /// Pause after a failed accept: open connections need time to close, and the log must not be flooded.
@@ -32,6 +36,59 @@ const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The first byte of every TLS connection, a handshake record. No HTTP method begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
+
+/// The limits of a listener.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Connection limit. When it is reached, a new connection evicts the one that has been without a complete request for longest.
+    pub max_connections: usize,
+    /// Byte limit: what all connections together have read and have yet to write.
+    pub max_bytes: usize,
+    /// Time limits for peers.
+    pub timeouts: Timeouts,
+    /// Whether [`Handle::begin`](crate::Handle::begin) is called for each request; otherwise, any byte counts as activity.
+    pub counts_requests: bool,
+    /// The setting for `max_connections`, named in logs.
+    pub setting: &'static str,
+}
+
+/// The metrics of a listener.
+#[derive(Clone, Debug)]
+pub struct ConnectionMetrics {
+    /// Open connections.
+    pub(crate) open: Gauge,
+    /// Connections evicted for others.
+    pub(crate) evicted: Counter,
+    /// Connections rejected because all others were in use.
+    pub(crate) rejected: Counter,
+}
+
+impl ConnectionMetrics {
+    /// Registers `PREFIX_connections`, `PREFIX_connections_evicted_total` and `PREFIX_connections_rejected_total`, whose help texts
+    /// call the listener `listener`.
+    pub fn register(registry: &mut Registry, prefix: &str, listener: &str) -> Self {
+        Self {
+            open: register(
+                registry,
+                &format!("{prefix}_connections"),
+                &format!("Open connections on {listener}"),
+                Gauge::default(),
+            ),
+            evicted: register(
+                registry,
+                &format!("{prefix}_connections_evicted"),
+                &format!("Connections on {listener} that were closed to make room for others"),
+                Counter::default(),
+            ),
+            rejected: register(
+                registry,
+                &format!("{prefix}_connections_rejected"),
+                &format!("Connections that {listener} had no room for, and that were closed"),
+                Counter::default(),
+            ),
+        }
+    }
+}
 
 /// TLS on a listener.
 #[derive(Clone)]

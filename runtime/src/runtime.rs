@@ -18,8 +18,8 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    FileWatches, Readiness, ThreadSettings, admin, block_on, environment, errors::conclude, listen,
-    settings::address, signals,
+    FileWatches, Readiness, ThreadSettings, admin, block_on, environment, listen,
+    settings::address, signals, whole_text,
 };
 
 /// Time limit for exporting the last spans.
@@ -94,6 +94,16 @@ pub fn main<C: Parser>(command: impl FnOnce(C) -> anyhow::Result<ExitCode>) -> E
     let survives = signals::survive();
     let cli = environment::parse(env::args_os());
     conclude(survives.map_err(Into::into).and_then(|()| command(cli)))
+}
+
+/// The exit code for `result`: 1 for an error, which is written to standard error. Flushes the log, for up to one second.
+pub fn conclude(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let code = result.unwrap_or_else(|error| {
+        importguard_telemetry::log_failure(&whole_text(error.as_ref()));
+        ExitCode::FAILURE
+    });
+    importguard_telemetry::flush_log();
+    code
 }
 
 impl RuntimeSettings {

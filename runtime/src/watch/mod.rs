@@ -5,7 +5,6 @@
 
 mod fingerprint;
 mod last_good;
-mod thread;
 mod watcher;
 mod watches;
 

@@ -1,16 +1,18 @@
-use std::{convert::Infallible, fmt::Display, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, fmt::Display, io, path::PathBuf, sync::Arc, thread, time::Duration,
+};
 
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::{debug, warn};
 
-use super::{
-    Fingerprint, LastGood,
-    thread::{lower_priority, on_thread},
-};
+use super::{Fingerprint, LastGood};
+
+/// The lowest priority of a thread.
+const NICE: i32 = 19;
 
 /// The result of reading files.
 #[derive(Debug)]
@@ -213,6 +215,35 @@ where
                 Reload::Failed(error)
             }
         }
+    }
+}
+
+/// Runs `work` on a new thread called `name`. Unlike a task of `spawn_blocking`, it does not delay the end of the process.
+///
+/// # Errors
+/// If the thread cannot be started or `work` panics.
+async fn on_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // The receiver is gone if the process is ending.
+            let _ = done.send(work());
+        })?;
+    result
+        .await
+        .map_err(|_| io::Error::other("its thread panicked"))
+}
+
+/// Lowers the priority of the current thread, so that it does not slow down request processing. On Linux, priorities are per
+/// thread.
+fn lower_priority() {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
+        debug!(%error, "a background thread runs at normal priority");
     }
 }
 
