@@ -17,7 +17,7 @@ use importguard_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 const STREAM: &str = "KV_IMPORTGUARD_LISTS";
 

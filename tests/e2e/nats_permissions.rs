@@ -12,7 +12,7 @@ use importguard_tests::{
 };
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 const PASSWORDS: [(&str, &str); 6] = [
     ("GATEWAY_PASSWORD", "gateway-secret"),

@@ -5,7 +5,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{NatsServer, Process, eventually, free_port};
 
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 const SERVERS: usize = 3;
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{Binary, Call, Client, Process, Settings, eventually, free_port};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
 

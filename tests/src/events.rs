@@ -10,7 +10,7 @@ use crate::{NatsServer, TraceParent, eventually};
 const STREAM: &str = "IMPORTGUARD";
 
 /// How long an event may take to become visible on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A message of the stream.
 #[derive(Clone, Debug)]

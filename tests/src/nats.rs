@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{Process, eventually, free_port, kubernetes::copy};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// A nats-server with JetStream, on a port and with a store of its own.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Rout
 use crate::eventually;
 
 /// Longer than the SDK keeps a batch, which is five seconds, on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An OpenTelemetry collector that keeps every span it is sent, over gRPC or as protobuf over HTTP, on one port.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use crate::eventually;
 /// How much of a process's output a failing test prints.
 const SHOWN_BYTES: usize = 20_000;
 
-/// How long a log line may take to appear.
-const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a log line may take to appear. Only a failing test waits for so long.
+const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A child process whose output goes to files, killed and reaped when dropped.
 #[derive(Debug)]

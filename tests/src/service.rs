@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{Binary, Call, Client, PolicyDir, Process, Settings, eventually, free_port};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// How many times to retry with other ports if one was taken meanwhile.
 const ATTEMPTS: usize = 3;

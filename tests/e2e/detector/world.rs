@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-pub(super) const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
 /// Three refusals within a minute.
 pub(super) const THREE: &str = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 10m }]";
