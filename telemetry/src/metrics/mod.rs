@@ -44,7 +44,7 @@ impl ProcessMetrics {
     /// A registry with the process metrics. Must be called when the process starts, which is the start time that it reports. Fails if
     /// `OTEL_METRICS_EXPORTER` selects another exporter than Prometheus.
     pub fn new() -> Result<Self, UnsupportedExporterError> {
-        check(std::env::var_os("OTEL_METRICS_EXPORTER").as_deref())?;
+        check_exporter(std::env::var_os("OTEL_METRICS_EXPORTER").as_deref())?;
         let mut registry = Registry::default();
         let build = Info::new([
             ("version", env!("CARGO_PKG_VERSION")),
@@ -123,7 +123,7 @@ impl<T: AsRef<str>> EncodeLabelValue for Label<T> {
 pub struct UnsupportedExporterError(OsString);
 
 /// Checks the value of `OTEL_METRICS_EXPORTER`. An empty one counts as unset, as OpenTelemetry's specification says.
-fn check(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporterError> {
+fn check_exporter(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporterError> {
     match exporter {
         Some(exporter)
             if !["", "none", "prometheus"]
@@ -143,10 +143,14 @@ mod tests {
     #[test]
     fn only_prometheus_and_no_exporter_are_supported() {
         for supported in [None, Some(""), Some("none"), Some("prometheus")] {
-            assert_eq!(check(supported.map(OsStr::new)), Ok(()), "{supported:?}");
+            assert_eq!(
+                check_exporter(supported.map(OsStr::new)),
+                Ok(()),
+                "{supported:?}"
+            );
         }
         for unsupported in ["otlp", "console", "prometheus,otlp", "None"] {
-            let error = check(Some(OsStr::new(unsupported))).unwrap_err();
+            let error = check_exporter(Some(OsStr::new(unsupported))).unwrap_err();
             assert!(
                 error
                     .to_string()
