@@ -1,16 +1,12 @@
 //! `importguard`: gateway, decider and spool in one process.
 
-use std::time::Duration;
-
 use importguard_core::Dialect;
 use importguard_tests::{
-    Binary, Client, NatsServer, OpenIm, PolicyDir, Service, Settings, Spool, eventually,
+    Binary, Client, NatsServer, OpenIm, PolicyDir, SOON, Service, Settings, Spool, eventually,
     wait_for_count,
 };
 
 use crate::{asserts, curl};
-
-const SOON: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn it_answers_and_records_without_anything_else() {

@@ -1,15 +1,12 @@
 //! Authentication: passwords and tokens from files, rotated at run time and never printed.
 
-use std::time::Duration;
-
 use importguard_core::Dialect;
 use importguard_tests::{
-    Call, Client, MountedSecret, OpenIm, OtlpReceiver, Response, Service, Settings, eventually,
+    Call, Client, MountedSecret, OpenIm, OtlpReceiver, Response, SOON, Service, Settings,
+    eventually,
 };
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(15);
 
 /// `openim:s3cret` and `next:s3cret` as HTTP has them.
 const OPENIM: &str = "Basic b3BlbmltOnMzY3JldA==";

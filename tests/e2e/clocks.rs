@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream::Config};
 use importguard_tests::{
-    FakeClock, NatsServer, OpenIm, Service, Settings, Spool, eventually, stored,
+    FakeClock, NatsServer, OpenIm, SOON, Service, Settings, Spool, eventually, stored,
 };
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(30);
 
 const OLDEST: &str = "importguard_recorder_oldest_unpublished_seconds";
 

@@ -6,13 +6,11 @@ use futures_util::future::join_all;
 use importguard_core::{Dialect, Mode, Outcome};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
-    Line, OpenIm, PolicyDir, Reading, Service, Settings, eventually, wait_for_count,
+    Line, OpenIm, PolicyDir, Reading, SOON, Service, Settings, eventually, wait_for_count,
 };
 use tonic::{Code, Request, metadata::MetadataValue, transport::Channel};
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// As many as a callback may hold by default.
 const MANY: usize = 10_000;

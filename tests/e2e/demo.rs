@@ -9,13 +9,11 @@ use std::{
     time::Duration,
 };
 
-use importguard_tests::{Binary, NatsServer, Process, eventually};
+use importguard_tests::{Binary, NatsServer, Process, SOON, eventually};
 use tempfile::TempDir;
 
 /// A short demonstration takes some seconds; a busy machine takes the rest.
 const LONG: Duration = Duration::from_secs(120);
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// A demonstration whose temporary files are in `dir`.
 fn demo(dir: &TempDir, nats_server: &Path, arguments: &[&str]) -> Process {

@@ -1,9 +1,9 @@
 //! Errors in the environment end the process at startup and name the variable and the remedy.
 
-use std::{collections::BTreeSet, process::Output, time::Duration};
+use std::{collections::BTreeSet, process::Output};
 
 use importguard_runtime::environment;
-use importguard_tests::{Binary, Help, Service, Setting, Settings};
+use importguard_tests::{Binary, Help, SOON, Service, Setting, Settings};
 
 const BINARIES: [Binary; 3] = [Binary::Gateway, Binary::Decider, Binary::AllInOne];
 
@@ -244,12 +244,12 @@ async fn a_filter_that_silences_everything_is_reported() {
                 .set("IMPORTGUARD_LOG_FORMAT", format);
             let mut gateway = Service::gateway(settings).await;
             gateway.wait_for_log(&["RUST_LOG", filter, "unset"]).await;
-            gateway.terminate(Duration::from_secs(10)).await;
+            gateway.terminate(SOON).await;
             assert_eq!(gateway.stderr().lines().count(), 1, "{}", gateway.stderr());
         }
     }
     let mut gateway = Service::gateway(Settings::new().set("RUST_LOG", "error")).await;
-    gateway.terminate(Duration::from_secs(10)).await;
+    gateway.terminate(SOON).await;
     assert!(
         !gateway.stderr().contains("RUST_LOG"),
         "{}",

@@ -3,13 +3,11 @@
 use std::{process::Command, time::Duration};
 
 use importguard_tests::{
-    Binary, Foreign, Line, NatsServer, OtlpReceiver, Process, Settings, TraceParent, eventually,
-    stored, wait_for_count,
+    Binary, Foreign, Line, NatsServer, OtlpReceiver, Process, SOON, Settings, TraceParent,
+    eventually, stored, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn the_rust_example_handles_each_event_once_and_continues_its_trace() {

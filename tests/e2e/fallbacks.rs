@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use importguard_core::{Cause, DecidedBy, Dialect, VerdictKind};
 use importguard_tests::{
-    Line, NatsServer, OpenIm, Service, Settings, StoredEvent, eventually, load, wait_for_count,
+    Line, NatsServer, OpenIm, SOON, Service, Settings, StoredEvent, eventually, load,
+    wait_for_count,
 };
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -76,17 +77,13 @@ async fn a_decider_that_stands_still_is_given_up_in_time() {
     );
 
     line.decider.thaw();
-    eventually(
-        "the decider is asked again",
-        Duration::from_secs(15),
-        async || {
-            let answer = server.import("after", "a", &["b"]).await;
-            match asserts::code(&answer) {
-                0 => Ok(()),
-                code => Err(code),
-            }
-        },
-    )
+    eventually("the decider is asked again", SOON, async || {
+        let answer = server.import("after", "a", &["b"]).await;
+        match asserts::code(&answer) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    })
     .await;
 
     let events = wait_for_count(&line.nats, 3).await;
@@ -146,17 +143,13 @@ async fn a_decider_killed_and_started_again_is_found_again() {
     }
 
     line.decider.restart().await;
-    eventually(
-        "the decider is asked again",
-        Duration::from_secs(15),
-        async || {
-            let answer = server.import("after", "a", &["b"]).await;
-            match asserts::code(&answer) {
-                0 => Ok(()),
-                code => Err(code),
-            }
-        },
-    )
+    eventually("the decider is asked again", SOON, async || {
+        let answer = server.import("after", "a", &["b"]).await;
+        match asserts::code(&answer) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    })
     .await;
 }
 

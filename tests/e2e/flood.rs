@@ -1,14 +1,12 @@
 //! Log lines about rejected callers: they name the callers, and are limited in a flood.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use importguard_tests::{
-    MountedSecret, OpenIm, RawConnection, Service, Settings, eventually, load,
+    MountedSecret, OpenIm, RawConnection, SOON, Service, Settings, eventually, load,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// A gateway that lets nobody in without a token, and logs in JSON.
 async fn locked() -> (Service, MountedSecret) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use importguard_core::Dialect;
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_client::DeciderClient};
-use importguard_tests::{OpenIm, Service, Settings, eventually};
+use importguard_tests::{OpenIm, SOON, Service, Settings, eventually};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tonic::{
     Code, Request, Status,
@@ -17,8 +17,6 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(15);
 
 async fn channel(decider: &Service) -> Channel {
     let endpoint = Endpoint::from_shared(decider.grpc_url()).unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    Line, Occupied, OpenIm, RawConnection, Service, Settings, eventually, wait_for_count,
+    Line, Occupied, OpenIm, RawConnection, SOON, Service, Settings, eventually, wait_for_count,
 };
 
 use crate::asserts;
@@ -49,7 +49,7 @@ async fn who_closes_half_of_the_connection_behind_a_request_is_answered() {
 }
 
 async fn in_flight(line: &Line, right: impl Fn(f64) -> bool) {
-    eventually("it is worked on", Duration::from_secs(10), async || {
+    eventually("it is worked on", SOON, async || {
         let found = line.gateway.metric("importguard_in_flight").await?;
         anyhow::ensure!(right(found), "{found} are");
         Ok(())

@@ -1,10 +1,8 @@
 //! `healthcheck`, as a container's health check runs it: with the environment of the process that it checks.
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
-use importguard_tests::{Binary, HeldCall, OpenIm, Service, Settings, eventually, free_port};
-
-const SOON: Duration = Duration::from_secs(20);
+use importguard_tests::{Binary, HeldCall, OpenIm, SOON, Service, Settings, eventually, free_port};
 
 const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
 

@@ -29,11 +29,11 @@ fn settings() -> Settings {
         .set("IMPORTGUARD_MAX_BODY_BYTES", body::MAX_BYTES.to_string())
         .set("IMPORTGUARD_MAX_FRIENDS", body::MAX_FRIENDS.to_string())
         .set("IMPORTGUARD_MAX_HEADER_BYTES", head::MAX_BYTES.to_string())
-        .set("IMPORTGUARD_REQUEST_BUDGET", "20s")
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "10s")
-        .set("IMPORTGUARD_ACK_TIMEOUT", "5s")
-        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "10s")
-        .set("IMPORTGUARD_HEADER_READ_TIMEOUT", "10s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "50s")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "20s")
+        .set("IMPORTGUARD_ACK_TIMEOUT", "20s")
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "30s")
+        .set("IMPORTGUARD_HEADER_READ_TIMEOUT", "30s")
 }
 
 #[test]

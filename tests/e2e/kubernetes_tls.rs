@@ -1,9 +1,7 @@
 //! Real processes with the settings of the component `decider-tls`.
 
-use std::time::Duration;
-
 use importguard_tests::{
-    Kustomize, Manifests, MountedSecret, OpenIm, Service, Settings, TestAuthority, eventually,
+    Kustomize, Manifests, MountedSecret, OpenIm, SOON, Service, Settings, TestAuthority, eventually,
 };
 use serde_json::Value;
 
@@ -61,8 +59,7 @@ async fn gateways_and_deciders_with_decider_tls_trust_each_other_by_name() {
         (Service::gateway(settings).await, mounted)
     };
     let (gateway_process, _mounted) = gateway("importguard-gateway").await;
-    let within = Duration::from_secs(20);
-    eventually("a decision over mutual TLS", within, async || {
+    eventually("a decision over mutual TLS", SOON, async || {
         let callback = OpenIm::server(gateway_process.url());
         let answer = callback.import("op", "a", &["b", "blocked_1"]).await;
         let kept = r#""friendUserIDs":["b"]"#;

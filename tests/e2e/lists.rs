@@ -6,14 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use importguard_tests::{Binary, OpenIm, PolicyDir, Service, Settings, eventually};
+use importguard_tests::{Binary, OpenIm, PolicyDir, SOON, Service, Settings, eventually};
 use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::asserts;
-
-/// A shortened file has 5 seconds to settle, and the machine has other things to do.
-const SOON: Duration = Duration::from_secs(30);
 
 /// How many users the list has. The last one is `user99`.
 const IDS: usize = 100;

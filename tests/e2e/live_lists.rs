@@ -12,12 +12,11 @@ use std::{
 
 use async_nats::jetstream;
 use importguard_tests::{
-    Binary, DecideClient, NatsServer, PolicyDir, Process, Proxy, Service, Settings, eventually,
+    Binary, DecideClient, NatsServer, PolicyDir, Process, Proxy, SOON, Service, Settings,
+    eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(60);
 
 const STREAM: &str = "KV_IMPORTGUARD_LISTS";
 

@@ -4,19 +4,16 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     process::{ChildStderr, Stdio},
-    time::Duration,
 };
 
 use importguard_tests::{
-    Binary, Line, MountedSecret, OpenIm, PolicyDir, Service, Settings, eventually, load,
+    Binary, Line, MountedSecret, OpenIm, PolicyDir, SOON, Service, Settings, eventually, load,
     wait_for_count,
 };
 use serde_json::Value;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn lines(service: &Service) -> Vec<Value> {
     let output = service.stderr();

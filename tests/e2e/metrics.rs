@@ -5,16 +5,13 @@ use std::{
     fs,
     io::Write,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use http::Method;
 use importguard_tests::{
     Backend, Binary, Call, Client, Detector, Line, MountedSecret, OpenIm, OtlpReceiver, Response,
-    Service, Settings, TestCertificate, eventually, tool, wait_for_count, workspace,
+    SOON, Service, Settings, TestCertificate, eventually, tool, wait_for_count, workspace,
 };
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// What Prometheus 3.5 sends by default.
 const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\

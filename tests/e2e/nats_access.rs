@@ -4,14 +4,12 @@ use std::{fs, process::Command, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 use importguard_tests::{
-    Binary, NatsServer, OpenIm, Process, Service, Settings, eventually, free_port,
+    Binary, NatsServer, OpenIm, Process, SOON, Service, Settings, eventually, free_port,
 };
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, net::TcpStream};
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// Files that a nats-server and a gateway are given.
 pub(crate) struct Files(TempDir);

@@ -1,15 +1,13 @@
 //! Passwords and tokens for NATS: any character, from a URL, a setting or a file, and replaced while processes run.
 
-use std::{process::ExitStatus, time::Duration};
+use std::process::ExitStatus;
 
 use importguard_nats::{NatsSettings, NatsUrls};
 use importguard_runtime::{FileWatches, Secret};
-use importguard_tests::{Binary, OpenIm, Process, Settings, eventually};
+use importguard_tests::{Binary, OpenIm, Process, SOON, Settings, eventually};
 use tempfile::TempDir;
 
 use crate::nats_access::{Files, gateway, reports, streams};
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// Characters that mean something in a URL, in a list, in a shell or in a configuration, and letters that are not ASCII.
 const SPECIAL: &str = "@#,/:=?%&+[]{}()<>\\|^~!$*;'\"` é用";

@@ -8,11 +8,10 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use importguard_tests::{
-    Binary, Detector, NatsServer, OpenIm, Process, Service, Settings, Spool, eventually, workspace,
+    Binary, Detector, NatsServer, OpenIm, Process, SOON, Service, Settings, Spool, eventually,
+    workspace,
 };
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(60);
 
 const PASSWORDS: [(&str, &str); 6] = [
     ("GATEWAY_PASSWORD", "gateway-secret"),

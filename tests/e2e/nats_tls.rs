@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use importguard_tests::{Binary, Process, Settings, eventually, free_port};
+use importguard_tests::{Binary, Process, SOON, Settings, eventually, free_port};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
@@ -14,8 +14,6 @@ use tokio::{
 };
 
 use crate::nats_access::{Files, gateway, reports, spools, streams};
-
-const SOON: Duration = Duration::from_secs(20);
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 

@@ -1,15 +1,13 @@
 //! The limit of open files: connections to one listener do not exhaust it for the other, and a limit that is too low is reported at
 //! startup.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use importguard_core::Dialect::Server;
-use importguard_tests::{Binary, OpenIm, Service, Settings};
+use importguard_tests::{Binary, OpenIm, SOON, Service, Settings};
 use tokio::net::TcpStream;
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn idle_connections_to_the_admin_listener_keep_no_probe_out() {

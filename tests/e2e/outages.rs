@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use importguard_tests::{Line, OpenIm, StoredEvent, eventually, load, wait_for_count};
+use importguard_tests::{Line, OpenIm, SOON, StoredEvent, eventually, load, wait_for_count};
 
 use crate::asserts;
 
@@ -20,7 +20,7 @@ async fn ask(server: &OpenIm, name: &str, count: usize) {
 /// Waits for `count` events, ends the gateway, and returns all that are stored then.
 async fn all_events(line: &mut Line, count: usize) -> Vec<StoredEvent> {
     wait_for_count(&line.nats, count).await;
-    let status = line.gateway.terminate(Duration::from_secs(15)).await;
+    let status = line.gateway.terminate(SOON).await;
     assert!(status.success(), "{status}");
     wait_for_count(&line.nats, count).await
 }
@@ -106,15 +106,11 @@ async fn after_an_outage_events_stream_again() {
     ask(&server, "away", 5).await;
     line.nats.restart().await;
     wait_for_count(&line.nats, 5).await;
-    eventually(
-        "the recorder streams again",
-        Duration::from_secs(20),
-        async || {
-            let readiness = line.gateway.admin("/readyz").await?;
-            anyhow::ensure!(readiness.contains("streaming"), "{readiness}");
-            Ok(())
-        },
-    )
+    eventually("the recorder streams again", SOON, async || {
+        let readiness = line.gateway.admin("/readyz").await?;
+        anyhow::ensure!(readiness.contains("streaming"), "{readiness}");
+        Ok(())
+    })
     .await;
     ask(&server, "after", 5).await;
     let spool = importguard_tests::Spool::of(&line.gateway);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use importguard_core::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
-    Line, Occupied, OpenIm, RawConnection, Settings, eventually, load, wait_for_count,
+    Line, Occupied, OpenIm, RawConnection, SOON, Settings, eventually, load, wait_for_count,
 };
 
 use crate::asserts;
@@ -172,7 +172,7 @@ async fn who_waits_gets_the_place_that_becomes_free() {
     let server = line.server();
     let waiting = server.import("op-waiting", "user1", &["user2"]);
     let (answer, ()) = tokio::join!(waiting, async {
-        eventually("somebody waits", Duration::from_secs(10), async || {
+        eventually("somebody waits", SOON, async || {
             let metrics = line.gateway.admin("/metrics").await?;
             anyhow::ensure!(metrics.contains("importguard_queued 1\n"));
             Ok(())
@@ -214,17 +214,13 @@ async fn four_times_the_limit_is_answered_within_the_budget_and_logged_in_few_li
     let slowest = answers.iter().map(|(_, took)| *took).max().unwrap();
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 
-    eventually(
-        "the overload is told of",
-        Duration::from_secs(5),
-        async || {
-            let lines = line.gateway.stderr();
-            let lines = lines.matches("callbacks exceeded the capacity").count();
-            let seconds = usize::try_from(took.as_secs()).unwrap() + 2;
-            assert!(lines <= seconds, "{lines} lines in {took:?}");
-            if lines > 0 { Ok(()) } else { Err("it isn't") }
-        },
-    )
+    eventually("the overload is told of", SOON, async || {
+        let lines = line.gateway.stderr();
+        let lines = lines.matches("callbacks exceeded the capacity").count();
+        let seconds = usize::try_from(took.as_secs()).unwrap() + 2;
+        assert!(lines <= seconds, "{lines} lines in {took:?}");
+        if lines > 0 { Ok(()) } else { Err("it isn't") }
+    })
     .await;
     let answer = server.import("op-after", "a", &["b"]).await;
     asserts::allows(Dialect::Server, &answer);

@@ -3,10 +3,9 @@
 use std::{
     path::Path,
     process::{Command, Output},
-    time::Duration,
 };
 
-use importguard_tests::{Binary, Line, PolicyDir, Service, Settings, eventually};
+use importguard_tests::{Binary, Line, PolicyDir, SOON, Service, Settings, eventually};
 use serde_json::Value;
 
 fn digest(dir: &Path, arguments: &[&str]) -> Output {
@@ -54,14 +53,12 @@ async fn policy_digest_prints_what_gateway_and_decider_report() {
     policy.write("lists/blocked.txt", "blocked_owner\nblocked_1\nblocked_3\n");
     let changed = stdout(&digest(policy.dir(), &[])).to_owned();
     assert_ne!(changed, printed, "a list is part of it");
-    eventually(
-        "the decider reports it",
-        Duration::from_secs(20),
-        async || match reported(&line.decider, "decider").await {
+    eventually("the decider reports it", SOON, async || {
+        match reported(&line.decider, "decider").await {
             found if found == [changed.clone()] => Ok(()),
             found => Err(format!("{found:?}")),
-        },
-    )
+        }
+    })
     .await;
 }
 

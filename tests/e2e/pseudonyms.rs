@@ -1,17 +1,15 @@
 //! With a pseudonym key, events name no users but answers do, and whoever has the key finds a user's events.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use importguard_core::Dialect;
 use importguard_tests::{
-    Binary, Event, Line, MountedSecret, Reading, Settings, Spool, StoredEvent, eventually,
+    Binary, Event, Line, MountedSecret, Reading, SOON, Settings, Spool, StoredEvent, eventually,
     wait_for_count,
 };
 use tempfile::TempDir;
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(20);
 
 const KEY: &str = "a key that nobody guesses";
 

@@ -1,13 +1,12 @@
 //! `docs/readiness.md` has every field of `/readyz`, and no other.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs};
 
 use importguard_tests::{
-    Detector, MountedSecret, PolicyDir, Service, Settings, TestAuthority, eventually, workspace,
+    Detector, MountedSecret, PolicyDir, SOON, Service, Settings, TestAuthority, eventually,
+    workspace,
 };
 use serde_json::Value;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// Fields that only rare states have, each with a file that has it: the test of that state, or the type.
 const ELSEWHERE: [(&str, &str, &str); 14] = [

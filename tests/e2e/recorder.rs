@@ -1,12 +1,10 @@
 //! The recorder's status, and its handling of a damaged spool.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
-use importguard_tests::{Binary, Line, Service, Settings, Spool, load, wait_for_count};
+use importguard_tests::{Binary, Line, SOON, Service, Settings, Spool, load, wait_for_count};
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// `count` imports whose events take `friends` times 30 bytes, all allowed.
 async fn ask(line: &Line, name: &str, count: usize, friends: usize) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use importguard_core::Dialect;
-use importguard_tests::{Line, Settings, Spool, TraceParent, load, wait_for_count};
+use importguard_tests::{Line, SOON, Settings, Spool, TraceParent, load, wait_for_count};
 
 use crate::asserts;
 
@@ -37,7 +37,7 @@ async fn a_thousand_requests_are_a_thousand_verdicts_and_a_thousand_events() {
 
     wait_for_count(&line.nats, REQUESTS).await;
     // After its end the gateway can't store one more.
-    let status = line.gateway.terminate(Duration::from_secs(15)).await;
+    let status = line.gateway.terminate(SOON).await;
     assert!(status.success(), "{status}");
     let events = wait_for_count(&line.nats, REQUESTS).await;
     assert_eq!(events.len(), REQUESTS);

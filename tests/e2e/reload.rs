@@ -1,17 +1,14 @@
 //! Last good wins: policies that change under a running decider.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use importguard_core::Dialect;
 use importguard_tests::{
-    Line, OpenIm, PolicyDir, Service, Settings, eventually, load, wait_for_count,
+    Line, OpenIm, PolicyDir, SOON, Service, Settings, eventually, load, wait_for_count,
 };
 use tempfile::TempDir;
 
 use crate::asserts;
-
-/// Two looks at the default interval of a second, and a machine with other things to do.
-const SOON: Duration = Duration::from_secs(20);
 
 /// A policy that refuses the owner `mallory` with `code`.
 fn refusing(code: u16) -> String {

@@ -1,14 +1,13 @@
 //! No text that importguard writes repeats a secret, whatever a file or a variable for secrets holds.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use data_encoding::BASE64;
 use futures_util::{StreamExt, stream};
 use importguard_tests::{
-    Binary, Help, MountedSecret, Service, Settings, TestAuthority, TestCertificate, eventually,
+    Binary, Help, MountedSecret, SOON, Service, Settings, TestAuthority, TestCertificate,
+    eventually,
 };
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// How many processes are started at once.
 const AT_ONCE: usize = 4;

@@ -1,7 +1,7 @@
 //! The line at each process's start that shows what protects it.
 
 use importguard_tests::{
-    Binary, MountedSecret, NatsServer, Service, Settings, TestAuthority, eventually,
+    Binary, MountedSecret, NatsServer, SOON, Service, Settings, TestAuthority, eventually,
 };
 use serde_json::Value;
 
@@ -133,15 +133,11 @@ async fn nats_that_starts_a_moment_later_is_no_warning() {
     let service = Service::spawn(Binary::Gateway, settings);
     service.wait_for_log(&["connecting to NATS at"]).await;
     nats.restart().await;
-    eventually(
-        "events go to NATS",
-        std::time::Duration::from_secs(20),
-        async || {
-            let ready = service.admin("/readyz").await?;
-            anyhow::ensure!(ready.contains("\"state\":\"streaming\""), "{ready}");
-            Ok(())
-        },
-    )
+    eventually("events go to NATS", SOON, async || {
+        let ready = service.admin("/readyz").await?;
+        anyhow::ensure!(ready.contains("\"state\":\"streaming\""), "{ready}");
+        Ok(())
+    })
     .await;
     let log = service
         .wait_for_log(&["INFO streaming events to NATS"])

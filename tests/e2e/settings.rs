@@ -1,8 +1,8 @@
 //! `--help` is the reference of the settings.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
-use importguard_tests::{Binary, Service, Settings};
+use importguard_tests::{Binary, SOON, Service, Settings};
 
 fn help(binary: Binary, arguments: &[&str]) -> String {
     let output = Command::new(binary.path())
@@ -126,7 +126,7 @@ async fn contradictory_settings_are_reported_at_startup() {
         .wait_for_log(&["IMPORTGUARD_SHUTDOWN_GRACE", "IMPORTGUARD_DECIDER_TIMEOUT"])
         .await;
     let mut quiet = Service::gateway(Settings::new()).await;
-    quiet.terminate(Duration::from_secs(10)).await;
+    quiet.terminate(SOON).await;
     let quiet = quiet.stderr();
     // The grace is named at each shutdown.
     assert!(!quiet.contains("IMPORTGUARD_DECIDER_TIMEOUT"), "{quiet}");

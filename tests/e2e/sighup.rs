@@ -1,15 +1,11 @@
 //! SIGHUP, sent by a closing terminal or by an operator to reload files, terminates no process.
 
-use std::time::Duration;
-
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    Binary, MountedSecret, OpenIm, PolicyDir, Process, Service, Settings, eventually,
+    Binary, MountedSecret, OpenIm, PolicyDir, Process, SOON, Service, Settings, eventually,
 };
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// How many times each is started: what is looked for is a moment of its start.
 const STARTS: usize = 3;

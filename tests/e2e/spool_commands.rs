@@ -12,12 +12,10 @@ use std::{
 use async_nats::jetstream::{self, stream::Config};
 use importguard_core::EventId;
 use importguard_tests::{
-    Binary, Line, NatsServer, Process, Settings, Spool, eventually, stored, wait_for_count,
+    Binary, Line, NatsServer, Process, SOON, Settings, Spool, eventually, stored, wait_for_count,
 };
 use serde_json::Value;
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// Runs `importguard spool …`, and returns standard output and standard error.
 async fn spool(settings: &Settings, arguments: &[&str], code: i32) -> (String, String) {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::asserts;
 
 /// What "within seconds" means here, with room for a busy machine.
-const SECONDS: Duration = Duration::from_secs(15);
+const SECONDS: Duration = Duration::from_secs(30);
 
 /// In the log line of a spool that breaks, and of one that works again.
 pub(crate) const BREAKS: &str = "events are recorded only while NATS accepts them";

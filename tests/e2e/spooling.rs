@@ -1,18 +1,16 @@
 //! Without NATS, every decision is on disk before its answer is sent, and is published once NATS is available.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use importguard_core::{Cause, DecidedBy, Dialect};
 use importguard_tests::{
-    Client, Line, NatsServer, OpenIm, OtlpReceiver, Service, Settings, Span, Spool, Strace,
+    Client, Line, NatsServer, OpenIm, OtlpReceiver, SOON, Service, Settings, Span, Spool, Strace,
     eventually, load, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tempfile::TempDir;
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// `count` requests one after the other; after each answer its event must be in the spool.
 async fn spool_in_order(line: &Line, name: &str, count: usize) -> Vec<String> {

@@ -1,14 +1,12 @@
 //! During a slow startup the process is alive and reports that it is not ready.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
 use importguard_tests::{
-    Binary, Call, Client, OpenIm, PolicyDir, Service, Settings, eventually, free_port,
+    Binary, Call, Client, OpenIm, PolicyDir, SOON, Service, Settings, eventually, free_port,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// Enough to take a while to load, whatever the machine.
 const IDS: usize = 1_500_000;
@@ -112,7 +110,7 @@ async fn sigterm_ends_it_before_it_has_started() {
     let settings = Settings::new().set("IMPORTGUARD_BASIC_AUTH_FILE", pipe(&file));
     let mut gateway = Service::spawn(Binary::Gateway, settings);
     until_starting(&gateway, "credentials").await;
-    let status = gateway.terminate(Duration::from_secs(10)).await;
+    let status = gateway.terminate(SOON).await;
     assert!(status.success(), "{status}");
 }
 

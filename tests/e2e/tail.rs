@@ -7,11 +7,9 @@ use std::{
 };
 
 use importguard_tests::{
-    Binary, Line, NatsServer, Process, Settings, eventually, load, stored, wait_for_count,
+    Binary, Line, NatsServer, Process, SOON, Settings, eventually, load, stored, wait_for_count,
 };
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(30);
 
 struct Tail {
     process: Process,

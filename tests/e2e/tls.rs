@@ -1,21 +1,17 @@
 //! TLS on the public listener, with certificates rotated at run time.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use importguard_core::Dialect;
 use importguard_tests::{
-    Binary, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, Service, Settings,
+    Binary, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, SOON, Service, Settings,
     TestAuthority, TestCertificate, eventually,
 };
 use serde_json::{Value, json};
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(15);
 
 fn files(certificate: &TestCertificate) -> [(&str, &str); 2] {
     [

@@ -1,13 +1,11 @@
 //! Which spans are exported, and where to: samplers, the OTLP exporter and the variables that configure them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use importguard_tests::{
-    Binary, Line, OpenIm, OtlpReceiver, Service, Settings, Span, TraceParent, eventually,
+    Binary, Line, OpenIm, OtlpReceiver, SOON, Service, Settings, Span, TraceParent, eventually,
     free_port, wait_for_count,
 };
-
-const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn processes_of_one_service_can_be_told_apart() {

@@ -1,16 +1,14 @@
 //! One trace from OpenIM's callback to the event, and one operationID on everything along it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
-    Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, Service, Settings, Span, TraceParent,
-    eventually, wait_for_count,
+    Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, SOON, Service, Settings, Span,
+    TraceParent, eventually, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::net::TcpStream;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// Every kind of rule: one that acts, one in shadow, one whose expression fails.
 const POLICY: &str = r#"apiVersion: importguard/v1

@@ -1,6 +1,6 @@
 //! OpenIM's other callbacks are forwarded to the operator's backend unchanged, and its answers returned.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use bytes::Bytes;
 use http::{Method, Request, header};
@@ -9,7 +9,7 @@ use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use importguard_core::Dialect::{Documented, Server};
 use importguard_tests::{
-    Backend, Call, Client, MountedSecret, OpenIm, OtlpReceiver, Service, Settings, Span,
+    Backend, Call, Client, MountedSecret, OpenIm, OtlpReceiver, SOON, Service, Settings, Span,
     TestCertificate, TraceParent, free_port,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -20,8 +20,6 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(20);
 
 const OTHER: &str = "/callbackBeforeAddFriendCommand?contenttype=json&x=%2F";
 const OTHER_DOCUMENTED: &str = "/?command=BeforeAddFriendCommand&contenttype=json";

@@ -1,21 +1,16 @@
 //! Answered means recorded, whatever is killed, frozen, cut or full: under 400 requests a second, of which at least 200 must
 //! be answered, every answer has its event, no event is stored twice, and each says what was answered.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use importguard_core::{Dialect, VerdictKind};
 use importguard_tests::{
-    Line, NatsServer, Proxy, Reading, Response, Service, Settings, StoredEvent, Traffic,
+    Line, NatsServer, Proxy, Reading, Response, SOON, Service, Settings, StoredEvent, Traffic,
     TrafficReport, eventually, stored,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::asserts;
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// Answers a second that a test must have seen, pauses for restarts and all.
 const LEAST_RATE: f64 = 200.0;

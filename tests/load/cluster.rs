@@ -1,12 +1,10 @@
 //! A cluster of three nats-servers, each killed in turn under load: the stream has a replica on each, so nothing is lost.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
-use importguard_tests::{NatsCluster, OpenIm, Service, Traffic, eventually, stored_with};
+use importguard_tests::{NatsCluster, OpenIm, SOON, Service, Traffic, eventually, stored_with};
 
 use crate::chaos;
-
-const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_server_of_a_cluster_is_killed_in_its_turn() {

@@ -13,8 +13,8 @@ use importguard_proto::decider::{
     decider_server::{Decider, DeciderServer},
 };
 use importguard_tests::{
-    Http2Connection, NatsServer, OpenIm, Proxy, Reading, Service, Settings, Traffic, TrafficReport,
-    eventually, load, stored, wait_for_count,
+    Http2Connection, NatsServer, OpenIm, Proxy, Reading, SOON, Service, Settings, Traffic,
+    TrafficReport, eventually, load, stored, wait_for_count,
 };
 use serde_json::Value;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -24,8 +24,6 @@ use crate::{
     asserts,
     chaos::{alone, of_every_verdict, quiet},
 };
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// IMPORTGUARD_REQUEST_BUDGET's default.
 const BUDGET: Duration = Duration::from_secs(2);

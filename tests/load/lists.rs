@@ -10,14 +10,12 @@ use async_nats::jetstream;
 use importguard_core::EventId;
 use importguard_lists::{Addition, Author, Bucket, BucketSettings, Changes, Key, ListName, Writer};
 use importguard_tests::{
-    Call, Client, DecideClient, NatsServer, PolicyDir, Proxy, Service, Settings, eventually,
+    Call, Client, DecideClient, NatsServer, PolicyDir, Proxy, SOON, Service, Settings, eventually,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::chaos::{alone, quiet};
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// `IMPORTGUARD_LISTS_MAX_AGE` of the deciders.
 const MAX_AGE: Duration = Duration::from_secs(3);

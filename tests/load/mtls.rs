@@ -1,12 +1,12 @@
 //! Mutual TLS between gateway and deciders, with certificates rotated at run time.
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{collections::HashSet, fs};
 
 use anyhow::ensure;
 use importguard_core::Dialect;
 use importguard_tests::{
-    Binary, MountedSecret, OpenIm, Service, Settings, TestAuthority, TestCertificate, Traffic,
-    eventually,
+    Binary, MountedSecret, OpenIm, SOON, Service, Settings, TestAuthority, TestCertificate,
+    Traffic, eventually,
 };
 use serde_json::Value;
 
@@ -15,8 +15,6 @@ use crate::{
     chaos::{alone, of_every_verdict, quiet},
     deciders::all_decided,
 };
-
-const SOON: Duration = Duration::from_secs(20);
 
 const DECIDERS: &str = "IMPORTGUARD_DECIDER_TLS_CERT_FILE";
 const GATEWAYS: &str = "IMPORTGUARD_DECIDER_CA_FILE";

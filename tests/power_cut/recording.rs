@@ -5,12 +5,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
-use importguard_tests::eventually;
-
-const SOON: Duration = Duration::from_secs(60);
+use importguard_tests::{SOON, eventually};
 
 /// What changes files or their names, or makes such a change durable. One that [`Disk`](super::disk::Disk) does not know stops the
 /// test, so that none is overlooked.

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::Path, time::Duration};
 
 use async_nats::jetstream;
-use importguard_tests::{NatsServer, Service, Settings, Spool, eventually, tool};
+use importguard_tests::{NatsServer, SOON, Service, Settings, Spool, eventually, tool};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -18,8 +18,6 @@ use super::{
 
 /// NATS is there for about the middle third: events are drained, and others are spooled behind them.
 const THIRD: Duration = Duration::from_secs(2);
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// SQLite syncs the directory too.
 const NAMES: Names = Names::WithTheDirectory;

@@ -1,11 +1,9 @@
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use crate::{NatsServer, Process, eventually, free_port};
-
-const START: Duration = Duration::from_secs(60);
+use crate::{NatsServer, Process, SOON, eventually, free_port};
 
 const SERVERS: usize = 3;
 
@@ -96,7 +94,7 @@ impl NatsCluster {
 
     async fn answers(&self, number: usize) {
         let address = ("127.0.0.1", self.ports[number]);
-        eventually("nats-server answers", START, async || {
+        eventually("nats-server answers", SOON, async || {
             // It greets with INFO {…}.
             let mut greeting = [0; 4];
             let mut connection = TcpStream::connect(address).await?;

@@ -2,16 +2,13 @@ use std::{
     fs,
     ops::{Deref, DerefMut},
     path::Path,
-    time::Duration,
 };
 
 use anyhow::Context;
 use http::Method;
 use tempfile::TempDir;
 
-use crate::{Binary, Call, Client, Process, Settings, eventually, free_port};
-
-const SOON: Duration = Duration::from_secs(60);
+use crate::{Binary, Call, Client, Process, SOON, Settings, eventually, free_port};
 
 const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
 

@@ -1,16 +1,11 @@
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use async_nats::{HeaderMap, jetstream};
 use importguard_gateway::events::{CONTENT_TYPE, DecisionEvent, ImportedEvent};
 use serde_json::Value;
 
-use crate::{NatsServer, TraceParent, eventually};
+use crate::{NatsServer, SOON, TraceParent, eventually};
 
 const STREAM: &str = "IMPORTGUARD";
-
-/// How long an event may take to become visible on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A message of the stream.
 #[derive(Clone, Debug)]
@@ -118,11 +113,9 @@ pub async fn stored_with(client: async_nats::Client) -> Vec<StoredEvent> {
     let last = stream.cached_info().state.last_sequence;
     for sequence in first..=last {
         // A cluster does not respond while it elects a leader.
-        let message = eventually(
-            &format!("message {sequence} is read"),
-            TIMEOUT,
-            async || stream.get_raw_message(sequence).await,
-        )
+        let message = eventually(&format!("message {sequence} is read"), SOON, async || {
+            stream.get_raw_message(sequence).await
+        })
         .await;
         let text = String::from_utf8_lossy(&message.payload).into_owned();
         let event = StoredEvent::read(message)
@@ -135,7 +128,7 @@ pub async fn stored_with(client: async_nats::Client) -> Vec<StoredEvent> {
 /// Waits until at least `least` events are stored, and returns all.
 pub async fn wait_for_count(nats: &NatsServer, least: usize) -> Vec<StoredEvent> {
     let what = format!("{least} events are stored");
-    eventually(&what, TIMEOUT, async || {
+    eventually(&what, SOON, async || {
         let client = async_nats::connect(nats.url()).await?;
         let (_, messages) = count(client).await?;
         ensure!(messages >= least, "{messages} are");

@@ -2,6 +2,10 @@ use std::{fmt::Display, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+/// How long a test waits for what happens at once on an idle machine. Only a failing test waits so long: tests run in parallel, and other
+/// programs of the machine have stalled them for 20 seconds.
+pub const SOON: Duration = Duration::from_secs(60);
+
 /// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(20);
 

@@ -1,13 +1,13 @@
 use std::{collections::VecDeque, time::Duration};
 
+use crate::SOON;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedWriteHalf},
     sync::mpsc,
     time::timeout,
 };
-
-const TIMEOUT: Duration = Duration::from_secs(15);
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -137,7 +137,7 @@ impl Http2Connection {
             let last = parts.peek().is_none();
             let flags = if last { Frame::END_STREAM } else { 0 };
             while self.room < part.len() {
-                let heard = timeout(TIMEOUT, self.hear()).await;
+                let heard = timeout(SOON, self.hear()).await;
                 match heard.expect("there is room for a body, or an end") {
                     Some(frame) => self.kept.push_back(frame),
                     None => return,
@@ -183,7 +183,7 @@ impl Http2Connection {
     /// The next frame of any stream.
     pub async fn next_on_any_stream(&mut self) -> Frame {
         loop {
-            let frame = timeout(TIMEOUT, self.receive()).await;
+            let frame = timeout(SOON, self.receive()).await;
             let frame = frame.expect("a frame in time").expect("a frame");
             if frame.stream != 0 {
                 return frame;

@@ -1,13 +1,10 @@
-use std::time::Duration;
+use crate::SOON;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-
-/// Longer than a shutdown may take.
-const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A callback whose body the test withholds.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ impl HeldCall {
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
-            let byte = timeout(TIMEOUT, stream.read_u8()).await;
+            let byte = timeout(SOON, stream.read_u8()).await;
             answer.push(
                 byte.expect("an interim answer in time")
                     .expect("an interim answer"),
@@ -59,7 +56,7 @@ impl HeldCall {
     /// Shuts down the sending side without the rest of the body, and returns the answer's status line and body.
     pub async fn half_close(mut self) -> (String, String) {
         let mut answer = Vec::new();
-        timeout(TIMEOUT, self.stream.read_to_end(&mut answer))
+        timeout(SOON, self.stream.read_to_end(&mut answer))
             .await
             .expect("an answer in time")
             .expect("an answer");

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use anyhow::Context;
 use bytes::Bytes;
@@ -11,10 +9,7 @@ use hyper_util::{
 };
 use tokio::time::timeout;
 
-use crate::{TestCertificate, tls};
-
-/// Longer than any request budget.
-const TIMEOUT: Duration = Duration::from_secs(15);
+use crate::{SOON, TestCertificate, tls};
 
 /// An HTTP/1.1 client that keeps its connections, as OpenIM's does.
 #[derive(Clone, Debug)]
@@ -73,7 +68,7 @@ impl Client {
     /// Sends `call`.
     pub async fn try_send(&self, call: Call) -> anyhow::Result<Response> {
         let request = call.into_request()?;
-        timeout(TIMEOUT, async {
+        timeout(SOON, async {
             let response = self.inner.request(request).await?;
             let (head, body) = response.into_parts();
             Ok(Response {

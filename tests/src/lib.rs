@@ -58,7 +58,7 @@ pub use cluster::NatsCluster;
 pub use decide::DecideClient;
 pub use detector::Detector;
 pub use events::{Event, StoredEvent, stored, stored_with, wait_for_count};
-pub use eventually::eventually;
+pub use eventually::{SOON, eventually};
 pub use faketime::FakeClock;
 pub use foreign::{Foreign, workspace};
 pub use frames::{Frame, Http2Connection};

@@ -3,14 +3,11 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use crate::{Process, eventually, free_port, kubernetes::copy};
-
-const START: Duration = Duration::from_secs(60);
+use crate::{Process, SOON, eventually, free_port, kubernetes::copy};
 
 /// A nats-server with JetStream, on a port and with a store of its own.
 #[derive(Debug)]
@@ -161,7 +158,7 @@ impl NatsServer {
             wrap(command),
             self.dir.path(),
         ));
-        eventually("nats-server answers", START, async || {
+        eventually("nats-server answers", SOON, async || {
             assert_eq!(process.ended(), None, "nats-server gave up");
             // It opens its port only when JetStream has read its store.
             let address: async_nats::ServerAddr = url.parse()?;
@@ -219,7 +216,7 @@ impl NatsServer {
         let reloads = || process.stderr().matches("Reloaded server config").count();
         let before = reloads();
         process.sighup();
-        eventually("nats-server reloads", START, async || match reloads() {
+        eventually("nats-server reloads", SOON, async || match reloads() {
             now if now > before => Ok(()),
             _ => Err(process.stderr()),
         })

@@ -1,11 +1,7 @@
-use std::time::Duration;
-
 use anyhow::ensure;
 use tokio::task::JoinHandle;
 
-use crate::{Line, Response, Settings, eventually};
-
-const TIMEOUT: Duration = Duration::from_secs(15);
+use crate::{Line, Response, SOON, Settings, eventually};
 
 /// Callbacks that a gateway keeps in progress until they are released: their decider is stopped.
 #[derive(Debug)]
@@ -46,7 +42,7 @@ impl<'a> Occupied<'a> {
             server.import(&id, "user123", &["user456"]).await
         }));
         let (gateway, expected) = (&self.line.gateway, self.calls.len() as f64);
-        eventually("the callback is worked on", TIMEOUT, async || {
+        eventually("the callback is worked on", SOON, async || {
             let found = gateway.metric("importguard_in_flight").await?;
             ensure!(found >= expected, "{found} are");
             Ok(())

@@ -8,13 +8,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::eventually;
+use crate::{SOON, eventually};
 
 /// How much of a process's output a failing test prints.
 const SHOWN_BYTES: usize = 20_000;
-
-/// How long a log line may take to appear. Only a failing test waits for so long.
-const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A child process whose output goes to files, killed and reaped when dropped.
 #[derive(Debug)]
@@ -83,7 +80,7 @@ impl Process {
     /// thread.
     pub async fn wait_for_log(&self, parts: &[&str]) -> String {
         let what = format!("{} logs it", self.name);
-        eventually(&what, LOG_TIMEOUT, async || {
+        eventually(&what, SOON, async || {
             let log = self.stderr();
             match parts.iter().find(|part| !log.contains(**part)) {
                 None => Ok(log),
@@ -135,10 +132,7 @@ impl Process {
     /// Sends SIGSTOP, and returns when all of its threads are stopped.
     pub async fn freeze(&self) {
         self.signal(Signal::STOP);
-        eventually("all threads stop", Duration::from_secs(5), async || {
-            self.threads_stopped()
-        })
-        .await;
+        eventually("all threads stop", SOON, async || self.threads_stopped()).await;
     }
 
     /// Sends SIGCONT.

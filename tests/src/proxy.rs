@@ -1,4 +1,4 @@
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,9 +10,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{eventually, free_port};
-
-const TIMEOUT: Duration = Duration::from_secs(20);
+use crate::{SOON, eventually, free_port};
 
 /// Size of a read: fits many messages, so that a cut forwards some, truncates one and drops the rest.
 const CHUNK_BYTES: usize = 16 << 10;
@@ -75,7 +73,7 @@ impl Proxy {
         self.way.send_modify(|way| way.cut_before = before);
         let mut connections = self.connections.subscribe();
         let torn = connections.wait_for(|all| all.iter().all(|number| *number >= before));
-        let torn = tokio::time::timeout(TIMEOUT, torn).await;
+        let torn = tokio::time::timeout(SOON, torn).await;
         torn.expect("the client sends something to be torn")
             .expect("the sender is ours");
     }
@@ -102,7 +100,7 @@ impl Proxy {
 
     async fn listens(&self, expected: bool) {
         let what = format!("the proxy's listening is {expected}");
-        eventually(&what, TIMEOUT, async || {
+        eventually(&what, SOON, async || {
             let found = TcpStream::connect(self.address()).await;
             if found.is_ok() == expected {
                 Ok(())

@@ -1,4 +1,4 @@
-use std::{fmt, io, time::Duration};
+use std::{fmt, io};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -8,10 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::Response;
-
-/// Longer than any default timeout of importguard.
-const TIMEOUT: Duration = Duration::from_secs(15);
+use crate::{Response, SOON};
 
 /// A connection on which a test can write any bytes.
 pub struct RawConnection {
@@ -122,7 +119,7 @@ impl RawConnection {
     }
 
     async fn read_some(&mut self) -> io::Result<usize> {
-        let read = timeout(TIMEOUT, self.stream.read_buf(&mut self.read)).await;
+        let read = timeout(SOON, self.stream.read_buf(&mut self.read)).await;
         read.expect("the other side does something")
     }
 }

@@ -1,12 +1,7 @@
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::{Service, eventually};
-
-/// Long enough for a server to elect, start or recover on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(45);
+use crate::{SOON, Service, eventually};
 
 /// A gateway's recorder status.
 impl Service {
@@ -19,7 +14,7 @@ impl Service {
 
     /// Waits until the recorder reports `state`, and returns its status.
     pub async fn wait_for_recorder(&self, state: &str) -> Value {
-        eventually(&format!("the recorder is {state}"), TIMEOUT, async || {
+        eventually(&format!("the recorder is {state}"), SOON, async || {
             let recorder = self.recorder().await?;
             ensure!(recorder["state"] == state, "{recorder}");
             Ok(recorder)

@@ -2,15 +2,12 @@ use std::{
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use http::Method;
 use tempfile::TempDir;
 
-use crate::{Binary, Call, Client, PolicyDir, Process, Settings, eventually, free_port};
-
-const START: Duration = Duration::from_secs(60);
+use crate::{Binary, Call, Client, PolicyDir, Process, SOON, Settings, eventually, free_port};
 
 /// How many times to retry with other ports if one was taken meanwhile.
 const ATTEMPTS: usize = 3;
@@ -149,7 +146,7 @@ impl Service {
     /// Waits until `/readyz` returns 200.
     pub async fn ready(&mut self) {
         let what = format!("{} is ready", self.binary.name());
-        eventually(&what, START, async || self.admin("/readyz").await).await;
+        eventually(&what, SOON, async || self.admin("/readyz").await).await;
     }
 
     /// The URL for OpenIM's callbacks.
@@ -198,7 +195,7 @@ impl Service {
     /// Waits until it is ready. Returns false if a port was taken.
     async fn listens(&mut self) -> bool {
         let what = format!("{} is ready", self.binary.name());
-        eventually(&what, START, async || {
+        eventually(&what, SOON, async || {
             if let Some(status) = self.process.ended() {
                 let taken = self.process.output().contains("in use");
                 assert!(taken, "{} ended with {status}", self.binary.name());

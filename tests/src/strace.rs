@@ -1,11 +1,9 @@
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, path::Path, process::Stdio};
 
 use anyhow::ensure;
 use tokio::process::{Child, Command};
 
-use crate::{Process, eventually, skip, tool};
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::{Process, SOON, eventually, skip, tool};
 
 /// strace, attached to a process. It is detached by [`detach`](Self::detach), or when dropped.
 #[derive(Debug)]

@@ -13,9 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Client, OpenIm, Response, eventually};
-
-const TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{Client, OpenIm, Response, SOON, eventually};
 
 const CALLERS: u32 = 20;
 
@@ -88,7 +86,7 @@ impl Traffic {
     /// Waits until `count` more callbacks are answered.
     pub async fn answers(&self, count: usize) {
         let target = self.answers.load(Ordering::Relaxed) + count;
-        eventually("the imports are answered", TIMEOUT, async || {
+        eventually("the imports are answered", SOON, async || {
             let now = self.answers.load(Ordering::Relaxed);
             if now >= target { Ok(()) } else { Err(now) }
         })

@@ -1,11 +1,11 @@
 //! The detector is killed, and NATS is away: nothing is lost, and nothing is done twice.
 
 use async_nats::{ConnectOptions, jetstream};
-use importguard_tests::{Detector, NatsServer, Settings, eventually};
+use importguard_tests::{Detector, NatsServer, SOON, Settings, eventually};
 
 use super::{
     EVENTS,
-    world::{SOON, THREE, changes, entered, entry, nats, publish, refusal, refuse, with_stream},
+    world::{THREE, changes, entered, entry, nats, publish, refusal, refuse, with_stream},
 };
 
 /// The sequence up to which the detector has acknowledged every event.

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, fs};
 
 use importguard_tests::{
-    Binary, Detector, Help, Kustomize, Manifests, MountedSecret, Settings, workspace,
+    Binary, Detector, Help, Kustomize, Manifests, MountedSecret, SOON, Settings, workspace,
 };
 use serde_json::{Value, json};
 
-use super::world::{SOON, THREE, entered, nats, publish, refusal};
+use super::world::{THREE, entered, nats, publish, refusal};
 use crate::kubernetes::{list, workload};
 
 pub(crate) const DETECTOR: &str = "importguard-detector";

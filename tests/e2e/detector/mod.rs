@@ -5,14 +5,12 @@ pub(crate) mod kubernetes;
 mod world;
 
 use importguard_tests::{
-    Detector, NatsServer, OpenIm, PolicyDir, Service, Settings, eventually, workspace,
+    Detector, NatsServer, OpenIm, PolicyDir, SOON, Service, Settings, eventually, workspace,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::world::{
-    SOON, THREE, changes, entered, entry, importguard, nats, publish, refusal, refuse,
-};
+use self::world::{THREE, changes, entered, entry, importguard, nats, publish, refusal, refuse};
 
 const EVENTS: &str = "importguard_detector_events_total";
 

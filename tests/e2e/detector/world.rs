@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream};
-use importguard_tests::{Binary, NatsServer, Process, Settings, eventually};
+use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
-pub(super) const SOON: Duration = Duration::from_secs(60);
 
 /// Three refusals within a minute.
 pub(super) const THREE: &str = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 10m }]";

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use importguard_tests::{Binary, NatsServer, Process, Settings, eventually};
+use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{SOON, STREAM, list, listed, nats};
+use super::{STREAM, list, listed, nats};
 
 #[tokio::test]
 async fn the_commands_show_import_export_and_tell_what_happened() {

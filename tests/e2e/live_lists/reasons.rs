@@ -1,13 +1,13 @@
 //! Support sees why somebody is on a live list and until when, wherever it looks.
 
 use importguard_tests::{
-    Binary, NatsServer, OpenIm, OtlpReceiver, PolicyDir, Process, Service, Settings, TraceParent,
-    eventually,
+    Binary, NatsServer, OpenIm, OtlpReceiver, PolicyDir, Process, SOON, Service, Settings,
+    TraceParent, eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{SOON, decides, listed, policy};
+use super::{decides, listed, policy};
 
 /// An operation whose owner was on the live list `bad` for a reason until a time, and where its gateway's spans go.
 struct Blocked {

@@ -8,12 +8,12 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use importguard_tests::{NatsCluster, NatsServer, PolicyDir, Proxy, Service, eventually};
+use importguard_tests::{NatsCluster, NatsServer, PolicyDir, Proxy, SOON, Service, eventually};
 use serde_json::{Value, json};
 
 use super::{
-    SOON, STREAM, current, decider, decides, is_cut_off, listed, metric, nats_of_each_version,
-    policy, refuses,
+    STREAM, current, decider, decides, is_cut_off, listed, metric, nats_of_each_version, policy,
+    refuses,
 };
 
 const REREADS: &str = "importguard_live_lists_rereads_total";

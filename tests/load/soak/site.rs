@@ -2,14 +2,13 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use importguard_tests::{
-    MountedSecret, NatsServer, OpenIm, Service, TestAuthority, TestCertificate, Vitals, eventually,
+    MountedSecret, NatsServer, OpenIm, SOON, Service, TestAuthority, TestCertificate, Vitals,
+    eventually,
 };
 use tokio::time::sleep;
 
 use super::faults::Fault;
 use crate::chaos::quiet;
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// How long somebody is away or stands still: long enough for everybody else to notice, and over well before the next fault.
 const AWHILE: Duration = Duration::from_secs(3);
