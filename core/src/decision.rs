@@ -1,4 +1,4 @@
-//! The decision on an import: its verdict, and what it follows from.
+//! The decision on an import: its verdict, and what led to it.
 
 use std::collections::HashSet;
 
@@ -153,7 +153,7 @@ pub struct Refusal {
     pub detail: String,
 }
 
-/// The friends of a request that are left: at least one and not all, as ascending indexes, without duplicates or the owner.
+/// The friends of a request that remain, as ascending indexes: at least one and not all, without duplicates or the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept(Vec<u32>);
 
@@ -175,7 +175,7 @@ pub enum KeptError {
 }
 
 impl Kept {
-    /// The friends of `request` with these indexes.
+    /// Validates `indexes` as the remaining friends of `request`.
     pub fn of(indexes: Vec<u32>, request: &ImportRequest) -> Result<Self, KeptError> {
         let friends = &request.friends;
         if indexes.is_empty() {
@@ -197,8 +197,8 @@ impl Kept {
         Ok(Self(indexes))
     }
 
-    /// The friends with these indexes, without the checks of [`Kept::of`]: for the code that computed the list. A list from
-    /// another process must go through `of`.
+    /// Wraps `indexes` without the checks of [`Kept::of`], for the code that computed the list. A list from another process must go through
+    /// `of`.
     pub fn trusted(indexes: Vec<u32>) -> Self {
         Self(indexes)
     }

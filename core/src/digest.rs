@@ -1,4 +1,4 @@
-//! Digests of policies and lists: what a verdict is based on, comparable between processes.
+//! Digests of policies and lists: they identify what a verdict is based on, and are comparable between processes.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{ListRevision, PolicyRevision};
 
-/// The digest of `content` in revisions of policies and lists: `sha256:` and 64 hex digits.
+/// Returns the digest of `content` as it appears in revisions of policies and lists: `sha256:` and 64 hex digits.
 pub fn digest(content: &[u8]) -> String {
     let hash = Sha256::digest(content);
     let mut text = String::with_capacity("sha256:".len() + 2 * hash.len());
@@ -18,10 +18,10 @@ pub fn digest(content: &[u8]) -> String {
     text
 }
 
-/// The digest of a policy with its lists. Two deciders with the same one give the same verdicts: it covers the policy's file, and
-/// the name and content of each list, in the policy's order.
+/// Returns the digest of a policy with its lists: it covers the policy's file, and the name and content of each list, in the policy's
+/// order. Two deciders with the same digest give the same verdicts, as long as the entries of their live lists are the same.
 ///
-/// It is the digest of a line `policy DIGEST` and then a line `list NAME DIGEST` for each list, so that a shell can compute it.
+/// It is the digest of the line `policy DIGEST` followed by a line `list NAME DIGEST` for each list, so that a shell can compute it.
 pub fn content_digest<'l>(
     policy: &PolicyRevision,
     lists: impl IntoIterator<Item = &'l ListRevision>,

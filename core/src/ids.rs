@@ -74,7 +74,7 @@ impl TryFrom<String> for OperationId {
     }
 }
 
-/// What pseudonyms begin with.
+/// The prefix of every pseudonym.
 const PSEUDONYM_PREFIX: &str = "pn_";
 
 /// A user's ID as OpenIM knows it: any string that is not empty.
@@ -161,8 +161,8 @@ impl EventId {
         Self(Uuid::now_v7())
     }
 
-    /// The ID of the event that follows from the event `cause` for `purpose`: a UUID v8 of the SHA-256 of both, so that whoever
-    /// draws the same conclusion from the same event uses the same ID.
+    /// Derives the ID of the event that follows from the event `cause` for `purpose`: a UUID v8 of the SHA-256 of both. All processes that
+    /// draw the same conclusion from the same event therefore use the same ID.
     pub fn derived(purpose: &str, cause: Self) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(purpose.as_bytes());
@@ -180,7 +180,7 @@ impl EventId {
         Ok(Self(Uuid::try_parse(text)?))
     }
 
-    /// Creation time in Unix milliseconds; 0 for a foreign ID without a timestamp.
+    /// Creation time in Unix milliseconds; 0 for an ID without a timestamp, which is derived or foreign.
     pub fn unix_ms(self) -> i64 {
         self.0.get_timestamp().map_or(0, |timestamp| {
             let (seconds, nanos) = timestamp.to_unix();

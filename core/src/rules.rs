@@ -1,4 +1,4 @@
-//! What the rules of a policy did and which part of them, and the revision of the policy.
+//! What the rules of a policy did and which of their parts matched, and the revisions of the policy and its lists.
 
 use std::time::SystemTime;
 
@@ -15,9 +15,10 @@ pub struct FiredRule {
     pub outcome: Outcome,
     /// Why its expression failed, without user IDs; only with [`Outcome::Error`].
     pub reason: Option<String>,
-    /// What made it act, in order of the first friend that each applied to. Empty for the built-in rules.
+    /// The matches that made it act, in order of the first friend that each applied to. Empty for the built-in rules, and for
+    /// [`Outcome::Error`] and [`Outcome::Skipped`].
     pub matched: Vec<Match>,
-    /// How many more friends it acted on, whose matches are left out: their number is limited.
+    /// How many more friends it acted on that no listed match counts, because the number of matches is limited.
     pub unlisted: u32,
 }
 
@@ -134,11 +135,11 @@ pub struct Match {
 }
 
 impl Match {
-    /// How many friends are listed; [`Match::count`] has them all.
+    /// Maximum number of friends listed in a match; [`Match::count`] counts all of them.
     pub const MAX_FRIENDS: usize = 20;
 
-    /// What it is for logs and spans, such as `list blocked`; None for an expression, which the rule's ID stands for. Names and
-    /// numbers only: texts of a policy and entries of lists may have users' IDs in them.
+    /// Describes the part for logs and spans, such as `list blocked`. Returns `None` for an expression, which the rule's ID identifies.
+    /// Contains names and numbers only, because strings in a policy and entries of lists may contain user IDs.
     pub fn summary(&self) -> Option<String> {
         Some(match &self.part {
             MatchedPart::List(hit) => format!("list {}", hit.list),
@@ -156,9 +157,9 @@ impl Match {
 /// A part of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MatchedPart {
-    /// A list has the ID.
+    /// The ID is in this list.
     List(ListHit),
-    /// This list does not have the ID.
+    /// The ID is not in this list.
     NotInList(String),
     /// The ID starts with this.
     Prefix(String),
@@ -166,28 +167,28 @@ pub enum MatchedPart {
     Suffix(String),
     /// The ID matches this regular expression.
     Pattern(String),
-    /// The ID fits none of the alternatives that it has to fit.
+    /// The ID matches none of the alternatives, at least one of which it must match.
     NoneOf(Alternatives),
-    /// More friends were left than this.
+    /// More friends than this remained.
     Limit(u64),
     /// This expression is true.
     Expression(String),
 }
 
-/// An entry of a list.
+/// The entry of a list that matched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListHit {
     /// The list's name in the policy.
     pub list: String,
-    /// The entry, if it differs from the ID: the list ignores case or white space.
+    /// The entry, if it differs from the ID because the list ignores case or white space.
     pub entry: Option<String>,
-    /// Why the entry is on the list, if that is known.
+    /// Why the entry is in the list, if known.
     pub reason: Option<String>,
     /// When the entry expires, if it does.
     pub until: Option<SystemTime>,
 }
 
-/// What the alternatives are of which an ID has to fit one.
+/// The kind of alternatives of which an ID must match at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alternatives {
     /// Prefixes.

@@ -16,9 +16,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the connection may be silent before it is tested; a lost one is found in twice that.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The longest pause between attempts to connect.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
-
 /// Why the detector cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -72,7 +69,6 @@ pub async fn run(
     let client = options
         .retry_on_initial_connect()
         .ping_interval(PING_INTERVAL)
-        .reconnect_delay_callback(reconnect_delay)
         .connect(addresses)
         .await?;
     let follower = Follower {
@@ -85,9 +81,4 @@ pub async fn run(
     };
     runtime.run(follower.run()).await;
     Ok(())
-}
-
-fn reconnect_delay(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX);
-    Duration::from_millis(2_u64.saturating_pow(doublings)).min(MAX_RECONNECT_DELAY)
 }

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use importguard_nats::consumer_name;
 use importguard_runtime::settings::size;
 
 /// The smallest memory for windows: some thousand owners.
@@ -39,14 +40,4 @@ pub struct Settings {
         value_parser = size::<usize>(LEAST_MEMORY..=1 << 40)
     )]
     pub memory: usize,
-}
-
-/// Parses a name that NATS accepts for a consumer, with some bytes left for what is added to it.
-fn consumer_name(text: &str) -> Result<String, String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
-        Ok(text.to_owned())
-    } else {
-        Err("must be 1 to 64 letters, digits, - or _".to_owned())
-    }
 }

@@ -4,7 +4,7 @@ mod cause;
 mod login;
 mod url;
 
-use std::{future::ready, path::PathBuf, sync::Arc};
+use std::{future::ready, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{ConnectOptions, ServerAddr};
 use clap::Args;
@@ -95,8 +95,29 @@ pub struct NatsSettings {
     pub nats_inbox_prefix: String,
 }
 
+/// The longest pause between attempts to connect: a server that is back is noticed within a second.
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
 /// What every client of NATS uses by default.
 const INBOX_PREFIX: &str = "_INBOX";
+
+/// Parses a name that NATS accepts for a durable consumer, with some bytes left for what clients add to it.
+///
+/// # Errors
+/// If it is no such name.
+pub fn consumer_name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 64 letters, digits, - or _".to_owned())
+    }
+}
+
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX);
+    Duration::from_millis(2_u64.saturating_pow(doublings)).min(MAX_RECONNECT_DELAY)
+}
 
 fn inbox_prefix(text: &str) -> Result<String, String> {
     let good = |token: &str| {
@@ -227,6 +248,7 @@ impl NatsSettings {
         options = options
             .name(name)
             .custom_inbox_prefix(&self.nats_inbox_prefix)
+            .reconnect_delay_callback(reconnect_delay)
             .require_tls(tls);
         if let Some(files) = self.tls_files(watches).await? {
             options = options.tls_client_config(ClientTls::config(files)?);
@@ -326,6 +348,19 @@ impl Default for NatsSettings {
             nats_cert: None,
             nats_key: None,
             nats_inbox_prefix: INBOX_PREFIX.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_name_has_no_special_characters_of_nats() {
+        assert!(consumer_name("archive-2_b").is_ok());
+        for bad in ["", "a.b", "a*", ">", "a b", "ä"] {
+            assert!(consumer_name(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Conversions between messages and the domain. What arrives from another process is validated here, once.
+//! Conversions between messages and domain types. Messages from another process are validated here, once.
 
 use std::ops::RangeInclusive;
 
@@ -14,7 +14,7 @@ use crate::{
     matched::into_match,
 };
 
-/// OpenIM's range for the codes of refusals.
+/// The range that OpenIM reserves for the codes of refusals.
 const CODES: RangeInclusive<i32> = 5000..=9999;
 
 /// Why a message is not a valid request.
@@ -42,7 +42,7 @@ pub enum DecideResponseError {
     /// It does not name the policy.
     #[error("it names no policy")]
     NoPolicy,
-    /// OpenIM does not treat other codes as a refusal.
+    /// Its code is outside the range that OpenIM treats as a refusal.
     #[error("its code {0} is outside 5000–9999, the range that OpenIM reserves for refusals")]
     Code(i32),
     /// The modified list is not a subset of the request's.

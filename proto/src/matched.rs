@@ -1,4 +1,4 @@
-//! Conversions of what made rules act.
+//! Conversions of the matches that made rules act.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,7 +43,7 @@ impl From<MatchedPart> for Part {
     }
 }
 
-/// The match; None if this version does not know its part.
+/// Converts a match; returns `None` if this version does not know its part.
 pub(crate) fn into_match(matched: wire::Match) -> Option<Match> {
     Some(Match {
         part: into_part(matched.part?)?,

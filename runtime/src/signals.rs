@@ -7,7 +7,7 @@ use std::{
 };
 
 use signal_hook::consts::signal::{SIGHUP, SIGXFSZ};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
@@ -50,10 +50,31 @@ pub fn shutdown() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
-async fn first_of(
-    term: &mut tokio::signal::unix::Signal,
-    int: &mut tokio::signal::unix::Signal,
-) -> &'static str {
+/// SIGHUP, which makes a process reload its files. The default never receives it.
+#[derive(Debug, Default)]
+pub struct Hangup(Option<Signal>);
+
+impl Hangup {
+    /// Receives SIGHUP from now on. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the signal handler cannot be installed.
+    pub fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(|signal| Self(Some(signal)))
+    }
+
+    /// Completes when the signal has arrived since the last call.
+    pub async fn received(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn first_of(term: &mut Signal, int: &mut Signal) -> &'static str {
     tokio::select! {
         _ = term.recv() => "SIGTERM",
         _ = int.recv() => "SIGINT",

@@ -157,6 +157,14 @@ pub(crate) fn to_the_millisecond(time: &str) -> String {
     format!("{seconds}.{millis}Z")
 }
 
+/// A number of friends, in words.
+pub(crate) fn friends(count: usize) -> String {
+    match count {
+        1 => "1 friend".to_owned(),
+        count => format!("{count} friends"),
+    }
+}
+
 /// Escapes control characters: IDs come from callers, and an escape sequence must not reach a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());

@@ -12,7 +12,7 @@ mod when;
 pub(crate) use self::{
     console::Console,
     durable::Durable,
-    event::{Data, Event, Fired, printable, to_the_millisecond},
+    event::{Data, Event, Fired, friends, printable, to_the_millisecond},
     list_change::list_change,
     matched::Matched,
     range::{Begin, Range},

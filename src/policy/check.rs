@@ -7,7 +7,8 @@ use importguard_decider::{
     policy::{MAX_COST, NANOS_PER_UNIT, Policy, PolicyCost, SHADOW_BUDGET},
 };
 
-use super::{FINDINGS, LargestImport, friends, print};
+use super::{FINDINGS, LargestImport, print};
+use crate::events::friends;
 
 #[derive(Args)]
 pub(crate) struct Check {

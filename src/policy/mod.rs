@@ -64,14 +64,6 @@ impl PolicyCommand {
     }
 }
 
-/// A number of friends, in words.
-fn friends(count: usize) -> String {
-    match count {
-        1 => "1 friend".to_owned(),
-        count => format!("{count} friends"),
-    }
-}
-
 /// Prints a usage error.
 fn usage(error: impl Display) -> ExitCode {
     // If standard error is closed, the exit code suffices.

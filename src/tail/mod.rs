@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
 use importguard_lists::ListChangedEvent;
-use importguard_nats::NatsSettings;
+use importguard_nats::{NatsSettings, consumer_name};
 use importguard_runtime::{settings::count, signals};
 
 use self::filter::{Filter, Matcher};
@@ -248,27 +248,4 @@ fn write_json(payload: &[u8]) -> io::Result<()> {
     }
     out.write_all(b"\n")?;
     out.flush()
-}
-
-/// Parses a name that NATS accepts for a consumer.
-fn consumer_name(text: &str) -> Result<String, String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
-        Ok(text.to_owned())
-    } else {
-        Err("must be 1 to 64 letters, digits, - or _".to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_consumer_name_has_no_special_characters_of_nats() {
-        assert!(consumer_name("archive-2_b").is_ok());
-        for bad in ["", "a.b", "a*", ">", "a b", "ä"] {
-            assert!(consumer_name(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ mod rules;
 use std::fmt::{self, Display, Formatter};
 
 use self::rules::rules;
-use crate::events::{Data, Event, printable, to_the_millisecond};
+use crate::events::{Data, Event, friends, printable, to_the_millisecond};
 
 /// How many IDs are listed before the rest is counted.
 const LISTED: usize = 20;
@@ -91,13 +91,6 @@ fn requested(data: &Data) -> String {
     }
     let ids = data.friend_user_ids.iter().map(String::as_str).collect();
     format!("{}{}", friends(data.requested()), list(ids))
-}
-
-fn friends(count: usize) -> String {
-    match count {
-        1 => "1 friend".to_owned(),
-        count => format!("{count} friends"),
-    }
 }
 
 /// `: a, b, …`, or nothing.

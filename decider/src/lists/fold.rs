@@ -1,10 +1,10 @@
 use std::{borrow::Cow, fmt};
 
-/// Which differences between IDs a list ignores. Without any, IDs are compared byte by byte.
+/// The differences between IDs that a list ignores. By default, IDs are compared byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fold {
     /// Upper and lower case: each character is replaced by Unicode's lower-case mapping (`Lowercase_Mapping` without the conditions
-    /// that depend on a language or on neighbours), so that σ and ς, or ß and ss, stay different.
+    /// that depend on a language or on adjacent characters), so that σ and ς, or ß and ss, stay different.
     pub case: bool,
     /// White space: every character with Unicode's property `White_Space` is removed, wherever it is.
     pub space: bool,
@@ -17,9 +17,9 @@ impl Fold {
         !self.case && !self.space
     }
 
-    /// The ID without the differences that are ignored. Allocates only if it has some.
+    /// Returns the ID without the ignored differences. Allocates only if that changes the ID.
     pub fn apply(self, id: &str) -> Cow<'_, str> {
-        // Nearly every ID.
+        // Fast path: nearly every ID is ASCII.
         if id.is_ascii() {
             return self.apply_ascii(id);
         }
@@ -43,7 +43,7 @@ impl Fold {
     }
 
     fn apply_ascii(self, id: &str) -> Cow<'_, str> {
-        // Without short circuits, which makes the compiler look at many bytes at a time.
+        // No short-circuiting, so that the compiler can test many bytes at a time.
         let any = |test: fn(u8) -> bool| id.bytes().fold(false, |any, byte| any | test(byte));
         let mut folded = Cow::Borrowed(id);
         if self.space && any(is_ascii_space) {
@@ -55,7 +55,7 @@ impl Fold {
         folded
     }
 
-    /// Whether folding leaves the character as it is.
+    /// Whether folding leaves the character unchanged.
     #[inline]
     fn keeps(self, c: char) -> bool {
         if self.space && c.is_whitespace() {
@@ -71,7 +71,7 @@ fn is_ascii_space(byte: u8) -> bool {
 }
 
 impl fmt::Display for Fold {
-    /// As in a policy, without brackets: `case, space`.
+    /// Formats the keywords as in a policy, without brackets: `case, space`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.case, self.space) {
             (true, true) => "case, space",

@@ -49,7 +49,7 @@ struct Range {
 }
 
 impl IdSet {
-    /// A set of IDs. IDs beyond 4 GiB in total are left out; [`super::MAX_LIST_BYTES`] keeps every list far below.
+    /// Builds a set from `ids`. IDs beyond 4 GiB in total are dropped; [`super::MAX_LIST_BYTES`] keeps every list far below that.
     pub fn from_ids(ids: impl Iterator<Item: AsRef<str>> + Clone) -> Self {
         let (count, bytes) = ids.clone().fold((0, 0), |(count, bytes), id| {
             (count + 1, bytes + id.as_ref().len())
@@ -75,7 +75,7 @@ impl IdSet {
                     });
             }
         }
-        // Both were allocated for a list without duplicates.
+        // The capacity of both assumed a list without duplicates.
         let Self { text, ranges } = &mut set;
         text.shrink_to_fit();
         ranges.shrink_to_fit(|range| hasher.hash(range.of(text)).get());
@@ -104,19 +104,19 @@ impl IdSet {
         self.ranges.len()
     }
 
-    /// Whether it is empty.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// The heap memory that it uses, in bytes.
+    /// The heap memory that the set uses, in bytes.
     pub fn heap_bytes(&self) -> usize {
         self.text.capacity() + self.ranges.allocation_size()
     }
 }
 
 impl fmt::Debug for IdSet {
-    /// Only the size, as there may be millions.
+    /// Formats only the size: a set may have millions of IDs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IdSet({} ids)", self.len())
     }

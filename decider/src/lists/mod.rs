@@ -26,20 +26,20 @@ pub struct List {
     pub revision: ListRevision,
     /// Its IDs.
     pub ids: Ids,
-    /// Whether the last line of its file has an end.
+    /// Whether the last line of its file ends with a line feed.
     pub is_terminated: bool,
-    /// Its file in the policy; None if its IDs are in the policy.
+    /// Its file, as named in the policy; `None` if the IDs are in the policy itself.
     pub file: Option<ListFile>,
 }
 
-/// Where a policy names the file of a list, and what it says of its size.
+/// The file of a list, as named in a policy, with the limits that the policy sets on its size.
 #[derive(Clone, Debug)]
 pub struct ListFile {
     /// The policy's file.
     pub policy: Arc<str>,
     /// The position of the list's path in the policy.
     pub span: Span,
-    /// Whether the file may have no IDs.
+    /// Whether the file may contain no IDs.
     pub allow_empty: bool,
     /// Whether the list may lose any number of IDs without a confirmation.
     pub allow_shrink: bool,
@@ -54,12 +54,12 @@ pub struct ListContent {
     pub digest: String,
     /// The IDs.
     pub ids: Arc<IdSet>,
-    /// Whether the last line has an end. If not, a writer may have been interrupted.
+    /// Whether the last line ends with a line feed. If not, a writer may have been interrupted.
     pub is_terminated: bool,
 }
 
 impl ListContent {
-    /// An inline list of a policy. Its digest is that of a file with these IDs, one per line.
+    /// Creates the content of an inline list of a policy. Its digest is that of a file with these IDs, one per line.
     pub fn from_values<S: AsRef<str>>(values: &[S]) -> Self {
         let mut text = String::with_capacity(values.iter().map(|id| id.as_ref().len() + 1).sum());
         for id in values {
@@ -73,7 +73,7 @@ impl ListContent {
         }
     }
 
-    /// The list with its name and file in a policy, and with these IDs of it.
+    /// Builds the list `name` of a policy from this content. `ids` are the content's IDs with the policy's options applied.
     pub fn named(&self, name: &str, ids: Ids, file: Option<ListFile>) -> List {
         List {
             revision: ListRevision {
@@ -90,7 +90,7 @@ impl ListContent {
 }
 
 impl List {
-    /// Its revision, with that of its live part, which is in `live`.
+    /// Returns the list's revision. If the list has a live list, this includes the revision and the size of that list in `live`.
     pub fn revision_with(&self, live: &LiveLists) -> ListRevision {
         let mut revision = self.revision.clone();
         if let Some(name) = self.ids.live() {

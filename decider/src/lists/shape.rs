@@ -1,20 +1,20 @@
-//! What a line of a list looks like. An ID may be nearly any text, so only what is surely none is an error.
+//! Detects lines of a list that are not IDs. An ID may be nearly any string, so only what is certainly not an ID is an error.
 
 use std::borrow::Cow;
 
 use importguard_runtime::text::{TextErrorKind, unseen};
 
-/// Why a line is not taken for an ID.
+/// Why a line is not accepted as an ID.
 pub(super) struct Misfit {
-    /// The byte at which that shows.
+    /// The byte offset of the error in the line.
     pub(super) at: usize,
     pub(super) message: Cow<'static, str>,
     pub(super) remedy: &'static str,
 }
 
-/// Why `id`, which has no white space around it, is not taken for an ID; `None` if it is.
+/// Returns why `id` is not accepted as an ID, or `None` if it is. `id` must have no white space around it.
 pub(super) fn misfit(id: &str) -> Option<Misfit> {
-    // Nearly every line of a list with millions of them.
+    // Fast path: nearly every line, in a list that may have millions.
     let is_plain = id.bytes().all(|byte| IS_PLAIN[usize::from(byte)]);
     let found = match is_plain {
         true if id.is_ascii() => None,
@@ -35,15 +35,15 @@ pub(super) fn misfit(id: &str) -> Option<Misfit> {
     })
 }
 
-/// Where, what and how to correct it.
+/// The byte offset of the error, the message and the remedy.
 type Found = Option<(usize, Cow<'static, str>, &'static str)>;
 
-/// The bytes of which a line may consist to be an ID, if each of its characters beyond ASCII is visible.
+/// The bytes that need no further checks: a line of these is an ID if each of its non-ASCII characters is visible.
 static IS_PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < table.len() {
-        // A byte, as the table has 256.
+        // Lossless: the table has 256 elements.
         let value = byte as u8;
         table[byte] = !value.is_ascii()
             || value.is_ascii_graphic()

@@ -14,7 +14,7 @@ pub struct LineError {
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
-    /// The beginning of the line, as far as it is text.
+    /// The beginning of the line, with U+FFFD in place of invalid UTF-8; empty if the file is encoded as UTF-16 or UTF-32.
     pub text: String,
     /// The error.
     pub message: Cow<'static, str>,
@@ -25,11 +25,11 @@ pub struct LineError {
 /// Parses a list: one ID per line; surrounding white space and empty lines are ignored.
 ///
 /// A line that starts with `#` is a comment. An ID may contain a `#` (`team#7`), so there are no comments after an ID. A line that
-/// seems to be something else than an ID, such as one with a comment after it or a line of a web page, is an error rather than an ID
-/// that never matches.
+/// does not look like an ID, such as an ID followed by a comment or a line of a web page, is an error rather than an ID that never
+/// matches.
 ///
 /// # Errors
-/// The first invalid lines.
+/// If lines are invalid: the first 20 of them.
 pub fn parse(content: &[u8]) -> Result<ListContent, Vec<LineError>> {
     let lines = text::lines(content).map_err(|error| vec![LineError::of_text(error, content)])?;
     let ids = lines.filter_map(|line| Some((line, id(line.text)?)));
@@ -48,10 +48,11 @@ pub fn parse(content: &[u8]) -> Result<ListContent, Vec<LineError>> {
     })
 }
 
-/// The maximum number of lines reported.
+/// The maximum number of invalid lines that are reported.
 const MAX_LINE_ERRORS: usize = 20;
 
-/// How much of a line is kept to be shown, in bytes. A file without line feeds is a single line of up to [`MAX_LIST_BYTES`].
+/// The maximum length of the excerpt of an invalid line: in bytes if the file's encoding or line ends are wrong, otherwise in
+/// characters. A file without line feeds is a single line of up to [`MAX_LIST_BYTES`].
 const MAX_EXCERPT_BYTES: usize = 4 << 10;
 
 /// The ID on a line; `None` for an empty line or a comment.
@@ -64,7 +65,7 @@ impl LineError {
     /// An error in the file's encoding or line ends.
     fn of_text(error: TextError, content: &[u8]) -> Self {
         let line = match error.kind {
-            // Its lines are unreadable.
+            // Lines of UTF-16 or UTF-32 are unreadable as UTF-8.
             TextErrorKind::WideEncoding => &b""[..],
             _ => {
                 let index = error.line.saturating_sub(1) as usize;
@@ -87,7 +88,7 @@ impl LineError {
         }
     }
 
-    /// The error in a line with `id`, if there is one.
+    /// Returns the error in a line with `id`, or `None` if the line is valid.
     fn of_line(line: TextLine<'_>, id: &str) -> Option<Self> {
         let misfit = misfit(id)?;
         let start = line.text.len() - line.text.trim_start().len();
@@ -115,7 +116,7 @@ mod tests {
         parse(content).unwrap()
     }
 
-    /// The only error in a list: its place and the beginning of its message.
+    /// Asserts the only error in a list: its position and the beginning of its message.
     #[track_caller]
     fn says(content: &[u8], line: u32, column: u32, message: &str) {
         let errors = parse(content).expect_err("this list should be invalid");

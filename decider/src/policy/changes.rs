@@ -128,7 +128,7 @@ fn named(all: &[String], separator: &str) -> String {
 }
 
 /// A number of IDs, in words.
-fn ids(count: u64) -> String {
+pub(super) fn ids(count: u64) -> String {
     match count {
         1 => "1 ID".to_owned(),
         count => format!("{} IDs", grouped(count)),
@@ -136,7 +136,7 @@ fn ids(count: u64) -> String {
 }
 
 /// `1204` as `1,204`.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{
     Policy,
+    changes::{grouped, ids},
     diagnostic::{Diagnostic, Diagnostics, Report, quoted},
     document::ListDefinition,
 };
@@ -97,18 +98,15 @@ fn doubt(new: &List, old: &List) -> Option<String> {
         return None;
     }
     let (name, before, now) = (&new.revision.name, old.revision.size, new.revision.size);
-    let shrank = format!("the list {name} shrank from {before} to {}", ids(now));
+    let shrank = format!(
+        "the list {name} shrank from {} to {}",
+        grouped(before),
+        ids(now)
+    );
     if now < before.div_ceil(MIN_SHARE) {
         return Some(format!("{shrank}, less than half"));
     }
     // A writer that never ends the last line has not ended it before.
     let is_cut = now < before && old.is_terminated && !new.is_terminated;
     is_cut.then(|| format!("{shrank} and its last line has no end, so it may be half written"))
-}
-
-fn ids(count: u64) -> String {
-    match count {
-        1 => "1 ID".to_owned(),
-        count => format!("{count} IDs"),
-    }
 }

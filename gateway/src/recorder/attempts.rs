@@ -1,4 +1,4 @@
-//! Whether NATS still recognises what was published before, by its own memory of ids.
+//! Tracks whether NATS still remembers the IDs of all events published before, and so drops duplicates itself.
 
 use std::{
     sync::Mutex,
@@ -9,17 +9,17 @@ use tokio::time::Instant;
 
 use crate::spool::lock;
 
-/// Since when events may have been published whose acks did not come.
+/// Time since which events may have been published without a received ack.
 #[derive(Debug)]
 pub(super) struct Attempts(Mutex<First>);
 
 #[derive(Clone, Copy, Debug)]
 enum First {
-    /// Another process may have published some.
+    /// An earlier process may have published some.
     Unknown,
-    /// There are none.
+    /// None were published.
     Never,
-    /// By two clocks: the one stands still while the machine sleeps, the other can be set.
+    /// Time of the first publication, by two clocks: one stops while the machine sleeps, the other can be set.
     At { steady: Instant, wall: SystemTime },
 }
 
@@ -32,7 +32,7 @@ impl Attempts {
         }))
     }
 
-    /// Something is about to be published, or was `ago`.
+    /// Records that an event is about to be published, or was published up to `ago` before now.
     pub(super) fn note(&self, ago: Duration) {
         let mut first = lock(&self.0);
         if let First::Never = *first {
@@ -44,12 +44,13 @@ impl Attempts {
         }
     }
 
-    /// Nothing waits in the spool any more.
+    /// Forgets all attempts. Call it when no event waits in the spool.
     pub(super) fn settle(&self) {
         *lock(&self.0) = First::Never;
     }
 
-    /// All of them were within `window`, by every clock. No where that is in doubt.
+    /// Returns whether all attempts were made within `window`, by both clocks. Returns `false` in case of doubt, and if there was no
+    /// attempt.
     pub(super) fn are_within(&self, window: Duration) -> bool {
         match *lock(&self.0) {
             First::Unknown | First::Never => false,

@@ -14,29 +14,30 @@ use super::{
 };
 use crate::spool::{ParkReason, StoredEvent};
 
-/// The drain's acks under way at once. A new event waits behind them at the server, some 25 µs each, so that four at most
-/// double the 100 µs of an idle one; and four already drain more than ten thousand events a second.
+/// Maximum number of acks the drain waits for at once. A new event queues behind them at the server, about 25 µs each, so four at most
+/// double the 100 µs of an idle server. Four already drain more than 10,000 events a second.
 const IN_FLIGHT: usize = 4;
 
-/// What became of a batch.
+/// Result of publishing a batch.
 pub(super) struct Published<'a> {
-    /// NATS has these.
+    /// Events that NATS has stored.
     pub(super) done: Vec<EventId>,
-    /// NATS takes others, but not these.
+    /// Events that NATS refuses while it accepts others.
     pub(super) refused: Vec<(&'a StoredEvent, ParkReason)>,
-    /// Why the rest is still to be published.
+    /// `Ok` if no event remains to be published; otherwise the reason.
     pub(super) outcome: Result<(), AckError>,
 }
 
 impl Published<'_> {
-    /// How many need not be published now.
+    /// Number of events that need not be published now.
     pub(super) fn settled(&self) -> usize {
         self.done.len() + self.refused.len()
     }
 }
 
 impl Inner {
-    /// Publishes `batch` in order, without what is `stored` already or `blocked`.
+    /// Publishes `batch` in order. Without publishing them, counts `stored` events as done and `blocked` ones as refused. Stops sending
+    /// at the first error that is not a refusal.
     pub(super) async fn publish_all<'a>(
         &self,
         config: &Config,
@@ -94,7 +95,7 @@ impl Inner {
     }
 }
 
-/// What `error` says about this event or its subject; else the error.
+/// Returns the refusal of this event or its subject that `error` expresses, or else `error` itself.
 fn refusal(error: AckError, config: &Config, subject: &str) -> Result<Refusal, AckError> {
     match error {
         AckError::Refused(refusal) => Ok(refusal),

@@ -1,4 +1,4 @@
-//! What NATS does not take at present: told once, and not tried with every event.
+//! Subjects that NATS currently refuses. A refusal is logged once, and later events on the subject are parked without being published.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,13 +17,13 @@ use crate::spool::{ParkReason, lock};
 #[derive(Debug, Default)]
 pub(super) struct Blocked {
     subjects: Mutex<BTreeMap<String, Refusal>>,
-    /// How many they are, for those who ask at every event.
+    /// Length of `subjects`, so that the check for every event needs no lock.
     count: AtomicUsize,
     details: Mutex<BTreeMap<ParkReason, String>>,
 }
 
 impl Blocked {
-    /// Why events on `subject` are parked without being published first; nothing where they are not.
+    /// Returns why events on `subject` are parked without being published first, or `None` if they are not.
     pub(super) fn reason(&self, subject: &str) -> Option<ParkReason> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -32,7 +32,7 @@ impl Blocked {
         subjects.get(subject).map(|refusal| refusal.reason)
     }
 
-    /// An event on `subject` was refused. Logged if that is news.
+    /// Records that NATS refused an event on `subject`. Logs it if the refusal is new.
     pub(super) fn refused(&self, subject: &str, refusal: &Refusal) {
         let Refusal { reason, detail } = refusal;
         let told = lock(&self.details).insert(*reason, detail.clone());
@@ -53,7 +53,7 @@ impl Blocked {
         }
     }
 
-    /// NATS takes events on all subjects but those that `is_refused` names.
+    /// Keeps only the blocked subjects for which `is_refused` returns `true`: NATS accepts events on the others again.
     pub(super) fn keep(&self, is_refused: impl Fn(&str) -> bool) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;
@@ -69,23 +69,24 @@ impl Blocked {
         self.count.store(subjects.len(), Ordering::Release);
     }
 
-    /// The last refusal for this `reason` since the start.
+    /// Returns the detail of the last refusal for this `reason`, if there was one since the process started or [`forget`](Self::forget).
     pub(super) fn detail(&self, reason: ParkReason) -> Option<String> {
         lock(&self.details).get(&reason).cloned()
     }
 
-    /// Nothing is parked any more for this `reason`.
+    /// Forgets the detail for this `reason`. Call it when no event is parked for it any more.
     pub(super) fn forget(&self, reason: ParkReason) {
         lock(&self.details).remove(&reason);
     }
 }
 
-/// Counts the publications that the server has denied by subject: it sends no ack for them, but an error apart.
+/// Number of publications that the server denied, by subject. A denied publication gets no ack; the server reports it in a separate
+/// error.
 #[derive(Debug, Default)]
 pub(super) struct Denials(Mutex<HashMap<String, u64>>);
 
 impl Denials {
-    /// Counts the denial that `event` tells of, if it does.
+    /// Counts `event` if it reports a denied publication.
     pub(super) fn note(&self, event: &Event) {
         if let Some(subject) = denied_subject(event) {
             *lock(&self.0).entry(subject.to_owned()).or_default() += 1;
@@ -97,7 +98,7 @@ impl Denials {
     }
 }
 
-/// The subject that the server does not let this client publish to.
+/// Returns the subject if `event` says that this client may not publish to it.
 pub(super) fn denied_subject(event: &Event) -> Option<&str> {
     let Event::ServerError(ServerError::Other(text)) = event else {
         return None;

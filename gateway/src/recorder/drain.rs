@@ -1,14 +1,12 @@
-//! The task that brings the recorder back to streaming: it waits for NATS, makes sure of the stream, publishes the spool
-//! in order, and tries again what is parked.
+//! The drain: the task that brings the recorder back to streaming. It waits for NATS, ensures that the stream exists, publishes the spool
+//! in order, and retries parked events.
 
 use std::{collections::HashSet, mem, ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_nats::jetstream::stream::{Config, Stream};
 use importguard_core::EventId;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep, timeout},
-};
+use importguard_runtime::signals::Hangup;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Inner,
@@ -22,30 +20,30 @@ use super::{
 };
 use crate::spool::{Parking, SpoolError, StoredEvent};
 
-/// A batch is one transaction of the spool, which a typical event of 1 KiB makes worth its commit.
+/// Maximum number of events in a batch. A batch is one spool transaction; 256 typical events of 1 KiB justify its commit.
 const BATCH_EVENTS: u32 = 256;
 
-/// The same for a spool that is only to be emptied. Of a restored copy every event is looked up, for which the stream is read once a
-/// batch.
+/// Like [`BATCH_EVENTS`], but for a spool that is only being emptied. Every event of a restored copy is looked up, and each batch reads
+/// the stream once.
 const EMPTYING_EVENTS: u32 = 8192;
 
 /// Bounds the memory of a batch of large events.
 pub(super) const BATCH_BYTES: usize = 8 << 20;
 
-/// How long the first connection may take before its absence is a warning.
+/// Time to wait for the first connection before its absence is logged as a warning.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
-/// After so many failed look-ups in a row events are published without one: rather twice than never.
+/// Number of consecutive failed lookups after which events are published without one: better twice than never.
 const LOOK_UPS: u32 = 3;
 
-/// How often the stream's settings are looked at: what is parked waits for a change of them.
+/// How often to check the stream's settings. Parked events wait for these to change.
 const LOOK: Duration = Duration::from_secs(5 * 60);
 const LOOK_WHILE_PARKED: Duration = Duration::from_secs(5);
 
-/// How often parked events are tried though the stream's settings are the same: permissions are not among these.
+/// How often to retry parked events although the stream's settings are unchanged: permissions are not part of these.
 const RETRY_PARKED: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +61,7 @@ pub(super) enum DrainError {
 }
 
 impl DrainError {
-    /// A reason to spool new events too.
+    /// Returns whether the error is a reason to spool new events too.
     fn is_nats(&self) -> bool {
         match self {
             Self::NotConnected(_) | Self::Stream(_) | Self::Ack(_) => true,
@@ -72,31 +70,31 @@ impl DrainError {
     }
 }
 
-/// What the spool is drained for.
+/// Why the spool is being drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Events are recorded meanwhile.
+    /// Events are recorded at the same time.
     Record,
-    /// It is to be empty, and that is all.
+    /// Only to empty the spool.
     Empty,
 }
 
 pub(super) struct Drain {
     pub(super) recorder: Arc<Inner>,
     failed_look_ups: u32,
-    /// How many events were published from the spool since it was last empty.
+    /// Number of events published from the spool since it was last empty.
     drained: usize,
     retry: Option<Retry>,
-    /// When the stream's settings were last looked at, and which they were.
+    /// When the stream's settings were last checked, and their values.
     looked: (Instant, Option<Config>),
     retried: Instant,
-    /// Where the last pass over what is parked ended, if it was not at the end.
+    /// The event at which the last pass over the parked events stopped; `None` if it reached the end.
     reached: Option<EventId>,
     purpose: Purpose,
-    /// The last error is none of NATS.
+    /// The last reported error came from the spool or a lookup.
     is_reported: bool,
-    /// SIGHUP has parked events tried at once.
-    hangup: Option<Signal>,
+    /// On SIGHUP, parked events are retried immediately.
+    hangup: Hangup,
 }
 
 impl Drain {
@@ -112,21 +110,21 @@ impl Drain {
             purpose,
             is_reported: false,
             hangup: match purpose {
-                Purpose::Record => signal(SignalKind::hangup()).ok(),
-                // It ends with its terminal.
-                Purpose::Empty => None,
+                Purpose::Record => Hangup::listen().unwrap_or_default(),
+                // No handler, so that the process ends when its terminal closes.
+                Purpose::Empty => Hangup::default(),
             },
         }
     }
 
-    /// Works for as long as the recorder lives, or until the spool is as empty as it can be.
+    /// Runs for as long as the recorder lives or, with [`Purpose::Empty`], until the spool is as empty as it can be.
     pub(super) async fn run(mut self) {
         tracing::info!(
             "connecting to NATS at {}",
             self.recorder.publisher.servers()
         );
-        // NATS may be starting along with this gateway. The first attempt to recover finds a connection, or reports that there is
-        // none, unless the reason is known.
+        // NATS may be starting at the same time as this gateway. The first attempt to recover either finds a connection or reports that
+        // there is none, unless the cause is already known.
         let connected = timeout(CONNECT_TIMEOUT, self.recorder.connected.notified()).await;
         if let (Err(_), Some(error)) = (connected, self.recorder.last_error.last()) {
             tracing::warn!("{error}: buffering events in the spool until NATS accepts them");
@@ -144,7 +142,7 @@ impl Drain {
                 Err(error) => {
                     self.report(&error);
                     let connected = self.recorder.connected.notified();
-                    // A connection that comes back is worth a try at once.
+                    // Retry immediately when the connection is re-established.
                     let _ = timeout(retry, connected).await;
                     retry = (retry * 2).min(RETRY_AT_MOST);
                 }
@@ -162,15 +160,15 @@ impl Drain {
         }
     }
 
-    /// What was reported of the spool or of a look-up is over.
+    /// Clears the last error if it came from the spool or a lookup.
     fn recovered(&mut self) {
         if std::mem::take(&mut self.is_reported) {
             self.recorder.last_error.clear();
         }
     }
 
-    /// Spooling → draining: the stream is there and, if events wait, NATS has acknowledged the first of them, or refused it for
-    /// what it is.
+    /// Moves from spooling to draining: the stream exists and, if events wait, NATS has acknowledged or refused the first of them. An
+    /// error of the spool or of a lookup does not prevent this.
     async fn recover(&mut self, seen: Observed) -> Result<Stream, DrainError> {
         let recorder = self.recorder.clone();
         if !recorder.publisher.connected() {
@@ -181,7 +179,7 @@ impl Drain {
         match self.publish_next(&mut stream, 1).await {
             Ok(_) => recorder.last_error.clear(),
             Err(error) if error.is_nats() => return Err(error),
-            // New events can go to NATS; the drain itself sees to the rest.
+            // New events can go to NATS; the drain handles the rest itself.
             Err(error) => self.report(&error),
         }
         self.retry = Some(Retry::default());
@@ -193,7 +191,7 @@ impl Drain {
         Ok(stream)
     }
 
-    /// Looks at the stream, which is created if it is missing. What is parked is tried again if its settings have changed.
+    /// Checks the stream, and creates it if it is missing. If its settings have changed, parked events are retried.
     async fn look(&mut self) -> Result<Stream, Unavailable> {
         let Inner {
             publisher,
@@ -218,7 +216,7 @@ impl Drain {
         Ok(stream)
     }
 
-    /// Draining ⇄ streaming, until a publication fails. Breaks when there is nothing left to do.
+    /// Moves between draining and streaming until a publication fails. Breaks when nothing is left to do.
     async fn stay(&mut self, mut stream: Stream) -> ControlFlow<()> {
         let recorder = self.recorder.clone();
         let limit = match self.purpose {
@@ -282,22 +280,22 @@ impl Drain {
         }
     }
 
-    /// Streaming, until there is something to do.
+    /// Waits in the streaming state until there is something to do.
     async fn wait(&mut self, seen: Observed, stream: &mut Stream) -> Result<(), DrainError> {
         let recorder = self.recorder.clone();
         tokio::select! {
             () = recorder.machine.left(State::Streaming) => {}
-            // Somebody's ack failed while others' came: no reason to spool, but one event to bring along.
+            // The ack of one event failed while others arrived. That is no reason to spool new events, but this one must be drained.
             () = recorder.spool.depth().grown() => {
                 recorder.machine.advance(seen, State::Draining);
             }
-            () = received(&mut self.hangup) => self.retry = Some(Retry::default()),
+            () = self.hangup.received() => self.retry = Some(Retry::default()),
             () = sleep(LOOK_WHILE_PARKED) => self.tick(stream).await?,
         }
         Ok(())
     }
 
-    /// Looks at the stream's settings and tries parked events, when it is time to.
+    /// Checks the stream's settings and schedules a retry of parked events, each when it is due.
     async fn tick(&mut self, stream: &mut Stream) -> Result<(), DrainError> {
         let parked = self.recorder.spool.depth().parked().total();
         if parked == 0 && self.looked.0.elapsed() < LOOK {
@@ -306,7 +304,7 @@ impl Drain {
         match self.look().await {
             Ok(seen) => *stream = seen,
             Err(error @ Unavailable::Unfit(_)) => return Err(error.into()),
-            // Publications will tell, if it matters.
+            // If it matters, publications will fail.
             Err(error) => tracing::debug!(%error, "can't look at the stream"),
         }
         if parked > 0 && self.retried.elapsed() >= RETRY_PARKED {
@@ -315,7 +313,7 @@ impl Drain {
         Ok(())
     }
 
-    /// Tries the next of the parked events.
+    /// Retries the next parked events.
     async fn retry_parked(&mut self, stream: &mut Stream) -> Result<(), DrainError> {
         let Some(mut retry) = self.retry.take() else {
             return Ok(());
@@ -325,15 +323,15 @@ impl Drain {
         match stepped {
             Ok(true) => self.reached = retry.reached(),
             Ok(false) => self.retry = Some(retry),
-            // There will be no other pass.
+            // The spool is only being emptied, so there will be no other pass.
             Err(_) if self.purpose == Purpose::Empty => self.retry = Some(retry),
             Err(_) => {}
         }
         stepped.map(drop)
     }
 
-    /// Publishes the first `limit` events of the spool, in order, deletes exactly those that NATS has and parks those that it
-    /// refuses. Returns how many; an error if some are still to be published.
+    /// Publishes the first `limit` events of the spool in order, deletes those that NATS has stored, and parks those that it refuses.
+    /// Returns the number of events deleted or parked, or an error if some are still to be published.
     async fn publish_next(&mut self, stream: &mut Stream, limit: u32) -> Result<usize, DrainError> {
         let recorder = self.recorder.clone();
         if recorder.spool.depth().waiting() == 0 {
@@ -342,7 +340,7 @@ impl Drain {
         let sequence = recorder.publisher.sequence();
         let batch = recorder.spool.next(limit, BATCH_BYTES, sequence).await?;
         let window = stream.cached_info().config.duplicate_window;
-        // A quarter is for what lies between this look and the publication.
+        // A quarter of the window is reserved for the time between this check and the publication.
         let are_remembered = recorder.attempts.are_within(window - window / 4);
         let stored = if are_remembered {
             HashSet::new()
@@ -354,13 +352,13 @@ impl Drain {
         let config = &stream.cached_info().config;
         let published = recorder.publish_all(config, &batch, &stored, blocked).await;
         let count = published.settled();
-        // What NATS may still remember has not been looked up.
+        // Events were not looked up if NATS may still remember them, so keep the record of earlier attempts.
         let forget = !are_remembered;
         self.settle(published, forget).await?;
         Ok(count)
     }
 
-    /// Deletes what NATS has and parks what it refuses.
+    /// Deletes the events that NATS has stored and parks those that it refuses.
     pub(super) async fn settle(
         &mut self,
         published: Published<'_>,
@@ -392,7 +390,8 @@ impl Drain {
         Ok(outcome?)
     }
 
-    /// Which events of `batch` must not be published again, as the stream has them and NATS may have forgotten their ids.
+    /// Returns the events of `batch` that must not be published again: the stream has them, and NATS may have forgotten their IDs. After
+    /// [`LOOK_UPS`] failed lookups in a row, returns none.
     pub(super) async fn stored(
         &mut self,
         stream: &mut Stream,
@@ -430,15 +429,5 @@ impl Drain {
                 Ok(HashSet::new())
             }
         }
-    }
-}
-
-/// Ready when the signal arrives; never if there is no handler for it.
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }

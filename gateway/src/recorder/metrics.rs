@@ -1,4 +1,4 @@
-//! `importguard_recorder_…`: how recording does.
+//! Metrics of the recorder, its spool and the stream.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,12 +24,12 @@ use super::{
 };
 use crate::spool::{Depth, Health, ParkReason, SpoolState};
 
-/// From the ack of an idle local server to the longest a callback may wait for one.
+/// Buckets from the ack of an idle local server up to the longest time a callback may wait for one.
 const ACK_SECONDS: [f64; 12] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
-/// What is counted as it happens. What can be read off the recorder at any time is in [`Gauges`].
+/// Metrics that are updated as events occur. [`Gauges`] has those that can be read from the recorder at any time.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
     events: Family<EventLabels, Counter>,
@@ -41,7 +41,7 @@ struct EventLabels {
     path: Label<Path>,
 }
 
-/// What became of an event.
+/// The path that an event took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Path {
     Streamed,
@@ -62,7 +62,7 @@ impl AsRef<str> for Path {
 }
 
 impl Metrics {
-    /// Registers everything, `gauges` included.
+    /// Registers all metrics, including `gauges`.
     pub(super) fn register(registry: &mut Registry, gauges: Gauges) -> Self {
         registry.register_collector(Box::new(gauges));
         let paths = [
@@ -113,7 +113,7 @@ impl Metrics {
     }
 }
 
-/// Read off the recorder at each scrape.
+/// Metrics that are read from the recorder at each scrape.
 #[derive(Debug)]
 pub(super) struct Gauges {
     pub(super) machine: Arc<Machine>,

@@ -1,9 +1,9 @@
-//! Answered means recorded: an event is acknowledged by NATS or committed to the spool before its callback is answered.
+//! Records events before callbacks are answered: NATS has acknowledged the event, or it is committed to the spool.
 //!
-//! [`Recorder`] is the whole of it for the rest of the gateway. Behind it: `state` says whether events go to NATS or to the
-//! spool, `publisher` is the connection, `spool` the disk, and `drain` the task that brings what is on disk to NATS. What NATS
-//! refuses while it takes other events is parked on the disk: `refusal` tells it apart, `blocked` remembers it, and `retry` tries
-//! it again.
+//! [`Recorder`] is the interface to the rest of the gateway. Behind it, `state` decides whether events go to NATS or to the spool,
+//! `publisher` is the connection, `spool` the disk, and `drain` the task that publishes spooled events to NATS. Events that NATS refuses
+//! while it accepts others are parked in the spool: `refusal` recognises them, `blocked` remembers their subjects, and `retry` retries
+//! them.
 
 mod attempts;
 mod batch;
@@ -62,35 +62,35 @@ pub use self::{
 };
 pub use crate::spool::{SpoolOpenError, SpoolState, SpoolStatus, SpoolSync};
 
-/// A timeout below a quarter of the ack timeout may be a brief delay; a longer one means that NATS is unavailable.
+/// A timeout after less than a quarter of the ack timeout may be a brief delay; a longer one means that NATS is unavailable.
 const HURRIED: u32 = 4;
 
 /// How an event was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// NATS has it, and said so.
+    /// NATS has acknowledged it.
     Streamed,
-    /// The spool has it, and NATS will.
+    /// It is committed to the spool and will be published later.
     Spooled,
 }
 
-/// Why an event is recorded nowhere. NATS may still turn out to have it, where an ack was waited for in vain.
+/// Why an event could not be recorded. NATS may still have stored it if its ack did not arrive.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// NATS is away and the spool has no room left.
+    /// NATS is unreachable or does not accept events, and the spool is full.
     #[error(
         "NATS does not accept events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES)"
     )]
     SpoolFull {
-        /// What it may grow to.
+        /// Maximum size of the spool, in bytes.
         max_bytes: u64,
     },
-    /// The request's time was over before the spool had committed the event.
+    /// The request's deadline passed before the spool had committed the event.
     #[error(
         "NATS does not accept events and the spool did not commit before the deadline of the request"
     )]
     TooLate,
-    /// The request's time was over although NATS accepts events: the gateway, its disk or NATS is too busy.
+    /// The request's deadline passed although NATS accepts events: the gateway, its disk or NATS is too busy.
     #[error(
         "the deadline of the request was over before NATS acknowledged the event or the spool committed it"
     )]
@@ -98,12 +98,12 @@ pub enum RecordError {
     /// The spool's files or its disk cannot be used.
     #[error("NATS does not accept events and the spool is broken: {0}")]
     SpoolBroken(String),
-    /// The recorder was closed, or its spool's thread is gone.
+    /// The recorder was closed, or its spool's thread has ended.
     #[error("the recorder is closed")]
     Closed,
 }
 
-/// Why recording can't start.
+/// Why the recorder cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The spool can't be opened.
@@ -112,12 +112,12 @@ pub enum StartError {
     /// NATS's settings are unusable.
     #[error(transparent)]
     NatsSettings(#[from] NatsSettingsError),
-    /// The client refuses its settings.
+    /// The NATS client rejects its settings.
     #[error("can't set up the connection to NATS at {servers}: {source}")]
     Nats {
         /// `host:port` of each server, comma-separated.
         servers: String,
-        /// Why.
+        /// The client's error.
         source: async_nats::ConnectError,
     },
     /// The task that opens the spool failed.
@@ -134,24 +134,24 @@ struct Inner {
     settings: RecordSettings,
     machine: Arc<Machine>,
     publisher: Publisher,
-    /// A connection was established.
+    /// Notified when a connection is established.
     connected: Arc<Notify>,
     spool: Spool,
     metrics: Metrics,
     last_error: Arc<LastError>,
-    /// What NATS refuses.
+    /// Subjects that NATS refuses.
     blocked: Blocked,
-    /// Where the stream falls short.
+    /// Settings of the stream that weaken the guarantees.
     deviations: Arc<Deviations>,
     reach: Arc<Reach>,
     attempts: Attempts,
     drain: std::sync::Mutex<Option<JoinHandle<()>>>,
-    /// A thread or task that must not end has ended.
+    /// Cancelled when a thread or task that must not end has ended.
     ended: CancellationToken,
 }
 
 impl Recorder {
-    /// Opens the spool, registers the metrics and starts connecting to NATS without waiting for it: until NATS has answered,
+    /// Opens the spool, registers the metrics and starts connecting to NATS without waiting for the connection. Until NATS has answered,
     /// events go to the spool. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -163,8 +163,8 @@ impl Recorder {
         Self::begin(settings, runtime, Purpose::Record).await
     }
 
-    /// The same for a spool that is only to be emptied: [`ended`](Self::ended) is cancelled when NATS has all events, or has
-    /// refused those that are left.
+    /// Like [`start`](Self::start), for a spool that is only to be emptied: [`ended`](Self::ended) is cancelled when NATS has stored or
+    /// refused all its events.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -227,7 +227,7 @@ impl Recorder {
                     first.is_made.store(true, Ordering::Relaxed);
                     connected.notify_one();
                 }
-                // Told where its event is parked.
+                // Logged when the event is parked.
                 event if is_about_an_event(&event) => {}
                 event => {
                     if let Some(error) = publisher::connection_error(&event) {
@@ -258,15 +258,15 @@ impl Recorder {
         });
         let drain = Drain::new(inner.clone(), purpose);
         *lock(&inner.drain) = Some(tokio::spawn(async move {
-            // Dropped by a panic too.
+            // Also cancelled if the task panics.
             let _ended = ended.drop_guard();
             drain.run().await;
         }));
         Ok(Self(inner))
     }
 
-    /// Returns once `event` is acknowledged by NATS or committed to the spool, or an error at `deadline`. Dropping the
-    /// future leaves open whether it is recorded.
+    /// Returns once `event` is acknowledged by NATS or committed to the spool; returns an error at `deadline`. If the future is dropped,
+    /// the event may or may not be recorded.
     pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, RecordError> {
         let recorder = &*self.0;
         let seen = recorder.machine.see();
@@ -323,7 +323,7 @@ impl Recorder {
         }
     }
 
-    /// How things stand.
+    /// Returns the recorder's current status.
     pub fn status(&self) -> RecorderStatus {
         let recorder = &*self.0;
         let depth = recorder.spool.depth();
@@ -340,33 +340,33 @@ impl Recorder {
         }
     }
 
-    /// The status once NATS takes events, or after `within`: so that a start banner needn't say "spooling" only because
+    /// Returns the status once NATS accepts events, or after `within`, so that a start banner does not say "spooling" only because
     /// connecting takes a millisecond.
     pub async fn settled(&self, within: Duration) -> RecorderStatus {
         let _ = timeout(within, self.0.machine.left(State::Spooling)).await;
         self.status()
     }
 
-    /// The largest message NATS takes, in bytes: the server's limit, or the stream's if that is less; NATS's default of
-    /// 1 MiB before the first connection.
+    /// Returns the size of the largest message that NATS accepts, in bytes: the server's limit, or the stream's if that is less. Before
+    /// the first connection, it is NATS's default of 1 MiB.
     pub fn max_payload(&self) -> usize {
         self.0.publisher.max_payload()
     }
 
-    /// The host and port of the NATS server, if the settings name just one.
+    /// Returns the host and port of the NATS server if the settings name exactly one.
     pub fn server(&self) -> Option<&(String, u16)> {
         self.0.publisher.server()
     }
 
-    /// Cancelled when the recorder can't go on, as one of its threads or tasks has ended: the process should end too, and be
-    /// started again. Also cancelled by [`close`](Self::close).
+    /// Returns a token that is cancelled when the recorder cannot continue because one of its threads or tasks has ended. The process
+    /// should then exit and be restarted. [`close`](Self::close) also cancels it.
     pub fn ended(&self) -> CancellationToken {
         self.0.ended.clone()
     }
 
-    /// Lets a drain that is making progress come to its end, commits what is on its way to the spool and flushes the
-    /// connection, all within `within`. What is then still in the spool is for the next start. Events that come later are
-    /// [`RecordError::Closed`].
+    /// Closes the recorder within `within`: lets an active drain finish for up to half of that time, commits queued events to the spool,
+    /// and flushes the connection. Events left in the spool are published after the next start. Later calls of [`record`](Self::record)
+    /// fail with [`RecordError::Closed`].
     pub async fn close(&self, within: Duration) {
         let recorder = &*self.0;
         let deadline = Instant::now() + within;
@@ -400,7 +400,7 @@ impl Recorder {
     }
 }
 
-/// NATS may be starting along with this gateway.
+/// The first connection. NATS may be starting at the same time as this gateway, so its absence is no warning at first.
 struct FirstConnection {
     began: Instant,
     is_made: AtomicBool,
@@ -414,14 +414,14 @@ impl FirstConnection {
         }
     }
 
-    /// Whether it is no reason for a warning yet that there is none.
+    /// Returns whether it is too early to warn that there is no connection.
     fn is_awaited(&self) -> bool {
         !self.is_made.load(Ordering::Relaxed) && self.began.elapsed() < CONNECT_TIMEOUT
     }
 }
 
-/// Logs an error of the connection, unless it is the last one again, or the first connection is still awaited: the drain logs the last
-/// error of those.
+/// Records a connection error. Logs it unless it repeats the last one or the first connection is still awaited: the drain then logs the
+/// last error.
 fn note(last_error: &LastError, error: &str, first: &FirstConnection) {
     if last_error.note(error) && !first.is_awaited() {
         tracing::warn!("{error}");
@@ -429,7 +429,7 @@ fn note(last_error: &LastError, error: &str, first: &FirstConnection) {
 }
 
 impl Inner {
-    /// Publishes and waits for the ack, at most half of what is left till `deadline`: the other half is the spool's.
+    /// Publishes `event` and waits for its ack, for at most half of the time left until `deadline`: the other half is for the spool.
     async fn publish(&self, event: &Event, deadline: Instant) -> Result<Duration, AckError> {
         let start = Instant::now();
         let wait = self
@@ -442,7 +442,7 @@ impl Inner {
         Ok(start.elapsed())
     }
 
-    /// What NATS refuses, by reason.
+    /// Returns the parked events, by reason.
     fn parked(&self) -> Vec<ParkedStatus> {
         let counts = self.spool.depth().parked();
         let parked = ParkReason::ALL.into_iter().filter_map(|reason| {
@@ -456,12 +456,12 @@ impl Inner {
         parked.collect()
     }
 
-    /// A request with so little time left that its timeout says nothing about NATS.
+    /// Returns whether the request had so little time left that its timeout says nothing about NATS.
     fn hurried(&self, error: &AckError) -> bool {
         matches!(error, AckError::Timeout(waited) if *waited < self.settings.ack_timeout / HURRIED)
     }
 
-    /// A publication failed that began in the state `seen`: spool from now on.
+    /// Spools from now on, because a publication that began in the state `seen` failed.
     fn fail(&self, seen: Observed, error: &str) {
         if self.machine.fail(seen) {
             self.last_error.note(error);
@@ -481,7 +481,7 @@ impl Inner {
     }
 }
 
-/// The server denies a publication on one of the events' subjects.
+/// Returns whether the server denies publishing to one of the subjects of events.
 fn is_about_an_event(event: &async_nats::Event) -> bool {
     blocked::denied_subject(event).is_some_and(|denied| {
         Subject::ALL

@@ -1,4 +1,4 @@
-//! The one connection to NATS: what goes over it, and what its acks say.
+//! The recorder's only connection to NATS: publishes messages and interprets their acks.
 
 use std::{
     str::FromStr,
@@ -36,25 +36,24 @@ use crate::{
     spool::StoredEvent,
 };
 
-/// For background work: the drain's acks, questions about the stream. A busy cluster elects a new leader in this.
+/// Timeout of background work: the drain's acks and requests about the stream. It is long enough for a busy cluster to elect a new
+/// leader.
 pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Two unanswered pings end a connection, so one whose other end vanished is noticed within three of these.
+/// Two unanswered pings close a connection, so a vanished peer is noticed within three of these intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How soon a server that came back is noticed, and how often one that is away is tried.
-const RECONNECT_AT_MOST: Duration = Duration::from_secs(1);
-
-/// How often an ack that is long in coming is asked whether its connection is still there: no burden, and no long wait.
+/// How often to check, while an ack is outstanding, whether its connection is still there and its subject was not denied: often enough to
+/// avoid a long wait, rarely enough to cost little.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// More than a gateway answers at once and a drain has under way together; beyond it publishing waits.
+/// More than a gateway's concurrent callbacks and its drain need together. Beyond this limit, publishing waits.
 const ACKS_IN_FLIGHT: usize = 8192;
 
-/// Longer baggage stays out of the header: with the rest it would eat up the room of the event itself.
+/// Maximum size of a baggage header. Longer baggage is left out: with the other headers, it would take the space of the event itself.
 const BAGGAGE_BYTES: usize = 1024;
 
-/// What a message is made of, from a request or from the spool.
+/// Content of a message, from a request or from the spool.
 pub(super) struct Message<'a> {
     id: EventId,
     subject: Subject,
@@ -87,33 +86,33 @@ impl<'a> From<&'a StoredEvent> for Message<'a> {
     }
 }
 
-/// A message on its way.
+/// A message that was sent and not yet acknowledged.
 pub(super) struct Sent {
     subject: Subject,
     ack: PublishAckFuture,
-    /// No ack comes over another connection than the message went.
+    /// The connection it was sent on. Its ack arrives on no other.
     connection: Option<u64>,
-    /// The subject's denials before it.
+    /// Number of denials of the subject before it was sent.
     denials: u64,
 }
 
-/// The connection.
+/// The connection to NATS.
 #[derive(Debug)]
 pub(super) struct Publisher {
     client: Client,
     jetstream: jetstream::Context,
-    /// The stream's own limit for a message with its headers; `usize::MAX` without one.
+    /// The stream's limit on the size of a message with its headers, in bytes; `usize::MAX` if it has none.
     stream_limit: AtomicUsize,
-    /// The stream's last sequence as far as it is known: what is published from now on comes after it.
+    /// The stream's last known sequence: events published from now on are stored after it.
     sequence: AtomicU64,
     denials: Arc<Denials>,
     servers: String,
-    /// The only server that the settings name.
+    /// The host and port of the server, if the settings name exactly one.
     server: Option<(String, u16)>,
 }
 
 impl Publisher {
-    /// Starts connecting and returns at once; `on_event` hears of every change of the connection.
+    /// Starts connecting and returns immediately. `on_event` is called with every event of the client.
     pub(super) async fn connect(
         servers: NatsServers,
         on_event: impl Fn(Event) + Send + Sync + 'static,
@@ -130,7 +129,6 @@ impl Publisher {
             .options
             .retry_on_initial_connect()
             .ping_interval(PING_INTERVAL)
-            .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
                 denied.note(&event);
                 on_event(event);
@@ -161,19 +159,19 @@ impl Publisher {
         self.server.as_ref()
     }
 
-    /// False means: don't publish. async-nats would keep the message and deliver it after a reconnect, long after its
-    /// event went to the spool.
+    /// Returns whether the connection is established. If not, do not publish: async-nats would keep the message and deliver it after a
+    /// reconnect, long after its event was spooled.
     pub(super) fn connected(&self) -> bool {
         self.client.connection_state() == ConnectionState::Connected
     }
 
-    /// The number of the connection that is there now.
+    /// Returns the number of the current connection, or `None` if there is none.
     fn connection(&self) -> Option<u64> {
         let number = self.client.statistics().connects.load(Ordering::Relaxed);
         self.connected().then_some(number)
     }
 
-    /// Waits for the ack of a message, `within` this long from `start`.
+    /// Waits for the ack of a message, until `within` after `start`.
     pub(super) async fn acknowledged(
         &self,
         sent: Sent,
@@ -204,12 +202,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// The stream has come to this sequence.
+    /// Records `sequence` as the stream's last known one.
     pub(super) fn has_reached(&self, sequence: u64) {
         self.sequence.store(sequence, Ordering::Release);
     }
 
-    /// The stream's last sequence as far as it is known. What is stored of a message that is sent after asking comes later.
+    /// Returns the stream's last known sequence. A message sent after this call is stored after it.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
     }
@@ -227,23 +225,23 @@ impl Publisher {
         &self.servers
     }
 
-    /// The largest message the stream takes, headers included, if it has a limit of its own.
+    /// Sets the stream's limit on the size of a message with its headers, in bytes; `None` if it has none.
     pub(super) fn limit_messages(&self, bytes: Option<usize>) {
         self.stream_limit
             .store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// The largest message NATS takes, headers included.
+    /// Returns the size of the largest message that NATS accepts, headers included, in bytes.
     pub(super) fn max_payload(&self) -> usize {
         self.client
             .max_payload()
             .min(self.stream_limit.load(Ordering::Relaxed))
     }
 
-    /// Sends `message`, after all that were sent before it. Waits only where the connection can't keep up.
+    /// Sends `message` after all earlier ones. Waits only if the connection cannot keep up or `ACKS_IN_FLIGHT` acks are outstanding.
     pub(super) async fn send(&self, message: Message<'_>) -> Result<Sent, AckError> {
         let (connection, denials) = (self.connection(), self.denials.of(&message.subject));
-        // As good as always it fits; but a spooled event may have been made for another server.
+        // The payload nearly always fits, but a spooled event may have been made for another server.
         let payload = events::fit(message.payload.clone(), self.max_payload());
         let headers = headers(&message);
         let publish = PublishMessage::build().payload(payload).headers(headers);
@@ -260,11 +258,11 @@ impl Publisher {
         })
     }
 
-    /// Hands what is left to the kernel.
+    /// Flushes pending messages to the socket and closes the connection; gives up at `deadline`.
     pub(super) async fn close(&self, deadline: Instant) {
         let flushed = async {
             if self.connected() {
-                // Either fails only where the connection is gone already.
+                // Either fails only if the connection is already lost.
                 let _ = self.client.flush().await;
                 let _ = self.client.drain().await;
             }
@@ -275,11 +273,11 @@ impl Publisher {
     }
 }
 
-/// The error in a connection event, for the recorder's status.
+/// Returns the error in a connection event, for the recorder's status.
 pub(super) fn connection_error(event: &Event) -> Option<String> {
     match event {
         Event::ServerError(error) => Some(format!("NATS reports: {error}")),
-        // A failed attempt, which `NatsServers::on_failure` reports with its cause; but for this one, of which it is told nothing.
+        // A failed connection attempt. `NatsServers::on_failure` reports it with its cause, except for DNS errors, which it does not see.
         Event::ClientError(ClientError::Other(kind)) if !kind.contains("DNS error") => None,
         Event::ClientError(ClientError::Other(_)) => {
             Some("cannot resolve the host name in NATS_URL".to_owned())
@@ -307,15 +305,10 @@ fn headers(message: &Message<'_>) -> HeaderMap {
         ("tracestate", tracestate.as_deref()),
         ("baggage", baggage),
     ] {
-        // A value with a line break in it would be refused by a panic.
+        // Inserting a string with a line break would panic.
         if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
             headers.insert(name, value);
         }
     }
     headers
-}
-
-fn reconnect_delay(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX);
-    Duration::from_millis(2_u64.saturating_pow(doublings)).min(RECONNECT_AT_MOST)
 }

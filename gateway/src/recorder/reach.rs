@@ -1,4 +1,4 @@
-//! How much the stream holds and how far back it reaches, as it was seen last.
+//! Size of the stream and age of its oldest event, as last seen.
 
 use std::{fmt, sync::Mutex, time::SystemTime};
 
@@ -10,16 +10,16 @@ use prometheus_client::{
 
 use crate::spool::lock;
 
-/// The stream as it was seen last; nothing before that.
+/// The stream as last seen; `None` before the first look.
 #[derive(Debug, Default)]
 pub(super) struct Reach(Mutex<Option<Seen>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     bytes: u64,
-    /// Nothing without a limit.
+    /// `None` if there is no limit.
     max_bytes: Option<u64>,
-    /// When its oldest event was stored, by NATS's clock; nothing if it has none.
+    /// When the oldest event was stored, by NATS's clock; `None` if the stream is empty.
     oldest: Option<SystemTime>,
 }
 
@@ -37,7 +37,7 @@ impl Reach {
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let seen = *lock(&self.0);
         let oldest = seen.and_then(|seen| seen.oldest);
-        // The clocks of NATS and this machine may differ a little.
+        // The clocks of NATS and this machine may differ slightly.
         let age = oldest.map(|oldest| oldest.elapsed().unwrap_or_default().as_secs());
         let max_bytes = seen.and_then(|seen| seen.max_bytes);
         for (name, help, value) in [

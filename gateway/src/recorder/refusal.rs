@@ -1,4 +1,4 @@
-//! What it means that NATS has not acknowledged an event: for this one, for its subject, or for all.
+//! Classifies why NATS did not acknowledge an event: the cause concerns this event, its subject, or all events.
 
 use std::{error::Error, time::Duration};
 
@@ -10,14 +10,14 @@ use async_nats::jetstream::{
 use super::{publisher::BACKGROUND_TIMEOUT, stream::NAME};
 use crate::spool::ParkReason;
 
-/// Why NATS has not acknowledged an event.
+/// Why NATS did not acknowledge an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AckError {
     #[error("NATS gave no ack within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     #[error("the connection to NATS is lost")]
     Disconnected,
-    /// The stream may be missing, or the subject of the event, or the stream's leader.
+    /// The stream or its leader may be missing, or the stream may lack the event's subject.
     #[error("no stream takes the events' subjects, or JetStream is off")]
     NoStream,
     #[error("the stream {NAME} refuses events: {0}")]
@@ -26,11 +26,11 @@ pub(super) enum AckError {
     Refused(Refusal),
 }
 
-/// NATS does not take an event, or none on its subject. It may take others.
+/// NATS refuses an event or all events on its subject, but may accept others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) reason: ParkReason,
-    /// What is wrong, and what to do.
+    /// What is wrong and how to fix it.
     pub(super) detail: String,
 }
 
@@ -64,7 +64,7 @@ impl Refusal {
 }
 
 impl AckError {
-    /// The event may be in the stream all the same.
+    /// Returns whether the event may be in the stream despite the error.
     pub(super) fn may_be_stored(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Disconnected => true,
@@ -82,7 +82,7 @@ impl AckError {
                     "{text}: raise its limit, `nats stream edit {NAME} --max-msg-size=-1`"
                 ),
             }),
-            // One subject may be full while others are not; NATS has no code of its own for it.
+            // One subject may be full while others are not. NATS has no separate error code for this.
             ErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => {
                 Self::Refused(Refusal {
                     reason: ParkReason::Refused,
@@ -92,7 +92,7 @@ impl AckError {
             ErrorCode::STREAM_SEALED
             | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
             | ErrorCode::NO_LIMITS => Self::StreamRefuses(text),
-            // The server's own trouble, or too much of everything: the same for each event.
+            // A failure or an overload of the server, which affects every event alike.
             _ if error.code() >= 500 || error.code() == 429 => Self::StreamRefuses(text),
             _ => Self::Refused(Refusal {
                 reason: ParkReason::Refused,
@@ -111,7 +111,7 @@ impl From<PublishError> for AckError {
             (PublishErrorKind::TimedOut, _) => Self::Timeout(BACKGROUND_TIMEOUT),
             (PublishErrorKind::StreamNotFound, _) => Self::NoStream,
             (PublishErrorKind::BrokenPipe, _) => Self::Disconnected,
-            // Acks are waited for by too many already: no fault of this event.
+            // Too many acks are outstanding, which is not the fault of this event.
             (PublishErrorKind::MaxAckPending, _) => Self::StreamRefuses(detail),
             (PublishErrorKind::MaxPayloadExceeded, _) => Self::Refused(Refusal {
                 reason: ParkReason::TooLarge,
@@ -124,7 +124,7 @@ impl From<PublishError> for AckError {
                     detail: format!("something else than JetStream answered: {detail}"),
                 })
             }
-            // The client has gone, and could not send it.
+            // The client has stopped and could not send the event.
             _ => Self::Disconnected,
         }
     }

@@ -1,4 +1,4 @@
-//! What the promises need of a stream that an operator made or changed.
+//! Checks whether a stream that an operator created or changed supports importguard's guarantees.
 
 use std::{fmt, sync::Mutex, time::Duration};
 
@@ -7,10 +7,11 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use super::stream::NAME;
 use crate::{events::Subject, spool::lock};
 
-/// Less leaves hardly any time between a lost ack and the second attempt: NATS's own default.
+/// Minimum duplicate window, which is also NATS's default. A shorter one leaves hardly any time between a lost ack and the second
+/// attempt.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
 
-/// A setting of the stream that makes it take nothing, or nothing that is told.
+/// A setting with which the stream stores no events or does not acknowledge them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
     #[error(
@@ -27,7 +28,7 @@ pub(super) enum Unfit {
     NoAck,
 }
 
-/// Why no event can be recorded in this stream, if so.
+/// Returns why no event can be recorded in this stream, or `None` if events can.
 pub(super) fn unfit(config: &Config) -> Option<Unfit> {
     if config.sealed {
         Some(Unfit::Sealed)
@@ -40,7 +41,7 @@ pub(super) fn unfit(config: &Config) -> Option<Unfit> {
     }
 }
 
-/// Whether the stream has `subject`.
+/// Returns whether the stream has `subject`.
 pub(super) fn takes(config: &Config, subject: &str) -> bool {
     config
         .subjects
@@ -60,7 +61,7 @@ fn matches(pattern: &str, subject: &str) -> bool {
     }
 }
 
-/// Where the stream falls short of the promises, though it takes events.
+/// Returns the settings that weaken the guarantees although the stream accepts events.
 pub(super) fn deviations(config: &Config) -> Vec<Deviation> {
     let edit = |flag: &str| format!("nats stream edit {NAME} {flag}");
     let again = format!("nats stream rm {NAME}");
@@ -127,7 +128,7 @@ fn has_a_limit(config: &Config) -> bool {
     config.max_bytes > 0 || config.max_messages > 0 || config.discard_new_per_subject
 }
 
-/// One such shortcoming.
+/// A setting of the stream that weakens the guarantees, and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deviation {
     what: String,
@@ -141,12 +142,12 @@ impl fmt::Display for Deviation {
     }
 }
 
-/// The deviations of the stream as it was seen last.
+/// The deviations of the stream as last seen.
 #[derive(Debug, Default)]
 pub(super) struct Deviations(Mutex<Vec<Deviation>>);
 
 impl Deviations {
-    /// Stores them, and logs those that are new.
+    /// Stores the deviations and logs the new ones.
     pub(super) fn set(&self, found: Vec<Deviation>) {
         let mut known = lock(&self.0);
         for deviation in found.iter().filter(|deviation| !known.contains(deviation)) {

@@ -1,4 +1,4 @@
-//! Trying parked events again, from the oldest to the youngest.
+//! Retries parked events, from the oldest to the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,25 +8,25 @@ use importguard_core::EventId;
 use super::drain::{BATCH_BYTES, Drain, DrainError};
 use crate::spool::{ParkReason, ParkedQuery, StoredEvent};
 
-/// Few, as one of them may be enough to see that its subject is still refused.
+/// A small batch, because a single event may be enough to see that its subject is still refused.
 const BATCH_EVENTS: usize = 64;
 
-/// So many refusals of single events are enough for one pass: the next one goes on from there.
+/// Number of refusals of single events that end a pass. The next pass continues from there.
 const REFUSALS: usize = 256;
 
-/// One pass over what is parked.
+/// A pass over the parked events.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     after: Option<EventId>,
-    /// It began in the middle, so it tells nothing of subjects that it did not meet.
+    /// The pass did not start at the first event, so it says nothing about subjects that it did not encounter.
     is_partial: bool,
     refusals: usize,
-    /// Subjects that NATS refused in this pass, and why: one event of each has been tried.
+    /// Subjects that NATS refused in this pass, and why. One event of each has been tried.
     refused: BTreeMap<String, ParkReason>,
 }
 
 impl Retry {
-    /// A pass that begins after an event, or with the first.
+    /// Creates a pass that starts after the given event, or at the first one if `None`.
     pub(super) fn after(event: Option<EventId>) -> Self {
         Self {
             after: event,
@@ -35,12 +35,12 @@ impl Retry {
         }
     }
 
-    /// Where the next pass begins, when this one is over.
+    /// Returns the event after which the next pass starts once this one is over; `None` for the first event.
     pub(super) fn reached(&self) -> Option<EventId> {
         self.after
     }
 
-    /// Tries the next ones. Returns whether the pass is over.
+    /// Retries the next batch. Returns whether the pass is over.
     pub(super) async fn step(
         &mut self,
         drain: &mut Drain,
@@ -61,7 +61,7 @@ impl Retry {
         };
         let batch = recorder.spool.parked(query).await?;
         let stored = drain.stored(stream, &batch.events).await?;
-        // Of each subject, the first tells whether the others are worth a try.
+        // The first event of each subject shows whether the others are worth trying.
         let config = stream.cached_info().config.clone();
         let mut subjects = BTreeSet::new();
         let (first, others): (Vec<_>, Vec<_>) = batch

@@ -9,7 +9,7 @@ use importguard_runtime::settings::{SettingError, duration, duration_or_zero, si
 
 use crate::{events::PseudonymSettings, spool::SpoolSync};
 
-/// How decisions are recorded: NATS, its stream, and the spool for when NATS is away.
+/// Settings for recording decisions: NATS, its stream, and the spool for when NATS is unreachable.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct RecordSettings {
@@ -39,7 +39,7 @@ pub struct RecordSettings {
     )]
     pub spool_sync: SpoolSync,
 
-    // Below those above, as it brings a heading of its own.
+    // After the fields above, because it has its own help heading.
     #[command(flatten)]
     /// NATS and the credentials for it.
     pub nats: NatsSettings,
@@ -53,7 +53,7 @@ pub struct RecordSettings {
     pub pseudonyms: PseudonymSettings,
 }
 
-/// What the stream `IMPORTGUARD` is created with if it is missing. An existing stream is left as it is.
+/// Settings with which the stream `IMPORTGUARD` is created if it is missing. An existing stream is left unchanged.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct StreamSettings {
@@ -75,17 +75,17 @@ pub struct StreamSettings {
     pub duplicate_window: Duration,
 }
 
-/// Longer than it takes to publish again after a reconnect. NATS holds the IDs of that time in memory, 100 bytes each: 6 MiB at a
-/// hundred callbacks a second.
+/// Longer than a publication after a reconnect takes. NATS keeps the IDs of this period in memory, 100 bytes each: 6 MiB at 100 callbacks
+/// a second.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// 1 GiB: 750,000 events of a typical import, two hours of a hundred callbacks a second.
+/// 1 GiB: 750,000 events of typical imports, or two hours at 100 callbacks a second.
 const SPOOL_MAX_BYTES: u64 = 1 << 30;
 
-/// 1 MiB, the largest single event at NATS's default `max_payload`, twice: for the event and for the tables around it.
+/// Twice 1 MiB, the largest single event at NATS's default `max_payload`: once for the event, once for the tables around it.
 const SPOOL_LEAST_BYTES: u64 = 2 << 20;
 
-/// NATS takes -1 for no limit, and zero as well: who writes that means something else.
+/// Accepts -1 for no limit, but not zero: NATS treats zero as no limit too, but that is not what its author means.
 fn stream_size(text: &str) -> Result<i64, SettingError> {
     match text.trim() {
         "-1" => Ok(-1),
@@ -93,13 +93,13 @@ fn stream_size(text: &str) -> Result<i64, SettingError> {
     }
 }
 
-/// The numbers for which NATS has a use: an even one tolerates no more failures than the odd one below.
+/// The replica counts that are useful in NATS: an even number tolerates no more failures than the odd number below it.
 fn replicas() -> impl TypedValueParser<Value = u8> {
     PossibleValuesParser::new(["1", "3", "5"]).try_map(|text| text.parse())
 }
 
 impl Default for RecordSettings {
-    /// The documented defaults, whatever the environment says.
+    /// Returns the documented defaults, regardless of the environment.
     fn default() -> Self {
         Self {
             nats: NatsSettings::default(),

@@ -7,8 +7,8 @@
 //!     └──────────────────────────────── NATS failed ─────────────────────────────┘
 //! ```
 //!
-//! Any task may report a failure; only the drain moves towards streaming. Events that NATS refuses while it takes others do not
-//! wait: they are parked, which is no failure.
+//! Any task may report a failure; only the drain moves towards streaming. Events that NATS refuses while it accepts others do not wait:
+//! they are parked, which is not a failure.
 
 use std::{
     fmt,
@@ -22,16 +22,16 @@ use tokio::sync::Notify;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum State {
-    /// NATS is well and the spool is empty: events go to NATS.
+    /// NATS accepts events and none waits in the spool: events go to NATS.
     Streaming,
-    /// NATS can't be relied on: every event goes to the spool at once.
+    /// NATS is unreliable: every event goes directly to the spool.
     Spooling,
-    /// NATS is well again: events go to NATS while the spool is published behind them.
+    /// NATS accepts events again: new events go to NATS while the spool is published as well.
     Draining,
 }
 
 impl State {
-    /// Every state, for metrics.
+    /// All states, for metrics.
     pub(super) const ALL: [Self; 3] = [Self::Streaming, Self::Spooling, Self::Draining];
 
     /// The state's name in metrics and logs.
@@ -66,12 +66,12 @@ impl fmt::Display for State {
     }
 }
 
-/// Three states need two bits; the rest of the word counts the outages.
+/// Three states need two bits; the rest of the word counts outages.
 const STATE_BITS: u32 = 2;
 const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 
-/// The state before a publication. A failure counts only if the outage count is still the same, so that acks
-/// which time out after NATS has long recovered don't end the new streaming.
+/// The state before a publication. A failure counts only if the outage count has not changed, so that acks that time out long after NATS
+/// has recovered do not end streaming again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Observed(u64);
 
@@ -89,7 +89,7 @@ impl Observed {
     }
 }
 
-/// The current state: one atomic word, read once per event.
+/// The current state, in one atomic word that is read once per event.
 #[derive(Debug)]
 pub(super) struct Machine {
     word: AtomicU64,
@@ -97,7 +97,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Spooling, until the drain has seen NATS take something.
+    /// Starts in the spooling state, until the drain has seen NATS accept an event or finds none to publish.
     pub(super) fn new() -> Self {
         Self {
             word: AtomicU64::new(State::Spooling.bits()),
@@ -109,7 +109,7 @@ impl Machine {
         Observed(self.word.load(Ordering::Acquire))
     }
 
-    /// Reports a failed publication that began in the state `seen`. Returns whether it is the first of the outage.
+    /// Reports a failed publication that began in the state `seen`. Returns whether it is the first failure of the outage.
     pub(super) fn fail(&self, seen: Observed) -> bool {
         let failed = self
             .word
@@ -126,8 +126,8 @@ impl Machine {
         failed
     }
 
-    /// The drain's moves: from spooling or streaming to draining, from draining to streaming. False if a
-    /// publication failed since `seen`.
+    /// Makes one of the drain's transitions: from spooling or streaming to draining, or from draining to streaming. Returns `false` if a
+    /// publication has failed since `seen`.
     pub(super) fn advance(&self, seen: Observed, to: State) -> bool {
         let moved = self
             .word
@@ -139,7 +139,7 @@ impl Machine {
         moved
     }
 
-    /// Returns once the state is another than `from`.
+    /// Waits until the state is no longer `from`.
     pub(super) async fn left(&self, from: State) {
         loop {
             let changed = self.changed.notified();

@@ -13,39 +13,39 @@ pub struct RecorderStatus {
     pub state: State,
     /// `host:port` of the NATS servers in the settings, comma-separated.
     pub nats: String,
-    /// Events in the spool, not yet in NATS.
+    /// Number of events in the spool, parked ones included.
     pub spooled_events: usize,
-    /// Of these, what NATS refuses while it takes other events.
+    /// The events among these that NATS refuses while it accepts others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parked: Vec<ParkedStatus>,
-    /// Settings of the stream that weaken what is promised, each with its remedy.
+    /// Settings of the stream that weaken the guarantees, each with its remedy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stream_deviations: Vec<String>,
-    /// Bytes of the spool's file that are in use; some even where there is no event.
+    /// Bytes of the spool's file that are in use. An empty spool uses some too.
     pub spool_bytes: u64,
-    /// Bytes of it that may be in use.
+    /// Maximum number of bytes that may be in use.
     pub spool_max_bytes: u64,
-    /// How the spool is.
+    /// Status of the spool.
     pub spool: SpoolStatus,
-    /// What went wrong last with NATS; absent while all is well.
+    /// The last error of the connection or the drain; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
-/// Events that NATS refuses for one reason.
+/// Number and details of the events that NATS refuses for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParkedStatus {
-    /// The reason, as in metrics.
+    /// Name of the reason, as in metrics.
     pub reason: &'static str,
-    /// How many they are.
+    /// Number of events.
     pub events: usize,
-    /// What was refused last, and what to do; absent until NATS has refused one in this process.
+    /// What is wrong and how to fix it, from the last refusal; absent until NATS has refused one in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// A number of events, in words.
+/// Formats a number of events.
 pub(super) fn events(count: usize) -> String {
     match count {
         1 => "1 event".to_owned(),
@@ -53,12 +53,12 @@ pub(super) fn events(count: usize) -> String {
     }
 }
 
-/// The last error from NATS.
+/// The last error of the connection or the drain.
 #[derive(Debug, Default)]
 pub(super) struct LastError(Mutex<Option<String>>);
 
 impl LastError {
-    /// Stores `error`. Returns whether it differs from the last one, and so should be logged.
+    /// Stores `error`. Returns whether it differs from the last error and should be logged.
     pub(super) fn note(&self, error: &str) -> bool {
         let mut last = lock(&self.0);
         let changed = last.as_deref() != Some(error);

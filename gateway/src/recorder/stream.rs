@@ -1,4 +1,4 @@
-//! The stream on NATS: there, or created; and whether it holds an event already.
+//! Ensures that the stream exists, and looks up which events it already holds.
 
 use std::collections::HashSet;
 
@@ -23,15 +23,15 @@ use super::{
 /// The stream's name.
 pub(super) const NAME: &str = "IMPORTGUARD";
 
-/// Takes in every subject of today, and those that later versions add.
+/// Covers all current subjects and those that later versions add.
 const SUBJECTS: &str = "importguard.v1.>";
 
-/// NATS reserves a stream's maximum size when it is created, so this is what the operator's storage may be expected to have: 8 GiB
-/// fit into the 10 GiB that NATS's Helm chart gives a server, and hold seven million typical events, twenty hours of a hundred
-/// callbacks a second. Without room for that, the next one is tried.
+/// Maximum sizes to try, in order. NATS reserves a stream's maximum size when it is created, so the size must fit into the storage that
+/// operators usually have: 8 GiB fit into the 10 GiB that NATS's Helm chart gives a server, and hold seven million typical events, twenty
+/// hours at 100 callbacks a second. If there is no room for one size, the next is tried.
 const MAX_BYTES: [i64; 4] = [8 << 30, 4 << 30, 2 << 30, 1 << 30];
 
-/// Why there is no stream to publish to.
+/// Why no stream is available to publish to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unavailable {
     #[error("JetStream is off on this NATS server or for this account (nats-server needs -js)")]
@@ -49,8 +49,8 @@ pub(super) enum Unavailable {
     Other(String),
 }
 
-/// The stream as it is, and created as `settings` say if it isn't there. Its settings are the operator's from then on; an error if
-/// nothing can be recorded with them.
+/// Returns the stream, and creates it with `settings` if it is missing. From then on its settings belong to the operator. Returns an
+/// error if no event can be recorded with them.
 pub(super) async fn ensure(
     jetstream: &jetstream::Context,
     settings: &StreamSettings,
@@ -102,7 +102,7 @@ async fn create(
         storage: StorageType::File,
         max_age,
         num_replicas: usize::from(replicas),
-        // NATS refuses a window longer than events live; an age of zero is without end.
+        // NATS refuses a duplicate window longer than the maximum age; zero means no maximum age.
         duplicate_window: if max_age.is_zero() {
             duplicate_window
         } else {
@@ -143,7 +143,7 @@ async fn create(
     Err(Unavailable::NotCreated(refused.unwrap_or_default()))
 }
 
-/// NATS has no room for a stream of this size, on this server, on any of the cluster's or for the account.
+/// Returns whether NATS has no room for a stream of this size: on this server, on any server of the cluster, or in the account.
 fn is_too_large(error: &CreateStreamError) -> bool {
     let CreateStreamErrorKind::JetStream(error) = error.kind() else {
         return false;
@@ -157,7 +157,8 @@ fn is_too_large(error: &CreateStreamError) -> bool {
     )
 }
 
-/// Which of `ids` the stream holds after the sequence `after`. Reads every header from there.
+/// Returns which of `ids` the stream holds after the sequence `after`. Reads the headers of every message from there until all `ids` are
+/// found.
 pub(super) async fn stored(
     stream: &mut Stream,
     inbox: String,
@@ -165,7 +166,7 @@ pub(super) async fn stored(
     after: u64,
 ) -> Result<HashSet<EventId>, LookUpError> {
     let last = stream.info().await.map_err(LookUpError::new)?;
-    // A sequence that the stream has not reached is of another one that had its name.
+    // A sequence that the stream has not reached comes from an earlier stream of the same name.
     let after = if after > last.state.last_sequence {
         0
     } else {
@@ -183,7 +184,7 @@ pub(super) async fn stored(
         .await
         .map_err(LookUpError::new)?;
     let mut found = HashSet::new();
-    // What comes later came through somebody who saw the ack, or is recent enough for NATS to know its id.
+    // Later messages need no lookup: their publisher saw the ack, or they are recent enough for NATS to know their IDs.
     let mut pending = consumer.cached_info().num_pending;
     let mut unread = pending;
     let mut messages = consumer.messages().await.map_err(LookUpError::new)?;
@@ -207,7 +208,7 @@ pub(super) async fn stored(
     Ok(found)
 }
 
-/// Why the stream could not be searched.
+/// Why a lookup in the stream failed.
 #[derive(Debug, thiserror::Error)]
 #[error("can't look up earlier events in the stream {NAME}: {0}")]
 pub(super) struct LookUpError(String);

@@ -1,4 +1,4 @@
-//! A clock for ages that no step of the system's clock changes.
+//! A clock for ages that is not affected by changes of the system clock.
 
 use std::{
     sync::OnceLock,
@@ -7,8 +7,8 @@ use std::{
 
 use rusqlite::Connection;
 
-/// Unix milliseconds that go on from what the system's clock said when the process began to look, at the pace of the monotonic
-/// clock. Every copy says the same.
+/// Unix milliseconds that start at the system clock's time when the clock is first used and advance with the monotonic clock. All copies
+/// agree.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SteadyClock {
     base_ms: i64,
@@ -31,14 +31,14 @@ impl SteadyClock {
         self.base_ms.saturating_add(elapsed)
     }
 
-    /// How long ago `at_ms` was; nothing if it lies ahead, as an event of a process whose clock was wrong.
+    /// Returns how long ago `at_ms` was, or `None` if it is in the future, as for an event of a process whose clock was wrong.
     pub(super) fn since(self, at_ms: i64) -> Option<Duration> {
         let age_ms = self.now_ms().saturating_sub(at_ms);
         u64::try_from(age_ms).ok().map(Duration::from_millis)
     }
 }
 
-/// Dates back what a process with a wrong clock left in the spool for a time that is yet to come, so that its age counts from now.
+/// Sets the time of events dated in the future, which a process with a wrong clock left in the spool, to now. Their age counts from now.
 pub(super) fn date_back(connection: &Connection, clock: SteadyClock) -> rusqlite::Result<()> {
     let now_ms = clock.now_ms();
     let dated_back = connection.execute(

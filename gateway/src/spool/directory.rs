@@ -1,4 +1,4 @@
-//! The spool's directory: one process at a time, and only a sound file is taken into use.
+//! The spool's directory: only one process at a time uses it, and only a valid database is opened.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -20,32 +20,33 @@ use super::{
 pub(super) const DATABASE: &str = "spool.db";
 pub(super) const LOCK: &str = "spool.lock";
 
-/// Longer than a look at who holds the lock takes, see [`reader`](super::reader), and how many of them may follow each other.
+/// Delay between attempts to lock the directory, and their number. The delay is longer than a check of who holds the lock takes (see
+/// [`reader`](super::reader)); the number is how many such checks may follow each other.
 const LOOK: Duration = Duration::from_millis(50);
 const LOOKS: usize = 4;
 
-/// Created and removed again to see whether the directory can be written to.
+/// File that is created and removed to check whether the directory is writable.
 const PROBE: &str = "spool.probe";
 
-/// Room for some events.
+/// Enough for a few events.
 const PROBE_BYTES: usize = 64 << 10;
 
-/// How the name of a database begins that was set aside; its end is [`ASIDE_ENDING`].
+/// Prefix of the file name of a database that was set aside; [`ASIDE_ENDING`] is the suffix.
 const ASIDE: &str = "spool.corrupt-";
 const ASIDE_ENDING: &str = ".db";
 
-/// Only the owner of the process may read user IDs. SQLite's companions take after the database.
+/// File modes: only the process's user may read user IDs. SQLite gives its companion files the mode of the database.
 pub(super) const PRIVATE: u32 = 0o600;
 pub(super) const PRIVATE_DIR: u32 = 0o700;
 
-/// What SQLite keeps beside a database, under the same name with these endings: its log, and an index of that.
+/// Suffixes of the files that SQLite keeps beside a database: its log, and an index of the log.
 pub(super) const COMPANIONS: [&str; 2] = [LOG, "-shm"];
 pub(super) const LOG: &str = "-wal";
 
-/// Why the spool can't be opened.
+/// Why the spool cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolOpenError {
-    /// Another process has it.
+    /// Another process uses it.
     #[error(
         "the spool in {} is held by another importguard{holder}: stop that one, or give each its own directory (IMPORTGUARD_SPOOL)",
         dir.display()
@@ -53,10 +54,10 @@ pub enum SpoolOpenError {
     Held {
         /// The directory.
         dir: PathBuf,
-        /// ` (process 123)`, or nothing where that isn't known.
+        /// ` (process 123)`, or empty if the process ID is unknown.
         holder: String,
     },
-    /// The directory or a file in it can't be used.
+    /// The directory or a file in it cannot be used.
     #[error("can't use the spool directory {}: {source} (IMPORTGUARD_SPOOL names it)", dir.display())]
     Unusable {
         /// The directory.
@@ -64,7 +65,7 @@ pub enum SpoolOpenError {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// The file has a schema that this version doesn't know.
+    /// The file has a schema that this version does not know.
     #[error(
         "the spool {} was written by a newer importguard (schema {found}, this one knows {SCHEMA_VERSION}): run that version until it is drained, or use another directory (IMPORTGUARD_SPOOL)",
         path.display()
@@ -75,7 +76,7 @@ pub enum SpoolOpenError {
         /// Its schema version.
         found: i64,
     },
-    /// SQLite refuses the file, though it isn't corrupt.
+    /// SQLite cannot open the file, although it is not corrupt.
     #[error("can't open the spool {}: {source}", path.display())]
     Sqlite {
         /// The file.
@@ -85,7 +86,7 @@ pub enum SpoolOpenError {
     },
 }
 
-/// The right to use a spool directory; given back when dropped, or by the kernel when the process dies.
+/// Exclusive use of a spool directory. Released when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
 pub(super) struct Lock {
     #[allow(dead_code, reason = "open as long as it is held")]
@@ -94,17 +95,17 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// An error if its file was deleted or replaced: another process could take the directory.
+    /// Returns an error if the lock file was deleted or replaced, so that another process could lock the directory.
     pub(super) fn check(&self) -> Result<(), Fault> {
         self.in_use.check()
     }
 }
 
-/// Where a spool is, and what it may do there.
+/// Location and limits of a spool.
 #[derive(Clone, Debug)]
 pub(super) struct Location {
     pub(super) dir: PathBuf,
-    /// How large the database may become.
+    /// Maximum size of the database.
     pub(super) max_bytes: u64,
     pub(super) sync: SpoolSync,
 }
@@ -117,7 +118,7 @@ impl Location {
         }
     }
 
-    /// Locks the directory, creating it if need be, and opens the spool in it. A corrupt file is set aside first.
+    /// Locks the directory, creating it if necessary, and opens the spool in it. Sets a corrupt database aside first.
     pub(super) fn open(&self) -> Result<(Lock, Store, Files), SpoolOpenError> {
         let lock = lock(&self.dir)?;
         let (store, files) = self.open_store()?;
@@ -130,7 +131,7 @@ impl Location {
             })
     }
 
-    /// Opens the spool in the directory, which must be locked, without a limit on its size. A corrupt file is set aside first.
+    /// Opens the spool in the directory, which must be locked, without a limit on its size. Sets a corrupt database aside first.
     pub(super) fn open_store(&self) -> Result<(Store, Files), SpoolOpenError> {
         let path = self.dir.join(DATABASE);
         let open = || {
@@ -151,7 +152,7 @@ impl Location {
     }
 }
 
-/// Whether files can be created in `dir`, and written to.
+/// Returns an error if files in `dir` cannot be created or written.
 pub(super) fn probe(dir: &Path) -> io::Result<()> {
     let path = dir.join(PROBE);
     File::options()
@@ -161,11 +162,11 @@ pub(super) fn probe(dir: &Path) -> io::Result<()> {
         .mode(PRIVATE)
         .open(&path)?
         .write_all(&[0; PROBE_BYTES])
-        // It must not stay if the disk is full.
+        // `and` runs this even if the write failed: the file must not remain on a full disk.
         .and(fs::remove_file(path))
 }
 
-/// The databases that were set aside in `dir` and are still there.
+/// Returns the databases that were set aside in `dir` and still exist.
 pub(super) fn set_aside_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -180,7 +181,7 @@ pub(super) fn set_aside_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Takes the right to use `dir`, creating it if need be.
+/// Locks `dir`, creating it if necessary.
 pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
     let unusable = |source| SpoolOpenError::Unusable {
         dir: dir.to_owned(),
@@ -205,7 +206,7 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
     }
     match locked {
         Ok(()) => {
-            // For the message of the process that comes second; the lock itself doesn't need it.
+            // For the error message of a second process; the lock itself does not need it.
             let named = file
                 .set_len(0)
                 .and_then(|()| file.rewind())
@@ -232,7 +233,7 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
     }
 }
 
-/// Creates the directory, whose entry is then on disk. One that was there is closed to others if nothing but a spool is in it.
+/// Creates the directory and syncs its entry to disk. An existing directory is made private if it contains only spool files.
 fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.exists() {
         let mut entries = fs::read_dir(dir)?;
@@ -254,8 +255,8 @@ fn create_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates the database: SQLite would let the process's umask say who may read it. Its entry is on disk when this returns; SQLite
-/// sees to that of its log.
+/// Creates the database file with a private mode, because SQLite would leave the mode to the process's umask. Syncs its directory entry;
+/// SQLite syncs that of its log.
 fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
     let create = || {
         File::options()
@@ -277,7 +278,7 @@ fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
     })
 }
 
-/// Takes away what others may do. Where that is refused, as on a volume of another owner, it stays.
+/// Removes access by other users. If that is refused, as on a volume with another owner, the mode stays unchanged.
 fn make_private(path: &Path, mode: u32) {
     let change = || {
         let is_private = fs::metadata(path)?.permissions().mode() & 0o077 == 0;
@@ -291,8 +292,8 @@ fn make_private(path: &Path, mode: u32) {
     }
 }
 
-/// A created or renamed file can be gone after a power cut until its directory is on disk. Some file systems cannot sync one, and
-/// a parent may not be readable: they are left to the operating system.
+/// Syncs a directory: until then, a power cut can undo the creation or renaming of a file in it. Some file systems cannot sync a
+/// directory, and a parent may not be readable; these are left to the operating system.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir).and_then(|dir| dir.sync_all()) {
         Err(error)
@@ -314,7 +315,7 @@ pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(format!("{}{ending}", path.display()))
 }
 
-/// Nothing if the file is corrupt.
+/// Opens the database and checks it. Returns `None` if it is corrupt.
 fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenError> {
     let opened = Connection::open(path).and_then(|connection| {
         let version = store::version(&connection)?;
@@ -343,7 +344,7 @@ fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenEr
     }
 }
 
-/// Reads the whole database of `dir` from the disk, even while it is in use.
+/// Checks the whole database in `dir` as it is on disk, even while it is in use.
 pub(super) fn check_content(dir: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(dir.join(DATABASE), flags)?;
@@ -368,7 +369,7 @@ pub(super) fn corrupt(why: &str) -> rusqlite::Error {
     )
 }
 
-/// Renames the database and its companions, so that nothing in them is lost for somebody with SQLite's `.recover`.
+/// Renames the database and its companion files, so that nothing is lost that SQLite's `.recover` could read.
 pub(super) fn set_aside(dir: &Path) -> Result<(), SpoolOpenError> {
     let path = dir.join(DATABASE);
     let now = OffsetDateTime::now_utc();
@@ -381,7 +382,7 @@ pub(super) fn set_aside(dir: &Path) -> Result<(), SpoolOpenError> {
         now.minute(),
         now.second(),
     );
-    // Never over one that was set aside in the same second.
+    // Do not overwrite one that was set aside in the same second.
     let mut aside = dir.join(format!("{ASIDE}{time}Z{ASIDE_ENDING}"));
     for number in 2.. {
         if !aside.exists() {

@@ -1,4 +1,4 @@
-//! Whether the files that the spool has open are still those that the next start would find.
+//! Checks whether the files that the spool has open are those that the next start will find.
 
 use std::{
     fs::{self, Metadata},
@@ -14,7 +14,7 @@ use super::{
     wal,
 };
 
-/// A file wherever it is moved to.
+/// Identity of a file, independent of its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -30,7 +30,7 @@ impl From<&Metadata> for Identity {
     }
 }
 
-/// A file that is open, and where it was when it was opened.
+/// An open file and the path at which it was opened.
 #[derive(Debug)]
 pub(super) struct InUse {
     path: PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct InUse {
 }
 
 impl InUse {
-    /// `opened` is at `path`.
+    /// Tracks the file `opened`, which is at `path`.
     pub(super) fn new(path: PathBuf, opened: &Metadata) -> Self {
         Self {
             path,
@@ -51,7 +51,7 @@ impl InUse {
         Ok(Self::new(path, &metadata))
     }
 
-    /// An error if there is none or another one at its path: what is written to it would be found by nobody.
+    /// Returns an error if its path has no file or another one: data written to the open file would be lost.
     pub(super) fn check(&self) -> Result<(), Fault> {
         match self.is_there()? {
             true => Ok(()),
@@ -68,12 +68,12 @@ impl InUse {
     }
 }
 
-/// The files in use.
+/// The spool's open files.
 #[derive(Debug)]
 pub(super) struct Files {
     database: InUse,
     companions: Vec<InUse>,
-    /// As this process left the database and its log.
+    /// State of the database and its log after this process's last write.
     written: Stamp,
     logged: Stamp,
 }
@@ -94,7 +94,7 @@ impl Stamp {
 }
 
 impl Files {
-    /// Those in `dir`, just opened.
+    /// Records the files in `dir`, which were just opened.
     pub(super) fn in_use(dir: &Path) -> io::Result<Self> {
         let database = dir.join(DATABASE);
         let companions = COMPANIONS.map(|ending| InUse::at(with_ending(&database, ending)));
@@ -106,13 +106,13 @@ impl Files {
         })
     }
 
-    /// An error if one of them was deleted, moved or replaced.
+    /// Returns an error if a file was deleted, moved or replaced.
     pub(super) fn check(&self) -> Result<(), Fault> {
         self.database.check()?;
         self.companions.iter().try_for_each(InUse::check)
     }
 
-    /// Removes those that came with the database, which is gone. They stay usable for who has them open.
+    /// Removes the companion files of the database, which is gone. Processes that have them open can still use them.
     pub(super) fn remove_companions(&self) -> io::Result<()> {
         for companion in &self.companions {
             if companion.is_there()? {
@@ -122,28 +122,28 @@ impl Files {
         Ok(())
     }
 
-    /// Whether the database is still the one that is open, whatever became of its companions.
+    /// Returns whether the database at its path is still the open one, regardless of its companion files.
     pub(super) fn is_database_there(&self) -> io::Result<bool> {
         self.database.is_there()
     }
 
-    /// Whether another program has written to the database since [`set_written`](Self::set_written).
+    /// Returns whether another program has written to the database since [`set_written`](Self::set_written).
     pub(super) fn is_overwritten(&self) -> io::Result<bool> {
         Ok(written(&self.database)?.is_some_and(|stamp| stamp != self.written))
     }
 
-    /// Whether another program has written to the log since [`set_logged`](Self::set_logged), and not only emptied it.
+    /// Returns whether another program has written to the log since [`set_logged`](Self::set_logged), other than emptying it.
     pub(super) fn is_log_overwritten(&self) -> io::Result<bool> {
         let stamp = written(&self.companions[0])?;
         Ok(stamp.is_some_and(|stamp| stamp != self.logged && stamp.len > 0))
     }
 
-    /// Whether the first `pages` of the log are as they were written.
+    /// Returns whether the first `pages` of the log are as they were written.
     pub(super) fn is_log_intact(&self, pages: usize) -> io::Result<bool> {
         wal::is_intact(&self.companions[0].path, pages)
     }
 
-    /// Takes the database as it is now for what this process has written.
+    /// Records the current state of the database and its log as written by this process.
     pub(super) fn set_written(&mut self) -> io::Result<()> {
         if let Some(stamp) = written(&self.database)? {
             self.written = stamp;
@@ -151,7 +151,7 @@ impl Files {
         self.set_logged()
     }
 
-    /// Takes the log as it is now for what this process has written.
+    /// Records the current state of the log as written by this process.
     pub(super) fn set_logged(&mut self) -> io::Result<()> {
         if let Some(stamp) = written(&self.companions[0])? {
             self.logged = stamp;
@@ -160,7 +160,7 @@ impl Files {
     }
 }
 
-/// Nothing if `file` is not there any more.
+/// Returns the state of `file`, or `None` if it is no longer at its path.
 fn written(file: &InUse) -> io::Result<Option<Stamp>> {
     match fs::metadata(&file.path) {
         Ok(metadata) if Identity::from(&metadata) == file.identity => {

@@ -1,4 +1,4 @@
-//! Whether the spool can be relied on, as its thread last found it.
+//! Health of the spool, as its thread last found it.
 
 use std::{
     io,
@@ -19,17 +19,17 @@ use super::{SpoolOpenError, lock, rescue::Rescued};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SpoolState {
-    /// Yes.
+    /// Events are recorded.
     #[default]
     Healthy,
-    /// Yes, but it could not repair itself, or could not give disk space back.
+    /// Events are recorded, but the spool could not repair itself or could not release disk space.
     Degraded,
-    /// No: while NATS does not accept events, they are unrecordable.
+    /// Events cannot be recorded: while NATS does not accept events, they are unrecordable.
     Broken,
 }
 
 impl SpoolState {
-    /// Every state, for metrics.
+    /// All states, for metrics.
     pub(crate) const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Broken];
 
     /// The state's name in metrics.
@@ -42,21 +42,21 @@ impl SpoolState {
     }
 }
 
-/// The spool's status, for readiness.
+/// The spool's status, for `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SpoolStatus {
     /// Whether events can be recorded in it.
     pub state: SpoolState,
-    /// What was wrong with it last, even if it has recovered since; absent if nothing was since the start.
+    /// The last error, even if the spool has recovered since; absent if there was none since the process started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// When that was noticed, in RFC 3339.
+    /// When that error was detected, in RFC 3339 format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error_time: Option<String>,
 }
 
-/// What is wrong with the spool while it is in use.
+/// A fault of the spool while it is in use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error("{} was deleted or replaced while in use", .0.display())]
@@ -67,12 +67,12 @@ pub(super) enum Fault {
     DiskFull(String),
     #[error("the spool is read-only: {0}")]
     ReadOnly(String),
-    /// SQLite does not say whether it was the disk or a limit.
+    /// SQLite does not say whether the disk or a limit is the cause.
     #[error("I/O error on the spool's disk, or a limit on file sizes (ulimit -f) is reached: {0}")]
     Io(String),
     #[error("another program has locked the spool's database: {0}")]
     Locked(rusqlite::Error),
-    /// The directory is another gateway's by now, or can't be opened.
+    /// Another gateway uses the directory now, or it cannot be opened.
     #[error(transparent)]
     Open(SpoolOpenError),
     #[error("the spool is not open")]
@@ -117,7 +117,7 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-/// Whether what is in the file, and not the disk, is the reason.
+/// Returns whether the cause is the content of the file, not the disk.
 pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| {
         matches!(
@@ -154,7 +154,7 @@ impl From<SpoolOpenError> for Fault {
     }
 }
 
-/// What a fault counts as.
+/// Kind of a fault, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Moved,
@@ -190,11 +190,11 @@ impl Kind {
     }
 }
 
-/// Kept current by the spool's thread and read by anybody.
+/// Health of the spool. The spool's thread updates it; any thread may read it.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     status: Mutex<SpoolStatus>,
-    /// By [`Kind`].
+    /// Number of faults, indexed by [`Kind`].
     faults: [AtomicU64; Kind::ALL.len()],
     set_aside: AtomicUsize,
 }
@@ -208,7 +208,7 @@ impl Health {
         lock(&self.status).state
     }
 
-    /// How many faults there were since the start, by their kind.
+    /// Returns the number of faults since the process started, by kind.
     pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.faults.iter();
         Kind::ALL
@@ -217,7 +217,7 @@ impl Health {
             .map(|(kind, count)| (kind.as_str(), count.load(Ordering::Relaxed)))
     }
 
-    /// How many corrupt files were set aside and are still in the directory.
+    /// Returns the number of corrupt files that were set aside and are still in the directory.
     pub(crate) fn set_aside(&self) -> usize {
         self.set_aside.load(Ordering::Relaxed)
     }
@@ -226,7 +226,7 @@ impl Health {
         self.set_aside.store(files, Ordering::Relaxed);
     }
 
-    /// Events are recorded, and nothing is left to repair.
+    /// Records that events can be recorded and nothing is left to repair.
     pub(super) fn recovered(&self) {
         let mut status = lock(&self.status);
         if status.state != SpoolState::Healthy {
@@ -235,7 +235,7 @@ impl Health {
         }
     }
 
-    /// `fault` was there, and is repaired.
+    /// Records that `fault` occurred and was repaired.
     pub(super) fn repaired(
         &self,
         fault: &Fault,
@@ -245,7 +245,7 @@ impl Health {
         }: Rescued,
     ) {
         let mut status = lock(&self.status);
-        // Else it is counted already.
+        // Otherwise, it has already been counted.
         if status.state == SpoolState::Healthy {
             self.count(fault);
         }
@@ -261,14 +261,14 @@ impl Health {
         }
     }
 
-    /// Events can be recorded all the same.
+    /// Records a fault despite which events can be recorded.
     pub(super) fn degraded(&self, fault: &Fault) {
         if self.enter(SpoolState::Degraded, fault) {
             tracing::warn!("{fault}: events are still recorded in the spool");
         }
     }
 
-    /// No event can be recorded.
+    /// Records a fault because of which no event can be recorded.
     pub(super) fn broken(&self, fault: &Fault) {
         if self.enter(SpoolState::Broken, fault) {
             tracing::error!(
@@ -278,7 +278,7 @@ impl Health {
         }
     }
 
-    /// Returns whether the state is a new one.
+    /// Enters `state`. Returns whether this changes the state.
     fn enter(&self, state: SpoolState, fault: &Fault) -> bool {
         let mut status = lock(&self.status);
         let entered = status.state != state;
@@ -296,7 +296,7 @@ impl Health {
 }
 
 fn note(status: &mut SpoolStatus, fault: &Fault) {
-    // Why it is not open is known already.
+    // The reason why it is not open is already recorded.
     if matches!(fault, Fault::NotOpen) && status.last_error.is_some() {
         return;
     }

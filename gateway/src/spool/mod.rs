@@ -1,4 +1,5 @@
-//! Events that NATS has not taken yet, on disk: committed before their answer leaves, read back in order.
+//! Stores events that NATS has not acknowledged yet on disk: commits them before their callback is answered, and reads them back in
+//! order.
 
 mod clock;
 mod directory;
@@ -54,13 +55,13 @@ pub(crate) use self::{
     parked::{ParkReason, ParkedBatch, ParkedCounts, ParkedQuery, Parking},
 };
 
-/// As many as a gateway answers at once by far; when it is full, callers wait for the writer.
+/// Capacity of the command queue, far more than a gateway's concurrent callbacks. When it is full, callers wait for the writer.
 const QUEUE: usize = 1024;
 
-/// How soon it is noticed that files were deleted, replaced, locked or overwritten.
+/// How often to check whether files were deleted, replaced, locked or overwritten.
 const EXAMINE: Duration = Duration::from_secs(1);
 
-/// An event on its way into the spool.
+/// An event to be spooled.
 #[derive(Clone, Debug)]
 pub(crate) struct NewEvent {
     /// Events leave the spool in the order of their IDs.
@@ -69,13 +70,13 @@ pub(crate) struct NewEvent {
     pub(crate) operation_id: OperationId,
     pub(crate) trace: MessageHeaders,
     pub(crate) payload: Bytes,
-    /// It was published without an ack, so it may be in the stream, after this sequence.
+    /// The event was published but not acknowledged, so the stream may hold it, after this sequence.
     pub(crate) attempted_after: Option<u64>,
-    /// NATS does not take it, though it takes others: it does not wait for its turn.
+    /// NATS refuses the event while it accepts others, so it does not wait for its turn.
     pub(crate) parked: Option<ParkReason>,
 }
 
-/// An event out of the spool.
+/// An event read from the spool.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
     pub(crate) id: EventId,
@@ -88,7 +89,8 @@ pub(crate) struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// The sequence after which it is in the stream, if it is: it was published and no ack was seen. Nothing if it never was.
+    /// Returns the sequence after which the event is in the stream, if it is there at all: it was published and no ack was received.
+    /// Returns `None` if it was never published.
     pub(crate) fn attempted_after(&self) -> Option<u64> {
         self.attempted_after
             .into_iter()
@@ -97,7 +99,7 @@ impl StoredEvent {
     }
 }
 
-/// Why an event isn't in the spool.
+/// Why an event could not be spooled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AppendError {
     #[error("the spool is full")]
@@ -110,7 +112,7 @@ pub(crate) enum AppendError {
     Closed,
 }
 
-/// Why the spool can't be read.
+/// Why the spool cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpoolError {
     #[error("the spool is broken: {0}")]
@@ -119,11 +121,11 @@ pub(crate) enum SpoolError {
     Closed,
 }
 
-/// What is in the spool, kept current by its thread and read by anybody.
+/// Contents of the spool. The spool's thread updates them; any thread may read them.
 #[derive(Debug)]
 pub(crate) struct Depth {
     contents: Mutex<Contents>,
-    /// Of `contents`, for those who ask at every event.
+    /// The waiting events of `contents`, so that the check for every event needs no lock.
     waiting: AtomicUsize,
     max_bytes: AtomicU64,
     clock: SteadyClock,
@@ -147,32 +149,32 @@ impl Depth {
         *lock(&self.contents)
     }
 
-    /// All of them, those that are parked included.
+    /// Returns the number of events, parked ones included.
     pub(crate) fn events(&self) -> usize {
         self.contents().events
     }
 
-    /// Those whose turn will come.
+    /// Returns the number of events that wait for publication.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// Those that NATS does not take.
+    /// Returns the number of parked events, by reason.
     pub(crate) fn parked(&self) -> ParkedCounts {
         self.contents().parked
     }
 
-    /// How much of the file is in use: some pages of it even where there is no event.
+    /// Returns how many bytes of the file are in use. An empty spool uses some pages too.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.contents().used_bytes
     }
 
-    /// How much of the file may be in use.
+    /// Returns how many bytes of the file may be in use.
     pub(crate) fn max_bytes(&self) -> u64 {
         self.max_bytes.load(Ordering::Relaxed)
     }
 
-    /// How long the oldest event has been waiting, whatever the system's clock says.
+    /// Returns how long the oldest event has been waiting, independent of the system clock; `None` if no event waits.
     pub(crate) fn oldest_age(&self) -> Option<Duration> {
         let oldest = self.contents().oldest?;
         Some(self.clock.since(oldest.spooled_ms).unwrap_or_default())
@@ -192,7 +194,7 @@ impl Depth {
     }
 
     fn set(&self, spool: &Supervised) {
-        // What could not be opened again holds what it held.
+        // A spool that could not be reopened still holds what it held before.
         let Some(store) = spool.store() else {
             return;
         };
@@ -204,10 +206,10 @@ impl Depth {
     }
 }
 
-/// The spool: a queue to its thread.
+/// Handle to the spool: a queue of commands to its thread.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    /// Taken when the spool is closed, which lets the thread end.
+    /// Taken when the spool is closed, so that the thread ends.
     commands: Mutex<Option<mpsc::Sender<Command>>>,
     depth: Arc<Depth>,
     health: Arc<Health>,
@@ -240,8 +242,8 @@ enum Command {
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, which may grow to `max_bytes`, and starts its thread. Blocks on the disk. `ended` is
-    /// cancelled when the thread ends, be it closed or by accident. Must be called inside a tokio runtime.
+    /// Opens the spool in `dir`, which may grow to `max_bytes`, and starts its thread. Blocks on the disk. `ended` is cancelled when the
+    /// thread ends, whether the spool was closed or the thread failed. Must be called inside a tokio runtime.
     pub(crate) fn open(
         dir: &Path,
         max_bytes: u64,
@@ -264,7 +266,7 @@ impl Spool {
                 let depth = depth.clone();
                 let thread_ended = thread_ended.clone();
                 move || {
-                    // Dropped by a panic too.
+                    // Also cancelled if the thread panics.
                     let _guards = (ended.drop_guard(), thread_ended.drop_guard());
                     writer::run(spool, receiver, depth);
                 }
@@ -291,7 +293,7 @@ impl Spool {
         &self.health
     }
 
-    /// Returns once `event` is committed. When it gives up at `deadline` the event may be committed all the same.
+    /// Returns once `event` is committed. If it returns an error at `deadline`, the event may be committed anyway.
     pub(crate) async fn append(
         &self,
         event: NewEvent,
@@ -311,13 +313,13 @@ impl Spool {
             .unwrap_or(Err(AppendError::TooSlow))
     }
 
-    /// Deletes the events in `done` for good.
+    /// Deletes the events in `done` permanently.
     pub(crate) async fn delete(&self, done: Vec<EventId>) -> Result<(), SpoolError> {
         self.advance(done, 0, 0, 0).await.map(drop)
     }
 
-    /// Returns the first of those that wait, in order: at most `limit`, and none after `max_bytes` of payload. They count as
-    /// attempted from the next call on, after `sequence`, the stream's last as far as it is known.
+    /// Returns the first waiting events in order: at most `limit`, and at most `max_bytes` of payload unless the first event alone is
+    /// larger. From the next call on, they count as attempted after `sequence`, the stream's last known one.
     pub(crate) async fn next(
         &self,
         limit: u32,
@@ -344,12 +346,12 @@ impl Spool {
         .await
     }
 
-    /// Parks events: they stay, and no longer wait for their turn.
+    /// Parks events: they stay in the spool but no longer wait for their turn.
     pub(crate) async fn park(&self, events: Vec<Parking>) -> Result<(), SpoolError> {
         self.ask(|reply| Command::Park { events, reply }).await
     }
 
-    /// Reads parked events. There may be none among those looked at and more after them.
+    /// Reads parked events. A batch may be empty although more follow: see [`ParkedBatch::next`].
     pub(crate) async fn parked(&self, query: ParkedQuery) -> Result<ParkedBatch, SpoolError> {
         self.ask(|reply| Command::Parked { query, reply }).await
     }
@@ -367,7 +369,7 @@ impl Spool {
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// Takes no more events and returns once those in the queue are committed and the thread has ended, or at `deadline`.
+    /// Accepts no more events. Returns once queued events are committed and the thread has ended, or at `deadline`.
     pub(crate) async fn close(&self, deadline: Instant) {
         drop(lock(&self.commands).take());
         if timeout_at(deadline, self.thread_ended.cancelled())
@@ -388,7 +390,7 @@ impl Spool {
     }
 }
 
-/// Has the spool examined again and again until it is closed.
+/// Requests an examination of the spool at regular intervals until it is closed.
 async fn examine(commands: mpsc::WeakSender<Command>) {
     let mut tick = interval(EXAMINE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -403,7 +405,8 @@ async fn examine(commands: mpsc::WeakSender<Command>) {
     }
 }
 
-/// What these mutexes guard is whole at any time, so a panic elsewhere is no reason to stop.
+/// Locks `mutex` even if it is poisoned: the values that these mutexes guard are consistent at any time, so a panic elsewhere is no
+/// reason to stop.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

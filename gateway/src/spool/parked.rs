@@ -1,4 +1,4 @@
-//! Parked events: NATS takes others, but not these. They stay in the file with their reason, out of the way of the rest.
+//! Parked events, which NATS refuses while it accepts others. They stay in the file with their reason, and do not hold up the rest.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::{
     store::{Store, event, id},
 };
 
-/// How many events a search for parked ones looks at in one go: a few milliseconds of the spool's thread.
+/// Number of events that one search for parked events examines. This takes the spool's thread a few milliseconds.
 const STRETCH: u32 = 2048;
 
 /// The first schema with a `state`.
@@ -19,10 +19,10 @@ pub(super) const SINCE_SCHEMA: i64 = 3;
 /// The `state` of an event that is not parked.
 const WAITING: &str = "w";
 
-/// Pages beyond the spool's bound for marking what is in it: a full spool must not keep the drain from going on.
+/// Pages beyond the spool's limit for marking events, so that a full spool does not block the drain.
 const RESERVE_PAGES: u64 = 64;
 
-/// Why NATS does not take an event while it takes others.
+/// Why NATS refuses an event while it accepts others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ParkReason {
     /// The stream does not have its subject.
@@ -31,14 +31,14 @@ pub(crate) enum ParkReason {
     PermissionDenied,
     /// Its subject belongs to another stream.
     OtherStream,
-    /// It is larger than the server or the stream allows, even without its lists.
+    /// It exceeds the limit of the server or the stream, even without its lists.
     TooLarge,
-    /// Anything else that NATS says about it.
+    /// Any other reason that NATS gives.
     Refused,
 }
 
 impl ParkReason {
-    /// Every reason, for metrics.
+    /// All reasons, for metrics.
     pub(crate) const ALL: [Self; 5] = [
         Self::SubjectMissing,
         Self::PermissionDenied,
@@ -58,7 +58,7 @@ impl ParkReason {
         }
     }
 
-    /// It holds for every event on the subject.
+    /// Returns whether the reason applies to every event on the subject.
     pub(crate) const fn is_about_the_subject(self) -> bool {
         match self {
             Self::SubjectMissing | Self::PermissionDenied | Self::OtherStream => true,
@@ -88,7 +88,7 @@ impl fmt::Display for ParkReason {
     }
 }
 
-/// How many events are parked, by reason.
+/// Number of parked events, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ParkedCounts([usize; ParkReason::ALL.len()]);
 
@@ -124,21 +124,21 @@ pub(crate) struct Parking {
 #[derive(Debug)]
 pub(crate) struct ParkedBatch {
     pub(crate) events: Vec<StoredEvent>,
-    /// Where to go on; nothing at the end.
+    /// The event after which to continue; `None` at the end.
     pub(crate) next: Option<EventId>,
 }
 
 /// Which parked events to look for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ParkedQuery {
-    /// Those after this one.
+    /// Only events after this one.
     pub(crate) after: Option<EventId>,
-    /// Those on other subjects than these.
+    /// Only events on other subjects.
     pub(crate) except: Vec<String>,
     pub(crate) limit: usize,
-    /// No more after this many bytes of payload.
+    /// Payload bytes after which no more events are read.
     pub(crate) max_bytes: usize,
-    /// The stream's last sequence as far as it is known: what is found counts as attempted after it.
+    /// The stream's last known sequence. The events found count as attempted after it.
     pub(crate) sequence: u64,
 }
 
@@ -173,7 +173,7 @@ impl Store {
         Ok(())
     }
 
-    /// Reads parked events; at most a stretch of the file is searched.
+    /// Reads parked events. Searches at most [`STRETCH`] events of the file.
     pub(super) fn parked(&mut self, query: &ParkedQuery) -> rusqlite::Result<ParkedBatch> {
         let after = query.after.map_or_else(String::new, |id| id.to_string());
         let except = serde_json::to_string(&query.except).unwrap_or_else(|_| "[]".to_owned());
@@ -217,7 +217,7 @@ impl Store {
         })
     }
 
-    /// Runs a transaction that may take some pages more than the spool's bound.
+    /// Runs a transaction that may exceed the spool's limit by [`RESERVE_PAGES`].
     fn beyond_the_bound<T>(
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -237,7 +237,7 @@ impl Store {
     }
 }
 
-/// How many events are parked in the whole file.
+/// Counts the parked events in the whole file, by reason.
 pub(super) fn count(connection: &rusqlite::Connection) -> rusqlite::Result<ParkedCounts> {
     let mut counts = ParkedCounts::default();
     let mut select = connection
@@ -251,13 +251,13 @@ pub(super) fn count(connection: &rusqlite::Connection) -> rusqlite::Result<Parke
     Ok(counts)
 }
 
-/// What a row's `state` says.
+/// Reads a row's `state`: the reason why the event is parked, or `None` if it waits.
 pub(super) fn reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ParkReason>> {
     let state = row.get_ref(column)?.as_str()?;
     let mut all = ParkReason::ALL.into_iter();
     Ok(match state {
         WAITING => None,
-        // A later version's reason is one too.
+        // A reason of a later version also means that the event is parked.
         _ => Some(
             all.find(|reason| reason.letter() == state)
                 .unwrap_or(ParkReason::Refused),
@@ -265,7 +265,7 @@ pub(super) fn reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Pa
     })
 }
 
-/// The `state` of an event that is parked for this reason, or waits.
+/// Returns the `state` of an event that is parked for this reason or, if `None`, waits.
 pub(super) fn state(parked: Option<ParkReason>) -> &'static str {
     parked.map_or(WAITING, ParkReason::letter)
 }

@@ -21,7 +21,7 @@ fn all() -> ParkedQuery {
     }
 }
 
-/// Everything parked, in however many stretches it lies.
+/// Reads all parked events, over as many batches as it takes.
 async fn parked(spool: &Spool, query: ParkedQuery) -> Vec<StoredEvent> {
     let (mut found, mut query) = (Vec::new(), query);
     loop {
@@ -141,7 +141,7 @@ async fn a_full_spool_can_park_everything_that_is_in_it() {
         spool.park(some.to_vec()).await.unwrap();
     }
     assert_eq!(spool.depth().parked().total(), batch.len());
-    // And no more than before.
+    // The spool is as full as before.
     let refused = spool.append(event("x"), soon()).await;
     assert_eq!(refused, Err(AppendError::Full));
 }

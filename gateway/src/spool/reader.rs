@@ -1,4 +1,4 @@
-//! Reads a spool from outside, for the operator's commands: while a gateway has it in use, or after that has gone.
+//! Reads a spool from outside, for the operator's commands, while a gateway uses it or afterwards.
 
 use std::{
     collections::BTreeMap,
@@ -21,21 +21,21 @@ use super::{
     store::{self, SCHEMA_VERSION, SpoolSync, Store},
 };
 
-/// How long a lock of somebody else's is waited for.
+/// How long to wait for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Events that are read at once, and the bytes after which no more are: a reader that holds on to what it reads keeps the gateway's
-/// log from being used again.
+/// Maximum number of events in one read, and the payload bytes after which it ends. A reader that keeps its transaction open keeps the
+/// gateway from reusing its log.
 const BATCH_EVENTS: u32 = 256;
 const BATCH_BYTES: usize = 8 << 20;
 
-/// How the name of a copy ends until it is complete.
+/// Suffix of the file name of a copy until it is complete.
 const PART: &str = ".part";
 
 /// Why a spool cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolReadError {
-    /// There is none.
+    /// There is no spool.
     #[error("no spool in {}: it has no {DATABASE}", dir.display())]
     Missing {
         /// The directory.
@@ -49,7 +49,7 @@ pub enum SpoolReadError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// It has a schema that this version does not know.
+    /// The spool has a schema that this version does not know.
     #[error(
         "the spool {} was written by a newer importguard (schema {found}, this one knows {SCHEMA_VERSION}): use that version",
         path.display()
@@ -57,10 +57,11 @@ pub enum SpoolReadError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its schema.
+        /// Its schema version.
         found: i64,
     },
-    /// Nothing can be read without its log, and SQLite needs to write beside that.
+    /// The directory is read-only and the log holds events. The spool cannot be read without its log, for which SQLite needs to write
+    /// files.
     #[error(
         "cannot read the spool in {}, which is read-only, as its log holds events: copy the whole directory to where it can be written to",
         dir.display()
@@ -69,7 +70,7 @@ pub enum SpoolReadError {
         /// The directory.
         dir: PathBuf,
     },
-    /// Its pages contradict each other.
+    /// The database is corrupt.
     #[error("the spool {} is corrupt: {why}; `importguard spool copy {} --to DIR` saves what can be read", path.display(), path.display())]
     Corrupt {
         /// The file.
@@ -77,7 +78,7 @@ pub enum SpoolReadError {
         /// SQLite's error.
         why: String,
     },
-    /// SQLite cannot read it for another reason.
+    /// SQLite cannot read the database for another reason.
     #[error("cannot read the spool {}: {why}", path.display())]
     Sqlite {
         /// The file.
@@ -87,37 +88,37 @@ pub enum SpoolReadError {
     },
 }
 
-/// What is in a spool.
+/// Summary of a spool.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SpoolSummary {
     /// Its directory.
     pub directory: PathBuf,
-    /// Whether a process has it in use: a gateway, or another command that empties it.
+    /// Whether a process uses it: a gateway, or another command that empties it.
     pub in_use: bool,
-    /// The ID of that process, as that one knows it: in a container it has another outside.
+    /// ID of that process, as the process itself sees it. Outside its container, the ID differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_use_by: Option<u32>,
-    /// The version of its schema; 0 for one that was just created.
+    /// Version of its schema; 0 if it was just created.
     pub schema: i64,
-    /// Events in it, parked ones included.
+    /// Number of events, parked ones included.
     pub events: usize,
-    /// Those whose turn will come.
+    /// Number of events that wait for publication.
     pub waiting: usize,
-    /// Those that NATS refused while it took others, by reason.
+    /// Number of parked events, which NATS refused while it accepted others, by reason.
     pub parked: BTreeMap<&'static str, usize>,
-    /// When the oldest event was made.
+    /// When the oldest event was created.
     #[serde(skip)]
     pub oldest: Option<SystemTime>,
-    /// How much of the database is in use, in bytes.
+    /// Size of the part of the database that is in use, in bytes.
     pub used_bytes: u64,
-    /// How large the database and its log are, in bytes.
+    /// Size of the database and its log, in bytes.
     pub file_bytes: u64,
-    /// Corrupt databases that were set aside in the same directory.
+    /// Corrupt databases that were set aside in its directory.
     pub set_aside: Vec<PathBuf>,
 }
 
-/// An event as it is in a spool.
+/// An event as it is stored in a spool.
 #[derive(Clone, Debug)]
 pub struct SpooledEvent {
     /// A CloudEvent as JSON.
@@ -135,17 +136,17 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
-    /// Opens the spool in the directory `dir` without changing it, or the database `dir`, such as one that was set aside. Must not
-    /// be called while this process has it in use otherwise.
+    /// Opens the spool in the directory `dir`, or the database file `dir` such as one that was set aside, without changing it. Must not
+    /// be called while this process uses the spool otherwise.
     ///
     /// # Errors
-    /// If there is none, or it cannot be read.
+    /// If there is no spool, or it cannot be read.
     pub fn open(dir: &Path) -> Result<Self, SpoolReadError> {
         let (dir, path) = match dir.parent() {
             Some(parent) if dir.is_file() => (parent, dir.to_owned()),
             _ => (dir, dir.join(DATABASE)),
         };
-        // SQLite would not say why.
+        // SQLite would not report the cause.
         File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => SpoolReadError::Missing {
                 dir: dir.to_owned(),
@@ -182,15 +183,15 @@ impl SpoolReader {
         })
     }
 
-    /// Reads the whole file to see whether it is sound.
+    /// Reads the whole file to check that it is not corrupt.
     ///
     /// # Errors
-    /// If it is not.
+    /// If it is corrupt or cannot be read.
     pub fn check(&self) -> Result<(), SpoolReadError> {
         directory::quick_check(&self.connection).map_err(|source| self.because(source))
     }
 
-    /// What is in it now.
+    /// Returns a summary of its current contents.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -201,7 +202,7 @@ impl SpoolReader {
         };
         let holder = match self.database.ends_with(DATABASE) {
             true => holder(&self.dir).map_err(failed)?,
-            // Nobody uses one that was set aside.
+            // No process uses a database that was set aside.
             false => None,
         };
         let set_aside = directory::set_aside_files(&self.dir).map_err(failed)?;
@@ -223,11 +224,11 @@ impl SpoolReader {
         })
     }
 
-    /// Calls `handle` with each event that is in it now, parked ones too, in the order of their IDs. Events that a gateway publishes
-    /// meanwhile may be left out. Nothing is held while `handle` works.
+    /// Calls `handle` with each event that is in the spool now, parked ones included, in the order of their IDs. Events that a gateway
+    /// publishes in the meantime may be left out. No transaction is open while `handle` runs.
     ///
     /// # Errors
-    /// If it cannot be read, or as `handle` does.
+    /// If the spool cannot be read, or if `handle` returns an error.
     pub fn for_each<E: From<SpoolReadError>>(
         &self,
         mut handle: impl FnMut(&SpooledEvent) -> Result<ControlFlow<()>, E>,
@@ -258,12 +259,12 @@ impl SpoolReader {
         }
     }
 
-    /// Copies it, as it is now, into the directory `to`, which is created and must not have a spool. Of a corrupt one, what can be
-    /// read is copied. All events count as possibly published: whoever publishes the copy looks them up in NATS before. Returns
-    /// whether all could be read.
+    /// Copies the spool in its current state into the directory `to`, which is created if necessary and must not contain a spool. From a
+    /// corrupt spool, copies what can be read. All events count as possibly published: a process that publishes the copy looks them up in
+    /// NATS first. Returns whether all events could be read.
     ///
     /// # Errors
-    /// If there is a spool already, or it cannot be read or written.
+    /// If `to` already contains a spool, or a file cannot be read or written.
     pub fn copy_to(&self, to: &Path) -> Result<bool, SpoolReadError> {
         let path = to.join(DATABASE);
         let part = with_ending(&path, PART);
@@ -279,7 +280,7 @@ impl SpoolReader {
         if path.exists() {
             return Err(failed(io::ErrorKind::AlreadyExists.into()));
         }
-        // SQLite takes an empty file, but would make one that others can read.
+        // SQLite accepts an empty file, but would create one that other users can read.
         let create = || {
             File::options()
                 .write(true)
@@ -314,7 +315,7 @@ impl SpoolReader {
         }
     }
 
-    /// Returns whether all could be read.
+    /// Copies what can be read into a new database. Returns whether all events could be read.
     fn rescue_into(&self, path: &Path) -> rusqlite::Result<bool> {
         let mut copy = Store::new(Connection::open(path)?, SpoolSync::Full)?;
         let is_complete = rescue::copy(&self.connection, copy.connection())?;
@@ -323,7 +324,7 @@ impl SpoolReader {
     }
 
     fn contents(&self) -> rusqlite::Result<Found> {
-        // One transaction, so that the figures go together.
+        // Use one transaction, so that the figures are consistent.
         let transaction = self.connection.unchecked_transaction()?;
         let mut found = Found {
             used_bytes: store::used_bytes(&transaction)?,
@@ -374,13 +375,13 @@ impl SpoolReader {
     }
 }
 
-/// The events may have been published, by whoever has the original.
+/// Marks all events as possibly published, by the process that has the original.
 fn mark(copy: &Connection) -> rusqlite::Result<()> {
     copy.execute("UPDATE event SET attempted_after = 0", [])
         .map(drop)
 }
 
-/// What a summary counts in the file.
+/// The figures of a summary that come from the database.
 #[derive(Default)]
 struct Found {
     events: usize,
@@ -397,7 +398,7 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     Ok((connection, schema))
 }
 
-/// For a file in a read-only directory, beside which there is no log.
+/// Opens a database in a read-only directory, beside which there is no log.
 fn connect_immutable(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -420,14 +421,14 @@ fn because(path: &Path, source: rusqlite::Error) -> SpoolReadError {
     }
 }
 
-/// The process that has the spool in `dir` in use, if one has; with its ID, if that is known.
+/// Returns the process that uses the spool in `dir`, if any, with its ID if that is known.
 fn holder(dir: &Path) -> io::Result<Option<Option<u32>>> {
     let mut file = match File::open(dir.join(LOCK)) {
-        // A copy has none.
+        // A copy has no lock file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    // Shared, so that those who look do not see each other; a gateway that starts at this moment tries again.
+    // Use a shared lock, so that readers do not see each other; a gateway that starts at this moment tries again.
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
         Err(TryLockError::WouldBlock) => {

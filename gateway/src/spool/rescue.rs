@@ -1,19 +1,19 @@
-//! Brings the events of a spool whose files were deleted, moved or set aside into the one that took its place.
+//! Copies the events of a spool whose files were deleted, moved or set aside into the spool that replaces it.
 
 use importguard_core::EventId;
 use rusqlite::{Connection, Rows, Statement, params_from_iter, types::Value};
 
 use super::{health::is_corrupt, store::Store};
 
-/// Rows in one transaction: a group's worth.
+/// Rows per transaction, as many as in a batch of the drain.
 const ROWS: usize = 256;
 
-/// What could be read.
+/// Result of a rescue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rescued {
-    /// Those that the new spool has, whether they are new in it or not.
+    /// Number of events in the new spool, whether copied or already present.
     pub(super) events: usize,
-    /// False if some could not, because their pages are corrupt.
+    /// `false` if some events could not be read because their pages are corrupt or their IDs are invalid.
     pub(super) is_complete: bool,
 }
 
@@ -26,10 +26,10 @@ impl Rescued {
     }
 }
 
-/// Copies what is in `old` into `new`, but for what is there already: it can be repeated after an error.
+/// Copies the events of `old` into `new`, except those already there: it can be repeated after an error.
 ///
 /// # Errors
-/// If `new` cannot be written, or `old` cannot be read for another reason than corruption.
+/// If `new` cannot be written, or `old` cannot be read for a reason other than corruption.
 pub(super) fn rescue(old: &mut Store, new: &mut Store) -> rusqlite::Result<Rescued> {
     let is_complete = copy(old.connection(), new.connection())?;
     new.count()?;
@@ -39,10 +39,10 @@ pub(super) fn rescue(old: &mut Store, new: &mut Store) -> rusqlite::Result<Rescu
     })
 }
 
-/// The same between connections. Returns whether all could be read.
+/// Like [`rescue`], between connections. Returns whether all events could be read.
 pub(super) fn copy(old: &Connection, new: &mut Connection) -> rusqlite::Result<bool> {
     let mut is_complete = copy_drain(old, new)?;
-    // From either end, up to the first page that is corrupt.
+    // Read from both ends, each up to the first corrupt page.
     for order in ["ASC", "DESC"] {
         if copy_events(old, new, order)? {
             break;
@@ -52,7 +52,8 @@ pub(super) fn copy(old: &Connection, new: &mut Connection) -> rusqlite::Result<b
     Ok(is_complete)
 }
 
-/// What an earlier drain may have published is looked up in NATS before it is published again. Returns whether it could be read.
+/// Copies the mark of an earlier drain, so that events that it may have published are looked up in NATS first. Returns whether the mark
+/// could be read.
 fn copy_drain(old: &Connection, new: &Connection) -> rusqlite::Result<bool> {
     let drain = old.query_row("SELECT up_to, after FROM drain", [], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
@@ -70,13 +71,13 @@ fn copy_drain(old: &Connection, new: &Connection) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Returns whether all could be read.
+/// Copies the events in this order of their row IDs. Returns whether all could be read.
 fn copy_events(old: &Connection, new: &mut Connection, order: &str) -> rusqlite::Result<bool> {
     let mut select = match old.prepare(&format!("SELECT * FROM event ORDER BY rowid {order}")) {
         Err(error) if is_corrupt(&error) => return Ok(false),
         select => select?,
     };
-    // Row IDs are the new table's own.
+    // The new table assigns its own row IDs.
     let names = select.column_names().filter(|name| *name != "rowid");
     let names: Vec<_> = names.map(str::to_owned).collect();
     let insert = format!(
@@ -92,7 +93,7 @@ fn copy_events(old: &Connection, new: &mut Connection, order: &str) -> rusqlite:
             let mut insert = transaction.prepare_cached(&insert)?;
             copy_some(&mut rows, &names, &mut insert)
         };
-        // What was read before an error is kept too.
+        // Keep the rows that were read before an error.
         transaction.commit()?;
         match read {
             Ok(Some(all_valid)) => is_complete &= all_valid,
@@ -103,8 +104,8 @@ fn copy_events(old: &Connection, new: &mut Connection, order: &str) -> rusqlite:
     }
 }
 
-/// Copies the next [`ROWS`], without those that the drain could not read. Returns whether there were none of these, or nothing at
-/// the end.
+/// Copies up to [`ROWS`] rows, except those that the drain could not read because of an invalid ID. Returns whether there were none of
+/// these, or `None` at the end.
 fn copy_some(
     rows: &mut Rows<'_>,
     names: &[String],

@@ -1,4 +1,4 @@
-//! The spool's SQLite file: schema, and the few statements that work on it. Owned by one thread.
+//! The spool's SQLite file: its schema, and the few statements that use it. Owned by one thread.
 
 mod upkeep;
 
@@ -22,15 +22,15 @@ use super::{
     parked::{self, ParkedCounts},
 };
 
-/// In `PRAGMA user_version`. A file with a higher one was written by a newer importguard.
+/// Version of the schema, in `PRAGMA user_version`. A file with a higher version was written by a newer importguard.
 pub(super) const SCHEMA_VERSION: i64 = 3;
 
-/// `id` sorts by time (UUID v7), so it is the order of publication too, even where an event whose ack failed arrives
-/// after younger ones. `attempted_after` and `after` are sequences of the stream, which no clock can shift: what is stored of an
-/// attempt comes after them. `drain` has one row: the events up to `up_to` may have been published by a drain after `after`.
-/// It is one row that never grows much, so that a drain can mark what it does in a spool that is full. `spooled_ms` is of the
-/// [`SteadyClock`]. `state` is `w` while the event waits for its turn, else why NATS does not take it, in as many bytes: it is changed in
-/// place where the spool is full. It stands before the payload, which may fill many pages.
+/// Schema of the file. `id` sorts by time (UUID v7), so it is also the order of publication, even if an event whose ack failed arrives
+/// after younger ones. `attempted_after` and `after` are sequences of the stream, which do not depend on any clock: if an attempt was
+/// stored, it comes after them. `drain` has one row: a drain may have published the events up to `up_to` after `after`. This one row
+/// never grows much, so a drain can mark its progress even in a full spool. `spooled_ms` is a time of the [`SteadyClock`]. `state` is `w`
+/// while the event waits, otherwise the reason why NATS refuses it, always one byte, so that it can be changed in place when the spool is
+/// full. It precedes the payload, which may fill many pages.
 const SCHEMA: &str = "
     CREATE TABLE event (
         rowid           INTEGER PRIMARY KEY,
@@ -49,7 +49,7 @@ const SCHEMA: &str = "
     INSERT INTO drain VALUES ('', 0);
 ";
 
-/// Milliseconds become sequences that no stream has reached: then the whole stream is searched.
+/// Turns milliseconds into sequences that no stream has reached, so that the whole stream is searched.
 const FROM_VERSION_2: &str = "
     ALTER TABLE event RENAME COLUMN attempted_ms TO attempted_after;
     ALTER TABLE event ADD COLUMN spooled_ms INTEGER;
@@ -57,32 +57,32 @@ const FROM_VERSION_2: &str = "
     ALTER TABLE drain RENAME COLUMN since_ms TO after;
 ";
 
-/// SQLite's own default, which is a file system's block.
+/// SQLite's default page size, which is also the block size of common file systems.
 const PAGE_BYTES: u64 = 4096;
 
-/// One large group may make the log longer for a moment.
+/// Size to which SQLite truncates the log. One large group may make it longer for a moment.
 const WAL_BYTES: i64 = 16 << 20;
 
-/// What an event may need beside its payload: its other columns, and its places in the trees of the table and its index.
+/// Pages that an event may need besides its payload: for its other columns, and for its places in the trees of the table and the index.
 const TREE_PAGES: u64 = 4;
 
-/// How long somebody else's lock is waited for: long enough for a glance into the spool, and short enough for the callbacks that wait.
+/// How long to wait for a lock that another process holds: long enough for a brief read of the spool, and short enough for the waiting
+/// callbacks.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What the spool holds. Kept along: asking SQLite for it after each commit took a lone callback a tenth longer.
+/// Contents of the spool. Kept in memory, because querying SQLite after each commit made a single callback 10% slower.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) events: usize,
-    /// Of these, the ones that NATS does not take.
+    /// Number of these that are parked, by reason.
     pub(super) parked: ParkedCounts,
-    /// The first in order of those that wait.
+    /// The first waiting event.
     pub(super) oldest: Option<Oldest>,
-    /// How much of [`Store::max_bytes`] is taken: the file without the pages that are free to be written again. What the
-    /// events' payloads add up to may be half of it.
+    /// How much of [`Store::max_bytes`] is in use: the file without its free pages. The sum of the payloads may be only half of this.
     pub(super) used_bytes: u64,
 }
 
-/// The event whose turn it is.
+/// The event that is published next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Oldest {
     pub(super) id: EventId,
@@ -102,16 +102,16 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Events whose turn will come.
+    /// Returns the number of events that wait for publication.
     pub(super) fn waiting(&self) -> usize {
         self.events.saturating_sub(self.parked.total())
     }
 
-    /// Brings `oldest` and `used_bytes` up to date when events have left or are parked.
+    /// Updates `oldest` and `used_bytes` after events were deleted or parked.
     pub(super) fn refresh(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.oldest = match (self.waiting(), self.oldest) {
             (0, _) => None,
-            // Those before it are parked, and may be many.
+            // Skip the events before it: they are parked, and may be many.
             (_, first) => oldest(connection, first)?,
         };
         self.used_bytes = used_bytes(connection)?;
@@ -128,20 +128,20 @@ pub enum SpoolSync {
     Normal,
 }
 
-/// The spool's file, opened.
+/// The open file of the spool.
 pub(super) struct Store {
     pub(super) connection: Connection,
     pub(super) contents: Contents,
     max_bytes: u64,
     clock: SteadyClock,
-    /// As of the last commit.
+    /// Pages of the log in use after the last commit.
     log_pages: Arc<AtomicI32>,
-    /// SQLite's own count of what others have committed.
+    /// SQLite's `data_version`, which changes when other connections commit.
     data_version: i64,
 }
 
 impl Store {
-    /// Takes a connection to a new or sound file into use.
+    /// Prepares a connection to a new or valid file for use.
     pub(super) fn new(mut connection: Connection, sync: SpoolSync) -> rusqlite::Result<Self> {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -150,11 +150,11 @@ impl Store {
             SpoolSync::Normal => "NORMAL",
         };
         connection.pragma_update(None, "synchronous", sync)?;
-        // What is drained is overwritten: it may be wanted gone for good.
+        // Overwrite deleted events with zeros: operators may need drained events to be unrecoverable.
         connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
         let log_pages = Arc::new(AtomicI32::new(0));
-        // In place of SQLite's own checkpoints: who knows when the database is written to can tell when somebody else did.
+        // This replaces SQLite's automatic checkpoints: a process that knows when it writes to the database can detect writes by others.
         connection.wal_hook(Some({
             let log_pages = log_pages.clone();
             move |_: &mut _, pages| {
@@ -193,12 +193,12 @@ impl Store {
         })
     }
 
-    /// The same with at most `max_bytes` of file from now on. One that is larger already stays as large.
+    /// Limits the file to `max_bytes` from now on. A file that is already larger keeps its size as the limit.
     pub(super) fn limit(mut self, max_bytes: u64) -> rusqlite::Result<Self> {
         let max_pages = i64::try_from(max_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
         self.connection
             .pragma_update(None, "max_page_count", max_pages)?;
-        // SQLite's own word for it.
+        // Read the limit that SQLite has actually set.
         self.max_bytes = pages(&self.connection, "PRAGMA max_page_count")? * PAGE_BYTES;
         Ok(self)
     }
@@ -207,7 +207,7 @@ impl Store {
         self.contents
     }
 
-    /// How large the file may become: then the spool is full.
+    /// Returns the maximum size of the file, in bytes, at which the spool is full.
     pub(super) fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
@@ -221,8 +221,8 @@ impl Store {
         self.connection.pragma_update(None, "max_page_count", pages)
     }
 
-    /// Commits `events`, all in one transaction if they fit; else those that do. Returns which are committed: the others find no room
-    /// within [`max_bytes`](Self::max_bytes). An id that is there already is left as it is.
+    /// Commits `events` in one transaction if all of them fit, otherwise those that do. Returns which are committed: there is no room for
+    /// the others within [`max_bytes`](Self::max_bytes). An event whose ID already exists is left unchanged and counts as committed.
     pub(super) fn append<'a>(
         &mut self,
         events: impl ExactSizeIterator<Item = &'a NewEvent> + Clone,
@@ -232,14 +232,14 @@ impl Store {
             match self.append_all(events.clone()) {
                 Ok(()) => return Ok(vec![true; count]),
                 Err(error) if !is_full(&error) => return Err(error),
-                // SQLite may have rolled back everything or only the last statement: one by one there is no doubt.
+                // SQLite may have rolled back everything or only the last statement. Inserting one by one leaves no doubt.
                 Err(_) => {}
             }
         }
         events.map(|event| self.append_one(event)).collect()
     }
 
-    /// Returns false if the event finds no room within the bound; a disk that has none is an error.
+    /// Returns `false` if there is no room for the event within the limit; a full disk is an error.
     fn append_one(&mut self, event: &NewEvent) -> rusqlite::Result<bool> {
         match self.append_all(std::iter::once(event)) {
             Ok(()) => Ok(true),
@@ -300,8 +300,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the events in `done` and returns the first of the rest in order: at most `limit` of them, and no more after
-    /// `max_bytes` of payload. They count as attempted after `sequence` from the next call on.
+    /// Deletes the events in `done` and returns the first of the remaining waiting events in order: at most `limit`, and at most
+    /// `max_bytes` of payload unless the first event alone is larger. From the next call on, they count as attempted after `sequence`.
     pub(super) fn advance(
         &mut self,
         done: &[EventId],
@@ -335,7 +335,7 @@ impl Store {
             None => Vec::new(),
         };
         if let Some(last) = batch.last() {
-            // Events that an earlier drain left behind keep that drain's mark: the oldest attempt is what counts.
+            // Events left by an earlier drain keep that drain's mark: the oldest attempt counts.
             let after = batch
                 .first()
                 .and_then(|first| first.attempted_by_drain_after)
@@ -354,12 +354,12 @@ fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
-/// The schema version of a file; 0 for one without tables.
+/// Returns the schema version of a file; 0 if it has no tables.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// The first that waits, not before `from`.
+/// Returns the first waiting event whose ID is not before `from`.
 fn oldest(connection: &Connection, from: Option<Oldest>) -> rusqlite::Result<Option<Oldest>> {
     let from = from.map_or_else(String::new, |oldest| oldest.id.to_string());
     connection
@@ -383,7 +383,7 @@ pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(all.saturating_sub(free) * PAGE_BYTES)
 }
 
-/// What a pragma says, in pages.
+/// Reads a pragma whose value is a number of pages.
 fn pages(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
     connection
         .prepare_cached(pragma)?
@@ -415,7 +415,7 @@ fn read(
     Ok(batch)
 }
 
-/// A row of nine columns: those of an event, and after which sequence a drain attempted it.
+/// Reads a row of nine columns: those of an event, and the sequence after which a drain attempted it.
 pub(super) fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredEvent> {
     let sequence = |column| -> rusqlite::Result<Option<u64>> {
         let sequence = row.get::<_, Option<i64>>(column)?;
@@ -436,7 +436,7 @@ pub(super) fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-/// A sequence as SQLite holds it.
+/// Converts a sequence to SQLite's integer type.
 pub(super) fn sequence(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }

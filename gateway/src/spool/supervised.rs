@@ -1,8 +1,8 @@
-//! The store as the spool's thread uses it: looked after while it is in use, and repaired where that is possible.
+//! The store as the spool's thread uses it: monitored while it is in use, and repaired if possible.
 //!
-//! An event counts as recorded only when the files are seen to be in place after its commit. Files that were deleted or replaced
-//! are made anew, with the events that are still readable through the open ones; a corrupt database is set aside; everything else
-//! is tried again until its cause is gone.
+//! An event counts as recorded only if the files are found in place after its commit. Files that were deleted or replaced are recreated
+//! with the events that are still readable through the open ones. A corrupt database is set aside. Every other failure is retried until
+//! its cause is gone.
 
 use std::{
     sync::Arc,
@@ -21,33 +21,33 @@ use super::{
     store::Store,
 };
 
-/// How soon a broken spool is tried again. Callbacks in between don't wait for it.
+/// Delay between attempts to use a broken spool. Callbacks in between fail immediately.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How often it is made sure that an idle spool can be written to, which costs a commit.
+/// How often to check that an idle spool is writable. Each check costs a commit.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// A disk that corrupts everything must not fill up with what is set aside.
+/// Minimum interval between databases that are set aside, so that a disk that corrupts everything is not filled with them.
 const SET_ASIDE: Duration = Duration::from_secs(10);
 
-/// The spool's files, and what is done about them.
+/// The spool's files, monitored and repaired.
 pub(super) struct Supervised {
     location: Location,
-    /// Nothing where it could not be opened again: then everything is in the file.
+    /// `None` if it could not be reopened; all events are then in the file.
     store: Option<Store>,
     files: Files,
-    /// Given back after the store is closed.
+    /// Released after the store is closed.
     lock: Lock,
     health: Arc<Health>,
     /// When the store was last used, successfully or not.
     tried: Instant,
     /// When something was last committed.
     committed: Instant,
-    /// When it was last made sure that the directory can be written to.
+    /// When the last upkeep checked that the directory is writable.
     kept_up: Instant,
     /// When a database was last set aside.
     set_aside: Option<Instant>,
-    /// Something of events that are no longer in the spool may be in its files.
+    /// The files may still contain data of events that are no longer in the spool.
     is_shrink_due: bool,
 }
 
@@ -72,7 +72,7 @@ impl Supervised {
         Ok(supervised)
     }
 
-    /// Nothing where it could not be opened again.
+    /// Returns the store, or `None` if it could not be reopened.
     pub(super) fn store(&self) -> Option<&Store> {
         self.store.as_ref()
     }
@@ -119,8 +119,8 @@ impl Supervised {
         self.drain(|store| Ok(store.parked(query)?))
     }
 
-    /// Does what brings events to NATS, also where the files were deleted and can't be made anew: NATS is then the only place where
-    /// their events are safe.
+    /// Does work for the drain, even if the files were deleted and cannot be recreated: NATS is then the only place where their events
+    /// are safe.
     fn drain<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, SpoolError> {
         match self.work(&work) {
             Ok(done) => {
@@ -136,7 +136,7 @@ impl Supervised {
         }
     }
 
-    /// Makes sure that the spool works, also when it has nothing to do.
+    /// Checks that the spool works, even if it has nothing to do.
     pub(super) fn examine(&mut self) {
         let is_idle = self.committed.elapsed() >= PROBE;
         let is_broken = self.health.state() == SpoolState::Broken;
@@ -147,7 +147,7 @@ impl Supervised {
             }
             store.probe()?;
             if is_broken {
-                // Where there is no room for more than that, an event would find it broken again.
+                // Without room for more than that, the next event would find the spool broken again.
                 let probed = directory::probe(&dir).map_err(Fault::from);
                 if let Err(fault @ Fault::DiskFull(_)) = probed {
                     return Err(fault);
@@ -167,9 +167,9 @@ impl Supervised {
         }
     }
 
-    /// Tries to bring what is left into files that the next start finds.
+    /// Tries to save the remaining events in files that the next start finds.
     pub(super) fn close(mut self) {
-        // Even if it was tried a moment ago.
+        // Try even if the last attempt was a moment ago.
         self.tried = self.tried.checked_sub(RETRY).unwrap_or(self.tried);
         self.examine();
         let left = self
@@ -186,7 +186,7 @@ impl Supervised {
         }
     }
 
-    /// Does `work`; where that shows something that can be repaired, repairs it and does it again. Returns why it can't be done.
+    /// Does `work`. If it fails in a way that can be repaired, repairs the spool and does `work` again. Returns the reason if it fails.
     fn work<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, String> {
         let was_broken = self.health.state() == SpoolState::Broken;
         if was_broken && self.tried.elapsed() < RETRY {
@@ -216,7 +216,7 @@ impl Supervised {
 
     fn attempt<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, Fault> {
         let store = self.store.as_mut().ok_or(Fault::NotOpen)?;
-        // SQLite's cache would hide both.
+        // SQLite's cache would hide changes to the database and its log.
         if self.files.is_overwritten()? {
             directory::check_content(&self.location.dir)?;
             self.files.set_written()?;
@@ -261,7 +261,7 @@ impl Supervised {
         }
     }
 
-    /// Sets the corrupt database aside and goes on with a new one.
+    /// Sets the corrupt database aside and continues with a new one.
     fn begin_anew(&mut self) -> Result<Rescued, Fault> {
         if self.files.is_database_there()? {
             if self
@@ -278,19 +278,19 @@ impl Supervised {
         self.reopen()
     }
 
-    /// Opens the spool at its path again, with what can be read of the events that were in it.
+    /// Reopens the spool at its path, with the events that can still be read from the old one.
     fn reopen(&mut self) -> Result<Rescued, Fault> {
         if self.lock.check().is_err() {
             self.lock = directory::lock(&self.location.dir)?;
         }
         if self.files.is_database_there()? {
-            // It must not be open twice while its log or index is another one: so everything goes into it first.
+            // The database must not be open twice with different logs or indexes, so move everything into it first.
             if let Some(store) = &mut self.store {
                 store.empty_log()?;
             }
             self.store = None;
         } else {
-            // They belong to the database that was there before.
+            // They belong to the previous database.
             self.files.remove_companions()?;
         }
         let (mut store, files) = self.location.open_store()?;
@@ -307,7 +307,7 @@ impl Supervised {
         Ok(rescued)
     }
 
-    /// What callbacks needn't wait for, and do not depend on.
+    /// Does the maintenance that callbacks neither wait for nor depend on.
     fn upkeep(&mut self) {
         self.kept_up = Instant::now();
         self.count_set_aside();
@@ -332,7 +332,7 @@ impl Supervised {
         }
     }
 
-    /// Erases what is left of events once there are none.
+    /// Erases the remains of events once the spool is empty.
     fn shrink(&mut self) -> Result<(), Fault> {
         if !self.is_shrink_due {
             return Ok(());
@@ -351,11 +351,11 @@ impl Supervised {
         }
     }
 
-    /// The database was written to by ourselves.
+    /// Records that this process has written to the database. Returns the error of `result`, except if the database is locked.
     fn written(&mut self, result: rusqlite::Result<()>) -> Result<(), Fault> {
         let result = result.map_err(Fault::from);
         match result.and(self.files.set_written().map_err(Fault::from)) {
-            // It is done a little later, when somebody has read what they want to read.
+            // It is retried later, when the other process has finished reading.
             Err(Fault::Locked(_)) => Ok(()),
             result => result,
         }
@@ -370,7 +370,7 @@ impl Supervised {
 
 #[cfg(test)]
 impl Supervised {
-    /// The connection, to put it into a bad state.
+    /// Returns the connection, to put it into a bad state.
     pub(super) fn connection(&mut self) -> &mut rusqlite::Connection {
         self.store.as_mut().unwrap().connection()
     }

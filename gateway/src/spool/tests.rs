@@ -168,7 +168,7 @@ async fn a_full_spool_refuses_and_has_room_again_once_it_is_drained() {
     assert_eq!(spool.depth().events(), accepted);
     let size = fs::metadata(dir.path().join("spool.db")).unwrap().len();
     assert!(size <= MIB, "{size}");
-    // Small events still fit into the last pages; they too must find an end.
+    // Small events still fit into the last pages, but these must fill up too.
     while spool.append(event("x"), soon()).await.is_ok() {
         assert!(spool.depth().events() < 20_000);
     }
@@ -199,7 +199,7 @@ async fn what_is_in_use_comes_up_to_the_bound_however_large_the_events_are() {
         while spool.append(event(&payload), soon()).await.is_ok() {
             assert!(depth.used_bytes() <= MIB);
         }
-        // What was refused would have needed a page for its place in the tree beside those it fills.
+        // The refused event would have needed one page for its place in the tree besides those for its payload.
         let missing = MIB - depth.used_bytes();
         assert!(
             missing < payload_bytes as u64 + 2 * 4096,
@@ -241,7 +241,7 @@ async fn of_the_second_schema_an_attempted_event_has_the_whole_stream_searched()
     drop(second);
     let spool = open(&dir);
     let events = spool.next(2, usize::MAX, 7).await.unwrap();
-    // No stream has got there, which is why it is searched from its beginning.
+    // No stream has reached this sequence, so it is searched from its start.
     assert_eq!(events[0].attempted_after(), Some(1_732_820_000_000));
     assert!(spool.depth().oldest_age() > Some(Duration::from_secs(365 * 24 * 3600)));
 }
@@ -269,7 +269,7 @@ async fn a_failed_publication_and_an_unfinished_drain_are_remembered() {
     let spool = reopen(spool, &dir).await;
     let again = attempts(spool.next(3, usize::MAX, 3000).await.unwrap());
     assert_eq!(again, [Some(1000), Some(2000), None]);
-    // The first attempt counts, however often the drain begins anew, and with however few events.
+    // The first attempt counts, however often the drain restarts and with however few events.
     spool.next(1, usize::MAX, 4000).await.unwrap();
     let again = attempts(spool.next(3, usize::MAX, 5000).await.unwrap());
     assert_eq!(again, [Some(1000), Some(2000), Some(2000)]);

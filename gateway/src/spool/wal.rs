@@ -1,4 +1,4 @@
-//! Reads SQLite's log to see whether what was committed to it is still in it, see <https://sqlite.org/fileformat2.html#walformat>.
+//! Reads SQLite's log to check that committed data is still in it, see <https://sqlite.org/fileformat2.html#walformat>.
 
 use std::{
     fs::File,
@@ -9,10 +9,10 @@ use std::{
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
 
-/// The first word; its last bit says in which order the bytes of a word are summed up.
+/// First word of the log. Its last bit selects the byte order of the words that are summed up.
 const MAGIC: u32 = 0x377f_0682;
 
-/// Whether the first `frames` of the log at `path` are as they were written.
+/// Returns whether the first `frames` of the log at `path` are as they were written.
 pub(super) fn is_intact(path: &Path, frames: usize) -> io::Result<bool> {
     match check(BufReader::new(File::open(path)?), frames) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -52,7 +52,7 @@ fn word(bytes: &[u8], index: usize) -> u32 {
     u32::from_be_bytes(bytes.unwrap_or_default())
 }
 
-/// SQLite's checksum, which goes on from frame to frame.
+/// SQLite's checksum, which continues from frame to frame.
 struct Sum {
     is_big_endian: bool,
     words: (u32, u32),
@@ -72,7 +72,7 @@ impl Sum {
         self.words = (first, second);
     }
 
-    /// Whether it is in `bytes` at a word.
+    /// Returns whether `bytes` contains the checksum at the word `index`.
     fn is_at(&self, bytes: &[u8], index: usize) -> bool {
         self.words == (word(bytes, index), word(bytes, index + 1))
     }

@@ -1,4 +1,4 @@
-//! The one thread that touches the spool's file. It commits everything that has come in while it was committing.
+//! The only thread that accesses the spool's file. It commits all events that arrived during the previous commit as a group.
 
 use std::sync::Arc;
 
@@ -6,13 +6,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{AppendError, Command, Depth, NewEvent, supervised::Supervised};
 
-/// Larger groups don't commit noticeably more per second: the commit itself is a small part of one already.
+/// Maximum number of events in a group. Larger groups do not commit noticeably more events per second: at this size, the commit is
+/// already a small part of the cost.
 const GROUP_EVENTS: usize = 1024;
 
-/// Bounds what one transaction adds to SQLite's log, and the pages it keeps in memory.
+/// Limits what one transaction adds to SQLite's log, and the pages that it keeps in memory.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// Works until the channel is closed and empty.
+/// Runs until the channel is closed and empty.
 pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, depth: Arc<Depth>) {
     let mut received = Vec::with_capacity(GROUP_EVENTS);
     let mut group = Group::default();
@@ -33,7 +34,7 @@ pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, 
                     reply,
                 } => {
                     let advanced = spool.advance(&done, limit, max_bytes, sequence);
-                    // Also where nothing was done: it may have been repaired, and hold less or more.
+                    // Even after an error: the spool may have been repaired, and hold fewer or more events.
                     depth.set(&spool);
                     // The caller may have given up.
                     let _ = reply.send(advanced);
@@ -78,7 +79,7 @@ impl Group {
             return;
         }
         let results = spool.append(&self.events);
-        // Before the answers, so that a caller that gets "spooled" sees it in the depth.
+        // Update the depth before the replies, so that a caller whose event was spooled sees it there.
         depth.set(spool);
         for (reply, result) in self.replies.drain(..).zip(results) {
             let _ = reply.send(result);

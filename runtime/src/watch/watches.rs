@@ -7,14 +7,11 @@ use prometheus_client::{
     registry::Registry,
 };
 use serde_json::{Map, Value, json};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{FileWatcher, LastGood, Reload};
-use crate::expiry::CertificateFile;
+use crate::{expiry::CertificateFile, signals::Hangup};
 
 /// How often files are checked: a check is one system call per file.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -172,28 +169,18 @@ impl FileWatches {
 
     /// Runs all watchers for as long as it is polled.
     pub async fn run(&mut self) -> Infallible {
-        let mut hangup = signal(SignalKind::hangup())
+        let mut hangup = Hangup::listen()
             .inspect_err(|error| warn!("SIGHUP will not reload files: {error}"))
-            .ok();
+            .unwrap_or_default();
         loop {
             tokio::select! {
                 Some(never) = self.watches.next() => match never {},
-                () = received(&mut hangup) => {
+                () = hangup.received() => {
                     info!("SIGHUP received: reloading all files");
                     self.reload.send_replace(());
                 }
             }
         }
-    }
-}
-
-/// Ready when the signal arrives; never if there is no handler for it.
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }
 

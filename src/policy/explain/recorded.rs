@@ -11,12 +11,12 @@ use importguard_decider::{policy::Policy, tabletest::parse_time};
 use serde_json::{Deserializer, Value, json};
 
 use super::{
-    super::{FINDINGS, USAGE, friends, print},
+    super::{FINDINGS, USAGE, print},
     comparison::Comparison,
     live::Live,
     report::Import,
 };
-use crate::events::{Event, printable, to_the_millisecond};
+use crate::events::{Event, friends, printable, to_the_millisecond};
 
 /// The name of standard input.
 const STDIN: &str = "-";

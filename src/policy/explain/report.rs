@@ -9,7 +9,7 @@ use importguard_decider::{
 };
 use serde_json::{Map, Value, json};
 
-use super::super::friends;
+use crate::events::friends;
 
 /// An import that is explained.
 pub(super) struct Import<'a> {

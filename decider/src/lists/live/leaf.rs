@@ -1,4 +1,4 @@
-//! A few hundred entries of a list, with little overhead: one string with all IDs and texts, and a hash table of 14 bytes each.
+//! A few hundred entries of a list with little overhead: one string with all IDs and texts, and a hash table with 14 bytes per entry.
 
 use hashbrown::{HashTable, hash_table::Entry as Place};
 
@@ -7,38 +7,39 @@ use super::super::IdHasher;
 /// Set in a slot's length if the ID was removed. IDs have at most 256 bytes.
 const REMOVED: u16 = 1 << 15;
 
-/// What a list says of an ID.
+/// The entry of an ID in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'l> {
-    /// Who added it; empty if it is not said.
+    /// Who added or removed the ID; empty if unknown.
     pub by: &'l str,
-    /// Why; empty if it is not said.
+    /// Why; empty if unknown.
     pub reason: &'l str,
-    /// From when on it no longer counts, in Unix seconds.
+    /// When the entry expires, in Unix seconds; `None` if never.
     pub until: Option<u32>,
-    /// Whether the ID was removed. It is kept as long as the bucket keeps it.
+    /// Whether the ID was removed. Such an entry is kept as long as the bucket keeps it.
     pub removed: bool,
 }
 
 impl Entry<'_> {
-    /// Whether it counts at `now`, in Unix seconds.
+    /// Whether the entry is active at `now`, in Unix seconds: neither removed nor expired.
     #[inline]
     pub fn counts(&self, now: u64) -> bool {
         !self.removed && self.until.is_none_or(|until| u64::from(until) > now)
     }
 }
 
-/// Packed to 14 bytes: a table of 250 has 512 places of that and a byte each, 7.7 KB, for which the allocator takes 8 KB; at 16 bytes
-/// they are 8.7 KB, for which it takes 10. In a million entries, 69 bytes each instead of 80.
+/// An entry in the hash table, packed to 14 bytes: a table of 250 entries has 512 slots of 14 bytes and a control byte each, 7.7 KB, for
+/// which the allocator takes 8 KB. With 16 bytes, it would be 8.7 KB, for which the allocator takes 10 KB. With a million entries, that is
+/// 69 bytes per entry instead of 80.
 #[derive(Clone, Copy)]
 #[repr(Rust, packed(2))]
 struct Slot {
-    /// The ID in the text.
+    /// The offset of the ID in the text.
     start: u32,
-    /// Zero for never: nothing expires in 1970.
+    /// Zero if the entry never expires: none expires in 1970.
     until: u32,
     len: u16,
-    /// Indexes of the texts.
+    /// The indexes of the author and the reason in [`Leaf::texts`].
     by: u16,
     reason: u16,
 }
@@ -46,10 +47,10 @@ struct Slot {
 #[derive(Clone, Default)]
 pub(super) struct Leaf {
     text: String,
-    /// Authors and reasons, each once: where they are in the text. The first is empty.
+    /// The offset and length in the text of each distinct author and reason. The first is empty.
     texts: Vec<(u32, u16)>,
     slots: HashTable<Slot>,
-    /// Changes since it was packed; they leave IDs and texts behind that nobody needs.
+    /// The number of changes since the leaf was packed. Changes leave unused IDs and texts behind.
     changes: usize,
 }
 
@@ -59,7 +60,7 @@ impl Leaf {
         Some(self.entry(slot))
     }
 
-    /// Inserts or replaces an entry, and returns whether there was one that had not been removed, or one at all.
+    /// Inserts or replaces an entry. Returns `None` if the ID had none, otherwise whether its previous entry was not marked as removed.
     pub(super) fn insert(&mut self, id: &str, hash: u64, entry: Entry<'_>) -> Option<bool> {
         let (by, reason) = (self.intern(entry.by), self.intern(entry.reason));
         let flag = if entry.removed { REMOVED } else { 0 };
@@ -92,7 +93,7 @@ impl Leaf {
         before
     }
 
-    /// Removes an entry, and returns whether there was one that had not been removed, or one at all.
+    /// Deletes an entry. Returns `None` if the ID had none, otherwise whether that entry was not marked as removed.
     pub(super) fn remove(&mut self, id: &str, hash: u64) -> Option<bool> {
         let text = &self.text;
         let place = self
@@ -111,7 +112,7 @@ impl Leaf {
             .map(|slot| (self.id(slot), self.entry(slot)))
     }
 
-    /// The heap memory that it uses beside its IDs and texts, in bytes.
+    /// The heap memory that the leaf uses in addition to its IDs and texts, in bytes.
     #[cfg(test)]
     pub(super) fn overhead(&self) -> usize {
         let ids: usize = self.slots.iter().map(|slot| self.id(slot).len()).sum();
@@ -121,7 +122,7 @@ impl Leaf {
             + self.slots.allocation_size()
     }
 
-    /// Returns memory that was reserved for more.
+    /// Shrinks the capacity to fit.
     pub(super) fn shrink(&mut self) {
         let Self {
             text, texts, slots, ..
@@ -131,7 +132,7 @@ impl Leaf {
         slots.shrink_to_fit(|slot| hash_of(text, slot));
     }
 
-    /// Copies what is needed once as much has changed as there is, so that each change costs the same on average.
+    /// Copies what is still in use once there were more changes than entries, so that the amortized cost of a change is constant.
     fn pack_if_worn(&mut self) {
         if self.changes <= self.slots.len().max(64) {
             return;
@@ -146,7 +147,7 @@ impl Leaf {
         *self = packed;
     }
 
-    /// The index of a text, which is stored if it is new. An empty text has the index zero.
+    /// Returns the index of a text, storing the text if it is new. An empty text has index 0.
     fn intern(&mut self, text: &str) -> u16 {
         if self.texts.is_empty() {
             self.texts.push((0, 0));
@@ -157,7 +158,7 @@ impl Leaf {
         if let Some((index, _)) = found {
             return index;
         }
-        // A leaf never has as many: there are thousands of leaves. If it had, the text would be missing, but not the entry.
+        // A leaf never has 65,536 texts: there are thousands of leaves. If it did, the entry would lose the text but still count.
         let Ok(index) = u16::try_from(self.texts.len()) else {
             return 0;
         };
@@ -193,7 +194,7 @@ fn of<'t>(text: &'t str, slot: &Slot) -> &'t str {
     part(text, slot.start, slot.len & !REMOVED)
 }
 
-/// Every place is valid for its text; the fallback is unreachable.
+/// Returns a part of `text`. Every stored offset and length is valid for its text, so the fallback is unreachable.
 fn part(text: &str, start: u32, len: u16) -> &str {
     let start = start as usize;
     text.get(start..start + usize::from(len))
@@ -204,7 +205,7 @@ fn hash_of(text: &str, slot: &Slot) -> u64 {
     IdHasher::get().hash(of(text, slot)).get()
 }
 
-/// An offset in a leaf, which has far less than 4 GiB: IDs and texts have at most 256 bytes each.
+/// Converts an offset in a leaf's text, which is far smaller than 4 GiB: IDs and texts have at most 256 bytes each.
 fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }

@@ -1,8 +1,8 @@
-//! The entries of a live list: a persistent map, of which a copy costs nothing.
+//! The entries of a live list: a persistent map that is cheap to clone.
 //!
-//! Its leaves hold a few hundred entries each. A change copies the leaf that it is in, and the two levels above, if anybody still has
-//! an earlier copy of the map; so an evaluation sees one state of a list, whatever changes meanwhile, and a change among a million
-//! entries copies some 15 KB.
+//! Its leaves hold a few hundred entries each. If an earlier clone of the map still exists, a change copies its leaf and the two levels
+//! above it. So an evaluation sees one state of a list, whatever changes meanwhile, and a change to a list of a million entries copies
+//! some 15 KB.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use super::{
     leaf::{Entry, Leaf},
 };
 
-/// Children of a node: two levels make 4,096 leaves, of some 250 entries each in a list of a million.
+/// The number of children of a node: two levels make 4,096 leaves, with some 250 entries each in a list of a million.
 const FANOUT: usize = 64;
 
-/// The bits of the hash that select a child of the root. A leaf's table uses the lowest and the highest bits.
+/// The position of the hash bits that select a child of the root. A leaf's table uses the lowest and the highest bits.
 const ROOT_SHIFT: u32 = 32;
 
-/// The bits that select a leaf.
+/// The position of the hash bits that select a leaf.
 const NODE_SHIFT: u32 = ROOT_SHIFT + FANOUT.trailing_zeros();
 
 type Node = Vec<Arc<Leaf>>;
 
-/// The entries of a live list. Clones share what neither changes.
+/// The entries of a live list. Clones share the parts that neither changes.
 #[derive(Clone, Default)]
 pub struct LiveMap {
-    /// Empty, or [`FANOUT`] nodes of as many leaves.
+    /// Empty, or [`FANOUT`] nodes with [`FANOUT`] leaves each.
     root: Arc<Vec<Arc<Node>>>,
-    /// Entries, removed ones included.
+    /// The number of entries, including removed ones.
     keys: usize,
-    /// Entries that were not removed.
+    /// The number of entries, excluding removed ones.
     entries: usize,
 }
 
@@ -51,7 +51,7 @@ impl LiveMap {
         self.entries += usize::from(!entry.removed);
     }
 
-    /// Removes an entry without a trace.
+    /// Deletes an entry without keeping a record of its removal.
     pub fn remove(&mut self, id: &str) {
         let hash = IdHasher::get().hash(id).get();
         if !self.root.is_empty()
@@ -62,12 +62,12 @@ impl LiveMap {
         }
     }
 
-    /// The number of entries, those that were removed included.
+    /// The number of entries, including removed ones.
     pub const fn keys(&self) -> usize {
         self.keys
     }
 
-    /// The number of entries that were not removed. Those that expired are included until somebody clears them away.
+    /// The number of entries, excluding removed ones. Expired entries are included until they are cleared.
     pub const fn entries(&self) -> usize {
         self.entries
     }
@@ -78,7 +78,7 @@ impl LiveMap {
         leaves.flat_map(|leaf| leaf.iter())
     }
 
-    /// Returns memory that was reserved for more. Call it on a map that nobody shares.
+    /// Shrinks the capacity to fit. Call it only on a map that is not shared, because it copies shared parts.
     pub fn shrink(&mut self) {
         for node in Arc::make_mut(&mut self.root) {
             for leaf in Arc::make_mut(node) {
@@ -90,7 +90,7 @@ impl LiveMap {
     fn leaf(&mut self, hash: u64) -> &mut Leaf {
         let root = Arc::make_mut(&mut self.root);
         if root.is_empty() {
-            // All of them the same, until they are written to.
+            // All children share one leaf until they are written to.
             let leaf = Arc::<Leaf>::default();
             let node = Arc::new(vec![leaf; FANOUT]);
             *root = vec![node; FANOUT];
@@ -101,14 +101,14 @@ impl LiveMap {
 }
 
 impl std::fmt::Debug for LiveMap {
-    /// Only the size, as there may be millions.
+    /// Formats only the size: a map may have millions of entries.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LiveMap({} entries)", self.entries)
     }
 }
 
 fn child(hash: u64, shift: u32) -> usize {
-    // Below FANOUT.
+    // Always less than FANOUT, so a valid index.
     (hash >> shift) as usize % FANOUT
 }
 
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((before.keys(), map.keys()), (10_000, 10_000));
         assert_eq!(get(&map, "user1").unwrap().reason, "second");
         assert!(get(&map, "user2").is_none());
-        // All but three of the leaves, and two nodes, are shared.
+        // Three changes copy at most three nodes; the others are shared.
         let nodes = before.root.iter().zip(map.root.iter());
         let shared = nodes.filter(|(one, other)| Arc::ptr_eq(one, other)).count();
         assert!(shared >= FANOUT - 3, "{shared}");
@@ -171,7 +171,7 @@ mod tests {
                     .sum();
                 overhead / count
             };
-            // A leaf has each text once, so a text that all of them have counts several times.
+            // Each leaf stores a text once, so a text that many leaves have is counted once per leaf.
             let grown = each(&map);
             assert!(grown <= 80, "{grown} bytes with {count} entries");
             map.shrink();

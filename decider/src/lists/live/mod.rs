@@ -1,7 +1,7 @@
-//! Live lists: those in a JetStream key-value bucket, kept up to date by a watch.
+//! Live lists: lists in a JetStream key-value bucket, kept up to date by a watch.
 //!
-//! [`LiveLists`] is their state at one revision, which an evaluation takes as it is. [`Watch`] keeps the newest state, [`Status`] says
-//! how current that is, and `snapshot` keeps it on disk for a start while NATS is away.
+//! [`LiveLists`] is their state at one revision, which does not change during an evaluation. [`Watch`] holds the latest state, [`Status`]
+//! reports how current it is, and `snapshot` saves it on disk so that a decider can start while NATS is unreachable.
 
 mod leaf;
 mod map;

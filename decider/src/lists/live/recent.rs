@@ -1,9 +1,9 @@
-//! The last changes that are known, to prove that a bucket still has the history of before.
+//! The most recent known changes, to prove that a bucket still has the same history.
 //!
-//! A bucket that was restored from a backup was created when it was before, and after some changes it has a higher revision than
-//! before. But NATS dates each change to the nanosecond. Where the bucket still has one of the last changes with its date, its history
-//! is the same up to there; and of the changes after that one, which are all kept here, each must still be there, or have been replaced
-//! by a later change of the same key.
+//! A bucket that was restored from a backup keeps its creation time, and after some changes its revision is higher than before. But NATS
+//! stores each change with a timestamp in nanoseconds. If the bucket still has one of the recent changes with the same timestamp, its
+//! history is the same up to that change. All changes after that one are kept here, and each of them must still be in the bucket, or have
+//! been replaced by a later change of the same key.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,39 +12,40 @@ use std::{
 
 use importguard_lists::{Announcement, Change, ChangeKind, Key};
 
-/// How many changes are kept, and read again after each interruption. They take some 360 KB: 40 bytes in nodes of the tree that are
-/// three quarters full, and a table of 8,192 places of 17 bytes. NATS sends a million in five seconds, so these take some 20 ms. If each of
-/// their keys changed while a decider was away, everything is read anew; a thousand keys that change all the time are not enough for that.
+/// How many changes are kept, and read again after each interruption. They take some 360 KB: 40 bytes each in tree nodes that are three
+/// quarters full, and a table of 8,192 slots of 17 bytes. NATS sends a million changes in five seconds, so these take some 20 ms. If
+/// every one of their keys changed while a decider was disconnected, everything is read again; a thousand keys that change constantly
+/// are too few to cause that.
 const KEPT: usize = 4096;
 
-/// The last change of each of the keys that changed last.
+/// The last change of each of the most recently changed keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Recent {
-    /// By revision.
+    /// The changes, by revision.
     changes: BTreeMap<u64, Known>,
-    /// The revision for the hash of each key.
+    /// The revision of each change, by the hash of its key.
     revisions: HashMap<u64, u64>,
-    /// Whether no other key has a value.
+    /// Whether `changes` covers every key that has a value.
     are_all: bool,
-    /// Whether one of them was found in the bucket since [`begin`](Self::begin).
+    /// Whether one of the changes was found in the bucket since [`begin`](Self::begin).
     found_any: bool,
-    /// Hashes of keys whose last change is no longer there, so that a later one must be.
+    /// Hashes of keys whose last change is no longer in the bucket, so that a later change of the key must follow.
     replaced: Vec<u64>,
 }
 
-/// A change that is known.
+/// A known change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     /// When NATS stored it, in Unix nanoseconds.
     pub(super) stored: i128,
-    /// The hash of its key. A later version of Rust may hash otherwise: everything is then read anew, once.
+    /// The hash of its key. A later version of Rust may hash differently; everything is then read again once.
     pub(super) key: u64,
-    /// Whether it was announced that it may be cleared away.
+    /// Whether its key was announced as about to be cleared.
     pub(super) may_be_cleared: bool,
     found: bool,
 }
 
-/// The bucket does not have the history that is known.
+/// The bucket does not have the known history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HistoryError {
     #[error("the bucket was restored to an earlier state and changed since")]
@@ -76,12 +77,12 @@ impl Recent {
         }
     }
 
-    /// The changes, with their revisions, and whether no other key has a value.
+    /// Returns the changes by revision, and whether they cover every key that has a value.
     pub(super) fn parts(&self) -> (&BTreeMap<u64, Known>, bool) {
         (&self.changes, self.are_all)
     }
 
-    /// Begins to compare. Returns the revision after which the bucket must be read.
+    /// Starts a comparison. Returns the revision after which the bucket must be read.
     pub(super) fn begin(&mut self) -> u64 {
         self.found_any = false;
         for known in self.changes.values_mut() {
@@ -93,10 +94,10 @@ impl Recent {
         }
     }
 
-    /// Compares a change that came before.
+    /// Compares a change in the bucket, up to the last known revision, with the known history.
     ///
     /// # Errors
-    /// If it did not.
+    /// If the change is not part of that history.
     pub(super) fn compare(&mut self, change: &Change) -> Result<(), HistoryError> {
         let Some(&revision) = self.revisions.get(&hash_of(&change.kind)) else {
             return Err(HistoryError::Restored);
@@ -107,16 +108,16 @@ impl Recent {
                 self.found_any = true;
                 Ok(())
             }
-            // Buckets that others created may keep what was replaced.
+            // A bucket that another client created may keep replaced values.
             Some(_) if revision > change.revision => Ok(()),
             _ => Err(HistoryError::Restored),
         }
     }
 
-    /// Every change that came before has been compared.
+    /// Ends the comparison of the changes up to the last known revision.
     ///
     /// # Errors
-    /// If that proves nothing.
+    /// If none of the known changes was found, so that the comparison proves nothing.
     pub(super) fn compared(&mut self) -> Result<(), HistoryError> {
         if !self.found_any && !self.are_all {
             return Err(HistoryError::Unknown);
@@ -127,7 +128,7 @@ impl Recent {
         Ok(())
     }
 
-    /// A change that is new.
+    /// Records a new change.
     pub(super) fn apply(&mut self, change: &Change) {
         let key = hash_of(&change.kind);
         if !self.replaced.is_empty() {
@@ -159,10 +160,10 @@ impl Recent {
         }
     }
 
-    /// Every new change has been applied.
+    /// Checks the history after every new change was applied.
     ///
     /// # Errors
-    /// If one that was known is no longer there, and was not replaced.
+    /// If a known change is no longer in the bucket and was not replaced.
     pub(super) fn finish(&self) -> Result<(), HistoryError> {
         match self.replaced.is_empty() {
             true => Ok(()),
@@ -203,7 +204,7 @@ fn hash(key: &Key) -> u64 {
 mod tests {
     use super::*;
 
-    /// The change of `key` that was stored with this revision at this time.
+    /// Returns a change of `key` with this revision, stored at this time.
     fn change(key: &str, revision: u64, stored: i128) -> Change {
         let kind = match Key::parse(key) {
             Some(key) => ChangeKind::Entry(key, Default::default()),
@@ -216,7 +217,7 @@ mod tests {
         }
     }
 
-    /// What comes of `known` when the bucket has the changes in `there`; those up to the last known revision came before.
+    /// Compares `known` with a bucket that has the changes in `there`, of which those after the last known revision are new.
     fn compared(known: &[Change], there: &[Change]) -> Result<(), HistoryError> {
         let mut recent = Recent::default();
         for change in known {
@@ -263,7 +264,7 @@ mod tests {
             change("l.a", 3, 30),
         ];
         for (there, error) in [
-            // Restored to 2.
+            // Restored to revision 2.
             (
                 vec![
                     change("l.a", 1, 10),
@@ -276,7 +277,7 @@ mod tests {
                 vec![change("l.a", 1, 10), change("l.b", 5, 90)],
                 HistoryError::Gone,
             ),
-            // To 1.
+            // Restored to revision 1.
             (
                 vec![change("l.b", 2, 90), change("l.a", 3, 91)],
                 HistoryError::Restored,
@@ -284,7 +285,7 @@ mod tests {
         ] {
             assert_eq!(compared(&known, &there), Err(error), "{there:?}");
         }
-        // More keys than are kept changed, and all of those that are.
+        // Every kept key changed.
         assert_eq!(
             compared(&many(1, 5000), &many(6000, 12_000)),
             Err(HistoryError::Unknown)

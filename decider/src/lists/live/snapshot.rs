@@ -1,7 +1,7 @@
-//! The snapshot of live lists on disk, with which a decider starts while NATS is away.
+//! The snapshot of live lists on disk, with which a decider starts while NATS is unreachable.
 //!
-//! It is written beside the last one and renamed, after fsync, and ends with a SHA-256 of its content: a crash leaves the last one,
-//! and one that a disk damaged is not used.
+//! A snapshot is written to a temporary file, synced, and renamed over the previous one, so a crash leaves a complete snapshot. It ends
+//! with a SHA-256 of its content, so a damaged one is not used.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,25 +23,25 @@ use super::{
 /// The snapshot's name in its directory.
 const FILE: &str = "live-lists.snapshot";
 
-/// What it begins with; the number is that of the format.
+/// The first bytes of a snapshot. The number is the version of the format.
 const MAGIC: &[u8] = b"importguard live lists 2\n";
 
-/// Bytes of the digest at the end.
+/// The length of the digest at the end, in bytes.
 const DIGEST_BYTES: usize = 32;
 
-/// The lists, and where in which bucket they were read.
+/// The lists, and the bucket and the position from which they were read.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     pub(super) lists: LiveLists,
     /// When the bucket was created.
     pub(super) created: OffsetDateTime,
-    /// The last changes.
+    /// The most recent changes.
     pub(super) recent: Recent,
-    /// When the lists were last complete.
+    /// When the lists were last known to be complete.
     pub(super) confirmed: Option<SystemTime>,
 }
 
-/// A snapshot that cannot be used.
+/// Why a snapshot cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SnapshotError {
     #[error("cannot use the snapshot {}: {source}", file.display())]
@@ -51,10 +51,10 @@ pub(super) enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Reads the snapshot in `directory`; None if there is none. Blocks.
+    /// Reads the snapshot in `directory`. Returns `None` if there is none. Blocks.
     ///
     /// # Errors
-    /// If it cannot be read, or is damaged.
+    /// If the snapshot cannot be read or is damaged.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, SnapshotError> {
         let file = directory.join(FILE);
         let bytes = match fs::read(&file) {
@@ -68,10 +68,10 @@ impl Snapshot {
         }
     }
 
-    /// Writes the snapshot to `directory`, which is created if it is missing. Blocks.
+    /// Writes the snapshot to `directory`, creating the directory if it is missing. Blocks.
     ///
     /// # Errors
-    /// If it cannot be written; the last one is still there then.
+    /// If the snapshot cannot be written. A previous snapshot is never left incomplete.
     pub(super) fn write(&self, directory: &Path) -> Result<(), SnapshotError> {
         let file = directory.join(FILE);
         self.write_to(directory, &file)
@@ -177,7 +177,7 @@ impl Snapshot {
     }
 }
 
-/// A text of less than 64 KiB, with its length.
+/// Appends a string of less than 64 KiB, preceded by its length.
 fn text(out: &mut Vec<u8>, text: &str) {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
     out.extend(length.to_le_bytes());

@@ -9,12 +9,12 @@ use importguard_lists::{Announcement, Brief, Change, ChangeKind, Key};
 
 use super::{leaf::Entry, map::LiveMap};
 
-/// All live lists at one revision of their bucket. Clones share what neither changes.
+/// All live lists at one revision of their bucket. Clones share the parts that neither changes.
 #[derive(Clone, Debug, Default)]
 pub struct LiveLists {
     revision: u64,
     lists: Arc<BTreeMap<Arc<str>, LiveList>>,
-    /// Keys that are not entries'.
+    /// Keys that do not belong to entries.
     others: Arc<HashSet<String>>,
 }
 
@@ -31,20 +31,20 @@ impl LiveList {
         &self.entries
     }
 
-    /// The revision of the bucket with the last change of this list.
+    /// The revision of the bucket at the last change of this list.
     pub const fn revision(&self) -> u64 {
         self.revision
     }
 }
 
 impl LiveLists {
-    /// No live lists at all, for evaluations without a bucket.
+    /// Returns an empty set of live lists, for evaluations without a bucket.
     pub fn none() -> &'static Self {
         static NONE: LazyLock<LiveLists> = LazyLock::new(LiveLists::default);
         &NONE
     }
 
-    /// Live lists for tests: list, ID, reason and end of each entry, which has the next revision.
+    /// Creates live lists for tests from the list, ID, reason and end of each entry. Each entry gets the next revision.
     #[cfg(test)]
     pub(crate) fn of(entries: &[(&str, &str, &str, Option<u32>)]) -> Self {
         let mut lists = Self::default();
@@ -64,13 +64,13 @@ impl LiveLists {
         lists
     }
 
-    /// Adds an entry from elsewhere than a bucket, with the next revision.
+    /// Adds an entry that does not come from a bucket, with the next revision.
     pub fn add(&mut self, key: &Key, value: &Brief<'_>) {
         self.revision += 1;
         self.put(key.list.as_str(), key.id.as_str(), value, self.revision);
     }
 
-    /// The list with this name; None if it never had an entry.
+    /// Returns the list with this name; `None` if it never had an entry.
     pub fn get(&self, name: &str) -> Option<&LiveList> {
         self.lists.get(name)
     }
@@ -80,25 +80,25 @@ impl LiveLists {
         self.lists.iter().map(|(name, list)| (&**name, list))
     }
 
-    /// The revision of the bucket: that of the last change that was applied.
+    /// The revision of the bucket up to which changes are applied.
     pub const fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// The number of keys in the bucket, as far as the changes tell.
+    /// The number of keys in the bucket, according to the applied changes.
     pub fn keys(&self) -> u64 {
         let entries: usize = self.lists.values().map(|list| list.entries.keys()).sum();
         (entries + self.others.len()) as u64
     }
 
-    /// The number of entries in all lists, without those that were removed.
+    /// The number of entries in all lists, excluding removed ones.
     pub fn entries(&self) -> u64 {
         let entries = self.lists.values().map(|list| list.entries.entries());
         entries.sum::<usize>() as u64
     }
 
-    /// Applies the next change of the bucket, at `now` in Unix seconds. Returns how many entries were dropped because they are about
-    /// to be cleared away.
+    /// Applies the next change of the bucket, at `now` in Unix seconds. Returns the number of entries that were dropped because the
+    /// change announces that they are about to be cleared.
     pub(super) fn apply(&mut self, change: &Change, now: u64) -> u64 {
         self.revision = change.revision;
         if let Some((key, value)) = change.kind.brief() {
@@ -135,7 +135,7 @@ impl LiveLists {
         );
     }
 
-    /// The list with this name, for a change.
+    /// Returns the list with this name, creating it if it is missing.
     pub(super) fn list_mut(&mut self, name: &str) -> &mut LiveList {
         let lists = Arc::make_mut(&mut self.lists);
         if !lists.contains_key(name) {
@@ -144,12 +144,12 @@ impl LiveLists {
         lists.entry(name.into()).or_default()
     }
 
-    /// All changes up to `revision` are applied, whether they are still there or not.
+    /// Records that all changes up to `revision` are applied, including those that the bucket no longer has.
     pub(super) fn advance(&mut self, revision: u64) {
         self.revision = self.revision.max(revision);
     }
 
-    /// For a state that is read from elsewhere.
+    /// Sets the revision and the keys that do not belong to entries, for a state that is read from a snapshot.
     pub(super) fn restore(&mut self, revision: u64, others: HashSet<String>) {
         self.revision = revision;
         self.others = Arc::new(others);
@@ -159,7 +159,7 @@ impl LiveLists {
         self.others.iter().map(String::as_str)
     }
 
-    /// Drops an entry if it does not count.
+    /// Drops an entry if it is removed or expired. Returns whether it was dropped.
     fn drop_dead(&mut self, list: &str, id: &str, now: u64) -> bool {
         let hash = super::super::IdHasher::get().hash(id);
         let found = self.get(list).and_then(|list| list.entries.get(id, hash));
@@ -170,7 +170,7 @@ impl LiveLists {
         dead
     }
 
-    /// Returns memory that was reserved for more. Call it on a state that nobody shares.
+    /// Shrinks the capacity to fit. Call it only on a state that is not shared, because it copies shared parts.
     pub(super) fn shrink(&mut self) {
         for list in Arc::make_mut(&mut self.lists).values_mut() {
             list.entries.shrink();

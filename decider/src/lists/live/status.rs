@@ -10,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{LiveSettings, OnStale};
 
-/// How current the live lists are. Clones share it.
+/// How current the live lists are. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Status(Arc<Shared>);
 
@@ -26,24 +26,24 @@ struct State {
     /// Whether the policy has live lists.
     needed: bool,
     confirmed: Option<Confirmed>,
-    /// Why they are not confirmed.
+    /// Why the lists are not confirmed.
     cause: Option<String>,
     reading: Option<Reading>,
-    /// Whether there is no bucket.
+    /// Whether the bucket is missing.
     missing: bool,
     changes: u64,
     rereads: u64,
 }
 
-/// When everything that the bucket had was known.
+/// When the lists were last known to be complete.
 #[derive(Clone, Copy, Debug)]
 struct Confirmed {
     at: SystemTime,
-    /// None if a snapshot says so.
+    /// The same time on the monotonic clock; `None` if the time comes from a snapshot, or the lists may have been wrong since.
     now: Option<Instant>,
 }
 
-/// How far reading all lists is.
+/// The progress of reading all lists.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     read: u64,
@@ -59,40 +59,41 @@ impl Status {
         }))
     }
 
-    /// Whether every change that NATS had acknowledged at some time within the last `IMPORTGUARD_LISTS_MAX_AGE` is applied. True if
+    /// Whether the lists have every change that NATS had acknowledged at some time within the last `IMPORTGUARD_LISTS_MAX_AGE`. `true` if
     /// the policy has no live lists.
     pub fn is_current(&self) -> bool {
         let state = self.state();
         !state.needed || self.confirmed_recently(&state)
     }
 
-    /// Whether the decider should be asked: false only while the lists are not current and the operator chose not to go on.
+    /// Whether the decider should receive requests: `false` only while the lists are not current and `IMPORTGUARD_ON_STALE_LISTS` is
+    /// `not-ready`.
     pub fn is_ready(&self) -> bool {
         self.0.on_stale == OnStale::Continue || self.is_current()
     }
 
-    /// For how long the lists have not been confirmed; None if they never were.
+    /// The time since the lists were last confirmed; `None` if they never were.
     pub fn age(&self) -> Option<Duration> {
         Some(self.state().confirmed?.age())
     }
 
-    /// Whether there is nothing to wait for at startup: the lists are current, or there is no bucket.
+    /// Whether startup need not wait any longer: the lists are current, or the bucket is missing.
     pub(super) fn is_settled(&self) -> bool {
         self.is_current() || self.state().missing
     }
 
-    /// Whether there is a bucket.
+    /// Sets whether the bucket is missing.
     pub(super) fn missing(&self, missing: bool) {
         self.state().missing = missing;
     }
 
-    /// The number of changes that were applied, and how often all lists were read anew.
+    /// Returns the number of applied changes, and how often all lists were read again.
     pub(super) fn counts(&self) -> (u64, u64) {
         let state = self.state();
         (state.changes, state.rereads)
     }
 
-    /// When the lists were last confirmed, in Unix seconds.
+    /// When the lists were last confirmed, in Unix seconds; `None` if never.
     pub(super) fn confirmed_at(&self) -> Option<f64> {
         let confirmed = self.state().confirmed?;
         let since = confirmed.at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -103,7 +104,7 @@ impl Status {
         self.state().needed = needed;
     }
 
-    /// Everything that the bucket had at `asked` is applied.
+    /// Records that every change that the bucket had at `asked` is applied.
     pub(super) fn confirm(&self, asked: Instant) {
         let mut state = self.state();
         let newer = state.confirmed.and_then(|confirmed| confirmed.now) < Some(asked);
@@ -120,7 +121,7 @@ impl Status {
         state.reading = None;
     }
 
-    /// A snapshot on disk was confirmed at that time.
+    /// Records that the lists come from a snapshot that was confirmed at that time.
     pub(super) fn loaded(&self, at: Option<SystemTime>) {
         self.state().confirmed = at.map(|at| Confirmed { at, now: None });
     }
@@ -130,7 +131,7 @@ impl Status {
         Some(self.state().confirmed?.at)
     }
 
-    /// All lists are about to be read anew: what is known may be wrong.
+    /// Records that the known lists may be wrong, so that all lists are about to be read again.
     pub(super) fn doubt(&self, cause: String) {
         let mut state = self.state();
         if let Some(confirmed) = &mut state.confirmed {
@@ -141,7 +142,7 @@ impl Status {
         state.cause = Some(cause);
     }
 
-    /// The watch was interrupted.
+    /// Records that the watch was interrupted. Logs each new cause.
     pub(super) fn interrupted(&self, cause: String) {
         let mut state = self.state();
         if state.cause.as_ref() != Some(&cause) {
@@ -158,7 +159,7 @@ impl Status {
         self.state().changes += changes;
     }
 
-    /// For `/readyz`, with the revision and the number of entries of the lists.
+    /// Describes the status for `/readyz`, with the revision and the number of entries of the lists.
     pub fn describe(&self, revision: u64, entries: u64) -> Value {
         let current = self.is_current();
         let state = self.state();
@@ -190,7 +191,7 @@ impl Status {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Consistent even after a panic.
+        // The state is consistent even after a panic.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,7 +206,7 @@ impl Confirmed {
 }
 
 fn rfc3339(at: SystemTime) -> String {
-    // Fails only for years beyond 9999.
+    // Fails only for years after 9999.
     OffsetDateTime::from(at)
         .format(&Rfc3339)
         .unwrap_or_default()

@@ -22,22 +22,19 @@ use super::{
     snapshot::{Snapshot, SnapshotError},
 };
 
-/// How long NATS is given to answer. Less than `IMPORTGUARD_LISTS_MAX_AGE`, so that one lost answer is no outage.
+/// Request timeout. Less than the default of `IMPORTGUARD_LISTS_MAX_AGE`, so that the lists stay current if one response is lost.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the connection may be silent before it is tested; a lost one is found in twice that.
+/// How long the connection may be idle before the client sends a PING. A lost connection is detected after three such intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The longest pause between attempts to connect.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
-
-/// The pause before the watch is set up again.
+/// The initial delay before a retry of the watch.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The longest such pause: a hundred deciders then ask a hundred times a second.
+/// The maximum delay before a retry: a hundred deciders then send a hundred requests per second.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The live lists, which a task keeps up to date. Clones share it.
+/// The live lists, kept up to date by a background thread. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
@@ -56,16 +53,16 @@ struct Shared {
 /// Why live lists cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// NATS's settings are unusable.
+    /// The NATS settings are invalid.
     #[error(transparent)]
     NatsSettings(#[from] NatsSettingsError),
-    /// The client refuses its settings.
+    /// The NATS client rejects its options.
     #[error("cannot set up the connection to NATS: {0}")]
     Nats(#[from] async_nats::ConnectError),
 }
 
 impl Watch {
-    /// Live lists that are watched as soon as [`need`](Self::need) says that the policy has some.
+    /// Creates a watch that starts as soon as [`need`](Self::need) is called with `true`.
     pub fn new(settings: &LiveSettings, nats: NatsSettings) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -79,8 +76,8 @@ impl Watch {
         }
     }
 
-    /// Whether the policy has live lists. From the first time on they are watched, by a thread of their own: a million entries are
-    /// read while calls are answered.
+    /// Sets whether the policy has live lists. The first call with `true` starts the watch on its own thread, so that requests are served
+    /// while a million entries are read.
     pub fn need(&self, needed: bool) {
         self.status.need(needed);
         if !needed {
@@ -103,7 +100,7 @@ impl Watch {
         });
     }
 
-    /// Waits until the lists are current, for at most `IMPORTGUARD_LISTS_MAX_AGE`, or until there is no bucket to wait for.
+    /// Waits until the lists are current or the bucket is known to be missing, for at most `IMPORTGUARD_LISTS_MAX_AGE`.
     pub async fn settle(&self) {
         let deadline = Instant::now() + self.shared.max_age;
         while !self.status.is_settled() && Instant::now() < deadline {
@@ -111,17 +108,17 @@ impl Watch {
         }
     }
 
-    /// The lists as they are now.
+    /// Returns the latest state of the lists.
     pub fn load(&self) -> Arc<LiveLists> {
         self.shared.lists.load_full()
     }
 
-    /// How current they are.
+    /// Returns how current the lists are.
     pub const fn status(&self) -> &Status {
         &self.status
     }
 
-    /// For `/readyz`.
+    /// Describes the lists for `/readyz`.
     pub fn describe(&self) -> Value {
         let lists = self.load();
         self.status.describe(lists.revision(), lists.entries())
@@ -153,7 +150,7 @@ impl Watch {
         }
     }
 
-    /// The snapshot on disk, whose lists are used at once.
+    /// Reads the snapshot on disk, and makes its lists available immediately.
     async fn snapshot(&self) -> Option<Snapshot> {
         let directory = self.shared.snapshots.clone()?;
         let read = spawn_blocking(move || Snapshot::read(&directory))
@@ -179,7 +176,7 @@ impl Watch {
         }
     }
 
-    /// Connects in the background: NATS may be away.
+    /// Connects in the background, because NATS may be unreachable.
     async fn connect(&self) -> Result<jetstream::Context, StartError> {
         let mut files = FileWatches::without_metrics();
         let nats = &self.shared.nats;
@@ -195,7 +192,6 @@ impl Watch {
         let client = options
             .retry_on_initial_connect()
             .ping_interval(PING_INTERVAL)
-            .reconnect_delay_callback(reconnect_delay)
             .connect(addresses)
             .await?;
         Ok(ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client))
@@ -218,9 +214,4 @@ impl Watch {
 fn age(at: SystemTime) -> String {
     let age = at.elapsed().unwrap_or_default();
     humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
-}
-
-fn reconnect_delay(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX);
-    Duration::from_millis(2_u64.saturating_pow(doublings)).min(MAX_RECONNECT_DELAY)
 }

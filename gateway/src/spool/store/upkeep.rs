@@ -1,4 +1,4 @@
-//! What keeps the file small and erased, and tells whether it can be written.
+//! Keeps the file small, erases deleted events, and checks whether the file can be written.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -6,14 +6,14 @@ use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
 
 use super::{BUSY_TIMEOUT, Contents, Store, pages};
 
-/// The log is moved over into the database when it has this many pages: every 4 MiB.
+/// Pages of the log after which it is checkpointed into the database: 4 MiB.
 const CHECKPOINT_PAGES: usize = 1000;
 
-/// An empty file larger than this is made small again.
+/// An empty database with more pages than this, 16 MiB, is shrunk.
 const KEPT_PAGES: u64 = 4096;
 
 impl Store {
-    /// Gives the disk back what a backlog took, once the spool is empty: nothing of an event is in any file then.
+    /// Releases the disk space of a backlog. Call it when the spool is empty: afterwards, no file contains anything of an event.
     pub(in crate::spool) fn shrink(&mut self) -> rusqlite::Result<()> {
         if pages(&self.connection, "PRAGMA page_count")? > KEPT_PAGES {
             self.connection.execute_batch("VACUUM")?;
@@ -22,23 +22,23 @@ impl Store {
         self.empty_log()
     }
 
-    /// Whether the log is so long that [`checkpoint`](Self::checkpoint) is due.
+    /// Returns whether the log is so long that [`checkpoint`](Self::checkpoint) is due.
     pub(in crate::spool) fn is_log_long(&self) -> bool {
         self.log_pages() >= CHECKPOINT_PAGES
     }
 
-    /// How many pages of the log were in use after the last commit.
+    /// Returns how many pages of the log were in use after the last commit.
     pub(in crate::spool) fn log_pages(&self) -> usize {
         usize::try_from(self.log_pages.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Moves over into the database what nobody reads in the log any more, so that the log can be written from its start again.
+    /// Moves the pages of the log that no reader needs any more into the database, so that the log can be reused from its start.
     pub(in crate::spool) fn checkpoint(&self) -> rusqlite::Result<()> {
         self.connection
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
 
-    /// Moves the whole log over into the database. An error if somebody is reading it: that is not waited for.
+    /// Moves the whole log into the database and truncates it. Returns an error immediately if another connection is reading the log.
     pub(in crate::spool) fn empty_log(&mut self) -> rusqlite::Result<()> {
         self.connection.busy_timeout(Duration::ZERO)?;
         let is_busy = self
@@ -55,7 +55,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether others have committed something since this was last asked.
+    /// Returns whether other connections have committed since the last call.
     pub(in crate::spool) fn is_committed_by_others(&mut self) -> rusqlite::Result<bool> {
         let version = self
             .connection
@@ -63,12 +63,12 @@ impl Store {
         Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 
-    /// An error if an event could not be written now. Leaves the contents as they are.
+    /// Returns an error if an event could not be written now. Leaves the contents unchanged.
     pub(in crate::spool) fn probe(&mut self) -> rusqlite::Result<()> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // There and back: SQLite writes nothing where a row gets the values that it has.
+        // Change the row and change it back: SQLite writes nothing if a row keeps its values.
         for change in [1, -1] {
             transaction
                 .prepare_cached("UPDATE drain SET after = after + ?1")?
@@ -77,14 +77,14 @@ impl Store {
         transaction.commit()
     }
 
-    /// An error if somebody else holds a lock that keeps events from being written.
+    /// Returns an error if another connection holds a lock that prevents writing events.
     pub(in crate::spool) fn probe_lock(&mut self) -> rusqlite::Result<()> {
         self.connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?
             .rollback()
     }
 
-    /// Lets the file be as it is when this is dropped, with its log, wherever it has been moved to.
+    /// Closes the store but leaves the file and its log unchanged, wherever they have been moved to.
     pub(in crate::spool) fn abandon(self) -> rusqlite::Result<()> {
         self.connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
@@ -95,7 +95,7 @@ impl Store {
         &mut self.connection
     }
 
-    /// Has [`contents`](Self::contents) follow what was done with [`connection`](Self::connection).
+    /// Updates [`contents`](Self::contents) after changes made through [`connection`](Self::connection).
     pub(in crate::spool) fn count(&mut self) -> rusqlite::Result<()> {
         self.contents = Contents::of(&self.connection)?;
         Ok(())

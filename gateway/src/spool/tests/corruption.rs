@@ -14,7 +14,7 @@ fn a_database_that_is_overwritten_is_set_aside_and_what_can_be_read_is_kept() {
         bench.is(SpoolState::Healthy, "the spool is corrupt");
         bench.counts("corrupt");
         assert_eq!(bench.health.set_aside(), 1);
-        // What was in memory is there; all else is in the file that was set aside.
+        // Events in memory are kept; all others are in the file that was set aside.
         bench.append().unwrap();
         bench.holds_what_was_recorded();
     }
@@ -84,7 +84,7 @@ fn so_is_one_whose_log_is_cut() {
         .write(true)
         .open(bench.path("spool.db-wal"));
     log.unwrap().set_len(0).unwrap();
-    // Nothing is in memory any more, and nothing on the disk.
+    // Leave nothing in memory or on disk.
     let connection = bench.spool.connection();
     connection.execute_batch("PRAGMA shrink_memory").unwrap();
     bench.recorded.clear();
@@ -121,7 +121,7 @@ async fn who_reads_the_next_events_sees_how_many_are_left() {
         .unwrap();
     let database = OpenOptions::new().write(true).open(&path).unwrap();
     database.set_len(0).unwrap();
-    // Else the drain would find nothing, and begin again at once as something waits.
+    // Otherwise, the drain would find no event but immediately try again because events seem to wait.
     assert_eq!(payloads(&spool).await.len(), spool.depth().waiting());
     assert_eq!(spool.depth().waiting(), 0);
 }

@@ -1,4 +1,4 @@
-//! What is found in the directory at a start, and who may read it.
+//! The contents of the directory at a start, and who may read them.
 
 use std::os::unix::fs::PermissionsExt;
 

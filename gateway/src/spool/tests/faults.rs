@@ -9,7 +9,7 @@ use std::{
 
 use super::*;
 
-/// A spool with events in it whose files can be damaged.
+/// A spool with events whose files can be damaged.
 pub(super) struct Bench {
     dir: TempDir,
     pub(super) spool: Supervised,
@@ -38,7 +38,7 @@ impl Bench {
         self.dir.path().join("spool").join(name)
     }
 
-    /// Records one event more, and remembers it if it was.
+    /// Appends an event, and remembers it if it was recorded.
     pub(super) fn append(&mut self) -> Result<(), AppendError> {
         let event = event(&"x".repeat(1000));
         let id = event.id;
@@ -49,7 +49,7 @@ impl Bench {
         result
     }
 
-    /// What a process that starts now would find, which is all that was recorded.
+    /// Asserts that a process that starts now would find all recorded events.
     #[track_caller]
     pub(super) fn holds_what_was_recorded(&self) {
         let found = Connection::open(self.path("spool.db")).unwrap();
@@ -70,7 +70,7 @@ impl Bench {
         assert!(last_error.contains(error), "{last_error}");
     }
 
-    /// Counted just once.
+    /// Asserts that one fault was counted, of this kind.
     #[track_caller]
     pub(super) fn counts(&self, kind: &str) {
         for (counted, count) in self.health.faults() {
@@ -78,7 +78,7 @@ impl Bench {
         }
     }
 
-    /// `break_it` keeps events from being recorded until `mend_it`.
+    /// Asserts that no event is recorded between `break_it` and `mend_it`.
     #[track_caller]
     fn breaks_between(
         mut self,
@@ -96,7 +96,7 @@ impl Bench {
             self.is(SpoolState::Broken, error);
         }
         mend_it(&mut self);
-        // It is not tried again at once.
+        // The spool is not retried immediately.
         sleep(Duration::from_millis(300));
         self.spool.examine();
         self.is(SpoolState::Healthy, error);
@@ -110,7 +110,7 @@ impl Bench {
         file.unwrap().write_all_at(&vec![7; len], offset).unwrap();
     }
 
-    /// Moves everything into the database, where it can be damaged.
+    /// Moves everything into the database file, where it can be damaged.
     pub(super) fn checkpoint(&mut self) {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         let connection = self.spool.connection();
@@ -118,7 +118,7 @@ impl Bench {
     }
 }
 
-/// What may be removed under a spool.
+/// Files that may be removed while a spool is in use.
 const REMOVED: [&[&str]; 6] = [
     &["spool.db"],
     &["spool.db-wal"],
@@ -234,19 +234,19 @@ fn events_of_a_spool_that_was_put_in_place_of_this_one_are_kept_beside_its_own()
 fn what_cannot_be_made_anew_can_still_be_read_and_is_made_anew_later() {
     let mut bench = Bench::new();
     fs::remove_dir_all(bench.path("")).unwrap();
-    // No directory can be there.
+    // No directory can be created there.
     let path = bench.dir.path().join("spool");
     fs::write(&path, "").unwrap();
     let refused = bench.append().unwrap_err();
     assert!(matches!(refused, AppendError::Broken(_)), "{refused}");
     bench.is(SpoolState::Broken, "could not be repaired");
-    // Were NATS there, it could have them.
+    // NATS could still receive its events.
     let batch = bench.spool.advance(&[], 5, usize::MAX, 7).unwrap();
     let done: Vec<_> = batch.iter().map(|event| event.id).collect();
     assert_eq!(done, bench.recorded[..5]);
     bench.spool.advance(&done, 0, 0, 7).unwrap();
     bench.recorded.drain(..5);
-    // What it refuses makes room for the rest.
+    // Parked events make way for the rest.
     let parking = Parking {
         id: bench.recorded[0],
         reason: ParkReason::TooLarge,
@@ -286,7 +286,7 @@ fn a_full_disk_is_no_full_spool() {
     Bench::new().breaks_between(
         |bench| {
             let connection = bench.spool.connection();
-            // As small as it is now.
+            // SQLite raises this to the current size.
             connection.pragma_update(None, "max_page_count", 1).unwrap();
             while bench.append().is_ok() {}
         },
@@ -325,7 +325,7 @@ fn a_database_that_somebody_has_locked_breaks_it_until_they_let_it_go() {
         ("locked", "another program has locked"),
         |_| other.execute_batch("ROLLBACK").unwrap(),
     );
-    // One waited for it, and the others were told at once.
+    // One append waited for the lock; the others failed immediately.
     let waited = start.elapsed();
     assert!(waited < Duration::from_secs(2), "{waited:?}");
 }
@@ -342,7 +342,7 @@ fn a_database_in_whose_place_there_is_a_directory_breaks_it() {
     );
 }
 
-/// SQLite says CANTOPEN.
+/// SQLite returns CANTOPEN.
 #[test]
 fn so_does_a_directory_in_place_of_its_log() {
     Bench::new().breaks_between(

@@ -1,10 +1,10 @@
-//! A spool as the operator's commands read it.
+//! Reading a spool as the operator's commands do.
 
 use std::ops::ControlFlow;
 
 use super::*;
 
-/// A database as a gateway of the schema `version` left it, with one event.
+/// Creates a database as a gateway of the schema `version` left it, with one event.
 fn database(version: i64) -> TempDir {
     let dir = TempDir::new().unwrap();
     let id = EventId::new();
@@ -69,7 +69,7 @@ fn what_is_read_is_not_held_on_to_while_it_is_handled() {
     reader
         .for_each(|_| {
             count += 1;
-            // An error if somebody reads the log.
+            // Returns an error if a reader holds the log.
             store.empty_log().unwrap();
             Ok::<_, SpoolReadError>(ControlFlow::Continue(()))
         })

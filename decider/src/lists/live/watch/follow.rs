@@ -1,9 +1,9 @@
-//! Follows the bucket: applies its changes, and proves again and again that none is missing.
+//! Follows the bucket: applies its changes, and continually proves that none is missing.
 //!
-//! NATS is asked for the bucket's state once a second. If every change up to the last one that it had then is applied, the lists were
-//! complete when it was asked. The number of keys must fit as well: it does not if entries were deleted without a trace, by a purge of
-//! the stream or of old delete markers while this decider was away. Then, and if the bucket is another one than before or was restored
-//! from a backup ([`Recent`]), everything is read anew.
+//! The follower requests the bucket's state once a second. If every change up to the last one in that state is applied, the lists were
+//! complete at the time of the request. The number of keys must match as well: it does not if entries were deleted without a record, by
+//! a purge of the stream or of old delete markers while this decider was disconnected. In that case, and if the bucket was recreated or
+//! restored from a backup ([`Recent`]), the follower reads everything again.
 
 use std::{
     collections::VecDeque,
@@ -23,55 +23,55 @@ use super::{
     LiveLists, REQUEST_TIMEOUT, Watch,
 };
 
-/// How often NATS is asked whether there are changes.
+/// The interval between requests for the bucket's state.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is asked while the lists are not proven to be complete.
+/// The interval between these requests until the lists are proven to be complete.
 const PROOF_INTERVAL: Duration = Duration::from_millis(10);
 
-/// For how long, before everything is read anew: the same entries change too often to compare the number of keys.
+/// The timeout of that proof, after which everything is read again: the same entries change too often to compare the number of keys.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the changes up to a state that NATS told may take to arrive. They come over the same connection.
+/// Timeout for the changes up to a state that NATS reported. They arrive over the same connection.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long what was announced may take to be cleared away.
+/// How long entries may take to be cleared after they were announced.
 const CLEARING_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many changes are applied before evaluations see them.
+/// The maximum number of changes that are applied before evaluations see them.
 const BATCH: usize = 1000;
 
-/// How often a snapshot is written, if anything changed.
+/// The minimum interval between snapshots. A snapshot is written only if there were changes.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// For how many changes the number of keys is remembered: more than come in until NATS has answered.
+/// For how many changes the number of keys is kept: more than arrive before NATS answers a request.
 const REMEMBERED: usize = 10_000;
 
-/// How many entries are read between two reports of progress.
+/// How many changes are read between two progress reports.
 const PROGRESS: u64 = 10_000;
 
-/// Follows the bucket with what is known of it.
+/// Follows the bucket, and holds the state that was read from it.
 pub(super) struct Follower {
     watch: Watch,
     lists: LiveLists,
-    /// When the bucket was created; None if nothing is known of it.
+    /// When the bucket was created; `None` if nothing was read from it.
     created: Option<OffsetDateTime>,
-    /// The last changes that were applied.
+    /// The most recently applied changes.
     recent: Recent,
     /// When the last change was applied.
     applied: Instant,
-    /// The number of keys after each of the last changes, while it has not been compared.
+    /// The revision and the number of keys after each of the last changes, until the number of keys is proven.
     counted: VecDeque<(u64, u64)>,
-    /// Whether the lists are complete but for changes after their revision, so that evaluations may see them.
+    /// Whether the lists are complete up to their revision, so that evaluations may see them.
     complete: bool,
-    /// Whether the number of keys was right since the changes were last interrupted.
+    /// Whether the number of keys has matched since the changes were last interrupted.
     proven: bool,
-    /// How many keys are about to be cleared away, or were, and since when.
+    /// The number of keys that were announced as about to be cleared, and the time of the last announcement.
     clearing: Option<(u64, Instant)>,
     saved: Option<(u64, Instant)>,
 }
 
-/// What NATS told of the bucket, and when it was asked.
+/// The bucket's state, as NATS reported it, and the time of the request.
 struct Told {
     state: State,
     asked: Instant,
@@ -79,9 +79,9 @@ struct Told {
 
 /// Why following ends.
 enum End {
-    /// The changes were interrupted; they can be followed from the last revision on.
+    /// The changes were interrupted. Following can continue from the last revision.
     Interrupted(String),
-    /// What is known is wrong.
+    /// The known state may be wrong, so everything must be read again.
     Doubt(String),
 }
 
@@ -133,12 +133,12 @@ impl Follower {
         follower
     }
 
-    /// The revision up to which changes are applied.
+    /// The revision of the bucket up to which changes are applied.
     pub(super) const fn revision(&self) -> u64 {
         self.lists.revision()
     }
 
-    /// Follows until the changes are interrupted, and returns why.
+    /// Follows until the changes are interrupted. Returns the cause.
     pub(super) async fn follow(&mut self, jetstream: &jetstream::Context) -> String {
         loop {
             match self.try_follow(jetstream).await {
@@ -151,7 +151,7 @@ impl Follower {
         }
     }
 
-    /// Forgets what is known. Evaluations still see it until everything is read anew.
+    /// Discards the known state. Evaluations still see it until everything is read again.
     fn forget(&mut self) {
         self.lists = LiveLists::default();
         (self.created, self.recent) = (None, Recent::default());
@@ -159,7 +159,7 @@ impl Follower {
     }
 
     async fn try_follow(&mut self, jetstream: &jetstream::Context) -> End {
-        // Or the proof of before would be taken for one of now.
+        // A proof from before the interruption is no longer valid.
         self.proven = false;
         self.counted.clear();
         match self.catch_up(jetstream).await {
@@ -171,7 +171,7 @@ impl Follower {
         }
     }
 
-    /// Applies what the bucket has.
+    /// Applies the changes that the bucket already has.
     async fn catch_up(&mut self, jetstream: &jetstream::Context) -> Result<(Bucket, Changes), End> {
         let opened = timeout(REQUEST_TIMEOUT * 2, Bucket::open(jetstream)).await;
         let missing = matches!(opened, Ok(Err(BucketError::Missing)));
@@ -214,7 +214,7 @@ impl Follower {
             self.recent.compared()?;
         }
         self.recent.finish()?;
-        // What came before the state, and is no longer there, was replaced or deleted.
+        // A change up to that state that is no longer in the bucket was replaced or deleted.
         self.lists.advance(state.last);
         if !self.complete {
             self.lists.shrink();
@@ -230,7 +230,7 @@ impl Follower {
         Ok((bucket, changes))
     }
 
-    /// Applies changes as they come, and asks for the bucket's state.
+    /// Applies changes as they arrive, and requests the bucket's state.
     async fn keep_up(
         &mut self,
         bucket: &Bucket,
@@ -254,7 +254,7 @@ impl Follower {
             }
             if let Some(known) = told.take_if(|told| told.state.last <= self.revision()) {
                 if changes.skipped_since(known.asked) {
-                    // It may have had a change that was replaced since, and what replaced it may still be on its way.
+                    // The state may include a change that was replaced since, and its replacement may still be in transit.
                     asking = Box::pin(ask(bucket.clone(), Instant::now() + PROOF_INTERVAL));
                 } else if self.proven {
                     self.watch.status.confirm(known.asked);
@@ -276,7 +276,7 @@ impl Follower {
         }
     }
 
-    /// Applies a change, and those that have arrived with it, before evaluations see them.
+    /// Applies a change and those that have already arrived after it, up to [`BATCH`], and then lets evaluations see them.
     fn apply_arrived(&mut self, first: Change, changes: &mut Changes) -> Result<(), End> {
         self.apply(&first);
         let mut applied = 1;
@@ -317,8 +317,8 @@ impl Follower {
         }
     }
 
-    /// The number of keys that the bucket had when its last change was `last`. None if that is not known: it is not applied yet, or
-    /// too long ago.
+    /// Returns the number of keys that the bucket had when its last change was `last`. `None` if that is unknown because the change is
+    /// not applied yet, or is too old.
     fn keys_at(&self, last: u64) -> Option<u64> {
         if last == self.revision() {
             return Some(self.lists.keys());
@@ -327,7 +327,7 @@ impl Follower {
         Some(self.counted[place.ok()?].1)
     }
 
-    /// Compares what NATS told with what is known.
+    /// Compares the state that NATS reported with the known state.
     fn check(&mut self, told: &Told, changes: &Changes) -> Result<(), End> {
         let State {
             created,
@@ -345,7 +345,7 @@ impl Follower {
             return Ok(());
         };
         if changes.skipped_since(told.asked) {
-            // A key that is counted there may not be counted here.
+            // NATS may count a key that is not counted here yet.
             return Ok(());
         }
         if keys == known {
