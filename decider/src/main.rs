@@ -8,7 +8,7 @@ use importguard_nats::NatsSettings;
 use importguard_runtime::{Healthcheck, RuntimeSettings, listen};
 use importguard_telemetry::ENVIRONMENT_HELP;
 
-// The C library's allocator keeps most of the memory of freed lists.
+// The C library's allocator does not return most of the memory of freed lists to the system.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

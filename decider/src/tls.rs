@@ -36,7 +36,7 @@ pub(crate) async fn tls(
 }
 
 impl Settings {
-    /// What protects a decider with these settings.
+    /// The security measures of a decider with these settings.
     pub fn security(&self) -> Security {
         let tls = &self.grpc.tls;
         let is_on = tls.decider_tls_cert_file.is_some();

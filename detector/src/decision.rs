@@ -15,9 +15,9 @@ pub(crate) struct RecordedDecision {
     pub(crate) id: EventId,
     /// When the gateway decided.
     pub(crate) time: OffsetDateTime,
-    /// Who imports.
+    /// The user who imports friends.
     pub(crate) owner: UserId,
-    /// Whom; None if the event was too large to name them.
+    /// The requested friends; `None` if the event was too large to name them.
     pub(crate) friends: Option<Vec<String>>,
     verdict: String,
     cause: Option<String>,
@@ -26,12 +26,12 @@ pub(crate) struct RecordedDecision {
     rules: Vec<String>,
 }
 
-/// Why an event does not count for any rule.
+/// Why no rule can count an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Unusable {
-    /// It is not the event of a decision.
+    /// The message is not an event about a decision.
     Unreadable,
-    /// It has pseudonyms, and lists need IDs.
+    /// The event has pseudonyms, but lists need user IDs.
     Pseudonymised,
 }
 
@@ -85,7 +85,7 @@ impl RecordedDecision {
     /// Reads an event.
     ///
     /// # Errors
-    /// If it cannot count for any rule.
+    /// If no rule can count the event.
     pub(crate) fn read(payload: &[u8]) -> Result<Self, Unusable> {
         let raw: Raw<'_> = serde_json::from_slice(payload).map_err(|_| Unusable::Unreadable)?;
         let time = OffsetDateTime::parse(&raw.time, &Rfc3339);
@@ -112,7 +112,7 @@ impl RecordedDecision {
             owner,
             friends: data.friend_user_ids,
             verdict: data.verdict,
-            // A fallback without a cause is one that no rule names.
+            // A fallback without a cause gets an empty one, which no rule can name, so that it never counts.
             cause: data.cause.or_else(|| fallback.then(String::new)),
             code,
             rules: fired
@@ -123,7 +123,7 @@ impl RecordedDecision {
         })
     }
 
-    /// Whether it fits each key of `only`, and no key of `except`. A fallback fits only if its cause is named.
+    /// Whether the decision matches every key of `only` and no key of `except`. A fallback matches only if `only` names its cause.
     pub(crate) fn counts(&self, only: &Filter, except: &Filter) -> bool {
         let verdict = |filter: &Filter| filter.verdicts.contains(&self.verdict.as_str());
         let rule = |filter: &Filter| self.rules.iter().any(|rule| filter.rules.contains(rule));

@@ -1,9 +1,9 @@
 //! Follows the stream of decisions, and acts on what the rules detect.
 //!
-//! The position is that of a durable consumer, and an event is acknowledged when what it led to is written. Windows are not stored:
-//! after a start they are counted anew from the stream, from twice the longest window before the position on. Decisions up to the
-//! position only count, those after it are acted on as if they came for the first time. That is harmless for those that were acted on
-//! before: entries and their events have IDs derived from the rule and the event that was one too many.
+//! The position is that of a durable consumer. An event is acknowledged once the entries that it led to are written. Windows are not
+//! stored: after a start, they are rebuilt from the stream, starting twice the longest window before the position. Decisions up to the
+//! position only count. Decisions after it are acted on, as if they had not been delivered before. That is harmless for those that were
+//! already acted on, because the event ID of an entry is derived from the rule and the event that reached the threshold.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ pub const DECISIONS: &str = "importguard.v1.decision.*";
 /// How long NATS waits for an ack before it delivers an event again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// The pause before something is tried again.
+/// The delay before a retry.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Why reading was interrupted.
@@ -61,7 +61,7 @@ impl<E: std::error::Error + 'static> From<E> for Interrupted {
     }
 }
 
-/// What the detector has.
+/// Follows the stream, and holds what the detector needs for that.
 pub(crate) struct Follower {
     pub(crate) settings: Settings,
     pub(crate) rules: Arc<Rules>,
@@ -74,7 +74,7 @@ pub(crate) struct Follower {
 /// When the stream and the consumer were created.
 type Created = (OffsetDateTime, OffsetDateTime);
 
-/// What is known of one stream and consumer.
+/// The state that was built from one stream and consumer.
 struct Known {
     created: Created,
     engine: Engine,
@@ -101,7 +101,7 @@ impl Follower {
     async fn try_run(&self, known: &mut Option<Known>) -> Result<(), Interrupted> {
         let prepared = tokio::select! {
             prepared = self.prepare(known) => prepared?,
-            // What is counted or acted on now is again after the next start.
+            // What is interrupted here is repeated after the next start.
             () = self.shutdown.cancelled() => return Ok(()),
         };
         let (consumer, mut reader, created) = prepared;
@@ -111,7 +111,7 @@ impl Follower {
         read
     }
 
-    /// Looks everything up, and counts the windows unless they are known.
+    /// Opens the stream, the bucket and the consumer, and rebuilds the windows unless they are known.
     async fn prepare(
         &self,
         known: &mut Option<Known>,
@@ -172,7 +172,7 @@ impl Follower {
             })
     }
 
-    /// The durable consumer. A new one begins with the next decision.
+    /// Returns the durable consumer, creating it if it is missing. A new one starts at the next decision.
     async fn consumer(&self, stream: &Stream) -> Result<PullConsumer, Interrupted> {
         let name = &self.settings.consumer;
         let config = pull::Config {
@@ -194,12 +194,12 @@ impl Follower {
         Ok(consumer)
     }
 
-    /// The name of the consumer that reads what is stored.
+    /// The name of the consumer that reads stored events.
     pub(crate) fn replay(&self) -> String {
         format!("{}-replay", self.settings.consumer)
     }
 
-    /// What detectors put on lists lately: owners may still be there, and windows began anew.
+    /// Reads the entries that detectors added recently: their owners may still be listed, and each entry restarted a window.
     async fn made(&self, stream: &Stream) -> Result<Made, Interrupted> {
         let longest = self
             .rules

@@ -1,6 +1,6 @@
-//! The detector: reads the events about decisions, and puts owners on live lists whose behaviour fits the operator's [`rules`].
+//! The detector: reads the events about decisions, and adds owners whose behaviour matches the operator's [`rules`] to live lists.
 //!
-//! `engine` finds them, as a pure function of the events; `follow` and `reader` read the stream, and `act` writes the lists.
+//! `engine` finds these owners, as a pure function of the events. `follow` and `reader` read the stream, and `act` writes the lists.
 
 mod act;
 mod decision;

@@ -17,10 +17,10 @@ use prometheus_client::{
 
 use crate::{rules::Rules, status::Status};
 
-/// What events do not count for, and why.
+/// The reasons why a rule does not count an event.
 pub(crate) const SKIPPED: [&str; 4] = ["late", "pseudonymised", "unnamed_friends", "unreadable"];
 
-/// What became of a detection.
+/// The outcomes of detections.
 pub(crate) const OUTCOMES: [&str; 6] = [
     "added",
     "expired",

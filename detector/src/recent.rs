@@ -1,33 +1,33 @@
-//! A map that forgets who was quiet for longest when it is full.
+//! A map of limited size that forgets the least recently used owners.
 
 use std::collections::HashMap;
 
-/// What a value takes of the room.
+/// The memory that a value takes.
 pub(crate) trait Weight {
-    /// In bytes, approximately; the same until the value is changed.
+    /// Returns the approximate size in bytes. It must not change unless the value does.
     fn weight(&self) -> usize;
 }
 
 /// A map from owners to values with a limited weight.
 ///
-/// It has two generations: what is used moves to the young one, and when that has half of the room, the old one is forgotten and the
-/// young one becomes old. So whoever was used since then is kept, at no cost for an order.
+/// It has two generations. An owner who is used moves to the young generation. When that would exceed half of the room, the old generation
+/// is forgotten, and the young one becomes old. So recently used owners are kept without the cost of maintaining an order.
 #[derive(Debug)]
 pub(crate) struct Recent<V> {
     young: HashMap<Box<str>, V>,
     old: HashMap<Box<str>, V>,
-    /// Of the young ones.
+    /// The weight of the young generation, in bytes.
     weight: usize,
     room: usize,
-    /// How many were forgotten that [`put`](Self::put) found to be of use.
+    /// How many owners were forgotten although their value was still of use, according to [`put`](Self::put).
     forgotten: u64,
 }
 
-/// The weight of an owner beside the value: the key, its allocation, and its place in the map.
+/// The weight of an owner in addition to the ID and the value: the allocation of the key, and its slot in the map.
 const OWNER_BYTES: usize = 96;
 
 impl<V: Weight> Recent<V> {
-    /// An empty map of at most `room` bytes.
+    /// Creates an empty map of at most about `room` bytes.
     pub(crate) fn new(room: usize) -> Self {
         Self {
             young: HashMap::new(),
@@ -38,7 +38,7 @@ impl<V: Weight> Recent<V> {
         }
     }
 
-    /// Takes the value of an owner out.
+    /// Removes and returns the value of an owner.
     pub(crate) fn take(&mut self, owner: &str) -> Option<V> {
         if let Some(value) = self.young.remove(owner) {
             self.weight = self.weight.saturating_sub(weight(owner, &value));
@@ -47,7 +47,7 @@ impl<V: Weight> Recent<V> {
         self.old.remove(owner)
     }
 
-    /// Puts the value of an owner, who has none, in. `is_of_use` says which of the values count if there is no more room.
+    /// Inserts the value of an owner who has none. If the map is full, `is_of_use` tells which of the dropped values count as forgotten.
     pub(crate) fn put(&mut self, owner: &str, value: V, is_of_use: impl Fn(&V) -> bool) {
         let weight = weight(owner, &value);
         if self.weight + weight > self.room / 2 {
@@ -65,7 +65,7 @@ impl<V: Weight> Recent<V> {
         self.young.len() + self.old.len()
     }
 
-    /// How many owners of use were forgotten.
+    /// How many owners were forgotten although their value was still of use.
     pub(crate) const fn forgotten(&self) -> u64 {
         self.forgotten
     }

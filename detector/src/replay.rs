@@ -1,4 +1,4 @@
-//! Reads a part of the stream once, without a position in NATS.
+//! Reads a part of the stream once, without storing a position in NATS.
 
 use std::time::Duration;
 
@@ -15,33 +15,33 @@ use crate::follow::Interrupted;
 /// How many events are requested at once.
 const BATCH_SIZE: usize = 500;
 
-/// How long NATS may take for the next event.
+/// Timeout for the next event.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long NATS keeps the consumer of a reader that is gone.
+/// How long NATS keeps the consumer after its reader is gone.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 
-/// The events that the stream had when it was opened.
+/// The events in the stream, up to the first moment when no more are pending.
 pub(crate) struct Replay {
     messages: pull::Stream,
     left: u64,
-    /// The consumer's number of the last message.
+    /// The consumer sequence of the last message.
     delivered: u64,
 }
 
 impl Replay {
-    /// Reads the events on the subject `filter` from `begin` on with the consumer `name`, of which there is only one at a time: so its
-    /// user needs no permission for other consumers.
+    /// Starts reading the events on the subject `filter` from `begin` onwards. All replays use the same consumer `name`, one at a time, so
+    /// that the NATS user needs no permission for other consumers.
     ///
     /// # Errors
-    /// If NATS does not answer or refuses.
+    /// If NATS does not answer, or refuses a request.
     pub(crate) async fn open(
         stream: &Stream,
         name: &str,
         filter: &str,
         begin: DeliverPolicy,
     ) -> Result<Self, Interrupted> {
-        // That of the reader before has another beginning.
+        // The consumer of the previous replay has a different start.
         let _ = stream.delete_consumer(name).await;
         let config = pull::Config {
             name: Some(name.to_owned()),
@@ -63,7 +63,7 @@ impl Replay {
         })
     }
 
-    /// The next event; None after the last.
+    /// Returns the next event; `None` after the last one.
     ///
     /// # Errors
     /// If reading was interrupted.

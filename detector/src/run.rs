@@ -10,10 +10,10 @@ use tracing::{info, warn};
 
 use crate::{follow::Follower, metrics::Metrics, rules::Rules, settings::Settings, status::Status};
 
-/// How long NATS is given to answer. A cluster elects a leader in less.
+/// Request timeout. A cluster elects a leader in less time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the connection may be silent before it is tested; a lost one is found in twice that.
+/// How long the connection may be idle before the client sends a PING. A lost connection is detected after three such intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the detector cannot run.
@@ -22,18 +22,18 @@ pub enum RunError {
     /// The rules are invalid.
     #[error("{0}")]
     Rules(Diagnostics),
-    /// NATS's settings are unusable.
+    /// The NATS settings are invalid.
     #[error(transparent)]
     NatsSettings(#[from] NatsSettingsError),
-    /// The client refuses its settings.
+    /// The NATS client rejects its options.
     #[error("cannot set up the connection to NATS: {0}")]
     Nats(#[from] async_nats::ConnectError),
 }
 
-/// Detects until `runtime` shuts down.
+/// Runs the detector until `runtime` shuts down.
 ///
 /// # Errors
-/// If the rules or the settings cannot be used. An outage of NATS is no error.
+/// If the rules or the settings are invalid. It is not an error if NATS is unreachable: the detector retries.
 pub async fn run(
     settings: &Settings,
     nats: &NatsSettings,

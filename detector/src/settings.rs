@@ -4,7 +4,7 @@ use clap::Args;
 use importguard_nats::consumer_name;
 use importguard_runtime::settings::size;
 
-/// The smallest memory for windows: some thousand owners.
+/// The minimum memory for windows: enough for some thousand owners.
 const LEAST_MEMORY: u64 = 1 << 20;
 
 /// What is detected, and how.

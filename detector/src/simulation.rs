@@ -1,4 +1,4 @@
-//! What the rules would do, for dry runs.
+//! Simulates the rules, for dry runs.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -11,37 +11,37 @@ use crate::{
     settings::Settings,
 };
 
-/// What would be done.
+/// An entry that the detector would add.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Would {
-    /// The time of the decision that is one too many.
+    /// The time of the decision that reaches the rule's threshold.
     pub at: OffsetDateTime,
     /// The owner.
     pub owner: String,
-    /// The list that the owner would be put on.
+    /// The list that the owner would be added to.
     pub list: String,
-    /// Until when.
+    /// When the entry would expire.
     pub until: OffsetDateTime,
-    /// Why.
+    /// The reason of the entry.
     pub evidence: String,
 }
 
-/// Observes decisions, and does nothing.
+/// Observes decisions without changing lists.
 pub struct Simulation {
     rules: Arc<Rules>,
     engine: Engine,
 }
 
 impl Simulation {
-    /// Nothing was observed yet, and nobody is on a list.
+    /// Creates a simulation that has observed no decisions and starts with empty lists.
     pub fn new(rules: Rules, settings: &Settings) -> Self {
         let rules = Arc::new(rules);
         let engine = Engine::new(rules.clone(), settings.memory, Made::default());
         Self { rules, engine }
     }
 
-    /// What would be done about an event that NATS stored at `stored`; nothing with `act` false, when it only counts. None if it is not
-    /// the event of a decision with user IDs.
+    /// Observes an event that NATS stored at `stored`, and returns the entries that the detector would add. If `act` is `false`, the event
+    /// only counts, and there are no entries. Returns `None` if it is not an event about a decision with user IDs.
     pub fn observe(&mut self, payload: &[u8], stored: SystemTime, act: bool) -> Option<Vec<Would>> {
         let decision = RecordedDecision::read(payload).ok()?;
         let observed = self.engine.observe(&decision, stored.into(), act);

@@ -1,4 +1,4 @@
-//! How far the detector is, for `/readyz` and `/metrics`.
+//! The detector's progress, for `/readyz` and `/metrics`.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -7,27 +7,27 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// Shared by its clones.
+/// The detector's progress. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Status(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     reading: bool,
-    /// Why it does not read.
+    /// Why the detector is not reading; `None` if it is.
     cause: Option<String>,
     pending: u64,
-    /// Every event that was stored until then was handled.
+    /// Every event that was stored before this time was handled.
     handled: SystemTime,
     owners: Vec<(String, usize, u64)>,
 }
 
-/// What can be said now.
+/// The progress at one moment.
 pub(crate) struct Now {
     pub(crate) reading: bool,
     pub(crate) pending: u64,
     pub(crate) lag: Duration,
-    /// For each rule its ID, the number of owners, and how many were forgotten.
+    /// For each rule, its ID, the number of owners, and how many owners were forgotten.
     pub(crate) owners: Vec<(String, usize, u64)>,
 }
 
@@ -44,13 +44,13 @@ impl Default for State {
 }
 
 impl Status {
-    /// Reading begins, with so many events to read.
+    /// Records that reading begins, with `pending` events to read.
     pub(crate) fn reading(&self, pending: u64) {
         let mut state = self.state();
         (state.reading, state.cause, state.pending) = (true, None, pending);
     }
 
-    /// Reading is interrupted. Returns whether that is news.
+    /// Records that reading is interrupted. Returns whether the cause is new.
     pub(crate) fn interrupted(&self, cause: &str) -> bool {
         let mut state = self.state();
         state.settle();
@@ -60,38 +60,38 @@ impl Status {
         news
     }
 
-    /// What was interrupted for this cause goes on; it was reading if `reading`.
+    /// Records that an interruption with this cause is over. `reading` tells whether the detector was reading before it.
     pub(crate) fn resumed(&self, cause: &str, reading: bool) {
         let mut state = self.state();
-        // Another cause has not ended.
+        // An interruption with another cause is not over.
         if state.cause.as_deref() == Some(cause) {
             (state.reading, state.cause) = (reading, None);
         }
     }
 
-    /// Why it does not read, if it does not.
+    /// Returns why the detector is not reading; `None` if it is.
     pub(crate) fn cause(&self) -> Option<String> {
         self.state().cause.clone()
     }
 
-    /// The event that was stored at `stored` is handled now; `pending` are behind it.
+    /// Records that the event stored at `stored` is being handled, and that `pending` events follow it.
     pub(crate) fn handling(&self, stored: SystemTime, pending: u64) {
         let mut state = self.state();
         state.pending = pending + 1;
         state.handled = stored;
     }
 
-    /// It was handled.
+    /// Records that the event was handled, and that `pending` events follow it.
     pub(crate) fn handled(&self, pending: u64) {
         self.state().pending = pending;
     }
 
-    /// For each rule its ID, the number of owners, and how many were forgotten.
+    /// Sets, for each rule, its ID, the number of owners, and how many owners were forgotten.
     pub(crate) fn owners(&self, owners: Vec<(String, usize, u64)>) {
         self.state().owners = owners;
     }
 
-    /// Whether it reads.
+    /// Whether the detector is reading.
     pub(crate) fn is_reading(&self) -> bool {
         self.state().reading
     }
@@ -107,7 +107,7 @@ impl Status {
         }
     }
 
-    /// For `/readyz`.
+    /// Describes the progress for `/readyz`.
     pub(crate) fn describe(&self) -> Value {
         let now = self.read();
         let mut described = json!({

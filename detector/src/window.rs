@@ -1,4 +1,4 @@
-//! What one owner did within the time that a rule looks at.
+//! What one owner did within the window of a rule.
 
 use std::{
     collections::HashMap,
@@ -15,17 +15,17 @@ pub(crate) type Micros = i64;
 /// The length of a window and the threshold of its rule.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measure {
-    /// The events of this time count together: of two exactly this far apart, only one counts.
+    /// Events count together if they are less than this apart.
     pub(crate) within: Micros,
-    /// At least 1.
+    /// The threshold; at least 1.
     pub(crate) least: usize,
 }
 
-/// What one owner did.
+/// What one owner did, as counted by one rule.
 #[derive(Debug)]
 pub(crate) struct Window<C> {
     counted: C,
-    /// What was done until then does not count.
+    /// Events up to and including this time do not count.
     floor: Micros,
 }
 
@@ -34,32 +34,32 @@ pub(crate) trait Counted: Default + Weight {
     /// What an event adds.
     type Item<'i>;
 
-    /// Adds an event at `time`, unless it was added before, and returns whether the threshold is reached with it.
+    /// Adds an event at `time`, unless it was already added. Returns whether it reaches the threshold.
     fn add(&mut self, time: Micros, item: Self::Item<'_>, measure: Measure) -> bool;
 
-    /// Forgets what happened until `floor`.
+    /// Forgets everything up to and including `floor`.
     fn forget(&mut self, floor: Micros);
 
-    /// May forget what happened until `horizon`, which no longer matters.
+    /// Forgets things up to and including `horizon`, which no longer matter. An implementation may keep some of them.
     fn trim(&mut self, horizon: Micros);
 
-    /// The time of the last event; None without any.
+    /// The time of the latest event; `None` if there is none.
     fn newest(&self) -> Option<Micros>;
 }
 
-/// Events, in the order of their times.
+/// Events, ordered by time.
 #[derive(Debug, Default)]
 pub(crate) struct Events(Vec<(Micros, EventId)>);
 
-/// Different friends, as hashes of their IDs, each with the time when it was last asked for. Of the 64 bits, those of two IDs in a window
-/// of 100,000 are the same once in some billions of windows.
+/// Different friends, as 64-bit hashes of their IDs, each with the time of the last import that requested it. In a window of 100,000
+/// friends, the probability that two hashes collide is one in some billions.
 #[derive(Debug, Default)]
 pub(crate) struct Friends {
     last: HashMap<u64, Micros>,
     newest: Option<Micros>,
 }
 
-/// The friends that an event adds, and what hashes them.
+/// The friends that an event adds, and the hasher for their IDs.
 pub(crate) struct Asked<'a> {
     pub(crate) friends: &'a [String],
     pub(crate) hasher: &'a RandomState,
@@ -73,13 +73,13 @@ impl<C: Counted> Window<C> {
         }
     }
 
-    /// Whether something that happened after `horizon` can still count.
+    /// Whether the window can still affect what is counted after `horizon`.
     pub(crate) fn is_of_use(&self, horizon: Micros) -> bool {
         self.floor > horizon || self.counted.newest().is_some_and(|newest| newest > horizon)
     }
 
-    /// Adds an event at `time`, and returns whether the threshold is reached. What happened until `floor`
-    /// does not count, the event included; what happened until `horizon` no longer matters.
+    /// Adds an event at `time`, and returns whether it reaches the threshold. Events up to and including `floor` do not count, and neither
+    /// does this event if it is one of them. Events up to and including `horizon` no longer matter.
     pub(crate) fn add(
         &mut self,
         time: Micros,
@@ -95,13 +95,13 @@ impl<C: Counted> Window<C> {
         time > self.floor && self.counted.add(time, item, measure)
     }
 
-    /// Begins anew: what was counted so far counts no longer.
+    /// Restarts the window: nothing up to the latest event counts any longer.
     pub(crate) fn reset(&mut self) {
         self.floor = self.counted.newest().unwrap_or(self.floor).max(self.floor);
         self.counted = C::default();
     }
 
-    /// What happened until `floor` counts no longer.
+    /// Raises the floor: nothing up to and including `floor` counts any longer.
     pub(crate) fn raise(&mut self, floor: Micros) {
         self.floor = self.floor.max(floor);
         self.counted.forget(self.floor);
@@ -125,13 +125,13 @@ impl Counted for Events {
         }
         let place = events.partition_point(|&(before, _)| before <= time);
         events.insert(place, (time, id));
-        // Only the new event can complete a window: the first of one that has it is at most `least - 1` before it.
+        // Only the new event can complete a window, so the first event of that window is at most `least - 1` places before it.
         let earliest = place.saturating_sub(least - 1);
         let reached = (earliest..=place).any(|first| {
             let last = events.get(first + least - 1);
             last.is_some_and(|last| last.0 - events[first].0 < within)
         });
-        // More can only be what was not acted on, as rules were different then.
+        // A surplus consists of events that no rule acted on, because the rules were different then.
         let surplus = events.len().saturating_sub(2 * least);
         events.drain(..surplus);
         reached
@@ -190,7 +190,7 @@ impl Counted for Friends {
     }
 
     fn trim(&mut self, horizon: Micros) {
-        // Single friends are left until the threshold could be reached: this is called for each event.
+        // Single friends are kept until `add` may reach the threshold, because this is called for every event.
         if self.newest.is_some_and(|newest| newest <= horizon) {
             *self = Self::default();
         }
@@ -202,7 +202,7 @@ impl Counted for Friends {
 }
 
 impl Friends {
-    /// Forgets all but `most` friends.
+    /// Forgets all but the `most` most recently requested friends.
     fn keep_newest(&mut self, most: usize) {
         let mut times: Vec<_> = self.last.values().copied().collect();
         let cut = times.len().saturating_sub(most);

@@ -1,4 +1,4 @@
-//! Reads the bucket from a revision on, without a gap.
+//! Reads the changes of the bucket from a revision onwards, without gaps.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,26 @@ use crate::{
     bucket::{is_marker, key_of, request_error},
 };
 
-/// How many changes are requested at once: some hundred KB.
+/// How many changes are requested at once: some hundred kilobytes.
 const BATCH_SIZE: usize = 2000;
 
-/// How often NATS says that it has nothing new; twice this long without a word means that the connection is lost.
+/// The interval of idle heartbeats. The connection counts as lost after two intervals without a message or heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How long NATS keeps the consumer of a reader that is gone.
+/// How long NATS keeps the consumer after its reader is gone.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 
-/// How long NATS waits for more until a request must be repeated.
+/// How long a pull request stays open before it must be repeated.
 const EXPIRES: Duration = Duration::from_secs(60);
 
-/// How often those changes are read that have come in while the others were read. Each pass takes as long as NATS needs to answer; an
-/// entry is left out of all only if it changes that often.
+/// The maximum number of passes over changes that arrived during the previous pass. Each pass takes as long as NATS needs to answer a
+/// request; an entry is missed in every pass only if it changes that often.
 const MAX_PASSES: u32 = 20;
 
-/// A change of the bucket: the value at a key since then.
+/// A change in the bucket: a key and its new value.
 #[derive(Debug)]
 pub struct Change {
-    /// Its revision.
+    /// The revision of the bucket at this change.
     pub revision: u64,
     /// When NATS stored it, in Unix nanoseconds.
     pub stored: i128,
@@ -44,16 +44,16 @@ pub struct Change {
 /// What changed.
 #[derive(Debug)]
 pub enum ChangeKind {
-    /// An entry was added or replaced, or removed with a record of it. [`Brief::read`] reads the value.
+    /// An entry was added or replaced, or removed with a record of the removal. [`Brief::read`] reads the value.
     Entry(Key, Bytes),
     /// An entry was deleted by another client, without a record.
     Deleted(Key),
-    /// A key that is not an entry's, and its value.
+    /// A key that does not belong to an entry, and its value.
     Other(String, Bytes),
 }
 
 impl ChangeKind {
-    /// The value of an entry. None for a key that is not an entry's.
+    /// Returns the key and value of an entry; `None` for a key that does not belong to an entry.
     pub fn brief(&self) -> Option<(&Key, Brief<'_>)> {
         match self {
             Self::Entry(key, value) => Some((key, Brief::read(value))),
@@ -69,45 +69,45 @@ impl ChangeKind {
     }
 }
 
-/// The connection, the consumer or a message was lost: read on with a new [`Changes`] from the last revision on.
+/// The connection, the consumer or a message was lost. To continue, create a new [`Changes`] after the last revision that was read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the changes of the lists were interrupted: {0}")]
 pub struct LostError(String);
 
-/// The changes from a revision on, in order and without a gap.
+/// The changes after a revision, in order and without gaps.
 ///
-/// It has a consumer of its own that NATS forgets with the connection. async-nats's `watch` renews its consumer by itself, but gives
-/// up at times (nats-io/nats.rs #1596) and does not say when it has caught up again.
+/// It creates its own ephemeral consumer, which NATS deletes after 30 s of inactivity. The `watch` of async-nats recreates its consumer
+/// automatically, but sometimes gives up (nats-io/nats.rs #1596) and does not report when it has caught up again.
 pub struct Changes {
     bucket: Bucket,
     messages: Stream,
-    /// How many changes NATS says are to come.
+    /// The number of changes still to come, according to NATS.
     pending: u64,
     /// The revision of the last change that was stored when this pass began.
     last: u64,
-    /// How often [`stored`](Self::stored) has asked for more, and when it did last.
+    /// The number of times that [`stored`](Self::stored) requested the state for another pass, and the time of the last request.
     passes: u32,
     asked: Instant,
-    /// When it was last seen that a change was left out.
+    /// When a gap in the revisions was last seen: a change that NATS no longer had.
     skipped: Option<Instant>,
     /// The revision of the last change that was read.
     read: u64,
-    /// The consumer's number of the last message.
+    /// The consumer sequence of the last message.
     delivered: u64,
 }
 
 impl Changes {
-    /// The changes after the revision `after`.
+    /// Creates a consumer for the changes after the revision `after`.
     ///
     /// # Errors
-    /// If NATS does not answer or refuses.
+    /// If NATS does not answer, or refuses the request.
     pub async fn after(bucket: &Bucket, after: u64) -> Result<Self, BucketError> {
         let policy = DeliverPolicy::ByStartSequence {
             start_sequence: after + 1,
         };
         let consumer = consumer(bucket, policy).await?;
         let pending = consumer.cached_info().num_pending;
-        // After the consumer was created: whatever came in between, it sends.
+        // Requested after the consumer was created, which therefore sends everything up to this revision.
         let last = match pending {
             0 => after,
             _ => bucket.state().await?.last,
@@ -135,17 +135,18 @@ impl Changes {
         })
     }
 
-    /// How many changes are to come at least, as NATS counts them: too many if entries are replaced before they are sent.
+    /// The number of changes still to come, as NATS counted them with the last message. It is an estimate: more changes may be stored
+    /// since, and changes that are replaced before they are sent do not arrive.
     pub const fn pending(&self) -> u64 {
         self.pending
     }
 
-    /// The next change that was stored before this was called; None once every entry was read that was there when reading began.
-    /// Nothing is lost if this is cancelled.
+    /// Returns the next stored change, or `None` once every entry that existed when reading began was read. Cancel safe: no change is
+    /// lost.
     ///
-    /// NATS's count of pending changes alone does not say so: beside changes of the same entries that come in all the time, it never
-    /// reaches zero. And an entry that was replaced while the others were read is sent behind them, so those that have come in since are
-    /// read as well, until none of them was left out.
+    /// The number of pending changes alone does not tell when that is: it never reaches zero while the same entries change constantly. In
+    /// addition, an entry that is replaced during reading is sent after all others. So the changes that arrived meanwhile are read as
+    /// well, in further passes, until a pass misses no change.
     ///
     /// # Errors
     /// If the changes were interrupted, or NATS does not answer.
@@ -167,25 +168,25 @@ impl Changes {
         Ok(None)
     }
 
-    /// Whether a change was left out since then, as NATS had replaced it before it was sent. Its successor may still be on its way, so
-    /// what the bucket had at some moment since then is not known for sure.
+    /// Whether a change was missed since `moment` because it was replaced before NATS sent it. Its replacement may still be in transit, so
+    /// the state of the bucket at any time since `moment` is uncertain.
     pub fn skipped_since(&self, moment: Instant) -> bool {
         self.skipped.is_some_and(|skipped| skipped >= moment)
     }
 
-    /// The next change, as soon as there is one. Nothing is lost if this is cancelled.
+    /// Waits for the next change. Cancel safe: no change is lost.
     ///
     /// # Errors
-    /// If the changes were interrupted. No call after that returns a change.
+    /// If the changes were interrupted. Later calls return no change either.
     pub async fn next(&mut self) -> Result<Change, LostError> {
         let message = self.messages.next().await;
         self.take(message)
     }
 
-    /// The next change, if it has arrived already.
+    /// Returns the next change if it has already arrived, without waiting.
     ///
     /// # Errors
-    /// If the changes were interrupted. No call after that returns a change.
+    /// If the changes were interrupted. Later calls return no change either.
     pub fn arrived(&mut self) -> Option<Result<Change, LostError>> {
         let message = self.messages.next().now_or_never()?;
         Some(self.take(message))
@@ -202,7 +203,7 @@ impl Changes {
             .info()
             .map_err(|error| LostError(error.to_string()))?;
         if info.consumer_sequence != self.delivered + 1 {
-            // It stays unequal, whatever comes next.
+            // `delivered` stays as it is, so that every later message fails this check too.
             return Err(LostError("a message was lost on the way".to_owned()));
         }
         self.delivered += 1;

@@ -22,16 +22,16 @@ pub struct Reason(String);
 /// Why a string cannot be an author or a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// It is empty.
+    /// The string is empty.
     #[error("it is empty")]
     Empty,
-    /// It is too long.
+    /// The string is longer than [`MAX_TEXT_BYTES`].
     #[error("it has {bytes} bytes; the maximum is {MAX_TEXT_BYTES}")]
     TooLong {
         /// Its length in bytes.
         bytes: usize,
     },
-    /// It has a control character, which could do something to a terminal.
+    /// The string has a control character, which could affect a terminal.
     #[error("it has a control character")]
     Control,
 }
@@ -52,10 +52,10 @@ fn check(text: &str) -> Result<String, TextError> {
 macro_rules! text {
     ($name:ident) => {
         impl $name {
-            /// Parses it. Surrounding white space is removed.
+            /// Parses a string. Surrounding white space is removed.
             ///
             /// # Errors
-            /// If it is empty, too long, or has control characters.
+            /// If the string is empty, too long, or has control characters.
             pub fn parse(text: &str) -> Result<Self, TextError> {
                 check(text).map(Self)
             }
@@ -88,16 +88,16 @@ pub struct Entry {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// When.
+    /// When the ID was added or removed.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// From when on it no longer counts; absent if it never expires.
+    /// When the entry expires; absent if never.
     #[serde(
         skip_serializing_if = "Option::is_none",
         with = "time::serde::rfc3339::option"
     )]
     pub until: Option<OffsetDateTime>,
-    /// Whether it was removed.
+    /// Whether the ID was removed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
     /// The ID of the event about this change.
@@ -126,30 +126,30 @@ fn optional_event_id<S: serde::Serializer>(
 }
 
 impl Entry {
-    /// As it is stored.
+    /// Serialises the entry as the value in the bucket.
     ///
     /// # Errors
-    /// If a time is beyond the year 9999.
+    /// If a time is after the year 9999.
     pub fn to_value(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }
 }
 
-/// A value as it is read, borrowed: other programs write to the bucket as well, so every field may be missing.
+/// A borrowed value, as read from the bucket. Other programs write to the bucket as well, so every field may be missing.
 ///
-/// Any value makes its key an entry, so that `nats kv put IMPORTGUARD_LISTS blocked.user1 ''` blocks, too: a value that cannot be
-/// read is an entry without an author, a reason and an end.
+/// Any value makes its key an entry, so that `nats kv put IMPORTGUARD_LISTS blocked.user1 ''` also blocks: an unreadable value is an entry
+/// without an author, a reason or an end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Brief<'v> {
-    /// Who added or removed the ID; empty if it is not said.
+    /// Who added or removed the ID; empty if unknown.
     pub by: Cow<'v, str>,
-    /// Why; empty if it is not said.
+    /// Why; empty if unknown.
     pub reason: Cow<'v, str>,
-    /// From when on it no longer counts, in Unix seconds.
+    /// When the entry expires, in Unix seconds, rounded up; `None` if never.
     pub until: Option<u64>,
-    /// Whether it was removed.
+    /// Whether the ID was removed.
     pub removed: bool,
-    /// When it was written, as its author says.
+    /// When the value was written, according to its author.
     pub at: Option<OffsetDateTime>,
     /// The ID of the event about this change.
     pub event: Option<EventId>,
@@ -176,7 +176,7 @@ struct Raw<'v> {
 }
 
 impl<'v> Brief<'v> {
-    /// Reads a value.
+    /// Reads a value. Never fails: a value that is not valid JSON of this form reads as empty, a time or ID that is invalid as missing.
     pub fn read(value: &'v [u8]) -> Self {
         let Ok(raw) = serde_json::from_slice::<Raw<'v>>(value) else {
             return Self::default();
@@ -195,13 +195,13 @@ impl<'v> Brief<'v> {
         }
     }
 
-    /// Whether it no longer counts at `now`, in Unix seconds.
+    /// Whether the entry is removed, or has expired at `now`, in Unix seconds.
     pub fn is_dead(&self, now: u64) -> bool {
         self.removed || self.until.is_some_and(|until| until <= now)
     }
 }
 
-/// At most [`MAX_TEXT_BYTES`] of it: other programs may have written more.
+/// Truncates a text to at most [`MAX_TEXT_BYTES`], because other programs may write longer ones.
 fn clip(text: Cow<'_, str>) -> Cow<'_, str> {
     if text.len() <= MAX_TEXT_BYTES {
         return text;
@@ -218,7 +218,7 @@ fn clip(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// RFC 3339 in Unix seconds, rounded up: an entry counts until its end, to the second.
+/// Converts an RFC 3339 time to Unix seconds, rounded up so that an entry does not expire early.
 fn unix(text: &str) -> Option<u64> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     let up = i64::from(time.nanosecond() > 0);

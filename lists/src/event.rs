@@ -1,4 +1,4 @@
-//! The event about a change: a CloudEvent in the stream `IMPORTGUARD`, beside the decisions.
+//! The event about a change: a CloudEvent in the stream `IMPORTGUARD`, like the events about decisions.
 
 use importguard_core::UserId;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ pub const CHANGED_SUBJECT: &str = "importguard.v1.list.changed";
 /// The type of the event.
 const KIND: &str = "importguard.list.changed.v1";
 
-/// The media type of the event, and of its `data`.
+/// The media type of the event. That of its `data` is `application/json`.
 pub(crate) const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// A change of a live list: a CloudEvent 1.0 in structured JSON.
@@ -54,7 +54,7 @@ pub struct ListChangedData {
     pub change: ChangeMade,
     /// Who did it.
     pub by: String,
-    /// Why.
+    /// Why; absent if users have pseudonyms, because it may name users.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
     /// From when on the entry no longer counts; absent if it never expires.
@@ -84,8 +84,8 @@ pub enum ChangeMade {
 }
 
 impl ListChangedEvent {
-    /// The event about the value that the bucket has at `key` since `revision`; `user` is the user's ID or the pseudonym. None for a
-    /// value of another program, which has no event.
+    /// Creates the event about the value that was written at `key` with `revision`. `user` is the user's ID or pseudonym. Returns `None` if
+    /// the value has no event ID or no time, as one that another program wrote.
     pub fn new(key: &Key, value: &Brief<'_>, revision: u64, user: UserId) -> Option<Self> {
         let id = value.event?;
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

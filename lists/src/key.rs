@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use importguard_core::UserId;
 
 /// The name of a list in the bucket: up to 64 letters, digits, `_` and `-`, starting with a letter or digit. Names that start with `_`
-/// are importguard's own.
+/// are reserved for importguard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListName(String);
 
@@ -24,7 +24,7 @@ impl ListName {
     /// Parses a name.
     ///
     /// # Errors
-    /// If it has another form.
+    /// If the string does not have this form.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let starts = text
             .bytes()
@@ -62,8 +62,8 @@ impl fmt::Display for ListName {
 
 /// The key of an entry: a list and a user ID.
 ///
-/// In the bucket it is `<list>.<id>`, with letters, digits, `_` and `-` of the ID as they are and every other byte as `=` and two
-/// upper-case hex digits. So any ID fits, each has exactly one key, and the usual ones can be read in `nats kv ls`.
+/// In the bucket, it is written `<list>.<id>`. Letters, digits, `_` and `-` of the ID stay as they are; every other byte becomes `=` and
+/// two upper-case hex digits. So a key can hold any ID, each ID has exactly one key, and usual IDs are readable in `nats kv ls`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The list.
@@ -72,13 +72,13 @@ pub struct Key {
     pub id: UserId,
 }
 
-/// Why a list cannot have an ID.
+/// Why an ID cannot be part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// It is empty.
+    /// The ID is empty.
     #[error("the ID is empty")]
     Empty,
-    /// OpenIM has no such user, and NATS limits the length of subjects.
+    /// The ID is longer than [`UserId::MAX_BYTES`]. OpenIM has no such user, and NATS limits the length of subjects.
     #[error("the ID has {bytes} bytes; the maximum is {}", UserId::MAX_BYTES)]
     TooLong {
         /// Its length in bytes.
@@ -87,7 +87,7 @@ pub enum KeyError {
 }
 
 impl Key {
-    /// The key of `id` in `list`.
+    /// Creates the key of `id` in `list`.
     ///
     /// # Errors
     /// If the ID is empty or too long.
@@ -99,7 +99,7 @@ impl Key {
         Ok(Self { list, id })
     }
 
-    /// Reads a key of the bucket. None if it is not one that [`Display`](fmt::Display) writes.
+    /// Parses a key in the bucket. Returns `None` if [`Display`](fmt::Display) would not write it this way.
     pub fn parse(key: &str) -> Option<Self> {
         let (list, encoded) = key.split_once('.')?;
         Self::new(ListName::parse(list).ok()?, &decode(encoded)?).ok()
@@ -124,7 +124,7 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
-/// The ID that has this encoding.
+/// Decodes the ID in a key; `None` if the encoding is invalid.
 fn decode(encoded: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut rest = encoded.bytes();
@@ -134,7 +134,7 @@ fn decode(encoded: &str) -> Option<String> {
             continue;
         }
         let escaped = hex(rest.next()?)? << 4 | hex(rest.next()?)?;
-        // Or an ID would have several keys.
+        // An escaped plain byte is invalid: the ID would have several keys.
         bytes.push((!is_plain(escaped)).then_some(escaped)?);
     }
     String::from_utf8(bytes).ok()

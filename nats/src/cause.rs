@@ -1,4 +1,4 @@
-//! Why NATS cannot be connected to, as the NATS client tells it and as an operator needs it.
+//! Converts the NATS client's connection errors to messages that tell an operator the cause and the remedy.
 
 use std::{
     collections::HashMap,
@@ -11,17 +11,17 @@ use async_nats::Server;
 /// Describes failed connection attempts.
 #[derive(Debug)]
 pub struct ConnectFailures {
-    /// TLS is spoken with every server, whatever it offers.
+    /// Whether TLS is required.
     pub(super) tls: bool,
-    /// There is a client certificate.
+    /// Whether there is a client certificate.
     pub(super) certificate: bool,
-    /// How often connecting to each server has failed when it was last looked at.
+    /// The number of failed attempts to connect to each server, as of the last check.
     pub(super) seen: Mutex<HashMap<String, usize>>,
 }
 
 impl ConnectFailures {
-    /// A line on the attempts that have failed since the last call, if any has. The NATS client's events have only the kind of the
-    /// last error, and its pool of servers has the text of each.
+    /// Describes the attempts that failed since the last call on one line; `None` if none failed. The errors come from the NATS client's
+    /// server pool, which has the text of each server's last error; its events have only the kind of the last error.
     pub(super) fn new_ones(&self, pool: &[Server]) -> Option<String> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines: Vec<String> = Vec::new();
@@ -37,7 +37,7 @@ impl ConnectFailures {
         (!lines.is_empty()).then(|| lines.join("; "))
     }
 
-    /// A line on `error`, as the NATS client tells it, from the server or servers `name`.
+    /// Describes `error`, as reported by the NATS client for the server or servers `name`, on one line.
     pub fn describe(&self, name: &str, error: &str) -> String {
         let (kind, cause) = error.split_once(": ").unwrap_or((error, ""));
         let lower = error.to_lowercase();
@@ -57,7 +57,7 @@ impl ConnectFailures {
                 "NATS at {name} offers no TLS, so it was sent no credentials: enable TLS there, or use nats:// without NATS_CA and NATS_CERT"
             );
         }
-        // The library's error may repeat lines of a file.
+        // Omits the library's error, which may repeat lines of a file.
         if cause.starts_with("could not load platform certs") {
             return "the system's CA certificates cannot be read; check SSL_CERT_FILE and SSL_CERT_DIR"
                 .to_owned();
@@ -117,7 +117,7 @@ fn is_cut(error: &str) -> bool {
         .any(|text| error.contains(text))
 }
 
-/// What is wrong with a certificate, as rustls tells it, without what changes at each attempt.
+/// Describes what is wrong with a certificate according to rustls, without details that differ between attempts.
 fn defect(error: &str) -> String {
     if error.starts_with("UnknownIssuer") {
         "is not trusted: unknown issuer; set NATS_CA to the CA that issued it".to_owned()
@@ -141,7 +141,7 @@ fn defect(error: &str) -> String {
     }
 }
 
-/// The date that follows `mark` in `error`, in seconds.
+/// Formats the Unix time that follows `mark` in `error`, preceded by `word`. Empty if there is none.
 fn since(word: &str, mark: &str, error: &str) -> String {
     let digits = error.split_once(mark).map(|(_, rest)| rest);
     let seconds = digits.and_then(|rest| rest.split(' ').next()?.parse().ok());
@@ -245,7 +245,7 @@ mod tests {
         let again = [pool[0].clone(), server(2, 2, Some("timed out"))];
         let line = failures.new_ones(&again).unwrap();
         assert_eq!(line, "NATS at nats:2 does not respond (timed out)");
-        // It was connected in between.
+        // The client was connected in between.
         assert_eq!(failures.new_ones(&[server(2, 0, None)]), None);
         assert!(failures.new_ones(&pool[1..]).is_some());
     }

@@ -1,4 +1,4 @@
-//! The address of NATS and the credentials: for gateways, deciders, and every other client of the operator's NATS.
+//! The address of NATS, and the credentials for it: for gateways, deciders, and every other client of the operator's NATS.
 
 mod cause;
 mod login;
@@ -95,16 +95,16 @@ pub struct NatsSettings {
     pub nats_inbox_prefix: String,
 }
 
-/// The longest pause between attempts to connect: a server that is back is noticed within a second.
+/// The maximum delay between connection attempts: a client reconnects within a second once the server is reachable.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// What every client of NATS uses by default.
+/// The default of every NATS client.
 const INBOX_PREFIX: &str = "_INBOX";
 
-/// Parses a name that NATS accepts for a durable consumer, with some bytes left for what clients add to it.
+/// Parses a name for a durable consumer that NATS accepts, and that leaves room for a suffix.
 ///
 /// # Errors
-/// If it is no such name.
+/// If the name is not 1 to 64 letters, digits, `-` or `_`.
 pub fn consumer_name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
@@ -131,13 +131,13 @@ fn inbox_prefix(text: &str) -> Result<String, String> {
     }
 }
 
-/// Settings that no connection can be made with.
+/// Why the settings are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsSettingsError {
-    /// There are credentials in the URL and elsewhere.
+    /// There are credentials both in the URL and in other settings.
     #[error("NATS_URL contains credentials, and {0} is set; use one of them")]
     TwoLogins(&'static str),
-    /// There is no password for the user.
+    /// A user is set without a password.
     #[error("NATS_USER is set without a password; set NATS_PASSWORD_FILE or NATS_PASSWORD")]
     NoPassword,
     /// A file with a password or a token cannot be used.
@@ -147,7 +147,7 @@ pub enum NatsSettingsError {
         setting: &'static str,
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         source: SecretError,
     },
     /// The credentials file cannot be used.
@@ -155,7 +155,7 @@ pub enum NatsSettingsError {
     Creds {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         source: NatsCredentialsError,
     },
     /// A certificate or a key cannot be used.
@@ -163,15 +163,15 @@ pub enum NatsSettingsError {
     Tls(#[from] CertificateError),
 }
 
-/// NATS servers, and how to be let in there.
+/// The NATS servers, and the options for connecting to them.
 pub struct NatsServers {
-    /// What to connect to. Without credentials.
+    /// The addresses of the servers, without credentials.
     pub addresses: Vec<ServerAddr>,
-    /// What to connect with.
+    /// The options of the client, including TLS and authentication.
     pub options: ConnectOptions,
-    /// Describes why it failed.
+    /// Describes failed connection attempts.
     pub failures: Arc<ConnectFailures>,
-    /// What the operator should know before.
+    /// A warning to log for the operator before connecting.
     pub warning: Option<&'static str>,
 }
 
@@ -185,12 +185,12 @@ impl NatsServers {
         names.join(",")
     }
 
-    /// Calls `report` with the cause after each failed round of connection attempts, but for the first one of a client that does not
-    /// retry it.
+    /// Calls `report` with the cause after each failed round of connection attempts, except for the initial round of a client that does
+    /// not retry the initial connection.
     #[must_use]
     pub fn on_failure(mut self, report: impl Fn(String) + Send + Sync + 'static) -> Self {
         let failures = self.failures.clone();
-        // Called before each round, with what the last one has left; it could choose the server.
+        // The client calls this before each round, with the errors of the previous one. `None` leaves the choice of the server to it.
         self.options = self.options.reconnect_to_server_callback(move |pool, _| {
             if let Some(line) = failures.new_ones(&pool) {
                 report(line);
@@ -202,7 +202,7 @@ impl NatsServers {
 }
 
 impl NatsSettings {
-    /// How the connection is protected, in words: `mutual TLS, password`.
+    /// Describes the security of the connection: `mutual TLS, user and password`.
     pub fn security(&self) -> String {
         let tls = match (self.tls(), &self.nats_cert) {
             (true, Some(_)) => "mutual TLS",
@@ -226,11 +226,11 @@ impl NatsSettings {
         self.nats_url.tls() || self.nats_ca.is_some() || self.nats_cert.is_some()
     }
 
-    /// Reads the files, has `watches` reload them, and returns what these settings say, ready for a client that calls itself `name`.
-    /// Each connection is made with the content of the files at that time.
+    /// Reads the files, adds them to `watches` to be reloaded, and returns the servers and options for a client named `name`. Each
+    /// connection uses the last valid content of the files at that time.
     ///
     /// # Errors
-    /// If a file cannot be used, or settings contradict each other.
+    /// If a file cannot be used, or settings conflict with each other.
     pub async fn servers(
         &self,
         name: &str,
@@ -240,7 +240,7 @@ impl NatsSettings {
         let tls = self.tls();
         let in_clear = auth.login.is_some() && !tls && !self.nats_url.are_local();
         let mut options = if auth.is_some() {
-            // It replaces all other authentication.
+            // The callback replaces every other kind of authentication.
             ConnectOptions::with_auth_callback(move |nonce| ready(auth.answer(&nonce)))
         } else {
             ConnectOptions::new()
@@ -287,7 +287,7 @@ impl NatsSettings {
         Ok(auth)
     }
 
-    /// What the settings beside the URL say.
+    /// Returns the user and password or the token in the settings other than the URL.
     async fn login(
         &self,
         watches: &mut FileWatches,
@@ -334,7 +334,7 @@ impl NatsSettings {
 }
 
 impl Default for NatsSettings {
-    /// The documented defaults, whatever the environment says.
+    /// Returns the documented defaults, regardless of the environment.
     fn default() -> Self {
         Self {
             nats_url: NatsUrls::default(),

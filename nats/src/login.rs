@@ -1,4 +1,4 @@
-//! How a client logs in to NATS: with a credentials file, user and password, or a token. Files may change while it runs.
+//! How a client authenticates to NATS: with a credentials file, user and password, or a token. Files may change while it runs.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -8,14 +8,14 @@ use nkeys::KeyPair;
 
 use crate::NatsSettingsError;
 
-/// User and password, or a token.
+/// A user and password, or a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     Password { user: String, password: Secret },
     Token(Secret),
 }
 
-/// What a client logs in with, if anything. The content of files is the last good one.
+/// The credentials of a client, if any. For files, the last valid content.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NatsAuth {
     pub(super) credentials: Option<LastGood<NatsCredentials>>,
@@ -27,7 +27,8 @@ impl NatsAuth {
         self.credentials.is_some() || self.login.is_some()
     }
 
-    /// The content of CONNECT that answers the server's `nonce`. Both may be given: an auth callout may ask for both.
+    /// Returns the authentication for CONNECT. Credentials sign the server's `nonce`. Credentials and a login may both be set, because an
+    /// auth callout may require both.
     pub(super) fn answer(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
         let mut auth = Auth::new();
         if let Some(credentials) = &self.credentials {
@@ -47,7 +48,7 @@ impl NatsAuth {
     }
 }
 
-/// A user of NATS, from a credentials file: a JWT, and the key that it is about.
+/// The content of a credentials file: a user JWT, and the key pair that it certifies.
 pub(super) struct NatsCredentials {
     jwt: Secret,
     key: KeyPair,
@@ -59,19 +60,19 @@ impl std::fmt::Debug for NatsCredentials {
     }
 }
 
-/// Why a credentials file cannot be used. Never contains a part of it.
+/// Why a credentials file cannot be used. Never contains any of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NatsCredentialsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Unreadable(#[from] SecretError),
-    /// It has no JWT.
+    /// The file has no JWT.
     #[error("it holds no user JWT; write it with `nsc generate creds`")]
     NoJwt,
-    /// It has no seed.
+    /// The file has no seed.
     #[error("it holds no nkey seed; write it with `nsc generate creds`")]
     NoSeed,
-    /// The seed is damaged.
+    /// The seed is invalid.
     #[error("its nkey seed is invalid")]
     InvalidSeed,
 }
@@ -79,7 +80,7 @@ pub enum NatsCredentialsError {
 impl FromStr for NatsCredentials {
     type Err = NatsCredentialsError;
 
-    /// Reads the first two blocks between lines of dashes.
+    /// Reads the JWT and the seed from the first two blocks that start with a BEGIN line.
     fn from_str(text: &str) -> Result<Self, NatsCredentialsError> {
         let mut lines = text.lines().map(str::trim);
         let mut block = || {
@@ -93,7 +94,7 @@ impl FromStr for NatsCredentials {
     }
 }
 
-/// A watched file of a user's credentials.
+/// Opens a watched credentials file.
 pub(super) async fn credentials(
     file: PathBuf,
 ) -> Result<FileWatcher<NatsCredentials, NatsSettingsError>, NatsSettingsError> {
@@ -107,7 +108,7 @@ pub(super) async fn credentials(
     .await
 }
 
-/// A watched file with a password or a token, of which `login` makes what the server is told.
+/// Opens a watched file with a password or a token, from which `login` creates the login.
 pub(super) async fn secret(
     setting: &'static str,
     file: PathBuf,

@@ -1,4 +1,4 @@
-//! `NATS_URL`: where the servers are, and perhaps how to log in there.
+//! `NATS_URL`: the addresses of the servers, and optionally credentials.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::login::Login;
 
-/// The addresses of NATS servers, and the credentials in them. Shown without these.
+/// The addresses of NATS servers, and the credentials in them. `Debug` and `Display` omit the credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NatsUrls {
     servers: Vec<ServerAddr>,
@@ -16,16 +16,16 @@ pub struct NatsUrls {
     login: Option<Login>,
 }
 
-/// Why `NATS_URL` cannot be used. Never contains a part of it, which may be one of a password.
+/// Why `NATS_URL` cannot be used. Never contains a part of it, which may be part of a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NatsUrlError {
     /// There is no address.
     #[error("there is no address; write for example nats://127.0.0.1:4222")]
     Empty,
-    /// It is a WebSocket, or something else.
+    /// The scheme is neither `nats` nor `tls`, but WebSocket, for example.
     #[error("the scheme must be nats:// or tls://")]
     Scheme,
-    /// Host or port are invalid.
+    /// The host or the port is invalid.
     #[error("the host or the port is invalid; write for example nats://127.0.0.1:4222")]
     Address,
     /// Something follows the host and the port.
@@ -36,23 +36,23 @@ pub enum NatsUrlError {
         "it cannot be split into credentials and addresses: in a user, password or token, write % as %25, @ as %40, : as %3A, / as %2F, ? as %3F, # as %23, a comma as %2C and a space as %20; or set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, where they are written as they are"
     )]
     Encoding,
-    /// There are other credentials before another address.
+    /// An address has other credentials than the first one.
     #[error(
         "it has several credentials, and a connection has one: write them before the first host only"
     )]
     SeveralCredentials,
-    /// The user or the password is empty.
+    /// The user, the password or the token is empty.
     #[error("the user, the password or the token is empty; write user:password@ or token@")]
     EmptyCredentials,
 }
 
 impl NatsUrls {
-    /// The servers, without credentials: the NATS client would log these.
+    /// Returns the servers without credentials, which the NATS client would log.
     pub fn servers(&self) -> &[ServerAddr] {
         &self.servers
     }
 
-    /// Whether one of them is `tls://`.
+    /// Whether one of the URLs is `tls://`.
     pub(super) fn tls(&self) -> bool {
         self.tls
     }
@@ -61,7 +61,7 @@ impl NatsUrls {
         self.login.as_ref()
     }
 
-    /// Whether all of them are on this machine.
+    /// Whether all servers are on this machine.
     pub(super) fn are_local(&self) -> bool {
         self.servers.iter().all(|server| {
             let host = server.host();
@@ -97,14 +97,14 @@ impl FromStr for NatsUrls {
         for url in text.split(',').map(str::trim).filter(|url| !url.is_empty()) {
             let first = urls.servers.is_empty();
             let url = Url::parse(url).map_err(|error| match error {
-                // Most likely, the password made it so.
+                // Most likely, an unencoded character in the password is the cause.
                 NatsUrlError::Address | NatsUrlError::Path if has_credentials => {
                     NatsUrlError::Encoding
                 }
                 error => error,
             })?;
             match url.login {
-                // A comma in a password splits before its @.
+                // An unencoded comma in the password splits the URL before the @.
                 Some(_) if !first && urls.login.is_none() => return Err(NatsUrlError::Encoding),
                 Some(login) if first => urls.login = Some(login),
                 Some(login) if urls.login != Some(login.clone()) => {
@@ -134,7 +134,7 @@ impl Url {
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "nats" => false,
             "tls" => true,
-            // Without one, it would be in the credentials.
+            // The URL has no scheme, and the `://` is part of the credentials.
             _ if scheme.contains([':', '@']) => return Err(NatsUrlError::Encoding),
             _ => return Err(NatsUrlError::Scheme),
         };
@@ -156,7 +156,7 @@ impl Url {
     }
 }
 
-/// `user:password` or a token, percent-encoded.
+/// Parses a percent-encoded `user:password` or token.
 fn login(text: &str) -> Result<Login, NatsUrlError> {
     let login = match text.split_once(':') {
         Some((user, password)) => Login::Password {

@@ -27,7 +27,7 @@ pub(super) struct Caller {
     url: String,
 }
 
-/// The fields of an answer that tell the verdict.
+/// The fields of a response that determine the verdict.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -46,10 +46,10 @@ impl Caller {
         }
     }
 
-    /// Asks about `import`, and returns the verdict as an event names it.
+    /// Sends the callback for `import`, and returns the verdict by its name in events.
     ///
     /// # Errors
-    /// If there is no answer in time, or OpenIM could not read it.
+    /// If there is no response in time, or OpenIM could not read it.
     pub(super) async fn ask(&self, import: &Import) -> anyhow::Result<&'static str> {
         let body = json!({
             "callbackCommand": COMMAND, "ownerUserID": import.owner, "friendUserIDs": import.friends,
@@ -71,7 +71,7 @@ impl Caller {
             Ok(serde_json::from_slice::<Answer>(&body)?)
         };
         let answer = timeout(TIMEOUT, answered).await.context("no answer")??;
-        // As open-im-server reads it: anything else than 0 as actionCode is an error of the webhook.
+        // open-im-server treats any actionCode other than 0 as an error of the webhook.
         match (answer.action_code, answer.next_code) {
             (0, 1) => Ok("refuse"),
             (0, _) if answer.friend_user_ids.is_some() => Ok("modify"),

@@ -1,14 +1,14 @@
-//! Imports as administrators of a messenger make them: most are ordinary, and each rule of the sample policy has its share.
+//! Imports as administrators of a messenger make them: most are ordinary, and each rule of the sample policy applies to some.
 
 use std::fmt;
 
-/// First names, of which owners and friends are made.
+/// First names from which the IDs of owners and friends are made.
 const NAMES: [&str; 16] = [
     "amelie", "bao", "chidi", "dunja", "elif", "farid", "grace", "hana", "ivan", "jomo", "kemal",
     "lucia", "mei", "noor", "oskar", "priya",
 ];
 
-/// The kinds in the order in which they come: a dozen that repeats.
+/// The order of the kinds: a dozen that repeats.
 const ORDER: [Kind; 12] = [
     Kind::Ordinary,
     Kind::Machines,
@@ -50,7 +50,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One import that OpenIM asks about.
+/// An import for which a callback is sent.
 pub(super) struct Import {
     pub(super) kind: Kind,
     pub(super) operation_id: String,

@@ -1,4 +1,4 @@
-//! What was asked, decided and recorded, and whether that agrees.
+//! The callbacks sent, the verdicts and the recorded events, and whether they agree.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,29 +11,29 @@ use crate::events::Event;
 /// The verdicts, in the order of the table's columns.
 const VERDICTS: [&str; 3] = ["allow", "modify", "refuse"];
 
-/// Everything about the imports of one run.
+/// The callbacks and events of one run.
 #[derive(Default)]
 pub(super) struct Ledger {
     asked: Vec<Asked>,
     /// Verdicts in the stream, by operationID.
     recorded: HashMap<String, Vec<String>>,
-    /// IDs of the events that were read: delivery is at least once.
+    /// IDs of the events that were read, to skip duplicates: delivery is at least once.
     seen: HashSet<String>,
     /// How many imports each shadow rule would have refused or shortened.
     shadow: BTreeMap<String, usize>,
 }
 
-/// An import that was asked about.
+/// An import for which a callback was sent.
 struct Asked {
     kind: Kind,
     operation_id: String,
-    /// What OpenIM was answered, or why it was not.
+    /// The verdict that OpenIM received, or why it received none.
     answer: Result<&'static str, String>,
     while_nats_was_down: bool,
 }
 
 impl Ledger {
-    /// Notes the answer to `import`.
+    /// Records the answer to `import`.
     pub(super) fn answered(
         &mut self,
         import: Import,
@@ -48,7 +48,7 @@ impl Ledger {
         });
     }
 
-    /// Notes an event that was read back.
+    /// Records an event that was read back.
     pub(super) fn recorded(&mut self, event: &Event) {
         if !self.seen.insert(event.id.clone()) {
             return;
@@ -63,18 +63,18 @@ impl Ledger {
         }
     }
 
-    /// How many imports were asked about.
+    /// The number of callbacks sent.
     pub(super) fn asked(&self) -> usize {
         self.asked.len()
     }
 
-    /// How many of them while NATS was down.
+    /// The number of callbacks sent while NATS was down.
     pub(super) fn asked_while_nats_was_down(&self) -> usize {
         let down = self.asked.iter().filter(|asked| asked.while_nats_was_down);
         down.count()
     }
 
-    /// What does not agree, a line each; empty if every import was answered, and recorded once with the verdict of its answer.
+    /// The disagreements, one line each; empty if every import was answered, and recorded once with the verdict of its answer.
     pub(super) fn disagreements(&self) -> Vec<String> {
         let mut found = Vec::new();
         for asked in &self.asked {

@@ -14,15 +14,15 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use tokio::time::sleep;
 
-/// How long a start may take: loading a few hundred events takes some milliseconds, a busy machine takes the rest.
+/// Timeout of a start. Loading a few hundred events takes some milliseconds; the rest is for a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Where packages put servers that are not on an ordinary user's PATH.
+/// Directories in which packages install servers, and which may be missing from an ordinary user's PATH.
 const SERVER_DIRECTORIES: [&str; 3] = ["/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
-/// What to do where there is none.
+/// The remedy if there is no nats-server.
 const INSTALL: &str = "\
 importguard demo starts a nats-server. Install one:
   Debian, Ubuntu   apt-get install nats-server
@@ -40,7 +40,7 @@ pub(super) struct NatsServer {
 }
 
 impl NatsServer {
-    /// A server that keeps its files in `directory`, not started yet.
+    /// Creates a server that keeps its files in `directory`, without starting it.
     pub(super) fn new(program: PathBuf, directory: PathBuf) -> io::Result<Self> {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Self {
@@ -51,15 +51,15 @@ impl NatsServer {
         })
     }
 
-    /// Where it listens.
+    /// Its listen address.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Starts it and waits until it can be connected to.
+    /// Starts it and waits until it accepts connections.
     ///
     /// # Errors
-    /// If it cannot be started, ends, or takes too long; its last words are part of the error.
+    /// If it cannot be started, ends, or takes too long. The error contains the last lines of its log.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         let log = self.directory.join("nats-server.log");
         let output = File::options().create(true).append(true).open(&log)?;
@@ -72,7 +72,7 @@ impl NatsServer {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
-            // Ctrl-C in the terminal is for the demonstration, which needs it to the end.
+            // Keeps Ctrl-C in the terminal from ending nats-server, which the demonstration needs to the end.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
@@ -82,7 +82,7 @@ impl NatsServer {
             if let Some(status) = child.try_wait()? {
                 bail!("nats-server ended ({status}):\n{}", last_words(&log));
             }
-            // It opens its port when JetStream has read its store.
+            // nats-server opens its port once JetStream has read its store.
             if TcpStream::connect_timeout(&self.address, POLL_INTERVAL).is_ok() {
                 return Ok(());
             }
@@ -109,7 +109,7 @@ impl Drop for NatsServer {
     }
 }
 
-/// The nats-server to start: `named`, or the first on the PATH.
+/// The nats-server to start: `named`, or the first one on the PATH or in `SERVER_DIRECTORIES`.
 ///
 /// # Errors
 /// If there is none; the error says how to get one.
@@ -125,7 +125,7 @@ pub(super) fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("there is no nats-server on the PATH. {INSTALL}"))
 }
 
-/// What `program` says its version is, such as `nats-server: v2.11.6`.
+/// Returns the version that `program` reports, such as `nats-server: v2.11.6`.
 pub(super) fn version(program: &Path) -> anyhow::Result<String> {
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|error| match error.kind() {

@@ -12,14 +12,14 @@ use crate::{
     tail::Lines,
 };
 
-/// The parts of the demonstration that are printed between decisions.
+/// Prints the parts of the demonstration between decisions.
 #[derive(Clone, Copy)]
 pub(super) struct Screen {
     coloured: bool,
 }
 
 impl Screen {
-    /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    /// Uses colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
     pub(super) fn new() -> Self {
         let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
@@ -40,13 +40,13 @@ impl Screen {
         self.print(&format!("{on}── {text}{off}"))
     }
 
-    /// Prints whether all is well.
+    /// Prints the result: green if `well`, otherwise red.
     pub(super) fn conclude(self, well: bool, text: &str) -> io::Result<()> {
         let (on, off) = self.paint(if well { "\x1b[1;32m" } else { "\x1b[1;31m" });
         self.print(&format!("{on}{text}{off}"))
     }
 
-    /// Prints an answer whose event nobody can see yet, or that there was none.
+    /// Prints an answer whose event is still in the spool, or that there was no answer.
     pub(super) fn spooled(self, import: &Import, answer: Result<&str, &String>) -> io::Result<()> {
         let (on, off) = self.paint("\x1b[2m");
         let Import {
@@ -78,7 +78,7 @@ pub(super) struct Decisions<'a> {
 }
 
 impl<'a> Decisions<'a> {
-    /// Counts them in `shown`.
+    /// Prints to `screen`, and counts the decisions in `shown`.
     pub(super) fn new(screen: Screen, shown: &'a Cell<usize>) -> Self {
         let lines = Lines::new(io::stdout().is_terminal());
         Self {

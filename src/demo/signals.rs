@@ -3,12 +3,12 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Signals that end the demonstration. Neither ends the process: there is a directory and a process to clean up.
+/// Signals that end the demonstration. They do not end the process, because a directory and a child process must be cleaned up.
 #[derive(Clone, Default)]
 pub(super) struct Stop {
-    /// Cancelled by the first: no more imports, then the closing table.
+    /// Cancelled by the first signal: no more imports, then the closing table.
     pub(super) asking: CancellationToken,
-    /// Cancelled by the second: only the cleaning up.
+    /// Cancelled by the second signal: cleanup only.
     pub(super) everything: CancellationToken,
 }
 

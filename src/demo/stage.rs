@@ -1,4 +1,4 @@
-//! The acts of the demonstration, and the comparison at its end.
+//! The phases of the demonstration, and the comparison at its end.
 
 use std::{cell::Cell, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -17,25 +17,25 @@ use super::{
 };
 use crate::events::{Begin, Consumed, Event, Range, Source};
 
-/// How often an import comes: one can read along.
+/// The interval between imports, slow enough to read along.
 const INTERVAL: Duration = Duration::from_millis(125);
 
-/// When NATS is killed, and when it is started again, in hundredths of the time.
+/// When NATS is killed, and when it is restarted, in percent of the duration.
 const KILLED: u32 = 35;
 const STARTED_AGAIN: u32 = 60;
 
-/// How long the spool may take to drain once NATS is back. The gateway reconnects within seconds.
+/// Timeout of draining the spool once NATS is back. The gateway reconnects within seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the last events may take to be shown.
+/// Timeout of showing the last events.
 const SHOW_TIMEOUT: Duration = Duration::from_secs(5);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many disagreements are printed.
+/// Maximum number of disagreements that are printed.
 const SHOWN: usize = 10;
 
-/// Where the demonstration takes place.
+/// What the demonstration runs with.
 pub(super) struct Stage<'a> {
     /// The gateway's address.
     pub(super) callbacks: SocketAddr,
@@ -49,10 +49,10 @@ pub(super) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Plays all acts. The exit code says whether every import was answered and recorded.
+    /// Runs all phases. The exit code says whether every import was answered and recorded.
     ///
     /// # Errors
-    /// If nats-server cannot be started again or be read from, or standard output is closed.
+    /// If nats-server cannot be restarted or be read from, or standard output is closed.
     pub(super) async fn play(&self, nats: &mut NatsServer) -> anyhow::Result<ExitCode> {
         let shown = Cell::new(0);
         let mut decisions = Decisions::new(self.screen, &shown);
@@ -62,7 +62,7 @@ impl Stage<'_> {
             follow: true,
         };
         let mut source = Source::connect(self.nats, following, None, CONSOLE).await?;
-        // Cancelled by nobody: it is dropped with the last act.
+        // Never cancelled: reading is dropped with the last phase.
         let forever = CancellationToken::new();
         let mut ledger = tokio::select! {
             acted = self.act(nats, &shown) => acted?,
@@ -75,7 +75,7 @@ impl Stage<'_> {
         self.conclude(&ledger)
     }
 
-    /// Sends imports, and kills NATS meanwhile. Returns what was answered.
+    /// Sends imports, and kills and restarts NATS meanwhile. Returns the answers.
     async fn act(&self, nats: &mut NatsServer, shown: &Cell<usize>) -> anyhow::Result<Ledger> {
         let mut ledger = Ledger::default();
         let caller = Caller::new(self.callbacks);
@@ -132,7 +132,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Waits until the spool is empty, and all of `asked` was shown.
+    /// Waits until the spool is empty and all of `asked` were shown, each up to a timeout.
     async fn settle(&self, asked: usize, shown: &Cell<usize>) -> anyhow::Result<()> {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         while self.recorder.status().spooled_events > 0 && Instant::now() < deadline {
@@ -150,7 +150,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Reads every event that the stream has.
+    /// Reads every event in the stream.
     async fn read_back(&self, ledger: &mut Ledger) -> anyhow::Result<()> {
         self.screen.announce("The stream is read back:")?;
         let stored = Range {

@@ -54,7 +54,7 @@ impl OpenIm {
         }
     }
 
-    /// What it does on an answer.
+    /// What it does when it receives this answer.
     pub(super) fn read(self, answer: &Answer) -> Effect {
         let fields = match &answer.as_server {
             Ok(fields) => fields,
@@ -75,7 +75,7 @@ impl OpenIm {
     }
 }
 
-/// What a caller does on an answer.
+/// What a caller does when it receives an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// It imports all requested friends.
@@ -88,7 +88,7 @@ pub(super) enum Effect {
     Fails(String),
 }
 
-/// What importguard means by an answer.
+/// What importguard intends with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// Import all.
@@ -102,15 +102,15 @@ pub(super) enum Meaning {
 /// An answer's body, read in several ways.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    /// By open-im-server: Go's `encoding/json` into typed fields.
+    /// As open-im-server reads it, with Go's `encoding/json` into typed fields.
     as_server: Result<Fields, String>,
-    /// What it means, if it is a callback answer in either dialect.
+    /// Its meaning, if it is a callback answer in either format.
     pub(super) meaning: Option<Meaning>,
     /// Its `errCode`.
     pub(super) code: i32,
     /// Its `errMsg` and `errDlt`.
     pub(super) text: String,
-    /// Whether it is a JSON object, which OpenIM takes for consent without `nextCode: 1`.
+    /// Whether it is a JSON object, which OpenIM treats as consent unless it has `nextCode: 1`.
     pub(super) is_object: bool,
 }
 
@@ -144,7 +144,7 @@ impl Answer {
     }
 }
 
-/// What importguard means by the answer `object`; `None` if importguard sends no such answer.
+/// What importguard intends with the answer `object`; `None` if importguard sends no such answer.
 fn meaning(object: &serde_json::Map<String, Value>) -> Option<Meaning> {
     let complete = ["actionCode", "errCode", "errMsg", "errDlt", "nextCode"];
     if !complete.iter().all(|name| object.contains_key(*name)) {
@@ -160,7 +160,8 @@ fn meaning(object: &serde_json::Map<String, Value>) -> Option<Meaning> {
 }
 
 impl Fields {
-    /// Like Go: names match in any case, `null` leaves the zero value, unknown fields are skipped, a wrong type is an error.
+    /// Reads the fields as Go does: names match in any case, `null` leaves the zero value, unknown fields are skipped, and a wrong type is
+    /// an error.
     fn read(value: &Value) -> Result<Self, String> {
         let mut fields = Self::default();
         let object = match value {

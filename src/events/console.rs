@@ -11,7 +11,7 @@ const USAGE: u8 = 2;
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Messages of one command, on standard error. If that is closed, nobody reads them.
+/// Prints messages of one command to standard error. Errors are ignored: if standard error is closed, nobody reads the messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Console {
     command: &'static str,
@@ -39,7 +39,7 @@ impl Console {
         ExitCode::from(USAGE)
     }
 
-    /// Shows how far reading is, if standard error is a terminal.
+    /// Shows the progress of reading, if standard error is a terminal.
     pub(crate) fn progress(self) -> Progress {
         self.progress_of("read")
     }
@@ -61,13 +61,13 @@ pub(crate) struct Progress {
     console: Console,
     done: &'static str,
     what: &'static str,
-    /// When it is shown next; never without a terminal.
+    /// When it is shown next; `None` without a terminal.
     next: Option<Instant>,
     shown: bool,
 }
 
 impl Progress {
-    /// Says what is counted, instead of events.
+    /// Sets what is counted, instead of events.
     pub(crate) fn of(mut self, what: &'static str) -> Self {
         self.what = what;
         self
@@ -108,7 +108,7 @@ impl StatusReporter {
         Self { console, last }
     }
 
-    /// Whose messages it reports.
+    /// The console to which it reports.
     pub(super) const fn console(&self) -> Console {
         self.console
     }

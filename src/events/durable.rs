@@ -1,7 +1,7 @@
 use anyhow::bail;
 use async_nats::jetstream::consumer::PullConsumer;
 
-/// What the description of a durable consumer begins with; its filters follow.
+/// The prefix of the description of a durable consumer; its filters follow.
 const DESCRIPTION: &str = "importguard tail";
 
 /// A consumer whose position is kept in NATS.

@@ -9,7 +9,7 @@ use super::Matched;
 /// The fields of an event that are printed or filtered by.
 #[derive(Deserialize)]
 pub(crate) struct Event {
-    /// The event's ID; empty if it is foreign.
+    /// The event's ID; empty if a foreign event has none.
     #[serde(default)]
     pub(crate) id: String,
     /// When the gateway decided; RFC 3339.
@@ -19,20 +19,20 @@ pub(crate) struct Event {
     pub(crate) data: Data,
 }
 
-/// What was asked and decided.
+/// The callback and the decision on it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Data {
     #[serde(rename = "operationID")]
     pub(crate) operation_id: String,
-    /// What the caller sent instead of a usable operationID, where a gateway generated one.
+    /// What the caller sent instead of a usable operationID, if the gateway generated one.
     #[serde(rename = "replacedOperationID")]
     pub(crate) replaced_operation_id: Option<String>,
     #[serde(rename = "ownerUserID")]
     pub(crate) owner_user_id: String,
     #[serde(rename = "friendUserIDs", default)]
     pub(crate) friend_user_ids: Vec<String>,
-    /// Set if the IDs were left out.
+    /// Number of requested friends; set only if their IDs were left out.
     pub(crate) friend_count: Option<usize>,
     pub(crate) verdict: Option<String>,
     pub(crate) cause: Option<String>,
@@ -65,7 +65,7 @@ pub(crate) struct EvaluatedList {
     pub(crate) revision: Option<u64>,
 }
 
-/// What OpenIM was answered.
+/// The refusal that OpenIM received.
 #[derive(Deserialize)]
 pub(crate) struct Refusal {
     pub(crate) rule: Option<String>,
@@ -92,10 +92,10 @@ pub(crate) struct Fired {
     pub(crate) outcome: String,
     /// Why its expression failed.
     pub(crate) reason: Option<String>,
-    /// What made it act.
+    /// The matches that made it act.
     #[serde(default)]
     pub(crate) matched: Vec<Matched>,
-    /// How many more friends it acted on.
+    /// How many more friends it acted on that no listed match counts.
     #[serde(default)]
     pub(crate) unlisted: u64,
 }
@@ -116,7 +116,7 @@ impl Data {
         fired.chain(removed).chain(refused)
     }
 
-    /// Whether `id` is the operationID, or what a generated one replaced: OpenIM's log has the latter.
+    /// Whether `id` is the operationID, or the one that a generated ID replaced, which is the one in OpenIM's log.
     pub(crate) fn has_operation_id(&self, id: &str) -> bool {
         self.operation_id == id || self.replaced_operation_id.as_deref() == Some(id)
     }
@@ -126,9 +126,9 @@ impl Data {
         self.friend_count.unwrap_or(self.friend_user_ids.len())
     }
 
-    /// How many friends the verdict lets through.
+    /// How many friends the verdict allows.
     pub(crate) fn imported(&self) -> usize {
-        // Counts in foreign events may be any numbers.
+        // Counts in foreign events may be arbitrary numbers.
         let removed = self.removed.iter().map(Removal::count);
         let removed = removed.fold(0, usize::saturating_add);
         match self.verdict.as_deref() {

@@ -4,7 +4,7 @@ use importguard_lists::ListChangedEvent;
 
 use super::{printable, to_the_millisecond};
 
-/// The time of a change, the user, and `by alice: #4711, until 2026-11-30T18:04:05Z`.
+/// Returns the time of a change, the user, and a text such as `by alice: #4711, until 2026-11-30T18:04:05Z`.
 pub(crate) fn list_change(event: &ListChangedEvent) -> (String, String, String) {
     let data = &event.data;
     let mut rest = format!("by {}", printable(&data.by));

@@ -4,10 +4,10 @@ use serde::Deserialize;
 
 use super::printable;
 
-/// What stands for a text that may name users, where events have pseudonyms.
+/// The placeholder for a string that may contain user IDs, in events with pseudonyms.
 const REDACTED: &str = "redacted";
 
-/// A part of a rule that made it act. Of the fields up to `expression`, later versions may have others.
+/// A part of a rule that made it act. In place of the fields up to `expression`, later versions may have others.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Matched {
@@ -22,14 +22,15 @@ pub(crate) struct Matched {
     none_of: Option<String>,
     limit: Option<u64>,
     expression: Option<String>,
-    /// Indexes into the requested friends, of the first ones.
+    /// Indexes of the first of these friends in the requested ones.
     pub(crate) friends: Vec<usize>,
     /// How many friends it applied to; for a limit, how many were left.
     pub(crate) count: u64,
 }
 
 impl Matched {
-    /// The part, such as `list blocked`, and what the list says of the entry; None if this version does not know it.
+    /// The part, such as `list blocked`, with the details of the list entry; `None` for an expression, and if this version does not know
+    /// the part.
     pub(crate) fn part(&self) -> Option<String> {
         if let Some(list) = &self.list {
             return Some(format!("list {}{}", printable(list), self.details()));
@@ -63,7 +64,7 @@ impl Matched {
         self.part().or_else(|| self.truth())
     }
 
-    /// Why a rule acted on the import as a whole, such as `u9 is on list blocked`, said of its owner.
+    /// Why a rule acted on the import as a whole or on its owner, such as `u9 is on list blocked`.
     pub(crate) fn of_import(&self, owner: &str) -> Option<String> {
         let texts = [
             ("starts with", &self.prefix),
@@ -98,7 +99,7 @@ impl Matched {
         })
     }
 
-    /// ` [as U9; spam; until 2026-12-01T00:00:00Z]`, or nothing.
+    /// Formats the details of a list entry, such as ` [as U9; spam; until 2026-12-01T00:00:00Z]`; empty if there are none.
     fn details(&self) -> String {
         let details = [
             ("as ", &self.entry),

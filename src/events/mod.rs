@@ -1,4 +1,4 @@
-//! What the commands that read events share: the stream as a source, the fields of an event, times and messages.
+//! Shared code of the commands that read events: the stream as a source, the fields of an event, times and messages.
 
 mod console;
 mod durable;

@@ -43,7 +43,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Whether nothing can be in the range: it ends before it starts.
+    /// Whether nothing can be in the range because it does not end after it starts.
     pub(crate) fn is_empty(&self) -> bool {
         match (self.begin, self.until) {
             (Begin::At(begin), Some(until)) => until <= begin,

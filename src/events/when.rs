@@ -7,19 +7,19 @@ use chrono::{
 };
 use importguard_runtime::settings::duration_or_zero;
 
-/// The time of day of a day without one.
+/// The time of day for a date without one.
 const MIDNIGHT: &str = "00:00";
 
-/// Text that is no time.
+/// Why a text is not a time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TimeError {
-    /// It has another form.
+    /// Its format is not supported.
     #[error(
         "not a time; write a duration before now such as 30s, 1h or 7d, or a time such as 2026-11-27T14:00, \
          \"2026-11-27 14:05:30 +01:00\", 2026-11-27T14:00Z, 14:05, today, yesterday or \"yesterday 14:05\""
     )]
     Form,
-    /// Clocks were set forward over it.
+    /// It does not exist, because clocks were set forward over it.
     #[error(
         "no such time in the local time zone: clocks were set forward; add an offset such as +01:00"
     )]
@@ -74,7 +74,7 @@ fn parse<Z: TimeZone>(
     let local = day
         .ok_or(TimeError::Form)?
         .and_time(clock.ok_or(TimeError::Form)?);
-    // An hour that clocks repeat means its first occurrence.
+    // If clocks repeat the hour, its first occurrence is meant.
     let time = match &offset {
         Some(offset) => offset
             .from_local_datetime(&local)

@@ -37,7 +37,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// The filters as flags, in one form for one meaning; empty without any. Of users only pseudonyms, with a pseudonym key.
+    /// The filters as flags in canonical form; empty if there are none. With a pseudonym key, users appear only as pseudonyms.
     pub(super) fn flags(&self, pseudonyms: &Pseudonyms) -> String {
         let users = |users: &[String]| -> Vec<String> {
             let users = users.iter().map(|user| match UserId::parse(user.as_str()) {
@@ -64,7 +64,7 @@ impl Filter {
         given.collect::<Vec<_>>().join(" ")
     }
 
-    /// The matcher for these filters. With a pseudonym key, owners also match by pseudonym.
+    /// The matcher for these filters. With a pseudonym key, owners and friends also match by pseudonym.
     pub(super) fn matcher(self, pseudonyms: &Pseudonyms) -> Matcher {
         let by_either = |mut users: Vec<String>| {
             let also: Vec<_> = users
@@ -99,14 +99,14 @@ pub(super) struct Matcher {
     seen: Seen,
 }
 
-/// What the events had that were matched against.
+/// What the events contained that were matched against the filters.
 #[derive(Default)]
 struct Seen {
     events: u64,
     matching: u64,
     rules: BTreeSet<String>,
     verdicts: BTreeSet<String>,
-    /// Events that have the number of their friends only.
+    /// Events that have only the number of their friends.
     without_friends: u64,
 }
 
@@ -144,7 +144,7 @@ impl Matcher {
             && among(&self.traces, event.trace().unwrap_or_default())
     }
 
-    /// Whether a change of a live list is printed: if there is no filter but for its user.
+    /// Whether to print a change of a live list: only if no filter other than --owner is set, and the user matches it.
     pub(super) fn matches_change(&self, change: &ListChangedEvent) -> bool {
         let others = [
             &self.verdicts,
@@ -178,7 +178,7 @@ impl Matcher {
         }
     }
 
-    /// Reports rules and verdicts that no event had, which may be misspelt, events that --friend could not judge, or that none matched.
+    /// Reports rules and verdicts that no event had, which may be misspelt, events that --friend could not check, or that no event matched.
     pub(super) fn hint(&self, console: Console) {
         for hint in self.hints() {
             console.report(&hint);
@@ -219,7 +219,7 @@ impl Matcher {
     }
 }
 
-/// Parses a trace ID, or takes it out of a traceparent.
+/// Parses a trace ID, or extracts it from a traceparent.
 fn trace_id(text: &str) -> Result<String, String> {
     let id = match text.split('-').collect::<Vec<_>>()[..] {
         [id] | [_, id, _, _] => id,

@@ -4,14 +4,14 @@ use importguard_lists::{ChangeMade, ListChangedEvent};
 
 use crate::events::{Data, Event, Fired, list_change, printable, to_the_millisecond};
 
-/// How wide the columns for the owner and for the operation ID are at first.
+/// Initial widths of the columns for the owner and for the operation ID.
 const OWNER_WIDTH: usize = 18;
 const OPERATION_WIDTH: usize = 20;
 
-/// How wide a column grows on a terminal: a pseudonym fits.
+/// Maximum width of a column on a terminal: wide enough for a pseudonym.
 const WIDEST: usize = 40;
 
-/// How many parts of a rule are named.
+/// Maximum number of parts of a rule that are named.
 const NAMED: usize = 3;
 
 fn reason(data: &Data) -> String {
@@ -49,7 +49,7 @@ fn reason(data: &Data) -> String {
     reasons.join("; ")
 }
 
-/// What made an enforced rule act.
+/// The matches that made an enforced rule act.
 fn enforced(data: &Data, id: Option<&str>, outcome: &str) -> String {
     let mut rules = data.rules.iter();
     let rule = rules.find(|rule| {
@@ -58,7 +58,8 @@ fn enforced(data: &Data, id: Option<&str>, outcome: &str) -> String {
     rule.map(matched).unwrap_or_default()
 }
 
-/// ` (prefix "bot_" 2, list blocked 1)`, or nothing. Expressions are too long for a line.
+/// Formats the matches of a rule, such as ` (prefix "bot_" 2, list blocked 1)`; empty if there are none. Expressions are too long for a
+/// line.
 fn matched(rule: &Fired) -> String {
     let several = rule.matched.len() > 1 || rule.unlisted > 0;
     let parts = rule.matched.iter().filter_map(|matched| {
@@ -87,7 +88,7 @@ enum Paint {
 }
 
 impl Paint {
-    /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    /// Uses colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
     fn for_terminal(is_terminal: bool) -> Self {
         if is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
             Self::Coloured
@@ -164,7 +165,7 @@ impl Lines {
         line.trim_end().to_owned()
     }
 
-    /// A change of a live list: `2026-11-23T18:04:05.123Z  list      user123 …  added to blocked by alice: #4711`.
+    /// Formats a change of a live list: `2026-11-23T18:04:05.123Z  list      user123 …  added to blocked by alice: #4711`.
     pub(super) fn change(&mut self, change: &ListChangedEvent) -> String {
         let (time, user, rest) = list_change(change);
         let done = match change.data.change {

@@ -7,15 +7,15 @@ use std::fmt::{self, Display, Formatter};
 use self::rules::rules;
 use crate::events::{Data, Event, friends, printable, to_the_millisecond};
 
-/// How many IDs are listed before the rest is counted.
+/// Maximum number of IDs that are listed; the others are only counted.
 const LISTED: usize = 20;
 
-/// What one event says, over several lines.
+/// Describes one event, over several lines.
 pub(super) struct Words<'a> {
     pub(super) event: &'a Event,
-    /// The owner's ID, if it is known although the event may have a pseudonym.
+    /// The owner's ID if known, even if the event has a pseudonym.
     pub(super) owner: Option<&'a str>,
-    /// Where traces are shown, with `{trace}` for the ID.
+    /// URL of a trace, with `{trace}` for its ID.
     pub(super) traces_url: Option<&'a str>,
 }
 
@@ -65,7 +65,7 @@ impl Display for Words<'_> {
     }
 }
 
-/// The operationID, and what it was generated for.
+/// The operationID, and the one that it replaces if it was generated.
 fn operation(data: &Data) -> String {
     let id = printable(&data.operation_id);
     match &data.replaced_operation_id {
@@ -93,7 +93,7 @@ fn requested(data: &Data) -> String {
     format!("{}{}", friends(data.requested()), list(ids))
 }
 
-/// `: a, b, …`, or nothing.
+/// Formats IDs as `: a, b, …`; empty if there are none.
 fn list(ids: Vec<&str>) -> String {
     let listed: Vec<_> = ids.iter().take(LISTED).map(|id| printable(id)).collect();
     match ids.len() {

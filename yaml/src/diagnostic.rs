@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use importguard_runtime::text::unseen;
 
-/// A position in a file: line and column from 1; columns and width in characters.
+/// A position in a file. Lines and columns start at 1; columns and width are in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// The line.
@@ -20,7 +20,7 @@ pub struct Span {
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
-    /// Where it is.
+    /// The position.
     pub span: Span,
 }
 
@@ -29,7 +29,7 @@ pub struct Spanned<T> {
 pub struct Diagnostic {
     /// The file, as given by the operator.
     pub file: Arc<str>,
-    /// The position; None for the file as a whole.
+    /// The position; `None` for the file as a whole.
     pub span: Option<Span>,
     /// The offending text, shortened if it is long.
     pub text: String,
@@ -56,7 +56,7 @@ const EXCERPT_LEAD: usize = 40;
 const QUOTE_CHARS: usize = 60;
 
 impl Diagnostic {
-    /// An error in a file as a whole.
+    /// Creates an error in a file as a whole.
     pub fn of_file(file: Arc<str>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             text: String::new(),
@@ -68,7 +68,7 @@ impl Diagnostic {
         }
     }
 
-    /// An error at `span`; `line` is that line of the file.
+    /// Creates an error at `span`. `line` is that line of the file.
     pub fn at(
         file: Arc<str>,
         span: Span,
@@ -95,7 +95,7 @@ impl Diagnostic {
         }
     }
 
-    /// The error without the excerpt, for a log line.
+    /// Formats the error without the excerpt, for a log line.
     pub fn on_one_line(&self) -> String {
         let Self {
             file,
@@ -113,7 +113,7 @@ impl Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// `policy.yaml:12:5: unknown key "refuseOwnr"`, the underlined line, and the remedy.
+    /// Formats the position and the message (`policy.yaml:12:5: unknown key "refuseOwnr"`), the underlined line, and the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if let Some(span) = self.span {
@@ -160,7 +160,7 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// A single error.
+    /// Creates diagnostics with a single error.
     pub fn one(diagnostic: Diagnostic) -> Self {
         Self {
             found: vec![diagnostic],
@@ -196,12 +196,12 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Errors without the lines that they are in, for logs and `/readyz`: lines of lists have IDs, which are personal data.
+/// Errors without excerpts, for logs and `/readyz`: lines of lists contain IDs, which are personal data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BriefDiagnostics(pub Diagnostics);
 
 impl fmt::Display for BriefDiagnostics {
-    /// One line per error.
+    /// Formats one line per error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Diagnostics { found, more } = &self.0;
         for (n, diagnostic) in found.iter().enumerate() {
@@ -231,7 +231,7 @@ pub struct Report<'s> {
 }
 
 impl<'s> Report<'s> {
-    /// Nothing is reported yet. `file` is the name in messages, `source` the content.
+    /// Creates an empty report. `file` is the name in messages, `source` the content.
     pub fn new(file: &str, source: &'s str) -> Self {
         Self {
             file: Arc::from(file),
@@ -246,7 +246,7 @@ impl<'s> Report<'s> {
         &self.file
     }
 
-    /// Whether nothing was reported.
+    /// Whether no error was reported.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
@@ -294,7 +294,8 @@ impl<'s> Report<'s> {
         self.error(narrowed.unwrap_or(text.span), message, remedy);
     }
 
-    /// A position and its line; the end of the file for a position after it, where the YAML parser reports missing tokens.
+    /// Returns a position and its line. A position after the end of the file, where the YAML parser reports missing tokens, becomes the
+    /// end of the last line that is not blank.
     fn locate(&self, span: Span) -> (Span, &'s str) {
         let index = (span.line as usize).saturating_sub(1);
         if let Some(line) = self.lines.get(index) {
@@ -320,7 +321,7 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// The collected errors, if any: those in the file itself first, each file from top to bottom.
+    /// Returns the collected errors, or `None` if there are none. Errors in the file itself come first; each file is sorted by position.
     pub fn finish(self) -> Option<Diagnostics> {
         let Self {
             file,
@@ -335,12 +336,12 @@ impl<'s> Report<'s> {
     }
 }
 
-/// `text` in quotes, shortened and without control characters.
+/// Returns `text` in quotes, shortened and without control or invisible characters.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shortened(text.chars()))
 }
 
-/// The candidate of which `word` is most likely a misspelling.
+/// Returns the candidate of which `word` is most likely a misspelling; `None` if none is similar enough.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
     // A third of the letters may differ: enough for typing errors, too few to confuse words.
@@ -349,9 +350,9 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let negates = |word: &str| word.starts_with("not");
     candidates
         .into_iter()
-        // A word and its negation are similar, and opposites.
+        // A word and its negation are similar, but have opposite meanings.
         .filter(|candidate| negates(candidate) == negates(&word))
-        // Also keeps the quadratic comparison away from very long words.
+        // Also avoids the quadratic comparison for very long words.
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
         .map(|candidate| {
             (
@@ -373,7 +374,7 @@ fn shortened(text: impl Iterator<Item = char>) -> String {
     short
 }
 
-/// Replaces control characters, which would affect the terminal, and invisible ones, which would not be seen there.
+/// Replaces control characters, which would affect the terminal, and invisible characters.
 fn printable(c: char) -> char {
     if c == '\t' {
         ' '
@@ -384,7 +385,7 @@ fn printable(c: char) -> char {
     }
 }
 
-/// The lines as the YAML parser counts them: each of `\n`, `\r\n` and `\r` ends one.
+/// Splits a source into lines as the YAML parser counts them: each of `\n`, `\r\n` and `\r` ends a line.
 fn lines(source: &str) -> Vec<&str> {
     source
         .split('\n')

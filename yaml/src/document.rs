@@ -1,4 +1,4 @@
-//! What importguard's files have in common: their version, names, and JSON Schemas for editors.
+//! The common parts of importguard's files: their version, names, and JSON Schemas for editors.
 
 use std::borrow::Cow;
 
@@ -71,8 +71,8 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
     }
 }
 
-/// The JSON Schema of files with the structure `D` (draft 7, which editors support best). It does not cover references, such as to
-/// an undefined list.
+/// Returns the JSON Schema of files with the structure `D` (draft 7, which editors support best). It does not detect invalid references,
+/// such as to an undefined list.
 pub fn json_schema<D: JsonSchema>() -> String {
     let generator = SchemaSettings::draft07().into_generator();
     let mut schema = generator.into_root_schema_for::<D>().to_value();
@@ -81,7 +81,7 @@ pub fn json_schema<D: JsonSchema>() -> String {
     format!("{schema:#}\n")
 }
 
-/// Adds `apiVersion` to the schema of a file: it is checked when a file is read, and not kept.
+/// Adds `apiVersion` to the schema of a file. The types do not have it, because it is only checked when a file is read.
 pub fn with_api_version(schema: &mut Schema) {
     let version = json_schema!({ "const": API_VERSION, "description": "The format of this file." });
     if let Some(properties) = schema
@@ -95,14 +95,14 @@ pub fn with_api_version(schema: &mut Schema) {
     }
 }
 
-/// The choices of a schema of which each requires one of `keys`.
+/// Returns the choices of a schema, each of which requires one of `keys`.
 pub fn one_of(keys: &[&str]) -> Value {
     keys.iter()
         .map(|key| json!({ "required": [key] }))
         .collect()
 }
 
-/// Optional keys may be absent but not null, which is most likely an error.
+/// Forbids null for optional keys. They may be absent, but null is most likely an error.
 fn forbid_null(value: &mut Value) {
     let is_null = |it: &Value| *it == "null" || it["type"] == "null";
     match value {

@@ -5,12 +5,12 @@ use crate::{
     yaml::{Entry, Node, Scalar, Value},
 };
 
-/// A mapping that is being read. [`Fields::close`] reports every key that was not read, so the known keys are exactly those
-/// that are read.
+/// A mapping that is being read. [`Fields::close`] reports every key that was not read, so the known keys are exactly those that
+/// were read.
 pub struct Fields {
     /// The kind of mapping with its article, for messages.
     what: &'static str,
-    /// Where it is.
+    /// The position of the mapping.
     pub span: Span,
     entries: Vec<Option<Entry>>,
     known: Vec<&'static str>,
@@ -34,7 +34,7 @@ impl Fields {
         })
     }
 
-    /// Takes the entry of a key.
+    /// Takes the entry of a key, which then counts as read.
     pub fn take(&mut self, key: &'static str) -> Option<Entry> {
         self.known.push(key);
         self.entries
@@ -68,7 +68,7 @@ impl Fields {
         read(entry.value, report)
     }
 
-    /// Whether a key that was not read is most likely a misspelling of one of `keys`: it is then the only error worth reporting.
+    /// Whether a key that was not read is most likely a misspelling of one of `keys`. It is then the only error worth reporting.
     pub fn misspells(&self, keys: &[&str]) -> bool {
         let mut unread = self.entries.iter().flatten();
         unread.any(|entry| closest(&entry.key, keys.iter().copied()).is_some())
@@ -100,7 +100,7 @@ impl Fields {
     }
 }
 
-/// The entries of a mapping.
+/// Reads the entries of a mapping.
 pub fn mapping(
     node: Node,
     what: &str,
@@ -113,7 +113,7 @@ pub fn mapping(
     }
 }
 
-/// The items of a list.
+/// Reads the items of a list.
 pub fn sequence(
     node: Node,
     what: &str,
@@ -126,7 +126,7 @@ pub fn sequence(
     }
 }
 
-/// A non-empty string.
+/// Reads a string that is not blank.
 pub fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     let text = any_text(node, report)?;
     if text.value.trim().is_empty() {
@@ -140,14 +140,14 @@ pub fn text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     Some(text)
 }
 
-/// A string that may be empty.
+/// Reads a string, which may be empty.
 pub fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> {
     match (node.value.scalar(), &node.value) {
         (Some(Scalar::Text(text)), _) => Some(Spanned {
             value: text.to_owned(),
             span: node.span,
         }),
-        // YAML reads 007 as 7: only the author knows which of the two is the ID.
+        // YAML reads 007 as 7: only the author knows which of the two is meant.
         (
             Some(Scalar::Integer(_) | Scalar::OtherNumber | Scalar::Bool(_)),
             Value::Scalar { text, .. },
@@ -159,7 +159,7 @@ pub fn any_text(node: Node, report: &mut Report<'_>) -> Option<Spanned<String>> 
     }
 }
 
-/// An integer.
+/// Reads a decimal 64-bit integer.
 pub fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
     match node.value.scalar() {
         Some(Scalar::Integer(value)) => Some(Spanned {
@@ -178,12 +178,12 @@ pub fn integer(node: Node, report: &mut Report<'_>) -> Option<Spanned<i64>> {
     }
 }
 
-/// The number in a text like "10%".
+/// Returns the number in a string such as "10%".
 fn percentage(text: &str) -> Option<i64> {
     text.strip_suffix('%')?.trim_end().parse().ok()
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
 pub fn boolean(node: Node, report: &mut Report<'_>) -> Option<bool> {
     match node.value.scalar() {
         Some(Scalar::Bool(value)) => Some(value),
@@ -191,7 +191,7 @@ pub fn boolean(node: Node, report: &mut Report<'_>) -> Option<bool> {
     }
 }
 
-/// One of a set of keywords.
+/// Reads one of a set of keywords.
 pub fn word<T: Copy>(
     node: Node,
     key: &str,
@@ -215,7 +215,7 @@ pub fn word<T: Copy>(
     found.map(|(_, value)| *value)
 }
 
-/// A list of IDs. Messages do not contain them: they are personal data, and messages are logged.
+/// Reads a list of IDs. Error messages do not contain the IDs: IDs are personal data, and the messages are logged.
 pub fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
     let items = sequence(node, "a list of IDs", "[\"user1\", \"user2\"]", report)?;
     let id = |item: Node, report: &mut Report<'_>| match item.value.scalar() {
@@ -234,7 +234,7 @@ pub fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
     Some(ids.collect())
 }
 
-/// A list of non-empty strings.
+/// Reads a list of strings that are not blank.
 pub fn texts(node: Node, report: &mut Report<'_>) -> Option<Vec<Spanned<String>>> {
     let items = sequence(node, "a list of strings", "[\"one\", \"two\"]", report)?;
     Some(

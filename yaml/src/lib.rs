@@ -1,8 +1,7 @@
-//! Reads importguard's YAML files strictly: an unknown key, a wrong type or an ambiguous value is an error with its position and how to
-//! correct it.
+//! Reads importguard's YAML files strictly: an unknown key, a wrong type or an ambiguous value is an error with its position and a remedy.
 //!
 //! [`yaml`] parses a file into a tree with positions, [`fields`] reads typed values from the tree, [`diagnostic`] collects and
-//! shows what is wrong, and [`document`] has what the files have in common.
+//! formats errors, and [`document`] has the common parts of the files.
 
 pub mod diagnostic;
 pub mod document;

@@ -1,6 +1,6 @@
 //! The YAML subset of importguard's files: a tree of values with their positions.
 //!
-//! It is built from the parser's events without recursion, so that the stack depth does not depend on the file.
+//! The tree is built from the parser's events without recursion, so that the stack depth does not depend on the file.
 
 use std::collections::HashSet;
 
@@ -10,8 +10,8 @@ use crate::diagnostic::{Report, Span, quoted};
 
 /// The maximum size of a file, in bytes: that of a Kubernetes ConfigMap.
 pub const MAX_SOURCE_BYTES: usize = 1 << 20;
-/// The maximum nesting depth. A policy needs 6 levels (file, rules, rule, dropFriends, prefixes, string); the rest lets wrong
-/// files get better messages. Readers and destructors can recurse this deep.
+/// The maximum nesting depth. A policy needs 6 levels (file, rules, rule, dropFriends, prefixes, string); the rest allows better messages
+/// for invalid files. Readers and destructors can recurse to this depth.
 const MAX_DEPTH: usize = 16;
 /// The maximum number of values in a file. At about 100 bytes each, the tree stays near 10 MB; more IDs belong in a list
 /// file.
@@ -20,20 +20,20 @@ const MAX_NODES: usize = 100_000;
 /// A value and its position.
 #[derive(Debug)]
 pub struct Node {
-    /// Where it is.
+    /// The position.
     pub span: Span,
-    /// What it is.
+    /// The value.
     pub value: Value,
 }
 
 /// A value.
 #[derive(Debug)]
 pub enum Value {
-    /// One without parts.
+    /// A scalar.
     Scalar {
         /// Its text, without quotes.
         text: String,
-        /// Whether it was in quotes, and so is a string.
+        /// Whether it was in quotes or a block, and so is a string.
         quoted: bool,
     },
     /// A list.
@@ -49,14 +49,14 @@ pub enum Value {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where the key is.
+    /// The position of the key.
     pub key_span: Span,
     /// Its value.
     pub value: Node,
 }
 
 impl Node {
-    /// The value of a key, if this is a mapping that has it.
+    /// Returns the value of a key; `None` if this is not a mapping with that key.
     pub fn entry(&self, key: &str) -> Option<&Self> {
         match &self.value {
             Value::Mapping(entries) => {
@@ -68,10 +68,10 @@ impl Node {
     }
 }
 
-/// The value of a plain scalar (YAML 1.2, core schema); a quoted one is always a string.
+/// The meaning of a scalar according to the core schema of YAML 1.2. A quoted scalar is always a string.
 #[derive(Debug, PartialEq)]
 pub enum Scalar<'a> {
-    /// Nothing.
+    /// Null, or an empty value.
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -83,7 +83,7 @@ pub enum Scalar<'a> {
     Text(&'a str),
 }
 
-/// Parses a file, or reports why it is invalid.
+/// Parses a file. Returns `None` after reporting why it is invalid; errors may also be reported for a tree that is returned.
 pub fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(source);
@@ -124,7 +124,8 @@ fn is_about_tabs(info: &str) -> bool {
     info.contains("tab") && !info.contains("table")
 }
 
-/// The first tab in the indentation of a line from `place` on, which the parser may report where the line before ends.
+/// Returns the first tab in the indentation of a line, searching from `place`: the parser may report the tab at the end of the line
+/// before.
 fn tab_of_indentation(source: &str, place: Span) -> Span {
     let tab = |line: &str| {
         line.bytes()
@@ -146,7 +147,7 @@ fn tab_of_indentation(source: &str, place: Span) -> Span {
     found.unwrap_or(place)
 }
 
-/// How to correct what the parser complains about.
+/// Returns the remedy for an error of the parser.
 fn syntax_remedy(info: &str) -> &'static str {
     if info.contains("escape") {
         "in double quotes, \\ starts an escape sequence: use single quotes, as in '^\\d+$', or write \\\\ for each \\"
@@ -158,7 +159,7 @@ fn syntax_remedy(info: &str) -> &'static str {
 }
 
 impl Value {
-    /// What a scalar means; None for anything else.
+    /// Returns the meaning of a scalar; `None` for any other value.
     pub fn scalar(&self) -> Option<Scalar<'_>> {
         match self {
             Self::Scalar { text, quoted: true } => Some(Scalar::Text(text)),
@@ -195,7 +196,7 @@ fn is_number(text: &str) -> bool {
     }
 }
 
-/// Parsing cannot continue; the reason was reported.
+/// Parsing cannot continue. The error was already reported.
 struct ParseError;
 
 #[derive(Default)]

@@ -13,7 +13,7 @@ impl IdHash {
     }
 }
 
-/// Computes [`IdHash`]es. Its seed is random per process, so that nobody can choose IDs that collide.
+/// Computes [`IdHash`]es. Its seed is random per process, so that an attacker cannot choose IDs that collide.
 #[derive(Clone, Copy, Debug)]
 pub struct IdHasher(&'static foldhash::fast::RandomState);
 

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::diagnostic::Spanned;
 use crate::lists::Fold;
 
-/// The action keys, of which a rule has exactly one. A new one is read in `read/rule.rs` (by its place in here), becomes an
-/// `Action` in `rule.rs` and `compile.rs`, and acts, costs and is explained in `evaluate.rs`, `cost.rs` and `explain.rs`.
+/// The action keys, of which a rule has exactly one. To add one, read it in `read/rule.rs` (which relies on the order here), add an
+/// `Action` in `rule.rs` and `compile.rs`, and handle it in `evaluate.rs`, `cost.rs` and `explain.rs`.
 pub(super) const KINDS: [&str; 5] = [
     "refuseOwner",
     "dropFriends",
@@ -20,7 +20,7 @@ pub(super) const KINDS: [&str; 5] = [
     "dropFriendIf",
 ];
 
-/// The keys that only a list in a file has.
+/// The keys that only a list with a file may have.
 pub(super) const FILE_KEYS: [&str; 3] = ["allowEmpty", "allowShrink", "atLeast"];
 
 /// The JSON Schema of policy files, as committed next to the policy.

@@ -32,19 +32,19 @@ pub struct Explanation<'p> {
 /// The effect of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<'p> {
-    /// The rule's id.
+    /// The rule's ID.
     pub rule: &'p str,
     /// Its kind: the key in the file, or `built-in`.
     pub kind: &'static str,
     /// Its description in the file.
     pub description: Option<&'p str>,
-    /// Its mode for this owner; None if it is off.
+    /// Its mode for this owner; `None` if it is off.
     pub mode: Option<Mode>,
     /// Its rollout, if the owner is outside it.
     pub outside: Option<Outside>,
     /// Its effect.
     pub happened: Happened<'p>,
-    /// What it would do besides if lists in shadow counted.
+    /// What it would also do if lists in shadow mode took effect.
     pub lists_in_shadow: Option<Happened<'p>>,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Outside {
     }
 }
 
-/// The effect of a rule; in shadow, the effect that it would have had.
+/// The effect of a rule; in shadow mode, the effect that it would have had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened<'p> {
     /// An earlier rule refused the import.
@@ -81,9 +81,9 @@ pub enum Happened<'p> {
         /// The condition.
         when: &'p str,
     },
-    /// It was evaluated and no match.
+    /// It was evaluated and did not match.
     Nothing,
-    /// No more friends are left than its limit.
+    /// The number of remaining friends is within its limit.
     WithinLimit {
         /// How many are left.
         friends: usize,
@@ -104,7 +104,7 @@ pub enum Happened<'p> {
         /// The error.
         failure: String,
     },
-    /// It is in shadow and was not evaluated: the budget of shadow rules does not suffice.
+    /// It is in shadow mode and was not evaluated: the remaining budget of shadow rules is too small.
     OverBudget {
         /// Its cost, in units.
         cost: u64,
@@ -114,7 +114,7 @@ pub enum Happened<'p> {
 }
 
 impl Step<'_> {
-    /// What the rule did, or would have done, for people. `friends` are those of the request; only the first removed ones are
+    /// Describes for people what the rule did, or would have done. `friends` are those of the request; only the first removed ones are
     /// named.
     pub fn describe<S: AsRef<str>>(&self, friends: &[S]) -> String {
         let happened = self.happened.describe(self.mode, friends);
@@ -189,7 +189,7 @@ impl Happened<'_> {
             } => describe_removal(removed, friends, indexes, failure.as_deref()),
             Self::NotReached => "not reached: an earlier rule refused the import".to_owned(),
             Self::Off => "off".to_owned(),
-            // Described with the rollout.
+            // `Step::describe` adds the rollout.
             Self::OutsideRollout => String::new(),
             Self::NotWhen { when } => format!("not evaluated: {when} is false"),
             Self::Nothing => "no match".to_owned(),
@@ -204,7 +204,7 @@ impl Happened<'_> {
     }
 }
 
-/// How many removed friends are named.
+/// Maximum number of removed friends that are named.
 const MAX_NAMED: usize = 10;
 
 pub(super) fn explain<'p, S: AsRef<str>>(
@@ -320,7 +320,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
             },
         };
         let (mode, is_outside) = match state.applies(rule) {
-            // In shadow for the owners that its rollout does not include.
+            // The rule may be in shadow mode for the owners that its rollout does not include.
             Applies::As(mode) => (Some(mode), Some(mode) != rule.mode),
             Applies::Outside => (rule.mode, true),
             Applies::Off => (None, false),

@@ -5,7 +5,7 @@ use hashbrown::{HashTable, hash_table::Entry};
 use super::units::{Meter, PREPARE};
 use crate::lists::{IdHash, IdHasher};
 
-/// Friends are identified by their indexes into the request; a message cannot hold 2³² of them.
+/// The friends of a request, identified by their indexes into it; a message cannot hold 2³² of them.
 pub(super) struct Friends<'r, S> {
     ids: &'r [S],
     hashes: Vec<IdHash>,
@@ -83,7 +83,7 @@ impl<'r, S: AsRef<str>> Friends<'r, S> {
         }
     }
 
-    /// The remaining friends for which `matches` is true, up to its first error. Allocates only if there are any.
+    /// Returns the remaining friends for which `matches` returns true, or its first error. Allocates only if any friend matches.
     pub(super) fn select<E>(
         &self,
         mut matches: impl FnMut(u32) -> Result<bool, E>,

@@ -20,9 +20,9 @@ pub(super) struct Matcher {
     pub(super) prefixes: Vec<String>,
     pub(super) suffixes: Vec<String>,
     pub(super) patterns: Option<Patterns>,
-    /// None of them; without effect if it is empty.
+    /// Matches IDs that fit none of these; has no effect if empty.
     pub(super) not_prefixes: Vec<String>,
-    /// None of them; without effect if it is empty.
+    /// Matches IDs that fit none of these; has no effect if empty.
     pub(super) not_suffixes: Vec<String>,
     pub(super) not_patterns: Option<Patterns>,
 }
@@ -47,12 +47,12 @@ impl Part<'_> {
             (Self::Prefix(one), Self::Prefix(other))
             | (Self::Suffix(one), Self::Suffix(other))
             | (Self::Pattern(one), Self::Pattern(other)) => ptr::eq(one, other),
-            // A matcher has one of each at most.
+            // A matcher has at most one of each.
             (one, other) => mem::discriminant(&one) == mem::discriminant(&other),
         }
     }
 
-    /// What a list says of an ID that it has.
+    /// The details of the entry by which the list has an ID.
     pub(super) fn hit(self, id: &str, view: View<'_>) -> Hit {
         match self {
             Self::In(list) => list.ids.hit(id, view),
@@ -69,7 +69,7 @@ impl Matcher {
             .or_else(|| self.other_part(id))
     }
 
-    /// The first part that matches in a rule that is in shadow or not: lists in shadow count only there.
+    /// The first part that matches. Lists in shadow mode count only if `shadow` is true, which it is for a rule in shadow mode.
     #[inline]
     pub(super) fn matching_as(
         &self,
@@ -85,7 +85,7 @@ impl Matcher {
         }
     }
 
-    /// The list in shadow that matches an ID that nothing else does.
+    /// The list in shadow mode that matches the ID, if no part outside shadow mode matches it.
     pub(super) fn only_in_shadow(
         &self,
         id: &str,
@@ -96,13 +96,13 @@ impl Matcher {
         self.matching(id, hash, view).is_none().then_some(part)
     }
 
-    /// Whether a list in shadow is among its parts.
+    /// Whether any of its lists is in shadow mode.
     pub(super) fn has_shadow(&self) -> bool {
         let lists = [&self.in_list, &self.not_in].into_iter().flatten();
         lists.into_iter().any(|list| list.ids.is_shadow())
     }
 
-    /// The first list that matches, of those in shadow or of the others.
+    /// The first list that matches, among those in shadow mode or among the others.
     #[inline]
     pub(super) fn in_lists(
         &self,
@@ -126,7 +126,7 @@ impl Matcher {
         None
     }
 
-    /// The first part that matches and is not a list.
+    /// The first part that matches, except lists.
     #[inline]
     fn other_part(&self, id: &str) -> Option<Part<'_>> {
         if let Some(prefix) = self.prefixes.iter().find(|it| id.starts_with(it.as_str())) {

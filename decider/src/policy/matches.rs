@@ -1,4 +1,4 @@
-//! What made a rule act. Limited: the friends are counted per part of the rule, and only the first ones are listed.
+//! The matches that made a rule act. Their size is limited: friends are counted per part of the rule, and only the first ones are listed.
 
 use std::mem;
 
@@ -7,16 +7,16 @@ use importguard_core::{Alternatives, ListHit, Match, MatchedPart};
 use super::matcher::Part;
 use crate::lists::{Hit, View};
 
-/// How many parts of a rule are listed. Entries of lists are parts of their own where they have details: a spelling, or a reason.
+/// Maximum number of listed parts of a rule. List entries are separate parts if they have details, such as a spelling or a reason.
 const MAX_OF_RULE: usize = 16;
 
-/// How many parts of all rules are listed, beside the first of each rule.
+/// Maximum number of listed parts of all rules, in addition to the first of each rule.
 const MAX_OF_REQUEST: usize = 64;
 
-/// The maximum length of a text of the policy in a match, in bytes.
+/// The maximum length of a string from the policy in a match, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
-/// What made a rule act. Allocates only if something did.
+/// The matches that made a rule act. Allocates only if there are any.
 #[derive(Debug, Default)]
 pub(super) struct Matches<'p> {
     groups: Vec<Group<'p>>,
@@ -27,7 +27,7 @@ pub(super) struct Matches<'p> {
 #[derive(Clone, Copy, Debug)]
 enum Source<'p> {
     Matcher(Part<'p>),
-    /// More friends are left than this.
+    /// More friends than this remain.
     Limit(usize),
     /// This expression is true.
     Expression(&'p str),
@@ -47,7 +47,7 @@ impl<'p> Matches<'p> {
         Self::once(Source::Matcher(part), part.hit(owner, view), 0)
     }
 
-    /// More friends were left than the limit.
+    /// More friends remained than the limit allows.
     pub(super) fn limit(max: usize, left: usize) -> Self {
         let left = u32::try_from(left).unwrap_or(u32::MAX);
         Self::once(Source::Limit(max), Hit::default(), left)
@@ -82,7 +82,7 @@ impl<'p> Matches<'p> {
     }
 
     fn add_friend(&mut self, source: Source<'p>, hit: Hit, index: u32) {
-        // The friends of an import tend to match the same part.
+        // Friends of an import tend to match the same part, so the latest groups are tried first.
         let mut groups = self.groups.iter_mut().rev();
         if let Some(group) = groups.find(|group| group.is(source, &hit)) {
             group.count = group.count.saturating_add(1);
@@ -106,7 +106,7 @@ impl<'p> Group<'p> {
     fn is(&self, source: Source<'p>, hit: &Hit) -> bool {
         let same = match (self.source, source) {
             (Source::Matcher(one), Source::Matcher(other)) => one.is(other),
-            // A rule has one of each at most.
+            // A rule has at most one of each.
             (one, other) => mem::discriminant(&one) == mem::discriminant(&other),
         };
         same && self.hit == *hit
@@ -154,7 +154,7 @@ fn cut(text: &str) -> String {
     format!("{begin}…")
 }
 
-/// How many more matches of a request are listed.
+/// How many more matches of a request may be listed.
 pub(super) struct Room(usize);
 
 impl Default for Room {
@@ -164,7 +164,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// The matches of a rule that there is room for, and how many friends the others applied to.
+    /// Returns the matches of a rule that fit, and the number of friends that the others applied to.
     pub(super) fn list(&mut self, matches: Matches<'_>) -> (Vec<Match>, u32) {
         let Matches {
             groups,

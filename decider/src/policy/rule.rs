@@ -11,7 +11,7 @@ use super::{expression::Expression, matcher::Matcher};
 pub(super) struct Rule {
     pub(super) id: String,
     pub(super) description: Option<String>,
-    /// None if the rule is off.
+    /// `None` if the rule is off.
     pub(super) mode: Option<Mode>,
     pub(super) rollout: Option<Rollout>,
     pub(super) when: Option<Expression>,
@@ -29,7 +29,7 @@ pub(super) enum Action {
     DropFriendIf(Expression),
 }
 
-/// What happens when an expression fails. Rules without expressions have `Skip`, without effect.
+/// What happens when an expression fails. Rules without expressions have `Skip`, which has no effect.
 #[derive(Debug)]
 pub(super) enum OnError {
     Skip,
@@ -40,13 +40,13 @@ pub(super) enum OnError {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rollout {
     pub(super) per_cent: u8,
-    /// Whether the rule is in shadow for the others.
+    /// Whether the rule is in shadow mode for the other owners; otherwise it is off for them.
     pub(super) shadow: bool,
 }
 
 impl Rollout {
     fn includes(self, rule: &str, owner: &str) -> bool {
-        // Hashing is for percentages that need it.
+        // Only other percentages need a hash.
         match self.per_cent {
             0 => false,
             100.. => true,
@@ -78,7 +78,7 @@ pub(super) fn bucket(rule: &str, owner: &str) -> u8 {
         .iter()
         .take(8)
         .fold(0u64, |number, &byte| number << 8 | u64::from(byte));
-    // Below 100.
+    // The remainder is below 100, so it fits.
     (number % 100) as u8
 }
 
@@ -97,7 +97,7 @@ impl Rule {
         }
     }
 
-    /// Its rollout, with another percentage if there is one.
+    /// Its rollout, with the percentage replaced if `per_cent` is set.
     pub(super) fn rollout(&self, per_cent: Option<u8>) -> Option<Rollout> {
         let rollout = self.rollout?;
         Some(Rollout {

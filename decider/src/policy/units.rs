@@ -14,8 +14,8 @@ pub(super) const CHECK_EVERY: u64 = 100_000 / NANOS_PER_UNIT;
 /// Hashing a friend's ID and checking for a duplicate.
 pub(super) const PREPARE: Cost = Cost { fixed: 1, texts: 1 };
 
-/// Folding an ID for one look-up in a list with `fold`: 80 ns and more for 64 bytes of ASCII, 640 to 760 ns where each character
-/// has another case in another alphabet.
+/// Folding an ID for one look-up in a list with `fold`: 80 ns and more for 64 bytes of ASCII, 640 to 760 ns for letters of other
+/// alphabets that all change their case.
 pub(super) const FOLD: Cost = Cost {
     fixed: 5,
     texts: 72,
@@ -69,8 +69,7 @@ impl Cost {
     }
 }
 
-/// Counts the cost of an evaluation and regularly checks whether to stop it, by an error of type `E` that ends the whole
-/// evaluation.
+/// Counts the cost of an evaluation and regularly checks whether to stop it, with an error of type `E` that ends the whole evaluation.
 pub(super) struct Meter<'c, E> {
     should_stop: &'c mut dyn FnMut() -> Result<(), E>,
     unchecked: u64,
@@ -97,7 +96,7 @@ impl<'c, E> Meter<'c, E> {
     }
 }
 
-/// The rest of a budget in units; None is unlimited.
+/// The rest of a budget in units; `None` is unlimited.
 pub(super) struct Budget(Option<u64>);
 
 impl Budget {
@@ -109,7 +108,7 @@ impl Budget {
         Self(Some(units))
     }
 
-    /// Takes the units, or none if the rest does not suffice. They are computed only if there is a limit.
+    /// Takes the units, or takes nothing and fails if too few are left. The units are computed only if there is a limit.
     pub(super) fn take(&mut self, units: impl FnOnce() -> u64) -> Result<(), OverBudgetError> {
         let Some(left) = &mut self.0 else {
             return Ok(());
@@ -125,7 +124,7 @@ impl Budget {
     }
 }
 
-/// The budget of shadow rules does not suffice.
+/// The remaining budget of shadow rules is too small for a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OverBudgetError {
     /// The cost of the rule, in units.

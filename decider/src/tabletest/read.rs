@@ -142,7 +142,7 @@ fn expectation(node: Node, report: &mut Report<'_>) -> Option<Expectation> {
     })
 }
 
-/// A rollout as tests have it: `in` and `out`, which are 100 and 0 per cent, or a percentage.
+/// Parses a rollout as written in tests: `in` and `out`, which are 100 and 0 percent, or a percentage.
 pub fn parse_rollout(text: &str) -> Option<u8> {
     match text {
         "in" => Some(100),
@@ -152,7 +152,7 @@ pub fn parse_rollout(text: &str) -> Option<u8> {
 }
 
 fn rollout(node: Node, report: &mut Report<'_>) -> Option<u8> {
-    // 10% is what `integer` reports.
+    // `integer` reports text such as 10%.
     if matches!(node.value.scalar(), Some(Scalar::Text(text)) if !text.ends_with('%')) {
         return word(node, "rollout", &[("in", 100), ("out", 0)], report);
     }
@@ -181,7 +181,7 @@ fn time(node: Node, report: &mut Report<'_>) -> Option<SystemTime> {
     time
 }
 
-/// A time as tests have it: RFC 3339, with any offset from UTC.
+/// Parses a time as written in tests: RFC 3339, with any offset from UTC.
 pub fn parse_time(text: &str) -> Option<SystemTime> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     Some(SystemTime::from(time))

@@ -1,10 +1,10 @@
-//! The structure of a file of rules. The JSON Schema for editors is generated from these types, so the comments on fields are
-//! written for the rules' authors.
+//! The structure of a rules file. The JSON Schema for editors is generated from these types, so the comments on fields are written
+//! for the authors of rules.
 
 use importguard_yaml::document::{one_of, with_api_version};
 use schemars::{JsonSchema, Schema};
 
-/// The keys that say what is counted, of which a rule has exactly one.
+/// The keys that define what is counted. A rule has exactly one of them.
 pub(super) const KINDS: [&str; 2] = ["refusals", "differentFriends"];
 
 /// Rules of importguard's detector: whose behaviour puts them on a live list.

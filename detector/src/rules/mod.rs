@@ -1,4 +1,4 @@
-//! The rules: which owners are put on which list, for how long.
+//! The rules: which owners are added to which list, and for how long.
 
 mod document;
 mod read;
@@ -13,13 +13,13 @@ use importguard_yaml::{
     yaml::MAX_SOURCE_BYTES,
 };
 
-/// The longest window: to rebuild it, twice as much of the stream is read when the detector starts.
+/// The maximum length of a window. When the detector starts, it reads twice as much of the stream to rebuild windows.
 pub const MAX_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The longest entry.
+/// The maximum duration of an entry.
 pub const MAX_FOR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The rules of a file, in its order.
+/// The rules of a file, in file order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules(Vec<Rule>);
 
@@ -28,19 +28,19 @@ pub struct Rules(Vec<Rule>);
 pub struct Rule {
     /// Its ID, of at most 64 bytes.
     pub id: String,
-    /// What is counted by owner.
+    /// What is counted per owner.
     pub kind: Kind,
-    /// At how many it acts; at least 1.
+    /// The threshold: the count at which the rule acts; at least 1.
     pub least: usize,
-    /// Within which time.
+    /// The length of the window.
     pub within: Duration,
     /// Which decisions count.
     pub only: Filter,
-    /// Which of them do not.
+    /// Which of these decisions do not count.
     pub except: Filter,
-    /// The list that the owner is put on.
+    /// The live list that the owner is added to.
     pub list: ListName,
-    /// For how long.
+    /// How long the owner stays on the list.
     pub duration: Duration,
     /// Whether decisions count while the owner is on the list.
     pub prolong: bool,
@@ -51,11 +51,11 @@ pub struct Rule {
 pub enum Kind {
     /// Refused imports.
     Refusals,
-    /// Different friends that were asked for.
+    /// Different friends in an owner's imports.
     DifferentFriends,
 }
 
-/// Keys of decisions; an empty one is not compared.
+/// Conditions on decisions. An empty field is not compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Verdicts.
@@ -72,7 +72,7 @@ impl Rules {
     /// Reads a file.
     ///
     /// # Errors
-    /// Every error in it.
+    /// If the file cannot be read or is invalid: every error in it.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         let name = path.display().to_string();
         let of_file = |message: String, remedy: &str| {
@@ -105,7 +105,7 @@ impl Rules {
     /// Reads the content of a file; `name` is its name in messages.
     ///
     /// # Errors
-    /// Every error in it.
+    /// If the content is invalid: every error in it.
     pub fn parse(name: &str, source: &str) -> Result<Self, Diagnostics> {
         read::rules(name, source).map(Self)
     }
@@ -115,18 +115,18 @@ impl Rules {
         self.0.iter()
     }
 
-    /// The rule with this place in the file.
+    /// Returns the rule with this index in the file, from 0.
     pub fn get(&self, index: usize) -> Option<&Rule> {
         self.0.get(index)
     }
 
-    /// The longest window.
+    /// The longest window of all rules.
     pub fn longest_window(&self) -> Duration {
         let windows = self.0.iter().map(|rule| rule.within);
         windows.max().unwrap_or_default()
     }
 
-    /// The longest entry.
+    /// The longest entry duration of all rules.
     pub fn longest_entry(&self) -> Duration {
         let entries = self.0.iter().map(|rule| rule.duration);
         entries.max().unwrap_or_default()
@@ -134,7 +134,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// The evidence, for the reason of an entry: `hammering: 20 refusals within 10m`.
+    /// Returns the evidence, which is the reason of an entry: `hammering: 20 refusals within 10m`.
     pub fn evidence(&self) -> String {
         let what = match (self.kind, self.least) {
             (Kind::Refusals, 1) => "refusal",
@@ -147,7 +147,7 @@ impl Rule {
     }
 }
 
-/// The JSON Schema of files of rules, as committed next to the sample.
+/// Returns the JSON Schema of rules files, as committed next to the sample.
 pub fn json_schema() -> String {
     importguard_yaml::document::json_schema::<document::Document>()
 }

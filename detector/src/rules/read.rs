@@ -13,10 +13,10 @@ use importguard_yaml::{
 
 use super::{Filter, Kind, MAX_FOR, MAX_WITHIN, Rule, document::KINDS};
 
-/// The maximum number of rules: each is evaluated for each event, and is a label of metrics.
+/// The maximum number of rules: each is evaluated for every event, and is a metric label.
 const MAX_RULES: usize = 64;
 
-/// The largest thresholds. Twice as many are remembered of an owner.
+/// The maximum thresholds. A window holds up to twice as many items per owner.
 const MAX_REFUSALS: i64 = 10_000;
 const MAX_FRIENDS: i64 = 100_000;
 
@@ -71,7 +71,7 @@ fn document(root: Node, report: &mut Report<'_>) -> Option<Vec<Rule>> {
     Some(rules.collect())
 }
 
-/// The ID of a rule, and the rule unless it has errors.
+/// Reads a rule. Returns its ID, and the rule unless it has errors.
 fn rule(node: Node, report: &mut Report<'_>) -> Option<(Spanned<String>, Option<Rule>)> {
     let mut fields = Fields::open(node, "a rule", "- id: hammering", report)?;
     let span = fields.span;
@@ -196,7 +196,7 @@ fn list_name(node: Node, report: &mut Report<'_>) -> Option<ListName> {
 #[derive(Default)]
 struct ReadFilter {
     filter: Filter,
-    /// Where its verdicts are.
+    /// The position of the key `verdicts`.
     verdicts_at: Option<Span>,
 }
 
@@ -257,7 +257,7 @@ fn codes(node: Node, report: &mut Report<'_>) -> Option<Vec<i64>> {
     Some(codes.map(|code| code.value).collect())
 }
 
-/// The items of a list. An empty one is an error: no decision could fit it.
+/// Reads the items of a list. An empty list is an error: no decision could match it.
 fn items(node: Node, what: &str, example: &str, report: &mut Report<'_>) -> Option<Vec<Node>> {
     let span = node.span;
     let items = sequence(node, &format!("a list of {what}"), example, report)?;

@@ -13,7 +13,7 @@ fn read(rules: &str) -> Result<Rules, Diagnostics> {
     )
 }
 
-/// The only error in a file with these rules.
+/// Returns the only error in a file with these rules.
 fn error(rules: &str) -> String {
     let errors = read(rules).unwrap_err();
     assert_eq!(errors.count(), 1, "{errors}");
@@ -177,7 +177,7 @@ fn the_sample_is_valid_and_names_the_schema() {
     assert_eq!(ids, ["hammering", "collecting"]);
 }
 
-/// `UPDATE=1 cargo test -p importguard-detector schema` writes it anew.
+/// `UPDATE=1 cargo test -p importguard-detector schema` regenerates it.
 #[test]
 fn the_committed_schema_is_current() {
     let file = committed("detector.schema.json");
@@ -191,7 +191,7 @@ fn the_committed_schema_is_current() {
     );
 }
 
-/// The keys that the schema allows at each place are those that the reader names when it comes upon an unknown one.
+/// The keys that the schema allows in each mapping are those that the reader lists when it finds an unknown key.
 #[test]
 fn the_schema_and_the_reader_know_the_same_keys() {
     let schema: Value = serde_json::from_str(&json_schema()).unwrap();

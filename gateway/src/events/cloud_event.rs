@@ -73,20 +73,20 @@ pub struct CloudEvent<D> {
     /// What happened, and the version of `data`.
     #[serde(rename = "type")]
     pub kind: EventType,
-    /// Who says so: `importguard/gateway/<instance>`.
+    /// The gateway: `importguard/gateway/<instance>`.
     pub source: String,
-    /// When the gateway took the decision.
+    /// When the event happened. For a decision of the policy: the time that its rules saw, by the decider's clock
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
     pub time: OffsetDateTime,
-    /// Whom it is about: the owner's id, or its pseudonym.
+    /// The user whom the event is about, the owner: the ID, or its pseudonym.
     pub subject: UserId,
     /// The media type of `data`.
     pub datacontenttype: Cow<'static, str>,
     /// The W3C trace context of the publishing span (CloudEvents' distributed tracing extension).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub traceparent: Option<String>,
-    /// What vendors along the trace added to its context, at most 512 bytes (the same extension).
+    /// The vendors' part of the trace context, at most 512 bytes (the same extension).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tracestate: Option<String>,
     /// What happened.
@@ -133,44 +133,44 @@ pub struct DecisionData<'a> {
     /// Who imports.
     #[serde(rename = "ownerUserID")]
     pub owner_user_id: Cow<'a, UserId>,
-    /// Whom, as asked. Left out where the message would exceed the server's `max_payload`; see `omitted`.
+    /// The friends in the request. Left out where the message would exceed the server's `max_payload`; see `omitted`.
     #[serde(
         rename = "friendUserIDs",
         skip_serializing_if = "Option::is_none",
         default
     )]
     pub friend_user_ids: Option<Cow<'a, [UserId]>>,
-    /// How many friends were asked for; there only where `friendUserIDs` was left out.
+    /// The number of friends in the request; present only if `friendUserIDs` was left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub friend_count: Option<usize>,
     /// The answer that OpenIM got.
     pub verdict: VerdictKind,
-    /// Who found the verdict.
+    /// What gave the verdict: the policy, or a fallback.
     pub decided_by: DecidedBy,
-    /// Why the fallback had to decide.
+    /// Why the fallback decided; absent if the policy did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cause: Option<Cause>,
-    /// What OpenIM was told; there for every refusal.
+    /// The refusal sent to OpenIM; present exactly if the verdict is `refuse`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub refusal: Option<Cow<'a, Refusal>>,
-    /// Who was removed by which rule.
+    /// The friends that each rule removed.
     pub removed: Vec<Removed<'a>>,
     /// The rules that fired, in order.
     pub rules: Vec<Fired<'a>>,
-    /// The policy that was evaluated; absent where no decider answered.
+    /// The policy that was evaluated; absent if no decider answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Cow<'a, PolicyRevision>>,
     /// The lists that the policy held.
     #[serde(skip_serializing_if = "is_empty", default)]
     pub lists: Cow<'a, [ListRevision]>,
-    /// Which of OpenIM's two dialects the callback spoke.
+    /// The dialect of the callback: as open-im-server sends it, or as documented.
     pub dialect: Dialect,
-    /// Which gateway answered.
+    /// The gateway that answered.
     pub gateway: Cow<'a, str>,
-    /// Which decider decided; absent where none answered.
+    /// The decider that decided; absent if none answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decider: Option<Cow<'a, str>>,
-    /// How long it took.
+    /// How long the decision took.
     pub micros: Micros,
     /// The fields that were left out or cut because the message would have exceeded the server's `max_payload`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -200,24 +200,24 @@ pub struct ImportedData<'a> {
     /// Who imported.
     #[serde(rename = "ownerUserID")]
     pub owner_user_id: Cow<'a, UserId>,
-    /// Whom. Left out where the message would exceed the server's `max_payload`; see `omitted`.
+    /// The friends that were imported. Left out where the message would exceed the server's `max_payload`; see `omitted`.
     #[serde(
         rename = "friendUserIDs",
         skip_serializing_if = "Option::is_none",
         default
     )]
     pub friend_user_ids: Option<Cow<'a, [UserId]>>,
-    /// How many friends were imported; there only where `friendUserIDs` was left out.
+    /// The number of friends that were imported; present only if `friendUserIDs` was left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub friend_count: Option<usize>,
-    /// Which gateway heard of it.
+    /// The gateway that received the report.
     pub gateway: Cow<'a, str>,
     /// The fields that were left out.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub omitted: Vec<Cow<'static, str>>,
 }
 
-/// Whom a rule removed.
+/// The friends that a rule removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename = "Removal"))]
@@ -227,7 +227,7 @@ pub struct Removed<'a> {
     /// Ascending indexes into `friendUserIDs`, from 0. Left out with them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub friends: Option<Cow<'a, [u32]>>,
-    /// How many; there only where `friends` was left out.
+    /// Their number; present only if `friends` was left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub count: Option<usize>,
 }
@@ -246,8 +246,8 @@ impl<'a> From<&'a Removal> for Removed<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Micros {
-    /// From the question to the decider to its answer, or to giving up on it.
+    /// From the request to the decider until its response, or until it was given up.
     pub decide: u64,
-    /// From the request's arrival to the event's making; recording and answering come after.
+    /// From the callback's arrival until the event was built, before it was recorded and the callback answered.
     pub total: u64,
 }

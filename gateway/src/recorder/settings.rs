@@ -75,8 +75,8 @@ pub struct StreamSettings {
     pub duplicate_window: Duration,
 }
 
-/// Longer than a publication after a reconnect takes. NATS keeps the IDs of this period in memory, 100 bytes each: 6 MiB at 100 callbacks
-/// a second.
+/// Longer than it takes to publish again after a reconnect. NATS keeps the IDs of this period in memory, 100 bytes each: 6 MiB at 100
+/// callbacks a second.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// 1 GiB: 750,000 events of typical imports, or two hours at 100 callbacks a second.
@@ -85,7 +85,7 @@ const SPOOL_MAX_BYTES: u64 = 1 << 30;
 /// Twice 1 MiB, the largest single event at NATS's default `max_payload`: once for the event, once for the tables around it.
 const SPOOL_LEAST_BYTES: u64 = 2 << 20;
 
-/// Accepts -1 for no limit, but not zero: NATS treats zero as no limit too, but that is not what its author means.
+/// Accepts -1 for no limit, but not zero: NATS treats zero as no limit too, but a user who writes it means something else.
 fn stream_size(text: &str) -> Result<i64, SettingError> {
     match text.trim() {
         "-1" => Ok(-1),

@@ -13,7 +13,7 @@ pub struct RecorderStatus {
     pub state: State,
     /// `host:port` of the NATS servers in the settings, comma-separated.
     pub nats: String,
-    /// Number of events in the spool, parked ones included.
+    /// Number of events in the spool, which NATS has not acknowledged yet. Includes parked ones.
     pub spooled_events: usize,
     /// The events among these that NATS refuses while it accepts others.
     #[serde(skip_serializing_if = "Vec::is_empty")]

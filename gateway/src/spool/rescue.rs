@@ -13,7 +13,7 @@ const ROWS: usize = 256;
 pub(super) struct Rescued {
     /// Number of events in the new spool, whether copied or already present.
     pub(super) events: usize,
-    /// `false` if some events could not be read because their pages are corrupt or their IDs are invalid.
+    /// `false` if an event or the drain's mark could not be read, because its page is corrupt or the event's ID is invalid.
     pub(super) is_complete: bool,
 }
 

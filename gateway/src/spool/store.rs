@@ -49,7 +49,7 @@ const SCHEMA: &str = "
     INSERT INTO drain VALUES ('', 0);
 ";
 
-/// Turns milliseconds into sequences that no stream has reached, so that the whole stream is searched.
+/// Migrates from schema version 2. Milliseconds become sequences that no stream has reached, so that the whole stream is searched.
 const FROM_VERSION_2: &str = "
     ALTER TABLE event RENAME COLUMN attempted_ms TO attempted_after;
     ALTER TABLE event ADD COLUMN spooled_ms INTEGER;

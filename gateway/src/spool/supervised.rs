@@ -21,7 +21,7 @@ use super::{
     store::Store,
 };
 
-/// Delay between attempts to use a broken spool. Callbacks in between fail immediately.
+/// Delay between attempts to use a broken spool. Appends in between fail immediately.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// How often to check that an idle spool is writable. Each check costs a commit.
@@ -216,7 +216,7 @@ impl Supervised {
 
     fn attempt<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, Fault> {
         let store = self.store.as_mut().ok_or(Fault::NotOpen)?;
-        // SQLite's cache would hide changes to the database and its log.
+        // Check for changes by other programs first: SQLite's cache would hide them.
         if self.files.is_overwritten()? {
             directory::check_content(&self.location.dir)?;
             self.files.set_written()?;
@@ -351,7 +351,7 @@ impl Supervised {
         }
     }
 
-    /// Records that this process has written to the database. Returns the error of `result`, except if the database is locked.
+    /// Records that this process has written to the database, with `result`. A locked database is not an error.
     fn written(&mut self, result: rusqlite::Result<()>) -> Result<(), Fault> {
         let result = result.map_err(Fault::from);
         match result.and(self.files.set_written().map_err(Fault::from)) {

@@ -3,7 +3,7 @@
 use super::{friends, list};
 use crate::events::{Data, Fired, printable};
 
-/// The name under which a policy refuses an import that its other rules have emptied.
+/// The rule ID of a refusal because other rules removed all friends.
 const NOBODY_LEFT: &str = "nobodyLeft";
 
 /// What each rule did, in the policy's order, over one or more lines.
@@ -93,7 +93,7 @@ fn removed(rule: &Fired, data: &Data) -> (String, Vec<String>) {
     let limit = limit.map(|it| format!(" ({it})")).unwrap_or_default();
     let head = format!("{id} removed {count} of {of}{limit}");
     match &rule.matched[..] {
-        // One part for all of them: no need to name them twice.
+        // One part matched all of them, so the IDs are not repeated.
         [one] if one.is_of_friends() && rule.unlisted == 0 => match one.part_or_expression() {
             Some(part) => (format!("{head} by {part}{ids}"), Vec::new()),
             None => (format!("{head}{ids}"), Vec::new()),
@@ -102,7 +102,7 @@ fn removed(rule: &Fired, data: &Data) -> (String, Vec<String>) {
     }
 }
 
-/// The parts of the rule that matched friends, and which.
+/// The parts of the rule that matched friends, with these friends.
 fn parts(rule: &Fired, data: &Data) -> Vec<String> {
     let of_friends = rule.matched.iter().filter(|it| it.is_of_friends());
     let named = of_friends.map(|matched| {
@@ -125,7 +125,7 @@ fn parts(rule: &Fired, data: &Data) -> Vec<String> {
     named
 }
 
-/// What made a rule act on the import as a whole, or on its owner.
+/// Why a rule acted on the import as a whole, or on its owner.
 fn about_import(rule: &Fired, owner: &str) -> String {
     let matched = rule.matched.iter().find(|it| !it.is_of_friends());
     let said = matched.and_then(|it| it.of_import(owner));

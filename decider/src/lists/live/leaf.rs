@@ -132,7 +132,7 @@ impl Leaf {
         slots.shrink_to_fit(|slot| hash_of(text, slot));
     }
 
-    /// Copies what is still in use once there were more changes than entries, so that the amortized cost of a change is constant.
+    /// Copies what is still in use once there were more changes than entries, so that the amortised cost of a change is constant.
     fn pack_if_worn(&mut self) {
         if self.changes <= self.slots.len().max(64) {
             return;

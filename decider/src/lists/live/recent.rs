@@ -285,7 +285,7 @@ mod tests {
         ] {
             assert_eq!(compared(&known, &there), Err(error), "{there:?}");
         }
-        // Every kept key changed.
+        // None of the kept changes is still in the bucket.
         assert_eq!(
             compared(&many(1, 5000), &many(6000, 12_000)),
             Err(HistoryError::Unknown)

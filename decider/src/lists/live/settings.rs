@@ -45,7 +45,7 @@ pub enum OnStale {
 }
 
 impl Default for LiveSettings {
-    /// The documented defaults, whatever the environment says.
+    /// Returns the documented defaults, regardless of the environment.
     fn default() -> Self {
         Self {
             lists_snapshot: None,

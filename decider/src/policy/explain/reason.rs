@@ -21,7 +21,7 @@ pub enum Reason<'p> {
         list: &'p str,
         /// Which differences the list ignores.
         fold: Fold,
-        /// What the list says of it.
+        /// The details of the ID's entry in the list.
         hit: Hit,
     },
     /// The ID is not in this list.
@@ -47,12 +47,12 @@ pub enum Reason<'p> {
     },
     /// This expression is true.
     Expression(&'p str),
-    /// The rule's expression failed, for which it refuses.
+    /// The rule refuses because its expression failed with this error.
     Failed(String),
 }
 
 impl<'p> Reason<'p> {
-    /// The reason by which a rule with this part matched `id`.
+    /// The reason for which a rule with this part matched `id`.
     pub(super) fn of(part: Part<'p>, id: &str, view: View<'_>) -> Self {
         match part {
             Part::In(list) => Self::In {
@@ -70,7 +70,7 @@ impl<'p> Reason<'p> {
         }
     }
 
-    /// Whether it is a predicate of an ID, and so has an ID as its subject.
+    /// Whether it is a predicate about an ID, which is then its subject.
     pub(super) fn is_of_an_id(&self) -> bool {
         !matches!(
             self,
@@ -111,14 +111,14 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// A time in whole seconds; None beyond the year 9999.
+/// Formats a time in whole seconds. Returns `None` before 1970 and beyond the year 9999.
 fn rfc3339(time: SystemTime) -> Option<String> {
     let since = time.duration_since(UNIX_EPOCH).ok()?;
     let time = OffsetDateTime::from_unix_timestamp(i64::try_from(since.as_secs()).ok()?);
     time.ok()?.format(&Rfc3339).ok()
 }
 
-/// How many alternatives are named.
+/// Maximum number of alternatives that are named.
 const MAX_ALTERNATIVES: usize = 3;
 
 fn alternatives(texts: &[String]) -> String {

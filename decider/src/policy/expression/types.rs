@@ -14,7 +14,7 @@ pub(super) enum Type {
     Sequence(Box<Type>),
     /// One of the policy's lists of IDs.
     Ids,
-    /// The element type of an empty list, or of a part that was reported: fits any type.
+    /// The element type of an empty list, or the type of a part with a reported error: fits any type.
     Unknown,
 }
 

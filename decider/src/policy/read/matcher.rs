@@ -30,7 +30,7 @@ const KEYS: [&str; 8] = [
 pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefinition> {
     let mut fields = Fields::open(node, "a matcher", EXAMPLE, report)?;
     let all = KEYS.map(|key| fields.take(key));
-    // Another key is an error of its own, and probably one of these misspelt.
+    // An unknown key is a separate error, and probably one of these misspelt.
     if all.iter().all(|entry| entry.is_none()) && fields.is_empty() {
         report.error(
             fields.span,

@@ -7,7 +7,7 @@ use super::super::{
 
 const EXAMPLE: &str = "{ percent: 10, otherwise: shadow }";
 
-/// A percentage, or a mapping that also says what the rule does for the other owners.
+/// A percentage, or a mapping that also specifies what the rule does for the other owners.
 pub(super) fn rollout(
     node: Node,
     mode: RuleMode,

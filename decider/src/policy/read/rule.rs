@@ -93,7 +93,7 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
     let mut refuses = Refuses {
         by_kind: false,
         by_error: has_expression && on_error == Some(OnErrorDefinition::Refuse),
-        // Whether its expression can fail is known when it is compiled.
+        // Whether its expression can fail is known only once it is compiled.
         perhaps: has_expression && default,
         unknown: true,
     };
@@ -187,7 +187,7 @@ impl Refuses {
     }
 }
 
-/// The error of a rule that refuses by an expression that fails, and has no refusal.
+/// The error of a rule that refuses when its expression fails, but has no refusal.
 pub(in super::super) const FAILS_WITHOUT_REFUSAL: &str =
     "this rule refuses imports when its expression fails, but has no refusal";
 

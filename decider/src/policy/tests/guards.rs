@@ -56,7 +56,7 @@ fn a_file_with_fewer_ids_than_its_minimum_is_an_error() {
     refused(definition, "", &message(0));
     refused(definition, "a\na\nb\n", &message(2));
     assert!(with_file(definition, "a\nb\nc\n").is_ok());
-    // Those that differ count.
+    // Only distinct IDs count.
     refused(
         "file: a.txt, atLeast: 3, fold: [case]",
         "a\nA\nb\n",
@@ -64,7 +64,7 @@ fn a_file_with_fewer_ids_than_its_minimum_is_an_error() {
     );
 }
 
-/// Why `new` is doubtful after `old`, if it is.
+/// The doubts about `new` after `old`, if there are any.
 fn doubts(definition: &str, old: &str, new: &str) -> Option<String> {
     let active = with_file(definition, old).unwrap();
     let doubts = with_file(definition, new).unwrap().doubts(&active)?;
@@ -84,7 +84,7 @@ fn a_list_that_lost_more_than_half_of_its_ids_is_doubtful() {
         (11, 6, false),
         (11, 5, true),
         (10, 4, true),
-        // Small lists change by hand.
+        // Short lists are edited by hand.
         (9, 1, false),
     ] {
         let found = doubts(file, &ids(old), &ids(new));
@@ -134,7 +134,7 @@ fn a_minimum_is_suggested_for_files_without_one() {
     assert_eq!(suggested("values: [a, b, c, d]", ""), None);
 }
 
-/// The friends that are kept by `in` and by an expression, which agree.
+/// The friends that are kept by `in` and by an expression, which should agree.
 fn kept(definition: &str, content: &str, friends: &[&str]) -> Vec<u32> {
     let policy = with_file(definition, content).unwrap();
     let explanation = policy.explain(&Request {
@@ -216,7 +216,7 @@ fn folding_costs_more() {
         rules.map(|rule| rule.units).collect::<Vec<_>>()
     };
     let (exact, folded) = (cost("file: a.txt"), cost("file: a.txt, fold: [case]"));
-    // 5 and 72 for each of 10,000 friends.
+    // 5 and 72 units for each of 10,000 friends.
     let more: Vec<_> = folded.iter().zip(&exact).map(|(a, b)| a - b).collect();
     assert_eq!(more, [770_000, 770_000]);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{compile_source, with_head};
 use crate::policy::{Draft, ListFiles, MAX_POLICY_BYTES};
 
-/// Refused with a message that holds `message`, and quickly even in a debug build on a busy machine.
+/// Asserts that the policy is rejected with a message that contains `message`, and quickly even in a debug build on a busy machine.
 #[track_caller]
 fn refused(source: &str, message: &str) {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Live lists, exceptions and lists in shadow.
+//! Live lists, exceptions and lists in shadow mode.
 
 use std::time::{Duration, SystemTime};
 
@@ -114,7 +114,7 @@ fn an_exception_beats_an_entry_wherever_either_is() {
             [1, 2],
             "{lists}"
         );
-        // Whoever is an exception is not in the list.
+        // An exception is not in the list.
         let not_in = "{ id: d, dropFriends: { notIn: blocked } }";
         assert_eq!(
             kept(&evaluate(&policy(lists, not_in), &live, 0)),
@@ -145,16 +145,16 @@ fn a_list_in_shadow_is_reported_and_changes_nothing() {
     let part = &evaluation.rules[1].matched[0];
     assert!(matches!(&part.part, MatchedPart::List(hit) if hit.reason.as_deref() == Some("maybe")));
     assert_eq!(part.friends, [1]);
-    // A part of the same rule that counts is not held up by it.
+    // It does not hold up an enforced part of the same rule.
     let rule = "{ id: d, dropFriends: { in: blocked, prefixes: [c] } }";
     let evaluation = evaluate(&policy(lists, rule), &live, 0);
     assert_eq!(kept(&evaluation), [0, 1]);
     let modes: Vec<_> = evaluation.rules.iter().map(|rule| rule.mode).collect();
     assert_eq!(modes, [Mode::Shadow, Mode::Enforce]);
-    // Nobody is dropped for not being in it.
+    // `notIn` with a list in shadow mode drops nobody.
     let rule = "{ id: d, dropFriends: { notIn: blocked } }";
     assert_eq!(kept(&evaluate(&policy(lists, rule), &live, 0)), [0, 1, 2]);
-    // A rule in shadow reports it once.
+    // A rule in shadow mode reports it only once.
     let rule = "{ id: d, mode: shadow, dropFriends: { in: blocked } }";
     assert_eq!(evaluate(&policy(lists, rule), &live, 0).rules.len(), 1);
 }

@@ -15,7 +15,7 @@ fn fired<S: AsRef<str>>(policy: &Policy, owner: &str, friends: &[S]) -> Vec<Fire
     evaluation.rules
 }
 
-/// What made the only rule that fired act, as `part[indexes] count`.
+/// The matches of the only rule that fired, as `part[indexes] count`.
 fn matched<S: AsRef<str>>(policy: &Policy, owner: &str, friends: &[S]) -> Vec<String> {
     let rules = fired(policy, owner, friends);
     let [rule] = &rules[..] else {

@@ -1,4 +1,4 @@
-//! What a policy file means and what is said about a wrong one.
+//! What a policy file means, and the errors of an invalid one.
 
 mod changes;
 mod cost;

@@ -1,4 +1,4 @@
-//! What holds for every policy and every request. `PROPTEST_CASES=10000` looks harder.
+//! Properties of every policy and every request. `PROPTEST_CASES=10000` runs more cases.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ const LISTS: &str =
     "lists:\n  blocked: { values: [a, b, c, m] }\n  known: { values: [a, d, e, f, m] }\nrules:\n";
 const REFUSAL: &str = "refusal: { code: 5100, message: no }";
 
-/// A rule's kind and matcher, without its id and mode. Those in `friendly` treat a friend independently of the others.
+/// A rule's kind and matcher, without its ID and mode. If `friendly`, the rule treats each friend independently of the others.
 fn action(friendly: bool) -> BoxedStrategy<String> {
     let list = prop_oneof![Just("blocked"), Just("known")];
     let drop = list
@@ -89,7 +89,7 @@ fn build(rules: &str) -> Policy {
     compile(&format!("{LISTS}{rules}")).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
-/// Few different ids, so that they repeat, are on lists, and are the owner's.
+/// Few different IDs, so that they repeat, are in lists, and equal the owner's.
 fn id() -> impl Strategy<Value = String> {
     prop_oneof![3 => "[a-g]", 1 => "[a-d]1?1?", 1 => "[0-9]{1,2}", 1 => Just("m".to_owned()), 1 => "\\PC{1,4}"]
 }
@@ -103,7 +103,7 @@ fn ask(policy: &Policy, owner: &str, friends: &[String], hour: u64) -> Evaluatio
     })
 }
 
-/// Whom a decision lets through.
+/// The indexes of the friends that a decision keeps.
 fn kept(decision: &Evaluation, count: usize) -> Vec<usize> {
     match &decision.verdict {
         Verdict::Allow => (0..count).collect(),
@@ -185,7 +185,7 @@ proptest! {
             if *mode != "shadow" {
                 continue;
             }
-            // The rules that act before it, and then the rule itself as one of them.
+            // The enforced rules before it, and then the rule itself as an enforced one.
             let alone = rules[..=n].iter().enumerate().map(|(m, (action, mode, rollout))| match *mode {
                 "shadow" if m == n => (action.clone(), "enforce", *rollout),
                 "enforce" => (action.clone(), "enforce", *rollout),

@@ -1,4 +1,4 @@
-//! What came with expressions: their rules, conditions, shadow and failures; and the explanation of it all.
+//! Expression rules, conditions, shadow mode and failures, and how they are explained.
 
 use std::time::{Duration, SystemTime};
 
@@ -39,7 +39,7 @@ fn matches_ids_that_no_prefix_suffix_or_regular_expression_fits() {
             "notMatches: ['^u', '[0-9]x$']",
             "modify [u_1@0 v_2x@2] | f Remove, f[x_1@1]",
         ),
-        // Any key suffices.
+        // Matching one of the keys suffices.
         (
             "notPrefixes: [u_, v_], notSuffixes: ['1']",
             "modify [u_1@0] | f Remove, f[x_1@1 v_2x@2]",

@@ -12,7 +12,7 @@ fn committed() -> PathBuf {
     ))
 }
 
-/// `UPDATE=1 cargo test -p importguard-decider schema` writes it anew.
+/// `UPDATE=1 cargo test -p importguard-decider schema` regenerates it.
 #[test]
 fn the_committed_schema_is_current() {
     if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
@@ -25,7 +25,7 @@ fn the_committed_schema_is_current() {
     );
 }
 
-/// The keys that the schema allows at each place are those that the reader names when it comes upon an unknown one.
+/// The keys that the schema allows at each position are those that the reader names when it finds an unknown one.
 #[test]
 fn the_schema_and_the_reader_know_the_same_keys() {
     let schema: Value = serde_json::from_str(&json_schema()).unwrap();

@@ -1,4 +1,4 @@
-//! What is said about a wrong policy, and where it points: the words are the contract.
+//! The errors of an invalid policy, and where they point: the wording is the contract.
 
 mod expressions;
 mod lists;
@@ -7,7 +7,7 @@ mod shape;
 
 use super::{compile, compile_source, with_head};
 
-/// What is said about a policy with these lines after its two first: `line:column "text" message = remedy` each.
+/// The errors of a policy with these lines after its first two, each as `line:column [text] message = remedy`.
 fn said(rest: &str) -> Vec<String> {
     said_of(&with_head(rest))
 }
@@ -26,7 +26,7 @@ fn said_of(source: &str) -> Vec<String> {
         .collect()
 }
 
-/// Exactly one thing is said, and it begins and ends like this.
+/// Asserts that there is exactly one error, which begins and ends like this.
 #[track_caller]
 fn says(rest: &str, begins: &str, ends: &str) {
     says_of(&with_head(rest), begins, ends);
@@ -41,7 +41,7 @@ fn says_of(source: &str, begins: &str, ends: &str) {
     );
 }
 
-/// One rule on line 4.
+/// The rules of a policy with one rule, on line 4.
 fn rule(rule: &str) -> String {
     format!("rules:\n- {rule}")
 }

@@ -1,4 +1,4 @@
-//! What every policy file must be: its keys, types and limits.
+//! The shape of every policy file: keys, types and limits.
 
 use super::{rule, said_of, says, says_of};
 
