@@ -1,6 +1,6 @@
 //! The decision on an import: its verdict, and what led to it.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ pub struct Evaluation {
     pub policy: PolicyRevision,
     /// The lists in the policy.
     pub lists: Vec<ListRevision>,
+    /// The time that the rules saw, on which expressions and the ends of entries depend. Whole microseconds.
+    pub at: SystemTime,
 }
 
 /// The verdict on an import.

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use importguard_core::{Evaluation, ImportRequest};
@@ -21,15 +21,15 @@ use crate::{
     reload::Active,
 };
 
-/// The maximum cost of an evaluation that runs inline and so delays other calls of its thread, in units: 200 µs, ten times the
-/// cost of using another thread.
+/// The maximum cost of an evaluation that runs inline, where it delays the other calls of its thread, in units: 200 µs, ten times the cost
+/// of using another thread.
 const MAX_INLINE: u64 = 200_000 / NANOS_PER_UNIT;
 
-/// How long before its caller's deadline an evaluation ends, so that the caller gets its status: a tenth of the timeout, and at
-/// most this, which an evaluation may take to notice.
+/// How long before the caller's deadline an evaluation stops, so that the caller still receives a status: a tenth of the timeout, but at
+/// most this, which is how long an evaluation may take to notice.
 const MARGIN: Duration = Duration::from_millis(10);
 
-/// The maximum timeout of a call: short enough not to overflow an instant.
+/// The maximum timeout of a call, small enough that adding it to an instant cannot overflow.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// A caller's deadline passed during the evaluation.
@@ -38,7 +38,7 @@ pub(crate) struct DeadlineExceededError;
 
 /// Schedules evaluations.
 pub(crate) struct Evaluations {
-    /// Limits the expensive evaluations that run at once.
+    /// Limits the number of concurrent expensive evaluations.
     permits: Arc<Semaphore>,
     metrics: Metrics,
     max_timeout: Duration,
@@ -56,7 +56,7 @@ impl Evaluations {
         }
     }
 
-    /// When the evaluation of a call that has just arrived with this metadata must end.
+    /// Returns the time at which the evaluation of a call that has just arrived with this metadata must end.
     pub(crate) fn deadline(&self, metadata: &MetadataMap) -> Instant {
         let requested = metadata
             .get("grpc-timeout")
@@ -69,7 +69,7 @@ impl Evaluations {
         Instant::now() + timeout.saturating_sub((timeout / 10).min(MARGIN))
     }
 
-    /// Evaluates `request`. It is stopped at `deadline`, or when its caller stops waiting.
+    /// Evaluates `request`. Stops at `deadline`, or when the caller stops waiting.
     ///
     /// # Errors
     /// If the deadline passes.
@@ -104,7 +104,6 @@ impl Evaluations {
         match evaluating.await {
             Ok(evaluated) => evaluated,
             Err(failed) => match failed.try_into_panic() {
-                // Continue the panic here.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_cancelled) => Err(DeadlineExceededError),
             },
@@ -141,7 +140,7 @@ fn evaluate(
         operation_id: request.operation_id.as_str(),
         owner: request.owner.as_str(),
         friends: &request.friends,
-        now: SystemTime::now(),
+        now: now(),
     };
     let mut timer = RuleTimer::new(&active.rule_durations);
     let evaluated = active
@@ -158,6 +157,13 @@ fn evaluate(
             Err(DeadlineExceededError)
         }
     }
+}
+
+/// The current time in whole microseconds, as responses and events have it: the decision can be repeated as of exactly this time.
+fn now() -> SystemTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let micros = since.map_or(0, |since| since.as_micros());
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
 /// A `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Requests").
@@ -199,6 +205,7 @@ mod tests {
         let active = Active {
             policy: policy.unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
             rule_durations: Vec::new(),
+            unread: None,
         };
         (Arc::new(active), Arc::default())
     }
@@ -332,7 +339,7 @@ mod tests {
         let (evaluations, registry) = evaluations();
         let all = evaluations.permits.available_permits();
         let deadline = Instant::now() + LONG;
-        // Large enough to run for long.
+        // Large enough to run for a long time.
         let abandoned = evaluations.evaluate(policy(EXPENSIVE), request(400_000), deadline);
         let given_up = tokio::time::timeout(Duration::from_millis(50), abandoned).await;
         assert!(given_up.is_err());

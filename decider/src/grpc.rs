@@ -58,6 +58,11 @@ impl DeciderService {
         message: DecideRequest,
         deadline: Instant,
     ) -> Result<(VerdictKind, DecideResponse), Status> {
+        if !self.live.status().is_ready() {
+            return Err(Status::unavailable(
+                "live lists are not current (IMPORTGUARD_ON_STALE_LISTS=not-ready)",
+            ));
+        }
         let request = self.request(operation_id, message)?;
         let friends = request.friends.len();
         let policy = self.policy.load();
@@ -119,20 +124,22 @@ fn result(answer: &Result<(VerdictKind, DecideResponse), Status>) -> CallResult 
     match answer {
         Ok((verdict, _)) => CallResult::Verdict(*verdict),
         Err(status) if status.code() == Code::DeadlineExceeded => CallResult::DeadlineExceeded,
+        Err(status) if status.code() == Code::Unavailable => CallResult::Unavailable,
         Err(_) => CallResult::InvalidArgument,
     }
 }
 
-/// Records a call's status on its span. By OpenTelemetry's conventions for gRPC servers, DEADLINE_EXCEEDED is an error and
-/// INVALID_ARGUMENT is not.
-fn record_status(span: &ServerSpan, error: Option<&Status>) {
-    let (code, timed_out) = match error.map(Status::code) {
+/// Records a call's status on its span. By OpenTelemetry's conventions for gRPC servers, DEADLINE_EXCEEDED and UNAVAILABLE are errors
+/// and INVALID_ARGUMENT is not.
+fn record_status(span: &ServerSpan, status: Option<&Status>) {
+    let (code, failed) = match status.map(Status::code) {
         None => ("OK", false),
         Some(Code::DeadlineExceeded) => ("DEADLINE_EXCEEDED", true),
+        Some(Code::Unavailable) => ("UNAVAILABLE", true),
         Some(_) => ("INVALID_ARGUMENT", false),
     };
     span.set(|| {
-        let error = timed_out.then(|| KeyValue::new("error.type", code));
+        let error = failed.then(|| KeyValue::new("error.type", code));
         let rpc = [
             KeyValue::new("rpc.system.name", "grpc"),
             KeyValue::new("rpc.method", METHOD),
@@ -140,8 +147,8 @@ fn record_status(span: &ServerSpan, error: Option<&Status>) {
         ];
         rpc.into_iter().chain(error)
     });
-    if timed_out {
-        span.fail("deadline exceeded while evaluating the policy");
+    if let Some(status) = status.filter(|_| failed) {
+        span.fail(status.message().to_owned());
     }
 }
 

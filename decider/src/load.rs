@@ -18,7 +18,7 @@ use crate::{
 /// friends. Blocks, for seconds if lists have millions of IDs.
 ///
 /// # Errors
-/// All errors in them.
+/// Every error in the policy and its lists.
 pub fn load(path: &Path, max_friends: usize) -> Result<Policy, Diagnostics> {
     snapshot(path, max_friends).content
 }
@@ -27,7 +27,11 @@ pub fn load(path: &Path, max_friends: usize) -> Result<Policy, Diagnostics> {
 pub(crate) fn snapshot(path: &Path, max_friends: usize) -> Snapshot<Policy, Diagnostics> {
     let mut files = Fingerprint::default();
     let content = read_policy(path, max_friends, &mut files);
-    Snapshot { files, content }
+    Snapshot {
+        files,
+        content,
+        retry: false,
+    }
 }
 
 fn read_policy(
@@ -62,7 +66,7 @@ fn read_policy(
             remedy,
         ))
     })?;
-    // It is valid, and has the byte order mark that is part of the file's digest.
+    // The bytes are valid UTF-8. The string keeps the byte order mark, which is part of the file's digest.
     let source = String::from_utf8_lossy(&bytes);
     let draft = Draft::read(&name, &source);
     let directory = path.parent().unwrap_or(Path::new(""));

@@ -3,7 +3,11 @@
 use std::{
     fmt::Display,
     mem,
-    sync::{Mutex, PoisonError},
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -19,7 +23,7 @@ use crate::{
     lists::live::Watch,
     load::snapshot,
     metrics::Metrics,
-    policy::{BriefDiagnostics, Policy},
+    policy::{BriefDiagnostics, Diagnostic, Diagnostics, Policy},
 };
 
 /// The active policy, and the duration histogram of each of its rules.
@@ -28,6 +32,8 @@ pub(crate) struct Active {
     pub(crate) policy: Policy,
     /// In rule order.
     pub(crate) rule_durations: Vec<Histogram>,
+    /// Why its live lists had not been read when it was loaded, if they had not.
+    pub(crate) unread: Option<BriefDiagnostics>,
 }
 
 /// Loads the policy for imports of up to `max_friends` friends, and registers it with `watches` for reloading.
@@ -43,18 +49,33 @@ pub(crate) async fn watch(
 ) -> Result<LastGood<Active>, BriefDiagnostics> {
     let file = settings.policy.clone();
     let rules = metrics.clone();
+    let (watched, is_reload) = (live.clone(), AtomicBool::new(false));
     let read = move || {
-        let Snapshot { files, content } = snapshot(&file, max_friends);
+        let Snapshot { files, content, .. } = snapshot(&file, max_friends);
+        // At startup, the decider waits for its live lists before it serves.
+        let is_reload = is_reload.swap(true, Ordering::Relaxed);
         let content = content.map_err(BriefDiagnostics).map(|policy| Active {
             rule_durations: rules.rule_durations(&policy),
+            unread: match is_reload && policy.has_live_lists() {
+                true => watched.read_first().err().map(|why| unread(&file, &why)),
+                false => None,
+            },
             policy,
         });
-        Snapshot { files, content }
+        let retry = matches!(&content, Ok(active) if active.unread.is_some());
+        Snapshot {
+            files,
+            content,
+            retry,
+        }
     };
     let watcher = FileWatcher::open(read).await?;
     let watcher = watcher
         .keep_if(|one, other| is_same(&one.policy, &other.policy))
-        .hold_back_if(|active, new| new.policy.doubts(&active.policy).map(BriefDiagnostics));
+        .hold_back_if(|active, new| {
+            let doubts = new.policy.doubts(&active.policy).map(BriefDiagnostics);
+            doubts.or_else(|| new.unread.clone())
+        });
     let active = watcher.last_good();
     let first = active.load();
     let policy = &first.policy;
@@ -79,6 +100,15 @@ pub(crate) async fn watch(
         report(&reload, &active.policy, &previous.policy, &file, &metrics);
     });
     Ok(active)
+}
+
+/// The policy must not be activated yet: nobody would be on its live lists.
+fn unread(file: &Path, why: &str) -> BriefDiagnostics {
+    BriefDiagnostics(Diagnostics::one(Diagnostic::of_file(
+        Arc::from(file.display().to_string()),
+        format!("its live lists have not been read: {why}"),
+        "it is activated when they have been; check NATS_URL, the permissions, and the bucket of live lists; SIGHUP activates it without them",
+    )))
 }
 
 /// Reports a reload of `file`, after which `active` is the active policy, in log and metrics.
@@ -118,7 +148,7 @@ fn report(
     }
 }
 
-/// Logs why the files were not taken, on a line for each reason.
+/// Logs why the files were not applied, one line per reason.
 fn log_errors(digest: &str, BriefDiagnostics(errors): &BriefDiagnostics, summary: impl Display) {
     error!(
         digest,

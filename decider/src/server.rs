@@ -53,15 +53,15 @@ struct Shutdown {
 /// Why a decider could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The policy is invalid. Its lines may have user IDs, which do not belong in a log.
-    #[error("invalid policy; `importguard policy check` also shows the lines:\n{0}")]
+    /// The policy is invalid, or a file cannot be read. Its lines may have user IDs, which do not belong in a log.
+    #[error("the policy cannot be used; `importguard policy check` also shows its lines:\n{0}")]
     Policy(BriefDiagnostics),
     /// The TLS settings are invalid.
     #[error(
         "IMPORTGUARD_DECIDER_TLS_CERT_FILE, IMPORTGUARD_DECIDER_TLS_KEY_FILE, IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: {0}"
     )]
     Tls(#[from] CertificateError),
-    /// The listener has no address.
+    /// The listener's address cannot be determined.
     #[error("a listener failed: {0}")]
     Listener(#[from] std::io::Error),
     /// The limit on open files is too low for the connections that the settings allow.
@@ -267,7 +267,7 @@ const MAX_STREAMS: u32 = 512;
 /// 512 bytes of tracestate; the rest is for a service mesh.
 const MAX_HEADER_BYTES: u32 = 8 << 10;
 
-/// Protobuf's overhead for an ID of up to 16 KiB (tag and length), doubled.
+/// An upper bound for Protobuf's overhead per ID (tag and length), which is 3 bytes for an ID of up to 16 KiB.
 const FRAMING_BYTES: usize = 8;
 
 /// Space for a request's other fields: the decision ID and the owner ID.
@@ -288,8 +288,8 @@ const PINGS: u32 = 3;
 fn bounded(bounds: &BoundsSettings) -> Server {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        // After a stall, a connection may have as many calls that their gateway has cancelled. By default, about twenty of them
-        // close the connection with all of its open calls.
+        // After a stall, a gateway may have cancelled that many calls of a connection. By default, about twenty of them close the
+        // connection with all of its open calls.
         .http2_max_pending_accept_reset_streams(usize::try_from(MAX_STREAMS).ok())
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(bounds.decider_idle_timeout / (PINGS + 1)))
@@ -299,7 +299,7 @@ fn bounded(bounds: &BoundsSettings) -> Server {
         .max_connection_age_grace(bounds.decider_request_timeout)
 }
 
-/// How often the health status is compared with that of live lists: less than gateways' default interval of health checks.
+/// The interval at which the health status follows that of live lists: less than gateways' default health-check interval.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 fn serving(live: &Watch) -> ServingStatus {
@@ -309,7 +309,7 @@ fn serving(live: &Watch) -> ServingStatus {
     }
 }
 
-/// Reports whether live lists let this decider serve, for ever.
+/// Keeps reporting whether live lists allow this decider to serve. Never returns.
 async fn follow(live: &Watch, health: &HealthReporter) {
     let mut reported = serving(live);
     loop {

@@ -27,7 +27,7 @@ use tower_http::{catch_panic::CatchPanicLayer, validate_request::ValidateRequest
 use crate::{
     decide::{Deciders, FallbackSettings},
     events::Origin,
-    handlers::{Objections, after_import, before_import, pass_through},
+    handlers::{OverriddenVerdicts, after_import, before_import, pass_through},
     layers::{Authentication, HeadCheck, Limit, RejectionLog, admit, trace},
     metrics::Metrics,
     openim::{BasePath, Command, Limits, OnMissingOperationId, Refusals, Rejection, Route},
@@ -57,7 +57,7 @@ pub(crate) struct AppState {
     pub(crate) deciders: Deciders,
     pub(crate) origin: Origin,
     pub(crate) recorder: Recorder,
-    pub(crate) objections: Objections,
+    pub(crate) overridden_verdicts: OverriddenVerdicts,
     pub(crate) metrics: Metrics,
     pub(crate) rejections: RejectionLog,
 }

@@ -9,14 +9,14 @@ use tracing::warn;
 use crate::{
     Settings,
     app::{App, AppState, app},
-    contradictions::contradictions,
     decide::{Balancer, Deciders, DecidersStartError},
     events::{Origin, PseudonymFileError},
-    handlers::Objections,
+    handlers::OverriddenVerdicts,
     layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
     metrics::Metrics,
     recorder::{self, Recorder},
     server::{self, Server},
+    setting_warnings::setting_warnings,
     upstream::{Upstream, UpstreamStartError},
 };
 
@@ -112,7 +112,7 @@ impl Gateway {
     /// # Errors
     /// If the settings, their files or the spool cannot be used.
     pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, StartError> {
-        for contradiction in contradictions(settings) {
+        for contradiction in setting_warnings(settings) {
             warn!("{contradiction}");
         }
         let Settings { http, serve, .. } = settings;
@@ -170,7 +170,7 @@ impl Gateway {
             metrics: registry
                 .register(|registry| Metrics::register(registry, runtime.policies.clone())),
             recorder,
-            objections: Objections::default(),
+            overridden_verdicts: OverriddenVerdicts::default(),
             rejections: RejectionLog::default(),
         });
         Ok(Self {

@@ -1,7 +1,6 @@
 //! The gateway: serves OpenIM's import callbacks over HTTP, gets decisions from deciders over gRPC, and publishes them to NATS.
 
 mod app;
-mod contradictions;
 pub mod decide;
 pub mod events;
 mod gateway;
@@ -14,6 +13,7 @@ pub mod openim;
 pub mod recorder;
 mod security;
 mod server;
+mod setting_warnings;
 mod settings;
 pub mod spool;
 mod upstream;

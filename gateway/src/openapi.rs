@@ -1,6 +1,10 @@
 //! `docs/openapi.json`: what the gateway answers, generated from the types. A test compares it.
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::Path,
+};
 
 use importguard_core::{
     Cause, Dialect, IdError, ImportRequest, Kept, OperationId, UserId, Verdict,
@@ -37,6 +41,15 @@ fn the_schema_of_callbacks_is_current() {
         committed == text,
         "docs/openapi.json differs from the types; {REGENERATE}"
     );
+}
+
+/// A code that is not listed has no series in the metrics until it occurs.
+#[test]
+fn the_codes_of_all_rejections_are_listed() {
+    let all = rejections().into_iter();
+    let upstream = [Rejection::UpstreamUnavailable, Rejection::UpstreamTimeout];
+    let codes: BTreeSet<_> = all.chain(upstream).map(|it| it.code()).collect();
+    assert_eq!(codes, BTreeSet::from(Rejection::CODES));
 }
 
 fn document() -> Value {
@@ -217,6 +230,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::UriTooLong,
         Rejection::TooSlow,
         Rejection::Overloaded,
+        Rejection::UnreadResponses,
         Rejection::OperationIdMissing,
         Rejection::OperationIdInvalid(IdError::Empty),
         Rejection::OperationIdRepeated,
@@ -237,6 +251,7 @@ fn rejections() -> Vec<Rejection> {
             | Rejection::UriTooLong
             | Rejection::TooSlow
             | Rejection::Overloaded
+            | Rejection::UnreadResponses
             | Rejection::OperationIdMissing
             | Rejection::OperationIdInvalid(_)
             | Rejection::OperationIdRepeated

@@ -1,6 +1,9 @@
 //! Conversions between messages and domain types. Messages from another process are validated here, once.
 
-use std::ops::RangeInclusive;
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use importguard_core::{
     Evaluation, EventId, FiredRule, IdError, ImportRequest, Kept, KeptError, ListRevision, Mode,
@@ -94,6 +97,7 @@ impl DecideResponse {
             }),
             lists: evaluation.lists.into_iter().map(Into::into).collect(),
             decider,
+            evaluated_at_micros: micros(evaluation.at),
         }
     }
 
@@ -121,8 +125,23 @@ impl DecideResponse {
                 digest: policy.digest,
             },
             lists: self.lists.into_iter().map(Into::into).collect(),
+            at: time(self.evaluated_at_micros),
         };
         Ok((evaluation, self.decider))
+    }
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Now if there is none, as from a decider of an earlier version, or if it is beyond the year 9999, which no event can have.
+fn time(micros: u64) -> SystemTime {
+    const LAST: u64 = 253_402_300_799_999_999;
+    match micros {
+        1..=LAST => UNIX_EPOCH + Duration::from_micros(micros),
+        _ => SystemTime::now(),
     }
 }
 
@@ -242,8 +261,6 @@ impl From<wire::ListRevision> for ListRevision {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use importguard_core::{Alternatives, ListHit, Match, MatchedPart};
 
     use super::*;
@@ -326,6 +343,7 @@ mod tests {
                 size: 7,
                 revision: Some(42),
             }],
+            at: UNIX_EPOCH + Duration::from_micros(1_764_374_400_000_001),
         }
     }
 

@@ -126,8 +126,12 @@ impl Drop for Connection {
                 while stream.read(&mut discarded).await? > 0 {}
                 io::Result::Ok(())
             };
-            // On an error or a timeout, the connection is closed all the same.
-            let _ = timeout(LINGER, last).await;
+            tokio::select! {
+                // On an error or a timeout, the connection is closed all the same.
+                _ = timeout(LINGER, last) => {}
+                // Another connection needs its place.
+                () = handle.cancelled() => {}
+            }
             handle.remove();
         });
     }

@@ -3,7 +3,7 @@
 //! The server span is created by the SDK directly, as its IDs are always needed, for log lines and outgoing headers. Child spans are
 //! `tracing` spans, created only if the trace is sampled: `bench/README.md` has what that saves.
 
-use std::{fmt::Display, sync::OnceLock, time::SystemTime};
+use std::{borrow::Cow, fmt::Display, sync::OnceLock, time::SystemTime};
 
 use http::{HeaderMap, Method};
 use importguard_core::OperationId;
@@ -57,7 +57,7 @@ impl ServerSpan {
     }
 
     /// Marks the request as failed by an error of this process or of a dependency.
-    pub fn fail(&self, why: &'static str) {
+    pub fn fail(&self, why: impl Into<Cow<'static, str>>) {
         self.0.span().set_status(Status::error(why));
     }
 

@@ -123,6 +123,25 @@ async fn idle_connections_keep_no_caller_out() {
     }
 }
 
+/// The preface of HTTP/2 behind a request of HTTP/1.1 is an error after which hyper does not shut the connection down.
+#[tokio::test]
+async fn nor_do_connections_that_linger_after_an_error() {
+    let settings = Settings::new().set("IMPORTGUARD_MAX_CONNECTIONS", "10");
+    let line = Line::with(settings).await;
+    let error =
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut lingering = Vec::new();
+    for _ in 0..30 {
+        let mut connection = RawConnection::open(line.gateway.http_address()).await;
+        connection.send(error).await.unwrap();
+        lingering.push(connection);
+        let allowed = line.server().import("op", "user1", &["user2"]).await;
+        asserts::allows(Server, &allowed);
+    }
+    let rejected = "importguard_connections_rejected_total";
+    assert_eq!(line.gateway.metric(rejected).await.unwrap(), 0.0);
+}
+
 #[tokio::test]
 async fn nor_do_they_take_the_place_of_a_callback_that_is_worked_on() {
     let settings = Occupied::settings().set("IMPORTGUARD_MAX_CONNECTIONS", "20");

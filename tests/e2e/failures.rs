@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 54] = [
+const CAUSED_BY: [(&str, &[&str]); 55] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -222,12 +222,14 @@ const CAUSED_BY: [(&str, &[&str]); 54] = [
         &[
             "who_takes_no_answer_has_few_imports_decided",
             "so_has_a_caller_that_reads_nothing",
+            "who_reads_no_response_is_rejected",
         ],
     ),
     (
         "a caller sends too slowly or too much",
         &[
             "headers_that_trickle_are_given_up",
+            "so_is_who_sends_the_last_byte_when_the_deciders_time_begins",
             "a_body_that_does_not_come_is_given_up",
             "what_is_over_a_limit_is_too_large",
             "headers_over_their_bounds_are_too_large",
@@ -255,6 +257,10 @@ const CAUSED_BY: [(&str, &[&str]); 54] = [
     (
         "another OpenIM callback, without `IMPORTGUARD_UPSTREAM`",
         &["commands_that_are_not_importguards_are_unknown"],
+    ),
+    (
+        "that backend's response breaks off after its head",
+        &["a_response_that_breaks_off_is_counted_and_logged"],
     ),
     (
         "the backend at `IMPORTGUARD_UPSTREAM` is down, silent or overloaded",

@@ -3,6 +3,7 @@
 mod busy;
 mod commands;
 mod reasons;
+mod reloads;
 mod restored;
 
 use std::{

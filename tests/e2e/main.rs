@@ -9,6 +9,7 @@ mod answers;
 mod asserts;
 mod attacks;
 mod authentication;
+mod chosen_fallbacks;
 mod clocks;
 mod commands;
 mod connections;

@@ -194,3 +194,21 @@ async fn a_stream_that_is_full_and_discards_new_events() {
 async fn a_stream_without_acks() {
     survives(Fault::NoAck).await;
 }
+
+#[tokio::test]
+async fn a_subject_whose_events_could_not_be_parked_is_tried_again_all_the_same() {
+    let mut world = World::start().await;
+    assert!(world.reports("before").await);
+    let _locked = world.locked_spool();
+    world.inject(Fault::PermissionDenied).await;
+    assert!(!world.reports("denied").await);
+    world.gateway.wait_for_log(&["NATS refuses events"]).await;
+    world.permit_everything().await;
+    eventually("a report is recorded again", SOON, async || {
+        match world.reports("permitted").await {
+            true => Ok(()),
+            false => Err("it is not in the stream"),
+        }
+    })
+    .await;
+}

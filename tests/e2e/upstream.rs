@@ -14,6 +14,7 @@ use importguard_tests::{
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
@@ -96,6 +97,30 @@ async fn a_trace_state_reaches_the_backend_and_a_malformed_one_does_not() {
         let state = asked.headers.get("tracestate");
         assert_eq!(state.map(|state| state.to_str().unwrap()), passed);
     }
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_counted_and_logged() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", backend.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = backend.accept().await.unwrap();
+        let part = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes.";
+        stream.write_all(part).await.unwrap();
+        // The rest never comes.
+        std::future::pending::<()>().await;
+    });
+    let settings = Settings::new()
+        .set("IMPORTGUARD_UPSTREAM", url)
+        .set("IMPORTGUARD_UPSTREAM_TIMEOUT", "500ms");
+    let gateway = Service::gateway(settings).await;
+    let call = Call::new(Method::POST, gateway.url() + OTHER).header("Operationid", "op-other");
+    assert!(Client::default().try_send(call).await.is_err());
+    let broken = gateway.metric("importguard_upstream_total{outcome=\"broken\"}");
+    assert_eq!(broken.await.unwrap(), 1.0);
+    gateway
+        .wait_for_log(&["response broke off", "IMPORTGUARD_UPSTREAM"])
+        .await;
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use prometheus_client::{
 pub(crate) use self::timers::{CallTimer, RuleTimer};
 use crate::policy::Policy;
 
-/// From a short list and policy to expressions over the largest list of a callback.
+/// Buckets in seconds: from a short list and policy to expressions over the largest list of a callback.
 const EVALUATION_SECONDS: [f64; 19] = [
     0.000_001,
     0.000_002_5,
@@ -43,7 +43,8 @@ const EVALUATION_SECONDS: [f64; 19] = [
     1.0,
 ];
 
-/// From a look-up of two friends to an expression over the largest list. Coarse, as each rule has as many series.
+/// Buckets in seconds: from a look-up of two friends to an expression over the largest list. They are coarse because each rule has a series
+/// for each bucket.
 const RULE_SECONDS: [f64; 11] = [
     0.000_000_1,
     0.000_000_5,
@@ -114,6 +115,8 @@ pub(crate) enum CallResult {
     Verdict(VerdictKind),
     InvalidArgument,
     DeadlineExceeded,
+    /// Live lists are not current, and the operator chose not to decide without them.
+    Unavailable,
     /// The caller cancelled it.
     Cancelled,
 }
@@ -124,6 +127,7 @@ impl CallResult {
         verdicts.chain([
             Self::InvalidArgument,
             Self::DeadlineExceeded,
+            Self::Unavailable,
             Self::Cancelled,
         ])
     }
@@ -135,6 +139,7 @@ impl AsRef<str> for CallResult {
             Self::Verdict(verdict) => verdict.as_str(),
             Self::InvalidArgument => "INVALID_ARGUMENT",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Unavailable => "UNAVAILABLE",
             Self::Cancelled => "CANCELLED",
         }
     }
@@ -390,6 +395,7 @@ mod tests {
                 r#"{result="CANCELLED"} 1"#,
                 r#"{result="DEADLINE_EXCEEDED"} 0"#,
                 r#"{result="INVALID_ARGUMENT"} 0"#,
+                r#"{result="UNAVAILABLE"} 0"#,
                 r#"{result="allow"} 1"#,
                 r#"{result="modify"} 0"#,
                 r#"{result="refuse"} 0"#

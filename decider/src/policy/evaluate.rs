@@ -35,12 +35,12 @@ pub(super) enum Effect<'p> {
         /// At least one, ascending.
         friends: Vec<u32>,
         matches: Matches<'p>,
-        /// The error of its expression for a friend, which is therefore kept.
+        /// The first error of its expression. Friends for which the expression fails are kept.
         failure: Option<String>,
     },
-    /// The error of its expression, because of which it is skipped.
+    /// It is skipped because its expression failed with this error.
     Skip(String),
-    /// It is in shadow and was not evaluated: the budget does not suffice.
+    /// It is in shadow mode and was not evaluated, because the remaining budget is too small.
     OverBudget(OverBudgetError),
 }
 
@@ -73,7 +73,7 @@ pub(super) trait Observer<'p, S> {
         _state: &State<'p, '_, S>,
     ) {
     }
-    /// The enforced rule at this position, observed before, would do more if lists in shadow counted. The state is the same.
+    /// The enforced rule at this position would do more if lists in shadow mode took effect. Called after `rule`, with the same state.
     fn lists_in_shadow(&mut self, _position: Position, _rule: &'p Rule, _state: &State<'p, '_, S>) {
     }
     /// The rule at this position is finished. Not called for a rule that is off.
@@ -130,21 +130,22 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
     };
     let refused = state.enforce(&mut trail, observer, &mut meter)?;
     let left = state.friends.take_remaining();
-    // No rule after a refusal is evaluated, in shadow or not.
+    // No rule after a refusal is evaluated, not even in shadow mode.
     let reached = refused
         .as_ref()
         .map_or(Position::MAX, |refused| refused.position);
     let shadow = state.shadow(reached, &trail, observer, &mut meter)?;
     trail.join(shadow);
     Ok(match (refused, left) {
-        (Some(refused), _) => trail.refuse((policy, live), refused),
-        (None, Remaining::All) => trail.decide((policy, live), Verdict::Allow),
+        (Some(refused), _) => trail.refuse((policy, live, request.now), refused),
+        (None, Remaining::All) => trail.decide((policy, live, request.now), Verdict::Allow),
         (None, Remaining::Only(left)) if left.is_empty() => {
-            trail.refuse((policy, live), Refused::nobody_left(policy))
+            trail.refuse((policy, live, request.now), Refused::nobody_left(policy))
         }
-        (None, Remaining::Only(left)) => {
-            trail.decide((policy, live), Verdict::Modify(Kept::trusted(left)))
-        }
+        (None, Remaining::Only(left)) => trail.decide(
+            (policy, live, request.now),
+            Verdict::Modify(Kept::trusted(left)),
+        ),
     })
 }
 
@@ -363,7 +364,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         })
     }
 
-    /// What an enforced rule would do besides if lists in shadow counted.
+    /// What an enforced rule would also do if lists in shadow mode took effect.
     fn shadow_hits<E>(
         &self,
         rule: &'p Rule,
@@ -427,7 +428,7 @@ impl Policy {
     }
 }
 
-/// The outcomes that a shadow rule is reported with.
+/// The outcomes to report for a shadow rule.
 fn shadow_fates(effect: Effect<'_>) -> impl Iterator<Item = Fate<'_>> {
     let (first, second) = match effect {
         Effect::Refuse { why, .. } => (Some(why.into()), None),

@@ -1,5 +1,7 @@
 //! The effects of an evaluation, in document order.
 
+use std::time::SystemTime;
+
 use importguard_core::{Evaluation, FiredRule, Mode, Outcome, Refusal, Removal, Verdict};
 
 use super::{
@@ -62,12 +64,12 @@ pub(super) struct Refused<'p> {
     /// The position of its rule.
     pub(super) position: Position,
     pub(super) refusal: &'p Refusal,
-    /// What its rule is reported with.
+    /// The outcome to report for its rule.
     pub(super) fate: Fate<'p>,
 }
 
 impl<'p> Refused<'p> {
-    /// By `nobodyLeft`.
+    /// The refusal by `nobodyLeft`.
     pub(super) fn nobody_left(policy: &'p Policy) -> Self {
         Self {
             position: LAST,
@@ -108,10 +110,10 @@ impl<'p> Trail<'p> {
         self.removed.extend(other.removed);
     }
 
-    /// Ends with the refusal of a rule.
+    /// Ends the evaluation with a rule's refusal.
     pub(super) fn refuse(
         mut self,
-        state: (&Policy, &LiveLists),
+        state: (&Policy, &LiveLists, SystemTime),
         refused: Refused<'p>,
     ) -> Evaluation {
         let Refused {
@@ -126,7 +128,7 @@ impl<'p> Trail<'p> {
 
     pub(super) fn decide(
         mut self,
-        (policy, live): (&Policy, &LiveLists),
+        (policy, live, at): (&Policy, &LiveLists, SystemTime),
         verdict: Verdict,
     ) -> Evaluation {
         // Stable: the effects of one rule keep their order.
@@ -151,6 +153,7 @@ impl<'p> Trail<'p> {
                 .iter()
                 .map(|list| list.revision_with(live))
                 .collect(),
+            at,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Builds the events of callbacks.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use importguard_core::{Decision, Dialect, EventId, ImportRequest, OperationId, UserId, Verdict};
@@ -118,7 +121,10 @@ impl Origin {
             },
             omitted: Vec::new(),
         };
-        let event = self.envelope(&context, EventType::Decision, owner.into_owned(), data);
+        // What a policy decided is as of the time that its rules saw.
+        let time = evaluation.map_or_else(SystemTime::now, |evaluation| evaluation.at);
+        let about = (EventType::Decision, owner.into_owned(), time);
+        let event = self.envelope(&context, about, data);
         finish(context, verdict.into(), request, &event)
     }
 
@@ -145,15 +151,15 @@ impl Origin {
             gateway: Cow::Borrowed(&self.instance),
             omitted: Vec::new(),
         };
-        let event = self.envelope(&context, EventType::Imported, owner.into_owned(), data);
+        let about = (EventType::Imported, owner.into_owned(), SystemTime::now());
+        let event = self.envelope(&context, about, data);
         finish(context, Subject::Imported, request, &event)
     }
 
     fn envelope<D>(
         &self,
         context: &EventContext,
-        kind: EventType,
-        subject: UserId,
+        (kind, subject, time): (EventType, UserId, SystemTime),
         data: D,
     ) -> CloudEvent<D> {
         CloudEvent {
@@ -161,7 +167,7 @@ impl Origin {
             id: context.id.to_string(),
             kind,
             source: self.source.clone(),
-            time: OffsetDateTime::now_utc(),
+            time: OffsetDateTime::from(time),
             subject,
             datacontenttype: Cow::Borrowed("application/json"),
             traceparent: context.headers.traceparent.clone(),
@@ -324,6 +330,7 @@ mod tests {
                     digest: "sha256:00".to_owned(),
                 },
                 lists: Vec::new(),
+                at: UNIX_EPOCH + Duration::from_secs(1_764_374_400),
             },
             decider: "d".to_owned(),
         }
@@ -363,7 +370,7 @@ mod tests {
         let event: Value = serde_json::from_slice(&recorded.payload).unwrap();
         let expected = serde_json::json!({
             "specversion": "1.0", "id": recorded.id.to_string(), "type": "importguard.decision.v1",
-            "source": "importguard/gateway/g1", "time": event["time"], "subject": "user123",
+            "source": "importguard/gateway/g1", "time": "2025-11-29T00:00:00Z", "subject": "user123",
             "datacontenttype": "application/json",
             "data": {
                 "operationID": "1646445464564", "ownerUserID": "user123",

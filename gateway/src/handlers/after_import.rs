@@ -26,7 +26,7 @@ pub(crate) async fn after_import(
         return Err(Rejection::Overloaded);
     }
     let (request, replaced) = (import.request, import.replaced_operation_id);
-    if let Some(verdict) = app.objections.contradicted(&request) {
+    if let Some(verdict) = app.overridden_verdicts.contradicted(&request) {
         app.metrics.verdict_ignored(verdict);
         error!(
             verdict = verdict.as_str(),

@@ -62,7 +62,8 @@ pub(crate) async fn before_import(
         decided(&request, replaced.as_deref(), &decision, clock);
     }
     if dialect == Dialect::Server {
-        app.objections.answered(&request, decision.verdict().kind());
+        app.overridden_verdicts
+            .answered(&request, decision.verdict().kind());
     }
     answer(&app, dialect, &request, &decision, cause)
 }

@@ -2,7 +2,7 @@
 
 mod after_import;
 mod before_import;
-mod objections;
+mod overridden_verdicts;
 mod pass_through;
 
 use tracing::Span;
@@ -10,7 +10,7 @@ use tracing::Span;
 pub(crate) use self::{
     after_import::after_import,
     before_import::{before_import, unrecorded_overload},
-    objections::Objections,
+    overridden_verdicts::OverriddenVerdicts,
     pass_through::pass_through,
 };
 use crate::{

@@ -28,12 +28,15 @@ use super::Clock;
 use crate::{
     app::App,
     handlers::unrecorded_overload,
-    openim::{Rejection, RequestHead, acceptable},
+    openim::{Callback, Command, Rejection, RequestHead, acceptable},
     settings::LimitSettings,
 };
 
 /// Passes a callback on to its handler if its head is valid and its body arrives in time. If the concurrency limit leaves no permit,
 /// the handler applies IMPORTGUARD_ON_OVERLOAD; beyond IMPORTGUARD_OVERLOAD_EVENTS per second, it is not called.
+///
+/// The fallback is for overload only. Callers must not be able to choose it: whoever sends too slowly or does not read responses is
+/// rejected.
 pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     let (Some(clock), Some(request_head)) = (
@@ -42,37 +45,70 @@ pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) 
     ) else {
         return Rejection::Internal.into_response();
     };
-    let body = match collect(&app, &head, &request_head, body, clock).await {
+    let decide_by = decide_by(&app, clock);
+    let body = match collect(&app, &head, &request_head, body, clock.arrived, decide_by).await {
         Ok(body) => Body::from(body),
-        Err(rejection) => return rejection.into_response(),
-    };
-    let exchange = head.extensions.get::<Arc<Exchange>>();
-    let permit = app.limit.acquire(exchange, clock.deadline).await;
-    if permit.is_none() {
-        if !app.limit.has_time_to_record() {
+        Err(Uncollected::Rejected(rejection)) => return rejection.into_response(),
+        Err(Uncollected::NoMemory) => {
+            app.limit.overloaded(false);
             return unrecorded_overload(&app, &request_head);
         }
-        head.extensions.insert(Overloaded);
+    };
+    let exchange = head.extensions.get::<Arc<Exchange>>();
+    let permit = app.limit.acquire(exchange, decide_by).await;
+    match &permit {
+        Ok(_) => {}
+        Err(Denied::NoSlot) => return Rejection::UnreadResponses.into_response(),
+        Err(Denied::NoPermit) => {
+            let recordable = matches!(
+                request_head.target.callback,
+                Callback::Ours(Command::BeforeImport(_))
+            );
+            if !app.limit.overloaded(recordable) {
+                return unrecorded_overload(&app, &request_head);
+            }
+            head.extensions.insert(Overloaded);
+        }
     }
     next.run(Request::from_parts(head, body)).await
+}
+
+/// When a decision must begin: then all of the decider's time is left, or half of the budget if that is less, so that a caller
+/// cannot cause a decider's timeout by sending its last byte late.
+fn decide_by(app: &App, clock: Clock) -> Instant {
+    clock.deadline - app.decider_timeout.min(app.request_budget / 2)
 }
 
 /// A request extension: the concurrency limit left no permit for this callback.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overloaded;
 
+/// Why there is no complete body.
+enum Uncollected {
+    Rejected(Rejection),
+    /// IMPORTGUARD_MAX_BYTES_IN_FLIGHT left no room for it in time.
+    NoMemory,
+}
+
+impl From<Rejection> for Uncollected {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
 async fn collect(
     app: &App,
     head: &Parts,
     request_head: &RequestHead,
     mut body: Body,
-    clock: Clock,
-) -> Result<Bytes, Rejection> {
+    arrived: Instant,
+    decide_by: Instant,
+) -> Result<Bytes, Uncollected> {
     if !acceptable(&head.headers) {
-        return Err(Rejection::UnsupportedMediaType);
+        return Err(Rejection::UnsupportedMediaType.into());
     }
     if let Err(rejection) = &request_head.operation_id {
-        return Err(rejection.clone());
+        return Err(rejection.clone().into());
     }
     let max = app.limits.body_bytes;
     let too_large = || Rejection::TooLarge {
@@ -81,9 +117,9 @@ async fn collect(
         unit: "bytes",
     };
     if content_length(&head.headers).is_some_and(|bytes| bytes > max) {
-        return Err(too_large());
+        return Err(too_large().into());
     }
-    let due = clock.deadline.min(clock.arrived + app.body_read_timeout);
+    let mut due = decide_by.min(arrived + app.body_read_timeout);
     let exchange = head.extensions.get::<Arc<Exchange>>();
     let mut collected = Collected::default();
     loop {
@@ -98,11 +134,14 @@ async fn collect(
             continue;
         };
         if collected.len() + data.len() > max {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         if let Some(exchange) = exchange {
-            let reserved = timeout_at(due, exchange.reserve(data.len())).await;
-            reserved.map_err(|_| Rejection::Overloaded)?;
+            let began = Instant::now();
+            let reserved = timeout_at(decide_by, exchange.reserve(data.len())).await;
+            reserved.map_err(|_| Uncollected::NoMemory)?;
+            // Meanwhile nothing was read, which is not the caller's fault.
+            due = decide_by.min(due + began.elapsed());
         }
         collected.push(data);
     }
@@ -158,6 +197,15 @@ pub(crate) struct Limit {
     metrics: Metrics,
 }
 
+/// Why a callback gets no permit.
+#[derive(Clone, Copy, Debug)]
+enum Denied {
+    /// The gateway is overloaded.
+    NoPermit,
+    /// The caller has not read the responses on its connection.
+    NoSlot,
+}
+
 /// Permission to process a callback, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
@@ -176,33 +224,41 @@ impl Limit {
         }
     }
 
-    /// A permit, or `None` if none becomes available in time. A connection with unread responses waits for a slot of its own window first,
-    /// so that it takes no permits from others.
+    /// A permit, if one becomes available in time. A connection with unread responses waits for a slot of its own window first, so that it
+    /// takes no permits from others.
     async fn acquire(
         &self,
         exchange: Option<&Arc<Exchange>>,
         deadline: Instant,
-    ) -> Option<Permit<'_>> {
+    ) -> Result<Permit<'_>, Denied> {
         if exchange.is_none_or(|exchange| exchange.try_acquire_slot())
             && let Ok(permit) = self.permits.try_acquire()
         {
-            return Some(self.permit(permit));
+            return Ok(self.permit(permit));
         }
         let _queued = Counted::new(&self.metrics.queued);
         let began = Instant::now();
         let due = deadline.min(began + self.queue_timeout);
         let waiting = async {
             if let Some(exchange) = exchange {
-                exchange.acquire_slot().await;
+                let slot = timeout_at(due, exchange.acquire_slot()).await;
+                // Without permits, those before it on its connection wait for one.
+                if slot.is_err() && self.permits.available_permits() > 0 {
+                    return Err(Denied::NoSlot);
+                }
             }
-            self.permits.acquire().await
+            let permit = timeout_at(due, self.permits.acquire()).await;
+            // The semaphore is never closed.
+            let permit = permit.ok().and_then(Result::ok);
+            permit
+                .map(|permit| self.permit(permit))
+                .ok_or(Denied::NoPermit)
         };
-        let permit = timeout_at(due, waiting).await;
+        let permit = waiting.await;
         self.metrics
             .wait_seconds
             .observe(began.elapsed().as_secs_f64());
-        // The semaphore is never closed.
-        permit.ok()?.ok().map(|permit| self.permit(permit))
+        permit
     }
 
     fn permit<'a>(&self, acquired: SemaphorePermit<'a>) -> Permit<'a> {
@@ -212,8 +268,8 @@ impl Limit {
         }
     }
 
-    /// Whether a callback without a permit is parsed and recorded. Must be called once for each such callback.
-    fn has_time_to_record(&self) -> bool {
+    /// Counts a callback that overload keeps from being decided. Returns whether there is time to record it, if it can be recorded.
+    fn overloaded(&self, recordable: bool) -> bool {
         self.summary.count(|callbacks| {
             warn!(
                 callbacks,
@@ -221,7 +277,7 @@ impl Limit {
                 "callbacks exceeded the capacity in the last second; applied IMPORTGUARD_ON_OVERLOAD, or IMPORTGUARD_ON_UNRECORDABLE where there was no time for an event: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has CPU to spare"
             );
         });
-        let has_time = self.recorded.take();
+        let has_time = recordable && self.recorded.take();
         if !has_time {
             self.metrics.unrecorded.inc();
         }

@@ -108,7 +108,13 @@ struct Flood {
 }
 
 impl RejectionLog {
-    pub(super) fn rejected(&self, rejection: &Rejection, peer: Option<SocketAddr>) {
+    /// `callback` is the name in the request line, if it has one.
+    pub(super) fn rejected(
+        &self,
+        rejection: &Rejection,
+        callback: Option<&str>,
+        peer: Option<SocketAddr>,
+    ) {
         // Overload is summarised in a line per second.
         if *rejection == Rejection::Overloaded {
             return;
@@ -122,7 +128,10 @@ impl RejectionLog {
         if flood.lines.take() {
             let peer = peer.map(tracing::field::display);
             let message = rejection.message();
-            info!(status, code, peer, "rejected: {message}: {rejection}");
+            info!(
+                status,
+                code, callback, peer, "rejected: {message}: {rejection}"
+            );
         } else {
             flood.rest.count(move |requests| {
                 warn!(

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     app::App,
-    openim::{RequestHead, Target, complete, operation_id, replaced_operation_id},
+    openim::{RequestHead, Target, callback_name, complete, operation_id, replaced_operation_id},
 };
 
 /// Traces a request from its head until the caller has received the response or disconnected.
@@ -58,7 +58,9 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
         let (mut response, rejection) = complete(response, &request_head.target, app.refusals);
         if let Some(rejection) = rejection {
             app.metrics.rejected(&rejection);
-            app.rejections.rejected(&rejection, peer);
+            let uri = &request_head.uri;
+            let callback = callback_name(uri.path(), uri.query());
+            app.rejections.rejected(&rejection, callback, peer);
             response
                 .extensions_mut()
                 .insert(RequestResult::Rejected(rejection.code()));

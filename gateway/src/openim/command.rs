@@ -134,7 +134,9 @@ impl Target {
             Some(SERVER_AFTER) => Some(checked(Command::AfterImport, named)),
             _ => None,
         };
-        let disguised = ours.is_none() && names_our_command(path, query);
+        let is_other = ours.is_none();
+        let names = |commands: &[&str]| is_other && names_a_command(path, query, commands);
+        let disguised = names(&[DOCUMENTED, SERVER_BEFORE, SERVER_AFTER]);
         let other = || match below?.trim_start_matches('/') {
             _ if disguised => None,
             "" => named.filter(|name| !name.is_empty()),
@@ -148,7 +150,7 @@ impl Target {
                 (None, None) => Callback::Unknown,
             },
             dialect: by_path,
-            is_after: last.starts_with("callbackAfter") && !disguised,
+            is_after: last.starts_with("callbackAfter") && !names(&[DOCUMENTED, SERVER_BEFORE]),
             below: below.map(|below| path.len() - below.len()),
         }
     }
@@ -209,15 +211,29 @@ impl AsRef<str> for Route {
     }
 }
 
+/// Maximum number of characters of the caller's text that an answer repeats: OpenIM's longest command name has 45.
+pub(super) const MAX_QUOTED: usize = 64;
+
 /// The path's command, unless the query names another.
 fn checked(command: Command, named: Option<&str>) -> Callback {
     match named {
         Some(name) if name != command.name() => Callback::Mismatch {
             expected: command.name(),
-            found: name.to_owned(),
+            found: name.chars().take(MAX_QUOTED).collect(),
         },
         _ => Callback::Ours(command),
     }
+}
+
+/// The name of a callback in a request line, for logs: the last segment of the path or `command=` in the query, if it has the form of
+/// OpenIM's names. Other parts of a path may be a secret.
+pub(crate) fn callback_name<'a>(path: &'a str, query: Option<&'a str>) -> Option<&'a str> {
+    let last = path.rsplit('/').next();
+    let last = last.filter(|name| name.starts_with("callback"));
+    last.or_else(|| query.and_then(command_in)).filter(|name| {
+        let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        letters && !name.is_empty() && name.len() <= MAX_QUOTED
+    })
 }
 
 /// The value of `command` in a query; OpenIM's command names need no percent-decoding.
@@ -227,9 +243,9 @@ fn command_in(query: &str) -> Option<&str> {
         .find_map(|pair| pair.strip_prefix("command="))
 }
 
-/// Whether a request line contains one of importguard's commands, in any case and percent-encoded any number of times. It must not be
-/// forwarded: the upstream backend might take it for the import callback and decide in importguard's place.
-fn names_our_command(path: &str, query: Option<&str>) -> bool {
+/// Whether a request line contains one of `commands`, in any case and percent-encoded any number of times. It must not be forwarded: the
+/// upstream backend might take it for the import callback and decide in importguard's place.
+fn names_a_command(path: &str, query: Option<&str>, commands: &[&str]) -> bool {
     /// Each proxy on the way may encode the request line once.
     const MAX_ENCODINGS: usize = 4;
     let mut text = format!("{path}?{}", query.unwrap_or_default()).into_bytes();
@@ -237,17 +253,15 @@ fn names_our_command(path: &str, query: Option<&str>) -> bool {
         let once: Vec<u8> = percent_decode(&text).collect();
         if once.len() == text.len() {
             let mut words = text.split(|byte| !byte.is_ascii_alphanumeric());
-            return words.any(is_a_command);
+            return words.any(|word| {
+                let mut commands = commands.iter();
+                commands.any(|command| word.eq_ignore_ascii_case(command.as_bytes()))
+            });
         }
         text = once;
     }
     // More encodings than that can only be an evasion.
     true
-}
-
-fn is_a_command(word: &[u8]) -> bool {
-    let mut names = [DOCUMENTED, SERVER_BEFORE, SERVER_AFTER].into_iter();
-    names.any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 #[cfg(test)]
@@ -267,6 +281,41 @@ mod tests {
 
     const DOC: Option<Command> = Some(Command::BeforeImport(Dialect::Documented));
     const SERVER: Option<Command> = Some(Command::BeforeImport(Dialect::Server));
+
+    #[test]
+    fn a_log_line_names_a_callback_and_no_other_part_of_a_url() {
+        let name = "callbackBeforeAddFriendCommand";
+        assert_eq!(callback_name(&format!("/base/{name}"), None), Some(name));
+        let query = format!("x=1&command={name}");
+        assert_eq!(callback_name("/base", Some(&query)), Some(name));
+        let long = format!("/callback{}", "x".repeat(MAX_QUOTED));
+        for path in ["/secret", "/callback%0a", "/callback/secret", &long] {
+            assert_eq!(callback_name(path, None), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_command_of_the_callers_is_quoted_in_part() {
+        let query = format!("command={}", "A".repeat(9_000));
+        let target = at("/", &format!("/{SERVER_BEFORE}"), Some(&query));
+        let Callback::Mismatch { found, .. } = target.callback else {
+            panic!("{target:?}");
+        };
+        assert_eq!(found, "A".repeat(MAX_QUOTED));
+    }
+
+    #[test]
+    fn a_report_is_one_in_every_place_and_spelling_unless_it_names_a_question() {
+        for path in [
+            "/elsewhere/callbackAfterImportFriendsCommand",
+            "/elsewhere/callbackAfterAddFriendCommand",
+            "/callbackAfterImportFriendsCommand%20",
+        ] {
+            assert!(at("/base", path, None).is_after, "{path}");
+        }
+        let query = Some("command=callbackBeforeImportFriendsCommand");
+        assert!(!at("/", "/callbackAfterAddFriendCommand", query).is_after);
+    }
 
     #[test]
     fn the_request_line_chooses_the_dialect() {

@@ -10,8 +10,8 @@ mod request;
 pub(crate) use answer::Wire;
 pub use answer::{Answer, Refusals};
 pub(crate) use answer::{AnswerBody, Forwarded, complete};
-pub(crate) use command::Route;
 pub use command::{BasePath, BasePathError, Callback, Command, Target};
+pub(crate) use command::{Route, callback_name};
 pub use operation_id::{OnMissingOperationId, operation_id, replaced_operation_id};
 pub use rejection::Rejection;
 #[cfg(test)]

@@ -73,6 +73,9 @@ pub enum Rejection {
     /// The gateway is overloaded.
     #[error("too many callbacks; try again later")]
     Overloaded,
+    /// The caller has not read the responses on its connection.
+    #[error("earlier responses on this connection are unread; read them, and try again")]
+    UnreadResponses,
     /// The header `operationID` is missing.
     #[error("the header operationID is missing")]
     OperationIdMissing,
@@ -125,7 +128,7 @@ impl Rejection {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::UnreadResponses => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::CommandMismatch { .. }
             | Self::Malformed(_)
@@ -160,7 +163,7 @@ impl Rejection {
             }
             Self::UpstreamUnavailable => 5910,
             Self::UpstreamTimeout => 5911,
-            Self::Overloaded => 5913,
+            Self::Overloaded | Self::UnreadResponses => 5913,
             Self::Internal => 5915,
         }
     }
@@ -182,6 +185,7 @@ impl Rejection {
             Self::UpstreamUnavailable => "backend unavailable",
             Self::UpstreamTimeout => "backend timed out",
             Self::Overloaded => "overloaded",
+            Self::UnreadResponses => "responses not read",
             Self::Internal => "internal error",
         }
     }

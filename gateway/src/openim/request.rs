@@ -11,7 +11,7 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-use super::{Callback, Command, Rejection, Target};
+use super::{Callback, Command, Rejection, Target, command::MAX_QUOTED};
 
 /// The limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -141,9 +141,6 @@ fn is_json(content_type: &str) -> bool {
 fn is_plain(content_encoding: &str) -> bool {
     content_encoding.is_empty() || content_encoding.eq_ignore_ascii_case("identity")
 }
-
-/// Maximum number of characters of the caller's text that an answer repeats: OpenIM's longest command name has 45.
-const MAX_QUOTED: usize = 64;
 
 // The fields' comments are the descriptions in docs/openapi.json.
 /// A callback of OpenIM about an import. Other fields are ignored.

@@ -23,9 +23,19 @@ pub(super) struct Published<'a> {
     /// Events that NATS has stored.
     pub(super) done: Vec<EventId>,
     /// Events that NATS refuses while it accepts others.
-    pub(super) refused: Vec<(&'a StoredEvent, ParkReason)>,
+    pub(super) refused: Vec<Refused<'a>>,
+    /// The stream's last known sequence before the batch: what NATS stored of it comes later.
+    pub(super) sequence: u64,
     /// `Ok` if no event remains to be published; otherwise the reason.
     pub(super) outcome: Result<(), AckError>,
+}
+
+/// An event that NATS refuses.
+pub(super) struct Refused<'a> {
+    pub(super) event: &'a StoredEvent,
+    pub(super) reason: ParkReason,
+    /// See [`Refusal::may_be_stored`].
+    pub(super) may_be_stored: bool,
 }
 
 impl Published<'_> {
@@ -48,6 +58,7 @@ impl Inner {
         let mut published = Published {
             done: Vec::with_capacity(batch.len()),
             refused: Vec::new(),
+            sequence: self.publisher.sequence(),
             outcome: Ok(()),
         };
         let mut acks: VecDeque<(&StoredEvent, Sent, Instant)> = VecDeque::with_capacity(IN_FLIGHT);
@@ -61,7 +72,11 @@ impl Inner {
                 Some(event) if stored.contains(&event.id) => (event, Ok(())),
                 Some(event) => match blocked(event) {
                     Some(reason) => {
-                        published.refused.push((event, reason));
+                        published.refused.push(Refused {
+                            event,
+                            reason,
+                            may_be_stored: false,
+                        });
                         continue;
                     }
                     None => match self.publisher.send(Message::from(event)).await {
@@ -86,7 +101,11 @@ impl Inner {
                 Err(error) => match refusal(error, config, &event.subject) {
                     Ok(refusal) => {
                         self.blocked.refused(&event.subject, &refusal);
-                        published.refused.push((event, refusal.reason));
+                        published.refused.push(Refused {
+                            event,
+                            reason: refusal.reason,
+                            may_be_stored: refusal.may_be_stored,
+                        });
                     }
                     Err(error) => published.outcome = published.outcome.and(Err(error)),
                 },

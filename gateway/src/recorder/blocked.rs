@@ -1,7 +1,7 @@
 //! Subjects that NATS currently refuses. A refusal is logged once, and later events on the subject are parked without being published.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -25,16 +25,26 @@ pub(super) struct Blocked {
 impl Blocked {
     /// Returns why events on `subject` are parked without being published first, or `None` if they are not.
     pub(super) fn reason(&self, subject: &str) -> Option<ParkReason> {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if !self.any() {
             return None;
         }
         let subjects = lock(&self.subjects);
         subjects.get(subject).map(|refusal| refusal.reason)
     }
 
+    /// Returns whether any subject is blocked.
+    pub(super) fn any(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Returns the blocked subjects.
+    pub(super) fn subjects(&self) -> BTreeSet<String> {
+        lock(&self.subjects).keys().cloned().collect()
+    }
+
     /// Records that NATS refused an event on `subject`. Logs it if the refusal is new.
     pub(super) fn refused(&self, subject: &str, refusal: &Refusal) {
-        let Refusal { reason, detail } = refusal;
+        let Refusal { reason, detail, .. } = refusal;
         let told = lock(&self.details).insert(*reason, detail.clone());
         let is_known = if reason.is_about_the_subject() {
             let mut subjects = lock(&self.subjects);
@@ -55,7 +65,7 @@ impl Blocked {
 
     /// Keeps only the blocked subjects for which `is_refused` returns `true`: NATS accepts events on the others again.
     pub(super) fn keep(&self, is_refused: impl Fn(&str) -> bool) {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if !self.any() {
             return;
         }
         let mut subjects = lock(&self.subjects);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Inner,
-    batch::Published,
+    batch::{Published, Refused},
     refusal::AckError,
     requirements,
     retry::Retry,
@@ -36,12 +36,12 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
-/// Number of consecutive failed lookups after which events are published without one: better twice than never.
-const LOOK_UPS: u32 = 3;
+/// Number of consecutive failed lookups after which events are published without one: a duplicate is better than a missing event.
+const MAX_FAILED_LOOKUPS: u32 = 3;
 
 /// How often to check the stream's settings. Parked events wait for these to change.
-const LOOK: Duration = Duration::from_secs(5 * 60);
-const LOOK_WHILE_PARKED: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const PARKED_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often to retry parked events although the stream's settings are unchanged: permissions are not part of these.
 const RETRY_PARKED: Duration = Duration::from_secs(60);
@@ -81,12 +81,12 @@ pub(super) enum Purpose {
 
 pub(super) struct Drain {
     pub(super) recorder: Arc<Inner>,
-    failed_look_ups: u32,
+    failed_lookups: u32,
     /// Number of events published from the spool since it was last empty.
     drained: usize,
     retry: Option<Retry>,
     /// When the stream's settings were last checked, and their values.
-    looked: (Instant, Option<Config>),
+    checked: (Instant, Option<Config>),
     retried: Instant,
     /// The event at which the last pass over the parked events stopped; `None` if it reached the end.
     reached: Option<EventId>,
@@ -101,10 +101,10 @@ impl Drain {
     pub(super) fn new(recorder: Arc<Inner>, purpose: Purpose) -> Self {
         Self {
             recorder,
-            failed_look_ups: 0,
+            failed_lookups: 0,
             drained: 0,
             retry: None,
-            looked: (Instant::now(), None),
+            checked: (Instant::now(), None),
             retried: Instant::now(),
             reached: None,
             purpose,
@@ -131,7 +131,7 @@ impl Drain {
         }
         let mut retry = RETRY_FIRST;
         loop {
-            let seen = self.recorder.machine.see();
+            let seen = self.recorder.machine.observe();
             match self.recover(seen).await {
                 Ok(stream) => {
                     retry = RETRY_FIRST;
@@ -175,7 +175,7 @@ impl Drain {
             let servers = recorder.publisher.servers().to_owned();
             return Err(DrainError::NotConnected(servers));
         }
-        let mut stream = self.look().await?;
+        let mut stream = self.check_stream().await?;
         match self.publish_next(&mut stream, 1).await {
             Ok(_) => recorder.last_error.clear(),
             Err(error) if error.is_nats() => return Err(error),
@@ -192,25 +192,25 @@ impl Drain {
     }
 
     /// Checks the stream, and creates it if it is missing. If its settings have changed, parked events are retried.
-    async fn look(&mut self) -> Result<Stream, Unavailable> {
+    async fn check_stream(&mut self) -> Result<Stream, Unavailable> {
         let Inner {
             publisher,
             settings,
             deviations,
-            reach,
+            stream_stats,
             ..
         } = &*self.recorder;
-        self.looked.0 = Instant::now();
+        self.checked.0 = Instant::now();
         let stream = stream::ensure(publisher.jetstream(), &settings.stream).await?;
         let info = stream.cached_info();
         let limit = usize::try_from(info.config.max_message_size);
         publisher.limit_messages(limit.ok().filter(|&limit| limit > 0));
-        publisher.has_reached(info.state.last_sequence);
+        publisher.set_sequence(info.state.last_sequence);
         deviations.set(requirements::deviations(&info.config));
-        reach.set(info);
+        stream_stats.set(info);
         let config = Some(info.config.clone());
-        if self.looked.1 != config {
-            self.looked.1 = config;
+        if self.checked.1 != config {
+            self.checked.1 = config;
             self.retry = Some(Retry::default());
         }
         Ok(stream)
@@ -225,7 +225,7 @@ impl Drain {
         };
         let mut retry = RETRY_FIRST;
         loop {
-            let seen = recorder.machine.see();
+            let seen = recorder.machine.observe();
             let outcome = match seen.state() {
                 State::Spooling => return ControlFlow::Continue(()),
                 State::Draining => match self.publish_next(&mut stream, limit).await {
@@ -273,7 +273,7 @@ impl Drain {
                 Err(error) if error.is_nats() => recorder.fail(seen, &error.to_string()),
                 Err(error) => {
                     self.report(&error);
-                    let _ = timeout(retry, recorder.machine.left(seen.state())).await;
+                    let _ = timeout(retry, recorder.machine.wait_until_left(seen.state())).await;
                     retry = (retry * 2).min(RETRY_AT_MOST);
                 }
             }
@@ -284,13 +284,13 @@ impl Drain {
     async fn wait(&mut self, seen: Observed, stream: &mut Stream) -> Result<(), DrainError> {
         let recorder = self.recorder.clone();
         tokio::select! {
-            () = recorder.machine.left(State::Streaming) => {}
+            () = recorder.machine.wait_until_left(State::Streaming) => {}
             // The ack of one event failed while others arrived. That is no reason to spool new events, but this one must be drained.
             () = recorder.spool.depth().grown() => {
                 recorder.machine.advance(seen, State::Draining);
             }
             () = self.hangup.received() => self.retry = Some(Retry::default()),
-            () = sleep(LOOK_WHILE_PARKED) => self.tick(stream).await?,
+            () = sleep(PARKED_CHECK_INTERVAL) => self.tick(stream).await?,
         }
         Ok(())
     }
@@ -298,10 +298,15 @@ impl Drain {
     /// Checks the stream's settings and schedules a retry of parked events, each when it is due.
     async fn tick(&mut self, stream: &mut Stream) -> Result<(), DrainError> {
         let parked = self.recorder.spool.depth().parked().total();
-        if parked == 0 && self.looked.0.elapsed() < LOOK {
+        // Even if none of its events could be parked, a blocked subject must be tried again.
+        let is_blocked_for_nothing = parked == 0 && self.recorder.blocked.any();
+        if is_blocked_for_nothing {
+            self.retry = Some(Retry::default());
+        }
+        if parked == 0 && self.checked.0.elapsed() < CHECK_INTERVAL {
             return Ok(());
         }
-        match self.look().await {
+        match self.check_stream().await {
             Ok(seen) => *stream = seen,
             Err(error @ Unavailable::Unfit(_)) => return Err(error.into()),
             // If it matters, publications will fail.
@@ -369,6 +374,7 @@ impl Drain {
         let Published {
             done,
             refused,
+            sequence,
             outcome,
         } = published;
         let drained = done.len();
@@ -378,10 +384,14 @@ impl Drain {
         metrics.drained(drained);
         self.drained += drained;
         if !refused.is_empty() {
-            let parking = |(event, reason): (&StoredEvent, _)| Parking {
-                id: event.id,
-                reason,
-                attempted_after: event.attempted_after().filter(|_| !forget_attempts),
+            let parking = |refused: Refused<'_>| Parking {
+                id: refused.event.id,
+                reason: refused.reason,
+                attempted_after: match refused.event.attempted_after() {
+                    attempted if refused.may_be_stored => attempted.or(Some(sequence)),
+                    _ if forget_attempts => None,
+                    attempted => attempted,
+                },
             };
             spool
                 .park(refused.into_iter().map(parking).collect())
@@ -391,7 +401,7 @@ impl Drain {
     }
 
     /// Returns the events of `batch` that must not be published again: the stream has them, and NATS may have forgotten their IDs. After
-    /// [`LOOK_UPS`] failed lookups in a row, returns none.
+    /// [`MAX_FAILED_LOOKUPS`] failed lookups in a row, returns none.
     pub(super) async fn stored(
         &mut self,
         stream: &mut Stream,
@@ -407,7 +417,7 @@ impl Drain {
         let inbox = self.recorder.publisher.client().new_inbox();
         match stream::stored(stream, inbox, &ids, after).await {
             Ok(stored) => {
-                self.failed_look_ups = 0;
+                self.failed_lookups = 0;
                 tracing::info!(
                     looked_up = ids.len(),
                     found = stored.len(),
@@ -415,12 +425,12 @@ impl Drain {
                 );
                 Ok(stored)
             }
-            Err(error) if self.failed_look_ups + 1 < LOOK_UPS => {
-                self.failed_look_ups += 1;
+            Err(error) if self.failed_lookups + 1 < MAX_FAILED_LOOKUPS => {
+                self.failed_lookups += 1;
                 Err(error.into())
             }
             Err(error) => {
-                self.failed_look_ups = 0;
+                self.failed_lookups = 0;
                 tracing::warn!(
                     %error,
                     events = ids.len(),

@@ -18,9 +18,9 @@ use prometheus_client::{
 };
 
 use super::{
-    reach::Reach,
     requirements::Deviations,
     state::{Machine, State},
+    stream_stats::StreamStats,
 };
 use crate::spool::{Depth, Health, ParkReason, SpoolState};
 
@@ -101,6 +101,12 @@ impl Metrics {
         self.count(Path::Drained, events as u64);
     }
 
+    /// Returns the number of events that NATS has stored from the spool.
+    pub(super) fn drained_events(&self) -> u64 {
+        let path = Label(Path::Drained);
+        self.events.get_or_create(&EventLabels { path }).get()
+    }
+
     pub(super) fn unrecordable(&self) {
         self.count(Path::Unrecordable, 1);
     }
@@ -120,7 +126,7 @@ pub(super) struct Gauges {
     pub(super) depth: Arc<Depth>,
     pub(super) health: Arc<Health>,
     pub(super) deviations: Arc<Deviations>,
-    pub(super) reach: Arc<Reach>,
+    pub(super) stream_stats: Arc<StreamStats>,
 }
 
 impl Collector for Gauges {
@@ -131,7 +137,7 @@ impl Collector for Gauges {
             None,
             MetricType::Gauge,
         )?;
-        let now = self.machine.see().state();
+        let now = self.machine.observe().state();
         for state in State::ALL {
             let is = ConstGauge::new(i64::from(state == now));
             is.encode(states.encode_family(&[("state", state.as_str())])?)?;
@@ -167,7 +173,7 @@ impl Collector for Gauges {
         for (kind, count) in self.health.faults() {
             ConstCounter::new(count).encode(faults.encode_family(&[("kind", kind)])?)?;
         }
-        self.reach.encode(&mut encoder)?;
+        self.stream_stats.encode(&mut encoder)?;
         let to = &mut encoder;
         gauge(
             to,

@@ -11,7 +11,6 @@ mod blocked;
 mod drain;
 mod metrics;
 mod publisher;
-mod reach;
 mod refusal;
 mod requirements;
 mod retry;
@@ -19,6 +18,7 @@ mod settings;
 mod state;
 mod status;
 mod stream;
+mod stream_stats;
 
 use std::{
     sync::{
@@ -43,11 +43,11 @@ use self::{
     drain::{CONNECT_TIMEOUT, Drain, Purpose},
     metrics::{Gauges, Metrics},
     publisher::{Message, Publisher},
-    reach::Reach,
     refusal::AckError,
     requirements::Deviations,
     state::{Machine, Observed},
     status::{LastError, events},
+    stream_stats::StreamStats,
 };
 
 use crate::{
@@ -63,7 +63,7 @@ pub use self::{
 pub use crate::spool::{SpoolOpenError, SpoolState, SpoolStatus, SpoolSync};
 
 /// A timeout after less than a quarter of the ack timeout may be a brief delay; a longer one means that NATS is unavailable.
-const HURRIED: u32 = 4;
+const INCONCLUSIVE_FRACTION: u32 = 4;
 
 /// How an event was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ struct Inner {
     blocked: Blocked,
     /// Settings of the stream that weaken the guarantees.
     deviations: Arc<Deviations>,
-    reach: Arc<Reach>,
+    stream_stats: Arc<StreamStats>,
     attempts: Attempts,
     drain: std::sync::Mutex<Option<JoinHandle<()>>>,
     /// Cancelled when a thread or task that must not end has ended.
@@ -201,14 +201,14 @@ impl Recorder {
         }
         let machine = Arc::new(Machine::new());
         let deviations = Arc::new(Deviations::default());
-        let reach = Arc::new(Reach::default());
+        let stream_stats = Arc::new(StreamStats::default());
         let metrics = runtime.registry.register(|registry| {
             let gauges = Gauges {
                 machine: machine.clone(),
                 depth: spool.depth().clone(),
                 health: spool.health().clone(),
                 deviations: deviations.clone(),
-                reach: reach.clone(),
+                stream_stats: stream_stats.clone(),
             };
             Metrics::register(registry, gauges)
         });
@@ -234,7 +234,7 @@ impl Recorder {
                         note(&last_error, &error, &first);
                     }
                     if event == async_nats::Event::Disconnected {
-                        machine.fail(machine.see());
+                        machine.fail(machine.observe());
                     }
                 }
             }
@@ -251,7 +251,7 @@ impl Recorder {
             last_error,
             blocked: Blocked::default(),
             deviations,
-            reach,
+            stream_stats,
             attempts,
             drain: std::sync::Mutex::new(None),
             ended: ended.clone(),
@@ -269,7 +269,7 @@ impl Recorder {
     /// the event may or may not be recorded.
     pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, RecordError> {
         let recorder = &*self.0;
-        let seen = recorder.machine.see();
+        let seen = recorder.machine.observe();
         let subject = event.subject.as_str();
         let mut parked = recorder.blocked.reason(subject);
         let mut attempted_after = None;
@@ -286,9 +286,10 @@ impl Recorder {
                 Err(AckError::Refused(refusal)) => {
                     recorder.blocked.refused(subject, &refusal);
                     parked = Some(refusal.reason);
+                    attempted_after = refusal.may_be_stored.then_some(after);
                 }
                 Err(error) => {
-                    if !recorder.hurried(&error) {
+                    if !recorder.is_inconclusive(&error) {
                         recorder.fail(seen, &error.to_string());
                     }
                     attempted_after = error.may_be_stored().then_some(after);
@@ -314,7 +315,7 @@ impl Recorder {
             }
             Err(error) => {
                 recorder.metrics.unrecordable();
-                let accepts = recorder.machine.see().state() != State::Spooling;
+                let accepts = recorder.machine.observe().state() != State::Spooling;
                 match error {
                     AppendError::TooSlow if may_publish && accepts => Err(RecordError::NoTime),
                     error => Err(recorder.unrecordable(error)),
@@ -328,7 +329,7 @@ impl Recorder {
         let recorder = &*self.0;
         let depth = recorder.spool.depth();
         RecorderStatus {
-            state: recorder.machine.see().state(),
+            state: recorder.machine.observe().state(),
             nats: recorder.publisher.servers().to_owned(),
             spooled_events: depth.events(),
             parked: recorder.parked(),
@@ -340,10 +341,15 @@ impl Recorder {
         }
     }
 
+    /// Returns the number of events that were drained so far: NATS has stored them, and they are no longer in the spool.
+    pub fn drained(&self) -> usize {
+        usize::try_from(self.0.metrics.drained_events()).unwrap_or(usize::MAX)
+    }
+
     /// Returns the status once NATS accepts events, or after `within`, so that a start banner does not say "spooling" only because
     /// connecting takes a millisecond.
     pub async fn settled(&self, within: Duration) -> RecorderStatus {
-        let _ = timeout(within, self.0.machine.left(State::Spooling)).await;
+        let _ = timeout(within, self.0.machine.wait_until_left(State::Spooling)).await;
         self.status()
     }
 
@@ -370,14 +376,14 @@ impl Recorder {
     pub async fn close(&self, within: Duration) {
         let recorder = &*self.0;
         let deadline = Instant::now() + within;
-        if recorder.machine.see().state() == State::Draining {
+        if recorder.machine.observe().state() == State::Draining {
             let waiting = recorder.spool.depth().waiting();
             let text = events(waiting);
             tracing::info!(events = waiting, "publishing {text} from the spool");
         }
         let _ = timeout_at(
             deadline - within / 2,
-            recorder.machine.left(State::Draining),
+            recorder.machine.wait_until_left(State::Draining),
         )
         .await;
         if let Some(drain) = lock(&recorder.drain).take() {
@@ -457,8 +463,8 @@ impl Inner {
     }
 
     /// Returns whether the request had so little time left that its timeout says nothing about NATS.
-    fn hurried(&self, error: &AckError) -> bool {
-        matches!(error, AckError::Timeout(waited) if *waited < self.settings.ack_timeout / HURRIED)
+    fn is_inconclusive(&self, error: &AckError) -> bool {
+        matches!(error, AckError::Timeout(waited) if *waited < self.settings.ack_timeout / INCONCLUSIVE_FRACTION)
     }
 
     /// Spools from now on, because a publication that began in the state `seen` failed.

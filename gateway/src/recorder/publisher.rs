@@ -45,7 +45,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often to check, while an ack is outstanding, whether its connection is still there and its subject was not denied: often enough to
 /// avoid a long wait, rarely enough to cost little.
-const GLANCE: Duration = Duration::from_millis(100);
+const ACK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// More than a gateway's concurrent callbacks and its drain need together. Beyond this limit, publishing waits.
 const ACKS_IN_FLIGHT: usize = 8192;
@@ -181,7 +181,7 @@ impl Publisher {
         let deadline = start + within;
         let mut ack = sent.ack.into_future();
         let ack = loop {
-            let look = deadline.min(Instant::now() + GLANCE);
+            let look = deadline.min(Instant::now() + ACK_POLL_INTERVAL);
             match timeout_at(look, &mut ack).await {
                 Ok(ack) => break ack?,
                 Err(_) if self.denials.of(&sent.subject) != sent.denials => {
@@ -198,12 +198,12 @@ impl Publisher {
             let refusal = Refusal::other_stream(&sent.subject, &ack.stream);
             return Err(AckError::Refused(refusal));
         }
-        self.has_reached(ack.sequence);
+        self.set_sequence(ack.sequence);
         Ok(())
     }
 
     /// Records `sequence` as the stream's last known one.
-    pub(super) fn has_reached(&self, sequence: u64) {
+    pub(super) fn set_sequence(&self, sequence: u64) {
         self.sequence.store(sequence, Ordering::Release);
     }
 

@@ -32,34 +32,44 @@ pub(super) struct Refusal {
     pub(super) reason: ParkReason,
     /// What is wrong and how to fix it.
     pub(super) detail: String,
+    /// Whether the event may be in the stream all the same, because it was not JetStream that answered.
+    pub(super) may_be_stored: bool,
 }
 
 impl Refusal {
-    pub(super) fn subject_missing(subject: &str) -> Self {
+    fn of(reason: ParkReason, detail: String) -> Self {
         Self {
-            reason: ParkReason::SubjectMissing,
-            detail: format!(
+            reason,
+            detail,
+            may_be_stored: false,
+        }
+    }
+
+    pub(super) fn subject_missing(subject: &str) -> Self {
+        Self::of(
+            ParkReason::SubjectMissing,
+            format!(
                 "the stream {NAME} does not have the subject {subject}: `nats stream edit {NAME} --subjects 'importguard.v1.>'`"
             ),
-        }
+        )
     }
 
     pub(super) fn permission_denied(subject: &str) -> Self {
-        Self {
-            reason: ParkReason::PermissionDenied,
-            detail: format!(
+        Self::of(
+            ParkReason::PermissionDenied,
+            format!(
                 "the gateway's NATS user may not publish to {subject}: allow `importguard.v1.>` in its permissions"
             ),
-        }
+        )
     }
 
     pub(super) fn other_stream(subject: &str, stream: &str) -> Self {
-        Self {
-            reason: ParkReason::OtherStream,
-            detail: format!(
+        Self::of(
+            ParkReason::OtherStream,
+            format!(
                 "the stream {stream} has the subject {subject}: take it from that one and give it to {NAME}, `nats stream edit {NAME} --subjects 'importguard.v1.>'`"
             ),
-        }
+        )
     }
 }
 
@@ -68,7 +78,8 @@ impl AckError {
     pub(super) fn may_be_stored(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Disconnected => true,
-            Self::NoStream | Self::StreamRefuses(_) | Self::Refused(_) => false,
+            Self::Refused(refusal) => refusal.may_be_stored,
+            Self::NoStream | Self::StreamRefuses(_) => false,
         }
     }
 
@@ -76,28 +87,23 @@ impl AckError {
         let text = error.to_string();
         match error.error_code() {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
-            | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::Refused(Refusal {
-                reason: ParkReason::TooLarge,
-                detail: format!(
-                    "{text}: raise its limit, `nats stream edit {NAME} --max-msg-size=-1`"
-                ),
-            }),
+            | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::Refused(Refusal::of(
+                ParkReason::TooLarge,
+                format!("{text}: raise its limit, `nats stream edit {NAME} --max-msg-size=-1`"),
+            )),
             // One subject may be full while others are not. NATS has no separate error code for this.
             ErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => {
-                Self::Refused(Refusal {
-                    reason: ParkReason::Refused,
-                    detail: format!("{text}: `nats stream edit {NAME} --max-msgs-per-subject=-1`"),
-                })
+                Self::Refused(Refusal::of(
+                    ParkReason::Refused,
+                    format!("{text}: `nats stream edit {NAME} --max-msgs-per-subject=-1`"),
+                ))
             }
             ErrorCode::STREAM_SEALED
             | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
             | ErrorCode::NO_LIMITS => Self::StreamRefuses(text),
             // A failure or an overload of the server, which affects every event alike.
             _ if error.code() >= 500 || error.code() == 429 => Self::StreamRefuses(text),
-            _ => Self::Refused(Refusal {
-                reason: ParkReason::Refused,
-                detail: text,
-            }),
+            _ => Self::Refused(Refusal::of(ParkReason::Refused, text)),
         }
     }
 }
@@ -113,15 +119,18 @@ impl From<PublishError> for AckError {
             (PublishErrorKind::BrokenPipe, _) => Self::Disconnected,
             // Too many acks are outstanding, which is not the fault of this event.
             (PublishErrorKind::MaxAckPending, _) => Self::StreamRefuses(detail),
-            (PublishErrorKind::MaxPayloadExceeded, _) => Self::Refused(Refusal {
-                reason: ParkReason::TooLarge,
-                detail: format!("{detail}: raise `max_payload` in nats-server's configuration"),
-            }),
+            (PublishErrorKind::MaxPayloadExceeded, _) => Self::Refused(Refusal::of(
+                ParkReason::TooLarge,
+                format!("{detail}: raise `max_payload` in nats-server's configuration"),
+            )),
             (_, Some(answered)) => Self::answered(answered),
             _ if source.is_some_and(|source| source.is::<serde_json::Error>()) => {
                 Self::Refused(Refusal {
-                    reason: ParkReason::Refused,
-                    detail: format!("something else than JetStream answered: {detail}"),
+                    may_be_stored: true,
+                    ..Refusal::of(
+                        ParkReason::Refused,
+                        format!("something else than JetStream answered: {detail}"),
+                    )
                 })
             }
             // The client has stopped and could not send the event.
@@ -169,5 +178,14 @@ mod tests {
             assert!(matches!(error, AckError::StreamRefuses(_)), "{error:?}");
             assert!(error.to_string().contains(description), "{error}");
         }
+    }
+
+    #[test]
+    fn an_event_may_be_stored_although_somebody_else_answered() {
+        let not_json = serde_json::from_str::<()>("+ACK").unwrap_err();
+        let foreign = PublishError::with_source(PublishErrorKind::Other, not_json);
+        assert!(AckError::from(foreign).may_be_stored());
+        let too_large = answer(400, 10054, "message size exceeds maximum allowed");
+        assert!(!too_large.may_be_stored());
     }
 }

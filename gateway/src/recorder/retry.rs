@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_nats::jetstream::stream::Stream;
 use importguard_core::EventId;
 
-use super::drain::{BATCH_BYTES, Drain, DrainError};
+use super::{
+    batch::Refused,
+    drain::{BATCH_BYTES, Drain, DrainError},
+};
 use crate::spool::{ParkReason, ParkedQuery, StoredEvent};
 
 /// A small batch, because a single event may be enough to see that its subject is still refused.
@@ -23,6 +26,8 @@ pub(super) struct Retry {
     refusals: usize,
     /// Subjects that NATS refused in this pass, and why. One event of each has been tried.
     refused: BTreeMap<String, ParkReason>,
+    /// The subjects that were blocked when the pass began: it says nothing about those that were blocked since.
+    blocked: Option<BTreeSet<String>>,
 }
 
 impl Retry {
@@ -47,6 +52,8 @@ impl Retry {
         stream: &mut Stream,
     ) -> Result<bool, DrainError> {
         let recorder = drain.recorder.clone();
+        self.blocked
+            .get_or_insert_with(|| recorder.blocked.subjects());
         let depth = recorder.spool.depth();
         if depth.parked().total() == 0 {
             self.end(drain);
@@ -70,7 +77,7 @@ impl Retry {
             .partition(|event| subjects.insert(event.subject.clone()));
         let probed = recorder.publish_all(&config, &first, &stored, |_| None);
         let probed = probed.await;
-        for (event, reason) in &probed.refused {
+        for Refused { event, reason, .. } in &probed.refused {
             if reason.is_about_the_subject() {
                 self.refused.insert(event.subject.clone(), *reason);
             }
@@ -88,8 +95,7 @@ impl Retry {
         let refused = |event: &StoredEvent| self.refused.get(&event.subject).copied();
         let published = recorder.publish_all(&config, &others, &stored, refused);
         let published = published.await;
-        let of_one_event =
-            |(_, reason): &&(&StoredEvent, ParkReason)| !reason.is_about_the_subject();
+        let of_one_event = |refused: &&Refused<'_>| !refused.reason.is_about_the_subject();
         self.refusals += published.refused.iter().filter(of_one_event).count();
         drain.settle(published, true).await?;
         self.after = batch.next;
@@ -102,7 +108,11 @@ impl Retry {
     fn end(&self, drain: &Drain) {
         let blocked = &drain.recorder.blocked;
         if !self.is_partial {
-            blocked.keep(|subject| self.refused.contains_key(subject));
+            let known = self.blocked.as_ref();
+            blocked.keep(|subject| {
+                self.refused.contains_key(subject)
+                    || known.is_some_and(|known| !known.contains(subject))
+            });
         }
         let parked = drain.recorder.spool.depth().parked();
         for reason in ParkReason::ALL {

@@ -97,7 +97,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Starts in the spooling state, until the drain has seen NATS accept an event or finds none to publish.
+    /// Starts in the spooling state. The drain leaves it once NATS accepts events.
     pub(super) fn new() -> Self {
         Self {
             word: AtomicU64::new(State::Spooling.bits()),
@@ -105,7 +105,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn see(&self) -> Observed {
+    pub(super) fn observe(&self) -> Observed {
         Observed(self.word.load(Ordering::Acquire))
     }
 
@@ -140,12 +140,12 @@ impl Machine {
     }
 
     /// Waits until the state is no longer `from`.
-    pub(super) async fn left(&self, from: State) {
+    pub(super) async fn wait_until_left(&self, from: State) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.see().state() != from {
+            if self.observe().state() != from {
                 return;
             }
             changed.await;
@@ -159,54 +159,54 @@ mod tests {
 
     fn streaming() -> Machine {
         let machine = Machine::new();
-        assert!(machine.advance(machine.see(), State::Draining));
-        assert!(machine.advance(machine.see(), State::Streaming));
+        assert!(machine.advance(machine.observe(), State::Draining));
+        assert!(machine.advance(machine.observe(), State::Streaming));
         machine
     }
 
     #[test]
     fn starts_spooling_and_reaches_streaming_through_draining() {
         let machine = Machine::new();
-        assert_eq!(machine.see().state(), State::Spooling);
-        assert_eq!(streaming().see().state(), State::Streaming);
+        assert_eq!(machine.observe().state(), State::Spooling);
+        assert_eq!(streaming().observe().state(), State::Streaming);
     }
 
     #[test]
     fn only_the_first_failure_of_an_outage_tells() {
         let machine = streaming();
-        let seen = machine.see();
+        let seen = machine.observe();
         assert!(machine.fail(seen));
         assert!(!machine.fail(seen));
-        assert_eq!(machine.see().state(), State::Spooling);
+        assert_eq!(machine.observe().state(), State::Spooling);
     }
 
     #[test]
     fn a_failure_from_before_the_recovery_is_stale() {
         let machine = streaming();
-        let before = machine.see();
+        let before = machine.observe();
         assert!(machine.fail(before));
-        assert!(machine.advance(machine.see(), State::Draining));
-        assert!(machine.advance(machine.see(), State::Streaming));
+        assert!(machine.advance(machine.observe(), State::Draining));
+        assert!(machine.advance(machine.observe(), State::Streaming));
         assert!(!machine.fail(before));
-        assert_eq!(machine.see().state(), State::Streaming);
+        assert_eq!(machine.observe().state(), State::Streaming);
     }
 
     #[test]
     fn a_failure_counts_across_the_drains_own_moves() {
         let machine = streaming();
-        let seen = machine.see();
-        assert!(machine.advance(machine.see(), State::Draining));
+        let seen = machine.observe();
+        assert!(machine.advance(machine.observe(), State::Draining));
         assert!(machine.fail(seen));
     }
 
     #[test]
     fn the_drain_cannot_advance_over_a_failure() {
         let machine = streaming();
-        assert!(machine.advance(machine.see(), State::Draining));
-        let seen = machine.see();
+        assert!(machine.advance(machine.observe(), State::Draining));
+        let seen = machine.observe();
         assert!(machine.fail(seen));
         assert!(!machine.advance(seen, State::Streaming));
-        assert_eq!(machine.see().state(), State::Spooling);
+        assert_eq!(machine.observe().state(), State::Spooling);
     }
 
     #[tokio::test]
@@ -214,10 +214,10 @@ mod tests {
         let machine = std::sync::Arc::new(streaming());
         let waiting = tokio::spawn({
             let machine = machine.clone();
-            async move { machine.left(State::Streaming).await }
+            async move { machine.wait_until_left(State::Streaming).await }
         });
         tokio::task::yield_now().await;
-        assert!(machine.fail(machine.see()));
+        assert!(machine.fail(machine.observe()));
         waiting.await.unwrap();
     }
 }

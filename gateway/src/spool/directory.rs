@@ -233,7 +233,7 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
     }
 }
 
-/// Creates the directory and syncs its entry to disk. An existing directory is made private if it contains only spool files.
+/// Creates the directory, with its parents if they are missing, and syncs their entries to disk. An existing directory is made private if it contains only spool files.
 fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.exists() {
         let mut entries = fs::read_dir(dir)?;
@@ -245,14 +245,18 @@ fn create_dir(dir: &Path) -> io::Result<()> {
         }
         return Ok(());
     }
+    let missing = dir.ancestors().take_while(|dir| !dir.exists());
+    let missing: Vec<_> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
     DirBuilder::new()
         .recursive(true)
         .mode(PRIVATE_DIR)
         .create(dir)?;
-    match dir.canonicalize()?.parent() {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
+    for created in missing {
+        if let Some(parent) = created.canonicalize()?.parent() {
+            sync_dir(parent)?;
+        }
     }
+    Ok(())
 }
 
 /// Creates the database file with a private mode, because SQLite would leave the mode to the process's umask. Syncs its directory entry;

@@ -14,8 +14,6 @@ mod wal;
 mod writer;
 
 #[cfg(test)]
-mod parking_tests;
-#[cfg(test)]
 mod tests;
 
 use std::{
@@ -55,7 +53,8 @@ pub(crate) use self::{
     parked::{ParkReason, ParkedBatch, ParkedCounts, ParkedQuery, Parking},
 };
 
-/// Capacity of the command queue, far more than a gateway's concurrent callbacks. When it is full, callers wait for the writer.
+/// Capacity of the command queue, by default far more than a gateway's concurrent callbacks. When it is full, callers wait for the
+/// writer.
 const QUEUE: usize = 1024;
 
 /// How often to check whether files were deleted, replaced, locked or overwritten.

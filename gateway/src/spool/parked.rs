@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Number of events that one search for parked events examines. This takes the spool's thread a few milliseconds.
-const STRETCH: u32 = 2048;
+const SCAN_LIMIT: u32 = 2048;
 
 /// The first schema with a `state`.
 pub(super) const SINCE_SCHEMA: i64 = 3;
@@ -146,7 +146,7 @@ impl Store {
     /// Marks events as parked, or changes their reason.
     pub(super) fn park(&mut self, events: &[Parking]) -> rusqlite::Result<()> {
         let mut contents = self.contents;
-        self.beyond_the_bound(|transaction| {
+        self.with_reserve(|transaction| {
             let mut before = transaction.prepare_cached("SELECT state FROM event WHERE id = ?1")?;
             let mut park = transaction.prepare_cached(
                 "UPDATE event SET state = ?2, attempted_after = ?3 WHERE id = ?1",
@@ -173,15 +173,15 @@ impl Store {
         Ok(())
     }
 
-    /// Reads parked events. Searches at most [`STRETCH`] events of the file.
+    /// Reads parked events. Searches at most [`SCAN_LIMIT`] events of the file.
     pub(super) fn parked(&mut self, query: &ParkedQuery) -> rusqlite::Result<ParkedBatch> {
         let after = query.after.map_or_else(String::new, |id| id.to_string());
         let except = serde_json::to_string(&query.except).unwrap_or_else(|_| "[]".to_owned());
         let sequence = super::store::sequence(query.sequence);
-        self.beyond_the_bound(|transaction| {
+        self.with_reserve(|transaction| {
             let stretch_end = transaction
                 .prepare_cached("SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2")?
-                .query_row(params![after, STRETCH - 1], |row| id(row, 0))
+                .query_row(params![after, SCAN_LIMIT - 1], |row| id(row, 0))
                 .optional()?;
             let to = stretch_end.map_or_else(|| "~".to_owned(), |id| id.to_string());
             let mut select = transaction.prepare_cached(
@@ -218,7 +218,7 @@ impl Store {
     }
 
     /// Runs a transaction that may exceed the spool's limit by [`RESERVE_PAGES`].
-    fn beyond_the_bound<T>(
+    fn with_reserve<T>(
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {

@@ -183,6 +183,14 @@ impl SpoolReader {
         })
     }
 
+    /// Returns the corrupt databases that were set aside in the directory `dir` and still exist.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn set_aside(dir: &Path) -> io::Result<Vec<PathBuf>> {
+        directory::set_aside_files(dir)
+    }
+
     /// Reads the whole file to check that it is not corrupt.
     ///
     /// # Errors
@@ -260,8 +268,8 @@ impl SpoolReader {
     }
 
     /// Copies the spool in its current state into the directory `to`, which is created if necessary and must not contain a spool. From a
-    /// corrupt spool, copies what can be read. All events count as possibly published: a process that publishes the copy looks them up in
-    /// NATS first. Returns whether all events could be read.
+    /// corrupt spool, copies what can be read. All events count as possibly published, unless the spool has an older schema: a process
+    /// that publishes the copy looks them up in NATS first. Returns whether all events could be read.
     ///
     /// # Errors
     /// If `to` already contains a spool, or a file cannot be read or written.

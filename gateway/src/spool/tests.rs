@@ -8,6 +8,7 @@ use super::*;
 mod corruption;
 mod directory;
 mod faults;
+mod parking;
 mod reader;
 
 const MIB: u64 = 1 << 20;

@@ -7,6 +7,9 @@ use prometheus_client::{
 
 use super::UpstreamError;
 
+/// The outcome of a response that broke off after its head, which was also counted as passed.
+const BROKEN: &str = "broken";
+
 /// The metrics of forwarded callbacks.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
@@ -31,13 +34,13 @@ impl Drop for InFlight {
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let outcomes = ["passed", "unavailable", "timeout", "overloaded"];
+        let outcomes = ["passed", "unavailable", "timeout", "overloaded", BROKEN];
         let outcomes = outcomes.map(|outcome| OutcomeLabels { outcome });
         Self {
             outcomes: register(
                 registry,
                 "importguard_upstream",
-                "Callbacks passed to the backend, by outcome: passed, unavailable, timeout or overloaded",
+                "Callbacks passed to the backend, by outcome: passed, unavailable, timeout or overloaded; broken are those passed whose body broke off",
                 with_series(Family::default(), outcomes),
             ),
             in_flight: register(
@@ -52,6 +55,12 @@ impl Metrics {
     pub(super) fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
+    }
+
+    /// A response that was passed on was incomplete.
+    pub(super) fn broke_off(&self) {
+        let broken = OutcomeLabels { outcome: BROKEN };
+        self.outcomes.get_or_create(&broken).inc();
     }
 
     pub(super) fn record<T>(&self, result: &Result<T, UpstreamError>) {

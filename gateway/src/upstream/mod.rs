@@ -21,7 +21,7 @@ use prometheus_client::registry::Registry;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};
 use tower_http::timeout::TimeoutBody;
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span, warn};
 
 use self::metrics::Metrics;
 pub use self::settings::{UpstreamSettings, UpstreamUrl, UpstreamUrlError};
@@ -184,10 +184,17 @@ impl Upstream {
             .map_err(|error| UpstreamError::Unavailable(explain(&error)))?;
         let (head, incoming) = response.into_parts();
         // Fails if no chunk arrives within the timeout, and holds the permit until all of it is forwarded.
-        let body = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
-            let _held = (&permit, &in_flight);
-            frame
-        });
+        let metrics = self.metrics.clone();
+        let body = TimeoutBody::new(self.timeout, incoming)
+            .map_frame(move |frame| {
+                let _held = (&permit, &in_flight);
+                frame
+            })
+            .map_err(move |error| {
+                metrics.broke_off();
+                warn!("the backend's response broke off, so the caller gets only a part of it: {error}; check IMPORTGUARD_UPSTREAM");
+                error
+            });
         let mut response = Response::new(Body::new(body));
         *response.status_mut() = head.status;
         *response.headers_mut() = headers::end_to_end(head.headers);

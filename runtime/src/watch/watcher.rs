@@ -21,6 +21,8 @@ pub struct Snapshot<T, E> {
     pub files: Fingerprint,
     /// Their content, or why it is invalid.
     pub content: Result<T, E>,
+    /// Whether content that is held back may be accepted later though its files stay the same: they are read again at each check.
+    pub retry: bool,
 }
 
 impl<T, E> Snapshot<T, E> {
@@ -29,6 +31,7 @@ impl<T, E> Snapshot<T, E> {
         Self {
             files: files.iter().map(|file| &**file).collect(),
             content: read(),
+            retry: false,
         }
     }
 }
@@ -64,6 +67,8 @@ pub struct FileWatcher<T, E> {
     attempted: Fingerprint,
     /// Whether their content was held back.
     held_back: bool,
+    /// Whether it was held back for a reason that may end by itself.
+    retry: bool,
     /// The same files at the last check, and when they were first seen as they are.
     seen: Fingerprint,
     seen_since: Instant,
@@ -97,6 +102,7 @@ where
             seen: snapshot.files.clone(),
             attempted: snapshot.files,
             held_back: false,
+            retry: false,
             seen_since: Instant::now(),
         })
     }
@@ -174,6 +180,7 @@ where
             Err(_) => None,
         };
         self.held_back = doubt.is_some();
+        self.retry = self.held_back && snapshot.retry;
         if let Some(doubt) = doubt {
             self.last_good.fail(doubt.to_string());
             return Some(Reload::HeldBack(doubt));
@@ -187,7 +194,7 @@ where
 
     /// Whether the files, which are `now` so, have changed since the last attempt and settled.
     fn is_due(&self, now: &Fingerprint) -> bool {
-        *now != self.attempted
+        (*now != self.attempted || self.retry)
             && *now == self.seen
             && (!now.is_truncated_since(&self.applied) || self.seen_since.elapsed() >= TRUNCATED)
     }

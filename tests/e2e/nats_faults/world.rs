@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Source},
 };
 use importguard_tests::{NatsServer, OpenIm, Proxy, Service, Settings, eventually, stored_with};
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{Fault, SOON, Told};
@@ -229,6 +230,25 @@ impl World {
             Fault::Full => self.change(|config| config.max_messages = -1).await,
             Fault::NoAck => self.change(|config| config.no_ack = false).await,
         }
+    }
+
+    /// Gives the gateway its permissions back, and tells it nothing.
+    pub(super) async fn permit_everything(&self) {
+        self.configure(&SOUND).await;
+    }
+
+    /// Keeps the spool from taking events for as long as this lives.
+    pub(super) fn locked_spool(&self) -> Connection {
+        let spool = Connection::open(self.gateway.spool_dir().join("spool.db")).unwrap();
+        spool.execute_batch("BEGIN IMMEDIATE").unwrap();
+        spool
+    }
+
+    /// Reports an import, and returns whether its event is in the stream.
+    pub(super) async fn reports(&self, id: &str) -> bool {
+        let server = OpenIm::server(self.gateway.url());
+        server.send(server.after_import(id, "a", &["b"])).await;
+        self.streamed().await.contains_key(id)
     }
 
     /// How often each operation is in the stream.

@@ -28,6 +28,8 @@ struct State {
     confirmed: Option<Confirmed>,
     /// Why the lists are not confirmed.
     cause: Option<String>,
+    /// The causes that were logged since the lists were last current.
+    logged: Vec<String>,
     reading: Option<Reading>,
     /// Whether the bucket is missing.
     missing: bool,
@@ -82,6 +84,17 @@ impl Status {
         self.is_current() || self.state().missing
     }
 
+    /// Whether the entries were ever read, from NATS or from a snapshot, or there is no bucket.
+    pub(super) fn is_known(&self) -> bool {
+        let state = self.state();
+        state.confirmed.is_some() || state.missing
+    }
+
+    /// Why the lists are not current.
+    pub(super) fn cause(&self) -> String {
+        self.state().cause().to_owned()
+    }
+
     /// Sets whether the bucket is missing.
     pub(super) fn missing(&self, missing: bool) {
         self.state().missing = missing;
@@ -115,6 +128,7 @@ impl Status {
                 now: Some(asked),
             });
         }
+        state.logged.clear();
         if state.cause.take().is_some() {
             tracing::info!("live lists are current");
         }
@@ -142,11 +156,13 @@ impl Status {
         state.cause = Some(cause);
     }
 
-    /// Records that the watch was interrupted. Logs each new cause.
+    /// Records that the watch was interrupted. Logs each cause once until the lists are current: a lost connection has several, which
+    /// alternate.
     pub(super) fn interrupted(&self, cause: String) {
         let mut state = self.state();
-        if state.cause.as_ref() != Some(&cause) {
+        if !state.logged.contains(&cause) {
             tracing::warn!("live lists are not watched: {cause}; retrying");
+            state.logged.push(cause.clone());
         }
         state.cause = Some(cause);
     }
@@ -176,11 +192,7 @@ impl Status {
             if let Some(Reading { read, of }) = state.reading {
                 described["reading"] = json!({ "read": read, "of": of });
             }
-            described["error"] = match &state.cause {
-                Some(cause) => cause.as_str().into(),
-                None if state.confirmed.is_none() => "not read yet".into(),
-                None => "NATS does not confirm that there are no changes".into(),
-            };
+            described["error"] = state.cause().into();
         }
         described
     }
@@ -193,6 +205,16 @@ impl Status {
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is consistent even after a panic.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn cause(&self) -> &str {
+        match &self.cause {
+            Some(cause) => cause,
+            None if self.confirmed.is_none() => "not read yet",
+            None => "NATS does not confirm that there are no changes",
+        }
     }
 }
 

@@ -28,6 +28,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the connection may be idle before the client sends a PING. A lost connection is detected after three such intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often it is checked whether the lists have been read.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
 /// The initial delay before a retry of the watch.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -80,9 +83,29 @@ impl Watch {
     /// while a million entries are read.
     pub fn need(&self, needed: bool) {
         self.status.need(needed);
-        if !needed {
-            return;
+        if needed {
+            self.start();
         }
+    }
+
+    /// Starts watching, and blocks until the lists have been read or there is no bucket to read, for at most
+    /// `IMPORTGUARD_LISTS_MAX_AGE`.
+    ///
+    /// # Errors
+    /// Why nothing was read.
+    pub fn read_first(&self) -> Result<(), String> {
+        self.start();
+        let deadline = Instant::now() + self.shared.max_age;
+        while !self.status.is_known() {
+            if Instant::now() >= deadline {
+                return Err(self.status.cause());
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+        Ok(())
+    }
+
+    fn start(&self) {
         self.shared.started.call_once(|| {
             let watch = self.clone();
             let run = move || {
@@ -104,7 +127,7 @@ impl Watch {
     pub async fn settle(&self) {
         let deadline = Instant::now() + self.shared.max_age;
         while !self.status.is_settled() && Instant::now() < deadline {
-            sleep(Duration::from_millis(5)).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 

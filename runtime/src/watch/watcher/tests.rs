@@ -167,6 +167,7 @@ async fn a_file_that_another_one_names_is_watched_too() {
         Snapshot {
             files,
             content: read_number(&named),
+            retry: false,
         }
     };
     let mut watcher = FileWatcher::open(read).await.unwrap();

@@ -12,7 +12,7 @@ use crate::spool::lock;
 
 /// The stream as last seen; `None` before the first look.
 #[derive(Debug, Default)]
-pub(super) struct Reach(Mutex<Option<Seen>>);
+pub(super) struct StreamStats(Mutex<Option<Seen>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -23,7 +23,7 @@ struct Seen {
     oldest: Option<SystemTime>,
 }
 
-impl Reach {
+impl StreamStats {
     pub(super) fn set(&self, info: &Info) {
         let max_bytes = u64::try_from(info.config.max_bytes).ok();
         let has_events = info.state.messages > 0;

@@ -16,7 +16,7 @@ const MAX_REMEMBERED: usize = 10_000;
 /// OpenIM sends the report of an import with its operationID, owner and friends. The report of a shortened import has the shortened
 /// list, so a report with the requested list means that the verdict was ignored.
 #[derive(Debug, Default)]
-pub(crate) struct Objections {
+pub(crate) struct OverriddenVerdicts {
     /// Its keys are random, so that nobody can craft two imports with the same hash.
     hasher: RandomState,
     remembered: Mutex<Remembered>,
@@ -24,19 +24,19 @@ pub(crate) struct Objections {
 
 #[derive(Debug, Default)]
 struct Remembered {
-    by_import: HashMap<u64, Objection>,
+    by_import: HashMap<u64, OverriddenVerdict>,
     /// The keys of `by_import` by age. May contain keys that were forgotten since.
     order: VecDeque<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Objection {
+struct OverriddenVerdict {
     /// The hash of the requested friends.
     friends: u64,
     verdict: VerdictKind,
 }
 
-impl Objections {
+impl OverriddenVerdicts {
     /// Remembers the verdict that a callback is answered with. An allowed import is forgotten: its caller may have repeated a refused
     /// one with the same operationID.
     pub(crate) fn answered(&self, request: &ImportRequest, verdict: VerdictKind) {
@@ -46,7 +46,7 @@ impl Objections {
             return;
         }
         let friends = self.hasher.hash_one(&request.friends);
-        let objection = Objection { friends, verdict };
+        let objection = OverriddenVerdict { friends, verdict };
         let mut remembered = self.remembered();
         if remembered.by_import.insert(import, objection).is_none() {
             remembered.order.push_back(import);
@@ -100,43 +100,46 @@ mod tests {
 
     #[test]
     fn a_report_of_a_refused_import_contradicts_its_verdict_once() {
-        let objections = Objections::default();
-        objections.answered(&import("1", &["a"]), VerdictKind::Refuse);
-        assert_eq!(objections.contradicted(&import("2", &["a"])), None);
+        let overridden_verdicts = OverriddenVerdicts::default();
+        overridden_verdicts.answered(&import("1", &["a"]), VerdictKind::Refuse);
+        assert_eq!(overridden_verdicts.contradicted(&import("2", &["a"])), None);
         let refused = import("1", &["a"]);
-        assert_eq!(objections.contradicted(&refused), Some(VerdictKind::Refuse));
-        assert_eq!(objections.contradicted(&refused), None);
+        assert_eq!(
+            overridden_verdicts.contradicted(&refused),
+            Some(VerdictKind::Refuse)
+        );
+        assert_eq!(overridden_verdicts.contradicted(&refused), None);
     }
 
     #[test]
     fn a_shortened_import_may_be_reported_with_the_shortened_list_only() {
-        let objections = Objections::default();
-        objections.answered(&import("1", &["a", "b"]), VerdictKind::Modify);
-        assert_eq!(objections.contradicted(&import("1", &["a"])), None);
+        let overridden_verdicts = OverriddenVerdicts::default();
+        overridden_verdicts.answered(&import("1", &["a", "b"]), VerdictKind::Modify);
+        assert_eq!(overridden_verdicts.contradicted(&import("1", &["a"])), None);
         assert_eq!(
-            objections.contradicted(&import("1", &["a", "b"])),
+            overridden_verdicts.contradicted(&import("1", &["a", "b"])),
             Some(VerdictKind::Modify)
         );
     }
 
     #[test]
     fn an_import_that_was_repeated_and_allowed_may_be_reported() {
-        let objections = Objections::default();
+        let overridden_verdicts = OverriddenVerdicts::default();
         let repeated = import("1", &["a"]);
-        objections.answered(&repeated, VerdictKind::Refuse);
-        objections.answered(&repeated, VerdictKind::Allow);
-        assert_eq!(objections.contradicted(&repeated), None);
+        overridden_verdicts.answered(&repeated, VerdictKind::Refuse);
+        overridden_verdicts.answered(&repeated, VerdictKind::Allow);
+        assert_eq!(overridden_verdicts.contradicted(&repeated), None);
     }
 
     #[test]
     fn only_the_latest_are_remembered() {
-        let objections = Objections::default();
+        let overridden_verdicts = OverriddenVerdicts::default();
         for number in 0..=MAX_REMEMBERED {
-            objections.answered(&import(&number.to_string(), &["a"]), VerdictKind::Refuse);
+            overridden_verdicts.answered(&import(&number.to_string(), &["a"]), VerdictKind::Refuse);
         }
-        assert_eq!(objections.contradicted(&import("0", &["a"])), None);
+        assert_eq!(overridden_verdicts.contradicted(&import("0", &["a"])), None);
         let latest = import(&MAX_REMEMBERED.to_string(), &["a"]);
-        assert!(objections.contradicted(&latest).is_some());
-        assert!(objections.remembered().order.len() <= MAX_REMEMBERED);
+        assert!(overridden_verdicts.contradicted(&latest).is_some());
+        assert!(overridden_verdicts.remembered().order.len() <= MAX_REMEMBERED);
     }
 }

@@ -3,7 +3,7 @@
 use crate::{Settings, decide::OnFailure};
 
 /// The warnings to log at startup.
-pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
+pub(crate) fn setting_warnings(settings: &Settings) -> Vec<&'static str> {
     let Settings {
         http,
         serve,
@@ -23,8 +23,8 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<&'static str> {
             "IMPORTGUARD_SHUTDOWN_GRACE uses up IMPORTGUARD_SHUTDOWN_TIMEOUT: callbacks in flight will be cut off, and the last events may stay in the spool",
         ),
         (
-            decide.decider_timeout > http.request_budget,
-            "IMPORTGUARD_DECIDER_TIMEOUT exceeds IMPORTGUARD_REQUEST_BUDGET, which limits it",
+            decide.decider_timeout > http.request_budget / 2,
+            "IMPORTGUARD_DECIDER_TIMEOUT exceeds half of IMPORTGUARD_REQUEST_BUDGET: a callback whose body arrives slowly leaves deciders less time",
         ),
         (
             decide.decider_retry_after >= decide.decider_timeout,

@@ -1,8 +1,8 @@
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::tests::{event, open, payloads, reopen, soon};
-use super::*;
+use super::super::*;
+use super::{event, open, payloads, reopen, soon};
 
 fn parking(event: &StoredEvent, reason: ParkReason) -> Parking {
     Parking {

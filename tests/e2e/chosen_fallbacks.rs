@@ -1,0 +1,129 @@
+//! No caller chooses the operator's fallback: who sends too late, or does not read, is rejected where a fallback would allow.
+
+use std::time::{Duration, Instant};
+
+use importguard_core::Dialect::Server;
+use importguard_tests::{
+    Http2Connection, Line, OpenIm, RawConnection, Response, SOON, Settings, eventually, load,
+};
+
+use crate::asserts;
+
+const PATH: &str = "/callbackBeforeImportFriendsCommand";
+
+/// Whatever is not decided is allowed.
+fn allowing() -> Settings {
+    Settings::new()
+        .set("IMPORTGUARD_ON_OVERLOAD", "allow")
+        .set("IMPORTGUARD_ON_DECIDER_TIMEOUT", "allow")
+        .set("IMPORTGUARD_ON_UNRECORDABLE", "allow")
+}
+
+/// Callbacks that were answered by the fallback for `cause`.
+async fn allowed(line: &Line, cause: &str) -> f64 {
+    let decisions = line.gateway.admin("/metrics").await.unwrap();
+    let by_cause = format!("cause=\"{cause}\"");
+    let counted = decisions.lines().filter(|line| {
+        line.starts_with("importguard_decisions_total{") && line.contains(&by_cause)
+    });
+    counted
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
+}
+
+/// `errCode`, whatever the status.
+fn code(answer: &Response) -> i64 {
+    let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    answer["errCode"].as_i64().unwrap()
+}
+
+fn request(body: &str) -> String {
+    format!(
+        "POST {PATH} HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn who_reads_no_response_is_rejected() {
+    const STREAMS: u32 = 30;
+    let line = Line::with(allowing().set("IMPORTGUARD_QUEUE_TIMEOUT", "100ms")).await;
+    let body = line.server().body("blocked_owner", &["user2"]);
+    let mut connection = Http2Connection::open_with_window(line.gateway.http_address(), 0).await;
+    for number in 0..STREAMS {
+        connection.post(2 * number + 1, PATH, body.as_bytes()).await;
+    }
+    // The heads of all answers are let through.
+    for _ in 0..STREAMS {
+        connection.next_on_any_stream().await;
+    }
+    assert_eq!(allowed(&line, "overloaded").await, 0.0);
+    let rejected = line
+        .gateway
+        .metric("importguard_rejections_total{code=\"5913\"}");
+    assert!(rejected.await.unwrap() >= 20.0);
+    line.gateway.wait_for_log(&["responses not read"]).await;
+}
+
+#[tokio::test]
+async fn so_is_who_sends_the_last_byte_when_the_deciders_time_begins() {
+    let settings = allowing()
+        .set("IMPORTGUARD_REQUEST_BUDGET", "6s")
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "6s")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s");
+    let line = Line::with(settings).await;
+    let request = request(&line.server().body("blocked_owner", &["user2"]));
+    let (most, _) = request.split_at(request.len() - 1);
+    let mut connection = RawConnection::open(line.gateway.http_address()).await;
+    let began = Instant::now();
+    connection.send(most).await.unwrap();
+    let answer = connection.answer().await;
+    assert!(
+        began.elapsed() < Duration::from_millis(5_500),
+        "{:?}",
+        began.elapsed()
+    );
+    asserts::refuses(Server, &answer, 408, 5900);
+}
+
+#[tokio::test]
+async fn without_memory_for_bodies_the_fallback_for_overload_applies_and_is_counted() {
+    const CALLBACKS: usize = 12;
+    let settings = allowing()
+        .set("IMPORTGUARD_MAX_BYTES_IN_FLIGHT", "1MiB")
+        .set("IMPORTGUARD_MAX_BODY_BYTES", "512KiB")
+        .set("IMPORTGUARD_ON_DECIDER_TIMEOUT", "refuse")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "4s")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "2s");
+    let line = Line::with(settings).await;
+    line.decider.freeze().await;
+    let friends: Vec<_> = (0..9_000).map(|n| format!("a_friend_{n:032}")).collect();
+    let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+    let request = request(&OpenIm::server("").body("user1", &friends));
+    let answers = load(CALLBACKS, CALLBACKS, async |_| {
+        let mut connection = RawConnection::open(line.gateway.http_address()).await;
+        connection.send(&request).await.unwrap();
+        connection.answer().await
+    })
+    .await;
+    line.decider.thaw();
+    let codes: Vec<_> = answers.iter().map(code).collect();
+    // The decider's silence is answered as set. A connection that stalls others is closed, which ends its body.
+    let is_due = |code: &i64| matches!(code, 0 | 5900 | 5910 | 5911);
+    assert!(codes.iter().all(is_due), "{codes:?}");
+    let by_overload = codes.iter().filter(|code| **code == 0).count();
+    assert!(by_overload > 0, "{codes:?}");
+    eventually("they are counted", SOON, async || {
+        let unrecorded = line
+            .gateway
+            .metric("importguard_overload_unrecorded_total")
+            .await?;
+        anyhow::ensure!(unrecorded as usize == by_overload, "{unrecorded}");
+        anyhow::ensure!(allowed(&line, "overloaded").await as usize == by_overload);
+        Ok(())
+    })
+    .await;
+    line.gateway
+        .wait_for_log(&["callbacks exceeded the capacity"])
+        .await;
+}

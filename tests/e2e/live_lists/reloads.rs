@@ -1,0 +1,95 @@
+//! What a decider answers while its live lists are not known: as its last policy says, or not at all.
+
+use importguard_core::Dialect::Server;
+use importguard_tests::{
+    Binary, NatsServer, OpenIm, PolicyDir, SOON, Service, Settings, eventually,
+};
+
+use super::{POLICY, decides, listed, nats, policy, readyz, refuses};
+use crate::asserts;
+
+/// The same policy with the entries in the file.
+const STATIC: &str = r"apiVersion: importguard/v1
+name: static
+lists:
+  blocked: { values: [bad] }
+rules:
+  - id: blocked-owner
+    refuseOwner: { in: blocked }
+    refusal: { code: 5001, message: blocked }
+";
+
+#[tokio::test]
+async fn a_policy_is_activated_when_its_live_lists_have_been_read() {
+    let mut nats = nats().await;
+    listed(&nats, &["add", "bad", "bad"]).await;
+    nats.kill9();
+    let policy = PolicyDir::new(STATIC, &[]);
+    let settings = Settings::new()
+        .policy(&policy)
+        .nats(&nats)
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "1s");
+    let decider = Service::decider(settings).await;
+    assert!(refuses(&decider, "bad").await.unwrap());
+    policy.write("policy.yaml", POLICY);
+    decider
+        .wait_for_log(&["live lists have not been read", "unreachable"])
+        .await;
+    assert!(refuses(&decider, "bad").await.unwrap());
+    let ready = readyz(&decider).await;
+    assert_eq!(ready["policy"]["name"], "static", "{ready}");
+    assert!(ready["policy"]["error"].is_object(), "{ready}");
+    nats.restart().await;
+    eventually("the new policy is active", SOON, async || {
+        let refused = refuses(&decider, "bad").await?;
+        assert!(refused, "nobody was on the list for a while");
+        let ready = readyz(&decider).await;
+        anyhow::ensure!(ready["policy"]["name"] == "live", "{ready}");
+        anyhow::ensure!(ready["policy"]["error"].is_null(), "{ready}");
+        Ok(())
+    })
+    .await;
+    assert!(refuses(&decider, "bad").await.unwrap());
+}
+
+#[tokio::test]
+async fn sighup_activates_it_all_the_same() {
+    let policy = PolicyDir::new(STATIC, &[]);
+    let settings = Settings::new()
+        .policy(&policy)
+        .nats(&NatsServer::not_started())
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "1s");
+    let decider = Service::decider(settings).await;
+    policy.write("policy.yaml", POLICY);
+    decider
+        .wait_for_log(&["live lists have not been read"])
+        .await;
+    decider.sighup();
+    decides(&decider, &[], &["bad"]).await;
+}
+
+#[tokio::test]
+async fn a_decider_that_is_not_ready_decides_nothing_if_the_operator_says_so() {
+    let policy = policy();
+    let settings = Settings::new()
+        .policy(&policy)
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "1s")
+        .set("IMPORTGUARD_ON_STALE_LISTS", "not-ready")
+        .nats(&NatsServer::not_started());
+    let decider = Service::spawn(Binary::Decider, settings.clone());
+    decider.wait_for_log(&["is listening"]).await;
+    let gateway = Service::gateway(settings.decider(&decider)).await;
+    let server = OpenIm::server(gateway.url());
+    eventually("callbacks are refused", SOON, async || {
+        let answer = server.import("op", "user1", &["user2"]).await;
+        match asserts::code(&answer) {
+            5910 => Ok(()),
+            code => Err(code),
+        }
+    })
+    .await;
+    let answer = server.import("op-later", "user1", &["user2"]).await;
+    asserts::refuses(Server, &answer, 200, 5910);
+    let refused = "importguard_decider_request_duration_seconds_count{result=\"UNAVAILABLE\"}";
+    assert!(decider.metric(refused).await.unwrap() >= 1.0);
+}
