@@ -4,7 +4,10 @@ use std::{
     path::Path,
 };
 
-use importguard_gateway::recorder::{RecorderStatus, State};
+use importguard_gateway::{
+    AuthenticationSettings,
+    recorder::{RecorderStatus, State},
+};
 use importguard_runtime::reachable;
 
 /// What `importguard serve` prints once it is up: its listen addresses, the NATS status, and a curl command to try.
@@ -15,11 +18,31 @@ pub(crate) struct Banner<'a, B> {
     pub(crate) grpc: SocketAddr,
     pub(crate) policy: &'a Path,
     pub(crate) base_path: &'a B,
+    pub(crate) authentication: &'a AuthenticationSettings,
     pub(crate) recorder: RecorderStatus,
     pub(crate) spool: &'a Path,
 }
 
 impl<B> Banner<'_, B> {
+    /// What curl needs to be let in, and what to write there.
+    fn credentials(&self) -> (&'static str, Option<&'static str>) {
+        let AuthenticationSettings {
+            basic_auth_file,
+            bearer_token_file,
+        } = self.authentication;
+        match (basic_auth_file, bearer_token_file) {
+            (Some(_), _) => (
+                " -u USER:PASSWORD",
+                Some("USER:PASSWORD is a line of IMPORTGUARD_BASIC_AUTH_FILE"),
+            ),
+            (None, Some(_)) => (
+                " -H 'Authorization: Bearer TOKEN'",
+                Some("TOKEN is a line of IMPORTGUARD_BEARER_TOKEN_FILE"),
+            ),
+            (None, None) => ("", None),
+        }
+    }
+
     /// Where events go.
     fn events(&self) -> String {
         let RecorderStatus {
@@ -58,7 +81,8 @@ impl<B: Display> Display for Banner<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let public = reachable(self.public);
         let scheme = if self.tls { "https" } else { "http" };
-        // The base path may be a secret: the line has the variable, which the shell expands.
+        let (credentials, what) = self.credentials();
+        // The base path may be a secret: the line has the variable, which the shell expands if it is set there.
         let base = if self.base_path.to_string().is_empty() {
             ""
         } else {
@@ -73,11 +97,20 @@ impl<B: Display> Display for Banner<'_, B> {
         writeln!(f, "Try it:")?;
         writeln!(
             f,
-            "  curl -i \"{scheme}://{public}{base}/?command=ImportFriendReqBeforeCommand&contenttype=json\" \
+            "  curl -i{credentials} \"{scheme}://{public}{base}/?command=ImportFriendReqBeforeCommand&contenttype=json\" \
              -H 'operationID: 1646445464564' -H 'Content-Type: application/json' \
              -d '{{\"callbackCommand\":\"ImportFriendReqBeforeCommand\",\"ownerUserID\":\"user123\",\
              \"friendUserIDs\":[\"user456\",\"user789\"]}}'"
         )?;
+        if !base.is_empty() {
+            writeln!(
+                f,
+                "  {base} is the base path of this gateway: set it in your shell, or write the path there"
+            )?;
+        }
+        if let Some(what) = what {
+            writeln!(f, "  {what}")?;
+        }
         writeln!(f, "Press Ctrl-C to stop.")
     }
 }

@@ -1,4 +1,4 @@
-//! `importguard detect`: puts owners on live lists by what the events say about them.
+//! `importguard detect`: adds owners to live lists based on events about their decisions.
 
 use std::{
     io::{self, Write},
@@ -78,7 +78,7 @@ impl Detect {
             source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
         };
-        source.only(DECISIONS);
+        source.only(&[DECISIONS]);
         let mut simulation = Simulation::new(rules, &self.settings);
         let (mut decisions, mut skipped, mut found) = (0_u64, 0_u64, 0_u64);
         source
@@ -122,6 +122,7 @@ fn counted(count: u64, one: &str, several: &str) -> String {
     }
 }
 
+/// Formats an entry that would be made:
 /// `2026-11-23T18:04:05Z  suspects  user123  until 2026-11-23T19:04:05Z  hammering: 20 refusals within 10m`
 fn line(would: &Would) -> String {
     let (at, until) = (rfc3339(would.at.into()), rfc3339(would.until.into()));

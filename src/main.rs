@@ -15,7 +15,12 @@ mod stats;
 mod tail;
 mod why;
 
-use std::{env, ffi::OsString, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, ErrorKind},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use demo::Demo;
@@ -33,7 +38,7 @@ use stats::Stats;
 use tail::Tail;
 use why::Why;
 
-// The C library's allocator keeps most of the memory of a list that was freed.
+// The C library's allocator does not return most of the memory of freed lists to the system.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -86,7 +91,18 @@ fn main() -> ExitCode {
         .is_some_and(|command| command == "serve" || command == "detect");
     let survives = if serves { signals::survive() } else { Ok(()) };
     let cli: Cli = environment::parse(arguments);
-    conclude(survives.map_err(Into::into).and_then(|()| run(cli.command)))
+    let ran = survives.map_err(Into::into).and_then(|()| run(cli.command));
+    conclude(match ran {
+        Err(error) if !serves && is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        ran => ran,
+    })
+}
+
+/// Whether standard output was closed. A reader that stops reading, like `head`, is not an error. Errors of connections are not plain
+/// I/O errors.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

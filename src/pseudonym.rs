@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use importguard_core::UserId;
 use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
@@ -30,7 +30,8 @@ impl Pseudonym {
             );
         }
         for id in &self.ids {
-            writeln!(io::stdout(), "{}", pseudonyms.of(id))?;
+            writeln!(io::stdout(), "{}", pseudonyms.of(id))
+                .context("cannot write to standard output")?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -24,7 +24,7 @@ use crate::banner::Banner;
 /// responds in a tenth of that.
 const NATS_STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Arguments without effect in one process, whose only decider is its own.
+/// Arguments that have no effect in one process, where the only decider is its own.
 const UNUSED: [&str; 11] = [
     "decider_url",
     "decider_retry_after",
@@ -73,6 +73,7 @@ impl Serve {
             grpc: started.grpc.local_addr()?,
             policy: &self.decider.policy.policy,
             base_path: &self.gateway.http.base_path,
+            authentication: &self.gateway.authentication,
             recorder: started
                 .gateway
                 .recorder()

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use importguard_lists::ListChangedEvent;
+use importguard_detector::DECISIONS;
 use importguard_nats::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 use serde::Serialize;
@@ -26,8 +26,7 @@ const EXAMPLES: &str = r#"Examples:
   importguard stats --since yesterday --until today --by owner --top 10
       who asked most yesterday
 
-REFUSED is the number of decisions that refused the import, TRIMMED of those that removed friends, SHADOW of those in which
-a shadow rule would have done either, FAILED of those in which the rule's expression failed. SHARE is of the column before it.
+REFUSED is the number of decisions that refused the import, TRIMMED of those that removed friends, SHADOW of those in which a shadow rule would have done either, FAILED of those in which the rule's expression failed. SHARE is of the column before it.
 A refusal without a rule is counted under its cause, such as deciderTimeout. An event that was stored twice is counted twice.
 
 --since and --until go by when NATS stored an event, which is later than the decision for events from a spool.
@@ -96,6 +95,7 @@ impl Stats {
             source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
         };
+        source.only(&[DECISIONS]);
         let mut counts = Counts::default();
         let mut progress = CONSOLE.progress();
         source
@@ -169,8 +169,6 @@ impl Counts {
         self.read += 1;
         match serde_json::from_slice::<Event>(delivered.payload) {
             Ok(event) => self.count(&event.data, by),
-            // A change of a live list is no decision.
-            Err(_) if serde_json::from_slice::<ListChangedEvent>(delivered.payload).is_ok() => {}
             Err(_) => self.foreign += 1,
         }
     }
@@ -292,7 +290,7 @@ struct Report {
     first_event: Option<String>,
     decisions: u64,
     refused: u64,
-    /// How many rows there are, printed or not.
+    /// Total number of rows, printed or not.
     groups: usize,
     rows: Vec<Row>,
 }

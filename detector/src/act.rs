@@ -1,4 +1,4 @@
-//! Puts owners on lists.
+//! Adds owners to lists.
 
 use importguard_core::EventId;
 use importguard_lists::{Added, Addition, Author, Brief, BucketError, Key, Reason, Writer};
@@ -6,28 +6,28 @@ use time::OffsetDateTime;
 
 use crate::{engine::Detection, rules::Rule};
 
-/// Who changes the lists.
+/// The author of the detector's entries.
 pub(crate) const AUTHOR: &str = "detector";
 
-/// What became of a detection.
+/// The result of acting on a detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The owner was put on the list, with this revision.
+    /// The owner was added to the list, with this revision.
     Added(u64),
-    /// The owner had been put on the list for this event before.
+    /// The owner had already been added to the list for this event.
     Repeated,
-    /// The owner is on the list anyway, until then or for ever.
+    /// The owner is already on the list. If a detector added them, until then; `None` if somebody else did.
     Listed(Option<OffsetDateTime>),
-    /// Somebody removed the owner within the time that the rule looks at.
+    /// The owner was removed from the list after the rule's window began.
     Removed,
-    /// Somebody changed the entry after the event that was one too many.
+    /// The entry has the same or a later time than the event that reached the threshold.
     Superseded,
-    /// The entry would have ended already.
+    /// The entry would already have expired.
     Expired,
 }
 
 impl Outcome {
-    /// For metrics and logs.
+    /// The outcome's name in metrics and logs.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Added(_) => "added",
@@ -40,13 +40,14 @@ impl Outcome {
     }
 }
 
-/// What the bucket says about an owner.
+/// The value for an owner in the bucket.
 struct Known {
     event: Option<EventId>,
     removed: bool,
     at: Option<OffsetDateTime>,
     until: Option<OffsetDateTime>,
     dead: bool,
+    is_detectors: bool,
 }
 
 impl Known {
@@ -59,14 +60,15 @@ impl Known {
             at: brief.at,
             until: until.and_then(|until| OffsetDateTime::from_unix_timestamp(until).ok()),
             dead: brief.is_dead(u64::try_from(now).unwrap_or_default()),
+            is_detectors: brief.by == AUTHOR,
         }
     }
 }
 
-/// Puts the owner on the rule's list, once for each detection, and publishes the event about it.
+/// Adds the owner to the rule's list, once per detection, and publishes the event about the change.
 ///
 /// # Errors
-/// If NATS does not answer or refuses. It can be repeated.
+/// If NATS does not answer, or refuses a request. A retry is harmless.
 pub(crate) async fn act(
     writer: &Writer,
     rule: &Rule,
@@ -83,7 +85,7 @@ pub(crate) async fn act(
         }
         let outlasts = known.until.is_none_or(|until| until >= detection.until);
         if !known.dead && (outlasts || !rule.prolong) {
-            return Ok(Outcome::Listed(known.until));
+            return Ok(Outcome::Listed(known.until.filter(|_| known.is_detectors)));
         }
     }
     let addition = Addition {

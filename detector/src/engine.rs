@@ -1,7 +1,7 @@
-//! Which owners the rules put on which list, by the decisions in the order of the stream.
+//! Determines which owners the rules add to which list, from the decisions in stream order.
 //!
-//! The engine is a pure function of the rules and what it is given: the same events lead to the same detections, with the same event
-//! IDs, whoever observes them.
+//! The engine is a pure function of the rules and its input: in every process, the same events lead to the same detections, with the
+//! same event IDs.
 
 #[cfg(test)]
 mod tests;
@@ -23,44 +23,44 @@ use crate::{
     window::{Asked, Counted, Events, Friends, Measure, Micros, Window},
 };
 
-/// How many owners are remembered that were put on a list. Beyond, the bucket is asked.
+/// The maximum number of listed owners that are remembered. Beyond that, the lists in the bucket are consulted.
 const MAX_LISTED: usize = 1_000_000;
 
-/// How many detections lie between two searches for owners whose entry has ended.
+/// How many entries are remembered between two sweeps for owners whose entry has expired.
 const SWEEP_EVERY: usize = 10_000;
 
-/// An owner who did too much.
+/// An owner who reached a rule's threshold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Detection {
-    /// The rule's place.
+    /// The index of the rule.
     pub(crate) rule: usize,
     /// The owner.
     pub(crate) owner: UserId,
-    /// The ID of the event about it: derived from the rule and the event that was one too many.
+    /// The ID of the event about the entry, derived from the rule and the event that reached the threshold.
     pub(crate) event: EventId,
     /// The time of that event.
     pub(crate) at: OffsetDateTime,
-    /// Until when the owner is to be on the list, in whole seconds.
+    /// When the owner's entry is to expire, in whole seconds.
     pub(crate) until: OffsetDateTime,
 }
 
-/// What an event led to.
+/// The result of observing a decision.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
-    /// In the order of the rules.
+    /// The detections, in the order of the rules.
     pub(crate) detections: Vec<Detection>,
-    /// Whether it came too late for a rule that counts such events.
+    /// Whether the decision was stored too late for a rule that counts such decisions.
     pub(crate) late: bool,
-    /// Whether a rule counts friends and it names none, as it was too large.
+    /// Whether a rule counts friends, but the event does not name them because it was too large.
     pub(crate) unnamed: bool,
 }
 
-/// Changes of lists that a detector made before.
+/// Entries that detectors added before.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     /// The IDs of their events.
     pub(crate) events: HashSet<EventId>,
-    /// Until when owners are on the lists.
+    /// The list, owner and end of each entry.
     pub(crate) entries: Vec<(ListName, UserId, OffsetDateTime)>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Engine {
     rules: Arc<Rules>,
     windows: Vec<Windows>,
     hasher: RandomState,
-    /// Until when owners are on a list, by the list's place in `lists`: their decisions do not count until then.
+    /// When owners' entries expire, by the list's index in `lists` and the owner. Decisions of an owner do not count until then.
     listed: HashMap<(usize, Box<str>), Micros>,
     lists: Vec<ListName>,
     made: HashSet<EventId>,
@@ -82,7 +82,7 @@ enum Windows {
 }
 
 impl Engine {
-    /// Nothing was observed yet. Windows take at most some `bytes`.
+    /// Creates an engine that has observed no decisions. Its windows take at most about `bytes`.
     pub(crate) fn new(rules: Arc<Rules>, bytes: usize, made: Made) -> Self {
         let room = bytes / rules.iter().len().max(1);
         let windows = rules.iter().map(|rule| match rule.kind {
@@ -110,7 +110,7 @@ impl Engine {
         engine
     }
 
-    /// Observes the decision that NATS stored at `stored`. With `act` false, it only counts: no rule acts on it.
+    /// Observes a decision that NATS stored at `stored`. If `act` is `false`, the decision only counts: no rule acts on it.
     pub(crate) fn observe(
         &mut self,
         decision: &RecordedDecision,
@@ -119,7 +119,7 @@ impl Engine {
     ) -> Observed {
         let mut observed = Observed::default();
         let rules = Arc::clone(&self.rules);
-        // Decided before it was stored, whatever a gateway's clock says.
+        // A decision is made before it is stored, even if a gateway's clock is ahead.
         let at = decision.time.min(stored);
         for (index, rule) in rules.iter().enumerate() {
             if !decision.counts(&rule.only, &rule.except) {
@@ -135,7 +135,7 @@ impl Engine {
                 continue;
             }
             let reached = self.count(index, rule, decision, (at, stored));
-            // With the list: other rules with this ID may put owners on others.
+            // Includes the list, because another detector's rule with the same ID may add owners to another list.
             let cause = || format!("detector {} {}", rule.list, rule.id);
             let event = || EventId::derived(&cause(), decision.id);
             if reached && act {
@@ -158,9 +158,9 @@ impl Engine {
         observed
     }
 
-    /// The detection led to no entry. The owner is on the rule's list until `until` for another reason, so that nothing counts that they
-    /// do until then; or is not on it, with None.
-    pub(crate) fn is_listed(&mut self, detection: &Detection, until: Option<OffsetDateTime>) {
+    /// Corrects when the owner is listed after a detection that led to no entry. The owner's decisions do not count until `until`, when an
+    /// detector's existing entry expires; `None` if there is none, so that they count at once. No effect on a rule with `prolong`.
+    pub(crate) fn set_listed(&mut self, detection: &Detection, until: Option<OffsetDateTime>) {
         let Some(rule) = self.rules.get(detection.rule).cloned() else {
             return;
         };
@@ -175,7 +175,8 @@ impl Engine {
         }
     }
 
-    /// How many owners have a window of this rule, and how many were forgotten for lack of room.
+    /// Returns how many owners have a window for this rule, and how many owners whose window still mattered were forgotten for lack of
+    /// memory.
     pub(crate) fn owners(&self, rule: usize) -> (usize, u64) {
         match self.windows.get(rule) {
             Some(Windows::Events(owners)) => (owners.len(), owners.forgotten()),
@@ -199,7 +200,7 @@ impl Engine {
                 true => Micros::MIN,
                 false => self.listed_until(&rule.list, owner),
             },
-            // A late event may still make a window with what came as long before it as it is late.
+            // An event may be stored up to `within` late, and complete a window with events up to `within` before it.
             horizon: micros(stored).saturating_sub(within.saturating_mul(2)),
             measure: Measure {
                 within,
@@ -257,7 +258,7 @@ impl Engine {
     }
 }
 
-/// An event that is added to a window.
+/// The parameters of adding an event to a window, apart from the counted item.
 struct Added {
     time: Micros,
     floor: Micros,
@@ -296,7 +297,7 @@ fn micros(time: OffsetDateTime) -> Micros {
     Micros::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(Micros::MAX)
 }
 
-/// Rounded up.
+/// Rounds a time up to whole seconds.
 fn whole_seconds(time: OffsetDateTime) -> OffsetDateTime {
     let rest = i64::from(time.nanosecond());
     match rest {

@@ -21,54 +21,54 @@ use crate::{
     replay::Replay,
 };
 
-/// How many events are requested at once. Fewer than NATS lets be unacknowledged.
+/// How many events are requested at once: fewer than NATS allows to be unacknowledged.
 const BATCH_SIZE: usize = 500;
 
-/// How often NATS says that it has nothing new; twice this long without a word means that the connection is lost.
+/// The interval of idle heartbeats. The connection counts as lost after two intervals without a message or heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How long NATS keeps a request for events open.
+/// How long a pull request stays open before it must be repeated.
 const EXPIRES: Duration = Duration::from_secs(30);
 
-/// How often the bucket is told which events are published.
+/// How often the bucket is updated with the revision up to which every event is published.
 const FINISH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often some of the entries that ended are cleared away, and how many are looked at.
+/// How often expired entries are cleared, and how many keys are read each time.
 const CLEAR_INTERVAL: Duration = Duration::from_secs(300);
 const CLEAR_AT_ONCE: u64 = 1000;
 
-/// How long the end may take.
+/// Timeout for each of the last two steps of a shutdown: updating the bucket, and flushing the connection.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// One reader with a writer.
+/// Reads decisions, and writes lists.
 pub(crate) struct Reader<'f> {
     pub(crate) follower: &'f Follower,
     pub(crate) writer: Writer,
     pub(crate) engine: Engine,
-    /// The revisions of entries whose events the bucket does not say to be published.
+    /// The revisions of entries whose events are not yet recorded in the bucket as published.
     pub(crate) own: Vec<u64>,
-    /// Which kinds of unusable messages were reported.
+    /// The kinds of unusable messages that were already logged.
     pub(crate) warned: Vec<&'static str>,
 }
 
-/// Whether something was cut short by the shutdown.
+/// Whether a step was completed, or interrupted by the shutdown.
 #[derive(Debug, PartialEq, Eq)]
 enum Done {
     Completely,
     ShuttingDown,
 }
 
-/// How far events were handled.
+/// The position of the consumer in the stream, as sequences.
 #[derive(Clone, Copy)]
 pub(crate) struct Position {
-    /// Every event up to this one was handled: its sequence in the stream.
+    /// The last event up to which every event was acknowledged.
     pub(crate) acted: u64,
     /// The last event that was delivered.
     pub(crate) delivered: u64,
 }
 
 impl Reader<'_> {
-    /// Counts the windows anew, and acts on what was delivered and perhaps not handled.
+    /// Rebuilds the windows, and acts on events that were delivered but not acknowledged: they may not have been handled.
     pub(crate) async fn rebuild(
         &mut self,
         stream: &Stream,
@@ -114,7 +114,10 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads until shutdown or an interruption.
+    /// Reads until shutdown.
+    ///
+    /// # Errors
+    /// If reading was interrupted.
     pub(crate) async fn read(&mut self, consumer: &PullConsumer) -> Result<(), Interrupted> {
         let mut messages = consumer
             .stream()
@@ -162,7 +165,7 @@ impl Reader<'_> {
         let done = self.observe(&message, stored, true).await;
         self.follower.metrics.events.inc();
         if done == Done::Completely {
-            // Without the ack, NATS delivers it again, and it changes nothing.
+            // A lost ack is harmless: NATS redelivers the event, and acting on it again changes nothing.
             let _ = message.ack().await;
         }
         self.follower.status.handled(pending);
@@ -178,7 +181,7 @@ impl Reader<'_> {
         self.follower.status.owners(owners.collect());
     }
 
-    /// Counts an event, and acts on it.
+    /// Counts an event, and acts on the detections that it leads to.
     async fn observe(&mut self, message: &Message, stored: OffsetDateTime, act: bool) -> Done {
         let metrics = &self.follower.metrics;
         let decision = match RecordedDecision::read(&message.payload) {
@@ -209,7 +212,7 @@ impl Reader<'_> {
         Done::Completely
     }
 
-    /// Puts an owner on a list. Tries until it is done: the event must not be acknowledged before.
+    /// Adds an owner to a list. Retries until it succeeds, because the event must not be acknowledged before.
     async fn act(&mut self, detection: &Detection) -> Done {
         let follower = self.follower;
         let Some(rule) = follower.rules.get(detection.rule) else {
@@ -239,7 +242,7 @@ impl Reader<'_> {
                 () = sleep(RETRY_DELAY) => {}
                 () = follower.shutdown.cancelled() => return Done::ShuttingDown,
             }
-            // It may have been deleted.
+            // The bucket may have been deleted.
             let settings = BucketSettings { replicas: 1 };
             if let Ok(bucket) = Bucket::open_or_create(&follower.jetstream, settings).await {
                 self.writer = Writer::new(bucket, Clone::clone);
@@ -249,7 +252,7 @@ impl Reader<'_> {
             follower.status.resumed(&error.to_string(), reading);
         }
         follower.metrics.detected(&rule.id, outcome.as_str());
-        // Without the owner: IDs are personal data. The event names them.
+        // The log omits the owner: IDs are personal data. The event has the ID.
         let (id, list) = (rule.id.as_str(), rule.list.as_str());
         let event = detection.event.to_string();
         match outcome {
@@ -263,13 +266,13 @@ impl Reader<'_> {
                 );
             }
             Outcome::Listed(until) => {
-                let until = until.unwrap_or(detection.until);
-                self.engine.is_listed(detection, Some(until));
+                // While on the list by what a person decided, who goes on counts: that entry may be removed at any time.
+                self.engine.set_listed(detection, until);
                 debug!(rule = id, list, event, "the owner is on the list anyway");
             }
             Outcome::Repeated => debug!(rule = id, list, event, "the entry was made before"),
             Outcome::Removed | Outcome::Superseded | Outcome::Expired => {
-                self.engine.is_listed(detection, None);
+                self.engine.set_listed(detection, None);
                 let outcome = outcome.as_str();
                 debug!(rule = id, list, event, outcome, "no entry");
             }
@@ -277,7 +280,7 @@ impl Reader<'_> {
         Done::Completely
     }
 
-    /// Says in the bucket which events are published.
+    /// Records in the bucket which events are published.
     async fn finish(&mut self) {
         if self.own.is_empty() {
             return;
@@ -288,7 +291,7 @@ impl Reader<'_> {
         }
     }
 
-    /// After a reconnection, everything is looked up again.
+    /// Interrupts reading after a reconnect, so that the stream, the bucket and the consumer are opened again.
     fn check_connection(&self) -> Result<(), Interrupted> {
         let client = self.follower.jetstream.client();
         let connected = client.connection_state() == async_nats::connection::State::Connected;

@@ -1,4 +1,4 @@
-//! The bucket on NATS: its stream, looked up or created, and the values in it.
+//! The bucket on NATS: opens or creates its stream, and reads the values in it.
 
 use std::time::Duration;
 
@@ -15,25 +15,25 @@ use crate::{Brief, Key};
 /// The bucket's name.
 pub const BUCKET: &str = "IMPORTGUARD_LISTS";
 
-/// The name of its stream.
+/// The name of the bucket's stream.
 pub const STREAM: &str = "KV_IMPORTGUARD_LISTS";
 
-/// The subjects of its stream.
+/// The subjects of the bucket's stream.
 pub const SUBJECTS: &str = "$KV.IMPORTGUARD_LISTS.>";
 
-/// What the subjects begin with; the key follows.
+/// The prefix of the subjects, before the key.
 const PREFIX: &str = "$KV.IMPORTGUARD_LISTS.";
 
-/// The header by which key-value clients mark a key as deleted.
+/// The header with which key-value clients mark a key as deleted.
 const OPERATION: &str = "KV-Operation";
 
-/// The header by which nats-server, from 2.11 on, says why it removed a message.
+/// The header with which nats-server 2.11 and later reports why it removed a message.
 const MARKER_REASON: &str = "Nats-Marker-Reason";
 
-/// How long NATS recognises a repeated change by its event's ID.
+/// How long NATS recognises a repeated change by the ID of its event.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// What the bucket is created with if it is missing.
+/// How the bucket is created if it is missing.
 #[derive(Clone, Copy, Debug)]
 pub struct BucketSettings {
     /// Number of replicas in a cluster.
@@ -43,12 +43,12 @@ pub struct BucketSettings {
 /// Why the bucket cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BucketError {
-    /// There is no bucket.
+    /// The bucket does not exist.
     #[error(
         "there is no bucket {BUCKET} yet: `importguard list add` or `importguard list create` creates it"
     )]
     Missing,
-    /// JetStream is off.
+    /// JetStream is disabled.
     #[error("JetStream is off on this NATS server or for this account (nats-server needs -js)")]
     JetStreamOff,
     /// NATS did not answer.
@@ -56,19 +56,22 @@ pub enum BucketError {
         "NATS did not answer for the stream {STREAM}: it is stuck or unreachable, or its permissions deny {0}"
     )]
     NoAnswer(&'static str),
-    /// NATS refused.
+    /// NATS refused the request.
     #[error("NATS refused: {0}")]
     Refused(String),
     /// The change was made, but its event could not be published. The next writer publishes it.
     #[error(
-        "the change is made, but its event is not published yet ({cause}); the next command that changes a list publishes it"
+        "the change is made, but its event is not published yet ({cause}); the next command that changes a list publishes it{}",
+        if *lost { "; the event about the entry's previous change is lost" } else { "" }
     )]
     Unpublished {
         /// The revision of the change.
         revision: u64,
-        /// Whether there was an entry that counted, if the writer looked.
+        /// Whether there was an active entry before; `false` if the writer did not check.
         existed: bool,
-        /// Why.
+        /// Whether the change replaced another one whose event was not published either, and now never will be.
+        lost: bool,
+        /// Why the event could not be published.
         cause: Box<Self>,
     },
 }
@@ -80,7 +83,7 @@ pub struct State {
     pub created: OffsetDateTime,
     /// The revision of the last change, or of the last one before the stream was emptied.
     pub last: u64,
-    /// The number of keys, those of importguard and those marked as removed included.
+    /// The number of keys, including importguard's own keys and those marked as removed.
     pub keys: u64,
 }
 
@@ -92,10 +95,10 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// The bucket, if there is one.
+    /// Opens the bucket.
     ///
     /// # Errors
-    /// If there is none, or it cannot be used.
+    /// If the bucket is missing or cannot be used.
     pub async fn open(jetstream: &jetstream::Context) -> Result<Self, BucketError> {
         let stream = jetstream
             .get_stream(STREAM)
@@ -115,10 +118,10 @@ impl Bucket {
         })
     }
 
-    /// The bucket, created if there is none.
+    /// Opens the bucket, creating it if it is missing.
     ///
     /// # Errors
-    /// If it cannot be created or used.
+    /// If the bucket cannot be created or used.
     pub async fn open_or_create(
         jetstream: &jetstream::Context,
         settings: BucketSettings,
@@ -127,7 +130,7 @@ impl Bucket {
             Err(BucketError::Missing) => {}
             opened => return opened,
         }
-        // By hand: nats-server before 2.10 does not answer all that the client asks when it creates a bucket.
+        // Creates the stream directly: nats-server before 2.10 does not support every request that the client sends to create a bucket.
         let config = Config {
             name: STREAM.to_owned(),
             description: Some("Live lists of importguard".to_owned()),
@@ -151,7 +154,7 @@ impl Bucket {
                 CreateStreamErrorKind::JetStream(error)
                     if error.error_code() == ErrorCode::STREAM_NAME_EXIST =>
                 {
-                    // Somebody else was faster.
+                    // Another process created the bucket meanwhile.
                     return Self::open(jetstream).await;
                 }
                 CreateStreamErrorKind::JetStream(error) => BucketError::Refused(error.to_string()),
@@ -160,17 +163,22 @@ impl Bucket {
         }
     }
 
-    /// The bucket's state now, as its leader says.
+    /// Returns the number of replicas of its stream.
+    pub fn replicas(&self) -> usize {
+        self.stream.cached_info().config.num_replicas
+    }
+
+    /// Requests the bucket's current state from the leader of its stream.
     ///
     /// # Errors
-    /// If the bucket is gone or NATS does not answer.
+    /// If the bucket no longer exists, or NATS does not answer, or refuses the request.
     pub async fn state(&self) -> Result<State, BucketError> {
         Self::open(&self.jetstream)
             .await
             .map(|bucket| bucket.state_when_opened())
     }
 
-    /// The bucket's state when it was opened.
+    /// The bucket's state at the time it was opened.
     pub fn state_when_opened(&self) -> State {
         let info = self.stream.cached_info();
         State {
@@ -180,10 +188,11 @@ impl Bucket {
         }
     }
 
-    /// The value at a key and its revision, as the leader has it. None if there is none, or it was deleted by another client.
+    /// Returns the revision and the value at a key, from the leader. `None` if the key has no message. A delete marker of another client
+    /// reads as a removed entry.
     ///
     /// # Errors
-    /// If NATS does not answer or refuses.
+    /// If NATS does not answer, or refuses the request.
     pub(crate) async fn value(&self, key: &str) -> Result<Option<(u64, Bytes)>, BucketError> {
         let found = self
             .stream
@@ -208,10 +217,10 @@ impl Bucket {
         }
     }
 
-    /// Calls `read` with the value at `key`, be it an entry that counts or not, and returns what that returns. None if there is none.
+    /// Calls `read` with the value at `key`, whether or not it is an active entry, and returns the result. `None` if there is no value.
     ///
     /// # Errors
-    /// If NATS does not answer or refuses.
+    /// If NATS does not answer, or refuses the request.
     pub async fn look_up<T>(
         &self,
         key: &Key,
@@ -221,11 +230,11 @@ impl Bucket {
         Ok(value.map(|(_, value)| read(&Brief::read(&value))))
     }
 
-    /// Calls `read` with the entry at `key`, and returns what that returns. None if there is no entry, or it was removed or has
-    /// expired before `now`, in Unix seconds.
+    /// Calls `read` with the entry at `key`, and returns the result. `None` if there is no entry, or it is removed, or it has expired at
+    /// `now`, in Unix seconds.
     ///
     /// # Errors
-    /// If NATS does not answer or refuses.
+    /// If NATS does not answer, or refuses the request.
     pub async fn entry<T>(
         &self,
         key: &Key,
@@ -250,13 +259,13 @@ pub(crate) fn key_of(subject: &str) -> Option<&str> {
     subject.strip_prefix(PREFIX)
 }
 
-/// Whether a message says that its key was deleted.
+/// Whether a message with these headers marks its key as deleted.
 pub(crate) fn is_marker(headers: &async_nats::HeaderMap) -> bool {
     let operation = headers.get(OPERATION).map(|operation| operation.as_str());
     matches!(operation, Some("DEL" | "PURGE")) || headers.get(MARKER_REASON).is_some()
 }
 
-/// An error of a request that is not JetStream's.
+/// Converts the error of a request that JetStream did not answer. `subject` is the subject of that request.
 pub(crate) fn request_error(
     error: &(dyn std::error::Error + 'static),
     subject: &'static str,

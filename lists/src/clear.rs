@@ -1,7 +1,7 @@
-//! Clears away what no longer counts: entries that expired, and the records of removals.
+//! Clears inactive entries: expired entries, and the records of removals.
 //!
-//! Deciders evaluate the expiry themselves, so this only saves space. They compare the number of keys with what they know, to notice
-//! entries that were deleted while they were away; so what is about to be cleared away is announced in the bucket first.
+//! Deciders evaluate the expiry themselves, so this only saves space. They compare the bucket's number of keys with their own to detect
+//! entries that were deleted while they were disconnected. So the keys to be cleared are first announced in the bucket.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,39 +14,41 @@ use crate::{
     bucket::{request_error, subject},
 };
 
-/// How long what no longer counts is kept. A decider that was away for less learns of each removal; one that was away for longer may
-/// have to read all lists anew.
+/// How long inactive entries are kept. A decider that was disconnected for less than this sees every removal; otherwise, it may have to
+/// read all lists again.
 pub const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The key of announcements.
 const CLEARED_KEY: &str = "_cleared";
 
-/// How many keys are announced at once: with the longest IDs, less than NATS's default limit of 1 MB.
+/// The maximum number of keys in an announcement: with the longest IDs, it stays below NATS's default message limit of 1 MB.
 const BATCH: usize = 1000;
 
-/// How long NATS is given to send the next entry.
+/// Timeout for the next change, and for the ack of an announcement.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What clearing did.
+/// The result of [`Bucket::clear`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
-    /// The number of entries that were read.
+    /// The number of keys that were read, including importguard's own.
     pub read: u64,
-    /// The number of entries that were cleared away.
+    /// The number of entries that were cleared.
     pub cleared: u64,
+    /// The number of entries that were left only because the event about them may not be published yet.
+    pub unpublished: u64,
 }
 
-/// Keys that are about to be cleared away, if they do not count.
+/// Keys whose entries are about to be cleared if they are inactive.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Announcement {
-    /// The keys, as in the bucket.
+    /// The keys, as written in the bucket.
     pub(crate) keys: Vec<String>,
-    /// The revision up to which the bucket was read for it; it is read on from there the next time.
+    /// The revision after which the next call continues to read; 0 to start over.
     pub(crate) next: u64,
 }
 
 impl Announcement {
-    /// Reads the value of `key`, if it is an announcement.
+    /// Returns the keys in the announcement that is the value of `key`; `None` if the value is not an announcement.
     pub fn read(key: &str, value: &[u8]) -> Option<impl Iterator<Item = Key> + use<>> {
         let found = (key == CLEARED_KEY).then(|| serde_json::from_slice::<Self>(value).ok())??;
         Some(found.keys.into_iter().filter_map(|key| Key::parse(&key)))
@@ -54,17 +56,18 @@ impl Announcement {
 }
 
 impl Bucket {
-    /// Reads up to `most` entries, from where the last call in any process ended, and clears away those that have not counted for
-    /// `retention`.
+    /// Reads up to `most` keys, continuing where the last call in any process stopped, and clears the entries that have been inactive for
+    /// at least `retention`. It leaves those whose event may not be published yet: the event is made from the entry.
     ///
     /// # Errors
-    /// If NATS does not answer or refuses.
+    /// If NATS does not answer, or refuses a request.
     pub async fn clear(&self, most: u64, retention: Duration) -> Result<Cleared, BucketError> {
         let found = self.value(CLEARED_KEY).await?;
         let (expected, after) = found.map_or((0, 0), |(revision, value)| {
             let last = serde_json::from_slice::<Announcement>(&value);
             (revision, last.map_or(0, |last| last.next))
         });
+        let published = self.published().await?;
         let mut changes = Changes::after(self, after).await?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -88,12 +91,14 @@ impl Bucket {
                     true => change.stored <= i128::try_from(before.as_nanos()).unwrap_or_default(),
                     false => value.is_dead(before.as_secs()),
                 };
-                if old {
+                if old && published.lacks(change.revision, value.event) {
+                    cleared.unpublished += 1;
+                } else if old {
                     dead.push((key.to_string(), change.revision));
                 }
             }
         }
-        // From the start again, the next time.
+        // At the end of the bucket, the next call starts over.
         let next = if is_all { 0 } else { reached };
         if dead.is_empty() && next == after {
             return Ok(cleared);
@@ -105,11 +110,11 @@ impl Bucket {
         let value = serde_json::to_vec(&announcement)
             .map_err(|error| BucketError::Refused(error.to_string()))?;
         if !self.announce(Bytes::from(value), expected).await? {
-            // Somebody else is at it.
+            // Another process is clearing entries.
             return Ok(cleared);
         }
         for (key, revision) in dead {
-            // Only up to that revision: the ID may have been added again meanwhile.
+            // Only up to that revision, because the ID may have been added again meanwhile.
             let purged = self
                 .stream
                 .purge()
@@ -124,7 +129,7 @@ impl Bucket {
         Ok(cleared)
     }
 
-    /// Writes the announcement; false if somebody else was faster.
+    /// Writes the announcement. Returns `false` if another process wrote one meanwhile.
     async fn announce(&self, value: Bytes, expected: u64) -> Result<bool, BucketError> {
         use async_nats::jetstream::{context::PublishErrorKind, message::PublishMessage};
         let message = PublishMessage::build()

@@ -1,9 +1,9 @@
 //! Live lists: lists of user IDs in the JetStream key-value bucket [`BUCKET`], which commands and detectors write and deciders watch.
 //!
-//! One key per entry, `<list>.<id>` ([`Key`]); its value says who added or removed the ID, when, why and until when ([`Entry`]).
-//! A removed entry stays as a value that says so, until it is cleared away ([`Bucket::clear`]): a reader that was away for a while
-//! then learns of the removal. [`Changes`] reads the bucket from a revision on without a gap, and [`Writer`] changes it and publishes
-//! each change as an event.
+//! Each entry has one key, `<list>.<id>` ([`Key`]). Its value records who added or removed the ID, when, why and until when ([`Entry`]).
+//! A removed entry stays in the bucket, marked as removed, until it is cleared ([`Bucket::clear`]), so that a reader that was disconnected
+//! for a while still sees the removal. [`Changes`] reads the bucket from a revision onwards without gaps, and [`Writer`] changes it and
+//! publishes each change as an event.
 
 mod bucket;
 mod changes;
@@ -11,6 +11,7 @@ mod clear;
 mod entry;
 mod event;
 mod key;
+mod published;
 mod writer;
 
 pub use bucket::{BUCKET, Bucket, BucketError, BucketSettings, STREAM, SUBJECTS, State};

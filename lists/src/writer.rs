@@ -1,9 +1,11 @@
 //! Changes lists, and publishes each change as an event.
 //!
-//! An entry is written first, with its event's ID in it, and the event is published when NATS has the entry. The key `_events` of the
-//! bucket says up to which revision every event is published. A writer that finds older changes behind it, of a writer that was
-//! killed in between, publishes their events: each under its own ID, so that one that was published after all is no second one
-//! within the stream's duplicate window.
+//! The entry, which contains the ID of its event, is written first. The event is published once NATS has acknowledged the entry. The key
+//! `_events` in the bucket stores the revision up to which every event is published. If a writer was killed between the two steps, another
+//! writer finds its change after that revision and publishes the event, with the ID in the entry. So NATS discards an event that had been
+//! published after all, within the stream's duplicate window.
+//!
+//! The bucket keeps only the last value of a key. So before a change whose event is not published is replaced, its event is published.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,109 +16,104 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use importguard_core::{EventId, UserId};
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::{
     Author, Brief, Bucket, BucketError, CHANGED_SUBJECT, Changes, Entry, Key, ListChangedEvent,
-    Reason, SUBJECTS, bucket::subject, event::CONTENT_TYPE,
+    Reason, SUBJECTS,
+    bucket::subject,
+    event::CONTENT_TYPE,
+    published::{Cursor, EVENTS_KEY, Published},
 };
 
-/// The key that says up to which revision events are published.
-const EVENTS_KEY: &str = "_events";
-
-/// How long NATS is given to acknowledge. A cluster elects a leader in less.
+/// Timeout for an ack. A cluster elects a leader in less time.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a change is sent again that was not acknowledged: it has the same ID, so NATS takes it once.
+/// How many times a message is sent until NATS acknowledges it. A change keeps its message ID, so that NATS stores it only once.
 const ATTEMPTS: u32 = 3;
 
-/// How often a change is tried again because somebody else changed the same entry.
+/// How many times a change is tried while others change the same entry.
 const CONFLICTS: u32 = 20;
 
-/// How old a change must be before another writer publishes its event: its own writer has given up by then.
+/// The minimum age of a change before another writer publishes its event: its own writer has given up by then.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// What to write at a key.
+/// A value to write at a key.
 #[derive(Clone, Debug)]
 pub struct Addition {
     /// Who adds or removes the ID.
     pub by: Author,
     /// Why.
     pub reason: Option<Reason>,
-    /// When.
+    /// When the ID is added or removed.
     pub at: OffsetDateTime,
-    /// Until when, in whole seconds; None for ever.
+    /// When the entry expires, in whole seconds; `None` if never.
     pub until: Option<OffsetDateTime>,
-    /// Whether it is removed instead.
+    /// Whether the ID is removed instead of added.
     pub removed: bool,
-    /// The ID of the event about it.
+    /// The ID of the event about the change.
     pub event: EventId,
 }
 
-/// What was written.
+/// A change that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The revision of the change.
     pub revision: u64,
-    /// Whether there was an entry that counted.
+    /// Whether there was an active entry before.
     pub existed: bool,
 }
 
-/// What [`Writer::add_once`] did.
+/// The result of [`Writer::add_once`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
     /// The entry was added, with this revision.
     Now(u64),
-    /// It had been added before.
+    /// The entry had already been added.
     Before,
-    /// Somebody changed the entry later than this one is dated, so that stands.
+    /// The current entry or removal has the same or a later time than the addition, so it stays.
     Superseded,
-    /// It would have expired already.
+    /// The addition has already expired.
     Expired,
 }
 
-/// Changes lists. Cheap to clone.
+/// Changes lists, and publishes the events about the changes. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     bucket: Bucket,
     shown: Arc<dyn Fn(&UserId) -> UserId + Send + Sync>,
+    shows_reasons: bool,
     grace: Duration,
 }
 
-/// What NATS acknowledged.
+/// An ack by NATS.
 struct Ack {
     revision: u64,
-    /// Whether it had the message already.
+    /// Whether NATS already had the message.
     duplicate: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Published {
-    through: u64,
-}
-
-/// Up to which revision every event is published.
-struct Cursor {
-    /// The revision of the key that says so.
-    cursor: u64,
-    through: u64,
-}
-
 impl Writer {
-    /// A writer to `bucket`. Events have what `shown` makes of a user's ID.
+    /// Creates a writer to `bucket`. `shown` returns what events contain for a user's ID: the ID itself or its pseudonym.
     pub fn new(bucket: Bucket, shown: impl Fn(&UserId) -> UserId + Send + Sync + 'static) -> Self {
         let shown = Arc::new(shown);
         Self {
             bucket,
             shown,
+            shows_reasons: true,
             grace: GRACE,
         }
     }
 
-    /// The writer with another time after which it publishes the events that other writers have not: a minute, unless this is
-    /// called.
+    /// Leaves reasons out of events, because they may name users. The bucket still has them.
+    #[must_use]
+    pub fn without_reasons(mut self) -> Self {
+        self.shows_reasons = false;
+        self
+    }
+
+    /// Sets the minimum age of other writers' changes before this writer publishes their missing events. The default is one minute.
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -128,12 +125,12 @@ impl Writer {
         &self.bucket
     }
 
-    /// Adds or removes the ID at `key`, whatever was there, and publishes the event. None if it was to be removed and there was no
-    /// entry that counted at the addition's time.
+    /// Adds or removes the ID at `key`, replacing any value, and publishes the event. Returns `None` if the ID was to be removed and had no
+    /// active entry at the addition's time.
     ///
     /// # Errors
-    /// If NATS does not acknowledge or refuses. The entry may then have been written; a repetition is harmless.
-    /// [`BucketError::Unpublished`] if it was.
+    /// If NATS refuses the change or does not acknowledge it. The entry may have been written even so; a retry is harmless.
+    /// [`BucketError::Unpublished`] if the entry was written, but its event was not published.
     pub async fn write(
         &self,
         key: &Key,
@@ -145,25 +142,35 @@ impl Writer {
             if addition.removed && !existed {
                 return Ok(None);
             }
+            let pending = match self.publish_replaced(key, found.as_ref()).await {
+                Ok(()) => None,
+                // Who is on a list matters more than the record of it.
+                Err(_) => found.as_ref(),
+            };
             let value = value(addition, replaces)?;
             if let Some(Ack { revision, .. }) = self
                 .compare_and_set(key, &value, addition.event, revision)
                 .await?
             {
                 let written = Written { revision, existed };
-                self.publish_event_of(key, &value, written).await?;
+                if let Some((before, value)) = pending {
+                    let published = self.publish_event(key, value, *before).await;
+                    published.map_err(unpublished(written, true))?;
+                }
+                let published = self.publish_event(key, &value, revision).await;
+                published.map_err(unpublished(written, false))?;
                 return Ok(Some(written));
             }
         }
         Err(busy())
     }
 
-    /// Adds the ID at `key` exactly once for the event ID of `addition`, however often and from however many processes this is
-    /// called; its time must be the same each time. A removal or another entry that is dated later stands. The event is published even
-    /// if a call before was interrupted between both.
+    /// Adds the ID at `key` exactly once per event ID of `addition`, however often and from however many processes this is called. The
+    /// addition's time must be the same in each call. An entry or removal with the same or a later time stays. The event is published even
+    /// if an earlier call was interrupted after it wrote the entry.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// If NATS refuses the change or its event, or does not acknowledge it. The entry may have been written even so; a retry is harmless.
     pub async fn add_once(&self, key: &Key, addition: &Addition) -> Result<Added, BucketError> {
         for _ in 0..CONFLICTS {
             let found = self.bucket.value(&key.to_string()).await?;
@@ -171,8 +178,8 @@ impl Writer {
                 let brief = Brief::read(value);
                 let event = Some(addition.event);
                 if brief.event == event {
-                    // Whoever wrote it may have been killed before the event was published.
-                    if self.published().await?.through < *revision {
+                    // Its writer may have been killed before it published the event.
+                    if self.bucket.published().await?.lacks(*revision, event) {
                         self.publish_event(key, value, *revision).await?;
                     }
                     return Ok(Added::Before);
@@ -190,6 +197,7 @@ impl Writer {
             {
                 return Ok(Added::Expired);
             }
+            self.publish_replaced(key, found.as_ref()).await?;
             let (revision, _, replaces) = current(found.as_ref(), addition.at);
             let value = value(addition, replaces)?;
             if let Some(ack) = self
@@ -206,10 +214,11 @@ impl Writer {
         Err(busy())
     }
 
-    /// Writes without a look at what is there, and publishes the event: for many entries at once. Returns the revision.
+    /// Writes an entry without reading the current value, and publishes the event. For bulk imports, which call
+    /// [`publish_all`](Self::publish_all) before: if the event about the current value is not published, it is lost. Returns the revision.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Same as [`write`](Self::write).
     pub async fn put(&self, key: &Key, addition: &Addition) -> Result<u64, BucketError> {
         let value = value(addition, None)?;
         let message = |message: PublishMessage| message.message_id(addition.event.to_string());
@@ -221,20 +230,30 @@ impl Writer {
             revision,
             existed: false,
         };
-        self.publish_event_of(key, &value, written).await?;
+        let published = self.publish_event(key, &value, revision).await;
+        published.map_err(unpublished(written, false))?;
         Ok(revision)
     }
 
-    /// Publishes the events of changes whose writers were interrupted, and remembers up to where there are none. `own` are the
-    /// revisions that this writer's changes have got. Returns the revision up to which there are none: less than the last of `own` if
-    /// a younger change of another writer is before that.
+    /// Publishes every missing event, also of changes whose writers may still be active: NATS discards those that come twice.
     ///
     /// # Errors
-    /// If NATS does not acknowledge or refuses; the next writer catches up.
+    /// As [`finish`](Self::finish).
+    pub async fn publish_all(&self) -> Result<(), BucketError> {
+        let impatient = self.clone().with_grace(Duration::ZERO);
+        impatient.finish(&[]).await.map(drop)
+    }
+
+    /// Publishes the missing events of interrupted writers, and stores the revision up to which every event is published. `own` are the
+    /// revisions of this writer's changes. Returns the stored revision. It is less than the last of `own` if another writer's change before
+    /// that is younger than the minimum age.
+    ///
+    /// # Errors
+    /// If NATS refuses a message or does not acknowledge it. The next writer catches up.
     pub async fn finish(&self, own: &[u64]) -> Result<u64, BucketError> {
-        let Cursor { cursor, through } = self.published().await?;
+        let Cursor { revision, through } = self.bucket.published().await?;
         let mut own = own.to_vec();
-        own.push(cursor);
+        own.push(revision);
         own.retain(|&revision| revision > through);
         own.sort_unstable();
         own.dedup();
@@ -245,31 +264,23 @@ impl Writer {
         let reached = self.publish_left(reached, &own).await?;
         if reached > through {
             let value = serde_json::to_vec(&Published { through: reached }).map_err(refused)?;
-            // If somebody else was faster, theirs is as good.
-            let expect = |message: PublishMessage| message.expected_last_subject_sequence(cursor);
+            // If another writer stored a revision meanwhile, that one is used.
+            let expect = |message: PublishMessage| message.expected_last_subject_sequence(revision);
             let (key, value) = (subject(EVENTS_KEY), Bytes::from(value));
             if self.send(&key, &value, expect).await?.is_none() {
-                return Ok(self.published().await?.through);
+                return Ok(self.bucket.published().await?.through);
             }
         }
         Ok(reached)
     }
 
-    async fn published(&self) -> Result<Cursor, BucketError> {
-        let found = self.bucket.value(EVENTS_KEY).await?;
-        let (cursor, through) = found.map_or((0, 0), |(revision, value)| {
-            let published = serde_json::from_slice::<Published>(&value);
-            (revision, published.map_or(0, |published| published.through))
-        });
-        Ok(Cursor { cursor, through })
-    }
-
-    /// Publishes the events of changes of others after the revision `after`, up to the first whose writer may still be at it.
+    /// Publishes the events of other writers' changes after the revision `after`, up to the first change whose writer may still be active.
+    /// Returns the revision up to which every event is published.
     async fn publish_left(&self, after: u64, own: &[u64]) -> Result<u64, BucketError> {
         let old = (OffsetDateTime::now_utc() - self.grace).unix_timestamp_nanos();
         let mut changes = Changes::after(&self.bucket, after).await?;
         let mut reached = after;
-        // What was interrupted is left to the next writer.
+        // If reading is interrupted, the rest is left to the next writer.
         while let Ok(Ok(Some(change))) = timeout(ACK_TIMEOUT, changes.stored()).await {
             if let Some((key, value)) = change.kind.brief()
                 && own.binary_search(&change.revision).is_err()
@@ -286,18 +297,20 @@ impl Writer {
         Ok(reached)
     }
 
-    async fn publish_event_of(
+    /// Publishes the event about the value that is about to be replaced, unless it is known to be published.
+    async fn publish_replaced(
         &self,
         key: &Key,
-        value: &Bytes,
-        Written { revision, existed }: Written,
+        found: Option<&(u64, Bytes)>,
     ) -> Result<(), BucketError> {
-        let published = self.publish_event(key, value, revision).await;
-        published.map_err(|cause| BucketError::Unpublished {
-            revision,
-            existed,
-            cause: Box::new(cause),
-        })
+        let Some((revision, value)) = found else {
+            return Ok(());
+        };
+        let brief = Brief::read(value);
+        if brief.event.is_none() || !self.bucket.published().await?.lacks(*revision, brief.event) {
+            return Ok(());
+        }
+        self.publish_event_about(key, &brief, *revision).await
     }
 
     async fn publish_event(
@@ -317,9 +330,12 @@ impl Writer {
         revision: u64,
     ) -> Result<(), BucketError> {
         let user = (self.shown)(&key.id);
-        let Some(event) = ListChangedEvent::new(key, value, revision, user) else {
+        let Some(mut event) = ListChangedEvent::new(key, value, revision, user) else {
             return Ok(());
         };
+        if !self.shows_reasons {
+            event.data.reason = None;
+        }
         let payload = Bytes::from(serde_json::to_vec(&event).map_err(refused)?);
         let message = |message: PublishMessage| {
             message
@@ -331,7 +347,7 @@ impl Writer {
             .map(drop)
     }
 
-    /// Writes if the key still has `revision`, and returns the acknowledgement. None if it has another.
+    /// Writes if the key still has `revision`, and returns the ack. `None` if the key has another revision.
     async fn compare_and_set(
         &self,
         key: &Key,
@@ -347,7 +363,8 @@ impl Writer {
         self.send(&subject(&key.to_string()), value, message).await
     }
 
-    /// Publishes until it is acknowledged, and returns that. None if the subject's last sequence is not the expected one.
+    /// Publishes with retries until NATS acknowledges the message, and returns the ack. `None` if the subject's last sequence is not the
+    /// expected one.
     async fn send(
         &self,
         subject: &str,
@@ -385,7 +402,7 @@ impl Writer {
     }
 }
 
-/// The revision at a key, whether its entry counts at `at`, and the ID of its event.
+/// Returns the revision at a key, whether its entry is active at `at`, and the ID of its event.
 fn current(found: Option<&(u64, Bytes)>, at: OffsetDateTime) -> (u64, bool, Option<EventId>) {
     found.map_or((0, false, None), |(revision, value)| {
         let brief = Brief::read(value);
@@ -407,6 +424,19 @@ fn value(addition: &Addition, replaces: Option<EventId>) -> Result<Bytes, Bucket
     entry.to_value().map(Bytes::from).map_err(refused)
 }
 
+/// Returns how the error of publishing an event is reported after a change is made.
+fn unpublished(
+    Written { revision, existed }: Written,
+    lost: bool,
+) -> impl FnOnce(BucketError) -> BucketError {
+    move |cause| BucketError::Unpublished {
+        revision,
+        existed,
+        lost,
+        cause: Box::new(cause),
+    }
+}
+
 fn busy() -> BucketError {
     BucketError::Refused("others change the same entry all the time; try again".to_owned())
 }
@@ -415,7 +445,7 @@ fn refused(error: impl std::fmt::Display) -> BucketError {
     BucketError::Refused(error.to_string())
 }
 
-/// A subject for messages, which must not have users' IDs.
+/// Returns the subject as error messages show it: without the user's ID.
 fn shown(subject: &str) -> &str {
     match subject == CHANGED_SUBJECT {
         true => subject,

@@ -198,6 +198,34 @@ async fn the_event_of_a_killed_writer_is_published_by_the_next_one_and_only_once
 }
 
 #[tokio::test]
+async fn whoever_replaces_an_entry_first_publishes_the_event_about_it() {
+    let world = world().await;
+    let (lost, pending) = (addition(), [addition(), addition()]);
+    for addition in [&lost, &pending[0]] {
+        let error = world.writer.write(&key("a"), addition).await.unwrap_err();
+        let is_replaced = addition.event != lost.event;
+        assert!(
+            matches!(error, BucketError::Unpublished { lost, .. } if lost == is_replaced),
+            "{error:?}"
+        );
+    }
+    world
+        .writer
+        .write(&key("b"), &pending[1])
+        .await
+        .unwrap_err();
+    let world = world.with_events().await;
+    let (removed, added) = (removal(), addition());
+    world.writer.write(&key("a"), &removed).await.unwrap();
+    world.writer.add_once(&key("b"), &added).await.unwrap();
+    let ids = world.events().await.into_iter();
+    let ids: Vec<_> = ids.map(|event| event["id"].clone()).collect();
+    let [first, second] = pending;
+    let expected = [first, removed, second, added];
+    assert_eq!(ids, expected.map(|change| change.event.to_string()));
+}
+
+#[tokio::test]
 async fn an_entry_is_added_once_for_an_event_however_often_it_is_tried() {
     let world = world().await.with_events().await;
     let once = addition();
@@ -252,6 +280,11 @@ async fn what_no_longer_counts_is_announced_and_cleared_away() {
     ] {
         world.writer.write(&key(id), &what).await.unwrap();
     }
+    // Nobody knows that their events are published, which are made from the entries.
+    let left = world.bucket().clear(1000, Duration::ZERO).await.unwrap();
+    assert_eq!((left.cleared, left.unpublished), (0, 2));
+    world.writer.publish_all().await.unwrap();
+    assert_eq!(world.events().await.len(), 4);
     let day = Duration::from_secs(24 * 3600);
     assert_eq!(world.bucket().clear(1000, day).await.unwrap().cleared, 0);
     let cleared = world

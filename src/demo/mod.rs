@@ -28,10 +28,10 @@ const CONSOLE: Console = Console::new("demo");
 /// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
 const INTERRUPTED: u8 = 130;
 
-/// How long the gateway's connection to NATS may take; it takes some milliseconds.
+/// Timeout of the gateway's connection to NATS, which takes some milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long gateway and decider may take to stop, when everything is said.
+/// Timeout of the shutdown of gateway and decider, once everything is printed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const WHAT: &str = "\
@@ -69,7 +69,7 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    /// Runs to the closing table.
+    /// Runs until the closing table is printed.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.run_to_the_end().await {
             // A reader that stops reading, like `head`, is not an error.
@@ -99,7 +99,7 @@ impl Demo {
         started.recorder().settled(CONNECT_TIMEOUT).await;
 
         let screen = Screen::new();
-        self.introduce(screen, &directory, &version, &started)?;
+        let introduced = self.introduce(screen, &directory, &version, &started);
         let stage = Stage {
             callbacks: started.address()?,
             nats: &serve.gateway.record.nats,
@@ -110,17 +110,23 @@ impl Demo {
         };
         let serving = started.serve(runtime);
         tokio::pin!(serving);
-        let code = tokio::select! {
+        let playing = async {
+            introduced?;
+            stage.play(&mut nats).await
+        };
+        let played = tokio::select! {
             ended = &mut serving => match ended {
                 Ok(()) => anyhow::bail!("gateway and decider have stopped"),
                 Err(error) => return Err(error),
             },
-            () = stop.everything.cancelled() => ExitCode::from(INTERRUPTED),
-            played = stage.play(&mut nats) => played?,
+            () = stop.everything.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
+            played = playing => played,
         };
+        // Also after an error, such as a closed pipe: a gateway that still runs would create its spool again when the directory is removed.
         shutdown.cancel();
-        // Everything was recorded, or reported as lost.
+        // A timeout loses nothing: every event was recorded, or reported as lost.
         let _ = timeout(SHUTDOWN_TIMEOUT, serving).await;
+        let code = played?;
         if self.keep {
             screen.print(&format!("Kept: {}", directory.path().display()))?;
         }
@@ -151,8 +157,8 @@ impl Demo {
     }
 }
 
-/// The settings of `importguard serve` with free ports, the sample policy and this nats-server. The environment's are not for the
-/// demonstration, which must not publish to somebody's stream.
+/// The settings of `importguard serve` with free ports, the sample policy and this nats-server. Environment variables are ignored: the
+/// demonstration must not publish to another stream.
 fn settings(directory: &TempDir, nats: &NatsServer) -> anyhow::Result<Serve> {
     let path = directory.path();
     write_sample(&path.join("policy"))?;

@@ -1,6 +1,6 @@
-//! Sends requests as open-im-server's HTTP client does, and says what goes wrong.
+//! Sends requests as open-im-server's HTTP client does, and reports what goes wrong.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{env, fs, io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -19,10 +19,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// Maximum size of an answer, in bytes: importguard's own to these requests are below 1 KiB.
+/// Maximum size of an answer, in bytes. importguard's own answers to these requests are below 1 KiB.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// An OpenIM's webhook URL. It may contain a password or a secret path, so it is never printed in full.
+/// OpenIM's webhook URL. It may contain a password or a secret path, so it is never printed in full.
 pub(super) struct Webhook {
     url: String,
     https: bool,
@@ -53,12 +53,44 @@ pub(super) enum AskError {
     Host(String, io::Error),
     #[error("cannot connect to {0}: {1}")]
     Connect(String, io::Error),
-    #[error("no TLS connection to {0}: {1}")]
+    #[error("no TLS connection to {0}: {text}", text = in_words(.1))]
     Tls(String, io::Error),
+    #[error("SSL_CERT_FILE names {0}, and no certificate can be read from it: {1}")]
+    Trust(String, String),
     #[error("no answer from {0}: {1}")]
     Http(String, String),
     #[error("no answer from {0} within {timeout}", timeout = seconds(*.1))]
     Timeout(String, Duration),
+}
+
+/// The text of a TLS error. rustls shows some causes as they are in its code.
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.contains(CA_AS_SERVER) {
+        true => "the server's certificate is the certificate of a CA".to_owned(),
+        false => text,
+    }
+}
+
+/// What [`in_words`] describes: a server that presents the certificate of a CA as its own.
+pub(super) const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
+
+/// Checks that there are certificates in SSL_CERT_FILE if that is set. Go ignores a file that it cannot read, and so trusts nobody.
+fn check_trust() -> Result<(), AskError> {
+    let Some(file) = env::var_os("SSL_CERT_FILE") else {
+        return Ok(());
+    };
+    let file = Path::new(&file);
+    let loaded = rustls_native_certs::load_certs_from_paths(Some(file), None);
+    if !loaded.certs.is_empty() {
+        return Ok(());
+    }
+    let cause = match (fs::File::open(file), loaded.errors.first()) {
+        (Err(error), _) => error.to_string(),
+        (Ok(_), Some(error)) => error.to_string(),
+        (Ok(_), None) => "it has none in PEM format".to_owned(),
+    };
+    Err(AskError::Trust(file.display().to_string(), cause))
 }
 
 /// OpenIM's timeouts are whole seconds.
@@ -67,7 +99,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 impl Webhook {
-    /// Takes a URL apart, as Go does. Its errors do not repeat the URL.
+    /// Parses a URL as Go does. Errors do not repeat the URL.
     pub(super) fn parse(url: &str) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().ok().context("the URL is not valid")?;
         let https = uri.scheme() == Some(&Scheme::HTTPS);
@@ -113,7 +145,7 @@ impl Webhook {
         }
     }
 
-    /// Sends `question` on a connection of its own.
+    /// Sends `question` on a new connection.
     pub(super) async fn ask(
         &self,
         question: &Question<'_>,
@@ -128,6 +160,7 @@ impl Webhook {
         if !self.https {
             return self.send(tcp, false, question).await;
         }
+        check_trust()?;
         let tls = self.handshake(tcp).await;
         let tls = tls.map_err(|error| AskError::Tls(self.address(), error))?;
         let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -147,7 +180,7 @@ impl Webhook {
         Err(AskError::Connect(self.address(), last))
     }
 
-    /// Trusts what Go trusts: SSL_CERT_FILE and SSL_CERT_DIR, or the system's authorities.
+    /// Trusts the same CAs as Go: those in SSL_CERT_FILE and SSL_CERT_DIR, or the system's.
     async fn handshake(
         &self,
         tcp: TcpStream,
@@ -205,7 +238,7 @@ impl Webhook {
         question: &Question<'_>,
         http2: bool,
     ) -> anyhow::Result<Request<Full<Bytes>>> {
-        // OpenIM appends to the string, too, whatever it ends in.
+        // OpenIM also appends to the string, whatever it ends with.
         let uri: Uri = [&self.url, question.suffix.as_str()].concat().parse()?;
         let mut target = uri.clone().into_parts();
         let authority = self.address();
@@ -251,6 +284,14 @@ mod tests {
         let authorization = request.headers()[header::AUTHORIZATION].to_str().unwrap();
         let credentials = authorization.strip_prefix("Basic ").unwrap();
         assert_eq!(BASE64_STANDARD.decode(credentials).unwrap(), b"us@er:p:w");
+    }
+
+    #[test]
+    fn a_ca_that_is_a_server_is_described_in_words() {
+        let rustls = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))";
+        let error = AskError::Tls("https://g:1".to_owned(), io::Error::other(rustls));
+        let text = error.to_string();
+        assert!(text.ends_with("is the certificate of a CA"), "{text}");
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! The requests that are sent, and what is concluded from their answers.
+//! The requests that are sent, and the conclusions from their answers.
 
 use http::StatusCode;
 use serde_json::json;
 
 use super::{
-    ask::{AskError, Question, Response, Webhook},
+    ask::{AskError, CA_AS_SERVER, Question, Response, Webhook},
     reading::{Answer, Effect, Meaning, OpenIm},
 };
 
-/// The owner and the friends of the imports that are asked for.
+/// The owner and the friends of the requested imports.
 pub(super) const OWNER: &str = "importguard_doctor";
 const FRIENDS: [&str; 2] = ["importguard_doctor_friend1", "importguard_doctor_friend2"];
 
@@ -16,10 +16,10 @@ const BEFORE: &str = "callbackBeforeImportFriendsCommand";
 const AFTER: &str = "callbackAfterImportFriendsCommand";
 const DOCUMENTED: &str = "ImportFriendReqBeforeCommand";
 
-/// What a check asks.
+/// A request, and what its answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
-    /// An import, as open-im-server asks. It is decided and recorded.
+    /// An import, as open-im-server requests it. It is decided and recorded.
     Import,
     /// The same with a friend twice and the owner in the list: every policy removes those.
     Shorten,
@@ -51,7 +51,7 @@ impl Check {
         }
     }
 
-    /// What it asks, for people.
+    /// Its question, for people.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Import => "May these friends be imported?",
@@ -98,7 +98,7 @@ pub(super) struct Finding {
     pub(super) check: Check,
     pub(super) response: Response,
     pub(super) answer: Answer,
-    /// What each version does, if versions read the answer.
+    /// What each version does; empty if open-im-server does not read the answer.
     pub(super) effects: Vec<(OpenIm, Effect)>,
 }
 
@@ -115,7 +115,7 @@ impl Finding {
         }
     }
 
-    /// What is wrong with the answer, whoever reads it; with what to do.
+    /// The problem with the answer that is independent of the version, with its remedy.
     pub(super) fn problem(&self, webhook: &Webhook) -> Option<String> {
         let status = self.response.status;
         if status.is_redirection() {
@@ -157,7 +157,7 @@ impl Finding {
         }
     }
 
-    /// Whether `effect` is what importguard means.
+    /// Whether `effect` is what importguard intends.
     pub(super) fn agrees(&self, effect: &Effect) -> bool {
         match (&self.answer.meaning, effect) {
             (Some(Meaning::Allow), Effect::ImportsAll) => true,
@@ -168,7 +168,7 @@ impl Finding {
     }
 }
 
-/// The answer is not importguard's.
+/// Describes an answer that is not importguard's.
 fn stranger(status: StatusCode, answer: &Answer) -> String {
     let what = "the answer is not importguard's: another program, or a proxy in between, gave it";
     let effect = if answer.is_object {
@@ -179,7 +179,7 @@ fn stranger(status: StatusCode, answer: &Answer) -> String {
     format!("{what} ({status}). {effect}. Check host, port and path of the URL")
 }
 
-/// Rejections that a setting in OpenIM or importguard causes.
+/// Describes a rejection that a setting in OpenIM or importguard causes.
 fn misconfiguration(answer: &Answer, webhook: &Webhook) -> Option<String> {
     let text = &answer.text;
     match answer.code {
@@ -205,7 +205,7 @@ fn misconfiguration(answer: &Answer, webhook: &Webhook) -> Option<String> {
     }
 }
 
-/// What to do if there is no answer.
+/// The remedy if there is no answer.
 pub(super) fn remedy(error: &AskError, webhook: &Webhook) -> String {
     match error {
         AskError::Host(..) => "check the host in the URL; run this where OpenIM runs".to_owned(),
@@ -213,6 +213,9 @@ pub(super) fn remedy(error: &AskError, webhook: &Webhook) -> String {
             "is the gateway running, and is this its callback port (IMPORTGUARD_HTTP_LISTEN, on 127.0.0.1 by default)? Does a firewall or network policy block it?".to_owned()
         }
         AskError::Tls(_, error) => tls_remedy(&error.to_string()),
+        AskError::Trust(..) => {
+            "name a PEM file with the CA of the gateway's certificate in SSL_CERT_FILE, in OpenIM's environment and for this command".to_owned()
+        }
         AskError::Http(..) if webhook.is_https() => {
             "is this the gateway's callback port?".to_owned()
         }
@@ -229,6 +232,8 @@ pub(super) fn remedy(error: &AskError, webhook: &Webhook) -> String {
 fn tls_remedy(error: &str) -> String {
     if error.contains("UnknownIssuer") {
         "OpenIM would not trust this certificate: name a PEM file with its CA in SSL_CERT_FILE, in OpenIM's environment and for this command".to_owned()
+    } else if error.contains(CA_AS_SERVER) {
+        "issue a certificate for the gateway with that CA, and set it with IMPORTGUARD_TLS_CERT_FILE. The CA's own certificate belongs in SSL_CERT_FILE only".to_owned()
     } else if error.contains("not valid for name") || error.contains("NotValidForName") {
         "the certificate is for another name than the URL's host".to_owned()
     } else if error.contains("Expired") || error.contains("expired") {

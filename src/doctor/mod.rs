@@ -1,4 +1,4 @@
-//! `importguard doctor`: asks a running gateway as OpenIM would, and says how each version reads the answers.
+//! `importguard doctor`: sends requests to a running gateway as OpenIM would, and reports how each version reads the answers.
 
 mod ask;
 mod checks;
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use uuid::Uuid;
 
@@ -32,13 +32,9 @@ const DETAILS: &str = r#"Run it where OpenIM runs, with the URL from OpenIM's co
   importguard doctor http://user:password@importguard-gateway:8080
   SSL_CERT_FILE=ca.pem importguard doctor https://importguard-gateway:8080 --openim 3.8.3
 
-Five requests are sent. Three are decided by the policy and recorded as events, with the owner importguard_doctor and the friends
-importguard_doctor_friend1 and importguard_doctor_friend2; nobody is imported, as only OpenIM can do that. The others are
-rejected before they are decided, and leave no event. Certificates are trusted as OpenIM does: those of this machine, or of
-SSL_CERT_FILE. The URL's password and path are never printed.
+Five requests are sent. Three are decided by the policy and recorded as events, with the owner importguard_doctor and the friends importguard_doctor_friend1 and importguard_doctor_friend2; nobody is imported, as only OpenIM can do that. The others are rejected before they are decided, and leave no event. Certificates are trusted as OpenIM does: those of this machine, or of SSL_CERT_FILE. The URL's password and path are never printed.
 
-Exit codes: 0 if OpenIM does as importguard answers, 1 if something is wrong, 2 on usage errors. That OpenIM 3.6 ignores refusals
-counts only with --openim 3.6.0."#;
+Exit codes: 0 if OpenIM does as importguard answers, 1 if something is wrong, 2 on usage errors. That OpenIM 3.6 ignores refusals counts only with --openim 3.6.0."#;
 
 /// Ask a running gateway as OpenIM would, and say how each version of OpenIM reads the answers
 #[derive(Args)]
@@ -46,7 +42,7 @@ counts only with --openim 3.6.0."#;
 pub(crate) struct Doctor {
     /// The webhook URL as in OpenIM's configuration, with its password or secret path
     #[arg(value_name = "URL", env = "IMENV_WEBHOOKS_URL", hide_env_values = true)]
-    url: String,
+    url: Option<String>,
 
     /// Report only on this version of open-im-server, for example 3.8.3 [default: all]
     #[arg(long, value_name = "VERSION", value_parser = |text: &str| text.parse::<OpenIm>())]
@@ -62,15 +58,22 @@ pub(crate) struct Doctor {
 }
 
 impl Doctor {
-    /// Asks, and prints the report.
+    /// Sends the requests, and prints the report.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let webhook = match Webhook::parse(&self.url) {
+        let parsed = match &self.url {
+            Some(url) => Webhook::parse(url),
+            None => Err(anyhow!(
+                "no URL: give OpenIM's webhook URL as the argument, or set IMENV_WEBHOOKS_URL to it"
+            )),
+        };
+        let webhook = match parsed {
             Ok(webhook) => webhook,
             Err(error) => {
-                writeln!(
+                // If standard error is closed, the exit code suffices.
+                let _ = writeln!(
                     io::stderr(),
                     "error: {error:#}, for example http://importguard-gateway:8080"
-                )?;
+                );
                 return Ok(ExitCode::from(USAGE));
             }
         };
@@ -79,7 +82,7 @@ impl Doctor {
             true => report.json(),
             false => report.text(),
         };
-        writeln!(io::stdout(), "{text}").context("standard output")?;
+        writeln!(io::stdout(), "{text}").context("cannot write to standard output")?;
         Ok(match report.is_good() {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(PROBLEMS),
@@ -100,7 +103,7 @@ impl Doctor {
                 Ok(response) => {
                     let finding = Finding::new(check, response, &versions);
                     let problem = finding.problem(webhook);
-                    // The same cause would be reported five times.
+                    // Each of the five checks would report the same cause.
                     let is_hopeless = check == Check::Import && problem.is_some();
                     report.add(finding, problem);
                     if is_hopeless {

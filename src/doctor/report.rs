@@ -13,10 +13,10 @@ use super::{
 /// Maximum number of characters of a foreign answer that are shown.
 const MAX_SHOWN: usize = 300;
 
-/// What was found.
+/// The findings and problems.
 pub(super) struct Report {
     address: String,
-    /// The version that was asked for, if one was.
+    /// The only version to report on, if one was given.
     only: Option<OpenIm>,
     findings: Vec<Finding>,
     problems: Vec<String>,
@@ -34,7 +34,7 @@ impl Report {
         }
     }
 
-    /// Adds an answered check, with what is wrong with it.
+    /// Adds an answered check, and its problem if it has one.
     pub(super) fn add(&mut self, finding: Finding, problem: Option<String>) {
         if let Some(problem) = problem {
             self.problems.push(problem);
@@ -44,7 +44,7 @@ impl Report {
         self.findings.push(finding);
     }
 
-    /// There is no answer, for this reason.
+    /// Records that there is no answer, for this reason.
     pub(super) fn unanswered(&mut self, reason: &str) {
         self.problems.push(reason.to_owned());
         self.notes.push(
@@ -53,7 +53,7 @@ impl Report {
         );
     }
 
-    /// Compares what versions do with what importguard means.
+    /// Compares what versions do with what importguard intends.
     fn compare(&mut self, finding: &Finding) {
         for (version, effect) in &finding.effects {
             let ignored =
@@ -84,7 +84,7 @@ impl Report {
         }
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no problems.
     pub(super) fn is_good(&self) -> bool {
         self.problems.is_empty()
     }
@@ -107,14 +107,40 @@ impl Report {
             }
         }
         if self.is_good() {
-            let who = match self.only {
-                Some(version) => format!("OpenIM {}", version.name()),
-                None if self.notes.is_empty() => "Every version of OpenIM".to_owned(),
-                None => "OpenIM".to_owned(),
-            };
-            _ = write!(text, "\nOK: {who} does as importguard answers.");
+            _ = write!(text, "\nOK: {}.", self.verdict());
         }
         text
+    }
+
+    /// Which versions are good, if there are no problems.
+    fn verdict(&self) -> String {
+        if let Some(version) = self.only {
+            return format!("OpenIM {} does as importguard answers", version.name());
+        }
+        let (bad, good): (Vec<_>, Vec<_>) = OpenIm::ALL
+            .into_iter()
+            .partition(|version| self.differs(*version));
+        let names = |versions: Vec<OpenIm>| {
+            let names: Vec<_> = versions.into_iter().map(OpenIm::name).collect();
+            names.join(" and ")
+        };
+        match bad.is_empty() {
+            true => "every version of OpenIM does as importguard answers".to_owned(),
+            false => format!(
+                "OpenIM {} do as importguard answers. NOT OK: OpenIM {}, see the note",
+                names(good),
+                names(bad)
+            ),
+        }
+    }
+
+    /// Whether `version` does something else than importguard intends.
+    fn differs(&self, version: OpenIm) -> bool {
+        let mut findings = self.findings.iter();
+        findings.any(|finding| {
+            let mut effects = finding.effects.iter();
+            effects.any(|(one, effect)| *one == version && !finding.agrees(effect))
+        })
     }
 
     fn describe(&self, text: &mut String, finding: &Finding) {

@@ -18,26 +18,26 @@ use importguard_runtime::{FileWatches, whole_text};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Console, Durable, Range, console::StatusReporter};
+use super::{Console, Durable, Range, console::StatusReporter, printable};
 
 const STREAM: &str = "IMPORTGUARD";
 
-/// How many events are pulled at once: some 100 KB.
+/// Batch size of a pull request: some 100 KB.
 const BATCH_SIZE: u64 = 100;
 
-/// How often a missing server or stream is looked for.
+/// The interval at which a missing server or stream is looked up again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long NATS keeps an ephemeral consumer without a reader. A server restarts in less.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(300);
 
-/// Time limit for the first connection event, and for the last flush.
+/// Timeout of the first connection event, and of the last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long NATS is asked in vain when reading is to end. A cluster elects a leader in less.
+/// How long to wait for NATS if the stream is not followed. A cluster elects a leader in less.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// How many events are fetched at once when reading is to end: nothing waits for them.
+/// Batch size if the stream is not followed, without `--durable`: no event waits for an ack.
 const FETCH_SIZE: u64 = 1000;
 
 /// An event as NATS delivers it.
@@ -46,13 +46,13 @@ pub(crate) struct Delivered<'a> {
     pub(crate) payload: &'a [u8],
     /// How many events after this one are stored.
     pub(crate) pending: u64,
-    /// When NATS stored it, if it says so.
+    /// When NATS stored it, if known.
     pub(crate) stored: Option<SystemTime>,
 }
 
 /// The result of handling an event.
 pub(crate) enum Consumed {
-    /// It was handled; at most so many more are wanted, if there is a limit.
+    /// It was handled; at most this many more are wanted, if there is a limit.
     More(Option<u64>),
     /// It was handled, and was the last.
     Last,
@@ -67,11 +67,11 @@ pub(crate) struct Source {
     connections: watch::Receiver<u64>,
     range: Range,
     durable: Option<Durable>,
-    /// The only subject that is read without `--durable`; empty for all.
-    subject: &'static str,
-    /// Stream sequence of the last event to read; known once the stream was found, unless it is followed.
+    /// The only subjects to read without `--durable`; empty for all.
+    subjects: &'static [&'static str],
+    /// Stream sequence of the last event to read; `None` until the stream is found, and if it is followed.
     last: Option<u64>,
-    /// When the first event that was stored then was stored; known once the stream was found.
+    /// When NATS stored the first event that the stream had when it was found; `None` until then.
     first_stored: Option<SystemTime>,
     /// Stream sequence of the last event read without `--durable`.
     position: Option<u64>,
@@ -101,13 +101,13 @@ impl Source {
         let servers = servers.on_failure(move |cause| lost.report(&retrying(&cause)));
         let (connected, mut connections) = watch::channel(0);
         let events = status.clone();
-        // In order, as the error of the last server is what an attempt ends with: it should be reported once, and not in turns.
+        // Keeps the order: an attempt ends with the error of the last server, which should be the same each time, to be reported once.
         let options = servers.options.retain_servers_order();
         let options = options.event_callback(move |event| {
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
                 Event::Disconnected => events.report("lost the connection to NATS; reconnecting"),
-                Event::ServerError(error) => events.report(&format!("NATS error: {error}")),
+                Event::ServerError(error) => events.report(&denied(&error.to_string())),
                 _ => {}
             }
             std::future::ready(())
@@ -126,20 +126,20 @@ impl Source {
                             status.report(&retrying(&cause));
                             tokio::time::sleep(RETRY_INTERVAL).await;
                         }
-                        _ => bail!(cause),
+                        _ => bail!(with_remedy(cause)),
                     }
                 }
             }
         };
-        // The event of this connection arrives a moment later. Mistaken for a reconnection, it would cause a second pull request,
-        // and the events sent for the first one would be delivered again only half a minute later.
+        // The event of this connection arrives shortly afterwards. If it were mistaken for a reconnect, it would cause a second pull
+        // request, and the events sent for the first one would be delivered again only half a minute later.
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, connections.wait_for(|count| *count > 0)).await;
         Ok(Self {
             client,
             connections,
             range,
             durable,
-            subject: "",
+            subjects: &[],
             last: None,
             first_stored: None,
             position: None,
@@ -147,9 +147,9 @@ impl Source {
         })
     }
 
-    /// Reads events on this subject only.
-    pub(crate) const fn only(&mut self, subject: &'static str) {
-        self.subject = subject;
+    /// Reads events on these subjects only. NATS does not send the others, such as the changes of an imported list.
+    pub(crate) const fn only(&mut self, subjects: &'static [&'static str]) {
+        self.subjects = subjects;
     }
 
     /// When NATS stored the first event that the stream had when it was found; `None` if it was empty or not found yet.
@@ -157,8 +157,8 @@ impl Source {
         self.first_stored
     }
 
-    /// Calls `handle` for each event, in order, until the range ends, it stops, or `shutdown` is cancelled. At most `wanted` events
-    /// are wanted, if there is a limit.
+    /// Calls `handle` for each event, in order, until the range ends, `handle` stops it, or `shutdown` is cancelled. At most `wanted`
+    /// events are wanted, if there is a limit.
     pub(crate) async fn follow(
         &mut self,
         shutdown: CancellationToken,
@@ -262,7 +262,7 @@ impl Source {
                         return Ok(true);
                     }
                 }
-                // Or a busy stream would be followed after all.
+                // Otherwise, reading a busy stream would never end.
                 if !follows && self.last.is_some_and(|last| sequence >= Some(last)) {
                     self.give_back(batch).await;
                     return Ok(true);
@@ -274,7 +274,7 @@ impl Source {
         }
     }
 
-    /// Requests events: those that are stored, or also those that come soon.
+    /// Requests stored events, or also those that arrive soon.
     async fn request(
         &self,
         consumer: &PullConsumer,
@@ -351,7 +351,8 @@ impl Source {
                 Ok(Some(consumer))
             }
             Err(error) => match error.kind() {
-                // A bad request, such as for the name of a consumer of another kind. Other errors are the server's, and temporary.
+                // A bad request, for example because the name belongs to another kind of consumer. Other errors are the server's, and
+                // temporary.
                 ConsumerErrorKind::JetStream(refused) if refused.code() == 400 => {
                     bail!("NATS rejected the consumer on {STREAM}: {refused}")
                 }
@@ -391,17 +392,26 @@ impl Source {
         &mut self,
         stream: &Stream,
     ) -> Result<PullConsumer, jetstream::stream::ConsumerError> {
-        // A stream that was created again counts from 1.
+        // The sequence of a stream that was created again restarts at 1.
         let last = stream.cached_info().state.last_sequence;
         let seen = self
             .position
             .map(|position| if position > last { 0 } else { position });
+        // Servers before 2.10 ignore a list, so that they send every subject.
+        let (one, several) = match self.subjects {
+            [one] => ((*one).to_owned(), Vec::new()),
+            several => {
+                let several = several.iter().map(|subject| (*subject).to_owned());
+                (String::new(), several.collect())
+            }
+        };
         let inbox = self.client.new_inbox();
         let unique = inbox.rsplit('.').next().unwrap_or_default();
         let config = pull::Config {
             name: Some(format!("{}-{unique}", client_name(self.status.console()))),
             ack_policy: AckPolicy::None,
-            filter_subject: self.subject.to_owned(),
+            filter_subject: one,
+            filter_subjects: several,
             deliver_policy: match seen {
                 Some(seen) => DeliverPolicy::ByStartSequence {
                     start_sequence: seen + 1,
@@ -421,6 +431,28 @@ impl Source {
     }
 }
 
+/// Describes an error that the server sends. The subject is that of responses if NATS denies a subscription.
+fn denied(error: &str) -> String {
+    let subject = error
+        .split_once("Permissions Violation for Subscription to \"")
+        .map(|(_, subject)| subject.split('"').next().unwrap_or_default());
+    match subject {
+        Some(subject) => format!(
+            "NATS does not let this user subscribe to {}: set NATS_INBOX_PREFIX to the prefix that its permissions have, such as _INBOX_support",
+            printable(subject)
+        ),
+        None => format!("NATS error: {error}"),
+    }
+}
+
+/// Adds what to do to the cause of a failed connection, if it does not say that itself.
+fn with_remedy(cause: String) -> String {
+    match cause.ends_with("(connection refused)") {
+        true => format!("{cause}: is it running? NATS_URL or --nats-url names another"),
+        false => cause,
+    }
+}
+
 fn retrying(cause: &str) -> String {
     format!("{cause}; retrying")
 }
@@ -428,4 +460,21 @@ fn retrying(cause: &str) -> String {
 /// The name of the connection, and the first part of an ephemeral consumer's.
 fn client_name(console: Console) -> String {
     format!("importguard-{}", console.command())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_their_remedy() {
+        let text = denied(
+            "nats: permissions violation: Permissions Violation for Subscription to \"_INBOX.x.*\"",
+        );
+        assert!(text.contains("_INBOX.x.*: set NATS_INBOX_PREFIX"), "{text}");
+        assert_eq!(denied("other"), "NATS error: other");
+        let refused = "NATS at nats:1 is unreachable (connection refused)".to_owned();
+        assert!(with_remedy(refused).contains("NATS_URL or --nats-url"));
+        assert_eq!(with_remedy("other".to_owned()), "other");
+    }
 }

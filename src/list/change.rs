@@ -82,18 +82,19 @@ impl What {
             let key = Key::new(self.list.clone(), id);
             key.map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))
         });
-        // All of them, before the first is changed.
+        // All IDs are validated before the first entry is changed.
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let connection = Connection::open(&self.nats, denials).await?;
         let writer = connection.writer(&self.pseudonyms).await?;
         let mut own = Vec::new();
+        let mut code = ExitCode::SUCCESS;
         for key in &keys {
             let addition = Addition {
                 event: EventId::new(),
                 ..addition.clone()
             };
             let written = match writer.write(key, &addition).await {
-                // Whoever is to be blocked is blocked.
+                // The entry is written; only its event is not published yet.
                 Err(
                     error @ BucketError::Unpublished {
                         revision, existed, ..
@@ -108,18 +109,16 @@ impl What {
                     written
                 }
             };
-            let done = match written {
-                None => "absent",
-                Some(_) if addition.removed => "removed",
-                Some(written) if written.existed => "changed",
-                Some(_) => "added",
-            };
+            let done = Done::of(written, &addition);
+            if done == Done::Absent {
+                code = ExitCode::FAILURE;
+            }
             let mut out = io::stdout().lock();
             if self.json {
                 let line = json!({
                     "list": key.list.as_str(),
                     "userID": key.id,
-                    "change": done,
+                    "change": done.as_str(),
                     "by": addition.by.as_str(),
                     "reason": addition.reason.as_ref().map(|reason| reason.as_str()),
                     "until": addition.until.map(rfc3339),
@@ -134,14 +133,47 @@ impl What {
                 let id = printable(key.id.as_str());
                 let list = &key.list;
                 match done {
-                    "absent" => writeln!(out, "{id} is not on {list}")?,
-                    "removed" => writeln!(out, "{list}: removed {id}")?,
-                    done => writeln!(out, "{list}: {done} {id}{until}")?,
+                    Done::Absent => writeln!(out, "{id} is not on {list}")?,
+                    Done::Removed | Done::Changed | Done::Added => {
+                        writeln!(out, "{list}: {} {id}{until}", done.as_str())?;
+                    }
                 }
             }
         }
         tidy(&writer, &own, denials).await;
-        Ok(ExitCode::SUCCESS)
+        Ok(code)
+    }
+}
+
+/// What a command did about an ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// It was to be removed, and was not on the list.
+    Absent,
+    Removed,
+    /// It was on the list, and has another end, reason or author now.
+    Changed,
+    Added,
+}
+
+impl Done {
+    fn of(written: Option<Written>, addition: &Addition) -> Self {
+        match written {
+            None => Self::Absent,
+            Some(_) if addition.removed => Self::Removed,
+            Some(written) if written.existed => Self::Changed,
+            Some(_) => Self::Added,
+        }
+    }
+
+    /// The name in JSON and text.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Removed => "removed",
+            Self::Changed => "changed",
+            Self::Added => "added",
+        }
     }
 }
 

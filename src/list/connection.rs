@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::CONSOLE;
 use crate::events::printable;
 
-/// How many entries a command that changes a list looks at to clear away what no longer counts: a tenth of a second.
+/// How many entries a command that changes a list reads to clear away expired and removed ones: this takes a tenth of a second.
 const CLEAR_AT_ONCE: u64 = 1000;
 
 /// A connection to NATS.
@@ -24,7 +24,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// If the settings are invalid, or no server lets us in.
+    /// If the settings are invalid, or no server accepts the connection.
     pub(super) async fn open(nats: &NatsSettings, denials: &Denials) -> anyhow::Result<Self> {
         let mut files = FileWatches::without_metrics();
         let servers = nats.servers("importguard-list", &mut files).await?;
@@ -49,29 +49,31 @@ impl Connection {
         })
     }
 
-    /// The bucket, which is created if there is none.
+    /// Opens the bucket, or creates it if it does not exist.
     pub(super) async fn bucket(&self, replicas: u8) -> anyhow::Result<Bucket> {
         let settings = BucketSettings { replicas };
         Ok(Bucket::open_or_create(&self.jetstream, settings).await?)
     }
 
-    /// The bucket, if there is one.
+    /// Opens the bucket; fails if it does not exist.
     pub(super) async fn existing_bucket(&self) -> anyhow::Result<Bucket> {
         Ok(Bucket::open(&self.jetstream).await?)
     }
 
-    /// A writer to the bucket, which is created if there is none.
+    /// Returns a writer to the bucket, which is created if it does not exist.
     pub(super) async fn writer(&self, pseudonyms: &PseudonymSettings) -> anyhow::Result<Writer> {
         let pseudonyms = pseudonyms.pseudonyms()?;
-        let shown = move |id: &UserId| match &pseudonyms {
-            Pseudonyms::Off => id.clone(),
-            pseudonyms => pseudonyms.of(id).into_owned(),
-        };
-        Ok(Writer::new(self.bucket(1).await?, shown))
+        let bucket = self.bucket(1).await?;
+        Ok(match pseudonyms {
+            Pseudonyms::Off => Writer::new(bucket, UserId::clone),
+            pseudonyms => {
+                Writer::new(bucket, move |id| pseudonyms.of(id).into_owned()).without_reasons()
+            }
+        })
     }
 }
 
-/// The first thing that NATS says its user may not do. Clones share it.
+/// The first permission violation that NATS reports. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Denials(Arc<watch::Sender<Denial>>);
 
@@ -100,7 +102,7 @@ impl Denials {
         });
     }
 
-    /// What is denied from now on does not matter.
+    /// Ignores permission violations from now on.
     fn ignore(&self) {
         self.0.send_if_modified(|first| {
             let is_first = matches!(first, Denial::None);
@@ -111,19 +113,19 @@ impl Denials {
         });
     }
 
-    /// Waits for it. Without this, a command would wait in vain for NATS's answer.
+    /// Waits for the first permission violation. NATS does not respond to a denied request, so a command would wait for it in vain.
     pub(super) async fn first(&self) -> anyhow::Error {
         let mut receiver = self.0.subscribe();
         let first = receiver.wait_for(|denial| matches!(denial, Denial::First(_)));
         match first.await.as_deref() {
             Ok(Denial::First(text)) => anyhow!(text.clone()),
-            // Never: the sender lives as long as this.
+            // Unreachable: the sender lives as long as `self`.
             _ => std::future::pending().await,
         }
     }
 }
 
-/// `Publish to "$JS.API.STREAM.INFO.X"`, or `Subscription to "_INBOX.x.*"`, in words.
+/// Describes a violation such as `Publish to "$JS.API.STREAM.INFO.X"` or `Subscription to "_INBOX.x.*"`.
 fn described(denied: &str) -> String {
     let subject = denied.split('"').nth(1).unwrap_or(denied);
     match denied.starts_with("Subscription") {
@@ -138,8 +140,8 @@ fn described(denied: &str) -> String {
     }
 }
 
-/// Publishes events that interrupted writers left, and clears some entries away. The changes are made already, so a failure is no
-/// failure of the command.
+/// Publishes events that interrupted writers left behind, and clears some entries away. The changes are already made, so an error here does
+/// not fail the command.
 pub(super) async fn tidy(writer: &Writer, own: &[u64], denials: &Denials) {
     denials.ignore();
     let tidied = async {

@@ -1,19 +1,21 @@
-//! Entries in a file: an ID a line, or JSON as from `importguard list export`.
+//! Entries in a file: one ID per line, or JSON as printed by `importguard list export`.
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
+    fs,
+    io::{self, Read},
     path::Path,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use importguard_core::EventId;
+use importguard_decider::lists::{id_on_line, misfit};
 use importguard_lists::{Addition, Author, Key, ListName, Reason};
+use importguard_runtime::text;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-/// How many invalid lines are reported.
+/// Maximum number of invalid lines that are reported.
 const MAX_REPORTED: usize = 10;
 
 /// An entry in JSON.
@@ -26,33 +28,28 @@ struct Exported {
     until: Option<OffsetDateTime>,
 }
 
-/// What `file`, or standard input for `-`, says of `list`, without duplicates: the last one counts. What a line does not say is as in
-/// `standard`.
+/// Reads the entries of `list` from `file`, or from standard input for `-`. If an ID occurs several times, the last one counts. `standard`
+/// has the values that a line does not specify.
 ///
 /// # Errors
-/// If the file cannot be read, or has invalid lines; the first ones are named.
+/// If the file cannot be read, or has invalid lines; the error names the first ones.
 pub(crate) fn read(
     file: &Path,
     list: &ListName,
     standard: &Addition,
 ) -> anyhow::Result<Vec<(Key, Addition)>> {
-    let input: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        let opened = File::open(file);
-        Box::new(opened.with_context(|| format!("cannot read {}", file.display()))?)
-    };
+    let content = content(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut entries = HashMap::new();
     let mut errors = Vec::new();
-    for (number, line) in (1..).zip(BufReader::new(input).lines()) {
-        let line = line.with_context(|| format!("{}:{number}", file.display()))?;
-        let line = line.trim_start_matches('\u{feff}').trim_end_matches('\r');
-        if line.trim().is_empty() || line.starts_with('#') {
+    let lines = text::lines(&content).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+    for line in lines {
+        // As in the file of a policy's list.
+        let Some(text) = id_on_line(line.text) else {
             continue;
-        }
-        match entry(line, list, standard) {
+        };
+        match entry(text, list, standard) {
             Ok((key, addition)) => drop(entries.insert(key, addition)),
-            Err(error) => errors.push(format!("{}:{number}: {error:#}", file.display())),
+            Err(error) => errors.push(format!("{}:{}: {error:#}", file.display(), line.number)),
         }
     }
     if errors.is_empty() {
@@ -70,12 +67,28 @@ pub(crate) fn read(
     bail!("{count}:\n{}{more}", errors.join("\n"))
 }
 
+fn content(file: &Path) -> io::Result<Vec<u8>> {
+    if file != Path::new("-") {
+        return fs::read(file);
+    }
+    let mut content = Vec::new();
+    io::stdin().read_to_end(&mut content)?;
+    Ok(content)
+}
+
 fn entry(line: &str, list: &ListName, standard: &Addition) -> anyhow::Result<(Key, Addition)> {
     let mut addition = Addition {
         event: EventId::new(),
         ..standard.clone()
     };
-    if !line.starts_with('{') {
+    // {1f0c…} is a GUID.
+    if !line.starts_with('{') || !line.contains('"') {
+        if let Some(misfit) = misfit(line) {
+            bail!(
+                "{}; an ID that is meant so can be written as JSON: {{\"id\":\"…\"}}",
+                misfit.message
+            );
+        }
         return Ok((Key::new(list.clone(), line)?, addition));
     }
     let entry: Exported = serde_json::from_str(line).context("invalid JSON")?;

@@ -55,7 +55,7 @@ impl History {
             source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
         };
-        source.only(CHANGED_SUBJECT);
+        source.only(&[CHANGED_SUBJECT]);
         let list = self.list.as_str();
         source
             .follow(shutdown, None, |delivered| {
@@ -88,7 +88,7 @@ impl History {
     }
 }
 
-/// `2026-11-23T18:04:05.123Z  added    user123  by alice: #4711, until 2026-11-30T18:04:05Z`
+/// Formats an event: `2026-11-23T18:04:05.123Z  added    user123  by alice: #4711, until 2026-11-30T18:04:05Z`
 fn line(event: &ListChangedEvent) -> String {
     let change = match event.data.change {
         ChangeMade::Added => "added",

@@ -4,28 +4,30 @@ use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use importguard_gateway::events::PseudonymSettings;
-use importguard_lists::{Addition, BucketError, Key, ListName, Writer};
+use importguard_lists::{Addition, Bucket, BucketError, Key, ListName, Reason, Writer};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
+use serde_json::json;
+use time::OffsetDateTime;
 
 use super::{
     CONSOLE,
+    change::rfc3339,
     connection::{Connection, Denials, tidy},
     file, read,
     who::{Until, Who},
 };
 
-/// How many changes are on their way at once.
+/// Maximum number of changes in flight.
 const IN_FLIGHT: usize = 256;
 
-/// After how many changes the bucket is told that their events are published. If an import is killed, the next command publishes the
-/// events of at most so many changes again.
+/// How many changes are made before their events are marked as published in the bucket. If an import is killed, the next command publishes
+/// the events of at most this many changes again.
 const FINISH_EVERY: usize = 10_000;
 
 const IMPORT_HELP: &str = r##"A line is an ID, or JSON as from export: {"id":"user123","until":"2026-12-24T18:00:00Z","reason":"#4711"}.
-What a line does not say is as --for, --until, --because and --by say. Empty lines, and lines that start with #, are skipped.
-Entries that are on the list already with the same end and reason are left as they are, so an import that was interrupted can be
-repeated. Nothing is removed."##;
+What a line does not say is as --for, --until, --because and --by say. Lines are read as in the file of a policy's list: white space around them, empty lines, and those that start with # do not count.
+Entries that have expired are not added. Those that are on the list already with the same end and reason are left as they are, so an import that was interrupted can be repeated. As --for counts from each import on, it has all entries written again, with a later end; repeated with the --until that an interrupted one prints, it leaves them. Nothing is removed."##;
 
 /// Add the users in a file to a list
 #[derive(Args)]
@@ -61,44 +63,50 @@ impl Import {
         let standard = self.who.addition(self.until.time()?)?;
         let entries =
             file::read(&self.file, &self.list, &standard).context("nothing was imported")?;
+        let mut wanted: HashMap<_, _> = entries.into_iter().collect();
+        let expired = leave_expired(&mut wanted);
         let connection = Connection::open(&self.nats, denials).await?;
         let writer = connection.writer(&self.pseudonyms).await?;
-        let mut entries = entries;
-        let all = entries.len();
-        let mut wanted: HashMap<_, _> = entries.drain(..).collect();
-        read::read(writer.bucket(), |key, value| {
-            let same = |addition: &mut Addition| {
-                let until = addition.until.map(|until| until.unix_timestamp());
-                let reason = addition
-                    .reason
-                    .as_ref()
-                    .map_or("", |reason| reason.as_str());
-                value.until.and_then(|until| i64::try_from(until).ok()) == until
-                    && value.reason == reason
-            };
-            if wanted.get_mut(key).is_some_and(same) {
-                wanted.remove(key);
-            }
-            Ok(())
-        })
-        .await?;
-        let unchanged = all - wanted.len();
+        let unchanged = leave_unchanged(writer.bucket(), &mut wanted).await?;
+        // An entry that is replaced takes an unpublished event with it.
+        if let Err(error) = writer.publish_all().await {
+            CONSOLE.report(&format!(
+                "warning: events of earlier changes are not published yet ({error}); \
+                 those about entries that this import changes again are lost"
+            ));
+        }
         let count = wanted.len();
-        let done = self.write(&writer, wanted).await?;
+        let repeat = self.repeat(&standard);
+        let done = self.write(&writer, wanted).await;
+        let done = done.with_context(|| format!("the import is not complete; {repeat}"))?;
         if let Some(error) = &done.unpublished {
             CONSOLE.report(&format!("warning: {error}"));
         }
         tidy(&writer, &done.own, denials).await;
         let added = done.added;
         if added < count {
-            bail!("interrupted after {added} of {count} entries; repeat the import for the others");
+            bail!("interrupted after {added} of {count} entries; {repeat}");
         }
-        let message = match self.json {
-            true => serde_json::json!({ "added": added, "unchanged": unchanged }).to_string(),
-            false => format!("{}: added {added}, {unchanged} unchanged", self.list),
+        let message = match (self.json, expired) {
+            (true, _) => {
+                json!({ "added": added, "unchanged": unchanged, "expired": expired }).to_string()
+            }
+            (false, 0) => format!("{}: added {added}, {unchanged} unchanged", self.list),
+            (false, _) => format!(
+                "{}: added {added}, {unchanged} unchanged, {expired} expired",
+                self.list
+            ),
         };
         io::Write::write_all(&mut io::stdout(), format!("{message}\n").as_bytes())?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// How to import the entries that are missing after an interruption, and leave the others as they are.
+    fn repeat(&self, standard: &Addition) -> String {
+        let end = standard.until.filter(|_| self.until.is_relative());
+        let with = end.map(|end| format!(" with --until {} instead of --for", rfc3339(end)));
+        let with = with.unwrap_or_default();
+        format!("repeat the import{with} for the others")
     }
 
     /// Writes the entries until it is interrupted.
@@ -110,7 +118,7 @@ impl Import {
         let writes = wanted
             .into_iter()
             .map(|(key, addition)| async move { writer.put(&key, &addition).await });
-        // What is on its way is waited for.
+        // Changes in flight are completed.
         let writes = stream::iter(writes).take_until(shutdown.cancelled());
         let mut writes = std::pin::pin!(writes.buffer_unordered(IN_FLIGHT));
         while let Some(written) = writes.next().await {
@@ -125,20 +133,50 @@ impl Import {
                 progress.show(added, count as u64 - added);
             }
             if done.added % FINISH_EVERY == 0 {
-                writer.finish(&done.own).await?;
+                // If it fails, the command says so at its end.
+                let _ = writer.finish(&done.own).await;
             }
         }
         Ok(done)
     }
 }
 
-/// How far an import is.
+/// Removes the entries that have expired, and returns how many.
+fn leave_expired(wanted: &mut HashMap<Key, Addition>) -> usize {
+    let (all, now) = (wanted.len(), OffsetDateTime::now_utc());
+    wanted.retain(|_, addition| addition.until.is_none_or(|until| until > now));
+    all - wanted.len()
+}
+
+/// Removes the entries that are on the list already with the same end and reason, and returns how many.
+async fn leave_unchanged(
+    bucket: &Bucket,
+    wanted: &mut HashMap<Key, Addition>,
+) -> anyhow::Result<usize> {
+    let all = wanted.len();
+    read::read(bucket, |key, value| {
+        let is_same = wanted.get(key).is_some_and(|addition| {
+            let until = addition.until.map(|until| until.unix_timestamp());
+            let reason = addition.reason.as_ref().map_or("", Reason::as_str);
+            value.until.and_then(|until| i64::try_from(until).ok()) == until
+                && value.reason == reason
+        });
+        if is_same {
+            wanted.remove(key);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(all - wanted.len())
+}
+
+/// The progress of an import.
 #[derive(Default)]
 struct Done {
     /// The number of entries that were added.
     added: usize,
     /// The revisions of those whose events are published.
     own: Vec<u64>,
-    /// Why the events of others are not.
+    /// Why the event of another entry is not published; the last error if there are several.
     unpublished: Option<BucketError>,
 }

@@ -33,7 +33,7 @@ const NOT_FOUND: u8 = 1;
 /// The exit code of usage errors.
 const USAGE: u8 = 2;
 
-/// A command that cannot be carried out as it was given.
+/// A command that cannot be executed as given.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
@@ -50,8 +50,7 @@ const EXAMPLES: &str = r##"Examples:
   importguard list import blocked blocked.txt --because "known spammers"
       everybody in a file: an ID a line, or JSON as from export
 
-Exit codes: 0 on success; 1 when NATS or a file cannot be used, or the ID that was asked for is not on the list; 2 on usage
-errors."##;
+Exit codes: 0 on success; 1 when NATS or a file cannot be used, or the ID that was asked for is not on the list; 2 on usage errors."##;
 
 /// Change and show live lists, which policies refer to as { live: NAME }
 #[derive(Subcommand)]
@@ -109,7 +108,7 @@ pub(crate) struct Create {
     nats: NatsSettings,
 }
 
-/// Of an even number, as many may fail as of one less.
+/// Parses a number of replicas. An even number tolerates no more failures than the odd one below it.
 fn replicas(text: &str) -> Result<u8, &'static str> {
     match text.parse() {
         Ok(count @ (1 | 3 | 5)) => Ok(count),
@@ -119,10 +118,18 @@ fn replicas(text: &str) -> Result<u8, &'static str> {
 
 impl Create {
     async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
-        Connection::open(&self.nats, denials)
-            .await?
-            .bucket(self.replicas)
-            .await?;
+        let connection = Connection::open(&self.nats, denials).await?;
+        let replicas = connection.bucket(self.replicas).await?.replicas();
+        if replicas != usize::from(self.replicas) {
+            anyhow::bail!(
+                "the bucket exists with {replicas} replicas: `nats stream edit KV_IMPORTGUARD_LISTS --replicas {}`",
+                self.replicas
+            );
+        }
+        writeln!(
+            io::stdout(),
+            "the bucket of live lists exists, with {replicas} replicas"
+        )?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -138,18 +145,29 @@ impl Clear {
     async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
         let connection = Connection::open(&self.nats, denials).await?;
         let bucket = connection.existing_bucket().await?;
-        let (mut cleared, mut left) = (0, bucket.state_when_opened().keys);
+        let (mut cleared, mut unpublished) = (0, 0);
+        let mut left = bucket.state_when_opened().keys;
         loop {
             let now = bucket
                 .clear(left.max(1), importguard_lists::RETENTION)
                 .await?;
             cleared += now.cleared;
+            unpublished += now.unpublished;
             left = left.saturating_sub(now.read);
             if now.read == 0 || left == 0 {
                 break;
             }
         }
         CONSOLE.report(&format!("cleared {cleared} entries away"));
+        if unpublished > 0 {
+            let are_left = match unpublished {
+                1 => "1 is left because the event about it is".to_owned(),
+                more => format!("{more} are left because the events about them are"),
+            };
+            CONSOLE.report(&format!(
+                "{are_left} not published yet: the next command that changes a list does that"
+            ));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

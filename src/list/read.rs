@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use importguard_decider::lists::{id_on_line, misfit};
 use importguard_lists::{Brief, Bucket, Changes, Key, ListName};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
@@ -153,7 +154,7 @@ impl Export {
                 return writeln!(out, "{}", exported(key, value));
             }
             let id = key.id.as_str();
-            if id.starts_with('#') || id.contains(char::is_control) || id.trim() != id {
+            if id_on_line(id) != Some(id) || misfit(id).is_some() {
                 unfit += 1;
                 return Ok(());
             }
@@ -170,7 +171,7 @@ impl Export {
     }
 }
 
-/// Calls `each` for every entry that counts now, in the order of their last changes.
+/// Calls `each` for every entry that is valid now, in the order of their last changes.
 pub(super) async fn read(
     bucket: &Bucket,
     mut each: impl FnMut(&Key, &Brief<'_>) -> io::Result<()>,
@@ -223,7 +224,7 @@ fn time(seconds: u64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
 }
 
-/// In Unix seconds.
+/// The current time in Unix seconds.
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_secs()

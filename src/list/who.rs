@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::UsageError;
 use crate::events::time;
 
-/// Variables that say who is logged in.
+/// Environment variables that contain the name of the user who is logged in.
 const LOGIN: [&str; 2] = ["USER", "LOGNAME"];
 
 /// Who changes a list, and why.
@@ -51,7 +51,7 @@ fn too_long() -> anyhow::Error {
     UsageError("--for: too long; leave it out for an entry without an end".to_owned()).into()
 }
 
-/// Entries end at whole seconds.
+/// Parses a duration of at least one second: entries expire at whole seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     let parsed = duration_or_zero(text)
         .map_err(|_| "use a number and a unit, for example 30m, 12h or 7d".to_owned())?;
@@ -62,10 +62,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Who {
-    /// What to write, now.
+    /// Returns the entry to write, with the current time.
     ///
     /// # Errors
-    /// If nobody says who changes the list.
+    /// If neither an option nor the environment names an author.
     pub(super) fn addition(&self, until: Option<OffsetDateTime>) -> anyhow::Result<Addition> {
         Ok(Addition {
             by: self.author()?,
@@ -94,7 +94,12 @@ impl Who {
 }
 
 impl Until {
-    /// The time, in whole seconds; None for ever.
+    /// Whether the end depends on when the command runs.
+    pub(super) const fn is_relative(&self) -> bool {
+        self.duration.is_some()
+    }
+
+    /// Returns the time in whole seconds; `None` for ever.
     ///
     /// # Errors
     /// If it is beyond the year 9999.

@@ -4,7 +4,7 @@ use clap::Args;
 use importguard_core::Mode;
 use importguard_decider::{
     load::load,
-    policy::{MAX_COST, NANOS_PER_UNIT, Policy, PolicyCost, SHADOW_BUDGET},
+    policy::{MAX_COST, NANOS_PER_UNIT, Policy, PolicyCost, SHADOW_BUDGET, number_of_ids},
 };
 
 use super::{FINDINGS, LargestImport, print};
@@ -65,10 +65,10 @@ fn summary(policy: &Policy) -> String {
                     format!(
                         "{} ({} and the live list {live})",
                         list.name,
-                        ids(list.size)
+                        number_of_ids(list.size)
                     )
                 }
-                None => format!("{} ({})", list.name, ids(list.size)),
+                None => format!("{} ({})", list.name, number_of_ids(list.size)),
             }
         })
         .collect();
@@ -79,15 +79,7 @@ fn summary(policy: &Policy) -> String {
     format!("OK: policy {}, {lists}, {}", policy.name(), policy.digest())
 }
 
-fn ids(count: u64) -> String {
-    match count {
-        1 => "1 ID".to_owned(),
-        count => format!("{count} IDs"),
-    }
-}
-
-/// The cost of the largest import: of enforced rules, where a policy above the limit is rejected, and of shadow rules, where it is
-/// not.
+/// Describes the cost of the largest import: of enforced rules, which must not exceed the limit, and of shadow rules, which may.
 fn cost(cost: &PolicyCost) -> String {
     let shadow = cost.units(Mode::Shadow);
     let skipped = if shadow > SHADOW_BUDGET {
@@ -103,7 +95,7 @@ fn cost(cost: &PolicyCost) -> String {
     )
 }
 
-/// How many of the most expensive rules are named.
+/// Maximum number of the most expensive rules that are named.
 const NAMED: usize = 5;
 
 fn shares(cost: &PolicyCost) -> String {

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use importguard_decider::{load::load, tabletest::parse_rollout};
 
 use self::{
@@ -35,15 +35,14 @@ Exit codes:
   1  the policy or its lists have errors; with --event, a decision differs
   2  on usage errors; with --event, if there is no decision, or one that cannot be repeated
 
-Events with pseudonyms, and those that were too large for NATS, cannot be decided again: they do
-not have the IDs that a policy needs. Events have no entries of live lists, either: give them with
---live."#;
+Events with pseudonyms, and those that were too large for NATS, cannot be decided again: they do not have the IDs that a policy needs. Events have no entries of live lists, either: give them with --live."#;
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
+#[command(group = ArgGroup::new("import").args(["owner", "event"]).required(true).multiple(true))]
 pub(crate) struct Explain {
     /// User who imports friends (OpenIM's ownerUserID)
-    #[arg(long, value_name = "ID", required_unless_present = "event")]
+    #[arg(long, value_name = "ID")]
     owner: Option<String>,
 
     /// Friends to import (OpenIM's friendUserIDs), comma-separated; may be repeated
@@ -107,12 +106,12 @@ impl Explain {
             Ok(live) => live,
             Err(error) => return Ok(usage(format_args!("{error:#}"))),
         };
-        if let Some(file) = &self.event {
-            return Recorded::new((&policy, &live), self.rollout, self.json).run(file);
-        }
         if let Some(note) = live.note() {
             // If standard error is closed, the explanation suffices.
             let _ = writeln!(io::stderr(), "{note}");
+        }
+        if let Some(file) = &self.event {
+            return Recorded::new((&policy, &live), self.rollout, self.json).run(file);
         }
         let import = Import {
             operation_id: &self.operation_id,

@@ -37,7 +37,7 @@ const FILES: [(&str, &str); 4] = [
 impl Init {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut files = FILES.iter().map(|(name, _)| self.directory.join(name));
-        // Before any is written, so that no half of a policy is left.
+        // Checked before any is written, so that no partial policy is left behind.
         if let Some(existing) = files.find(|path| path.exists()) {
             return Ok(usage(format_args!(
                 "{} exists and is not overwritten; name another directory",
@@ -76,5 +76,10 @@ fn create(path: &Path, content: &str) -> io::Result<()> {
         fs::create_dir_all(directory)?;
     }
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(content.as_bytes())
+    let written = file.write_all(content.as_bytes());
+    if written.is_err() {
+        // The beginning of a file, as a full disk leaves it, would be taken for the policy. The first error counts.
+        let _ = fs::remove_file(path);
+    }
+    written
 }

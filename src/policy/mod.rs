@@ -74,7 +74,11 @@ fn usage(error: impl Display) -> ExitCode {
 /// Prints to standard output. A reader that stops reading, like `head`, is not an error.
 fn print(text: impl Display) -> io::Result<()> {
     match writeln!(io::stdout(), "{text}") {
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
+        Err(error) => {
+            let text = format!("cannot write to standard output: {error}");
+            Err(io::Error::new(error.kind(), text))
+        }
     }
 }

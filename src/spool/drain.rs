@@ -1,4 +1,4 @@
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -16,23 +16,22 @@ use crate::events::Console;
 
 const CONSOLE: Console = Console::new("spool drain");
 
-/// How often progress is looked at.
+/// The interval at which progress is checked.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long the end may take: acks that are on their way, and the spool's last commit.
+/// Timeout of closing: pending acks, and the last commit of the spool.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-const HELP: &str = r#"For the spool of a gateway that will not start again, and for a copy made by `importguard spool copy`. The rules are the
-gateway's: in order, an event leaves the spool when JetStream has acknowledged it, and what NATS refuses while it takes other events stays
-parked, with its reason. Events that may have been published before are looked up in the stream. So it can be interrupted at any
-moment, even by SIGKILL, and run again: no event is lost, and none is published twice.
+const HELP: &str = r#"For the spool of a gateway that will not start again, and for a copy made by `importguard spool copy`. The rules are the gateway's: in order, an event leaves the spool when JetStream has acknowledged it, and what NATS refuses while it takes other events stays parked, with its reason. Events that may have been published before are looked up in the stream. So it can be interrupted at any moment, even by SIGKILL, and run again: no event is lost, and none is published twice.
+
+A database that is found corrupt meanwhile is set aside; the events that can still be read are published, and the command fails and names the file.
 
 A spool that a gateway has in use is left alone: that gateway publishes it.
 
 Example:
   NATS_URL=nats://nats:4222 importguard spool drain /var/lib/importguard/spool
 
-Exit codes: 0 if NATS has all events; 1 if some are left: NATS does not take them, or the command was interrupted; 2 on usage errors."#;
+Exit codes: 0 if NATS has all events; 1 if some are left or could not be read: NATS does not take them, the spool is corrupt, or the command was interrupted; 2 on usage errors."#;
 
 /// Publish the events in a spool to NATS, and empty it
 #[derive(Args)]
@@ -52,12 +51,12 @@ pub(crate) struct Drain {
     stream: StreamSettings,
 }
 
-/// Why publishing came to its end.
+/// Why publishing ended.
 enum End {
     /// Nothing is left to try.
     Complete,
     Interrupted,
-    /// It cannot go on for this reason.
+    /// It cannot continue, for this reason.
     Stuck(String),
 }
 
@@ -75,6 +74,7 @@ impl Drain {
             CONSOLE.report("the spool is empty");
             return Ok(ExitCode::SUCCESS);
         }
+        let dir = self.directory.dir.clone();
         let settings = RecordSettings {
             spool: self.directory.dir,
             nats: self.nats,
@@ -88,12 +88,23 @@ impl Drain {
         };
         let mut files = runtime.files;
         tokio::spawn(async move { files.run_without_sighup().await });
-        let end = follow(&recorder, &before, self.wait, &shutdown).await;
+        let end = follow(&recorder, self.wait, &shutdown).await;
         recorder.close(CLOSE_TIMEOUT).await;
-        Ok(report(&recorder.status(), &before, &end))
+        let set_aside = SpoolReader::set_aside(&dir).context("cannot look at the spool again")?;
+        let new = set_aside.into_iter();
+        let outcome = Outcome {
+            status: recorder.status(),
+            published: recorder.drained(),
+            expected: before.events,
+            set_aside: new
+                .filter(|file| !before.set_aside.contains(file))
+                .collect(),
+            end,
+        };
+        Ok(outcome.report())
     }
 
-    /// What is to be published. An error if it cannot, or should not.
+    /// Returns what is to be published, or an error if it cannot or should not be.
     fn look(&self) -> anyhow::Result<SpoolSummary> {
         let dir = &self.directory.dir;
         ensure!(
@@ -102,7 +113,7 @@ impl Drain {
             dir.display()
         );
         let reader = SpoolReader::open(dir)?;
-        // A gateway would set it aside and go on; here it is all there is.
+        // A gateway would set a corrupt spool aside and continue. This command has nothing else to publish.
         reader.check().context("nothing was published")?;
         let summary = reader.summary()?;
         if summary.in_use {
@@ -120,12 +131,7 @@ fn in_use(holder: &str) -> String {
     )
 }
 
-async fn follow(
-    recorder: &Recorder,
-    before: &SpoolSummary,
-    patience: Duration,
-    shutdown: &CancellationToken,
-) -> End {
+async fn follow(recorder: &Recorder, patience: Duration, shutdown: &CancellationToken) -> End {
     let ended = recorder.ended();
     let mut progress = CONSOLE.progress_of("published");
     let mut tick = interval(LOOK);
@@ -137,9 +143,7 @@ async fn follow(
             _ = tick.tick() => {}
         }
         let status = recorder.status();
-        let left = status.spooled_events;
-        let done = before.events.saturating_sub(left);
-        progress.show(done as u64, left as u64);
+        progress.show(recorder.drained() as u64, status.spooled_events as u64);
         match obstacle(&status) {
             None => stuck_since = None,
             Some(why) => {
@@ -161,31 +165,82 @@ fn obstacle(status: &RecorderStatus) -> Option<String> {
     error.filter(|_| status.state == State::Spooling)
 }
 
-fn report(status: &RecorderStatus, before: &SpoolSummary, end: &End) -> ExitCode {
-    let left = status.spooled_events;
-    let done = before.events.saturating_sub(left);
-    let parked: usize = status.parked.iter().map(|parked| parked.events).sum();
-    if left == 0 {
-        CONSOLE.report(&format!("{} published; the spool is empty", events(done)));
-        return ExitCode::SUCCESS;
+/// What publishing came to.
+struct Outcome {
+    status: RecorderStatus,
+    /// The number of events that NATS has stored.
+    published: usize,
+    /// The number of events that there were.
+    expected: usize,
+    /// Databases that were found corrupt meanwhile.
+    set_aside: Vec<PathBuf>,
+    end: End,
+}
+
+impl Outcome {
+    fn report(&self) -> ExitCode {
+        let left = self.status.spooled_events;
+        let published = events(self.published);
+        match left {
+            0 => CONSOLE.report(&format!("{published} published; the spool is empty")),
+            _ => CONSOLE.report(&format!(
+                "{published} published, {left} left: {}; run it again to go on",
+                self.why()
+            )),
+        }
+        for parked in &self.status.parked {
+            let detail = parked.detail.as_deref().unwrap_or("not tried yet");
+            CONSOLE.report(&format!(
+                "{} parked, {}: {detail}",
+                events(parked.events),
+                parked.reason
+            ));
+        }
+        match self.report_lost() || left > 0 {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        }
     }
-    let why = match end {
-        End::Complete if left == parked => "NATS refuses these".to_owned(),
-        End::Complete => "the spool or the connection to NATS ended unexpectedly".to_owned(),
-        End::Interrupted => "interrupted".to_owned(),
-        End::Stuck(why) => why.clone(),
-    };
-    CONSOLE.report(&format!(
-        "{} published, {left} left: {why}; run it again to go on",
-        events(done)
-    ));
-    for parked in &status.parked {
-        let detail = parked.detail.as_deref().unwrap_or("not tried yet");
-        CONSOLE.report(&format!(
-            "{} parked, {}: {detail}",
-            events(parked.events),
-            parked.reason
-        ));
+
+    /// Why events are left.
+    fn why(&self) -> String {
+        let left = self.status.spooled_events;
+        let parked: usize = self.status.parked.iter().map(|parked| parked.events).sum();
+        match &self.end {
+            End::Complete if left == parked => "NATS refuses these".to_owned(),
+            End::Complete => "the spool or the connection to NATS ended unexpectedly".to_owned(),
+            End::Interrupted => "interrupted".to_owned(),
+            End::Stuck(why) => why.clone(),
+        }
     }
-    ExitCode::FAILURE
+
+    /// Reports what was found corrupt, and events that are neither published nor left. Returns whether there may be any.
+    fn report_lost(&self) -> bool {
+        let known = self.published.saturating_add(self.status.spooled_events);
+        let lost = self.expected.saturating_sub(known);
+        for file in &self.set_aside {
+            let file = file.display();
+            let rest = match lost {
+                0 => "all its events could be read; see whether the disk is sound, and delete the file".to_owned(),
+                _ => format!(
+                    "{} could no longer be read, and are not published; `importguard spool copy {file} --to DIR` saves what it has, \
+                     and `importguard spool drain DIR` publishes that",
+                    events(lost)
+                ),
+            };
+            CONSOLE.report(&format!(
+                "the spool was found corrupt and set aside as {file}: {rest}"
+            ));
+        }
+        // If the drain was interrupted, its last events may have left the spool without being counted.
+        let is_exact = matches!(self.end, End::Complete) || self.status.spooled_events == 0;
+        if self.set_aside.is_empty() && lost > 0 && is_exact {
+            CONSOLE.report(&format!(
+                "{} could no longer be read, and are not published: another program has changed the spool meanwhile",
+                events(lost)
+            ));
+            return true;
+        }
+        !self.set_aside.is_empty()
+    }
 }

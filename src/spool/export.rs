@@ -11,13 +11,12 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use importguard_gateway::spool::SpoolReader;
 
-use super::{Directory, events};
+use super::{Directory, events, sync_dir};
 use crate::events::Console;
 
 const CONSOLE: Console = Console::new("spool export");
 
-const HELP: &str = r#"Each line is an event as subscribers get it, in the order in which they were decided, parked events included. Reads
-only, so a gateway may use the spool meanwhile; events that it publishes during the export may be missing: they are in NATS.
+const HELP: &str = r#"Each line is an event as subscribers get it, in the order in which they were decided, parked events included. Reads only, so a gateway may use the spool meanwhile; events that it publishes during the export may be missing: they are in NATS.
 
 Examples:
   importguard spool export /var/lib/importguard/spool | jq .data.ownerUserID
@@ -52,11 +51,11 @@ impl Export {
     }
 }
 
-/// The file has its name once it is complete.
+/// Writes the events to a temporary file, which is renamed to `path` once it is complete.
 fn write_file(reader: &SpoolReader, path: &Path) -> anyhow::Result<usize> {
     ensure!(!path.exists(), "it exists");
     let part = PathBuf::from(format!("{}.part", path.display()));
-    // There are user IDs in it.
+    // It contains user IDs.
     let file = File::options()
         .write(true)
         .create(true)
@@ -66,10 +65,13 @@ fn write_file(reader: &SpoolReader, path: &Path) -> anyhow::Result<usize> {
     let count = write_lines(reader, &file)?;
     file.sync_all()?;
     fs::rename(part, path)?;
+    if let Some(parent) = path.canonicalize()?.parent() {
+        sync_dir(parent)?;
+    }
     Ok(count)
 }
 
-/// Returns how many events were written. Nobody needs to read to the end.
+/// Returns how many events were written. It is not an error if the reader stops early.
 fn write_lines(reader: &SpoolReader, out: impl Write) -> anyhow::Result<usize> {
     let mut out = BufWriter::new(out);
     let mut count = 0;

@@ -1,11 +1,16 @@
-//! `importguard spool`: looks into a gateway's spool, copies it, and publishes what is in it.
+//! `importguard spool`: inspects a gateway's spool, copies it, and publishes its events.
 
 mod copy;
 mod drain;
 mod export;
 mod status;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand};
 use importguard_runtime::{ThreadSettings, block_on};
@@ -40,7 +45,19 @@ struct Directory {
     dir: PathBuf,
 }
 
-/// `1 event`, `2 events`.
+/// Syncs a directory: until then, a power cut can undo the creation of a file in it. Some file systems cannot sync a directory, and a
+/// parent may not be readable.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Formats a number of events: `1 event`, `2 events`.
 fn events(count: usize) -> String {
     match count {
         1 => "1 event".to_owned(),

@@ -18,7 +18,9 @@ use importguard_runtime::{settings::count, signals};
 
 use self::filter::{Filter, Matcher};
 pub(crate) use self::line::Lines;
-use crate::events::{Begin, Console, Consumed, Delivered, Durable, Event, Range, Source, time};
+use crate::events::{
+    Begin, Console, Consumed, Delivered, Durable, Event, Range, Source, rfc3339, time,
+};
 
 const CONSOLE: Console = Console::new("tail");
 
@@ -35,8 +37,8 @@ Examples:
       the decision on one import
   importguard tail --since "yesterday 14:00" --until "yesterday 15:00"
       what was decided then
-  importguard tail --since today --no-follow --json | jq .data.ownerUserID
-      what is stored, to the end
+  importguard tail --since today --no-follow --verdict refuse --json | jq .data.ownerUserID
+      whose imports were refused today; without filters, changes of live lists are printed as well
   importguard tail --json --durable archive >> events.jsonl
       every event, including those published while tail was not running
 
@@ -44,8 +46,7 @@ Exit codes:
   0  at the end of what was asked for, on Ctrl-C, and when standard output is closed
   1  when NATS refuses the connection, or --durable was made with other filters
   2  on usage errors
-While NATS is unreachable or has no stream yet, tail reports that on standard error and waits;
-with --no-follow, or an --until that is past, it exits with 1.
+While NATS is unreachable or has no stream yet, tail reports that on standard error and waits; with --no-follow, or an --until that is past, it exits with 1.
 
 --since and --until go by when NATS stored an event, which is later than the decision for events from a spool.
 Times without an offset are in the local time zone (TZ). Printed times are in UTC."#;
@@ -118,6 +119,14 @@ impl Tail {
             .follow(shutdown, self.count, |event| printer.print(event))
             .await?;
         printer.hint();
+        if let (Begin::At(since), false) = (range.begin, range.follow)
+            && let Some(first) = source.first_stored().filter(|first| *first > since)
+        {
+            CONSOLE.report(&format!(
+                "the stream begins at {}: earlier events have expired, or there were none",
+                rfc3339(first)
+            ));
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -143,9 +152,9 @@ struct Printer {
     lines: Lines,
     /// Whether anything was printed.
     started: bool,
-    /// Whether stored events are read first: once they were, hints are worth giving.
+    /// Whether stored events are read first; hints are useful once all of them are read.
     reads_past: bool,
-    /// Whether hints were given.
+    /// Whether hints were printed.
     hinted: bool,
     /// How many more to print, if there is a limit.
     left: Option<u64>,
@@ -221,7 +230,7 @@ impl Printer {
         out.flush()
     }
 
-    /// Gives hints once, when all stored events were read or at the end.
+    /// Prints hints once, when all stored events were read or at the end.
     fn hint(&mut self) {
         if !self.hinted {
             self.hinted = true;
@@ -237,7 +246,7 @@ impl Printer {
     }
 }
 
-/// importguard's payloads are single lines already; others are reformatted.
+/// Writes a payload on one line. importguard's payloads are single lines already; others are reformatted.
 fn write_json(payload: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if payload.contains(&b'\n') {

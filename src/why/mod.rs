@@ -12,8 +12,9 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use importguard_core::UserId;
+use importguard_detector::DECISIONS;
 use importguard_gateway::{
     events::{PseudonymSettings, Pseudonyms},
     spool::SpoolReader,
@@ -27,11 +28,14 @@ use crate::events::{Begin, Console, Consumed, Event, Range, Source, rfc3339, tim
 
 const CONSOLE: Console = Console::new("why");
 
-/// How far from --at a decision is still meant.
+/// How long before the minute of --at, and after it, a decision still matches.
 const AROUND: Duration = Duration::from_secs(60);
 
-/// How far back is read without --at and --since.
+/// How far back to read without --at and --since.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The subject of OpenIM's reports about completed imports.
+const IMPORTED: &str = "importguard.v1.imported";
 
 /// The exit code if no decision was found.
 const NOT_FOUND: u8 = 1;
@@ -41,8 +45,7 @@ const EXAMPLES: &str = r#"Examples:
   importguard why --owner u7 --at "2026-11-27 14:05"
   importguard why --owner u7 --since 2h --spool /var/lib/importguard/spool
 
-The stream has no index, so every event from the start to now is read. With --at, reading starts a minute earlier, and
-decisions from a minute before to two minutes after are printed; an event that a gateway had to spool is stored later, and found too.
+The stream has no index, so every decision and report from the start to now is read. With --at, reading starts a minute earlier, and decisions from a minute before to two minutes after are printed; an event that a gateway had to spool is stored later, and found too.
 Times without an offset are in the local time zone (TZ). Printed times are in UTC.
 
 Exit codes: 0 if a decision was found; 1 if none was, or NATS cannot be read; 2 on usage errors."#;
@@ -50,9 +53,10 @@ Exit codes: 0 if a decision was found; 1 if none was, or NATS cannot be read; 2 
 /// Find decisions in NATS and say why they were made
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("import").args(["operation_id", "owner"]).required(true).multiple(true))]
 pub(crate) struct Why {
     /// OpenIM's operationID of the import; also one that the gateway replaced by a generated one
-    #[arg(long, value_name = "ID", required_unless_present = "owner")]
+    #[arg(long, value_name = "ID")]
     operation_id: Option<String>,
 
     /// User who imported friends: the ID, or its pseudonym where events carry pseudonyms and no pseudonym key is set here
@@ -72,7 +76,7 @@ pub(crate) struct Why {
     spool: Option<PathBuf>,
 
     /// Address of a trace in your tracing system, with {trace} for its ID, for example http://localhost:16686/trace/{trace}
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = traces_url)]
     traces_url: Option<String>,
 
     #[command(flatten)]
@@ -103,7 +107,7 @@ impl Why {
         let searched = self.search_stream(&mut search, since, &shutdown).await;
         let first = match searched {
             Ok(first) => first,
-            // A spool is searched when NATS is away: what it had was printed.
+            // With --spool, NATS may be unreachable: the events in the spool have been printed.
             Err(error) if self.spool.is_some() => {
                 CONSOLE.report(&format!("not searched: the stream, {error:#}"));
                 None
@@ -121,7 +125,7 @@ impl Why {
         })
     }
 
-    /// When the stream's first event was stored.
+    /// Searches the stream. Returns when its first event was stored.
     async fn search_stream(
         &self,
         search: &mut Search,
@@ -137,6 +141,7 @@ impl Why {
             source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
             () = shutdown.cancelled() => return Ok(None),
         };
+        source.only(&[DECISIONS, IMPORTED]);
         let mut progress = CONSOLE.progress();
         source
             .follow(shutdown.clone(), None, |delivered| {
@@ -161,7 +166,7 @@ impl Why {
         }
     }
 
-    /// Says what was searched, and what was not.
+    /// Reports what was searched, and what was not.
     fn report(&self, search: &Search, spooled: u64, first: Option<SystemTime>) {
         let since = self.since();
         CONSOLE.report(&format!(
@@ -191,7 +196,18 @@ impl Why {
     }
 }
 
-/// The owner as events may have it.
+/// Parses --traces-url. Without `{trace}`, each decision would have the same address.
+fn traces_url(text: &str) -> Result<String, &'static str> {
+    if text.contains("{trace}") {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "must have {trace} where the trace's ID belongs, for example http://localhost:16686/trace/{trace}",
+        )
+    }
+}
+
+/// The owner as events may contain it: the ID, and its pseudonym.
 fn owners(owner: Option<&str>, pseudonyms: &Pseudonyms) -> Vec<String> {
     let pseudonym = owner.and_then(|owner| UserId::parse(owner).ok());
     let pseudonym = pseudonym.map(|id| pseudonyms.of(&id).to_string());
@@ -202,9 +218,9 @@ fn owners(owner: Option<&str>, pseudonyms: &Pseudonyms) -> Vec<String> {
         .collect()
 }
 
-/// What is searched for, and what was found.
+/// The search criteria, and what was found.
 struct Search {
-    /// Alternatives, first as it was given; empty for any.
+    /// Alternatives, the given one first; empty for any.
     owners: Vec<String>,
     operation_id: Option<String>,
     at: Option<SystemTime>,
@@ -228,12 +244,13 @@ impl Search {
         })
     }
 
-    /// Prints the event if it is searched for.
+    /// Prints the event if it matches.
     fn event(&mut self, payload: &[u8]) -> anyhow::Result<()> {
-        self.read += 1;
+        // Servers before 2.10 send changes of lists as well: they do not know a consumer with several subjects.
         let Ok(event) = serde_json::from_slice::<Event>(payload) else {
             return Ok(());
         };
+        self.read += 1;
         if !self.matches(&event) || !self.found.insert(event.id.clone()) {
             return Ok(());
         }
@@ -262,7 +279,7 @@ impl Search {
     }
 }
 
-/// Whether the event was made in the minute of `at`, or in those beside it.
+/// Whether the event was made in the minute of `at`, the one before or the one after.
 fn is_around(at: SystemTime, event: &Event) -> bool {
     time(&event.time).is_ok_and(|time| match time.duration_since(at) {
         Ok(later) => later < 2 * AROUND,

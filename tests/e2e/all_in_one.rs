@@ -2,8 +2,8 @@
 
 use importguard_core::Dialect;
 use importguard_tests::{
-    Binary, Client, NatsServer, OpenIm, PolicyDir, SOON, Service, Settings, Spool, eventually,
-    wait_for_count,
+    Binary, Client, MountedSecret, NatsServer, OpenIm, PolicyDir, SOON, Service, Settings, Spool,
+    eventually, wait_for_count,
 };
 
 use crate::{asserts, curl};
@@ -39,6 +39,50 @@ async fn it_prints_its_addresses_the_nats_status_and_a_command_to_try() {
         Dialect::Server
     };
     asserts::allows(dialect, &answer);
+}
+
+#[tokio::test]
+async fn the_command_to_try_says_what_a_caller_needs() {
+    let secret = MountedSecret::new(&[("passwords", "openim:s3cret"), ("tokens", "t0ken")]);
+    let passwords = secret.setting("passwords");
+    let tokens = secret.setting("tokens");
+    for (variable, value, parts) in [
+        (
+            "IMPORTGUARD_BASIC_AUTH_FILE",
+            passwords.as_str(),
+            [
+                "curl -i -u USER:PASSWORD ",
+                "\n  USER:PASSWORD is a line of ",
+            ],
+        ),
+        (
+            "IMPORTGUARD_BEARER_TOKEN_FILE",
+            &tokens,
+            [
+                "-H 'Authorization: Bearer TOKEN'",
+                "\n  TOKEN is a line of ",
+            ],
+        ),
+        (
+            "IMPORTGUARD_BASE_PATH",
+            "/s3cret",
+            ["$IMPORTGUARD_BASE_PATH/?command", "set it in your shell"],
+        ),
+    ] {
+        let service = Service::all_in_one(Settings::new().set(variable, value)).await;
+        let output = eventually("the banner is printed", SOON, async || {
+            let output = service.stdout();
+            match output.contains("Press Ctrl-C") {
+                true => Ok(output),
+                false => Err(output),
+            }
+        })
+        .await;
+        for part in parts {
+            assert!(output.contains(part), "no {part:?} in: {output}");
+        }
+        assert!(!output.contains("s3cret"), "{output}");
+    }
 }
 
 #[tokio::test]

@@ -171,6 +171,11 @@ fn a_command_that_is_given_wrongly_exits_with_2() {
         assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stdout);
         assert!(ended.stderr.contains("error: "), "{arguments:?}");
     }
+    let nothing = policy(&dir, &["explain"]).stderr;
+    let error = nothing.split("Usage:").next().unwrap();
+    for flag in ["--owner", "--event"] {
+        assert!(error.contains(flag), "no {flag} in: {error}");
+    }
 }
 
 const TABLE: &str = "policy: policy.yaml
@@ -309,6 +314,20 @@ fn explain_takes_the_times_that_tests_and_other_commands_take() {
         "{}",
         wrong.stderr
     );
+}
+
+#[test]
+fn init_leaves_no_beginning_of_a_file_on_a_full_disk() {
+    let dir = PolicyDir::usual();
+    // No file may grow, which is an error as on a full disk if the signal is ignored.
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" policy init new";
+    let mut shell = Command::new("sh");
+    let shell = shell.arg("-c").arg(script).arg(Binary::AllInOne.path());
+    let output = shell.current_dir(dir.dir()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write new/policy.yaml"), "{stderr}");
+    assert!(!dir.dir().join("new/policy.yaml").exists());
 }
 
 #[test]

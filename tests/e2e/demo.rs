@@ -2,10 +2,11 @@
 
 use std::{
     fs::{self, Permissions},
+    io::{BufRead, BufReader},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -129,6 +130,28 @@ async fn ctrl_c_leads_to_the_table_and_leaves_nothing_behind() {
     assert_eq!(status.code(), Some(0), "{output}{}", demo.stderr());
     assert!(output.contains("Nothing was lost: "), "{output}");
     assert_eq!(left(&dir), [""; 0]);
+}
+
+#[test]
+fn a_closed_pipe_leads_to_a_good_end_that_leaves_nothing_behind() {
+    for lines in [0, 3, 12] {
+        let dir = TempDir::new().unwrap();
+        let mut command = Command::new(Binary::AllInOne.path());
+        command
+            .args(["demo", "--seconds", "20", "--nats-server"])
+            .arg(NatsServer::program())
+            .env("TMPDIR", dir.path())
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped());
+        let mut demo = command.spawn().unwrap();
+        let mut output = BufReader::new(demo.stdout.take().unwrap());
+        for _ in 0..lines {
+            output.read_line(&mut String::new()).unwrap();
+        }
+        drop(output);
+        assert_eq!(demo.wait().unwrap().code(), Some(0), "after {lines}");
+        assert_eq!(left(&dir), [""; 0], "after {lines}");
+    }
 }
 
 #[tokio::test]

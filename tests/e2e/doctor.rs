@@ -73,6 +73,7 @@ async fn a_gateway_that_decides_is_good_and_3_6_is_noted() {
         "imports only importguard_doctor_friend1",
         "imports nobody; its API returns 5900",
         "Note: OpenIM 3.6 ignores refusals",
+        "\nOK: OpenIM 3.5 and 3.7+ do as importguard answers. NOT OK: OpenIM 3.6",
     ]);
     // Only the three imports that were asked for are decided, and each names its origin.
     let events = wait_for_count(&line.nats, 3).await;
@@ -103,7 +104,9 @@ async fn version_3_6_needs_unreadable_refusals() {
     let unreadable = doctor(&[&line.gateway.url(), "--openim", "3.6.0"]).await;
     unreadable.is_good();
     unreadable.says(&["cannot read the answer", "failedContinue: false"]);
-    doctor(&[&line.gateway.url()]).await.is_good();
+    let all = doctor(&[&line.gateway.url()]).await;
+    all.is_good();
+    all.says(&["\nOK: every version of OpenIM does as importguard answers."]);
 }
 
 #[tokio::test]
@@ -205,6 +208,13 @@ async fn tls_is_checked_as_openim_does() {
     let trusted = doctor_with(&[&url], &trusting).await;
     trusted.is_good();
     trusted.says(&["answers over HTTP/2"]);
+    for (file, cause) in [
+        ("/no/such.pem".to_owned(), "No such file"),
+        (secret.setting("tls.key"), "none in PEM format"),
+    ] {
+        let unreadable = doctor_with(&[&url], &[("SSL_CERT_FILE", &file)]).await;
+        unreadable.blames(&["SSL_CERT_FILE names ", &file, cause]);
+    }
     let untrusted = doctor(&[&url]).await;
     untrusted.blames(&["OpenIM would not trust this certificate", "SSL_CERT_FILE"]);
     let named = doctor_with(&[&format!("https://localhost:{port}")], &trusting).await;
@@ -225,6 +235,12 @@ async fn a_url_that_cannot_be_used_is_a_usage_error_that_does_not_repeat_it() {
         assert_eq!(report.code, 2, "{}", report.text);
         report.says(&["http://importguard-gateway:8080"]);
     }
+    let none = doctor(&[]).await;
+    assert_eq!(none.code, 2, "{}", none.text);
+    none.says(&[
+        "no URL: give ",
+        "as the argument, or set IMENV_WEBHOOKS_URL",
+    ]);
     let old = doctor(&["http://127.0.0.1:1", "--openim", "3.3.0"]).await;
     assert_eq!(old.code, 2);
     old.says(&["only since 3.4.2"]);

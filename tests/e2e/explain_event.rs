@@ -150,6 +150,89 @@ fn a_fallback_is_compared_by_its_verdict_only() {
 }
 
 #[test]
+fn what_is_not_a_decision_is_skipped_with_its_type() {
+    let policy = PolicyDir::usual();
+    let change = json!({
+        "specversion": "1.0", "id": "0193-2", "type": "importguard.list.changed.v1", "time": "2026-11-23T18:04:06Z",
+        "source": "importguard/list", "subject": "bob",
+        "data": { "list": "bad", "userID": "bob", "change": "added", "by": "alice", "revision": 1 },
+    });
+    let both = format!("{change}\n{}", allowed());
+    let (told, skipped) = printed(&explain(&policy, &[], &both), 0);
+    has(&told, &["event 0193-1: alice", "  same decision\n"]);
+    let expected =
+        "skipped event 0193-2: it is of type importguard.list.changed.v1, which is not a decision";
+    has(&skipped, &[expected]);
+    let (_, none) = printed(&explain(&policy, &[], &change.to_string()), 2);
+    has(&none, &[expected, "no decision in standard input"]);
+    let imported = json!({ "id": "0193-3", "type": "importguard.imported.v1", "time": "2026-11-23T18:04:06Z",
+        "data": { "operationID": "op", "ownerUserID": "alice" } });
+    let (_, none) = printed(&explain(&policy, &[], &imported.to_string()), 2);
+    has(&none, &["skipped event 0193-3", "no decision"]);
+    // A later version of a decision is not passed over in silence.
+    let mut later = allowed();
+    later["type"] = "importguard.decision.v2".into();
+    later["data"] = json!({});
+    let (_, error) = printed(&explain(&policy, &[], &later.to_string()), 2);
+    has(
+        &error,
+        &["this is not an event of importguard: missing field"],
+    );
+}
+
+/// An event whose policy had the list `blocked` with this size and revision.
+fn with_list(digest: &str, size: u64, revision: Option<u64>) -> String {
+    let mut event = allowed();
+    event["data"]["lists"] = json!([{ "name": "blocked", "digest": digest, "size": size }]);
+    if let Some(revision) = revision {
+        event["data"]["lists"][0]["revision"] = revision.into();
+    }
+    event.to_string()
+}
+
+#[test]
+fn a_missing_live_list_is_noted_and_matters_only_to_events_that_somebody_was_on_it_for() {
+    // The list that events name comes first; both have the same live list.
+    let policy = PolicyDir::new(
+        "apiVersion: importguard/v1\nname: e2e\nlists:\n  blocked: { file: blocked.txt, live: bad }\n  others: { live: bad }\n\
+         rules:\n- { id: a, dropFriends: { in: blocked } }\n- { id: b, dropFriends: { in: others } }\n",
+        &[("blocked.txt", "mallory\n")],
+    );
+    let mallory = "sha256:cc6e30643f964b8c9449e297cf0e76ac198b39ed52e30220b51f4212f3d70a92";
+    let note = "note: nobody is on the live list bad here; use --live bad=FILE";
+    for (case, event) in [
+        ("no list", allowed().to_string()),
+        ("not live then", with_list(mallory, 1, None)),
+        ("never an entry", with_list(mallory, 1, Some(0))),
+        (
+            "never an entry, another file",
+            with_list("sha256:00", 9, Some(0)),
+        ),
+        ("only the IDs of the file", with_list(mallory, 1, Some(7))),
+        ("no entry left", with_list("sha256:00", 0, Some(7))),
+    ] {
+        let (told, noted) = printed(&explain(&policy, &[], &event), 0);
+        assert!(
+            told.contains("  same decision\n") && noted.starts_with(note),
+            "{case}: {noted}"
+        );
+        assert_eq!(noted.matches(note).count(), 1, "{case}: {noted}");
+    }
+    let event = with_list("sha256:00", 2, Some(7));
+    let (_, error) = printed(&explain(&policy, &[], &event), 2);
+    has(
+        &error,
+        &[
+            note,
+            "event 0193-1 cannot be decided again: it has revision 7 of the live list bad, but not its entries; give them with --live bad=FILE",
+        ],
+    );
+    policy.write("bad.jsonl", "");
+    let (_, noted) = printed(&explain(&policy, &["--live", "bad=bad.jsonl"], &event), 0);
+    assert_eq!(noted, "");
+}
+
+#[test]
 fn what_cannot_be_decided_again_is_reported_with_the_reason() {
     let policy = PolicyDir::usual();
     let with = |field: &str, value: Value| {

@@ -2,6 +2,8 @@
 
 mod busy;
 mod commands;
+mod events;
+mod imports;
 mod reasons;
 mod reloads;
 mod restored;
@@ -52,6 +54,12 @@ async fn nats_of_each_version() -> Vec<NatsServer> {
 
 async fn with_events(mut nats: NatsServer) -> NatsServer {
     nats.restart().await;
+    create_events(&nats).await;
+    nats
+}
+
+/// Creates the stream of events.
+async fn create_events(nats: &NatsServer) {
     let config = jetstream::stream::Config {
         name: "IMPORTGUARD".to_owned(),
         subjects: vec!["importguard.v1.>".to_owned()],
@@ -59,7 +67,6 @@ async fn with_events(mut nats: NatsServer) -> NatsServer {
     };
     let jetstream = jetstream::new(nats.client().await);
     jetstream.create_stream(config).await.unwrap();
-    nats
 }
 
 /// The result of `importguard list …`.

@@ -11,6 +11,7 @@ mod attacks;
 mod authentication;
 mod chosen_fallbacks;
 mod clocks;
+mod closed_pipes;
 mod commands;
 mod connections;
 mod contract;

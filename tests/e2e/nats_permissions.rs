@@ -344,3 +344,21 @@ async fn what_may_not_be_read_ends_a_command_that_is_to_end() {
     assert!(told.contains("cannot create a consumer"), "{told}");
     assert!(told.contains("gave up"), "{told}");
 }
+
+#[tokio::test]
+async fn a_wrong_prefix_of_responses_is_reported_with_its_remedy() {
+    let nats = nats().await;
+    let _gateway = with_an_event(&nats).await;
+    let logs = TempDir::new().unwrap();
+    let mut command = Settings::new()
+        .set("NATS_URL", nats.url_for("support:support-secret"))
+        .command(Binary::AllInOne.path());
+    command.arg("stats");
+    let mut denied = Process::spawn("importguard", command, logs.path());
+    assert_eq!(denied.exit(SOON * 3).await.code(), Some(1));
+    let told = denied.stderr();
+    assert!(
+        told.contains("set NATS_INBOX_PREFIX to the prefix"),
+        "{told}"
+    );
+}

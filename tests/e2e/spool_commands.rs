@@ -4,11 +4,12 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::{FileExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::Output,
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use async_nats::jetstream::{self, stream::Config};
 use importguard_core::EventId;
 use importguard_tests::{
@@ -372,4 +373,58 @@ async fn a_corrupt_spool_is_not_drained_but_what_can_be_read_of_it_is_saved() {
     assert!((EVENTS / 2..EVENTS).contains(&left), "{left}");
     spool(&nats, &["drain", saved], 0).await;
     assert_eq!(published(&line.nats).await.len(), left);
+}
+
+#[tokio::test]
+async fn a_spool_that_is_damaged_while_it_is_drained_is_not_said_to_be_published() {
+    // More than SQLite keeps in memory.
+    const EVENTS: usize = 4000;
+    let mut line = with_events(&["op-1"]).await;
+    line.gateway.terminate(SOON).await;
+    let dir = line.gateway.spool_dir();
+    multiply(&dir, EVENTS - 1);
+    let mut command = Settings::new()
+        .nats(&line.nats)
+        .command(Binary::AllInOne.path());
+    command.args(["spool", "drain", "--wait", "1h", dir.to_str().unwrap()]);
+    let logs = TempDir::new().unwrap();
+    let mut drain = Process::spawn("drain", command, logs.path());
+    eventually("it has the spool", SOON, async || {
+        match status(&dir).await["inUseBy"] == drain.id() {
+            true => Ok(()),
+            false => Err("it has not"),
+        }
+    })
+    .await;
+    let database = fs::File::options().write(true).open(dir.join("spool.db"));
+    database
+        .unwrap()
+        .write_all_at(&[7; 40 * 4096], 20 * 4096)
+        .unwrap();
+    let aside = eventually("the spool is set aside", SOON, async || {
+        let mut files = fs::read_dir(&dir)?.map(|file| file.unwrap().path());
+        let name = |file: &PathBuf| file.display().to_string();
+        let aside =
+            files.find(|file| name(file).contains("corrupt") && name(file).ends_with(".db"));
+        aside.as_ref().map(name).context("it is not")
+    })
+    .await;
+    line.nats.restart().await;
+    assert_eq!(drain.exit(SOON).await.code(), Some(1), "{}", drain.output());
+    let stream = jetstream::new(line.nats.client().await);
+    let stream = stream.get_stream("IMPORTGUARD").await.unwrap();
+    let published = usize::try_from(stream.cached_info().state.messages).unwrap();
+    // What was hit, and what SQLite had in memory, decides how many can still be read.
+    assert!(published < EVENTS, "{published}");
+    let told = drain.stderr();
+    for part in [
+        format!("{published} events published; the spool is empty"),
+        format!(
+            "set aside as {aside}: {} events could no longer be read",
+            EVENTS - published
+        ),
+        format!("importguard spool copy {aside}"),
+    ] {
+        assert!(told.contains(&part), "{part}: {told}");
+    }
 }

@@ -111,3 +111,15 @@ async fn without_a_stream_it_says_so() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("no stream IMPORTGUARD"), "{stderr}");
 }
+
+#[tokio::test]
+async fn it_reads_decisions_only_however_often_lists_change() {
+    let line = line().await;
+    let jetstream = async_nats::jetstream::new(line.nats.client().await);
+    // Were it read, it would be reported as no event.
+    let subject = "importguard.v1.list.changed";
+    let stored = jetstream.publish(subject, "no event".into()).await.unwrap();
+    stored.await.unwrap();
+    let table = counted(&line.nats, &[]).await;
+    assert!(table.starts_with("6 decisions"), "{table}");
+}

@@ -432,3 +432,19 @@ fn a_usage_error_exits_with_2_and_names_the_error() {
         assert!(stderr.contains(word), "{stderr}");
     }
 }
+
+#[tokio::test]
+async fn it_says_when_the_stream_begins_if_that_is_later_than_what_is_asked_for() {
+    let line = line_with(1).await;
+    let said = "tail: the stream begins at ";
+    let mut tail = Tail::start(&line.nats, &["--since", "30d", "--until", "29d"]);
+    assert_eq!(tail.process.exit(SOON).await.code(), Some(0));
+    assert!(
+        tail.process.stderr().contains(said),
+        "{}",
+        tail.process.output()
+    );
+    let mut later = Tail::start(&line.nats, &["--since", "0s", "--no-follow"]);
+    assert_eq!(later.process.exit(SOON).await.code(), Some(0));
+    assert_eq!(later.process.stderr(), "");
+}

@@ -188,3 +188,34 @@ async fn a_rule_that_failed_is_told_with_what_it_did_all_the_same() {
     let (words, _) = printed(&why(&nats, &["--operation-id", "op-2"]).await, 0);
     has(&words, &["; it was skipped\n"]);
 }
+
+#[tokio::test]
+async fn changes_of_lists_are_not_searched() {
+    let line = Line::start().await;
+    line.server().import("op-1", "alice", &["x"]).await;
+    wait_for_count(&line.nats, 1).await;
+    let jetstream = async_nats::jetstream::new(line.nats.client().await);
+    let subject = "importguard.v1.list.changed";
+    let stored = jetstream.publish(subject, "{}".into()).await.unwrap();
+    stored.await.unwrap();
+    let nats = Settings::new().nats(&line.nats);
+    let (_, searched) = printed(&why(&nats, &["--operation-id", "op-1"]).await, 0);
+    has(&searched, &["searched 1 in the stream since"]);
+}
+
+#[tokio::test]
+async fn what_is_missing_or_unusable_is_named_with_an_example() {
+    for (arguments, parts) in [
+        (&[][..], &["--operation-id", "--owner"][..]),
+        (
+            &["--owner", "u7", "--traces-url", "http://jaeger/trace"],
+            &["{trace}", "http://localhost:16686/trace/{trace}"],
+        ),
+    ] {
+        let output = why(&Settings::new(), arguments).await;
+        assert_eq!(output.status.code(), Some(2));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let error = stderr.split("Usage:").next().unwrap();
+        has(error, parts);
+    }
+}

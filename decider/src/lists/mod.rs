@@ -10,7 +10,8 @@ mod text;
 pub use fold::Fold;
 pub use id_set::{IdHash, IdHasher, IdSet};
 pub use ids::{Hit, Ids, View};
-pub use text::{LineError, MAX_LIST_BYTES, parse};
+pub use shape::{Misfit, misfit};
+pub use text::{LineError, MAX_LIST_BYTES, id as id_on_line, parse};
 
 use std::sync::Arc;
 

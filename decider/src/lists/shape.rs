@@ -5,15 +5,16 @@ use std::borrow::Cow;
 use importguard_runtime::text::{TextErrorKind, unseen};
 
 /// Why a line is not accepted as an ID.
-pub(super) struct Misfit {
+pub struct Misfit {
     /// The byte offset of the error in the line.
     pub(super) at: usize,
-    pub(super) message: Cow<'static, str>,
+    /// The error.
+    pub message: Cow<'static, str>,
     pub(super) remedy: &'static str,
 }
 
 /// Returns why `id` is not accepted as an ID, or `None` if it is. `id` must have no white space around it.
-pub(super) fn misfit(id: &str) -> Option<Misfit> {
+pub fn misfit(id: &str) -> Option<Misfit> {
     // Fast path: nearly every line, in a list that may have millions.
     let is_plain = id.bytes().all(|byte| IS_PLAIN[usize::from(byte)]);
     let found = match is_plain {

@@ -55,8 +55,8 @@ const MAX_LINE_ERRORS: usize = 20;
 /// characters. A file without line feeds is a single line of up to [`MAX_LIST_BYTES`].
 const MAX_EXCERPT_BYTES: usize = 4 << 10;
 
-/// The ID on a line; `None` for an empty line or a comment.
-fn id(line: &str) -> Option<&str> {
+/// The ID on a line; `None` for an empty line or a comment. [`misfit`] checks it.
+pub fn id(line: &str) -> Option<&str> {
     let id = line.trim();
     (!id.is_empty() && !id.starts_with('#')).then_some(id)
 }

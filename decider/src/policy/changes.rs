@@ -1,7 +1,7 @@
-//! What a policy changes in another one, for the log line of a reload.
+//! The changes from one policy to another, for the log line of a reload.
 
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
     fmt::{self, Write},
     hash::{Hash, Hasher},
 };
@@ -10,14 +10,21 @@ use importguard_core::ListRevision;
 
 use super::{
     Policy,
-    yaml::{Node, Value},
+    numbers::{grouped, number_of_ids},
+    yaml::{Entry, Node, Value},
 };
 
-/// How many names of a kind are mentioned.
+/// Maximum number of names that are listed per kind of change.
 const MAX_NAMED: usize = 8;
 
-/// A rule's ID, and a hash of what the file says of it, without comments and layout.
-pub(super) type RuleText = (String, u64);
+/// The definitions in a policy file, as hashes that do not depend on comments and layout.
+#[derive(Debug, Default)]
+pub(super) struct Definitions {
+    /// Each rule's ID and hash.
+    rules: Vec<(String, u64)>,
+    /// Each list's keys and the hashes of their values, by the list's name. Without `values`: those are compared as IDs.
+    lists: BTreeMap<String, BTreeMap<String, u64>>,
+}
 
 /// What changed from one policy to the next. Displays as `rule added: a; list blocked 1,204 → 1,207 IDs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,17 +42,17 @@ impl Policy {
     /// What changed from `previous` to this policy.
     pub fn changes_since(&self, previous: &Self) -> Changes {
         let text = |policy: &Self, id: &str| {
-            let mut texts = policy.rule_texts.iter();
+            let mut texts = policy.definitions.rules.iter();
             texts.find(|(known, _)| known == id).map(|(_, text)| *text)
         };
         let without = |policy: &Self, other: &Self| -> Vec<String> {
-            let ids = policy.rule_texts.iter().map(|(id, _)| id);
+            let ids = policy.definitions.rules.iter().map(|(id, _)| id);
             ids.filter(|id| text(other, id).is_none())
                 .cloned()
                 .collect()
         };
         let common = |policy: &Self, other: &Self| -> Vec<String> {
-            let ids = policy.rule_texts.iter().map(|(id, _)| id);
+            let ids = policy.definitions.rules.iter().map(|(id, _)| id);
             ids.filter(|id| text(other, id).is_some())
                 .cloned()
                 .collect()
@@ -72,7 +79,7 @@ fn lists(new: &Policy, old: &Policy) -> Vec<String> {
         policy.lists().find(|list| list.name == name)
     }
     let present = new.lists().filter_map(|list| {
-        let (name, size) = (&list.name, ids(list.size));
+        let (name, size) = (&list.name, number_of_ids(list.size));
         match find(old, name) {
             None => Some(format!("list {name} added ({size})")),
             Some(old) if old.digest == list.digest && old.size == list.size => None,
@@ -82,7 +89,11 @@ fn lists(new: &Policy, old: &Policy) -> Vec<String> {
     });
     let removed = old.lists().filter(|list| find(new, &list.name).is_none());
     let removed = removed.map(|list| format!("list {} removed", list.name));
-    present.chain(removed).collect()
+    let redefined = new.lists().filter_map(|list| {
+        let keys = new.definitions.keys_changed(&old.definitions, &list.name);
+        (!keys.is_empty()).then(|| format!("{} of list {} changed", keys.join(" and "), list.name))
+    });
+    present.chain(removed).chain(redefined).collect()
 }
 
 impl fmt::Display for Changes {
@@ -127,42 +138,52 @@ fn named(all: &[String], separator: &str) -> String {
     text
 }
 
-/// A number of IDs, in words.
-pub(super) fn ids(count: u64) -> String {
-    match count {
-        1 => "1 ID".to_owned(),
-        count => format!("{} IDs", grouped(count)),
-    }
-}
-
-/// `1204` as `1,204`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// The rules of a policy file, before they are read.
-pub(super) fn rule_texts(root: &Node) -> Vec<RuleText> {
-    let Some(Value::Sequence(rules)) = root.entry("rules").map(|rules| &rules.value) else {
-        return Vec::new();
-    };
-    let texts = rules
-        .iter()
-        .filter_map(|rule| match &rule.entry("id")?.value {
-            Value::Scalar { text, .. } => Some((text.clone(), hash(rule))),
-            _ => None,
+impl Definitions {
+    /// The definitions in a policy file's YAML tree.
+    pub(super) fn of(root: &Node) -> Self {
+        let rules = match root.entry("rules").map(|rules| &rules.value) {
+            Some(Value::Sequence(rules)) => rules.as_slice(),
+            _ => &[],
+        };
+        let rules = rules
+            .iter()
+            .filter_map(|rule| match &rule.entry("id")?.value {
+                Value::Scalar { text, .. } => Some((text.clone(), hash(rule))),
+                _ => None,
+            });
+        let lists = root.entry("lists").map(entries).unwrap_or_default().iter();
+        let lists = lists.map(|list| {
+            let keys = entries(&list.value).iter();
+            let keys = keys.filter(|entry| entry.key != "values");
+            let keys = keys.map(|entry| (entry.key.clone(), hash(&entry.value)));
+            (list.key.clone(), keys.collect())
         });
-    texts.collect()
+        Self {
+            rules: rules.collect(),
+            lists: lists.collect(),
+        }
+    }
+
+    /// The keys that differ between two definitions of a list that both policies have.
+    fn keys_changed(&self, previous: &Self, list: &str) -> Vec<String> {
+        let (Some(new), Some(old)) = (self.lists.get(list), previous.lists.get(list)) else {
+            return Vec::new();
+        };
+        let keys: BTreeSet<_> = new.keys().chain(old.keys()).collect();
+        let differ = |key: &&String| new.get(*key) != old.get(*key);
+        keys.into_iter().filter(differ).cloned().collect()
+    }
 }
 
-/// A hash of the value, whatever its place and the order of its keys. The depth is limited by that of the tree.
+/// The entries of a mapping; none of anything else.
+fn entries(node: &Node) -> &[Entry] {
+    match &node.value {
+        Value::Mapping(entries) => entries,
+        _ => &[],
+    }
+}
+
+/// Hashes the value, independent of its position and of the order of its keys. The tree's depth limits the recursion.
 fn hash(node: &Node) -> u64 {
     let mut hasher = DefaultHasher::new();
     match &node.value {

@@ -45,7 +45,7 @@ pub(super) fn compile(
 ) -> Compiled {
     let mut list_values = ListValues::default();
     let mut lists = Vec::new();
-    // Before those that name them as exceptions.
+    // Exceptions come first, because the lists that name them need them.
     let (exceptions, others): (Vec<_>, Vec<_>) = document
         .lists
         .iter()
@@ -67,7 +67,7 @@ pub(super) fn compile(
         if let Some(list) = &list {
             guards::check(definition, list, report);
         }
-        // A list that failed to load is reported already, and defined as empty.
+        // A list that failed to load has been reported; it is defined as empty.
         let ids = list.as_ref().map(|list| list.ids.clone());
         list_values.insert(name, ids.unwrap_or_default());
         loaded.extend(list.map(|list| (name.clone(), list)));
@@ -100,7 +100,7 @@ pub(super) fn compile(
         }
         let rule = rule(definition, &list_values, &nobody_left, report);
         if rule.is_none() && report.is_empty() {
-            // A defect of this program; without the message the policy would be active without the rule.
+            // A bug in this program. Without this error, the policy would become active without the rule.
             report.error(
                 span,
                 format!("the rule {} cannot be compiled", quoted(&id)),
@@ -114,7 +114,7 @@ pub(super) fn compile(
     }
     let cost = PolicyCost::of(&rules, max_friends);
     let place = |rule: &str| ids.iter().find(|id| id.value == rule).map(|id| id.span);
-    cost::check(&cost, place, report);
+    cost::check((&cost, &rules), place, report);
     Compiled {
         rules,
         nobody_left,
@@ -169,7 +169,7 @@ fn content(
     None
 }
 
-/// The list of the exceptions of another one.
+/// Returns the exceptions of a list: the IDs of the list that its `unless` names.
 fn exception(
     unless: &Spanned<String>,
     (definition, all): (&ListDefinition, &[ListDefinition]),
@@ -210,7 +210,7 @@ fn exception(
     Some(ids)
 }
 
-/// None if it has an error, which is reported here or was when it was read.
+/// Compiles a rule. Returns `None` if the rule has an error, which is reported here or was reported when the rule was read.
 fn rule(
     definition: RuleDefinition,
     lists: &ListValues,
@@ -221,17 +221,18 @@ fn rule(
     let refusal = definition
         .refusal
         .map(|refusal| Arc::new(named_refusal(refusal, &id)));
+    let mode = definition.mode;
     let when = definition
         .when
-        .and_then(|source| condition(&source, Scope::Request, lists, report));
+        .and_then(|source| condition(&source, (Scope::Request, mode), lists, report));
     let owners = definition.refuse_owner.map(|it| matcher(it, lists, report));
     let friends = definition.drop_friends.map(|it| matcher(it, lists, report));
     let refuse_if = definition
         .refuse_if
-        .map(|source| condition(&source, Scope::Request, lists, report));
+        .map(|source| condition(&source, (Scope::Request, mode), lists, report));
     let drop_friend_if = definition
         .drop_friend_if
-        .map(|source| condition(&source, Scope::Friend, lists, report));
+        .map(|source| condition(&source, (Scope::Friend, mode), lists, report));
     let limit = definition.limit_friends;
     let compiled = [
         when.as_ref(),
@@ -247,7 +248,7 @@ fn rule(
             report.error(span, FAILS_WITHOUT_REFUSAL, fails_remedy());
             return None;
         }
-        // Only IDs of a megabyte, which are too long for it, can make it fail.
+        // It can fail only for IDs of about a megabyte, which are too long for it.
         (_, None) => OnError::Refuse(Arc::new(Refusal {
             rule: Some(id.clone()),
             ..nobody_left.clone()
@@ -268,7 +269,7 @@ fn rule(
     Some(Rule {
         id,
         description: definition.description,
-        mode: match definition.mode {
+        mode: match mode {
             RuleMode::Enforce => Some(Mode::Enforce),
             RuleMode::Shadow => Some(Mode::Shadow),
             RuleMode::Off => None,
@@ -294,13 +295,14 @@ fn named_refusal(definition: RefusalDefinition, rule: &str) -> Refusal {
 
 fn condition(
     source: &Spanned<String>,
-    scope: Scope,
+    (scope, mode): (Scope, RuleMode),
     lists: &ListValues,
     report: &mut Report<'_>,
 ) -> Option<Expression> {
     match Expression::compile(&source.value, scope, lists) {
         Ok(expression) => {
-            if expression.constant == Some(false) {
+            // A rule that is off has no effect anyway.
+            if expression.constant == Some(false) && mode != RuleMode::Off {
                 report.error(
                     source.span,
                     "this is always false, so the rule has no effect",
@@ -358,7 +360,7 @@ fn find_list(
     None
 }
 
-/// The rules, without their regular expressions if there are too many to compile.
+/// Returns the rules; removes their regular expressions if there are too many to compile.
 fn bounded(mut rules: Vec<RuleDefinition>, report: &mut Report<'_>) -> Vec<RuleDefinition> {
     let mut matchers: Vec<&mut MatcherDefinition> = rules
         .iter_mut()

@@ -9,6 +9,7 @@ use super::{
     diagnostic::{Report, Span, quoted},
     expression::Expression,
     matcher::Matcher,
+    patterns::Patterns,
     rule::{Action, Rule},
     units::{ASSUMED_ID_BYTES, Cost, FOLD, NANOS_PER_UNIT, PREPARE},
 };
@@ -43,13 +44,31 @@ impl Rule {
         match &self.action {
             Action::RefuseOwner(matcher, _) => Per::Request(matcher.cost()),
             Action::DropFriends(matcher) => Per::Friend(matcher.cost()),
-            // One comparison; copying indexes costs a unit for dozens of them.
+            // One comparison. Copying indexes is negligible: one unit copies dozens of them.
             Action::KeepFirst(_) | Action::RefuseOver(..) => {
                 Per::Request(Cost { fixed: 1, texts: 0 })
             }
             Action::RefuseIf(expression, _) => Per::Request(expression.cost()),
             Action::DropFriendIf(expression) => Per::Friend(expression.cost()),
         }
+    }
+
+    /// Which of its regular expressions may outgrow their cache; `None` if none does.
+    fn slow_patterns(&self) -> Option<String> {
+        let expressions = match &self.action {
+            Action::RefuseIf(it, _) | Action::DropFriendIf(it) => [self.when.as_ref(), Some(it)],
+            _ => [self.when.as_ref(), None],
+        };
+        let mut expressions = expressions.into_iter().flatten();
+        let matcher = match &self.action {
+            Action::RefuseOwner(matcher, _) | Action::DropFriends(matcher) => Some(matcher),
+            _ => None,
+        };
+        let patterns = matcher.map(|it| [&it.patterns, &it.not_patterns]);
+        let mut patterns = patterns.into_iter().flatten().flatten();
+        patterns
+            .find_map(Patterns::slow)
+            .or_else(|| expressions.find_map(Expression::slow_pattern))
     }
 
     /// The maximum number of friends that remain after it, if it guarantees one.
@@ -62,25 +81,26 @@ impl Rule {
     }
 }
 
-/// Units for one look-up in a list by hash.
+/// The cost of one look-up in a list by hash.
 const LOOK_UP: Cost = Cost { fixed: 1, texts: 0 };
 /// How many prefixes or suffixes one unit compares.
 const AFFIXES_PER_UNIT: u64 = 4;
-/// Cost of matching a rule's regular expressions with an ID: about 2 ns per byte, and several times as much if the automaton
-/// outgrows its cache.
+/// Cost of matching a rule's regular expressions with an ID: about 2 ns per byte, and several times as much while the automaton is built.
 const PATTERNS: Cost = Cost {
     fixed: 4,
     texts: 40,
 };
+/// The additional cost of each state in which matching 64 bytes may be if the automaton outgrows its cache: 5 to 10 ns per byte.
+pub(super) const SIMULATED: u64 = 64;
 
-/// Units for one look-up in a live list besides: its entries are spread over four levels of memory, and up to 300 ns away in a list
-/// of a million that nobody has looked at.
+/// The additional cost of one look-up in a live list: its entries are spread over four levels of memory, and take up to 300 ns to reach in
+/// a list of a million entries that has not been accessed before.
 const LIVE: Cost = Cost {
     fixed: 10,
     texts: 0,
 };
 
-/// What a look-up in `list` costs beside one in a set by hash: folding the ID, its live entries, and its exceptions.
+/// The cost of a look-up in `list` in addition to [`LOOK_UP`]: folding the ID, its live entries, and its exceptions.
 pub(super) fn beside_look_up(list: &Ids) -> Cost {
     let folding = match list.fold().is_none() {
         true => Cost::default(),
@@ -94,6 +114,14 @@ pub(super) fn beside_look_up(list: &Ids) -> Cost {
         .except()
         .map_or_else(Cost::default, |except| LOOK_UP.plus(beside_look_up(except)));
     folding.plus(live).plus(except)
+}
+
+fn pattern_cost(patterns: &Patterns, times: u64) -> Cost {
+    let simulated = Cost {
+        fixed: 0,
+        texts: patterns.simulated_states().saturating_mul(SIMULATED),
+    };
+    PATTERNS.plus(simulated.times(times))
 }
 
 impl Matcher {
@@ -111,13 +139,15 @@ impl Matcher {
             fixed: affixes.div_ceil(AFFIXES_PER_UNIT),
             texts: 0,
         };
-        let patterns = [&self.patterns, &self.not_patterns].into_iter().flatten();
-        let patterns = patterns.map(|_| PATTERNS);
+        // IDs that match are matched again, to find out by which pattern.
+        let patterns = [(&self.patterns, 2), (&self.not_patterns, 1)]
+            .into_iter()
+            .filter_map(|(patterns, times)| Some(pattern_cost(patterns.as_ref()?, times)));
         lists
             .map(|list| LOOK_UP.plus(beside_look_up(&list.ids)))
             .chain([affixes])
             .chain(patterns)
-            // Once more, to find what lists in shadow would do.
+            // The matcher runs twice if one of its lists is in shadow mode: the second run finds what that list would do.
             .map(|cost| {
                 if self.has_shadow() {
                     cost.plus(cost)
@@ -262,13 +292,16 @@ impl PolicyCost {
     }
 }
 
+const REMEDY: &str = "use in, prefixes and suffixes under dropFriends, which cost a hundredth of an expression, put limitFriends before it, or lower IMPORTGUARD_DECIDER_MAX_FRIENDS";
+const SLOW_PATTERN_REMEDY: &str = "begin it with ^, shorten repetitions such as .{30}, write (?-u:\\b) for \\b and [A-Za-z0-9_] for \\w, or use prefixes, suffixes or a list";
+
 /// How many of the most expensive rules a message names.
 const MAX_NAMED: usize = 5;
 
-/// Reports a policy whose enforced rules cost too much for the largest import, at the most expensive one. `place` returns the
-/// position of a rule's ID.
+/// Reports a policy whose enforced rules cost too much for the largest import, at the position of the most expensive rule. `place` returns
+/// the position of a rule's ID.
 pub(super) fn check(
-    cost: &PolicyCost,
+    (cost, all): (&PolicyCost, &[Rule]),
     place: impl FnOnce(&str) -> Option<Span>,
     report: &mut Report<'_>,
 ) {
@@ -282,9 +315,17 @@ pub(super) fn check(
         .filter(|rule| rule.mode == Mode::Enforce)
         .collect();
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.units));
-    let Some(span) = rules.first().and_then(|rule| place(&rule.id)) else {
+    let Some((first, span)) = rules.first().and_then(|it| Some((*it, place(&it.id)?))) else {
         return;
     };
+    let slow = all.iter().find(|rule| rule.id == first.id);
+    let slow = slow.and_then(Rule::slow_patterns);
+    let remedy = if slow.is_some() {
+        SLOW_PATTERN_REMEDY
+    } else {
+        REMEDY
+    };
+    let slow = slow.map_or_else(String::new, |it| format!("; some IDs slow down {it}"));
     let shares: Vec<String> = rules
         .iter()
         .take(MAX_NAMED)
@@ -297,10 +338,10 @@ pub(super) fn check(
     report.error(
         span,
         format!(
-            "with {} friends the enforced rules cost {units} units; the maximum is {MAX_COST}: {}{others}",
+            "with {} friends the enforced rules cost {units} units; the maximum is {MAX_COST}: {}{others}{slow}",
             cost.friends,
             shares.join(", "),
         ),
-        "use in, prefixes and suffixes under dropFriends, which cost a hundredth of an expression, put limitFriends before it, or lower IMPORTGUARD_DECIDER_MAX_FRIENDS",
+        remedy,
     );
 }

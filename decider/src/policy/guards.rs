@@ -1,28 +1,28 @@
-//! What keeps a list's file that lost its IDs from letting everybody in.
+//! Checks that keep a list file that lost its IDs from letting everybody in.
 //!
-//! A file that is empty, or below its minimum, is an error whenever it is read. Whether a file lost too many of its IDs can only be
-//! said where there is an active list to compare it with.
+//! A file that is below its minimum, or empty without `allowEmpty`, is an error whenever it is read. Whether a file lost too many of its
+//! IDs can be determined only where there is an active list to compare it with.
 
 use std::sync::Arc;
 
 use super::{
     Policy,
-    changes::{grouped, ids},
     diagnostic::{Diagnostic, Diagnostics, Report, quoted},
     document::ListDefinition,
+    numbers::{grouped, number_of_ids},
 };
 use crate::lists::{List, ListFile};
 
-/// Lists with fewer IDs may shrink freely. Somebody who edits one by hand removes half of them now and then, and such a file is
-/// written all at once.
+/// Lists with fewer IDs may shrink freely. People who edit such a list by hand occasionally remove half of it, and so short a file is
+/// written in one piece.
 const MIN_COMPARED_IDS: u64 = 10;
 
-/// A list with less than one in so many of the active IDs is not taken without a confirmation. Lists of people change by a few
-/// per cent from one version to the next; a file that was cut off, or made by a query that failed half-way, has lost any share.
-/// Half of them catches every second such file, and hardly any that is meant.
+/// A list needs a confirmation if it has less than one in this many of the active IDs. Lists of people change by a few percent from one
+/// version to the next; a file that was truncated, or written by a query that failed midway, may have lost any share. A threshold of one
+/// half catches every second such file, and hardly any intended change.
 const MIN_SHARE: u64 = 2;
 
-/// The file of a list in the policy `file`, or None if its IDs are in the policy.
+/// The file of a list in the policy `file`, or `None` if its IDs are in the policy.
 pub(super) fn list_file(definition: &ListDefinition, file: &Arc<str>) -> Option<ListFile> {
     Some(ListFile {
         policy: Arc::clone(file),
@@ -33,7 +33,7 @@ pub(super) fn list_file(definition: &ListDefinition, file: &Arc<str>) -> Option<
     })
 }
 
-/// Reports a list whose file has too few IDs, whatever it had before.
+/// Reports a list whose file has too few IDs, regardless of how many it had before.
 pub(super) fn check(definition: &ListDefinition, list: &List, report: &mut Report<'_>) {
     let (Some(file), size) = (&definition.file, list.revision.size) else {
         return;
@@ -49,7 +49,7 @@ pub(super) fn check(definition: &ListDefinition, list: &List, report: &mut Repor
             format!(
                 "the list {} has {}; it must have at least {}",
                 quoted(&file.value),
-                ids(size),
+                number_of_ids(size),
                 least.value
             ),
             "restore the file, or lower atLeast",
@@ -59,8 +59,8 @@ pub(super) fn check(definition: &ListDefinition, list: &List, report: &mut Repor
 }
 
 impl Policy {
-    /// Why this policy should not replace `active` without a confirmation by the operator: lists that lost more than half of their
-    /// IDs, or that seem to be half written. None if there are no such lists.
+    /// Why this policy should not replace `active` without a confirmation by the operator: lists that lost more than half of their IDs, or
+    /// that seem to be half written. `None` if there are no such lists.
     pub fn doubts(&self, active: &Self) -> Option<Diagnostics> {
         let mut report = Report::new("", "");
         for new in &self.lists {
@@ -81,12 +81,12 @@ impl Policy {
         report.finish()
     }
 
-    /// The lists in files that could lose IDs unnoticed while no decider runs, each with a minimum to set as its `atLeast`.
+    /// The lists with files that could lose IDs unnoticed while no decider runs, each with a suggested minimum for `atLeast`.
     pub fn suggested_minimums(&self) -> impl Iterator<Item = (&str, u64)> {
         self.lists.iter().filter_map(|list| {
             let file = list.file.as_ref()?;
             let minimum = list.revision.size / MIN_SHARE;
-            // One is required anyway.
+            // At least one ID is required anyway.
             let suggested = file.at_least.is_none() && !file.allow_empty && minimum > 1;
             suggested.then_some((list.revision.name.as_str(), minimum))
         })
@@ -101,12 +101,12 @@ fn doubt(new: &List, old: &List) -> Option<String> {
     let shrank = format!(
         "the list {name} shrank from {} to {}",
         grouped(before),
-        ids(now)
+        number_of_ids(now)
     );
     if now < before.div_ceil(MIN_SHARE) {
         return Some(format!("{shrank}, less than half"));
     }
-    // A writer that never ends the last line has not ended it before.
+    // A writer that never terminates the last line did not terminate the previous one either.
     let is_cut = now < before && old.is_terminated && !new.is_terminated;
     is_cut.then(|| format!("{shrank} and its last line has no end, so it may be half written"))
 }

@@ -14,6 +14,7 @@ mod friends;
 mod guards;
 mod matcher;
 mod matches;
+mod numbers;
 mod patterns;
 mod read;
 mod rule;
@@ -31,13 +32,14 @@ pub use explain::{Explanation, Happened, Outside, Reason, Step};
 pub use importguard_yaml::diagnostic::{
     BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span,
 };
+pub use numbers::number_of_ids;
 pub use units::NANOS_PER_UNIT;
 
 pub(crate) use importguard_yaml::{diagnostic, fields, yaml};
 
 use std::{convert::Infallible, time::SystemTime};
 
-use changes::{RuleText, rule_texts};
+use changes::Definitions;
 use cost::{Size, Totals};
 use diagnostic::Report;
 use document::Document;
@@ -58,7 +60,7 @@ pub struct Policy {
     lists: Vec<List>,
     list_values: ListValues,
     rules: Vec<Rule>,
-    rule_texts: Vec<RuleText>,
+    definitions: Definitions,
     nobody_left: Refusal,
     totals: Totals,
     cost: PolicyCost,
@@ -106,7 +108,8 @@ impl Policy {
         &self.revision
     }
 
-    /// The digest of the policy file and the content of its lists: the same for policies that give the same verdicts.
+    /// The digest of the policy file and the content of its lists. Policies with the same digest give the same verdicts, as long as the
+    /// entries of their live lists are the same.
     pub fn content_digest(&self) -> String {
         content_digest(&self.revision, self.lists())
     }
@@ -141,13 +144,13 @@ impl Policy {
         self.lists.iter().any(|list| list.ids.is_live())
     }
 
-    /// The names in the bucket of the live lists that its lists name, with those lists' names.
+    /// The live lists that the policy uses: the name of each in the bucket, and the name of the list in the policy.
     pub fn live_lists(&self) -> impl Iterator<Item = (&str, &str)> {
         let lists = self.lists.iter();
         lists.filter_map(|list| Some((list.ids.live()?, list.revision.name.as_str())))
     }
 
-    /// The policy with live lists at one revision. Without them, all live lists are empty.
+    /// Adds the live lists at one revision. The methods of [`Policy`] itself evaluate as if all live lists were empty.
     pub fn with_live<'p>(&'p self, live: &'p LiveLists) -> Evaluator<'p> {
         Evaluator { policy: self, live }
     }
@@ -254,7 +257,7 @@ impl<'p> Evaluator<'p> {
 pub struct Draft<'s> {
     digest: String,
     document: Option<Document>,
-    rule_texts: Vec<RuleText>,
+    definitions: Definitions,
     report: Report<'s>,
 }
 
@@ -265,7 +268,7 @@ impl<'s> Draft<'s> {
         // Windows editors write a byte order mark.
         let source = source.strip_prefix('\u{feff}').unwrap_or(source);
         let mut report = Report::new(file, source);
-        let mut rules = Vec::new();
+        let mut definitions = Definitions::default();
         let document = if source.len() > MAX_POLICY_BYTES {
             report.add(Diagnostic::of_file(
                 file.into(),
@@ -278,12 +281,12 @@ impl<'s> Draft<'s> {
             None
         } else {
             yaml::parse(source, &mut report).and_then(|root| {
-                rules = rule_texts(&root);
+                definitions = Definitions::of(&root);
                 read::document(root, &mut report)
             })
         };
         Self {
-            rule_texts: rules,
+            definitions,
             digest,
             document,
             report,
@@ -330,7 +333,7 @@ impl<'s> Draft<'s> {
                 list_values: compiled.list_values,
                 totals: Totals::of(&compiled.rules),
                 rules: compiled.rules,
-                rule_texts: self.rule_texts,
+                definitions: self.definitions,
                 nobody_left: compiled.nobody_left,
                 cost: compiled.cost,
             }),

@@ -1,21 +1,27 @@
 //! The regular expressions of a rule.
 
-use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+mod automaton;
+
+use regex::{RegexSet, RegexSetBuilder};
 use regex_syntax::hir::{Look, literal::Extractor};
 
-/// The maximum compiled size of one regular expression, and of all of a rule together. The crate's default is ten times as
-/// much for each; one of this size compiles in about 10 ms.
+use super::diagnostic::quoted;
+
+/// The maximum compiled size of one regular expression, and of all of a rule together, in bytes. The crate's default is ten times as much
+/// for each; one of this size compiles in about 10 ms.
 const MAX_REGEX_BYTES: usize = 1 << 20;
-/// The maximum memory per thread for the part of the automaton that is built while matching.
+/// The maximum memory per thread for the part of the automaton that is built while matching, in bytes.
 const MAX_DFA_BYTES: usize = 2 << 20;
 
 /// Regular expressions that are matched together.
 #[derive(Debug)]
 pub(super) struct Patterns {
     set: RegexSet,
-    /// The bytes with which a match can begin, if all patterns have to match at the start. Of IDs, few begin with the `t` of
-    /// `^tmp[_-]`, say, and to enter the automaton costs a hundred instructions.
+    /// The bytes with which a match can begin, if all patterns are anchored at the start. Few IDs begin with the `t` of `^tmp[_-]`, for
+    /// example, and entering the automaton costs a hundred instructions.
     first_bytes: Option<Box<[bool; 256]>>,
+    /// How many states matching may simulate for each byte; 0 if the automaton fits into its cache.
+    states: u64,
 }
 
 impl Patterns {
@@ -41,6 +47,7 @@ impl Patterns {
         Ok(Self {
             set,
             first_bytes: first_bytes.map(table),
+            states: automaton::simulated_states(patterns, MAX_DFA_BYTES),
         })
     }
 
@@ -57,7 +64,7 @@ impl Patterns {
     /// The first one that matches.
     #[inline]
     pub(super) fn first_match(&self, id: &str) -> Option<&str> {
-        // Whether any matches is much faster to find than which.
+        // It is much faster to find out whether any matches than which one does.
         if !self.is_match(id) {
             return None;
         }
@@ -65,7 +72,23 @@ impl Patterns {
         self.sources().get(first).map(String::as_str)
     }
 
-    /// As they are written in the policy.
+    /// How many states matching may simulate for each byte; 0 if its time does not depend on that.
+    pub(super) fn simulated_states(&self) -> u64 {
+        self.states
+    }
+
+    /// Which regular expressions may outgrow their cache, for a message; `None` if they do not.
+    pub(super) fn slow(&self) -> Option<String> {
+        if self.states == 0 {
+            return None;
+        }
+        let alone = |it: &&String| automaton::simulated_states(&[it], MAX_DFA_BYTES) > 0;
+        let slow = self.sources().iter().find(alone);
+        let together = || "the regular expressions of a rule together".to_owned();
+        Some(slow.map_or_else(together, |it| named(it)))
+    }
+
+    /// The regular expressions as written in the policy.
     pub(super) fn sources(&self) -> &[String] {
         self.set.patterns()
     }
@@ -76,10 +99,13 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     compile_pattern(pattern, MAX_REGEX_BYTES, MAX_DFA_BYTES).map(drop)
 }
 
-/// Compiles a regular expression of at most `size` bytes, and `dfa` bytes per thread while matching; the error is a short
+/// Compiles a regular expression that takes at most `size` bytes compiled, and `dfa` bytes per thread while matching; the error is a short
 /// explanation.
-pub(super) fn compile_pattern(pattern: &str, size: usize, dfa: usize) -> Result<Regex, String> {
-    let regex: Result<Regex, regex::Error> = RegexBuilder::new(pattern)
+///
+/// It is a set of one: for a `Regex`, the crate may also search backward from literals, with an automaton of its own, and simulate although all
+/// fits.
+pub(super) fn compile_pattern(pattern: &str, size: usize, dfa: usize) -> Result<RegexSet, String> {
+    let regex: Result<RegexSet, regex::Error> = RegexSetBuilder::new([pattern])
         .size_limit(size)
         .dfa_size_limit(dfa)
         .build();
@@ -97,8 +123,18 @@ pub(super) fn compile_pattern(pattern: &str, size: usize, dfa: usize) -> Result<
     }
 }
 
-/// The bytes with which a match of `pattern` can begin; `None` if it may match elsewhere than at the start, if it may match
-/// nothing, or if there are too many.
+/// A regular expression in a message.
+pub(super) fn named(pattern: &str) -> String {
+    format!("the regular expression {}", quoted(pattern))
+}
+
+/// How many states matching with the result of [`compile_pattern`] may simulate for each byte; 0 if its time does not depend on that.
+pub(super) fn simulated_states(pattern: &str, dfa: usize) -> u64 {
+    automaton::simulated_states(&[pattern], dfa)
+}
+
+/// The bytes with which a match of `pattern` can begin; `None` if it may match elsewhere than at the start, if it may match the empty
+/// string, or if there are too many.
 fn first_bytes(pattern: &str) -> Option<Vec<u8>> {
     let hir = regex_syntax::parse(pattern).ok()?;
     if !hir.properties().look_set_prefix().contains(Look::Start) {

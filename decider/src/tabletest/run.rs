@@ -135,74 +135,95 @@ fn descriptions(explanation: &Explanation<'_>, friends: &[String]) -> Vec<String
 }
 
 fn compare(expect: &Expectation, decision: &Evaluation, friends: &[String]) -> Vec<Difference> {
-    let mut differences = Vec::new();
-    let mut differ = |what, expected: Option<String>, got: String| {
-        if let Some(expected) = expected.filter(|expected| *expected != got) {
-            differences.push(Difference {
-                what,
-                expected,
-                got,
-            });
-        }
-    };
     let (verdict, refusal) = match &decision.verdict {
         Verdict::Allow => ("allow", None),
         Verdict::Modify(_) => ("modify", None),
         Verdict::Refuse(refusal) => ("refuse", Some(refusal)),
     };
-    differ(
-        "verdict",
-        Some(expect.verdict.to_owned()),
-        verdict.to_owned(),
-    );
-    let kept: Vec<&str> = match &decision.verdict {
+    let ids = |what, expected: &Option<Vec<String>>, got: Vec<&str>| {
+        let expected: Vec<_> = expected.as_ref()?.iter().map(String::as_str).collect();
+        differ(what, expected, got, |ids| listed(ids))
+    };
+    let told = |what, expected: Option<&str>, got: Option<&str>| {
+        differ(what, Some(expected?), got, |text| {
+            text.unwrap_or("no refusal").to_owned()
+        })
+    };
+    let [expected_code, code] = [expect.code, refusal.map(|it| i64::from(it.code))]
+        .map(|code| code.map(|code| code.to_string()));
+    let differences = [
+        differ("verdict", expect.verdict, verdict, |it| it.to_string()),
+        ids("kept", &expect.kept, kept(&decision.verdict, friends)),
+        told(
+            "rule",
+            expect.rule.as_deref(),
+            refusal.map(|it| it.rule.as_deref().unwrap_or_default()),
+        ),
+        told("code", expected_code.as_deref(), code.as_deref()),
+        told(
+            "message",
+            expect.message.as_deref(),
+            refusal.map(|it| it.message.as_str()),
+        ),
+        told(
+            "detail",
+            expect.detail.as_deref(),
+            refusal.map(|it| it.detail.as_str()),
+        ),
+        ids("rules", &expect.rules, fired(decision, Mode::Enforce)),
+        ids("shadow", &expect.shadow, fired(decision, Mode::Shadow)),
+    ];
+    differences.into_iter().flatten().collect()
+}
+
+/// Compares values rather than their texts: two IDs and one with a comma in it look alike.
+fn differ<T: PartialEq>(
+    what: &'static str,
+    expected: T,
+    got: T,
+    show: impl Fn(&T) -> String,
+) -> Option<Difference> {
+    (expected != got).then(|| Difference {
+        what,
+        expected: show(&expected),
+        got: show(&got),
+    })
+}
+
+/// The friends that are imported.
+fn kept<'f>(verdict: &Verdict, friends: &'f [String]) -> Vec<&'f str> {
+    match verdict {
         Verdict::Allow => friends.iter().map(String::as_str).collect(),
         Verdict::Modify(kept) => {
-            let kept = kept
-                .indexes()
-                .iter()
-                .filter_map(|&index| friends.get(index as usize));
+            let kept = kept.indexes().iter();
+            let kept = kept.filter_map(|&index| friends.get(index as usize));
             kept.map(String::as_str).collect()
         }
         Verdict::Refuse(_) => Vec::new(),
-    };
-    differ("kept", expect.kept.as_deref().map(listed), listed(&kept));
-    let or_none = |part: Option<String>| part.unwrap_or_else(|| "no refusal".to_owned());
-    differ(
-        "rule",
-        expect.rule.clone(),
-        or_none(refusal.map(|it| it.rule.clone().unwrap_or_default())),
-    );
-    let code = expect.code.map(|code| code.to_string());
-    differ("code", code, or_none(refusal.map(|it| it.code.to_string())));
-    differ(
-        "message",
-        expect.message.clone(),
-        or_none(refusal.map(|it| it.message.clone())),
-    );
-    differ(
-        "detail",
-        expect.detail.clone(),
-        or_none(refusal.map(|it| it.detail.clone())),
-    );
-    for (what, expected, mode) in [
-        ("rules", &expect.rules, Mode::Enforce),
-        ("shadow", &expect.shadow, Mode::Shadow),
-    ] {
-        // Rules that were not evaluated are left out.
-        let fired = decision
-            .rules
-            .iter()
-            .filter(|fired| fired.mode == mode && fired.outcome != Outcome::Skipped);
-        let mut fired: Vec<&str> = fired.map(|fired| fired.id.as_str()).collect();
-        // A rule that failed for some friends and removed others fired twice.
-        fired.dedup();
-        differ(what, expected.as_deref().map(listed), listed(&fired));
     }
-    differences
 }
 
-fn listed<S: AsRef<str>>(items: &[S]) -> String {
-    let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
-    format!("[{}]", items.join(", "))
+/// The rules that fired, without those that were not evaluated.
+fn fired(decision: &Evaluation, mode: Mode) -> Vec<&str> {
+    let rules = decision.rules.iter();
+    let fired = rules.filter(|fired| fired.mode == mode && fired.outcome != Outcome::Skipped);
+    let mut fired: Vec<&str> = fired.map(|fired| fired.id.as_str()).collect();
+    // A rule that failed for some friends and removed others fired twice.
+    fired.dedup();
+    fired
+}
+
+fn listed(ids: &[&str]) -> String {
+    let ids: Vec<_> = ids.iter().map(|id| shown(id)).collect();
+    format!("[{}]", ids.join(", "))
+}
+
+/// Quotes an ID that could be taken for several, or for none.
+fn shown(id: &str) -> String {
+    let is_odd =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '"' | '[' | ']');
+    match id.is_empty() || id.contains(is_odd) {
+        true => format!("{id:?}"),
+        false => id.to_owned(),
+    }
 }

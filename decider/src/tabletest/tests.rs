@@ -136,6 +136,43 @@ fn reports_every_difference() {
 }
 
 #[test]
+fn compares_ids_one_by_one_and_not_their_text() {
+    let report = run_tests(
+        "- { name: a, owner: me, friends: ['b, c', bad], expect: { verdict: modify, kept: [b, c] } }
+- { name: b, owner: me, friends: [b, c, bad], expect: { verdict: modify, kept: ['b, c'] } }
+- { name: c, owner: me, friends: ['b, c', ' d', '[e]', 'f\"g', bad], expect: { verdict: modify, kept: ['b, c', ' d', '[e]', 'f\"g'] } }
+- { name: d, owner: me, friends: [' d', '[e]', 'f\"g', a b], expect: { verdict: allow, kept: [] } }
+",
+    );
+    assert_eq!(
+        differences(&report),
+        [
+            "kept: [b, c] / [\"b, c\"]",
+            "kept: [\"b, c\"] / [b, c]",
+            "kept: [] / [\" d\", \"[e]\", \"f\\\"g\", \"a b\"]",
+        ]
+    );
+}
+
+#[test]
+fn no_text_equals_a_refusal_that_is_not_there() {
+    let report = run_tests(
+        "- { name: a, owner: me, friends: [a], expect: { verdict: allow, rule: no refusal, message: no refusal, detail: no refusal } }
+- { name: b, owner: me, friends: [a], expect: { verdict: allow, detail: '' } }
+",
+    );
+    assert_eq!(
+        differences(&report),
+        [
+            "rule: no refusal / no refusal",
+            "message: no refusal / no refusal",
+            "detail: no refusal / no refusal",
+            "detail:  / no refusal",
+        ]
+    );
+}
+
+#[test]
 fn reports_errors_in_the_test_file() {
     let report = run_tests(
         "- { name: a, owner: me, friend: [a], expect: { verdict: alow } }

@@ -23,7 +23,7 @@ fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(START + seconds).unwrap()
 }
 
-/// The decision with this number, at this second.
+/// Returns the event about the decision with this number, at this second.
 fn event(number: u32, seconds: i64) -> Value {
     json!({
         "id": format!("019ad3f4-0000-7000-8000-{number:012x}"),
@@ -47,7 +47,7 @@ fn read(event: &Value) -> RecordedDecision {
     RecordedDecision::read(event.to_string().as_bytes()).unwrap()
 }
 
-/// Observes the decision, which was stored at once.
+/// Observes a decision that was stored without delay.
 fn observe(engine: &mut Engine, number: u32, seconds: i64) -> Vec<Detection> {
     observe_event(engine, &event(number, seconds))
 }
@@ -75,7 +75,7 @@ fn the_decision_that_is_one_too_many_leads_to_one_detection() {
             until: at(659),
         }]
     );
-    // However often any of them comes again.
+    // Redelivered decisions lead to no further detection.
     for (number, seconds) in [(3, 59), (1, 0), (2, 1), (3, 59)] {
         assert_eq!(observe(&mut engine, number, seconds), []);
     }
@@ -231,7 +231,7 @@ fn who_observes_again_draws_the_same_conclusions() {
         for number in 1..=10 {
             found.extend(observe(&mut first, number, i64::from(number)));
         }
-        // From the second event on, and with what was made before: as after a restart.
+        // As after a restart: the same decisions only count, and the earlier entries are known.
         let entries = found.iter().map(|detection| {
             let list = ListName::parse("suspects").unwrap();
             (list, detection.owner.clone(), detection.until)
@@ -305,11 +305,11 @@ fn rules_of_the_same_name_for_two_lists_make_two_changes() {
 fn who_was_not_put_on_the_list_counts_again() {
     let mut engine = engine(THREE);
     let found: Vec<_> = (1..=3).flat_map(|n| observe(&mut engine, n, 0)).collect();
-    engine.is_listed(&found[0], None);
+    engine.set_listed(&found[0], None);
     let found: Vec<_> = (4..=6).flat_map(|n| observe(&mut engine, n, 5)).collect();
     assert_eq!(found.len(), 1);
-    // Nor for longer than the entry that there is.
-    engine.is_listed(&found[0], Some(at(20)));
+    // Decisions count again once the existing entry has expired.
+    engine.set_listed(&found[0], Some(at(20)));
     let listed = (7..=9).flat_map(|n| observe(&mut engine, n, 20));
     assert_eq!(listed.count(), 0);
     let after = (10..=12).flat_map(|n| observe(&mut engine, n, 21));

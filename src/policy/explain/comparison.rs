@@ -1,4 +1,4 @@
-//! What a recorded decision and the current policy's have in common.
+//! Compares a recorded decision with that of the current policy.
 
 use std::{
     collections::HashSet,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use importguard_core::{Evaluation, ListRevision, Mode, Outcome, Verdict};
-use importguard_decider::policy::Policy;
+use importguard_decider::policy::{Policy, number_of_ids};
 use serde_json::{Map, Value, json};
 
 use crate::events::{Data, printable};
@@ -14,9 +14,9 @@ use crate::events::{Data, printable};
 /// The differences between a recorded decision and the current policy's.
 pub(super) struct Comparison {
     then: String,
-    /// Of the decisions.
+    /// Differences between the decisions.
     differences: Vec<Difference>,
-    /// Of the policy and its lists.
+    /// Differences between the policies and their lists.
     changed: Vec<Difference>,
 }
 
@@ -58,12 +58,12 @@ impl Comparison {
         }
     }
 
-    /// Whether the current policy decides as it was decided.
+    /// Whether the current policy makes the same decision.
     pub(super) fn is_same(&self) -> bool {
         self.differences.is_empty()
     }
 
-    /// What was decided, in words.
+    /// The recorded decision, in words.
     pub(super) fn then(&self) -> &str {
         &self.then
     }
@@ -126,10 +126,10 @@ fn then(data: &Data, verdict: &str) -> String {
     }
 }
 
-/// How many IDs are named.
+/// Maximum number of IDs that are named.
 const NAMED: usize = 10;
 
-/// The difference between the friends who were imported and those who would be.
+/// The difference between the friends that were imported and those that would be.
 fn kept(data: &Data, verdict: &Verdict) -> Option<Difference> {
     let requested = data.friend_user_ids.len();
     let removals = data.removed.iter();
@@ -244,7 +244,8 @@ fn changed(data: &Data, policy: &Policy, lists: &[ListRevision]) -> Vec<Differen
         printable(&format!("{} {}", then.name, then.digest)),
         format!("{} {}", policy.name(), policy.digest()),
     );
-    let described = |digest: &str, size: u64| printable(&format!("{size} IDs, {digest}"));
+    let described =
+        |digest: &str, size: u64| printable(&format!("{}, {digest}", number_of_ids(size)));
     for list in lists {
         let before = data.lists.iter().find(|it| it.name == list.name);
         compare(

@@ -1,6 +1,6 @@
 //! Live lists from files, for explanations without a bucket.
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
 
 use anyhow::{Context, bail};
 use importguard_core::EventId;
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::list::file;
 
-/// Stands for an author that a file does not name.
+/// The placeholder for an author that a file does not name.
 const UNKNOWN: &str = "unknown";
 
 /// A live list and the file with its entries.
@@ -34,11 +34,11 @@ impl FromStr for LiveFile {
     }
 }
 
-/// The live lists of a policy, as far as files have them.
+/// The live lists of a policy, with the entries from files.
 pub(super) struct Live {
     pub(super) lists: LiveLists,
-    /// Those that no file has: name in the bucket → name in the policy.
-    missing: BTreeMap<String, String>,
+    /// Live lists without a file, by their names in the bucket.
+    missing: BTreeSet<String>,
 }
 
 impl Live {
@@ -47,10 +47,9 @@ impl Live {
     /// # Errors
     /// If a file cannot be used, or is for a list that the policy does not have.
     pub(super) fn read(policy: &Policy, files: &[LiveFile]) -> anyhow::Result<Self> {
-        let named = policy.live_lists();
-        let named = named.map(|(live, list)| (live.to_owned(), list.to_owned()));
-        let mut missing: BTreeMap<_, _> = named.collect();
-        let known: Vec<_> = missing.keys().cloned().collect();
+        let named = policy.live_lists().map(|(live, _)| live.to_owned());
+        let mut missing: BTreeSet<_> = named.collect();
+        let known: Vec<_> = missing.iter().cloned().collect();
         let mut lists = LiveLists::default();
         let standard = Addition {
             by: Author::parse(UNKNOWN)?,
@@ -61,7 +60,7 @@ impl Live {
             event: EventId::new(),
         };
         for LiveFile { list, file } in files {
-            if missing.remove(list.as_str()).is_none() {
+            if !missing.remove(list.as_str()) {
                 match known.iter().any(|name| name == list.as_str()) {
                     true => bail!("--live {list}: given twice"),
                     false if known.is_empty() => {
@@ -88,10 +87,10 @@ impl Live {
         Ok(Self { lists, missing })
     }
 
-    /// What a reader must know if lists are missing.
+    /// The note to print if live lists are missing.
     pub(super) fn note(&self) -> Option<String> {
-        let (first, more) = (self.missing.keys().next()?, self.missing.len() > 1);
-        let names: Vec<_> = self.missing.keys().map(String::as_str).collect();
+        let (first, more) = (self.missing.first()?, self.missing.len() > 1);
+        let names: Vec<_> = self.missing.iter().map(String::as_str).collect();
         Some(format!(
             "note: nobody is on the live {} {} here; use --live {first}=FILE with what `importguard list export {first}` prints",
             if more { "lists" } else { "list" },
@@ -99,10 +98,8 @@ impl Live {
         ))
     }
 
-    /// Whether no file has the entries of the policy's list `list`, which is live. Returns its name in the bucket.
-    pub(super) fn lacks(&self, list: &str) -> Option<&str> {
-        let mut missing = self.missing.iter();
-        let found = missing.find(|(_, name)| name.as_str() == list);
-        found.map(|(live, _)| live.as_str())
+    /// Whether the policy has a live list of this name in the bucket whose entries no file has.
+    pub(super) fn lacks(&self, live: &str) -> bool {
+        self.missing.contains(live)
     }
 }

@@ -5,8 +5,10 @@ use std::{
     io::{self, BufReader, Read, Write},
     path::Path,
     process::ExitCode,
+    time::SystemTime,
 };
 
+use importguard_core::UserId;
 use importguard_decider::{policy::Policy, tabletest::parse_time};
 use serde_json::{Deserializer, Value, json};
 
@@ -18,6 +20,11 @@ use super::{
 };
 use crate::events::{Event, friends, printable, to_the_millisecond};
 
+/// The types of decisions and of completed imports begin with these; the version follows.
+const DECISIONS: &str = "importguard.decision.";
+const IMPORTS: &str = "importguard.imported.";
+/// What an event without a verdict is.
+const COMPLETED: &str = "OpenIM reported a completed import";
 /// The name of standard input.
 const STDIN: &str = "-";
 
@@ -34,9 +41,9 @@ pub(super) struct Recorded<'a> {
 struct Tally {
     same: usize,
     different: usize,
-    /// Of events that are no decisions.
+    /// Number of events that are not decisions.
     skipped: usize,
-    /// Of events that cannot be decided again.
+    /// Number of events that cannot be decided again.
     failed: usize,
 }
 
@@ -55,7 +62,7 @@ impl<'a> Recorded<'a> {
         }
     }
 
-    /// Decides the events in a file, or in standard input.
+    /// Decides the events in a file or in standard input again.
     pub(super) fn run(mut self, file: &Path) -> anyhow::Result<ExitCode> {
         let (name, reader): (_, Box<dyn Read>) = if file == Path::new(STDIN) {
             ("standard input".to_owned(), Box::new(io::stdin().lock()))
@@ -90,6 +97,11 @@ impl<'a> Recorded<'a> {
     }
 
     fn event(&mut self, value: Value) -> anyhow::Result<()> {
+        if let Some(why) = no_decision(&value) {
+            let id = value.get("id").and_then(Value::as_str);
+            self.skip(id.unwrap_or_default(), &why);
+            return Ok(());
+        }
         let event: Event = match serde_json::from_value(value) {
             Ok(event) => event,
             Err(error) => {
@@ -98,31 +110,43 @@ impl<'a> Recorded<'a> {
                 return Ok(());
             }
         };
-        let id = printable(&event.id);
         if event.data.verdict.is_none() {
-            self.decided.skipped += 1;
-            report(&format!(
-                "skipped event {id}: OpenIM reported a completed import, which is not a decision"
-            ));
+            self.skip(&event.id, COMPLETED);
             return Ok(());
         }
-        let now = match undecidable(&event) {
-            Some(why) => Err(why.to_owned()),
-            None => parse_time(&event.time)
-                .ok_or_else(|| "its time is not an RFC 3339 timestamp".to_owned()),
-        };
-        let now = now.and_then(|now| match self.lacks_live_list(&event) {
-            Some(why) => Err(why),
-            None => Ok(now),
-        });
-        let now = match now {
-            Ok(now) => now,
+        match self.time(&event) {
+            Ok(now) => self.decide(&event, now),
             Err(why) => {
                 self.decided.failed += 1;
+                let id = printable(&event.id);
                 failed(&format!("event {id} cannot be decided again: {why}"));
-                return Ok(());
+                Ok(())
             }
-        };
+        }
+    }
+
+    /// Counts an event that is not a decision.
+    fn skip(&mut self, id: &str, why: &str) {
+        self.decided.skipped += 1;
+        let (id, why) = (printable(id), printable(why));
+        report(&format!(
+            "skipped event {id}: {why}, which is not a decision"
+        ));
+    }
+
+    /// The time of a decision, or why it cannot be made again.
+    fn time(&self, event: &Event) -> Result<SystemTime, String> {
+        if let Some(why) = undecidable(event) {
+            return Err(why.to_owned());
+        }
+        let time = parse_time(&event.time)
+            .ok_or_else(|| "its time is not an RFC 3339 timestamp".to_owned())?;
+        self.lacks_live_list(event).map_or(Ok(time), Err)
+    }
+
+    /// Decides an event again, and prints what differs.
+    fn decide(&mut self, event: &Event, now: SystemTime) -> anyhow::Result<()> {
+        let id = printable(&event.id);
         let import = Import {
             operation_id: &event.data.operation_id,
             owner: &event.data.owner_user_id,
@@ -162,15 +186,19 @@ impl<'a> Recorded<'a> {
         Ok(())
     }
 
-    /// Why the event cannot be decided again, if somebody was on a live list whose entries are not given.
+    /// Why the event cannot be decided again: somebody was on a live list, but its entries are not given.
     fn lacks_live_list(&self, event: &Event) -> Option<String> {
-        let mut lists = event.data.lists.iter();
-        lists.find_map(|list| {
-            let live = list.revision.and(self.live.lacks(&list.name))?;
-            (list.size > 0).then(|| {
+        event.data.lists.iter().find_map(|then| {
+            let mut named = self.policy.live_lists();
+            let (live, _) = named.find(|(_, list)| *list == then.name)?;
+            // 0 stands for a list that never had an entry.
+            let revision = then.revision.filter(|&revision| revision > 0)?;
+            // Nobody was on it if the list had no IDs but those of its file, which is the same now.
+            let mut lists = self.policy.lists();
+            let same = lists.any(|now| now.digest == then.digest && now.size == then.size);
+            (self.live.lacks(live) && then.size > 0 && !same).then(|| {
                 format!(
-                    "it has revision {} of the live list {live}, but not its entries; give them with --live {live}=FILE, as `importguard list export {live}` prints them",
-                    list.revision.unwrap_or_default()
+                    "it has revision {revision} of the live list {live}, but not its entries; give them with --live {live}=FILE, as `importguard list export {live}` prints them"
                 )
             })
         })
@@ -203,7 +231,17 @@ impl<'a> Recorded<'a> {
     }
 }
 
-/// Why no policy can decide on what the event has.
+/// What a value is, if it is no decision; `None` also if its type is unknown.
+fn no_decision(value: &Value) -> Option<String> {
+    let kind = value.get("type")?.as_str()?;
+    match kind {
+        _ if kind.starts_with(DECISIONS) => None,
+        _ if kind.starts_with(IMPORTS) => Some(COMPLETED.to_owned()),
+        _ => Some(format!("it is of type {kind}")),
+    }
+}
+
+/// Why no policy can decide again from the data of the event.
 fn undecidable(event: &Event) -> Option<&'static str> {
     let data = &event.data;
     if data.friend_count.is_some() {
@@ -211,20 +249,13 @@ fn undecidable(event: &Event) -> Option<&'static str> {
             "it was too large for NATS and does not list its friends; with them, use --owner, --friends and --at",
         );
     }
-    if is_pseudonym(&data.owner_user_id) {
+    let owner = UserId::parse(data.owner_user_id.as_str());
+    if owner.is_ok_and(|owner| owner.is_pseudonym()) {
         return Some(
             "it has pseudonyms, which no list, prefix or pattern matches; with the IDs, use --owner, --friends and --at",
         );
     }
     None
-}
-
-/// `pn_` and 32 hex digits, or `pn_redacted`.
-fn is_pseudonym(id: &str) -> bool {
-    id.strip_prefix("pn_").is_some_and(|rest| {
-        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        rest == "redacted" || (rest.len() == 32 && rest.bytes().all(is_hex))
-    })
 }
 
 fn failed(error: &str) -> ExitCode {
@@ -235,23 +266,4 @@ fn failed(error: &str) -> ExitCode {
 fn report(text: &str) {
     // If standard error is closed, the exit code suffices.
     let _ = writeln!(io::stderr(), "{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_pseudonym;
-
-    #[test]
-    fn a_pseudonym_is_known_by_its_form() {
-        assert!(is_pseudonym("pn_15765ed1c7aef2755d0076c69c2cd411"));
-        assert!(is_pseudonym("pn_redacted"));
-        for id in [
-            "user123",
-            "pn_",
-            "pn_15765ed1",
-            "pn_15765ED1C7AEF2755D0076C69C2CD411",
-        ] {
-            assert!(!is_pseudonym(id), "{id}");
-        }
-    }
 }

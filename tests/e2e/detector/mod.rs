@@ -150,6 +150,41 @@ async fn what_moderators_decide_stands() {
 }
 
 #[tokio::test]
+async fn an_entry_that_a_person_made_and_removed_protects_nobody_for_as_long_as_it_would_have_lasted()
+ {
+    let (nats, jetstream) = nats().await;
+    let settings = || {
+        Settings::new()
+            .nats(&nats)
+            .set("IMPORTGUARD_LIST_BY", "alice")
+    };
+    let rules = "[{ id: two, refusals: 2, within: 1s, list: suspects, for: 10m }]";
+    let detector = Detector::start(rules, settings()).await;
+    let (code, _) = importguard(
+        settings(),
+        &["list", "add", "suspects", "user1", "--for", "30d"],
+    )
+    .await;
+    assert_eq!(code, Some(0));
+    refuse(&jetstream, "user1", 1..=2).await;
+    let listed = "importguard_detector_detections_total{rule=\"two\",outcome=\"listed\"}";
+    detector.counts(listed, 1.0).await;
+    let (code, _) = importguard(settings(), &["list", "remove", "suspects", "user1"]).await;
+    assert_eq!(code, Some(0));
+    // Nobody is put on the list within a second of the removal.
+    let mut number = 2;
+    eventually("who goes on is put on the list", SOON, async || {
+        refuse(&jetstream, "user1", [number + 1, number + 2]).await;
+        number += 2;
+        match entry(&jetstream, "user1").await {
+            Some((_, value)) if value["by"] == "detector" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_entry_lasts_longer_only_if_its_rule_says_so() {
     let (nats, jetstream) = nats().await;
     let rules = "[{ id: once, refusals: 2, within: 1m, list: suspects, for: 10m, only: { codes: [5003] } }, \

@@ -20,6 +20,12 @@ async fn the_commands_show_import_export_and_tell_what_happened() {
         none.stderr
     );
     listed(&nats, &["create"]).await;
+    let other = list(&nats, &["create", "--replicas", "3"]).await;
+    assert_eq!(other.code, Some(1));
+    assert!(other.stderr.contains("--replicas 3"), "{}", other.stderr);
+    let absent = list(&nats, &["remove", "bad", "nobody"]).await;
+    assert_eq!(absent.code, Some(1));
+    assert_eq!(absent.stdout, "nobody is not on bad\n");
     let file = TempDir::new().unwrap();
     let path = file.path().join("ids.txt");
     std::fs::write(

@@ -18,9 +18,9 @@ use super::{
     types::{FUNCTIONS, Type, VARIABLES},
 };
 
-/// The deepest nesting. Evaluation recurses once a level, at some 2 KiB in a release build and 40 KiB in a debug build:
-/// 32 levels fit into a worker thread's 2 MiB either way. What people write has 5 to 10; chains of && and || count as
-/// little, as the parser balances them.
+/// Maximum nesting depth. Evaluation recurses once per level and uses about 2 KiB of stack for it in a release build and 40 KiB in a debug
+/// build, so 32 levels fit into a worker thread's 2 MiB either way. Expressions that people write have 5 to 10 levels; chains of && and ||
+/// add few, because the parser balances them.
 pub(super) const MAX_DEPTH: usize = 32;
 /// The maximum number of errors reported for one expression.
 const MAX_ERRORS: usize = 5;
@@ -85,7 +85,14 @@ impl<'e> Checker<'e> {
         match &part.expr {
             Expr::Literal(literal) => self.literal(part, literal),
             Expr::Ident(name) => self.variable(part, name),
-            Expr::Call(call) => self.call(part, call),
+            Expr::Call(call) => {
+                let errors = self.errors.len();
+                let found = self.call(part, call);
+                if self.errors.len() == errors {
+                    self.literals(call);
+                }
+                found
+            }
             Expr::List(list) => {
                 let mut element = Type::Unknown;
                 for item in &list.elements {
@@ -270,7 +277,7 @@ impl<'e> Checker<'e> {
                 self.expect(parts[1], index, &Type::Int);
                 (**element).clone()
             }
-            // Reported where it is.
+            // The error of the operand has been reported.
             (operators::INDEX, [Type::Unknown, _]) => Type::Unknown,
             (operators::INDEX, [other, _]) => self.refuse(
                 part,
@@ -348,7 +355,7 @@ impl<'e> Checker<'e> {
         self.refuse(part, format!("unknown function {}", quoted(name)), remedy)
     }
 
-    /// `all`, `exists`, `exists_one`, `filter` and `map` arrive expanded to a loop with an accumulator.
+    /// Checks `all`, `exists`, `exists_one`, `filter` and `map`, which the parser expands to a loop with an accumulator.
     fn comprehension(&mut self, part: &'e IdedExpr, loop_: &'e ComprehensionExpr) -> Type {
         if self.in_comprehension {
             return self.refuse(
@@ -445,13 +452,13 @@ impl<'e> Checker<'e> {
 
     /// The source of a part.
     fn text(&self, part: &IdedExpr) -> Option<&'e str> {
-        // In bytes, the last one included.
+        // Byte offsets, the last one inclusive.
         let (start, last) = self.program.source_info().offset_for(part.id)?;
         self.source.get(start as usize..=last as usize)
     }
 }
 
-/// How to make a condition of a part of this type.
+/// Suggests how to turn an expression of this type into a condition.
 pub(super) fn comparison(source: Option<&str>, found: &Type) -> String {
     let with = match found {
         Type::Int => "> 50",

@@ -6,11 +6,14 @@
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::super::{cost::beside_look_up, units::Cost};
+use super::super::{
+    cost::{SIMULATED, beside_look_up},
+    units::Cost,
+};
 use super::{
     ListValues, MAX_SOURCE_BYTES,
     check::{FRIEND, MAX_PARTS, max_parts, string},
-    regexes::MATCHES,
+    regexes::{MATCHES, simulated_states},
 };
 
 /// The fixed cost of an evaluation: its context.
@@ -31,17 +34,17 @@ const ARITHMETIC: u64 = 6;
 const FUNCTION: u64 = 14;
 /// `size`, which counts characters.
 const SIZE: u64 = 20;
-/// A part of a timestamp, also in another time zone.
+/// Extracting a part of a timestamp, in any time zone.
 const PART_OF_TIME: u64 = 32;
-/// A conversion; also if it fails, which formats a message.
+/// A conversion, including one that fails and formats a message.
 const CONVERSION: u64 = 45;
 /// Appending a value to a list.
 const ELEMENT: u64 = 1;
-/// A part of a string that was split.
+/// Each part that `split` returns.
 const PART: u64 = 8;
 /// Reading 64 bytes character by character.
 const CHARACTERS: u64 = 24;
-/// Matching 64 bytes with a regular expression, as for a matcher's.
+/// Matching 64 bytes with a regular expression, the same as in a matcher.
 const REGEX: u64 = 40;
 /// One iteration of a loop without its body: the names and values of two variables.
 const ITERATION: u64 = 28;
@@ -58,9 +61,9 @@ struct Part {
 struct Value {
     /// The number of elements, including those of nested lists; an empty nested list counts as one.
     elements: u64,
-    /// How many of them one element of the list has.
+    /// The maximum number of elements in one element of the list.
     each: u64,
-    /// The total length of those of its strings that are made of the request's, in multiples of the request's longest ID.
+    /// The total length of its strings that are made from the request's, in multiples of the request's longest ID.
     texts: u64,
     /// The total length of its other strings, in bytes.
     literal_bytes: u64,
@@ -74,7 +77,7 @@ impl Value {
         literal_bytes: 0,
     };
 
-    /// A list of both.
+    /// The size of a list that contains both.
     fn plus(self, other: Self) -> Self {
         Self {
             elements: self.elements.saturating_add(other.elements),
@@ -84,7 +87,7 @@ impl Value {
         }
     }
 
-    /// As an element of a list.
+    /// The size as an element of a list.
     fn listed(self) -> Self {
         let elements = self.elements.max(1);
         Self {
@@ -94,7 +97,7 @@ impl Value {
         }
     }
 
-    /// An element of this list. One element may have all of the strings.
+    /// The size of an element of this list. One element may have all of the strings.
     fn element(self) -> Self {
         Self {
             elements: self.each,
@@ -102,7 +105,7 @@ impl Value {
         }
     }
 
-    /// A list of `times` of it.
+    /// The size of a list that contains it `times` times.
     fn times(self, times: u64) -> Self {
         Self {
             elements: self.elements.saturating_mul(times),
@@ -112,7 +115,7 @@ impl Value {
         }
     }
 
-    /// The larger of both.
+    /// The larger of both, field by field.
     fn most(self, other: Self) -> Self {
         Self {
             elements: self.elements.max(other.elements),
@@ -122,7 +125,8 @@ impl Value {
         }
     }
 
-    /// How many chunks of strings it has that are made of literals. What fits into an expression is part of what its parts cost.
+    /// The number of chunks in its strings that are made from literals. Bytes up to the maximum length of an expression do not count,
+    /// because the cost of its parts includes them.
     fn chunks(self) -> u64 {
         self.literal_bytes.saturating_sub(MAX_SOURCE_BYTES as u64) / CHUNK_BYTES
     }
@@ -144,7 +148,7 @@ fn fixed(units: u64) -> Cost {
     }
 }
 
-/// What reading strings is counted by.
+/// The unit in which reading strings is counted, in bytes.
 const CHUNK_BYTES: u64 = 64;
 /// The longest text of a number, a time or a duration: a time with nanoseconds and an offset has 35 bytes.
 const NUMBER_BYTES: u64 = 40;
@@ -263,7 +267,7 @@ impl<'e> Estimate<'e> {
                     value,
                 )
             }
-            (MATCHES, _) => (function(MATCHES).plus(texts(all, REGEX)), Value::SCALAR),
+            (MATCHES, _) => (function(MATCHES).plus(matching(call, all)), Value::SCALAR),
             ("lowerAscii" | "upperAscii" | "trim" | "substring", _) => {
                 let value = Value {
                     elements: 1,
@@ -280,7 +284,7 @@ impl<'e> Estimate<'e> {
         }
     }
 
-    /// What a look-up of `item` costs besides if `list` is one of the policy's, with `fold` for example.
+    /// The additional cost of a look-up of `item` if `list` is one of the policy's, because of `fold` for example.
     fn folding(&self, list: Option<&IdedExpr>, item: Value) -> Cost {
         let named = match list.map(|list| &list.expr) {
             Some(Expr::List(_)) => return Cost::default(),
@@ -289,7 +293,7 @@ impl<'e> Estimate<'e> {
         };
         let cost = match named {
             Some(list) => beside_look_up(list),
-            // Any of them may be meant: `friend in (friendCount > 9 ? strict : lax)`.
+            // It may be any of them: `friend in (friendCount > 9 ? strict : lax)`.
             None => self
                 .lists
                 .all()
@@ -297,7 +301,7 @@ impl<'e> Estimate<'e> {
                 .max()
                 .unwrap_or_default(),
         };
-        // A literal is short; other strings are made of the request's.
+        // A literal is short; other strings are made from the request's.
         cost.times(item.texts.max(1))
     }
 
@@ -339,7 +343,20 @@ fn texts(value: Value, each: u64) -> Cost {
     }
 }
 
-/// How many times as long as the string the result of `replace` may be.
+/// The cost of matching a string and its regular expression, whose size is `all`.
+fn matching(call: &CallExpr, all: Value) -> Cost {
+    let states = call
+        .args
+        .last()
+        .and_then(string)
+        .map_or(0, simulated_states);
+    let simulated = states.saturating_mul(SIMULATED);
+    // Literals count here although they are short: a simulation takes as long for each of their bytes as for those of an ID.
+    let literals = all.literal_bytes.saturating_mul(simulated) / CHUNK_BYTES;
+    texts(all, REGEX.saturating_add(simulated)).plus(fixed(literals))
+}
+
+/// The maximum factor by which `replace` lengthens a string.
 fn growth(arguments: &[IdedExpr]) -> u64 {
     let [from, to] = arguments else { return 1 };
     let [from, to] = [from, to].map(|part| string(part).map_or(1, str::len).max(1) as u64);
@@ -366,7 +383,7 @@ fn function(name: &str) -> Cost {
     fixed(units)
 }
 
-/// The result: a string only after a conversion.
+/// The size of the result, which is a string only after a conversion.
 fn result(name: &str, arguments: Value) -> Value {
     match name {
         "string" => Value {

@@ -16,7 +16,11 @@ use std::{
     thread,
 };
 
-use cel::{Context, Env, ExecutionError, IdedExpr, ParseError, Value, extensions};
+use cel::{
+    Context, Env, ExecutionError, IdedExpr, ParseError, Value,
+    common::ast::{CallExpr, Expr},
+    extensions,
+};
 use check::{Checker, MAX_DEPTH};
 use regexes::Regexes;
 use types::Type;
@@ -48,7 +52,7 @@ pub(super) struct Expression {
     root: IdedExpr,
     regexes: Regexes,
     cost: Cost,
-    /// Whether it can fail at run time, other than by IDs that are too long for it.
+    /// Whether it can fail at run time, other than because IDs are too long for it.
     pub(super) can_fail: bool,
     /// Its value, if that does not depend on any variable.
     pub(super) constant: Option<bool>,
@@ -57,13 +61,13 @@ pub(super) struct Expression {
 /// An error in an expression.
 #[derive(Debug, PartialEq)]
 pub(super) struct ExpressionError {
-    /// The first character and the number of characters; None for the whole expression.
+    /// The first character and the number of characters; `None` for the whole expression.
     pub(super) place: Option<(usize, usize)>,
     pub(super) message: String,
     pub(super) remedy: String,
 }
 
-/// Whether a list cannot have this name, because expressions use it otherwise.
+/// Whether this name is not available for a list, because expressions use it for something else.
 pub(super) fn is_reserved(name: &str) -> bool {
     types::VARIABLES
         .iter()
@@ -196,45 +200,21 @@ impl Expression {
             can_fail,
             constant: None,
         };
-        let constant = expression.try_samples(scope, lists)?;
-        expression.constant = constant.filter(|_| !depends);
+        if !depends {
+            expression.constant = Some(expression.without_request(lists)?);
+        }
         Ok(expression)
     }
 
-    /// Evaluates sample requests; failing for all of them is an error. Returns the last result.
-    fn try_samples(
-        &self,
-        scope: Scope,
-        lists: &ListValues,
-    ) -> Result<Option<bool>, Vec<ExpressionError>> {
-        let mut result = None;
-        let mut failure = None;
-        for (sample, friend) in Inputs::samples(lists) {
-            let friend = (scope == Scope::Friend).then_some(friend);
-            match self.execute(&sample, friend) {
-                Ok(Value::Bool(value)) => result = Some(value),
-                Ok(other) => {
-                    return Err(vec![ExpressionError::of_all(
-                        format!(
-                            "this expression is of type {}, but a rule needs bool",
-                            other.type_of()
-                        ),
-                        "compare it with something",
-                    )]);
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        match (result, failure) {
-            (None, Some(error)) => Err(vec![ExpressionError::of_all(
-                format!(
-                    "this expression fails on every sample request: {}",
-                    brief(&error)
-                ),
-                "correct it so that it can be evaluated for some requests",
-            )]),
-            _ => Ok(result),
-        }
+    /// Evaluates an expression that does not depend on the request. If that fails, it always does.
+    fn without_request(&self, lists: &ListValues) -> Result<bool, Vec<ExpressionError>> {
+        let value = self.evaluate(&Inputs::without_request(lists), None);
+        value.map_err(|why| {
+            vec![ExpressionError::of_all(
+                format!("this expression always fails: {why}"),
+                "correct it, or use a variable of the request",
+            )]
+        })
     }
 
     /// The maximum cost of one evaluation.
@@ -242,8 +222,13 @@ impl Expression {
         self.cost
     }
 
-    /// Evaluates it, or returns the reason of the failure. An evaluation cannot be interrupted, so it is not started if the IDs
-    /// are so long that it would cost too much.
+    /// One of its regular expressions that may outgrow its cache, for a message; `None` if there is none.
+    pub(super) fn slow_pattern(&self) -> Option<String> {
+        self.regexes.slow()
+    }
+
+    /// Evaluates it, or returns the reason for the failure. An evaluation cannot be interrupted, so it is not started if the IDs are so
+    /// long that it would cost too much.
     pub(super) fn evaluate(
         &self,
         inputs: &Inputs<'_>,
@@ -280,18 +265,20 @@ impl Expression {
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib().with_optional_support(false);
     for extension in [extensions::strings, regexes::extension] {
-        // Fails only for a name that exists; a function that is missing fails on every sample request.
+        // Fails only if the name is already defined. A test calls every function.
         let _ = env.add_extension(extension);
     }
     Arc::new(env)
 });
 
-/// Whether an expression without variables has a value.
-fn evaluates(source: &str) -> bool {
+/// Whether a call without variables evaluates without an error.
+fn evaluates(call: CallExpr) -> bool {
+    let root = IdedExpr {
+        id: 0,
+        expr: Expr::Call(call),
+    };
     let context = Context::with_env(Arc::clone(&ENVIRONMENT));
-    ENVIRONMENT
-        .compile(source)
-        .is_ok_and(|program| program.execute(&context).is_ok())
+    Value::resolve(&root, &context).is_ok()
 }
 
 impl ExpressionError {
@@ -358,19 +345,26 @@ fn syntax_remedy(source: &str, message: &str) -> String {
         .to_owned()
 }
 
-/// Operators of other languages, and CEL's.
-const OTHER_LANGUAGES: [(&str, &str); 8] = [
+/// Operators of other languages, and their equivalents in CEL.
+const OTHER_LANGUAGES: [(&str, &str); 15] = [
     ("and", "&&"),
     ("or", "||"),
     ("not", "!"),
+    ("like", ".startsWith('…'), .endsWith('…') or .contains('…')"),
     ("<>", "!="),
     ("===", "=="),
+    ("!==", "!="),
+    ("=>", ">="),
+    ("=<", "<="),
+    ("=~", ".matches('…')"),
+    ("~", ".matches('…')"),
+    ("!~", "! before it and .matches('…')"),
     ("=", "=="),
     ("&", "&&"),
     ("|", "||"),
 ];
 
-/// An expression with a blank for each string.
+/// Replaces every character within a string by a blank.
 fn without_strings(source: &str) -> String {
     let mut quote = None;
     let mut escaped = false;
@@ -396,13 +390,13 @@ fn words(bare: &str) -> Vec<&str> {
     words.filter(|word| !word.is_empty()).collect()
 }
 
-/// The operators of an expression without strings, as far as they are written with these characters.
+/// The operators of an expression without strings, of those that consist of these characters.
 fn operators(bare: &str) -> Vec<&str> {
-    let operators = bare.split(|c: char| !matches!(c, '=' | '!' | '<' | '>' | '&' | '|'));
+    let operators = bare.split(|c: char| !matches!(c, '=' | '!' | '<' | '>' | '&' | '|' | '~'));
     operators.filter(|operator| !operator.is_empty()).collect()
 }
 
-/// The error without its values, whose length a caller controls.
+/// Describes the error without its values, whose length a caller controls.
 fn brief(error: &ExecutionError) -> String {
     match error {
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {

@@ -1,5 +1,5 @@
-//! The regular expressions of `matches`. They are literals, so that they are compiled once, at load: in the expression that is
-//! evaluated, a variable stands for each.
+//! The regular expressions of `matches`. They are literals, so each is compiled once, when the policy is loaded. In the expression that is
+//! evaluated, a variable replaces each of them.
 
 use std::any::Any;
 
@@ -11,9 +11,9 @@ use cel::{
         value::{CowVal, StaticVal, Val},
     },
 };
-use regex::Regex;
+use regex::RegexSet;
 
-use super::super::patterns::compile_pattern;
+use super::super::patterns::{self, compile_pattern};
 
 pub(super) const MATCHES: &str = "matches";
 
@@ -23,7 +23,7 @@ const MAX_PATTERN_BYTES: usize = 256;
 const MAX_REGEX_BYTES: usize = 64 << 10;
 /// The maximum memory per thread for the part of the automaton that is built while matching, in bytes.
 const MAX_DFA_BYTES: usize = 256 << 10;
-/// Starts the names of the variables, which no identifier can have.
+/// The first character of the names of the variables. No identifier can contain it.
 const VARIABLE: char = '/';
 
 const REGEX_NAME: &str = "regex";
@@ -31,7 +31,7 @@ static REGEX: Type = Type::new_unspecified_type(REGEX_NAME);
 
 /// A compiled regular expression as a value.
 #[derive(Clone, Debug)]
-struct RegexValue(Regex);
+struct RegexValue(RegexSet);
 
 impl Val for RegexValue {
     fn get_type(&self) -> &Type {
@@ -58,7 +58,7 @@ impl StaticVal for RegexValue {}
 pub(crate) struct Regexes(Vec<RegexValue>);
 
 impl Regexes {
-    /// Takes the regular expressions out of a checked expression, and puts variables in their places.
+    /// Compiles the regular expressions of a checked expression, and replaces them by variables.
     pub(super) fn extract(expression: &mut IdedExpr) -> Result<Self, String> {
         let mut found = Self::default();
         found.take(expression)?;
@@ -93,6 +93,13 @@ impl Regexes {
         }
     }
 
+    /// One that may outgrow its cache, for a message; `None` if there is none.
+    pub(super) fn slow(&self) -> Option<String> {
+        let mut sources = self.0.iter().flat_map(|it| it.0.patterns());
+        let slow = sources.find(|it| simulated_states(it) > 0)?;
+        Some(patterns::named(slow))
+    }
+
     /// The value of a variable that stands for a regular expression.
     pub(super) fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         let index: usize = variable.strip_prefix(VARIABLE)?.parse().ok()?;
@@ -102,7 +109,7 @@ impl Regexes {
 }
 
 /// Compiles a regular expression; the error is a short explanation.
-pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
+pub(super) fn compile(pattern: &str) -> Result<RegexSet, String> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return Err(format!(
             "it has {} bytes; the maximum is {MAX_PATTERN_BYTES}",
@@ -110,6 +117,11 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
         ));
     }
     compile_pattern(pattern, MAX_REGEX_BYTES, MAX_DFA_BYTES)
+}
+
+/// How many states matching may simulate for each byte; 0 if its time does not depend on that.
+pub(super) fn simulated_states(pattern: &str) -> u64 {
+    patterns::simulated_states(pattern, MAX_DFA_BYTES)
 }
 
 /// Declares `matches`.

@@ -1,10 +1,6 @@
 //! The variables of expressions.
 
-use std::{
-    any::Any,
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::{any::Any, collections::HashMap, time::SystemTime};
 
 use cel::{
     ExecutionError,
@@ -28,7 +24,7 @@ impl ListValues {
     pub(crate) fn insert(&mut self, name: &str, ids: Ids) {
         let value = ListValue {
             ids,
-            // One that has live entries is looked at with those of the evaluation.
+            // `Resolver` replaces these for a list with live entries.
             live: LiveLists::default(),
             now: SystemTime::UNIX_EPOCH,
         };
@@ -102,9 +98,9 @@ impl Container for ListValue {
 pub(crate) struct Inputs<'r> {
     pub(crate) owner: &'r str,
     pub(crate) operation_id: &'r str,
-    /// Remaining friends.
+    /// Number of remaining friends.
     pub(crate) friend_count: usize,
-    /// Requested friends.
+    /// Number of requested friends.
     pub(crate) requested_count: usize,
     pub(crate) now: SystemTime,
     pub(crate) lists: &'r ListValues,
@@ -112,35 +108,22 @@ pub(crate) struct Inputs<'r> {
 }
 
 impl<'r> Inputs<'r> {
-    /// The length of the longest string of the request without friends, in bytes.
+    /// The length of the longer of owner ID and operation ID, in bytes.
     pub(super) fn longest(&self) -> usize {
         self.owner.len().max(self.operation_id.len())
     }
 
-    /// Sample requests, each with a friend: with no to very many friends, IDs of letters and of digits, and several times.
-    pub(super) fn samples(lists: &'r ListValues) -> impl Iterator<Item = (Self, &'static str)> {
-        let sample = move |(owner, friend, count, seconds)| {
-            let inputs = Self {
-                owner,
-                operation_id: "1646445464564",
-                friend_count: count,
-                requested_count: count,
-                now: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
-                lists,
-                live: LiveLists::none(),
-            };
-            (inputs, friend)
-        };
-        [
-            ("user123", "user456", 0, 0),
-            ("user123", "4711", 1, 1_700_000_000),
-            ("1", "user456", 2, 1_800_000_000),
-            ("4711", "1", 5, 1_900_000_000),
-            ("4711", "0", 50, 2_000_000_000),
-            ("4711", "user456", 10_000, 4_000_000_000),
-        ]
-        .into_iter()
-        .map(sample)
+    /// An empty request, for expressions that do not depend on it.
+    pub(super) fn without_request(lists: &'r ListValues) -> Self {
+        Self {
+            owner: "",
+            operation_id: "",
+            friend_count: 0,
+            requested_count: 0,
+            now: SystemTime::UNIX_EPOCH,
+            lists,
+            live: LiveLists::none(),
+        }
     }
 
     pub(super) fn resolver<'f>(

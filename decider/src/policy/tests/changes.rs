@@ -96,3 +96,68 @@ fn comments_layout_and_the_order_of_keys_are_no_changes() {
         "no rule and no list changed"
     );
 }
+
+/// The changes when the definition of the list `blocked` changes from `old` to `new`.
+fn definition_changes(old: &str, new: &str) -> String {
+    let source = |definition: &str| {
+        let lists = format!("blocked.txt{definition} }}, vip: {{ values: [a] }} }}");
+        with_rules(OWNER).replace("blocked.txt } }", &lists)
+    };
+    changes((&source(old), 20), (&source(new), 20))
+}
+
+#[test]
+fn a_list_that_means_something_else_with_the_same_ids_is_named_with_what_changed() {
+    for (old, new, expected) in [
+        ("", ", mode: shadow", "mode of list blocked changed"),
+        (", unless: vip", "", "unless of list blocked changed"),
+        ("", ", live: bad", "live of list blocked changed"),
+        (
+            ", live: bad",
+            ", live: worse",
+            "live of list blocked changed",
+        ),
+        (
+            ", fold: [case]",
+            ", fold: [case, space]",
+            "fold of list blocked changed",
+        ),
+        ("", ", atLeast: 5", "atLeast of list blocked changed"),
+        (
+            ", atLeast: 5, mode: shadow",
+            ", unless: vip",
+            "atLeast and mode and unless of list blocked changed",
+        ),
+        (
+            ", atLeast: 5, mode: shadow",
+            ", mode: shadow, atLeast: 5",
+            "no rule and no list changed",
+        ),
+    ] {
+        assert_eq!(definition_changes(old, new), expected, "{old} → {new}");
+    }
+}
+
+#[test]
+fn ids_in_the_policy_are_compared_as_ids_and_not_as_text() {
+    let with = |values: &str| {
+        let list = format!("blocked.txt }}, vip: {{ values: {values} }} }}");
+        with_rules(OWNER).replace("blocked.txt } }", &list)
+    };
+    let changed = |old: &str, new: &str| changes((&with(old), 1), (&with(new), 1));
+    assert_eq!(
+        changed("[a, b]", "['a', \"b\"]"),
+        "no rule and no list changed"
+    );
+    assert_eq!(changed("[a, b]", "[a]"), "list vip 2 → 1 ID");
+}
+
+#[test]
+fn other_ids_and_another_definition_are_both_named() {
+    let source = with_rules(OWNER);
+    let shadow = source.replace("blocked.txt }", "blocked.txt, mode: shadow }");
+    assert_eq!(
+        changes((&source, 1), (&shadow, 20)),
+        "list blocked 1 → 20 IDs, mode of list blocked changed"
+    );
+}

@@ -1,4 +1,4 @@
-//! What evaluations cost, and how they end before their time.
+//! The cost of evaluations, and how they are stopped early.
 
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ fn request(friends: &[String]) -> Request<'_, String> {
     }
 }
 
-/// A loop over so many texts: 235 of them cost some 130 µs for each friend.
+/// A loop over `count` strings: 235 of them cost about 130 µs per friend.
 fn exists(count: usize) -> String {
     let texts: Vec<_> = (0..count).map(|_| "'a'").collect();
     format!("[{}].exists(x, x == friend)", texts.join(","))
@@ -41,7 +41,7 @@ fn fired(evaluation: &Evaluation) -> Vec<(&str, Outcome)> {
         .collect()
 }
 
-/// Stops at the `n`th time that it is asked, from 0.
+/// Stops at the `n`th check, counted from 0.
 fn stop_at(policy: &Policy, friends: &[String], n: usize) -> (Result<(), StoppedError>, usize) {
     let mut asked = 0;
     let stop = || {
@@ -99,7 +99,7 @@ fn it_is_asked_after_each_hundred_microseconds_whatever_a_rule_is_made_of() {
         let cost = policy.cost().units(Mode::Enforce);
         let (whole, asked) = stop_at(&policy, &friends(2_000), usize::MAX);
         assert_eq!(whole, Ok(()));
-        // The estimate takes ids to be longer than these are.
+        // The estimate assumes longer IDs than these.
         assert!(
             asked as u64 >= cost / 5 / 10_000 / 4,
             "{rule}: asked {asked} times, cost {cost}"
@@ -221,7 +221,7 @@ fn what_one_rule_in_shadow_takes_is_not_there_for_the_next() {
     assert!((1..100).contains(&fitting), "{fitting}");
     let rules: String = (0..fitting + 3).map(|n| rule(&format!("r{n}"))).collect();
     let policy = with_lists(&rules);
-    // As long as the estimate takes them to be.
+    // IDs of the length that the estimate assumes.
     let friends: Vec<String> = (0..10_000).map(|n| format!("{n:064}")).collect();
     let decision = policy.evaluate(&Request {
         owner: "m",
@@ -280,11 +280,11 @@ fn enforced_rules_that_cost_too_much_are_refused_with_each_ones_share() {
     ] {
         assert!(shown.contains(told), "{told} is missing in:\n{shown}");
     }
-    // In shadow they may stand: they are skipped where they cost too much.
+    // They are valid in shadow mode, where rules that cost too much are skipped.
     let shadow = rules.replace("onError: skip", "onError: skip, mode: shadow");
     assert!(compile(&shadow).unwrap().cost().units(Mode::Shadow) > MAX_COST);
     compile(&rules.replace("onError: skip", "onError: skip, mode: off")).unwrap();
-    // And where imports are small enough, by a rule or by a setting.
+    // They are also valid if imports are small enough, by a rule or by a setting.
     let limit = "- { id: limit, limitFriends: { max: 500, onExceed: truncate } }\n";
     compile(&rules.replacen("rules:\n", &format!("rules:\n{limit}"), 1)).unwrap();
     let sometimes = limit.replace(" } }", " }, when: \"friendCount > 0\", onError: skip }");
@@ -293,6 +293,58 @@ fn enforced_rules_that_cost_too_much_are_refused_with_each_ones_share() {
     Draft::read("policy.yaml", &source)
         .compile_for(500, &ListFiles::new())
         .unwrap();
+}
+
+const SLOW: &str = r"['[bf].{120}z', 'b.{30}z', '0.{25}z', '[0f].{150}z']";
+
+#[test]
+fn simple_regular_expressions_cost_the_same_for_all_ids() {
+    let ten = r"['^bot_\d+$', '@example\.com$', '(?i)spam', '^tmp[_-]', 'test', '^\d{4,10}$', '[0-9]x[a-z]+', '^qa', '(foo|bar)baz$', '[^a-z0-9_]']";
+    for patterns in [ten, "['^a']"] {
+        let rules = format!("rules: [{{ id: r, dropFriends: {{ matches: {patterns} }} }}]");
+        let cost = compile(&rules).unwrap().cost().units(Mode::Enforce);
+        assert_eq!(cost, 44 * 10_000, "{patterns}");
+    }
+    for pattern in [r"^u_[a-z]+_\d+$", "^a", "(?i)spam"] {
+        let rules = format!(
+            "rules: [{{ id: r, dropFriendIf: 'friend.matches(r\"{pattern}\")', onError: skip }}]"
+        );
+        let cost = compile(&rules).unwrap().cost().units(Mode::Enforce);
+        assert_eq!(cost, 63 * 10_000, "{pattern}");
+    }
+}
+
+#[test]
+fn regular_expressions_that_some_ids_slow_down_are_refused() {
+    for (action, named) in [
+        (
+            format!("dropFriends: {{ matches: {SLOW} }}"),
+            "\"[bf].{120}z\"",
+        ),
+        (
+            "dropFriends: { notMatches: ['^a', 'b.{40}z'] }".to_owned(),
+            "\"b.{40}z\"",
+        ),
+        (
+            "dropFriendIf: \"friend.matches('b.{40}z')\", onError: skip".to_owned(),
+            "\"b.{40}z\"",
+        ),
+    ] {
+        let rules = format!("rules:\n- {{ id: slow, {action} }}\n");
+        let shown = compile(&rules).unwrap_err().to_string();
+        let named = format!("; some IDs slow down the regular expression {named}");
+        for told in [
+            "with 10000 friends the enforced rules cost ",
+            &named,
+            "begin it with ^, shorten repetitions",
+        ] {
+            assert!(shown.contains(told), "{told} is missing in:\n{shown}");
+        }
+        let source = super::with_head(&rules);
+        let few = Draft::read("policy.yaml", &source).compile_for(10, &ListFiles::new());
+        // 40 states for 64 bytes of 10 IDs.
+        assert!(few.unwrap().cost().units(Mode::Enforce) >= 40 * 64 * 10);
+    }
 }
 
 #[test]
@@ -368,7 +420,7 @@ fn what_a_request_is_expected_to_cost_grows_with_its_friends_and_their_ids() {
     let long = policy.expected_cost(10, 1_000_000, 10);
     let many = policy.expected_cost(10_000, 100_000, 10);
     assert!(few < long && few < many, "{few} {long} {many}");
-    // No more for rules in shadow than they may cost.
+    // Shadow rules add no more than their budget.
     assert!(many < 2 * SHADOW_BUDGET, "{many}");
     assert_eq!(
         policy.expected_cost(usize::MAX, usize::MAX, usize::MAX),

@@ -1,4 +1,4 @@
-//! The arguments of functions: which must be literals, and for which a function fails.
+//! The arguments of functions: which must be literals, and which make a function fail.
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
@@ -7,10 +7,23 @@ use super::super::{
     regexes::{self, MATCHES},
     types::Type,
 };
-use super::Checker;
+use super::{Checker, MAX_QUOTED_BYTES};
 
 /// The maximum number of parts of `split`.
 pub(in super::super) const MAX_PARTS: u64 = 16;
+/// The functions that convert a value, each with what to write instead of a literal that it cannot convert.
+const CONVERSIONS: [(&str, &str); 4] = [
+    ("int", "write an integer, as in int('5')"),
+    ("double", "write a number, as in double('1.5')"),
+    (
+        "timestamp",
+        "write date, time and zone, as in timestamp('2026-11-23T18:00:00Z')",
+    ),
+    (
+        "duration",
+        "write hours, minutes or seconds, as in duration('24h')",
+    ),
+];
 /// The maximum length of an argument of `replace`, in bytes.
 const MAX_ARGUMENT_BYTES: usize = 64;
 
@@ -21,9 +34,9 @@ impl<'e> Checker<'e> {
         let counter =
             |part: &IdedExpr| matches!(&part.expr, Expr::Ident(name) if name.starts_with('@'));
         match (call.func_name.as_str(), types) {
-            // `exists_one` counts elements.
+            // The counter of `exists_one` cannot overflow.
             (operators::ADD, _) if call.args.iter().any(counter) => false,
-            // Joins strings or lists, and calculates otherwise.
+            // Concatenating strings or lists cannot fail; arithmetic can overflow.
             (operators::ADD, [first, ..]) => !matches!(first, Type::String | Type::Sequence(_)),
             (
                 operators::SUBSTRACT
@@ -35,7 +48,7 @@ impl<'e> Checker<'e> {
                 _,
             ) => true,
             (operators::NEGATE, _) => !call.args.iter().all(literal),
-            // NaN has no order.
+            // NaN has no order, so comparing it fails.
             (
                 operators::LESS
                 | operators::LESS_EQUALS
@@ -43,10 +56,9 @@ impl<'e> Checker<'e> {
                 | operators::GREATER_EQUALS,
                 types,
             ) => types.contains(&Type::Double),
-            (name, _) if name.starts_with("get") => !call
-                .args
-                .iter()
-                .all(|zone| self.succeeds("timestamp(0).getHours", zone)),
+            (name, _) if name.starts_with("get") => {
+                !call.args.iter().all(|zone| is_zone(zone) == Some(true))
+            }
             ("int", [Type::Int | Type::Timestamp])
             | ("double", [Type::Int | Type::Double])
             | ("timestamp", [Type::Timestamp])
@@ -54,12 +66,12 @@ impl<'e> Checker<'e> {
             (name @ ("int" | "double" | "timestamp" | "duration"), _) => !call
                 .args
                 .iter()
-                .all(|argument| self.succeeds(name, argument)),
+                .all(|argument| converts(name, argument) == Some(true)),
             _ => false,
         }
     }
 
-    /// Checks arguments that must be literals, so that the time that a function takes and the size of its result have a limit.
+    /// Checks arguments that must be literals, so that the run time of a function and the size of its result are bounded.
     pub(super) fn arguments(&mut self, call: &'e CallExpr) {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (MATCHES, [pattern]) => match string(pattern) {
@@ -110,11 +122,124 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// Whether a function succeeds with this argument, which is the case only for a literal.
-    fn succeeds(&self, function: &str, argument: &IdedExpr) -> bool {
-        let literal = matches!(argument.expr, Expr::Literal(_));
-        let text = self.text(argument).filter(|_| literal);
-        text.is_some_and(|text| evaluates(&format!("{function}({text})")))
+    /// Reports literals with which a call of the right types always fails. They may be behind a condition that is rarely true, so that no
+    /// test of the policy finds them.
+    pub(super) fn literals(&mut self, call: &'e CallExpr) {
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            (operators::DIVIDE | operators::MODULO, [_, divisor])
+                if integer(divisor) == Some(0) =>
+            {
+                self.error(divisor, "division by zero", "divide by another number");
+            }
+            (operators::INDEX, [list, index]) => self.index(list, index),
+            ("substring", [start, rest @ ..]) => self.substring(start, rest.first()),
+            (name, [zone]) if name.starts_with("get") && is_zone(zone) == Some(false) => self
+                .error(
+                    zone,
+                    format!("unknown time zone {}", self.named(zone)),
+                    "write a name such as 'Europe/Berlin', or an offset such as '+01:00'",
+                ),
+            (name, [argument]) => {
+                if let Some((_, remedy)) = CONVERSIONS.iter().find(|(known, _)| *known == name)
+                    && converts(name, argument) == Some(false)
+                {
+                    let message = format!("{name} cannot convert {}", self.named(argument));
+                    self.error(argument, message, *remedy);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn index(&mut self, list: &IdedExpr, index: &'e IdedExpr) {
+        let (length, at_most) = match &list.expr {
+            Expr::List(list) => (i64::try_from(list.elements.len()).ok(), ""),
+            Expr::Call(call) if call.func_name == "split" => {
+                (call.args.get(1).and_then(integer), "at most ")
+            }
+            _ => return,
+        };
+        let (Some(length), Some(number)) = (length, integer(index)) else {
+            return;
+        };
+        let missing = format!("this list has no element {number}");
+        match length {
+            0 => self.error(
+                index,
+                format!("{missing}: it is empty"),
+                "put elements into it",
+            ),
+            _ if (0..length).contains(&number) => {}
+            _ => self.error(
+                index,
+                format!("{missing}: there are {at_most}{length}, numbered from 0"),
+                format!("write 0 to {}", length - 1),
+            ),
+        }
+    }
+
+    fn substring(&mut self, start: &'e IdedExpr, end: Option<&'e IdedExpr>) {
+        let first = integer(start);
+        if let Some(first @ ..0) = first {
+            let message = format!("substring cannot start at {first}");
+            return self.error(
+                start,
+                message,
+                "write 0 or more: the first character is at 0",
+            );
+        }
+        let Some((end, last)) = end.and_then(|end| Some((end, integer(end)?))) else {
+            return;
+        };
+        if last < first.unwrap_or_default() {
+            self.error(
+                end,
+                format!("substring cannot end at {last}, before its start"),
+                "write the positions where it starts and ends, as in substring(2, 5)",
+            );
+        }
+    }
+
+    /// The source of a part, if it is short.
+    fn named(&self, part: &IdedExpr) -> &'e str {
+        let text = self.text(part);
+        text.filter(|text| text.len() <= MAX_QUOTED_BYTES)
+            .unwrap_or("this")
+    }
+}
+
+/// Whether a function succeeds with this literal; `None` if it is no literal.
+fn converts(function: &str, argument: &IdedExpr) -> Option<bool> {
+    matches!(argument.expr, Expr::Literal(_)).then(|| evaluates(call(None, function, argument)))
+}
+
+/// Whether a literal is a known time zone; `None` if it is no literal.
+fn is_zone(zone: &IdedExpr) -> Option<bool> {
+    matches!(zone.expr, Expr::Literal(_)).then(|| {
+        let zero = part(Expr::Literal(LiteralValue::Int(0.into())));
+        let epoch = part(Expr::Call(call(None, "timestamp", &zero)));
+        evaluates(call(Some(epoch), "getHours", zone))
+    })
+}
+
+fn call(target: Option<IdedExpr>, function: &str, argument: &IdedExpr) -> CallExpr {
+    CallExpr {
+        func_name: function.to_owned(),
+        target: target.map(Box::new),
+        args: vec![argument.clone()],
+    }
+}
+
+/// A part that is not in the source.
+fn part(expr: Expr) -> IdedExpr {
+    IdedExpr { id: 0, expr }
+}
+
+/// The value of an integer literal.
+fn integer(part: &IdedExpr) -> Option<i64> {
+    match &part.expr {
+        Expr::Literal(LiteralValue::Int(number)) => Some(*number.inner()),
+        _ => None,
     }
 }
 
@@ -128,8 +253,5 @@ pub(in super::super) fn string(part: &IdedExpr) -> Option<&str> {
 
 /// The limit of `split`, if it is a literal.
 pub(in super::super) fn max_parts(limit: &IdedExpr) -> Option<u64> {
-    match &limit.expr {
-        Expr::Literal(LiteralValue::Int(limit)) => u64::try_from(*limit.inner()).ok(),
-        _ => None,
-    }
+    u64::try_from(integer(limit)?).ok()
 }

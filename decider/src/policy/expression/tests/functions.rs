@@ -115,3 +115,47 @@ fn what_cannot_fail_does_not_fail_for_odd_requests() {
         }
     }
 }
+
+/// Nothing else would notice that the library lacks a function that the checker knows.
+#[test]
+fn the_library_has_every_function_and_operator_that_the_checker_knows() {
+    let lists = lists();
+    let sample = |of: &Type| match of {
+        Type::Bool => "(friendCount == 1)",
+        Type::Int => "friendCount",
+        Type::Double => "double(friendCount)",
+        Type::String => "friend",
+        Type::Timestamp => "now",
+        Type::Duration => "(now - now)",
+        other => panic!("{other}"),
+    };
+    let calls = types::FUNCTIONS.iter().map(|(name, member, arguments, _)| {
+        let mut samples: Vec<_> = arguments.iter().map(sample).collect();
+        if ["matches", "replace"].contains(name) {
+            samples[1..].fill("'1'");
+        }
+        match member {
+            true => format!("{}.{name}({})", samples[0], samples[1..].join(", ")),
+            false => format!("{name}({})", samples.join(", ")),
+        }
+    });
+    let operators = types::OPERATORS.iter().map(|(name, left, right, _)| {
+        format!(
+            "{} {} {}",
+            sample(left),
+            name.trim_matches('_'),
+            sample(right)
+        )
+    });
+    for call in calls.chain(operators) {
+        let source = format!("[{call}] != [{call}]");
+        let expression = Expression::compile(&source, Scope::Friend, &lists)
+            .unwrap_or_else(|errors| panic!("{source}: {errors:#?}"));
+        let texts = ["1", "1h", "2026-01-01T00:00:00Z", "Europe/Berlin"];
+        let works = texts.iter().any(|text| {
+            let result = expression.evaluate(&inputs(&lists), Some(text));
+            result == Ok(false)
+        });
+        assert!(works, "{source}");
+    }
+}

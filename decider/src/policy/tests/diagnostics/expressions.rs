@@ -108,6 +108,25 @@ fn names_the_operators_for_words_of_other_languages() {
         ("friendCount <> 5", "write != for \"<>\""),
         ("friendCount > 5 & friendCount < 9", "write && for \"&\""),
         ("friendCount > 5 | friendCount < 9", "write || for \"|\""),
+        ("friendCount === 5", "write == for \"===\""),
+        ("friendCount !== 5", "write != for \"!==\""),
+        ("friendCount => 5", "write >= for \"=>\""),
+        ("friendCount =< 5", "write <= for \"=<\""),
+        (
+            "friendCount > 5 AND not friendCount = 9",
+            "write && for \"and\"",
+        ),
+        ("ownerUserID =~ 'a'", "write .matches('…') for \"=~\""),
+        ("ownerUserID ~ 'a'", "write .matches('…') for \"~\""),
+        (
+            "ownerUserID !~ 'a'",
+            "write ! before it and .matches('…') for \"!~\"",
+        ),
+        (
+            "ownerUserID like 'a%'",
+            "write .startsWith('…'), .endsWith('…') or .contains('…') for \"like\"",
+        ),
+        ("ownerUserID == 'a =~ b' &&", ", >=, in"),
         (
             "ownerUserID == 'a = b' && ownerUserID.matches('^\\d')",
             "put an r before a string with \\, as in r'^\\d+$'; otherwise it starts an escape sequence",

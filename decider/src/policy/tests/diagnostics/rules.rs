@@ -1,4 +1,4 @@
-//! Rules: what one must say and may not.
+//! Rules: what they must and must not contain.
 
 use super::super::compile;
 use super::{REFUSAL, rule, said, says};
@@ -298,5 +298,22 @@ fn refuses_rules_that_never_do_anything() {
             said.len() == 1 && said[0].contains("this is always false, so the rule has no effect"),
             "{said:?}"
         );
+    }
+}
+
+#[test]
+fn a_rule_that_is_off_may_have_no_effect() {
+    for never in [
+        format!("refuseIf: \"false\", {REFUSAL}"),
+        "dropFriendIf: 1 > 2".to_owned(),
+        "dropFriends: { prefixes: [a] }, when: \"false\"".to_owned(),
+    ] {
+        let said = said(&rule(&format!("{{ id: a, {never} }}")));
+        assert!(
+            said.len() == 1 && said[0].ends_with("or disable it with mode: off"),
+            "{said:?}"
+        );
+        let off = rule(&format!("{{ id: a, mode: off, {never} }}"));
+        compile(&off).unwrap_or_else(|said| panic!("{never}: {said}"));
     }
 }
