@@ -218,8 +218,9 @@ async fn every_decider_follows_what_is_added_and_removed() {
         decides(decider, &["u 1", "u2"], &["u3"]).await;
         current(decider, true).await;
     }
-    let removed = listed(&nats, &["remove", "bad", "u2", "u3"]).await;
-    assert_eq!(removed, "bad: removed u2\nu3 is not on bad\n");
+    let removed = list(&nats, &["remove", "bad", "u2", "u3"]).await;
+    assert_eq!(removed.stdout, "bad: removed u2\nu3 is not on bad\n");
+    assert_eq!(removed.code, Some(1));
     for decider in [&early, &late] {
         decides(decider, &["u 1"], &["u2", "u3"]).await;
         assert_eq!(
