@@ -431,16 +431,21 @@ impl Source {
     }
 }
 
+/// That this user may not subscribe to `subject`, with the remedy; `example` is a prefix of responses.
+pub(crate) fn inbox_denied(subject: &str, example: &str) -> String {
+    format!(
+        "NATS does not let this user subscribe to {}: set NATS_INBOX_PREFIX to the prefix that its permissions have, such as {example}",
+        printable(subject)
+    )
+}
+
 /// Describes an error that the server sends. The subject is that of responses if NATS denies a subscription.
 fn denied(error: &str) -> String {
     let subject = error
         .split_once("Permissions Violation for Subscription to \"")
         .map(|(_, subject)| subject.split('"').next().unwrap_or_default());
     match subject {
-        Some(subject) => format!(
-            "NATS does not let this user subscribe to {}: set NATS_INBOX_PREFIX to the prefix that its permissions have, such as _INBOX_support",
-            printable(subject)
-        ),
+        Some(subject) => inbox_denied(subject, "_INBOX_support"),
         None => format!("NATS error: {error}"),
     }
 }

@@ -10,7 +10,7 @@ use importguard_runtime::FileWatches;
 use tokio::sync::watch;
 
 use super::CONSOLE;
-use crate::events::printable;
+use crate::events::{inbox_denied, printable};
 
 /// How many entries a command that changes a list reads to clear away expired and removed ones: this takes a tenth of a second.
 const CLEAR_AT_ONCE: u64 = 1000;
@@ -129,10 +129,7 @@ impl Denials {
 fn described(denied: &str) -> String {
     let subject = denied.split('"').nth(1).unwrap_or(denied);
     match denied.starts_with("Subscription") {
-        true => format!(
-            "NATS does not let this user subscribe to {}: set NATS_INBOX_PREFIX to the prefix that its permissions have, such as _INBOX_moderator",
-            printable(subject)
-        ),
+        true => inbox_denied(subject, "_INBOX_moderator"),
         false => format!(
             "NATS does not let this user publish to {}, which this command needs (deploy/nats/nats-server.conf has a user who may)",
             printable(subject)

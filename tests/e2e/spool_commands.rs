@@ -69,6 +69,22 @@ async fn published(nats: &NatsServer) -> Vec<String> {
         .collect()
 }
 
+/// An `importguard spool drain` that waits for NATS and has the spool in `dir`, and the directory of its logs.
+async fn draining(nats: &Settings, dir: &Path) -> (TempDir, Process) {
+    let mut command = nats.command(Binary::AllInOne.path());
+    command.args(["spool", "drain", "--wait", "1h", dir.to_str().unwrap()]);
+    let logs = TempDir::new().unwrap();
+    let drain = Process::spawn("drain", command, logs.path());
+    eventually("it has the spool", SOON, async || {
+        match status(dir).await["inUseBy"] == drain.id() {
+            true => Ok(()),
+            false => Err("it has not"),
+        }
+    })
+    .await;
+    (logs, drain)
+}
+
 #[tokio::test]
 async fn status_shows_what_is_in_a_spool_and_who_has_it() {
     let mut line = with_events(&["op-1", "op-2"]).await;
@@ -281,17 +297,7 @@ async fn without_nats_it_gives_up_or_is_interrupted_and_everything_stays() {
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    let mut command = nats.command(Binary::AllInOne.path());
-    command.args(["spool", "drain", "--wait", "1h", dir.to_str().unwrap()]);
-    let logs = TempDir::new().unwrap();
-    let mut drain = Process::spawn("drain", command, logs.path());
-    eventually("it has the spool", SOON, async || {
-        match status(&dir).await["inUseBy"] == drain.id() {
-            true => Ok(()),
-            false => Err("it has not"),
-        }
-    })
-    .await;
+    let (_logs, mut drain) = draining(&nats, &dir).await;
     let start = Instant::now();
     drain.sigint();
     assert_eq!(drain.exit(SOON).await.code(), Some(1));
@@ -383,19 +389,7 @@ async fn a_spool_that_is_damaged_while_it_is_drained_is_not_said_to_be_published
     line.gateway.terminate(SOON).await;
     let dir = line.gateway.spool_dir();
     multiply(&dir, EVENTS - 1);
-    let mut command = Settings::new()
-        .nats(&line.nats)
-        .command(Binary::AllInOne.path());
-    command.args(["spool", "drain", "--wait", "1h", dir.to_str().unwrap()]);
-    let logs = TempDir::new().unwrap();
-    let mut drain = Process::spawn("drain", command, logs.path());
-    eventually("it has the spool", SOON, async || {
-        match status(&dir).await["inUseBy"] == drain.id() {
-            true => Ok(()),
-            false => Err("it has not"),
-        }
-    })
-    .await;
+    let (_logs, mut drain) = draining(&Settings::new().nats(&line.nats), &dir).await;
     let database = fs::File::options().write(true).open(dir.join("spool.db"));
     database
         .unwrap()

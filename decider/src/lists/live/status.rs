@@ -10,6 +10,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{LiveSettings, OnStale};
 
+/// Maximum number of causes that are remembered as logged: a lost connection has two or three.
+const MAX_LOGGED: usize = 8;
+
 /// How current the live lists are. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Status(Arc<Shared>);
@@ -162,6 +165,9 @@ impl Status {
         let mut state = self.state();
         if !state.logged.contains(&cause) {
             tracing::warn!("live lists are not watched: {cause}; retrying");
+            if state.logged.len() == MAX_LOGGED {
+                state.logged.remove(0);
+            }
             state.logged.push(cause.clone());
         }
         state.cause = Some(cause);
