@@ -1,16 +1,13 @@
 //! The gateway's metrics. No user ID and no operationID in a label.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use importguard_core::{Cause, Decision, FiredRule, Mode, Outcome, VerdictKind};
 use importguard_telemetry::metrics::{
     DurationHistogram, HistogramFamily, Label, PolicyInfo, observe, register, with_series,
 };
+use parking_lot::RwLock;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -240,7 +237,7 @@ impl RuleCounters {
     }
 
     fn fired(&self, rule: &FiredRule) {
-        let fired = self.fired.read().unwrap_or_else(PoisonError::into_inner);
+        let fired = self.fired.read();
         let counters = fired.get(&rule.id).into_iter().flatten();
         let mut counters = counters.filter(|it| it.mode == rule.mode && it.outcome == rule.outcome);
         if let Some(known) = counters.next() {
@@ -255,7 +252,7 @@ impl RuleCounters {
         };
         let counter = self.family.get_or_create_owned(&labels);
         counter.inc();
-        let mut fired = self.fired.write().unwrap_or_else(PoisonError::into_inner);
+        let mut fired = self.fired.write();
         // Two threads may both add the same counter; each is a handle to the same value.
         fired.entry(labels.rule).or_default().push(RuleCounter {
             mode: rule.mode,

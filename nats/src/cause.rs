@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
 
 use async_nats::Server;
+use parking_lot::Mutex;
 
 /// Describes failed connection attempts.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl ConnectFailures {
     /// Describes the attempts that failed since the last call on one line; `None` if none failed. The errors come from the NATS client's
     /// server pool, which has the text of each server's last error; its events have only the kind of the last error.
     pub(super) fn new_ones(&self, pool: &[Server]) -> Option<String> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let mut lines: Vec<String> = Vec::new();
         for server in pool {
             let name = format!("{}:{}", server.addr.host(), server.addr.port());

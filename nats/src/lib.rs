@@ -11,6 +11,7 @@ use clap::Args;
 use importguard_runtime::{
     CertificateError, ClientTls, FileWatches, LastGood, NamedFile, Secret, SecretError,
 };
+use parking_lot::Mutex;
 
 use login::{Login, NatsAuth};
 
@@ -259,7 +260,7 @@ impl NatsSettings {
             failures: Arc::new(ConnectFailures {
                 tls,
                 certificate: self.nats_cert.is_some(),
-                seen: std::sync::Mutex::default(),
+                seen: Mutex::default(),
             }),
             warning: in_clear.then_some(
                 "the credentials for NATS are sent unencrypted if its servers do not require TLS: use tls:// in NATS_URL, or set NATS_CA",

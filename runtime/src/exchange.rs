@@ -1,10 +1,11 @@
 //! A request and its response: its stage, the bytes reserved for it, and its slot in the connection's concurrency window.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use parking_lot::Mutex;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::Handle;
@@ -105,21 +106,17 @@ impl Exchange {
         if !self.try_acquire_slot() {
             let slot = Arc::clone(self.handle.window()).acquire_owned().await;
             // The semaphore is never closed.
-            *self.slot() = slot.ok();
+            *self.slot.lock() = slot.ok();
         }
     }
 
     /// Acquires a slot without waiting. Returns whether the exchange has one or needs none.
     pub fn try_acquire_slot(&self) -> bool {
-        let mut slot = self.slot();
+        let mut slot = self.slot.lock();
         if self.http2 && slot.is_none() {
             *slot = Arc::clone(self.handle.window()).try_acquire_owned().ok();
         }
         !self.http2 || slot.is_some()
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reserves `bytes` more for this exchange, until it ends. When the byte limit is reached, evicts the connection that has
@@ -137,7 +134,7 @@ impl Exchange {
                 }
             }
         };
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = self.reserved.lock();
         match (&mut *reserved, permit) {
             (Some(reserved), Some(permit)) => reserved.merge(permit),
             (reserved, permit) => *reserved = permit.or(reserved.take()),
@@ -182,7 +179,7 @@ impl Drop for Blocked<'_> {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let had_slot = self.slot().take().is_some();
+        let had_slot = self.slot.lock().take().is_some();
         if self.handle.end(self.id) && had_slot {
             self.handle.window().add_permits(1);
         }

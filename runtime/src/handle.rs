@@ -1,11 +1,8 @@
 //! The state of an accepted connection: what its peer is expected to do, and by when.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -115,12 +112,12 @@ impl Handle {
 
     /// Whether the peer does not use TLS on a TLS listener.
     pub fn plaintext(&self) -> bool {
-        self.state().plaintext
+        self.0.state.lock().plaintext
     }
 
     /// The handshake is complete: restarts the timeout for the first byte.
     pub(crate) fn handshake_done(&self, http2: bool, plaintext: bool) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         state.http2 = http2;
         state.plaintext = plaintext;
         state.enter(Phase::FirstByte);
@@ -141,11 +138,11 @@ impl Handle {
 
     /// Whether the connection is broken: unread responses are lost.
     pub fn is_broken(&self) -> bool {
-        self.state().broken
+        self.0.state.lock().broken
     }
 
     pub(crate) fn set_broken(&self) {
-        self.state().broken = true;
+        self.0.state.lock().broken = true;
     }
 
     /// Closes the connection immediately, even during a request.
@@ -159,7 +156,7 @@ impl Handle {
 
     /// Begins an exchange, when the head of a request has arrived. An HTTP/2 connection may have several.
     pub fn begin(&self, http2: bool) -> Exchange {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         let id = state.next_id;
         state.next_id += 1;
         state.http2 = http2;
@@ -170,7 +167,7 @@ impl Handle {
 
     /// Updates the state of an exchange.
     pub(crate) fn update(&self, id: u64, change: impl FnOnce(&mut Entry)) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         if let Some(entry) = state.exchanges.iter_mut().find(|entry| entry.id == id) {
             change(entry);
         }
@@ -178,7 +175,7 @@ impl Handle {
 
     /// Ends an exchange. Returns whether its response was read.
     pub(crate) fn end(&self, id: u64) -> bool {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         let position = state.exchanges.iter().position(|entry| entry.id == id);
         let ended = position.map(|position| state.exchanges.remove(position));
         if state.exchanges.is_empty() {
@@ -190,7 +187,7 @@ impl Handle {
 
     /// A request is complete.
     pub(crate) fn request_received(&self) {
-        self.state().last_request = Instant::now();
+        self.0.state.lock().last_request = Instant::now();
     }
 
     pub(crate) fn table(&self) -> &Table {
@@ -207,7 +204,7 @@ impl Handle {
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         /// A connection counts as in use for this long after its response is ready.
         const READ_PROMPTLY: Duration = Duration::from_secs(1);
-        let state = self.state();
+        let state = self.0.state.lock();
         if state.phase == Phase::AnyByte {
             let idle = state.since.elapsed() >= self.0.timeouts.first_byte;
             return idle.then_some(state.since);
@@ -223,7 +220,7 @@ impl Handle {
     /// Since when the peer has stalled reserved bytes, by not sending the rest of a body or not reading a response; `None` before
     /// the respective stall time has passed.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
-        let state = self.state();
+        let state = self.0.state.lock();
         let stalled = state.exchanges.iter().filter(|entry| {
             let limit = match entry.stage {
                 Stage::Receiving => READ_STALL,
@@ -237,7 +234,7 @@ impl Handle {
 
     /// Bytes reserved for its exchanges.
     pub(crate) fn reserved(&self) -> ReservedBytes {
-        let state = self.state();
+        let state = self.0.state.lock();
         let mut reserved = ReservedBytes::default();
         for entry in &state.exchanges {
             match entry.blocked_since {
@@ -250,7 +247,7 @@ impl Handle {
 
     /// Bytes have arrived.
     pub(crate) fn received_bytes(&self) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         match state.phase {
             Phase::FirstByte if self.0.table.counts_requests() => state.enter(Phase::Head),
             Phase::FirstByte | Phase::AnyByte => state.enter(Phase::AnyByte),
@@ -267,7 +264,7 @@ impl Handle {
             idle,
             write,
         } = self.0.timeouts;
-        let state = self.state();
+        let state = self.0.state.lock();
         if !state.exchanges.is_empty() {
             let sending = state.exchanges.iter();
             let sending = sending.filter(|entry| entry.stage == Stage::Sending);
@@ -279,11 +276,6 @@ impl Handle {
             Phase::Idle | Phase::AnyByte => idle,
         };
         Some(state.since + limit)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Consistent even after a panic.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,6 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -59,34 +60,38 @@ impl Readiness {
         what: &'static str,
         opening: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        self.state().starting.push(what);
+        self.0.state.lock().starting.push(what);
         let opened = opening.await?;
-        self.state().starting.retain(|&starting| starting != what);
+        self.0
+            .state
+            .lock()
+            .starting
+            .retain(|&starting| starting != what);
         Ok(opened)
     }
 
     /// Adds a part of the process to `/readyz`, under `name`.
     pub fn add(&self, name: &'static str, describe: impl Fn() -> Value + Send + Sync + 'static) {
         let describe = Arc::new(describe);
-        self.state().parts.push(Part { name, describe });
+        self.0.state.lock().parts.push(Part { name, describe });
     }
 
     /// After startup, the process is ready only while `is_ready` returns true.
     pub fn require(&self, is_ready: impl Fn() -> bool + Send + Sync + 'static) {
-        self.state().conditions.push(Arc::new(is_ready));
+        self.0.state.lock().conditions.push(Arc::new(is_ready));
     }
 
     /// Marks startup as complete.
     pub(crate) fn set_started(&self) {
-        self.state().started = true;
+        self.0.state.lock().started = true;
     }
 
     pub(crate) fn is_started(&self) -> bool {
-        self.state().started
+        self.0.state.lock().started
     }
 
     pub(crate) fn report(&self) -> Report {
-        let state = self.state();
+        let state = self.0.state.lock();
         let (started, starting) = (state.started, state.starting.clone());
         let parts = state.parts.clone();
         let conditions = state.conditions.clone();
@@ -101,10 +106,6 @@ impl Readiness {
                 .map(|part| (part.name.to_owned(), (part.describe)()))
                 .collect(),
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,12 +1,7 @@
 //! How a process runs: logs and traces, signals, the admin listener, and what its parts share.
 
 use std::{
-    env, fmt,
-    future::pending,
-    net::SocketAddr,
-    process::ExitCode,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    env, fmt, future::pending, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration,
 };
 
 use clap::{Args, Parser};
@@ -14,6 +9,7 @@ use importguard_telemetry::{
     TelemetrySettings,
     metrics::{Exposition, PolicyInfo, ProcessMetrics, UnsupportedExporterError, encode},
 };
+use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +67,7 @@ impl SharedRegistry {
     /// Has `register` register metrics. It must not call this again.
     pub fn register<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
         // Consistent even after a panic: metrics are only appended.
-        register(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+        register(&mut self.0.write())
     }
 
     /// The metrics in the format that the scraper's `Accept` headers ask for.
@@ -82,10 +78,7 @@ impl SharedRegistry {
         &self,
         accept: impl IntoIterator<Item = &'a str>,
     ) -> Result<Exposition, fmt::Error> {
-        encode(
-            &self.0.read().unwrap_or_else(PoisonError::into_inner),
-            accept,
-        )
+        encode(&self.0.read(), accept)
     }
 }
 

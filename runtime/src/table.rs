@@ -5,12 +5,14 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use importguard_telemetry::PerSecond;
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::yield_now,
@@ -47,7 +49,7 @@ pub(crate) struct Table {
     bytes: Arc<Semaphore>,
     lagging_until: Mutex<Option<Instant>>,
     next_search: Mutex<Option<Instant>>,
-    last_warning: Mutex<Option<Instant>>,
+    warnings: PerSecond,
 }
 
 impl Table {
@@ -60,7 +62,7 @@ impl Table {
             next_key: AtomicUsize::new(0),
             lagging_until: Mutex::default(),
             next_search: Mutex::default(),
-            last_warning: Mutex::default(),
+            warnings: PerSecond::new(1),
         }
     }
 
@@ -70,11 +72,11 @@ impl Table {
 
     /// Adds a connection. At the connection limit, it replaces an idle one; `None` if all are in use.
     pub(crate) fn add(self: &Arc<Self>, peer: SocketAddr, timeouts: Timeouts) -> Option<Handle> {
-        let mut connections = self.connections();
+        let mut connections = self.connections.lock();
         let max = self.bounds.max_connections;
         let open = connections.values().filter(|other| !other.is_cancelled());
         if connections.len() >= max && open.count() >= max {
-            let evicted = self.evict_idle(&connections);
+            let evicted = self.evict_first(&connections, Handle::idle_since);
             self.warn(evicted);
             if !evicted || connections.len() >= max + CLOSING {
                 self.metrics.rejected.inc();
@@ -91,35 +93,32 @@ impl Table {
     /// Gives evicted connections time to close, so that a burst of new ones is not rejected because of them.
     pub(crate) async fn await_evicted(&self) {
         for _ in 0..CLOSING {
-            if self.connections().len() < self.bounds.max_connections + CLOSING / 2 {
+            if self.connections.lock().len() < self.bounds.max_connections + CLOSING / 2 {
                 return;
             }
             yield_now().await;
         }
     }
 
-    /// Evicts the connection that has been without a complete request for longest; false if all are in use.
-    fn evict_idle(&self, connections: &HashMap<usize, Handle>) -> bool {
+    /// Evicts the connection for which `since` is the earliest; false if there is none.
+    fn evict_first(
+        &self,
+        connections: &HashMap<usize, Handle>,
+        since: impl Fn(&Handle) -> Option<Instant>,
+    ) -> bool {
         let candidates = connections.values().filter(|other| !other.is_cancelled());
-        let candidates =
-            candidates.filter_map(|other| other.idle_since().map(|since| (since, other)));
-        let Some((_, oldest)) = candidates.min_by_key(|(since, _)| *since) else {
+        let candidates = candidates.filter_map(|other| since(other).map(|since| (since, other)));
+        let Some((_, first)) = candidates.min_by_key(|(since, _)| *since) else {
             return false;
         };
-        self.evict(oldest);
+        self.evict(first);
         true
     }
 
     fn warn(&self, evicted: bool) {
-        const EVERY: Duration = Duration::from_secs(1);
-        let mut last = self
-            .last_warning
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < EVERY) {
+        if !self.warnings.take() {
             return;
         }
-        *last = Some(Instant::now());
         let setting = self.bounds.setting;
         if evicted {
             warn!(
@@ -134,13 +133,13 @@ impl Table {
 
     /// Cancels all connections, and returns their number.
     pub(crate) fn cancel_all(&self) -> usize {
-        let connections = self.connections();
+        let connections = self.connections.lock();
         connections.values().for_each(Handle::cancel);
         connections.len()
     }
 
     pub(crate) fn remove(&self, key: usize) {
-        if self.connections().remove(&key).is_some() {
+        if self.connections.lock().remove(&key).is_some() {
             self.metrics.open.dec();
         }
     }
@@ -164,7 +163,7 @@ impl Table {
                 return permit.ok();
             }
             if began.elapsed() >= EVICTION_INTERVAL * 2 {
-                *self.lagging_until() = Some(Instant::now() + LAG_GRACE);
+                *self.lagging_until.lock() = Some(Instant::now() + LAG_GRACE);
             }
             if self.search() == Some(false) {
                 self.evict_deadlocked();
@@ -175,52 +174,30 @@ impl Table {
     /// Evicts the connection that has stalled for longest. Returns whether there was one; `None` if it was not time to search.
     fn search(&self) -> Option<bool> {
         let now = Instant::now();
-        let mut next = self
-            .next_search
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next_search.lock();
         if self.is_lagging() || next.is_some_and(|next| now < next) {
             return None;
         }
-        let found = self.evict_stalled();
+        let found = self.evict_first(&self.connections.lock(), Handle::stalled_since);
         *next = (!found).then(|| now + MIN_SEARCH_INTERVAL);
         Some(found)
     }
 
     /// Whether this process has lagged recently, so that its peers wait for it and not the other way round.
     fn is_lagging(&self) -> bool {
-        self.lagging_until()
-            .is_some_and(|until| Instant::now() < until)
-    }
-
-    fn lagging_until(&self) -> MutexGuard<'_, Option<Instant>> {
         self.lagging_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|until| Instant::now() < until)
     }
 
     fn permits(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.min(self.bounds.max_bytes)).unwrap_or(u32::MAX)
     }
 
-    /// Evicts the connection that has stalled for longest; false if none has.
-    fn evict_stalled(&self) -> bool {
-        let connections = self.connections();
-        let candidates = connections.values().filter(|other| !other.is_cancelled());
-        let candidates =
-            candidates.filter_map(|other| other.stalled_since().map(|since| (since, other)));
-        let longest = candidates.min_by_key(|(since, _)| *since);
-        let Some((_, stalled)) = longest else {
-            return false;
-        };
-        self.evict(stalled);
-        true
-    }
-
     /// If all exchanges with reserved bytes wait for more, none would ever get them: evicts the connection with the most. Honest
     /// peers need few. While any other exchange is active, its end will release bytes, and nothing needs to be evicted.
     fn evict_deadlocked(&self) {
-        let connections = self.connections();
+        let connections = self.connections.lock();
         let mut most = None;
         for connection in connections.values() {
             let ReservedBytes { blocked, active } = connection.reserved();
@@ -239,13 +216,6 @@ impl Table {
     fn evict(&self, connection: &Handle) {
         connection.cancel();
         self.metrics.evicted.inc();
-    }
-
-    fn connections(&self) -> MutexGuard<'_, HashMap<usize, Handle>> {
-        // Consistent even after a panic.
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -24,6 +24,7 @@ use opentelemetry_otlp::{
     tonic_types::transport::{Certificate, ClientTlsConfig, Identity},
 };
 use opentelemetry_sdk::{Resource, error::OTelSdkResult, trace::SpanData};
+use parking_lot::Mutex;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -173,7 +174,7 @@ impl HttpClient for HyperClient {
         let cause = Arc::clone(&self.cause);
         let response = async move {
             let sent = client.request(request.map(Full::new)).await;
-            *lock(&cause) = sent.as_ref().err().map(|error| whole_text(error));
+            *cause.lock() = sent.as_ref().err().map(|error| whole_text(error));
             let (parts, body) = sent?.into_parts();
             let body = Limited::new(body, RESPONSE_BYTES).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
@@ -227,10 +228,6 @@ pub(crate) struct CountingExporter {
     failing: AtomicBool,
 }
 
-fn lock(cause: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
-    cause.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
@@ -244,7 +241,7 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
                 // usize has at most 64 bits.
                 LOST.fetch_add(spans as u64, Relaxed);
                 if !was_failing {
-                    let cause = lock(&self.cause).take();
+                    let cause = self.cause.lock().take();
                     let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
                     let tls = if self.uses_tls {
                         " with TLS, and OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE"

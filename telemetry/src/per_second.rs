@@ -1,11 +1,12 @@
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, Span};
 
@@ -39,7 +40,7 @@ impl PerSecond {
     /// Takes one of this second's permits, if one is left.
     pub fn take(&self) -> bool {
         let now = Instant::now();
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.lock();
         if now.duration_since(window.began) >= SECOND {
             *window = Window {
                 began: now,

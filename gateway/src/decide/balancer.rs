@@ -2,7 +2,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
@@ -78,13 +79,13 @@ impl Balancer {
     /// Resolves names and checks health for as long as it is polled.
     pub(crate) async fn run(self: Arc<Self>) -> Infallible {
         let resolving = async {
-            let Some(mut discovery) = lock(&self.discovery).take() else {
+            let Some(mut discovery) = self.discovery.lock().take() else {
                 return std::future::pending().await;
             };
             loop {
                 next_check(RESOLVE_INTERVAL, &self.resolve).await;
                 let changes = discovery.changes().await;
-                *lock(&self.unresolved) = discovery.errors();
+                *self.unresolved.lock() = discovery.errors();
                 if !changes.is_empty() {
                     let deciders = self.changed(changes).await;
                     self.deciders.store(Arc::new(deciders));
@@ -133,7 +134,7 @@ impl Balancer {
 
     /// Why no decider is known.
     pub(super) fn why_none(&self) -> String {
-        let unresolved = lock(&self.unresolved);
+        let unresolved = self.unresolved.lock();
         let why = unresolved.first().cloned();
         why.unwrap_or_else(|| "names not resolved yet".to_owned())
     }
@@ -156,7 +157,7 @@ impl Balancer {
             "known": deciders.len() - replaced,
             "usable": deciders.len() - ejected.len(),
             "ejected": ejected,
-            "unresolved": *lock(&self.unresolved),
+            "unresolved": *self.unresolved.lock(),
             "certificateRejected": rejecting.into_iter().map(why).collect::<Vec<_>>(),
         })
     }
@@ -254,9 +255,4 @@ async fn next_check(every: Duration, reason: &Notify) {
     sleep(MIN_INTERVAL).await;
     // The interval has elapsed, or `reason` was notified.
     let _ = timeout(every.saturating_sub(MIN_INTERVAL), reason.notified()).await;
-}
-
-/// The values in these mutexes are consistent after any panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

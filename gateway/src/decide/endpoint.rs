@@ -2,7 +2,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,6 +12,7 @@ use importguard_proto::decider::{
     DecideRequest, DecideResponse, decider_client::DeciderClient, decider_server::SERVICE_NAME,
 };
 use importguard_runtime::TlsConfig;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -96,7 +97,7 @@ impl Decider {
     }
 
     pub(super) fn state(&self) -> State {
-        self.lock().clone()
+        self.state.lock().clone()
     }
 
     /// Checks its health with timeout `within` and stores the result.
@@ -136,7 +137,7 @@ impl Decider {
         if state == State::Usable {
             self.was_usable.store(true, Relaxed);
         }
-        let before = std::mem::replace(&mut *self.lock(), state.clone());
+        let before = std::mem::replace(&mut *self.state.lock(), state.clone());
         match (before, state) {
             (State::Usable, State::Usable) | (State::Ejected(_), State::Ejected(_)) => {}
             (State::New, State::Usable) => info!("decider {self} available"),
@@ -144,10 +145,6 @@ impl Decider {
             (_, State::Ejected(why)) => warn!("decider {self} unavailable: {why}"),
             (_, State::New) => {}
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use importguard_core::{ImportRequest, VerdictKind};
+use parking_lot::Mutex;
 
 /// Maximum number of imports that are remembered. OpenIM reports an import right after it, so that even under load few are pending.
 const MAX_REMEMBERED: usize = 10_000;
@@ -42,12 +42,12 @@ impl OverriddenVerdicts {
     pub(crate) fn answered(&self, request: &ImportRequest, verdict: VerdictKind) {
         let import = self.import(request);
         if verdict == VerdictKind::Allow {
-            self.remembered().by_import.remove(&import);
+            self.remembered.lock().by_import.remove(&import);
             return;
         }
         let friends = self.hasher.hash_one(&request.friends);
         let objection = OverriddenVerdict { friends, verdict };
-        let mut remembered = self.remembered();
+        let mut remembered = self.remembered.lock();
         if remembered.by_import.insert(import, objection).is_none() {
             remembered.order.push_back(import);
         }
@@ -61,23 +61,17 @@ impl OverriddenVerdicts {
     /// The verdict that the import `reported` as done contradicts, if there is one.
     pub(crate) fn contradicted(&self, reported: &ImportRequest) -> Option<VerdictKind> {
         let import = self.import(reported);
-        let objection = *self.remembered().by_import.get(&import)?;
+        let objection = *self.remembered.lock().by_import.get(&import)?;
         if objection.friends != self.hasher.hash_one(&reported.friends) {
             return None;
         }
-        self.remembered().by_import.remove(&import);
+        self.remembered.lock().by_import.remove(&import);
         Some(objection.verdict)
     }
 
     fn import(&self, request: &ImportRequest) -> u64 {
         self.hasher
             .hash_one((request.operation_id.as_str(), request.owner.as_str()))
-    }
-
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,6 +134,6 @@ mod tests {
         assert_eq!(overridden_verdicts.contradicted(&import("0", &["a"])), None);
         let latest = import(&MAX_REMEMBERED.to_string(), &["a"]);
         assert!(overridden_verdicts.contradicted(&latest).is_some());
-        assert!(overridden_verdicts.remembered().order.len() <= MAX_REMEMBERED);
+        assert!(overridden_verdicts.remembered.lock().order.len() <= MAX_REMEMBERED);
     }
 }

@@ -1,15 +1,12 @@
 //! The log lines of a callback: one for its result, and one for each failure.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashMap, net::SocketAddr};
 
 use importguard_core::{
     Cause, Decision, FiredRule, ImportRequest, MatchedPart, Mode, Removal, Verdict,
 };
 use importguard_telemetry::{PerSecond, Summary};
+use parking_lot::Mutex;
 use time::format_description::well_known::Rfc3339;
 use tracing::{error, info, warn};
 
@@ -120,7 +117,7 @@ impl RejectionLog {
             return;
         }
         let (status, code) = (rejection.status().as_u16(), rejection.code());
-        let mut floods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut floods = self.0.lock();
         let flood = floods.entry(code).or_insert_with(|| Flood {
             lines: PerSecond::new(LINES_PER_SECOND),
             rest: Summary::default(),

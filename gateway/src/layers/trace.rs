@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -17,6 +17,7 @@ use http::{StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use importguard_runtime::Exchange;
 use importguard_telemetry::span::ServerSpan;
+use parking_lot::Mutex;
 
 use super::{
     Clock, log,
@@ -77,7 +78,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
         exchange,
     };
     let response = handled.await;
-    *open.sent() = SystemTime::now();
+    *open.sent.lock() = SystemTime::now();
     let result = response.extensions().get().copied();
     open.result = Some((
         result.unwrap_or(RequestResult::Done(None)),
@@ -104,11 +105,7 @@ struct OpenRequest {
     exchange: Option<Arc<Exchange>>,
 }
 
-impl OpenRequest {
-    fn sent(&self) -> MutexGuard<'_, SystemTime> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl OpenRequest {}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
@@ -122,7 +119,7 @@ impl Drop for OpenRequest {
                 self.span
                     .in_scope(|| metrics.answered(route, status, elapsed));
                 span::answered(&self.span, result, status);
-                self.span.end_at(*self.sent());
+                self.span.end_at(*self.sent.lock());
             }
             None => {
                 metrics.abandoned();
@@ -168,7 +165,7 @@ impl HttpBody for TrackedBody {
             return Poll::Pending;
         };
         let open = &self.open;
-        *open.sent() = SystemTime::now();
+        *open.sent.lock() = SystemTime::now();
         if let Some(exchange) = &open.exchange {
             exchange.answered();
         }

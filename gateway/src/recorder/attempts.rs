@@ -1,13 +1,9 @@
 //! Tracks whether NATS still remembers the IDs of all events published before, and so drops duplicates itself.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::spool::lock;
 
 /// Time since which events may have been published without a received ack.
 #[derive(Debug)]
@@ -34,7 +30,7 @@ impl Attempts {
 
     /// Records that an event is about to be published, or was published up to `ago` before now.
     pub(super) fn note(&self, ago: Duration) {
-        let mut first = lock(&self.0);
+        let mut first = self.0.lock();
         if let First::Never = *first {
             let (steady, wall) = (Instant::now(), SystemTime::now());
             *first = First::At {
@@ -46,13 +42,13 @@ impl Attempts {
 
     /// Forgets all attempts. Call it when no event waits in the spool.
     pub(super) fn settle(&self) {
-        *lock(&self.0) = First::Never;
+        *self.0.lock() = First::Never;
     }
 
     /// Returns whether all attempts were made within `window`, by both clocks. Returns `false` in case of doubt, and if there was no
     /// attempt.
     pub(super) fn are_within(&self, window: Duration) -> bool {
-        match *lock(&self.0) {
+        match *self.0.lock() {
             First::Unknown | First::Never => false,
             First::At { steady, wall } => {
                 let by_wall = SystemTime::now().duration_since(wall);

@@ -2,16 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use async_nats::{Event, ServerError};
+use parking_lot::Mutex;
 
 use super::refusal::Refusal;
-use crate::spool::{ParkReason, lock};
+use crate::spool::ParkReason;
 
 /// Subjects that NATS refuses, and the last refusal of each kind.
 #[derive(Debug, Default)]
@@ -28,7 +26,7 @@ impl Blocked {
         if !self.any() {
             return None;
         }
-        let subjects = lock(&self.subjects);
+        let subjects = self.subjects.lock();
         subjects.get(subject).map(|refusal| refusal.reason)
     }
 
@@ -39,15 +37,15 @@ impl Blocked {
 
     /// Returns the blocked subjects.
     pub(super) fn subjects(&self) -> BTreeSet<String> {
-        lock(&self.subjects).keys().cloned().collect()
+        self.subjects.lock().keys().cloned().collect()
     }
 
     /// Records that NATS refused an event on `subject`. Logs it if the refusal is new.
     pub(super) fn refused(&self, subject: &str, refusal: &Refusal) {
         let Refusal { reason, detail, .. } = refusal;
-        let told = lock(&self.details).insert(*reason, detail.clone());
+        let told = self.details.lock().insert(*reason, detail.clone());
         let is_known = if reason.is_about_the_subject() {
-            let mut subjects = lock(&self.subjects);
+            let mut subjects = self.subjects.lock();
             let before = subjects.insert(subject.to_owned(), refusal.clone());
             self.count.store(subjects.len(), Ordering::Release);
             before.as_ref() == Some(refusal)
@@ -68,7 +66,7 @@ impl Blocked {
         if !self.any() {
             return;
         }
-        let mut subjects = lock(&self.subjects);
+        let mut subjects = self.subjects.lock();
         subjects.retain(|subject, _| {
             let is_refused = is_refused(subject);
             if !is_refused {
@@ -81,12 +79,12 @@ impl Blocked {
 
     /// Returns the detail of the last refusal for this `reason`, if there was one since the process started or [`forget`](Self::forget).
     pub(super) fn detail(&self, reason: ParkReason) -> Option<String> {
-        lock(&self.details).get(&reason).cloned()
+        self.details.lock().get(&reason).cloned()
     }
 
     /// Forgets the detail for this `reason`. Call it when no event is parked for it any more.
     pub(super) fn forget(&self, reason: ParkReason) {
-        lock(&self.details).remove(&reason);
+        self.details.lock().remove(&reason);
     }
 }
 
@@ -99,12 +97,12 @@ impl Denials {
     /// Counts `event` if it reports a denied publication.
     pub(super) fn note(&self, event: &Event) {
         if let Some(subject) = denied_subject(event) {
-            *lock(&self.0).entry(subject.to_owned()).or_default() += 1;
+            *self.0.lock().entry(subject.to_owned()).or_default() += 1;
         }
     }
 
     pub(super) fn of(&self, subject: &str) -> u64 {
-        lock(&self.0).get(subject).copied().unwrap_or(0)
+        self.0.lock().get(subject).copied().unwrap_or(0)
     }
 }
 

@@ -30,6 +30,7 @@ use std::{
 
 use importguard_nats::NatsSettingsError;
 use importguard_runtime::Runtime;
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     task::JoinHandle,
@@ -52,7 +53,7 @@ use self::{
 
 use crate::{
     events::{Event, Subject},
-    spool::{AppendError, NewEvent, ParkReason, Spool, lock},
+    spool::{AppendError, NewEvent, ParkReason, Spool},
 };
 
 pub use self::{
@@ -145,7 +146,7 @@ struct Inner {
     deviations: Arc<Deviations>,
     stream_stats: Arc<StreamStats>,
     attempts: Attempts,
-    drain: std::sync::Mutex<Option<JoinHandle<()>>>,
+    drain: Mutex<Option<JoinHandle<()>>>,
     /// Cancelled when a thread or task that must not end has ended.
     ended: CancellationToken,
 }
@@ -253,11 +254,11 @@ impl Recorder {
             deviations,
             stream_stats,
             attempts,
-            drain: std::sync::Mutex::new(None),
+            drain: Mutex::new(None),
             ended: ended.clone(),
         });
         let drain = Drain::new(inner.clone(), purpose);
-        *lock(&inner.drain) = Some(tokio::spawn(async move {
+        *inner.drain.lock() = Some(tokio::spawn(async move {
             // Also cancelled if the task panics.
             let _ended = ended.drop_guard();
             drain.run().await;
@@ -386,7 +387,7 @@ impl Recorder {
             recorder.machine.wait_until_left(State::Draining),
         )
         .await;
-        if let Some(drain) = lock(&recorder.drain).take() {
+        if let Some(drain) = recorder.drain.lock().take() {
             drain.abort();
         }
         recorder.spool.close(deadline).await;

@@ -1,11 +1,12 @@
 //! Checks whether a stream that an operator created or changed supports importguard's guarantees.
 
-use std::{fmt, sync::Mutex, time::Duration};
+use std::{fmt, time::Duration};
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use parking_lot::Mutex;
 
 use super::stream::NAME;
-use crate::{events::Subject, spool::lock};
+use crate::events::Subject;
 
 /// Minimum duplicate window, which is also NATS's default. A shorter one leaves hardly any time between a lost ack and the second
 /// attempt.
@@ -149,7 +150,7 @@ pub(super) struct Deviations(Mutex<Vec<Deviation>>);
 impl Deviations {
     /// Stores the deviations and logs the new ones.
     pub(super) fn set(&self, found: Vec<Deviation>) {
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock();
         for deviation in found.iter().filter(|deviation| !known.contains(deviation)) {
             tracing::warn!("the stream {NAME} weakens what is promised: {deviation}");
         }
@@ -157,11 +158,11 @@ impl Deviations {
     }
 
     pub(super) fn count(&self) -> usize {
-        lock(&self.0).len()
+        self.0.lock().len()
     }
 
     pub(super) fn texts(&self) -> Vec<String> {
-        lock(&self.0).iter().map(ToString::to_string).collect()
+        self.0.lock().iter().map(ToString::to_string).collect()
     }
 }
 

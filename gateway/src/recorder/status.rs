@@ -1,9 +1,8 @@
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::state::State;
-use crate::spool::{SpoolStatus, lock};
+use crate::spool::SpoolStatus;
 
 /// The recorder's status, for `/readyz` and the start banner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,7 +59,7 @@ pub(super) struct LastError(Mutex<Option<String>>);
 impl LastError {
     /// Stores `error`. Returns whether it differs from the last error and should be logged.
     pub(super) fn note(&self, error: &str) -> bool {
-        let mut last = lock(&self.0);
+        let mut last = self.0.lock();
         let changed = last.as_deref() != Some(error);
         if changed {
             *last = Some(error.to_owned());
@@ -69,10 +68,10 @@ impl LastError {
     }
 
     pub(super) fn clear(&self) {
-        *lock(&self.0) = None;
+        *self.0.lock() = None;
     }
 
     pub(super) fn last(&self) -> Option<String> {
-        lock(&self.0).clone()
+        self.0.lock().clone()
     }
 }

@@ -1,14 +1,13 @@
 //! Size of the stream and age of its oldest event, as last seen.
 
-use std::{fmt, sync::Mutex, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use async_nats::jetstream::stream::Info;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, gauge::ConstGauge},
 };
-
-use crate::spool::lock;
 
 /// The stream as last seen; `None` before the first look.
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ impl StreamStats {
     pub(super) fn set(&self, info: &Info) {
         let max_bytes = u64::try_from(info.config.max_bytes).ok();
         let has_events = info.state.messages > 0;
-        *lock(&self.0) = Some(Seen {
+        *self.0.lock() = Some(Seen {
             bytes: info.state.bytes,
             max_bytes: max_bytes.filter(|&bytes| bytes > 0),
             oldest: has_events.then(|| info.state.first_timestamp.into()),
@@ -35,7 +34,7 @@ impl StreamStats {
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let seen = *lock(&self.0);
+        let seen = *self.0.lock();
         let oldest = seen.and_then(|seen| seen.oldest);
         // The clocks of NATS and this machine may differ slightly.
         let age = oldest.map(|oldest| oldest.elapsed().unwrap_or_default().as_secs());

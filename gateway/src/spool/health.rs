@@ -3,17 +3,15 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+use parking_lot::Mutex;
 use rusqlite::ErrorCode;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{SpoolOpenError, lock, rescue::Rescued};
+use super::{SpoolOpenError, rescue::Rescued};
 
 /// Whether events can be recorded in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -201,11 +199,11 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn status(&self) -> SpoolStatus {
-        lock(&self.status).clone()
+        self.status.lock().clone()
     }
 
     pub(crate) fn state(&self) -> SpoolState {
-        lock(&self.status).state
+        self.status.lock().state
     }
 
     /// Returns the number of faults since the process started, by kind.
@@ -228,7 +226,7 @@ impl Health {
 
     /// Records that events can be recorded and nothing is left to repair.
     pub(super) fn recovered(&self) {
-        let mut status = lock(&self.status);
+        let mut status = self.status.lock();
         if status.state != SpoolState::Healthy {
             status.state = SpoolState::Healthy;
             tracing::info!("the spool works again");
@@ -244,7 +242,7 @@ impl Health {
             is_complete,
         }: Rescued,
     ) {
-        let mut status = lock(&self.status);
+        let mut status = self.status.lock();
         // Otherwise, it has already been counted.
         if status.state == SpoolState::Healthy {
             self.count(fault);
@@ -280,7 +278,7 @@ impl Health {
 
     /// Enters `state`. Returns whether this changes the state.
     fn enter(&self, state: SpoolState, fault: &Fault) -> bool {
-        let mut status = lock(&self.status);
+        let mut status = self.status.lock();
         let entered = status.state != state;
         if entered {
             self.count(fault);

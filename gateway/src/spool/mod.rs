@@ -19,7 +19,7 @@ mod tests;
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -29,6 +29,7 @@ use std::{
 use bytes::Bytes;
 use importguard_core::{EventId, OperationId};
 use importguard_telemetry::propagation::MessageHeaders;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
@@ -145,7 +146,7 @@ impl Depth {
     }
 
     fn contents(&self) -> Contents {
-        *lock(&self.contents)
+        *self.contents.lock()
     }
 
     /// Returns the number of events, parked ones included.
@@ -198,7 +199,7 @@ impl Depth {
             return;
         };
         let contents = store.contents();
-        *lock(&self.contents) = contents;
+        *self.contents.lock() = contents;
         self.max_bytes.store(store.max_bytes(), Ordering::Relaxed);
         self.waiting.store(contents.waiting(), Ordering::Release);
         self.changed.notify_waiters();
@@ -370,7 +371,7 @@ impl Spool {
 
     /// Accepts no more events. Returns once queued events are committed and the thread has ended, or at `deadline`.
     pub(crate) async fn close(&self, deadline: Instant) {
-        drop(lock(&self.commands).take());
+        drop(self.commands.lock().take());
         if timeout_at(deadline, self.thread_ended.cancelled())
             .await
             .is_err()
@@ -378,14 +379,14 @@ impl Spool {
             tracing::warn!("the spool did not finish in time; what it has committed is safe");
             return;
         }
-        let thread = lock(&self.thread).take();
+        let thread = self.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the spool's thread panicked");
         }
     }
 
     fn commands(&self) -> Option<mpsc::Sender<Command>> {
-        lock(&self.commands).clone()
+        self.commands.lock().clone()
     }
 }
 
@@ -402,10 +403,4 @@ async fn examine(commands: mpsc::WeakSender<Command>) {
             return;
         }
     }
-}
-
-/// Locks `mutex` even if it is poisoned: the values that these mutexes guard are consistent at any time, so a panic elsewhere is no
-/// reason to stop.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,7 @@
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 /// The last valid content of files. Clones share it, and loading it never blocks.
 #[derive(Debug)]
@@ -58,18 +56,18 @@ impl<T> LastGood<T> {
 
     /// The active content and its status, consistent with each other.
     pub fn with_status(&self) -> (Arc<T>, Status) {
-        let status = self.status();
+        let status = self.0.status.lock();
         (self.load(), status.clone())
     }
 
     /// Why the files' newer content is not active; `None` if there is none.
     pub fn error(&self) -> Option<String> {
-        let status = self.status();
+        let status = self.0.status.lock();
         status.failure.as_ref().map(|failure| failure.error.clone())
     }
 
     pub(super) fn replace(&self, content: T) {
-        let mut status = self.status();
+        let mut status = self.0.status.lock();
         status.since = SystemTime::now();
         status.failure = None;
         self.0.content.store(Arc::new(content));
@@ -77,20 +75,15 @@ impl<T> LastGood<T> {
 
     /// The files contain the active content again.
     pub(super) fn confirm(&self) {
-        self.status().failure = None;
+        self.0.status.lock().failure = None;
     }
 
     pub(super) fn fail(&self, error: String) {
-        let mut status = self.status();
+        let mut status = self.0.status.lock();
         let since = match &status.failure {
             Some(failure) => failure.since,
             None => SystemTime::now(),
         };
         status.failure = Some(Failure { since, error });
-    }
-
-    fn status(&self) -> MutexGuard<'_, Status> {
-        // Consistent even after a panic: single assignments.
-        self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

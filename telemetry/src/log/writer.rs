@@ -4,15 +4,13 @@
 use std::{
     io::{self, ErrorKind, Write, stderr},
     mem,
-    sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
 use crate::LogFormat;
+use parking_lot::{Condvar, Mutex};
 
 /// Maximum size of queued lines, in bytes: those of a second at 5,000 decisions, with a line of some 400 bytes each. As many again
 /// may be in the current write.
@@ -52,24 +50,24 @@ pub(crate) fn start(format: LogFormat) -> io::Result<()> {
     let thread = thread::Builder::new().name("log".to_owned());
     thread.spawn(move || WRITER.run(format))?;
     // A process has one log; a second one fails with its subscriber.
-    WRITER.state().format.get_or_insert(format);
+    WRITER.state.lock().format.get_or_insert(format);
     Ok(())
 }
 
 /// The log's format, while the thread runs.
 pub(super) fn format() -> Option<LogFormat> {
-    WRITER.state().format
+    WRITER.state.lock().format
 }
 
 /// Waits until all lines are written, for at most one second. For the end of the process.
 pub fn flush() {
-    let mut state = WRITER.state();
+    let mut state = WRITER.state.lock();
     state.ending = true;
     WRITER.changed.notify_all();
     let running = |state: &mut State| state.format.is_some();
     let _ = WRITER
         .changed
-        .wait_timeout_while(state, FLUSH_TIMEOUT, running);
+        .wait_while_for(&mut state, running, FLUSH_TIMEOUT);
 }
 
 pub(crate) struct LineWriter {
@@ -101,7 +99,7 @@ impl Write for &LineWriter {
 impl LineWriter {
     /// Queues `line`; writes it directly while the thread does not run.
     pub(crate) fn push(&self, line: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let fits = state.lines.len() + line.len() <= QUEUE_BYTES && state.dropped == 0;
         if state.format.is_none() {
             drop(state);
@@ -129,7 +127,7 @@ impl LineWriter {
             lines.clear();
             lines.shrink_to(KEPT_BYTES);
         }
-        self.state().format = None;
+        self.state.lock().format = None;
         self.changed.notify_all();
     }
 
@@ -139,19 +137,15 @@ impl LineWriter {
             state.asleep = state.lines.is_empty() && !state.ending;
             state.asleep
         };
-        let state = unpoisoned(self.changed.wait_while(self.state(), sleep));
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, sleep);
         let collect = |state: &mut State| !state.ending;
-        let waited = self.changed.wait_timeout_while(state, INTERVAL, collect);
-        let mut state = unpoisoned(waited).0;
+        let _ = self.changed.wait_while_for(&mut state, collect, INTERVAL);
         if state.lines.is_empty() {
             return None;
         }
         mem::swap(&mut state.lines, lines);
         Some(mem::take(&mut state.dropped))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        unpoisoned(self.state.lock())
     }
 }
 
@@ -172,9 +166,4 @@ fn write_out(mut lines: &[u8]) -> u64 {
     let missing = lines.iter().map(|byte| u64::from(*byte == b'\n')).sum();
     DROPPED.fetch_add(missing, Relaxed);
     missing
-}
-
-/// Nothing panics while it holds the lock.
-fn unpoisoned<T>(locked: Result<T, PoisonError<T>>) -> T {
-    locked.unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,7 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use importguard_core::{ListRevision, PolicyRevision, content_digest};
+use parking_lot::Mutex;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
 use tokio::time::Instant;
 
@@ -46,13 +43,13 @@ impl Reported {
 impl PolicyInfo {
     /// Records a decider's new active policy.
     pub fn activated(&self, policy: PolicyRevision, lists: Vec<ListRevision>) {
-        self.lock().active = Some(Reported::new(policy, lists));
+        self.0.lock().active = Some(Reported::new(policy, lists));
     }
 
     /// Records that this policy, with these lists, decided a gateway's callback.
     pub fn decided_by(&self, policy: &PolicyRevision, lists: &[ListRevision]) {
         let now = Instant::now();
-        let deciding = &mut self.lock().deciding;
+        let deciding = &mut self.0.lock().deciding;
         let known = deciding
             .iter_mut()
             .find(|(known, _)| known.policy == *policy && known.lists == lists);
@@ -66,16 +63,11 @@ impl PolicyInfo {
         }
         deciding.push((Reported::new(policy.clone(), lists.to_vec()), now));
     }
-
-    fn lock(&self) -> MutexGuard<'_, Policies> {
-        // Consistent even after a panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Collector for PolicyInfo {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut policies = self.lock();
+        let mut policies = self.0.lock();
         policies
             .deciding
             .retain(|(_, last)| last.elapsed() < REPORTING_PERIOD);
