@@ -20,8 +20,8 @@ use tracing::{Event, Level, Subscriber, field::display};
 use tracing_serde::SerdeMapVisitor;
 use tracing_subscriber::{
     Layer,
-    field::RecordFields,
-    fmt::format::{DefaultFields, FormatFields, Writer},
+    field::{MakeExt, RecordFields},
+    fmt::format::{FormatFields, Writer, debug_fn},
     layer,
 };
 
@@ -53,7 +53,13 @@ pub(crate) struct HumanFields;
 impl<'w> FormatFields<'w> for HumanFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut one_line = OneLine(&mut writer);
-        DefaultFields::new().format_fields(Writer::new(&mut one_line), fields)?;
+        // As the default formatter, which styles each field with escape sequences of no content where colours are off.
+        let plain = debug_fn(|writer, field, value| match field.name() {
+            "message" => write!(writer, "{value:?}"),
+            name => write!(writer, "{name}={value:?}"),
+        });
+        let plain = plain.delimited(" ");
+        plain.format_fields(Writer::new(&mut one_line), fields)?;
         context_fields(|name, value| write!(writer, " {name}={value}"))
     }
 }
@@ -151,11 +157,12 @@ struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for char in text.chars() {
-            if char.is_control() {
-                write!(self.0, "{}", char.escape_default())?;
-            } else {
-                self.0.write_char(char)?;
+        for part in text.split_inclusive(char::is_control) {
+            match part.char_indices().next_back() {
+                Some((end, last)) if last.is_control() => {
+                    write!(self.0, "{}{}", &part[..end], last.escape_default())?;
+                }
+                _ => self.0.write_str(part)?,
             }
         }
         Ok(())
