@@ -8,14 +8,7 @@ use crate::{ListRevision, PolicyRevision};
 
 /// Returns the digest of `content` as it appears in revisions of policies and lists: `sha256:` and 64 hex digits.
 pub fn digest(content: &[u8]) -> String {
-    let hash = Sha256::digest(content);
-    let mut text = String::with_capacity("sha256:".len() + 2 * hash.len());
-    text.push_str("sha256:");
-    for byte in hash {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256:{:x}", Sha256::digest(content))
 }
 
 /// Returns the digest of a policy with its lists: it covers the policy's file, and the name and content of each list, in the policy's

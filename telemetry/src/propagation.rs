@@ -8,7 +8,7 @@
 //! The headers are parsed and written here because the SDK's propagator continues traces that it must not (malformed version 00,
 //! repeated headers), reads only one `tracestate` header, and drops the random flag.
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use importguard_core::{IdError, OperationId};
@@ -16,6 +16,7 @@ use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The operationID's name in gRPC metadata, in lower case as HTTP/2 requires.
 const OPERATION_ID: HeaderName = HeaderName::from_static("operationid");
@@ -197,20 +198,17 @@ fn bounded(members: &[&str]) -> String {
     bounded
 }
 
-/// The operationID as W3C Baggage. All characters but the unreserved ones are percent-encoded (section 3.3.1), including `%`, which readers
-/// decode, and `=`, at which they split.
+/// All characters that Baggage percent-encodes: all but the unreserved ones (section 3.3.1). `%` is one, which readers decode, and `=`, at
+/// which they split.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// The operationID as W3C Baggage.
 fn baggage(id: &OperationId) -> String {
-    let mut entry = String::with_capacity("operationID=".len() + id.as_str().len());
-    entry.push_str("operationID=");
-    for byte in id.as_str().bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            entry.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(entry, "%{byte:02X}");
-        }
-    }
-    entry
+    format!("operationID={}", utf8_percent_encode(id.as_str(), ENCODED))
 }
 
 #[cfg(test)]
