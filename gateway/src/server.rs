@@ -40,8 +40,11 @@ use tracing::info;
 
 use crate::settings::{ServeSettings, TlsSettings};
 
-/// Memory of a request without its body: its task, its headers, and the headers of its response.
+/// Memory of a request without its body: its task, its headers, and the headers of its response. A larger head counts as what it is.
 const REQUEST_BYTES: usize = 4 * 1024;
+
+/// Memory that a header takes beside its text: its entry in the map.
+const HEADER_BYTES: usize = 100;
 
 /// Minimum size of hyper's read buffer, per connection: fits a callback with a hundred friends. hyper's own minimum is an eighth.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -78,7 +81,8 @@ impl Server {
         tls: Option<Tls>,
         registry: &mut Registry,
     ) -> Self {
-        let request = max_body_bytes.saturating_add(REQUEST_BYTES);
+        let max_head = (settings.max_header_bytes.saturating_mul(HEAD_LIMIT_FACTOR)) as usize;
+        let request = max_body_bytes.saturating_add(REQUEST_BYTES.max(max_head));
         Self {
             // Two of the largest requests always fit.
             max_bytes: settings.max_bytes_in_flight.max(request.saturating_mul(2)),
@@ -212,7 +216,9 @@ where
     let exchange = Arc::new(handle.begin(http2));
     // First come, first served, without a timeout: during overload this delays callers at almost no cost, whereas a refusal costs about
     // two thirds of a decision.
-    exchange.reserve(REQUEST_BYTES).await;
+    exchange
+        .reserve(REQUEST_BYTES.max(head_bytes(&request)))
+        .await;
     let mut request =
         request.map(|incoming| Body::new(RequestBody::new(incoming, Arc::clone(&exchange), http2)));
     request.extensions_mut().insert(Arc::clone(&exchange));
@@ -224,6 +230,14 @@ where
         response.headers_mut().insert(header::CONNECTION, close);
     }
     Ok(response)
+}
+
+fn head_bytes<B>(request: &http::Request<B>) -> usize {
+    let uri = request.uri();
+    let uri = uri.path().len() + uri.query().map_or(0, str::len);
+    let headers = request.headers().iter();
+    let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
+    request.method().as_str().len() + uri + headers.sum::<usize>()
 }
 
 /// A request's body. Marks its exchange as received when the body is complete.

@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) since: Instant,
     /// Since when it has been waiting for the byte limit. Until it gets its bytes, its peer is not expected to do anything.
     pub(crate) blocked_since: Option<Instant>,
+    /// Bytes for which it waits, which are in memory already.
+    pub(crate) waiting: usize,
     /// Bytes reserved for it.
     pub(crate) reserved: usize,
 }
@@ -44,6 +46,7 @@ impl Entry {
             stage: Stage::Receiving,
             since: Instant::now(),
             blocked_since: None,
+            waiting: 0,
             reserved: 0,
         }
     }
@@ -119,14 +122,15 @@ impl Exchange {
         !self.http2 || slot.is_some()
     }
 
-    /// Reserves `bytes` more for this exchange, until it ends. When the byte limit is reached, evicts the connection that has
-    /// stalled for longest and waits; the caller must bound the wait. Reserves nothing if this connection itself is evicted.
+    /// Reserves `bytes` more for this exchange, until it ends; they are in memory already. When the byte limit is reached, evicts the
+    /// connection that has stalled for longest and waits; the caller must bound the wait. Reserves nothing if this connection itself is
+    /// evicted.
     pub async fn reserve(&self, bytes: usize) {
         let table = self.handle.table();
         let permit = match table.try_reserve(bytes) {
             Some(permit) => Some(permit),
             None => {
-                let _blocked = Blocked::begin(self);
+                let _blocked = Blocked::begin(self, bytes);
                 tokio::select! {
                     permit = table.reserve(bytes) => permit,
                     // A cancelled connection is not read, so no read error ends this wait.
@@ -158,18 +162,27 @@ impl Exchange {
 }
 
 /// Marks an exchange as waiting for the byte limit while this lives. That time does not count against its peer.
-struct Blocked<'a>(&'a Exchange);
+struct Blocked<'a> {
+    exchange: &'a Exchange,
+    bytes: usize,
+}
 
 impl<'a> Blocked<'a> {
-    fn begin(exchange: &'a Exchange) -> Self {
-        exchange.update(|entry| entry.blocked_since = Some(Instant::now()));
-        Self(exchange)
+    fn begin(exchange: &'a Exchange, bytes: usize) -> Self {
+        exchange.update(|entry| {
+            entry.blocked_since = Some(Instant::now());
+            entry.waiting = bytes;
+        });
+        exchange.handle.table().begin_waiting(bytes);
+        Self { exchange, bytes }
     }
 }
 
 impl Drop for Blocked<'_> {
     fn drop(&mut self) {
-        self.0.update(|entry| {
+        self.exchange.handle.table().end_waiting(self.bytes);
+        self.exchange.update(|entry| {
+            entry.waiting = 0;
             if let Some(since) = entry.blocked_since.take() {
                 entry.since += since.elapsed();
             }

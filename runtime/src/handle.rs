@@ -78,6 +78,8 @@ enum Phase {
 pub(crate) struct ReservedBytes {
     /// By exchanges that wait for more.
     pub(crate) blocked: usize,
+    /// Not reserved yet, by exchanges that wait for them.
+    pub(crate) waiting: usize,
     /// By all others, which release them when they end.
     pub(crate) active: usize,
 }
@@ -237,6 +239,7 @@ impl Handle {
         let state = self.0.state.lock();
         let mut reserved = ReservedBytes::default();
         for entry in &state.exchanges {
+            reserved.waiting += entry.waiting;
             match entry.blocked_since {
                 Some(_) => reserved.blocked += entry.reserved,
                 None => reserved.active += entry.reserved,

@@ -47,6 +47,8 @@ pub(crate) struct Table {
     connections: Mutex<HashMap<usize, Handle>>,
     next_key: AtomicUsize,
     bytes: Arc<Semaphore>,
+    /// Bytes in memory that wait for some of `bytes`.
+    waiting: AtomicUsize,
     lagging_until: Mutex<Option<Instant>>,
     next_search: Mutex<Option<Instant>>,
     warnings: PerSecond,
@@ -60,6 +62,7 @@ impl Table {
             metrics,
             connections: Mutex::default(),
             next_key: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             lagging_until: Mutex::default(),
             next_search: Mutex::default(),
             warnings: PerSecond::new(1),
@@ -171,6 +174,32 @@ impl Table {
         }
     }
 
+    /// Counts bytes that are in memory already and wait for the byte limit. They are bounded by that limit, too: beyond it, evicts the
+    /// connection with most of them.
+    pub(crate) fn begin_waiting(&self, bytes: usize) {
+        if self.waiting.fetch_add(bytes, Relaxed) + bytes > self.bounds.max_bytes {
+            self.evict_most_waiting();
+        }
+    }
+
+    pub(crate) fn end_waiting(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Relaxed);
+    }
+
+    /// The bytes of evicted connections are released soon and do not count.
+    fn evict_most_waiting(&self) {
+        let connections = self.connections.lock();
+        let open = connections.values().filter(|other| !other.is_cancelled());
+        let waiting: Vec<_> = open
+            .map(|other| (other.reserved().waiting, other))
+            .collect();
+        let total: usize = waiting.iter().map(|(bytes, _)| bytes).sum();
+        let most = waiting.into_iter().max_by_key(|(bytes, _)| *bytes);
+        if let Some((_, connection)) = most.filter(|_| total > self.bounds.max_bytes) {
+            self.evict(connection);
+        }
+    }
+
     /// Evicts the connection that has stalled for longest. Returns whether there was one; `None` if it was not time to search.
     fn search(&self) -> Option<bool> {
         let now = Instant::now();
@@ -200,7 +229,9 @@ impl Table {
         let connections = self.connections.lock();
         let mut most = None;
         for connection in connections.values() {
-            let ReservedBytes { blocked, active } = connection.reserved();
+            let ReservedBytes {
+                blocked, active, ..
+            } = connection.reserved();
             if active > 0 || (blocked > 0 && connection.is_cancelled()) {
                 return;
             }
@@ -348,6 +379,30 @@ pub(crate) mod tests {
         first.await.unwrap();
         drop(large);
         second.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_too_much_waits_the_connection_with_most_of_it_is_evicted() {
+        let table = table();
+        let active = request(&table);
+        active.reserve(BYTES).await;
+        active.received();
+        let (honest, greedy) = (request(&table), request(&table));
+        let mut waiting = vec![reserves(&honest, BYTES / 10)];
+        for _ in 0..9 {
+            let another = Arc::new(greedy.connection().begin(true));
+            waiting.push(reserves(&another, BYTES / 10));
+        }
+        yield_now().await;
+        assert!(!is_evicted(&greedy), "all of it is within the limit");
+        let last = request(&table);
+        waiting.push(reserves(&last, BYTES / 10));
+        yield_now().await;
+        assert!(is_evicted(&greedy) && !is_evicted(&honest) && !is_evicted(&last));
+        drop(active);
+        for reserved in waiting {
+            reserved.await.unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -297,6 +297,40 @@ async fn at_the_byte_limit_the_connection_stalled_for_longest_is_evicted() {
     assert!(evicted.await.unwrap() > 0.0);
 }
 
+/// Heads of 15 KB that wait for somebody to read their answers, which nobody does.
+#[tokio::test]
+async fn heads_count_towards_the_byte_limit() {
+    const CONNECTIONS: usize = 80;
+    const STREAMS: u32 = 100;
+    const MIB: u64 = 1024 * 1024;
+    let settings = Settings::new().set("IMPORTGUARD_WRITE_TIMEOUT", "1s");
+    let line = Line::with(settings).await;
+    let at_rest = line.gateway.vitals().resident_bytes;
+    let path = format!("/{}", "a".repeat(15_000));
+    let held = load(CONNECTIONS, CONNECTIONS, async |_| {
+        let address = line.gateway.http_address();
+        let mut connection = Http2Connection::open_with_window(address, 0).await;
+        for number in 0..STREAMS {
+            connection.post(2 * number + 1, &path, b"{}").await;
+        }
+        connection
+    })
+    .await;
+    let mut most = 0;
+    eventually("all connections are closed", LATE, async || {
+        most = most.max(line.gateway.vitals().resident_bytes);
+        let open = line.gateway.metric("importguard_connections").await?;
+        anyhow::ensure!(open == 0.0, "{open} are open");
+        Ok(())
+    })
+    .await;
+    drop(held);
+    let more = most.saturating_sub(at_rest) / MIB;
+    assert!(more <= 64, "{more} MiB more than at rest");
+    let allowed = line.server().import("op", "user1", &["user2"]).await;
+    asserts::allows(Server, &allowed);
+}
+
 /// Callbacks that a decider was asked about.
 async fn asked(line: &Line) -> f64 {
     let asked = "importguard_decider_call_duration_seconds_count{result=\"ok\"}";
