@@ -10,11 +10,11 @@
 //! 6. `admit` rejects invalid headers (415, 400), reads the body (413, 408), and acquires a permit of the concurrency limit.
 //! 7. The handler parses the body (400, 413), decides, records and answers.
 
-use std::{any::Any, convert::Infallible, ops::Deref, sync::Arc, time::Duration};
+use std::{any::Any, convert::Infallible};
 
 use axum::{
     Router,
-    extract::{FromRef, Request},
+    extract::Request,
     handler::Handler,
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
@@ -25,62 +25,11 @@ use tower::{Service, ServiceBuilder};
 use tower_http::{catch_panic::CatchPanicLayer, validate_request::ValidateRequestHeaderLayer};
 
 use crate::{
-    decide::{Deciders, FallbackSettings},
-    events::Origin,
-    handlers::{OverriddenVerdicts, after_import, before_import, pass_through},
-    layers::{Authentication, HeadCheck, Limit, RejectionLog, admit, trace},
-    metrics::Metrics,
-    openim::{BasePath, Command, Limits, OnMissingOperationId, Refusals, Rejection, Route},
-    recorder::Recorder,
-    upstream::Upstream,
+    handlers::{after_import, before_import, pass_through},
+    layers::{Authentication, HeadCheck, admit, trace},
+    openim::{Command, Rejection, Route},
+    state::App,
 };
-
-/// The state of layers and handlers. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct App(Arc<AppState>);
-
-/// The state that all requests share.
-pub(crate) struct AppState {
-    /// `https` or `http`.
-    pub(crate) scheme: &'static str,
-    pub(crate) base_path: BasePath,
-    pub(crate) on_missing_operation_id: OnMissingOperationId,
-    pub(crate) refusals: Refusals,
-    pub(crate) limits: Limits,
-    pub(crate) max_header_bytes: usize,
-    pub(crate) body_read_timeout: Duration,
-    pub(crate) request_budget: Duration,
-    pub(crate) limit: Limit,
-    pub(crate) decider_timeout: Duration,
-    pub(crate) fallback: FallbackSettings,
-    pub(crate) upstream: Option<Upstream>,
-    pub(crate) deciders: Deciders,
-    pub(crate) origin: Origin,
-    pub(crate) recorder: Recorder,
-    pub(crate) overridden_verdicts: OverriddenVerdicts,
-    pub(crate) metrics: Metrics,
-    pub(crate) rejections: RejectionLog,
-}
-
-impl App {
-    pub(crate) fn new(state: AppState) -> Self {
-        Self(Arc::new(state))
-    }
-}
-
-impl Deref for App {
-    type Target = AppState;
-
-    fn deref(&self) -> &AppState {
-        &self.0
-    }
-}
-
-impl FromRef<App> for Limits {
-    fn from_ref(app: &App) -> Self {
-        app.limits
-    }
-}
 
 /// The service of the public listener.
 pub(crate) fn app(

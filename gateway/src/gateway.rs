@@ -8,15 +8,18 @@ use tracing::warn;
 
 use crate::{
     Settings,
-    app::{App, AppState, app},
-    decide::{Balancer, Deciders, DecidersStartError},
+    app::app,
+    decide::{Balancer, DeciderTlsError, Deciders},
     events::{Origin, PseudonymFileError},
-    handlers::OverriddenVerdicts,
-    layers::{Authentication, CredentialsFileError, Limit, RejectionLog},
+    layers::{Authentication, CredentialsFileError},
+    limit::Limit,
     metrics::Metrics,
+    overridden_verdicts::OverriddenVerdicts,
     recorder::{self, Recorder},
+    request::RequestLog,
     server::{self, Server},
     setting_warnings::setting_warnings,
+    state::{App, AppState},
     upstream::{Upstream, UpstreamStartError},
 };
 
@@ -84,7 +87,7 @@ pub async fn run(
 pub enum StartError {
     /// The decider client cannot start.
     #[error(transparent)]
-    Deciders(#[from] DecidersStartError),
+    Deciders(#[from] DeciderTlsError),
     /// The recorder cannot start.
     #[error(transparent)]
     Record(#[from] recorder::StartError),
@@ -136,7 +139,10 @@ impl Gateway {
         let authenticates = authentication.is_on();
         let upstream =
             registry.register(|registry| Upstream::new(upstream, authenticates, registry))?;
-        let recorder = Recorder::start(settings.record.clone(), runtime).await?;
+        let mut record = settings.record.clone();
+        // A publication waits for half of the budget at most; a longer timeout would never say anything about NATS.
+        record.ack_timeout = record.ack_timeout.min(http.request_budget / 2);
+        let recorder = Recorder::start(record, runtime).await?;
         let status = recorder.clone();
         readiness.add("recorder", move || {
             serde_json::to_value(status.status()).unwrap_or(Value::Null)
@@ -147,7 +153,7 @@ impl Gateway {
             Some(files) => readiness.add("files", files),
             None => readiness.add("files", || Value::Object(Map::new())),
         }
-        let app = App::new(AppState {
+        let app = Arc::new(AppState {
             scheme: if tls.is_some() { "https" } else { "http" },
             base_path: http.base_path.clone(),
             on_missing_operation_id: http.operation_id,
@@ -171,7 +177,7 @@ impl Gateway {
                 .register(|registry| Metrics::register(registry, runtime.policies.clone())),
             recorder,
             overridden_verdicts: OverriddenVerdicts::default(),
-            rejections: RejectionLog::default(),
+            log: RequestLog::new(),
         });
         Ok(Self {
             server: registry

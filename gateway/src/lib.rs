@@ -6,16 +6,21 @@ pub mod events;
 mod gateway;
 mod handlers;
 mod layers;
+mod limit;
 mod metrics;
 #[cfg(test)]
 mod openapi;
 pub mod openim;
+mod overridden_verdicts;
 pub mod recorder;
+mod request;
+mod response;
 mod security;
 mod server;
 mod setting_warnings;
 mod settings;
 pub mod spool;
+mod state;
 mod upstream;
 
 pub use gateway::{Gateway, RunError, StartError, run};

@@ -1,13 +1,12 @@
 //! The gateway's metrics. No user ID and no operationID in a label.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::StatusCode;
-use importguard_core::{Cause, Decision, FiredRule, Mode, Outcome, VerdictKind};
+use importguard_core::{Cause, Decision, Mode, Outcome, VerdictKind};
 use importguard_telemetry::metrics::{
     DurationHistogram, HistogramFamily, Label, PolicyInfo, observe, register, with_series,
 };
-use parking_lot::RwLock;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -25,7 +24,7 @@ const SECONDS: [f64; 14] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
-    rules: RuleCounters,
+    rules: Family<RuleLabels, Counter>,
     rejections: Family<RejectionLabels, Counter>,
     duration: HistogramFamily<CallbackLabels>,
     abandoned: Counter,
@@ -93,12 +92,6 @@ impl Metrics {
         let calls = calls.map(|cause| CallLabels {
             result: Label(CallResult(cause)),
         });
-        let rules = register(
-            registry,
-            "importguard_rules_fired",
-            "Rules that fired in decisions, by ID, mode (enforce or shadow) and outcome (refuse, remove, error or skipped)",
-            Family::default(),
-        );
         Self {
             decisions: register(
                 registry,
@@ -106,7 +99,12 @@ impl Metrics {
                 "Decisions by verdict and, for fallbacks, by cause (empty for a decision by the policy)",
                 with_series(Family::default(), decisions),
             ),
-            rules: RuleCounters::new(rules),
+            rules: register(
+                registry,
+                "importguard_rules_fired",
+                "Rules that fired in decisions, by ID, mode (enforce or shadow) and outcome (refuse, remove, error or skipped)",
+                Family::default(),
+            ),
             rejections: register(
                 registry,
                 "importguard_rejections",
@@ -170,7 +168,12 @@ impl Metrics {
         self.policies
             .decided_by(&evaluation.policy, &evaluation.lists);
         for rule in &evaluation.rules {
-            self.rules.fired(rule);
+            let labels = RuleLabels {
+                mode: Label(rule.mode),
+                outcome: Label(rule.outcome),
+                rule: rule.id.clone(),
+            };
+            self.rules.get_or_create(&labels).inc();
         }
     }
 
@@ -206,58 +209,9 @@ fn durations<L: Clone + std::hash::Hash + Eq>() -> HistogramFamily<L> {
     Family::new_with_constructor(|| DurationHistogram::new(SECONDS.into_iter()))
 }
 
-/// `importguard_rules_fired_total`. The rules are the deciders', so the label values are not known in advance.
-#[derive(Clone, Debug)]
-struct RuleCounters {
-    family: Family<RuleLabels, Counter>,
-    /// By rule ID, so that a known series is found without allocating its labels.
-    fired: Arc<RwLock<HashMap<String, Vec<RuleCounter>>>>,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RuleLabels {
     mode: Label<Mode>,
     outcome: Label<Outcome>,
     rule: String,
-}
-
-#[derive(Debug)]
-struct RuleCounter {
-    mode: Mode,
-    outcome: Outcome,
-    counter: Counter,
-}
-
-impl RuleCounters {
-    fn new(family: Family<RuleLabels, Counter>) -> Self {
-        Self {
-            family,
-            fired: Arc::default(),
-        }
-    }
-
-    fn fired(&self, rule: &FiredRule) {
-        let fired = self.fired.read();
-        let counters = fired.get(&rule.id).into_iter().flatten();
-        let mut counters = counters.filter(|it| it.mode == rule.mode && it.outcome == rule.outcome);
-        if let Some(known) = counters.next() {
-            known.counter.inc();
-            return;
-        }
-        drop(fired);
-        let labels = RuleLabels {
-            mode: Label(rule.mode),
-            outcome: Label(rule.outcome),
-            rule: rule.id.clone(),
-        };
-        let counter = self.family.get_or_create_owned(&labels);
-        counter.inc();
-        let mut fired = self.fired.write();
-        // Two threads may both add the same counter; each is a handle to the same value.
-        fired.entry(labels.rule).or_default().push(RuleCounter {
-            mode: rule.mode,
-            outcome: rule.outcome,
-            counter,
-        });
-    }
 }

@@ -12,6 +12,7 @@ pub(crate) fn setting_warnings(settings: &Settings) -> Vec<&'static str> {
         limits,
         decide,
         fallback,
+        record,
         ..
     } = settings;
     let authenticates =
@@ -33,6 +34,10 @@ pub(crate) fn setting_warnings(settings: &Settings) -> Vec<&'static str> {
         (
             http.body_read_timeout > http.request_budget,
             "IMPORTGUARD_BODY_READ_TIMEOUT exceeds IMPORTGUARD_REQUEST_BUDGET, which limits it",
+        ),
+        (
+            record.ack_timeout > http.request_budget / 2,
+            "IMPORTGUARD_ACK_TIMEOUT exceeds half of IMPORTGUARD_REQUEST_BUDGET, which limits it",
         ),
         (
             limits.queue_timeout >= http.request_budget,

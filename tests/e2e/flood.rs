@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use importguard_tests::{
-    MountedSecret, OpenIm, RawConnection, SOON, Service, Settings, eventually, load,
+    Http2Connection, MountedSecret, OpenIm, RawConnection, SOON, Service, Settings, eventually,
+    load,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -74,4 +75,42 @@ async fn a_flood_of_rejections_is_counted_exactly_and_logged_in_few_lines() {
     let single = lines.iter().filter(of_one).count();
     assert!(single <= 20 * seconds, "{single} in {seconds} s");
     assert!(lines.len() - single <= seconds, "{lines:#?}");
+}
+
+#[tokio::test]
+async fn so_is_a_flood_of_abandoned_requests() {
+    const CONNECTIONS: usize = 60;
+    // Without a decider they are refused at once, and nobody reads that.
+    let gateway = Service::gateway(Settings::new()).await;
+    let body = OpenIm::server("").body("a", &["b"]);
+    let began = Instant::now();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let address = gateway.http_address();
+        let mut connection = Http2Connection::open_with_window(address, 0).await;
+        for stream in [1, 3] {
+            let path = "/callbackBeforeImportFriendsCommand";
+            connection.post(stream, path, body.as_bytes()).await;
+        }
+        // The heads of the answers are let through.
+        for _ in 0..2 {
+            connection.next_on_any_stream().await;
+        }
+        connections.push(connection);
+    }
+    drop(connections);
+    eventually("all are abandoned", SOON, async || {
+        let abandoned = "importguard_callbacks_abandoned_total";
+        let abandoned = gateway.metric(abandoned).await?;
+        anyhow::ensure!(abandoned == 2.0 * CONNECTIONS as f64, "{abandoned}");
+        Ok(())
+    })
+    .await;
+    gateway
+        .wait_for_log(&["more requests were abandoned", "requests="])
+        .await;
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    let said = gateway.stderr();
+    let single = said.lines().filter(|line| line.contains(" abandoned: "));
+    assert!(single.count() <= 20 * seconds, "{said}");
 }

@@ -94,6 +94,22 @@ async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draini
 }
 
 #[tokio::test]
+async fn the_first_callback_finds_out_that_nats_hangs_however_long_an_ack_may_take() {
+    let settings = Settings::new()
+        .set("IMPORTGUARD_ACK_TIMEOUT", "60s")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "6s");
+    let line = Line::with(settings).await;
+    line.gateway.wait_for_recorder("streaming").await;
+    line.gateway
+        .wait_for_log(&["IMPORTGUARD_ACK_TIMEOUT exceeds"])
+        .await;
+    line.nats.freeze().await;
+    ask(&line, "op", 1, 1).await;
+    assert_eq!(state_in_metrics(&line.gateway).await, "spooling");
+}
+
+#[tokio::test]
 async fn of_two_gateways_on_one_spool_the_second_reports_it_and_exits() {
     let line = Line::without_nats(Settings::new()).await;
     let directory = line.gateway.spool_dir().display().to_string();

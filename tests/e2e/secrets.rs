@@ -62,10 +62,11 @@ const PROCESSES: [Reading; 3] = [
 ];
 
 /// The variables that hold a secret themselves, with what is around it.
-const VARIABLES: [(&str, &str); 8] = [
+const VARIABLES: [(&str, &str); 9] = [
     ("IMPORTGUARD_PSEUDONYM_KEY", "{}"),
     ("IMPORTGUARD_BASE_PATH", "/{}"),
     ("IMPORTGUARD_UPSTREAM", "http://user:{}@127.0.0.1:1"),
+    ("IMPORTGUARD_UPSTREAM", "http://127.0.0.1:1/hook?token={}"),
     ("NATS_URL", "nats://guard:{}@127.0.0.1:1"),
     ("NATS_URL", "nats://{}@127.0.0.1:1"),
     ("NATS_PASSWORD", "{}"),

@@ -341,6 +341,22 @@ async fn so_is_one_that_is_silent_and_one_that_has_enough_to_do() {
 }
 
 #[tokio::test]
+async fn so_is_one_that_is_the_gateway_itself() {
+    let port = free_port();
+    let settings = Settings::new()
+        .set("IMPORTGUARD_HTTP_LISTEN", format!("127.0.0.1:{port}"))
+        .set("IMPORTGUARD_UPSTREAM", format!("http://127.0.0.1:{port}"));
+    let gateway = Service::gateway(settings).await;
+    fails(&gateway, 502, 5910).await;
+    gateway.wait_for_log(&["leads back to this gateway"]).await;
+    // Each of the two callbacks ended the third time that it came back.
+    for (outcome, count) in [("passed", 6.0), ("unavailable", 2.0)] {
+        let series = format!("importguard_upstream_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(gateway.metric(&series).await.unwrap(), count, "{outcome}");
+    }
+}
+
+#[tokio::test]
 async fn a_backend_with_tls_is_known_by_its_certificate() {
     let [trusted, other] = [(); 2].map(|()| TestCertificate::new());
     let roots = MountedSecret::new(&[("ca.pem", trusted.cert_pem())]);

@@ -41,14 +41,6 @@ pub(crate) struct Deciders {
     metrics: Metrics,
 }
 
-/// Why the decider client cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum DecidersStartError {
-    /// The TLS settings are invalid.
-    #[error(transparent)]
-    Tls(#[from] DeciderTlsError),
-}
-
 /// A decider's evaluation, and the decider's name.
 type Decided = Result<(Evaluation, String), DecideError>;
 
@@ -67,7 +59,7 @@ impl Deciders {
     pub(crate) async fn start(
         settings: &DecideSettings,
         runtime: &mut Runtime,
-    ) -> Result<(Self, Arc<Balancer>), DecidersStartError> {
+    ) -> Result<(Self, Arc<Balancer>), DeciderTlsError> {
         let tls = watch(&settings.decider_url, &settings.tls, &mut runtime.files).await?;
         let metrics = runtime.registry.register(Metrics::register);
         let discovery = Discovery::new(settings, tls)?;

@@ -17,7 +17,6 @@ mod urls;
 
 pub(crate) use balancer::Balancer;
 pub(crate) use deciders::Deciders;
-pub use deciders::DecidersStartError;
 pub use error::DecideError;
 pub use fallback::{FallbackSettings, OnFailure};
 pub(crate) use fallback::{message, verdict};

@@ -4,15 +4,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use importguard_core::{Cause, Dialect, EventId};
-use importguard_telemetry::propagation;
 use tracing::{error, info};
 
 use super::publish;
 use crate::{
-    app::App,
-    events::{EventContext, Subject},
-    layers::{Clock, Overloaded, RequestResult, publish_span},
+    events::Subject,
+    limit::Overloaded,
     openim::{Answer, AnswerBody, Import, Rejection},
+    request::{Clock, RequestResult},
+    state::App,
 };
 
 /// Records a completed import. The answer allows whatever the result, as the friends are already stored.
@@ -35,15 +35,9 @@ pub(crate) async fn after_import(
         );
     }
     let id = EventId::new();
-    let span = publish_span(Subject::Imported.as_str(), id, app.recorder.server());
-    let context = EventContext {
-        id,
-        headers: span.in_scope(propagation::message_headers),
-        max_payload: app.recorder.max_payload(),
-        replaced_operation_id: replaced.clone(),
-    };
-    let event = app.origin.imported(context, &request);
-    let published = publish(&app, event, span, clock).await;
+    let event = |context| app.origin.imported(context, &request);
+    let imported = (id, Subject::Imported);
+    let published = publish(&app, imported, replaced.clone(), clock, event).await;
     info!(
         friends = request.friends.len(),
         replaced_operation_id = replaced,

@@ -7,9 +7,9 @@ use axum::{
 use tracing::warn;
 
 use crate::{
-    app::App,
-    layers::RequestResult,
     openim::{Callback, Forwarded, Rejection, RequestHead},
+    request::RequestResult,
+    state::App,
     upstream::UpstreamError,
 };
 

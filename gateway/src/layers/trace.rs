@@ -15,17 +15,16 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 use http_body::{Frame, SizeHint};
-use importguard_runtime::Exchange;
+use importguard_runtime::{Exchange, Handle};
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
 
-use super::{
-    Clock, log,
-    span::{self, RequestResult, ServerRequest},
-};
 use crate::{
-    app::App,
-    openim::{RequestHead, Target, callback_name, complete, operation_id, replaced_operation_id},
+    openim::{
+        RequestHead, Route, Target, callback_name, complete, operation_id, replaced_operation_id,
+    },
+    request::{Clock, RequestResult, span},
+    state::App,
 };
 
 /// Traces a request from its head until the caller has received the response or disconnected.
@@ -42,13 +41,9 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
         uri,
     });
     let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
-    let server_request = ServerRequest {
-        method: request.method().clone(),
-        scheme: app.scheme,
-        request_head: Arc::clone(&request_head),
-    };
-    let span = server_request.start(request.headers());
-    *request.uri_mut() = Uri::from_static(request_head.target.route().path());
+    let route = request_head.target.route();
+    let span = span::start(&request, app.scheme, &request_head);
+    *request.uri_mut() = Uri::from_static(route.path());
     request.extensions_mut().insert(Arc::clone(&request_head));
     request.extensions_mut().insert(clock);
 
@@ -61,7 +56,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
             app.metrics.rejected(&rejection);
             let uri = &request_head.uri;
             let callback = callback_name(uri.path(), uri.query());
-            app.rejections.rejected(&rejection, callback, peer);
+            app.log.rejected(&rejection, callback, peer);
             response
                 .extensions_mut()
                 .insert(RequestResult::Rejected(rejection.code()));
@@ -70,7 +65,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
     });
     let mut open = OpenRequest {
         app: app.clone(),
-        server_request,
+        route,
         span,
         clock,
         result: None,
@@ -95,7 +90,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
 /// abandoned: the caller disconnected, or this process stops.
 struct OpenRequest {
     app: App,
-    server_request: ServerRequest,
+    route: Route,
     span: ServerSpan,
     clock: Clock,
     result: Option<(RequestResult, StatusCode)>,
@@ -109,21 +104,25 @@ impl OpenRequest {}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let exchange = self.exchange.as_ref();
-        let lost = exchange.is_some_and(|exchange| exchange.connection().is_broken());
+        let connection = self.exchange.as_ref().map(|exchange| exchange.connection());
+        let lost = connection.is_some_and(Handle::is_broken);
         let metrics = &self.app.metrics;
-        match self.result.filter(|_| !lost) {
-            Some((result, status)) => {
-                let route = self.server_request.request_head.target.route();
+        match self.result {
+            Some((result, status)) if !lost => {
                 let elapsed = self.clock.elapsed();
                 self.span
-                    .in_scope(|| metrics.answered(route, status, elapsed));
+                    .in_scope(|| metrics.answered(self.route, status, elapsed));
                 span::answered(&self.span, result, status);
                 self.span.end_at(*self.sent.lock());
             }
-            None => {
+            result => {
                 metrics.abandoned();
-                self.span.in_scope(|| log::abandoned(self.clock));
+                // A rejection has a line already.
+                if !matches!(result, Some((RequestResult::Rejected(_), _))) {
+                    let peer = connection.map(Handle::peer);
+                    self.span
+                        .in_scope(|| self.app.log.abandoned(self.clock, peer));
+                }
                 span::abandoned(&self.span);
             }
         }

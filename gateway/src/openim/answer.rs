@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use http::{HeaderValue, header};
 use importguard_core::{Dialect, ImportRequest, Kept, UserId};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{Rejection, Target};
 
@@ -66,7 +66,12 @@ impl Answer<'_> {
             },
             Self::Modify { request, kept } => Wire {
                 owner_user_id: Some(&request.owner),
-                friend_user_ids: Some(Friends::Kept(&request.friends, kept.indexes())),
+                friend_user_ids: Some(
+                    kept.indexes()
+                        .iter()
+                        .filter_map(|&index| request.friends.get(index as usize))
+                        .collect(),
+                ),
                 ..Wire::allow(dialect)
             },
         };
@@ -170,7 +175,7 @@ pub(crate) struct Wire<'a> {
     /// In an answer that allows, the friends to import instead of those in the request. In a refusal, those in the request
     #[serde(rename = "friendUserIDs", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Vec<UserId>"))]
-    friend_user_ids: Option<Friends<'a>>,
+    friend_user_ids: Option<Vec<&'a UserId>>,
 }
 
 impl<'a> Wire<'a> {
@@ -180,9 +185,9 @@ impl<'a> Wire<'a> {
             err_code: 0,
             err_msg: "",
             err_dlt: "",
-            next_code: NextCode {
-                code: 0,
-                quoted: dialect == Dialect::Documented,
+            next_code: match dialect {
+                Dialect::Documented => NextCode::Text("0"),
+                Dialect::Server => NextCode::Number(0),
             },
             owner_user_id: None,
             friend_user_ids: None,
@@ -197,47 +202,23 @@ impl<'a> Wire<'a> {
                 Dialect::Documented => 1,
                 Dialect::Server => 0,
             },
-            next_code: NextCode {
-                code: 1,
-                quoted: dialect == Dialect::Documented || refusals == Refusals::Unreadable,
+            next_code: match (dialect, refusals) {
+                (Dialect::Server, Refusals::Readable) => NextCode::Number(1),
+                (Dialect::Documented, _) | (_, Refusals::Unreadable) => NextCode::Text("1"),
             },
             owner_user_id: repeated.map(|request| &request.owner),
-            friend_user_ids: repeated.map(|request| Friends::All(&request.friends)),
+            friend_user_ids: repeated.map(|request| request.friends.iter().collect()),
             ..Self::allow(dialect)
         }
     }
 }
 
 /// `nextCode`: a string in the documentation, an integer in the server's source, which cannot parse a string.
-struct NextCode {
-    code: u8,
-    quoted: bool,
-}
-
-impl Serialize for NextCode {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match (self.quoted, self.code) {
-            (true, 0) => serializer.serialize_str("0"),
-            (true, _) => serializer.serialize_str("1"),
-            (false, code) => serializer.serialize_u8(code),
-        }
-    }
-}
-
-enum Friends<'a> {
-    All(&'a [UserId]),
-    Kept(&'a [UserId], &'a [u32]),
-}
-
-impl Serialize for Friends<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::All(friends) => friends.serialize(serializer),
-            Self::Kept(friends, kept) => {
-                serializer.collect_seq(kept.iter().filter_map(|&index| friends.get(index as usize)))
-            }
-        }
-    }
+#[derive(Serialize)]
+#[serde(untagged)]
+enum NextCode {
+    Number(u8),
+    Text(&'static str),
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request::Parts};
 use importguard_telemetry::propagation;
 
 /// Hop-by-hop headers (RFC 9110, section 7.6.1), besides those that `Connection` names.
@@ -17,10 +17,24 @@ const TRACE: [HeaderName; 2] = [
     HeaderName::from_static("tracestate"),
 ];
 
+/// How often a request may pass through importguard: one gateway may forward to another.
+const MAX_PASSES: usize = 3;
+
+/// Whether a request was forwarded so often that it goes round in circles (RFC 9110, section 7.6.3).
+pub(super) fn is_loop(headers: &HeaderMap) -> bool {
+    let passes = headers.get_all(header::VIA).iter();
+    let passes = passes.filter_map(|value| value.to_str().ok());
+    let passes = passes.flat_map(|value| value.split(','));
+    passes
+        .filter(|pass| pass.trim().ends_with(" importguard"))
+        .count()
+        >= MAX_PASSES
+}
+
 /// The headers of a forwarded request: OpenIM's end-to-end headers and the trace context. `Host` is replaced by the backend's; `Expect`
 /// is removed, as importguard itself has fulfilled it; `Authorization` is only forwarded if `with_authorization`.
-pub(super) fn request(headers: &HeaderMap, with_authorization: bool) -> HeaderMap {
-    let mut headers = end_to_end(headers.clone());
+pub(super) fn request(head: &Parts, with_authorization: bool) -> HeaderMap {
+    let mut headers = end_to_end(head.headers.clone());
     headers.remove(header::HOST);
     headers.remove(header::EXPECT);
     if !with_authorization {
@@ -34,7 +48,11 @@ pub(super) fn request(headers: &HeaderMap, with_authorization: bool) -> HeaderMa
             headers.insert(name, value);
         }
     }
-    headers.append(header::VIA, HeaderValue::from_static("1.1 importguard"));
+    let received = match head.version {
+        Version::HTTP_2 => "2.0 importguard",
+        _ => "1.1 importguard",
+    };
+    headers.append(header::VIA, HeaderValue::from_static(received));
     headers
 }
 

@@ -169,12 +169,16 @@ impl Upstream {
         head: &Parts,
         body: Body,
     ) -> Result<Response, UpstreamError> {
+        if headers::is_loop(&head.headers) {
+            let leads_back = "its URL leads back to this gateway".to_owned();
+            return Err(UpstreamError::Unavailable(leads_back));
+        }
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let permit = permit.map_err(|_| UpstreamError::Overloaded)?;
         let in_flight = self.metrics.in_flight();
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
-        *request.headers_mut() = headers::request(&head.headers, self.forwards_authorization);
+        *request.headers_mut() = headers::request(head, self.forwards_authorization);
         let target = self.url.target(below, query);
         *request.uri_mut() =
             target.map_err(|error| UpstreamError::Unavailable(error.to_string()))?;

@@ -10,7 +10,12 @@ use importguard_runtime::settings::{count, duration};
 pub struct UpstreamSettings {
     /// URL (http:// or https://) of the backend for OpenIM's other callbacks. They are forwarded unchanged, with this URL in place
     /// of importguard's own [default: they are refused with 404]
-    #[arg(long, env = "IMPORTGUARD_UPSTREAM", value_name = "URL")]
+    #[arg(
+        long,
+        env = "IMPORTGUARD_UPSTREAM",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub upstream: Option<UpstreamUrl>,
 
     /// Maximum time for the backend to start its response, and between two parts of it

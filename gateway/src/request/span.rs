@@ -1,8 +1,7 @@
 //! The spans of a callback: the server span, and the span that publishes its event.
 
-use std::sync::Arc;
-
-use http::{HeaderMap, Method, StatusCode};
+use axum::extract::Request;
+use http::{Method, StatusCode};
 use importguard_core::{Cause, EventId};
 use importguard_telemetry::span::{KeyValue, ServerSpan, child, failed, method, sampled};
 use tracing::{Span, field::Empty, info_span};
@@ -18,14 +17,6 @@ const PATH_BYTES: usize = 256;
 
 /// Maximum length of a recorded unknown method, in bytes; HTTP has no limit.
 const METHOD_BYTES: usize = 32;
-
-/// The parts of a request that its span's attributes are made from.
-#[derive(Debug)]
-pub(super) struct ServerRequest {
-    pub(super) method: Method,
-    pub(super) scheme: &'static str,
-    pub(super) request_head: Arc<RequestHead>,
-}
 
 /// A response extension: how the request was handled.
 #[derive(Clone, Copy, Debug)]
@@ -47,48 +38,47 @@ impl RequestResult {
     }
 }
 
-impl ServerRequest {
-    /// Starts the request's span, named `{method} {route}` by OpenTelemetry's conventions.
-    pub(super) fn start(&self, headers: &HeaderMap) -> ServerSpan {
-        let route = self.request_head.target.route().text();
-        let name = format!("{} {route}", method(&self.method).0);
-        let span = ServerSpan::start(headers, self.request_head.operation_id.as_ref().ok(), name);
-        span.set(|| self.attributes());
-        span
-    }
+/// Starts a request's span, named `{method} {route}` by OpenTelemetry's conventions. `scheme` is `https` or `http`.
+pub(crate) fn start(request: &Request, scheme: &'static str, head: &RequestHead) -> ServerSpan {
+    let route = head.target.route().text();
+    let name = format!("{} {route}", method(request.method()).0);
+    let span = ServerSpan::start(request.headers(), head.operation_id.as_ref().ok(), name);
+    span.set(|| attributes(request.method(), scheme, head));
+    span
+}
 
-    fn attributes(&self) -> Vec<KeyValue> {
-        let target = &self.request_head.target;
-        let mut attributes = vec![
-            KeyValue::new("http.request.method", method(&self.method).1.to_owned()),
-            KeyValue::new("http.route", target.route().text()),
-            KeyValue::new("url.scheme", self.scheme),
-            KeyValue::new("openim.dialect", target.dialect.as_str()),
-        ];
-        if method(&self.method).1 != self.method.as_str() {
-            let original = self.method.as_str().chars().take(METHOD_BYTES);
-            attributes.push(KeyValue::new(
-                "http.request.method_original",
-                original.collect::<String>(),
-            ));
-        }
-        if let Some(replaced) = &self.request_head.replaced_operation_id {
-            attributes.push(KeyValue::new(
-                "openim.replaced_operation_id",
-                replaced.clone(),
-            ));
-        }
-        // The base path may be a secret; a path outside it may be a mistyped secret.
-        let below = target.below(self.request_head.uri.path());
-        if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {
-            attributes.push(KeyValue::new("url.path", path.to_owned()));
-        }
-        attributes
+fn attributes(requested: &Method, scheme: &'static str, head: &RequestHead) -> Vec<KeyValue> {
+    let target = &head.target;
+    let known = method(requested).1;
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", known.to_owned()),
+        KeyValue::new("http.route", target.route().text()),
+        KeyValue::new("url.scheme", scheme),
+        KeyValue::new("openim.dialect", target.dialect.as_str()),
+    ];
+    if known != requested.as_str() {
+        let original = requested.as_str().chars().take(METHOD_BYTES);
+        attributes.push(KeyValue::new(
+            "http.request.method_original",
+            original.collect::<String>(),
+        ));
     }
+    if let Some(replaced) = &head.replaced_operation_id {
+        attributes.push(KeyValue::new(
+            "openim.replaced_operation_id",
+            replaced.clone(),
+        ));
+    }
+    // The base path may be a secret; a path outside it may be a mistyped secret.
+    let below = target.below(head.uri.path());
+    if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {
+        attributes.push(KeyValue::new("url.path", path.to_owned()));
+    }
+    attributes
 }
 
 /// Records the result on a request's span. A failed decision or recording is an error, whatever the response.
-pub(super) fn answered(span: &ServerSpan, result: RequestResult, status: StatusCode) {
+pub(crate) fn answered(span: &ServerSpan, result: RequestResult, status: StatusCode) {
     span.set(|| {
         let mut attributes = vec![KeyValue::new(
             "http.response.status_code",
@@ -119,7 +109,7 @@ pub(super) fn answered(span: &ServerSpan, result: RequestResult, status: StatusC
 }
 
 /// Records on a request's span that it was abandoned.
-pub(super) fn abandoned(span: &ServerSpan) {
+pub(crate) fn abandoned(span: &ServerSpan) {
     span.set(|| [KeyValue::new("error.type", "abandoned")]);
     span.fail("never answered");
 }

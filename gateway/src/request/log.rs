@@ -91,12 +91,17 @@ fn failures(rules: &[FiredRule]) -> Option<String> {
     (!failed.is_empty()).then(|| failed.join("; "))
 }
 
-/// Maximum number of log lines per second for rejections with the same code: enough to identify the callers, too few to flood the log.
+/// Maximum number of log lines per second for requests that end alike: enough to identify the callers, too few to flood the log.
 const LINES_PER_SECOND: u32 = 20;
 
-/// Logs rejected requests: one line each, or one line per second during a flood of rejections with the same code.
-#[derive(Debug, Default)]
-pub(crate) struct RejectionLog(Mutex<HashMap<i32, Flood>>);
+/// Logs requests without a decision: one line each, or one line per second during a flood of those that end alike. Callers need no
+/// credentials to cause them.
+#[derive(Debug)]
+pub(crate) struct RequestLog {
+    /// By code.
+    rejected: Mutex<HashMap<i32, Flood>>,
+    abandoned: Flood,
+}
 
 #[derive(Debug)]
 struct Flood {
@@ -104,9 +109,16 @@ struct Flood {
     rest: Summary,
 }
 
-impl RejectionLog {
+impl RequestLog {
+    pub(crate) fn new() -> Self {
+        Self {
+            rejected: Mutex::default(),
+            abandoned: Flood::new(),
+        }
+    }
+
     /// `callback` is the name in the request line, if it has one.
-    pub(super) fn rejected(
+    pub(crate) fn rejected(
         &self,
         rejection: &Rejection,
         callback: Option<&str>,
@@ -117,11 +129,8 @@ impl RejectionLog {
             return;
         }
         let (status, code) = (rejection.status().as_u16(), rejection.code());
-        let mut floods = self.0.lock();
-        let flood = floods.entry(code).or_insert_with(|| Flood {
-            lines: PerSecond::new(LINES_PER_SECOND),
-            rest: Summary::default(),
-        });
+        let mut rejected = self.rejected.lock();
+        let flood = rejected.entry(code).or_insert_with(Flood::new);
         if flood.lines.take() {
             let peer = peer.map(tracing::field::display);
             let message = rejection.message();
@@ -138,14 +147,30 @@ impl RejectionLog {
             });
         }
     }
+
+    /// The response was not delivered.
+    pub(crate) fn abandoned(&self, clock: Clock, peer: Option<SocketAddr>) {
+        if self.abandoned.lines.take() {
+            info!(
+                micros = micros(clock),
+                peer = peer.map(tracing::field::display),
+                "abandoned: the caller disconnected before the response or did not read it in time, or the gateway closed the connection to stay within its limits or to stop"
+            );
+        } else {
+            self.abandoned.rest.count(|requests| {
+                warn!(requests, "more requests were abandoned in the last second");
+            });
+        }
+    }
 }
 
-/// The caller disconnected before the response.
-pub(super) fn abandoned(clock: Clock) {
-    info!(
-        micros = micros(clock),
-        "abandoned: the caller disconnected before the response, or the gateway stopped"
-    );
+impl Flood {
+    fn new() -> Self {
+        Self {
+            lines: PerSecond::new(LINES_PER_SECOND),
+            rest: Summary::default(),
+        }
+    }
 }
 
 /// No decider gave a verdict.
