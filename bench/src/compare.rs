@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use crate::{
     cli::CompareSettings,
     load::{Expected, Load, Question},
-    measure::{Measured, P99, PER_SECOND, in_turns},
+    measure::{P99, PER_SECOND, in_turns},
     system::{FLOOR, LEAN, Place, System, Variant, free, last_event_bytes, shipped_policy},
-    table::{Line, Row, Target, figures, lines, print, progress, results},
+    table::{Line, Measured, Row, Target, figures, lines, print, progress, results},
     usage::memory,
 };
 

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::{
     load::{Answers, Expected, Load, Question, run},
     system::System,
-    table::{Row, median, progress},
+    table::{Measured, Row, progress},
     usage::{cpu_time, idle, memory, reset_peak},
 };
 
@@ -21,31 +21,6 @@ pub(crate) const PER_SECOND: &str = "decisions/s";
 pub(crate) const P50: &str = "p50 µs";
 pub(crate) const P99: &str = "p99 µs";
 pub(crate) const FALLBACKS: &str = "fallbacks %";
-
-/// What was measured, once or, by the medians, several times: columns of the table, not a number where a system has no such thing.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Measured(pub(crate) Vec<(String, f64)>);
-
-impl Measured {
-    /// Not a number where there is none.
-    pub(crate) fn get(&self, column: &str) -> f64 {
-        let found = self.0.iter().find(|(name, _)| name == column);
-        found.map_or(f64::NAN, |(_, value)| *value)
-    }
-
-    /// CPU microseconds of gateway and decider for each right response.
-    pub(crate) fn pods(&self) -> f64 {
-        self.get("gateway CPU µs") + self.get("decider CPU µs")
-    }
-
-    /// The medians of several measurements.
-    pub(crate) fn median(rounds: &[Self]) -> Self {
-        let columns = rounds.iter().take(1).flat_map(|round| &round.0);
-        let of = |column: &str| median(rounds.iter().map(|round| round.get(column)));
-        let medians = columns.map(|(column, _)| (column.clone(), of(column)));
-        Self(medians.collect())
-    }
-}
 
 /// Measures the systems in turns, so many rounds of such a length, and returns a row for each.
 pub(crate) async fn in_turns(

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
-use crate::{load::Load, measure::Measured};
+use crate::load::Load;
 
 /// Prints on standard error what is being done.
 pub(crate) fn progress(what: impl Display) {
@@ -25,6 +25,31 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let (lower, upper) = (values.len().saturating_sub(1) / 2, values.len() / 2);
     let middle = values.get(lower).zip(values.get(upper));
     middle.map_or(f64::NAN, |(lower, upper)| f64::midpoint(*lower, *upper))
+}
+
+/// What was measured, once or, by the medians, several times: columns of the table, not a number where a system has no such thing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measured(pub(crate) Vec<(String, f64)>);
+
+impl Measured {
+    /// Not a number where there is none.
+    pub(crate) fn get(&self, column: &str) -> f64 {
+        let found = self.0.iter().find(|(name, _)| name == column);
+        found.map_or(f64::NAN, |(_, value)| *value)
+    }
+
+    /// CPU microseconds of gateway and decider for each right response.
+    pub(crate) fn pods(&self) -> f64 {
+        self.get("gateway CPU µs") + self.get("decider CPU µs")
+    }
+
+    /// The medians of several measurements.
+    pub(crate) fn median(rounds: &[Self]) -> Self {
+        let columns = rounds.iter().take(1).flat_map(|round| &round.0);
+        let of = |column: &str| median(rounds.iter().map(|round| round.get(column)));
+        let medians = columns.map(|(column, _)| (column.clone(), of(column)));
+        Self(medians.collect())
+    }
 }
 
 /// A line of the table of figures, and the rounds that it is the median of.
