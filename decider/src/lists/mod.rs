@@ -16,9 +16,9 @@ pub use text::{LineError, MAX_LIST_BYTES, id as id_on_line, parse};
 use std::sync::Arc;
 
 use importguard_core::{ListRevision, digest};
+use importguard_yaml::diagnostic::Span;
 
 use self::live::LiveLists;
-use crate::policy::Span;
 
 /// A list of a policy.
 #[derive(Clone, Debug)]
