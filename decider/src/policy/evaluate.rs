@@ -29,7 +29,8 @@ pub(super) enum Effect<'p> {
     Nothing,
     Refuse {
         refusal: &'p Refusal,
-        why: Why<'p>,
+        /// The outcome to report.
+        fate: Fate<'p>,
     },
     Remove {
         /// At least one, ascending.
@@ -42,23 +43,6 @@ pub(super) enum Effect<'p> {
     Skip(String),
     /// It is in shadow mode and was not evaluated, because the remaining budget is too small.
     OverBudget(OverBudgetError),
-}
-
-/// Why a rule refuses.
-#[derive(Debug)]
-pub(super) enum Why<'p> {
-    Matched(Matches<'p>),
-    /// Its expression failed with this error.
-    Failed(String),
-}
-
-impl<'p> From<Why<'p>> for Fate<'p> {
-    fn from(why: Why<'p>) -> Self {
-        match why {
-            Why::Matched(matches) => Self::Refuse(matches),
-            Why::Failed(error) => Self::Error(error),
-        }
-    }
 }
 
 /// Observes an evaluation: each rule that is reached, its position, its effect, and the state of the request before it.
@@ -184,12 +168,12 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                 trail.fire(position, &rule.id, Mode::Shadow, fate);
             }
             match effect {
-                Effect::Refuse { refusal, why } => {
+                Effect::Refuse { refusal, fate } => {
                     observer.after_rule(position);
                     return Ok(Some(Refused {
                         position,
                         refusal,
-                        fate: why.into(),
+                        fate,
                     }));
                 }
                 Effect::Remove {
@@ -431,7 +415,7 @@ impl Policy {
 /// The outcomes to report for a shadow rule.
 fn shadow_fates(effect: Effect<'_>) -> impl Iterator<Item = Fate<'_>> {
     let (first, second) = match effect {
-        Effect::Refuse { why, .. } => (Some(why.into()), None),
+        Effect::Refuse { fate, .. } => (Some(fate), None),
         Effect::Remove {
             matches, failure, ..
         } => (failure.map(Fate::Error), Some(Fate::Remove(matches))),
@@ -448,7 +432,7 @@ impl Rule {
             OnError::Skip => Effect::Skip(why),
             OnError::Refuse(refusal) => Effect::Refuse {
                 refusal,
-                why: Why::Failed(why),
+                fate: Fate::Error(why),
             },
         }
     }
@@ -458,7 +442,7 @@ fn refuse<'p>(matches: Option<Matches<'p>>, refusal: &'p Refusal) -> Effect<'p> 
     match matches {
         Some(matches) => Effect::Refuse {
             refusal,
-            why: Why::Matched(matches),
+            fate: Fate::Refuse(matches),
         },
         None => Effect::Nothing,
     }

@@ -12,10 +12,10 @@ use super::{
     Policy, Request,
     cost::SHADOW_BUDGET,
     diagnostic::quoted,
-    evaluate::{self, Effect, Observer, State, Why},
+    evaluate::{self, Effect, Observer, State},
     read::{DUPLICATE, SELF},
     rule::{Action, Applies, Rule, bucket},
-    trail::Position,
+    trail::{Fate, Position},
     units::OverBudgetError,
 };
 use crate::lists::{IdHash, View, live::LiveLists};
@@ -291,7 +291,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 _ => Happened::Nothing,
             },
             Effect::Refuse {
-                why: Why::Failed(why),
+                fate: Fate::Error(why),
                 ..
             } => Happened::Refused(Reason::Failed(why.clone())),
             Effect::Refuse { .. } => {
