@@ -10,6 +10,7 @@ use super::{
     cost::{Per, SHADOW_BUDGET, Size},
     expression::Inputs,
     friends::{Friends, Remaining},
+    matcher::Part,
     matches::Matches,
     read::{DUPLICATE, SELF},
     rule::{Action, Applies, OnError, Rule},
@@ -331,7 +332,8 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
                         false
                     });
                     if holds {
-                        matches.add_by_expression(expression.source(), index);
+                        let part = Part::Expression(expression.source());
+                        matches.add(part, (id, index), self.view);
                     }
                     Ok(holds)
                 })?;

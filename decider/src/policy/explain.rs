@@ -13,6 +13,7 @@ use super::{
     cost::SHADOW_BUDGET,
     diagnostic::quoted,
     evaluate::{self, Effect, Observer, State},
+    matcher::Part,
     read::{DUPLICATE, SELF},
     rule::{Action, Applies, Rule, bucket},
     trail::{Fate, Position},
@@ -21,7 +22,7 @@ use super::{
 use crate::lists::{IdHash, View, live::LiveLists};
 
 /// An evaluation and the effect of each rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Explanation<'p> {
     /// The result, the same as that of [`Policy::evaluate`].
     pub evaluation: Evaluation,
@@ -30,7 +31,7 @@ pub struct Explanation<'p> {
 }
 
 /// The effect of one rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Step<'p> {
     /// The rule's ID.
     pub rule: &'p str,
@@ -68,7 +69,7 @@ impl fmt::Display for Outside {
 }
 
 /// The effect of a rule; in shadow mode, the effect that it would have had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Happened<'p> {
     /// An earlier rule refused the import.
     NotReached,
@@ -144,7 +145,17 @@ fn describe_removal<S: AsRef<str>>(
             .get(index as usize)
             .map_or_else(|| "?".to_owned(), |id| quoted(id.as_ref()))
     };
-    if let [(_, reason @ Reason::Over { .. }), ..] = removed {
+    if let [
+        (
+            _,
+            reason @ Reason::Matched {
+                part: Part::Limit { .. },
+                ..
+            },
+        ),
+        ..,
+    ] = removed
+    {
         let more = if removed.len() > MAX_NAMED {
             ", …"
         } else {
@@ -295,9 +306,8 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 ..
             } => Happened::Refused(Reason::Failed(why.clone())),
             Effect::Refuse { .. } => {
-                Happened::Refused(rule.reason(left, (state.view, shadow), || {
-                    (state.request.owner, state.owner_hash)
-                }))
+                let owner = (state.request.owner, state.owner_hash);
+                Happened::Refused(rule.reason(left, (state.view, shadow), owner))
             }
             Effect::Remove {
                 friends, failure, ..
@@ -305,7 +315,7 @@ impl<'p, S: AsRef<str>> Observer<'p, S> for Recorder<'p> {
                 friends: friends
                     .iter()
                     .map(|&index| {
-                        let friend = || (state.friends.id(index), state.friends.hash(index));
+                        let friend = (state.friends.id(index), state.friends.hash(index));
                         (index, rule.reason(left, (state.view, shadow), friend))
                     })
                     .collect(),
@@ -389,24 +399,26 @@ impl Rule {
     }
 
     /// Why the rule matched an ID.
-    fn reason<'i>(
+    fn reason(
         &self,
         left: usize,
         (view, shadow): (View<'_>, bool),
-        id: impl FnOnce() -> (&'i str, IdHash),
+        (id, hash): (&str, IdHash),
     ) -> Reason<'_> {
-        match &self.action {
+        let part = match &self.action {
             Action::RefuseOwner(matcher, _) | Action::DropFriends(matcher) => {
-                let (id, hash) = id();
-                match matcher.matching_as(shadow, id, hash, view) {
-                    Some(part) => Reason::of(part, id, view),
-                    None => Reason::Failed("it does not match".to_owned()),
-                }
+                matcher.matching_as(shadow, id, hash, view)
             }
-            &Action::KeepFirst(max) | &Action::RefuseOver(max, _) => Reason::Over { left, max },
+            &Action::KeepFirst(max) | &Action::RefuseOver(max, _) => {
+                Some(Part::Limit { max, left })
+            }
             Action::RefuseIf(expression, _) | Action::DropFriendIf(expression) => {
-                Reason::Expression(expression.source())
+                Some(Part::Expression(expression.source()))
             }
+        };
+        match part {
+            Some(part) => Reason::of(part, id, view),
+            None => Reason::Failed("it does not match".to_owned()),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::lists::{Hit, IdHash, Ids, View};
 
 /// A list of the policy.
 #[derive(Debug)]
-pub(super) struct NamedIds {
+pub struct NamedIds {
     pub(super) name: String,
     pub(super) ids: Ids,
 }
@@ -27,27 +27,44 @@ pub(super) struct Matcher {
     pub(super) not_patterns: Option<Patterns>,
 }
 
-/// The first part of a matcher that an ID matches.
+/// A part of a rule that can make it act.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Part<'p> {
+pub enum Part<'p> {
+    /// The ID is in this list.
     In(&'p NamedIds),
+    /// The ID is not in this list.
     NotIn(&'p NamedIds),
+    /// The ID starts with this.
     Prefix(&'p str),
+    /// The ID ends with this.
     Suffix(&'p str),
+    /// The ID matches this regular expression.
     Pattern(&'p str),
+    /// The ID starts with none of these.
     NoPrefix(&'p [String]),
+    /// The ID ends with none of these.
     NoSuffix(&'p [String]),
+    /// The ID matches none of these regular expressions.
     NoPattern(&'p [String]),
+    /// More friends remain than the limit.
+    Limit {
+        /// The limit.
+        max: usize,
+        /// How many remain.
+        left: usize,
+    },
+    /// This expression is true.
+    Expression(&'p str),
 }
 
 impl Part<'_> {
-    /// Whether both are the same part of the same matcher.
+    /// Whether both are the same part of the same rule.
     pub(super) fn is(self, other: Self) -> bool {
         match (self, other) {
             (Self::Prefix(one), Self::Prefix(other))
             | (Self::Suffix(one), Self::Suffix(other))
             | (Self::Pattern(one), Self::Pattern(other)) => ptr::eq(one, other),
-            // A matcher has at most one of each.
+            // A rule has at most one of each.
             (one, other) => mem::discriminant(&one) == mem::discriminant(&other),
         }
     }
@@ -62,7 +79,7 @@ impl Part<'_> {
 }
 
 impl Matcher {
-    /// The first part that matches, cheap ones first.
+    /// The first part that the ID matches, cheap ones first.
     #[inline]
     pub(super) fn matching(&self, id: &str, hash: IdHash, view: View<'_>) -> Option<Part<'_>> {
         self.in_lists(id, hash, view, false)

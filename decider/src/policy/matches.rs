@@ -1,7 +1,5 @@
 //! The matches that made a rule act. Their size is limited: friends are counted per part of the rule, and only the first ones are listed.
 
-use std::mem;
-
 use importguard_core::{Alternatives, ListHit, Match, MatchedPart};
 
 use super::matcher::Part;
@@ -23,19 +21,9 @@ pub(super) struct Matches<'p> {
     unlisted: u32,
 }
 
-/// A part of a rule that can make it act.
-#[derive(Clone, Copy, Debug)]
-enum Source<'p> {
-    Matcher(Part<'p>),
-    /// More friends than this remain.
-    Limit(usize),
-    /// This expression is true.
-    Expression(&'p str),
-}
-
 #[derive(Debug)]
 struct Group<'p> {
-    source: Source<'p>,
+    part: Part<'p>,
     hit: Hit,
     friends: Vec<u32>,
     count: u32,
@@ -44,24 +32,24 @@ struct Group<'p> {
 impl<'p> Matches<'p> {
     /// The owner matched this part.
     pub(super) fn owner(part: Part<'p>, owner: &str, view: View<'_>) -> Self {
-        Self::once(Source::Matcher(part), part.hit(owner, view), 0)
+        Self::once(part, part.hit(owner, view), 0)
     }
 
     /// More friends remained than the limit allows.
     pub(super) fn limit(max: usize, left: usize) -> Self {
-        let left = u32::try_from(left).unwrap_or(u32::MAX);
-        Self::once(Source::Limit(max), Hit::default(), left)
+        let count = u32::try_from(left).unwrap_or(u32::MAX);
+        Self::once(Part::Limit { max, left }, Hit::default(), count)
     }
 
     /// The expression is true for the request.
     pub(super) fn expression(source: &'p str) -> Self {
-        Self::once(Source::Expression(source), Hit::default(), 0)
+        Self::once(Part::Expression(source), Hit::default(), 0)
     }
 
-    fn once(source: Source<'p>, hit: Hit, count: u32) -> Self {
+    fn once(part: Part<'p>, hit: Hit, count: u32) -> Self {
         Self {
             groups: vec![Group {
-                source,
+                part,
                 hit,
                 friends: Vec::new(),
                 count,
@@ -73,25 +61,17 @@ impl<'p> Matches<'p> {
     /// The friend with this index matched this part. Indexes ascend.
     #[inline(never)]
     pub(super) fn add(&mut self, part: Part<'p>, (friend, index): (&str, u32), view: View<'_>) {
-        self.add_friend(Source::Matcher(part), part.hit(friend, view), index);
-    }
-
-    /// The expression is true for the friend with this index. Indexes ascend.
-    pub(super) fn add_by_expression(&mut self, source: &'p str, index: u32) {
-        self.add_friend(Source::Expression(source), Hit::default(), index);
-    }
-
-    fn add_friend(&mut self, source: Source<'p>, hit: Hit, index: u32) {
+        let hit = part.hit(friend, view);
         // Friends of an import tend to match the same part, so the latest groups are tried first.
         let mut groups = self.groups.iter_mut().rev();
-        if let Some(group) = groups.find(|group| group.is(source, &hit)) {
+        if let Some(group) = groups.find(|group| group.part.is(part) && group.hit == hit) {
             group.count = group.count.saturating_add(1);
             if group.friends.len() < Match::MAX_FRIENDS {
                 group.friends.push(index);
             }
         } else if self.groups.len() < MAX_OF_RULE {
             self.groups.push(Group {
-                source,
+                part,
                 hit,
                 friends: vec![index],
                 count: 1,
@@ -102,23 +82,10 @@ impl<'p> Matches<'p> {
     }
 }
 
-impl<'p> Group<'p> {
-    fn is(&self, source: Source<'p>, hit: &Hit) -> bool {
-        let same = match (self.source, source) {
-            (Source::Matcher(one), Source::Matcher(other)) => one.is(other),
-            // A rule has at most one of each.
-            (one, other) => mem::discriminant(&one) == mem::discriminant(&other),
-        };
-        same && self.hit == *hit
-    }
-
+impl Group<'_> {
     fn into_match(self) -> Match {
         Match {
-            part: match self.source {
-                Source::Matcher(part) => part.named(self.hit),
-                Source::Limit(max) => MatchedPart::Limit(max as u64),
-                Source::Expression(source) => MatchedPart::Expression(cut(source)),
-            },
+            part: self.part.named(self.hit),
             friends: self.friends,
             count: self.count,
         }
@@ -141,6 +108,8 @@ impl Part<'_> {
             Self::NoPrefix(_) => MatchedPart::NoneOf(Alternatives::Prefixes),
             Self::NoSuffix(_) => MatchedPart::NoneOf(Alternatives::Suffixes),
             Self::NoPattern(_) => MatchedPart::NoneOf(Alternatives::Patterns),
+            Self::Limit { max, .. } => MatchedPart::Limit(max as u64),
+            Self::Expression(source) => MatchedPart::Expression(cut(source)),
         }
     }
 }

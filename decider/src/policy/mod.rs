@@ -32,6 +32,7 @@ pub use explain::{Explanation, Happened, Outside, Reason, Step};
 pub use importguard_yaml::diagnostic::{
     BriefDiagnostics, Diagnostic, Diagnostics, MAX_REPORTED, Span,
 };
+pub use matcher::Part;
 pub use numbers::number_of_ids;
 pub use units::NANOS_PER_UNIT;
 

@@ -168,7 +168,7 @@ fn rules_are_reported_in_document_order_and_none_after_a_refusal() {
     let not_reached = explanation
         .steps
         .iter()
-        .filter(|step| step.happened == Happened::NotReached);
+        .filter(|step| matches!(step.happened, Happened::NotReached));
     assert_eq!(
         not_reached.map(|step| step.rule).collect::<Vec<_>>(),
         ["s3", "e3"]
