@@ -5,10 +5,10 @@
 //! position only count. Decisions after it are acted on, as if they had not been delivered before. That is harmless for those that were
 //! already acted on, because the event ID of an entry is derived from the rule and the event that reached the threshold.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_nats::jetstream::{
-    self, ErrorCode,
+    ErrorCode,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
     context::GetStreamErrorKind,
     stream::Stream,
@@ -19,57 +19,21 @@ use importguard_lists::{
 };
 use time::OffsetDateTime;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     act::AUTHOR,
+    context::{Context, DECISIONS, Interrupted, RETRY_DELAY},
     engine::{Engine, Made},
-    metrics::Metrics,
     reader::{Position, Reader},
     replay::Replay,
-    rules::Rules,
-    settings::Settings,
-    status::Status,
 };
 
 /// The stream of events.
 const STREAM: &str = "IMPORTGUARD";
 
-/// The subjects of decisions.
-pub const DECISIONS: &str = "importguard.v1.decision.*";
-
 /// How long NATS waits for an ack before it delivers an event again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
-
-/// The delay before a retry.
-pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// Why reading was interrupted.
-#[derive(Debug)]
-pub(crate) struct Interrupted(pub(crate) String);
-
-impl Interrupted {
-    pub(crate) fn new(cause: impl fmt::Display) -> Self {
-        Self(cause.to_string())
-    }
-}
-
-impl<E: std::error::Error + 'static> From<E> for Interrupted {
-    fn from(error: E) -> Self {
-        Self(importguard_runtime::whole_text(&error))
-    }
-}
-
-/// Follows the stream, and holds what the detector needs for that.
-pub(crate) struct Follower {
-    pub(crate) settings: Settings,
-    pub(crate) rules: Arc<Rules>,
-    pub(crate) jetstream: jetstream::Context,
-    pub(crate) metrics: Metrics,
-    pub(crate) status: Status,
-    pub(crate) shutdown: CancellationToken,
-}
 
 /// When the stream and the consumer were created.
 type Created = (OffsetDateTime, OffsetDateTime);
@@ -80,45 +44,57 @@ struct Known {
     engine: Engine,
 }
 
-impl Follower {
+/// Follows the stream.
+pub(crate) struct Follower<'c> {
+    context: &'c Context,
+    known: Option<Known>,
+}
+
+impl<'c> Follower<'c> {
+    pub(crate) const fn new(context: &'c Context) -> Self {
+        let known = None;
+        Self { context, known }
+    }
+
     /// Follows until shutdown.
-    pub(crate) async fn run(&self) {
-        let mut known = None;
-        while !self.shutdown.is_cancelled() {
-            let Err(Interrupted(cause)) = self.try_run(&mut known).await else {
+    pub(crate) async fn run(mut self) {
+        let Context {
+            status, shutdown, ..
+        } = self.context;
+        while !shutdown.is_cancelled() {
+            let Err(Interrupted(cause)) = self.try_run().await else {
                 return;
             };
-            if self.status.interrupted(&cause) {
+            if status.interrupted(&cause) {
                 warn!("not detecting: {cause}; retrying");
             }
             tokio::select! {
                 () = sleep(RETRY_DELAY) => {}
-                () = self.shutdown.cancelled() => {}
+                () = shutdown.cancelled() => {}
             }
         }
     }
 
-    async fn try_run(&self, known: &mut Option<Known>) -> Result<(), Interrupted> {
+    async fn try_run(&mut self) -> Result<(), Interrupted> {
+        let shutdown = &self.context.shutdown;
         let prepared = tokio::select! {
-            prepared = self.prepare(known) => prepared?,
+            prepared = self.prepare() => prepared?,
             // What is interrupted here is repeated after the next start.
-            () = self.shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(()),
         };
         let (consumer, mut reader, created) = prepared;
         let read = reader.read(&consumer).await;
         let Reader { engine, .. } = reader;
-        *known = Some(Known { created, engine });
+        self.known = Some(Known { created, engine });
         read
     }
 
     /// Opens the stream, the bucket and the consumer, and rebuilds the windows unless they are known.
-    async fn prepare(
-        &self,
-        known: &mut Option<Known>,
-    ) -> Result<(PullConsumer, Reader<'_>, Created), Interrupted> {
+    async fn prepare(&mut self) -> Result<(PullConsumer, Reader<'c>, Created), Interrupted> {
+        let context = self.context;
         let stream = self.stream().await?;
         let settings = BucketSettings { replicas: 1 };
-        let bucket = Bucket::open_or_create(&self.jetstream, settings).await?;
+        let bucket = Bucket::open_or_create(&context.jetstream, settings).await?;
         let mut consumer = self.consumer(&stream).await?;
         let info = consumer.info().await?.clone();
         let created = (stream.cached_info().created, info.created);
@@ -126,17 +102,17 @@ impl Follower {
             acted: info.ack_floor.stream_sequence,
             delivered: info.delivered.stream_sequence,
         };
-        let kept = known.take().filter(|known| known.created == created);
+        let kept = self.known.take().filter(|known| known.created == created);
         let has_windows = kept.is_some();
         let engine = match kept {
             Some(known) => known.engine,
             None => {
                 let made = self.made(&stream).await?;
-                Engine::new(self.rules.clone(), self.settings.memory, made)
+                Engine::new(context.rules.clone(), context.settings.memory, made)
             }
         };
         let mut reader = Reader {
-            follower: self,
+            context,
             writer: Writer::new(bucket, Clone::clone),
             engine,
             own: Vec::new(),
@@ -146,18 +122,19 @@ impl Follower {
             reader.rebuild(&stream, position).await?;
         }
         reader.report_owners();
-        self.status.reading(info.num_pending);
+        context.status.reading(info.num_pending);
         info!(
             pending = info.num_pending,
-            consumer = self.settings.consumer,
+            consumer = context.settings.consumer,
             "detecting by {} rules",
-            self.rules.iter().len()
+            context.rules.iter().len()
         );
         Ok((consumer, reader, created))
     }
 
     async fn stream(&self) -> Result<Stream, Interrupted> {
-        self.jetstream
+        self.context
+            .jetstream
             .get_stream(STREAM)
             .await
             .map_err(|error| match error.kind() {
@@ -174,7 +151,7 @@ impl Follower {
 
     /// Returns the durable consumer, creating it if it is missing. A new one starts at the next decision.
     async fn consumer(&self, stream: &Stream) -> Result<PullConsumer, Interrupted> {
-        let name = &self.settings.consumer;
+        let name = &self.context.settings.consumer;
         let config = pull::Config {
             durable_name: Some(name.clone()),
             description: Some("importguard detect".to_owned()),
@@ -194,21 +171,20 @@ impl Follower {
         Ok(consumer)
     }
 
-    /// The name of the consumer that reads stored events.
-    pub(crate) fn replay(&self) -> String {
-        format!("{}-replay", self.settings.consumer)
-    }
-
     /// Reads the entries that detectors added recently: their owners may still be listed, and each entry restarted a window.
     async fn made(&self, stream: &Stream) -> Result<Made, Interrupted> {
-        let longest = self
-            .rules
-            .longest_entry()
-            .max(self.rules.longest_window() * 2);
+        let rules = &self.context.rules;
+        let longest = rules.longest_entry().max(rules.longest_window() * 2);
         let begin = DeliverPolicy::ByStartTime {
             start_time: OffsetDateTime::now_utc() - longest,
         };
-        let mut replay = Replay::open(stream, &self.replay(), CHANGED_SUBJECT, begin).await?;
+        let mut replay = Replay::open(
+            stream,
+            &self.context.replay_consumer(),
+            CHANGED_SUBJECT,
+            begin,
+        )
+        .await?;
         let mut made = Made::default();
         while let Some(message) = replay.next().await? {
             let event = serde_json::from_slice::<ListChangedEvent>(&message.payload);

@@ -3,6 +3,7 @@
 //! `engine` finds these owners, as a pure function of the events. `follow` and `reader` read the stream, and `act` writes the lists.
 
 mod act;
+mod context;
 mod decision;
 mod engine;
 mod follow;
@@ -17,7 +18,7 @@ mod simulation;
 mod status;
 mod window;
 
-pub use follow::DECISIONS;
+pub use context::DECISIONS;
 pub use run::{RunError, run};
 pub use settings::Settings;
 pub use simulation::{Simulation, Would};

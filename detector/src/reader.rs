@@ -15,9 +15,9 @@ use tracing::{debug, info, warn};
 
 use crate::{
     act::{Outcome, act},
+    context::{Context, DECISIONS, Interrupted, RETRY_DELAY},
     decision::{RecordedDecision, Unusable},
     engine::{Detection, Engine},
-    follow::{DECISIONS, Follower, Interrupted, RETRY_DELAY},
     replay::Replay,
 };
 
@@ -41,8 +41,8 @@ const CLEAR_AT_ONCE: u64 = 1000;
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// Reads decisions, and writes lists.
-pub(crate) struct Reader<'f> {
-    pub(crate) follower: &'f Follower,
+pub(crate) struct Reader<'c> {
+    pub(crate) context: &'c Context,
     pub(crate) writer: Writer,
     pub(crate) engine: Engine,
     /// The revisions of entries whose events are not yet recorded in the bucket as published.
@@ -74,7 +74,7 @@ impl Reader<'_> {
         stream: &Stream,
         position: Position,
     ) -> Result<(), Interrupted> {
-        let name = self.follower.replay();
+        let name = self.context.replay_consumer();
         let from = DeliverPolicy::ByStartSequence {
             start_sequence: position.acted.max(1),
         };
@@ -88,7 +88,7 @@ impl Reader<'_> {
             None => OffsetDateTime::now_utc(),
         };
         let begin = DeliverPolicy::ByStartTime {
-            start_time: at - self.follower.rules.longest_window() * 2,
+            start_time: at - self.context.rules.longest_window() * 2,
         };
         let mut replay = Replay::open(stream, &name, DECISIONS, begin).await?;
         let (began, mut events) = (Instant::now(), 0_u64);
@@ -101,7 +101,7 @@ impl Reader<'_> {
             if self.observe(&message, stored, act).await == Done::ShuttingDown {
                 break;
             }
-            self.follower.metrics.events.inc();
+            self.context.metrics.events.inc();
             events += 1;
         }
         drop(replay);
@@ -126,7 +126,7 @@ impl Reader<'_> {
             .expires(EXPIRES)
             .messages()
             .await?;
-        let shutdown = self.follower.shutdown.clone();
+        let shutdown = self.context.shutdown.clone();
         let mut finish = interval(FINISH_INTERVAL);
         finish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut clear = interval(CLEAR_INTERVAL);
@@ -149,7 +149,7 @@ impl Reader<'_> {
             }
         }
         let _ = timeout(LAST_WRITES, self.finish()).await;
-        let client = self.follower.jetstream.client();
+        let client = self.context.jetstream.client();
         let _ = timeout(LAST_WRITES, client.flush()).await;
         Ok(())
     }
@@ -158,32 +158,32 @@ impl Reader<'_> {
         let info = message.info().map_err(Interrupted::new)?;
         let (stored, pending) = (info.published, info.pending);
         if info.delivered > 1 {
-            self.follower.metrics.redelivered.inc();
+            self.context.metrics.redelivered.inc();
         }
-        let status = &self.follower.status;
+        let status = &self.context.status;
         status.handling(SystemTime::from(stored), pending);
         let done = self.observe(&message, stored, true).await;
-        self.follower.metrics.events.inc();
+        self.context.metrics.events.inc();
         if done == Done::Completely {
             // A lost ack is harmless: NATS redelivers the event, and acting on it again changes nothing.
             let _ = message.ack().await;
         }
-        self.follower.status.handled(pending);
+        self.context.status.handled(pending);
         Ok(done)
     }
 
     pub(crate) fn report_owners(&self) {
-        let rules = self.follower.rules.iter().enumerate();
+        let rules = self.context.rules.iter().enumerate();
         let owners = rules.map(|(index, rule)| {
             let (count, forgotten) = self.engine.owners(index);
             (rule.id.clone(), count, forgotten)
         });
-        self.follower.status.owners(owners.collect());
+        self.context.status.owners(owners.collect());
     }
 
     /// Counts an event, and acts on the detections that it leads to.
     async fn observe(&mut self, message: &Message, stored: OffsetDateTime, act: bool) -> Done {
-        let metrics = &self.follower.metrics;
+        let metrics = &self.context.metrics;
         let decision = match RecordedDecision::read(&message.payload) {
             Ok(decision) => decision,
             Err(unusable) => {
@@ -214,44 +214,44 @@ impl Reader<'_> {
 
     /// Adds an owner to a list. Retries until it succeeds, because the event must not be acknowledged before.
     async fn act(&mut self, detection: &Detection) -> Done {
-        let follower = self.follower;
-        let Some(rule) = follower.rules.get(detection.rule) else {
+        let context = self.context;
+        let Some(rule) = context.rules.get(detection.rule) else {
             return Done::Completely;
         };
-        let (mut last, reading) = (None, follower.status.is_reading());
+        let (mut last, reading) = (None, context.status.is_reading());
         let outcome = loop {
             let acted = tokio::select! {
                 acted = act(&self.writer, rule, detection) => acted,
-                () = follower.shutdown.cancelled() => return Done::ShuttingDown,
+                () = context.shutdown.cancelled() => return Done::ShuttingDown,
             };
             let error: BucketError = match acted {
                 Ok(outcome) => break outcome,
                 Err(error) => error,
             };
-            follower.metrics.failures.inc();
+            context.metrics.failures.inc();
             if last.as_ref() != Some(&error) {
                 warn!(
                     rule = rule.id,
                     list = rule.list.as_str(),
                     "cannot put an owner on the list: {error}; retrying"
                 );
-                follower.status.interrupted(&error.to_string());
+                context.status.interrupted(&error.to_string());
                 last = Some(error);
             }
             tokio::select! {
                 () = sleep(RETRY_DELAY) => {}
-                () = follower.shutdown.cancelled() => return Done::ShuttingDown,
+                () = context.shutdown.cancelled() => return Done::ShuttingDown,
             }
             // The bucket may have been deleted.
             let settings = BucketSettings { replicas: 1 };
-            if let Ok(bucket) = Bucket::open_or_create(&follower.jetstream, settings).await {
+            if let Ok(bucket) = Bucket::open_or_create(&context.jetstream, settings).await {
                 self.writer = Writer::new(bucket, Clone::clone);
             }
         };
         if let Some(error) = last {
-            follower.status.resumed(&error.to_string(), reading);
+            context.status.resumed(&error.to_string(), reading);
         }
-        follower.metrics.detected(&rule.id, outcome.as_str());
+        context.metrics.detected(&rule.id, outcome.as_str());
         // The log omits the owner: IDs are personal data. The event has the ID.
         let (id, list) = (rule.id.as_str(), rule.list.as_str());
         let event = detection.event.to_string();
@@ -293,9 +293,9 @@ impl Reader<'_> {
 
     /// Interrupts reading after a reconnect, so that the stream, the bucket and the consumer are opened again.
     fn check_connection(&self) -> Result<(), Interrupted> {
-        let client = self.follower.jetstream.client();
+        let client = self.context.jetstream.client();
         let connected = client.connection_state() == async_nats::connection::State::Connected;
-        match self.follower.status.cause() {
+        match self.context.status.cause() {
             Some(cause) if connected => Err(Interrupted(cause)),
             _ => Ok(()),
         }

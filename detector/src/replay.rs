@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use crate::follow::Interrupted;
+use crate::context::Interrupted;
 
 /// How many events are requested at once.
 const BATCH_SIZE: usize = 500;

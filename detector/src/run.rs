@@ -8,7 +8,10 @@ use importguard_runtime::Runtime;
 use importguard_yaml::diagnostic::Diagnostics;
 use tracing::{info, warn};
 
-use crate::{follow::Follower, metrics::Metrics, rules::Rules, settings::Settings, status::Status};
+use crate::{
+    context::Context, follow::Follower, metrics::Metrics, rules::Rules, settings::Settings,
+    status::Status,
+};
 
 /// Request timeout. A cluster elects a leader in less time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,7 +74,7 @@ pub async fn run(
         .ping_interval(PING_INTERVAL)
         .connect(addresses)
         .await?;
-    let follower = Follower {
+    let context = Context {
         settings: settings.clone(),
         rules,
         jetstream: ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client),
@@ -79,6 +82,6 @@ pub async fn run(
         status,
         shutdown: runtime.shutdown.clone(),
     };
-    runtime.run(follower.run()).await;
+    runtime.run(Follower::new(&context).run()).await;
     Ok(())
 }
