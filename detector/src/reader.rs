@@ -230,12 +230,13 @@ impl Reader<'_> {
             };
             context.metrics.failures.inc();
             if last.as_ref() != Some(&error) {
-                warn!(
-                    rule = rule.id,
-                    list = rule.list.as_str(),
-                    "cannot put an owner on the list: {error}; retrying"
-                );
-                context.status.interrupted(&error.to_string());
+                if context.status.interrupted(&error.to_string()) {
+                    warn!(
+                        rule = rule.id,
+                        list = rule.list.as_str(),
+                        "cannot put an owner on the list: {error}; retrying"
+                    );
+                }
                 last = Some(error);
             }
             tokio::select! {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use importguard_lists::LoggedCauses;
 use serde_json::{Value, json};
 
 /// The detector's progress. Clones share the same state.
@@ -16,6 +17,8 @@ struct State {
     reading: bool,
     /// Why the detector is not reading; `None` if it is.
     cause: Option<String>,
+    /// The causes that were logged since the detector last resumed reading.
+    logged: LoggedCauses,
     pending: u64,
     /// Every event that was stored before this time was handled.
     handled: SystemTime,
@@ -36,6 +39,7 @@ impl Default for State {
         Self {
             reading: false,
             cause: Some("connecting to NATS".to_owned()),
+            logged: LoggedCauses::default(),
             pending: 0,
             handled: SystemTime::now(),
             owners: Vec::new(),
@@ -48,16 +52,16 @@ impl Status {
     pub(crate) fn reading(&self, pending: u64) {
         let mut state = self.state();
         (state.reading, state.cause, state.pending) = (true, None, pending);
+        state.logged.clear();
     }
 
-    /// Records that reading is interrupted. Returns whether the cause is new.
+    /// Records that reading is interrupted. Returns whether the cause must be logged.
     pub(crate) fn interrupted(&self, cause: &str) -> bool {
         let mut state = self.state();
         state.settle();
         state.reading = false;
-        let news = state.cause.as_deref() != Some(cause);
         state.cause = Some(cause.to_owned());
-        news
+        state.logged.add(cause)
     }
 
     /// Records that an interruption with this cause is over. `reading` tells whether the detector was reading before it.
@@ -66,6 +70,7 @@ impl Status {
         // An interruption with another cause is not over.
         if state.cause.as_deref() == Some(cause) {
             (state.reading, state.cause) = (reading, None);
+            state.logged.clear();
         }
     }
 
@@ -131,5 +136,26 @@ impl State {
         if self.reading && self.pending == 0 {
             self.handled = SystemTime::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_that_alternate_are_logged_once_until_it_reads_again() {
+        let status = Status::default();
+        let causes = ["NATS is unreachable", "NATS does not answer"];
+        let logged = |status: &Status| causes.map(|cause| status.interrupted(cause));
+        assert_eq!(logged(&status), [true, true]);
+        assert_eq!(logged(&status), [false, false]);
+        assert_eq!(status.cause().as_deref(), Some("NATS does not answer"));
+        status.reading(0);
+        assert_eq!(logged(&status), [true, true]);
+        status.resumed("NATS is unreachable", true);
+        assert_eq!(logged(&status), [false, false]);
+        status.resumed("NATS does not answer", true);
+        assert_eq!(logged(&status), [true, true]);
     }
 }

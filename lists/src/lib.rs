@@ -6,6 +6,7 @@
 //! publishes each change as an event.
 
 mod bucket;
+mod causes;
 mod changes;
 mod clear;
 mod entry;
@@ -15,6 +16,7 @@ mod published;
 mod writer;
 
 pub use bucket::{BUCKET, Bucket, BucketError, BucketSettings, STREAM, SUBJECTS, State};
+pub use causes::LoggedCauses;
 pub use changes::{Change, ChangeKind, Changes, LostError};
 pub use clear::{Announcement, Cleared, RETENTION};
 pub use entry::{Author, Brief, Entry, MAX_TEXT_BYTES, Reason, TextError};

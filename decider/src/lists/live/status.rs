@@ -5,13 +5,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use importguard_lists::LoggedCauses;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{LiveSettings, OnStale};
-
-/// Maximum number of causes that are remembered as logged: a lost connection has two or three.
-const MAX_LOGGED: usize = 8;
 
 /// How current the live lists are. Clones share the same state.
 #[derive(Clone, Debug)]
@@ -32,7 +30,7 @@ struct State {
     /// Why the lists are not confirmed.
     cause: Option<String>,
     /// The causes that were logged since the lists were last current.
-    logged: Vec<String>,
+    logged: LoggedCauses,
     reading: Option<Reading>,
     /// Whether the bucket is missing.
     missing: bool,
@@ -159,16 +157,11 @@ impl Status {
         state.cause = Some(cause);
     }
 
-    /// Records that the watch was interrupted. Logs each cause once until the lists are current: a lost connection has several, which
-    /// alternate.
+    /// Records that the watch was interrupted. Logs each cause once until the lists are current.
     pub(super) fn interrupted(&self, cause: String) {
         let mut state = self.state();
-        if !state.logged.contains(&cause) {
+        if state.logged.add(&cause) {
             tracing::warn!("live lists are not watched: {cause}; retrying");
-            if state.logged.len() == MAX_LOGGED {
-                state.logged.remove(0);
-            }
-            state.logged.push(cause.clone());
         }
         state.cause = Some(cause);
     }
