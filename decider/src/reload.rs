@@ -5,7 +5,7 @@ use std::{
     mem,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::SystemTime,
@@ -13,6 +13,7 @@ use std::{
 
 use importguard_core::ListRevision;
 use importguard_runtime::{FileWatcher, FileWatches, LastGood, Reload, Snapshot};
+use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -95,7 +96,7 @@ pub(crate) async fn watch(
     watches.watch(watcher, settings.reload_interval, move |reload| {
         let active = reloaded.load();
         live.need(active.policy.has_live_lists());
-        let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = reported.lock();
         let previous = mem::replace(&mut *reported, active.clone());
         report(&reload, &active.policy, &previous.policy, &file, &metrics);
     });

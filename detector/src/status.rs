@@ -1,11 +1,12 @@
 //! The detector's progress, for `/readyz` and `/metrics`.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use importguard_lists::LoggedCauses;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 /// The detector's progress. Clones share the same state.
@@ -127,7 +128,7 @@ impl Status {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,11 +1,12 @@
 //! How current the live lists are.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use importguard_lists::LoggedCauses;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -202,8 +203,7 @@ impl Status {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is consistent even after a panic.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }
 
