@@ -2,16 +2,14 @@
 
 use std::{
     num::NonZero,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use importguard_core::{Evaluation, ImportRequest};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout_at};
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 
 use crate::{
@@ -94,11 +92,12 @@ impl Evaluations {
             metrics.aborted();
             return Err(DeadlineExceededError);
         };
-        let cancel = CancelOnDrop::default();
-        let cancelled = Arc::clone(&cancel.0);
+        let abandoned = CancellationToken::new();
+        // Stops the evaluation when its caller stops waiting, which drops this future.
+        let _guard = abandoned.clone().drop_guard();
         let evaluating = spawn_blocking(move || {
             let _permit = permit;
-            let should_stop = || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            let should_stop = || abandoned.is_cancelled() || Instant::now() >= deadline;
             evaluate((&active, &live), &request, should_stop, &metrics)
         });
         match evaluating.await {
@@ -108,16 +107,6 @@ impl Evaluations {
                 Err(_cancelled) => Err(DeadlineExceededError),
             },
         }
-    }
-}
-
-/// Stops an evaluation on drop, when its caller has stopped waiting.
-#[derive(Default)]
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
