@@ -324,27 +324,20 @@ impl<'s> Draft<'s> {
             let compiled = compile::compile(document, max_friends, files, &mut self.report);
             (name, compiled)
         });
-        match (self.report.finish(), compiled) {
-            (None, Some((name, compiled))) => Ok(Policy {
-                revision: PolicyRevision {
-                    name,
-                    digest: self.digest,
-                },
-                lists: compiled.lists,
-                list_values: compiled.list_values,
-                totals: Totals::of(&compiled.rules),
-                rules: compiled.rules,
-                definitions: self.definitions,
-                nobody_left: compiled.nobody_left,
-                cost: compiled.cost,
-            }),
-            (Some(diagnostics), _) => Err(diagnostics),
-            // Unreachable: without a document there is a report.
-            (None, None) => Err(Diagnostics::one(Diagnostic::of_file(
-                "policy".into(),
-                "the file could not be read as a policy",
-                "start it with \"apiVersion: importguard/v1\"",
-            ))),
-        }
+        let example = "\"apiVersion: importguard/v1\"";
+        let (name, compiled) = self.report.conclude(compiled, "a policy", example)?;
+        Ok(Policy {
+            revision: PolicyRevision {
+                name,
+                digest: self.digest,
+            },
+            lists: compiled.lists,
+            list_values: compiled.list_values,
+            totals: Totals::of(&compiled.rules),
+            rules: compiled.rules,
+            definitions: self.definitions,
+            nobody_left: compiled.nobody_left,
+            cost: compiled.cost,
+        })
     }
 }

@@ -50,15 +50,7 @@ pub(super) struct Expectation {
 pub(super) fn read(file: &str, source: &str) -> Result<TestFile, Diagnostics> {
     let mut report = Report::new(file, source);
     let tests = yaml::parse(source, &mut report).and_then(|root| test_file(root, &mut report));
-    match (report.finish(), tests) {
-        (None, Some(tests)) => Ok(tests),
-        (Some(diagnostics), _) => Err(diagnostics),
-        (None, None) => Err(Diagnostics::one(crate::policy::Diagnostic::of_file(
-            file.into(),
-            "this is not a test file",
-            format!("start it with {EXAMPLE}"),
-        ))),
-    }
+    report.conclude(tests, "a test file", EXAMPLE)
 }
 
 fn test_file(root: Node, report: &mut Report<'_>) -> Option<TestFile> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use importguard_lists::ListName;
 use importguard_runtime::settings;
 use importguard_yaml::{
-    diagnostic::{Diagnostic, Diagnostics, Report, Span, Spanned, quoted},
+    diagnostic::{Diagnostics, Report, Span, Spanned, quoted},
     document::{api_version, name},
     fields::{Fields, boolean, integer, sequence, text, word},
     yaml::{self, Node, Scalar},
@@ -26,15 +26,7 @@ pub(super) fn rules(file: &str, source: &str) -> Result<Vec<Rule>, Diagnostics> 
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let mut report = Report::new(file, source);
     let rules = yaml::parse(source, &mut report).and_then(|root| document(root, &mut report));
-    match (report.finish(), rules) {
-        (None, Some(rules)) => Ok(rules),
-        (Some(diagnostics), _) => Err(diagnostics),
-        (None, None) => Err(Diagnostics::one(Diagnostic::of_file(
-            file.into(),
-            "this is not a file of rules",
-            format!("start it with {EXAMPLE}"),
-        ))),
-    }
+    report.conclude(rules, "a file of rules", EXAMPLE)
 }
 
 fn document(root: Node, report: &mut Report<'_>) -> Option<Vec<Rule>> {
