@@ -110,7 +110,7 @@ impl fmt::Display for Changes {
             match rules.as_slice() {
                 [] => {}
                 [rule] => parts.push(format!("rule {what}: {rule}")),
-                rules => parts.push(format!("rules {what}: {}", named(rules, ", "))),
+                rules => parts.push(format!("rules {what}: {}", named(rules))),
             }
         }
         if self.reordered {
@@ -120,7 +120,7 @@ impl fmt::Display for Changes {
             parts.push("nobodyLeft changed".to_owned());
         }
         if !self.lists.is_empty() {
-            parts.push(named(&self.lists, ", "));
+            parts.push(named(&self.lists));
         }
         match parts.as_slice() {
             [] => f.write_str("no rule and no list changed"),
@@ -129,8 +129,8 @@ impl fmt::Display for Changes {
     }
 }
 
-fn named(all: &[String], separator: &str) -> String {
-    let mut text = all[..all.len().min(MAX_NAMED)].join(separator);
+fn named(all: &[String]) -> String {
+    let mut text = all[..all.len().min(MAX_NAMED)].join(", ");
     if let more @ 1.. = all.len().saturating_sub(MAX_NAMED) {
         // Writing into a String cannot fail.
         let _ = write!(text, " and {more} more");
