@@ -102,7 +102,6 @@ impl Serve {
             "IMPORTGUARD_DECIDER_TLS_CERT_FILE is set, but in one process the decider does not use TLS: unset it, or run importguard-gateway and importguard-decider"
         );
         self.gateway.decide.decider_url = grpc.local_addr()?.into();
-        self.decider.nats = self.gateway.record.nats.clone();
         self.decider.grpc.bounds.decider_max_friends = self.gateway.http.max_friends;
         // It stops after its only client, the gateway, which needs no time to notice.
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
@@ -110,7 +109,7 @@ impl Serve {
         // The decider is in this process; the connection to it is over loopback.
         let security = self.gateway.security().without(DECIDER_LINK);
         security.log("this process");
-        let decider = Decider::start(&self.decider, runtime).await?;
+        let decider = Decider::start(&self.decider, &self.gateway.record.nats, runtime).await?;
         let gateway = Gateway::start(&self.gateway, runtime).await?;
         Ok(Started {
             public,

@@ -14,6 +14,7 @@ use std::{
 
 use clap::Parser;
 use importguard_decider::{Decider, Settings};
+use importguard_nats::NatsSettings;
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_runtime::{Runtime, SharedRegistry};
 use tokio::{
@@ -71,7 +72,9 @@ async fn run() {
     let shutdown = CancellationToken::new();
     let mut runtime = Runtime::new(shutdown.clone()).unwrap();
     let registry = runtime.registry.clone();
-    let decider = Decider::start(&settings, &mut runtime).await.unwrap();
+    let decider = Decider::start(&settings, &NatsSettings::default(), &mut runtime)
+        .await
+        .unwrap();
     let listener = TcpListener::bind(settings.grpc.decider_listen)
         .await
         .unwrap();

@@ -42,13 +42,9 @@ fn main() -> ExitCode {
             "importguard-decider",
             cli.settings.grpc.decider_instance.as_deref(),
             async |runtime| {
-                let settings = Settings {
-                    nats: cli.nats,
-                    ..cli.settings.clone()
-                };
-                let address = settings.grpc.decider_listen;
+                let address = cli.settings.grpc.decider_listen;
                 let listener = listen(address, "IMPORTGUARD_DECIDER_LISTEN").await?;
-                Ok(importguard_decider::run(&settings, listener, runtime).await?)
+                Ok(importguard_decider::run(&cli.settings, &cli.nats, listener, runtime).await?)
             },
         ),
     })

@@ -2,6 +2,7 @@ use std::{convert::Infallible, time::Duration};
 
 use futures_util::stream;
 use importguard_core::UserId;
+use importguard_nats::NatsSettings;
 use importguard_proto::{
     DESCRIPTORS,
     decider::decider_server::{DeciderServer, SERVICE_NAME},
@@ -75,12 +76,13 @@ pub enum RunError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves gateways on `listener` until the runtime shuts down and the open calls are finished.
+/// Serves gateways on `listener`, with live lists from `nats`, until the runtime shuts down and the open calls are finished.
 ///
 /// # Errors
 /// If it cannot start, or fails.
 pub async fn run(
     settings: &Settings,
+    nats: &NatsSettings,
     listener: TcpListener,
     mut runtime: Runtime,
 ) -> Result<(), RunError> {
@@ -89,7 +91,7 @@ pub async fn run(
         "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
     )?;
     settings.security().log("this decider");
-    let decider = Decider::start(settings, &mut runtime).await?;
+    let decider = Decider::start(settings, nats, &mut runtime).await?;
     info!(
         grpc = %listener.local_addr()?,
         "decider {} is listening",
@@ -100,17 +102,21 @@ pub async fn run(
 }
 
 impl Decider {
-    /// Loads the policy.
+    /// Loads the policy, and its live lists from `nats`.
     ///
     /// # Errors
     /// If the policy or a setting is invalid.
-    pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, RunError> {
+    pub async fn start(
+        settings: &Settings,
+        nats: &NatsSettings,
+        runtime: &mut Runtime,
+    ) -> Result<Self, RunError> {
         let readiness = runtime.readiness.clone();
         let metrics = runtime
             .registry
             .register(|registry| Metrics::register(registry, runtime.policies.clone()));
         let grpc = &settings.grpc;
-        let live = Watch::new(&settings.live, settings.nats.clone());
+        let live = Watch::new(&settings.live, nats.clone());
         let collector = Box::new(live.clone());
         runtime
             .registry

@@ -1,7 +1,6 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use importguard_nats::NatsSettings;
 use importguard_runtime::settings::{address, count, duration, duration_or_zero};
 use rustls::pki_types::ServerName;
 
@@ -20,9 +19,6 @@ pub struct Settings {
     /// Live lists.
     #[command(flatten)]
     pub live: LiveSettings,
-    /// NATS, for live lists. Not an argument here: in one process the gateway has it.
-    #[arg(skip)]
-    pub nats: NatsSettings,
 }
 
 /// Which policy is evaluated.
