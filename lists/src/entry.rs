@@ -203,16 +203,11 @@ impl<'v> Brief<'v> {
 
 /// Truncates a text to at most [`MAX_TEXT_BYTES`], because other programs may write longer ones.
 fn clip(text: Cow<'_, str>) -> Cow<'_, str> {
-    if text.len() <= MAX_TEXT_BYTES {
-        return text;
-    }
-    let end = (0..=MAX_TEXT_BYTES)
-        .rev()
-        .find(|&at| text.is_char_boundary(at));
+    let end = text.floor_char_boundary(MAX_TEXT_BYTES);
     match text {
-        Cow::Borrowed(text) => Cow::Borrowed(&text[..end.unwrap_or_default()]),
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
         Cow::Owned(mut text) => {
-            text.truncate(end.unwrap_or_default());
+            text.truncate(end);
             Cow::Owned(text)
         }
     }
