@@ -10,6 +10,7 @@ mod reload;
 mod server;
 mod settings;
 pub mod tabletest;
+mod timestamp;
 mod tls;
 
 pub use server::{Decider, RunError, run};

@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
 };
 
 use importguard_core::ListRevision;
@@ -16,7 +15,6 @@ use importguard_runtime::{FileWatcher, FileWatches, LastGood, Reload, Snapshot};
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::{error, info};
 
 use crate::{
@@ -25,6 +23,7 @@ use crate::{
     load::snapshot,
     metrics::Metrics,
     policy::{BriefDiagnostics, Diagnostic, Diagnostics, Policy},
+    timestamp::rfc3339,
 };
 
 /// The active policy, and the duration histogram of each of its rules.
@@ -185,11 +184,4 @@ fn is_same(one: &Policy, other: &Policy) -> bool {
 
 fn list(revision: &ListRevision) -> Value {
     json!({ "name": revision.name, "digest": revision.digest, "size": revision.size })
-}
-
-fn rfc3339(at: SystemTime) -> String {
-    // Fails only for years beyond 9999.
-    OffsetDateTime::from(at)
-        .format(&Rfc3339)
-        .unwrap_or_default()
 }

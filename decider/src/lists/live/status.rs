@@ -8,9 +8,9 @@ use std::{
 use importguard_lists::LoggedCauses;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{LiveSettings, OnStale};
+use crate::timestamp::rfc3339;
 
 /// How current the live lists are. Clones share the same state.
 #[derive(Clone, Debug)]
@@ -224,13 +224,6 @@ impl Confirmed {
             None => self.at.elapsed().unwrap_or_default(),
         }
     }
-}
-
-fn rfc3339(at: SystemTime) -> String {
-    // Fails only for years after 9999.
-    OffsetDateTime::from(at)
-        .format(&Rfc3339)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
