@@ -241,11 +241,8 @@ impl Bucket {
         now: u64,
         read: impl FnOnce(&Brief<'_>) -> T,
     ) -> Result<Option<T>, BucketError> {
-        let value = self.value(&key.to_string()).await?;
-        Ok(value.and_then(|(_, value)| {
-            let brief = Brief::read(&value);
-            (!brief.is_dead(now)).then(|| read(&brief))
-        }))
+        let active = |brief: &Brief<'_>| (!brief.is_dead(now)).then(|| read(brief));
+        Ok(self.look_up(key, active).await?.flatten())
     }
 }
 
