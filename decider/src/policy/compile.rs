@@ -44,7 +44,6 @@ pub(super) fn compile(
     report: &mut Report<'_>,
 ) -> Compiled {
     let mut list_values = ListValues::default();
-    let mut lists = Vec::new();
     // Exceptions come first, because the lists that name them need them.
     let (exceptions, others): (Vec<_>, Vec<_>) = document
         .lists
@@ -73,7 +72,7 @@ pub(super) fn compile(
         loaded.extend(list.map(|list| (name.clone(), list)));
     }
     let in_order = document.lists.iter();
-    lists.extend(in_order.filter_map(|definition| loaded.remove(&definition.name.value)));
+    let lists = in_order.filter_map(|definition| loaded.remove(&definition.name.value));
     let nobody_left = document.nobody_left.unwrap_or_else(|| RefusalDefinition {
         code: RefusalCode::NOBODY_LEFT,
         message: "No importable friends".to_owned(),
@@ -118,7 +117,7 @@ pub(super) fn compile(
     Compiled {
         rules,
         nobody_left,
-        lists,
+        lists: lists.collect(),
         list_values,
         cost,
     }
