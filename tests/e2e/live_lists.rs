@@ -255,7 +255,7 @@ async fn a_decider_that_was_away_catches_up_without_reading_all_lists_anew() {
 async fn records_of_removals_that_were_purged_meanwhile_are_noticed() {
     for nats in nats_of_each_version().await {
         let policy = policy();
-        listed(&nats, &["add", "bad", "a", "b"]).await;
+        listed(&nats, &["add", "bad", "a", "b", "c"]).await;
         let proxy = Proxy::to(nats.address()).await;
         let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
         is_cut_off(&proxy, &decider).await;
@@ -270,7 +270,7 @@ async fn records_of_removals_that_were_purged_meanwhile_are_noticed() {
             .await
             .unwrap();
         proxy.restore().await;
-        decides(&decider, &["b"], &["a"]).await;
+        decides(&decider, &["b", "c"], &["a"]).await;
         current(&decider, true).await;
         assert_eq!(
             metric(&decider, "importguard_live_lists_rereads_total").await,
@@ -282,7 +282,7 @@ async fn records_of_removals_that_were_purged_meanwhile_are_noticed() {
             .filter("$KV.IMPORTGUARD_LISTS.bad.b")
             .await
             .unwrap();
-        decides(&decider, &[], &["a", "b"]).await;
+        decides(&decider, &["c"], &["a", "b"]).await;
         current(&decider, true).await;
     }
 }
@@ -300,6 +300,45 @@ async fn a_bucket_that_was_created_anew_is_read_anew() {
         decides(&decider, &["d", "b", "e", "f"], &["a", "c"]).await;
         current(&decider, true).await;
     }
+}
+
+/// A decider with three entries, whose bucket is lost and created without any.
+async fn that_lost_its_bucket(nats: &NatsServer, policy: &PolicyDir) -> Service {
+    listed(nats, &["add", "bad", "a", "b", "c"]).await;
+    let decider = decider(nats.url(), policy).await;
+    decides(&decider, &["a", "b", "c"], &[]).await;
+    let jetstream = jetstream::new(nats.client().await);
+    jetstream.delete_stream(STREAM).await.unwrap();
+    listed(nats, &["create"]).await;
+    decider
+        .wait_for_log(&["held back", "0 of the 3 entries in use"])
+        .await;
+    current(&decider, false).await;
+    decides(&decider, &["a", "b", "c"], &[]).await;
+    decider
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_lost_lets_nobody_in_until_most_entries_are_back() {
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        let decider = that_lost_its_bucket(&nats, &policy).await;
+        listed(&nats, &["add", "bad", "b"]).await;
+        decides(&decider, &["a", "b", "c"], &[]).await;
+        current(&decider, false).await;
+        listed(&nats, &["add", "bad", "d"]).await;
+        decides(&decider, &["b", "d"], &["a", "c"]).await;
+        current(&decider, true).await;
+    }
+}
+
+#[tokio::test]
+async fn or_until_sighup_confirms_the_loss() {
+    let (nats, policy) = (nats().await, policy());
+    let decider = that_lost_its_bucket(&nats, &policy).await;
+    decider.sighup();
+    decides(&decider, &[], &["a", "b", "c"]).await;
+    current(&decider, true).await;
 }
 
 #[tokio::test]

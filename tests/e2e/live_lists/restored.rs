@@ -255,6 +255,8 @@ async fn one_whose_entries_end_by_a_limit_that_somebody_set_on_the_stream() {
             ..stream.cached_info().config.clone()
         };
         jetstream.update_stream(config).await.unwrap();
+        decider.wait_for_log(&["held back"]).await;
+        decider.sighup();
         decides(&decider, &[], &["a"]).await;
         current(&decider, true).await;
     }

@@ -167,6 +167,17 @@ impl Status {
         state.cause = Some(cause);
     }
 
+    /// Records that the bucket has `now` entries where evaluations see `before`, which stay.
+    pub(super) fn held_back(&self, before: u64, now: u64, is_logged: bool) {
+        let cause = format!(
+            "held back, because the bucket has {now} of the {before} entries in use: restore it, or import the lists again; SIGHUP takes it as it is"
+        );
+        if !is_logged {
+            tracing::error!("live lists are {cause}");
+        }
+        self.state().cause = Some(cause);
+    }
+
     pub(super) fn reading(&self, read: u64, of: u64) {
         self.state().reading = Some(Reading { read, of });
     }

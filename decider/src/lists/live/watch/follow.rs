@@ -3,17 +3,22 @@
 //! The follower requests the bucket's state once a second. If every change up to the last one in that state is applied, the lists were
 //! complete at the time of the request. The number of keys must match as well: it does not if entries were deleted without a record, by
 //! a purge of the stream or of old delete markers while this decider was disconnected. In that case, and if the bucket was recreated or
-//! restored from a backup ([`Recent`]), the follower reads everything again.
+//! restored from a backup ([`Recent`]), the follower reads everything again. If it then finds less than half of the entries that
+//! evaluations see, entries were probably lost: it holds the lists back until they are there again or SIGHUP confirms their loss.
 
 use std::{
     collections::VecDeque,
+    io,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_nats::jetstream;
 use importguard_lists::{Bucket, BucketError, Change, Changes, LostError, State};
 use time::OffsetDateTime;
-use tokio::time::{sleep_until, timeout};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{sleep_until, timeout},
+};
 
 use super::{
     super::{
@@ -69,6 +74,10 @@ pub(super) struct Follower {
     /// The number of keys that were announced as about to be cleared, and the time of the last announcement.
     clearing: Option<(u64, Instant)>,
     saved: Option<(u64, Instant)>,
+    /// The number of entries that evaluations see, if it is in doubt whether what is read now replaces them.
+    doubted: Option<u64>,
+    /// Whether it was logged that the lists are held back.
+    is_held_back: bool,
 }
 
 /// The bucket's state, as NATS reported it, and the time of the request.
@@ -88,6 +97,10 @@ enum End {
 impl End {
     fn silent() -> Self {
         Self::Interrupted("NATS does not answer".to_owned())
+    }
+
+    fn no_signal(error: io::Error) -> Self {
+        Self::Interrupted(format!("SIGHUP cannot be received: {error}"))
     }
 }
 
@@ -122,6 +135,8 @@ impl Follower {
             proven: false,
             clearing: None,
             saved: None,
+            doubted: None,
+            is_held_back: false,
         };
         if let Some(snapshot) = snapshot {
             follower.saved = Some((snapshot.lists.revision(), Instant::now()));
@@ -153,6 +168,7 @@ impl Follower {
 
     /// Discards the known state. Evaluations still see it until everything is read again.
     fn forget(&mut self) {
+        self.doubted = Some(self.watch.load().entries());
         self.lists = LiveLists::default();
         (self.created, self.recent) = (None, Recent::default());
         (self.complete, self.proven, self.clearing) = (false, false, None);
@@ -226,7 +242,7 @@ impl Follower {
             );
         }
         self.watch.status.applied(read);
-        self.watch.publish(&self.lists);
+        self.publish();
         Ok((bucket, changes))
     }
 
@@ -237,10 +253,12 @@ impl Follower {
         mut changes: Changes,
     ) -> Result<std::convert::Infallible, End> {
         let began = Instant::now();
+        let mut hangup = signal(SignalKind::hangup()).map_err(End::no_signal)?;
         let mut told: Option<Told> = None;
         let mut asking = Box::pin(ask(bucket.clone(), Instant::now()));
         loop {
             tokio::select! {
+                _ = hangup.recv() => self.take_as_they_are(),
                 change = changes.next() => {
                     self.apply_arrived(change?, &mut changes)?;
                 }
@@ -256,7 +274,7 @@ impl Follower {
                 if changes.skipped_since(known.asked) {
                     // The state may include a change that was replaced since, and its replacement may still be in transit.
                     asking = Box::pin(ask(bucket.clone(), Instant::now() + PROOF_INTERVAL));
-                } else if self.proven {
+                } else if self.proven && !self.is_held_back {
                     self.watch.status.confirm(known.asked);
                     self.save_now_and_then();
                 }
@@ -294,8 +312,30 @@ impl Follower {
             applied += 1;
         }
         self.watch.status.applied(applied as u64);
-        self.watch.publish(&self.lists);
+        self.publish();
         lost
+    }
+
+    /// Lets evaluations see the lists, unless most of their entries may have been lost.
+    fn publish(&mut self) {
+        if let Some(before) = self.doubted {
+            let now = self.lists.entries();
+            if now < before.div_ceil(2) {
+                self.watch.status.held_back(before, now, self.is_held_back);
+                self.is_held_back = true;
+                return;
+            }
+        }
+        (self.doubted, self.is_held_back) = (None, false);
+        self.watch.publish(&self.lists);
+    }
+
+    /// Lets evaluations see lists that are held back.
+    fn take_as_they_are(&mut self) {
+        if self.is_held_back {
+            self.doubted = None;
+            self.publish();
+        }
     }
 
     fn apply(&mut self, change: &Change) {
