@@ -73,7 +73,7 @@ pub async fn run(
     settings.security().log("this gateway");
     let gateway = Gateway::start(settings, &mut runtime).await?;
     tracing::info!(
-        callbacks = %listener.local_addr()?,
+        http = %listener.local_addr()?,
         decider = %settings.decide.decider_url,
         "gateway {} is listening",
         env!("CARGO_PKG_VERSION")

@@ -105,6 +105,110 @@ fn every_generated_file_is_written_by_one_script() {
     assert!(generators >= 3, "{generators}");
 }
 
+/// The crates that are run, by directory.
+const PRODUCT: [&str; 12] = [
+    "core",
+    "decider",
+    "detector",
+    "gateway",
+    "lists",
+    "nats",
+    "policy",
+    "proto",
+    "runtime",
+    "src",
+    "telemetry",
+    "yaml",
+];
+
+/// Fields that each line has, or each line of a callback, by the subscriber.
+const FIELDS_OF_THE_SUBSCRIBER: [&str; 7] = [
+    "time",
+    "level",
+    "target",
+    "message",
+    "operationID",
+    "trace_id",
+    "span_id",
+];
+
+#[test]
+fn the_table_of_log_fields_has_each_field_that_is_logged_and_no_other() {
+    let root = workspace().canonicalize().unwrap();
+    let mut logged = BTreeMap::new();
+    for (file, text) in sources("rs") {
+        let file = file.strip_prefix(&root).unwrap();
+        let directories: Vec<_> = file.iter().map(|part| part.to_str().unwrap()).collect();
+        if PRODUCT.contains(&directories[0]) && !directories.contains(&"tests") {
+            let fields = log_lines(&text).flat_map(fields);
+            logged.extend(fields.map(|field| (field, file.display().to_string())));
+        }
+    }
+    assert!(logged.len() > 30, "{logged:?}");
+    let handbook = fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let (_, table) = handbook.split_once("| field | on | content |\n").unwrap();
+    let table = table.lines().skip(1).take_while(|line| !line.is_empty());
+    let documented: BTreeSet<String> = table
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect();
+    for (field, file) in &logged {
+        assert!(
+            documented.contains(field),
+            "the table of log fields in docs/operations.md lacks {field}, which {file} logs"
+        );
+    }
+    for field in &documented {
+        let is_known = logged.contains_key(field) || FIELDS_OF_THE_SUBSCRIBER.contains(&&**field);
+        assert!(
+            is_known,
+            "docs/operations.md has the log field {field}, which nothing logs"
+        );
+    }
+}
+
+/// What is in the brackets of each macro that logs a line.
+fn log_lines(source: &str) -> impl Iterator<Item = &str> {
+    ["error!", "warn!", "info!", "debug!"]
+        .into_iter()
+        .flat_map(move |name| {
+            let calls = source.match_indices(name).filter(|(at, _)| {
+                let before = source[..*at].chars().next_back();
+                before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+            });
+            calls.filter_map(move |(at, _)| source[at + name.len()..].strip_prefix('('))
+        })
+}
+
+/// The names of the fields in a macro that logs a line: `name = value`, `%name`, `?name` or `name`, before the message.
+fn fields(line: &str) -> Vec<String> {
+    let (mut fields, mut start, mut depth) = (Vec::new(), 0, 0);
+    for (at, c) in line.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth > 0 => depth -= 1,
+            ',' if depth == 0 => {
+                let field = line[start..at].trim();
+                let name = field.split_once('=').map_or(field, |(name, _)| name);
+                fields.push(name.trim().trim_start_matches(['%', '?']).to_owned());
+                start = at + 1;
+            }
+            // A value with a string in it is not the message.
+            '"' if depth == 0 && line[start..at].trim().is_empty() => break,
+            ')' | ']' | '}' => break,
+            _ => {}
+        }
+    }
+    fields
+}
+
+#[test]
+fn the_fields_of_a_log_line_are_found() {
+    let source = "info!(\n verdict = a.kind(b, c), cause = \"x\",\n %error, friends, \"decided {}, {a}\", of(friends)\n);\nerror!(\"none, {x}\")";
+    let found: Vec<_> = log_lines(source).flat_map(fields).collect();
+    assert_eq!(found, ["verdict", "cause", "error", "friends"]);
+}
+
 /// The Markdown files of the project, by path.
 fn documents() -> BTreeMap<PathBuf, String> {
     sources("md")

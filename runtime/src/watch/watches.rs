@@ -204,11 +204,17 @@ impl Metrics {
             let setting = file.setting;
             let labels = SettingLabels { setting };
             self.expiry.get_or_create(&labels).set(file.expires());
-            let (subject, expires) = (file.subject(), file.expiry());
+            let (certificate_subject, expires) = (file.subject(), file.expiry());
             if file.has_expired() {
-                warn!(setting, subject, expires, "{verb} {setting} ({file})");
+                warn!(
+                    setting,
+                    certificate_subject, expires, "{verb} {setting} ({file})"
+                );
             } else {
-                info!(setting, subject, expires, "{verb} {setting} ({file})");
+                info!(
+                    setting,
+                    certificate_subject, expires, "{verb} {setting} ({file})"
+                );
             }
         }
     }
