@@ -101,7 +101,8 @@ pub struct GrpcSettings {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Decider's limits")]
 pub struct BoundsSettings {
-    /// Maximum number of open connections. When it is reached, a new connection replaces the one that has been silent for longest
+    /// Maximum number of open connections, at most 1000000. When it is reached, a new connection replaces the one that has been
+    /// silent for longest
     // A gateway has one, and two while certificates are replaced.
     #[arg(
         long,
@@ -113,7 +114,8 @@ pub struct BoundsSettings {
     pub decider_max_connections: usize,
 
     /// Maximum number of friends in a request; larger requests fail with INVALID_ARGUMENT, and with OUT_OF_RANGE beyond 264 bytes
-    /// per friend. At least the gateways' IMPORTGUARD_MAX_FRIENDS. A policy that would cost too much for so many is rejected
+    /// per friend. At least the gateways' IMPORTGUARD_MAX_FRIENDS, and at most 100000000. A policy that would cost too much for so
+    /// many is rejected
     #[arg(
         long,
         env = "IMPORTGUARD_DECIDER_MAX_FRIENDS",

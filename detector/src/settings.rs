@@ -31,7 +31,7 @@ pub struct Settings {
     )]
     pub consumer: String,
 
-    /// Memory for what owners did lately. When it is full, those who were quiet longest are forgotten
+    /// Memory for what owners did lately, at least 1MiB and at most 1TiB. When it is full, those who were quiet longest are forgotten
     #[arg(
         long = "memory",
         env = "IMPORTGUARD_DETECT_MEMORY",

@@ -98,7 +98,7 @@ pub struct HttpSettings {
     )]
     pub request_budget: Duration,
 
-    /// Maximum size of a callback's body
+    /// Maximum size of a callback's body, at most 1GiB
     // 10,000 IDs of 64 bytes, OpenIM's column width, take 670 kB with quotes and commas; three times that allows for white space
     // and escapes.
     #[arg(
@@ -110,7 +110,7 @@ pub struct HttpSettings {
     )]
     pub max_body_bytes: usize,
 
-    /// Maximum number of friends in a callback
+    /// Maximum number of friends in a callback, at most 100000000
     #[arg(
         long,
         env = "IMPORTGUARD_MAX_FRIENDS",
@@ -161,8 +161,8 @@ impl HttpSettings {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub struct ServeSettings {
-    /// Maximum number of open connections. When it is reached, a new connection replaces the one that has been without a request
-    /// for longest
+    /// Maximum number of open connections, at most 1000000. When it is reached, a new connection replaces the one that has been
+    /// without a request for longest
     // open-im-server opens at most 100 connections to a URL, so this suffices for nine servers.
     #[arg(
         long,
@@ -173,7 +173,7 @@ pub struct ServeSettings {
     )]
     pub max_connections: usize,
 
-    /// Maximum size of the request line and headers together
+    /// Maximum size of the request line and headers together, at least 1KiB and at most 1MiB
     // OpenIM's own take less than 1 KiB; proxies may add cookies, certificates and trace headers of a few KiB each.
     #[arg(
         long,
@@ -220,8 +220,8 @@ pub struct ServeSettings {
     pub write_timeout: Duration,
 
     /// Maximum memory for data in flight on all connections: request bodies being received or queued, and responses not yet
-    /// received by the client. When it is used up, the connection that has held its bytes for longest is closed. At least twice
-    /// IMPORTGUARD_MAX_BODY_BYTES is used
+    /// received by the client; at least 1MiB and at most 4294967295 bytes. When it is used up, the connection that has held its
+    /// bytes for longest is closed. At least twice IMPORTGUARD_MAX_BODY_BYTES is used
     // A hundred concurrent callbacks with 10,000 IDs of 25 bytes each; processing one takes about four times its bytes.
     #[arg(
         long,
@@ -299,7 +299,7 @@ pub struct AuthenticationSettings {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Overload")]
 pub struct LimitSettings {
-    /// Maximum number of callbacks processed at a time
+    /// Maximum number of callbacks processed at a time, at most 1000000
     // open-im-server opens at most 100 connections to a URL, with one request at a time on each: a single server never waits. A
     // callback may hold its body, the parsed request, the call to the decider and the event: up to 4 times
     // IMPORTGUARD_MAX_BODY_BYTES, 1 GiB in total at worst and some megabytes in practice.

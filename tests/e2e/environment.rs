@@ -67,6 +67,56 @@ fn an_interval_or_a_timeout_of_zero_is_refused_unless_help_says_what_zero_means(
     assert!(durations > 15, "only {durations}");
 }
 
+/// Bounds that users need not know: those that go without saying, and those of the integers that hold a value.
+const UNSAID_BOUNDS: [&str; 4] = [
+    "1",
+    "4294967295",
+    "9223372036854775807",
+    "18446744073709551615",
+];
+
+#[test]
+fn help_has_the_bounds_of_counts_and_sizes() {
+    let detect = Help::of(Binary::AllInOne, &["detect"]);
+    let detect = detect
+        .settings()
+        .filter(|setting| setting.env.as_deref() == Some("IMPORTGUARD_DETECT_MEMORY"))
+        .map(|setting| (Binary::AllInOne, setting.clone()));
+    let mut bounds = 0;
+    for (binary, setting) in settings().into_iter().chain(detect) {
+        if !["<SIZE>", "<COUNT>"]
+            .iter()
+            .any(|kind| setting.flag.contains(kind))
+        {
+            continue;
+        }
+        let name = setting.env.unwrap();
+        let command = if name.contains("DETECT") {
+            "detect"
+        } else {
+            "healthcheck"
+        };
+        for (value, bound) in [("0", "at least"), ("18446744073709551615", "at most")] {
+            let (_, stderr) = run(binary, &[command], &[(&name, value)]);
+            let Some((_, refused)) = stderr.split_once(&format!("must be {bound} ")) else {
+                continue;
+            };
+            let limit = refused.lines().next().unwrap().trim_end_matches(" bytes");
+            if UNSAID_BOUNDS.contains(&limit) && name != "IMPORTGUARD_MAX_BYTES_IN_FLIGHT" {
+                continue;
+            }
+            let said = format!("{bound} {limit}");
+            assert!(
+                setting.text.contains(&said),
+                "{name}: no {said:?} in: {}",
+                setting.text
+            );
+            bounds += 1;
+        }
+    }
+    assert!(bounds > 10, "only {bounds}");
+}
+
 #[test]
 fn an_empty_variable_is_refused() {
     for (binary, setting) in settings() {

@@ -37,9 +37,10 @@ fn settings() -> String {
     let mut page = String::from(
         "# Settings\n\n\
          Every setting of the three binaries, generated from their `--help`. A flag takes precedence over its environment variable. \
-         Durations are written as `250ms`, `5s` or `1h 30m`, sizes as `64MiB` or as a number of bytes. An `IMPORTGUARD_` variable that \
-         no binary knows, and one that is set but empty, are errors at the start; variables that Kubernetes sets for Services are \
-         ignored.\n\n\
+         Durations are written as `250ms`, `5s` or `1h 30m`, sizes as `64MiB` or as a number of bytes. Unless the table says \
+         otherwise, durations are at least `1ms`, and counts and sizes at least 1. A value out of range, an `IMPORTGUARD_` variable \
+         that no binary knows, and one that is set but empty, are errors at the start; variables that Kubernetes sets for Services \
+         are ignored.\n\n\
          ## The gateway: `importguard-gateway`\n\n",
     );
     groups(&mut page, "###", &gateway.groups);

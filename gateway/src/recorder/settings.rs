@@ -26,7 +26,7 @@ pub struct RecordSettings {
     )]
     pub spool: PathBuf,
 
-    /// Maximum size of the spool. When it is full and NATS is unreachable, IMPORTGUARD_ON_UNRECORDABLE applies
+    /// Maximum size of the spool, at least 2MiB. When it is full and NATS is unreachable, IMPORTGUARD_ON_UNRECORDABLE applies
     #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = size::<u64>(SPOOL_LEAST_BYTES..=i64::MAX.unsigned_abs()))]
     pub spool_max_bytes: u64,
 

@@ -29,7 +29,7 @@ pub struct UpstreamSettings {
     )]
     pub upstream_timeout: Duration,
 
-    /// Maximum number of callbacks being forwarded to the backend at a time
+    /// Maximum number of callbacks being forwarded to the backend at a time, at most 1000000
     // Half of the connection limit, so that a slow backend does not block imports.
     #[arg(
         long,
