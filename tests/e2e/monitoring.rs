@@ -107,6 +107,76 @@ fn rules_and_dashboard_name_only_metrics_that_the_handbook_documents() {
     }
 }
 
+/// What the dashboard leaves out: what is of use only together with a log line, a runbook, or another process's metrics.
+const NOT_ON_THE_DASHBOARD: [&str; 13] = [
+    "importguard_admin_connections",
+    "importguard_admin_connections_evicted_total",
+    "importguard_admin_connections_rejected_total",
+    "importguard_connections_evicted_total",
+    "importguard_decider_connections",
+    "importguard_decider_connections_evicted_total",
+    "importguard_decider_connections_rejected_total",
+    "importguard_decider_evaluations_aborted_total",
+    "importguard_decider_shadow_rules_skipped_total",
+    "importguard_log_lines_dropped_total",
+    "importguard_spans_lost_total",
+    "importguard_upstream_in_flight",
+    "importguard_upstream_total",
+];
+
+#[test]
+fn the_dashboard_shows_each_documented_metric() {
+    let (handbook, dashboard) = (read(HANDBOOK), read(DASHBOARD));
+    let documented = handbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(family, _)| family)
+        .filter(|family| family.starts_with("importguard_") && family.matches('_').count() > 1);
+    let families: BTreeSet<_> = documented.collect();
+    assert!(families.len() > 50, "{families:?}");
+    let mut missing: Vec<_> = families
+        .iter()
+        .filter(|family| !dashboard.contains(**family))
+        .collect();
+    missing.retain(|family| !NOT_ON_THE_DASHBOARD.contains(family));
+    assert!(missing.is_empty(), "no panel shows {missing:?}");
+    for family in NOT_ON_THE_DASHBOARD {
+        assert!(families.contains(family), "{family} is not documented");
+    }
+}
+
+/// Each aggregation of a rule keeps the namespace, so that installations that one Prometheus watches are told apart.
+#[test]
+fn each_aggregation_of_a_rule_keeps_the_namespace() {
+    let rules = read(RULES);
+    let mut aggregations = 0;
+    for rule in rules
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+    {
+        for operator in ["sum", "max", "count", "group"] {
+            for (at, _) in rule.match_indices(operator) {
+                let rest = rule[at + operator.len()..].trim_start();
+                let before = rule[..at].chars().next_back();
+                if before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+                    || !rest.starts_with(['(', 'b'])
+                {
+                    continue;
+                }
+                let labels = rest
+                    .strip_prefix("by (")
+                    .and_then(|rest| rest.split_once(')'));
+                let keeps = labels.is_some_and(|(labels, _)| {
+                    labels.split(", ").any(|label| label == "namespace")
+                });
+                assert!(keeps, "{rule}");
+                aggregations += 1;
+            }
+        }
+    }
+    assert!(aggregations > 20, "{aggregations}");
+}
+
 fn is_metric(word: &str) -> bool {
     ["importguard_", "process_"]
         .iter()
@@ -121,6 +191,7 @@ fn the_dashboards_expressions_are_promql() {
         .map(|expression| {
             let expression = expression
                 .replace("$__rate_interval", "5m")
+                .replace("$namespace", ".*")
                 .replace("$instance", ".*");
             json!({ "record": "expression", "expr": expression })
         })
@@ -175,7 +246,9 @@ fn each_panel_explains_itself_asks_the_chosen_source_and_has_its_own_place() {
         for target in panel["targets"].as_array().unwrap() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
             let expression = target["expr"].as_str().unwrap();
-            assert!(expression.contains("$instance"), "{title}: {expression}");
+            for variable in ["$namespace", "$instance"] {
+                assert!(expression.contains(variable), "{title}: {expression}");
+            }
             // What a scrape job is called is up to whoever scrapes.
             assert!(!expression.contains("job="), "{title}: {expression}");
         }
