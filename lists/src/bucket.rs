@@ -45,7 +45,7 @@ pub struct BucketSettings {
 pub enum BucketError {
     /// The bucket does not exist.
     #[error(
-        "there is no bucket {BUCKET} yet: `importguard list add` or `importguard list create` creates it"
+        "there is no bucket {BUCKET}: restore it if it was lost; `importguard list create` is for the first installation, as nobody is in a new one"
     )]
     Missing,
     /// JetStream is disabled.
