@@ -88,13 +88,13 @@ pub(crate) async fn watch(
         settings.policy.display()
     );
     metrics.applied(policy, None);
-    live.need(policy.has_live_lists());
+    live.need(policy.live_lists().map(|(name, _)| name));
     let file = settings.policy.display().to_string();
     let reloaded = active.clone();
     let reported = Mutex::new(first);
     watches.watch(watcher, settings.reload_interval, move |reload| {
         let active = reloaded.load();
-        live.need(active.policy.has_live_lists());
+        live.need(active.policy.live_lists().map(|(name, _)| name));
         let mut reported = reported.lock();
         let previous = mem::replace(&mut *reported, active.clone());
         report(&reload, &active.policy, &previous.policy, &file, &metrics);

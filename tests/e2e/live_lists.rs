@@ -339,6 +339,8 @@ async fn or_until_sighup_confirms_the_loss() {
     decider.sighup();
     decides(&decider, &[], &["a", "b", "c"]).await;
     current(&decider, true).await;
+    let entries = "importguard_live_list_entries{list=\"bad\"}";
+    assert_eq!(metric(&decider, entries).await, 0.0);
 }
 
 #[tokio::test]

@@ -57,9 +57,14 @@ impl Collector for Watch {
             None,
             MetricType::Gauge,
         )?;
-        for (name, list) in lists.iter() {
-            let entries =
-                ConstGauge::new(i64::try_from(list.entries().entries()).unwrap_or(i64::MAX));
+        // A list of the policy that the bucket does not have has nobody on it.
+        let needed = status.needed();
+        let missing = needed.iter().filter(|name| lists.get(name).is_none());
+        let known = lists
+            .iter()
+            .map(|(name, list)| (name, list.entries().entries()));
+        for (name, entries) in known.chain(missing.map(|name| (name.as_str(), 0))) {
+            let entries = ConstGauge::new(i64::try_from(entries).unwrap_or(i64::MAX));
             entries.encode(family.encode_family(&[("list", name)])?)?;
         }
         Ok(())

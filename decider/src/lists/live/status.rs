@@ -1,6 +1,7 @@
 //! How current the live lists are.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,8 +26,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether the policy has live lists.
-    needed: bool,
+    /// The names of the policy's live lists.
+    needed: BTreeSet<String>,
     confirmed: Option<Confirmed>,
     /// Why the lists are not confirmed.
     cause: Option<String>,
@@ -67,7 +68,7 @@ impl Status {
     /// the policy has no live lists.
     pub fn is_current(&self) -> bool {
         let state = self.state();
-        !state.needed || self.confirmed_recently(&state)
+        state.needed.is_empty() || self.confirmed_recently(&state)
     }
 
     /// Whether the decider should receive requests: `false` only while the lists are not current and `IMPORTGUARD_ON_STALE_LISTS` is
@@ -115,8 +116,13 @@ impl Status {
         Some(since.as_secs_f64())
     }
 
-    pub(super) fn need(&self, needed: bool) {
-        self.state().needed = needed;
+    pub(super) fn need(&self, lists: BTreeSet<String>) {
+        self.state().needed = lists;
+    }
+
+    /// The names of the policy's live lists.
+    pub(super) fn needed(&self) -> BTreeSet<String> {
+        self.state().needed.clone()
     }
 
     /// Records that every change that the bucket had at `asked` is applied.
@@ -247,7 +253,7 @@ mod tests {
             on_stale_lists,
             ..LiveSettings::default()
         });
-        status.need(true);
+        status.need(BTreeSet::from(["bad".to_owned()]));
         status
     }
 
@@ -288,7 +294,7 @@ mod tests {
     #[test]
     fn without_live_lists_there_is_nothing_to_wait_for() {
         let status = status(OnStale::NotReady);
-        status.need(false);
+        status.need(BTreeSet::new());
         assert!(status.is_current() && status.is_ready());
     }
 }

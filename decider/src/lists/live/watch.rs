@@ -3,6 +3,7 @@
 mod follow;
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Once},
     thread,
@@ -65,7 +66,7 @@ pub enum StartError {
 }
 
 impl Watch {
-    /// Creates a watch that starts as soon as [`need`](Self::need) is called with `true`.
+    /// Creates a watch that starts as soon as [`need`](Self::need) is called with a list.
     pub fn new(settings: &LiveSettings, nats: NatsSettings) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -79,11 +80,13 @@ impl Watch {
         }
     }
 
-    /// Sets whether the policy has live lists. The first call with `true` starts the watch on its own thread, so that requests are served
-    /// while a million entries are read.
-    pub fn need(&self, needed: bool) {
-        self.status.need(needed);
-        if needed {
+    /// Sets the policy's live lists. The first call with one starts the watch on its own thread, so that requests are served while a
+    /// million entries are read.
+    pub fn need<'l>(&self, lists: impl Iterator<Item = &'l str>) {
+        let lists: BTreeSet<_> = lists.map(str::to_owned).collect();
+        let is_needed = !lists.is_empty();
+        self.status.need(lists);
+        if is_needed {
             self.start();
         }
     }
