@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use importguard_core::Dialect::Server;
 use importguard_tests::{
     HeldCall, Http2Client, Http2Connection, Line, MountedSecret, Occupied, OpenIm, RawConnection,
-    Reading, Service, Settings, TestCertificate, eventually, load,
+    Reading, Service, Settings, TestCertificate, eventually, load, post,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -14,6 +14,8 @@ use tokio::{
 };
 
 use crate::asserts;
+
+const PATH: &str = "/callbackBeforeImportFriendsCommand";
 
 /// How long an honest caller waits for a verdict at most, whatever others do.
 const SOON: Duration = Duration::from_secs(2);
@@ -60,10 +62,7 @@ async fn answers_that_no_window_is_opened_for_are_given_up() {
 async fn so_are_answers_that_are_not_read() {
     let gateway = Service::gateway(impatient()).await;
     let (path, body) = echoing();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request = post(path, "op", &body);
     let socket = TcpSocket::new_v4().unwrap();
     // The kernel would take megabytes otherwise.
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -277,10 +276,7 @@ async fn at_the_byte_limit_the_connection_stalled_for_longest_is_evicted() {
     let friends: Vec<_> = (0..15_000).map(|n| format!("a_friend_{n:06}")).collect();
     let friends: Vec<_> = friends.iter().map(String::as_str).collect();
     let body = line.server().body("user123", &friends);
-    let request = format!(
-        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request = post(PATH, "op", &body);
     let mut trickling = Vec::new();
     for _ in 0..5 {
         let mut connection = RawConnection::open(line.gateway.http_address()).await;
@@ -342,10 +338,9 @@ async fn who_takes_no_answer_has_few_imports_decided() {
     const STREAMS: u32 = 60;
     let line = Line::with(Settings::new().set("IMPORTGUARD_QUEUE_TIMEOUT", "100ms")).await;
     let body = line.server().body("user1", &["user2"]);
-    let path = "/callbackBeforeImportFriendsCommand";
     let mut connection = Http2Connection::open_with_window(line.gateway.http_address(), 0).await;
     for number in 0..STREAMS {
-        connection.post(2 * number + 1, path, body.as_bytes()).await;
+        connection.post(2 * number + 1, PATH, body.as_bytes()).await;
     }
     // The heads of all answers are let through.
     for _ in 0..STREAMS {
@@ -365,10 +360,7 @@ async fn so_has_a_caller_that_reads_nothing() {
     // It is dropped, so that the answer has all others.
     friends.push("blocked_1");
     let body = line.server().body("user1", &friends);
-    let request = format!(
-        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request = post(PATH, "op", &body);
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let address = line.gateway.http_address().parse().unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    Http2Connection, Line, OpenIm, RawConnection, Response, SOON, Settings, eventually, load,
+    Http2Connection, Line, OpenIm, RawConnection, Response, SOON, Settings, eventually, load, post,
 };
 
 use crate::asserts;
@@ -37,13 +37,6 @@ fn code(answer: &Response) -> i64 {
     answer["errCode"].as_i64().unwrap()
 }
 
-fn request(body: &str) -> String {
-    format!(
-        "POST {PATH} HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
 #[tokio::test]
 async fn who_reads_no_response_is_rejected() {
     const STREAMS: u32 = 30;
@@ -72,7 +65,7 @@ async fn so_is_who_sends_the_last_byte_when_the_deciders_time_begins() {
         .set("IMPORTGUARD_BODY_READ_TIMEOUT", "12s")
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "6s");
     let line = Line::with(settings).await;
-    let request = request(&line.server().body("blocked_owner", &["user2"]));
+    let request = post(PATH, "op", &line.server().body("blocked_owner", &["user2"]));
     let (most, _) = request.split_at(request.len() - 1);
     let mut connection = RawConnection::open(line.gateway.http_address()).await;
     let began = Instant::now();
@@ -100,7 +93,7 @@ async fn without_memory_for_bodies_the_fallback_for_overload_applies_and_is_coun
     line.decider.freeze().await;
     let friends: Vec<_> = (0..9_000).map(|n| format!("a_friend_{n:032}")).collect();
     let friends: Vec<_> = friends.iter().map(String::as_str).collect();
-    let request = request(&OpenIm::server("").body("user1", &friends));
+    let request = post(PATH, "op", &OpenIm::server("").body("user1", &friends));
     let answers = load(CALLBACKS, CALLBACKS, async |_| {
         let mut connection = RawConnection::open(line.gateway.http_address()).await;
         connection.send(&request).await.unwrap();

@@ -4,23 +4,13 @@
 use std::time::{Duration, Instant};
 
 use importguard_core::Dialect::Server;
-use importguard_tests::{OpenIm, RawConnection, Response, Service, Settings};
+use importguard_tests::{OpenIm, RawConnection, Response, Service, Settings, callback};
 
 use crate::asserts;
 
 /// A gateway on its own: nothing here gets as far as a decider.
 async fn gateway(settings: Settings) -> Service {
     Service::gateway(settings).await
-}
-
-/// A whole callback as bytes.
-fn callback(operation_id: &str) -> String {
-    let body = OpenIm::server("").body("user123", &["user456"]);
-    format!(
-        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: {operation_id}\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 #[track_caller]

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use importguard_tests::{
-    Http2Connection, MountedSecret, OpenIm, RawConnection, SOON, Service, Settings, eventually,
-    load,
+    Http2Connection, MountedSecret, OpenIm, RawConnection, SOON, Service, Settings, callback,
+    eventually, load,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -35,8 +35,7 @@ async fn a_rejection_names_its_peer() {
     let stream = TcpStream::connect(gateway.http_address()).await.unwrap();
     let peer = stream.local_addr().unwrap().to_string();
     let mut connection = RawConnection::over(stream);
-    let head = "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: 2\r\n\r\n{}";
-    connection.send(head).await.unwrap();
+    connection.send(callback("op")).await.unwrap();
     assert_eq!(connection.answer().await.status, 401);
     let line = eventually("the line is written", SOON, async || {
         told(&gateway).pop().ok_or("it isn't")

@@ -4,20 +4,10 @@ use std::time::Duration;
 
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    Line, Occupied, OpenIm, RawConnection, SOON, Service, Settings, eventually, wait_for_count,
+    Line, Occupied, RawConnection, SOON, Service, Settings, callback, eventually, wait_for_count,
 };
 
 use crate::asserts;
-
-/// A whole callback as bytes.
-fn callback(operation_id: &str) -> String {
-    let body = OpenIm::server("").body("user123", &["user456"]);
-    format!(
-        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: {operation_id}\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
 
 #[tokio::test]
 async fn who_closes_half_of_the_connection_behind_a_request_is_answered() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use importguard_tests::{RawConnection, Service, Settings, eventually};
+use importguard_tests::{RawConnection, Service, Settings, eventually, post};
 
 /// Bodies that are never completed, and what they come to.
 const BODIES: usize = 80;
@@ -19,15 +19,13 @@ async fn the_memory_of_a_burst_is_released_while_idle() {
         let now = gateway.vitals().resident_bytes;
         now.saturating_sub(at_rest)
     };
-    let request = format!(
-        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{}",
-        BODY_BYTES + 1,
-        " ".repeat(BODY_BYTES)
-    );
+    let body = " ".repeat(BODY_BYTES + 1);
+    let request = post("/callbackBeforeImportFriendsCommand", "op", &body);
+    let incomplete = &request[..request.len() - 1];
     let mut burst = Vec::new();
     for _ in 0..BODIES {
         let mut connection = RawConnection::open(gateway.http_address()).await;
-        connection.send(&request).await.unwrap();
+        connection.send(incomplete).await.unwrap();
         burst.push(connection);
     }
     eventually(

@@ -7,7 +7,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use importguard_core::Dialect;
 use importguard_tests::{
     Binary, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, SOON, Service, Settings,
-    TestAuthority, TestCertificate, eventually,
+    TestAuthority, TestCertificate, callback, eventually,
 };
 use serde_json::{Value, json};
 
@@ -26,14 +26,6 @@ fn settings(secret: &MountedSecret) -> Settings {
         .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"))
 }
 
-fn callback() -> String {
-    let body = OpenIm::server("").body("user123", &["user456"]);
-    format!(
-        "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: op\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
 #[tokio::test]
 async fn callbacks_are_answered_over_tls_and_what_is_none_gets_nothing_to_misread() {
     let certificate = TestCertificate::new();
@@ -42,7 +34,7 @@ async fn callbacks_are_answered_over_tls_and_what_is_none_gets_nothing_to_misrea
     let stream = certificate.connect(gateway.http_address()).await.unwrap();
     let mut connection = RawConnection::over(stream);
     for _ in 0..2 {
-        connection.send(callback()).await.unwrap();
+        connection.send(callback("op")).await.unwrap();
         asserts::refuses(Dialect::Server, &connection.answer().await, 200, 5910);
     }
     connection.send("nonsense\r\n\r\n").await.unwrap();
@@ -55,7 +47,7 @@ async fn a_request_without_tls_gets_a_callback_answer_that_says_so() {
     let secret = MountedSecret::new(&files(&certificate));
     let gateway = Service::gateway(settings(&secret)).await;
     let mut connection = RawConnection::open(gateway.http_address()).await;
-    connection.send(callback()).await.unwrap();
+    connection.send(callback("op")).await.unwrap();
     let answer = connection.answer().await;
     asserts::refuses(Dialect::Server, &answer, 400, 5900);
     assert!(answer.text().contains("https://"), "{}", answer.text());
@@ -109,7 +101,7 @@ async fn a_certificate_is_rotated_at_run_time_and_an_invalid_one_is_not_used() {
     })
     .await;
     // Who was connected stays so.
-    old.send(callback()).await.unwrap();
+    old.send(callback("op")).await.unwrap();
     asserts::refuses(Dialect::Server, &old.answer().await, 200, 5910);
 
     let no_pair = [("tls.crt", third.cert_pem()), ("tls.key", second.key_pem())];

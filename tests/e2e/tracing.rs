@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
     Line, OpenIm, OtlpReceiver, PolicyDir, RawConnection, SOON, Service, Settings, Span,
-    TraceParent, eventually, wait_for_count,
+    TraceParent, callback, eventually, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::net::TcpStream;
@@ -312,17 +312,13 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
     for (sampled, id) in [(true, "op-sampled"), (false, "op-not-sampled")] {
         let mut parent = TraceParent::numbered(8);
         parent.sampled = sampled;
-        let body = line.server().body("user123", &["user456"]);
         let stream = TcpStream::connect(line.gateway.http_address()).await;
         let stream = stream.unwrap();
         // Dropped so, the connection is reset: without that it would only have no more to say, and wait for its answer.
         stream.set_zero_linger().unwrap();
         let mut connection = RawConnection::over(stream);
-        let request = format!(
-            "POST /callbackBeforeImportFriendsCommand HTTP/1.1\r\nHost: x\r\nOperationid: {id}\r\n\
-             traceparent: {parent}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let traced = format!("Host: x\r\ntraceparent: {parent}");
+        let request = callback(id).replacen("Host: x", &traced, 1);
         connection.send(request).await.unwrap();
         in_flight(&line, 1.0).await;
         drop(connection);

@@ -77,7 +77,7 @@ pub use policy::PolicyDir;
 pub use ports::free_port;
 pub use process::Process;
 pub use proxy::Proxy;
-pub use raw::RawConnection;
+pub use raw::{RawConnection, callback, post};
 pub use service::Service;
 pub use settings::Settings;
 pub use spool::Spool;

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Response, SOON};
+use crate::{OpenIm, Response, SOON};
 
 /// A connection on which a test can write any bytes.
 pub struct RawConnection {
@@ -122,4 +122,18 @@ impl RawConnection {
         let read = timeout(SOON, self.stream.read_buf(&mut self.read)).await;
         read.expect("the other side does something")
     }
+}
+
+/// The bytes of a request to `path`.
+pub fn post(path: &str, operation_id: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nOperationid: {operation_id}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The bytes of open-im-server's callback before an import that the usual policy allows.
+pub fn callback(operation_id: &str) -> String {
+    let body = OpenIm::server("").body("user123", &["user456"]);
+    post("/callbackBeforeImportFriendsCommand", operation_id, &body)
 }
