@@ -176,15 +176,9 @@ async fn if_all_connections_are_in_use_a_new_one_is_rejected_and_not_allowed() {
 #[tokio::test]
 async fn a_silent_connection_is_closed_as_soon_as_one_with_an_incomplete_head() {
     let certificate = TestCertificate::new();
-    let secret = MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-    ]);
+    let secret = MountedSecret::new(&certificate.files());
     let hasty = Settings::new().set("IMPORTGUARD_HEADER_READ_TIMEOUT", "300ms");
-    let with_tls = hasty
-        .clone()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"));
+    let with_tls = hasty.clone().tls(&secret);
     let plain = Service::gateway(hasty).await;
     let encrypted = Service::gateway(with_tls).await;
     let after_handshake = certificate.connect(encrypted.http_address()).await.unwrap();
@@ -232,14 +226,10 @@ async fn a_thousand_imports_at_once_over_https_all_get_the_policys_verdict() {
     const CONNECTIONS: usize = 10;
     const STREAMS: usize = 100;
     let certificate = TestCertificate::new();
-    let secret = MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-    ]);
+    let secret = MountedSecret::new(&certificate.files());
     // What is asked is whether all are decided upon, and not how soon: this is a debug build on a busy machine.
     let settings = Settings::new()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"))
+        .tls(&secret)
         .set("IMPORTGUARD_BODY_READ_TIMEOUT", "60s")
         .set("IMPORTGUARD_QUEUE_TIMEOUT", "60s")
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "60s")

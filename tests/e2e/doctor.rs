@@ -192,15 +192,8 @@ async fn a_gateway_without_deciders_is_a_problem() {
 async fn tls_is_checked_as_openim_does() {
     let authority = TestAuthority::new();
     let certificate = authority.certificate();
-    let secret = MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-        ("ca.crt", &authority.pem()),
-    ]);
-    let settings = Settings::new()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"));
-    let line = Line::with(settings).await;
+    let secret = MountedSecret::new(&certificate.files_trusting(&authority.pem()));
+    let line = Line::with(Settings::new().tls(&secret)).await;
     let port = line.gateway.http_address().rsplit_once(':').unwrap().1;
     let ca = secret.setting("ca.crt");
     let trusting = [("SSL_CERT_FILE", ca.as_str())];

@@ -10,11 +10,7 @@ use crate::kubernetes::{list, workload};
 /// A Secret as cert-manager writes it.
 fn secret(authority: &TestAuthority, name: &str) -> MountedSecret {
     let certificate = authority.certificate_for(name);
-    MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-        ("ca.crt", &authority.pem()),
-    ])
+    MountedSecret::new(&certificate.files_trusting(&authority.pem()))
 }
 
 /// The settings that the component gives a workload, with the Secret where `mount` is in its pods.
@@ -44,7 +40,7 @@ async fn gateways_and_deciders_with_decider_tls_trust_each_other_by_name() {
     let running = settings(&manifests, decider, "/etc/importguard/tls", &mounted);
     let decider_process = Service::decider(running).await;
     // Its Service's name does not resolve here.
-    let url = decider_process.grpc_url().replace("http://", "https://");
+    let url = decider_process.grpc_tls_url();
 
     let gateway = async |name: &str| {
         let mounted = secret(&authority, name);

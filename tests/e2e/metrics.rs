@@ -83,14 +83,8 @@ async fn every_family_scraped_is_in_the_handbook_and_every_one_in_it_is_scraped(
     let elsewhere = Call::new(Method::POST, elsewhere).header("Authorization", token);
     Client::default().send(elsewhere).await;
     let certificate = TestCertificate::new();
-    let files = MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-    ]);
-    let tls = Settings::new()
-        .set("IMPORTGUARD_TLS_CERT_FILE", files.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", files.setting("tls.key"));
-    let tls = Service::gateway(tls).await;
+    let files = MountedSecret::new(&certificate.files());
+    let tls = Service::gateway(Settings::new().tls(&files)).await;
     let rules = "[{ id: a, refusals: 1, within: 1m, list: l, for: 1m }]";
     let detector = Detector::start(rules, Settings::new().nats(&line.nats)).await;
     line.server()

@@ -114,17 +114,11 @@ async fn answer_with(service: &Service, field: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn the_page_has_every_field_and_no_other() {
     let certificate = TestAuthority::new().certificate();
-    let mut secret = MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-    ]);
-    let gateway = Settings::new()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"))
-        .set(
-            "IMPORTGUARD_DECIDER_URL",
-            "http://127.0.0.1:1,http://nowhere.invalid:1",
-        );
+    let mut secret = MountedSecret::new(&certificate.files());
+    let gateway = Settings::new().tls(&secret).set(
+        "IMPORTGUARD_DECIDER_URL",
+        "http://127.0.0.1:1,http://nowhere.invalid:1",
+    );
     let gateway = Service::gateway(gateway).await;
     let mut seen = answer_with(&gateway, "files.<SETTING>.certificates[].subject").await;
     secret.replace(&[("tls.crt", "nonsense"), ("tls.key", "nonsense")]);

@@ -39,45 +39,19 @@ async fn what_is_set_is_in_the_line_and_in_its_fields() {
         ("tokens", "a-token-that-is-long-enough\n"),
         ("pseudonyms", "a key of more than thirty-two bytes\n"),
     ]);
-    let decider = json()
-        .set(
-            "IMPORTGUARD_DECIDER_TLS_CERT_FILE",
-            secret.setting("tls.crt"),
-        )
-        .set(
-            "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
-            secret.setting("tls.key"),
-        )
-        .set(
-            "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
-            secret.setting("ca.crt"),
-        );
-    let decider = Service::decider(decider).await;
+    let decider = Service::decider(json().requiring_clients(&secret)).await;
     let told = line(&decider).await;
     assert_eq!(told["decider_tls"], "on");
     assert_eq!(told["client_certificates"], "required (mutual TLS)");
 
     let gateway = json()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"))
+        .tls(&secret)
+        .to_deciders(&secret, decider.grpc_tls_url())
         .set("IMPORTGUARD_BASIC_AUTH_FILE", secret.setting("passwords"))
         .set("IMPORTGUARD_BEARER_TOKEN_FILE", secret.setting("tokens"))
         .set(
             "IMPORTGUARD_PSEUDONYM_KEY_FILE",
             secret.setting("pseudonyms"),
-        )
-        .set(
-            "IMPORTGUARD_DECIDER_URL",
-            decider.grpc_url().replace("http", "https"),
-        )
-        .set("IMPORTGUARD_DECIDER_CA_FILE", secret.setting("ca.crt"))
-        .set(
-            "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
-            secret.setting("tls.crt"),
-        )
-        .set(
-            "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
-            secret.setting("tls.key"),
         )
         .set("NATS_URL", "tls://127.0.0.1:1")
         .set("NATS_CA", secret.setting("ca.crt"))

@@ -13,24 +13,11 @@ use serde_json::{Value, json};
 
 use crate::asserts;
 
-fn files(certificate: &TestCertificate) -> [(&str, &str); 2] {
-    [
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-    ]
-}
-
-fn settings(secret: &MountedSecret) -> Settings {
-    Settings::new()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"))
-}
-
 #[tokio::test]
 async fn callbacks_are_answered_over_tls_and_what_is_none_gets_nothing_to_misread() {
     let certificate = TestCertificate::new();
-    let secret = MountedSecret::new(&files(&certificate));
-    let gateway = Service::gateway(settings(&secret)).await;
+    let secret = MountedSecret::new(&certificate.files());
+    let gateway = Service::gateway(Settings::new().tls(&secret)).await;
     let stream = certificate.connect(gateway.http_address()).await.unwrap();
     let mut connection = RawConnection::over(stream);
     for _ in 0..2 {
@@ -44,8 +31,8 @@ async fn callbacks_are_answered_over_tls_and_what_is_none_gets_nothing_to_misrea
 #[tokio::test]
 async fn a_request_without_tls_gets_a_callback_answer_that_says_so() {
     let certificate = TestCertificate::new();
-    let secret = MountedSecret::new(&files(&certificate));
-    let gateway = Service::gateway(settings(&secret)).await;
+    let secret = MountedSecret::new(&certificate.files());
+    let gateway = Service::gateway(Settings::new().tls(&secret)).await;
     let mut connection = RawConnection::open(gateway.http_address()).await;
     connection.send(callback("op")).await.unwrap();
     let answer = connection.answer().await;
@@ -58,9 +45,9 @@ async fn a_request_without_tls_gets_a_callback_answer_that_says_so() {
 #[tokio::test]
 async fn http2_is_spoken_too_and_its_headers_have_the_same_bound() {
     let certificate = TestCertificate::new();
-    let secret = MountedSecret::new(&files(&certificate));
+    let secret = MountedSecret::new(&certificate.files());
     let receiver = OtlpReceiver::start().await;
-    let gateway = Service::gateway(settings(&secret).traces_to(&receiver)).await;
+    let gateway = Service::gateway(Settings::new().tls(&secret).traces_to(&receiver)).await;
     let stream = certificate.connect(gateway.http_address()).await.unwrap();
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -90,12 +77,12 @@ async fn http2_is_spoken_too_and_its_headers_have_the_same_bound() {
 #[tokio::test]
 async fn a_certificate_is_rotated_at_run_time_and_an_invalid_one_is_not_used() {
     let [first, second, third] = [(); 3].map(|()| TestCertificate::new());
-    let mut secret = MountedSecret::new(&files(&first));
-    let gateway = Service::gateway(settings(&secret)).await;
+    let mut secret = MountedSecret::new(&first.files());
+    let gateway = Service::gateway(Settings::new().tls(&secret)).await;
     let address = gateway.http_address();
     let mut old = RawConnection::over(first.connect(address).await.unwrap());
 
-    secret.replace(&files(&second));
+    secret.replace(&second.files());
     eventually("the new certificate is shown", SOON, async || {
         second.connect(address).await.map(drop)
     })
@@ -136,7 +123,7 @@ async fn a_certificate_is_rotated_at_run_time_and_an_invalid_one_is_not_used() {
         second.connect(address).await.unwrap();
     }
 
-    secret.replace(&files(&third));
+    secret.replace(&third.files());
     eventually("the mended certificate is shown", SOON, async || {
         third.connect(address).await.map(drop)
     })
@@ -152,8 +139,8 @@ async fn a_certificate_is_rotated_at_run_time_and_an_invalid_one_is_not_used() {
 #[tokio::test]
 async fn subject_and_expiry_of_a_certificate_are_reported_at_load_and_reload() {
     let authority = TestAuthority::new();
-    let mut secret = MountedSecret::new(&files(&authority.certificate()));
-    let gateway = Service::gateway(settings(&secret)).await;
+    let mut secret = MountedSecret::new(&authority.certificate().files());
+    let gateway = Service::gateway(Settings::new().tls(&secret)).await;
     let name =
         "importguard_certificate_expiry_timestamp_seconds{setting=\"IMPORTGUARD_TLS_CERT_FILE\"}";
     let log = gateway
@@ -163,7 +150,7 @@ async fn subject_and_expiry_of_a_certificate_are_reported_at_load_and_reload() {
     let expires = gateway.metric(name).await.unwrap();
     assert_eq!(expires, 67_090_118_400_f64);
 
-    secret.replace(&files(&authority.expired_certificate()));
+    secret.replace(&authority.expired_certificate().files());
     let log = gateway
         .wait_for_log(&["reloaded IMPORTGUARD_TLS_CERT_FILE (CN=rcgen self signed cert, expired 2021-03-04T00:00:00Z)"])
         .await;
@@ -190,7 +177,7 @@ async fn a_certificate_that_is_broken_from_the_start_or_has_no_key_is_an_error()
         ("tls.crt", certificate.cert_pem()),
         ("tls.key", other.key_pem()),
     ]);
-    let both = settings(&secret);
+    let both = Settings::new().tls(&secret);
     let one = Settings::new().set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"));
     for settings in [both, one] {
         let mut gateway = Service::spawn(Binary::Gateway, settings);

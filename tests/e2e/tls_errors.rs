@@ -4,7 +4,8 @@ use importguard_tests::{MountedSecret, OpenIm, Service, Settings, TestAuthority,
 
 /// The files of a decider and of its gateway.
 struct Link {
-    secret: MountedSecret,
+    decider: MountedSecret,
+    gateway: MountedSecret,
 }
 
 impl Link {
@@ -15,54 +16,29 @@ impl Link {
         gateway: &TestCertificate,
         ca: &TestAuthority,
     ) -> Self {
-        let (client_ca, ca) = (client_ca.pem(), ca.pem());
-        let secret = MountedSecret::new(&[
-            ("decider.crt", decider.cert_pem()),
-            ("decider.key", decider.key_pem()),
-            ("client-ca.crt", &client_ca),
-            ("gateway.crt", gateway.cert_pem()),
-            ("gateway.key", gateway.key_pem()),
-            ("ca.crt", &ca),
-        ]);
-        Self { secret }
+        Self {
+            decider: MountedSecret::new(&decider.files_trusting(&client_ca.pem())),
+            gateway: MountedSecret::new(&gateway.files_trusting(&ca.pem())),
+        }
     }
 
     /// A decider that requires client certificates.
     async fn decider(&self) -> Service {
-        let settings = Settings::new()
-            .set(
-                "IMPORTGUARD_DECIDER_TLS_CERT_FILE",
-                self.secret.setting("decider.crt"),
-            )
-            .set(
-                "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
-                self.secret.setting("decider.key"),
-            )
-            .set(
-                "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
-                self.secret.setting("client-ca.crt"),
-            );
-        Service::decider(settings).await
+        Service::decider(Settings::new().requiring_clients(&self.decider)).await
     }
 
     /// The settings of a gateway without a client certificate.
     fn without_certificate(&self, decider: &Service) -> Settings {
-        let url = decider.grpc_url().replace("http://", "https://");
         Settings::new()
-            .set("IMPORTGUARD_DECIDER_URL", url)
-            .set("IMPORTGUARD_DECIDER_CA_FILE", self.secret.setting("ca.crt"))
+            .set("IMPORTGUARD_DECIDER_URL", decider.grpc_tls_url())
+            .set(
+                "IMPORTGUARD_DECIDER_CA_FILE",
+                self.gateway.setting("ca.crt"),
+            )
     }
 
     fn with_certificate(&self, decider: &Service) -> Settings {
-        self.without_certificate(decider)
-            .set(
-                "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
-                self.secret.setting("gateway.crt"),
-            )
-            .set(
-                "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
-                self.secret.setting("gateway.key"),
-            )
+        Settings::new().to_deciders(&self.gateway, decider.grpc_tls_url())
     }
 }
 
@@ -209,14 +185,8 @@ async fn a_decider_with_tls_that_is_called_without_it_is_suspected() {
 #[tokio::test]
 async fn a_caller_that_does_not_trust_the_gateways_certificate_shows_in_its_log() {
     let (certificate, other) = (TestCertificate::new(), TestCertificate::new());
-    let secret = MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-    ]);
-    let settings = Settings::new()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"));
-    let gateway = Service::gateway(settings).await;
+    let secret = MountedSecret::new(&certificate.files());
+    let gateway = Service::gateway(Settings::new().tls(&secret)).await;
     assert!(other.connect(gateway.http_address()).await.is_err());
     gateway
         .wait_for_log(&[
@@ -229,27 +199,17 @@ async fn a_caller_that_does_not_trust_the_gateways_certificate_shows_in_its_log(
 
 #[tokio::test]
 async fn traces_that_are_lost_for_a_certificate_name_it_and_the_setting() {
-    let (certificate, other) = (TestCertificate::new(), TestAuthority::new().pem());
-    let secret = MountedSecret::new(&[
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-        ("other-ca.crt", &other),
-    ]);
-    let tls = Settings::new()
-        .set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
-        .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"));
+    let other = TestAuthority::new().pem();
+    let secret = MountedSecret::new(&TestCertificate::new().files_trusting(&other));
     // Any listener with TLS does: the export ends before it matters that this is no collector.
-    let endpoint = Service::gateway(tls).await;
+    let endpoint = Service::gateway(Settings::new().tls(&secret)).await;
     let traced = Settings::new()
         .set(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             format!("https://{}", endpoint.http_address()),
         )
         .set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-        .set(
-            "OTEL_EXPORTER_OTLP_CERTIFICATE",
-            secret.setting("other-ca.crt"),
-        )
+        .set("OTEL_EXPORTER_OTLP_CERTIFICATE", secret.setting("ca.crt"))
         .set("OTEL_BSP_SCHEDULE_DELAY", "100");
     let gateway = Service::gateway(traced).await;
     OpenIm::server(gateway.url())

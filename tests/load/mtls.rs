@@ -5,8 +5,7 @@ use std::{collections::HashSet, fs};
 use anyhow::ensure;
 use importguard_core::Dialect;
 use importguard_tests::{
-    Binary, MountedSecret, OpenIm, SOON, Service, Settings, TestAuthority, TestCertificate,
-    Traffic, eventually,
+    Binary, MountedSecret, OpenIm, SOON, Service, Settings, TestAuthority, Traffic, eventually,
 };
 use serde_json::Value;
 
@@ -19,46 +18,6 @@ use crate::{
 const DECIDERS: &str = "IMPORTGUARD_DECIDER_TLS_CERT_FILE";
 const GATEWAYS: &str = "IMPORTGUARD_DECIDER_CA_FILE";
 
-/// What one side shows, and whom it believes.
-fn files<'a>(shows: &'a TestCertificate, believes: &'a str) -> [(&'static str, &'a str); 3] {
-    [
-        ("tls.crt", shows.cert_pem()),
-        ("tls.key", shows.key_pem()),
-        ("ca.crt", believes),
-    ]
-}
-
-fn deciders(secret: &MountedSecret, settings: Settings) -> Settings {
-    settings
-        .set(DECIDERS, secret.setting("tls.crt"))
-        .set(
-            "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
-            secret.setting("tls.key"),
-        )
-        .set(
-            "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
-            secret.setting("ca.crt"),
-        )
-}
-
-fn gateways(secret: &MountedSecret, decider: &Service, settings: Settings) -> Settings {
-    settings
-        .set("IMPORTGUARD_DECIDER_URL", https(decider))
-        .set(GATEWAYS, secret.setting("ca.crt"))
-        .set(
-            "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
-            secret.setting("tls.crt"),
-        )
-        .set(
-            "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
-            secret.setting("tls.key"),
-        )
-}
-
-fn https(decider: &Service) -> String {
-    decider.grpc_url().replace("http://", "https://")
-}
-
 /// A gateway and a decider that believe one authority, with what each of them reads.
 struct Pair {
     gateway: Service,
@@ -70,10 +29,11 @@ struct Pair {
 impl Pair {
     async fn start(authority: &TestAuthority, settings: Settings) -> Self {
         let ca = authority.pem();
-        let secret = || MountedSecret::new(&files(&authority.certificate(), &ca));
+        let secret = || MountedSecret::new(&authority.certificate().files_trusting(&ca));
         let (at_gateway, at_decider) = (secret(), secret());
-        let decider = Service::decider(deciders(&at_decider, settings.clone())).await;
-        let gateway = Service::gateway(gateways(&at_gateway, &decider, settings)).await;
+        let decider = Service::decider(settings.clone().requiring_clients(&at_decider)).await;
+        let settings = settings.to_deciders(&at_gateway, decider.grpc_tls_url());
+        let gateway = Service::gateway(settings).await;
         let pair = Self {
             gateway,
             gateways: at_gateway,
@@ -124,13 +84,13 @@ async fn swap(
 async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdict() {
     let (authority, other) = (TestAuthority::new(), TestAuthority::new());
     let (ca, others) = (authority.pem(), other.pem());
-    let secret = MountedSecret::new(&files(&authority.certificate(), &ca));
-    let decider = Service::decider(deciders(&secret, Settings::new())).await;
+    let secret = MountedSecret::new(&authority.certificate().files_trusting(&ca));
+    let decider = Service::decider(Settings::new().requiring_clients(&secret)).await;
 
-    let foreign = MountedSecret::new(&files(&other.certificate(), &ca));
-    let distrustful = MountedSecret::new(&files(&authority.certificate(), &others));
+    let foreign = MountedSecret::new(&other.certificate().files_trusting(&ca));
+    let distrustful = MountedSecret::new(&authority.certificate().files_trusting(&others));
     let none = Settings::new()
-        .set("IMPORTGUARD_DECIDER_URL", https(&decider))
+        .set("IMPORTGUARD_DECIDER_URL", decider.grpc_tls_url())
         .set(GATEWAYS, secret.setting("ca.crt"));
     for (settings, why) in [
         (
@@ -138,11 +98,11 @@ async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdi
             "it requires a client certificate (certificate required)",
         ),
         (
-            gateways(&foreign, &decider, Settings::new()),
+            Settings::new().to_deciders(&foreign, decider.grpc_tls_url()),
             "it rejects our client certificate",
         ),
         (
-            gateways(&distrustful, &decider, Settings::new()),
+            Settings::new().to_deciders(&distrustful, decider.grpc_tls_url()),
             "its certificate was not issued by a CA in IMPORTGUARD_DECIDER_CA_FILE",
         ),
         (Settings::new().decider(&decider), "127.0.0.1"),
@@ -155,7 +115,8 @@ async fn a_gateway_without_a_certificate_that_the_decider_believes_gets_no_verdi
         }
         gateway.wait_for_log(&[why]).await;
     }
-    until_allowed(&Service::gateway(gateways(&secret, &decider, Settings::new())).await).await;
+    let trusted = Settings::new().to_deciders(&secret, decider.grpc_tls_url());
+    until_allowed(&Service::gateway(trusted).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,17 +135,17 @@ async fn certificates_and_authorities_are_exchanged_under_load_and_no_verdict_fa
 
     let (gateway_shows, decider_shows) = (old.certificate(), old.certificate());
     let both = old.pem() + &new.pem();
-    let shown = files(&decider_shows, &both);
+    let shown = decider_shows.files_trusting(&both);
     swap(&decider, DECIDERS, &mut at_decider, &shown, "applied").await;
-    let shown = files(&gateway_shows, &both);
+    let shown = gateway_shows.files_trusting(&both);
     swap(&gateway, GATEWAYS, &mut at_gateway, &shown, "applied").await;
     traffic.answers(100).await;
     let (gateway_shows, decider_shows, only) = (new.certificate(), new.certificate(), new.pem());
-    let shown = files(&gateway_shows, &both);
+    let shown = gateway_shows.files_trusting(&both);
     swap(&gateway, GATEWAYS, &mut at_gateway, &shown, "applied").await;
-    let shown = files(&decider_shows, &only);
+    let shown = decider_shows.files_trusting(&only);
     swap(&decider, DECIDERS, &mut at_decider, &shown, "applied").await;
-    let shown = files(&gateway_shows, &only);
+    let shown = gateway_shows.files_trusting(&only);
     swap(&gateway, GATEWAYS, &mut at_gateway, &shown, "applied").await;
 
     eventually("the connections are other ones", SOON, async || {
@@ -196,8 +157,8 @@ async fn certificates_and_authorities_are_exchanged_under_load_and_no_verdict_fa
     traffic.answers(100).await;
     all_decided(&traffic.stop().await);
 
-    let late = MountedSecret::new(&files(&old.certificate(), &both));
-    let late = Service::gateway(gateways(&late, &decider, Settings::new())).await;
+    let late = MountedSecret::new(&old.certificate().files_trusting(&both));
+    let late = Service::gateway(Settings::new().to_deciders(&late, decider.grpc_tls_url())).await;
     let answer = OpenIm::server(late.url()).import("op", "a", &["b"]).await;
     asserts::refuses(Dialect::Server, &answer, 200, 5910);
 }
@@ -260,11 +221,11 @@ async fn files_that_cannot_be_used_change_nothing_but_what_is_told() {
         until_allowed(&pair.gateway).await;
     }
     // Also for who connects only now.
-    let secret = MountedSecret::new(&files(&other, &ca));
-    let another = gateways(&secret, &pair.decider, Settings::new());
+    let secret = MountedSecret::new(&other.files_trusting(&ca));
+    let another = Settings::new().to_deciders(&secret, pair.decider.grpc_tls_url());
     until_allowed(&Service::gateway(another).await).await;
 
-    let good = files(&other, &ca);
+    let good = other.files_trusting(&ca);
     swap(
         &pair.gateway,
         GATEWAYS,
@@ -291,7 +252,7 @@ async fn files_that_cannot_be_used_change_nothing_but_what_is_told() {
 #[tokio::test]
 async fn half_a_configuration_is_an_error_at_the_start() {
     let authority = TestAuthority::new();
-    let secret = MountedSecret::new(&files(&authority.certificate(), &authority.pem()));
+    let secret = MountedSecret::new(&authority.certificate().files_trusting(&authority.pem()));
     let (cert, ca) = (secret.setting("tls.crt"), secret.setting("ca.crt"));
     let (http, https) = ("http://127.0.0.1:1", "https://127.0.0.1:1");
     let mixed = "http://127.0.0.1:1,https://127.0.0.1:2";
@@ -336,8 +297,8 @@ async fn half_a_configuration_is_an_error_at_the_start() {
 #[tokio::test]
 async fn in_one_process_the_decider_does_not_pretend_to_speak_tls() {
     let authority = TestAuthority::new();
-    let secret = MountedSecret::new(&files(&authority.certificate(), &authority.pem()));
-    let mut service = Service::spawn(Binary::AllInOne, deciders(&secret, Settings::new()));
+    let secret = MountedSecret::new(&authority.certificate().files_trusting(&authority.pem()));
+    let mut service = Service::spawn(Binary::AllInOne, Settings::new().requiring_clients(&secret));
     assert!(!service.exit(SOON).await.success());
     let said = service.stderr();
     assert!(said.contains(DECIDERS), "{said}");
@@ -356,7 +317,7 @@ async fn a_client_certificate_that_deciders_reject_is_an_error_at_once() {
         &pair.gateway,
         GATEWAYS,
         &mut pair.gateways,
-        &files(&foreign, &ca),
+        &foreign.files_trusting(&ca),
         "applied",
     )
     .await;
@@ -373,7 +334,7 @@ async fn a_client_certificate_that_deciders_reject_is_an_error_at_once() {
         &pair.gateway,
         GATEWAYS,
         &mut pair.gateways,
-        &files(&good, &ca),
+        &good.files_trusting(&ca),
         "applied",
     )
     .await;
@@ -409,7 +370,7 @@ async fn whom_an_earlier_authority_let_in_is_not_let_stay() {
         &pair.decider,
         DECIDERS,
         &mut pair.deciders,
-        &files(&shown, &other.pem()),
+        &shown.files_trusting(&other.pem()),
         "applied",
     )
     .await;
@@ -428,15 +389,16 @@ async fn whom_an_earlier_authority_let_in_is_not_let_stay() {
 #[tokio::test]
 async fn only_clients_with_an_allowed_name_get_verdicts() {
     let authority = TestAuthority::new();
-    let secret = MountedSecret::new(&files(&authority.certificate(), &authority.pem()));
+    let secret = MountedSecret::new(&authority.certificate().files_trusting(&authority.pem()));
     let names = "IMPORTGUARD_DECIDER_TLS_CLIENT_NAMES";
     for (allowed, code) in [
         ("gateway.internal,127.0.0.1", 0),
         ("gateway.internal", 5910),
     ] {
-        let settings = deciders(&secret, Settings::new().set(names, allowed));
-        let decider = Service::decider(settings).await;
-        let gateway = Service::gateway(gateways(&secret, &decider, Settings::new())).await;
+        let settings = Settings::new().set(names, allowed);
+        let decider = Service::decider(settings.requiring_clients(&secret)).await;
+        let trusted = Settings::new().to_deciders(&secret, decider.grpc_tls_url());
+        let gateway = Service::gateway(trusted).await;
         let server = OpenIm::server(gateway.url());
         let answer = server.import("op", "a", &["b"]).await;
         assert_eq!(asserts::code(&answer), code, "{allowed}");

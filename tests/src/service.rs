@@ -159,6 +159,11 @@ impl Service {
         format!("http://{}", self.address(GRPC))
     }
 
+    /// The same with TLS.
+    pub fn grpc_tls_url(&self) -> String {
+        format!("https://{}", self.address(GRPC))
+    }
+
     /// `host:port` of the public listener.
     pub fn http_address(&self) -> &str {
         self.address(HTTP)

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, env, ffi::OsStr, process::Command};
 
-use crate::{NatsServer, OtlpReceiver, PolicyDir, Service};
+use crate::{MountedSecret, NatsServer, OtlpReceiver, PolicyDir, Service};
 
 /// Prefixes of environment variables that are not inherited: a test sets them explicitly.
 const OURS: [&str; 4] = ["IMPORTGUARD_", "NATS_", "OTEL_", "RUST_LOG"];
@@ -54,6 +54,45 @@ impl Settings {
     #[must_use]
     pub fn policy(self, policy: &PolicyDir) -> Self {
         self.set("IMPORTGUARD_POLICY", policy.path().display().to_string())
+    }
+
+    /// Makes the gateway accept only TLS, with the certificate in `secret`.
+    #[must_use]
+    pub fn tls(self, secret: &MountedSecret) -> Self {
+        self.set("IMPORTGUARD_TLS_CERT_FILE", secret.setting("tls.crt"))
+            .set("IMPORTGUARD_TLS_KEY_FILE", secret.setting("tls.key"))
+    }
+
+    /// Makes a decider accept only TLS, with the certificate in `secret`, and only clients of its CA.
+    #[must_use]
+    pub fn requiring_clients(self, secret: &MountedSecret) -> Self {
+        self.set(
+            "IMPORTGUARD_DECIDER_TLS_CERT_FILE",
+            secret.setting("tls.crt"),
+        )
+        .set(
+            "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
+            secret.setting("tls.key"),
+        )
+        .set(
+            "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
+            secret.setting("ca.crt"),
+        )
+    }
+
+    /// Makes the gateway call the deciders at `urls` over mutual TLS, with the certificate and the CA in `secret`.
+    #[must_use]
+    pub fn to_deciders(self, secret: &MountedSecret, urls: impl Into<String>) -> Self {
+        self.set("IMPORTGUARD_DECIDER_URL", urls)
+            .set("IMPORTGUARD_DECIDER_CA_FILE", secret.setting("ca.crt"))
+            .set(
+                "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
+                secret.setting("tls.crt"),
+            )
+            .set(
+                "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
+                secret.setting("tls.key"),
+            )
     }
 
     /// Exports spans to `receiver` with little delay.

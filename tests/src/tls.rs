@@ -45,6 +45,17 @@ impl TestCertificate {
         &self.key_pem
     }
 
+    /// The files `tls.crt` and `tls.key` of a [`MountedSecret`].
+    pub fn files(&self) -> [(&'static str, &str); 2] {
+        [("tls.crt", &self.cert_pem), ("tls.key", &self.key_pem)]
+    }
+
+    /// The same, and `ca.crt` with the CA certificates to trust.
+    pub fn files_trusting<'a>(&'a self, ca: &'a str) -> [(&'static str, &'a str); 3] {
+        let [certificate, key] = self.files();
+        [certificate, key, ("ca.crt", ca)]
+    }
+
     /// A TLS acceptor with this certificate.
     pub fn acceptor(&self) -> TlsAcceptor {
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();

@@ -31,71 +31,29 @@ struct Secrets {
     decider: MountedSecret,
 }
 
-fn pair<'a>(certificate: &'a TestCertificate, ca: &'a str) -> [(&'a str, &'a str); 3] {
-    [
-        ("tls.crt", certificate.cert_pem()),
-        ("tls.key", certificate.key_pem()),
-        ("ca.crt", ca),
-    ]
-}
-
 impl Site {
     pub(super) async fn start() -> Self {
         let (nats, authority) = (NatsServer::start().await, TestAuthority::new());
         let public = [TestCertificate::new(), TestCertificate::new()];
         let ca = authority.pem();
-        let inner = |certificate| MountedSecret::new(&pair(&certificate, &ca));
+        let inner = || MountedSecret::new(&authority.certificate().files_trusting(&ca));
         let secrets = Secrets {
-            public: MountedSecret::new(&pair(&public[0], &ca)),
-            gateway: inner(authority.certificate()),
-            decider: inner(authority.certificate()),
+            public: MountedSecret::new(&public[0].files()),
+            gateway: inner(),
+            decider: inner(),
         };
-        let decider = quiet()
-            .set(
-                "IMPORTGUARD_DECIDER_TLS_CERT_FILE",
-                secrets.decider.setting("tls.crt"),
-            )
-            .set(
-                "IMPORTGUARD_DECIDER_TLS_KEY_FILE",
-                secrets.decider.setting("tls.key"),
-            )
-            .set(
-                "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
-                secrets.decider.setting("ca.crt"),
-            );
+        let decider = quiet().requiring_clients(&secrets.decider);
         let mut deciders = Vec::new();
         for _ in 0..3 {
             deciders.push(Service::decider(decider.clone()).await);
         }
-        let urls: Vec<_> = deciders
-            .iter()
-            .map(|decider| decider.grpc_url().replace("http://", "https://"))
-            .collect();
+        let urls: Vec<_> = deciders.iter().map(Service::grpc_tls_url).collect();
         let settings = quiet()
             .nats(&nats)
-            .set("IMPORTGUARD_DECIDER_URL", urls.join(","))
+            .to_deciders(&secrets.gateway, urls.join(","))
+            .tls(&secrets.public)
             // Ten minutes are more than the gigabyte that a stream keeps by default.
-            .set("IMPORTGUARD_STREAM_MAX_BYTES", "-1")
-            .set(
-                "IMPORTGUARD_DECIDER_CA_FILE",
-                secrets.gateway.setting("ca.crt"),
-            )
-            .set(
-                "IMPORTGUARD_DECIDER_CLIENT_CERT_FILE",
-                secrets.gateway.setting("tls.crt"),
-            )
-            .set(
-                "IMPORTGUARD_DECIDER_CLIENT_KEY_FILE",
-                secrets.gateway.setting("tls.key"),
-            )
-            .set(
-                "IMPORTGUARD_TLS_CERT_FILE",
-                secrets.public.setting("tls.crt"),
-            )
-            .set(
-                "IMPORTGUARD_TLS_KEY_FILE",
-                secrets.public.setting("tls.key"),
-            );
+            .set("IMPORTGUARD_STREAM_MAX_BYTES", "-1");
         let gateway = Service::gateway(settings.with_long_timeouts()).await;
         let site = Self {
             gateway,
@@ -192,10 +150,10 @@ impl Site {
         let before = applied(&self.gateway).await;
         // The one that is not shown now: exchanges of certificates count the reloads.
         let next = (before as usize + 1) % 2;
-        self.secrets.public.replace(&pair(&self.public[next], &ca));
-        let fresh = [self.authority.certificate(), self.authority.certificate()];
-        self.secrets.gateway.replace(&pair(&fresh[0], &ca));
-        self.secrets.decider.replace(&pair(&fresh[1], &ca));
+        self.secrets.public.replace(&self.public[next].files());
+        for secret in [&mut self.secrets.gateway, &mut self.secrets.decider] {
+            secret.replace(&self.authority.certificate().files_trusting(&ca));
+        }
         eventually("the new certificate is shown", SOON, async || {
             let now = applied(&self.gateway).await;
             ensure!(now > before, "it isn't");
