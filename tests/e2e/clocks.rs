@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream::Config};
 use importguard_tests::{
-    FakeClock, NatsServer, OpenIm, SOON, Service, Settings, Spool, eventually, stored,
+    FakeClock, NatsServer, OpenIm, SOON, Service, Settings, Spool, create_stream, eventually,
+    stored,
 };
 
 use crate::asserts;
@@ -67,14 +67,10 @@ async fn is_stored_once(before: &str, after: &str) {
     };
     let nats = NatsServer::start().await;
     let window = Duration::from_millis(200);
-    let config = Config {
-        name: "IMPORTGUARD".to_owned(),
-        subjects: vec!["importguard.v1.>".to_owned()],
-        duplicate_window: window,
-        ..Config::default()
-    };
-    let jetstream = jetstream::new(nats.client().await);
-    jetstream.create_stream(config).await.unwrap();
+    create_stream(nats.client().await, |config| {
+        config.duplicate_window = window
+    })
+    .await;
     clock.set(before);
     let settings = Settings::new().with_long_timeouts().nats(&nats);
     let mut gateway = Service::gateway(clock.settings(settings)).await;

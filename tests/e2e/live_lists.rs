@@ -16,7 +16,7 @@ use std::{
 use async_nats::jetstream;
 use importguard_tests::{
     Binary, DecideClient, NatsServer, PolicyDir, Process, Proxy, SOON, Service, Settings,
-    eventually,
+    create_stream, eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -54,19 +54,8 @@ async fn nats_of_each_version() -> Vec<NatsServer> {
 
 async fn with_events(mut nats: NatsServer) -> NatsServer {
     nats.restart().await;
-    create_events(&nats).await;
+    create_stream(nats.client().await, |_| ()).await;
     nats
-}
-
-/// Creates the stream of events.
-async fn create_events(nats: &NatsServer) {
-    let config = jetstream::stream::Config {
-        name: "IMPORTGUARD".to_owned(),
-        subjects: vec!["importguard.v1.>".to_owned()],
-        ..jetstream::stream::Config::default()
-    };
-    let jetstream = jetstream::new(nats.client().await);
-    jetstream.create_stream(config).await.unwrap();
 }
 
 /// The result of `importguard list …`.

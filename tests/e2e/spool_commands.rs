@@ -10,10 +10,11 @@ use std::{
 };
 
 use anyhow::Context;
-use async_nats::jetstream::{self, stream::Config};
+use async_nats::jetstream;
 use importguard_core::EventId;
 use importguard_tests::{
-    Binary, Line, NatsServer, Process, SOON, Settings, Spool, eventually, stored, wait_for_count,
+    Binary, Line, NatsServer, Process, SOON, Settings, Spool, create_stream, eventually, stored,
+    wait_for_count,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -51,14 +52,11 @@ async fn with_events(ids: &[&str]) -> Line {
 /// A nats-server whose stream forgets at once which IDs it has, so that it hides no repetition.
 async fn forgetful(nats: &mut NatsServer, subjects: &[&str]) {
     nats.restart().await;
-    let config = Config {
-        name: "IMPORTGUARD".to_owned(),
-        subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
-        duplicate_window: Duration::from_millis(100),
-        ..Config::default()
-    };
-    let jetstream = jetstream::new(nats.client().await);
-    jetstream.create_stream(config).await.unwrap();
+    create_stream(nats.client().await, |config| {
+        config.subjects = subjects.iter().map(|&subject| subject.to_owned()).collect();
+        config.duplicate_window = Duration::from_millis(100);
+    })
+    .await;
 }
 
 /// The operationIDs in the stream, in order.

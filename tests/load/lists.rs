@@ -10,7 +10,8 @@ use async_nats::jetstream;
 use importguard_core::EventId;
 use importguard_lists::{Addition, Author, Bucket, BucketSettings, Changes, Key, ListName, Writer};
 use importguard_tests::{
-    Call, Client, DecideClient, NatsServer, PolicyDir, Proxy, SOON, Service, Settings, eventually,
+    Call, Client, DecideClient, NatsServer, PolicyDir, Proxy, SOON, Service, Settings,
+    create_stream, eventually,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -30,13 +31,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let nats = NatsServer::start().await;
-        let config = jetstream::stream::Config {
-            name: "IMPORTGUARD".to_owned(),
-            subjects: vec!["importguard.v1.>".to_owned()],
-            ..jetstream::stream::Config::default()
-        };
-        let jetstream = jetstream::new(nats.client().await);
-        jetstream.create_stream(config).await.unwrap();
+        let jetstream = create_stream(nats.client().await, |_| ()).await;
         let settings = BucketSettings { replicas: 1 };
         Bucket::open_or_create(&jetstream, settings).await.unwrap();
         let policy = PolicyDir::new(

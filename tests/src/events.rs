@@ -1,5 +1,8 @@
 use anyhow::{Context, ensure};
-use async_nats::{HeaderMap, jetstream};
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, stream::Config},
+};
 use importguard_gateway::events::{CONTENT_TYPE, DecisionEvent, ImportedEvent};
 use serde_json::Value;
 
@@ -98,6 +101,23 @@ impl StoredEvent {
         ensure!(stored.header("Content-Type") == Some(CONTENT_TYPE));
         Ok(stored)
     }
+}
+
+/// Creates the stream of events, with the server's defaults but for what `change` sets.
+pub async fn create_stream(
+    client: async_nats::Client,
+    change: impl FnOnce(&mut Config),
+) -> jetstream::Context {
+    let mut config = Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["importguard.v1.>".to_owned()],
+        ..Config::default()
+    };
+    change(&mut config);
+    let jetstream = jetstream::new(client);
+    let created = jetstream.create_stream(config).await;
+    created.expect("the stream can be created");
+    jetstream
 }
 
 /// All stored events, in order. Fails the test if a message is not an event of importguard.

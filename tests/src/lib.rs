@@ -57,7 +57,7 @@ pub use chart::Chart;
 pub use cluster::NatsCluster;
 pub use decide::DecideClient;
 pub use detector::Detector;
-pub use events::{Event, StoredEvent, stored, stored_with, wait_for_count};
+pub use events::{Event, StoredEvent, create_stream, stored, stored_with, wait_for_count};
 pub use eventually::{SOON, eventually};
 pub use faketime::FakeClock;
 pub use foreign::{Foreign, workspace};

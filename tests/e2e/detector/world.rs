@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream};
-use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, eventually};
+use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, create_stream, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -11,17 +11,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// Three refusals within a minute.
 pub(super) const THREE: &str = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 10m }]";
 
-/// Has a stream for events, as a gateway creates it.
+/// Has a stream for events, with the memory for IDs that a gateway gives it.
 pub(super) async fn with_stream(client: async_nats::Client) -> jetstream::Context {
-    let config = jetstream::stream::Config {
-        name: "IMPORTGUARD".to_owned(),
-        subjects: vec!["importguard.v1.>".to_owned()],
-        duplicate_window: Duration::from_secs(600),
-        ..jetstream::stream::Config::default()
-    };
-    let jetstream = jetstream::new(client);
-    jetstream.create_stream(config).await.unwrap();
-    jetstream
+    let window = Duration::from_secs(600);
+    create_stream(client, |config| config.duplicate_window = window).await
 }
 
 pub(super) async fn nats() -> (NatsServer, jetstream::Context) {

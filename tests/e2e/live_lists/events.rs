@@ -1,11 +1,11 @@
 //! Each change of a list is an event, also if its event could not be published at once.
 
 use async_nats::jetstream;
-use importguard_tests::{Binary, NatsServer, Process, SOON, Settings};
+use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, create_stream};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{STREAM, create_events, list, listed, nats};
+use super::{STREAM, list, listed, nats};
 
 #[tokio::test]
 async fn a_change_without_an_event_yet_is_in_the_history_when_its_entry_is_changed_again() {
@@ -15,7 +15,7 @@ async fn a_change_without_an_event_yet_is_in_the_history_when_its_entry_is_chang
         assert_eq!(added.code, Some(0), "{}", added.stderr);
         assert!(added.stderr.contains("not published yet"));
     }
-    create_events(&nats).await;
+    create_stream(nats.client().await, |_| ()).await;
     listed(&nats, &["remove", "bad", "u1"]).await;
     let file = TempDir::new().unwrap();
     let path = file.path().join("ids.txt");
