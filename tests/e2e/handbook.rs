@@ -1,24 +1,13 @@
 //! `docs/settings.md` is generated from the binaries' `--help`.
 
-use std::{collections::BTreeSet, env, fmt::Write, fs};
+use std::{collections::BTreeSet, fmt::Write};
 
-use importguard_tests::{Binary, Group, Help, Setting, workspace};
-
-const UPDATE: &str = "UPDATE";
+use importguard_tests::{Binary, Group, Help, Setting, assert_is_current, workspace};
 
 #[test]
 fn the_handbook_has_every_setting() {
     let made = settings();
-    let file = workspace().join("docs/settings.md");
-    if env::var_os(UPDATE).is_some_and(|value| value == "1") {
-        fs::write(&file, &made).unwrap();
-    }
-    let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        written == made,
-        "{} is not what --help says; bring it up to date with: {UPDATE}=1 cargo test -p importguard-tests --test e2e the_handbook_has_every_setting",
-        file.display()
-    );
+    assert_is_current(&workspace().join("docs/settings.md"), &made);
     // Were a reading of --help to find nothing, the page would be current and empty.
     for name in [
         "IMPORTGUARD_HTTP_LISTEN",

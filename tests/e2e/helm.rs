@@ -5,9 +5,9 @@ mod detector;
 mod import;
 mod names;
 
-use std::{env, fs};
+use std::fs;
 
-use importguard_tests::{Binary, Chart, Help, Kustomize, Manifests, workspace};
+use importguard_tests::{Binary, Chart, Help, Kustomize, Manifests, assert_is_current, workspace};
 use serde_json::{Map, Value, json};
 
 use crate::kubernetes::POLICY;
@@ -441,7 +441,7 @@ const COPIES: [(&str, &str); 3] = [
 fn the_chart_has_copies_of_what_it_cannot_refer_to() {
     for (original, copy) in COPIES {
         let original = fs::read_to_string(workspace().join(original)).unwrap();
-        keep(&Chart::file(copy), &original);
+        assert_is_current(&Chart::file(copy), &original);
     }
     let path = Chart::file("values.schema.json");
     let mut schema: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -461,21 +461,6 @@ fn the_chart_has_copies_of_what_it_cannot_refer_to() {
         let place = format!("/properties/{name}/properties/settings/properties");
         *schema.pointer_mut(&place).unwrap() = settings.into();
     }
-    keep(
-        &path,
-        &(serde_json::to_string_pretty(&schema).unwrap() + "\n"),
-    );
-}
-
-/// Compares a file with its expected content, or writes it with `UPDATE=1`.
-fn keep(path: &std::path::Path, expected: &str) {
-    if env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        fs::write(path, expected).unwrap();
-        return;
-    }
-    assert!(
-        fs::read_to_string(path).unwrap_or_default() == expected,
-        "{} is not up to date; write it anew with: UPDATE=1 cargo test -p importguard-tests --test e2e -- helm::the_chart_has_copies",
-        path.display()
-    );
+    let schema = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    assert_is_current(&path, &schema);
 }

@@ -1,8 +1,8 @@
 //! Overlays as operators write them, on the base and the components of `deploy/kubernetes`.
 
-use std::{collections::BTreeSet, env, fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
-use importguard_tests::{Kustomize, Manifests, workspace};
+use importguard_tests::{Kustomize, Manifests, assert_is_current, workspace};
 use serde_json::{Value, json};
 
 use crate::{
@@ -429,13 +429,5 @@ fn the_prometheus_operator_gets_the_same_rules() {
         generated.push('\n');
     }
     let file = workspace().join("deploy/kubernetes/components/prometheus-operator/rules.yaml");
-    if env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        fs::write(&file, &generated).unwrap();
-    }
-    let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        written == generated,
-        "{} differs from the rules; bring it up to date with: UPDATE=1 cargo test -p importguard-tests --test e2e the_prometheus_operator_gets_the_same_rules",
-        file.display()
-    );
+    assert_is_current(&file, &generated);
 }
