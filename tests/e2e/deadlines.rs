@@ -68,7 +68,7 @@ async fn small_ones(server: &OpenIm, count: usize) {
 #[tokio::test]
 async fn expensive_shadow_rules_delay_no_callback_and_the_policy_decides() {
     let policy = expensive_in_shadow();
-    let line = Line::with(Settings::new().policy(&policy).with_long_timeouts()).await;
+    let line = Line::with(Settings::new().policy(&policy)).await;
     let server = line.server();
     let many = friends(MANY);
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -112,7 +112,7 @@ async fn expensive_shadow_rules_delay_no_callback_and_the_policy_decides() {
 #[tokio::test]
 async fn many_expensive_imports_at_once_hold_up_no_other_callback() {
     let policy = expensive_enforced();
-    let line = Line::with(Settings::new().policy(&policy).with_long_timeouts()).await;
+    let line = Line::with(Settings::new().policy(&policy)).await;
     let server = line.server();
     let many = friends(MANY);
     let many: Vec<&str> = many.iter().map(String::as_str).collect();

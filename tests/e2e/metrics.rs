@@ -202,7 +202,7 @@ async fn the_format_is_the_one_that_the_scraper_accepts() {
 async fn latency_buckets_link_to_the_trace_of_a_sampled_callback() {
     let receiver = OtlpReceiver::start().await;
     let settings = Settings::new().set("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url());
-    let line = Line::with(settings).await;
+    let line = Line::with(settings.with_long_ack_timeout()).await;
     eventually("events are streamed", SOON, async || {
         let readiness = line.gateway.admin("/readyz").await?;
         anyhow::ensure!(readiness.contains("streaming"), "{readiness}");

@@ -61,7 +61,7 @@ pub(crate) async fn gateway(settings: Settings) -> Service {
 }
 
 pub(crate) async fn streams(settings: Settings) {
-    let gateway = gateway(settings).await;
+    let gateway = gateway(settings.with_long_ack_timeout()).await;
     gateway.wait_for_recorder("streaming").await;
     OpenIm::server(gateway.url())
         .import("op", "a", &["b"])

@@ -43,7 +43,7 @@ async fn state_in_metrics(gateway: &Service) -> &'static str {
 async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draining_and_back() {
     // Enough that the drain takes longer than a few looks at it.
     const EVENTS: usize = 1_000;
-    let mut line = Line::with(Settings::new().with_long_timeouts()).await;
+    let mut line = Line::with(Settings::new().with_long_ack_timeout()).await;
     let told = line.gateway.wait_for_recorder("streaming").await;
     assert_eq!(told["spooledEvents"], 0);
     let empty = told["spoolBytes"].as_u64().unwrap();

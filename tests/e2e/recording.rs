@@ -13,7 +13,7 @@ use crate::asserts;
 #[tokio::test]
 async fn a_thousand_requests_are_a_thousand_verdicts_and_a_thousand_events() {
     const REQUESTS: usize = 1_000;
-    let mut line = Line::with(Settings::new().with_long_timeouts()).await;
+    let mut line = Line::start().await;
     let callers = [line.server(), line.documented()];
     let trace = |number: usize| TraceParent::numbered(number as u64 + 1);
     let operation_id = |number: usize| format!("op-{number:04}");

@@ -33,7 +33,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn without_nats() -> Self {
-        Self::of(Line::without_nats(Settings::new().with_long_timeouts()).await)
+        Self::of(Line::without_nats(Settings::new()).await)
     }
 
     /// Where a shell has said `limits` before it becomes the gateway.

@@ -155,7 +155,8 @@ async fn fill(settings: Settings, last: i32) -> (Line, Vec<i32>) {
     let settings = settings
         .set("IMPORTGUARD_SPOOL_MAX_BYTES", (2 << 20).to_string())
         // Two thousand friends take a busy machine its time, and a fallback is not what is asked for here.
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "1500ms");
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "10s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
     let line = Line::without_nats(settings).await;
     let friends = many_friends();
     let friends: Vec<_> = friends.iter().map(String::as_str).collect();

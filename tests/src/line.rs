@@ -12,12 +12,12 @@ pub struct Line {
 }
 
 impl Line {
-    /// The three with their defaults.
+    /// The three with their defaults, and long timeouts.
     pub async fn start() -> Self {
         Self::with(Settings::new()).await
     }
 
-    /// The three, with `settings` for gateway and decider.
+    /// The three, with `settings` for gateway and decider, and long timeouts where these name none.
     pub async fn with(settings: Settings) -> Self {
         Self::around(NatsServer::start().await, settings).await
     }
@@ -30,6 +30,7 @@ impl Line {
     /// The same with this `nats`, whose URL `settings` may override.
     pub async fn around(nats: NatsServer, settings: Settings) -> Self {
         let settings = settings.or_set("NATS_URL", || nats.url());
+        let settings = settings.with_long_timeouts();
         let decider = Service::decider(settings.clone()).await;
         let mut gateway = Service::gateway(settings.decider(&decider)).await;
         gateway.ready().await;

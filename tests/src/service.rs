@@ -39,9 +39,9 @@ impl Service {
         decider
     }
 
-    /// A ready `importguard serve`; by default with the usual policy and without NATS.
+    /// A ready `importguard serve`; by default with the usual policy, long timeouts, and without NATS.
     pub async fn all_in_one(settings: Settings) -> Self {
-        Self::start(Binary::AllInOne, settings).await
+        Self::start(Binary::AllInOne, settings.with_long_timeouts()).await
     }
 
     /// Like [`Self::gateway`], with this standard error.

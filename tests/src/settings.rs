@@ -31,11 +31,19 @@ impl Settings {
         self
     }
 
-    /// Longer timeouts for deciders, for tests that are not about them, on a machine that is busy with other tests.
+    /// Longer timeouts for deciders unless they are set already, for tests that are not about them, on a machine that is busy with other
+    /// tests.
     #[must_use]
     pub fn with_long_timeouts(self) -> Self {
-        self.set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
-            .set("IMPORTGUARD_REQUEST_BUDGET", "4s")
+        self.or_set("IMPORTGUARD_DECIDER_TIMEOUT", || "2s".to_owned())
+            .or_set("IMPORTGUARD_REQUEST_BUDGET", || "4s".to_owned())
+    }
+
+    /// Time for NATS to acknowledge each event, for tests in which none may go by way of the spool.
+    #[must_use]
+    pub fn with_long_ack_timeout(self) -> Self {
+        self.set("IMPORTGUARD_ACK_TIMEOUT", "5s")
+            .set("IMPORTGUARD_REQUEST_BUDGET", "20s")
     }
 
     /// Makes the gateway call `decider`.

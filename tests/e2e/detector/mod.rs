@@ -284,7 +284,6 @@ async fn a_hammering_owner_is_blocked_by_themselves() {
     let rules = workspace().join("policy/detector.yaml");
     let settings = Settings::new()
         .nats(&nats)
-        .with_long_timeouts()
         .set("IMPORTGUARD_POLICY", policy.display().to_string());
     let service = Service::all_in_one(settings).await;
     let caller = OpenIm::server(service.url());

@@ -26,8 +26,7 @@ impl Blocked {
             .policy(&policy)
             .nats(&nats)
             .traces_to(&receiver)
-            .set("IMPORTGUARD_LOG_FORMAT", "json")
-            .with_long_timeouts();
+            .set("IMPORTGUARD_LOG_FORMAT", "json");
         let service = Service::all_in_one(settings(base)).await;
         eventually("the gateway streams", SOON, async || {
             let ready = service.admin("/readyz").await?;
