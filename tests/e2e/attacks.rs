@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use importguard_core::Dialect::Server;
 use importguard_tests::{
     HeldCall, Http2Client, Http2Connection, Line, MountedSecret, Occupied, OpenIm, RawConnection,
-    Reading, Service, Settings, TestCertificate, eventually, load, post,
+    Reading, SOON, Service, Settings, TestCertificate, eventually, load, post,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -18,10 +18,7 @@ use crate::asserts;
 const PATH: &str = "/callbackBeforeImportFriendsCommand";
 
 /// How long an honest caller waits for a verdict at most, whatever others do.
-const SOON: Duration = Duration::from_secs(2);
-
-/// Much longer than the time-outs that are set here, on a busy machine.
-const LATE: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// An import that is answered with as much as it asks: without a decider it is refused, and the documentation wants the list back.
 fn echoing() -> (&'static str, String) {
@@ -47,7 +44,7 @@ async fn answers_that_no_window_is_opened_for_are_given_up() {
         for number in 0..60 {
             connection.post(2 * number + 1, path, body.as_bytes()).await;
         }
-        if !connection.closes_within(LATE).await {
+        if !connection.closes_within(SOON).await {
             held.push(window);
         }
     }
@@ -70,14 +67,14 @@ async fn so_are_answers_that_are_not_read() {
     let mut stream = socket.connect(address).await.unwrap();
     // Until the other side has hung up.
     let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
-    let ended = timeout(Duration::from_secs(30), asking).await;
+    let ended = timeout(SOON, asking).await;
     assert!(ended.is_ok(), "answers wait for somebody to read for ever");
     nothing_is_left(&gateway).await;
 }
 
 /// Nothing is kept for callers who have been given up, and the next one is answered.
 async fn nothing_is_left(gateway: &Service) {
-    eventually("they are closed", LATE, async || {
+    eventually("they are closed", SOON, async || {
         let open = gateway.metric("importguard_connections").await?;
         let working = gateway.metric("importguard_in_flight").await?;
         anyhow::ensure!(
@@ -116,7 +113,7 @@ async fn idle_connections_keep_no_caller_out() {
         let allowed = server.import("op", "user1", &["user2"]).await;
         let took = began.elapsed();
         asserts::allows(Server, &allowed);
-        assert!(took < SOON, "{took:?}");
+        assert!(took < MAX_WAIT, "{took:?}");
         let refused = server.import("op", "blocked_owner", &["user2"]).await;
         asserts::refuses(Server, &refused, 200, 5001);
     }
@@ -187,7 +184,7 @@ async fn a_silent_connection_is_closed_as_soon_as_one_with_an_incomplete_head() 
         RawConnection::open(encrypted.http_address()).await,
         RawConnection::over(after_handshake),
     ] {
-        let ends = timeout(LATE, connection.read_to_end()).await;
+        let ends = timeout(SOON, connection.read_to_end()).await;
         assert_eq!(ends.as_deref(), Ok(""));
     }
 }
@@ -303,7 +300,7 @@ async fn heads_count_towards_the_byte_limit() {
     })
     .await;
     let mut most = 0;
-    eventually("all connections are closed", LATE, async || {
+    eventually("all connections are closed", SOON, async || {
         most = most.max(line.gateway.vitals().resident_bytes);
         let open = line.gateway.metric("importguard_connections").await?;
         anyhow::ensure!(open == 0.0, "{open} are open");
@@ -357,7 +354,7 @@ async fn so_has_a_caller_that_reads_nothing() {
     let mut stream = socket.connect(address).await.unwrap();
     let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
     // Until it is given up, after IMPORTGUARD_WRITE_TIMEOUT.
-    timeout(Duration::from_secs(30), asking).await.unwrap();
+    timeout(SOON, asking).await.unwrap();
     let decided = asked(&line).await;
     assert!((1.0..=8.0).contains(&decided), "{decided}");
 }

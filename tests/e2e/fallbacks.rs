@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use importguard_core::{Cause, DecidedBy, Dialect, VerdictKind};
 use importguard_tests::{
-    Line, NatsServer, OpenIm, SOON, Service, Settings, StoredEvent, eventually, load,
+    Line, NatsServer, OpenIm, SOON, Service, Settings, StoredEvent, eventually, load, stored,
     wait_for_count,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -23,6 +23,25 @@ fn is_fallback(event: &StoredEvent, cause: Cause, refusal: Option<i32>) {
     let verdict = refusal.map_or(VerdictKind::Allow, |_| VerdictKind::Refuse);
     assert_eq!(data.verdict, verdict);
     assert_eq!(data.policy, None);
+}
+
+/// A gateway that waits so long for a stopped decider, and does not find out by a health check before.
+fn impatient(timeout: &str) -> Settings {
+    Settings::new()
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", timeout)
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h")
+}
+
+/// Waits until the decider decides.
+async fn is_asked(server: &OpenIm, operation_id: &str) {
+    eventually("the decider is asked", SOON, async || {
+        let answer = server.import(operation_id, "a", &["b"]).await;
+        match asserts::code(&answer) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -62,9 +81,9 @@ async fn or_allowed_if_so_configured() {
 
 #[tokio::test]
 async fn a_decider_that_stands_still_is_given_up_in_time() {
-    let line = Line::with(Settings::new().set("IMPORTGUARD_DECIDER_TIMEOUT", "300ms")).await;
+    let line = Line::with(impatient("300ms")).await;
     let server = line.server();
-    asserts::allows(Dialect::Server, &server.import("before", "a", &["b"]).await);
+    is_asked(&server, "before").await;
 
     line.decider.freeze().await;
     let began = Instant::now();
@@ -77,26 +96,21 @@ async fn a_decider_that_stands_still_is_given_up_in_time() {
     );
 
     line.decider.thaw();
-    eventually("the decider is asked again", SOON, async || {
-        let answer = server.import("after", "a", &["b"]).await;
-        match asserts::code(&answer) {
-            0 => Ok(()),
-            code => Err(code),
-        }
+    is_asked(&server, "after").await;
+
+    wait_for_count(&line.nats, 3).await;
+    let frozen = eventually("its event is stored", SOON, async || {
+        let mut events = stored(&line.nats).await.into_iter();
+        let frozen = events.find(|event| event.operation_id() == "frozen");
+        frozen.ok_or("it is not")
     })
     .await;
-
-    let events = wait_for_count(&line.nats, 3).await;
-    let frozen = events
-        .iter()
-        .find(|e| e.operation_id() == "frozen")
-        .unwrap();
-    is_fallback(frozen, Cause::DeciderTimeout, Some(5911));
+    is_fallback(&frozen, Cause::DeciderTimeout, Some(5911));
 }
 
 #[tokio::test]
 async fn a_decider_that_sends_nothing_times_out() {
-    let line = Line::start().await;
+    let line = Line::with(impatient("500ms")).await;
     line.decider.freeze().await;
     let began = Instant::now();
     let answer = line.server().import("op", "a", &["b"]).await;
@@ -143,20 +157,13 @@ async fn a_decider_killed_and_started_again_is_found_again() {
     }
 
     line.decider.restart().await;
-    eventually("the decider is asked again", SOON, async || {
-        let answer = server.import("after", "a", &["b"]).await;
-        match asserts::code(&answer) {
-            0 => Ok(()),
-            code => Err(code),
-        }
-    })
-    .await;
+    is_asked(&server, "after").await;
 }
 
 #[tokio::test]
 async fn a_kill_under_load_changes_verdicts_only_to_fallbacks() {
     const REQUESTS: usize = 600;
-    let mut line = Line::with(Settings::new().with_long_timeouts()).await;
+    let mut line = Line::start().await;
     let server = line.server();
     let calls = load(REQUESTS, 16, async |number| {
         let began = Instant::now();

@@ -17,7 +17,9 @@ use crate::asserts;
 
 fn lines(service: &Service) -> Vec<Value> {
     let output = service.stderr();
-    let lines = output.lines().map(|line| {
+    // The last one may still be being written.
+    let (complete, _) = output.rsplit_once('\n').unwrap_or_default();
+    let lines = complete.lines().map(|line| {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
     });
     lines.collect()

@@ -1,9 +1,7 @@
 //! The memory of a burst is released afterwards, even while the process is idle.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use importguard_tests::{RawConnection, Service, Settings, eventually, post};
+use importguard_tests::{RawConnection, SOON, Service, Settings, eventually, post};
 
 /// Bodies that are never completed, and what they come to.
 const BODIES: usize = 80;
@@ -28,18 +26,14 @@ async fn the_memory_of_a_burst_is_released_while_idle() {
         connection.send(incomplete).await.unwrap();
         burst.push(connection);
     }
-    eventually(
-        "the bodies are there",
-        Duration::from_secs(10),
-        async || {
-            let more = more();
-            ensure!(more >= BYTES, "{more} bytes more than at rest");
-            Ok(())
-        },
-    )
+    eventually("the bodies are there", SOON, async || {
+        let more = more();
+        ensure!(more >= BYTES, "{more} bytes more than at rest");
+        Ok(())
+    })
     .await;
     drop(burst);
-    eventually("they are gone", Duration::from_secs(30), async || {
+    eventually("they are gone", SOON, async || {
         let more = more();
         ensure!(more <= BYTES / 4, "still {more} bytes more than at rest");
         Ok(())

@@ -63,7 +63,9 @@ async fn sigterm_lets_a_gateway_finish_what_it_began() {
 
 #[tokio::test]
 async fn a_gateway_waits_for_its_decider_before_it_ends() {
-    let mut line = Line::without_nats(settings()).await;
+    // A health check would find out before.
+    let settings = settings().set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h");
+    let mut line = Line::without_nats(settings).await;
     line.decider.freeze().await;
     let answer = drains(&mut line.gateway, Process::sigterm).await;
     assert!(answer.contains(r#""errCode":5911"#), "{answer}");
@@ -71,9 +73,7 @@ async fn a_gateway_waits_for_its_decider_before_it_ends() {
 
 #[tokio::test]
 async fn new_connections_are_answered_and_closed_while_load_balancers_take_notice() {
-    let settings = settings()
-        .set("IMPORTGUARD_SHUTDOWN_GRACE", "3s")
-        .set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "10s");
+    let settings = settings().set("IMPORTGUARD_SHUTDOWN_GRACE", "10s");
     let mut gateway = Service::gateway(settings).await;
     let server = OpenIm::server(gateway.url());
     let before = server.import("op-before", "user1", &["user2"]).await;

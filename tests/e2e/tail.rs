@@ -92,10 +92,7 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
 
 /// A line whose first events are `op-0`, `op-1`, …, in this order: none goes by way of the spool, where the next could overtake it.
 async fn line_with(events: usize) -> Line {
-    let patient = Settings::new()
-        .set("IMPORTGUARD_ACK_TIMEOUT", "5s")
-        .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
-    let line = Line::with(patient).await;
+    let line = Line::with(Settings::new().with_long_ack_timeout()).await;
     line.gateway.wait_for_recorder("streaming").await;
     import(&line, 0..events).await;
     line
@@ -285,7 +282,7 @@ async fn it_ends_before_what_is_stored_after_a_time() {
     let rest = tail(&[&durable[..], &["--count", "2"]].concat());
     assert_eq!(operation_ids(&rest.ends().await), numbered(3..5));
 
-    let soon = SystemTime::now() + Duration::from_secs(4);
+    let soon = SystemTime::now() + Duration::from_secs(10);
     let soon = humantime::format_rfc3339_millis(soon).to_string();
     let following = tail(&["--until", &soon]);
     // With the durable one, and two that ended: NATS keeps those for some minutes.

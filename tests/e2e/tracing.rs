@@ -67,10 +67,11 @@ async fn streaming(line: &Line) {
 async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
     let receiver = OtlpReceiver::start().await;
     let policy = PolicyDir::new(POLICY, &[]);
-    let settings = Settings::new().policy(&policy).traces_to(&receiver);
+    // So that the event is published within the request.
+    let settings = Settings::new().with_long_ack_timeout();
+    let settings = settings.policy(&policy).traces_to(&receiver);
     let line = Line::with(settings.set("IMPORTGUARD_BASE_PATH", "/a-secret")).await;
     let server = OpenIm::server(line.gateway.url() + "/a-secret");
-    // So that the event is published within the request.
     streaming(&line).await;
 
     let parent = TraceParent::numbered(1);
@@ -187,6 +188,7 @@ async fn an_unanswered_attempt_names_its_decider_and_its_status() {
     let settings = Settings::new()
         .traces_to(&receiver)
         .decider(&decider)
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h")
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "300ms");
     let gateway = Service::gateway(settings).await;
     let server = OpenIm::server(gateway.url());
