@@ -1,9 +1,15 @@
 //! `Dockerfile` and `docker-compose.yml`, as far as they can be checked without building them.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
 
-use importguard_tests::{Binary, tool, workspace};
-use serde_json::Value;
+use importguard_tests::{Binary, NatsServer, tool, workspace};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 fn read(file: &str) -> String {
     fs::read_to_string(workspace().join(file)).unwrap()
@@ -97,19 +103,144 @@ fn every_port_is_open_on_this_machine_only() {
 }
 
 /// The composition as `docker compose config` reads it, which needs no engine.
-#[test]
-fn docker_compose_accepts_it_and_the_detector_works_on_what_deciders_use() {
-    let Some(compose) = tool("docker-compose", "DOCKER_COMPOSE", "docker-compose.yml") else {
-        return;
-    };
+fn composition(file: &Path) -> Option<Value> {
+    let compose = tool(
+        "docker-compose",
+        "DOCKER_COMPOSE",
+        &file.display().to_string(),
+    )?;
     let output = Command::new(compose)
-        .current_dir(workspace())
+        .arg("--file")
+        .arg(file)
         .args(["--profile", "tools", "config", "--format", "json"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let composition: Value = serde_json::from_slice(&output.stdout).unwrap();
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+const NATS_CONF: &str = "deploy/nats/nats-server.conf";
+
+/// `nats-server -t` on `deploy/nats/nats-server.conf`, with these variables and no others.
+fn nats_conf_with(variables: &Value) -> Output {
+    let text = read(NATS_CONF);
+    let (program, text) = match NatsServer::current() {
+        Some(program) => (program, text),
+        None => (
+            NatsServer::program().to_owned(),
+            text.replace("sync_interval: always", ""),
+        ),
+    };
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("nats.conf");
+    fs::write(&file, text).unwrap();
+    let variables = variables.as_object().unwrap().iter();
+    Command::new(program)
+        .arg("-t")
+        .arg("--config")
+        .arg(&file)
+        .env_clear()
+        .envs(variables.map(|(name, value)| (name, value.as_str().unwrap())))
+        .output()
+        .unwrap()
+}
+
+/// Each composition of the repository that mounts `deploy/nats/nats-server.conf`.
+fn compositions_with_nats() -> Vec<PathBuf> {
+    let examples = fs::read_dir(workspace().join("examples")).unwrap();
+    let examples = examples.map(|entry| entry.unwrap().path());
+    let files = examples
+        .chain([workspace().to_owned()])
+        .filter_map(|directory| fs::read_dir(directory).ok())
+        .flatten()
+        .map(|entry| entry.unwrap().path());
+    files
+        .filter(|file| {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            name.contains("compose") && fs::read_to_string(file).unwrap().contains(NATS_CONF)
+        })
+        .collect()
+}
+
+#[test]
+fn nats_starts_with_the_passwords_that_each_composition_gives_it() {
+    let files = compositions_with_nats();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let Some(composition) = composition(&file) else {
+            return;
+        };
+        let mut servers = 0;
+        for (name, service) in composition["services"].as_object().unwrap() {
+            let volumes = service["volumes"].as_array().into_iter().flatten();
+            let mut sources = volumes.filter_map(|volume| volume["source"].as_str());
+            if sources.any(|source| source.ends_with(NATS_CONF)) {
+                let checked = nats_conf_with(&service["environment"]);
+                let said = String::from_utf8_lossy(&checked.stderr);
+                let file = file.display();
+                assert!(checked.status.success(), "{file}: {name}: {said}");
+                servers += 1;
+            }
+        }
+        assert_eq!(servers, 1, "{}", file.display());
+    }
+}
+
+/// The variables that `deploy/nats/nats-server.conf` refers to.
+fn nats_variables() -> BTreeSet<String> {
+    let text = read(NATS_CONF);
+    let references = text.split("password: $").skip(1);
+    references
+        .map(|rest| rest.split(',').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_head_of_nats_conf_says_which_passwords_nats_takes() {
+    let text = read(NATS_CONF);
+    let (head, _) = text.split_once("\njetstream {").unwrap();
+    let variables = nats_variables();
+    assert_eq!(variables.len(), 7, "{variables:?}");
+    assert!(head.contains("all seven variables"), "{head}");
+    for variable in &variables {
+        assert!(head.contains(variable), "the head lacks {variable}");
+    }
+    let with = |password: &str| {
+        let mut all: Value = variables
+            .iter()
+            .map(|name| (name.clone(), json!("p")))
+            .collect();
+        all["GATEWAY_PASSWORD"] = json!(password);
+        nats_conf_with(&all).status.success()
+    };
+    for refused in ["123456", "true", "10k", "two words", "a;b", "a,b"] {
+        assert!(!with(refused), "{refused}");
+        assert!(with(&format!("\"{refused}\"")), "{refused} in quotes");
+    }
+    for taken in [
+        "p0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        "p1234567890123456789012345678901234567890123456789012345678901234",
+    ] {
+        assert!(with(taken), "{taken}");
+    }
+    for variable in &variables {
+        let others = variables.iter().filter(|name| *name != variable);
+        let others: Value = others.map(|name| (name.clone(), json!("p"))).collect();
+        let output = nats_conf_with(&others);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains(variable),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn docker_compose_accepts_it_and_the_detector_works_on_what_deciders_use() {
+    let Some(composition) = composition(&workspace().join("docker-compose.yml")) else {
+        return;
+    };
     let services = &composition["services"];
     let passwords = &services["nats"]["environment"];
     // Each logs in as a user that deploy/nats/nats-server.conf has, in an inbox of its own.

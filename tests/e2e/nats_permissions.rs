@@ -11,15 +11,17 @@ use importguard_tests::{
     Binary, Detector, NatsServer, OpenIm, Process, SOON, Service, Settings, Spool, eventually,
     workspace,
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PASSWORDS: [(&str, &str); 6] = [
+const PASSWORDS: [(&str, &str); 7] = [
     ("GATEWAY_PASSWORD", "gateway-secret"),
     ("ANALYTICS_PASSWORD", "analytics-secret"),
     ("SUPPORT_PASSWORD", "support-secret"),
     ("DECIDER_PASSWORD", "decider-secret"),
     ("MODERATOR_PASSWORD", "moderator-secret"),
     ("DETECTOR_PASSWORD", "detector-secret"),
+    ("ADMIN_PASSWORD", "admin-secret"),
 ];
 
 async fn nats() -> NatsServer {
@@ -47,7 +49,7 @@ async fn with_an_event(nats: &NatsServer) -> Service {
 
 async fn connect(nats: &NatsServer, user: &str, password: &str) -> async_nats::Client {
     let inbox = match user {
-        "analytics" => "_INBOX".to_owned(),
+        "analytics" | "admin" => "_INBOX".to_owned(),
         _ => format!("_INBOX_{user}"),
     };
     ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
@@ -361,4 +363,76 @@ async fn a_wrong_prefix_of_responses_is_reported_with_its_remedy() {
         told.contains("set NATS_INBOX_PREFIX to the prefix"),
         "{told}"
     );
+}
+
+/// What JetStream responds to a request of the user `admin`, with the requests of the nats CLI.
+async fn ask(admin: &async_nats::Client, subject: String, request: Vec<u8>) -> Value {
+    let response = tokio::time::timeout(SOON, admin.request(subject, request.into()));
+    let response = response.await.unwrap().unwrap().payload;
+    let response: Value = serde_json::from_slice(&response).unwrap_or_default();
+    let error = &response["error"];
+    assert!(error.is_null(), "{error}");
+    response
+}
+
+#[tokio::test]
+async fn administrators_edit_back_up_and_restore_the_stream_and_nobody_else_does() {
+    let nats = nats().await;
+    drop(with_an_event(&nats).await);
+    let admin = connect(&nats, "admin", "admin-secret").await;
+    let api = |operation: &str| format!("$JS.API.STREAM.{operation}.IMPORTGUARD");
+    let edit = "$JS.API.STREAM.UPDATE.IMPORTGUARD";
+
+    let info = ask(&admin, api("INFO"), Vec::new()).await;
+    assert_eq!(info["state"]["messages"], 1, "{info}");
+    let mut config = info["config"].clone();
+    config["max_bytes"] = json!(64 << 20);
+    for user in ["gateway", "detector", "moderator", "analytics", "support"] {
+        let client = connect(&nats, user, &format!("{user}-secret")).await;
+        let edited = client.request(edit, config.to_string().into());
+        let edited = tokio::time::timeout(Duration::from_secs(1), edited).await;
+        assert!(
+            !matches!(edited, Ok(Ok(_))),
+            "{user} could change the stream"
+        );
+    }
+    let edited = ask(&admin, edit.to_owned(), config.to_string().into()).await;
+    assert_eq!(edited["config"]["max_bytes"], 64 << 20, "{edited}");
+
+    let inbox = admin.new_inbox();
+    let mut chunks = admin.subscribe(inbox.clone()).await.unwrap();
+    let request = json!({ "deliver_subject": inbox, "chunk_size": 1024 }).to_string();
+    let head = ask(&admin, api("SNAPSHOT"), request.into()).await;
+    let mut backup = Vec::new();
+    loop {
+        let chunk = tokio::time::timeout(SOON, chunks.next()).await.unwrap();
+        let chunk = chunk.unwrap();
+        if chunk.payload.is_empty() {
+            break;
+        }
+        backup.push(chunk.payload);
+        // NATS waits for some of these.
+        admin
+            .publish(chunk.reply.unwrap(), "".into())
+            .await
+            .unwrap();
+    }
+    assert!(!backup.is_empty());
+
+    ask(&admin, api("DELETE"), Vec::new()).await;
+    let request = json!({ "config": head["config"], "state": head["state"] }).to_string();
+    let restore = ask(&admin, api("RESTORE"), request.into()).await;
+    let place = restore["deliver_subject"].as_str().unwrap();
+    for chunk in &backup {
+        ask(&admin, place.to_owned(), chunk.to_vec()).await;
+    }
+    let restored = ask(&admin, place.to_owned(), Vec::new()).await;
+    assert_eq!(restored["state"]["messages"], 1, "{restored}");
+    assert_eq!(restored["config"]["max_bytes"], 64 << 20, "{restored}");
+
+    // But it cannot publish decisions that nobody made.
+    let jetstream = jetstream::new(admin);
+    let forged = jetstream.publish("importguard.v1.decision.allow", "{}".into());
+    let forged = tokio::time::timeout(Duration::from_secs(1), async { forged.await?.await }).await;
+    assert!(!matches!(forged, Ok(Ok(_))), "it could publish a decision");
 }
