@@ -1,8 +1,8 @@
 //! `deploy/kubernetes` renders and is valid by Kubernetes' schemas.
 
-use std::{collections::BTreeSet, process::Command, sync::OnceLock};
+use std::{collections::BTreeSet, fs, process::Command, sync::OnceLock};
 
-use importguard_tests::{Binary, Kustomize, Manifests};
+use importguard_tests::{Binary, Kustomize, Manifests, workspace};
 use serde_json::{Value, json};
 
 /// A policy of one's own, without the lists of the sample.
@@ -371,4 +371,22 @@ fn who_reaches(policy: &Value, port: &str) -> Value {
     assert!(rules.next().is_none(), "{port}");
     assert_eq!(list(&rule["ports"]).len(), 1, "{port}");
     rule["from"].clone()
+}
+
+#[test]
+fn each_pod_receives_the_replies_of_nats_where_nats_server_conf_permits_it() {
+    let conf = fs::read_to_string(workspace().join("deploy/nats/nats-server.conf")).unwrap();
+    for manifests in everything() {
+        for (name, _) in PODS {
+            let user = name.strip_prefix("importguard-").unwrap();
+            let start = format!("{{ user: {user}, ");
+            let (_, permissions) = conf.split_once(&start).unwrap();
+            let (permissions, _) = permissions.split_once("} }").unwrap();
+            let settings = settings(manifests, workload(manifests, name));
+            let prefix = settings.iter().find(|it| it.0 == "NATS_INBOX_PREFIX");
+            let (_, prefix) = prefix.unwrap_or_else(|| panic!("{name} has no NATS_INBOX_PREFIX"));
+            let permitted = format!("subscribe: [\"{prefix}.>\"]");
+            assert!(permissions.contains(&permitted), "{user}: {permitted}");
+        }
+    }
 }

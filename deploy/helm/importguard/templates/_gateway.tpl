@@ -5,6 +5,7 @@
       "IMPORTGUARD_ADMIN_LISTEN" "[::]:8081"
       "IMPORTGUARD_DECIDER_URL" (printf "http://%s-decider:50051" (include "importguard.fullname" .))
       "NATS_URL" (include "importguard.natsURL" .)
+      "NATS_INBOX_PREFIX" "_INBOX_gateway"
       "IMPORTGUARD_SHUTDOWN_GRACE" "5s"
       "IMPORTGUARD_SHUTDOWN_TIMEOUT" "20s"
       "IMPORTGUARD_SPOOL_MAX_BYTES" .Values.gateway.spool.maxBytes }}
