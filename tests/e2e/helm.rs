@@ -4,6 +4,7 @@ mod compare;
 mod detector;
 mod import;
 mod names;
+mod precedence;
 
 use std::fs;
 

@@ -7,7 +7,7 @@
       "NATS_INBOX_PREFIX" "_INBOX_decider"
       "IMPORTGUARD_DECIDER_SHUTDOWN_GRACE" "7s"
       "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT" "20s" }}
-{{- include "importguard.data" (list .Values.decider.settings $settings (include "importguard.tracing" . | fromJson)) }}
+{{- include "importguard.data" (list (omit .Values.decider.settings "OTEL_RESOURCE_ATTRIBUTES") $settings (include "importguard.tracing" . | fromJson)) }}
 {{- end -}}
 
 {{/* The Secrets that deciders mount. */}}
@@ -26,4 +26,16 @@
     IMPORTGUARD_DECIDER_TLS_KEY_FILE: tls.key
     IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: ca.crt
 {{- end }}
+{{- end -}}
+
+{{/* Variables of the decider's container that are the same in all pods. */}}
+{{- define "importguard.decider.env" -}}
+{{- if .Values.deciderTLS.deciderSecret }}
+- { name: IMPORTGUARD_DECIDER_TLS_CLIENT_NAMES, value: "{{ include "importguard.fullname" . }}-gateway" }
+{{- end }}
+{{- if .Values.liveLists.enabled }}
+- { name: IMPORTGUARD_LISTS_SNAPSHOT, value: /var/lib/importguard/lists }
+{{- end }}
+{{ include "importguard.natsUser" .Values.liveLists }}
+{{- include "importguard.secretEnv" (include "importguard.decider.secrets" . | fromYamlArray) }}
 {{- end -}}

@@ -9,3 +9,12 @@
 {{ . }}
 {{- end }}
 {{- end -}}
+
+{{/* Variables of the detector's container. */}}
+{{- define "importguard.detector.env" -}}
+- { name: IMPORTGUARD_ADMIN_LISTEN, value: "[::]:8083" }
+- { name: IMPORTGUARD_DETECT_RULES, value: /etc/importguard/detector/detector.yaml }
+- { name: NATS_INBOX_PREFIX, value: _INBOX_detector }
+{{ include "importguard.natsUser" .Values.detector }}
+{{- include "importguard.secretEnv" (include "importguard.detector.secrets" . | fromYamlArray) }}
+{{- end -}}

@@ -9,7 +9,7 @@
       "IMPORTGUARD_SHUTDOWN_GRACE" "5s"
       "IMPORTGUARD_SHUTDOWN_TIMEOUT" "20s"
       "IMPORTGUARD_SPOOL_MAX_BYTES" .Values.gateway.spool.maxBytes }}
-{{- include "importguard.data" (list .Values.gateway.settings $settings (include "importguard.tracing" . | fromJson)) }}
+{{- include "importguard.data" (list (omit .Values.gateway.settings "OTEL_RESOURCE_ATTRIBUTES") $settings (include "importguard.tracing" . | fromJson)) }}
 {{- end -}}
 
 {{/* The Secrets that gateways mount. */}}
@@ -37,4 +37,13 @@
 {{- with .Values.pseudonyms.secret }}
 - { volume: pseudonyms, secret: {{ . | quote }}, files: { IMPORTGUARD_PSEUDONYM_KEY_FILE: key } }
 {{- end }}
+{{- end -}}
+
+{{/* Variables of the gateway's container that are the same in all pods. */}}
+{{- define "importguard.gateway.env" -}}
+{{- if .Values.deciderTLS.gatewaySecret }}
+- { name: IMPORTGUARD_DECIDER_URL, value: "https://{{ include "importguard.fullname" . }}-decider:50051" }
+{{- end }}
+{{ include "importguard.natsUser" .Values.nats }}
+{{- include "importguard.secretEnv" (include "importguard.gateway.secrets" . | fromYamlArray) }}
 {{- end -}}

@@ -62,13 +62,28 @@ securityContext:
   capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* The environment that differs from pod to pod. Takes the variable that has the pod's name. */}}
+{{/* The environment that differs from pod to pod. Takes variable (which has the pod's name) and settings. Kubernetes expands only
+     references to what is in `env`, so a name in the settings does not replace the pod's. */}}
 {{- define "importguard.podEnv" -}}
-- { name: {{ . }}, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.name } } }
+{{- $pod := hasKey .settings .variable | ternary "POD" .variable -}}
+- { name: {{ $pod }}, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.name } } }
 - { name: NAMESPACE, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.namespace } } }
 - { name: NODE, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: spec.nodeName } } }
+{{- $own := get .settings "OTEL_RESOURCE_ATTRIBUTES" }}
+{{- if or $own (not (hasKey .settings "OTEL_RESOURCE_ATTRIBUTES")) }}
 - name: OTEL_RESOURCE_ATTRIBUTES
-  value: k8s.pod.name=$({{ . }}),k8s.namespace.name=$(NAMESPACE),k8s.node.name=$(NODE)
+  value: {{ printf "k8s.pod.name=$(%s),k8s.namespace.name=$(NAMESPACE),k8s.node.name=$(NODE)%s" $pod (empty $own | ternary "" (printf ",%v" $own)) | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Variables of a container, without those that are in the settings: `env` takes precedence over the ConfigMap that has them. Takes
+     settings and variables (the text of a list). */}}
+{{- define "importguard.env" -}}
+{{- range fromYamlArray .variables }}
+{{- if not (hasKey $.settings .name) }}
+- { name: {{ .name }}, value: {{ .value | quote }} }
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* Environment, mounts and volumes of Secrets. Each takes a list of: volume, secret, and files (setting → file name). Changed

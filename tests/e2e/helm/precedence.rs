@@ -1,0 +1,129 @@
+//! A setting takes precedence over what the chart sets, wherever the chart sets it.
+
+use importguard_tests::{Chart, Manifests};
+use serde_json::{Map, Value, json};
+
+use super::{sample, with};
+use crate::{
+    detector::kubernetes::{DETECTOR, rules},
+    kubernetes::list,
+};
+
+/// Values with which the chart sets all variables that it can.
+fn everything() -> Value {
+    let values = json!({
+        "callers": { "secret": "callers" },
+        "tls": { "secret": "tls" },
+        "nats": { "user": "gateway", "credentialsSecret": "gateways", "caSecret": "authority" },
+        "liveLists": { "enabled": true, "user": "decider", "credentialsSecret": "deciders" },
+        "detector": { "enabled": true, "rules": rules(), "user": "detector", "credentialsSecret": "detectors" },
+        "deciderTLS": { "deciderSecret": "d", "gatewaySecret": "g" },
+        "pseudonyms": { "secret": "pseudonyms" },
+    });
+    with(sample(), &values)
+}
+
+const PODS: [(&str, &str, &str); 3] = [
+    ("StatefulSet", "importguard-gateway", "gateway"),
+    ("Deployment", "importguard-decider", "decider"),
+    ("Deployment", DETECTOR, "detector"),
+];
+
+/// The environment of a workload's container as Kubernetes makes it: later sources replace earlier ones, and `env` all of them.
+fn environment(release: &Manifests, kind: &str, name: &str) -> Map<String, Value> {
+    let container = &release.one(kind, name)["spec"]["template"]["spec"]["containers"][0];
+    let mut environment = Map::new();
+    for source in list(&container["envFrom"]) {
+        let map = source["configMapRef"]["name"].as_str().unwrap();
+        let mut maps = release.all("ConfigMap");
+        if let Some(map) = maps.find(|it| it["metadata"]["name"] == map) {
+            environment.extend(map["data"].as_object().cloned().unwrap_or_default());
+        }
+    }
+    for variable in list(&container["env"]) {
+        let value = variable.get("value").unwrap_or(&variable["valueFrom"]);
+        environment.insert(variable["name"].as_str().unwrap().into(), value.clone());
+    }
+    environment
+}
+
+#[test]
+fn each_variable_of_the_chart_can_be_replaced_and_removed() {
+    // Services, probes and network policies depend on these, so other values are refused.
+    let fixed = |name: &str| name.ends_with("_LISTEN");
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let usual = chart.render(&everything()).unwrap();
+    for (kind, workload, component) in PODS {
+        let ours = environment(&usual, kind, workload).into_iter();
+        let ours = ours.map(|(name, _)| name).filter(|name| {
+            (name.starts_with("IMPORTGUARD_") || name.starts_with("NATS_")) && !fixed(name)
+        });
+        for name in ours {
+            let value = match name.as_str() {
+                "IMPORTGUARD_SPOOL_MAX_BYTES" => "7MiB",
+                name if name.contains("_SHUTDOWN_") => "7s",
+                _ => "tls://mine",
+            };
+            let with = |value: Value| {
+                let own = json!({ component: { "settings": { name.clone(): value } } });
+                let release = chart.render(&with(everything(), &own)).unwrap();
+                environment(&release, kind, workload).remove(&name)
+            };
+            assert_eq!(with(json!(value)), Some(json!(value)), "{component} {name}");
+            assert_eq!(with(json!(null)), None, "{component} {name}");
+        }
+    }
+}
+
+#[test]
+fn resource_attributes_are_added_to_those_of_the_pod() {
+    const POD: &str = "k8s.namespace.name=$(NAMESPACE),k8s.node.name=$(NODE)";
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let attributes = |settings: Value| {
+        let own = json!({ "gateway": { "settings": settings.clone() }, "decider": { "settings": settings } });
+        let release = chart.render(&with(everything(), &own)).unwrap();
+        [0, 1].map(|index| {
+            let (kind, name, _) = PODS[index];
+            let mut environment = environment(&release, kind, name);
+            // What it refers to is there.
+            for (variable, field) in [("NAMESPACE", "namespace"), ("POD", "name")] {
+                if let Some(value) = environment.get(variable) {
+                    let path = format!("metadata.{field}");
+                    assert_eq!(value["fieldRef"]["fieldPath"], path);
+                }
+            }
+            environment.remove("OTEL_RESOURCE_ATTRIBUTES")
+        })
+    };
+    let [gateway, decider] = ["IMPORTGUARD_INSTANCE", "IMPORTGUARD_DECIDER_INSTANCE"]
+        .map(|name| format!("k8s.pod.name=$({name}),{POD}"));
+    assert_eq!(
+        attributes(json!({})),
+        [Some(json!(gateway)), Some(json!(decider))]
+    );
+    let own = "deployment.environment.name=staging,team=im";
+    assert_eq!(
+        attributes(json!({ "OTEL_RESOURCE_ATTRIBUTES": own })),
+        [
+            Some(json!(format!("{gateway},{own}"))),
+            Some(json!(format!("{decider},{own}")))
+        ]
+    );
+    assert_eq!(
+        attributes(json!({ "OTEL_RESOURCE_ATTRIBUTES": null })),
+        [None, None]
+    );
+    // Kubernetes expands only what `env` has, so a name in the settings needs another variable for that of the pod.
+    let instance = json!({ "gateway": { "settings": { "IMPORTGUARD_INSTANCE": "mine" } } });
+    let release = chart.render(&with(everything(), &instance)).unwrap();
+    let environment = environment(&release, PODS[0].0, PODS[0].1);
+    assert_eq!(
+        environment["OTEL_RESOURCE_ATTRIBUTES"],
+        format!("k8s.pod.name=$(POD),{POD}")
+    );
+    assert_eq!(environment["POD"]["fieldRef"]["fieldPath"], "metadata.name");
+}
