@@ -4,11 +4,14 @@ mod compare;
 mod detector;
 mod import;
 mod names;
+mod ports;
 mod precedence;
 
 use std::fs;
 
-use importguard_tests::{Binary, Chart, Help, Kustomize, Manifests, assert_is_current, workspace};
+use importguard_tests::{
+    Binary, Chart, Help, Kustomize, Manifests, Setting, assert_is_current, workspace,
+};
 use serde_json::{Map, Value, json};
 
 use crate::kubernetes::POLICY;
@@ -97,7 +100,13 @@ fn the_chart_consists_of_what_the_manifests_consist_of() {
     };
 
     let components = kustomize.components();
-    for chosen in combinations(&components) {
+    for mut chosen in combinations(&components) {
+        // Without what needs them, the chart refuses credentials.
+        if chosen.iter().any(|name| name == "decider-nats-credentials")
+            && !chosen.iter().any(|name| name == "live-lists")
+        {
+            chosen.push("live-lists".to_owned());
+        }
         let values = chosen
             .iter()
             .fold(base(), |values, name| with(values, &values_of(name)));
@@ -205,6 +214,40 @@ fn values_that_cannot_be_used_are_reported_where_they_are() {
         (one("callers.secret", json!("Our Secret")), "does not match"),
         (one("tracing.ratio", json!(2)), "got 2, want 1"),
         (
+            one(
+                "gateway.settings.IMPORTGUARD_REQUEST_BUDGET",
+                json!("banana"),
+            ),
+            "does not match",
+        ),
+        (
+            one("gateway.settings.IMPORTGUARD_REQUEST_BUDGET", json!(5)),
+            "got number, want null or string",
+        ),
+        (
+            one(
+                "decider.settings.IMPORTGUARD_RELOAD_INTERVAL",
+                json!("1 second or so"),
+            ),
+            "does not match",
+        ),
+        (
+            one("gateway.settings.IMPORTGUARD_MAX_BODY_BYTES", json!("2MB")),
+            "does not match",
+        ),
+        (
+            one("decider.settings.IMPORTGUARD_THREADS", json!("two")),
+            "does not match",
+        ),
+        (
+            one("gateway.spool.maxBytes", json!("1GB")),
+            "does not match",
+        ),
+        (
+            one("gateway.terminationGracePeriodSeconds", json!("60s")),
+            "got string, want integer",
+        ),
+        (
             one("networkPolicy.callers", json!("openim")),
             "got string, want array",
         ),
@@ -255,11 +298,167 @@ fn values_that_cannot_be_used_are_reported_where_they_are() {
             with(sample(), &json!({ "detector": { "enabled": true } })),
             "no sample rules decide who is blocked",
         ),
+        (
+            with(
+                sample(),
+                &json!({ "liveLists": { "credentialsSecret": "x" } }),
+            ),
+            "set liveLists.enabled=true, or leave it empty",
+        ),
+        (
+            with(
+                sample(),
+                &json!({ "detector": { "credentialsSecret": "x" } }),
+            ),
+            "set detector.enabled=true, or leave it empty",
+        ),
+        (
+            with(
+                sample(),
+                &json!({ "natsServer": { "enabled": true }, "nats": { "url": "nats://elsewhere:4222" } }),
+            ),
+            "nats.url is nats://elsewhere:4222, but natsServer.enabled",
+        ),
+        (
+            with(
+                sample(),
+                &json!({ "gateway": { "spool": { "size": "1Gi", "maxBytes": "2GiB" } } }),
+            ),
+            "gateway.spool.size (1Gi) must be more than twice the maximum size of a spool (2GiB)",
+        ),
+        (
+            with(
+                sample(),
+                &json!({ "gateway": { "spool": { "size": "2Gi" } } }),
+            ),
+            "gateway.spool.size (2Gi) must be more than twice",
+        ),
+        (
+            with(
+                sample(),
+                &settings("gateway", "IMPORTGUARD_SPOOL_MAX_BYTES", json!("50GiB")),
+            ),
+            "spool (50GiB), because a corrupt spool is set aside",
+        ),
+        (
+            with(
+                sample(),
+                &settings(
+                    "gateway",
+                    "IMPORTGUARD_SPOOL_MAX_BYTES",
+                    json!(53_687_091_200_u64),
+                ),
+            ),
+            "spool (53687091200), because",
+        ),
+        (
+            with(
+                sample(),
+                &settings("gateway", "IMPORTGUARD_HTTP_LISTEN", json!("0.0.0.0:9090")),
+            ),
+            "gateway.settings.IMPORTGUARD_HTTP_LISTEN: the Service, the probes and the network policies need port 8080",
+        ),
+        (
+            with(
+                sample(),
+                &settings(
+                    "gateway",
+                    "IMPORTGUARD_ADMIN_LISTEN",
+                    json!("127.0.0.1:8081"),
+                ),
+            ),
+            "need port 8081 on all addresses",
+        ),
+        (
+            // The default is 127.0.0.1.
+            with(
+                sample(),
+                &settings("gateway", "IMPORTGUARD_HTTP_LISTEN", json!(null)),
+            ),
+            "Leave it out: the chart sets [::]:8080",
+        ),
+        (
+            with(
+                sample(),
+                &settings("decider", "IMPORTGUARD_DECIDER_LISTEN", json!("[::]:50052")),
+            ),
+            "need port 50051",
+        ),
+        (
+            with(
+                sample(),
+                &settings("detector", "IMPORTGUARD_ADMIN_LISTEN", json!("[::]:8081")),
+            ),
+            "need port 8083",
+        ),
+        (
+            with(
+                sample(),
+                &settings("gateway", "IMPORTGUARD_SHUTDOWN_TIMEOUT", json!("1m 30s")),
+            ),
+            "gateway.terminationGracePeriodSeconds (30) is too short for IMPORTGUARD_SHUTDOWN_TIMEOUT=1m 30s",
+        ),
+        (
+            with(
+                sample(),
+                &settings(
+                    "decider",
+                    "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT",
+                    json!("24500ms"),
+                ),
+            ),
+            "Set it to at least 31",
+        ),
+        (
+            with(
+                sample(),
+                &json!({ "gateway": { "terminationGracePeriodSeconds": 25 } }),
+            ),
+            "Set it to at least 26",
+        ),
     ];
     for (values, reason) in combinations {
         let error = chart.render(&values).unwrap_err();
         assert!(error.contains(reason), "{values}: {error}");
     }
+}
+
+/// A setting of a component.
+fn settings(component: &str, name: &str, value: Value) -> Value {
+    json!({ component: { "settings": { name: value } } })
+}
+
+#[test]
+fn values_that_can_be_used_are_not_refused() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    for values in [
+        settings("gateway", "IMPORTGUARD_REQUEST_BUDGET", json!("1m 30s")),
+        settings("gateway", "IMPORTGUARD_SHUTDOWN_GRACE", json!("0s")),
+        settings("gateway", "IMPORTGUARD_TRACE_SLOW", json!("never")),
+        settings("gateway", "IMPORTGUARD_STREAM_MAX_BYTES", json!(-1)),
+        settings("gateway", "IMPORTGUARD_STREAM_MAX_BYTES", json!("100 gib")),
+        settings("gateway", "IMPORTGUARD_HTTP_LISTEN", json!("0.0.0.0:8080")),
+        settings("gateway", "IMPORTGUARD_SPOOL_MAX_BYTES", json!(null)),
+        settings("gateway", "IMPORTGUARD_SHUTDOWN_TIMEOUT", json!("24s")),
+        settings("gateway", "IMPORTGUARD_THREADS", json!("2")),
+        json!({ "gateway": { "spool": { "size": "10Gi", "maxBytes": "4GiB" } } }),
+        json!({ "natsServer": { "enabled": true }, "nats": { "url": "nats://nats:4222" } }),
+    ] {
+        chart.render(&with(sample(), &values)).unwrap();
+    }
+    let longer = json!({ "gateway": {
+        "terminationGracePeriodSeconds": 66,
+        "settings": { "IMPORTGUARD_SHUTDOWN_TIMEOUT": "60s" },
+    } });
+    let release = chart.render(&with(sample(), &longer)).unwrap();
+    let seconds = |kind, name| {
+        let pod = &release.one(kind, name)["spec"]["template"]["spec"];
+        pod["terminationGracePeriodSeconds"].as_u64()
+    };
+    assert_eq!(seconds("StatefulSet", "importguard-gateway"), Some(66));
+    assert_eq!(seconds("Deployment", "importguard-decider"), Some(30));
 }
 
 #[test]
@@ -420,6 +619,21 @@ fn names_fit_into_labels_however_long_the_name_of_the_release_is() {
 }
 
 #[test]
+fn the_notes_change_a_policy_without_dropping_its_lists() {
+    let notes = fs::read_to_string(Chart::file("templates/NOTES.txt")).unwrap();
+    // `replace` and a ConfigMap of policy.yaml alone drop every other key.
+    assert!(!notes.contains("kubectl replace"), "{notes}");
+    let files = "--from-file=policy.yaml --from-file=lists/";
+    assert!(notes.contains(files), "{notes}");
+    let commands = notes
+        .lines()
+        .filter(|line| line.contains("create configmap {{ .Values"));
+    for command in commands {
+        assert!(command.contains("{{ $policyFiles }}"), "{command}");
+    }
+}
+
+#[test]
 fn its_version_is_that_of_the_workspace() {
     let chart = fs::read_to_string(Chart::file("Chart.yaml")).unwrap();
     for key in ["version", "appVersion"] {
@@ -453,15 +667,27 @@ fn the_chart_has_copies_of_what_it_cannot_refer_to() {
     ];
     for (name, binary, command) in pods {
         let help = Help::of(binary, command);
-        let settings = help.settings().filter_map(|setting| setting.env.as_deref());
-        let settings =
-            settings.filter(|name| name.starts_with("IMPORTGUARD_") || name.starts_with("NATS_"));
-        let reference = |name: &str| (name.to_owned(), json!({ "$ref": "#/$defs/setting" }));
-        let settings: Map<_, _> = settings.map(reference).collect();
+        let settings = help.settings().filter_map(|setting| {
+            let name = setting.env.clone()?;
+            let ours = name.starts_with("IMPORTGUARD_") || name.starts_with("NATS_");
+            ours.then(|| (name, json!({ "$ref": definition(setting) })))
+        });
+        let settings: Map<_, _> = settings.collect();
         assert!(settings.len() > 10, "{settings:?}");
         let place = format!("/properties/{name}/properties/settings/properties");
         *schema.pointer_mut(&place).unwrap() = settings.into();
     }
     let schema = serde_json::to_string_pretty(&schema).unwrap() + "\n";
     assert_is_current(&path, &schema);
+}
+
+/// What the chart's schema checks a setting by.
+fn definition(setting: &Setting) -> &'static str {
+    match setting.flag.split_once(" <") {
+        Some((_, "DURATION>")) if setting.text.contains("`never`") => "#/$defs/durationOrNever",
+        Some((_, "DURATION>")) => "#/$defs/duration",
+        Some((_, "SIZE>")) => "#/$defs/size",
+        Some((_, "COUNT>")) => "#/$defs/count",
+        _ => "#/$defs/setting",
+    }
 }

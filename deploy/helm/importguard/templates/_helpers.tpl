@@ -95,3 +95,72 @@ app.kubernetes.io/name: {{ include "importguard.fullname" .root }}-{{ .component
 - { name: NATS_USER, value: {{ . | quote }} }
 {{- end -}}
 {{- end -}}
+
+{{/* A setting that is active in pods, as a string. Takes settings, name, chart (the chart's value) and default (that of the program, for
+     which null stands). */}}
+{{- define "importguard.effective" -}}
+{{- $value := hasKey .settings .name | ternary (get .settings .name) .chart }}
+{{- if kindIs "invalid" $value }}
+{{- $value = .default }}
+{{- end }}
+{{- kindIs "string" $value | ternary $value (toJson $value) }}
+{{- end -}}
+
+{{/* The ports of URLs that are separated by commas, as the ports of a rule of a NetworkPolicy. Takes urls and default. */}}
+{{- define "importguard.ports" -}}
+{{- $ports := list }}
+{{- range splitList "," .urls }}
+{{- $authority := regexReplaceAll "^[a-z]+://" (trim .) "" | splitList "/" | first }}
+{{- $ports = append $ports (regexFind ":[0-9]+$" $authority | trimPrefix ":" | default (toString $.default)) }}
+{{- end }}
+ports: [
+{{- range $index, $port := uniq $ports -}}
+{{ if $index }}, {{ end }}{ protocol: TCP, port: {{ $port }} }
+{{- end -}}
+]
+{{- end -}}
+
+{{/* The ports of NATS for a component. Takes root and settings. */}}
+{{- define "importguard.natsPorts" -}}
+{{- $urls := include "importguard.effective" (dict "settings" .settings "name" "NATS_URL" "chart" (include "importguard.natsURL" .root) "default" "") }}
+{{- include "importguard.ports" (dict "urls" $urls "default" 4222) }}
+{{- end -}}
+
+{{/* The port of the collector for a component. Takes root and settings. */}}
+{{- define "importguard.collectorPorts" -}}
+{{- $url := get .settings "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" }}
+{{- if not $url }}
+{{- $url = include "importguard.effective" (dict "settings" .settings "name" "OTEL_EXPORTER_OTLP_ENDPOINT" "chart" .root.Values.tracing.endpoint "default" "") }}
+{{- end }}
+{{- $default := hasPrefix "https://" $url | ternary 443 (empty $url | ternary 4317 80) }}
+{{- include "importguard.ports" (dict "urls" $url "default" $default) }}
+{{- end -}}
+
+{{/* The seconds of a duration such as `1m 30s`. */}}
+{{- define "importguard.seconds" -}}
+{{- $seconds := 0.0 }}
+{{- range regexFindAll "[0-9]+ *[a-zA-Z]+" . -1 }}
+{{- $unit := regexFind "[a-zA-Z]+" . }}
+{{- $factor := 86400.0 }}
+{{- if regexMatch "^(n|u)" $unit }}
+{{- $factor = 0.0 }}
+{{- else if regexMatch "^(ms|milli)" $unit }}
+{{- $factor = 0.001 }}
+{{- else if hasPrefix "s" $unit }}
+{{- $factor = 1.0 }}
+{{- else if regexMatch "^(m|min.*)$" $unit }}
+{{- $factor = 60.0 }}
+{{- else if hasPrefix "h" $unit }}
+{{- $factor = 3600.0 }}
+{{- end }}
+{{- $seconds = addf $seconds (mulf (float64 (regexFind "[0-9]+" .)) $factor) }}
+{{- end }}
+{{- $seconds }}
+{{- end -}}
+
+{{/* The bytes of a quantity of Kubernetes such as 2560Mi, or of a size in settings such as 1GiB. */}}
+{{- define "importguard.bytes" -}}
+{{- $unit := regexFind "[A-Za-z]+$" (trim .) | lower | trimSuffix "b" | replace "m" (regexMatch "[0-9]m$" . | ternary "milli" "m") }}
+{{- $powers := dict "" 1.0 "milli" 0.001 "k" 1000.0 "m" 1000000.0 "g" 1000000000.0 "t" 1000000000000.0 "ki" 1024.0 "mi" 1048576.0 "gi" 1073741824.0 "ti" 1099511627776.0 }}
+{{- mulf (float64 (regexFind "^[0-9.]+" (trim .))) (get $powers $unit) }}
+{{- end -}}

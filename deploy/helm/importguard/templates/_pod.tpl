@@ -26,7 +26,7 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 # No preStop hook: gateways and deciders continue to serve for the grace period of their settings.
-terminationGracePeriodSeconds: 30
+terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds | default 30 }}
 {{ include "importguard.podSecurity" . }}
 {{- if .values.autoscaling }}
 topologySpreadConstraints:
