@@ -292,6 +292,8 @@ fn the_kustomizations_of_the_handbook_render() {
         return;
     };
     let page = fs::read_to_string(workspace().join("docs/kubernetes.md")).unwrap();
+    // The network policies do not admit the API server to the admin ports.
+    assert!(!page.contains("/proxy/"));
     let mut directories = BTreeSet::new();
     for block in page.split("```yaml\n# ").skip(1) {
         let (block, _) = block.split_once("```").unwrap();
@@ -313,11 +315,12 @@ fn the_kustomizations_of_the_handbook_render() {
     }
     kustomize.write(
         "others/kustomization.yaml",
-        "resources: [../mine, job.yaml, upstream.yaml]\npatches: [{ path: password.yaml }]\n",
+        "resources: [../mine, job.yaml, upstream.yaml, nats.yaml]\npatches: [{ path: password.yaml }]\n",
     );
     for (file, place) in [
         ("drain/job.yaml", "job"),
         ("mine/upstream.yaml", "upstream"),
+        ("mine/nats.yaml", "nats"),
         ("mine/password.yaml", "password"),
     ] {
         let content = kustomize.read(file);
