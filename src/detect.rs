@@ -1,18 +1,16 @@
 //! `importguard detect`: adds owners to live lists based on events about their decisions.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{io::Write, process::ExitCode, time::SystemTime};
 
-use anyhow::Context;
 use clap::Args;
 use importguard_detector::{DECISIONS, Settings, Simulation, Would, rules::Rules};
 use importguard_nats::NatsSettings;
 use importguard_runtime::{RuntimeSettings, ThreadSettings, block_on, signals};
 
-use crate::events::{Begin, Console, Consumed, Range, Source, printable, rfc3339, time};
+use crate::{
+    events::{Begin, Console, Consumed, Range, Source, printable, rfc3339, time},
+    output,
+};
 
 const CONSOLE: Console = Console::new("detect");
 
@@ -91,15 +89,12 @@ impl Detect {
                     return Ok(Consumed::More(None));
                 };
                 found += would.len() as u64;
-                let mut out = io::stdout().lock();
-                let written = would
-                    .iter()
-                    .try_for_each(|would| writeln!(out, "{}", line(would)));
-                match written.and_then(|()| out.flush()) {
-                    Ok(()) => Ok(Consumed::More(None)),
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Consumed::Stop),
-                    Err(error) => Err(error).context("cannot write to standard output"),
+                let mut out = output::stdout();
+                for would in &would {
+                    writeln!(out, "{}", line(would))?;
                 }
+                out.flush()?;
+                Ok(Consumed::More(None))
             })
             .await?;
         let unusable = match skipped {

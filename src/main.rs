@@ -7,6 +7,7 @@ mod doctor;
 mod events;
 mod healthcheck;
 mod list;
+mod output;
 mod policy;
 mod pseudonym;
 mod serve;
@@ -15,12 +16,7 @@ mod stats;
 mod tail;
 mod why;
 
-use std::{
-    env,
-    ffi::OsString,
-    io::{self, ErrorKind},
-    process::ExitCode,
-};
+use std::{env, ffi::OsString, io::ErrorKind, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use demo::Demo;
@@ -93,16 +89,12 @@ fn main() -> ExitCode {
     let cli: Cli = environment::parse(arguments);
     let ran = survives.map_err(Into::into).and_then(|()| run(cli.command));
     conclude(match ran {
-        Err(error) if !serves && is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        // A reader that stops reading, like `head`, is not an error.
+        Err(error) if output::error_kind(&error) == Some(ErrorKind::BrokenPipe) => {
+            Ok(ExitCode::SUCCESS)
+        }
         ran => ran,
     })
-}
-
-/// Whether standard output was closed. A reader that stops reading, like `head`, is not an error. Errors of connections are not plain
-/// I/O errors.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

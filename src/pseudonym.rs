@@ -1,14 +1,13 @@
 //! `importguard pseudonym`: prints the pseudonym that events carry for a user.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use importguard_core::UserId;
 use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
+
+use crate::output;
 
 /// Print the pseudonym that events carry for a user ID (requires the gateways' key)
 #[derive(Args)]
@@ -30,8 +29,7 @@ impl Pseudonym {
             );
         }
         for id in &self.ids {
-            writeln!(io::stdout(), "{}", pseudonyms.of(id))
-                .context("cannot write to standard output")?;
+            writeln!(output::stdout(), "{}", pseudonyms.of(id))?;
         }
         Ok(ExitCode::SUCCESS)
     }

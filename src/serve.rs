@@ -81,6 +81,7 @@ impl Serve {
                 .await,
             spool: &self.gateway.record.spool,
         };
+        // Not `output::stdout()`, with which a service that cannot print would end with 0.
         io::stdout()
             .write_all(banner.to_string().as_bytes())
             .context("cannot write to standard output")?;

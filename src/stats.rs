@@ -7,15 +7,17 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use importguard_detector::DECISIONS;
 use importguard_nats::NatsSettings;
 use importguard_runtime::{settings::count, signals};
 use serde::Serialize;
 
-use crate::events::{
-    Begin, Console, Consumed, Data, Delivered, Event, Range, Source, printable, rfc3339, time,
+use crate::{
+    events::{
+        Begin, Console, Consumed, Data, Delivered, Event, Range, Source, printable, rfc3339, time,
+    },
+    output,
 };
 
 const CONSOLE: Console = Console::new("stats");
@@ -126,20 +128,12 @@ impl Stats {
             groups: counts.groups.len(),
             rows: counts.rows(self.by, self.top),
         };
-        let mut out = io::stdout().lock();
-        let written = if self.json {
-            serde_json::to_string(&report)
-                .map_err(Into::into)
-                .and_then(|json| writeln!(out, "{json}"))
-        } else {
-            report.write(&mut out)
-        };
-        match written {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).context("cannot write to standard output")
-            }
-            _ => Ok(ExitCode::SUCCESS),
+        let mut out = output::stdout();
+        match self.json {
+            true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+            false => report.write(&mut out)?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

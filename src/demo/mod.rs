@@ -8,7 +8,7 @@ mod screen;
 mod signals;
 mod stage;
 
-use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, FromArgMatches, builder::Resettable};
 use importguard_runtime::{Runtime, settings::count};
@@ -71,14 +71,6 @@ pub(crate) struct Demo {
 impl Demo {
     /// Runs until the closing table is printed.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        match self.run_to_the_end().await {
-            // A reader that stops reading, like `head`, is not an error.
-            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-            ended => ended,
-        }
-    }
-
-    async fn run_to_the_end(self) -> anyhow::Result<ExitCode> {
         let stop = Stop::on_signals()?;
         let program = nats::find(self.nats_server.as_deref())?;
         let version = nats::version(&program)?;
@@ -179,9 +171,4 @@ fn settings(directory: &TempDir, nats: &NatsServer) -> anyhow::Result<Serve> {
         policy.as_os_str(),
     ])?;
     Ok(Serve::from_arg_matches(&matches)?)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -9,6 +9,7 @@ use std::{
 use super::imports::Import;
 use crate::{
     events::{Consumed, Delivered, Event},
+    output,
     tail::Lines,
 };
 
@@ -29,7 +30,7 @@ impl Screen {
 
     /// Prints lines as they are.
     pub(super) fn print(self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = output::stdout();
         writeln!(out, "{text}")?;
         out.flush()
     }

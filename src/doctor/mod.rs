@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ use self::{
     reading::OpenIm,
     report::Report,
 };
+use crate::output;
 
 /// The exit code if something is wrong.
 const PROBLEMS: u8 = 1;
@@ -82,7 +83,7 @@ impl Doctor {
             true => report.json(),
             false => report.text(),
         };
-        writeln!(io::stdout(), "{text}").context("cannot write to standard output")?;
+        writeln!(output::stdout(), "{text}")?;
         Ok(match report.is_good() {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(PROBLEMS),

@@ -56,8 +56,6 @@ pub(crate) enum Consumed {
     More(Option<u64>),
     /// It was handled, and was the last.
     Last,
-    /// It was not handled; reading stops.
-    Stop,
 }
 
 /// The stream on NATS.
@@ -157,7 +155,7 @@ impl Source {
         self.first_stored
     }
 
-    /// Calls `handle` for each event, in order, until the range ends, `handle` stops it, or `shutdown` is cancelled. At most `wanted`
+    /// Calls `handle` for each event, in order, until the range ends, `handle` ends or fails, or `shutdown` is cancelled. At most `wanted`
     /// events are wanted, if there is a limit.
     pub(crate) async fn follow(
         &mut self,
@@ -185,10 +183,10 @@ impl Source {
             asked = Instant::now();
             let ended = self
                 .read(&consumer, &shutdown, &mut wanted, &mut handle)
-                .await?;
-            if ended {
+                .await;
+            if !matches!(ended, Ok(false)) {
                 let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.client.flush()).await;
-                return Ok(());
+                return ended.map(drop);
             }
         }
     }
@@ -241,23 +239,31 @@ impl Source {
                     self.give_back(batch).await;
                     return Ok(true);
                 }
-                let consumed = handle(&Delivered {
+                let handled = handle(&Delivered {
                     payload: &message.payload,
                     pending: info.as_ref().map_or(0, |info| info.pending),
                     stored,
-                })?;
-                let sequence = info.map(|info| info.stream_sequence);
-                if !matches!(consumed, Consumed::Stop) {
-                    if self.durable.is_some() {
-                        // If the ack is lost, the event is delivered again.
-                        let _ = message.ack().await;
-                    } else {
-                        self.position = sequence.or(self.position);
+                });
+                let consumed = match handled {
+                    Ok(consumed) => consumed,
+                    Err(error) => {
+                        if self.durable.is_some() {
+                            let _ = message.ack_with(AckKind::Nak(None)).await;
+                        }
+                        self.give_back(batch).await;
+                        return Err(error);
                     }
+                };
+                let sequence = info.map(|info| info.stream_sequence);
+                if self.durable.is_some() {
+                    // If the ack is lost, the event is delivered again.
+                    let _ = message.ack().await;
+                } else {
+                    self.position = sequence.or(self.position);
                 }
                 match consumed {
                     Consumed::More(left) => *wanted = left,
-                    Consumed::Last | Consumed::Stop => {
+                    Consumed::Last => {
                         self.give_back(batch).await;
                         return Ok(true);
                     }

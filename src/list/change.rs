@@ -1,7 +1,4 @@
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use importguard_core::EventId;
@@ -16,7 +13,7 @@ use super::{
     connection::{Connection, Denials, tidy},
     who::{Until, Who},
 };
-use crate::events::printable;
+use crate::{events::printable, output};
 
 /// Add users to a list, or change until when and why they are on it
 #[derive(Args)]
@@ -113,7 +110,7 @@ impl What {
             if done == Done::Absent {
                 code = ExitCode::FAILURE;
             }
-            let mut out = io::stdout().lock();
+            let mut out = output::stdout();
             if self.json {
                 let line = json!({
                     "list": key.list.as_str(),

@@ -1,8 +1,4 @@
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{io::Write, process::ExitCode, time::SystemTime};
 
 use clap::Args;
 use importguard_core::UserId;
@@ -12,7 +8,10 @@ use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
 
 use super::CONSOLE;
-use crate::events::{Begin, Consumed, Range, Source, list_change, time};
+use crate::{
+    events::{Begin, Consumed, Range, Source, list_change, time},
+    output,
+};
 
 /// Show who changed a list, when and why, from the events in the stream IMPORTGUARD
 #[derive(Args)]
@@ -70,18 +69,14 @@ impl History {
                 if event.data.list != list || !is_meant {
                     return Ok(Consumed::More(None));
                 }
-                let mut out = io::stdout().lock();
-                let written = match self.json {
-                    true => out
-                        .write_all(delivered.payload)
-                        .and_then(|()| writeln!(out)),
-                    false => writeln!(out, "{}", line(&event)),
-                };
-                match written {
-                    Ok(()) => Ok(Consumed::More(None)),
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Consumed::Stop),
-                    Err(error) => Err(error.into()),
+                let mut out = output::stdout();
+                if self.json {
+                    out.write_all(delivered.payload)?;
+                    writeln!(out)?;
+                } else {
+                    writeln!(out, "{}", line(&event))?;
                 }
+                Ok(Consumed::More(None))
             })
             .await?;
         Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, io, path::PathBuf, process::ExitCode};
+use std::{collections::HashMap, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -17,6 +17,7 @@ use super::{
     file, read,
     who::{Until, Who},
 };
+use crate::output;
 
 /// Maximum number of changes in flight.
 const IN_FLIGHT: usize = 256;
@@ -97,7 +98,7 @@ impl Import {
                 self.list
             ),
         };
-        io::Write::write_all(&mut io::stdout(), format!("{message}\n").as_bytes())?;
+        writeln!(output::stdout(), "{message}")?;
         Ok(ExitCode::SUCCESS)
     }
 

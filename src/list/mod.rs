@@ -23,7 +23,7 @@ use self::{
     import::Import,
     read::{Export, Show},
 };
-use crate::events::Console;
+use crate::{events::Console, output};
 
 const CONSOLE: Console = Console::new("list");
 
@@ -127,7 +127,7 @@ impl Create {
             );
         }
         writeln!(
-            io::stdout(),
+            output::stdout(),
             "the bucket of live lists exists, with {replicas} replicas"
         )?;
         Ok(ExitCode::SUCCESS)

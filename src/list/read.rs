@@ -18,7 +18,7 @@ use super::{
     change::rfc3339,
     connection::{Connection, Denials},
 };
-use crate::events::printable;
+use crate::{events::printable, output};
 
 /// Show the live lists, the entries of one, or one entry
 #[derive(Args)]
@@ -77,7 +77,7 @@ impl Show {
         if counts.is_empty() {
             CONSOLE.report("nobody is on any list");
         }
-        let mut out = io::stdout().lock();
+        let mut out = output::stdout();
         for (list, entries) in counts {
             match self.json {
                 true => writeln!(out, "{}", json!({ "list": list, "entries": entries }))?,
@@ -88,7 +88,7 @@ impl Show {
     }
 
     async fn entries(&self, bucket: &Bucket, list: &ListName) -> anyhow::Result<ExitCode> {
-        let mut out = io::stdout().lock();
+        let mut out = output::stdout();
         if !self.json && io::stdout().is_terminal() {
             writeln!(out, "{:24}  {:20}  {:16}  REASON", "ID", "UNTIL", "BY")?;
         }
@@ -110,7 +110,7 @@ impl Show {
     async fn entry(&self, bucket: &Bucket, list: &ListName, id: &str) -> anyhow::Result<ExitCode> {
         let key = Key::new(list.clone(), id)
             .map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))?;
-        let print = |value: &Brief<'_>| self.print(&mut io::stdout(), &key, value);
+        let print = |value: &Brief<'_>| self.print(&mut output::stdout(), &key, value);
         match bucket.entry(&key, now(), print).await? {
             Some(printed) => {
                 printed?;
@@ -144,7 +144,7 @@ impl Export {
             .await?
             .existing_bucket()
             .await?;
-        let mut out = io::BufWriter::new(io::stdout().lock());
+        let mut out = io::BufWriter::new(output::stdout());
         let mut unfit = 0;
         read(&bucket, |key, value| {
             if key.list != self.list {
@@ -192,10 +192,7 @@ pub(super) async fn read(
         if let Some((key, value)) = change.kind.brief()
             && !value.is_dead(now)
         {
-            match each(key, &value) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                written => written?,
-            }
+            each(key, &value)?;
         }
         if read % 1000 == 0 {
             progress.show(read, changes.pending());

@@ -18,6 +18,7 @@ use importguard_decider::policy::DEFAULT_MAX_FRIENDS;
 use importguard_runtime::settings::count;
 
 pub(crate) use self::init::write_sample;
+use crate::output;
 
 /// Exit code for errors in a policy and for failed tests.
 const FINDINGS: u8 = 1;
@@ -71,14 +72,10 @@ fn usage(error: impl Display) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// Prints to standard output. A reader that stops reading, like `head`, is not an error.
+/// Prints to standard output. If that is closed, the exit code stays the same.
 fn print(text: impl Display) -> io::Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Ok(()) => Ok(()),
+    match writeln!(output::stdout(), "{text}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => {
-            let text = format!("cannot write to standard output: {error}");
-            Err(io::Error::new(error.kind(), text))
-        }
+        written => written,
     }
 }

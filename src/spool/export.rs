@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{BufWriter, Write},
     ops::ControlFlow,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use clap::Args;
 use importguard_gateway::spool::SpoolReader;
 
 use super::{Directory, events, sync_dir};
-use crate::events::Console;
+use crate::{events::Console, output};
 
 const CONSOLE: Console = Console::new("spool export");
 
@@ -44,7 +44,7 @@ impl Export {
         let count = match &self.to {
             Some(path) => write_file(&reader, path)
                 .with_context(|| format!("cannot write {}", path.display()))?,
-            None => write_lines(&reader, io::stdout().lock())?,
+            None => write_lines(&reader, output::stdout())?,
         };
         CONSOLE.report(&format!("{} exported", events(count)));
         Ok(ExitCode::SUCCESS)
@@ -71,25 +71,16 @@ fn write_file(reader: &SpoolReader, path: &Path) -> anyhow::Result<usize> {
     Ok(count)
 }
 
-/// Returns how many events were written. It is not an error if the reader stops early.
+/// Returns how many events were written.
 fn write_lines(reader: &SpoolReader, out: impl Write) -> anyhow::Result<usize> {
     let mut out = BufWriter::new(out);
     let mut count = 0;
-    let read = reader.for_each(|event| {
+    reader.for_each(|event| {
         out.write_all(&event.payload)?;
         out.write_all(b"\n")?;
         count += 1;
         anyhow::Ok(ControlFlow::Continue(()))
-    });
-    let written = read.and_then(|()| Ok(out.flush()?));
-    match written {
-        Err(error) if is_broken_pipe(&error) => Ok(count),
-        Err(error) => Err(error),
-        Ok(()) => Ok(count),
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })?;
+    out.flush()?;
+    Ok(count)
 }

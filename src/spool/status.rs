@@ -1,16 +1,15 @@
 use std::{
     fmt::{self, Display, Formatter},
-    io::{self, Write},
+    io::Write,
     process::ExitCode,
 };
 
-use anyhow::Context;
 use clap::Args;
 use importguard_gateway::spool::{SpoolReader, SpoolSummary};
 use serde::Serialize;
 
 use super::{Directory, events};
-use crate::events::rfc3339;
+use crate::{events::rfc3339, output};
 
 const HELP: &str = r#"Reads only, so a gateway may use the spool meanwhile. Where it does, the gateway publishes the events by itself.
 
@@ -33,19 +32,12 @@ impl Status {
         let summary = SpoolReader::open(&self.directory.dir)?.summary()?;
         let oldest = summary.oldest.map(rfc3339);
         let report = Report { summary, oldest };
-        let mut out = io::stdout().lock();
-        let written = match self.json {
-            true => serde_json::to_string(&report)
-                .map_err(Into::into)
-                .and_then(|json| writeln!(out, "{json}")),
-            false => write!(out, "{report}"),
-        };
-        match written {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).context("cannot write to standard output")
-            }
-            _ => Ok(ExitCode::SUCCESS),
+        let mut out = output::stdout();
+        match self.json {
+            true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+            false => write!(out, "{report}")?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -9,7 +9,6 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::Context;
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
 use importguard_lists::ListChangedEvent;
@@ -18,8 +17,9 @@ use importguard_runtime::{settings::count, signals};
 
 use self::filter::{Filter, Matcher};
 pub(crate) use self::line::Lines;
-use crate::events::{
-    Begin, Console, Consumed, Delivered, Durable, Event, Range, Source, rfc3339, time,
+use crate::{
+    events::{Begin, Console, Consumed, Delivered, Durable, Event, Range, Source, rfc3339, time},
+    output,
 };
 
 const CONSOLE: Console = Console::new("tail");
@@ -162,11 +162,11 @@ struct Printer {
 
 impl Printer {
     fn print(&mut self, delivered: &Delivered<'_>) -> anyhow::Result<Consumed> {
-        let consumed = self.print_event(delivered.payload);
+        let consumed = self.print_event(delivered.payload)?;
         if delivered.pending == 0 && self.reads_past {
             self.hint();
         }
-        consumed
+        Ok(consumed)
     }
 
     fn print_event(&mut self, payload: &[u8]) -> anyhow::Result<Consumed> {
@@ -183,12 +183,12 @@ impl Printer {
         if !self.matcher.matches(&event) {
             return Ok(self.consumed());
         }
-        let written = if self.json {
-            write_json(payload)
+        if self.json {
+            write_json(payload)?;
         } else {
-            self.write(|lines| lines.line(&event))
-        };
-        self.written(written)
+            self.write(|lines| lines.line(&event))?;
+        }
+        Ok(self.printed())
     }
 
     fn print_change(
@@ -199,27 +199,21 @@ impl Printer {
         if !self.matcher.matches_change(change) {
             return Ok(self.consumed());
         }
-        let written = if self.json {
-            write_json(payload)
+        if self.json {
+            write_json(payload)?;
         } else {
-            self.write(|lines| lines.change(change))
-        };
-        self.written(written)
+            self.write(|lines| lines.change(change))?;
+        }
+        Ok(self.printed())
     }
 
-    fn written(&mut self, written: io::Result<()>) -> anyhow::Result<Consumed> {
-        match written {
-            Ok(()) => {
-                self.left = self.left.map(|left| left.saturating_sub(1));
-                Ok(self.consumed())
-            }
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Consumed::Stop),
-            Err(error) => Err(error).context("cannot write to standard output"),
-        }
+    fn printed(&mut self) -> Consumed {
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        self.consumed()
     }
 
     fn write(&mut self, line: impl FnOnce(&mut Lines) -> String) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = output::stdout();
         if !self.started
             && let Some(header) = self.lines.header()
         {
@@ -248,7 +242,7 @@ impl Printer {
 
 /// Writes a payload on one line. importguard's payloads are single lines already; others are reformatted.
 fn write_json(payload: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     if payload.contains(&b'\n') {
         let value: serde_json::Value = serde_json::from_slice(payload)?;
         serde_json::to_writer(&mut out, &value)?;

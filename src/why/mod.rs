@@ -4,14 +4,13 @@ mod words;
 
 use std::{
     collections::HashSet,
-    io::{self, Write},
+    io::Write,
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
 use clap::{ArgGroup, Args};
 use importguard_core::UserId;
 use importguard_detector::DECISIONS;
@@ -24,7 +23,10 @@ use importguard_runtime::signals;
 use tokio_util::sync::CancellationToken;
 
 use self::words::Words;
-use crate::events::{Begin, Console, Consumed, Event, Range, Source, rfc3339, time};
+use crate::{
+    events::{Begin, Console, Consumed, Event, Range, Source, rfc3339, time},
+    output,
+};
 
 const CONSOLE: Console = Console::new("why");
 
@@ -98,7 +100,6 @@ impl Why {
             traces_url: self.traces_url.clone(),
             read: 0,
             found: HashSet::new(),
-            unread: false,
         };
         if let Some(dir) = &self.spool {
             search.spool(dir)?;
@@ -108,7 +109,7 @@ impl Why {
         let first = match searched {
             Ok(first) => first,
             // With --spool, NATS may be unreachable: the events in the spool have been printed.
-            Err(error) if self.spool.is_some() => {
+            Err(error) if self.spool.is_some() && output::error_kind(&error).is_none() => {
                 CONSOLE.report(&format!("not searched: the stream, {error:#}"));
                 None
             }
@@ -147,11 +148,7 @@ impl Why {
             .follow(shutdown.clone(), None, |delivered| {
                 progress.show(search.read, delivered.pending);
                 search.event(delivered.payload)?;
-                Ok(if search.unread {
-                    Consumed::Stop
-                } else {
-                    Consumed::More(None)
-                })
+                Ok(Consumed::More(None))
             })
             .await?;
         Ok(source.first_stored())
@@ -228,8 +225,6 @@ struct Search {
     read: u64,
     /// IDs of the events that were printed: an event may be stored more than once.
     found: HashSet<String>,
-    /// Whether standard output was closed.
-    unread: bool,
 }
 
 impl Search {
@@ -237,10 +232,7 @@ impl Search {
     fn spool(&mut self, dir: &Path) -> anyhow::Result<()> {
         SpoolReader::open(dir)?.for_each(|event| {
             self.event(&event.payload)?;
-            anyhow::Ok(match self.unread {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })
+            anyhow::Ok(ControlFlow::Continue(()))
         })
     }
 
@@ -260,14 +252,7 @@ impl Search {
             owner,
             traces_url: self.traces_url.as_deref(),
         };
-        let mut out = io::stdout().lock();
-        match writeln!(out, "{words}") {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.unread = true;
-                Ok(())
-            }
-            written => written.context("cannot write to standard output"),
-        }
+        Ok(writeln!(output::stdout(), "{words}")?)
     }
 
     fn matches(&self, event: &Event) -> bool {

@@ -1,0 +1,68 @@
+//! Standard output.
+
+use std::io::{self, ErrorKind, Write};
+
+/// An error of standard output, which the text names.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output: {0}")]
+struct OutputError(io::Error);
+
+/// Locks standard output. Its errors name it, and [`error_kind`] recognizes them.
+pub(crate) fn stdout() -> impl Write {
+    Output(io::stdout().lock())
+}
+
+/// The kind of the error of standard output that ended a command, if that is what ended it.
+pub(crate) fn error_kind(error: &anyhow::Error) -> Option<ErrorKind> {
+    let error = error.downcast_ref::<io::Error>()?;
+    let is_output = error
+        .get_ref()
+        .is_some_and(|error| error.is::<OutputError>());
+    is_output.then(|| error.kind())
+}
+
+struct Output<W>(W);
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.write(text).map_err(named)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(named)
+    }
+}
+
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), OutputError(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use anyhow::Context;
+    use importguard_runtime::whole_text;
+
+    use super::*;
+
+    #[test]
+    fn an_error_names_standard_output_and_keeps_its_kind() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let error = writeln!(Output(full), "text").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+        let error = anyhow::Error::from(error);
+        assert_eq!(
+            whole_text(error.as_ref()),
+            "cannot write to standard output: No space left on device (os error 28)"
+        );
+    }
+
+    #[test]
+    fn an_error_is_recognized_with_a_context_and_others_are_not() {
+        let closed = || io::Error::from(ErrorKind::BrokenPipe);
+        let error = Err::<(), _>(named(closed())).context("context");
+        assert_eq!(error_kind(&error.unwrap_err()), Some(ErrorKind::BrokenPipe));
+        assert_eq!(error_kind(&closed().into()), None);
+    }
+}
