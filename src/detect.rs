@@ -8,7 +8,7 @@ use importguard_nats::NatsSettings;
 use importguard_runtime::{RuntimeSettings, ThreadSettings, block_on, signals};
 
 use crate::{
-    events::{Begin, Console, Consumed, Range, Source, printable, rfc3339, time},
+    events::{Begin, Console, Range, Source, printable, rfc3339, time},
     output,
 };
 
@@ -86,7 +86,7 @@ impl Detect {
                 decisions += u64::from(act);
                 let Some(would) = simulation.observe(delivered.payload, stored, act) else {
                     skipped += u64::from(act);
-                    return Ok(Consumed::More(None));
+                    return Ok(None);
                 };
                 found += would.len() as u64;
                 let mut out = output::stdout();
@@ -94,7 +94,7 @@ impl Detect {
                     writeln!(out, "{}", line(would))?;
                 }
                 out.flush()?;
-                Ok(Consumed::More(None))
+                Ok(None)
             })
             .await?;
         let unusable = match skipped {

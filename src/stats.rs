@@ -14,9 +14,7 @@ use importguard_runtime::{settings::count, signals};
 use serde::Serialize;
 
 use crate::{
-    events::{
-        Begin, Console, Consumed, Data, Delivered, Event, Range, Source, printable, rfc3339, time,
-    },
+    events::{Begin, Console, Data, Delivered, Event, Range, Source, printable, rfc3339, time},
     output,
 };
 
@@ -104,7 +102,7 @@ impl Stats {
             .follow(shutdown.clone(), None, |delivered| {
                 counts.read(delivered, self.by);
                 progress.show(counts.read, delivered.pending);
-                Ok(Consumed::More(None))
+                Ok(None)
             })
             .await?;
         drop(progress);

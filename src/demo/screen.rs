@@ -8,7 +8,7 @@ use std::{
 
 use super::imports::Import;
 use crate::{
-    events::{Consumed, Delivered, Event},
+    events::{Delivered, Event},
     output,
     tail::Lines,
 };
@@ -90,7 +90,7 @@ impl<'a> Decisions<'a> {
     }
 
     /// Prints an event.
-    pub(super) fn show(&mut self, delivered: &Delivered<'_>) -> anyhow::Result<Consumed> {
+    pub(super) fn show(&mut self, delivered: &Delivered<'_>) -> anyhow::Result<Option<u64>> {
         let event: Event = serde_json::from_slice(delivered.payload)?;
         if self.shown.get() == 0
             && let Some(header) = self.lines.header()
@@ -99,6 +99,6 @@ impl<'a> Decisions<'a> {
         }
         self.shown.set(self.shown.get() + 1);
         self.screen.print(&self.lines.line(&event))?;
-        Ok(Consumed::More(None))
+        Ok(None)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     nats::NatsServer,
     screen::{Decisions, Screen},
 };
-use crate::events::{Begin, Consumed, Event, Range, Source};
+use crate::events::{Begin, Event, Range, Source};
 
 /// The interval between imports, slow enough to read along.
 const INTERVAL: Duration = Duration::from_millis(125);
@@ -164,7 +164,7 @@ impl Stage<'_> {
             .follow(forever, None, |delivered| {
                 let event: Event = serde_json::from_slice(delivered.payload)?;
                 ledger.recorded(&event);
-                Ok(Consumed::More(None))
+                Ok(None)
             })
             .await
     }

@@ -16,6 +16,6 @@ pub(crate) use self::{
     list_change::list_change,
     matched::Matched,
     range::{Begin, Range},
-    source::{Consumed, Delivered, Source, inbox_denied},
+    source::{Delivered, Source, inbox_denied},
     when::{rfc3339, time},
 };

@@ -6,7 +6,7 @@ use anyhow::bail;
 use async_nats::{
     Client, ConnectErrorKind, Event,
     jetstream::{
-        self, AckKind, ErrorCode,
+        self, AckKind, ErrorCode, Message,
         consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
         context::GetStreamErrorKind,
         stream::{ConsumerErrorKind, Stream},
@@ -50,12 +50,12 @@ pub(crate) struct Delivered<'a> {
     pub(crate) stored: Option<SystemTime>,
 }
 
-/// The result of handling an event.
-pub(crate) enum Consumed {
-    /// It was handled; at most this many more are wanted, if there is a limit.
-    More(Option<u64>),
-    /// It was handled, and was the last.
-    Last,
+/// What to do after a batch.
+enum Next {
+    Batch,
+    /// Look up the consumer again.
+    Consumer,
+    End,
 }
 
 /// The stream on NATS.
@@ -71,8 +71,10 @@ pub(crate) struct Source {
     last: Option<u64>,
     /// When NATS stored the first event that the stream had when it was found; `None` until then.
     first_stored: Option<SystemTime>,
-    /// Stream sequence of the last event read without `--durable`.
+    /// Stream sequence of the last event read; of use without `--durable`.
     position: Option<u64>,
+    /// How many more events are wanted, if there is a limit.
+    wanted: Option<u64>,
     status: StatusReporter,
 }
 
@@ -141,6 +143,7 @@ impl Source {
             last: None,
             first_stored: None,
             position: None,
+            wanted: None,
             status,
         })
     }
@@ -155,16 +158,17 @@ impl Source {
         self.first_stored
     }
 
-    /// Calls `handle` for each event, in order, until the range ends, `handle` ends or fails, or `shutdown` is cancelled. At most `wanted`
-    /// events are wanted, if there is a limit.
+    /// Calls `handle` for each event, in order, until the range ends, no more are wanted, `handle` fails, or `shutdown` is cancelled.
+    /// `wanted` is how many are wanted, if there is a limit; `handle` returns how many more.
     pub(crate) async fn follow(
         &mut self,
         shutdown: CancellationToken,
-        mut wanted: Option<u64>,
-        mut handle: impl FnMut(&Delivered<'_>) -> anyhow::Result<Consumed>,
+        wanted: Option<u64>,
+        mut handle: impl FnMut(&Delivered<'_>) -> anyhow::Result<Option<u64>>,
     ) -> anyhow::Result<()> {
         let jetstream = jetstream::new(self.client.clone());
         let mut asked = Instant::now();
+        self.wanted = wanted;
         loop {
             self.connections.mark_unchanged();
             let found = tokio::select! {
@@ -181,9 +185,7 @@ impl Source {
                 }
             };
             asked = Instant::now();
-            let ended = self
-                .read(&consumer, &shutdown, &mut wanted, &mut handle)
-                .await;
+            let ended = self.read(&consumer, &shutdown, &mut handle).await;
             if !matches!(ended, Ok(false)) {
                 let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.client.flush()).await;
                 return ended.map(drop);
@@ -196,88 +198,88 @@ impl Source {
         &mut self,
         consumer: &PullConsumer,
         shutdown: &CancellationToken,
-        wanted: &mut Option<u64>,
-        handle: &mut impl FnMut(&Delivered<'_>) -> anyhow::Result<Consumed>,
+        handle: &mut impl FnMut(&Delivered<'_>) -> anyhow::Result<Option<u64>>,
     ) -> anyhow::Result<bool> {
         loop {
             let follows = self.range.follows();
-            let Ok(mut batch) = self.request(consumer, follows, *wanted).await else {
+            let Ok(mut batch) = self.request(consumer, follows).await else {
                 return Ok(false);
             };
-            let mut empty = true;
-            loop {
-                let message = tokio::select! {
-                    message = batch.next() => message,
-                    () = shutdown.cancelled() => {
-                        self.give_back(batch).await;
-                        return Ok(true);
-                    }
-                    () = tokio::time::sleep(GIVE_UP), if !follows => bail!(
-                        "gave up: NATS delivered nothing from the stream {STREAM}; its permissions may deny \
-                         $JS.API.CONSUMER.MSG.NEXT.{STREAM}.>"
-                    ),
-                    // The server dropped the pull request of the previous connection.
-                    _ = self.connections.changed() => {
-                        self.give_back(batch).await;
-                        return Ok(false);
-                    }
-                };
-                let message = match message {
-                    Some(Ok(message)) => message,
-                    Some(Err(_)) => return Ok(false),
-                    None => break,
-                };
-                empty = false;
-                let info = message.info().ok();
-                let stored = info.as_ref().map(|info| SystemTime::from(info.published));
-                if stored
-                    .is_some_and(|stored| self.range.until.is_some_and(|until| stored >= until))
-                {
-                    if self.durable.is_some() {
-                        let _ = message.ack_with(AckKind::Nak(None)).await;
-                    }
-                    self.give_back(batch).await;
-                    return Ok(true);
-                }
-                let handled = handle(&Delivered {
-                    payload: &message.payload,
-                    pending: info.as_ref().map_or(0, |info| info.pending),
-                    stored,
-                });
-                let consumed = match handled {
-                    Ok(consumed) => consumed,
-                    Err(error) => {
-                        if self.durable.is_some() {
-                            let _ = message.ack_with(AckKind::Nak(None)).await;
-                        }
-                        self.give_back(batch).await;
-                        return Err(error);
-                    }
-                };
-                let sequence = info.map(|info| info.stream_sequence);
-                if self.durable.is_some() {
-                    // If the ack is lost, the event is delivered again.
-                    let _ = message.ack().await;
-                } else {
-                    self.position = sequence.or(self.position);
-                }
-                match consumed {
-                    Consumed::More(left) => *wanted = left,
-                    Consumed::Last => {
-                        self.give_back(batch).await;
-                        return Ok(true);
-                    }
-                }
-                // Otherwise, reading a busy stream would never end.
-                if !follows && self.last.is_some_and(|last| sequence >= Some(last)) {
-                    self.give_back(batch).await;
-                    return Ok(true);
-                }
-            }
-            if empty && !follows {
-                return Ok(true);
+            let read = self.read_batch(&mut batch, follows, shutdown, handle);
+            let next = read.await;
+            self.give_back(batch).await;
+            match next? {
+                Next::Batch => {}
+                Next::Consumer => return Ok(false),
+                Next::End => return Ok(true),
             }
         }
+    }
+
+    async fn read_batch(
+        &mut self,
+        batch: &mut pull::Batch,
+        follows: bool,
+        shutdown: &CancellationToken,
+        handle: &mut impl FnMut(&Delivered<'_>) -> anyhow::Result<Option<u64>>,
+    ) -> anyhow::Result<Next> {
+        let mut empty = true;
+        loop {
+            let message = tokio::select! {
+                message = batch.next() => message,
+                () = shutdown.cancelled() => return Ok(Next::End),
+                () = tokio::time::sleep(GIVE_UP), if !follows => bail!(
+                    "gave up: NATS delivered nothing from the stream {STREAM}; its permissions may deny \
+                    $JS.API.CONSUMER.MSG.NEXT.{STREAM}.>"
+                ),
+                // The server dropped the pull request of the previous connection.
+                _ = self.connections.changed() => return Ok(Next::Consumer),
+            };
+            let message = match message {
+                Some(Ok(message)) => message,
+                Some(Err(_)) => return Ok(Next::Consumer),
+                None if empty && !follows => return Ok(Next::End),
+                None => return Ok(Next::Batch),
+            };
+            empty = false;
+            if self.read_message(&message, follows, handle).await? {
+                return Ok(Next::End);
+            }
+        }
+    }
+
+    /// Calls `handle` for an event, unless it is after the range. Returns whether reading ends.
+    async fn read_message(
+        &mut self,
+        message: &Message,
+        follows: bool,
+        handle: &mut impl FnMut(&Delivered<'_>) -> anyhow::Result<Option<u64>>,
+    ) -> anyhow::Result<bool> {
+        let info = message.info().ok();
+        let stored = info.as_ref().map(|info| SystemTime::from(info.published));
+        if stored.is_some_and(|stored| self.range.until.is_some_and(|until| stored >= until)) {
+            self.acknowledge(message, AckKind::Nak(None)).await;
+            return Ok(true);
+        }
+        let handled = handle(&Delivered {
+            payload: &message.payload,
+            pending: info.as_ref().map_or(0, |info| info.pending),
+            stored,
+        });
+        self.wanted = match handled {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                self.acknowledge(message, AckKind::Nak(None)).await;
+                return Err(error);
+            }
+        };
+        // If the ack is lost, the event is delivered again.
+        self.acknowledge(message, AckKind::Ack).await;
+        let sequence = info.map(|info| info.stream_sequence);
+        self.position = sequence.or(self.position);
+        // Otherwise, reading a busy stream would never end.
+        let was_last = !follows && self.last.is_some_and(|last| sequence >= Some(last));
+        Ok(was_last || self.wanted == Some(0))
     }
 
     /// Requests stored events, or also those that arrive soon.
@@ -285,14 +287,13 @@ impl Source {
         &self,
         consumer: &PullConsumer,
         follows: bool,
-        wanted: Option<u64>,
     ) -> Result<pull::Batch, pull::BatchError> {
         let most = if follows || self.durable.is_some() {
             BATCH_SIZE
         } else {
             FETCH_SIZE
         };
-        let limit = usize::try_from(wanted.unwrap_or(most).min(most)).unwrap_or(1);
+        let limit = usize::try_from(self.wanted.unwrap_or(most).min(most)).unwrap_or(1);
         if follows {
             let pull = consumer.batch().max_messages(limit);
             pull.expires(self.range.expiry()).messages().await
@@ -306,8 +307,15 @@ impl Source {
     async fn give_back(&self, mut batch: pull::Batch) {
         if self.durable.is_some() {
             while let Some(Some(Ok(message))) = batch.next().now_or_never() {
-                let _ = message.ack_with(AckKind::Nak(None)).await;
+                self.acknowledge(&message, AckKind::Nak(None)).await;
             }
+        }
+    }
+
+    /// Acknowledges an event or gives it back, if NATS keeps the position.
+    async fn acknowledge(&self, message: &Message, kind: AckKind) {
+        if self.durable.is_some() {
+            let _ = message.ack_with(kind).await;
         }
     }
 

@@ -9,7 +9,7 @@ use importguard_runtime::signals;
 
 use super::CONSOLE;
 use crate::{
-    events::{Begin, Consumed, Range, Source, list_change, time},
+    events::{Begin, Range, Source, list_change, time},
     output,
 };
 
@@ -60,14 +60,14 @@ impl History {
             .follow(shutdown, None, |delivered| {
                 let event = serde_json::from_slice::<ListChangedEvent>(delivered.payload);
                 let Ok(event) = event else {
-                    return Ok(Consumed::More(None));
+                    return Ok(None);
                 };
                 let user = &event.data.user_id;
                 let is_meant = id
                     .as_ref()
                     .is_none_or(|id| user == id || *user == *pseudonyms.of(id));
                 if event.data.list != list || !is_meant {
-                    return Ok(Consumed::More(None));
+                    return Ok(None);
                 }
                 let mut out = output::stdout();
                 if self.json {
@@ -76,7 +76,7 @@ impl History {
                 } else {
                     writeln!(out, "{}", line(&event))?;
                 }
-                Ok(Consumed::More(None))
+                Ok(None)
             })
             .await?;
         Ok(ExitCode::SUCCESS)

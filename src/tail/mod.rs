@@ -18,7 +18,7 @@ use importguard_runtime::{settings::count, signals};
 use self::filter::{Filter, Matcher};
 pub(crate) use self::line::Lines;
 use crate::{
-    events::{Begin, Console, Consumed, Delivered, Durable, Event, Range, Source, rfc3339, time},
+    events::{Begin, Console, Delivered, Durable, Event, Range, Source, rfc3339, time},
     output,
 };
 
@@ -161,66 +161,48 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&mut self, delivered: &Delivered<'_>) -> anyhow::Result<Consumed> {
-        let consumed = self.print_event(delivered.payload)?;
+    /// Prints an event if it matches. Returns how many more to print, if there is a limit.
+    fn print(&mut self, delivered: &Delivered<'_>) -> anyhow::Result<Option<u64>> {
+        self.print_event(delivered.payload)?;
         if delivered.pending == 0 && self.reads_past {
             self.hint();
         }
-        Ok(consumed)
+        Ok(self.left)
     }
 
-    fn print_event(&mut self, payload: &[u8]) -> anyhow::Result<Consumed> {
-        let event = match serde_json::from_slice::<Event>(payload) {
-            Ok(event) => event,
-            Err(error) => {
-                if let Ok(change) = serde_json::from_slice::<ListChangedEvent>(payload) {
-                    return self.print_change(payload, &change);
-                }
-                CONSOLE.report(&format!("skipped a message that is not an event: {error}"));
-                return Ok(self.consumed());
+    fn print_event(&mut self, payload: &[u8]) -> io::Result<()> {
+        match serde_json::from_slice::<Event>(payload) {
+            Ok(event) if self.matcher.matches(&event) => {
+                self.write(payload, |lines| lines.line(&event))
             }
-        };
-        if !self.matcher.matches(&event) {
-            return Ok(self.consumed());
+            Ok(_) => Ok(()),
+            Err(error) => match serde_json::from_slice::<ListChangedEvent>(payload) {
+                Ok(change) if self.matcher.matches_change(&change) => {
+                    self.write(payload, |lines| lines.change(&change))
+                }
+                Ok(_) => Ok(()),
+                Err(_) => {
+                    CONSOLE.report(&format!("skipped a message that is not an event: {error}"));
+                    Ok(())
+                }
+            },
         }
-        if self.json {
-            write_json(payload)?;
-        } else {
-            self.write(|lines| lines.line(&event))?;
-        }
-        Ok(self.printed())
     }
 
-    fn print_change(
-        &mut self,
-        payload: &[u8],
-        change: &ListChangedEvent,
-    ) -> anyhow::Result<Consumed> {
-        if !self.matcher.matches_change(change) {
-            return Ok(self.consumed());
-        }
-        if self.json {
-            write_json(payload)?;
-        } else {
-            self.write(|lines| lines.change(change))?;
-        }
-        Ok(self.printed())
-    }
-
-    fn printed(&mut self) -> Consumed {
-        self.left = self.left.map(|left| left.saturating_sub(1));
-        self.consumed()
-    }
-
-    fn write(&mut self, line: impl FnOnce(&mut Lines) -> String) -> io::Result<()> {
+    fn write(&mut self, payload: &[u8], line: impl FnOnce(&mut Lines) -> String) -> io::Result<()> {
         let mut out = output::stdout();
-        if !self.started
-            && let Some(header) = self.lines.header()
-        {
-            writeln!(out, "{header}")?;
+        if self.json {
+            write_json(&mut out, payload)?;
+        } else {
+            if !self.started
+                && let Some(header) = self.lines.header()
+            {
+                writeln!(out, "{header}")?;
+            }
+            self.started = true;
+            writeln!(out, "{}", line(&mut self.lines))?;
         }
-        self.started = true;
-        writeln!(out, "{}", line(&mut self.lines))?;
+        self.left = self.left.map(|left| left.saturating_sub(1));
         out.flush()
     }
 
@@ -231,24 +213,15 @@ impl Printer {
             self.matcher.hint(CONSOLE);
         }
     }
-
-    fn consumed(&self) -> Consumed {
-        match self.left {
-            Some(0) => Consumed::Last,
-            left => Consumed::More(left),
-        }
-    }
 }
 
 /// Writes a payload on one line. importguard's payloads are single lines already; others are reformatted.
-fn write_json(payload: &[u8]) -> io::Result<()> {
-    let mut out = output::stdout();
+fn write_json(out: &mut impl Write, payload: &[u8]) -> io::Result<()> {
     if payload.contains(&b'\n') {
         let value: serde_json::Value = serde_json::from_slice(payload)?;
-        serde_json::to_writer(&mut out, &value)?;
+        serde_json::to_writer(&mut *out, &value)?;
     } else {
         out.write_all(payload)?;
     }
-    out.write_all(b"\n")?;
-    out.flush()
+    out.write_all(b"\n")
 }

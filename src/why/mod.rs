@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::words::Words;
 use crate::{
-    events::{Begin, Console, Consumed, Event, Range, Source, rfc3339, time},
+    events::{Begin, Console, Event, Range, Source, rfc3339, time},
     output,
 };
 
@@ -148,7 +148,7 @@ impl Why {
             .follow(shutdown.clone(), None, |delivered| {
                 progress.show(search.read, delivered.pending);
                 search.event(delivered.payload)?;
-                Ok(Consumed::More(None))
+                Ok(None)
             })
             .await?;
         Ok(source.first_stored())
