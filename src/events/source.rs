@@ -12,10 +12,13 @@ use async_nats::{
         stream::{ConsumerErrorKind, Stream},
     },
 };
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use importguard_nats::NatsSettings;
 use importguard_runtime::{FileWatches, whole_text};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Console, Durable, Range, console::StatusReporter, printable};
@@ -33,6 +36,9 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(300);
 
 /// Timeout of the first connection event, and of the last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait for the next event of a batch that is given back: NATS sends what is stored without a pause.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long to wait for NATS if the stream is not followed. A cluster elects a leader in less.
 const GIVE_UP: Duration = Duration::from_secs(10);
@@ -124,7 +130,7 @@ impl Source {
                             if range.follows() =>
                         {
                             status.report(&retrying(&cause));
-                            tokio::time::sleep(RETRY_INTERVAL).await;
+                            sleep(RETRY_INTERVAL).await;
                         }
                         _ => bail!(with_remedy(cause)),
                     }
@@ -133,7 +139,7 @@ impl Source {
         };
         // The event of this connection arrives shortly afterwards. If it were mistaken for a reconnect, it would cause a second pull
         // request, and the events sent for the first one would be delivered again only half a minute later.
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, connections.wait_for(|count| *count > 0)).await;
+        let _ = timeout(FLUSH_TIMEOUT, connections.wait_for(|count| *count > 0)).await;
         Ok(Self {
             client,
             connections,
@@ -180,14 +186,14 @@ impl Source {
                     bail!("gave up: NATS did not give access to the stream {STREAM}");
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(RETRY_INTERVAL) => continue,
+                    () = sleep(RETRY_INTERVAL) => continue,
                     () = shutdown.cancelled() => return Ok(()),
                 }
             };
             asked = Instant::now();
             let ended = self.read(&consumer, &shutdown, &mut handle).await;
             if !matches!(ended, Ok(false)) {
-                let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.client.flush()).await;
+                let _ = timeout(FLUSH_TIMEOUT, self.client.flush()).await;
                 return ended.map(drop);
             }
         }
@@ -228,7 +234,7 @@ impl Source {
             let message = tokio::select! {
                 message = batch.next() => message,
                 () = shutdown.cancelled() => return Ok(Next::End),
-                () = tokio::time::sleep(GIVE_UP), if !follows => bail!(
+                () = sleep(GIVE_UP), if !follows => bail!(
                     "gave up: NATS delivered nothing from the stream {STREAM}; its permissions may deny \
                     $JS.API.CONSUMER.MSG.NEXT.{STREAM}.>"
                 ),
@@ -302,11 +308,11 @@ impl Source {
         }
     }
 
-    /// Returns events that were received but not handled, so that the next reader with this name gets them immediately and not after
+    /// Returns events that were requested but not handled, so that the next reader with this name gets them immediately and not after
     /// the ack timeout.
     async fn give_back(&self, mut batch: pull::Batch) {
         if self.durable.is_some() {
-            while let Some(Some(Ok(message))) = batch.next().now_or_never() {
+            while let Ok(Some(Ok(message))) = timeout(GIVE_BACK_TIMEOUT, batch.next()).await {
                 self.acknowledge(&message, AckKind::Nak(None)).await;
             }
         }
