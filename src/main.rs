@@ -5,6 +5,7 @@ mod demo;
 mod detect;
 mod doctor;
 mod events;
+mod exit;
 mod healthcheck;
 mod list;
 mod output;

@@ -1,6 +1,9 @@
-//! Standard output.
+//! Standard output and standard error.
 
-use std::io::{self, ErrorKind, Write};
+use std::{
+    fmt::Display,
+    io::{self, ErrorKind, Write},
+};
 
 /// An error of standard output, which the text names.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,11 @@ pub(crate) fn error_kind(error: &anyhow::Error) -> Option<ErrorKind> {
         .get_ref()
         .is_some_and(|error| error.is::<OutputError>());
     is_output.then(|| error.kind())
+}
+
+/// Prints to standard error. If that is closed, the exit code suffices.
+pub(crate) fn report(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 struct Output<W>(W);

@@ -5,11 +5,7 @@ mod checks;
 mod reading;
 mod report;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -21,13 +17,7 @@ use self::{
     reading::OpenIm,
     report::Report,
 };
-use crate::output;
-
-/// The exit code if something is wrong.
-const PROBLEMS: u8 = 1;
-
-/// The exit code for a URL that cannot be used.
-const USAGE: u8 = 2;
+use crate::{exit::usage_error, output};
 
 const DETAILS: &str = r#"Run it where OpenIM runs, with the URL from OpenIM's configuration:
   importguard doctor http://user:password@importguard-gateway:8080
@@ -70,12 +60,9 @@ impl Doctor {
         let webhook = match parsed {
             Ok(webhook) => webhook,
             Err(error) => {
-                // If standard error is closed, the exit code suffices.
-                let _ = writeln!(
-                    io::stderr(),
-                    "error: {error:#}, for example http://importguard-gateway:8080"
-                );
-                return Ok(ExitCode::from(USAGE));
+                return Ok(usage_error(format_args!(
+                    "{error:#}, for example http://importguard-gateway:8080"
+                )));
             }
         };
         let report = self.examine(&webhook).await;
@@ -86,7 +73,7 @@ impl Doctor {
         writeln!(output::stdout(), "{text}")?;
         Ok(match report.is_good() {
             true => ExitCode::SUCCESS,
-            false => ExitCode::from(PROBLEMS),
+            false => ExitCode::FAILURE,
         })
     }
 

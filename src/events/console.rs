@@ -5,8 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The exit code of usage errors.
-const USAGE: u8 = 2;
+use crate::exit::USAGE;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);

@@ -8,10 +8,7 @@ mod import;
 mod read;
 mod who;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use importguard_nats::NatsSettings;
@@ -23,15 +20,9 @@ use self::{
     import::Import,
     read::{Export, Show},
 };
-use crate::{events::Console, output};
+use crate::{events::Console, exit::usage_error, output};
 
 const CONSOLE: Console = Console::new("list");
-
-/// The exit code for an ID that is not on the list.
-const NOT_FOUND: u8 = 1;
-
-/// The exit code of usage errors.
-const USAGE: u8 = 2;
 
 /// A command that cannot be executed as given.
 #[derive(Debug, thiserror::Error)]
@@ -74,11 +65,7 @@ impl ListCommand {
             denied = denials.first() => Err(denied),
         };
         match ran {
-            Err(error) if error.is::<UsageError>() => {
-                // If standard error is closed, the exit code suffices.
-                let _ = writeln!(io::stderr(), "error: {error}");
-                Ok(ExitCode::from(USAGE))
-            }
+            Err(error) if error.is::<UsageError>() => Ok(usage_error(error)),
             ran => ran,
         }
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{
-    CONSOLE, NOT_FOUND, UsageError,
+    CONSOLE, UsageError,
     change::rfc3339,
     connection::{Connection, Denials},
 };
@@ -118,7 +118,7 @@ impl Show {
             }
             None => {
                 CONSOLE.report(&format!("{} is not on {list}", printable(id)));
-                Ok(ExitCode::from(NOT_FOUND))
+                Ok(ExitCode::FAILURE)
             }
         }
     }

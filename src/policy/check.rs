@@ -7,7 +7,7 @@ use importguard_decider::{
     policy::{MAX_COST, NANOS_PER_UNIT, Policy, PolicyCost, SHADOW_BUDGET, number_of_ids},
 };
 
-use super::{FINDINGS, LargestImport, print};
+use super::{LargestImport, print};
 use crate::events::friends;
 
 #[derive(Args)]
@@ -46,7 +46,7 @@ impl Check {
                         count => format!("{count} errors"),
                     };
                     print(format_args!("\n{}: {errors}", file.display()))?;
-                    exit = ExitCode::from(FINDINGS);
+                    exit = ExitCode::FAILURE;
                 }
             }
         }

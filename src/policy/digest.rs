@@ -1,14 +1,11 @@
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use importguard_decider::{load::load, policy::Policy};
 use serde_json::{Value, json};
 
-use super::{FINDINGS, LargestImport, print};
+use super::{LargestImport, print};
+use crate::output::report;
 
 /// Print the digest of a policy with its lists, as deciders report it in importguard_policy_info
 ///
@@ -38,9 +35,9 @@ impl Digest {
             Ok(policy) if self.json => print(format_args!("{:#}", parts(&policy)))?,
             Ok(policy) => print(policy.content_digest())?,
             Err(diagnostics) => {
-                // Not on standard output, where scripts expect a digest. If standard error is closed, the exit code suffices.
-                let _ = writeln!(io::stderr(), "{diagnostics}");
-                return Ok(ExitCode::from(FINDINGS));
+                // Not on standard output, where scripts expect a digest.
+                report(diagnostics);
+                return Ok(ExitCode::FAILURE);
             }
         }
         Ok(ExitCode::SUCCESS)

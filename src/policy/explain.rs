@@ -3,12 +3,7 @@ mod live;
 mod recorded;
 mod report;
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{path::PathBuf, process::ExitCode, time::SystemTime};
 
 use clap::{ArgGroup, Args};
 use importguard_decider::{load::load, tabletest::parse_rollout};
@@ -18,8 +13,8 @@ use self::{
     recorded::Recorded,
     report::Import,
 };
-use super::{FINDINGS, LargestImport, print, usage};
-use crate::events::time;
+use super::{LargestImport, print};
+use crate::{events::time, exit::usage_error, output::report};
 
 const AFTER_HELP: &str = r#"Examples:
   importguard policy explain --owner user123 --friends user456,bot_7
@@ -99,16 +94,15 @@ impl Explain {
             Ok(policy) => policy,
             Err(diagnostics) => {
                 print(&diagnostics)?;
-                return Ok(ExitCode::from(FINDINGS));
+                return Ok(ExitCode::FAILURE);
             }
         };
         let live = match Live::read(&policy, &self.live) {
             Ok(live) => live,
-            Err(error) => return Ok(usage(format_args!("{error:#}"))),
+            Err(error) => return Ok(usage_error(format_args!("{error:#}"))),
         };
         if let Some(note) = live.note() {
-            // If standard error is closed, the explanation suffices.
-            let _ = writeln!(io::stderr(), "{note}");
+            report(note);
         }
         if let Some(file) = &self.event {
             return Recorded::new((&policy, &live), self.rollout, self.json).run(file);

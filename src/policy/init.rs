@@ -8,7 +8,8 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{print, usage};
+use super::print;
+use crate::exit::usage_error;
 
 #[derive(Args)]
 pub(crate) struct Init {
@@ -39,7 +40,7 @@ impl Init {
         let mut files = FILES.iter().map(|(name, _)| self.directory.join(name));
         // Checked before any is written, so that no partial policy is left behind.
         if let Some(existing) = files.find(|path| path.exists()) {
-            return Ok(usage(format_args!(
+            return Ok(usage_error(format_args!(
                 "{} exists and is not overwritten; name another directory",
                 existing.display()
             )));

@@ -20,11 +20,6 @@ use importguard_runtime::settings::count;
 pub(crate) use self::init::write_sample;
 use crate::output;
 
-/// Exit code for errors in a policy and for failed tests.
-const FINDINGS: u8 = 1;
-/// Exit code for usage errors, as clap's own.
-const USAGE: u8 = 2;
-
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Write a commented policy with tests and a list to start from; overwrites nothing
@@ -63,13 +58,6 @@ impl PolicyCommand {
             Self::Explain(explain) => explain.run(),
         }
     }
-}
-
-/// Prints a usage error.
-fn usage(error: impl Display) -> ExitCode {
-    // If standard error is closed, the exit code suffices.
-    let _ = writeln!(io::stderr(), "error: {error}");
-    ExitCode::from(USAGE)
 }
 
 /// Prints to standard output. If that is closed, the exit code stays the same.

@@ -4,7 +4,8 @@ use anyhow::Context;
 use clap::Args;
 use importguard_decider::tabletest;
 
-use super::{FINDINGS, LargestImport, print, usage};
+use super::{LargestImport, print};
+use crate::exit::usage_error;
 
 #[derive(Args)]
 pub(crate) struct Test {
@@ -24,7 +25,7 @@ impl Test {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let report = match tabletest::run(&self.path, self.largest.max_friends) {
             Ok(report) => report,
-            Err(error) => return Ok(usage(error)),
+            Err(error) => return Ok(usage_error(error)),
         };
         if let Some(file) = &self.junit {
             fs::write(file, tabletest::junit(&report))
@@ -33,7 +34,7 @@ impl Test {
         print(&report)?;
         Ok(match report.failures() {
             0 => ExitCode::SUCCESS,
-            _ => ExitCode::from(FINDINGS),
+            _ => ExitCode::FAILURE,
         })
     }
 }

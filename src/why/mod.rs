@@ -39,9 +39,6 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The subject of OpenIM's reports about completed imports.
 const IMPORTED: &str = "importguard.v1.imported";
 
-/// The exit code if no decision was found.
-const NOT_FOUND: u8 = 1;
-
 const EXAMPLES: &str = r#"Examples:
   importguard why --operation-id 1646445464564
   importguard why --owner u7 --at "2026-11-27 14:05"
@@ -119,10 +116,9 @@ impl Why {
         if shutdown.is_cancelled() {
             CONSOLE.report("interrupted: the rest of the stream was not searched");
         }
-        Ok(if search.found.is_empty() {
-            ExitCode::from(NOT_FOUND)
-        } else {
-            ExitCode::SUCCESS
+        Ok(match search.found.is_empty() {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
         })
     }
 

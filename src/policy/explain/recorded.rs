@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Write},
+    io::{self, BufReader, Read},
     path::Path,
     process::ExitCode,
     time::SystemTime,
@@ -12,13 +12,12 @@ use importguard_core::UserId;
 use importguard_decider::{policy::Policy, tabletest::parse_time};
 use serde_json::{Deserializer, Value, json};
 
-use super::{
-    super::{FINDINGS, USAGE, print},
-    comparison::Comparison,
-    live::Live,
-    report::Import,
+use super::{super::print, comparison::Comparison, live::Live, report::Import};
+use crate::{
+    events::{Event, friends, printable, to_the_millisecond},
+    exit::{USAGE, usage_error},
+    output::report,
 };
-use crate::events::{Event, friends, printable, to_the_millisecond};
 
 /// The types of decisions and of completed imports begin with these; the version follows.
 const DECISIONS: &str = "importguard.decision.";
@@ -70,7 +69,9 @@ impl<'a> Recorded<'a> {
             let name = file.display().to_string();
             match File::open(file) {
                 Ok(opened) => (name, Box::new(opened)),
-                Err(error) => return Ok(failed(&format!("{name} cannot be read: {error}"))),
+                Err(error) => {
+                    return Ok(usage_error(format_args!("{name} cannot be read: {error}")));
+                }
             }
         };
         let values = Deserializer::from_reader(BufReader::new(reader)).into_iter::<Value>();
@@ -84,10 +85,10 @@ impl<'a> Recorded<'a> {
                 }
                 Ok(value) => self.event(value)?,
                 Err(error) if error.is_io() => {
-                    return Ok(failed(&format!("{name} cannot be read: {error}")));
+                    return Ok(usage_error(format_args!("{name} cannot be read: {error}")));
                 }
                 Err(error) => {
-                    return Ok(failed(&format!(
+                    return Ok(usage_error(format_args!(
                         "{name} is not JSON: {error}; save events with importguard tail --json, or nats sub --raw"
                     )));
                 }
@@ -106,7 +107,7 @@ impl<'a> Recorded<'a> {
             Ok(event) => event,
             Err(error) => {
                 self.decided.failed += 1;
-                failed(&format!("this is not an event of importguard: {error}"));
+                usage_error(format_args!("this is not an event of importguard: {error}"));
                 return Ok(());
             }
         };
@@ -119,7 +120,7 @@ impl<'a> Recorded<'a> {
             Err(why) => {
                 self.decided.failed += 1;
                 let id = printable(&event.id);
-                failed(&format!("event {id} cannot be decided again: {why}"));
+                usage_error(format_args!("event {id} cannot be decided again: {why}"));
                 Ok(())
             }
         }
@@ -129,7 +130,7 @@ impl<'a> Recorded<'a> {
     fn skip(&mut self, id: &str, why: &str) {
         self.decided.skipped += 1;
         let (id, why) = (printable(id), printable(why));
-        report(&format!(
+        report(format_args!(
             "skipped event {id}: {why}, which is not a decision"
         ));
     }
@@ -213,7 +214,7 @@ impl<'a> Recorded<'a> {
         } = self.decided;
         let decided = same + different;
         if decided == 0 && undecided == 0 {
-            return Ok(failed(&match skipped {
+            return Ok(usage_error(match skipped {
                 0 => format!("no event in {name}"),
                 _ => format!("no decision in {name}"),
             }));
@@ -225,7 +226,7 @@ impl<'a> Recorded<'a> {
         }
         Ok(match (undecided, different) {
             (1.., _) => ExitCode::from(USAGE),
-            (0, 1..) => ExitCode::from(FINDINGS),
+            (0, 1..) => ExitCode::FAILURE,
             (0, 0) => ExitCode::SUCCESS,
         })
     }
@@ -256,14 +257,4 @@ fn undecidable(event: &Event) -> Option<&'static str> {
         );
     }
     None
-}
-
-fn failed(error: &str) -> ExitCode {
-    report(&format!("error: {error}"));
-    ExitCode::from(USAGE)
-}
-
-fn report(text: &str) {
-    // If standard error is closed, the exit code suffices.
-    let _ = writeln!(io::stderr(), "{text}");
 }
