@@ -10,6 +10,7 @@ use importguard_runtime::{RuntimeSettings, ThreadSettings, block_on, signals};
 use crate::{
     events::{Begin, Console, Range, Source, printable, rfc3339, time},
     output,
+    text::counted,
 };
 
 const CONSOLE: Console = Console::new("detect");
@@ -107,13 +108,6 @@ impl Detect {
             counted(found, "entry", "entries"),
         ));
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn counted(count: u64, one: &str, several: &str) -> String {
-    match count {
-        1 => format!("1 {one}"),
-        count => format!("{count} {several}"),
     }
 }
 

@@ -15,6 +15,7 @@ mod serve;
 mod spool;
 mod stats;
 mod tail;
+mod text;
 mod why;
 
 use std::{env, ffi::OsString, io::ErrorKind, process::ExitCode};

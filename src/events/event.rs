@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Deserialize;
 
 use super::Matched;
+use crate::text::counted;
 
 /// The fields of an event that are printed or filtered by.
 #[derive(Deserialize)]
@@ -159,10 +160,7 @@ pub(crate) fn to_the_millisecond(time: &str) -> String {
 
 /// A number of friends, in words.
 pub(crate) fn friends(count: usize) -> String {
-    match count {
-        1 => "1 friend".to_owned(),
-        count => format!("{count} friends"),
-    }
+    counted(count, "friend", "friends")
 }
 
 /// Escapes control characters: IDs come from callers, and an escape sequence must not reach a terminal.

@@ -8,7 +8,7 @@ use importguard_decider::{
 };
 
 use super::{LargestImport, print};
-use crate::events::friends;
+use crate::{events::friends, text::counted};
 
 #[derive(Args)]
 pub(crate) struct Check {
@@ -41,10 +41,7 @@ impl Check {
                 }
                 Err(diagnostics) => {
                     print(&diagnostics)?;
-                    let errors = match diagnostics.count() {
-                        1 => "1 error".to_owned(),
-                        count => format!("{count} errors"),
-                    };
+                    let errors = counted(diagnostics.count(), "error", "errors");
                     print(format_args!("\n{}: {errors}", file.display()))?;
                     exit = ExitCode::FAILURE;
                 }

@@ -16,6 +16,7 @@ use clap::{Args, Subcommand};
 use importguard_runtime::{ThreadSettings, block_on};
 
 use self::{copy::Copy, drain::Drain, export::Export, status::Status};
+use crate::text::counted;
 
 /// What can be done with a spool.
 #[derive(Subcommand)]
@@ -59,8 +60,5 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Formats a number of events: `1 event`, `2 events`.
 fn events(count: usize) -> String {
-    match count {
-        1 => "1 event".to_owned(),
-        count => format!("{count} events"),
-    }
+    counted(count, "event", "events")
 }

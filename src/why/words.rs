@@ -5,7 +5,10 @@ mod rules;
 use std::fmt::{self, Display, Formatter};
 
 use self::rules::rules;
-use crate::events::{Data, Event, friends, printable, to_the_millisecond};
+use crate::{
+    events::{Data, Event, friends, printable, to_the_millisecond},
+    text::first_ids,
+};
 
 /// Maximum number of IDs that are listed; the others are only counted.
 const LISTED: usize = 20;
@@ -89,17 +92,15 @@ fn requested(data: &Data) -> String {
             data.requested()
         );
     }
-    let ids = data.friend_user_ids.iter().map(String::as_str).collect();
-    format!("{}{}", friends(data.requested()), list(ids))
+    let ids: Vec<_> = data.friend_user_ids.iter().map(String::as_str).collect();
+    format!("{}{}", friends(data.requested()), list(&ids))
 }
 
-/// Formats IDs as `: a, b, …`; empty if there are none.
-fn list(ids: Vec<&str>) -> String {
-    let listed: Vec<_> = ids.iter().take(LISTED).map(|id| printable(id)).collect();
-    match ids.len() {
-        0 => String::new(),
-        count if count > LISTED => format!(": {} and {} more", listed.join(", "), count - LISTED),
-        _ => format!(": {}", listed.join(", ")),
+/// Formats IDs as `: a, b and 3 more`; empty if there are none.
+fn list(ids: &[&str]) -> String {
+    match ids.is_empty() {
+        true => String::new(),
+        false => format!(": {}", first_ids(ids, LISTED)),
     }
 }
 

@@ -9,7 +9,10 @@ use importguard_core::{Evaluation, ListRevision, Mode, Outcome, Verdict};
 use importguard_decider::policy::{Policy, number_of_ids};
 use serde_json::{Map, Value, json};
 
-use crate::events::{Data, printable};
+use crate::{
+    events::{Data, printable},
+    text::first_ids,
+};
 
 /// The differences between a recorded decision and the current policy's.
 pub(super) struct Comparison {
@@ -146,24 +149,17 @@ fn kept(data: &Data, verdict: &Verdict) -> Option<Difference> {
         then += usize::from(before);
         now += usize::from(after);
         match (before, after) {
-            (false, true) => added.push(id),
-            (true, false) => lost.push(id),
+            (false, true) => added.push(id.as_str()),
+            (true, false) => lost.push(id.as_str()),
             _ => {}
         }
     }
     if added.is_empty() && lost.is_empty() {
         return None;
     }
-    let named = |what: &str, ids: &[&String]| match ids.len() {
-        0 => String::new(),
-        count => {
-            let ids: Vec<_> = ids.iter().take(NAMED).map(|id| printable(id)).collect();
-            let more = match count.saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            format!(", {what} {}{more}", ids.join(", "))
-        }
+    let named = |what: &str, ids: &[&str]| match ids.is_empty() {
+        true => String::new(),
+        false => format!(", {what} {}", first_ids(ids, NAMED)),
     };
     Some(Difference {
         what: "kept".to_owned(),

@@ -145,7 +145,7 @@ fn emptied_by(data: &Data) -> String {
 fn named<'d>(indexes: impl IntoIterator<Item = &'d usize>, data: &Data) -> String {
     let ids = indexes.into_iter();
     let ids = ids.filter_map(|index| data.friend_user_ids.get(*index));
-    list(ids.map(String::as_str).collect())
+    list(&ids.map(String::as_str).collect::<Vec<_>>())
 }
 
 fn saturated(count: u64) -> usize {
