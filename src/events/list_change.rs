@@ -2,7 +2,7 @@
 
 use importguard_lists::ListChangedEvent;
 
-use super::{printable, to_the_millisecond};
+use super::{exact_rfc3339, printable, to_the_millisecond};
 
 /// Returns the time of a change, the user, and a text such as `by alice: #4711, until 2026-11-30T18:04:05Z`.
 pub(crate) fn list_change(event: &ListChangedEvent) -> (String, String, String) {
@@ -14,14 +14,8 @@ pub(crate) fn list_change(event: &ListChangedEvent) -> (String, String, String) 
     }
     if let Some(until) = data.until {
         rest.push_str(", until ");
-        rest.push_str(&rfc3339(until));
+        rest.push_str(&exact_rfc3339(until));
     }
-    let time = to_the_millisecond(&rfc3339(event.time));
+    let time = to_the_millisecond(&exact_rfc3339(event.time));
     (time, printable(data.user_id.as_str()), rest)
-}
-
-fn rfc3339(time: time::OffsetDateTime) -> String {
-    // Fails only for years beyond 9999.
-    time.format(&time::format_description::well_known::Rfc3339)
-        .unwrap_or_default()
 }

@@ -17,5 +17,5 @@ pub(crate) use self::{
     matched::Matched,
     range::{Begin, Range},
     source::{Delivered, Source, inbox_denied},
-    when::{rfc3339, time},
+    when::{exact_rfc3339, rfc3339, time},
 };

@@ -6,6 +6,7 @@ use chrono::{
     DateTime, Days, FixedOffset, Local, NaiveDate, NaiveTime, SecondsFormat, TimeZone, Utc,
 };
 use importguard_runtime::settings::duration_or_zero;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// The time of day for a date without one.
 const MIDNIGHT: &str = "00:00";
@@ -36,6 +37,12 @@ pub(crate) fn time(text: &str) -> Result<SystemTime, TimeError> {
 /// `time` in UTC, to the second.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// `time` with the fraction of its second, if it has one.
+pub(crate) fn exact_rfc3339(time: OffsetDateTime) -> String {
+    // Fails only for years beyond 9999.
+    time.format(&Rfc3339).unwrap_or_default()
 }
 
 fn parse<Z: TimeZone>(

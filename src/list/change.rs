@@ -6,14 +6,16 @@ use importguard_gateway::events::PseudonymSettings;
 use importguard_lists::{Addition, BucketError, Key, ListName, Written};
 use importguard_nats::NatsSettings;
 use serde_json::json;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     CONSOLE, UsageError,
     connection::{Connection, Denials, tidy},
     who::{Until, Who},
 };
-use crate::{events::printable, output};
+use crate::{
+    events::{exact_rfc3339, printable},
+    output,
+};
 
 /// Add users to a list, or change until when and why they are on it
 #[derive(Args)]
@@ -118,14 +120,14 @@ impl What {
                     "change": done.as_str(),
                     "by": addition.by.as_str(),
                     "reason": addition.reason.as_ref().map(|reason| reason.as_str()),
-                    "until": addition.until.map(rfc3339),
+                    "until": addition.until.map(exact_rfc3339),
                     "revision": written.map(|written| written.revision),
                 });
                 writeln!(out, "{line}")?;
             } else {
                 let until = addition
                     .until
-                    .map(|until| format!(" until {}", rfc3339(until)));
+                    .map(|until| format!(" until {}", exact_rfc3339(until)));
                 let until = until.unwrap_or_default();
                 let id = printable(key.id.as_str());
                 let list = &key.list;
@@ -172,10 +174,4 @@ impl Done {
             Self::Added => "added",
         }
     }
-}
-
-/// RFC 3339, in UTC.
-pub(super) fn rfc3339(time: OffsetDateTime) -> String {
-    // Fails only for years beyond 9999.
-    time.format(&Rfc3339).unwrap_or_default()
 }

@@ -12,12 +12,11 @@ use time::OffsetDateTime;
 
 use super::{
     CONSOLE,
-    change::rfc3339,
     connection::{Connection, Denials, tidy},
     file, read,
     who::{Until, Who},
 };
-use crate::output;
+use crate::{events::exact_rfc3339, output};
 
 /// Maximum number of changes in flight.
 const IN_FLIGHT: usize = 256;
@@ -105,7 +104,7 @@ impl Import {
     /// How to import the entries that are missing after an interruption, and leave the others as they are.
     fn repeat(&self, standard: &Addition) -> String {
         let end = standard.until.filter(|_| self.until.is_relative());
-        let with = end.map(|end| format!(" with --until {} instead of --for", rfc3339(end)));
+        let with = end.map(|end| format!(" with --until {} instead of --for", exact_rfc3339(end)));
         let with = with.unwrap_or_default();
         format!("repeat the import{with} for the others")
     }

@@ -15,10 +15,12 @@ use time::OffsetDateTime;
 
 use super::{
     CONSOLE, UsageError,
-    change::rfc3339,
     connection::{Connection, Denials},
 };
-use crate::{events::printable, output};
+use crate::{
+    events::{exact_rfc3339, printable},
+    output,
+};
 
 /// Show the live lists, the entries of one, or one entry
 #[derive(Args)]
@@ -130,7 +132,7 @@ impl Show {
         let until = value
             .until
             .and_then(time)
-            .map_or_else(|| "-".to_owned(), rfc3339);
+            .map_or_else(|| "-".to_owned(), exact_rfc3339);
         let id = printable(key.id.as_str());
         let (by, reason) = (printable(&value.by), printable(&value.reason));
         let line = format!("{id:24}  {until:20}  {by:16}  {reason}");
@@ -207,8 +209,8 @@ fn exported(key: &Key, value: &Brief<'_>) -> Value {
     for (name, value) in [
         ("by", text(&value.by)),
         ("reason", text(&value.reason)),
-        ("at", value.at.map(rfc3339)),
-        ("until", value.until.and_then(time).map(rfc3339)),
+        ("at", value.at.map(exact_rfc3339)),
+        ("until", value.until.and_then(time).map(exact_rfc3339)),
     ] {
         if let Some(value) = value {
             entry[name] = value.into();
