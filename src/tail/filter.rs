@@ -8,7 +8,7 @@ use importguard_lists::ListChangedEvent;
 use crate::events::{Console, Event, printable};
 
 /// Which events are printed. Several values of one filter are alternatives; all filters must match.
-#[derive(Args)]
+#[derive(Args, Default)]
 #[command(next_help_heading = "Filters (comma-separated alternatives; all filters must match)")]
 pub(super) struct Filter {
     /// Only decisions with this verdict
@@ -76,26 +76,19 @@ impl Filter {
             users
         };
         Matcher {
-            verdicts: self.verdict,
-            rules: self.rule,
-            owners: by_either(self.owner),
-            operation_ids: self.operation_id,
-            friends: by_either(self.friend),
-            traces: self.trace,
+            filter: Self {
+                owner: by_either(self.owner),
+                friend: by_either(self.friend),
+                ..self
+            },
             seen: Seen::default(),
         }
     }
 }
 
 /// Matches events; an empty list matches all.
-#[derive(Default)]
 pub(super) struct Matcher {
-    verdicts: Vec<String>,
-    rules: Vec<String>,
-    owners: Vec<String>,
-    operation_ids: Vec<String>,
-    friends: Vec<String>,
-    traces: Vec<String>,
+    filter: Filter,
     seen: Seen,
 }
 
@@ -125,43 +118,45 @@ impl Matcher {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted == value)
         };
         let verdict = data.verdict.as_deref();
-        (self.verdicts.is_empty() || verdict.is_some_and(|verdict| among(&self.verdicts, verdict)))
-            && among(&self.owners, &data.owner_user_id)
-            && (self.operation_ids.is_empty()
+        (self.filter.verdict.is_empty()
+            || verdict.is_some_and(|verdict| among(&self.filter.verdict, verdict)))
+            && among(&self.filter.owner, &data.owner_user_id)
+            && (self.filter.operation_id.is_empty()
                 || self
-                    .operation_ids
+                    .filter
+                    .operation_id
                     .iter()
                     .any(|wanted| data.has_operation_id(wanted)))
-            && (self.rules.is_empty()
+            && (self.filter.rule.is_empty()
                 || data
                     .rules_that_fired()
-                    .any(|rule| self.rules.iter().any(|wanted| wanted == rule)))
-            && (self.friends.is_empty()
+                    .any(|rule| self.filter.rule.iter().any(|wanted| wanted == rule)))
+            && (self.filter.friend.is_empty()
                 || data
                     .friend_user_ids
                     .iter()
-                    .any(|friend| self.friends.contains(friend)))
-            && among(&self.traces, event.trace().unwrap_or_default())
+                    .any(|friend| self.filter.friend.contains(friend)))
+            && among(&self.filter.trace, event.trace().unwrap_or_default())
     }
 
     /// Whether to print a change of a live list: only if no filter other than --owner is set, and the user matches it.
     pub(super) fn matches_change(&self, change: &ListChangedEvent) -> bool {
         let others = [
-            &self.verdicts,
-            &self.rules,
-            &self.operation_ids,
-            &self.friends,
-            &self.traces,
+            &self.filter.verdict,
+            &self.filter.rule,
+            &self.filter.operation_id,
+            &self.filter.friend,
+            &self.filter.trace,
         ];
         let user = change.data.user_id.as_str();
         others.into_iter().all(Vec::is_empty)
-            && (self.owners.is_empty() || self.owners.iter().any(|owner| owner == user))
+            && (self.filter.owner.is_empty() || self.filter.owner.iter().any(|owner| owner == user))
     }
 
     fn see(&mut self, event: &Event) {
         let seen = &mut self.seen;
         seen.events += 1;
-        if !self.rules.is_empty() {
+        if !self.filter.rule.is_empty() {
             for rule in event.data.rules_that_fired() {
                 if !seen.rules.contains(rule) {
                     seen.rules.insert(rule.to_owned());
@@ -192,8 +187,8 @@ impl Matcher {
         }
         let mut hints = Vec::new();
         for (what, wanted, seen) in [
-            ("rule", &self.rules, &seen.rules),
-            ("verdict", &self.verdicts, &seen.verdicts),
+            ("rule", &self.filter.rule, &seen.rules),
+            ("verdict", &self.filter.verdict, &seen.verdicts),
         ] {
             let list = seen.iter().map(|name| printable(name)).collect::<Vec<_>>();
             let list = if list.is_empty() {
@@ -206,7 +201,7 @@ impl Matcher {
                 unseen.map(|name| format!("no event had the {what} {name}; {what}s seen: {list}")),
             );
         }
-        if !self.friends.is_empty() && seen.without_friends > 0 {
+        if !self.filter.friend.is_empty() && seen.without_friends > 0 {
             hints.push(format!(
                 "--friend cannot find a friend in {} events that were too large to list friends",
                 seen.without_friends
@@ -237,6 +232,10 @@ mod tests {
     use super::*;
     use crate::tail::line::tests::{allowed, imported, modified, refused};
 
+    fn matcher(filter: Filter) -> Matcher {
+        filter.matcher(&Pseudonyms::Off)
+    }
+
     fn matched(mut matcher: Matcher) -> Vec<bool> {
         let events = [allowed(), modified(), refused(), imported()];
         events.iter().map(|event| matcher.matches(event)).collect()
@@ -244,16 +243,16 @@ mod tests {
 
     #[test]
     fn without_filters_every_event_matches() {
-        assert_eq!(matched(Matcher::default()), [true; 4]);
+        assert_eq!(matched(matcher(Filter::default())), [true; 4]);
     }
 
     #[test]
     fn verdicts_match_decisions_only() {
-        let verdicts = ["refuse", "modify"].map(str::to_owned).to_vec();
-        let matcher = Matcher {
-            verdicts,
-            ..Matcher::default()
-        };
+        let verdict = ["refuse", "modify"].map(str::to_owned).to_vec();
+        let matcher = matcher(Filter {
+            verdict,
+            ..Filter::default()
+        });
         assert_eq!(matched(matcher), [false, true, true, false]);
     }
 
@@ -265,11 +264,10 @@ mod tests {
             ("duplicate", [false, true, false, false]),
             ("blocked-owner", [false, false, true, false]),
         ] {
-            let rules = vec![rule.to_owned()];
-            let matcher = Matcher {
-                rules,
-                ..Matcher::default()
-            };
+            let matcher = matcher(Filter {
+                rule: vec![rule.to_owned()],
+                ..Filter::default()
+            });
             assert_eq!(matched(matcher), expected, "{rule}");
         }
     }
@@ -277,12 +275,8 @@ mod tests {
     #[test]
     fn an_owner_matches_by_id_or_by_pseudonym() {
         let filter = |owner: &str| Filter {
-            verdict: Vec::new(),
-            rule: Vec::new(),
             owner: vec![owner.to_owned()],
-            operation_id: Vec::new(),
-            friend: Vec::new(),
-            trace: Vec::new(),
+            ..Filter::default()
         };
         let keyed = Pseudonyms::keyed(&"0123456789abcdef".parse().unwrap());
         let mut event = allowed();
@@ -300,16 +294,20 @@ mod tests {
 
     #[test]
     fn a_friend_matches_by_id_and_a_trace_by_its_id() {
-        let friends = |id: &str| Matcher {
-            friends: vec![id.to_owned()],
-            ..Matcher::default()
+        let friends = |id: &str| {
+            matcher(Filter {
+                friend: vec![id.to_owned()],
+                ..Filter::default()
+            })
         };
         assert_eq!(matched(friends("a")), [true; 4]);
         assert_eq!(matched(friends("z")), [false; 4]);
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let traces = |id: &str| Matcher {
-            traces: vec![trace_id(id).unwrap()],
-            ..Matcher::default()
+        let traces = |id: &str| {
+            matcher(Filter {
+                trace: vec![trace_id(id).unwrap()],
+                ..Filter::default()
+            })
         };
         assert_eq!(matched(traces(id)), [true, false, false, false]);
         assert_eq!(
@@ -334,10 +332,10 @@ mod tests {
             let mut event = allowed();
             event.data.operation_id = generated.to_owned();
             event.data.replaced_operation_id = Some("has space".to_owned());
-            let mut matcher = Matcher {
-                operation_ids: vec![wanted.to_owned()],
-                ..Matcher::default()
-            };
+            let mut matcher = matcher(Filter {
+                operation_id: vec![wanted.to_owned()],
+                ..Filter::default()
+            });
             assert_eq!(matcher.matches(&event), expected, "{wanted}");
         }
     }
@@ -345,11 +343,11 @@ mod tests {
     #[test]
     fn names_that_no_event_had_are_reported_with_those_seen() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        let mut matcher = Matcher {
-            rules: names(&["bost", "bots"]),
-            verdicts: names(&["refuse"]),
-            ..Matcher::default()
-        };
+        let mut matcher = matcher(Filter {
+            rule: names(&["bost", "bots"]),
+            verdict: names(&["refuse"]),
+            ..Filter::default()
+        });
         assert_eq!(matcher.hints(), Vec::<String>::new(), "nothing was read");
         matcher.matches(&allowed());
         matcher.matches(&modified());
@@ -364,13 +362,13 @@ mod tests {
 
     #[test]
     fn it_is_reported_if_no_event_matched() {
-        let mut matcher = Matcher {
-            owners: vec!["nobody".to_owned()],
-            ..Matcher::default()
-        };
+        let mut matcher = matcher(Filter {
+            owner: vec!["nobody".to_owned()],
+            ..Filter::default()
+        });
         matcher.matches(&allowed());
         assert_eq!(matcher.hints(), ["events read: 1; none matched"]);
-        matcher.owners.clear();
+        matcher.filter.owner.clear();
         matcher.matches(&allowed());
         assert_eq!(matcher.hints(), Vec::<String>::new());
     }
@@ -379,11 +377,8 @@ mod tests {
     fn the_filters_of_a_durable_consumer_have_one_form_and_no_ids_under_a_key() {
         let filter = Filter {
             verdict: vec!["refuse".to_owned(), "modify".to_owned()],
-            rule: Vec::new(),
             owner: vec!["user123".to_owned()],
-            operation_id: Vec::new(),
-            friend: Vec::new(),
-            trace: Vec::new(),
+            ..Filter::default()
         };
         let keyed = Pseudonyms::keyed(&"0123456789abcdef".parse().unwrap());
         assert_eq!(
