@@ -1,9 +1,11 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::exit::USAGE;
 
@@ -113,7 +115,7 @@ impl StatusReporter {
     }
 
     pub(super) fn report(&self, message: &str) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         if last.as_deref() != Some(message) {
             self.console.report(message);
             *last = Some(message.to_owned());
@@ -121,7 +123,7 @@ impl StatusReporter {
     }
 
     pub(super) fn recovered(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         if last.take().is_some() {
             self.console.report("reading events");
         }
