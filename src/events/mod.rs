@@ -16,6 +16,6 @@ pub(crate) use self::{
     list_change::list_change,
     matched::Matched,
     range::{Begin, Range},
-    source::{Delivered, Source, inbox_denied},
+    source::{Delivered, Source, inbox_denied, with_remedy},
     when::{exact_rfc3339, rfc3339, time},
 };

@@ -471,7 +471,7 @@ fn denied(error: &str) -> String {
 }
 
 /// Adds what to do to the cause of a failed connection, if it does not say that itself.
-fn with_remedy(cause: String) -> String {
+pub(crate) fn with_remedy(cause: String) -> String {
     match cause.ends_with("(connection refused)") {
         true => format!("{cause}: is it running? NATS_URL or --nats-url names another"),
         false => cause,

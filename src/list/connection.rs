@@ -10,7 +10,7 @@ use importguard_runtime::FileWatches;
 use tokio::sync::watch;
 
 use super::CONSOLE;
-use crate::events::{inbox_denied, printable};
+use crate::events::{inbox_denied, printable, with_remedy};
 
 /// How many entries a command that changes a list reads to clear away expired and removed ones: this takes a tenth of a second.
 const CLEAR_AT_ONCE: u64 = 1000;
@@ -42,7 +42,7 @@ impl Connection {
         let connected = options.connect(servers.addresses).await;
         let client = connected.map_err(|error| {
             let cause = servers.failures.describe(&names, &error.to_string());
-            anyhow!(cause)
+            anyhow!(with_remedy(cause))
         })?;
         Ok(Self {
             jetstream: jetstream::new(client),
@@ -152,5 +152,26 @@ pub(super) async fn tidy(writer: &Writer, own: &[u64], denials: &Denials) {
     };
     if let Err(error) = tidied.await {
         CONSOLE.report(&format!("warning: {error:#}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_connection_has_its_remedy() {
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("nats://{}", unused.local_addr().unwrap());
+        drop(unused);
+        let nats = NatsSettings {
+            nats_url: url.parse().unwrap(),
+            ..NatsSettings::default()
+        };
+        let opened = Connection::open(&nats, &Denials::new()).await;
+        let error = opened.err().unwrap().to_string();
+        assert!(error.contains("NATS_URL or --nats-url"), "{error}");
     }
 }
