@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use importguard_core::{ListRevision, PolicyRevision};
 use serde::Deserialize;
 
 use super::Matched;
@@ -42,28 +43,10 @@ pub(crate) struct Data {
     pub(crate) removed: Vec<Removal>,
     #[serde(default)]
     pub(crate) rules: Vec<Fired>,
-    pub(crate) policy: Option<EvaluatedPolicy>,
+    pub(crate) policy: Option<PolicyRevision>,
     #[serde(default)]
-    pub(crate) lists: Vec<EvaluatedList>,
+    pub(crate) lists: Vec<ListRevision>,
     pub(crate) gateway: Option<String>,
-}
-
-/// The policy that was evaluated.
-#[derive(Deserialize)]
-pub(crate) struct EvaluatedPolicy {
-    pub(crate) name: String,
-    pub(crate) digest: String,
-}
-
-/// A list of the policy that was evaluated.
-#[derive(Deserialize)]
-pub(crate) struct EvaluatedList {
-    pub(crate) name: String,
-    pub(crate) digest: String,
-    /// Number of IDs.
-    pub(crate) size: u64,
-    /// Of a live list: its revision.
-    pub(crate) revision: Option<u64>,
 }
 
 /// The refusal that OpenIM received.
