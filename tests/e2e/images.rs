@@ -214,7 +214,15 @@ fn the_head_of_nats_conf_says_which_passwords_nats_takes() {
         all["GATEWAY_PASSWORD"] = json!(password);
         nats_conf_with(&all).status.success()
     };
-    for refused in ["123456", "true", "10k", "two words", "a;b", "a,b"] {
+    // Older ones take separators.
+    let separated: &[_] = match NatsServer::current() {
+        Some(_) => &["a;b", "a,b"],
+        None => &[],
+    };
+    for refused in ["123456", "true", "10k", "two words"]
+        .iter()
+        .chain(separated)
+    {
         assert!(!with(refused), "{refused}");
         assert!(with(&format!("\"{refused}\"")), "{refused} in quotes");
     }
