@@ -53,6 +53,16 @@ pub enum CertificateError {
         /// The file of the key.
         key: PathBuf,
     },
+    /// A new certificate is not valid now, and the active one is.
+    #[error(
+        "{setting} has a new certificate that is not valid now ({certificate}), and the active one is: replace it, check this machine's clock, or use it all the same with SIGHUP"
+    )]
+    NotCurrent {
+        /// The setting of its file.
+        setting: &'static str,
+        /// Subject and date.
+        certificate: String,
+    },
     /// The system trusts no certificate authorities, or their files cannot be read.
     #[error(
         "the system has no usable CA certificates: install them, or name a file in SSL_CERT_FILE"

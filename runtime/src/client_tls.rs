@@ -14,9 +14,10 @@ use rustls::{
 };
 
 use crate::{
-    CertificateError, FileWatcher, FileWatches, LastGood, NamedFile, Snapshot,
+    CertificateError, FileWatches, LastGood, NamedFile,
     certificates::{authorities, certified_key, system_roots},
     expiry::CertificateFile,
+    watch::Certificates,
 };
 
 /// What a client needs for a handshake, from files.
@@ -25,6 +26,12 @@ pub struct ClientTls {
     verifier: Arc<WebPkiServerVerifier>,
     identity: Option<Arc<CertifiedKey>>,
     certificates: Vec<CertificateFile>,
+}
+
+impl Certificates for ClientTls {
+    fn certificates(&self) -> &[CertificateFile] {
+        &self.certificates
+    }
 }
 
 impl ClientTls {
@@ -72,8 +79,7 @@ impl ClientTls {
                 certificates,
             })
         };
-        let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
-        let active = watches.add_certificates(setting, watcher, |tls| &tls.certificates);
+        let active = watches.add_certificates(setting, files, read).await?;
         Ok(Some(active))
     }
 

@@ -16,9 +16,10 @@ use rustls::{
 };
 
 use crate::{
-    CertificateError, FileWatcher, FileWatches, LastGood, Snapshot,
+    CertificateError, FileWatches, LastGood,
     certificates::{authorities, certified_key},
     expiry::CertificateFile,
+    watch::Certificates,
 };
 
 /// A file, and the setting that names it.
@@ -45,6 +46,12 @@ pub struct TlsConfig<C> {
     /// The configuration.
     pub config: Arc<C>,
     certificates: Vec<CertificateFile>,
+}
+
+impl<C: Send + Sync + 'static> Certificates for TlsConfig<C> {
+    fn certificates(&self) -> &[CertificateFile] {
+        &self.certificates
+    }
 }
 
 impl TlsConfig<ServerConfig> {
@@ -91,8 +98,7 @@ impl TlsFiles<'_> {
             .cloned()
             .collect();
         let read = move || config(&cert, &key, client_ca.as_ref(), &client_names, alpn);
-        let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
-        Ok(watches.add_certificates(setting, watcher, |content| &content.certificates))
+        watches.add_certificates(setting, files, read).await
     }
 }
 
@@ -163,8 +169,7 @@ impl ClientTlsFiles<'_> {
                 .flat_map(|(cert, key)| [cert.1.clone(), key.clone()]),
         );
         let read = move || client_config(&ca, identity.as_ref(), alpn);
-        let watcher = FileWatcher::open(move || Snapshot::take(&files, &read)).await?;
-        Ok(watches.add_certificates(setting, watcher, |content| &content.certificates))
+        watches.add_certificates(setting, files, read).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 55] = [
+const CAUSED_BY: [(&str, &[&str]); 56] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -352,7 +352,14 @@ const CAUSED_BY: [(&str, &[&str]); 55] = [
         ],
     ),
     (
-        "it is broken at startup",
+        "a valid certificate is replaced by one that has expired or is not valid yet",
+        &[
+            "a_certificate_that_is_not_valid_now_does_not_replace_one_that_is",
+            "a_certificate_that_is_not_valid_at_the_start_is_used_with_a_warning",
+        ],
+    ),
+    (
+        "a certificate or credential file is broken at startup",
         &[
             "a_certificate_that_is_broken_from_the_start_or_has_no_key_is_an_error",
             "a_file_that_lets_nobody_in_or_anybody_is_an_error_at_startup",

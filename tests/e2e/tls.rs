@@ -1,5 +1,7 @@
 //! TLS on the public listener, with certificates rotated at run time.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -7,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use importguard_core::Dialect;
 use importguard_tests::{
     Binary, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, SOON, Service, Settings,
-    TestAuthority, TestCertificate, callback, eventually,
+    TestAuthority, TestCertificate, callback, eventually, load,
 };
 use serde_json::{Value, json};
 
@@ -151,10 +153,16 @@ async fn subject_and_expiry_of_a_certificate_are_reported_at_load_and_reload() {
     assert_eq!(expires, 67_090_118_400_f64);
 
     secret.replace(&authority.expired_certificate().files());
+    gateway
+        .wait_for_log(&["IMPORTGUARD_TLS_CERT_FILE has a new certificate that is not valid now (CN=rcgen self signed cert, expired 2021-03-04T00:00:00Z)"])
+        .await;
+    gateway.sighup();
     let log = gateway
         .wait_for_log(&["reloaded IMPORTGUARD_TLS_CERT_FILE (CN=rcgen self signed cert, expired 2021-03-04T00:00:00Z)"])
         .await;
-    let line = log.lines().find(|line| line.contains("expired 2021"));
+    let line = log
+        .lines()
+        .find(|line| line.contains("reloaded IMPORTGUARD"));
     assert!(line.unwrap().contains("WARN"), "{log}");
     let expires = gateway.metric(name).await.unwrap();
     assert_eq!(expires, 1_614_816_000_f64);
@@ -167,6 +175,90 @@ async fn subject_and_expiry_of_a_certificate_are_reported_at_load_and_reload() {
             "expires": "2021-03-04T00:00:00Z",
         }])
     );
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_now_does_not_replace_one_that_is() {
+    let (authority, valid) = (TestAuthority::new(), TestCertificate::new());
+    let mut secret = MountedSecret::new(&valid.files());
+    let gateway = Service::gateway(Settings::new().tls(&secret)).await;
+    for (invalid, reason) in [
+        (
+            authority.expired_certificate(),
+            "expired 2021-03-04T00:00:00Z",
+        ),
+        (
+            authority.early_certificate(),
+            "not valid before 2090-01-01T00:00:00Z",
+        ),
+    ] {
+        secret.replace(&invalid.files());
+        gateway
+            .wait_for_log(&["cannot reload IMPORTGUARD_TLS_CERT_FILE", reason, "SIGHUP"])
+            .await;
+        valid.connect(gateway.http_address()).await.unwrap();
+        let name = "importguard_file_valid{setting=\"IMPORTGUARD_TLS_CERT_FILE\"}";
+        assert_eq!(gateway.metric(name).await.unwrap(), 0.0);
+        let ready = gateway.admin("/readyz").await.unwrap();
+        assert!(ready.contains("lastGood"), "{ready}");
+        assert!(ready.contains(reason), "{ready}");
+    }
+
+    gateway.sighup();
+    let log = gateway
+        .wait_for_log(&["reloaded IMPORTGUARD_TLS_CERT_FILE (CN=rcgen self signed cert, not valid before 2090-01-01T00:00:00Z)"])
+        .await;
+    let line = log
+        .lines()
+        .find(|line| line.contains("reloaded IMPORTGUARD"));
+    assert!(line.unwrap().contains("WARN"), "{log}");
+
+    let applied =
+        "importguard_file_reloads_total{outcome=\"applied\",setting=\"IMPORTGUARD_TLS_CERT_FILE\"}";
+    assert_eq!(gateway.metric(applied).await.unwrap(), 1.0);
+    gateway.sighup();
+    gateway
+        .wait_for_log(&["IMPORTGUARD_TLS_CERT_FILE is unchanged"])
+        .await;
+    assert_eq!(gateway.metric(applied).await.unwrap(), 1.0);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_at_the_start_is_used_with_a_warning() {
+    let authority = TestAuthority::new();
+    for certificate in [
+        authority.expired_certificate(),
+        authority.early_certificate(),
+    ] {
+        let secret = MountedSecret::new(&certificate.files());
+        let gateway = Service::gateway(Settings::new().tls(&secret)).await;
+        let log = gateway
+            .wait_for_log(&["loaded IMPORTGUARD_TLS_CERT_FILE"])
+            .await;
+        let line = log.lines().find(|line| line.contains("loaded IMPORTGUARD"));
+        assert!(line.unwrap().contains("WARN"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_failed_handshakes_is_summarised_in_the_log() {
+    let certificate = TestCertificate::new();
+    let secret = MountedSecret::new(&certificate.files());
+    let gateway = Service::gateway(Settings::new().tls(&secret)).await;
+    let began = Instant::now();
+    load(300, 32, async |_| {
+        let mut connection = RawConnection::open(gateway.http_address()).await;
+        // A handshake record of TLS 1.0 without a handshake.
+        connection.send("\x16\x03\x01\0\x05hello").await.unwrap();
+        connection.wait_for_close().await;
+    })
+    .await;
+    let log = gateway
+        .wait_for_log(&["more TLS handshakes failed in the last second"])
+        .await;
+    let lines = log.matches("TLS handshake with").count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    assert!(lines <= 20 * seconds, "{lines} lines in {seconds} s");
 }
 
 #[tokio::test]

@@ -117,6 +117,13 @@ impl TestAuthority {
         })
     }
 
+    /// Issues a certificate for 127.0.0.1 that is valid from 2090-01-01.
+    pub fn early_certificate(&self) -> TestCertificate {
+        self.issue("127.0.0.1", |params| {
+            params.not_before = date_time_ymd(2090, 1, 1);
+        })
+    }
+
     fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> TestCertificate {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();

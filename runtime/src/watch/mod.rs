@@ -11,4 +11,5 @@ mod watches;
 pub use fingerprint::Fingerprint;
 pub use last_good::{Failure, LastGood, Status};
 pub use watcher::{FileWatcher, Reload, Snapshot};
+pub(crate) use watches::Certificates;
 pub use watches::FileWatches;

@@ -114,7 +114,8 @@ where
     }
 
     /// Holds new content back if `doubt` returns a reason, given the active and the new content. A forced reload that finds the same
-    /// files again confirms it: whoever forced it could know the reason.
+    /// files again confirms it: whoever forced it could know the reason. A reason that stays while the files are read again is
+    /// returned once.
     pub fn hold_back_if(mut self, doubt: fn(&T, &T) -> Option<E>) -> Self {
         self.doubt = doubt;
         self
@@ -179,11 +180,14 @@ where
             Ok(content) => (self.doubt)(&self.last_good.load(), content),
             Err(_) => None,
         };
+        let retried = !forced && again && self.held_back;
         self.held_back = doubt.is_some();
         self.retry = self.held_back && snapshot.retry;
         if let Some(doubt) = doubt {
-            self.last_good.fail(doubt.to_string());
-            return Some(Reload::HeldBack(doubt));
+            let reason = doubt.to_string();
+            let reported = retried && self.last_good.error().as_ref() == Some(&reason);
+            self.last_good.fail(reason);
+            return (!reported).then_some(Reload::HeldBack(doubt));
         }
         let untouched = again && self.last_good.error().is_none();
         if snapshot.content.is_ok() {

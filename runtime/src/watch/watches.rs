@@ -1,4 +1,4 @@
-use std::{convert::Infallible, fmt::Display, ops::Deref, time::Duration};
+use std::{convert::Infallible, fmt::Display, ops::Deref, path::PathBuf, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use prometheus_client::{
@@ -10,8 +10,12 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{FileWatcher, LastGood, Reload};
-use crate::{expiry::CertificateFile, signals::Hangup};
+use super::{FileWatcher, LastGood, Reload, Snapshot};
+use crate::{
+    CertificateError,
+    expiry::{CertificateFile, doubt},
+    signals::Hangup,
+};
 
 /// How often files are checked: a check is one system call per file.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +26,11 @@ pub struct FileWatches {
     settings: Vec<WatchedSetting>,
     metrics: Metrics,
     reload: watch::Sender<()>,
+}
+
+/// What was read from files of certificates.
+pub(crate) trait Certificates: Send + Sync + 'static {
+    fn certificates(&self) -> &[CertificateFile];
 }
 
 /// A setting that names files.
@@ -87,11 +96,32 @@ impl FileWatches {
         T: Send + Sync + 'static,
         E: Display + Send + 'static,
     {
-        self.add_certificates(setting, watcher, |_| &[])
+        self.add_with_certificates(setting, watcher, |_| &[])
     }
 
-    /// Like [`add`](Self::add), for files of which `certificates` returns the certificates; reports those, too.
-    pub(crate) fn add_certificates<T, E>(
+    /// Reads `files` with `read`, and watches them as [`add`](Self::add) does. Reports their certificates, too, and holds back those that
+    /// peers would reject.
+    ///
+    /// # Errors
+    /// If they cannot be used.
+    pub(crate) async fn add_certificates<T: Certificates>(
+        &mut self,
+        setting: &'static str,
+        files: Vec<PathBuf>,
+        read: impl Fn() -> Result<T, CertificateError> + Send + Sync + 'static,
+    ) -> Result<LastGood<T>, CertificateError> {
+        // A certificate becomes valid, or the active one expires, while the files stay as they are.
+        let snapshot = move || Snapshot {
+            retry: true,
+            ..Snapshot::take(&files, &read)
+        };
+        let watcher = FileWatcher::open(snapshot).await?;
+        let watcher =
+            watcher.hold_back_if(|active, new| doubt(active.certificates(), new.certificates()));
+        Ok(self.add_with_certificates(setting, watcher, T::certificates))
+    }
+
+    fn add_with_certificates<T, E>(
         &mut self,
         setting: &'static str,
         watcher: FileWatcher<T, E>,
@@ -205,7 +235,7 @@ impl Metrics {
             let labels = SettingLabels { setting };
             self.expiry.get_or_create(&labels).set(file.expires());
             let (certificate_subject, expires) = (file.subject(), file.expiry());
-            if file.has_expired() {
+            if !file.is_valid() {
                 warn!(
                     setting,
                     certificate_subject, expires, "{verb} {setting} ({file})"

@@ -79,6 +79,32 @@ async fn doubtful_content_is_held_back_until_the_same_files_are_reloaded_by_forc
 }
 
 #[tokio::test]
+async fn content_that_may_be_accepted_later_is_read_again_and_its_doubt_reported_once() {
+    static DOUBTED: AtomicBool = AtomicBool::new(true);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("number");
+    fs::write(&file, "1").unwrap();
+    let named = file.clone();
+    let read = move || Snapshot {
+        retry: true,
+        ..Snapshot::take(std::slice::from_ref(&named), || read_number(&named))
+    };
+    let doubt = |_: &u8, _: &u8| {
+        let doubted = DOUBTED.load(Ordering::Relaxed);
+        doubted.then(|| "too early".to_owned())
+    };
+    let watcher = FileWatcher::open(read).await.unwrap();
+    let mut watcher = watcher.hold_back_if(doubt);
+    fs::write(&file, "2").unwrap();
+    let held_back = Some(Reload::HeldBack("too early".to_owned()));
+    assert_eq!(watcher.check(false).await, None, "it may not have settled");
+    assert_eq!(watcher.check(false).await, held_back);
+    assert_eq!(watcher.check(false).await, None, "it is reported once");
+    DOUBTED.store(false, Ordering::Relaxed);
+    assert_eq!(watcher.check(false).await, Some(Reload::Applied));
+}
+
+#[tokio::test]
 async fn a_doubt_that_nobody_could_know_is_not_confirmed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("number");
