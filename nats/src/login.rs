@@ -1,10 +1,16 @@
 //! How a client authenticates to NATS: with a credentials file, user and password, or a token. Files may change while it runs.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_nats::{Auth, AuthError};
+use data_encoding::BASE64URL_NOPAD;
 use importguard_runtime::{FileWatcher, LastGood, Secret, SecretError, SecretFile, Snapshot};
-use nkeys::KeyPair;
+use nkeys::{KeyPair, KeyPairType};
+use serde::Deserialize;
 
 use crate::NatsSettingsError;
 
@@ -75,6 +81,28 @@ pub enum NatsCredentialsError {
     /// The seed is invalid.
     #[error("its nkey seed is invalid")]
     InvalidSeed,
+    /// The seed is that of an account, an operator or a server.
+    #[error("its nkey seed is not that of a user; write it with `nsc generate creds`")]
+    NotUser,
+    /// The JWT is none, or lacks a subject.
+    #[error(
+        "its user JWT is invalid: it must be three base64url parts separated by dots, with claims in JSON; write it with `nsc generate creds`"
+    )]
+    InvalidJwt,
+    /// The JWT certifies another key pair.
+    #[error("its nkey seed does not belong to its user JWT; write both with `nsc generate creds`")]
+    OtherKey,
+    /// The JWT has expired, at that second since 1970.
+    #[error("its user JWT expired on {}; write a new one with `nsc generate creds`", rfc3339(*.0))]
+    Expired(u64),
+}
+
+/// The claims of a JWT that can be checked without the server.
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    /// In seconds since 1970.
+    exp: Option<u64>,
 }
 
 impl FromStr for NatsCredentials {
@@ -87,11 +115,46 @@ impl FromStr for NatsCredentials {
             lines.find(|line| line.starts_with("---") && line.contains("BEGIN"));
             lines.next().filter(|line| !line.starts_with("---"))
         };
-        let jwt = Secret::new(block().ok_or(NatsCredentialsError::NoJwt)?);
+        let jwt = block().ok_or(NatsCredentialsError::NoJwt)?;
         let seed = block().ok_or(NatsCredentialsError::NoSeed)?;
         let key = KeyPair::from_seed(seed).map_err(|_| NatsCredentialsError::InvalidSeed)?;
-        Ok(Self { jwt, key })
+        if key.key_pair_type() != KeyPairType::User {
+            return Err(NatsCredentialsError::NotUser);
+        }
+        let claims = claims(jwt).ok_or(NatsCredentialsError::InvalidJwt)?;
+        if claims.sub != key.public_key() {
+            return Err(NatsCredentialsError::OtherKey);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        match claims.exp {
+            // The JWTs of nsc have a 0 where they do not expire.
+            Some(end) if end != 0 && end <= now.unwrap_or_default().as_secs() => {
+                Err(NatsCredentialsError::Expired(end))
+            }
+            _ => Ok(Self {
+                jwt: Secret::new(jwt),
+                key,
+            }),
+        }
     }
+}
+
+/// The claims of `jwt`, if it is one. Only the server can verify its signature.
+fn claims(jwt: &str) -> Option<Claims> {
+    let mut parts = jwt.split('.').map(|part| {
+        let decoded = BASE64URL_NOPAD.decode(part.as_bytes()).ok();
+        decoded.filter(|decoded| !decoded.is_empty())
+    });
+    let (_header, claims, _signature) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() {
+        return None;
+    }
+    serde_json::from_slice(&claims).ok()
+}
+
+fn rfc3339(seconds: u64) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
 }
 
 /// Opens a watched credentials file.
@@ -138,4 +201,70 @@ async fn watcher<T: Send + Sync + 'static>(
 ) -> Result<FileWatcher<T, NatsSettingsError>, NatsSettingsError> {
     let take = move || Snapshot::take(std::slice::from_ref(&file), || read(&file));
     FileWatcher::open(take).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn jwt(claims: &Value) -> String {
+        let encode = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
+        let claims = encode(&claims.to_string());
+        format!("{}.{claims}.{}", encode("{}"), encode("signature"))
+    }
+
+    fn read(jwt: &str, key: &KeyPair) -> Result<(), NatsCredentialsError> {
+        let seed = key.seed().unwrap();
+        let file = format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        file.parse::<NatsCredentials>().map(|_| ())
+    }
+
+    #[test]
+    fn a_jwt_is_that_of_the_seed_and_has_not_expired() {
+        let user = KeyPair::new_user();
+        let key = user.public_key();
+        for end in [json!(null), json!(0), json!(4_000_000_000_u64)] {
+            let jwt = jwt(&json!({ "sub": key, "exp": end, "nats": {} }));
+            assert_eq!(read(&jwt, &user), Ok(()), "{end}");
+        }
+        let expired = jwt(&json!({ "sub": key, "exp": 1_614_816_000 }));
+        let error = read(&expired, &user).unwrap_err();
+        assert!(
+            error.to_string().contains("expired on 2021-03-04"),
+            "{error}"
+        );
+        let other = jwt(&json!({ "sub": KeyPair::new_user().public_key() }));
+        assert_eq!(read(&other, &user), Err(NatsCredentialsError::OtherKey));
+        let account = KeyPair::new_account();
+        let of_account = jwt(&json!({ "sub": account.public_key() }));
+        assert_eq!(
+            read(&of_account, &account),
+            Err(NatsCredentialsError::NotUser)
+        );
+    }
+
+    #[test]
+    fn what_is_no_jwt_is_an_error_without_its_content() {
+        let user = KeyPair::new_user();
+        let good = jwt(&json!({ "sub": user.public_key() }));
+        for text in [
+            "s3cret",
+            "s3cret.s3cret",
+            "s3cret.s3cret.s3cret",
+            "..",
+            &good[..good.len() / 2],
+            &format!("{good}."),
+            &format!("{good}="),
+            &jwt(&json!({})),
+            &jwt(&json!(["s3cret"])),
+        ] {
+            let error = read(text, &user).unwrap_err();
+            assert_eq!(error, NatsCredentialsError::InvalidJwt, "{text}");
+        }
+    }
 }

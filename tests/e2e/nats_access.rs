@@ -167,7 +167,7 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, claims: Value) -> String
 }
 
 /// A user of `account`, as a credentials file.
-fn credentials(account: &KeyPair) -> String {
+pub(crate) fn credentials(account: &KeyPair) -> String {
     let user = KeyPair::new_user();
     let claims = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
     let jwt = jwt(account, &user, "gateway", claims);
@@ -224,6 +224,14 @@ async fn a_credentials_file_of_an_operators_account() {
     eventually("the broken file is reported", SOON, async || {
         let ready = gateway.admin("/readyz").await?;
         anyhow::ensure!(ready.contains("it holds no user JWT"), "{ready}");
+        Ok(())
+    })
+    .await;
+    let no_jwt = credentials(&account).replace('.', "");
+    files.write("replaced.creds", &no_jwt);
+    eventually("what is no JWT is reported", SOON, async || {
+        let ready = gateway.admin("/readyz").await?;
+        anyhow::ensure!(ready.contains("its user JWT is invalid"), "{ready}");
         Ok(())
     })
     .await;

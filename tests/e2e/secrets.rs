@@ -8,6 +8,9 @@ use importguard_tests::{
     Binary, Help, MountedSecret, SOON, Service, Settings, TestAuthority, TestCertificate,
     eventually,
 };
+use nkeys::KeyPair;
+
+use crate::nats_access::credentials;
 
 /// How many processes are started at once.
 const AT_ONCE: usize = 4;
@@ -160,9 +163,7 @@ impl Valid {
     fn new() -> Self {
         let authority = TestAuthority::new();
         let certificate = TestCertificate::new();
-        let credentials = "-----BEGIN NATS USER JWT-----\njwt\n------END NATS USER JWT------\n\n\
-             -----BEGIN USER NKEY SEED-----\nSUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY\n\
-             ------END USER NKEY SEED------\n";
+        let credentials = credentials(&KeyPair::new_account());
         Self([
             ("ca", authority.pem()),
             ("certificate", certificate.cert_pem().to_owned()),
@@ -173,7 +174,7 @@ impl Valid {
                 "pseudonyms",
                 "a key of more than thirty-two bytes\n".to_owned(),
             ),
-            ("credentials", credentials.to_owned()),
+            ("credentials", credentials),
         ])
     }
 
