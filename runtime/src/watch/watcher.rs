@@ -1,13 +1,14 @@
 use std::{
-    convert::Infallible, fmt::Display, io, path::PathBuf, sync::Arc, thread, time::Duration,
+    convert::Infallible, fmt::Display, io, mem, path::PathBuf, pin::pin, sync::Arc, thread,
+    time::Duration,
 };
 
 use tokio::{
     sync::{oneshot, watch},
     task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{Fingerprint, LastGood};
 
@@ -52,7 +53,16 @@ pub enum Reload<E> {
 /// How long a file that was shortened where it is has to stay unchanged before it is read: its writer may be slow.
 const TRUNCATED: Duration = Duration::from_secs(5);
 
+/// How long a check or a read of files may take before it is reported as failed.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// A pipe blocks its reader until there is a writer, and a network file system that is not reachable may do so for ever.
+const OVERDUE_ERROR: &str = "reading them has taken more than 30s; check that they are regular files, and that their file system responds";
+
 type Read<T, E> = Arc<dyn Fn() -> Snapshot<T, E> + Send + Sync>;
+
+/// What a thread read, and the state of its files after that.
+type Pending<T, E> = oneshot::Receiver<(Snapshot<T, E>, Fingerprint)>;
 
 /// Checks files at an interval, and reads them again when they have changed and settled.
 pub struct FileWatcher<T, E> {
@@ -60,6 +70,8 @@ pub struct FileWatcher<T, E> {
     is_same: fn(&T, &T) -> bool,
     /// Why the second is doubtful as a successor of the first.
     doubt: fn(&T, &T) -> Option<E>,
+    /// Called when a check or a read is overdue.
+    on_overdue: Box<dyn Fn(&str) + Send>,
     last_good: LastGood<T>,
     /// The files of the active content.
     applied: Fingerprint,
@@ -72,6 +84,10 @@ pub struct FileWatcher<T, E> {
     /// The same files at the last check, and when they were first seen as they are.
     seen: Fingerprint,
     seen_since: Instant,
+    /// Whether a check or a read was reported as overdue, and none has succeeded since.
+    overdue: bool,
+    /// A read that is overdue, and the files in their state just before. Another one would block, too, until they change.
+    pending: Option<(Fingerprint, Pending<T, E>)>,
 }
 
 impl<T, E> FileWatcher<T, E>
@@ -88,15 +104,17 @@ where
     ) -> Result<Self, E> {
         let read: Read<T, E> = Arc::new(read);
         let first = Arc::clone(&read);
-        let snapshot = match on_thread("load", move || first()).await {
-            Ok(snapshot) => snapshot,
-            // The thread could not be started, or panicked, in which case this call will panic too.
-            Err(_) => read(),
+        let snapshot = match on_thread("load", move || first()) {
+            Ok(first) => first.await.ok(),
+            Err(_) => None,
         };
+        // If the thread panicked, this call will panic, too.
+        let snapshot = snapshot.unwrap_or_else(|| read());
         Ok(Self {
             read,
             is_same: |_, _| false,
             doubt: |_, _| None,
+            on_overdue: Box::new(|error| error!("cannot reload files: {error}")),
             last_good: LastGood::new(snapshot.content?),
             applied: snapshot.files.clone(),
             seen: snapshot.files.clone(),
@@ -104,6 +122,8 @@ where
             held_back: false,
             retry: false,
             seen_since: Instant::now(),
+            overdue: false,
+            pending: None,
         })
     }
 
@@ -118,6 +138,12 @@ where
     /// returned once.
     pub fn hold_back_if(mut self, doubt: fn(&T, &T) -> Option<E>) -> Self {
         self.doubt = doubt;
+        self
+    }
+
+    /// Calls `report` with the reason when a check or a read takes so long that it counts as failed.
+    pub(super) fn on_overdue(mut self, report: impl Fn(&str) + Send + 'static) -> Self {
+        self.on_overdue = Box::new(report);
         self
     }
 
@@ -148,25 +174,34 @@ where
     }
 
     /// Reads the files if they have changed since the last attempt and not since the last check (or for some seconds, if one was
-    /// shortened), so that none is read while it is being written; if `forced`, in any case. A check or read that fails for lack of a thread is repeated.
+    /// shortened), so that none is read while it is being written; if `forced`, in any case. A check or read that fails for lack of a
+    /// thread is repeated.
     async fn check(&mut self, forced: bool) -> Option<Reload<E>> {
-        let attempted = self.attempted.clone();
-        let now = spawn_blocking(move || attempted.refreshed()).await.ok()?;
-        if !forced && !self.is_due(&now) {
+        let now = self.current().await?;
+        let is_pending = matches!(&self.pending, Some((files, _)) if *files == now);
+        if !forced && !is_pending && !self.is_due(&now) {
             self.see(now);
             return None;
         }
-        let read = Arc::clone(&self.read);
-        let reload = on_thread("reload", move || {
-            lower_priority();
-            let snapshot = read();
-            let after = snapshot.files.refreshed();
-            (snapshot, after)
-        });
-        let (snapshot, after) = reload
-            .await
-            .inspect_err(|error| warn!("cannot read changed files, retrying: {error}"))
+        let pending = self.pending.take().filter(|_| is_pending && !forced);
+        let patience = if pending.is_some() {
+            Duration::ZERO
+        } else {
+            OVERDUE
+        };
+        let mut read = match pending {
+            Some((_, read)) => read,
+            None => self.start_read()?,
+        };
+        let Ok(result) = timeout(patience, &mut read).await else {
+            self.pending = Some((now, read));
+            self.report_overdue();
+            return None;
+        };
+        let (snapshot, after) = result
+            .inspect_err(|_| warn!("cannot read changed files, retrying: the thread panicked"))
             .ok()?;
+        self.overdue = false;
         if after != snapshot.files {
             debug!("files changed while they were read; reading them again");
             self.see(after);
@@ -189,16 +224,52 @@ where
             self.last_good.fail(reason);
             return (!reported).then_some(Reload::HeldBack(doubt));
         }
-        let untouched = again && self.last_good.error().is_none();
+        let untouched = self.attempted == self.applied;
         if snapshot.content.is_ok() {
             self.applied = self.attempted.clone();
         }
         Some(self.apply(snapshot.content, untouched))
     }
 
-    /// Whether the files, which are `now` so, have changed since the last attempt and settled.
+    /// The files of the last attempt in their current state. Waits for it however long it takes: another call would block, too.
+    async fn current(&mut self) -> Option<Fingerprint> {
+        let attempted = self.attempted.clone();
+        let mut current = pin!(spawn_blocking(move || attempted.refreshed()));
+        let in_time = timeout(OVERDUE, &mut current).await;
+        let current = match in_time {
+            Ok(current) => current,
+            Err(_) => {
+                self.report_overdue();
+                current.await
+            }
+        };
+        current.ok()
+    }
+
+    fn start_read(&self) -> Option<Pending<T, E>> {
+        let read = Arc::clone(&self.read);
+        let reload = on_thread("reload", move || {
+            lower_priority();
+            let snapshot = read();
+            let after = snapshot.files.refreshed();
+            (snapshot, after)
+        });
+        reload
+            .inspect_err(|error| warn!("cannot read changed files, retrying: {error}"))
+            .ok()
+    }
+
+    fn report_overdue(&mut self) {
+        if !mem::replace(&mut self.overdue, true) {
+            self.last_good.fail(OVERDUE_ERROR.to_owned());
+            (self.on_overdue)(OVERDUE_ERROR);
+        }
+    }
+
+    /// Whether the files, which are `now` so, have changed since the last attempt and settled, or have to be read again for another
+    /// reason.
     fn is_due(&self, now: &Fingerprint) -> bool {
-        (*now != self.attempted || self.retry)
+        (*now != self.attempted || self.retry || self.overdue)
             && *now == self.seen
             && (!now.is_truncated_since(&self.applied) || self.seen_since.elapsed() >= TRUNCATED)
     }
@@ -229,14 +300,15 @@ where
     }
 }
 
-/// Runs `work` on a new thread called `name`. Unlike a task of `spawn_blocking`, it does not delay the end of the process.
+/// Runs `work` on a new thread called `name`. Unlike a task of `spawn_blocking`, it does not delay the end of the process. There is no
+/// result if it panics.
 ///
 /// # Errors
-/// If the thread cannot be started or `work` panics.
-async fn on_thread<T: Send + 'static>(
+/// If the thread cannot be started.
+fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
+) -> io::Result<oneshot::Receiver<T>> {
     let (done, result) = oneshot::channel();
     thread::Builder::new()
         .name(name.to_owned())
@@ -244,9 +316,7 @@ async fn on_thread<T: Send + 'static>(
             // The receiver is gone if the process is ending.
             let _ = done.send(work());
         })?;
-    result
-        .await
-        .map_err(|_| io::Error::other("its thread panicked"))
+    Ok(result)
 }
 
 /// Lowers the priority of the current thread, so that it does not slow down request processing. On Linux, priorities are per

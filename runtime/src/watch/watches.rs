@@ -139,6 +139,8 @@ impl FileWatches {
         metrics.valid(setting).set(1);
         metrics.certificates("loaded", certificates(&content.load()));
         let active = content.clone();
+        let overdue = metrics.clone();
+        let watcher = watcher.on_overdue(move |error| overdue.report_failure(setting, error));
         self.watch(watcher, INTERVAL, move |reload| {
             metrics.report(setting, &reload, certificates(&active.load()));
         });
@@ -265,11 +267,13 @@ impl Metrics {
                     self.certificates("reloaded", certificates);
                 }
             }
-            Reload::Failed(error) | Reload::HeldBack(error) => {
-                self.reloads("failed", setting).inc();
-                self.valid(setting).set(0);
-                error!("cannot reload {setting}, keeping the last good files: {error}");
-            }
+            Reload::Failed(error) | Reload::HeldBack(error) => self.report_failure(setting, error),
         }
+    }
+
+    fn report_failure(&self, setting: &'static str, error: impl Display) {
+        self.reloads("failed", setting).inc();
+        self.valid(setting).set(0);
+        error!("cannot reload {setting}, keeping the last good files: {error}");
     }
 }

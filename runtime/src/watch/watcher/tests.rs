@@ -1,7 +1,7 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use super::*;
@@ -149,6 +149,8 @@ async fn a_file_that_was_shortened_where_it_is_has_more_time_to_settle() {
     tokio::time::advance(TRUNCATED / 6).await;
     assert_eq!(watcher.check(false).await, None, "it was still written");
     tokio::time::advance(TRUNCATED).await;
+    // Otherwise the time would run on during the read.
+    tokio::time::resume();
     assert_eq!(watcher.check(false).await, Some(Reload::Applied));
     assert_eq!(*watcher.last_good().load(), 4);
 
@@ -213,4 +215,79 @@ async fn a_file_that_another_one_names_is_watched_too() {
 async fn a_file_that_is_broken_from_the_start_is_an_error() {
     let read = || Snapshot::<(), _>::take(&[], || Err("broken"));
     assert!(FileWatcher::open(read).await.is_err());
+}
+
+#[tokio::test]
+async fn a_read_that_blocks_is_reported_once_and_its_result_taken_when_it_ends() {
+    static BLOCKED: AtomicBool = AtomicBool::new(false);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("number");
+    fs::write(&file, "1").unwrap();
+    let reports = Arc::new(AtomicUsize::new(0));
+    let (named, counted) = (file.clone(), Arc::clone(&reports));
+    let read = move || {
+        while BLOCKED.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Snapshot::take(std::slice::from_ref(&named), || read_number(&named))
+    };
+    let watcher = FileWatcher::open(read).await.unwrap();
+    let mut watcher = watcher.on_overdue(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let last_good = watcher.last_good();
+
+    BLOCKED.store(true, Ordering::Relaxed);
+    fs::write(&file, "2").unwrap();
+    assert_eq!(watcher.check(false).await, None, "it may not have settled");
+    tokio::time::pause();
+    for _ in 0..3 {
+        assert_eq!(watcher.check(false).await, None);
+        let error = last_good.error().unwrap();
+        assert!(error.contains("regular files"), "{error}");
+        assert_eq!(reports.load(Ordering::Relaxed), 1);
+    }
+    tokio::time::resume();
+
+    BLOCKED.store(false, Ordering::Relaxed);
+    let reload = async {
+        loop {
+            if let Some(reload) = watcher.check(false).await {
+                return reload;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let reload = timeout(OVERDUE, reload).await.unwrap();
+    assert_eq!(reload, Reload::Applied);
+    assert_eq!((*last_good.load(), last_good.error()), (2, None));
+}
+
+/// Opening the pipe blocks until it has a writer.
+fn replace_with_pipe(file: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let pipe = file.with_extension("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    fs::rename(pipe, file).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_replaces_one_whose_read_blocks_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("number");
+    fs::write(&file, "1").unwrap();
+    let mut watcher = number(&file).await;
+    let last_good = watcher.last_good();
+    replace_with_pipe(&file);
+    tokio::time::pause();
+    assert_eq!(watcher.check(true).await, None);
+    tokio::time::resume();
+    assert!(last_good.error().is_some());
+
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "3").unwrap();
+    assert_eq!(watcher.check(false).await, None, "it may not have settled");
+    assert_eq!(watcher.check(false).await, Some(Reload::Applied));
+    assert_eq!((*last_good.load(), last_good.error()), (3, None));
 }
