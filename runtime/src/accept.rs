@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use importguard_telemetry::metrics::register;
+use importguard_telemetry::{PerSecond, Summary, metrics::register};
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
@@ -33,6 +33,9 @@ const UNSENT_BYTES: u32 = 4 * 1024;
 
 /// How often to check for a new TLS configuration: as often as the files are checked.
 const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Maximum number of log lines per second for failed handshakes: enough to identify the peers, too few to flood the log.
+const FAILURES_PER_SECOND: u32 = 20;
 
 /// The first byte of every TLS connection, a handshake record. No HTTP method begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -109,6 +112,7 @@ pub struct Acceptor {
     timeouts: Timeouts,
     table: Arc<Table>,
     handshakes: JoinSet<Option<Connection>>,
+    failures: Arc<FailureLog>,
     /// The configuration of the connections so far.
     last_config: Option<Arc<TlsConfig<ServerConfig>>>,
     reload_checks: Interval,
@@ -133,6 +137,7 @@ impl Acceptor {
             timeouts,
             table: Arc::new(Table::new(bounds, metrics)),
             handshakes: JoinSet::new(),
+            failures: Arc::new(FailureLog::new()),
         }
     }
 
@@ -190,8 +195,9 @@ impl Acceptor {
         match self.tls.clone() {
             None => Some(Connection::new(Either::Left(stream), handle)),
             Some(tls) => {
+                let (within, failures) = (self.timeouts.first_byte, Arc::clone(&self.failures));
                 self.handshakes
-                    .spawn(handshake(stream, handle, tls, self.timeouts.first_byte));
+                    .spawn(handshake(stream, handle, tls, within, failures));
                 None
             }
         }
@@ -203,6 +209,7 @@ async fn handshake(
     handle: Handle,
     tls: Tls,
     within: Duration,
+    failures: Arc<FailureLog>,
 ) -> Option<Connection> {
     // Removes the handle from the table if the handshake fails.
     let on_failure = RemoveOnDrop(Some(handle.clone()));
@@ -217,9 +224,34 @@ async fn handshake(
             Some(Connection::new(stream, handle))
         }
         Err(error) => {
-            let why = explain(&error, tls.config.load().settings());
-            info!("TLS handshake with {} failed: {why}", handle.peer());
+            failures.log(handle.peer(), &error, &tls);
             None
+        }
+    }
+}
+
+/// Logs failed handshakes: one line each, or one line per second during a flood of them.
+struct FailureLog {
+    lines: PerSecond,
+    rest: Summary,
+}
+
+impl FailureLog {
+    fn new() -> Self {
+        Self {
+            lines: PerSecond::new(FAILURES_PER_SECOND),
+            rest: Summary::default(),
+        }
+    }
+
+    fn log(&self, peer: SocketAddr, error: &io::Error, tls: &Tls) {
+        if self.lines.take() {
+            let why = explain(error, tls.config.load().settings());
+            info!("TLS handshake with {peer} failed: {why}");
+        } else {
+            self.rest.count(|handshakes| {
+                warn!("{handshakes} more TLS handshakes failed in the last second");
+            });
         }
     }
 }
