@@ -123,8 +123,7 @@ pub(crate) fn failure(error: &str) -> Vec<u8> {
 
 /// The line in place of `lines` dropped ones.
 fn gap(format: LogFormat, lines: u64) -> Vec<u8> {
-    let message =
-        format!("{lines} log lines were dropped: standard error was not read fast enough");
+    let message = format!("{lines} log lines were dropped: standard error did not take them");
     match format {
         LogFormat::Human => format!("{}  {} {message}\n", now(), Level::WARN).into_bytes(),
         LogFormat::Json => json_line(Level::WARN, module_path!(), Some(&message), |mut map| {

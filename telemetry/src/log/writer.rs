@@ -4,7 +4,7 @@
 use std::{
     io::{self, ErrorKind, Write, stderr},
     mem,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -26,6 +26,9 @@ const INTERVAL: Duration = Duration::from_millis(5);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the last write ended within a line.
+static WITHIN_LINE: AtomicBool = AtomicBool::new(false);
 
 /// The process's log on standard error. Takes whole lines.
 pub(crate) static WRITER: LineWriter = LineWriter {
@@ -150,9 +153,31 @@ impl LineWriter {
 }
 
 /// Writes to standard error. Returns the number of lines that could not be written, which are counted as dropped.
-fn write_out(mut lines: &[u8]) -> u64 {
+fn write_out(lines: &[u8]) -> u64 {
+    let missing = write_lines(&mut stderr(), &WITHIN_LINE, lines);
+    DROPPED.fetch_add(missing, Relaxed);
+    missing
+}
+
+/// Writes `lines` to `output`, and ends the line before them if a failed write left it unfinished. Returns how many are missing.
+fn write_lines(output: &mut impl Write, within_line: &AtomicBool, lines: &[u8]) -> u64 {
+    let mut rest = lines;
+    if !lines.is_empty() && within_line.load(Relaxed) {
+        within_line.store(!write(output, b"\n").is_empty(), Relaxed);
+    }
+    if !within_line.load(Relaxed) {
+        rest = write(output, lines);
+        let written = &lines[..lines.len() - rest.len()];
+        let is_within = written.last().is_some_and(|last| *last != b'\n');
+        within_line.store(is_within, Relaxed);
+    }
+    rest.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
+/// Returns what could not be written.
+fn write<'l>(output: &mut impl Write, mut lines: &'l [u8]) -> &'l [u8] {
     while !lines.is_empty() {
-        match stderr().write(lines) {
+        match output.write(lines) {
             Ok(taken) if taken > 0 => lines = &lines[taken..],
             // Another process may have made a shared terminal non-blocking.
             Err(error)
@@ -163,7 +188,52 @@ fn write_out(mut lines: &[u8]) -> u64 {
             _ => break,
         }
     }
-    let missing = lines.iter().map(|byte| u64::from(*byte == b'\n')).sum();
-    DROPPED.fetch_add(missing, Relaxed);
-    missing
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes as many bytes as there is room for, and fails then.
+    struct Disk {
+        content: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(self.room);
+            self.content.extend_from_slice(&bytes[..taken]);
+            self.room -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_cut_off_begins_on_a_line_of_its_own() {
+        let within_line = AtomicBool::new(false);
+        let mut disk = Disk {
+            content: Vec::new(),
+            room: 6,
+        };
+        assert_eq!(
+            write_lines(&mut disk, &within_line, b"one\ntwo\nthree\n"),
+            2
+        );
+        assert_eq!(write_lines(&mut disk, &within_line, b"four\n"), 1);
+        disk.room = 100;
+        assert_eq!(write_lines(&mut disk, &within_line, b""), 0);
+        assert_eq!(write_lines(&mut disk, &within_line, b"five\n"), 0);
+        assert_eq!(write_lines(&mut disk, &within_line, b"six\n"), 0);
+        let content = String::from_utf8(disk.content).unwrap();
+        assert_eq!(content, "one\ntw\nfive\nsix\n");
+    }
 }

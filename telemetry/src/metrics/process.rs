@@ -69,7 +69,7 @@ impl Collector for Process {
         counter(
             to,
             "importguard_log_lines_dropped",
-            "Log lines that were dropped because standard error was not read fast enough.",
+            "Log lines that were dropped because standard error did not take them.",
             &ConstCounter::new(log::dropped()),
         )?;
         counter(
