@@ -5,6 +5,9 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
 /// The shortest useful interval or timeout; zero would be a busy loop, or a timeout that always expires.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// The longest interval or timeout, a year as humantime reads it: far later times cannot be represented.
+const LONGEST: Duration = Duration::from_secs(31_557_600);
+
 /// An invalid value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SettingError {
@@ -35,10 +38,11 @@ pub enum SettingError {
     TooLarge(String),
 }
 
-/// Parses an interval or a timeout, such as `250ms` or `1h 30m`: at least a millisecond.
+/// Parses an interval or a timeout, such as `250ms` or `1h 30m`: at least a millisecond, at most a year.
 pub fn duration(text: &str) -> Result<Duration, SettingError> {
     match duration_or_zero(text) {
         Ok(duration) if duration < SHORTEST => Err(SettingError::TooShort),
+        Ok(duration) if duration > LONGEST => Err(SettingError::TooLarge("1y".to_owned())),
         parsed => parsed,
     }
 }
@@ -177,6 +181,11 @@ mod tests {
             assert_eq!(duration(text), Err(SettingError::TooShort), "{text}");
         }
         assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
+        assert_eq!(duration("1y"), Ok(LONGEST));
+        for too_long in ["1y 1s", "300000000000y"] {
+            let error = duration(too_long).unwrap_err().to_string();
+            assert_eq!(error, "must be at most 1y");
+        }
         for error in [duration("5"), duration_or_zero("foo")] {
             let error = error.unwrap_err().to_string();
             assert!(error.contains("for example 250ms"), "{error}");
