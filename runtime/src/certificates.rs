@@ -7,6 +7,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
 use crate::{SecretError, SecretFile, expiry::CertificateFile};
 
 /// Certificates, or a private key, that cannot be used.
@@ -42,6 +44,11 @@ pub enum CertificateError {
         /// The file of the key.
         key: PathBuf,
     },
+    /// The certificate is of X.509 version 1, which `openssl x509 -req` issues without extensions.
+    #[error(
+        "{} has an X.509 version 1 certificate, which TLS clients reject: issue one of version 3, with the names that it is for as subjectAltName", .0.display()
+    )]
+    Version1(PathBuf),
     /// The private key or the certificate is damaged, or rustls does not support their algorithm.
     // Without rustls's error, which is about the content of a file with a private key.
     #[error(
@@ -96,6 +103,11 @@ pub enum PemError {
     /// A section is larger than what is read.
     #[error("a section is too large")]
     TooLarge,
+    /// It is a private key with a passphrase.
+    #[error(
+        "the private key is encrypted, which is not supported; decrypt it with `openssl pkey -in ENCRYPTED -out DECRYPTED`"
+    )]
+    Encrypted,
 }
 
 impl From<pem::Error> for PemError {
@@ -118,6 +130,9 @@ pub(crate) fn certified_key(
 ) -> Result<CertifiedKey, CertificateError> {
     let chain = certificates(cert)?;
     let private = read(key, PrivateKeyDer::from_pem_slice)?;
+    if chain.first().is_some_and(is_version_1) {
+        return Err(CertificateError::Version1(cert.to_owned()));
+    }
     CertifiedKey::from_der(chain, private, provider).map_err(|error| {
         let (cert, key) = (cert.to_owned(), key.to_owned());
         match error {
@@ -158,6 +173,11 @@ pub(crate) fn system_roots() -> Result<RootCertStore, CertificateError> {
     Ok(roots)
 }
 
+fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    let parsed = X509Certificate::from_der(certificate);
+    parsed.is_ok_and(|(_, certificate)| certificate.version() == X509Version::V1)
+}
+
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let chain: Vec<_> = read(file, |pem| CertificateDer::pem_slice_iter(pem).collect())?;
     if chain.is_empty() {
@@ -174,9 +194,69 @@ fn read<T>(
 ) -> Result<T, CertificateError> {
     let content = SecretFile::read(file).map_err(PemError::from);
     content
-        .and_then(|content| Ok(parse(content.expose())?))
+        .and_then(|content| {
+            let content = content.expose();
+            parse(content).map_err(|error| match is_encrypted(content) {
+                true => PemError::Encrypted,
+                false => error.into(),
+            })
+        })
         .map_err(|source| CertificateError::Unreadable {
             file: file.to_owned(),
             source,
         })
+}
+
+/// Whether it has an encrypted private key, as PKCS #8 or in OpenSSL's older format.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(pem);
+    text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+        || text.contains("Proc-Type: 4,ENCRYPTED")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustls::crypto::ring;
+
+    use super::*;
+
+    /// Of `openssl x509 -req` without extensions.
+    const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBFjCBvQIUQYBd03PhIaum4CtdNPZGJHrNvtgwCgYIKoZIzj0EAwIwDTELMAkG
+A1UEAwwCdjEwIBcNMjYxMTI5MTg1NDIzWhgPMjEyNjExMDUxODU0MjNaMA0xCzAJ
+BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEifmxdKo6lwa1CLdU
+0vCbW8KG435Ss/bbvqYQjfzmTEdLLy/3XZ4zGGERg3RZ9kQd9FvoGYb13YqYpodH
+36wsXDAKBggqhkjOPQQDAgNIADBFAiEAs9kP6cyW+9XYu1prGfCz0XuwaLnB/cmR
+QIuqnDeqNmgCIFvxkrAyVXsXLO15UqmY1p9coW5DaKWuIsTmI5K2Qa2X
+-----END CERTIFICATE-----
+";
+
+    fn error(cert: &str, key: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let (cert_file, key_file) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+        fs::write(&cert_file, cert).unwrap();
+        fs::write(&key_file, key).unwrap();
+        let loaded = certified_key(&cert_file, &key_file, &ring::default_provider());
+        loaded.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_encrypted_key_and_a_certificate_of_version_1_are_errors_with_their_remedy() {
+        let pkcs8 =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGH\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let older = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIGH\n-----END EC PRIVATE KEY-----\n";
+        for key in [pkcs8, older] {
+            let error = error(VERSION_1, key);
+            assert!(
+                error.contains("is encrypted") && error.contains("openssl pkey"),
+                "{error}"
+            );
+        }
+        let key = "-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----\n";
+        let error = error(VERSION_1, key);
+        assert!(error.contains("version 3"), "{error}");
+    }
 }
