@@ -7,9 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{borrow::Cow, fs, path::PathBuf, time::Duration};
 
-use http::Uri;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use opentelemetry_otlp::Protocol;
 use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
@@ -30,6 +30,7 @@ pub(crate) struct OtlpSettings {
     pub(crate) gzip: bool,
     /// Time limit for exporting one batch.
     pub(crate) timeout: Duration,
+    pub(crate) headers: HeaderMap,
     /// CA certificates for the endpoint, in PEM; default: the system's.
     pub(crate) certificate: Option<Vec<u8>>,
     /// Client certificate and private key, in PEM.
@@ -63,6 +64,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         };
         let gzip = self.otlp_one_of("COMPRESSION", &["none", "gzip"])? == Some("gzip");
         let timeout = self.otlp_milliseconds("TIMEOUT")?;
+        let headers = self.headers()?;
         let max_queue_size = self.count("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(2048);
         let endpoint = self.endpoint(protocol)?;
         let Some(endpoint) = endpoint.filter(|_| exporter != Some("none")) else {
@@ -88,6 +90,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             endpoint,
             gzip,
             timeout,
+            headers,
             certificate,
             identity,
             max_queue_size,
@@ -108,11 +111,13 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             let (name, value) = member.split_once('=').ok_or_else(|| {
                 invalid(VARIABLE, format!("has `{member}`, which is not name=value"))
             })?;
-            let value = percent_decode_str(value.trim()).decode_utf8();
-            let value = value.map_err(|_| {
-                invalid(VARIABLE, format!("has a value of {name} that is not UTF-8"))
-            })?;
-            attributes.push((name.trim().to_owned(), value.into_owned()));
+            let decoded = |text: &str| {
+                let decoded = percent_decode_str(text.trim()).decode_utf8();
+                decoded.map(Cow::into_owned).map_err(|_| {
+                    invalid(VARIABLE, format!("has a value of {name} that is not UTF-8"))
+                })
+            };
+            attributes.push((decoded(name)?, decoded(value)?));
         }
         attributes.extend(
             self.get("OTEL_SERVICE_NAME")
@@ -192,6 +197,29 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         let read = fs::read(&path);
         read.map(Some)
             .map_err(|error| invalid(&variable, format!("names {}: {error}", path.display())))
+    }
+
+    /// The request headers, percent-decoded. The error repeats nothing of them: a name may be the beginning of a secret.
+    fn headers(&self) -> Checked<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        let Some((variable, list)) = self.otlp_variable("HEADERS") else {
+            return Ok(headers);
+        };
+        let members = list.split(',').map(str::trim);
+        let members = members.filter(|member| !member.is_empty());
+        for (number, member) in (1..).zip(members) {
+            let Some((name, mut value)) = header(member) else {
+                return Err(invalid(
+                    &variable,
+                    format!(
+                        "has no header in entry {number}; write name=value,…, with spaces, commas and other special characters in values percent-encoded"
+                    ),
+                ));
+            };
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        Ok(headers)
     }
 
     /// The endpoint of the exporter. Credentials in it are not repeated in the error.
@@ -333,6 +361,14 @@ impl EnvironmentError {
         self.problem.push_str(more);
         self
     }
+}
+
+/// A header in the form `name=value`.
+fn header(member: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = member.split_once('=')?;
+    let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+    let name = name.trim().parse().ok()?;
+    Some((name, HeaderValue::from_str(&value).ok()?))
 }
 
 fn invalid(variable: &str, problem: impl Into<String>) -> EnvironmentError {

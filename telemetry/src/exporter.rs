@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -21,7 +21,10 @@ use hyper_util::{
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{
     Compression, Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
-    tonic_types::transport::{Certificate, ClientTlsConfig, Identity},
+    tonic_types::{
+        metadata::MetadataMap,
+        transport::{Certificate, ClientTlsConfig, Identity},
+    },
 };
 use opentelemetry_sdk::{Resource, error::OTelSdkResult, trace::SpanData};
 use parking_lot::Mutex;
@@ -56,8 +59,9 @@ pub(crate) fn exporter(
     queue: Arc<Queue>,
 ) -> Result<CountingExporter, InitError> {
     let cause = Arc::default();
+    let files = TlsFiles::parse(settings)?;
     let exporter = match settings.protocol {
-        Protocol::HttpBinary => over_http(settings, Arc::clone(&cause))?,
+        Protocol::HttpBinary => over_http(settings, files, Arc::clone(&cause))?,
         _ => over_grpc(settings)?,
     };
     Ok(CountingExporter {
@@ -69,10 +73,42 @@ pub(crate) fn exporter(
     })
 }
 
+/// CA certificates, client certificate and key. tonic reads them again from PEM, where it takes a file without any certificate.
+struct TlsFiles {
+    roots: Option<RootCertStore>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+impl TlsFiles {
+    fn parse(settings: &OtlpSettings) -> Result<Self, InitError> {
+        let mut roots = None;
+        if let Some(pem) = &settings.certificate {
+            let mut store = RootCertStore::empty();
+            for certificate in certificates(pem)? {
+                store.add(certificate)?;
+            }
+            roots = Some(store);
+        }
+        let mut identity = None;
+        if let Some((certificate, key)) = &settings.identity {
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| InitError::Pem)?;
+            identity = Some((certificates(certificate)?, key));
+        }
+        Ok(Self { roots, identity })
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InitError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.ok().filter(|all| !all.is_empty());
+    certificates.ok_or(InitError::Pem)
+}
+
 fn over_grpc(settings: &OtlpSettings) -> Result<SpanExporter, InitError> {
     let mut builder = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(&settings.endpoint)
+        .with_metadata(MetadataMap::from_headers(settings.headers.clone()))
         .with_timeout(settings.timeout);
     if settings.gzip {
         builder = builder.with_compression(Compression::Gzip);
@@ -90,12 +126,21 @@ fn over_grpc(settings: &OtlpSettings) -> Result<SpanExporter, InitError> {
     Ok(builder.build()?)
 }
 
-fn over_http(settings: &OtlpSettings, cause: Cause) -> Result<SpanExporter, InitError> {
+fn over_http(
+    settings: &OtlpSettings,
+    files: TlsFiles,
+    cause: Cause,
+) -> Result<SpanExporter, InitError> {
+    let text = |(name, value): (&HeaderName, &HeaderValue)| {
+        let value = value.to_str().ok()?;
+        Some((name.to_string(), value.to_owned()))
+    };
     let mut builder = SpanExporter::builder()
         .with_http()
+        .with_headers(settings.headers.iter().filter_map(text).collect())
         .with_endpoint(&settings.endpoint)
         .with_timeout(settings.timeout)
-        .with_http_client(HyperClient::new(settings, cause)?);
+        .with_http_client(HyperClient::new(settings, files, cause)?);
     if settings.gzip {
         builder = builder.with_compression(Compression::Gzip);
     }
@@ -114,32 +159,19 @@ struct HyperClient {
 }
 
 impl HyperClient {
-    fn new(settings: &OtlpSettings, cause: Cause) -> Result<Self, InitError> {
+    fn new(settings: &OtlpSettings, files: TlsFiles, cause: Cause) -> Result<Self, InitError> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?;
-        let config = match &settings.certificate {
+        let config = match files.roots {
             _ if settings.endpoint.starts_with("http:") => {
                 config.with_root_certificates(RootCertStore::empty())
             }
             None => config.with_native_roots().map_err(InitError::Roots)?,
-            Some(pem) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_slice_iter(pem) {
-                    roots.add(certificate.map_err(|_| InitError::Pem)?)?;
-                }
-                if roots.is_empty() {
-                    return Err(InitError::Pem);
-                }
-                config.with_root_certificates(roots)
-            }
+            Some(roots) => config.with_root_certificates(roots),
         };
-        let config = match &settings.identity {
+        let config = match files.identity {
             None => config.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>();
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| InitError::Pem)?;
-                config.with_client_auth_cert(chain.map_err(|_| InitError::Pem)?, key)?
-            }
+            Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
         };
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
@@ -244,7 +276,7 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
                     let cause = self.cause.lock().take();
                     let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
                     let tls = if self.uses_tls {
-                        " with TLS, and OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE"
+                        " with TLS, and OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE, then restart"
                     } else {
                         ""
                     };
@@ -302,4 +334,29 @@ impl Visit for Rejected {
     }
 
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ca_file_without_a_certificate_is_an_error_over_either_protocol() {
+        for protocol in [Protocol::Grpc, Protocol::HttpBinary] {
+            for pem in ["", "-----BEGIN NOTHING-----\n-----END NOTHING-----\n"] {
+                let settings = OtlpSettings {
+                    protocol,
+                    endpoint: "https://127.0.0.1:1".to_owned(),
+                    gzip: false,
+                    timeout: Duration::from_secs(1),
+                    headers: http::HeaderMap::new(),
+                    certificate: Some(pem.into()),
+                    identity: None,
+                    max_queue_size: 1,
+                };
+                let error = exporter(&settings, Arc::new(Queue::new(1))).unwrap_err();
+                assert!(matches!(error, InitError::Pem), "{error}");
+            }
+        }
+    }
 }

@@ -141,6 +141,35 @@ fn an_unsupported_value_is_an_error_that_names_variable_and_remedy() {
 }
 
 #[test]
+fn headers_are_decoded_and_what_is_none_is_an_error_without_its_content() {
+    const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
+    const GENERAL: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+    const FOR_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_HEADERS";
+    let settings = otlp(&[
+        ENDPOINT,
+        (GENERAL, "Authorization=Bearer%20s3cret==, x-team = a%2Cb ,"),
+        (FOR_TRACES, ""),
+    ]);
+    let settings = settings.unwrap().unwrap();
+    assert_eq!(settings.headers["authorization"], "Bearer s3cret==");
+    assert_eq!(settings.headers["x-team"], "a,b");
+    assert!(!format!("{settings:?}").contains("s3cret"));
+    for (variable, value, entry) in [
+        (GENERAL, "authorization: Bearer s3cret", "entry 1"),
+        (GENERAL, "a=1,s3cret name=x", "entry 2"),
+        (FOR_TRACES, "=s3cret", "entry 1"),
+        (FOR_TRACES, "a=s3cret%0A", "entry 1"),
+    ] {
+        let error = otlp(&[ENDPOINT, (variable, value)]).unwrap_err();
+        assert!(error.starts_with(variable), "{error}");
+        assert!(
+            error.contains(entry) && !error.contains("s3cret"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_sampler_is_one_of_the_standard_ones_with_a_ratio_from_0_to_1() {
     let sampler = |name, ratio| {
         let set = [
@@ -186,7 +215,7 @@ fn resource_attributes_are_decoded_and_the_service_name_takes_precedence() {
     };
     let listed: &[_] = &[(
         "OTEL_RESOURCE_ATTRIBUTES",
-        "team=a%2Cb, service.name=second",
+        "te%61m=a%2Cb, service.name=second",
     )];
     let attributes = resource(listed).unwrap();
     assert_eq!(last(&attributes, "team").as_deref(), Some("a,b"));
