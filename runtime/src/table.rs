@@ -79,9 +79,11 @@ impl Table {
         let max = self.bounds.max_connections;
         let open = connections.values().filter(|other| !other.is_cancelled());
         if connections.len() >= max && open.count() >= max {
-            let evicted = self.evict_first(&connections, Handle::idle_since);
+            // One more that closes would not make room for this one.
+            let closing = connections.len() >= max + CLOSING;
+            let evicted = !closing && self.evict_first(&connections, Handle::idle_since);
             self.warn(evicted);
-            if !evicted || connections.len() >= max + CLOSING {
+            if !evicted {
                 self.metrics.rejected.inc();
                 return None;
             }
@@ -305,6 +307,16 @@ pub(crate) mod tests {
 
     fn is_evicted(exchange: &Exchange) -> bool {
         exchange.connection().is_cancelled()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_rejected_evicts_none() {
+        let table = table();
+        let all: Vec<_> = (0..10 + CLOSING).map(|_| connection(&table)).collect();
+        let evicted = || all.iter().filter(|handle| handle.is_cancelled()).count();
+        assert_eq!(evicted(), CLOSING);
+        assert!(table.add(([127, 0, 0, 1], 1).into(), timeouts()).is_none());
+        assert_eq!(evicted(), CLOSING);
     }
 
     #[tokio::test(start_paused = true)]
