@@ -59,7 +59,7 @@ impl TlsFailure {
             ) => Self::UnknownIssuer,
             TlsError::InvalidCertificate(defect) => Self::Invalid(predicate(defect)),
             TlsError::NoCertificatesPresented => Self::NoCertificate,
-            TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => Self::NoTls,
+            TlsError::InvalidMessage(_) => Self::NoTls,
             other => Self::Other(other.to_string()),
         }
     }
@@ -141,6 +141,8 @@ fn rfc3339(time: UnixTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustls::ContentType;
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
@@ -201,6 +203,12 @@ mod tests {
             let invalid = TlsFailure::Invalid(expected.to_owned());
             assert_eq!(found(TlsError::InvalidCertificate(defect)), Some(invalid));
         }
+        // It speaks TLS, as the message could be read.
+        let unexpected = found(TlsError::InappropriateMessage {
+            expect_types: vec![ContentType::Handshake],
+            got_type: ContentType::ApplicationData,
+        });
+        assert!(matches!(unexpected, Some(TlsFailure::Other(_))));
         let unknown = found(TlsError::InvalidCertificate(
             CertificateError::UnknownIssuer,
         ));
