@@ -50,6 +50,14 @@ pub enum HealthcheckError {
         /// The cause.
         source: io::Error,
     },
+    /// Something else than an admin listener responds.
+    #[error(
+        "{url}: the response is not HTTP; check that IMPORTGUARD_ADMIN_LISTEN is the same for the process and for this command"
+    )]
+    NotHttp {
+        /// The URL.
+        url: String,
+    },
     /// There was no response in time.
     #[error("{url} did not respond within {}", humantime::format_duration(*.within))]
     Timeout {
@@ -84,7 +92,8 @@ impl Healthcheck {
         let within = self.timeout;
         let response = async { get(connect(admin_listen).await?, address, path).await };
         let response = match timeout(within, response).await {
-            Ok(Ok(response)) => response,
+            Ok(Ok(Some(response))) => response,
+            Ok(Ok(None)) => return Err(HealthcheckError::NotHttp { url }),
             Ok(Err(source)) => return Err(HealthcheckError::Unreachable { url, source }),
             Err(_) => return Err(HealthcheckError::Timeout { url, within }),
         };
@@ -118,8 +127,8 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Status and body of the response, on one line.
-async fn get(mut stream: TcpStream, address: SocketAddr, path: &str) -> io::Result<String> {
+/// Status and body of the response, on one line; `None` if it is not HTTP.
+async fn get(mut stream: TcpStream, address: SocketAddr, path: &str) -> io::Result<Option<String>> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut response = Vec::new();
@@ -129,13 +138,12 @@ async fn get(mut stream: TcpStream, address: SocketAddr, path: &str) -> io::Resu
         .await?;
     let response = String::from_utf8_lossy(&response);
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
-    let status = head
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix("HTTP/1.1 "))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))?;
-    let line = format!("{status} {}", body.replace('\n', " "));
-    Ok(line.trim_end().to_owned())
+    let status = head.lines().next();
+    let status = status.and_then(|line| line.strip_prefix("HTTP/1.1 "));
+    Ok(status.map(|status| {
+        let line = format!("{status} {}", body.replace('\n', " "));
+        line.trim_end().to_owned()
+    }))
 }
 
 #[cfg(test)]
@@ -152,6 +160,27 @@ mod tests {
             let reached: SocketAddr = reached.parse().unwrap();
             assert_eq!(listens.parse().map(reachable), Ok(reached));
         }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_speak_http_is_named_as_such() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"220 ready\r\n").await.unwrap();
+        });
+        let check = Healthcheck {
+            live: false,
+            timeout: Duration::from_secs(10),
+        };
+        let error = check.check(address).await.unwrap_err().to_string();
+        assert!(
+            error.contains("is not HTTP") && !error.contains("connect:"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
