@@ -111,13 +111,14 @@ pub fn init(
     instance: Option<&str>,
     settings: &TelemetrySettings,
 ) -> Result<Telemetry, InitError> {
+    // From here on, errors are in the log's format, too.
+    log::start(settings.log.log_format)?;
     let instance = instance.map_or_else(own_instance, str::to_owned);
     let provider = trace::provider(service_name, &instance, &settings.trace)?;
     let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let env = log_filter(directives.as_deref())?;
     silence::report(service_name, directives.as_deref(), settings.log.log_format);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    log::start(settings.log.log_format)?;
     let lines = match settings.log.log_format {
         LogFormat::Human => tracing_subscriber::fmt::layer()
             .with_writer(|| &log::WRITER)

@@ -174,6 +174,11 @@ async fn what_ends_a_process_is_a_line_in_the_logs_form_too() {
         last["message"].as_str().unwrap().contains("rulez"),
         "{last}"
     );
+
+    let settings = json_logs().set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json");
+    let mut gateway = Service::spawn(Binary::Gateway, settings);
+    assert_eq!(gateway.exit(SOON).await.code(), Some(1));
+    assert_eq!(self::lines(&gateway).last().unwrap()["level"], "ERROR");
 }
 
 #[tokio::test]
