@@ -258,7 +258,11 @@ impl Metrics {
         certificates: &[CertificateFile],
     ) {
         match reload {
-            Reload::Applied | Reload::Unchanged => {
+            Reload::Unchanged => {
+                self.valid(setting).set(1);
+                info!("{setting} is unchanged");
+            }
+            Reload::Applied => {
                 self.reloads("applied", setting).inc();
                 self.valid(setting).set(1);
                 if certificates.is_empty() {
