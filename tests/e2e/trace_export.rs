@@ -86,6 +86,12 @@ async fn an_unsupported_variable_of_opentelemetry_ends_a_process_with_the_remedy
             "collector:4317",
             "http://",
         ),
+        (
+            Binary::Gateway,
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization: Bearer x",
+            "name=value",
+        ),
     ] {
         let mut process = Service::spawn(binary, Settings::new().set(name, value));
         assert_eq!(process.exit(SOON).await.code(), Some(1));
