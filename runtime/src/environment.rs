@@ -12,7 +12,8 @@ use tracing::warn;
 /// The prefix of importguard's own variables.
 const PREFIX: &str = "IMPORTGUARD_";
 
-/// The variables of all binaries. Each binary accepts those of the others, since processes may share a ConfigMap or an env file. A test of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
+/// The variables of all binaries. Each binary accepts those of the others, since processes may share a ConfigMap or an env file. A test
+/// of `tests/e2e/environment.rs` compares them with what the binaries' commands declare.
 pub const VARIABLES: [&str; 78] = [
     "IMPORTGUARD_ACK_TIMEOUT",
     "IMPORTGUARD_ADMIN_LISTEN",
