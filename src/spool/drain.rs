@@ -3,7 +3,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use importguard_gateway::{
-    recorder::{RecordSettings, Recorder, RecorderStatus, StartError, State, StreamSettings},
+    recorder::{RecordSettings, Recorder, RecorderStatus, StartError, StreamSettings},
     spool::{SpoolOpenError, SpoolReader, SpoolState, SpoolSummary},
 };
 use importguard_nats::NatsSettings;
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Timeout of closing: pending acks, and the last commit of the spool.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-const HELP: &str = r#"For the spool of a gateway that will not start again, and for a copy made by `importguard spool copy`. The rules are the gateway's: in order, an event leaves the spool when JetStream has acknowledged it, and what NATS refuses while it takes other events stays parked, with its reason. Events that may have been published before are looked up in the stream. So it can be interrupted at any moment, even by SIGKILL, and run again: no event is lost, and none is published twice.
+const HELP: &str = r#"For the spool of a gateway that will not start again, and for a copy made by `importguard spool copy`. The rules are the gateway's: in order, an event leaves the spool when JetStream has acknowledged it, and what NATS refuses while it takes other events stays parked, with its reason. Events that may have been published before are looked up in the stream. So it can be interrupted at any moment, even by SIGKILL, and run again: no event is lost, and none is published twice unless the lookup fails.
 
 A database that is found corrupt meanwhile is set aside; the events that can still be read are published, and the command fails and names the file.
 
@@ -135,7 +135,7 @@ async fn follow(recorder: &Recorder, patience: Duration, shutdown: &Cancellation
     let ended = recorder.ended();
     let mut progress = CONSOLE.progress_of("published");
     let mut tick = interval(LOOK);
-    let mut stuck_since = None;
+    let (mut reached, mut since) = (None, Instant::now());
     loop {
         tokio::select! {
             () = ended.cancelled() => return End::Complete,
@@ -144,25 +144,28 @@ async fn follow(recorder: &Recorder, patience: Duration, shutdown: &Cancellation
         }
         let status = recorder.status();
         progress.show(recorder.drained() as u64, status.spooled_events as u64);
+        let now = Some((recorder.drained(), parked(&status)));
         match obstacle(&status) {
-            None => stuck_since = None,
-            Some(why) => {
-                let since = *stuck_since.get_or_insert_with(Instant::now);
+            Some(why) if now == reached => {
                 if since.elapsed() >= patience {
                     return End::Stuck(why);
                 }
             }
+            _ => (reached, since) = (now, Instant::now()),
         }
     }
 }
 
-/// What keeps events from being published.
+/// What may keep events from being published, in any state of the recorder.
 fn obstacle(status: &RecorderStatus) -> Option<String> {
-    if status.spool.state == SpoolState::Broken {
-        return status.spool.last_error.clone();
+    match status.spool.state {
+        SpoolState::Broken => status.spool.last_error.clone(),
+        SpoolState::Healthy | SpoolState::Degraded => status.last_error.clone(),
     }
-    let error = status.last_error.clone();
-    error.filter(|_| status.state == State::Spooling)
+}
+
+fn parked(status: &RecorderStatus) -> usize {
+    status.parked.iter().map(|parked| parked.events).sum()
 }
 
 /// What publishing came to.
@@ -205,9 +208,8 @@ impl Outcome {
     /// Why events are left.
     fn why(&self) -> String {
         let left = self.status.spooled_events;
-        let parked: usize = self.status.parked.iter().map(|parked| parked.events).sum();
         match &self.end {
-            End::Complete if left == parked => "NATS refuses these".to_owned(),
+            End::Complete if left == parked(&self.status) => "NATS refuses these".to_owned(),
             End::Complete => "the spool or the connection to NATS ended unexpectedly".to_owned(),
             End::Interrupted => "interrupted".to_owned(),
             End::Stuck(why) => why.clone(),

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::Context;
-use async_nats::jetstream;
+use async_nats::jetstream::{
+    self,
+    stream::{Config, DiscardPolicy},
+};
 use importguard_core::EventId;
 use importguard_tests::{
     Binary, Line, NatsServer, Process, SOON, Settings, Spool, create_stream, eventually, stored,
@@ -275,6 +278,19 @@ async fn what_nats_refuses_stays_parked_with_its_reason_and_the_rest_is_publishe
         .config
         .clone();
     config.subjects = vec!["importguard.v1.>".to_owned()];
+    // A stream that refuses everything ends the command, although no event waits.
+    let full = Config {
+        max_messages: 2,
+        discard: DiscardPolicy::New,
+        ..config.clone()
+    };
+    jetstream.update_stream(full).await.unwrap();
+    let hasty = ["drain", "--wait", "1s", dir.to_str().unwrap()];
+    let (_, told) = spool(&nats, &hasty, 1).await;
+    for part in ["0 events published, 1 left", "maximum messages exceeded"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+
     jetstream.update_stream(config).await.unwrap();
     spool(&nats, &arguments, 0).await;
     assert_eq!(published(&line.nats).await, ["op-1", "op-3", "op-2"]);

@@ -36,6 +36,9 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
+/// If NATS fails again before this time after a recovery, the next attempt waits longer than the last.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// Number of consecutive failed lookups after which events are published without one: a duplicate is better than a missing event.
 const MAX_FAILED_LOOKUPS: u32 = 3;
 
@@ -91,7 +94,7 @@ pub(super) struct Drain {
     /// The event at which the last pass over the parked events stopped; `None` if it reached the end.
     reached: Option<EventId>,
     purpose: Purpose,
-    /// The last reported error came from the spool or a lookup.
+    /// The last reported error is no reason to spool new events: it is over when the drain's next step succeeds.
     is_reported: bool,
     /// On SIGHUP, parked events are retried immediately.
     hangup: Hangup,
@@ -134,25 +137,28 @@ impl Drain {
             let seen = self.recorder.machine.observe();
             match self.recover(seen).await {
                 Ok(stream) => {
-                    retry = RETRY_FIRST;
+                    let recovered = Instant::now();
                     if self.stay(stream).await.is_break() {
                         return;
                     }
+                    if recovered.elapsed() >= STEADY {
+                        retry = RETRY_FIRST;
+                        continue;
+                    }
                 }
-                Err(error) => {
-                    self.report(&error);
-                    let connected = self.recorder.connected.notified();
-                    // Retry immediately when the connection is re-established.
-                    let _ = timeout(retry, connected).await;
-                    retry = (retry * 2).min(RETRY_AT_MOST);
-                }
+                Err(error) => self.report(&error),
             }
+            let connected = self.recorder.connected.notified();
+            // Retry immediately when the connection is re-established.
+            let _ = timeout(retry, connected).await;
+            retry = (retry * 2).min(RETRY_AT_MOST);
         }
     }
 
     fn report(&mut self, error: &DrainError) {
         let last_error = &self.recorder.last_error;
-        self.is_reported = !error.is_nats();
+        self.is_reported =
+            !error.is_nats() || self.recorder.machine.observe().state() != State::Spooling;
         // The connection has already logged the cause.
         let known = matches!(error, DrainError::NotConnected(_)) && last_error.last().is_some();
         if !known && last_error.note(&error.to_string()) {
@@ -160,7 +166,7 @@ impl Drain {
         }
     }
 
-    /// Clears the last error if it came from the spool or a lookup.
+    /// Clears the last error if it was no reason to spool new events.
     fn recovered(&mut self) {
         if std::mem::take(&mut self.is_reported) {
             self.recorder.last_error.clear();
@@ -226,6 +232,7 @@ impl Drain {
         let mut retry = RETRY_FIRST;
         loop {
             let seen = recorder.machine.observe();
+            let is_parked_retry = seen.state() == State::Streaming && self.retry.is_some();
             let outcome = match seen.state() {
                 State::Spooling => return ControlFlow::Continue(()),
                 State::Draining => match self.publish_next(&mut stream, limit).await {
@@ -253,7 +260,7 @@ impl Drain {
                     }
                     outcome => outcome.map(drop),
                 },
-                State::Streaming if self.retry.is_some() => self.retry_parked(&mut stream).await,
+                State::Streaming if is_parked_retry => self.retry_parked(&mut stream).await,
                 State::Streaming if self.purpose == Purpose::Record => {
                     self.wait(seen, &mut stream).await
                 }
@@ -270,7 +277,10 @@ impl Drain {
                     retry = RETRY_FIRST;
                     self.recovered();
                 }
-                Err(error) if error.is_nats() => recorder.fail(seen, &error.to_string()),
+                // A parked event is an exception already: only other events show whether NATS accepts events.
+                Err(error) if error.is_nats() && !is_parked_retry => {
+                    recorder.fail(seen, &error.to_string());
+                }
                 Err(error) => {
                     self.report(&error);
                     let _ = timeout(retry, recorder.machine.wait_until_left(seen.state())).await;

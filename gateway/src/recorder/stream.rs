@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use async_nats::jetstream::{
     self, ErrorCode,
-    consumer::{DeliverPolicy, push},
+    consumer::{DeliverPolicy, OrderedPushConsumer, push},
     context::{
         CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind, RequestError,
         RequestErrorKind,
@@ -157,8 +157,8 @@ fn is_too_large(error: &CreateStreamError) -> bool {
     )
 }
 
-/// Returns which of `ids` the stream holds after the sequence `after`. Reads the headers of every message from there until all `ids` are
-/// found.
+/// Returns which of `ids` the stream holds after the sequence `after`. Reads the headers of the messages from there up to the one that was
+/// last at the start, or until all `ids` are found.
 pub(super) async fn stored(
     stream: &mut Stream,
     inbox: String,
@@ -183,6 +183,19 @@ pub(super) async fn stored(
         })
         .await
         .map_err(LookUpError::new)?;
+    let name = consumer.cached_info().name.clone();
+    let found = find(consumer, ids).await;
+    // NATS would keep it for half a minute, and limits how many there are.
+    if let Err(error) = stream.delete_consumer(&name).await {
+        tracing::debug!(%error, "can't delete the consumer of a lookup");
+    }
+    found
+}
+
+async fn find(
+    consumer: OrderedPushConsumer,
+    ids: &HashSet<EventId>,
+) -> Result<HashSet<EventId>, LookUpError> {
     let mut found = HashSet::new();
     // Later messages need no lookup: their publisher saw the ack, or they are recent enough for NATS to know their IDs.
     let mut pending = consumer.cached_info().num_pending;

@@ -1,5 +1,6 @@
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use futures_util::future::join_all;
+use tokio::time::sleep;
 
 use super::*;
 
@@ -102,4 +103,36 @@ async fn events_that_are_too_large_park_alone_however_many_they_are() {
     stream(&nats, |config| config.max_message_size = -1).await;
     recording.parks("tooLarge", 0).await;
     assert_each_once(&nats, COUNT + 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_stream_refuses_everything_a_parked_event_is_tried_now_and_then() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    stream(&nats, |config| config.subjects = vec![DECISIONS.to_owned()]).await;
+    let recording = Recording::streaming(&nats, &spool).await;
+    recording.record_all([event(0)]).await;
+    recording.record_all([on(Subject::Imported, 1)]).await;
+    recording.parks("subjectMissing", 1).await;
+    let settings = recording.close().await;
+    stream(&nats, |config| {
+        config.max_messages = 1;
+        config.discard = DiscardPolicy::New;
+    })
+    .await;
+    let recording = Recording::with(settings).await;
+    eventually("the refusal is told", SOON, async || {
+        let error = recording.recorder.status().last_error.unwrap_or_default();
+        match error.contains("maximum messages exceeded") {
+            true => Ok(()),
+            false => Err(error),
+        }
+    })
+    .await;
+    sleep(Duration::from_secs(2)).await;
+    // Whether NATS accepts events is for other events to find out.
+    assert_eq!(recording.recorder.status().state, State::Streaming);
+    let jetstream = jetstream::new(nats.client().await);
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let consumers = stream.cached_info().state.consumer_count;
+    assert!(consumers <= 1, "{consumers} consumers");
 }
