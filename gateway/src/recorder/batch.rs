@@ -2,15 +2,13 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use async_nats::jetstream::stream::Config;
 use importguard_core::EventId;
 use tokio::time::Instant;
 
 use super::{
     Inner,
     publisher::{BACKGROUND_TIMEOUT, Message, Sent},
-    refusal::{AckError, Refusal},
-    requirements,
+    refusal::AckError,
 };
 use crate::spool::{ParkReason, StoredEvent};
 
@@ -50,7 +48,6 @@ impl Inner {
     /// at the first error that is not a refusal.
     pub(super) async fn publish_all<'a>(
         &self,
-        config: &Config,
         batch: &'a [StoredEvent],
         stored: &HashSet<EventId>,
         blocked: impl Fn(&StoredEvent) -> Option<ParkReason>,
@@ -98,7 +95,7 @@ impl Inner {
             };
             match acknowledged {
                 Ok(()) => published.done.push(event.id),
-                Err(error) => match refusal(error, config, &event.subject) {
+                Err(error) => match self.refusal(error, &event.subject) {
                     Ok(refusal) => {
                         self.blocked.refused(&event.subject, &refusal);
                         published.refused.push(Refused {
@@ -111,16 +108,5 @@ impl Inner {
                 },
             }
         }
-    }
-}
-
-/// Returns the refusal of this event or its subject that `error` expresses, or else `error` itself.
-fn refusal(error: AckError, config: &Config, subject: &str) -> Result<Refusal, AckError> {
-    match error {
-        AckError::Refused(refusal) => Ok(refusal),
-        AckError::NoStream if !requirements::takes(config, subject) => {
-            Ok(Refusal::subject_missing(subject))
-        }
-        error => Err(error),
     }
 }

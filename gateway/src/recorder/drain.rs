@@ -202,6 +202,7 @@ impl Drain {
         let Inner {
             publisher,
             settings,
+            subjects,
             deviations,
             stream_stats,
             ..
@@ -212,6 +213,7 @@ impl Drain {
         let limit = usize::try_from(info.config.max_message_size);
         publisher.limit_messages(limit.ok().filter(|&limit| limit > 0));
         publisher.set_sequence(info.state.last_sequence);
+        subjects.lock().clone_from(&info.config.subjects);
         deviations.set(requirements::deviations(&info.config));
         stream_stats.set(info);
         let config = Some(info.config.clone());
@@ -364,8 +366,7 @@ impl Drain {
         };
         recorder.attempts.note(Duration::ZERO);
         let blocked = |event: &StoredEvent| recorder.blocked.reason(&event.subject);
-        let config = &stream.cached_info().config;
-        let published = recorder.publish_all(config, &batch, &stored, blocked).await;
+        let published = recorder.publish_all(&batch, &stored, blocked).await;
         let count = published.settled();
         // Events were not looked up if NATS may still remember them, so keep the record of earlier attempts.
         let forget = !are_remembered;

@@ -44,7 +44,7 @@ use self::{
     drain::{CONNECT_TIMEOUT, Drain, Purpose},
     metrics::{Gauges, Metrics},
     publisher::{Message, Publisher},
-    refusal::AckError,
+    refusal::{AckError, Refusal},
     requirements::Deviations,
     state::{Machine, Observed},
     status::{LastError, events},
@@ -142,6 +142,8 @@ struct Inner {
     last_error: Arc<LastError>,
     /// Subjects that NATS refuses.
     blocked: Blocked,
+    /// The subjects of the stream as last seen.
+    subjects: Mutex<Vec<String>>,
     /// Settings of the stream that weaken the guarantees.
     deviations: Arc<Deviations>,
     stream_stats: Arc<StreamStats>,
@@ -251,6 +253,7 @@ impl Recorder {
             metrics,
             last_error,
             blocked: Blocked::default(),
+            subjects: Mutex::default(),
             deviations,
             stream_stats,
             attempts,
@@ -279,12 +282,15 @@ impl Recorder {
             recorder.fail(seen, &AckError::Disconnected.to_string());
         } else if may_publish {
             let after = recorder.publisher.sequence();
-            match recorder.publish(&event, deadline).await {
+            let error = match recorder.publish(&event, deadline).await {
                 Ok(ack) => {
                     recorder.metrics.streamed(ack);
                     return Ok(Recorded::Streamed);
                 }
-                Err(AckError::Refused(refusal)) => {
+                Err(error) => error,
+            };
+            match recorder.refusal(error, subject) {
+                Ok(refusal) => {
                     recorder.blocked.refused(subject, &refusal);
                     parked = Some(refusal.reason);
                     attempted_after = refusal.may_be_stored.then_some(after);
@@ -447,6 +453,20 @@ impl Inner {
         let sent = sent.unwrap_or(Err(AckError::Timeout(wait)))?;
         self.publisher.acknowledged(sent, start, wait).await?;
         Ok(start.elapsed())
+    }
+
+    /// Returns the refusal of one event or of its subject that `error` expresses, or else `error` itself. If the stream lacks the subject,
+    /// NATS answers that nobody takes it or, if there is a plain subscriber, not at all.
+    fn refusal(&self, error: AckError, subject: &str) -> Result<Refusal, AckError> {
+        match error {
+            AckError::Refused(refusal) => Ok(refusal),
+            AckError::NoStream | AckError::Timeout(_)
+                if !requirements::takes(&self.subjects.lock(), subject) =>
+            {
+                Ok(Refusal::subject_missing(subject))
+            }
+            error => Err(error),
+        }
     }
 
     /// Returns the parked events, by reason.

@@ -42,12 +42,9 @@ pub(super) fn unfit(config: &Config) -> Option<Unfit> {
     }
 }
 
-/// Returns whether the stream has `subject`.
-pub(super) fn takes(config: &Config, subject: &str) -> bool {
-    config
-        .subjects
-        .iter()
-        .any(|pattern| matches(pattern, subject))
+/// Returns whether a stream with these `patterns` has `subject`.
+pub(super) fn takes(patterns: &[String], subject: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, subject))
 }
 
 fn matches(pattern: &str, subject: &str) -> bool {
@@ -70,7 +67,7 @@ pub(super) fn deviations(config: &Config) -> Vec<Deviation> {
     let missing: Vec<_> = Subject::ALL
         .map(Subject::as_str)
         .into_iter()
-        .filter(|subject| !takes(config, subject))
+        .filter(|subject| !takes(&config.subjects, subject))
         .collect();
     if !missing.is_empty() {
         all.push(Deviation {

@@ -69,13 +69,12 @@ impl Retry {
         let batch = recorder.spool.parked(query).await?;
         let stored = drain.stored(stream, &batch.events).await?;
         // The first event of each subject shows whether the others are worth trying.
-        let config = stream.cached_info().config.clone();
         let mut subjects = BTreeSet::new();
         let (first, others): (Vec<_>, Vec<_>) = batch
             .events
             .into_iter()
             .partition(|event| subjects.insert(event.subject.clone()));
-        let probed = recorder.publish_all(&config, &first, &stored, |_| None);
+        let probed = recorder.publish_all(&first, &stored, |_| None);
         let probed = probed.await;
         for Refused { event, reason, .. } in &probed.refused {
             if reason.is_about_the_subject() {
@@ -93,7 +92,7 @@ impl Retry {
             .keep(|subject| !taken.iter().any(|taken| *taken == subject));
         drain.settle(probed, true).await?;
         let refused = |event: &StoredEvent| self.refused.get(&event.subject).copied();
-        let published = recorder.publish_all(&config, &others, &stored, refused);
+        let published = recorder.publish_all(&others, &stored, refused);
         let published = published.await;
         let of_one_event = |refused: &&Refused<'_>| !refused.reason.is_about_the_subject();
         self.refusals += published.refused.iter().filter(of_one_event).count();

@@ -136,3 +136,23 @@ async fn while_the_stream_refuses_everything_a_parked_event_is_tried_now_and_the
     let consumers = stream.cached_info().state.consumer_count;
     assert!(consumers <= 1, "{consumers} consumers");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_subscriber_on_a_subject_that_the_stream_lacks_stops_nothing() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    stream(&nats, |config| config.subjects = vec![DECISIONS.to_owned()]).await;
+    // Because of it, NATS does not answer that nobody takes the subject.
+    let client = nats.client().await;
+    let _subscriber = client.subscribe("importguard.v1.>").await.unwrap();
+    client.flush().await.unwrap();
+    let recording = Recording::streaming(&nats, &spool).await;
+    for n in 0..4 {
+        let subject = [Subject::Imported, Subject::Allow][n % 2];
+        recording.record_all([on(subject, n)]).await;
+    }
+    recording.parks("subjectMissing", 2).await;
+    assert_eq!(stored(&nats).await, [1, 3]);
+    // Those of a spool, too.
+    let recording = Recording::with(recording.close().await).await;
+    recording.parks("subjectMissing", 2).await;
+}
