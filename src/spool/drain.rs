@@ -159,7 +159,12 @@ async fn follow(recorder: &Recorder, patience: Duration, shutdown: &Cancellation
 /// What may keep events from being published, in any state of the recorder.
 fn obstacle(status: &RecorderStatus) -> Option<String> {
     match status.spool.state {
-        SpoolState::Broken => status.spool.last_error.clone(),
+        SpoolState::Broken => status.spool.last_error.as_ref().map(|error| {
+            format!(
+                "{error} (a spool that its own disk has no room for can be copied to another one with `importguard spool copy DIR --to DIR`, \
+                 and that copy be drained)"
+            )
+        }),
         SpoolState::Healthy | SpoolState::Degraded => status.last_error.clone(),
     }
 }

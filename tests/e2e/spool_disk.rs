@@ -53,6 +53,23 @@ async fn a_full_disk_is_told_and_events_are_recorded_again_when_there_is_room() 
 }
 
 #[tokio::test]
+async fn a_spool_that_fills_its_own_disk_drains_without_help() {
+    let Some(mut bench) = on_a_small_disk("a disk full of events").await else {
+        return;
+    };
+    bench.is_unrecordable("the disk is full").await;
+    assert!(bench.recorded.len() > 20, "{}", bench.recorded.len());
+    bench.line.nats.restart().await;
+    bench.drains().await;
+    bench.until_spool_is("healthy", "the disk is full").await;
+    assert_eq!(
+        (bench.lines(BREAKS).await, bench.lines(RECOVERS).await),
+        (1, 1)
+    );
+    bench.ask_well(5).await;
+}
+
+#[tokio::test]
 async fn a_directory_that_becomes_read_only_is_told_before_anything_needs_it() {
     // To root, no directory is read-only.
     let limits = match geteuid().is_root() {

@@ -31,6 +31,14 @@ const PROBE: &str = "spool.probe";
 /// Enough for a few events.
 const PROBE_BYTES: usize = 64 << 10;
 
+/// Free space on the disk below which no events are appended, because the drain needs it: SQLite writes to its log before it can delete
+/// anything. A last group of 8 MiB is moved from the log into the database together with the log's 4 MiB, and deleting a batch of 8 MiB
+/// writes as much to the log, each with its share of tree pages.
+const RESERVE_BYTES: u64 = 32 << 20;
+
+/// The largest share of a small disk that is reserved. What fits into one half can be deleted with the other.
+const RESERVE_FRACTION: u64 = 2;
+
 /// Prefix of the file name of a database that was set aside; [`ASIDE_ENDING`] is the suffix.
 const ASIDE: &str = "spool.corrupt-";
 const ASIDE_ENDING: &str = ".db";
@@ -164,6 +172,24 @@ pub(super) fn probe(dir: &Path) -> io::Result<()> {
         .write_all(&[0; PROBE_BYTES])
         // `and` runs this even if the write failed: the file must not remain on a full disk.
         .and(fs::remove_file(path))
+}
+
+/// Returns an error if the disk of `dir` has less free space than the drain may need. The free pages of `store` count: they can take events
+/// without new space.
+pub(super) fn check_room(dir: &Path, store: &Store) -> Result<(), Fault> {
+    // Where the file system does not know, SQLite finds out.
+    let Ok(disk) = rustix::fs::statvfs(dir) else {
+        return Ok(());
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let size = disk.f_blocks.saturating_mul(disk.f_frsize);
+    let reserve = RESERVE_BYTES.min(size / RESERVE_FRACTION);
+    if free >= reserve || free + store.free_bytes()? >= reserve {
+        return Ok(());
+    }
+    Err(Fault::DiskFull(format!(
+        "{free} bytes are free, and publishing the spool may need {reserve}"
+    )))
 }
 
 /// Returns the databases that were set aside in `dir` and still exist.

@@ -212,6 +212,11 @@ impl Store {
         self.max_bytes
     }
 
+    /// Returns how much of the file is not in use.
+    pub(super) fn free_bytes(&self) -> rusqlite::Result<u64> {
+        Ok(pages(&self.connection, "PRAGMA freelist_count")? * PAGE_BYTES)
+    }
+
     pub(super) fn max_pages(&self) -> u64 {
         self.max_bytes / PAGE_BYTES
     }
@@ -377,6 +382,7 @@ fn oldest(connection: &Connection, from: Option<Oldest>) -> rusqlite::Result<Opt
         .optional()
 }
 
+/// Returns how much of the file is in use.
 pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let all = pages(connection, "PRAGMA page_count")?;
     let free = pages(connection, "PRAGMA freelist_count")?;

@@ -21,7 +21,7 @@ use super::{
     store::Store,
 };
 
-/// Delay between attempts to use a broken spool. Appends in between fail immediately.
+/// Delay between attempts to append to a broken spool. Appends in between fail immediately.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// How often to check that an idle spool is writable. Each check costs a commit.
@@ -79,7 +79,17 @@ impl Supervised {
 
     /// Commits `events`, see [`Store::append`].
     pub(super) fn append(&mut self, events: &[NewEvent]) -> Vec<Result<(), AppendError>> {
-        match self.work(|store| Ok(store.append(events.iter())?)) {
+        let is_broken = self.health.state() == SpoolState::Broken;
+        if is_broken && self.tried.elapsed() < RETRY {
+            let why = self.health.status().last_error.unwrap_or_default();
+            return vec![Err(AppendError::Broken(why)); events.len()];
+        }
+        let dir = self.location.dir.clone();
+        let appended = self.work(|store| {
+            directory::check_room(&dir, store)?;
+            Ok(store.append(events.iter())?)
+        });
+        match appended {
             Ok(committed) => {
                 self.committed = Instant::now();
                 let committed = committed.into_iter();
@@ -142,6 +152,7 @@ impl Supervised {
         let is_broken = self.health.state() == SpoolState::Broken;
         let dir = self.location.dir.clone();
         let probed = self.work(|store| {
+            directory::check_room(&dir, store)?;
             if !is_broken && !is_idle {
                 return Ok(store.probe_lock()?);
             }
@@ -169,8 +180,6 @@ impl Supervised {
 
     /// Tries to save the remaining events in files that the next start finds.
     pub(super) fn close(mut self) {
-        // Try even if the last attempt was a moment ago.
-        self.tried = self.tried.checked_sub(RETRY).unwrap_or(self.tried);
         self.examine();
         let left = self
             .store
@@ -189,10 +198,6 @@ impl Supervised {
     /// Does `work`. If it fails in a way that can be repaired, repairs the spool and does `work` again. Returns the reason if it fails.
     fn work<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, String> {
         let was_broken = self.health.state() == SpoolState::Broken;
-        if was_broken && self.tried.elapsed() < RETRY {
-            let last = self.health.status().last_error;
-            return Err(last.unwrap_or_default());
-        }
         let done = self.attempt(&work).or_else(|fault| {
             self.repair(fault)?;
             self.attempt(&work)
@@ -311,25 +316,38 @@ impl Supervised {
     fn upkeep(&mut self) {
         self.kept_up = Instant::now();
         self.count_set_aside();
-        let probed = directory::probe(&self.location.dir).map_err(Fault::from);
-        let upkeep = probed
-            .and_then(|()| self.checkpoint())
-            .and_then(|()| self.shrink());
-        match upkeep {
+        // First, because it may make room.
+        let kept = self.checkpoint().and_then(|()| self.shrink());
+        let dir = &self.location.dir;
+        let room = self
+            .store
+            .as_ref()
+            .map_or(Ok(()), |store| directory::check_room(dir, store));
+        let probed = room.and_then(|()| Ok(directory::probe(dir)?));
+        match probed.and(kept) {
             Ok(()) => self.health.recovered(),
+            // The drain works, but no event can be appended.
+            Err(fault @ Fault::DiskFull(_)) if self.health.state() == SpoolState::Broken => {
+                self.health.broken(&fault);
+            }
             Err(fault) => self.health.degraded(&fault),
         }
     }
 
-    /// Keeps the log from growing.
+    /// Keeps the log from growing and, if the disk is nearly full, from taking space.
     fn checkpoint(&mut self) -> Result<(), Fault> {
-        match self.store.as_ref().filter(|store| store.is_log_long()) {
-            Some(store) => {
-                let checkpoint = store.checkpoint();
-                self.written(checkpoint)
-            }
-            None => Ok(()),
-        }
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        let written =
+            if store.log_pages() > 0 && directory::check_room(&self.location.dir, store).is_err() {
+                store.empty_log()
+            } else if store.is_log_long() {
+                store.checkpoint()
+            } else {
+                return Ok(());
+            };
+        self.written(written)
     }
 
     /// Erases the remains of events once the spool is empty.
