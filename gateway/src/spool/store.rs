@@ -326,7 +326,7 @@ impl Store {
                 let Some(was_parked) = deleted.optional()? else {
                     continue;
                 };
-                contents.events -= 1;
+                contents.events = contents.events.saturating_sub(1);
                 if let Some(reason) = was_parked {
                     contents.parked.remove(reason);
                 }
@@ -339,6 +339,10 @@ impl Store {
             Some(oldest) => read(&transaction, oldest.id, limit, max_bytes)?,
             None => Vec::new(),
         };
+        if batch.is_empty() && limit > 0 && contents.waiting() > 0 {
+            // Another program has changed the events unnoticed.
+            contents = Contents::of(&transaction)?;
+        }
         if let Some(last) = batch.last() {
             // Events left by an earlier drain keep that drain's mark: the oldest attempt counts.
             let after = batch

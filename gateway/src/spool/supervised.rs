@@ -227,8 +227,9 @@ impl Supervised {
             self.files.set_written()?;
         }
         if self.files.is_log_overwritten()? {
-            let is_theirs = store.is_committed_by_others()?;
-            if !is_theirs && !self.files.is_log_intact(store.log_pages())? {
+            if store.is_committed_by_others()? {
+                store.count()?;
+            } else if !self.files.is_log_intact(store.log_pages())? {
                 return Err(directory::corrupt("another program has written to its log").into());
             }
         }

@@ -78,6 +78,36 @@ fn who_changes_events_with_sqlites_own_tool_breaks_nothing() {
 }
 
 #[test]
+fn events_that_somebody_deletes_with_sqlites_own_tool_are_not_waited_for() {
+    let mut bench = Bench::new();
+    let other = Connection::open(bench.path("spool.db")).unwrap();
+    let ids = bench.recorded.split_off(5);
+    other
+        .execute("DELETE FROM event WHERE rowid > 5", [])
+        .unwrap();
+    bench.append().unwrap();
+    bench.holds_what_was_recorded();
+    // Deleting what is gone already is no error either.
+    bench.spool.advance(&ids, 0, 0, 7).unwrap();
+    bench.holds_what_was_recorded();
+
+    other.execute("DELETE FROM event", []).unwrap();
+    assert!(bench.spool.advance(&[], 9, 9, 7).unwrap().is_empty());
+    assert_eq!(bench.spool.store().unwrap().contents().waiting(), 0);
+}
+
+#[test]
+fn an_empty_batch_has_the_waiting_events_counted_again() {
+    let dir = TempDir::new().unwrap();
+    let (_lock, mut store, _) = location(dir.path()).open().unwrap();
+    store.append([event("a")].iter()).unwrap();
+    let other = Connection::open(dir.path().join("spool.db")).unwrap();
+    other.execute("DELETE FROM event", []).unwrap();
+    assert!(store.advance(&[], 9, 9, 7).unwrap().is_empty());
+    assert_eq!(store.contents().waiting(), 0);
+}
+
+#[test]
 fn so_is_one_whose_log_is_cut() {
     let mut bench = Bench::new();
     let log = OpenOptions::new()
