@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{
     files::{Files, InUse},
-    health::Fault,
+    health::{self, Fault},
     store::{self, SCHEMA_VERSION, SpoolSync, Store},
 };
 
@@ -361,16 +361,22 @@ fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenEr
             path: path.to_owned(),
             found,
         }),
-        Err(source) => match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+        Err(source) => {
+            let code = source.sqlite_error_code();
+            if health::has_invalid_value(&source)
+                || matches!(
+                    code,
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                )
+            {
                 tracing::error!(file = %path.display(), error = %source, "the spool is corrupt");
-                Ok(None)
+                return Ok(None);
             }
-            _ => Err(SpoolOpenError::Sqlite {
+            Err(SpoolOpenError::Sqlite {
                 path: path.to_owned(),
                 source,
-            }),
-        },
+            })
+        }
     }
 }
 

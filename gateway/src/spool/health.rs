@@ -98,11 +98,13 @@ impl Fault {
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
+        if is_corrupt(&error) {
+            return Self::Corrupt(error);
+        }
         let Some(sqlite) = error.sqlite_error() else {
             return Self::Other(error.to_string());
         };
         match sqlite.code {
-            _ if is_corrupt(&error) => Self::Corrupt(error),
             ErrorCode::DiskFull => Self::DiskFull(error.to_string()),
             ErrorCode::ReadOnly => Self::ReadOnly(error.to_string()),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Locked(error),
@@ -117,16 +119,27 @@ impl From<rusqlite::Error> for Fault {
 
 /// Returns whether the cause is the content of the file, not the disk.
 pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| {
-        matches!(
-            error.code,
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
-        ) || matches!(
-            error.extended_code,
-            // The file is shorter than it was.
-            rusqlite::ffi::SQLITE_IOERR_SHORT_READ | rusqlite::ffi::SQLITE_IOERR_CORRUPTFS
-        )
-    })
+    has_invalid_value(error)
+        || error.sqlite_error().is_some_and(|error| {
+            matches!(
+                error.code,
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+            ) || matches!(
+                error.extended_code,
+                // The file is shorter than it was.
+                rusqlite::ffi::SQLITE_IOERR_SHORT_READ | rusqlite::ffi::SQLITE_IOERR_CORRUPTFS
+            )
+        })
+}
+
+/// Returns whether a row has a value that no spool writes.
+pub(super) fn has_invalid_value(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
 }
 
 impl From<io::Error> for Fault {

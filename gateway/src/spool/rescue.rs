@@ -3,7 +3,10 @@
 use importguard_core::EventId;
 use rusqlite::{Connection, Rows, Statement, params_from_iter, types::Value};
 
-use super::{health::is_corrupt, store::Store};
+use super::{
+    health::{has_invalid_value, is_corrupt},
+    store::Store,
+};
 
 /// Rows per transaction, as many as in a batch of the drain.
 const ROWS: usize = 256;
@@ -13,7 +16,7 @@ const ROWS: usize = 256;
 pub(super) struct Rescued {
     /// Number of events in the new spool, whether copied or already present.
     pub(super) events: usize,
-    /// `false` if an event or the drain's mark could not be read, because its page is corrupt or the event's ID is invalid.
+    /// `false` if an event or the drain's mark could not be read, because its page is corrupt or one of its values is invalid.
     pub(super) is_complete: bool,
 }
 
@@ -104,7 +107,7 @@ fn copy_events(old: &Connection, new: &mut Connection, order: &str) -> rusqlite:
     }
 }
 
-/// Copies up to [`ROWS`] rows, except those that the drain could not read because of an invalid ID. Returns whether there were none of
+/// Copies up to [`ROWS`] rows, except those that the drain could not read because of an invalid value. Returns whether there were none of
 /// these, or `None` at the end.
 fn copy_some(
     rows: &mut Rows<'_>,
@@ -116,14 +119,37 @@ fn copy_some(
         let Some(row) = rows.next()? else {
             return Ok((number > 0).then_some(all_valid));
         };
-        let id: Value = row.get("id")?;
-        if !matches!(&id, Value::Text(id) if EventId::parse(id).is_ok()) {
-            all_valid = false;
-            continue;
-        }
         let values = names.iter().map(|name| row.get::<_, Value>(name.as_str()));
-        let values = values.collect::<rusqlite::Result<Vec<_>>>()?;
-        insert.execute(params_from_iter(values))?;
+        let values = match values.collect::<rusqlite::Result<Vec<_>>>() {
+            Err(error) if has_invalid_value(&error) => {
+                all_valid = false;
+                continue;
+            }
+            values => values?,
+        };
+        if names
+            .iter()
+            .zip(&values)
+            .all(|(name, value)| is_valid(name, value))
+        {
+            insert.execute(params_from_iter(values))?;
+        } else {
+            all_valid = false;
+        }
     }
     Ok(Some(all_valid))
+}
+
+/// Returns whether the drain can read `value` in the column `name`.
+fn is_valid(name: &str, value: &Value) -> bool {
+    match (name, value) {
+        ("id", Value::Text(id)) => EventId::parse(id).is_ok(),
+        ("id", _) => false,
+        ("subject" | "operation_id" | "state", value) => matches!(value, Value::Text(_)),
+        ("payload", value) => matches!(value, Value::Blob(_)),
+        ("traceparent" | "tracestate" | "baggage", value) => {
+            matches!(value, Value::Text(_) | Value::Null)
+        }
+        (_, value) => matches!(value, Value::Integer(_) | Value::Null),
+    }
 }

@@ -108,6 +108,31 @@ fn an_empty_batch_has_the_waiting_events_counted_again() {
 }
 
 #[test]
+fn an_event_that_cannot_be_read_does_not_hold_up_the_others() {
+    for change in [
+        "id = substr(id, 1, 35) || '!'",
+        "subject = x'07'",
+        "subject = CAST(x'ff' AS TEXT)",
+        "payload = 'text'",
+        "attempted_after = 'never'",
+    ] {
+        let mut bench = Bench::new();
+        let other = Connection::open(bench.path("spool.db")).unwrap();
+        other
+            .execute(&format!("UPDATE event SET {change} WHERE rowid = 11"), [])
+            .unwrap();
+        bench.recorded.remove(10);
+        let batch = bench.spool.advance(&[], 100, usize::MAX, 7).unwrap();
+        let ids: Vec<_> = batch.iter().map(|event| event.id).collect();
+        assert_eq!(ids, bench.recorded, "{change}");
+        bench.is(SpoolState::Healthy, "the spool is corrupt");
+        assert_eq!(bench.health.set_aside(), 1);
+        bench.append().unwrap();
+        bench.holds_what_was_recorded();
+    }
+}
+
+#[test]
 fn so_is_one_whose_log_is_cut() {
     let mut bench = Bench::new();
     let log = OpenOptions::new()
