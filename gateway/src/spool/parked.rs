@@ -167,7 +167,8 @@ impl Store {
                     attempted_after
                 ])?;
             }
-            contents.refresh(transaction)
+            contents.refresh(transaction)?;
+            contents.forget_drain(transaction)
         })?;
         self.contents = contents;
         Ok(())

@@ -27,8 +27,8 @@ pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// Schema of the file. `id` sorts by time (UUID v7), so it is also the order of publication, even if an event whose ack failed arrives
 /// after younger ones. `attempted_after` and `after` are sequences of the stream, which do not depend on any clock: if an attempt was
-/// stored, it comes after them. `drain` has one row: a drain may have published the events up to `up_to` after `after`. This one row
-/// never grows much, so a drain can mark its progress even in a full spool. `spooled_ms` is a time of the [`SteadyClock`]. `state` is `w`
+/// stored, it comes after them. `drain` has one row: a drain may have published the events up to `up_to` after `after`; it is empty once
+/// no event waits. This one row never grows much, so a drain can mark its progress even in a full spool. `spooled_ms` is a time of the [`SteadyClock`]. `state` is `w`
 /// while the event waits, otherwise the reason why NATS refuses it, always one byte, so that it can be changed in place when the spool is
 /// full. It precedes the payload, which may fill many pages.
 const SCHEMA: &str = "
@@ -115,6 +115,17 @@ impl Contents {
             (_, first) => oldest(connection, first)?,
         };
         self.used_bytes = used_bytes(connection)?;
+        Ok(())
+    }
+
+    /// Resets the drain's mark if no event waits. Otherwise, later events would count as attempted for as long as their IDs are below it, if
+    /// the clock was ahead.
+    pub(super) fn forget_drain(&self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.waiting() == 0 {
+            connection
+                .prepare_cached("UPDATE drain SET up_to = '' WHERE up_to <> ''")?
+                .execute([])?;
+        }
         Ok(())
     }
 }
@@ -334,6 +345,7 @@ impl Store {
         }
         if !done.is_empty() {
             contents.refresh(&transaction)?;
+            contents.forget_drain(&transaction)?;
         }
         let batch = match contents.oldest {
             Some(oldest) => read(&transaction, oldest.id, limit, max_bytes)?,

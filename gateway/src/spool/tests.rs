@@ -277,6 +277,24 @@ async fn a_failed_publication_and_an_unfinished_drain_are_remembered() {
 }
 
 #[tokio::test]
+async fn a_finished_drain_is_not_remembered() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    // The clock is set back between them.
+    let (after, before) = (event("after"), event("before"));
+    let (after, before) = match after.id < before.id {
+        true => (before, after),
+        false => (after, before),
+    };
+    spool.append(after, soon()).await.unwrap();
+    let drained = spool.next(9, usize::MAX, 2000).await.unwrap();
+    spool.delete(vec![drained[0].id]).await.unwrap();
+    spool.append(before.clone(), soon()).await.unwrap();
+    let next = spool.next(9, usize::MAX, 3000).await.unwrap();
+    assert_eq!((next[0].id, next[0].attempted_after()), (before.id, None));
+}
+
+#[tokio::test]
 async fn a_closed_spool_takes_nothing_and_says_so() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
