@@ -237,27 +237,22 @@ impl Store {
         self.connection.pragma_update(None, "max_page_count", pages)
     }
 
-    /// Commits `events` in one transaction if all of them fit, otherwise those that do. Returns which are committed: there is no room for
-    /// the others within [`max_bytes`](Self::max_bytes). An event whose ID already exists is left unchanged and counts as committed.
-    pub(super) fn append<'a>(
+    /// Commits `events` in one transaction. Returns `false` if there is no room for all of them, within the limit or on the disk: then none
+    /// is committed. An event whose ID already exists is left unchanged and counts as committed.
+    pub(super) fn append_all<'a>(
         &mut self,
-        events: impl ExactSizeIterator<Item = &'a NewEvent> + Clone,
-    ) -> rusqlite::Result<Vec<bool>> {
-        let count = events.len();
-        if count > 1 {
-            match self.append_all(events.clone()) {
-                Ok(()) => return Ok(vec![true; count]),
-                Err(error) if !is_full(&error) => return Err(error),
-                // SQLite may have rolled back everything or only the last statement. Inserting one by one leaves no doubt.
-                Err(_) => {}
-            }
+        events: impl Iterator<Item = &'a NewEvent>,
+    ) -> rusqlite::Result<bool> {
+        match self.insert(events) {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error) => Ok(false),
+            Err(error) => Err(error),
         }
-        events.map(|event| self.append_one(event)).collect()
     }
 
-    /// Returns `false` if there is no room for the event within the limit; a full disk is an error.
-    fn append_one(&mut self, event: &NewEvent) -> rusqlite::Result<bool> {
-        match self.append_all(std::iter::once(event)) {
+    /// Commits `event`. Returns `false` if there is no room for it within [`max_bytes`](Self::max_bytes); a full disk is an error.
+    pub(super) fn append(&mut self, event: &NewEvent) -> rusqlite::Result<bool> {
+        match self.insert(std::iter::once(event)) {
             Ok(()) => Ok(true),
             Err(error) if is_full(&error) && !self.has_room_for(event) => Ok(false),
             Err(error) => Err(error),
@@ -269,10 +264,7 @@ impl Store {
         self.contents.used_bytes + bytes <= self.max_bytes
     }
 
-    fn append_all<'a>(
-        &mut self,
-        events: impl Iterator<Item = &'a NewEvent>,
-    ) -> rusqlite::Result<()> {
+    fn insert<'a>(&mut self, events: impl Iterator<Item = &'a NewEvent>) -> rusqlite::Result<()> {
         let mut contents = self.contents;
         let spooled_ms = self.clock.now_ms();
         let transaction = self

@@ -77,28 +77,43 @@ impl Supervised {
         self.store.as_ref()
     }
 
-    /// Commits `events`, see [`Store::append`].
+    /// Commits `events` together if all of them fit, otherwise those that do.
     pub(super) fn append(&mut self, events: &[NewEvent]) -> Vec<Result<(), AppendError>> {
-        let is_broken = self.health.state() == SpoolState::Broken;
-        if is_broken && self.tried.elapsed() < RETRY {
-            let why = self.health.status().last_error.unwrap_or_default();
-            return vec![Err(AppendError::Broken(why)); events.len()];
+        if let [event] = events {
+            return vec![self.append_one(event)];
+        }
+        match self.try_append(|store| store.append_all(events.iter())) {
+            Ok(true) => vec![Ok(()); events.len()],
+            Ok(false) => events.iter().map(|event| self.append_one(event)).collect(),
+            Err(why) => vec![Err(AppendError::Broken(why)); events.len()],
+        }
+    }
+
+    fn append_one(&mut self, event: &NewEvent) -> Result<(), AppendError> {
+        match self.try_append(|store| store.append(event)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AppendError::Full),
+            Err(why) => Err(AppendError::Broken(why)),
+        }
+    }
+
+    /// Does `append`, unless the disk has no room or the spool was just found broken.
+    fn try_append(
+        &mut self,
+        append: impl Fn(&mut Store) -> rusqlite::Result<bool>,
+    ) -> Result<bool, String> {
+        if self.health.state() == SpoolState::Broken && self.tried.elapsed() < RETRY {
+            return Err(self.health.status().last_error.unwrap_or_default());
         }
         let dir = self.location.dir.clone();
         let appended = self.work(|store| {
             directory::check_room(&dir, store)?;
-            Ok(store.append(events.iter())?)
+            Ok(append(store)?)
         });
-        match appended {
-            Ok(committed) => {
-                self.committed = Instant::now();
-                let committed = committed.into_iter();
-                committed
-                    .map(|is_committed| is_committed.then_some(()).ok_or(AppendError::Full))
-                    .collect()
-            }
-            Err(why) => vec![Err(AppendError::Broken(why)); events.len()],
+        if appended.is_ok() {
+            self.committed = Instant::now();
         }
+        appended
     }
 
     /// Deletes the events in `done` and returns the next ones, see [`Store::advance`].

@@ -100,7 +100,7 @@ fn events_that_somebody_deletes_with_sqlites_own_tool_are_not_waited_for() {
 fn an_empty_batch_has_the_waiting_events_counted_again() {
     let dir = TempDir::new().unwrap();
     let (_lock, mut store, _) = location(dir.path()).open().unwrap();
-    store.append([event("a")].iter()).unwrap();
+    store.append(&event("a")).unwrap();
     let other = Connection::open(dir.path().join("spool.db")).unwrap();
     other.execute("DELETE FROM event", []).unwrap();
     assert!(store.advance(&[], 9, 9, 7).unwrap().is_empty());

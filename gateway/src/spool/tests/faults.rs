@@ -301,6 +301,29 @@ fn a_full_disk_is_no_full_spool() {
 }
 
 #[test]
+fn of_a_group_that_meets_a_full_disk_each_event_has_its_own_result() {
+    let mut bench = Bench::new();
+    let connection = bench.spool.connection();
+    let pages: u32 = connection
+        .pragma_query_value(None, "page_count", |row| row.get(0))
+        .unwrap();
+    connection
+        .pragma_update(None, "max_page_count", pages + 3)
+        .unwrap();
+    let group: Vec<_> = (0..50).map(|_| event(&"x".repeat(1000))).collect();
+    let results = bench.spool.append(&group);
+    let recorded = group.iter().zip(&results);
+    let recorded = recorded.filter(|(_, result)| result.is_ok());
+    let recorded: Vec<_> = recorded.map(|(event, _)| event.id).collect();
+    assert!((1..50).contains(&recorded.len()), "{results:?}");
+    bench.recorded.extend(recorded);
+    bench.is(SpoolState::Broken, "the disk is full");
+    let events = bench.spool.store().unwrap().contents().events;
+    assert_eq!(events, bench.recorded.len());
+    bench.holds_what_was_recorded();
+}
+
+#[test]
 fn a_read_only_database_breaks_it() {
     Bench::new().breaks_between(
         |bench| {

@@ -63,7 +63,7 @@ fn what_is_read_is_not_held_on_to_while_it_is_handled() {
     let dir = TempDir::new().unwrap();
     let (lock, mut store, files) = location(dir.path()).open().unwrap();
     let events: Vec<_> = (0..600).map(|n| event(&n.to_string())).collect();
-    store.append(events.iter()).unwrap();
+    store.append_all(events.iter()).unwrap();
     let reader = SpoolReader::open(dir.path()).unwrap();
     let mut count = 0;
     reader
