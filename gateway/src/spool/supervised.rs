@@ -77,19 +77,36 @@ impl Supervised {
         self.store.as_ref()
     }
 
-    /// Commits `events` together if all of them fit, otherwise those that do.
+    /// Commits `events` together if all of them fit, otherwise those that do. New parked events fit into half of the spool.
     pub(super) fn append(&mut self, events: &[NewEvent]) -> Vec<Result<(), AppendError>> {
         if let [event] = events {
             return vec![self.append_one(event)];
         }
-        match self.try_append(|store| store.append_all(events.iter())) {
-            Ok(true) => vec![Ok(()); events.len()],
-            Ok(false) => events.iter().map(|event| self.append_one(event)).collect(),
-            Err(why) => vec![Err(AppendError::Broken(why)); events.len()],
-        }
+        let takes_parked = self.takes_parked();
+        let taken = events
+            .iter()
+            .filter(|event| takes_parked || event.parked.is_none());
+        let appended = self.try_append(|store| store.append_all(taken.clone()));
+        let result = |event: &NewEvent| match &appended {
+            _ if !takes_parked && event.parked.is_some() => Err(AppendError::Full),
+            Ok(true) => Ok(()),
+            Ok(false) => self.append_one(event),
+            Err(why) => Err(AppendError::Broken(why.clone())),
+        };
+        events.iter().map(result).collect()
+    }
+
+    /// Returns whether new parked events fit: the other half of the spool is for the next outage.
+    fn takes_parked(&self) -> bool {
+        self.store
+            .as_ref()
+            .is_none_or(|store| store.contents().used_bytes <= store.max_bytes() / 2)
     }
 
     fn append_one(&mut self, event: &NewEvent) -> Result<(), AppendError> {
+        if event.parked.is_some() && !self.takes_parked() {
+            return Err(AppendError::Full);
+        }
         match self.try_append(|store| store.append(event)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(AppendError::Full),

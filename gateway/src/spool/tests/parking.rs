@@ -147,6 +147,27 @@ async fn a_full_spool_can_park_everything_that_is_in_it() {
 }
 
 #[tokio::test]
+async fn new_parked_events_leave_half_of_the_spool_to_others() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let payload = "x".repeat(3_000);
+    let parked = || NewEvent {
+        parked: Some(ParkReason::SubjectMissing),
+        ..event(&payload)
+    };
+    while spool.append(parked(), soon()).await.is_ok() {}
+    let half = spool.depth().max_bytes() / 2;
+    let used = spool.depth().used_bytes();
+    assert!((half..half + 8 * 4096).contains(&used), "{used}");
+    // The same in a group.
+    let group = [parked(), event("x"), parked(), event("x")];
+    let appended = group.map(|event| spool.append(event, soon()));
+    let appended = futures_util::future::join_all(appended).await;
+    let full = Err(AppendError::Full);
+    assert_eq!(appended, [full.clone(), Ok(()), full, Ok(())]);
+}
+
+#[tokio::test]
 async fn the_age_of_what_a_clock_of_tomorrow_left_counts_from_the_start() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
