@@ -81,6 +81,8 @@ pub(crate) struct Source {
     position: Option<u64>,
     /// How many more events are wanted, if there is a limit.
     wanted: Option<u64>,
+    /// When the stream that `position` belongs to was created.
+    created: Option<SystemTime>,
     status: StatusReporter,
 }
 
@@ -150,6 +152,7 @@ impl Source {
             first_stored: None,
             position: None,
             wanted: None,
+            created: None,
             status,
         })
     }
@@ -412,11 +415,20 @@ impl Source {
         &mut self,
         stream: &Stream,
     ) -> Result<PullConsumer, jetstream::stream::ConsumerError> {
-        // The sequence of a stream that was created again restarts at 1.
-        let last = stream.cached_info().state.last_sequence;
-        let seen = self
+        let info = stream.cached_info();
+        let created = SystemTime::from(info.created);
+        let is_another = self
+            .created
+            .replace(created)
+            .is_some_and(|before| before != created);
+        // The sequence of a stream that was created again, or restored from a backup, restarts before this position.
+        let last = info.state.last_sequence;
+        if self
             .position
-            .map(|position| if position > last { 0 } else { position });
+            .is_some_and(|position| is_another || position > last)
+        {
+            self.position = Some(0);
+        }
         // Servers before 2.10 ignore a list, so that they send every subject.
         let (one, several) = match self.subjects {
             [one] => ((*one).to_owned(), Vec::new()),
@@ -432,9 +444,9 @@ impl Source {
             ack_policy: AckPolicy::None,
             filter_subject: one,
             filter_subjects: several,
-            deliver_policy: match seen {
-                Some(seen) => DeliverPolicy::ByStartSequence {
-                    start_sequence: seen + 1,
+            deliver_policy: match self.position {
+                Some(position) => DeliverPolicy::ByStartSequence {
+                    start_sequence: position + 1,
                 },
                 None => self.range.begin.policy(),
             },
