@@ -160,7 +160,7 @@ pub struct DecisionData<'a> {
     /// The policy that was evaluated; absent if no decider answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<Cow<'a, PolicyRevision>>,
-    /// The lists that the policy held.
+    /// The lists that the policy held. With pseudonyms, `digest` is `hmac-sha256:` and the HMAC of the digest under their key.
     #[serde(skip_serializing_if = "is_empty", default)]
     pub lists: Cow<'a, [ListRevision]>,
     /// The dialect of the callback: as open-im-server sends it, or as documented.

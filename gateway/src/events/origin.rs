@@ -111,7 +111,7 @@ impl Origin {
                 rules.map(|rule| Fired::of(rule, &pseudonyms)).collect()
             }),
             policy: evaluation.map(|evaluation| Cow::Borrowed(&evaluation.policy)),
-            lists: Cow::Borrowed(evaluation.map_or(&[], |evaluation| &evaluation.lists)),
+            lists: pseudonyms.of_lists(evaluation.map_or(&[], |evaluation| &evaluation.lists)),
             dialect,
             gateway: Cow::Borrowed(&self.instance),
             decider: decision.decider().map(Cow::Borrowed),
@@ -276,8 +276,8 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use importguard_core::{
-        Cause, Evaluation, FiredRule, ListHit, Match, MatchedPart, Mode, Outcome, PolicyRevision,
-        Removal,
+        Cause, Evaluation, FiredRule, ListHit, ListRevision, Match, MatchedPart, Mode, Outcome,
+        PolicyRevision, Removal,
     };
 
     use super::*;
@@ -329,7 +329,12 @@ mod tests {
                     name: "default".to_owned(),
                     digest: "sha256:00".to_owned(),
                 },
-                lists: Vec::new(),
+                lists: vec![ListRevision {
+                    name: "blocked".to_owned(),
+                    digest: "sha256:00".to_owned(),
+                    size: 1,
+                    revision: None,
+                }],
                 at: UNIX_EPOCH + Duration::from_secs(1_764_374_400),
             },
             decider: "d".to_owned(),
@@ -385,6 +390,7 @@ mod tests {
                     },
                 ]}],
                 "policy": {"name": "default", "digest": "sha256:00"},
+                "lists": [{"name": "blocked", "digest": "sha256:00", "size": 1}],
                 "dialect": "server", "gateway": "g1", "decider": "d",
                 "micros": {"decide": 412, "total": 903},
             },
@@ -419,6 +425,7 @@ mod tests {
             assert_eq!(friends, pseudonyms.of_all(&request(2).friends));
             let text = String::from_utf8(recorded.payload.to_vec()).unwrap();
             assert!(!text.contains("user"), "{text}");
+            assert_ne!(event.data.lists[0].digest, "sha256:00");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
 use hmac::{Hmac, Mac};
-use importguard_core::UserId;
+use importguard_core::{ListRevision, UserId};
 use importguard_runtime::{
     FileWatcher, FileWatches, LastGood, Secret, SecretError, SecretFile, Snapshot,
 };
@@ -164,6 +164,22 @@ impl Pseudonyms {
         ids.iter().map(|id| self.of(id).into_owned()).collect()
     }
 
+    /// `lists` with the HMACs of their digests: from a digest alone, the ID on a short list is found by trying all IDs.
+    pub(super) fn of_lists<'a>(&self, lists: &'a [ListRevision]) -> Cow<'a, [ListRevision]> {
+        let digest = |list: &ListRevision| match self {
+            Self::Keyed(hmac) => format!("hmac-sha256:{}", hex(hmac, &list.digest)),
+            Self::Off | Self::Redacted => REDACTED.to_owned(),
+        };
+        if matches!(self, Self::Off) {
+            return Cow::Borrowed(lists);
+        }
+        let keyed = lists.iter().map(|list| ListRevision {
+            digest: digest(list),
+            ..list.clone()
+        });
+        keyed.collect()
+    }
+
     /// The replacement of an ID that need not be valid.
     pub(super) fn of_text<'a>(&self, id: &'a str) -> Cow<'a, str> {
         match self.pseudonym(id) {
@@ -177,19 +193,21 @@ impl Pseudonyms {
         match self {
             Self::Off => None,
             Self::Keyed(hmac) => {
-                let mut hmac = Hmac::clone(hmac);
-                hmac.update(id.as_bytes());
-                let digest = hmac.finalize().into_bytes();
-                let hex: String = digest
-                    .iter()
-                    .take(DIGEST_BYTES)
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect();
+                let mut hex = hex(hmac, id);
+                hex.truncate(2 * DIGEST_BYTES);
                 Some(UserId::pseudonym(&hex))
             }
             Self::Redacted => Some(UserId::pseudonym(REDACTED)),
         }
     }
+}
+
+/// The HMAC of `text` in hexadecimal digits.
+fn hex(hmac: &Hmac<Sha256>, text: &str) -> String {
+    let mut hmac = hmac.clone();
+    hmac.update(text.as_bytes());
+    let bytes = hmac.finalize().into_bytes();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Debug for Pseudonyms {
@@ -224,6 +242,23 @@ mod tests {
             pseudonyms.of(&id("user123")).as_str(),
             "pn_15765ed1c7aef2755d0076c69c2cd411"
         );
+    }
+
+    #[test]
+    fn so_is_the_digest_of_a_list() {
+        // printf %s sha256:00 | openssl dgst -sha256 -hmac 0123456789abcdef
+        let lists = [ListRevision {
+            name: "blocked".to_owned(),
+            digest: "sha256:00".to_owned(),
+            size: 1,
+            revision: None,
+        }];
+        let pseudonyms = Pseudonyms::keyed(&key("0123456789abcdef"));
+        assert_eq!(
+            pseudonyms.of_lists(&lists)[0].digest,
+            "hmac-sha256:9cf5f6cf727eb3b28ff8e1f8652736d54b25ee80d477f63844c00a41dc27f7f1"
+        );
+        assert_eq!(*Pseudonyms::Off.of_lists(&lists), lists);
     }
 
     #[test]
