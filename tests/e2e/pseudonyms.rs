@@ -4,8 +4,8 @@ use std::{fs, process::Command};
 
 use importguard_core::Dialect;
 use importguard_tests::{
-    Binary, Event, Line, MountedSecret, Reading, SOON, Settings, Spool, StoredEvent, eventually,
-    wait_for_count,
+    Binary, Event, Line, MountedSecret, Reading, SOON, Service, Settings, Spool, StoredEvent,
+    eventually, wait_for_count,
 };
 use tempfile::TempDir;
 
@@ -59,6 +59,23 @@ async fn events_hold_pseudonyms_and_answers_ids() {
     assert_eq!(decision["friendUserIDs"][1], names[2]);
     assert_eq!(decision["removed"][0]["friends"], serde_json::json!([1]));
     assert!(!line.gateway.output().contains(KEY));
+}
+
+#[tokio::test]
+async fn a_gateway_warns_of_events_that_were_spooled_before_the_key() {
+    let mut line = Line::without_nats(Settings::new()).await;
+    line.server().import("op-1", "user123", &["user456"]).await;
+    let dir = line.gateway.spool_dir().display().to_string();
+    line.gateway.kill9();
+    let settings = Settings::new()
+        .nats(&line.nats)
+        .decider(&line.decider)
+        .set("IMPORTGUARD_SPOOL", &dir)
+        .set("IMPORTGUARD_PSEUDONYM_KEY", KEY);
+    let gateway = Service::gateway(settings).await;
+    gateway
+        .wait_for_log(&["older than the pseudonym key"])
+        .await;
 }
 
 #[tokio::test]

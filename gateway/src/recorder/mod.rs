@@ -193,6 +193,12 @@ impl Recorder {
         });
         let spool = readiness.opening("spool", async { Ok::<_, StartError>(spool.await??) });
         let spool = spool.await?;
+        if settings.pseudonyms.is_on() && spool.depth().events() > 0 {
+            tracing::warn!(
+                events = spool.depth().events(),
+                "events in the spool are published as they are: with user IDs, if they are older than the pseudonym key"
+            );
+        }
         let name = match purpose {
             Purpose::Record => "importguard-gateway",
             Purpose::Empty => "importguard-spool",
