@@ -50,9 +50,6 @@ const ACK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// More than a gateway's concurrent callbacks and its drain need together. Beyond this limit, publishing waits.
 const ACKS_IN_FLIGHT: usize = 8192;
 
-/// Maximum size of a baggage header. Longer baggage is left out: with the other headers, it would take the space of the event itself.
-const BAGGAGE_BYTES: usize = 1024;
-
 /// Content of a message, from a request or from the spool.
 pub(super) struct Message<'a> {
     id: EventId,
@@ -297,13 +294,11 @@ fn headers(message: &Message<'_>) -> HeaderMap {
         tracestate,
         baggage,
     } = message.trace;
-    let baggage = baggage.as_deref();
-    let baggage = baggage.filter(|baggage| baggage.len() <= BAGGAGE_BYTES);
     for (name, value) in [
         ("operationID", Some(message.operation_id)),
         ("traceparent", traceparent.as_deref()),
         ("tracestate", tracestate.as_deref()),
-        ("baggage", baggage),
+        ("baggage", baggage.as_deref()),
     ] {
         // Inserting a string with a line break would panic.
         if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
