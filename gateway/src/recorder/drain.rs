@@ -173,8 +173,8 @@ impl Drain {
         }
     }
 
-    /// Moves from spooling to draining: the stream exists and, if events wait, NATS has acknowledged or refused the first of them. An
-    /// error of the spool or of a lookup does not prevent this.
+    /// Moves from spooling to draining: the stream is usable and, if events wait, the first of them is stored or parked. That need not have
+    /// been published now, and an error of the spool or of a lookup does not prevent the move, so NATS may fail again at once.
     async fn recover(&mut self, seen: Observed) -> Result<Stream, DrainError> {
         let recorder = self.recorder.clone();
         if !recorder.publisher.connected() {

@@ -1,14 +1,15 @@
 //! The recorder's three states and the moves between them.
 //!
 //! ```text
-//!  Spooling ── NATS took the oldest event ──▶ Draining ── none waits ───▶ Streaming
+//!  Spooling ──── NATS accepts events ───────▶ Draining ── none waits ───▶ Streaming
 //!     ▲ ▲                                      │     ▲                      │    │
 //!     │ └───────────── NATS failed ────────────┘     └── an event waits ────┘    │
 //!     └──────────────────────────────── NATS failed ─────────────────────────────┘
 //! ```
 //!
-//! Any task may report a failure; only the drain moves towards streaming. Events that NATS refuses while it accepts others do not wait:
-//! they are parked, which is not a failure.
+//! NATS counts as accepting events if the stream is usable and the oldest waiting event, if there is one, did not fail. Any task may report
+//! a failure; only the drain moves towards streaming. Events that NATS refuses while it accepts others do not wait: they are parked, which
+//! is not a failure.
 
 use std::{
     fmt,

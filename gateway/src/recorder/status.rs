@@ -39,7 +39,8 @@ pub struct ParkedStatus {
     pub reason: &'static str,
     /// Number of events.
     pub events: usize,
-    /// What is wrong and how to fix it, from the last refusal; absent until NATS has refused one in this process.
+    /// What is wrong and how to fix it, from the last refusal for this reason; absent if there was none in this process since no event was
+    /// parked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }

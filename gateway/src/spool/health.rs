@@ -256,7 +256,7 @@ impl Health {
         }: Rescued,
     ) {
         let mut status = self.status.lock();
-        // Otherwise, it has already been counted.
+        // A spool that was degraded or broken has been counted, for this fault or another one.
         if status.state == SpoolState::Healthy {
             self.count(fault);
         }

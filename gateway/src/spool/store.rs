@@ -25,12 +25,13 @@ use super::{
 /// Version of the schema, in `PRAGMA user_version`. A file with a higher version was written by a newer importguard.
 pub(super) const SCHEMA_VERSION: i64 = 3;
 
-/// Schema of the file. `id` sorts by time (UUID v7), so it is also the order of publication, even if an event whose ack failed arrives
-/// after younger ones. `attempted_after` and `after` are sequences of the stream, which do not depend on any clock: if an attempt was
-/// stored, it comes after them. `drain` has one row: a drain may have published the events up to `up_to` after `after`; it is empty once
-/// no event waits. This one row never grows much, so a drain can mark its progress even in a full spool. `spooled_ms` is a time of the [`SteadyClock`]. `state` is `w`
-/// while the event waits, otherwise the reason why NATS refuses it, always one byte, so that it can be changed in place when the spool is
-/// full. It precedes the payload, which may fill many pages.
+/// Schema of the file. `id` sorts by time (UUID v7) as long as the clock is right, so it is also the order of publication, even if an event
+/// whose ack failed arrives after younger ones. `attempted_after` and `after` are sequences of the stream, which do not depend on any
+/// clock: if an attempt was stored, it comes after them. `drain` has one row: a drain may have published the events up to `up_to` after
+/// `after`; it is empty once no event waits. This one row never grows much, so a drain can mark its progress even in a full spool.
+/// `spooled_ms` is a time of the [`SteadyClock`]. `state` is `w` while the event waits, otherwise the reason why NATS refuses it, always
+/// one byte, so that it can be changed in place when the spool is full. It precedes the payload, which may fill many pages, unless the file
+/// has an older schema.
 const SCHEMA: &str = "
     CREATE TABLE event (
         rowid           INTEGER PRIMARY KEY,
