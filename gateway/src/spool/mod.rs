@@ -217,28 +217,12 @@ pub(crate) struct Spool {
     thread_ended: CancellationToken,
 }
 
-#[derive(Debug)]
 enum Command {
     Append {
         event: NewEvent,
         reply: oneshot::Sender<Result<(), AppendError>>,
     },
-    Advance {
-        done: Vec<EventId>,
-        limit: u32,
-        max_bytes: usize,
-        sequence: u64,
-        reply: oneshot::Sender<Result<Vec<StoredEvent>, SpoolError>>,
-    },
-    Park {
-        events: Vec<Parking>,
-        reply: oneshot::Sender<Result<(), SpoolError>>,
-    },
-    Parked {
-        query: ParkedQuery,
-        reply: oneshot::Sender<Result<ParkedBatch, SpoolError>>,
-    },
-    Examine,
+    Run(Box<dyn FnOnce(&mut Supervised) + Send>),
 }
 
 impl Spool {
@@ -275,7 +259,7 @@ impl Spool {
                 dir: dir.to_owned(),
                 source,
             })?;
-        tokio::spawn(examine(commands.downgrade()));
+        tokio::spawn(examine(commands.downgrade(), depth.clone()));
         Ok(Self {
             commands: Mutex::new(Some(commands)),
             depth,
@@ -315,7 +299,9 @@ impl Spool {
 
     /// Deletes the events in `done` permanently.
     pub(crate) async fn delete(&self, done: Vec<EventId>) -> Result<(), SpoolError> {
-        self.advance(done, 0, 0, 0).await.map(drop)
+        self.run(move |spool| spool.advance(&done, 0, 0, 0))
+            .await
+            .map(drop)
     }
 
     /// Returns the first waiting events in order: at most `limit`, and at most `max_bytes` of payload unless the first event alone is
@@ -326,44 +312,37 @@ impl Spool {
         max_bytes: usize,
         sequence: u64,
     ) -> Result<Vec<StoredEvent>, SpoolError> {
-        self.advance(Vec::new(), limit, max_bytes, sequence).await
-    }
-
-    async fn advance(
-        &self,
-        done: Vec<EventId>,
-        limit: u32,
-        max_bytes: usize,
-        sequence: u64,
-    ) -> Result<Vec<StoredEvent>, SpoolError> {
-        self.ask(|reply| Command::Advance {
-            done,
-            limit,
-            max_bytes,
-            sequence,
-            reply,
-        })
-        .await
+        self.run(move |spool| spool.advance(&[], limit, max_bytes, sequence))
+            .await
     }
 
     /// Parks events: they stay in the spool but no longer wait for their turn.
     pub(crate) async fn park(&self, events: Vec<Parking>) -> Result<(), SpoolError> {
-        self.ask(|reply| Command::Park { events, reply }).await
+        self.run(move |spool| spool.park(&events)).await
     }
 
     /// Reads parked events. A batch may be empty although more follow: see [`ParkedBatch::next`].
     pub(crate) async fn parked(&self, query: ParkedQuery) -> Result<ParkedBatch, SpoolError> {
-        self.ask(|reply| Command::Parked { query, reply }).await
+        self.run(move |spool| spool.parked(&query)).await
     }
 
-    async fn ask<T>(
+    /// Does `work` on the spool's thread.
+    async fn run<T: Send + 'static>(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, SpoolError>>) -> Command,
+        work: impl FnOnce(&mut Supervised) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, SpoolError> {
         let commands = self.commands().ok_or(SpoolError::Closed)?;
         let (reply, answer) = oneshot::channel();
+        let depth = self.depth.clone();
+        let run = move |spool: &mut Supervised| {
+            let done = work(spool);
+            // Even after an error: the spool may have been repaired, and hold fewer or more events.
+            depth.set(spool);
+            // The caller may have given up.
+            let _ = reply.send(done);
+        };
         commands
-            .send(command(reply))
+            .send(Command::Run(Box::new(run)))
             .await
             .map_err(|_| SpoolError::Closed)?;
         answer.await.map_err(|_| SpoolError::Closed)?
@@ -391,7 +370,7 @@ impl Spool {
 }
 
 /// Requests an examination of the spool at regular intervals until it is closed.
-async fn examine(commands: mpsc::WeakSender<Command>) {
+async fn examine(commands: mpsc::WeakSender<Command>, depth: Arc<Depth>) {
     let mut tick = interval(EXAMINE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -399,7 +378,16 @@ async fn examine(commands: mpsc::WeakSender<Command>) {
         let Some(commands) = commands.upgrade() else {
             return;
         };
-        if commands.send(Command::Examine).await.is_err() {
+        let depth = depth.clone();
+        let examine = move |spool: &mut Supervised| {
+            spool.examine();
+            depth.set(spool);
+        };
+        if commands
+            .send(Command::Run(Box::new(examine)))
+            .await
+            .is_err()
+        {
             return;
         }
     }

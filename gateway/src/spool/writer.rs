@@ -26,33 +26,7 @@ pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, 
                         group.commit(&mut spool, &depth);
                     }
                 }
-                Command::Advance {
-                    done,
-                    limit,
-                    max_bytes,
-                    sequence,
-                    reply,
-                } => {
-                    let advanced = spool.advance(&done, limit, max_bytes, sequence);
-                    // Even after an error: the spool may have been repaired, and hold fewer or more events.
-                    depth.set(&spool);
-                    // The caller may have given up.
-                    let _ = reply.send(advanced);
-                }
-                Command::Park { events, reply } => {
-                    let parked = spool.park(&events);
-                    depth.set(&spool);
-                    let _ = reply.send(parked);
-                }
-                Command::Parked { query, reply } => {
-                    let parked = spool.parked(&query);
-                    depth.set(&spool);
-                    let _ = reply.send(parked);
-                }
-                Command::Examine => {
-                    spool.examine();
-                    depth.set(&spool);
-                }
+                Command::Run(work) => work(&mut spool),
             }
         }
         group.commit(&mut spool, &depth);
