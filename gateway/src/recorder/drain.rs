@@ -88,8 +88,10 @@ pub(super) struct Drain {
     /// Number of events published from the spool since it was last empty.
     drained: usize,
     retry: Option<Retry>,
-    /// When the stream's settings were last checked, and their values.
-    checked: (Instant, Option<Config>),
+    /// When the stream's settings were last checked.
+    checked: Instant,
+    /// Their values then.
+    config: Option<Config>,
     retried: Instant,
     /// The event at which the last pass over the parked events stopped; `None` if it reached the end.
     reached: Option<EventId>,
@@ -107,7 +109,8 @@ impl Drain {
             failed_lookups: 0,
             drained: 0,
             retry: None,
-            checked: (Instant::now(), None),
+            checked: Instant::now(),
+            config: None,
             retried: Instant::now(),
             reached: None,
             purpose,
@@ -207,7 +210,7 @@ impl Drain {
             stream_stats,
             ..
         } = &*self.recorder;
-        self.checked.0 = Instant::now();
+        self.checked = Instant::now();
         let stream = stream::ensure(publisher.jetstream(), &settings.stream).await?;
         let info = stream.cached_info();
         let limit = usize::try_from(info.config.max_message_size);
@@ -217,8 +220,8 @@ impl Drain {
         deviations.set(requirements::deviations(&info.config));
         stream_stats.set(info);
         let config = Some(info.config.clone());
-        if self.checked.1 != config {
-            self.checked.1 = config;
+        if self.config != config {
+            self.config = config;
             self.retry = Some(Retry::default());
         }
         Ok(stream)
@@ -315,7 +318,7 @@ impl Drain {
         if is_blocked_for_nothing {
             self.retry = Some(Retry::default());
         }
-        if parked == 0 && self.checked.0.elapsed() < CHECK_INTERVAL {
+        if parked == 0 && self.checked.elapsed() < CHECK_INTERVAL {
             return Ok(());
         }
         match self.check_stream().await {
