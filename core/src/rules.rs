@@ -113,7 +113,8 @@ pub struct PolicyRevision {
 pub struct ListRevision {
     /// Its name in the policy.
     pub name: String,
-    /// SHA-256 of its content: `sha256:` and 64 hex digits. Of a live list: of the file or values beside it, if there are any.
+    /// SHA-256 of its content: `sha256:` and 64 hex digits; in events with pseudonyms, an HMAC instead. Of a live list: of the file or
+    /// values beside it, if there are any.
     pub digest: String,
     /// Number of distinct IDs. With a live list, its entries are counted as well, even if the file has the same IDs.
     pub size: u64,

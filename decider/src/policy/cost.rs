@@ -11,9 +11,8 @@ use super::{
     matcher::Matcher,
     patterns::Patterns,
     rule::{Action, Rule},
-    units::{ASSUMED_ID_BYTES, Cost, FOLD, NANOS_PER_UNIT, PREPARE},
+    units::{ASSUMED_ID_BYTES, Cost, LOOK_UP, NANOS_PER_UNIT, PREPARE, SIMULATED, beside_look_up},
 };
-use crate::lists::Ids;
 
 /// The maximum total cost of a policy's enforced rules for the largest import, in units: 100 ms, a fifth of a gateway's default
 /// timeout of 500 ms (IMPORTGUARD_DECIDER_TIMEOUT). That leaves time for a machine half as fast, shadow rules, queueing and the
@@ -81,8 +80,6 @@ impl Rule {
     }
 }
 
-/// The cost of one look-up in a list by hash.
-const LOOK_UP: Cost = Cost { fixed: 1, texts: 0 };
 /// How many prefixes or suffixes one unit compares.
 const AFFIXES_PER_UNIT: u64 = 4;
 /// Cost of matching a rule's regular expressions with an ID: about 2 ns per byte, and several times as much while the automaton is built.
@@ -90,32 +87,6 @@ const PATTERNS: Cost = Cost {
     fixed: 4,
     texts: 40,
 };
-/// The additional cost of each state in which matching 64 bytes may be if the automaton outgrows its cache: 5 to 10 ns per byte.
-pub(super) const SIMULATED: u64 = 64;
-
-/// The additional cost of one look-up in a live list: its entries are spread over four levels of memory, and take up to 300 ns to reach in
-/// a list of a million entries that has not been accessed before.
-const LIVE: Cost = Cost {
-    fixed: 10,
-    texts: 0,
-};
-
-/// The cost of a look-up in `list` in addition to [`LOOK_UP`]: folding the ID, its live entries, and its exceptions.
-pub(super) fn beside_look_up(list: &Ids) -> Cost {
-    let folding = match list.fold().is_none() {
-        true => Cost::default(),
-        false => FOLD,
-    };
-    let live = match list.live() {
-        None => Cost::default(),
-        Some(_) => LIVE,
-    };
-    let except = list
-        .except()
-        .map_or_else(Cost::default, |except| LOOK_UP.plus(beside_look_up(except)));
-    folding.plus(live).plus(except)
-}
-
 fn pattern_cost(patterns: &Patterns, times: u64) -> Cost {
     let simulated = Cost {
         fixed: 0,

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     Inner,
-    publisher::{BACKGROUND_TIMEOUT, Message, Sent},
+    publisher::{Message, Sent},
     refusal::AckError,
+    settings::BACKGROUND_TIMEOUT,
 };
 use crate::spool::{ParkReason, StoredEvent};
 

@@ -29,16 +29,12 @@ use super::{
     StartError,
     blocked::Denials,
     refusal::{AckError, Refusal},
-    stream,
+    settings::{BACKGROUND_TIMEOUT, STREAM},
 };
 use crate::{
     events::{self, CONTENT_TYPE},
     spool::StoredEvent,
 };
-
-/// Timeout of background work: the drain's acks and requests about the stream. It is long enough for a busy cluster to elect a new
-/// leader.
-pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Two unanswered pings close a connection, so a vanished peer is noticed within three of these intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -191,7 +187,7 @@ impl Publisher {
                 Err(_) => {}
             }
         };
-        if ack.stream != stream::NAME {
+        if ack.stream != STREAM {
             let refusal = Refusal::other_stream(&sent.subject, &ack.stream);
             return Err(AckError::Refused(refusal));
         }

@@ -7,7 +7,7 @@ use async_nats::jetstream::{
     context::{PublishError, PublishErrorKind},
 };
 
-use super::{publisher::BACKGROUND_TIMEOUT, stream::NAME};
+use super::settings::{BACKGROUND_TIMEOUT, STREAM};
 use crate::spool::ParkReason;
 
 /// Why NATS did not acknowledge an event.
@@ -20,7 +20,7 @@ pub(super) enum AckError {
     /// The stream or its leader may be missing, or the stream may lack the event's subject.
     #[error("no stream takes the events' subjects, or JetStream is off")]
     NoStream,
-    #[error("the stream {NAME} refuses events: {0}")]
+    #[error("the stream {STREAM} refuses events: {0}")]
     StreamRefuses(String),
     #[error("NATS refuses an event: {}", .0.detail)]
     Refused(Refusal),
@@ -49,7 +49,7 @@ impl Refusal {
         Self::of(
             ParkReason::SubjectMissing,
             format!(
-                "the stream {NAME} does not have the subject {subject}: `nats stream edit {NAME} --subjects 'importguard.v1.>'`"
+                "the stream {STREAM} does not have the subject {subject}: `nats stream edit {STREAM} --subjects 'importguard.v1.>'`"
             ),
         )
     }
@@ -67,7 +67,7 @@ impl Refusal {
         Self::of(
             ParkReason::OtherStream,
             format!(
-                "the stream {stream} has the subject {subject}: take it from that one and give it to {NAME}, `nats stream edit {NAME} --subjects 'importguard.v1.>'`"
+                "the stream {stream} has the subject {subject}: take it from that one and give it to {STREAM}, `nats stream edit {STREAM} --subjects 'importguard.v1.>'`"
             ),
         )
     }
@@ -89,13 +89,13 @@ impl AckError {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
             | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::Refused(Refusal::of(
                 ParkReason::TooLarge,
-                format!("{text}: raise its limit, `nats stream edit {NAME} --max-msg-size=-1`"),
+                format!("{text}: raise its limit, `nats stream edit {STREAM} --max-msg-size=-1`"),
             )),
             // One subject may be full while others are not. NATS has no separate error code for this.
             ErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => {
                 Self::Refused(Refusal::of(
                     ParkReason::Refused,
-                    format!("{text}: `nats stream edit {NAME} --max-msgs-per-subject=-1`"),
+                    format!("{text}: `nats stream edit {STREAM} --max-msgs-per-subject=-1`"),
                 ))
             }
             ErrorCode::STREAM_SEALED

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use parking_lot::Mutex;
 
-use super::stream::NAME;
+use super::settings::STREAM;
 use crate::events::Subject;
 
 /// Minimum duplicate window, which is also NATS's default. A shorter one leaves hardly any time between a lost ack and the second
@@ -16,15 +16,15 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
     #[error(
-        "the stream {NAME} is sealed and takes no events for ever: copy it if you need it, then `nats stream rm {NAME}`; a gateway creates it again"
+        "the stream {STREAM} is sealed and takes no events for ever: copy it if you need it, then `nats stream rm {STREAM}`; a gateway creates it again"
     )]
     Sealed,
     #[error(
-        "the stream {NAME} is a mirror and takes no events of its own: mirror under another name, and `nats stream rm {NAME}`; a gateway creates it again"
+        "the stream {STREAM} is a mirror and takes no events of its own: mirror under another name, and `nats stream rm {STREAM}`; a gateway creates it again"
     )]
     Mirror,
     #[error(
-        "the stream {NAME} has no_ack set, so NATS never says that it has an event: `nats stream edit {NAME} --ack`"
+        "the stream {STREAM} has no_ack set, so NATS never says that it has an event: `nats stream edit {STREAM} --ack`"
     )]
     NoAck,
 }
@@ -61,8 +61,8 @@ fn matches(pattern: &str, subject: &str) -> bool {
 
 /// Returns the settings that weaken the guarantees although the stream accepts events.
 pub(super) fn deviations(config: &Config) -> Vec<Deviation> {
-    let edit = |flag: &str| format!("nats stream edit {NAME} {flag}");
-    let again = format!("nats stream rm {NAME}");
+    let edit = |flag: &str| format!("nats stream edit {STREAM} {flag}");
+    let again = format!("nats stream rm {STREAM}");
     let mut all = Vec::new();
     let missing: Vec<_> = Subject::ALL
         .map(Subject::as_str)
@@ -149,7 +149,7 @@ impl Deviations {
     pub(super) fn set(&self, found: Vec<Deviation>) {
         let mut known = self.0.lock();
         for deviation in found.iter().filter(|deviation| !known.contains(deviation)) {
-            tracing::warn!("the stream {NAME} weakens what is promised: {deviation}");
+            tracing::warn!("the stream {STREAM} weakens what is promised: {deviation}");
         }
         *known = found;
     }
@@ -171,7 +171,7 @@ mod tests {
 
     fn sound() -> Config {
         Config {
-            name: NAME.to_owned(),
+            name: STREAM.to_owned(),
             subjects: vec!["importguard.v1.>".to_owned()],
             duplicate_window: DUPLICATE_WINDOW,
             ..Config::default()

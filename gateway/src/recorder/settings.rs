@@ -9,6 +9,13 @@ use importguard_runtime::settings::{SettingError, duration, duration_or_zero, si
 
 use crate::{events::PseudonymSettings, spool::SpoolSync};
 
+/// The stream's name.
+pub(super) const STREAM: &str = "IMPORTGUARD";
+
+/// Timeout of background work: the drain's acks and requests about the stream. It is long enough for a busy cluster to elect a new
+/// leader.
+pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Settings for recording decisions: NATS, its stream, and the spool for when NATS is unreachable.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]

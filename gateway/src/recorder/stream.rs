@@ -15,13 +15,9 @@ use futures_util::StreamExt;
 use importguard_core::EventId;
 
 use super::{
-    publisher::BACKGROUND_TIMEOUT,
     requirements::{self, Unfit},
-    settings::StreamSettings,
+    settings::{BACKGROUND_TIMEOUT, STREAM, StreamSettings},
 };
-
-/// The stream's name.
-pub(super) const NAME: &str = "IMPORTGUARD";
 
 /// Covers all current subjects and those that later versions add.
 const SUBJECTS: &str = "importguard.v1.>";
@@ -37,15 +33,15 @@ pub(super) enum Unavailable {
     #[error("JetStream is off on this NATS server or for this account (nats-server needs -js)")]
     JetStreamOff,
     #[error(
-        "NATS did not answer for the stream {NAME} within {}: it is stuck, or its permissions deny $JS.API.STREAM.INFO.{NAME} or …CREATE.{NAME}",
+        "NATS did not answer for the stream {STREAM} within {}: it is stuck, or its permissions deny $JS.API.STREAM.INFO.{STREAM} or …CREATE.{STREAM}",
         humantime::format_duration(BACKGROUND_TIMEOUT)
     )]
     NoAnswer,
-    #[error("the stream {NAME} is missing and NATS refused to create it: {0}")]
+    #[error("the stream {STREAM} is missing and NATS refused to create it: {0}")]
     NotCreated(String),
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    #[error("NATS answered for the stream {NAME}: {0}")]
+    #[error("NATS answered for the stream {STREAM}: {0}")]
     Other(String),
 }
 
@@ -55,7 +51,7 @@ pub(super) async fn ensure(
     jetstream: &jetstream::Context,
     settings: &StreamSettings,
 ) -> Result<Stream, Unavailable> {
-    let error = match jetstream.get_stream(NAME).await {
+    let error = match jetstream.get_stream(STREAM).await {
         Ok(stream) => {
             return match requirements::unfit(&stream.cached_info().config) {
                 None => Ok(stream),
@@ -94,7 +90,7 @@ async fn create(
         duplicate_window,
     } = *settings;
     let config = Config {
-        name: NAME.to_owned(),
+        name: STREAM.to_owned(),
         description: Some("Decisions on OpenIM's friend imports".to_owned()),
         subjects: vec![SUBJECTS.to_owned()],
         retention: RetentionPolicy::Limits,
@@ -126,12 +122,12 @@ async fn create(
                     max_age = %humantime::format_duration(max_age),
                     max_bytes,
                     replicas,
-                    "created the stream {NAME}"
+                    "created the stream {STREAM}"
                 );
                 if let Some(refused) = refused {
                     tracing::warn!(
                         max_bytes,
-                        "NATS has no room for a larger stream ({refused}): give it more storage, then `nats stream edit {NAME} --max-bytes …`"
+                        "NATS has no room for a larger stream ({refused}): give it more storage, then `nats stream edit {STREAM} --max-bytes …`"
                     );
                 }
                 return Ok(stream);
@@ -223,7 +219,7 @@ async fn find(
 
 /// Why a lookup in the stream failed.
 #[derive(Debug, thiserror::Error)]
-#[error("can't look up earlier events in the stream {NAME}: {0}")]
+#[error("can't look up earlier events in the stream {STREAM}: {0}")]
 pub(super) struct LookUpError(String);
 
 impl LookUpError {

@@ -12,12 +12,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use time::OffsetDateTime;
 
 use super::{
-    files::{Files, InUse},
-    health::{self, Fault},
+    files::{COMPANIONS, DATABASE, Files, InUse, with_ending},
+    health::Fault,
+    rescue::has_invalid_value,
     store::{self, SCHEMA_VERSION, SpoolSync, Store},
 };
 
-pub(super) const DATABASE: &str = "spool.db";
 pub(super) const LOCK: &str = "spool.lock";
 
 /// Delay between attempts to lock the directory, and their number. The delay is longer than a check of who holds the lock takes (see
@@ -46,10 +46,6 @@ const ASIDE_ENDING: &str = ".db";
 /// File modes: only the process's user may read user IDs. SQLite gives its companion files the mode of the database.
 pub(super) const PRIVATE: u32 = 0o600;
 pub(super) const PRIVATE_DIR: u32 = 0o700;
-
-/// Suffixes of the files that SQLite keeps beside a database: its log, and an index of the log.
-pub(super) const COMPANIONS: [&str; 2] = [LOG, "-shm"];
-pub(super) const LOG: &str = "-wal";
 
 /// Why the spool cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -341,10 +337,6 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    PathBuf::from(format!("{}{ending}", path.display()))
-}
-
 /// Opens the database and checks it. Returns `None` if it is corrupt.
 fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenError> {
     let opened = Connection::open(path).and_then(|connection| {
@@ -363,7 +355,7 @@ fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenEr
         }),
         Err(source) => {
             let code = source.sqlite_error_code();
-            if health::has_invalid_value(&source)
+            if has_invalid_value(&source)
                 || matches!(
                     code,
                     Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)

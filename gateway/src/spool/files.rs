@@ -8,11 +8,13 @@ use std::{
     time::SystemTime,
 };
 
-use super::{
-    directory::{COMPANIONS, DATABASE, LOG, with_ending},
-    health::Fault,
-    wal,
-};
+use super::{health::Fault, wal};
+
+pub(super) const DATABASE: &str = "spool.db";
+
+/// Suffixes of the files that SQLite keeps beside a database: its log, and an index of the log.
+pub(super) const COMPANIONS: [&str; 2] = [LOG, "-shm"];
+pub(super) const LOG: &str = "-wal";
 
 /// Identity of a file, independent of its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,4 +179,8 @@ fn is_absence(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
+}
+
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    PathBuf::from(format!("{}{ending}", path.display()))
 }

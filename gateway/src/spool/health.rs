@@ -11,7 +11,10 @@ use rusqlite::ErrorCode;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{SpoolOpenError, rescue::Rescued};
+use super::{
+    SpoolOpenError,
+    rescue::{Rescued, is_corrupt},
+};
 
 /// Whether events can be recorded in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -115,31 +118,6 @@ impl From<rusqlite::Error> for Fault {
             _ => Self::Other(error.to_string()),
         }
     }
-}
-
-/// Returns whether the cause is the content of the file, not the disk.
-pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
-    has_invalid_value(error)
-        || error.sqlite_error().is_some_and(|error| {
-            matches!(
-                error.code,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
-            ) || matches!(
-                error.extended_code,
-                // The file is shorter than it was.
-                rusqlite::ffi::SQLITE_IOERR_SHORT_READ | rusqlite::ffi::SQLITE_IOERR_CORRUPTFS
-            )
-        })
-}
-
-/// Returns whether a row has a value that no spool writes.
-pub(super) fn has_invalid_value(error: &rusqlite::Error) -> bool {
-    matches!(
-        error,
-        rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::Utf8Error(..)
-    )
 }
 
 impl From<io::Error> for Fault {

@@ -15,9 +15,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Serialize;
 
 use super::{
-    directory::{self, DATABASE, LOCK, LOG, PRIVATE, PRIVATE_DIR, with_ending},
-    health::is_corrupt,
-    parked, rescue,
+    directory::{self, LOCK, PRIVATE, PRIVATE_DIR},
+    files::{DATABASE, LOG, with_ending},
+    parked,
+    rescue::{self, is_corrupt},
     store::{self, SCHEMA_VERSION, SpoolSync, Store},
 };
 

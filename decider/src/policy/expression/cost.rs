@@ -6,10 +6,7 @@
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::super::{
-    cost::{SIMULATED, beside_look_up},
-    units::Cost,
-};
+use super::super::units::{Cost, SIMULATED, beside_look_up};
 use super::{
     ListValues, MAX_SOURCE_BYTES,
     check::{FRIEND, MAX_PARTS, max_parts, string},
