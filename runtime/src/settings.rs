@@ -42,13 +42,30 @@ pub enum SettingError {
 pub fn duration(text: &str) -> Result<Duration, SettingError> {
     match duration_or_zero(text) {
         Ok(duration) if duration < SHORTEST => Err(SettingError::TooShort),
+        parsed => parsed,
+    }
+}
+
+/// Parses a duration of at most a year, such as `30s`, or `0s` where that has a meaning of its own.
+pub fn duration_or_zero(text: &str) -> Result<Duration, SettingError> {
+    match any_duration(text) {
         Ok(duration) if duration > LONGEST => Err(SettingError::TooLarge("1y".to_owned())),
         parsed => parsed,
     }
 }
 
-/// Parses a duration of any length, such as `30s`, or `0s` where that has a meaning of its own.
-pub fn duration_or_zero(text: &str) -> Result<Duration, SettingError> {
+/// Parses how long something is kept, such as `30d`: at most 100 years, which NATS can represent in nanoseconds. `0s` is for ever.
+pub fn retention(text: &str) -> Result<Duration, SettingError> {
+    match any_duration(text) {
+        Ok(duration) if duration > LONGEST * 100 => {
+            Err(SettingError::TooLarge("100y; 0s is for ever".to_owned()))
+        }
+        parsed => parsed,
+    }
+}
+
+/// Parses a duration of any length.
+pub fn any_duration(text: &str) -> Result<Duration, SettingError> {
     humantime::parse_duration(text).map_err(SettingError::Duration)
 }
 
@@ -183,9 +200,13 @@ mod tests {
         assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
         assert_eq!(duration("1y"), Ok(LONGEST));
         for too_long in ["1y 1s", "300000000000y"] {
-            let error = duration(too_long).unwrap_err().to_string();
-            assert_eq!(error, "must be at most 1y");
+            for error in [duration(too_long), duration_or_zero(too_long)] {
+                assert_eq!(error.unwrap_err().to_string(), "must be at most 1y");
+            }
         }
+        assert_eq!(retention("100y"), Ok(LONGEST * 100));
+        let error = retention("100y 1s").unwrap_err().to_string();
+        assert!(error.starts_with("must be at most 100y"), "{error}");
         for error in [duration("5"), duration_or_zero("foo")] {
             let error = error.unwrap_err().to_string();
             assert!(error.contains("for example 250ms"), "{error}");

@@ -5,7 +5,11 @@ mod checks;
 mod reading;
 mod report;
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -70,7 +74,11 @@ impl Doctor {
             true => report.json(),
             false => report.text(),
         };
-        writeln!(output::stdout(), "{text}")?;
+        match writeln!(output::stdout(), "{text}") {
+            // Who reads only a part of it gets the exit code all the same.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+            _ => {}
+        }
         Ok(match report.is_good() {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use chrono::{
     DateTime, Days, FixedOffset, Local, NaiveDate, NaiveTime, SecondsFormat, TimeZone, Utc,
 };
-use importguard_runtime::settings::duration_or_zero;
+use importguard_runtime::settings::any_duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// The time of day for a date without one.
@@ -54,7 +54,7 @@ fn parse<Z: TimeZone>(
     if text == "now" {
         return Ok(now);
     }
-    if let Ok(before) = duration_or_zero(text) {
+    if let Ok(before) = any_duration(text) {
         let before = chrono::Duration::from_std(before).ok();
         let time = before.and_then(|before| now.checked_sub_signed(before));
         return Ok(time.unwrap_or(DateTime::UNIX_EPOCH));

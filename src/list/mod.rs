@@ -20,7 +20,7 @@ use self::{
     import::Import,
     read::{Export, Show},
 };
-use crate::{events::Console, exit::usage_error, output};
+use crate::{events::Console, exit::usage_error, output, text::counted};
 
 const CONSOLE: Console = Console::new("list");
 
@@ -115,7 +115,8 @@ impl Create {
         }
         writeln!(
             output::stdout(),
-            "the bucket of live lists exists, with {replicas} replicas"
+            "the bucket of live lists exists, with {}",
+            counted(replicas, "replica", "replicas")
         )?;
         Ok(ExitCode::SUCCESS)
     }

@@ -6,7 +6,7 @@ use std::{
 use clap::Args;
 use importguard_core::EventId;
 use importguard_lists::{Addition, Author, Reason};
-use importguard_runtime::settings::duration_or_zero;
+use importguard_runtime::settings::any_duration;
 use time::OffsetDateTime;
 
 use super::UsageError;
@@ -53,7 +53,7 @@ fn too_long() -> anyhow::Error {
 
 /// Parses a duration of at least one second: entries expire at whole seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let parsed = duration_or_zero(text)
+    let parsed = any_duration(text)
         .map_err(|_| "use a number and a unit, for example 30m, 12h or 7d".to_owned())?;
     match parsed < Duration::from_secs(1) {
         true => Err("must be at least 1s".to_owned()),

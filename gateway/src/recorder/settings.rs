@@ -5,7 +5,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use importguard_nats::NatsSettings;
-use importguard_runtime::settings::{SettingError, duration, duration_or_zero, size};
+use importguard_runtime::settings::{SettingError, duration, retention, size};
 
 use crate::{events::PseudonymSettings, spool::SpoolSync};
 
@@ -65,7 +65,7 @@ pub struct RecordSettings {
 #[command(next_help_heading = "Recording")]
 pub struct StreamSettings {
     /// Maximum age of events in the stream; 0s for no limit. Used only when importguard creates the stream
-    #[arg(id = "stream_max_age", long = "stream-max-age", env = "IMPORTGUARD_STREAM_MAX_AGE", value_name = "DURATION", value_parser = duration_or_zero, default_value = "30d")]
+    #[arg(id = "stream_max_age", long = "stream-max-age", env = "IMPORTGUARD_STREAM_MAX_AGE", value_name = "DURATION", value_parser = retention, default_value = "30d")]
     pub max_age: Duration,
 
     /// Maximum size of the stream, which then discards its oldest events; -1 for no limit. Used only when importguard creates the

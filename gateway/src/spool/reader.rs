@@ -144,14 +144,13 @@ impl SpoolReader {
     /// If there is no spool, or it cannot be read.
     pub fn open(dir: &Path) -> Result<Self, SpoolReadError> {
         let (dir, path) = match dir.parent() {
-            Some(parent) if dir.is_file() => (parent, dir.to_owned()),
-            _ => (dir, dir.join(DATABASE)),
+            // A bare file name has an empty parent.
+            Some(parent) if dir.is_file() => (Path::new(".").join(parent), dir.to_owned()),
+            _ => (dir.to_owned(), dir.join(DATABASE)),
         };
         // SQLite would not report the cause.
         File::open(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => SpoolReadError::Missing {
-                dir: dir.to_owned(),
-            },
+            io::ErrorKind::NotFound => SpoolReadError::Missing { dir: dir.clone() },
             _ => SpoolReadError::Io {
                 path: path.clone(),
                 source,
