@@ -1,8 +1,7 @@
 //! How a client authenticates to NATS: with a credentials file, user and password, or a token. Files may change while it runs.
 
 use std::{
-    path::PathBuf,
-    str::FromStr,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -56,8 +55,11 @@ impl NatsAuth {
 
 /// The content of a credentials file: a user JWT, and the key pair that it certifies.
 pub(super) struct NatsCredentials {
+    file: PathBuf,
     jwt: Secret,
     key: KeyPair,
+    /// When the JWT expires, in seconds since 1970.
+    end: Option<u64>,
 }
 
 impl std::fmt::Debug for NatsCredentials {
@@ -105,11 +107,9 @@ struct Claims {
     exp: Option<u64>,
 }
 
-impl FromStr for NatsCredentials {
-    type Err = NatsCredentialsError;
-
+impl NatsCredentials {
     /// Reads the JWT and the seed from the first two blocks that start with a BEGIN line.
-    fn from_str(text: &str) -> Result<Self, NatsCredentialsError> {
+    fn parse(file: &Path, text: &str) -> Result<Self, NatsCredentialsError> {
         let mut lines = text.lines().map(str::trim);
         let mut block = || {
             lines.find(|line| line.starts_with("---") && line.contains("BEGIN"));
@@ -125,17 +125,25 @@ impl FromStr for NatsCredentials {
         if claims.sub != key.public_key() {
             return Err(NatsCredentialsError::OtherKey);
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        match claims.exp {
+        Ok(Self {
+            file: file.to_owned(),
+            jwt: Secret::new(jwt),
+            key,
             // The JWTs of nsc have a 0 where they do not expire.
-            Some(end) if end != 0 && end <= now.unwrap_or_default().as_secs() => {
-                Err(NatsCredentialsError::Expired(end))
-            }
-            _ => Ok(Self {
-                jwt: Secret::new(jwt),
-                key,
-            }),
-        }
+            end: claims.exp.filter(|&end| end != 0),
+        })
+    }
+
+    /// The error, if the JWT has expired.
+    fn expired(&self) -> Option<NatsSettingsError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let end = self
+            .end
+            .filter(|&end| end <= now.unwrap_or_default().as_secs())?;
+        Some(NatsSettingsError::Creds {
+            file: self.file.clone(),
+            source: NatsCredentialsError::Expired(end),
+        })
     }
 }
 
@@ -157,18 +165,23 @@ fn rfc3339(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
 }
 
-/// Opens a watched credentials file.
+/// Opens a watched credentials file. An expired one is used at the start, as events can wait in the spool; later it does not replace
+/// one that has not expired.
 pub(super) async fn credentials(
     file: PathBuf,
 ) -> Result<FileWatcher<NatsCredentials, NatsSettingsError>, NatsSettingsError> {
-    watcher(file, |file| {
-        let read = || SecretFile::read(file)?.text()?.parse();
+    let watcher = watcher(file, |file| {
+        let read = || NatsCredentials::parse(file, SecretFile::read(file)?.text()?);
         read().map_err(|source| NatsSettingsError::Creds {
             file: file.clone(),
             source,
         })
-    })
-    .await
+    });
+    let watcher = watcher.await?;
+    if let Some(expired) = watcher.last_good().load().expired() {
+        tracing::warn!("{expired}");
+    }
+    Ok(watcher.hold_back_if(|active, new| new.expired().filter(|_| active.expired().is_none())))
 }
 
 /// Opens a watched file with a password or a token, from which `login` creates the login.
@@ -215,13 +228,13 @@ mod tests {
         format!("{}.{claims}.{}", encode("{}"), encode("signature"))
     }
 
-    fn read(jwt: &str, key: &KeyPair) -> Result<(), NatsCredentialsError> {
+    fn read(jwt: &str, key: &KeyPair) -> Result<NatsCredentials, NatsCredentialsError> {
         let seed = key.seed().unwrap();
         let file = format!(
             "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
              -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         );
-        file.parse::<NatsCredentials>().map(|_| ())
+        NatsCredentials::parse(Path::new("creds"), &file)
     }
 
     #[test]
@@ -230,21 +243,22 @@ mod tests {
         let key = user.public_key();
         for end in [json!(null), json!(0), json!(4_000_000_000_u64)] {
             let jwt = jwt(&json!({ "sub": key, "exp": end, "nats": {} }));
-            assert_eq!(read(&jwt, &user), Ok(()), "{end}");
+            assert!(read(&jwt, &user).unwrap().expired().is_none(), "{end}");
         }
         let expired = jwt(&json!({ "sub": key, "exp": 1_614_816_000 }));
-        let error = read(&expired, &user).unwrap_err();
-        assert!(
-            error.to_string().contains("expired on 2021-03-04"),
-            "{error}"
-        );
+        let expired = read(&expired, &user).unwrap().expired().unwrap();
+        let error = importguard_runtime::whole_text(&expired);
+        assert!(error.contains("expired on 2021-03-04"), "{error}");
         let other = jwt(&json!({ "sub": KeyPair::new_user().public_key() }));
-        assert_eq!(read(&other, &user), Err(NatsCredentialsError::OtherKey));
+        assert_eq!(
+            read(&other, &user).unwrap_err(),
+            NatsCredentialsError::OtherKey
+        );
         let account = KeyPair::new_account();
         let of_account = jwt(&json!({ "sub": account.public_key() }));
         assert_eq!(
-            read(&of_account, &account),
-            Err(NatsCredentialsError::NotUser)
+            read(&of_account, &account).unwrap_err(),
+            NatsCredentialsError::NotUser
         );
     }
 

@@ -156,10 +156,15 @@ async fn credentials_in_clear_off_this_machine_are_a_warning() {
 
 /// A JWT as NATS reads it, with `claims` about `subject`, signed by `issuer`.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, claims: Value) -> String {
+    jwt_until(0, issuer, subject, name, claims)
+}
+
+/// A JWT that expires at `end`, in seconds since 1970; at 0, never.
+fn jwt_until(end: u64, issuer: &KeyPair, subject: &KeyPair, name: &str, claims: Value) -> String {
     let encode = |value: Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     let header = encode(json!({"typ": "JWT", "alg": "ed25519-nkey"}));
     let body = encode(json!({
-        "jti": name, "iat": 1_700_000_000, "iss": issuer.public_key(), "name": name,
+        "jti": name, "iat": 1_700_000_000, "exp": end, "iss": issuer.public_key(), "name": name,
         "sub": subject.public_key(), "nats": claims,
     }));
     let signature = issuer.sign(format!("{header}.{body}").as_bytes()).unwrap();
@@ -168,9 +173,13 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, claims: Value) -> String
 
 /// A user of `account`, as a credentials file.
 pub(crate) fn credentials(account: &KeyPair) -> String {
+    credentials_until(0, account)
+}
+
+fn credentials_until(end: u64, account: &KeyPair) -> String {
     let user = KeyPair::new_user();
     let claims = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
-    let jwt = jwt(account, &user, "gateway", claims);
+    let jwt = jwt_until(end, account, &user, "gateway", claims);
     let seed = user.seed().unwrap();
     format!(
         "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
@@ -237,4 +246,12 @@ async fn a_credentials_file_of_an_operators_account() {
     .await;
     files.write("replaced.creds", &credentials(&account));
     gateway.wait_for_recorder("streaming").await;
+
+    // One that has expired does not replace it; a gateway starts with it, as events can wait in the spool.
+    let expired = credentials_until(1_700_000_001, &account);
+    files.write("replaced.creds", &expired);
+    let parts = ["cannot reload NATS_CREDS", "expired on 2023-11-14"];
+    gateway.wait_for_log(&parts).await;
+    let settings = with("expired.creds", expired);
+    spools(settings, &["rejected the credentials"]).await;
 }
