@@ -156,6 +156,10 @@ struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // Nearly all text is printable ASCII, and bytes are looked at faster than characters.
+        if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return self.0.write_str(text);
+        }
         for part in text.split_inclusive(char::is_control) {
             match part.char_indices().next_back() {
                 Some((end, last)) if last.is_control() => {
