@@ -5,6 +5,7 @@ mod durable;
 mod event;
 mod list_change;
 mod matched;
+mod nats_error;
 mod range;
 mod source;
 mod when;
@@ -15,7 +16,8 @@ pub(crate) use self::{
     event::{Data, Event, Fired, friends, printable, to_the_millisecond},
     list_change::list_change,
     matched::Matched,
+    nats_error::{inbox_denied, with_remedy},
     range::{Begin, Range},
-    source::{Delivered, Source, inbox_denied, with_remedy},
+    source::{Delivered, Source},
     when::{exact_rfc3339, rfc3339, time},
 };

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use importguard_runtime::text::unseen;
+pub use crate::quoting::{closest, quoted};
+use crate::quoting::{printable, shortened};
 
 /// A position in a file. Lines and columns start at 1; columns and width are in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,8 +53,6 @@ struct Excerpt {
 const EXCERPT_CHARS: usize = 100;
 /// How much of a long line is shown before the error.
 const EXCERPT_LEAD: usize = 40;
-/// The longest quotation in a message: longer than every key, code and reasonable ID.
-const QUOTE_CHARS: usize = 60;
 
 impl Diagnostic {
     /// Creates an error in a file as a whole.
@@ -350,55 +349,6 @@ impl<'s> Report<'s> {
                 format!("start it with {example}"),
             ))),
         }
-    }
-}
-
-/// Returns `text` in quotes, shortened and without control or invisible characters.
-pub fn quoted(text: &str) -> String {
-    format!("\"{}\"", shortened(text.chars()))
-}
-
-/// Returns the candidate of which `word` is most likely a misspelling; `None` if none is similar enough.
-pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let length = word.chars().count();
-    // A third of the letters may differ: enough for typing errors, too few to confuse words.
-    let limit = (length / 3).max(1);
-    let word = word.to_lowercase();
-    let negates = |word: &str| word.starts_with("not");
-    candidates
-        .into_iter()
-        // A word and its negation are similar, but have opposite meanings.
-        .filter(|candidate| negates(candidate) == negates(&word))
-        // Also avoids the quadratic comparison for very long words.
-        .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
-        .map(|candidate| {
-            (
-                strsim::osa_distance(&word, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .filter(|&(distance, _)| distance <= limit)
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, candidate)| candidate)
-}
-
-fn shortened(text: impl Iterator<Item = char>) -> String {
-    let mut text = text.map(printable);
-    let mut short: String = text.by_ref().take(QUOTE_CHARS).collect();
-    if text.next().is_some() {
-        short.push('…');
-    }
-    short
-}
-
-/// Replaces control characters, which would affect the terminal, and invisible characters.
-fn printable(c: char) -> char {
-    if c == '\t' {
-        ' '
-    } else if unseen(c).is_some() {
-        '\u{fffd}'
-    } else {
-        c
     }
 }
 

@@ -9,6 +9,7 @@ mod attempts;
 mod batch;
 mod blocked;
 mod drain;
+mod error;
 mod metrics;
 mod publisher;
 mod refusal;
@@ -28,7 +29,6 @@ use std::{
     time::Duration,
 };
 
-use importguard_nats::NatsSettingsError;
 use importguard_runtime::Runtime;
 use parking_lot::Mutex;
 use tokio::{
@@ -57,6 +57,7 @@ use crate::{
 };
 
 pub use self::{
+    error::{RecordError, StartError},
     settings::{RecordSettings, StreamSettings},
     state::State,
     status::{ParkedStatus, RecorderStatus},
@@ -73,57 +74,6 @@ pub enum Recorded {
     Streamed,
     /// It is committed to the spool and will be published later.
     Spooled,
-}
-
-/// Why an event could not be recorded. NATS may still have stored it if its ack did not arrive.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// NATS is unreachable or does not accept events, and the spool is full.
-    #[error(
-        "NATS does not accept events and the spool is full: it may grow to {max_bytes} bytes (IMPORTGUARD_SPOOL_MAX_BYTES)"
-    )]
-    SpoolFull {
-        /// Maximum size of the spool, in bytes.
-        max_bytes: u64,
-    },
-    /// The request's deadline passed before the spool had committed the event.
-    #[error(
-        "NATS does not accept events and the spool did not commit before the deadline of the request"
-    )]
-    TooLate,
-    /// The request's deadline passed although NATS accepts events: the gateway, its disk or NATS is too busy.
-    #[error(
-        "the deadline of the request was over before NATS acknowledged the event or the spool committed it"
-    )]
-    NoTime,
-    /// The spool's files or its disk cannot be used.
-    #[error("NATS does not accept events and the spool is broken: {0}")]
-    SpoolBroken(String),
-    /// The recorder was closed, or its spool's thread has ended.
-    #[error("the recorder is closed")]
-    Closed,
-}
-
-/// Why the recorder cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The spool can't be opened.
-    #[error(transparent)]
-    Spool(#[from] SpoolOpenError),
-    /// NATS's settings are unusable.
-    #[error(transparent)]
-    NatsSettings(#[from] NatsSettingsError),
-    /// The NATS client rejects its settings.
-    #[error("can't set up the connection to NATS at {servers}: {source}")]
-    Nats {
-        /// `host:port` of each server, comma-separated.
-        servers: String,
-        /// The client's error.
-        source: async_nats::ConnectError,
-    },
-    /// The task that opens the spool failed.
-    #[error("opening the spool failed: {0}")]
-    Interrupted(#[from] tokio::task::JoinError),
 }
 
 /// Records events. Clones are handles to the same recorder.
