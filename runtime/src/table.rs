@@ -31,8 +31,8 @@ pub(crate) const CLOSING: usize = 100;
 /// How often a request that waits for the byte limit looks for a stalled connection to evict.
 const EVICTION_INTERVAL: Duration = READ_STALL;
 
-/// Minimum interval between searches after one that found nothing: thousands of requests may wait, and each search visits all
-/// connections.
+/// Minimum interval between searches for what waits too much, and between others after one that found nothing: thousands of requests may
+/// wait, and each search visits all connections.
 const MIN_SEARCH_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long no connection counts as stalled after this process itself has lagged: in a burst of thousands of requests, each waits
@@ -51,6 +51,7 @@ pub(crate) struct Table {
     waiting: AtomicUsize,
     lagging_until: Mutex<Option<Instant>>,
     next_search: Mutex<Option<Instant>>,
+    next_waiting_search: Mutex<Option<Instant>>,
     warnings: PerSecond,
 }
 
@@ -65,6 +66,7 @@ impl Table {
             waiting: AtomicUsize::new(0),
             lagging_until: Mutex::default(),
             next_search: Mutex::default(),
+            next_waiting_search: Mutex::default(),
             warnings: PerSecond::new(1),
         }
     }
@@ -188,8 +190,16 @@ impl Table {
         self.waiting.fetch_sub(bytes, Relaxed);
     }
 
-    /// The bytes of evicted connections are released soon and do not count.
+    /// The bytes of evicted connections are released soon and do not count. Searches rarely: each search visits all requests, and less
+    /// arrives between two than an eviction releases.
     fn evict_most_waiting(&self) {
+        let now = Instant::now();
+        let mut next = self.next_waiting_search.lock();
+        if next.is_some_and(|next| now < next) {
+            return;
+        }
+        *next = Some(now + MIN_SEARCH_INTERVAL);
+        drop(next);
         let connections = self.connections.lock();
         let open = connections.values().filter(|other| !other.is_cancelled());
         let waiting: Vec<_> = open
