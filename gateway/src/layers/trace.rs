@@ -100,8 +100,6 @@ struct OpenRequest {
     exchange: Option<Arc<Exchange>>,
 }
 
-impl OpenRequest {}
-
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let connection = self.exchange.as_ref().map(|exchange| exchange.connection());
