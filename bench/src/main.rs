@@ -13,7 +13,7 @@ mod system;
 mod table;
 mod usage;
 
-use std::{future::Future, num::NonZeroUsize};
+use std::future::Future;
 
 use clap::Parser;
 use cli::{Cli, Command, Part};
@@ -55,6 +55,5 @@ fn as_floor(lean: bool, work: impl Future<Output = anyhow::Result<()>>) -> anyho
     if !lean {
         return tokio::runtime::Runtime::new()?.block_on(work);
     }
-    let threads = NonZeroUsize::MIN;
-    block_on(ThreadSettings { threads }, work)?
+    block_on(ThreadSettings::ONE, work)?
 }

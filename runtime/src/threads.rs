@@ -1,9 +1,11 @@
 //! The tokio runtime.
 
-use std::{io, num::NonZeroUsize};
+use std::io;
 
 use clap::Args;
 use tokio::runtime::Builder;
+
+use crate::settings::count;
 
 /// The number of worker threads.
 #[derive(Args, Clone, Copy, Debug)]
@@ -16,9 +18,10 @@ pub struct ThreadSettings {
         long,
         env = "IMPORTGUARD_THREADS",
         value_name = "COUNT",
-        default_value = "1"
+        default_value = "1",
+        value_parser = count::<usize>(1..=u64::MAX)
     )]
-    pub threads: NonZeroUsize,
+    pub threads: usize,
 }
 
 /// How many I/O events one thread handles before it runs the tasks they woke. With no such limit, concurrent callbacks move from
@@ -28,14 +31,10 @@ const EVENTS_PER_TICK: usize = 8;
 
 impl ThreadSettings {
     /// For commands that do one thing at a time.
-    pub const ONE: Self = Self {
-        threads: NonZeroUsize::MIN,
-    };
+    pub const ONE: Self = Self { threads: 1 };
 
     /// For a command that blocks while it prints: one more thread for everything else.
-    pub const TWO: Self = Self {
-        threads: NonZeroUsize::MIN.saturating_add(1),
-    };
+    pub const TWO: Self = Self { threads: 2 };
 }
 
 /// Runs `future` on a new tokio runtime. Does not wait for blocking background tasks once it has completed.
@@ -43,7 +42,7 @@ impl ThreadSettings {
 /// # Errors
 /// If the runtime cannot be started, for lack of threads or file descriptors.
 pub fn block_on<T>(settings: ThreadSettings, future: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = match settings.threads.get() {
+    let runtime = match settings.threads {
         1 => Builder::new_current_thread()
             .enable_all()
             .max_io_events_per_tick(EVENTS_PER_TICK)
