@@ -13,7 +13,10 @@ use anyhow::Context;
 use clap::{Arg, Args, Command};
 use importguard_decider::Decider;
 use importguard_gateway::{Gateway, recorder::Recorder};
-use importguard_runtime::{Runtime, RuntimeSettings, listen, security::DECIDER_LINK};
+use importguard_runtime::{
+    Runtime, RuntimeSettings, listen,
+    security::{self, DECIDER_LINK},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -108,8 +111,9 @@ impl Serve {
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
 
         // The decider is in this process; the connection to it is over loopback.
-        let security = self.gateway.security().without(DECIDER_LINK);
-        security.log("this process");
+        let mut parts = self.gateway.security();
+        parts.retain(|(name, _)| *name != DECIDER_LINK);
+        security::log("this process", &parts);
         let decider = Decider::start(&self.decider, &self.gateway.record.nats, runtime).await?;
         let gateway = Gateway::start(&self.gateway, runtime).await?;
         Ok(Started {

@@ -9,7 +9,7 @@ use importguard_proto::{
 };
 use importguard_runtime::{
     Acceptor, Bounds, CertificateError, ConnectionMetrics, LastGood, OpenFilesError, Runtime,
-    Timeouts, Tls, allow_open_files,
+    Timeouts, Tls, allow_open_files, security,
 };
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -90,7 +90,7 @@ pub async fn run(
         settings.grpc.bounds.decider_max_connections,
         "IMPORTGUARD_DECIDER_MAX_CONNECTIONS",
     )?;
-    settings.security().log("this decider");
+    security::log("this decider", &settings.security());
     let decider = Decider::start(settings, nats, &mut runtime).await?;
     info!(
         grpc = %listener.local_addr()?,

@@ -1,6 +1,6 @@
 use importguard_runtime::{
     CertificateError, FileWatches, NamedFile, Tls, TlsFiles,
-    security::{CLIENT_CERTIFICATES, DECIDER_TLS, Security},
+    security::{CLIENT_CERTIFICATES, DECIDER_TLS},
 };
 
 use crate::{Settings, settings::TlsSettings};
@@ -36,10 +36,11 @@ pub(crate) async fn tls(
 }
 
 impl Settings {
-    /// The security measures of a decider with these settings.
-    pub fn security(&self) -> Security {
+    /// The security measures of a decider with these settings, for [`security::log`](importguard_runtime::security::log).
+    pub fn security(&self) -> Vec<(&'static str, String)> {
         let tls = &self.grpc.tls;
         let is_on = tls.decider_tls_cert_file.is_some();
+        let on = if is_on { "on" } else { "off" };
         let certificates = match (
             &tls.decider_tls_client_ca_file,
             tls.decider_tls_client_names.len(),
@@ -48,8 +49,9 @@ impl Settings {
             (Some(_), 0) => "required (mutual TLS)".to_owned(),
             (Some(_), names) => format!("required (mutual TLS), with one of {names} names"),
         };
-        Security::default()
-            .with(DECIDER_TLS, if is_on { "on" } else { "off" })
-            .with(CLIENT_CERTIFICATES, certificates)
+        vec![
+            (DECIDER_TLS, on.to_owned()),
+            (CLIENT_CERTIFICATES, certificates),
+        ]
     }
 }

@@ -1,6 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
-use importguard_runtime::{CertificateError, OpenFilesError, Runtime, allow_open_files, memory};
+use importguard_runtime::{
+    CertificateError, OpenFilesError, Runtime, allow_open_files, memory, security,
+};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +72,7 @@ pub async fn run(
     listener: TcpListener,
     mut runtime: Runtime,
 ) -> Result<(), RunError> {
-    settings.security().log("this gateway");
+    security::log("this gateway", &settings.security());
     let gateway = Gateway::start(settings, &mut runtime).await?;
     tracing::info!(
         http = %listener.local_addr()?,

@@ -2,7 +2,7 @@
 
 use importguard_core::Cause;
 use importguard_runtime::security::{
-    ALLOWING_FALLBACKS, AUTHENTICATION, CALLBACK_TLS, DECIDER_LINK, NATS, PSEUDONYMS, Security,
+    ALLOWING_FALLBACKS, AUTHENTICATION, CALLBACK_TLS, DECIDER_LINK, NATS, PSEUDONYMS,
 };
 
 use crate::{
@@ -12,26 +12,20 @@ use crate::{
 };
 
 impl Settings {
-    /// What protects a gateway with these settings.
-    pub fn security(&self) -> Security {
-        let tls = self.tls.tls_cert_file.is_some();
-        Security::default()
-            .with(CALLBACK_TLS, if tls { "on" } else { "off" })
-            .with(
+    /// What protects a gateway with these settings, for [`security::log`](importguard_runtime::security::log).
+    pub fn security(&self) -> Vec<(&'static str, String)> {
+        let on = |is_on| if is_on { "on" } else { "off" }.to_owned();
+        vec![
+            (CALLBACK_TLS, on(self.tls.tls_cert_file.is_some())),
+            (
                 AUTHENTICATION,
                 authentication(&self.authentication, &self.http),
-            )
-            .with(DECIDER_LINK, decider_link(&self.decide))
-            .with(NATS, self.record.nats.security())
-            .with(
-                PSEUDONYMS,
-                if self.record.pseudonyms.is_on() {
-                    "on"
-                } else {
-                    "off"
-                },
-            )
-            .with(ALLOWING_FALLBACKS, allowing(&self.fallback))
+            ),
+            (DECIDER_LINK, decider_link(&self.decide).to_owned()),
+            (NATS, self.record.nats.security()),
+            (PSEUDONYMS, on(self.record.pseudonyms.is_on())),
+            (ALLOWING_FALLBACKS, allowing(&self.fallback)),
+        ]
     }
 }
 

@@ -1,57 +1,6 @@
 //! The log line on a process's security, as its settings make it.
 
-use std::fmt;
-
 use tracing::info;
-
-/// What protects a process, and what it lets pass. A line says all of it at the start, so that a setting that is missing or misspelt
-/// in another place shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Security {
-    parts: Vec<Part>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Part {
-    name: &'static str,
-    value: String,
-}
-
-impl Security {
-    /// Adds a part, such as the listener's TLS.
-    #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        let value = value.into();
-        self.parts.push(Part { name, value });
-        self
-    }
-
-    /// Leaves out the part `name`, which this process does not have.
-    #[must_use]
-    pub fn without(mut self, name: &'static str) -> Self {
-        self.parts.retain(|part| part.name != name);
-        self
-    }
-
-    /// Logs the line of the process `name`.
-    pub fn log(&self, name: &str) {
-        let value = |name: &str| {
-            let part = self.parts.iter().find(|part| part.name == name);
-            part.map(|part| part.value.as_str())
-        };
-        info!(
-            callback_tls = value(CALLBACK_TLS),
-            authentication = value(AUTHENTICATION),
-            decider_link = value(DECIDER_LINK),
-            nats = value(NATS),
-            pseudonyms = value(PSEUDONYMS),
-            allowing_fallbacks = value(ALLOWING_FALLBACKS),
-            decider_tls = value(DECIDER_TLS),
-            client_certificates = value(CLIENT_CERTIFICATES),
-            "security of {name}: {self}"
-        );
-    }
-}
 
 /// TLS on the listener for callbacks.
 pub const CALLBACK_TLS: &str = "TLS for callbacks";
@@ -70,29 +19,25 @@ pub const DECIDER_TLS: &str = "TLS for gateways";
 /// Whether gateways need a certificate.
 pub const CLIENT_CERTIFICATES: &str = "client certificates of gateways";
 
-impl fmt::Display for Security {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Part { name, value }) in self.parts.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{name}: {value}")?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_parts_are_told_in_order() {
-        let gateway = Security::default()
-            .with(CALLBACK_TLS, "off")
-            .with(DECIDER_LINK, "mutual TLS")
-            .with(PSEUDONYMS, "on");
-        assert_eq!(
-            gateway.without(DECIDER_LINK).to_string(),
-            "TLS for callbacks: off; pseudonyms in events: on"
-        );
-    }
+/// Logs what protects the process `name`, and what it lets pass: pairs of one of the names above and its value. All of it on one line at
+/// the start, so that a setting that is missing or misspelt in another place shows.
+pub fn log(name: &str, parts: &[(&str, String)]) {
+    let value = |name| {
+        let part = parts.iter().find(|(part, _)| *part == name);
+        part.map(|(_, value)| value.as_str())
+    };
+    let line = parts.iter().map(|(name, value)| format!("{name}: {value}"));
+    let line: Vec<_> = line.collect();
+    info!(
+        callback_tls = value(CALLBACK_TLS),
+        authentication = value(AUTHENTICATION),
+        decider_link = value(DECIDER_LINK),
+        nats = value(NATS),
+        pseudonyms = value(PSEUDONYMS),
+        allowing_fallbacks = value(ALLOWING_FALLBACKS),
+        decider_tls = value(DECIDER_TLS),
+        client_certificates = value(CLIENT_CERTIFICATES),
+        "security of {name}: {}",
+        line.join("; ")
+    );
 }
