@@ -62,6 +62,12 @@ impl Connection {
         &self.handle
     }
 
+    /// The stream, which is there until this is dropped.
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Pin::new(stream))
+    }
+
     /// Ready when the connection must be closed. The timer is only reset if it would fire too late, or fired too early, so that
     /// fast peers cause no timer operations.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -137,11 +143,6 @@ impl Drop for Connection {
     }
 }
 
-/// The result of I/O after the stream was taken.
-fn not_connected<T>() -> Poll<io::Result<T>> {
-    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
-}
-
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -149,10 +150,7 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let Some(stream) = &mut self.stream else {
-            return not_connected();
-        };
-        if let Poll::Ready(read) = Pin::new(stream).poll_read(cx, buf) {
+        if let Poll::Ready(read) = self.stream()?.poll_read(cx, buf) {
             if buf.filled().len() > before {
                 self.handle.received_bytes();
             } else {
@@ -170,10 +168,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else {
-            return not_connected();
-        };
-        let written = Pin::new(stream).poll_write(cx, buf);
+        let written = self.stream()?.poll_write(cx, buf);
         self.written(written, cx)
     }
 
@@ -182,10 +177,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else {
-            return not_connected();
-        };
-        let written = Pin::new(stream).poll_write_vectored(cx, bufs);
+        let written = self.stream()?.poll_write_vectored(cx, bufs);
         self.written(written, cx)
     }
 
@@ -196,29 +188,20 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(stream) = &mut self.stream else {
-            return not_connected();
-        };
-        let flushed = Pin::new(stream).poll_flush(cx);
+        let flushed = self.stream()?.poll_flush(cx);
         self.written(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger_until.is_none() {
-            let Some(stream) = &mut self.stream else {
-                return not_connected();
-            };
-            let shut_down = Pin::new(stream).poll_shutdown(cx);
+            let shut_down = self.stream()?.poll_shutdown(cx);
             ready!(self.written(shut_down, cx))?;
             self.linger_until = Some(Instant::now() + LINGER);
         }
         let mut discarded = [0; DISCARD_BYTES];
         while !self.ended_by_peer {
-            let Some(stream) = &mut self.stream else {
-                return not_connected();
-            };
             let mut buf = ReadBuf::new(&mut discarded);
-            match Pin::new(stream).poll_read(cx, &mut buf) {
+            match self.stream()?.poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) => self.ended_by_peer = buf.filled().is_empty(),
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => {
