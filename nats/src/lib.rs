@@ -252,7 +252,7 @@ impl NatsSettings {
             .reconnect_delay_callback(reconnect_delay)
             .require_tls(tls);
         if let Some(files) = self.tls_files(watches).await? {
-            options = options.tls_client_config(ClientTls::config(files)?);
+            options = options.tls_client_config(ClientTls::reloading_config(files)?);
         }
         Ok(NatsServers {
             addresses: self.nats_url.servers().to_vec(),
@@ -330,7 +330,7 @@ impl NatsSettings {
         let cert = self.nats_cert.as_deref();
         let cert = cert.map(|cert| named("NATS_CERT", cert));
         let identity = cert.zip(self.nats_key.as_deref());
-        Ok(ClientTls::watch(ca, identity, watches).await?)
+        Ok(ClientTls::watch(ca, identity, &[], watches).await?)
     }
 }
 

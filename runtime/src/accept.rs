@@ -7,7 +7,6 @@ use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
-use rustls::ServerConfig;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tokio::{
@@ -20,7 +19,7 @@ use tokio_util::either::Either;
 use tracing::{info, warn};
 
 use crate::{
-    Connection, Handle, LastGood, Timeouts, TlsConfig, TlsFailure, connection::Stream, table::Table,
+    Connection, Handle, LastGood, ServerTls, Timeouts, TlsFailure, connection::Stream, table::Table,
 };
 
 /// Pause after a failed accept: open connections need time to close, and the log must not be flooded.
@@ -97,7 +96,7 @@ impl ConnectionMetrics {
 #[derive(Clone)]
 pub struct Tls {
     /// The active configuration, used by new handshakes.
-    pub config: LastGood<TlsConfig<ServerConfig>>,
+    pub config: LastGood<ServerTls>,
     /// Whether a connection without TLS is passed on, marked by [`Handle::plaintext`], so that it can get an error response.
     pub allow_plaintext: bool,
     /// Whether established connections are closed when the files change, so that none outlives the CA of its peer's
@@ -114,7 +113,7 @@ pub struct Acceptor {
     handshakes: JoinSet<Option<Connection>>,
     failures: Arc<FailureLog>,
     /// The configuration of the connections so far.
-    last_config: Option<Arc<TlsConfig<ServerConfig>>>,
+    last_config: Option<Arc<ServerTls>>,
     reload_checks: Interval,
 }
 

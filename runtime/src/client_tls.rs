@@ -1,6 +1,9 @@
-//! TLS for a client whose library takes one configuration and keeps it, such as that of NATS.
+//! TLS for clients: a configuration for each state of its files, or one for a library that keeps it, such as that of NATS.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, SignatureScheme,
@@ -10,19 +13,22 @@ use rustls::{
     },
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use crate::{
     CertificateError, FileWatches, LastGood, NamedFile,
     certificates::{authorities, certified_key, system_roots},
     expiry::CertificateFile,
+    tls::OwnedFile,
     watch::Certificates,
 };
 
 /// What a client needs for a handshake, from files.
 #[derive(Debug)]
 pub struct ClientTls {
+    /// The configuration.
+    pub config: Arc<ClientConfig>,
     verifier: Arc<WebPkiServerVerifier>,
     identity: Option<Arc<CertifiedKey>>,
     certificates: Vec<CertificateFile>,
@@ -36,13 +42,14 @@ impl Certificates for ClientTls {
 
 impl ClientTls {
     /// Reads the CA certificates in `ca`, or the system's, and the client's certificate and key, if any, and has `watches` reload
-    /// them when they change. `None` if neither is set.
+    /// them when they change. `None` if neither is set. `alpn` are the protocols, in order of preference.
     ///
     /// # Errors
     /// If they cannot be used.
     pub async fn watch(
         ca: Option<NamedFile<'_>>,
         identity: Option<(NamedFile<'_>, &Path)>,
+        alpn: &'static [&'static [u8]],
         watches: &mut FileWatches,
     ) -> Result<Option<LastGood<Self>>, CertificateError> {
         let cert = identity.map(|(cert, _)| cert);
@@ -53,41 +60,59 @@ impl ClientTls {
         let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
         let both = identity.iter().flat_map(|(cert, key)| [&cert.1, key]);
         let files: Vec<_> = ca.iter().map(|ca| &ca.1).chain(both).cloned().collect();
-        let read = move || {
-            let provider = Arc::new(ring::default_provider());
-            let mut certificates = Vec::new();
-            let roots = match &ca {
-                Some((setting, ca)) => {
-                    let (roots, file) = authorities(setting, ca)?;
-                    certificates.extend(file);
-                    roots
-                }
-                None => system_roots()?,
-            };
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                    .build()
-                    .map_err(|error| rustls::Error::General(error.to_string()))?;
-            let identity = identity.as_ref().map(|((setting, cert), key)| {
-                let identity = certified_key(cert, key, &provider)?;
-                certificates.extend(CertificateFile::chain(setting, &identity.cert));
-                Ok::<_, CertificateError>(Arc::new(identity))
-            });
-            Ok::<_, CertificateError>(Self {
-                verifier,
-                identity: identity.transpose()?,
-                certificates,
-            })
-        };
+        let read = move || Self::read(ca.as_ref(), identity.as_ref(), alpn);
         let active = watches.add_certificates(setting, files, read).await?;
         Ok(Some(active))
+    }
+
+    fn read(
+        ca: Option<&OwnedFile>,
+        identity: Option<&(OwnedFile, PathBuf)>,
+        alpn: &[&[u8]],
+    ) -> Result<Self, CertificateError> {
+        let provider = Arc::new(ring::default_provider());
+        let mut certificates = Vec::new();
+        let roots = match ca {
+            Some((setting, ca)) => {
+                let (roots, file) = authorities(setting, ca)?;
+                certificates.extend(file);
+                roots
+            }
+            None => system_roots()?,
+        };
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let identity = identity.map(|((setting, cert), key)| {
+            let identity = certified_key(cert, key, &provider)?;
+            certificates.extend(CertificateFile::chain(setting, &identity.cert));
+            Ok::<_, CertificateError>(identity)
+        });
+        let identity = identity.transpose()?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_webpki_verifier(verifier.clone());
+        let mut config = match identity.clone() {
+            Some(identity) => {
+                config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+            }
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Self {
+            config: Arc::new(config),
+            verifier,
+            identity: identity.map(Arc::new),
+            certificates,
+        })
     }
 
     /// A configuration that makes each handshake with the content that is active then.
     ///
     /// # Errors
     /// If rustls refuses its defaults.
-    pub fn config(active: LastGood<Self>) -> Result<ClientConfig, CertificateError> {
+    pub fn reloading_config(active: LastGood<Self>) -> Result<ClientConfig, CertificateError> {
         let provider = Arc::new(ring::default_provider());
         let active = Arc::new(Active(active, provider.clone()));
         let mut config = ClientConfig::builder_with_provider(provider)

@@ -44,7 +44,7 @@ pub use readiness::Readiness;
 pub use runtime::{Runtime, RuntimeSettings, SharedRegistry, conclude, main};
 pub use secret::{Secret, SecretError, SecretFile};
 pub use threads::{ThreadSettings, block_on};
-pub use tls::{ClientTlsFiles, NamedFile, TlsConfig, TlsFiles};
+pub use tls::{NamedFile, ServerTls, TlsFiles};
 pub use tls_failure::TlsFailure;
 pub use watch::{
     Failure, FileWatcher, FileWatches, Fingerprint, LastGood, Reload, Snapshot, Status,

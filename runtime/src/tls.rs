@@ -4,7 +4,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
     client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::ring,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -40,21 +40,20 @@ impl NamedFile<'_> {
     }
 }
 
-/// A TLS configuration, and what certificates were read for it.
+/// The TLS configuration of a listener, and what certificates were read for it.
 #[derive(Debug)]
-pub struct TlsConfig<C> {
-    /// The configuration.
-    pub config: Arc<C>,
+pub struct ServerTls {
+    pub(crate) config: Arc<ServerConfig>,
     certificates: Vec<CertificateFile>,
 }
 
-impl<C: Send + Sync + 'static> Certificates for TlsConfig<C> {
+impl Certificates for ServerTls {
     fn certificates(&self) -> &[CertificateFile] {
         &self.certificates
     }
 }
 
-impl TlsConfig<ServerConfig> {
+impl ServerTls {
     /// The settings of the certificate, and of the CA certificates for clients.
     pub(crate) fn settings(&self) -> (&'static str, Option<&'static str>) {
         let mut settings = self.certificates.iter().map(|file| file.setting);
@@ -85,7 +84,7 @@ impl TlsFiles<'_> {
     pub async fn watch(
         self,
         watches: &mut FileWatches,
-    ) -> Result<LastGood<TlsConfig<ServerConfig>>, CertificateError> {
+    ) -> Result<LastGood<ServerTls>, CertificateError> {
         let Self { cert, alpn, .. } = self;
         let setting = cert.setting;
         let (cert, key) = (cert.to_owned(), self.key.to_owned());
@@ -108,7 +107,7 @@ fn config(
     client_ca: Option<&OwnedFile>,
     client_names: &[ServerName<'static>],
     alpn: &[&[u8]],
-) -> Result<TlsConfig<ServerConfig>, CertificateError> {
+) -> Result<ServerTls, CertificateError> {
     let provider = Arc::new(ring::default_provider());
     let identity = certified_key(cert, key, &provider)?;
     let mut certificates = Vec::from_iter(CertificateFile::chain(cert_setting, &identity.cert));
@@ -129,75 +128,7 @@ fn config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(TlsConfig {
-        config: Arc::new(config),
-        certificates,
-    })
-}
-
-/// The TLS files of a client.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientTlsFiles<'a> {
-    /// The CA certificates for server certificates. Their setting also represents all of the files in logs and metrics.
-    pub ca: NamedFile<'a>,
-    /// The client certificate, if any.
-    pub cert: Option<NamedFile<'a>>,
-    /// Its private key.
-    pub key: Option<&'a Path>,
-    /// The ALPN protocols, in order of preference.
-    pub alpn: &'static [&'static [u8]],
-}
-
-impl ClientTlsFiles<'_> {
-    /// Reads them, and has `watches` reload them when they change.
-    ///
-    /// # Errors
-    /// If they cannot be used.
-    pub async fn watch(
-        self,
-        watches: &mut FileWatches,
-    ) -> Result<LastGood<TlsConfig<ClientConfig>>, CertificateError> {
-        let Self { ca, alpn, .. } = self;
-        let setting = ca.setting;
-        let ca = ca.to_owned();
-        let identity = self.cert.zip(self.key);
-        let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
-        let mut files = vec![ca.1.clone()];
-        files.extend(
-            identity
-                .iter()
-                .flat_map(|(cert, key)| [cert.1.clone(), key.clone()]),
-        );
-        let read = move || client_config(&ca, identity.as_ref(), alpn);
-        watches.add_certificates(setting, files, read).await
-    }
-}
-
-fn client_config(
-    (ca_setting, ca): &OwnedFile,
-    identity: Option<&(OwnedFile, PathBuf)>,
-    alpn: &[&[u8]],
-) -> Result<TlsConfig<ClientConfig>, CertificateError> {
-    let provider = Arc::new(ring::default_provider());
-    let (roots, authorities) = authorities(ca_setting, ca)?;
-    let mut certificates = Vec::from_iter(authorities);
-    let identity = identity.map(|((setting, cert), key)| {
-        let identity = certified_key(cert, key, &provider)?;
-        certificates.extend(CertificateFile::chain(setting, &identity.cert));
-        Ok::<_, CertificateError>(identity)
-    });
-    let identity = identity.transpose()?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
-    let mut config = match identity {
-        Some(identity) => {
-            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
-        }
-        None => config.with_no_client_auth(),
-    };
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(TlsConfig {
+    Ok(ServerTls {
         config: Arc::new(config),
         certificates,
     })

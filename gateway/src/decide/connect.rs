@@ -1,14 +1,14 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use hyper_util::rt::TokioIo;
-use importguard_runtime::{LastGood, TlsConfig, TlsFailure};
+use importguard_runtime::{ClientTls, LastGood, TlsFailure};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{io::AsyncBufReadExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
 /// The TLS configuration at the time of the connection, and the name that the decider's certificate must contain.
-pub(super) type Tls = (LastGood<TlsConfig<ClientConfig>>, ServerName<'static>);
+pub(super) type Tls = (LastGood<ClientTls>, ServerName<'static>);
 
 /// A connection to the decider at `address`, for tonic's channel. tonic's own connector reports a decider that rejects our
 /// certificate as a broken pipe.

@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::future::join_all;
 use http::Uri;
-use importguard_runtime::{LastGood, TlsConfig};
-use rustls::{ClientConfig, pki_types::ServerName};
+use importguard_runtime::{ClientTls, LastGood};
+use rustls::pki_types::ServerName;
 use tokio::{net::lookup_host, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 use tower::{discover::Change, service_fn};
@@ -38,7 +38,7 @@ const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 pub(super) struct Found {
     pub(super) address: SocketAddr,
     /// The TLS configuration of its connection.
-    pub(super) tls: Option<Arc<TlsConfig<ClientConfig>>>,
+    pub(super) tls: Option<Arc<ClientTls>>,
     /// Connects on first use.
     pub(super) channel: Channel,
 }
@@ -47,8 +47,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Discovery {
     targets: Vec<Target>,
-    tls: Option<LastGood<TlsConfig<ClientConfig>>>,
-    known: HashMap<SocketAddr, Option<Arc<TlsConfig<ClientConfig>>>>,
+    tls: Option<LastGood<ClientTls>>,
+    known: HashMap<SocketAddr, Option<Arc<ClientTls>>>,
     connect_timeout: Duration,
 }
 
@@ -67,7 +67,7 @@ struct Target {
 impl Discovery {
     pub(super) fn new(
         settings: &DecideSettings,
-        tls: Option<LastGood<TlsConfig<ClientConfig>>>,
+        tls: Option<LastGood<ClientTls>>,
     ) -> Result<Self, DeciderTlsError> {
         let target = |url: &Uri| {
             let name = tls.as_ref().map(|_| server_name(&settings.tls, url));
@@ -102,7 +102,7 @@ impl Discovery {
         let mut changes: Vec<_> = gone.map(Change::Remove).collect();
         self.known.retain(|address, _| wanted.contains_key(address));
         for (address, target) in wanted {
-            let is_same = |known: &Option<Arc<TlsConfig<ClientConfig>>>| {
+            let is_same = |known: &Option<Arc<ClientTls>>| {
                 known.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr)
             };
             if self.known.get(&address).is_some_and(is_same) {
@@ -133,7 +133,7 @@ impl Discovery {
 fn channel(
     address: SocketAddr,
     target: &Target,
-    tls: Option<LastGood<TlsConfig<ClientConfig>>>,
+    tls: Option<LastGood<ClientTls>>,
     connect_timeout: Duration,
 ) -> Channel {
     let tls = tls.zip(target.name.clone());

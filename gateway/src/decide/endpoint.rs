@@ -11,9 +11,8 @@ use std::{
 use importguard_proto::decider::{
     DecideRequest, DecideResponse, decider_client::DeciderClient, decider_server::SERVICE_NAME,
 };
-use importguard_runtime::TlsConfig;
+use importguard_runtime::ClientTls;
 use parking_lot::Mutex;
-use rustls::ClientConfig;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, transport::Channel};
 use tonic_health::pb::{
@@ -32,7 +31,7 @@ const MAY_EXPECT_TLS: &str = "it may require TLS: then use https:// in IMPORTGUA
 /// One decider: its channel, load and health. A different address or client certificate makes it a different decider.
 pub(super) struct Decider {
     address: SocketAddr,
-    tls: Option<Arc<TlsConfig<ClientConfig>>>,
+    tls: Option<Arc<ClientTls>>,
     client: DeciderClient<Channel>,
     health: HealthClient<Channel>,
     in_flight: AtomicUsize,

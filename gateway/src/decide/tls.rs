@@ -1,11 +1,6 @@
 use http::Uri;
-use importguard_runtime::{
-    CertificateError, ClientTlsFiles, FileWatches, LastGood, NamedFile, TlsConfig,
-};
-use rustls::{
-    ClientConfig,
-    pki_types::{InvalidDnsNameError, ServerName},
-};
+use importguard_runtime::{CertificateError, ClientTls, FileWatches, LastGood, NamedFile};
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 
 use super::{DeciderTlsSettings, DeciderUrls, urls::host_and_port};
 
@@ -38,7 +33,7 @@ pub(super) async fn watch(
     urls: &DeciderUrls,
     settings: &DeciderTlsSettings,
     watches: &mut FileWatches,
-) -> Result<Option<LastGood<TlsConfig<ClientConfig>>>, DeciderTlsError> {
+) -> Result<Option<LastGood<ClientTls>>, DeciderTlsError> {
     if !urls.tls() {
         return match set(settings) {
             Some(name) => Err(DeciderTlsError::NoTls(name)),
@@ -48,13 +43,10 @@ pub(super) async fn watch(
     let named = |setting, path| NamedFile { setting, path };
     let ca = settings.decider_ca_file.as_deref();
     let cert = settings.decider_client_cert_file.as_deref();
-    let files = ClientTlsFiles {
-        ca: named(CA_FILE, ca.ok_or(DeciderTlsError::NoAuthorities)?),
-        cert: cert.map(|cert| named(CLIENT_CERT_FILE, cert)),
-        key: settings.decider_client_key_file.as_deref(),
-        alpn: &[b"h2"],
-    };
-    Ok(Some(files.watch(watches).await?))
+    let key = settings.decider_client_key_file.as_deref();
+    let ca = named(CA_FILE, ca.ok_or(DeciderTlsError::NoAuthorities)?);
+    let identity = cert.map(|cert| named(CLIENT_CERT_FILE, cert)).zip(key);
+    Ok(ClientTls::watch(Some(ca), identity, &[b"h2"], watches).await?)
 }
 
 /// The name that the certificates of the deciders at `url` must contain.
