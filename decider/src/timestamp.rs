@@ -1,4 +1,4 @@
-//! Times in responses of `/readyz`.
+//! Times in responses of `/readyz` and in explanations.
 
 use std::time::SystemTime;
 

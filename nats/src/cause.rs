@@ -1,11 +1,9 @@
 //! Converts the NATS client's connection errors to messages that tell an operator the cause and the remedy.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::collections::HashMap;
 
 use async_nats::Server;
+use importguard_runtime::rfc3339;
 use parking_lot::Mutex;
 
 /// Describes failed connection attempts.
@@ -144,10 +142,9 @@ fn defect(error: &str) -> String {
 /// Formats the Unix time that follows `mark` in `error`, preceded by `word`. Empty if there is none.
 fn since(word: &str, mark: &str, error: &str) -> String {
     let digits = error.split_once(mark).map(|(_, rest)| rest);
-    let seconds = digits.and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let time = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    time.map_or_else(String::new, |time| {
-        format!(" ({word} {})", humantime::format_rfc3339_seconds(time))
+    let seconds = digits.and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    seconds.map_or_else(String::new, |seconds| {
+        format!(" ({word} {})", rfc3339(seconds))
     })
 }
 

@@ -2,12 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_nats::{Auth, AuthError};
 use data_encoding::BASE64URL_NOPAD;
-use importguard_runtime::{FileWatcher, LastGood, Secret, SecretError, SecretFile, Snapshot};
+use importguard_runtime::{
+    FileWatcher, LastGood, Secret, SecretError, SecretFile, Snapshot, rfc3339,
+};
 use nkeys::{KeyPair, KeyPairType};
 use serde::Deserialize;
 
@@ -158,11 +160,6 @@ fn claims(jwt: &str) -> Option<Claims> {
         return None;
     }
     serde_json::from_slice(&claims).ok()
-}
-
-fn rfc3339(seconds: u64) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
 }
 
 /// Opens a watched credentials file. An expired one is used at the start, as events can wait in the spool; later it does not replace

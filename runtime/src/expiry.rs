@@ -119,11 +119,12 @@ fn now() -> i64 {
     i64::try_from(now.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
 }
 
-fn rfc3339(seconds: i64) -> String {
-    // A certificate may expire in 9999, the last year of RFC 3339; one that did before 1970 has expired anyway.
-    let seconds = u64::try_from(seconds).unwrap_or(0);
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
+/// Formats a time in seconds since 1970 as in RFC 3339. One that it cannot express, before 1970 or after 9999, becomes 1970.
+pub fn rfc3339(seconds: impl TryInto<u64>) -> String {
+    let seconds = seconds.try_into().ok();
+    let seconds = seconds.filter(|seconds| *seconds < 253_402_300_800);
+    let time = UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or(0));
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// Those that cannot be parsed are left out: what uses them reports that.

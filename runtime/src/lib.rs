@@ -36,6 +36,7 @@ pub use certificates::{CertificateError, PemError};
 pub use client_tls::ClientTls;
 pub use connection::{Connection, LINGER};
 pub use exchange::Exchange;
+pub use expiry::rfc3339;
 pub use handle::{Handle, Timeouts};
 pub use healthcheck::{Healthcheck, HealthcheckError, reachable};
 pub use importguard_telemetry::whole_text;

@@ -1,12 +1,10 @@
 //! Why a TLS handshake failed, in an operator's words.
 
-use std::{
-    error::Error,
-    io,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{error::Error, io};
 
-use rustls::{AlertDescription, CertificateError, Error as TlsError, pki_types::UnixTime};
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+use crate::rfc3339;
 
 /// Why a handshake failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,11 +100,11 @@ fn predicate(defect: &CertificateError) -> String {
     match defect {
         CertificateError::Expired => "has expired".to_owned(),
         CertificateError::ExpiredContext { not_after, .. } => {
-            format!("has expired (on {})", rfc3339(*not_after))
+            format!("has expired (on {})", rfc3339(not_after.as_secs()))
         }
         CertificateError::NotValidYet => "is not valid yet".to_owned(),
         CertificateError::NotValidYetContext { not_before, .. } => {
-            format!("is not valid before {}", rfc3339(*not_before))
+            format!("is not valid before {}", rfc3339(not_before.as_secs()))
         }
         CertificateError::NotValidForNameContext {
             expected,
@@ -134,14 +132,11 @@ fn plain(name: &str) -> &str {
     inner.map_or(name, |inner| inner.trim_matches('"'))
 }
 
-fn rfc3339(time: UnixTime) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
-    humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use rustls::ContentType;
+    use std::time::Duration;
+
+    use rustls::{ContentType, pki_types::UnixTime};
 
     use super::*;
 

@@ -1,12 +1,10 @@
-use std::{
-    fmt,
-    time::{SystemTime, UNIX_EPOCH},
-};
-
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use std::fmt;
 
 use super::super::{diagnostic::quoted, matcher::Part};
-use crate::lists::{Hit, View};
+use crate::{
+    lists::{Hit, View},
+    timestamp::rfc3339,
+};
 
 /// Why a rule refused an import or removed a friend. Its `Display` is a predicate such as "is in blocked".
 #[derive(Clone, Debug)]
@@ -64,7 +62,7 @@ fn describe(part: Part<'_>, hit: &Hit, f: &mut fmt::Formatter<'_>) -> fmt::Resul
                 let fold = list.ids.fold();
                 write!(f, " as {} (fold: {fold})", quoted(entry))?;
             }
-            let until = hit.until.and_then(rfc3339);
+            let until = hit.until.map(rfc3339);
             match (&hit.reason, until) {
                 (Some(reason), Some(until)) => write!(f, ": {reason}, until {until}"),
                 (Some(reason), None) => write!(f, ": {reason}"),
@@ -82,13 +80,6 @@ fn describe(part: Part<'_>, hit: &Hit, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         Part::Limit { max, left } => write!(f, "{left} friends, at most {max}"),
         Part::Expression(source) => write!(f, "{source} is true"),
     }
-}
-
-/// Formats a time in whole seconds. Returns `None` before 1970 and beyond the year 9999.
-fn rfc3339(time: SystemTime) -> Option<String> {
-    let since = time.duration_since(UNIX_EPOCH).ok()?;
-    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(since.as_secs()).ok()?);
-    time.ok()?.format(&Rfc3339).ok()
 }
 
 /// Maximum number of alternatives that are named.
