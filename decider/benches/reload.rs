@@ -12,11 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
 use importguard_decider::{Decider, Settings};
-use importguard_nats::NatsSettings;
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
-use importguard_runtime::{Runtime, SharedRegistry};
+use importguard_runtime::{Runtime, SharedRegistry, environment::parse_arguments};
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval, sleep},
@@ -43,13 +41,6 @@ rules:
     dropFriends: { in: blocked }
 ";
 
-/// The default settings.
-#[derive(Parser)]
-struct Defaults {
-    #[command(flatten)]
-    settings: Settings,
-}
-
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -65,14 +56,15 @@ async fn run() {
     // Created once, as this costs more than the reload that is measured.
     let ids: Arc<str> = (0..IDS).map(|n| id(n) + "\n").collect::<String>().into();
     write_list(dir.path(), &ids, 0);
-    let Defaults { mut settings } = Defaults::parse_from(["reload"]);
+    let mut settings: Settings = parse_arguments([""; 0]).unwrap();
+    let nats = parse_arguments([""; 0]).unwrap();
     settings.policy.policy = dir.path().join("policy.yaml");
     settings.policy.reload_interval = Duration::from_millis(100);
     settings.grpc.decider_listen = "127.0.0.1:0".parse().unwrap();
     let shutdown = CancellationToken::new();
     let mut runtime = Runtime::new(shutdown.clone()).unwrap();
     let registry = runtime.registry.clone();
-    let decider = Decider::start(&settings, &NatsSettings::default(), &mut runtime)
+    let decider = Decider::start(&settings, &nats, &mut runtime)
         .await
         .unwrap();
     let listener = TcpListener::bind(settings.grpc.decider_listen)

@@ -25,8 +25,7 @@ use importguard_gateway::{
     events::{CONTENT_TYPE, Event, Subject},
     recorder::{RecordSettings, Recorded, Recorder, State},
 };
-use importguard_nats::NatsSettings;
-use importguard_runtime::Runtime;
+use importguard_runtime::{Runtime, environment};
 use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};
 use tempfile::TempDir;
@@ -88,14 +87,11 @@ fn payload() -> Bytes {
 }
 
 async fn recorder(nats: &NatsServer, spool: &Path) -> Recorder {
-    let settings = RecordSettings {
-        nats: NatsSettings {
-            nats_url: nats.url().parse().unwrap(),
-            ..NatsSettings::default()
-        },
-        spool: spool.to_owned(),
-        ..RecordSettings::default()
-    };
+    let (nats, spool) = (
+        format!("--nats-url={}", nats.url()),
+        format!("--spool={}", spool.display()),
+    );
+    let settings: RecordSettings = environment::parse_arguments([nats, spool]).unwrap();
     let mut runtime = Runtime::new(CancellationToken::new()).unwrap();
     let recorder = Recorder::start(settings, &mut runtime).await;
     recorder.unwrap()

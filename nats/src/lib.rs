@@ -92,15 +92,12 @@ pub struct NatsSettings {
 
     /// Prefix of the subjects on which NATS replies to this client. With one of its own, its NATS user needs no permission to read
     /// the replies to others
-    #[arg(long, env = "NATS_INBOX_PREFIX", value_name = "PREFIX", default_value = INBOX_PREFIX, value_parser = inbox_prefix)]
+    #[arg(long, env = "NATS_INBOX_PREFIX", value_name = "PREFIX", default_value = "_INBOX", value_parser = inbox_prefix)]
     pub nats_inbox_prefix: String,
 }
 
 /// The maximum delay between connection attempts: a client reconnects within a second once the server is reachable.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
-
-/// The default of every NATS client.
-const INBOX_PREFIX: &str = "_INBOX";
 
 /// Parses a name for a durable consumer that NATS accepts, and that leaves room for a suffix.
 ///
@@ -331,25 +328,6 @@ impl NatsSettings {
         let cert = cert.map(|cert| named("NATS_CERT", cert));
         let identity = cert.zip(self.nats_key.as_deref());
         Ok(ClientTls::watch(ca, identity, &[], watches).await?)
-    }
-}
-
-impl Default for NatsSettings {
-    /// Returns the documented defaults, regardless of the environment.
-    fn default() -> Self {
-        Self {
-            nats_url: NatsUrls::default(),
-            nats_user: None,
-            nats_password: None,
-            nats_password_file: None,
-            nats_token: None,
-            nats_token_file: None,
-            nats_creds: None,
-            nats_ca: None,
-            nats_cert: None,
-            nats_key: None,
-            nats_inbox_prefix: INBOX_PREFIX.to_owned(),
-        }
     }
 }
 

@@ -71,19 +71,6 @@ impl NatsUrls {
     }
 }
 
-impl Default for NatsUrls {
-    /// `nats://127.0.0.1:4222`
-    fn default() -> Self {
-        Self {
-            servers: ServerAddr::from_str("nats://127.0.0.1:4222")
-                .into_iter()
-                .collect(),
-            tls: false,
-            login: None,
-        }
-    }
-}
-
 impl FromStr for NatsUrls {
     type Err = NatsUrlError;
 

@@ -4,7 +4,8 @@
 use std::{env, ffi::OsString};
 
 use clap::{
-    Arg, Command, Error, Parser,
+    Arg, Args, Command, Error, Parser,
+    builder::Resettable,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -113,6 +114,19 @@ pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = OsString>) -> C {
             .exit();
     }
     parsed.unwrap_or_else(|error| with_variables(error, &command).exit())
+}
+
+/// Parses `arguments`, without the program's name, and ignores the environment: what is not among them has its default.
+///
+/// # Errors
+/// If an argument is invalid, or a required one is missing.
+pub fn parse_arguments<S: Args>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<S, Error> {
+    let command = S::augment_args(Command::new("importguard"))
+        .no_binary_name(true)
+        .mut_args(|argument| argument.env(Resettable::Reset));
+    S::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }
 
 type Variables = Vec<(String, String)>;

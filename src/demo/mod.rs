@@ -10,8 +10,8 @@ mod stage;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, FromArgMatches, builder::Resettable};
-use importguard_runtime::{Runtime, settings::count};
+use clap::Args;
+use importguard_runtime::{Runtime, environment, settings::count};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -156,11 +156,8 @@ fn settings(directory: &TempDir, nats: &NatsServer) -> anyhow::Result<Serve> {
     write_sample(&path.join("policy"))?;
     let spool = path.join("spool");
     let policy = path.join("policy/policy.yaml");
-    let command = Serve::augment_args(clap::Command::new("demo"));
-    let command = command.mut_args(|argument| argument.env(Resettable::Reset));
     let url = format!("nats://{}", nats.address());
-    let matches = command.try_get_matches_from([
-        "demo".as_ref(),
+    let serve = environment::parse_arguments([
         "--http-listen=127.0.0.1:0".as_ref(),
         "--decider-listen=127.0.0.1:0".as_ref(),
         "--nats-url".as_ref(),
@@ -170,5 +167,5 @@ fn settings(directory: &TempDir, nats: &NatsServer) -> anyhow::Result<Serve> {
         "--policy".as_ref(),
         policy.as_os_str(),
     ])?;
-    Ok(Serve::from_arg_matches(&matches)?)
+    Ok(serve)
 }

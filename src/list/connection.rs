@@ -159,17 +159,16 @@ pub(super) async fn tidy(writer: &Writer, own: &[u64], denials: &Denials) {
 mod tests {
     use std::net::TcpListener;
 
+    use importguard_runtime::environment;
+
     use super::*;
 
     #[tokio::test]
     async fn a_refused_connection_has_its_remedy() {
         let unused = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("nats://{}", unused.local_addr().unwrap());
+        let url = format!("--nats-url=nats://{}", unused.local_addr().unwrap());
         drop(unused);
-        let nats = NatsSettings {
-            nats_url: url.parse().unwrap(),
-            ..NatsSettings::default()
-        };
+        let nats = environment::parse_arguments([url]).unwrap();
         let opened = Connection::open(&nats, &Denials::new()).await;
         let error = opened.err().unwrap().to_string();
         assert!(error.contains("NATS_URL or --nats-url"), "{error}");

@@ -7,7 +7,7 @@ use importguard_gateway::{
     spool::{SpoolOpenError, SpoolReader, SpoolState, SpoolSummary},
 };
 use importguard_nats::NatsSettings;
-use importguard_runtime::{Runtime, settings::duration, signals};
+use importguard_runtime::{Runtime, environment::parse_arguments, settings::duration, signals};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +79,7 @@ impl Drain {
             spool: self.directory.dir,
             nats: self.nats,
             stream: self.stream,
-            ..RecordSettings::default()
+            ..parse_arguments([""; 0])?
         };
         let mut runtime = Runtime::new(shutdown.clone())?;
         let recorder = match Recorder::empty(settings, &mut runtime).await {

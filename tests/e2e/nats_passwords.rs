@@ -2,8 +2,8 @@
 
 use std::process::ExitStatus;
 
-use importguard_nats::{NatsSettings, NatsUrls};
-use importguard_runtime::{FileWatches, Secret};
+use importguard_nats::NatsSettings;
+use importguard_runtime::{FileWatches, Secret, environment::parse_arguments};
 use importguard_tests::{Binary, OpenIm, Process, SOON, Settings, eventually};
 use tempfile::TempDir;
 
@@ -48,20 +48,16 @@ async fn each_special_character_can_be_in_a_user_a_password_and_a_token() {
     let users: Vec<_> = users.collect();
     let config = format!("authorization {{ users: [ {} ] }}", users.join("\n"));
     let (_nats, address) = files.serve(&config).await;
-    let url: NatsUrls = format!("nats://{address}").parse().unwrap();
     for special in all {
         let (user, password) = (format!("user{special}"), password(special));
         let in_url = format!("nats://{}:{}@{address}", encoded(&user), encoded(&password));
-        let in_url = NatsSettings {
-            nats_url: in_url.parse().unwrap(),
-            ..NatsSettings::default()
-        };
-        let alone = NatsSettings {
-            nats_url: url.clone(),
-            nats_user: Some(user),
-            nats_password: Some(password.parse().unwrap()),
-            ..NatsSettings::default()
-        };
+        let in_url: NatsSettings = parse_arguments([format!("--nats-url={in_url}")]).unwrap();
+        let alone: NatsSettings = parse_arguments([
+            format!("--nats-url=nats://{address}"),
+            format!("--nats-user={user}"),
+            format!("--nats-password={password}"),
+        ])
+        .unwrap();
         let file = files.write("password", &format!("{password}\n"));
         let in_file = NatsSettings {
             nats_password: None,

@@ -34,6 +34,7 @@ pub struct RecordSettings {
     pub spool: PathBuf,
 
     /// Maximum size of the spool, at least 2MiB. When it is full and NATS is unreachable, IMPORTGUARD_ON_UNRECORDABLE applies
+    // The default holds 750,000 events of typical imports, or two hours at 100 callbacks a second.
     #[arg(long, env = "IMPORTGUARD_SPOOL_MAX_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = size::<u64>(SPOOL_LEAST_BYTES..=i64::MAX.unsigned_abs()))]
     pub spool_max_bytes: u64,
 
@@ -86,9 +87,6 @@ pub struct StreamSettings {
 /// callbacks a second.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// 1 GiB: 750,000 events of typical imports, or two hours at 100 callbacks a second.
-const SPOOL_MAX_BYTES: u64 = 1 << 30;
-
 /// Twice 1 MiB, the largest single event at NATS's default `max_payload`: once for the event, once for the tables around it.
 const SPOOL_LEAST_BYTES: u64 = 2 << 20;
 
@@ -105,64 +103,21 @@ fn replicas() -> impl TypedValueParser<Value = u8> {
     PossibleValuesParser::new(["1", "3", "5"]).try_map(|text| text.parse())
 }
 
-impl Default for RecordSettings {
-    /// Returns the documented defaults, regardless of the environment.
-    fn default() -> Self {
-        Self {
-            nats: NatsSettings::default(),
-            ack_timeout: Duration::from_millis(250),
-            spool: PathBuf::from("./spool"),
-            spool_max_bytes: SPOOL_MAX_BYTES,
-            spool_sync: SpoolSync::Full,
-            stream: StreamSettings::default(),
-            pseudonyms: PseudonymSettings::default(),
-        }
-    }
-}
-
-impl Default for StreamSettings {
-    fn default() -> Self {
-        const DAY: u64 = 24 * 60 * 60;
-        Self {
-            max_age: Duration::from_secs(30 * DAY),
-            max_bytes: None,
-            replicas: 1,
-            duplicate_window: DUPLICATE_WINDOW,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use importguard_runtime::environment::parse_arguments;
 
     use super::*;
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        record: RecordSettings,
-    }
-
-    #[test]
-    fn the_default_is_what_the_command_line_says_it_is() {
-        let parsed = Cli::parse_from(["gateway"]).record;
-        assert_eq!(
-            format!("{parsed:?}"),
-            format!("{:?}", RecordSettings::default())
-        );
-    }
-
     #[test]
     fn durations_sizes_and_server_lists_are_read() {
-        let parsed = Cli::parse_from([
-            "gateway",
+        let parsed: RecordSettings = parse_arguments([
             "--nats-url=nats://a:4222,nats://b:4222",
             "--stream-max-bytes=-1",
             "--stream-max-age=1h 30m",
             "--spool-max-bytes=4MiB",
         ])
-        .record;
+        .unwrap();
         assert_eq!(
             parsed.nats.nats_url.to_string(),
             "nats://a:4222,nats://b:4222"
@@ -186,7 +141,7 @@ mod tests {
             "--nats-inbox-prefix=a.*",
             "--nats-inbox-prefix=a..b",
         ] {
-            assert!(Cli::try_parse_from(["gateway", bad]).is_err(), "{bad}");
+            assert!(parse_arguments::<RecordSettings>([bad]).is_err(), "{bad}");
         }
     }
 }

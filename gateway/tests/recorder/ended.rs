@@ -1,7 +1,6 @@
 //! The recorder's thread and its task must not end. When one does all the same, by a panic that nobody foresaw, the gateway
 //! ends too, for its supervisor to start it again: on its own it would answer and record nothing.
 
-use clap::Parser;
 use importguard_gateway::{Gateway, RunError, Settings, recorder::RecordError};
 use tokio::{net::TcpListener, time::timeout};
 use tracing::{
@@ -82,18 +81,12 @@ impl Visit for FatalLog {
     }
 }
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    settings: Settings,
-}
-
 // With one thread the log is the log of the drain's task too.
 #[tokio::test]
 async fn the_gateway_ends_with_an_error_when_the_drains_task_dies() {
     let _log = tracing::subscriber::set_default(FatalLog("streaming events to NATS"));
     let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
-    let mut settings = Cli::parse_from(["gateway"]).settings;
+    let mut settings: Settings = parse_arguments([""; 0]).unwrap();
     settings.record = super::settings(&nats, &spool);
     let gateway = Gateway::start(&settings, &mut runtime()).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

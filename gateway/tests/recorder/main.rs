@@ -18,8 +18,7 @@ use importguard_gateway::{
     events::{Event, Subject},
     recorder::{RecordSettings, Recorded, Recorder, RecorderStatus, State},
 };
-use importguard_nats::NatsSettings;
-use importguard_runtime::{Runtime, SharedRegistry};
+use importguard_runtime::{Runtime, SharedRegistry, environment::parse_arguments};
 use importguard_telemetry::propagation::MessageHeaders;
 use importguard_tests::{NatsServer, eventually};
 use serde_json::{Value, json};
@@ -114,14 +113,12 @@ fn runtime() -> Runtime {
 }
 
 fn settings(nats: &NatsServer, spool: &TempDir) -> RecordSettings {
-    RecordSettings {
-        nats: NatsSettings {
-            nats_url: nats.url().parse().unwrap(),
-            ..NatsSettings::default()
-        },
-        spool: spool.path().to_owned(),
-        ..RecordSettings::default()
-    }
+    settings_for(&nats.url(), spool)
+}
+
+fn settings_for(nats_url: &str, spool: &TempDir) -> RecordSettings {
+    let spool = format!("--spool={}", spool.path().display());
+    parse_arguments([format!("--nats-url={nats_url}"), spool]).unwrap()
 }
 
 /// An event that carries the number `n`.

@@ -32,15 +32,7 @@ impl Configured {
     }
 
     async fn recording(&self, spool: &TempDir) -> Recording {
-        Recording::with(RecordSettings {
-            nats: NatsSettings {
-                nats_url: self.url.parse().unwrap(),
-                ..NatsSettings::default()
-            },
-            spool: spool.path().to_owned(),
-            ..RecordSettings::default()
-        })
-        .await
+        Recording::with(settings_for(&self.url, spool)).await
     }
 }
 

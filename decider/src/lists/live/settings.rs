@@ -34,23 +34,11 @@ pub struct LiveSettings {
 }
 
 /// What a decider does while its live lists are not current.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "kebab-case")]
 pub enum OnStale {
     /// Decide with the lists that there are
-    #[default]
     Continue,
     /// Report that it is not ready, so that gateways use other deciders or their fallback
     NotReady,
-}
-
-impl Default for LiveSettings {
-    /// Returns the documented defaults, regardless of the environment.
-    fn default() -> Self {
-        Self {
-            lists_snapshot: None,
-            lists_max_age: Duration::from_secs(10),
-            on_stale_lists: OnStale::Continue,
-        }
-    }
 }

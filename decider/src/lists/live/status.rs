@@ -249,9 +249,9 @@ mod tests {
 
     fn status(on_stale_lists: OnStale) -> Status {
         let status = Status::new(&LiveSettings {
+            lists_snapshot: None,
             lists_max_age: Duration::from_millis(200),
             on_stale_lists,
-            ..LiveSettings::default()
         });
         status.need(BTreeSet::from(["bad".to_owned()]));
         status
