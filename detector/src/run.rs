@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::context::ContextBuilder;
-use importguard_nats::{NatsServers, NatsSettings, NatsSettingsError};
+use importguard_nats::{NatsSettings, NatsSettingsError};
 use importguard_runtime::Runtime;
 use importguard_yaml::diagnostic::Diagnostics;
 use tracing::{info, warn};
@@ -16,7 +16,7 @@ use crate::{
 /// Request timeout. A cluster elects a leader in less time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the connection may be idle before the client sends a PING. A lost connection is detected after three such intervals.
+/// How long the connection may be idle before the client sends a PING.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the detector cannot run.
@@ -66,14 +66,8 @@ pub async fn run(
             warn!("not detecting: {cause}; retrying");
         }
     };
-    let NatsServers {
-        options, addresses, ..
-    } = servers.on_failure(report);
-    let client = options
-        .retry_on_initial_connect()
-        .ping_interval(PING_INTERVAL)
-        .connect(addresses)
-        .await?;
+    let servers = servers.on_failure(report);
+    let client = servers.connect_in_background(PING_INTERVAL).await?;
     let context = Context {
         settings: settings.clone(),
         rules,

@@ -6,7 +6,7 @@ mod url;
 
 use std::{future::ready, path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{ConnectOptions, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectOptions, ServerAddr};
 use clap::Args;
 use importguard_runtime::{
     CertificateError, ClientTls, FileWatches, LastGood, NamedFile, Secret, SecretError,
@@ -196,6 +196,22 @@ impl NatsServers {
             ready(None)
         });
         self
+    }
+
+    /// Connects in the background, and again whenever the connection is lost: for a process, which starts while NATS is unreachable. A
+    /// connection that is idle for `ping_interval` is checked with a PING; one that was cut off is detected after three such intervals.
+    ///
+    /// # Errors
+    /// If the client rejects its options.
+    pub async fn connect_in_background(
+        self,
+        ping_interval: Duration,
+    ) -> Result<Client, ConnectError> {
+        self.options
+            .retry_on_initial_connect()
+            .ping_interval(ping_interval)
+            .connect(self.addresses)
+            .await
     }
 }
 

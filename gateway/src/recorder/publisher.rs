@@ -36,7 +36,7 @@ use crate::{
     spool::StoredEvent,
 };
 
-/// Two unanswered pings close a connection, so a vanished peer is noticed within three of these intervals.
+/// How long the connection may be idle before the client sends a PING.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often to check, while an ack is outstanding, whether its connection is still there and its subject was not denied: often enough to
@@ -107,7 +107,7 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Starts connecting and returns immediately. `on_event` is called with every event of the client.
     pub(super) async fn connect(
-        servers: NatsServers,
+        mut servers: NatsServers,
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let named = servers.names();
@@ -118,16 +118,13 @@ impl Publisher {
         let on_event = Arc::new(on_event);
         let denials = Arc::new(Denials::default());
         let denied = denials.clone();
+        servers.options = servers.options.event_callback(move |event| {
+            denied.note(&event);
+            on_event(event);
+            std::future::ready(())
+        });
         let client = servers
-            .options
-            .retry_on_initial_connect()
-            .ping_interval(PING_INTERVAL)
-            .event_callback(move |event| {
-                denied.note(&event);
-                on_event(event);
-                std::future::ready(())
-            })
-            .connect(servers.addresses)
+            .connect_in_background(PING_INTERVAL)
             .await
             .map_err(|source| StartError::Nats {
                 servers: named.clone(),

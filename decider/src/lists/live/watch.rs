@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_nats::jetstream::{self, context::ContextBuilder};
-use importguard_nats::{NatsServers, NatsSettings, NatsSettingsError};
+use importguard_nats::{NatsSettings, NatsSettingsError};
 use importguard_runtime::{FileWatches, ThreadSettings, block_on};
 use serde_json::Value;
 use tokio::{task::spawn_blocking, time::sleep};
@@ -26,7 +26,7 @@ use super::{
 /// Request timeout. Less than the default of `IMPORTGUARD_LISTS_MAX_AGE`, so that the lists stay current if one response is lost.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the connection may be idle before the client sends a PING. A lost connection is detected after three such intervals.
+/// How long the connection may be idle before the client sends a PING.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often it is checked whether the lists have been read.
@@ -212,14 +212,8 @@ impl Watch {
             tracing::warn!("{warning}");
         }
         let status = self.status.clone();
-        let NatsServers {
-            options, addresses, ..
-        } = servers.on_failure(move |cause| status.interrupted(cause));
-        let client = options
-            .retry_on_initial_connect()
-            .ping_interval(PING_INTERVAL)
-            .connect(addresses)
-            .await?;
+        let servers = servers.on_failure(move |cause| status.interrupted(cause));
+        let client = servers.connect_in_background(PING_INTERVAL).await?;
         Ok(ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client))
     }
 
