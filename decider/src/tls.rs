@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use importguard_runtime::{
     CertificateError, FileWatches, NamedFile, Tls, TlsFiles,
     security::{CLIENT_CERTIFICATES, DECIDER_TLS},
@@ -19,13 +21,16 @@ pub(crate) async fn tls(
     ) else {
         return Ok(None);
     };
-    let named = |setting, path| NamedFile { setting, path };
-    let client_ca = settings.decider_tls_client_ca_file.as_deref();
+    let named = |setting, path: &PathBuf| NamedFile {
+        setting,
+        path: path.clone(),
+    };
+    let client_ca = settings.decider_tls_client_ca_file.as_ref();
     let files = TlsFiles {
         cert: named("IMPORTGUARD_DECIDER_TLS_CERT_FILE", cert),
-        key,
+        key: key.clone(),
         client_ca: client_ca.map(|ca| named("IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE", ca)),
-        client_names: &settings.decider_tls_client_names,
+        client_names: settings.decider_tls_client_names.clone(),
         alpn: &[b"h2"],
     };
     Ok(Some(Tls {

@@ -318,11 +318,11 @@ pub(crate) async fn tls(
     let files = TlsFiles {
         cert: NamedFile {
             setting: "IMPORTGUARD_TLS_CERT_FILE",
-            path: cert,
+            path: cert.clone(),
         },
-        key,
+        key: key.clone(),
         client_ca: None,
-        client_names: &[],
+        client_names: Vec::new(),
         alpn: &[b"h2", b"http/1.1"],
     };
     Ok(Some(Tls {

@@ -339,10 +339,10 @@ impl NatsSettings {
         watches: &mut FileWatches,
     ) -> Result<Option<LastGood<ClientTls>>, NatsSettingsError> {
         let named = |setting, path| NamedFile { setting, path };
-        let ca = self.nats_ca.as_deref().map(|ca| named("NATS_CA", ca));
-        let cert = self.nats_cert.as_deref();
+        let ca = self.nats_ca.clone().map(|ca| named("NATS_CA", ca));
+        let cert = self.nats_cert.clone();
         let cert = cert.map(|cert| named("NATS_CERT", cert));
-        let identity = cert.zip(self.nats_key.as_deref());
+        let identity = cert.zip(self.nats_key.clone());
         Ok(ClientTls::watch(ca, identity, &[], watches).await?)
     }
 }

@@ -9,7 +9,7 @@ use rustls::{
 
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use crate::{SecretError, SecretFile, expiry::CertificateFile};
+use crate::{NamedFile, SecretError, SecretFile, expiry::CertificateFile};
 
 /// Certificates, or a private key, that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -142,19 +142,18 @@ pub(crate) fn certified_key(
     })
 }
 
-/// The certificate authorities in the PEM file `ca`, which `setting` names, and what there is to know of them.
+/// The certificate authorities in the PEM file `ca`, and what there is to know of them.
 pub(crate) fn authorities(
-    setting: &'static str,
-    ca: &Path,
+    ca: &NamedFile,
 ) -> Result<(RootCertStore, Option<CertificateFile>), CertificateError> {
     let mut roots = RootCertStore::empty();
-    let certificates = certificates(ca)?;
-    let file = CertificateFile::authorities(setting, &certificates);
+    let certificates = certificates(&ca.path)?;
+    let file = CertificateFile::authorities(ca.setting, &certificates);
     for certificate in certificates {
         roots
             .add(certificate)
             .map_err(|source| CertificateError::NotAuthority {
-                file: ca.to_owned(),
+                file: ca.path.clone(),
                 source,
             })?;
     }

@@ -1,9 +1,6 @@
 //! TLS for clients: a configuration for each state of its files, or one for a library that keeps it, such as that of NATS.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, SignatureScheme,
@@ -20,7 +17,6 @@ use crate::{
     CertificateError, FileWatches, LastGood, NamedFile,
     certificates::{authorities, certified_key, system_roots},
     expiry::CertificateFile,
-    tls::OwnedFile,
     watch::Certificates,
 };
 
@@ -47,34 +43,33 @@ impl ClientTls {
     /// # Errors
     /// If they cannot be used.
     pub async fn watch(
-        ca: Option<NamedFile<'_>>,
-        identity: Option<(NamedFile<'_>, &Path)>,
+        ca: Option<NamedFile>,
+        identity: Option<(NamedFile, PathBuf)>,
         alpn: &'static [&'static [u8]],
         watches: &mut FileWatches,
     ) -> Result<Option<LastGood<Self>>, CertificateError> {
-        let cert = identity.map(|(cert, _)| cert);
-        let Some(setting) = ca.or(cert).map(|file| file.setting) else {
+        let cert = identity.as_ref().map(|(cert, _)| cert);
+        let Some(setting) = ca.as_ref().or(cert).map(|file| file.setting) else {
             return Ok(None);
         };
-        let ca = ca.map(NamedFile::to_owned);
-        let identity = identity.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
-        let both = identity.iter().flat_map(|(cert, key)| [&cert.1, key]);
-        let files: Vec<_> = ca.iter().map(|ca| &ca.1).chain(both).cloned().collect();
+        let both = identity.iter().flat_map(|(cert, key)| [&cert.path, key]);
+        let files = ca.iter().map(|ca| &ca.path).chain(both);
+        let files = files.cloned().collect();
         let read = move || Self::read(ca.as_ref(), identity.as_ref(), alpn);
         let active = watches.add_certificates(setting, files, read).await?;
         Ok(Some(active))
     }
 
     fn read(
-        ca: Option<&OwnedFile>,
-        identity: Option<&(OwnedFile, PathBuf)>,
+        ca: Option<&NamedFile>,
+        identity: Option<&(NamedFile, PathBuf)>,
         alpn: &[&[u8]],
     ) -> Result<Self, CertificateError> {
         let provider = Arc::new(ring::default_provider());
         let mut certificates = Vec::new();
         let roots = match ca {
-            Some((setting, ca)) => {
-                let (roots, file) = authorities(setting, ca)?;
+            Some(ca) => {
+                let (roots, file) = authorities(ca)?;
                 certificates.extend(file);
                 roots
             }
@@ -84,9 +79,9 @@ impl ClientTls {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let identity = identity.map(|((setting, cert), key)| {
-            let identity = certified_key(cert, key, &provider)?;
-            certificates.extend(CertificateFile::chain(setting, &identity.cert));
+        let identity = identity.map(|(cert, key)| {
+            let identity = certified_key(&cert.path, key, &provider)?;
+            certificates.extend(CertificateFile::chain(cert.setting, &identity.cert));
             Ok::<_, CertificateError>(identity)
         });
         let identity = identity.transpose()?;

@@ -1,7 +1,4 @@
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
@@ -23,21 +20,12 @@ use crate::{
 };
 
 /// A file, and the setting that names it.
-#[derive(Clone, Copy, Debug)]
-pub struct NamedFile<'a> {
+#[derive(Clone, Debug)]
+pub struct NamedFile {
     /// The setting, for log, metrics and errors.
     pub setting: &'static str,
     /// The file.
-    pub path: &'a Path,
-}
-
-/// As [`NamedFile`], for another thread.
-pub(crate) type OwnedFile = (&'static str, PathBuf);
-
-impl NamedFile<'_> {
-    pub(crate) fn to_owned(self) -> OwnedFile {
-        (self.setting, self.path.to_owned())
-    }
+    pub path: PathBuf,
 }
 
 /// The TLS configuration of a listener, and what certificates were read for it.
@@ -62,21 +50,21 @@ impl ServerTls {
 }
 
 /// The TLS files of a listener.
-#[derive(Clone, Copy, Debug)]
-pub struct TlsFiles<'a> {
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
     /// The certificate chain. Its setting also represents all of the files in logs and metrics.
-    pub cert: NamedFile<'a>,
+    pub cert: NamedFile,
     /// Its private key.
-    pub key: &'a Path,
+    pub key: PathBuf,
     /// The CA certificates for client certificates; without them, clients need no certificate.
-    pub client_ca: Option<NamedFile<'a>>,
+    pub client_ca: Option<NamedFile>,
     /// The names (SANs) of which a client certificate must have one; empty accepts any.
-    pub client_names: &'a [ServerName<'static>],
+    pub client_names: Vec<ServerName<'static>>,
     /// The ALPN protocols, in order of preference.
     pub alpn: &'static [&'static [u8]],
 }
 
-impl TlsFiles<'_> {
+impl TlsFiles {
     /// Reads them, and has `watches` reload them when they change.
     ///
     /// # Errors
@@ -85,53 +73,42 @@ impl TlsFiles<'_> {
         self,
         watches: &mut FileWatches,
     ) -> Result<LastGood<ServerTls>, CertificateError> {
-        let Self { cert, alpn, .. } = self;
-        let setting = cert.setting;
-        let (cert, key) = (cert.to_owned(), self.key.to_owned());
-        let client_ca = self.client_ca.map(NamedFile::to_owned);
-        let client_names = self.client_names.to_vec();
-        let ca_path = client_ca.iter().map(|(_, path)| path);
-        let files: Vec<_> = [&cert.1, &key]
-            .into_iter()
-            .chain(ca_path)
-            .cloned()
-            .collect();
-        let read = move || config(&cert, &key, client_ca.as_ref(), &client_names, alpn);
+        let setting = self.cert.setting;
+        let ca = self.client_ca.iter().map(|ca| &ca.path);
+        let files = [&self.cert.path, &self.key].into_iter().chain(ca);
+        let files = files.cloned().collect();
+        let read = move || self.read();
         watches.add_certificates(setting, files, read).await
     }
-}
 
-fn config(
-    (cert_setting, cert): &OwnedFile,
-    key: &Path,
-    client_ca: Option<&OwnedFile>,
-    client_names: &[ServerName<'static>],
-    alpn: &[&[u8]],
-) -> Result<ServerTls, CertificateError> {
-    let provider = Arc::new(ring::default_provider());
-    let identity = certified_key(cert, key, &provider)?;
-    let mut certificates = Vec::from_iter(CertificateFile::chain(cert_setting, &identity.cert));
-    let verifier = match client_ca {
-        None => WebPkiClientVerifier::no_client_auth(),
-        Some((setting, ca)) => {
-            let (roots, authorities) = authorities(setting, ca)?;
-            certificates.extend(authorities);
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                    .build()
-                    .map_err(|error| rustls::Error::General(error.to_string()))?;
-            restricted_to(verifier, client_names)
-        }
-    };
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(ServerTls {
-        config: Arc::new(config),
-        certificates,
-    })
+    fn read(&self) -> Result<ServerTls, CertificateError> {
+        let provider = Arc::new(ring::default_provider());
+        let identity = certified_key(&self.cert.path, &self.key, &provider)?;
+        let chain = CertificateFile::chain(self.cert.setting, &identity.cert);
+        let mut certificates = Vec::from_iter(chain);
+        let verifier = match &self.client_ca {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(ca) => {
+                let (roots, authorities) = authorities(ca)?;
+                certificates.extend(authorities);
+                let roots = Arc::new(roots);
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                        .build()
+                        .map_err(|error| rustls::Error::General(error.to_string()))?;
+                restricted_to(verifier, &self.client_names)
+            }
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+        config.alpn_protocols = self.alpn.iter().map(|it| it.to_vec()).collect();
+        Ok(ServerTls {
+            config: Arc::new(config),
+            certificates,
+        })
+    }
 }
 
 fn restricted_to(

@@ -41,9 +41,9 @@ pub(super) async fn watch(
         };
     }
     let named = |setting, path| NamedFile { setting, path };
-    let ca = settings.decider_ca_file.as_deref();
-    let cert = settings.decider_client_cert_file.as_deref();
-    let key = settings.decider_client_key_file.as_deref();
+    let ca = settings.decider_ca_file.clone();
+    let cert = settings.decider_client_cert_file.clone();
+    let key = settings.decider_client_key_file.clone();
     let ca = named(CA_FILE, ca.ok_or(DeciderTlsError::NoAuthorities)?);
     let identity = cert.map(|cert| named(CLIENT_CERT_FILE, cert)).zip(key);
     Ok(ClientTls::watch(Some(ca), identity, &[b"h2"], watches).await?)
