@@ -176,20 +176,23 @@ impl Diagnostics {
     pub fn count(&self) -> usize {
         self.found.len() + self.more
     }
+
+    /// Writes each error as `show` does, and how many more there are, with `separator` between them.
+    fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        separator: &str,
+        show: fn(&Diagnostic) -> String,
+    ) -> fmt::Result {
+        let more = (self.more > 0).then(|| format!("and {} more", self.more));
+        let lines: Vec<_> = self.found.iter().map(show).chain(more).collect();
+        f.write_str(&lines.join(separator))
+    }
 }
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, diagnostic) in self.found.iter().enumerate() {
-            if n > 0 {
-                f.write_str("\n\n")?;
-            }
-            diagnostic.fmt(f)?;
-        }
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, "\n\nand {more} more"),
-        }
+        self.write(f, "\n\n", Diagnostic::to_string)
     }
 }
 
@@ -202,17 +205,7 @@ pub struct BriefDiagnostics(pub Diagnostics);
 impl fmt::Display for BriefDiagnostics {
     /// Formats one line per error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Diagnostics { found, more } = &self.0;
-        for (n, diagnostic) in found.iter().enumerate() {
-            if n > 0 {
-                f.write_str("\n")?;
-            }
-            f.write_str(&diagnostic.on_one_line())?;
-        }
-        match more {
-            0 => Ok(()),
-            more => write!(f, "\nand {more} more"),
-        }
+        self.0.write(f, "\n", Diagnostic::on_one_line)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The supported format version.
-pub const API_VERSION: &str = "importguard/v1";
+const API_VERSION: &str = "importguard/v1";
 
 /// The maximum length of a policy, rule or list name, in bytes. Names are part of every event and of metric labels.
 pub const MAX_NAME_BYTES: usize = 64;

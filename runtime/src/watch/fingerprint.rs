@@ -38,7 +38,7 @@ impl Fingerprint {
     }
 
     /// The same files in their current state.
-    pub fn refreshed(&self) -> Self {
+    pub(super) fn refreshed(&self) -> Self {
         self.0.iter().map(|(file, _)| &**file).collect()
     }
 }
