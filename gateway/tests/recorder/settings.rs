@@ -1,4 +1,4 @@
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, process::Command};
 
 use importguard_gateway::recorder::StartError;
 use importguard_nats::NatsSettingsError;
@@ -21,7 +21,7 @@ impl Configured {
         let store = dir.path().join("store");
         let config = config.replace("STORE", store.to_str().unwrap());
         fs::write(&file, format!("listen: 127.0.0.1:{port}\n{config}")).unwrap();
-        let mut command = Command::new(nats_server());
+        let mut command = Command::new(NatsServer::program());
         command.arg("--config").arg(file);
         let process = Process::spawn("nats-server", command, dir.path());
         Self {
@@ -33,18 +33,6 @@ impl Configured {
 
     async fn recording(&self, spool: &TempDir) -> Recording {
         Recording::with(settings_for(&self.url, spool)).await
-    }
-}
-
-fn nats_server() -> PathBuf {
-    if let Some(path) = std::env::var_os("NATS_SERVER") {
-        return path.into();
-    }
-    let debian = PathBuf::from("/usr/sbin/nats-server");
-    if debian.is_file() {
-        debian
-    } else {
-        "nats-server".into()
     }
 }
 
