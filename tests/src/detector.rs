@@ -4,13 +4,9 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context;
-use http::Method;
 use tempfile::TempDir;
 
-use crate::{Binary, Call, Client, Process, SOON, Settings, eventually, free_port};
-
-const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
+use crate::{Binary, Process, SOON, Settings, eventually, free_port, settings::ADMIN};
 
 /// A process of `importguard detect`, with its settings for a restart.
 #[derive(Debug)]
@@ -77,22 +73,12 @@ impl Detector {
 
     /// The response of the admin listener. Fails unless it is a success.
     pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
-        let address = self.settings.get(ADMIN).context("it has one")?;
-        let call = Call::new(Method::GET, format!("http://{address}{path}"));
-        let response = Client::default().try_send(call).await?;
-        let text = response.text().to_owned();
-        anyhow::ensure!(response.status.is_success(), "{path}: {text}");
-        Ok(text)
+        self.settings.admin(path).await
     }
 
     /// The value of a series of its metrics.
     pub async fn metric(&self, series: &str) -> anyhow::Result<f64> {
-        let text = self.admin("/metrics").await?;
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        let value = value.with_context(|| format!("no {series} in {text}"))?;
-        Ok(value.parse()?)
+        self.settings.metric(series).await
     }
 
     /// Waits until a series has at least this value.

@@ -22,6 +22,17 @@ pub struct Process {
     stderr: PathBuf,
 }
 
+/// The resources of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Vitals {
+    /// Memory in RAM, in bytes.
+    pub resident_bytes: u64,
+    /// Open file descriptors.
+    pub files: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
 impl Process {
     /// Starts `command`; what it prints is appended to `<logs>/<name>.out` and `.err`.
     pub fn spawn(name: &str, mut command: Command, logs: &Path) -> Self {
@@ -74,6 +85,22 @@ impl Process {
     /// Its complete output.
     pub fn output(&self) -> String {
         self.stdout() + &self.stderr()
+    }
+
+    /// Its current resources.
+    pub fn vitals(&self) -> Vitals {
+        let dir = format!("/proc/{}", self.id());
+        let entries = |name: &str| fs::read_dir(format!("{dir}/{name}")).unwrap().count();
+        let status = fs::read_to_string(format!("{dir}/status")).unwrap();
+        let resident = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))
+            .unwrap_or_else(|| panic!("no memory in {status}"));
+        Vitals {
+            resident_bytes: resident.trim().parse::<u64>().unwrap() * 1024,
+            files: entries("fd"),
+            threads: entries("task"),
+        }
     }
 
     /// Waits until stderr contains all `parts`, and returns it. Lines may be some milliseconds late: they are written by a separate

@@ -4,16 +4,16 @@ use std::{
     process::{Command, Stdio},
 };
 
-use http::Method;
+use anyhow::{Context, ensure};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Binary, Call, Client, PolicyDir, Process, SOON, Settings, eventually, free_port};
+use crate::{Binary, PolicyDir, Process, SOON, Settings, eventually, free_port, settings::ADMIN};
 
 /// How many times to retry with other ports if one was taken meanwhile.
 const ATTEMPTS: usize = 3;
 
 const HTTP: &str = "IMPORTGUARD_HTTP_LISTEN";
-const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
 const GRPC: &str = "IMPORTGUARD_DECIDER_LISTEN";
 
 /// A process of importguard, with its settings for a restart.
@@ -186,15 +186,35 @@ impl Service {
 
     /// The response of the admin listener. Fails unless it is a success.
     pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
-        let call = Call::new(Method::GET, format!("http://{}{path}", self.address(ADMIN)));
-        let response = Client::default().try_send(call).await?;
-        anyhow::ensure!(
-            response.status.is_success(),
-            "{path} returned {}: {}",
-            response.status,
-            response.text()
-        );
-        Ok(response.text().to_owned())
+        self.settings.admin(path).await
+    }
+
+    /// The value of the series `name`, including its labels, at `/metrics`.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        self.settings.metric(name).await
+    }
+
+    /// The recorder's part of a gateway's `/readyz`.
+    pub async fn recorder(&self) -> anyhow::Result<Value> {
+        let readiness: Value = serde_json::from_str(&self.admin("/readyz").await?)?;
+        let recorder = readiness.get("recorder").context("no recorder")?;
+        Ok(recorder.clone())
+    }
+
+    /// Waits until the recorder reports `state`, and returns its status.
+    pub async fn wait_for_recorder(&self, state: &str) -> Value {
+        eventually(&format!("the recorder is {state}"), SOON, async || {
+            let recorder = self.recorder().await?;
+            ensure!(recorder["state"] == state, "{recorder}");
+            Ok(recorder)
+        })
+        .await
+    }
+
+    /// The number of events that took `path`, by the recorder's metrics.
+    pub async fn events_by(&self, path: &str) -> anyhow::Result<f64> {
+        let name = format!("importguard_recorder_events_total{{path=\"{path}\"}}");
+        self.metric(&name).await
     }
 
     /// Waits until it is ready. Returns false if a port was taken.

@@ -1,6 +1,12 @@
 use std::{collections::BTreeMap, env, ffi::OsStr, process::Command};
 
-use crate::{MountedSecret, NatsServer, OtlpReceiver, PolicyDir, Service};
+use anyhow::{Context, ensure};
+use http::Method;
+
+use crate::{Call, Client, MountedSecret, NatsServer, OtlpReceiver, PolicyDir, Service};
+
+/// Where a process has its admin listener.
+pub(crate) const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
 
 /// Prefixes of environment variables that are not inherited: a test sets them explicitly.
 const OURS: [&str; 4] = ["IMPORTGUARD_", "NATS_", "OTEL_", "RUST_LOG"];
@@ -131,5 +137,23 @@ impl Settings {
             }
         }
         command.envs(&self.variables);
+    }
+
+    /// The response of the process's admin listener. Fails unless it is a success.
+    pub(crate) async fn admin(&self, path: &str) -> anyhow::Result<String> {
+        let address = self.get(ADMIN).context("it has no admin listener")?;
+        let call = Call::new(Method::GET, format!("http://{address}{path}"));
+        let response = Client::default().try_send(call).await?;
+        let (status, text) = (response.status, response.text());
+        ensure!(status.is_success(), "{status} from {path}: {text}");
+        Ok(text.to_owned())
+    }
+
+    /// The value of the series `name`, including its labels, at its `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let metrics = self.admin("/metrics").await?;
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
     }
 }
