@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 /// Describes failed connection attempts.
 #[derive(Debug)]
-pub struct ConnectFailures {
+pub(super) struct ConnectFailures {
     /// Whether TLS is required.
     pub(super) tls: bool,
     /// Whether there is a client certificate.
@@ -36,7 +36,7 @@ impl ConnectFailures {
     }
 
     /// Describes `error`, as reported by the NATS client for the server or servers `name`, on one line.
-    pub fn describe(&self, name: &str, error: &str) -> String {
+    pub(super) fn describe(&self, name: &str, error: &str) -> String {
         let (kind, cause) = error.split_once(": ").unwrap_or((error, ""));
         let lower = error.to_lowercase();
         if let Some(certificate) = cause.strip_prefix("invalid peer certificate: ") {

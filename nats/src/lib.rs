@@ -6,17 +6,17 @@ mod url;
 
 use std::{future::ready, path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectError, ConnectOptions, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 use clap::Args;
 use importguard_runtime::{
     CertificateError, ClientTls, FileWatches, LastGood, NamedFile, Secret, SecretError,
 };
 use parking_lot::Mutex;
 
+use cause::ConnectFailures;
 use login::{Login, NatsAuth};
 
 pub use {
-    cause::ConnectFailures,
     login::NatsCredentialsError,
     url::{NatsUrlError, NatsUrls},
 };
@@ -167,8 +167,7 @@ pub struct NatsServers {
     pub addresses: Vec<ServerAddr>,
     /// The options of the client, including TLS and authentication.
     pub options: ConnectOptions,
-    /// Describes failed connection attempts.
-    pub failures: Arc<ConnectFailures>,
+    failures: Arc<ConnectFailures>,
     /// A warning to log for the operator before connecting.
     pub warning: Option<&'static str>,
 }
@@ -196,6 +195,19 @@ impl NatsServers {
             ready(None)
         });
         self
+    }
+
+    /// Connects, for a command.
+    ///
+    /// # Errors
+    /// If no server accepts the connection, with the kind of the last error and the cause on one line.
+    pub async fn connect(&self) -> Result<Client, (ConnectErrorKind, String)> {
+        let options = self.options.clone();
+        let connected = options.connect(self.addresses.clone()).await;
+        connected.map_err(|error| {
+            let cause = self.failures.describe(&self.names(), &error.to_string());
+            (error.kind(), cause)
+        })
     }
 
     /// Connects in the background, and again whenever the connection is lost: for a process, which starts while NATS is unreachable. A

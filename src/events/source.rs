@@ -107,15 +107,14 @@ impl Source {
         if let Some(warning) = servers.warning {
             console.report(&format!("warning: {warning}"));
         }
-        let names = servers.names();
         let status = StatusReporter::new(console);
         let lost = status.clone();
-        let servers = servers.on_failure(move |cause| lost.report(&retrying(&cause)));
+        let mut servers = servers.on_failure(move |cause| lost.report(&retrying(&cause)));
         let (connected, mut connections) = watch::channel(0);
         let events = status.clone();
         // Keeps the order: an attempt ends with the error of the last server, which should be the same each time, to be reported once.
         let options = servers.options.retain_servers_order();
-        let options = options.event_callback(move |event| {
+        servers.options = options.event_callback(move |event| {
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
                 Event::Disconnected => events.report("lost the connection to NATS; reconnecting"),
@@ -125,22 +124,16 @@ impl Source {
             std::future::ready(())
         });
         let client = loop {
-            match options.clone().connect(servers.addresses.clone()).await {
+            match servers.connect().await {
                 Ok(client) => break client,
-                Err(error) => {
-                    let cause = servers.failures.describe(&names, &error.to_string());
-                    match error.kind() {
-                        ConnectErrorKind::Dns
-                        | ConnectErrorKind::Io
-                        | ConnectErrorKind::TimedOut
-                            if range.follows() =>
-                        {
-                            status.report(&retrying(&cause));
-                            sleep(RETRY_INTERVAL).await;
-                        }
-                        _ => bail!(with_remedy(cause)),
-                    }
+                Err((
+                    ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::TimedOut,
+                    cause,
+                )) if range.follows() => {
+                    status.report(&retrying(&cause));
+                    sleep(RETRY_INTERVAL).await;
                 }
+                Err((_, cause)) => bail!(with_remedy(cause)),
             }
         };
         // The event of this connection arrives shortly afterwards. If it were mistaken for a reconnect, it would cause a second pull

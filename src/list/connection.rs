@@ -27,23 +27,19 @@ impl Connection {
     /// If the settings are invalid, or no server accepts the connection.
     pub(super) async fn open(nats: &NatsSettings, denials: &Denials) -> anyhow::Result<Self> {
         let mut files = FileWatches::without_metrics();
-        let servers = nats.servers("importguard-list", &mut files).await?;
+        let mut servers = nats.servers("importguard-list", &mut files).await?;
         if let Some(warning) = servers.warning {
             CONSOLE.report(&format!("warning: {warning}"));
         }
-        let names = servers.names();
         let denials = denials.clone();
-        let options = servers.options.event_callback(move |event| {
+        servers.options = servers.options.event_callback(move |event| {
             if let Event::ServerError(error) = event {
                 denials.record(&error.to_string());
             }
             ready(())
         });
-        let connected = options.connect(servers.addresses).await;
-        let client = connected.map_err(|error| {
-            let cause = servers.failures.describe(&names, &error.to_string());
-            anyhow!(with_remedy(cause))
-        })?;
+        let connected = servers.connect().await;
+        let client = connected.map_err(|(_, cause)| anyhow!(with_remedy(cause)))?;
         Ok(Self {
             jetstream: jetstream::new(client),
         })

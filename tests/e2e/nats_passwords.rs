@@ -31,7 +31,7 @@ fn encoded(text: &str) -> String {
 async fn is_let_in(settings: NatsSettings) -> bool {
     let mut files = FileWatches::without_metrics();
     let servers = settings.servers("test", &mut files).await.unwrap();
-    servers.options.connect(servers.addresses).await.is_ok()
+    servers.connect().await.is_ok()
 }
 
 #[tokio::test]
