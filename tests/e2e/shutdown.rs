@@ -35,12 +35,12 @@ async fn drains(service: &mut Service, signal: impl Fn(&Process)) -> String {
     .await;
     assert_eq!(service.ended(), None, "it ended with a request in flight");
 
-    let (status, answer) = held.finish().await;
-    assert_eq!(status, "HTTP/1.1 200 OK");
+    let answer = held.finish().await;
+    assert_eq!(answer.status, 200);
     let status = service.exit(SOON).await;
     assert!(status.success(), "{status}");
     assert_eq!(Spool::of(service).operation_ids(), ["op-held"]);
-    answer
+    answer.text().to_owned()
 }
 
 #[tokio::test]
