@@ -108,7 +108,6 @@ pub struct Tls {
 pub struct Acceptor {
     listener: TcpListener,
     tls: Option<Tls>,
-    timeouts: Timeouts,
     table: Arc<Table>,
     handshakes: JoinSet<Option<Connection>>,
     failures: Arc<FailureLog>,
@@ -125,7 +124,6 @@ impl Acceptor {
         tls: Option<Tls>,
         metrics: ConnectionMetrics,
     ) -> Self {
-        let timeouts = bounds.timeouts;
         let mut reload_checks = interval(RELOAD_CHECK_INTERVAL);
         reload_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -133,7 +131,6 @@ impl Acceptor {
             reload_checks,
             listener,
             tls,
-            timeouts,
             table: Arc::new(Table::new(bounds, metrics)),
             handshakes: JoinSet::new(),
             failures: Arc::new(FailureLog::new()),
@@ -186,7 +183,7 @@ impl Acceptor {
 
     /// The new connection, unless it exceeds the connection limit or needs a TLS handshake first.
     fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
-        let handle = self.table.add(peer, self.timeouts)?;
+        let handle = self.table.add(peer)?;
         // A response is one small packet, or a few large ones: none should wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]
@@ -194,9 +191,9 @@ impl Acceptor {
         match self.tls.clone() {
             None => Some(Connection::new(Either::Left(stream), handle)),
             Some(tls) => {
-                let (within, failures) = (self.timeouts.first_byte, Arc::clone(&self.failures));
+                let failures = Arc::clone(&self.failures);
                 self.handshakes
-                    .spawn(handshake(stream, handle, tls, within, failures));
+                    .spawn(handshake(stream, handle, tls, failures));
                 None
             }
         }
@@ -207,11 +204,11 @@ async fn handshake(
     stream: TcpStream,
     handle: Handle,
     tls: Tls,
-    within: Duration,
     failures: Arc<FailureLog>,
 ) -> Option<Connection> {
     // Removes the handle from the table if the handshake fails.
     let on_failure = RemoveOnDrop(Some(handle.clone()));
+    let within = handle.timeouts().first_byte;
     let done = tokio::select! {
         done = timeout(within, begin(stream, &tls)) => done.unwrap_or(Err(io::ErrorKind::TimedOut.into())),
         () = handle.cancelled() => return None,

@@ -41,7 +41,6 @@ pub struct Handle(Arc<Shared>);
 struct Shared {
     peer: SocketAddr,
     key: usize,
-    timeouts: Timeouts,
     table: Arc<Table>,
     cancel: CancellationToken,
     window: Arc<Semaphore>,
@@ -85,12 +84,11 @@ pub(crate) struct ReservedBytes {
 }
 
 impl Handle {
-    pub(crate) fn new(peer: SocketAddr, key: usize, timeouts: Timeouts, table: Arc<Table>) -> Self {
+    pub(crate) fn new(peer: SocketAddr, key: usize, table: Arc<Table>) -> Self {
         let now = Instant::now();
         Self(Arc::new(Shared {
             peer,
             key,
-            timeouts,
             table,
             cancel: CancellationToken::new(),
             window: Arc::new(Semaphore::new(INITIAL_WINDOW)),
@@ -131,7 +129,7 @@ impl Handle {
     }
 
     pub(crate) fn timeouts(&self) -> Timeouts {
-        self.0.timeouts
+        self.0.table.bounds().timeouts
     }
 
     pub(crate) fn remove(&self) {
@@ -208,7 +206,7 @@ impl Handle {
         const READ_PROMPTLY: Duration = Duration::from_secs(1);
         let state = self.0.state.lock();
         if state.phase == Phase::AnyByte {
-            let idle = state.since.elapsed() >= self.0.timeouts.first_byte;
+            let idle = state.since.elapsed() >= self.timeouts().first_byte;
             return idle.then_some(state.since);
         }
         let in_use = state.exchanges.iter().any(|entry| match entry.stage {
@@ -252,7 +250,7 @@ impl Handle {
     pub(crate) fn received_bytes(&self) {
         let mut state = self.0.state.lock();
         match state.phase {
-            Phase::FirstByte if self.0.table.counts_requests() => state.enter(Phase::Head),
+            Phase::FirstByte if self.0.table.bounds().counts_requests => state.enter(Phase::Head),
             Phase::FirstByte | Phase::AnyByte => state.enter(Phase::AnyByte),
             Phase::Idle if !state.http2 && state.exchanges.is_empty() => state.enter(Phase::Head),
             Phase::Idle | Phase::Head => {}
@@ -266,7 +264,7 @@ impl Handle {
             head,
             idle,
             write,
-        } = self.0.timeouts;
+        } = self.timeouts();
         let state = self.0.state.lock();
         if !state.exchanges.is_empty() {
             let sending = state.exchanges.iter();

@@ -21,7 +21,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    Bounds, ConnectionMetrics, Handle, Timeouts,
+    Bounds, ConnectionMetrics, Handle,
     handle::{READ_STALL, ReservedBytes},
 };
 
@@ -71,12 +71,12 @@ impl Table {
         }
     }
 
-    pub(crate) fn counts_requests(&self) -> bool {
-        self.bounds.counts_requests
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Adds a connection. At the connection limit, it replaces an idle one; `None` if all are in use.
-    pub(crate) fn add(self: &Arc<Self>, peer: SocketAddr, timeouts: Timeouts) -> Option<Handle> {
+    pub(crate) fn add(self: &Arc<Self>, peer: SocketAddr) -> Option<Handle> {
         let mut connections = self.connections.lock();
         let max = self.bounds.max_connections;
         let open = connections.values().filter(|other| !other.is_cancelled());
@@ -91,7 +91,7 @@ impl Table {
             }
         }
         let key = self.next_key.fetch_add(1, Relaxed);
-        let handle = Handle::new(peer, key, timeouts, Arc::clone(self));
+        let handle = Handle::new(peer, key, Arc::clone(self));
         connections.insert(key, handle.clone());
         self.metrics.open.inc();
         Some(handle)
@@ -271,17 +271,22 @@ pub(crate) mod tests {
     };
 
     use super::*;
-    use crate::Exchange;
+    use crate::{Exchange, Timeouts};
 
     const BYTES: usize = 1_000;
     const LONG: Duration = Duration::from_secs(1);
 
     pub(crate) fn table() -> Arc<Table> {
-        let timeouts = timeouts();
+        let far = Duration::from_secs(60);
         let bounds = Bounds {
             max_connections: 10,
             max_bytes: BYTES,
-            timeouts,
+            timeouts: Timeouts {
+                first_byte: far,
+                head: far,
+                idle: far,
+                write: far,
+            },
             counts_requests: true,
             setting: "",
         };
@@ -289,19 +294,8 @@ pub(crate) mod tests {
         Arc::new(Table::new(bounds, metrics))
     }
 
-    fn timeouts() -> Timeouts {
-        let far = Duration::from_secs(60);
-        Timeouts {
-            first_byte: far,
-            head: far,
-            idle: far,
-            write: far,
-        }
-    }
-
     pub(crate) fn connection(table: &Arc<Table>) -> Handle {
-        let handle = table.add(([127, 0, 0, 1], 1).into(), timeouts());
-        handle.unwrap()
+        table.add(([127, 0, 0, 1], 1).into()).unwrap()
     }
 
     /// A request that has begun, on its own connection.
@@ -325,7 +319,7 @@ pub(crate) mod tests {
         let all: Vec<_> = (0..10 + CLOSING).map(|_| connection(&table)).collect();
         let evicted = || all.iter().filter(|handle| handle.is_cancelled()).count();
         assert_eq!(evicted(), CLOSING);
-        assert!(table.add(([127, 0, 0, 1], 1).into(), timeouts()).is_none());
+        assert!(table.add(([127, 0, 0, 1], 1).into()).is_none());
         assert_eq!(evicted(), CLOSING);
     }
 
