@@ -21,7 +21,8 @@ use crate::{Acceptor, Bounds, ConnectionMetrics, Readiness, SharedRegistry, Time
 /// Connection limit of the admin listener: probes and scrapes are a handful, and idle connections are evicted for new ones.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
 
-/// Timeouts of probes and scrapes; kubelet waits one second for a response, Prometheus ten.
+/// Timeouts of probes and scrapes; kubelet waits one second for a response, Prometheus ten. As requests are not counted, `idle` limits
+/// their heads, too, and `head` has no effect.
 const TIMEOUTS: Timeouts = Timeouts {
     first_byte: Duration::from_secs(5),
     head: Duration::from_secs(5),

@@ -84,7 +84,7 @@ impl FileWatches {
         }
     }
 
-    /// An empty set, for a command without metrics.
+    /// An empty set whose metrics nobody scrapes: for a command, or for files that a part of a process reads on its own.
     pub fn without_metrics() -> Self {
         Self::new(&mut Registry::default())
     }
@@ -191,7 +191,7 @@ impl FileWatches {
         })
     }
 
-    /// Like [`run`](Self::run), but without SIGHUP, which ends a command.
+    /// Like [`run`](Self::run), but without SIGHUP, which ends a command. A process's files are read again at the interval only.
     pub async fn run_without_sighup(&mut self) -> Infallible {
         match self.watches.next().await {
             Some(never) => match never {},
