@@ -9,15 +9,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
 use clap::{Arg, Args, Command};
 use importguard_decider::Decider;
 use importguard_gateway::{Gateway, recorder::Recorder};
 use importguard_runtime::{
-    Runtime, RuntimeSettings, listen,
+    BoundAddress, Runtime, RuntimeSettings, bind,
     security::{self, DECIDER_LINK},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -70,10 +68,10 @@ impl Serve {
         report_unused();
         let started = self.start(&mut runtime).await?;
         let banner = Banner {
-            public: started.public.local_addr()?,
+            public: started.public.address(),
             tls: self.gateway.tls.tls_cert_file.is_some(),
             admin: self.runtime.admin_listen,
-            grpc: started.grpc.local_addr()?,
+            grpc: started.grpc.address(),
             policy: &self.decider.policy.policy,
             base_path: &self.gateway.http.base_path,
             authentication: &self.gateway.authentication,
@@ -84,28 +82,27 @@ impl Serve {
                 .await,
             spool: &self.gateway.record.spool,
         };
-        // Not `output::stdout()`, with which a service that cannot print would end with 0.
-        io::stdout()
-            .write_all(banner.to_string().as_bytes())
-            .context("cannot write to standard output")?;
-
+        // Not `output::stdout()`, with which the service would end. It needs nobody to read its banner.
+        if let Err(error) = io::stdout().write_all(banner.to_string().as_bytes()) {
+            warn!("cannot print the addresses to standard output: {error}");
+        }
         started.serve(runtime).await
     }
 
-    /// Binds the listeners, loads the policy and opens the spool.
+    /// Binds the addresses, loads the policy and opens the spool.
     ///
     /// # Errors
     /// If a listener's address is taken, or the settings or their files cannot be used.
     pub(crate) async fn start(&mut self, runtime: &mut Runtime) -> anyhow::Result<Started> {
         let http = &self.gateway.http;
-        let public = listen(http.http_listen, "IMPORTGUARD_HTTP_LISTEN").await?;
+        let public = bind(http.http_listen, "IMPORTGUARD_HTTP_LISTEN")?;
         let grpc = self.decider.grpc.decider_listen;
-        let grpc = listen(grpc, "IMPORTGUARD_DECIDER_LISTEN").await?;
+        let grpc = bind(grpc, "IMPORTGUARD_DECIDER_LISTEN")?;
         anyhow::ensure!(
             self.decider.grpc.tls.decider_tls_cert_file.is_none(),
             "IMPORTGUARD_DECIDER_TLS_CERT_FILE is set, but in one process the decider does not use TLS: unset it, or run importguard-gateway and importguard-decider"
         );
-        self.gateway.decide.decider_url = grpc.local_addr()?.into();
+        self.gateway.decide.decider_url = grpc.address().into();
         self.decider.grpc.bounds.decider_max_friends = self.gateway.http.max_friends;
         // It stops after its only client, the gateway, which needs no time to notice.
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;
@@ -125,18 +122,18 @@ impl Serve {
     }
 }
 
-/// Gateway and decider, with the listeners that they will serve.
+/// Gateway and decider, with the addresses at which they will listen.
 pub(crate) struct Started {
-    public: TcpListener,
-    grpc: TcpListener,
+    public: BoundAddress,
+    grpc: BoundAddress,
     decider: Decider,
     gateway: Gateway,
 }
 
 impl Started {
     /// Where callbacks are sent to.
-    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
-        self.public.local_addr()
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.public.address()
     }
 
     /// The recorder of the gateway's events.
@@ -155,6 +152,7 @@ impl Started {
             decider,
             gateway,
         } = self;
+        let (public, grpc) = (public.listen()?, grpc.listen()?);
         let shutdown = runtime.shutdown.clone();
         // The decider stops after the gateway's last request.
         let decider_shutdown = CancellationToken::new();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use importguard_decider::Settings;
 use importguard_nats::NatsSettings;
-use importguard_runtime::{Healthcheck, RuntimeSettings, listen};
+use importguard_runtime::{Healthcheck, RuntimeSettings, bind};
 use importguard_telemetry::ENVIRONMENT_HELP;
 
 // The C library's allocator does not return most of the memory of freed lists to the system.
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
             cli.settings.grpc.decider_instance.as_deref(),
             async |runtime| {
                 let address = cli.settings.grpc.decider_listen;
-                let listener = listen(address, "IMPORTGUARD_DECIDER_LISTEN").await?;
-                Ok(importguard_decider::run(&cli.settings, &cli.nats, listener, runtime).await?)
+                let address = bind(address, "IMPORTGUARD_DECIDER_LISTEN")?;
+                Ok(importguard_decider::run(&cli.settings, &cli.nats, address, runtime).await?)
             },
         ),
     })

@@ -8,8 +8,8 @@ use importguard_proto::{
     decider::decider_server::{DeciderServer, SERVICE_NAME},
 };
 use importguard_runtime::{
-    Acceptor, Bounds, CertificateError, ConnectionMetrics, LastGood, OpenFilesError, Runtime,
-    Timeouts, Tls, allow_open_files, security,
+    Acceptor, BoundAddress, Bounds, CertificateError, ConnectionMetrics, LastGood, ListenError,
+    OpenFilesError, Runtime, Timeouts, Tls, allow_open_files, security,
 };
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -62,9 +62,9 @@ pub enum RunError {
         "IMPORTGUARD_DECIDER_TLS_CERT_FILE, IMPORTGUARD_DECIDER_TLS_KEY_FILE, IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: {0}"
     )]
     Tls(#[from] CertificateError),
-    /// The listener's address cannot be determined.
-    #[error("a listener failed: {0}")]
-    Listener(#[from] std::io::Error),
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The limit on open files is too low for the connections that the settings allow.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
@@ -76,14 +76,14 @@ pub enum RunError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves gateways on `listener`, with live lists from `nats`, until the runtime shuts down and the open calls are finished.
+/// Serves gateways at `address`, with live lists from `nats`, until the runtime shuts down and the open calls are finished.
 ///
 /// # Errors
 /// If it cannot start, or fails.
 pub async fn run(
     settings: &Settings,
     nats: &NatsSettings,
-    listener: TcpListener,
+    address: BoundAddress,
     mut runtime: Runtime,
 ) -> Result<(), RunError> {
     allow_open_files(
@@ -92,8 +92,10 @@ pub async fn run(
     )?;
     security::log("this decider", &settings.security());
     let decider = Decider::start(settings, nats, &mut runtime).await?;
+    let grpc = address.address();
+    let listener = address.listen()?;
     info!(
-        grpc = %listener.local_addr()?,
+        %grpc,
         "decider {} is listening",
         env!("CARGO_PKG_VERSION")
     );

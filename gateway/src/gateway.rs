@@ -1,7 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use importguard_runtime::{
-    CertificateError, OpenFilesError, Runtime, allow_open_files, memory, security,
+    BoundAddress, CertificateError, ListenError, OpenFilesError, Runtime, allow_open_files, memory,
+    security,
 };
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -55,27 +56,29 @@ pub enum RunError {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The address of a listener cannot be determined.
-    #[error("a listener failed: {0}")]
-    Listener(#[from] std::io::Error),
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The recorder stopped.
     #[error("the recorder stopped, so no decision can be recorded; see the log")]
     Recorder,
 }
 
-/// Runs a gateway that serves OpenIM on `listener`, until the runtime shuts down and open callbacks are answered.
+/// Runs a gateway that serves OpenIM at `address`, until the runtime shuts down and open callbacks are answered.
 ///
 /// # Errors
 /// If it cannot start, or stops without a shutdown request.
 pub async fn run(
     settings: &Settings,
-    listener: TcpListener,
+    address: BoundAddress,
     mut runtime: Runtime,
 ) -> Result<(), RunError> {
     security::log("this gateway", &settings.security());
     let gateway = Gateway::start(settings, &mut runtime).await?;
+    let http = address.address();
+    let listener = address.listen()?;
     tracing::info!(
-        http = %listener.local_addr()?,
+        %http,
         decider = %settings.decide.decider_url,
         "gateway {} is listening",
         env!("CARGO_PKG_VERSION")

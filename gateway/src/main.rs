@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use importguard_gateway::Settings;
-use importguard_runtime::{Healthcheck, RuntimeSettings, listen};
+use importguard_runtime::{Healthcheck, RuntimeSettings, bind};
 use importguard_telemetry::ENVIRONMENT_HELP;
 
 // A callback makes about two hundred allocations, which take a sixth of its instructions with the C library's allocator.
@@ -38,8 +38,8 @@ fn main() -> ExitCode {
             cli.settings.http.instance.as_deref(),
             async |runtime| {
                 let address = cli.settings.http.http_listen;
-                let listener = listen(address, "IMPORTGUARD_HTTP_LISTEN").await?;
-                Ok(importguard_gateway::run(&cli.settings, listener, runtime).await?)
+                let address = bind(address, "IMPORTGUARD_HTTP_LISTEN")?;
+                Ok(importguard_gateway::run(&cli.settings, address, runtime).await?)
             },
         ),
     })

@@ -40,7 +40,7 @@ pub use expiry::rfc3339;
 pub use handle::{Handle, Timeouts};
 pub use healthcheck::{Healthcheck, HealthcheckError, reachable};
 pub use importguard_telemetry::whole_text;
-pub use listen::{ListenError, OpenFilesError, allow_open_files, listen};
+pub use listen::{BoundAddress, ListenError, OpenFilesError, allow_open_files, bind};
 pub use readiness::Readiness;
 pub use runtime::{Runtime, RuntimeSettings, SharedRegistry, conclude, main};
 pub use secret::{Secret, SecretError, SecretFile};

@@ -30,44 +30,81 @@ pub struct ListenError {
 /// How many connections the kernel completes before they are accepted: as tokio has it.
 const BACKLOG: i32 = 1024;
 
-/// Opens a listener, before anything is served, so that an address in use is an error at startup. `setting` names the setting that
-/// the address is from. `[::]` stands for all interfaces: IPv6 and IPv4 whatever the system's default is, and IPv4 alone on a
-/// machine without IPv6. Must be called inside a tokio runtime.
+/// An address that is reserved for this process. Until it listens, connections are refused: callers do not wait for a process that still
+/// reads its files.
+#[derive(Debug)]
+pub struct BoundAddress {
+    socket: Socket,
+    address: SocketAddr,
+    setting: &'static str,
+}
+
+impl BoundAddress {
+    /// Returns the address, with the port that was chosen if none was asked for.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Listens from now on. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If another process that bound the same address listens already.
+    pub fn listen(self) -> Result<TcpListener, ListenError> {
+        let Self {
+            socket,
+            address,
+            setting,
+        } = self;
+        let listening = socket.listen(BACKLOG);
+        listening
+            .and_then(|()| TcpListener::from_std(socket.into()))
+            .map_err(|source| ListenError {
+                address,
+                setting,
+                source,
+            })
+    }
+}
+
+/// Reserves an address, so that one in use is an error at startup. `setting` names the setting that the address is from. `[::]` stands
+/// for all interfaces: IPv6 and IPv4 whatever the system's default is, and IPv4 alone on a machine without IPv6.
 ///
 /// # Errors
 /// If the address is in use or is none of this machine.
-pub async fn listen(
-    address: SocketAddr,
-    setting: &'static str,
-) -> Result<TcpListener, ListenError> {
-    open(address, |domain| {
+pub fn bind(address: SocketAddr, setting: &'static str) -> Result<BoundAddress, ListenError> {
+    let bound = open(address, |domain| {
         Socket::new(domain, Type::STREAM, Some(Protocol::TCP))
-    })
-    .map_err(|source| ListenError {
-        address,
-        setting,
-        source,
-    })
+    });
+    let bound = bound.and_then(|socket| Ok((socket.local_addr()?, socket)));
+    match bound {
+        Ok((bound, socket)) => Ok(BoundAddress {
+            socket,
+            address: bound.as_socket().unwrap_or(address),
+            setting,
+        }),
+        Err(source) => Err(ListenError {
+            address,
+            setting,
+            source,
+        }),
+    }
 }
 
-fn open(
-    address: SocketAddr,
-    new: impl Fn(Domain) -> io::Result<Socket>,
-) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, new: impl Fn(Domain) -> io::Result<Socket>) -> io::Result<Socket> {
     let is_any_v6 = address.is_ipv6() && address.ip().is_unspecified();
-    match bind(address, is_any_v6, &new) {
+    match open_one(address, is_any_v6, &new) {
         Err(error) if is_any_v6 && is_without_ipv6(&error) => {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into(), false, &new)
+            open_one((Ipv4Addr::UNSPECIFIED, address.port()).into(), false, &new)
         }
         bound => bound,
     }
 }
 
-fn bind(
+fn open_one(
     address: SocketAddr,
     takes_ipv4_too: bool,
     new: impl Fn(Domain) -> io::Result<Socket>,
-) -> io::Result<TcpListener> {
+) -> io::Result<Socket> {
     let socket = new(Domain::for_address(address))?;
     if takes_ipv4_too {
         socket.set_only_v6(false)?;
@@ -76,8 +113,7 @@ fn bind(
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// The kernel has no IPv6, or no interface may use it.
@@ -138,6 +174,15 @@ mod tests {
         Socket::new(domain, Type::STREAM, Some(Protocol::TCP))
     }
 
+    fn listening(new: impl Fn(Domain) -> io::Result<Socket>) -> TcpListener {
+        let bound = BoundAddress {
+            socket: open(ANY, new).unwrap(),
+            address: ANY,
+            setting: "",
+        };
+        bound.listen().unwrap()
+    }
+
     async fn is_reached(listener: &TcpListener, ip: impl Into<std::net::IpAddr>) -> bool {
         let port = listener.local_addr().unwrap().port();
         TcpStream::connect((ip.into(), port)).await.is_ok()
@@ -158,7 +203,7 @@ mod tests {
             return;
         }
         for new in [system, only_v6] {
-            let listener = open(ANY, new).unwrap();
+            let listener = listening(new);
             assert!(is_reached(&listener, Ipv4Addr::LOCALHOST).await);
             assert!(is_reached(&listener, Ipv6Addr::LOCALHOST).await);
         }
@@ -171,7 +216,7 @@ mod tests {
                 Domain::IPV6 => Err(errno.into()),
                 domain => system(domain),
             };
-            let listener = open(ANY, without).unwrap();
+            let listener = listening(without);
             assert!(listener.local_addr().unwrap().is_ipv4());
             assert!(is_reached(&listener, Ipv4Addr::LOCALHOST).await);
             // One interface was asked for, and it cannot be had.
@@ -182,13 +227,24 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_in_use_is_an_error_in_either_family() {
-        let first = open(ANY, system).unwrap();
+        let first = listening(system);
         let port = first.local_addr().unwrap().port();
         for ip in [ANY.ip(), Ipv4Addr::UNSPECIFIED.into()] {
-            let error = listen(SocketAddr::new(ip, port), "IMPORTGUARD_HTTP_LISTEN").await;
+            let error = bind(SocketAddr::new(ip, port), "IMPORTGUARD_HTTP_LISTEN");
             let error = error.unwrap_err();
             assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
             assert!(error.to_string().contains("IMPORTGUARD_HTTP_LISTEN"));
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_only_bound_refuses_connections_at_once() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let bound = bind(loopback, "IMPORTGUARD_HTTP_LISTEN").unwrap();
+        let address = bound.address();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listener = bound.listen().unwrap();
+        assert!(TcpStream::connect(address).await.is_ok());
     }
 }

@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    FileWatches, Readiness, ThreadSettings, admin, block_on, environment, listen,
-    settings::address, signals, whole_text,
+    FileWatches, Readiness, ThreadSettings, admin, bind, block_on, environment, settings::address,
+    signals, whole_text,
 };
 
 /// Time limit for exporting the last spans.
@@ -127,7 +127,7 @@ impl RuntimeSettings {
         shutdown: CancellationToken,
         service: impl AsyncFnOnce(Runtime) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let listener = listen(self.admin_listen, "IMPORTGUARD_ADMIN_LISTEN").await?;
+        let listener = bind(self.admin_listen, "IMPORTGUARD_ADMIN_LISTEN")?.listen()?;
         let runtime = Runtime::new(shutdown)?;
         let readiness = runtime.readiness.clone();
         let admin = admin::serve(listener, runtime.registry.clone(), readiness.clone());

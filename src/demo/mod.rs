@@ -93,7 +93,7 @@ impl Demo {
         let screen = Screen::new();
         let introduced = self.introduce(screen, &directory, &version, &started);
         let stage = Stage {
-            callbacks: started.address()?,
+            callbacks: started.address(),
             nats: &serve.gateway.record.nats,
             recorder: started.recorder().clone(),
             duration: Duration::from_secs(self.seconds),
@@ -141,7 +141,7 @@ impl Demo {
              files      {}",
             env!("CARGO_PKG_VERSION"),
             self.seconds,
-            started.address()?,
+            started.address(),
             status.nats,
             directory.path().display(),
         ))?;
