@@ -308,7 +308,7 @@ pub(crate) async fn change(settings: ChangesSettings) -> anyhow::Result<()> {
         .map(|number| {
             let writer = &writer;
             async move {
-                writer.put(&key(number)?, &addition(number)?).await?;
+                writer.write(&key(number)?, &addition(number)?).await?;
                 anyhow::Ok(())
             }
         })

@@ -214,25 +214,38 @@ impl Writer {
         Err(busy())
     }
 
-    /// Writes an entry without reading the current value, and publishes the event. For bulk imports, which call
-    /// [`publish_all`](Self::publish_all) before: if the event about the current value is not published, it is lost. Returns the revision.
+    /// Writes an entry if `key` still has `revision`, which is 0 if it has no value, and publishes the event. If others have changed it since,
+    /// a change with the same or a later time than the addition's stays, as in [`add_once`](Self::add_once). Returns the new revision, or
+    /// `None` if nothing was written.
+    ///
+    /// For bulk imports, which read all revisions at once and call [`publish_all`](Self::publish_all) after that: if the event about the
+    /// current value is not published, it is lost.
     ///
     /// # Errors
     /// Same as [`write`](Self::write).
-    pub async fn put(&self, key: &Key, addition: &Addition) -> Result<u64, BucketError> {
+    pub async fn put(
+        &self,
+        key: &Key,
+        addition: &Addition,
+        revision: u64,
+    ) -> Result<Option<u64>, BucketError> {
         let value = value(addition, None)?;
-        let message = |message: PublishMessage| message.message_id(addition.event.to_string());
-        let revision = self
-            .send(&subject(&key.to_string()), &value, message)
-            .await?;
-        let revision = revision.ok_or_else(busy)?.revision;
+        let Some(Ack { revision, .. }) = self
+            .compare_and_set(key, &value, addition.event, revision)
+            .await?
+        else {
+            return Ok(match self.add_once(key, addition).await? {
+                Added::Now(revision) => Some(revision),
+                Added::Before | Added::Superseded | Added::Expired => None,
+            });
+        };
         let written = Written {
             revision,
             existed: false,
         };
         let published = self.publish_event(key, &value, revision).await;
         published.map_err(unpublished(written, false))?;
-        Ok(revision)
+        Ok(Some(revision))
     }
 
     /// Publishes every missing event, also of changes whose writers may still be active: NATS discards those that come twice.

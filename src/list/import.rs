@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use importguard_gateway::events::PseudonymSettings;
-use importguard_lists::{Addition, Bucket, BucketError, Key, ListName, Reason, Writer};
+use importguard_lists::{Addition, Brief, Bucket, BucketError, Key, ListName, Reason, Writer};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
 use serde_json::json;
@@ -67,7 +67,9 @@ impl Import {
         let expired = leave_expired(&mut wanted);
         let connection = Connection::open(&self.nats, denials).await?;
         let writer = connection.writer(&self.pseudonyms).await?;
-        let unchanged = leave_unchanged(writer.bucket(), &mut wanted).await?;
+        let all = wanted.len();
+        let wanted = changed(writer.bucket(), wanted).await?;
+        let unchanged = all - wanted.len();
         // An entry that is replaced takes an unpublished event with it.
         if let Err(error) = writer.publish_all().await {
             CONSOLE.report(&format!(
@@ -84,19 +86,28 @@ impl Import {
         }
         tidy(&writer, &done.own, denials).await;
         let added = done.added;
-        if added < count {
+        let superseded = done.superseded;
+        if added + superseded < count {
             bail!("interrupted after {added} of {count} entries; {repeat}");
         }
-        let message = match (self.json, expired) {
-            (true, _) => {
-                json!({ "added": added, "unchanged": unchanged, "expired": expired }).to_string()
+        let mut message = match self.json {
+            true => {
+                json!({ "added": added, "unchanged": unchanged, "expired": expired, "superseded": superseded })
+                    .to_string()
             }
-            (false, 0) => format!("{}: added {added}, {unchanged} unchanged", self.list),
-            (false, _) => format!(
-                "{}: added {added}, {unchanged} unchanged, {expired} expired",
-                self.list
-            ),
+            false => format!("{}: added {added}, {unchanged} unchanged", self.list),
         };
+        for (count, what) in [
+            (expired, "expired"),
+            (
+                superseded,
+                "changed by others meanwhile and left as they are",
+            ),
+        ] {
+            if count > 0 && !self.json {
+                message += &format!(", {count} {what}");
+            }
+        }
         writeln!(output::stdout(), "{message}")?;
         Ok(ExitCode::SUCCESS)
     }
@@ -110,20 +121,31 @@ impl Import {
     }
 
     /// Writes the entries until it is interrupted.
-    async fn write(&self, writer: &Writer, wanted: HashMap<Key, Addition>) -> anyhow::Result<Done> {
+    async fn write(
+        &self,
+        writer: &Writer,
+        wanted: Vec<(Key, u64, Addition)>,
+    ) -> anyhow::Result<Done> {
         let shutdown = signals::shutdown()?;
         let count = wanted.len();
         let mut done = Done::default();
         let mut progress = CONSOLE.progress_of("added").of("entries");
-        let writes = wanted
-            .into_iter()
-            .map(|(key, addition)| async move { writer.put(&key, &addition).await });
+        let writes =
+            wanted
+                .into_iter()
+                .map(|(key, revision, addition)| async move {
+                    writer.put(&key, &addition, revision).await
+                });
         // Changes in flight are completed.
         let writes = stream::iter(writes).take_until(shutdown.cancelled());
         let mut writes = std::pin::pin!(writes.buffer_unordered(IN_FLIGHT));
         while let Some(written) = writes.next().await {
             match written {
-                Ok(revision) => done.own.push(revision),
+                Ok(Some(revision)) => done.own.push(revision),
+                Ok(None) => {
+                    done.superseded += 1;
+                    continue;
+                }
                 Err(error @ BucketError::Unpublished { .. }) => done.unpublished = Some(error),
                 Err(error) => return Err(error.into()),
             }
@@ -148,26 +170,29 @@ fn leave_expired(wanted: &mut HashMap<Key, Addition>) -> usize {
     all - wanted.len()
 }
 
-/// Removes the entries that are on the list already with the same end and reason, and returns how many.
-async fn leave_unchanged(
+/// The entries that are not on the list already with the same end and reason, with the revision of their key: 0 if it has no value.
+async fn changed(
     bucket: &Bucket,
-    wanted: &mut HashMap<Key, Addition>,
-) -> anyhow::Result<usize> {
-    let all = wanted.len();
-    read::read(bucket, |key, value| {
-        let is_same = wanted.get(key).is_some_and(|addition| {
-            let until = addition.until.map(|until| until.unix_timestamp());
-            let reason = addition.reason.as_ref().map_or("", Reason::as_str);
-            value.until.and_then(|until| i64::try_from(until).ok()) == until
-                && value.reason == reason
+    wanted: HashMap<Key, Addition>,
+) -> anyhow::Result<Vec<(Key, u64, Addition)>> {
+    let now = read::now();
+    let is_same = |addition: &Addition, value: &Brief<'_>| {
+        let until = addition.until.map(|until| until.unix_timestamp());
+        let reason = addition.reason.as_ref().map_or("", Reason::as_str);
+        !value.is_dead(now)
+            && value.until.and_then(|until| i64::try_from(until).ok()) == until
+            && value.reason == reason
+    };
+    let found = read::read(bucket, |key, value| Some(is_same(wanted.get(key)?, value)));
+    let found = found.await?;
+    let entries = wanted
+        .into_iter()
+        .filter_map(|(key, addition)| match found.get(&key) {
+            Some((_, true)) => None,
+            Some(&(revision, false)) => Some((key, revision, addition)),
+            None => Some((key, 0, addition)),
         });
-        if is_same {
-            wanted.remove(key);
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(all - wanted.len())
+    Ok(entries.collect())
 }
 
 /// The progress of an import.
@@ -175,6 +200,8 @@ async fn leave_unchanged(
 struct Done {
     /// The number of entries that were added.
     added: usize,
+    /// The number of entries that others changed meanwhile.
+    superseded: usize,
     /// The revisions of those whose events are published.
     own: Vec<u64>,
     /// Why the event of another entry is not published; the last error if there are several.

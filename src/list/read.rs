@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io::{self, IsTerminal, Write},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     events::{exact_rfc3339, printable},
     output,
+    text::counted,
 };
 
 /// Show the live lists, the entries of one, or one entry
@@ -70,12 +71,12 @@ impl Show {
     }
 
     async fn lists(&self, bucket: &Bucket) -> anyhow::Result<ExitCode> {
+        let now = now();
+        let living = read(bucket, |_, value| (!value.is_dead(now)).then_some(())).await?;
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        read(bucket, |key, _| {
+        for key in living.into_keys() {
             *counts.entry(key.list.to_string()).or_default() += 1;
-            Ok(())
-        })
-        .await?;
+        }
         if counts.is_empty() {
             CONSOLE.report("nobody is on any list");
         }
@@ -94,17 +95,16 @@ impl Show {
         if !self.json && io::stdout().is_terminal() {
             writeln!(out, "{:24}  {:20}  {:16}  REASON", "ID", "UNTIL", "BY")?;
         }
-        let mut any = false;
-        read(bucket, |key, value| {
-            if key.list == *list {
-                any = true;
-                self.print(&mut out, key, value)?;
-            }
-            Ok(())
-        })
-        .await?;
-        if !any {
+        let now = now();
+        let lines = read(bucket, |key, value| {
+            (key.list == *list && !value.is_dead(now)).then(|| self.line(key, value))
+        });
+        let lines = in_order(lines.await?);
+        if lines.is_empty() {
             CONSOLE.report(&format!("nobody is on {list}"));
+        }
+        for line in lines {
+            writeln!(out, "{line}")?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -112,10 +112,12 @@ impl Show {
     async fn entry(&self, bucket: &Bucket, list: &ListName, id: &str) -> anyhow::Result<ExitCode> {
         let key = Key::new(list.clone(), id)
             .map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))?;
-        let print = |value: &Brief<'_>| self.print(&mut output::stdout(), &key, value);
-        match bucket.entry(&key, now(), print).await? {
-            Some(printed) => {
-                printed?;
+        match bucket
+            .entry(&key, now(), |value| self.line(&key, value))
+            .await?
+        {
+            Some(line) => {
+                writeln!(output::stdout(), "{line}")?;
                 Ok(ExitCode::SUCCESS)
             }
             None => {
@@ -125,9 +127,9 @@ impl Show {
         }
     }
 
-    fn print(&self, out: &mut impl Write, key: &Key, value: &Brief<'_>) -> io::Result<()> {
+    fn line(&self, key: &Key, value: &Brief<'_>) -> String {
         if self.json {
-            return writeln!(out, "{}", exported(key, value));
+            return exported(key, value).to_string();
         }
         let until = value
             .until
@@ -136,7 +138,7 @@ impl Show {
         let id = printable(key.id.as_str());
         let (by, reason) = (printable(&value.by), printable(&value.reason));
         let line = format!("{id:24}  {until:20}  {by:16}  {reason}");
-        writeln!(out, "{}", line.trim_end())
+        line.trim_end().to_owned()
     }
 }
 
@@ -146,60 +148,80 @@ impl Export {
             .await?
             .existing_bucket()
             .await?;
-        let mut out = io::BufWriter::new(output::stdout());
-        let mut unfit = 0;
-        read(&bucket, |key, value| {
-            if key.list != self.list {
-                return Ok(());
-            }
-            if !self.ids {
-                return writeln!(out, "{}", exported(key, value));
+        let now = now();
+        let lines = read(&bucket, |key, value| {
+            if key.list != self.list || value.is_dead(now) {
+                return None;
             }
             let id = key.id.as_str();
-            if id_on_line(id) != Some(id) || misfit(id).is_some() {
-                unfit += 1;
-                return Ok(());
+            match self.ids {
+                false => Some(Ok(exported(key, value).to_string())),
+                true if id_on_line(id) == Some(id) && misfit(id).is_none() => {
+                    Some(Ok(id.to_owned()))
+                }
+                true => Some(Err(printable(id))),
             }
-            writeln!(out, "{id}")
-        })
-        .await?;
+        });
+        let lines = in_order(lines.await?);
+        if lines.is_empty() {
+            CONSOLE.report(&format!("nobody is on {}", self.list));
+        }
+        let mut out = io::BufWriter::new(output::stdout());
+        let mut unfit = Vec::new();
+        for line in lines {
+            match line {
+                Ok(line) => writeln!(out, "{line}")?,
+                Err(id) => unfit.push(id),
+            }
+        }
         out.flush()?;
-        if unfit > 0 {
+        if !unfit.is_empty() {
             CONSOLE.report(&format!(
-                "left out {unfit} IDs that cannot be lines of a list's file"
+                "left out {} that cannot be lines of a list's file: {}",
+                counted(unfit.len(), "ID", "IDs"),
+                unfit.join(", ")
             ));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Calls `each` for every entry that is valid now, in the order of their last changes.
-pub(super) async fn read(
+/// Reads the bucket, and returns what `of` makes of each key's value, with its revision. An entry that is replaced while the others are read
+/// is sent twice: its last value counts.
+pub(super) async fn read<T>(
     bucket: &Bucket,
-    mut each: impl FnMut(&Key, &Brief<'_>) -> io::Result<()>,
-) -> anyhow::Result<()> {
+    of: impl Fn(&Key, &Brief<'_>) -> Option<T>,
+) -> anyhow::Result<HashMap<Key, (u64, T)>> {
     let shutdown = signals::shutdown()?;
     let mut changes = Changes::after(bucket, 0).await?;
     let mut progress = CONSOLE.progress().of("entries");
-    let (mut read, now) = (0, now());
+    let (mut read, mut current) = (0, HashMap::new());
     loop {
         let change = tokio::select! {
             change = changes.stored() => change?,
             () = shutdown.cancelled() => anyhow::bail!("interrupted"),
         };
         let Some(change) = change else {
-            return Ok(());
+            return Ok(current);
         };
         read += 1;
-        if let Some((key, value)) = change.kind.brief()
-            && !value.is_dead(now)
-        {
-            each(key, &value)?;
+        if let Some((key, value)) = change.kind.brief() {
+            match of(key, &value) {
+                Some(made) => current.insert(key.clone(), (change.revision, made)),
+                None => current.remove(key),
+            };
         }
         if read % 1000 == 0 {
             progress.show(read, changes.pending());
         }
     }
+}
+
+/// What was made of the entries, in the order of their last changes.
+fn in_order<T>(entries: HashMap<Key, (u64, T)>) -> Vec<T> {
+    let mut entries: Vec<_> = entries.into_values().collect();
+    entries.sort_unstable_by_key(|(revision, _)| *revision);
+    entries.into_iter().map(|(_, made)| made).collect()
 }
 
 /// An entry as JSON, which `import` reads.
@@ -224,7 +246,7 @@ fn time(seconds: u64) -> Option<OffsetDateTime> {
 }
 
 /// The current time in Unix seconds.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_secs()
 }
