@@ -19,6 +19,13 @@ if [[ "$version" == --check ]]; then
         echo "release/set_version.sh: Cargo.toml has version $old, but not these: ${other//$'\n'/ }" >&2
         exit 1
     fi
+    # One line of a file may have been missed. Versions of dependencies stand elsewhere.
+    ours='(importguard[a-z-]*[:-]|newTag: |kubernetes\.io/version: |^appVersion: |^version: |ARG VERSION=|download/v)[0-9]+\.[0-9]+\.[0-9]+'
+    stale="$(grep --line-number --extended-regexp "$ours" "${files[@]}" | grep --invert-match --fixed-strings "$old" || true)"
+    if [[ -n "$stale" ]]; then
+        echo "release/set_version.sh: Cargo.toml has version $old, but not these lines:"$'\n'"$stale" >&2
+        exit 1
+    fi
     exit 0
 fi
 [[ "$version" =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || { echo "release/set_version.sh: $version is no semantic version" >&2; exit 2; }

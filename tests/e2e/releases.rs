@@ -7,6 +7,7 @@ use std::{
 };
 
 use importguard_tests::workspace;
+use tempfile::TempDir;
 
 fn script(name: &str) -> Command {
     let mut command = Command::new(workspace().join("release").join(name));
@@ -20,7 +21,7 @@ fn stderr(output: &Output) -> String {
 
 /// The output of `release/bases.sh` with a `docker` that prints `digest` for every image.
 fn bases(digest: &str) -> Output {
-    let tools = tempfile::tempdir().unwrap();
+    let tools = TempDir::new().unwrap();
     let docker = tools.path().join("docker");
     fs::write(&docker, format!("#!/bin/sh\necho '{digest}'\n")).unwrap();
     fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
@@ -36,6 +37,32 @@ fn bases(digest: &str) -> Output {
 fn every_file_has_the_version_of_the_workspace() {
     let output = script("set_version.sh").arg("--check").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn one_stale_version_in_a_file_is_found() {
+    let copy = TempDir::new().unwrap();
+    let copied = Command::new("git")
+        .args(["clone", "--quiet", "--shared"])
+        .args([workspace().as_os_str(), copy.path().as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
+    let script = copy.path().join("release/set_version.sh");
+    fs::copy(workspace().join("release/set_version.sh"), &script).unwrap();
+    let checked = || Command::new(&script).arg("--check").output().unwrap();
+    assert!(checked().status.success(), "{}", stderr(&checked()));
+    let file = copy.path().join("docker-compose.yml");
+    let compositions = fs::read_to_string(&file).unwrap();
+    let current = format!("importguard-gateway:{}", env!("CARGO_PKG_VERSION"));
+    fs::write(
+        &file,
+        compositions.replace(&current, "importguard-gateway:0.0.9"),
+    )
+    .unwrap();
+    let output = checked();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "docker-compose.yml:26:";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
 }
 
 #[test]

@@ -28,11 +28,16 @@ impl NatsServer {
     }
 
     /// The program of a server that knows `sync_interval: always`: what `NATS_SERVER_CURRENT` names, or [`Self::program`] if that is
-    /// new enough.
+    /// new enough. If there is none and `TESTS_REQUIRE` lists `nats-server-current`, panics.
     pub fn current() -> Option<PathBuf> {
         let named = env::var_os("NATS_SERVER_CURRENT");
         let program = named.map_or_else(|| Self::program().to_owned(), PathBuf::from);
-        (version(&program) >= SYNC_ALWAYS).then_some(program)
+        let current = (version(&program) >= SYNC_ALWAYS).then_some(program);
+        assert!(
+            current.is_some() || !crate::tools::is_required("nats-server-current"),
+            "no current nats-server is installed (NATS_SERVER_CURRENT can name it)"
+        );
+        current
     }
 
     /// Starts a server.

@@ -13,10 +13,8 @@ pub fn tool(name: &str, variable: &str, what: &str) -> Option<PathBuf> {
             .find(|file: &PathBuf| Path::is_file(file)),
     };
     if found.is_none() {
-        let required = env::var("TESTS_REQUIRE").unwrap_or_default();
-        let required = required.split_whitespace().any(|tool| tool == name);
         assert!(
-            !required,
+            !is_required(name),
             "{what}: {name} is not installed ({variable} can name it)"
         );
         skip(
@@ -25,6 +23,12 @@ pub fn tool(name: &str, variable: &str, what: &str) -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// Whether `TESTS_REQUIRE` lists the program: without it, its tests fail instead of being left out.
+pub(crate) fn is_required(name: &str) -> bool {
+    let required = env::var("TESTS_REQUIRE").unwrap_or_default();
+    required.split_whitespace().any(|tool| tool == name)
 }
 
 /// Prints that `what` is not tested here.
