@@ -8,7 +8,7 @@ use importguard_nats::NatsSettings;
 use importguard_runtime::{RuntimeSettings, ThreadSettings, block_on, signals};
 
 use crate::{
-    events::{Begin, Console, Range, Source, printable, rfc3339, time},
+    events::{Begin, Console, Range, Source, past, printable, rfc3339},
     output,
     text::counted,
 };
@@ -38,7 +38,7 @@ pub(crate) struct Detect {
 
     /// For a dry run, start with the events stored since TIME: a duration before now (30s, 1h, 7d), or for example 2026-11-27T14:00
     /// [default: new events only]
-    #[arg(long, value_name = "TIME", value_parser = time, requires = "dry_run")]
+    #[arg(long, value_name = "TIME", value_parser = past, requires = "dry_run")]
     since: Option<SystemTime>,
 
     /// End a dry run after the events that are stored now
@@ -81,7 +81,7 @@ impl Detect {
         let mut simulation = Simulation::new(rules, &self.settings);
         let (mut decisions, mut skipped, mut found) = (0_u64, 0_u64, 0_u64);
         source
-            .follow(shutdown, None, |delivered| {
+            .follow(shutdown.clone(), None, |delivered| {
                 let stored = delivered.stored.unwrap_or_else(SystemTime::now);
                 let act = stored >= since;
                 decisions += u64::from(act);
@@ -107,6 +107,10 @@ impl Detect {
             counted(decisions, "event", "events"),
             counted(found, "entry", "entries"),
         ));
+        if self.no_follow && shutdown.is_cancelled() {
+            CONSOLE.report("interrupted: these are not all events");
+            return Ok(ExitCode::FAILURE);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -14,7 +14,9 @@ use importguard_runtime::{settings::count, signals};
 use serde::Serialize;
 
 use crate::{
-    events::{Begin, Console, Data, Delivered, Event, Range, Source, printable, rfc3339, time},
+    events::{
+        Begin, Console, Data, Delivered, Event, Range, Source, past, printable, rfc3339, time,
+    },
     output,
 };
 
@@ -40,7 +42,7 @@ Exit codes: 0 on success, also without any event; 1 when NATS cannot be read; 2 
 pub(crate) struct Stats {
     /// Count events stored since TIME: a duration before now (30s, 1h, 7d), or for example 2026-11-27T14:00,
     /// "2026-11-27 14:05 +01:00", 14:05, today, "yesterday 14:05"
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "24h")]
+    #[arg(long, value_name = "TIME", value_parser = past, default_value = "24h")]
     since: SystemTime,
 
     /// Count events stored before TIME [default: now]
@@ -131,7 +133,10 @@ impl Stats {
             true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
             false => report.write(&mut out)?,
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(match shutdown.is_cancelled() {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        })
     }
 }
 

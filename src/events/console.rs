@@ -122,6 +122,11 @@ impl StatusReporter {
         }
     }
 
+    /// The last status that was reported, unless it is over.
+    pub(super) fn last(&self) -> Option<String> {
+        self.last.lock().clone()
+    }
+
     pub(super) fn recovered(&self) {
         let mut last = self.last.lock();
         if last.take().is_some() {

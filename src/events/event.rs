@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use importguard_core::{ListRevision, PolicyRevision};
+use importguard_runtime::text::unseen;
 use serde::Deserialize;
 
 use super::Matched;
@@ -146,11 +147,12 @@ pub(crate) fn friends(count: usize) -> String {
     counted(count, "friend", "friends")
 }
 
-/// Escapes control characters: IDs come from callers, and an escape sequence must not reach a terminal.
+/// Escapes control characters and invisible ones: IDs come from callers, and neither an escape sequence nor a change of direction may
+/// make a line look like another.
 pub(crate) fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        if unseen(c).is_some() {
             // Writing to a String cannot fail.
             let _ = write!(clean, "{}", c.escape_default());
         } else {

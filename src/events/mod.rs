@@ -19,5 +19,5 @@ pub(crate) use self::{
     nats_error::{inbox_denied, with_remedy},
     range::{Begin, Range},
     source::{Delivered, Source},
-    when::{exact_rfc3339, rfc3339, time},
+    when::{TimeError, exact_rfc3339, past, rfc3339, time},
 };

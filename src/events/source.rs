@@ -1,6 +1,9 @@
 //! The source of events: a consumer on the stream, looked up or created again whenever the connection or the stream is lost.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    error::Error,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::bail;
 use async_nats::{
@@ -8,7 +11,7 @@ use async_nats::{
     jetstream::{
         self, AckKind, ErrorCode, Message,
         consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
-        context::GetStreamErrorKind,
+        context::{GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind},
         stream::{ConsumerErrorKind, Stream},
     },
 };
@@ -183,7 +186,9 @@ impl Source {
             };
             let Some(consumer) = found else {
                 if !self.range.follows() && asked.elapsed() >= GIVE_UP {
-                    bail!("gave up: NATS did not give access to the stream {STREAM}");
+                    let why = self.status.last().unwrap_or_default();
+                    let why = why.trim_end_matches("; retrying");
+                    bail!("gave up: NATS did not give access to the stream {STREAM}: {why}");
                 }
                 tokio::select! {
                     () = sleep(RETRY_INTERVAL) => continue,
@@ -342,6 +347,10 @@ impl Source {
                     _ if missing => {
                         format!("no stream {STREAM} yet; waiting for a gateway to create it")
                     }
+                    GetStreamErrorKind::Request if is_off(&error) => {
+                        "JetStream is off at this NATS server (nats-server needs -js); retrying"
+                            .to_owned()
+                    }
                     _ => format!(
                         "cannot access the stream {STREAM} ({}); retrying",
                         whole_text(&error)
@@ -458,6 +467,14 @@ impl Source {
         self.position.get_or_insert(delivered);
         Ok(consumer)
     }
+}
+
+/// Whether no JetStream answers at all.
+fn is_off(error: &GetStreamError) -> bool {
+    let request = error
+        .source()
+        .and_then(|source| source.downcast_ref::<RequestError>());
+    request.is_some_and(|request| request.kind() == RequestErrorKind::NoResponders)
 }
 
 fn retrying(cause: &str) -> String {

@@ -25,6 +25,9 @@ pub(crate) enum TimeError {
         "no such time in the local time zone: clocks were set forward; add an offset such as +01:00"
     )]
     Skipped,
+    /// It is in the future, where no event is.
+    #[error("this time is in the future: now it is {0}")]
+    Future(String),
 }
 
 /// Parses a time. Without an offset it is in the local zone (`TZ`, or the system's); a duration is subtracted from now. Times before
@@ -32,6 +35,15 @@ pub(crate) enum TimeError {
 pub(crate) fn time(text: &str) -> Result<SystemTime, TimeError> {
     let time = parse(text, &Local, Utc::now())?;
     Ok(SystemTime::from(time).max(SystemTime::UNIX_EPOCH))
+}
+
+/// Parses a time that is not in the future.
+pub(crate) fn past(text: &str) -> Result<SystemTime, TimeError> {
+    let (time, now) = (time(text)?, SystemTime::now());
+    match time > now {
+        true => Err(TimeError::Future(rfc3339(now))),
+        false => Ok(time),
+    }
 }
 
 /// `time` in UTC, to the second.

@@ -2,6 +2,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use importguard_core::EventId;
+use importguard_decider::lists::misfit;
 use importguard_gateway::events::PseudonymSettings;
 use importguard_lists::{Addition, BucketError, Key, ListName, Written};
 use importguard_nats::NatsSettings;
@@ -81,6 +82,16 @@ impl What {
             let key = Key::new(self.list.clone(), id);
             key.map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))
         });
+        if !addition.removed
+            && let Some((id, misfit)) = self.ids.iter().find_map(|id| Some((id, misfit(id)?)))
+        {
+            return Err(UsageError(format!(
+                "\"{}\": {}. An ID that really is like this can be imported as JSON: {{\"id\": …}}",
+                printable(id),
+                misfit.message
+            ))
+            .into());
+        }
         // All IDs are validated before the first entry is changed.
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let connection = Connection::open(&self.nats, denials).await?;

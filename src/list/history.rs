@@ -1,4 +1,4 @@
-use std::{io::Write, process::ExitCode, time::SystemTime};
+use std::{collections::HashSet, io::Write, process::ExitCode, time::SystemTime};
 
 use clap::Args;
 use importguard_core::UserId;
@@ -9,7 +9,7 @@ use importguard_runtime::signals;
 
 use super::CONSOLE;
 use crate::{
-    events::{Begin, Range, Source, list_change, time},
+    events::{Begin, Range, Source, list_change, past, printable},
     output,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct History {
 
     /// Only changes since TIME: a duration before now (30s, 1h, 7d), or for example 2026-11-27T14:00 [default: all that the stream
     /// has]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<SystemTime>,
 
     /// Print each event as one line of JSON
@@ -56,8 +56,10 @@ impl History {
         };
         source.only(&[CHANGED_SUBJECT]);
         let list = self.list.as_str();
+        // A writer that is not sure publishes its event again, perhaps after the stream's duplicate window.
+        let mut shown = HashSet::new();
         source
-            .follow(shutdown, None, |delivered| {
+            .follow(shutdown.clone(), None, |delivered| {
                 let event = serde_json::from_slice::<ListChangedEvent>(delivered.payload);
                 let Ok(event) = event else {
                     return Ok(None);
@@ -66,7 +68,7 @@ impl History {
                 let is_meant = id
                     .as_ref()
                     .is_none_or(|id| user == id || *user == *pseudonyms.of(id));
-                if event.data.list != list || !is_meant {
+                if event.data.list != list || !is_meant || !shown.insert(event.id.clone()) {
                     return Ok(None);
                 }
                 let mut out = output::stdout();
@@ -79,6 +81,18 @@ impl History {
                 Ok(None)
             })
             .await?;
+        if shutdown.is_cancelled() {
+            CONSOLE.report("interrupted: these are not all changes");
+            return Ok(ExitCode::FAILURE);
+        }
+        if shown.is_empty() {
+            let whom = self
+                .id
+                .as_deref()
+                .map(|id| format!(" about {}", printable(id)));
+            let whom = whom.unwrap_or_default();
+            CONSOLE.report(&format!("the stream has no change of {list}{whom}"));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -84,7 +84,7 @@ impl ListCommand {
     }
 }
 
-/// Create the bucket of live lists. The other commands do so as well, with one replica
+/// Create the bucket of live lists. The commands that change a list do so as well, with one replica
 #[derive(Args)]
 pub(crate) struct Create {
     /// Number of replicas of the bucket in a NATS cluster: 1, 3 or 5
@@ -109,7 +109,8 @@ impl Create {
         let replicas = connection.bucket(self.replicas).await?.replicas();
         if replicas != usize::from(self.replicas) {
             anyhow::bail!(
-                "the bucket exists with {replicas} replicas: `nats stream edit KV_IMPORTGUARD_LISTS --replicas {}`",
+                "the bucket exists with {}: `nats stream edit KV_IMPORTGUARD_LISTS --replicas {}`",
+                counted(replicas, "replica", "replicas"),
                 self.replicas
             );
         }

@@ -10,7 +10,7 @@ use importguard_runtime::settings::any_duration;
 use time::OffsetDateTime;
 
 use super::UsageError;
-use crate::events::time;
+use crate::events::{TimeError, time};
 
 /// Environment variables that contain the name of the user who is logged in.
 const LOGIN: [&str; 2] = ["USER", "LOGNAME"];
@@ -40,7 +40,10 @@ pub(super) struct Until {
 }
 
 fn future(text: &str) -> Result<SystemTime, String> {
-    let time = time(text).map_err(|error| error.to_string())?;
+    let time = time(text).map_err(|error| match error {
+        TimeError::Form => "not a time; write for example 2026-12-24T18:00, \"2026-12-24 18:00 +01:00\" or 18:00; for a duration from now use --for".to_owned(),
+        error => error.to_string(),
+    })?;
     match time > SystemTime::now() {
         true => Ok(time),
         false => Err("that is past; for a duration from now use --for".to_owned()),

@@ -15,7 +15,7 @@ pub(super) struct Filter {
     #[arg(long, value_delimiter = ',', value_parser = VerdictKind::ALL.map(VerdictKind::as_str))]
     verdict: Vec<String>,
 
-    /// Only decisions in which this rule matched, enforced or in shadow mode
+    /// Only decisions in which this rule matched, failed or was skipped, enforced or in shadow mode
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     rule: Vec<String>,
 
@@ -104,6 +104,11 @@ struct Seen {
 }
 
 impl Matcher {
+    /// Whether there was no event to match.
+    pub(super) const fn is_unused(&self) -> bool {
+        self.seen.events == 0
+    }
+
     /// Whether `event` matches all filters.
     pub(super) fn matches(&mut self, event: &Event) -> bool {
         self.see(event);

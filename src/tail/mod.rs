@@ -18,7 +18,7 @@ use importguard_runtime::{settings::count, signals};
 use self::filter::{Filter, Matcher};
 pub(crate) use self::line::Lines;
 use crate::{
-    events::{Begin, Console, Delivered, Durable, Event, Range, Source, rfc3339, time},
+    events::{Begin, Console, Delivered, Durable, Event, Range, Source, past, rfc3339, time},
     output,
 };
 
@@ -57,7 +57,7 @@ Times without an offset are in the local time zone (TZ). Printed times are in UT
 pub(crate) struct Tail {
     /// Start with the events stored since TIME: a duration before now (30s, 1h, 7d), or for example 2026-11-27T14:00,
     /// "2026-11-27 14:05 +01:00", 14:05, today, "yesterday 14:05" [default: new events only, or all if tail does not follow]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<SystemTime>,
 
     /// Exit before the first event stored at or after TIME
@@ -119,6 +119,9 @@ impl Tail {
             .follow(shutdown, self.count, |event| printer.print(event))
             .await?;
         printer.hint();
+        if !range.follow && printer.matcher.is_unused() {
+            CONSOLE.report("the stream has no event in this range");
+        }
         if let (Begin::At(since), false) = (range.begin, range.follow)
             && let Some(first) = source.first_stored().filter(|first| *first > since)
         {

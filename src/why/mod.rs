@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::words::Words;
 use crate::{
-    events::{Begin, Console, Event, Range, Source, rfc3339, time},
+    events::{Begin, Console, Event, Range, Source, past, rfc3339, time},
     output,
 };
 
@@ -63,11 +63,11 @@ pub(crate) struct Why {
     owner: Option<String>,
 
     /// When it was decided, for example "2026-11-27 14:05", "yesterday 14:05" or 2h (ago) [default: at any time that is read]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = past)]
     at: Option<SystemTime>,
 
     /// Read events stored since TIME [default: a minute before --at, or the last 24 hours]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<SystemTime>,
 
     /// Also search the spool in this directory of a gateway, without changing it
