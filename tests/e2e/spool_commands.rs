@@ -193,8 +193,8 @@ fn multiply(dir: &Path, count: usize) {
     for _ in 0..count {
         let new = EventId::new().to_string();
         add.execute(
-            "INSERT INTO event (id, subject, operation_id, payload, spooled_ms)
-             SELECT ?1, subject, operation_id, ?2, spooled_ms FROM event WHERE id = ?3",
+            "INSERT INTO event (id, subject, operation_id, payload, spooled_ms, state)
+             SELECT ?1, subject, operation_id, ?2, spooled_ms, state FROM event WHERE id = ?3",
             (&new, payload.replace(&id, &new).as_bytes(), &id),
         )
         .unwrap();

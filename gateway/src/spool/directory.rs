@@ -71,10 +71,10 @@ pub enum SpoolOpenError {
     },
     /// The file has a schema that this version does not know.
     #[error(
-        "the spool {} was written by a newer importguard (schema {found}, this one knows {SCHEMA_VERSION}): run that version until it is drained, or use another directory (IMPORTGUARD_SPOOL)",
+        "the spool {} has schema {found}, but this version of importguard needs schema {SCHEMA_VERSION}: publish its events with the version that wrote it (`importguard spool drain DIR`) and delete the file, or use another directory (IMPORTGUARD_SPOOL)",
         path.display()
     )]
-    Newer {
+    OtherSchema {
         /// The file.
         path: PathBuf,
         /// Its schema version.
@@ -341,7 +341,7 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenError> {
     let opened = Connection::open(path).and_then(|connection| {
         let version = store::version(&connection)?;
-        if version > SCHEMA_VERSION {
+        if !store::is_known(version) {
             return Ok(Err(version));
         }
         quick_check(&connection)?;
@@ -349,7 +349,7 @@ fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenEr
     });
     match opened {
         Ok(Ok(store)) => Ok(Some(store)),
-        Ok(Err(found)) => Err(SpoolOpenError::Newer {
+        Ok(Err(found)) => Err(SpoolOpenError::OtherSchema {
             path: path.to_owned(),
             found,
         }),

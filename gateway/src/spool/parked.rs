@@ -13,9 +13,6 @@ use super::{
 /// Number of events that one search for parked events examines. This takes the spool's thread a few milliseconds.
 const SCAN_LIMIT: u32 = 2048;
 
-/// The first schema with a `state`.
-pub(super) const SINCE_SCHEMA: i64 = 3;
-
 /// The `state` of an event that is not parked.
 const WAITING: &str = "w";
 

@@ -52,10 +52,10 @@ pub enum SpoolReadError {
     },
     /// The spool has a schema that this version does not know.
     #[error(
-        "the spool {} was written by a newer importguard (schema {found}, this one knows {SCHEMA_VERSION}): use that version",
+        "the spool {} has schema {found}, but this version of importguard needs schema {SCHEMA_VERSION}: publish its events with the version that wrote it (`importguard spool drain DIR`)",
         path.display()
     )]
-    Newer {
+    OtherSchema {
         /// The file.
         path: PathBuf,
         /// Its schema version.
@@ -169,8 +169,8 @@ impl SpoolReader {
             connected => connected,
         }
         .map_err(|source| because(&path, source))?;
-        if schema > SCHEMA_VERSION {
-            return Err(SpoolReadError::Newer {
+        if !store::is_known(schema) {
+            return Err(SpoolReadError::OtherSchema {
                 path,
                 found: schema,
             });
@@ -268,8 +268,8 @@ impl SpoolReader {
     }
 
     /// Copies the spool in its current state into the directory `to`, which is created if necessary and must not contain a spool. From a
-    /// corrupt spool, copies what can be read. All events count as possibly published, unless the spool has an older schema: a process
-    /// that publishes the copy looks them up in NATS first. Returns whether all events could be read.
+    /// corrupt spool, copies what can be read. All events count as possibly published: a process that publishes the copy looks them up in
+    /// NATS first. Returns whether all events could be read.
     ///
     /// # Errors
     /// If `to` already contains a spool, or a file cannot be read or written.
@@ -299,7 +299,7 @@ impl SpoolReader {
         };
         create().map_err(failed)?;
         let is_complete = match self.copy_into(&part) {
-            Err(error) if is_corrupt(&error) && self.schema == SCHEMA_VERSION => {
+            Err(error) if is_corrupt(&error) && self.schema != 0 => {
                 create().map_err(failed)?;
                 self.rescue_into(&part)
             }
@@ -318,8 +318,8 @@ impl SpoolReader {
         let name = path.as_os_str().to_string_lossy();
         self.connection.execute("VACUUM INTO ?1", [name])?;
         match self.schema {
-            SCHEMA_VERSION => mark(&Connection::open(path)?),
-            _ => Ok(()),
+            0 => Ok(()),
+            _ => mark(&Connection::open(path)?),
         }
     }
 
@@ -347,14 +347,12 @@ impl SpoolReader {
                 store::id(row, 0)
             })
             .optional()?;
-        if self.schema >= parked::SINCE_SCHEMA {
-            let counts = parked::count(&transaction)?;
-            let counts = parked::ParkReason::ALL.map(|reason| (reason.as_str(), counts.of(reason)));
-            found.parked = counts
-                .into_iter()
-                .filter(|(_, events)| *events > 0)
-                .collect();
-        }
+        let counts = parked::count(&transaction)?;
+        let counts = parked::ParkReason::ALL.map(|reason| (reason.as_str(), counts.of(reason)));
+        found.parked = counts
+            .into_iter()
+            .filter(|(_, events)| *events > 0)
+            .collect();
         Ok(found)
     }
 

@@ -147,6 +147,7 @@ fn is_valid(name: &str, value: &Value) -> bool {
         ("traceparent" | "tracestate" | "baggage", value) => {
             matches!(value, Value::Text(_) | Value::Null)
         }
+        ("spooled_ms", value) => matches!(value, Value::Integer(_)),
         (_, value) => matches!(value, Value::Integer(_) | Value::Null),
     }
 }

@@ -22,7 +22,7 @@ use super::{
     parked::{self, ParkedCounts},
 };
 
-/// Version of the schema, in `PRAGMA user_version`. A file with a higher version was written by a newer importguard.
+/// Version of the schema, in `PRAGMA user_version`. A file with another version was written by another version of importguard.
 pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// Schema of the file. `id` sorts by time (UUID v7) as long as the clock is right, so it is also the order of publication, even if an event
@@ -30,8 +30,7 @@ pub(super) const SCHEMA_VERSION: i64 = 3;
 /// clock: if an attempt was stored, it comes after them. `drain` has one row: a drain may have published the events up to `up_to` after
 /// `after`; it is empty once no event waits. This one row never grows much, so a drain can mark its progress even in a full spool.
 /// `spooled_ms` is a time of the [`SteadyClock`]. `state` is `w` while the event waits, otherwise the reason why NATS refuses it, always
-/// one byte, so that it can be changed in place when the spool is full. It precedes the payload, which may fill many pages, unless the file
-/// has an older schema.
+/// one byte, so that it can be changed in place when the spool is full. It precedes the payload, which may fill many pages.
 const SCHEMA: &str = "
     CREATE TABLE event (
         rowid           INTEGER PRIMARY KEY,
@@ -41,21 +40,13 @@ const SCHEMA: &str = "
         traceparent     TEXT,
         tracestate      TEXT,
         baggage         TEXT,
-        state           TEXT NOT NULL DEFAULT 'w',
+        state           TEXT NOT NULL,
         payload         BLOB NOT NULL,
         attempted_after INTEGER,
-        spooled_ms      INTEGER
+        spooled_ms      INTEGER NOT NULL
     );
     CREATE TABLE drain (up_to TEXT NOT NULL, after INTEGER NOT NULL);
     INSERT INTO drain VALUES ('', 0);
-";
-
-/// Migrates from schema version 2. Milliseconds become sequences that no stream has reached, so that the whole stream is searched.
-const FROM_VERSION_2: &str = "
-    ALTER TABLE event RENAME COLUMN attempted_ms TO attempted_after;
-    ALTER TABLE event ADD COLUMN spooled_ms INTEGER;
-    ALTER TABLE event ADD COLUMN state TEXT NOT NULL DEFAULT 'w';
-    ALTER TABLE drain RENAME COLUMN since_ms TO after;
 ";
 
 /// SQLite's default page size, which is also the block size of common file systems.
@@ -174,22 +165,11 @@ impl Store {
                 Ok(())
             }
         }))?;
-        let schema: &[&str] = match version(&connection)? {
-            0 => &[SCHEMA],
-            1 => &[
-                "ALTER TABLE event ADD COLUMN tracestate TEXT;",
-                FROM_VERSION_2,
-            ],
-            2 => &[FROM_VERSION_2],
-            _ => &[],
-        };
-        if !schema.is_empty() {
-            let change = connection.transaction()?;
-            for step in schema {
-                change.execute_batch(step)?;
-            }
-            change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            change.commit()?;
+        if version(&connection)? == 0 {
+            let creation = connection.transaction()?;
+            creation.execute_batch(SCHEMA)?;
+            creation.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            creation.commit()?;
         }
         let clock = SteadyClock::start();
         clock::date_back(&connection, clock)?;
@@ -373,6 +353,11 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
+/// Returns whether this version of importguard can use a file with this schema version.
+pub(super) fn is_known(version: i64) -> bool {
+    version == 0 || version == SCHEMA_VERSION
+}
+
 /// Returns the first waiting event whose ID is not before `from`.
 fn oldest(connection: &Connection, from: Option<Oldest>) -> rusqlite::Result<Option<Oldest>> {
     let from = from.map_or_else(String::new, |oldest| oldest.id.to_string());
@@ -381,11 +366,9 @@ fn oldest(connection: &Connection, from: Option<Oldest>) -> rusqlite::Result<Opt
             "SELECT id, spooled_ms FROM event WHERE id >= ?1 AND state = 'w' ORDER BY id LIMIT 1",
         )?
         .query_row([from], |row| {
-            let id = id(row, 0)?;
-            let spooled_ms = row.get::<_, Option<i64>>(1)?;
             Ok(Oldest {
-                id,
-                spooled_ms: spooled_ms.unwrap_or_else(|| id.unix_ms()),
+                id: id(row, 0)?,
+                spooled_ms: row.get(1)?,
             })
         })
         .optional()

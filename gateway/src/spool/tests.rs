@@ -223,30 +223,6 @@ async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
     assert_eq!(spool.store().unwrap().contents().events, 2);
 }
 
-#[tokio::test]
-async fn of_the_second_schema_an_attempted_event_has_the_whole_stream_searched() {
-    let dir = TempDir::new().unwrap();
-    let second = Connection::open(dir.path().join("spool.db")).unwrap();
-    second
-        .execute_batch(
-            "CREATE TABLE event (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
-                 operation_id TEXT NOT NULL, traceparent TEXT, tracestate TEXT, baggage TEXT, payload BLOB NOT NULL,
-                 attempted_ms INTEGER);
-             CREATE TABLE drain (up_to TEXT NOT NULL, since_ms INTEGER NOT NULL);
-             INSERT INTO drain VALUES ('', 0);
-             INSERT INTO event VALUES (1, '01890a5d-ac96-774b-bcce-b302099a8057', 'importguard.v1.imported', 'op', NULL, NULL,
-                 NULL, x'7b7d', 1732820000000);
-             PRAGMA user_version = 2;",
-        )
-        .unwrap();
-    drop(second);
-    let spool = open(&dir);
-    let events = spool.next(2, usize::MAX, 7).await.unwrap();
-    // No stream has reached this sequence, so it is searched from its start.
-    assert_eq!(events[0].attempted_after(), Some(1_732_820_000_000));
-    assert!(spool.depth().oldest_age() > Some(Duration::from_secs(365 * 24 * 3600)));
-}
-
 fn oldest_of(store: &Store) -> Option<EventId> {
     store.contents().oldest.map(|oldest| oldest.id)
 }

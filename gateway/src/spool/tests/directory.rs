@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::*;
+use super::{super::store::SCHEMA_VERSION, *};
 
 #[tokio::test]
 async fn of_two_processes_the_second_is_told_whose_spool_it_is() {
@@ -104,47 +104,29 @@ async fn a_directory_that_holds_something_else_keeps_its_permissions() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_left_alone() {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("spool.db");
-    let newer = Connection::open(&path).unwrap();
-    newer.pragma_update(None, "user_version", 99).unwrap();
-    drop(newer);
-    let error =
-        Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
-    assert!(
-        matches!(error, SpoolOpenError::Newer { found: 99, .. }),
-        "{error}"
-    );
-    assert!(path.exists());
-}
-
-#[tokio::test]
-async fn events_of_the_first_schema_are_read_and_new_ones_written_beside_them() {
-    let dir = TempDir::new().unwrap();
-    let first = Connection::open(dir.path().join("spool.db")).unwrap();
-    first
-        .execute_batch(
-            "CREATE TABLE event (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
-                 operation_id TEXT NOT NULL, traceparent TEXT, baggage TEXT, payload BLOB NOT NULL, attempted_ms INTEGER);
-             CREATE TABLE drain (up_to TEXT NOT NULL, since_ms INTEGER NOT NULL);
-             INSERT INTO drain VALUES ('', 0);
-             INSERT INTO event VALUES (1, '01890a5d-ac96-774b-bcce-b302099a8057', 'importguard.v1.imported', 'op-first',
-                 '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', 'operationID=op-first', x'7b7d', NULL);
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
-    drop(first);
-    let spool = open(&dir);
-    spool.append(event("op-second"), soon()).await.unwrap();
-    let events = spool.next(2, usize::MAX, 7).await.unwrap();
-    assert_eq!(events[0].operation_id, "op-first");
-    assert_eq!(
-        events[0].trace.baggage.as_deref(),
-        Some("operationID=op-first")
-    );
-    assert_eq!(events[0].trace.tracestate, None);
-    assert_eq!(events[1].trace, event("op-second").trace);
+async fn another_schema_is_left_alone() {
+    for version in [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("spool.db");
+        let other = Connection::open(&path).unwrap();
+        other.pragma_update(None, "user_version", version).unwrap();
+        drop(other);
+        let before = fs::read(&path).unwrap();
+        let error =
+            Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new()).unwrap_err();
+        assert!(
+            matches!(error, SpoolOpenError::OtherSchema { found, .. } if found == version),
+            "{error}"
+        );
+        let text = error.to_string();
+        let schemas = format!(
+            "has schema {version}, but this version of importguard needs schema {SCHEMA_VERSION}"
+        );
+        for part in [path.to_str().unwrap(), &schemas, "importguard spool drain"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
 }
 
 #[tokio::test]
