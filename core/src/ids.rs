@@ -74,6 +74,12 @@ impl TryFrom<String> for OperationId {
     }
 }
 
+impl From<OperationId> for String {
+    fn from(id: OperationId) -> Self {
+        id.0
+    }
+}
+
 /// The prefix of every pseudonym.
 const PSEUDONYM_PREFIX: &str = "pn_";
 

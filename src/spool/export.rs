@@ -75,8 +75,8 @@ fn write_file(reader: &SpoolReader, path: &Path) -> anyhow::Result<usize> {
 fn write_lines(reader: &SpoolReader, out: impl Write) -> anyhow::Result<usize> {
     let mut out = BufWriter::new(out);
     let mut count = 0;
-    reader.for_each(|event| {
-        out.write_all(&event.payload)?;
+    reader.for_each(|payload| {
+        out.write_all(payload)?;
         out.write_all(b"\n")?;
         count += 1;
         anyhow::Ok(ControlFlow::Continue(()))

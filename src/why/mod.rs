@@ -226,8 +226,8 @@ struct Search {
 impl Search {
     /// Searches the spool in `dir`, oldest event first.
     fn spool(&mut self, dir: &Path) -> anyhow::Result<()> {
-        SpoolReader::open(dir)?.for_each(|event| {
-            self.event(&event.payload)?;
+        SpoolReader::open(dir)?.for_each(|payload| {
+            self.event(payload)?;
             anyhow::Ok(ControlFlow::Continue(()))
         })
     }

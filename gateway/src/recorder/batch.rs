@@ -5,13 +5,8 @@ use std::collections::{HashSet, VecDeque};
 use importguard_core::EventId;
 use tokio::time::Instant;
 
-use super::{
-    Inner,
-    publisher::{Message, Sent},
-    refusal::AckError,
-    settings::BACKGROUND_TIMEOUT,
-};
-use crate::spool::{ParkReason, StoredEvent};
+use super::{Inner, publisher::Sent, refusal::AckError, settings::BACKGROUND_TIMEOUT};
+use crate::spool::{ParkReason, PendingEvent};
 
 /// Maximum number of acks the drain waits for at once. A new event queues behind them at the server, about 25 µs each, so four at most
 /// double the 100 µs of an idle server. Four already drain more than 10,000 events a second.
@@ -31,7 +26,7 @@ pub(super) struct Published<'a> {
 
 /// An event that NATS refuses.
 pub(super) struct Refused<'a> {
-    pub(super) event: &'a StoredEvent,
+    pub(super) event: &'a PendingEvent,
     pub(super) reason: ParkReason,
     /// See [`Refusal::may_be_stored`].
     pub(super) may_be_stored: bool,
@@ -49,9 +44,9 @@ impl Inner {
     /// at the first error that is not a refusal.
     pub(super) async fn publish_all<'a>(
         &self,
-        batch: &'a [StoredEvent],
+        batch: &'a [PendingEvent],
         stored: &HashSet<EventId>,
-        blocked: impl Fn(&StoredEvent) -> Option<ParkReason>,
+        blocked: impl Fn(&PendingEvent) -> Option<ParkReason>,
     ) -> Published<'a> {
         let mut published = Published {
             done: Vec::with_capacity(batch.len()),
@@ -59,7 +54,7 @@ impl Inner {
             sequence: self.publisher.sequence(),
             outcome: Ok(()),
         };
-        let mut acks: VecDeque<(&StoredEvent, Sent, Instant)> = VecDeque::with_capacity(IN_FLIGHT);
+        let mut acks: VecDeque<(&PendingEvent, Sent, Instant)> = VecDeque::with_capacity(IN_FLIGHT);
         let mut events = batch.iter();
         loop {
             let next = match published.outcome {
@@ -77,7 +72,7 @@ impl Inner {
                         });
                         continue;
                     }
-                    None => match self.publisher.send(Message::from(event)).await {
+                    None => match self.publisher.send(event).await {
                         Ok(sent) => {
                             acks.push_back((event, sent, Instant::now()));
                             continue;

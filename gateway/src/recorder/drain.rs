@@ -18,7 +18,7 @@ use super::{
     status::events,
     stream::{self, LookUpError, Unavailable},
 };
-use crate::spool::{Parking, SpoolError, StoredEvent};
+use crate::spool::{Parking, PendingEvent, SpoolError};
 
 /// Maximum number of events in a batch. A batch is one spool transaction; 256 typical events of 1 KiB justify its commit.
 const BATCH_EVENTS: u32 = 256;
@@ -368,7 +368,7 @@ impl Drain {
             self.stored(stream, &batch).await?
         };
         recorder.attempts.note(Duration::ZERO);
-        let blocked = |event: &StoredEvent| recorder.blocked.reason(&event.subject);
+        let blocked = |event: &PendingEvent| recorder.blocked.reason(&event.subject);
         let published = recorder.publish_all(&batch, &stored, blocked).await;
         let count = published.settled();
         // Events were not looked up if NATS may still remember them, so keep the record of earlier attempts.
@@ -401,7 +401,7 @@ impl Drain {
             let parking = |refused: Refused<'_>| Parking {
                 id: refused.event.id,
                 reason: refused.reason,
-                attempted_after: match refused.event.attempted_after() {
+                attempted_after: match refused.event.attempted_after {
                     attempted if refused.may_be_stored => attempted.or(Some(sequence)),
                     _ if forget_attempts => None,
                     attempted => attempted,
@@ -419,11 +419,11 @@ impl Drain {
     pub(super) async fn stored(
         &mut self,
         stream: &mut Stream,
-        batch: &[StoredEvent],
+        batch: &[PendingEvent],
     ) -> Result<HashSet<EventId>, DrainError> {
         let attempts = batch
             .iter()
-            .filter_map(|event| Some((event.id, event.attempted_after()?)));
+            .filter_map(|event| Some((event.id, event.attempted_after?)));
         let Some(after) = attempts.clone().map(|(_, after)| after).min() else {
             return Ok(HashSet::new());
         };

@@ -43,7 +43,7 @@ use self::{
     blocked::Blocked,
     drain::{CONNECT_TIMEOUT, Drain, Purpose},
     metrics::{Gauges, Metrics},
-    publisher::{Message, Publisher},
+    publisher::Publisher,
     refusal::{AckError, Refusal},
     requirements::Deviations,
     state::{Machine, Observed},
@@ -53,7 +53,7 @@ use self::{
 
 use crate::{
     events::{Event, Subject},
-    spool::{AppendError, NewEvent, ParkReason, Spool},
+    spool::{AppendError, ParkReason, PendingEvent, Spool},
 };
 
 pub use self::{
@@ -230,10 +230,16 @@ impl Recorder {
     pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, RecordError> {
         let recorder = &*self.0;
         let seen = recorder.machine.observe();
-        let subject = event.subject.as_str();
-        let mut parked = recorder.blocked.reason(subject);
-        let mut attempted_after = None;
-        let may_publish = seen.state() != State::Spooling && parked.is_none();
+        let mut event = PendingEvent {
+            id: event.id,
+            subject: event.subject.as_str().into(),
+            operation_id: event.operation_id.into(),
+            trace: event.trace,
+            payload: event.payload,
+            attempted_after: None,
+            parked: recorder.blocked.reason(event.subject.as_str()),
+        };
+        let may_publish = seen.state() != State::Spooling && event.parked.is_none();
         if may_publish && !recorder.publisher.connected() {
             recorder.fail(seen, &AckError::Disconnected.to_string());
         } else if may_publish {
@@ -245,32 +251,23 @@ impl Recorder {
                 }
                 Err(error) => error,
             };
-            match recorder.refusal(error, subject) {
+            match recorder.refusal(error, &event.subject) {
                 Ok(refusal) => {
-                    recorder.blocked.refused(subject, &refusal);
-                    parked = Some(refusal.reason);
-                    attempted_after = refusal.may_be_stored.then_some(after);
+                    recorder.blocked.refused(&event.subject, &refusal);
+                    event.parked = Some(refusal.reason);
+                    event.attempted_after = refusal.may_be_stored.then_some(after);
                 }
                 Err(error) => {
                     if !recorder.is_inconclusive(&error) {
                         recorder.fail(seen, &error.to_string());
                     }
-                    attempted_after = error.may_be_stored().then_some(after);
+                    event.attempted_after = error.may_be_stored().then_some(after);
                 }
             }
         }
-        if attempted_after.is_some() {
+        if event.attempted_after.is_some() {
             recorder.attempts.note(recorder.settings.ack_timeout);
         }
-        let event = NewEvent {
-            id: event.id,
-            subject,
-            operation_id: event.operation_id,
-            trace: event.trace,
-            payload: event.payload,
-            attempted_after,
-            parked,
-        };
         match recorder.spool.append(event, deadline).await {
             Ok(()) => {
                 recorder.metrics.spooled();
@@ -399,13 +396,13 @@ fn note(last_error: &LastError, error: &str, first: &FirstConnection) {
 
 impl Inner {
     /// Publishes `event` and waits for its ack, for at most half of the time left until `deadline`: the other half is for the spool.
-    async fn publish(&self, event: &Event, deadline: Instant) -> Result<Duration, AckError> {
+    async fn publish(&self, event: &PendingEvent, deadline: Instant) -> Result<Duration, AckError> {
         let start = Instant::now();
         let wait = self
             .settings
             .ack_timeout
             .min(deadline.saturating_duration_since(start) / 2);
-        let sent = timeout_at(start + wait, self.publisher.send(Message::from(event))).await;
+        let sent = timeout_at(start + wait, self.publisher.send(event)).await;
         let sent = sent.unwrap_or(Err(AckError::Timeout(wait)))?;
         self.publisher.acknowledged(sent, start, wait).await?;
         Ok(start.elapsed())

@@ -1,6 +1,7 @@
 //! The recorder's only connection to NATS: publishes messages and interprets their acks.
 
 use std::{
+    borrow::Cow,
     str::FromStr,
     sync::{
         Arc,
@@ -19,8 +20,6 @@ use async_nats::{
         message::PublishMessage,
     },
 };
-use bytes::Bytes;
-use importguard_core::EventId;
 use importguard_nats::NatsServers;
 use importguard_telemetry::propagation::MessageHeaders;
 use tokio::time::{Instant, timeout_at};
@@ -33,7 +32,7 @@ use super::{
 };
 use crate::{
     events::{self, CONTENT_TYPE},
-    spool::StoredEvent,
+    spool::PendingEvent,
 };
 
 /// How long the connection may be idle before the client sends a PING.
@@ -46,40 +45,7 @@ const ACK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// More than a gateway's concurrent callbacks and its drain need together. Beyond this limit, publishing waits.
 const ACKS_IN_FLIGHT: usize = 8192;
 
-/// Content of a message, from a request or from the spool.
-pub(super) struct Message<'a> {
-    id: EventId,
-    subject: Subject,
-    operation_id: &'a str,
-    trace: &'a MessageHeaders,
-    payload: &'a Bytes,
-}
-
-impl<'a> From<&'a events::Event> for Message<'a> {
-    fn from(event: &'a events::Event) -> Self {
-        Self {
-            id: event.id,
-            subject: Subject::from_static(event.subject.as_str()),
-            operation_id: event.operation_id.as_str(),
-            trace: &event.trace,
-            payload: &event.payload,
-        }
-    }
-}
-
-impl<'a> From<&'a StoredEvent> for Message<'a> {
-    fn from(event: &'a StoredEvent) -> Self {
-        Self {
-            id: event.id,
-            subject: Subject::from(event.subject.as_str()),
-            operation_id: &event.operation_id,
-            trace: &event.trace,
-            payload: &event.payload,
-        }
-    }
-}
-
-/// A message that was sent and not yet acknowledged.
+/// An event that was sent and not yet acknowledged.
 pub(super) struct Sent {
     subject: Subject,
     ack: PublishAckFuture,
@@ -228,14 +194,17 @@ impl Publisher {
             .min(self.stream_limit.load(Ordering::Relaxed))
     }
 
-    /// Sends `message` after all earlier ones. Waits only if the connection cannot keep up or `ACKS_IN_FLIGHT` acks are outstanding.
-    pub(super) async fn send(&self, message: Message<'_>) -> Result<Sent, AckError> {
-        let (connection, denials) = (self.connection(), self.denials.of(&message.subject));
+    /// Sends `event` after all earlier ones. Waits only if the connection cannot keep up or `ACKS_IN_FLIGHT` acks are outstanding.
+    pub(super) async fn send(&self, event: &PendingEvent) -> Result<Sent, AckError> {
+        let subject = match &event.subject {
+            Cow::Borrowed(subject) => Subject::from_static(subject),
+            Cow::Owned(subject) => Subject::from(subject.as_str()),
+        };
+        let (connection, denials) = (self.connection(), self.denials.of(&subject));
         // The payload nearly always fits, but a spooled event may have been made for another server.
-        let payload = events::fit(message.payload.clone(), self.max_payload());
-        let headers = headers(&message);
+        let payload = events::fit(event.payload.clone(), self.max_payload());
+        let headers = headers(event);
         let publish = PublishMessage::build().payload(payload).headers(headers);
-        let subject = message.subject;
         let ack = self
             .jetstream
             .send_publish(subject.clone(), publish)
@@ -278,17 +247,17 @@ pub(super) fn connection_error(event: &Event) -> Option<String> {
     }
 }
 
-fn headers(message: &Message<'_>) -> HeaderMap {
+fn headers(event: &PendingEvent) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(NATS_MESSAGE_ID, message.id.to_string());
+    headers.insert(NATS_MESSAGE_ID, event.id.to_string());
     headers.insert("Content-Type", CONTENT_TYPE);
     let MessageHeaders {
         traceparent,
         tracestate,
         baggage,
-    } = message.trace;
+    } = &event.trace;
     for (name, value) in [
-        ("operationID", Some(message.operation_id)),
+        ("operationID", Some(event.operation_id.as_str())),
         ("traceparent", traceparent.as_deref()),
         ("tracestate", tracestate.as_deref()),
         ("baggage", baggage.as_deref()),

@@ -9,7 +9,7 @@ use super::{
     batch::Refused,
     drain::{BATCH_BYTES, Drain, DrainError},
 };
-use crate::spool::{ParkReason, ParkedQuery, StoredEvent};
+use crate::spool::{ParkReason, ParkedQuery, PendingEvent};
 
 /// A small batch, because a single event may be enough to see that its subject is still refused.
 const BATCH_EVENTS: usize = 64;
@@ -78,20 +78,18 @@ impl Retry {
         let probed = probed.await;
         for Refused { event, reason, .. } in &probed.refused {
             if reason.is_about_the_subject() {
-                self.refused.insert(event.subject.clone(), *reason);
+                self.refused.insert(event.subject.to_string(), *reason);
             }
         }
-        let taken = |event: &&StoredEvent| probed.done.contains(&event.id);
+        let taken = |event: &&PendingEvent| probed.done.contains(&event.id);
         let taken: BTreeSet<_> = first
             .iter()
             .filter(taken)
-            .map(|event| &event.subject)
+            .map(|event| &*event.subject)
             .collect();
-        recorder
-            .blocked
-            .keep(|subject| !taken.iter().any(|taken| *taken == subject));
+        recorder.blocked.keep(|subject| !taken.contains(subject));
         drain.settle(probed, true).await?;
-        let refused = |event: &StoredEvent| self.refused.get(&event.subject).copied();
+        let refused = |event: &PendingEvent| self.refused.get(&*event.subject).copied();
         let published = recorder.publish_all(&others, &stored, refused);
         let published = published.await;
         let of_one_event = |refused: &&Refused<'_>| !refused.reason.is_about_the_subject();

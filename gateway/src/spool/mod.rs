@@ -17,6 +17,7 @@ mod writer;
 mod tests;
 
 use std::{
+    borrow::Cow,
     path::Path,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use importguard_core::{EventId, OperationId};
+use importguard_core::EventId;
 use importguard_telemetry::propagation::MessageHeaders;
 use parking_lot::Mutex;
 use tokio::{
@@ -46,7 +47,7 @@ use self::{
 pub use self::{
     directory::SpoolOpenError,
     health::{SpoolState, SpoolStatus},
-    reader::{SpoolReadError, SpoolReader, SpoolSummary, SpooledEvent},
+    reader::{SpoolReadError, SpoolReader, SpoolSummary},
     store::SpoolSync,
 };
 pub(crate) use self::{
@@ -61,42 +62,21 @@ const QUEUE: usize = 1024;
 /// How often to check whether files were deleted, replaced, locked or overwritten.
 const EXAMINE: Duration = Duration::from_secs(1);
 
-/// An event to be spooled.
+/// An event that NATS has not acknowledged yet.
 #[derive(Clone, Debug)]
-pub(crate) struct NewEvent {
+pub(crate) struct PendingEvent {
     /// Events leave the spool in the order of their IDs.
     pub(crate) id: EventId,
-    pub(crate) subject: &'static str,
-    pub(crate) operation_id: OperationId,
-    pub(crate) trace: MessageHeaders,
-    pub(crate) payload: Bytes,
-    /// The event was published but not acknowledged, so the stream may hold it, after this sequence.
-    pub(crate) attempted_after: Option<u64>,
-    /// NATS refuses the event while it accepts others, so it does not wait for its turn.
-    pub(crate) parked: Option<ParkReason>,
-}
-
-/// An event read from the spool.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredEvent {
-    pub(crate) id: EventId,
-    pub(crate) subject: String,
+    /// As text, like the operationID: another version of importguard may have spooled it.
+    pub(crate) subject: Cow<'static, str>,
     pub(crate) operation_id: String,
     pub(crate) trace: MessageHeaders,
     pub(crate) payload: Bytes,
-    attempted_after: Option<u64>,
-    attempted_by_drain_after: Option<u64>,
-}
-
-impl StoredEvent {
-    /// Returns the sequence after which the event is in the stream, if it is there at all: it was published and no ack was received.
-    /// Returns `None` if it was never published.
-    pub(crate) fn attempted_after(&self) -> Option<u64> {
-        self.attempted_after
-            .into_iter()
-            .chain(self.attempted_by_drain_after)
-            .min()
-    }
+    /// The sequence after which the event is in the stream, if it is there at all: it was published and no ack was received. `None` if it
+    /// was never published.
+    pub(crate) attempted_after: Option<u64>,
+    /// NATS refuses the event while it accepts others, so it does not wait for its turn.
+    pub(crate) parked: Option<ParkReason>,
 }
 
 /// Why an event could not be spooled.
@@ -219,7 +199,7 @@ pub(crate) struct Spool {
 
 enum Command {
     Append {
-        event: NewEvent,
+        event: PendingEvent,
         reply: oneshot::Sender<Result<(), AppendError>>,
     },
     Run(Box<dyn FnOnce(&mut Supervised) + Send>),
@@ -280,7 +260,7 @@ impl Spool {
     /// Returns once `event` is committed. If it returns an error at `deadline`, the event may be committed anyway.
     pub(crate) async fn append(
         &self,
-        event: NewEvent,
+        event: PendingEvent,
         deadline: Instant,
     ) -> Result<(), AppendError> {
         let commands = self.commands().ok_or(AppendError::Closed)?;
@@ -311,7 +291,7 @@ impl Spool {
         limit: u32,
         max_bytes: usize,
         sequence: u64,
-    ) -> Result<Vec<StoredEvent>, SpoolError> {
+    ) -> Result<Vec<PendingEvent>, SpoolError> {
         self.run(move |spool| spool.advance(&[], limit, max_bytes, sequence))
             .await
     }

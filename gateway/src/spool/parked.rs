@@ -6,8 +6,8 @@ use importguard_core::EventId;
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::{
-    StoredEvent,
-    store::{Store, event, id},
+    PendingEvent,
+    store::{Store, event, id, to_integer},
 };
 
 /// Number of events that one search for parked events examines. This takes the spool's thread a few milliseconds.
@@ -113,14 +113,14 @@ impl ParkedCounts {
 pub(crate) struct Parking {
     pub(crate) id: EventId,
     pub(crate) reason: ParkReason,
-    /// As [`NewEvent::attempted_after`](super::NewEvent::attempted_after).
+    /// As [`PendingEvent::attempted_after`].
     pub(crate) attempted_after: Option<u64>,
 }
 
 /// Parked events, in the order of their IDs.
 #[derive(Debug)]
 pub(crate) struct ParkedBatch {
-    pub(crate) events: Vec<StoredEvent>,
+    pub(crate) events: Vec<PendingEvent>,
     /// The event after which to continue; `None` at the end.
     pub(crate) next: Option<EventId>,
 }
@@ -157,7 +157,7 @@ impl Store {
                     contents.parked.remove(before);
                 }
                 contents.parked.add(event.reason);
-                let attempted_after = event.attempted_after.map(super::store::sequence);
+                let attempted_after = event.attempted_after.map(to_integer);
                 park.execute(params![
                     event.id.to_string(),
                     state(Some(event.reason)),
@@ -175,7 +175,7 @@ impl Store {
     pub(super) fn parked(&mut self, query: &ParkedQuery) -> rusqlite::Result<ParkedBatch> {
         let after = query.after.map_or_else(String::new, |id| id.to_string());
         let except = serde_json::to_string(&query.except).unwrap_or_else(|_| "[]".to_owned());
-        let sequence = super::store::sequence(query.sequence);
+        let sequence = to_integer(query.sequence);
         self.with_reserve(|transaction| {
             let stretch_end = transaction
                 .prepare_cached("SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2")?
@@ -183,7 +183,7 @@ impl Store {
                 .optional()?;
             let to = stretch_end.map_or_else(|| "~".to_owned(), |id| id.to_string());
             let mut select = transaction.prepare_cached(
-                "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after, NULL
+                "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after, state
                  FROM event
                  WHERE id > ?1 AND id <= ?2 AND state <> 'w'
                      AND subject NOT IN (SELECT value FROM json_each(?3))

@@ -119,14 +119,6 @@ pub struct SpoolSummary {
     pub set_aside: Vec<PathBuf>,
 }
 
-/// An event as it is stored in a spool.
-#[derive(Clone, Debug)]
-pub struct SpooledEvent {
-    /// A CloudEvent as JSON.
-    pub payload: Vec<u8>,
-    id: String,
-}
-
 /// A spool, opened for reading.
 #[derive(Debug)]
 pub struct SpoolReader {
@@ -232,14 +224,14 @@ impl SpoolReader {
         })
     }
 
-    /// Calls `handle` with each event that is in the spool now, parked ones included, in the order of their IDs. Events that a gateway
-    /// publishes in the meantime may be left out. No transaction is open while `handle` runs.
+    /// Calls `handle` with each event that is in the spool now, a CloudEvent as JSON, in the order of their IDs, parked ones included. Events
+    /// that a gateway publishes in the meantime may be left out. No transaction is open while `handle` runs.
     ///
     /// # Errors
     /// If the spool cannot be read, or if `handle` returns an error.
     pub fn for_each<E: From<SpoolReadError>>(
         &self,
-        mut handle: impl FnMut(&SpooledEvent) -> Result<ControlFlow<()>, E>,
+        mut handle: impl FnMut(&[u8]) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
         if self.schema == 0 {
             return Ok(());
@@ -255,12 +247,12 @@ impl SpoolReader {
         loop {
             let batch = self.batch(&after, &last);
             let batch = batch.map_err(|source| self.because(source))?;
-            let Some(end) = batch.last() else {
+            let Some((id, _)) = batch.last() else {
                 return Ok(());
             };
-            after.clone_from(&end.id);
-            for event in &batch {
-                if handle(event)?.is_break() {
+            after.clone_from(id);
+            for (_, payload) in &batch {
+                if handle(payload)?.is_break() {
                     return Ok(());
                 }
             }
@@ -356,7 +348,8 @@ impl SpoolReader {
         Ok(found)
     }
 
-    fn batch(&self, after: &str, last: &str) -> rusqlite::Result<Vec<SpooledEvent>> {
+    /// Returns the IDs and payloads of the next events.
+    fn batch(&self, after: &str, last: &str) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
         let mut select = self.connection.prepare_cached(
             "SELECT id, payload FROM event WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
         )?;
@@ -365,10 +358,7 @@ impl SpoolReader {
         while let Some(row) = rows.next()? {
             let payload: Vec<u8> = row.get(1)?;
             bytes += payload.len();
-            batch.push(SpooledEvent {
-                id: row.get(0)?,
-                payload,
-            });
+            batch.push((row.get(0)?, payload));
             if bytes > BATCH_BYTES {
                 break;
             }

@@ -3,6 +3,7 @@
 mod upkeep;
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
@@ -17,7 +18,7 @@ use importguard_telemetry::propagation::MessageHeaders;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    NewEvent, StoredEvent,
+    PendingEvent,
     clock::{self, SteadyClock},
     parked::{self, ParkedCounts},
 };
@@ -222,7 +223,7 @@ impl Store {
     /// is committed. An event whose ID already exists is left unchanged and counts as committed.
     pub(super) fn append_all<'a>(
         &mut self,
-        events: impl Iterator<Item = &'a NewEvent>,
+        events: impl Iterator<Item = &'a PendingEvent>,
     ) -> rusqlite::Result<bool> {
         match self.insert(events) {
             Ok(()) => Ok(true),
@@ -232,7 +233,7 @@ impl Store {
     }
 
     /// Commits `event`. Returns `false` if there is no room for it within [`max_bytes`](Self::max_bytes); a full disk is an error.
-    pub(super) fn append(&mut self, event: &NewEvent) -> rusqlite::Result<bool> {
+    pub(super) fn append(&mut self, event: &PendingEvent) -> rusqlite::Result<bool> {
         match self.insert(std::iter::once(event)) {
             Ok(()) => Ok(true),
             Err(error) if is_full(&error) && !self.has_room_for(event) => Ok(false),
@@ -240,12 +241,15 @@ impl Store {
         }
     }
 
-    fn has_room_for(&self, event: &NewEvent) -> bool {
+    fn has_room_for(&self, event: &PendingEvent) -> bool {
         let bytes = event.payload.len() as u64 + TREE_PAGES * PAGE_BYTES;
         self.contents.used_bytes + bytes <= self.max_bytes
     }
 
-    fn insert<'a>(&mut self, events: impl Iterator<Item = &'a NewEvent>) -> rusqlite::Result<()> {
+    fn insert<'a>(
+        &mut self,
+        events: impl Iterator<Item = &'a PendingEvent>,
+    ) -> rusqlite::Result<()> {
         let mut contents = self.contents;
         let spooled_ms = self.clock.now_ms();
         let transaction = self
@@ -260,12 +264,12 @@ impl Store {
                 let added = insert.execute(params![
                     event.id.to_string(),
                     event.subject,
-                    event.operation_id.as_str(),
+                    event.operation_id,
                     event.trace.traceparent,
                     event.trace.tracestate,
                     event.trace.baggage,
                     event.payload.as_ref(),
-                    event.attempted_after.map(sequence),
+                    event.attempted_after.map(to_integer),
                     spooled_ms,
                     parked::state(event.parked),
                 ])?;
@@ -297,7 +301,7 @@ impl Store {
         limit: u32,
         max_bytes: usize,
         sequence: u64,
-    ) -> rusqlite::Result<Vec<StoredEvent>> {
+    ) -> rusqlite::Result<Vec<PendingEvent>> {
         let mut contents = self.contents;
         let transaction = self
             .connection
@@ -320,9 +324,9 @@ impl Store {
             contents.refresh(&transaction)?;
             contents.forget_drain(&transaction)?;
         }
-        let batch = match contents.oldest {
+        let (batch, drained_after) = match contents.oldest {
             Some(oldest) => read(&transaction, oldest.id, limit, max_bytes)?,
-            None => Vec::new(),
+            None => (Vec::new(), None),
         };
         if batch.is_empty() && limit > 0 && contents.waiting() > 0 {
             // Another program has changed the events unnoticed.
@@ -330,13 +334,10 @@ impl Store {
         }
         if let Some(last) = batch.last() {
             // Events left by an earlier drain keep that drain's mark: the oldest attempt counts.
-            let after = batch
-                .first()
-                .and_then(|first| first.attempted_by_drain_after)
-                .unwrap_or(sequence);
+            let after = drained_after.unwrap_or(sequence);
             transaction
                 .prepare_cached("UPDATE drain SET up_to = MAX(up_to, ?1), after = ?2")?
-                .execute(params![last.id.to_string(), self::sequence(after)])?;
+                .execute(params![last.id.to_string(), to_integer(after)])?;
         }
         transaction.commit()?;
         self.contents = contents;
@@ -388,40 +389,43 @@ fn pages(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
         .query_row([], |row| row.get(0))
 }
 
+/// Returns the first waiting events, and the sequence after which an earlier drain attempted the first of them, if one did.
 fn read(
     connection: &Connection,
     from: EventId,
     limit: u32,
     max_bytes: usize,
-) -> rusqlite::Result<Vec<StoredEvent>> {
+) -> rusqlite::Result<(Vec<PendingEvent>, Option<u64>)> {
     let mut batch = Vec::with_capacity(limit as usize);
+    let mut drained_after = None;
     let mut bytes = 0;
     let mut select = connection.prepare_cached(
-        "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after,
+        "SELECT id, subject, operation_id, traceparent, tracestate, baggage, payload, attempted_after, state,
                 CASE WHEN id <= up_to THEN after END
          FROM event, drain WHERE id >= ?1 AND state = 'w' ORDER BY id LIMIT ?2",
     )?;
     let mut rows = select.query(params![from.to_string(), limit])?;
     while let Some(row) = rows.next()? {
-        let event = event(row)?;
+        let mut event = event(row)?;
         bytes += event.payload.len();
         if bytes > max_bytes && !batch.is_empty() {
             break;
         }
+        let by_drain = sequence(row, 9)?;
+        if batch.is_empty() {
+            drained_after = by_drain;
+        }
+        event.attempted_after = event.attempted_after.into_iter().chain(by_drain).min();
         batch.push(event);
     }
-    Ok(batch)
+    Ok((batch, drained_after))
 }
 
-/// Reads a row of nine columns: those of an event, and the sequence after which a drain attempted it.
-pub(super) fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredEvent> {
-    let sequence = |column| -> rusqlite::Result<Option<u64>> {
-        let sequence = row.get::<_, Option<i64>>(column)?;
-        Ok(sequence.map(|sequence| u64::try_from(sequence).unwrap_or(0)))
-    };
-    Ok(StoredEvent {
+/// Reads a row whose first nine columns are those of an event.
+pub(super) fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<PendingEvent> {
+    Ok(PendingEvent {
         id: id(row, 0)?,
-        subject: row.get(1)?,
+        subject: Cow::Owned(row.get(1)?),
         operation_id: row.get(2)?,
         trace: MessageHeaders {
             traceparent: row.get(3)?,
@@ -429,13 +433,18 @@ pub(super) fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredEvent> {
             baggage: row.get(5)?,
         },
         payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
-        attempted_after: sequence(7)?,
-        attempted_by_drain_after: sequence(8)?,
+        attempted_after: sequence(row, 7)?,
+        parked: parked::reason(row, 8)?,
     })
 }
 
+fn sequence(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    let sequence = row.get::<_, Option<i64>>(column)?;
+    Ok(sequence.map(|sequence| u64::try_from(sequence).unwrap_or(0)))
+}
+
 /// Converts a sequence to SQLite's integer type.
-pub(super) fn sequence(sequence: u64) -> i64 {
+pub(super) fn to_integer(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 

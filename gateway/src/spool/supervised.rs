@@ -12,8 +12,7 @@ use std::{
 use importguard_core::EventId;
 
 use super::{
-    AppendError, NewEvent, ParkedBatch, ParkedQuery, Parking, SpoolError, SpoolOpenError,
-    StoredEvent,
+    AppendError, ParkedBatch, ParkedQuery, Parking, PendingEvent, SpoolError, SpoolOpenError,
     directory::{self, Location, Lock},
     files::Files,
     health::{Fault, Health, SpoolState},
@@ -78,7 +77,7 @@ impl Supervised {
     }
 
     /// Commits `events` together if all of them fit, otherwise those that do. New parked events fit into half of the spool.
-    pub(super) fn append(&mut self, events: &[NewEvent]) -> Vec<Result<(), AppendError>> {
+    pub(super) fn append(&mut self, events: &[PendingEvent]) -> Vec<Result<(), AppendError>> {
         if let [event] = events {
             return vec![self.append_one(event)];
         }
@@ -87,7 +86,7 @@ impl Supervised {
             .iter()
             .filter(|event| takes_parked || event.parked.is_none());
         let appended = self.try_append(|store| store.append_all(taken.clone()));
-        let result = |event: &NewEvent| match &appended {
+        let result = |event: &PendingEvent| match &appended {
             _ if !takes_parked && event.parked.is_some() => Err(AppendError::Full),
             Ok(true) => Ok(()),
             Ok(false) => self.append_one(event),
@@ -103,7 +102,7 @@ impl Supervised {
             .is_none_or(|store| store.contents().used_bytes <= store.max_bytes() / 2)
     }
 
-    fn append_one(&mut self, event: &NewEvent) -> Result<(), AppendError> {
+    fn append_one(&mut self, event: &PendingEvent) -> Result<(), AppendError> {
         if event.parked.is_some() && !self.takes_parked() {
             return Err(AppendError::Full);
         }
@@ -140,7 +139,7 @@ impl Supervised {
         limit: u32,
         max_bytes: usize,
         sequence: u64,
-    ) -> Result<Vec<StoredEvent>, SpoolError> {
+    ) -> Result<Vec<PendingEvent>, SpoolError> {
         let advanced = self.drain(|store| Ok(store.advance(done, limit, max_bytes, sequence)?))?;
         if !done.is_empty() {
             self.is_shrink_due = true;

@@ -13,11 +13,11 @@ mod reader;
 
 const MIB: u64 = 1 << 20;
 
-pub(super) fn event(payload: &str) -> NewEvent {
-    NewEvent {
+pub(super) fn event(payload: &str) -> PendingEvent {
+    PendingEvent {
         id: EventId::new(),
-        subject: "importguard.v1.decision.allow",
-        operation_id: OperationId::parse("1646445464564").unwrap(),
+        subject: "importguard.v1.decision.allow".into(),
+        operation_id: "1646445464564".to_owned(),
         trace: MessageHeaders {
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             tracestate: Some("vendor=opaque".to_owned()),
@@ -53,7 +53,7 @@ pub(super) async fn reopen(spool: Spool, dir: &TempDir) -> Spool {
 
 pub(super) async fn payloads(spool: &Spool) -> Vec<String> {
     let events = spool.next(10_000, usize::MAX, 7).await.unwrap();
-    let text = |event: StoredEvent| String::from_utf8(event.payload.to_vec()).unwrap();
+    let text = |event: PendingEvent| String::from_utf8(event.payload.to_vec()).unwrap();
     events.into_iter().map(text).collect()
 }
 
@@ -69,7 +69,7 @@ async fn events_come_back_in_the_order_of_their_ids_with_everything_they_had() {
     let event = &spool.next(1, usize::MAX, 7).await.unwrap()[0];
     assert_eq!(event.id, id);
     assert_eq!(event.subject, "importguard.v1.decision.allow");
-    assert_eq!(event.operation_id, operation_id.as_str());
+    assert_eq!(event.operation_id, operation_id);
     assert_eq!(event.trace, trace);
 }
 
@@ -231,15 +231,15 @@ fn oldest_of(store: &Store) -> Option<EventId> {
 async fn a_failed_publication_and_an_unfinished_drain_are_remembered() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
-    let failed = NewEvent {
+    let failed = PendingEvent {
         attempted_after: Some(1000),
         ..event("failed")
     };
     spool.append(failed, soon()).await.unwrap();
     spool.append(event("drained"), soon()).await.unwrap();
     spool.append(event("waiting"), soon()).await.unwrap();
-    let attempts = |batch: Vec<StoredEvent>| -> Vec<_> {
-        batch.iter().map(StoredEvent::attempted_after).collect()
+    let attempts = |batch: Vec<PendingEvent>| -> Vec<_> {
+        batch.iter().map(|event| event.attempted_after).collect()
     };
     let first = attempts(spool.next(2, usize::MAX, 2000).await.unwrap());
     assert_eq!(first, [Some(1000), None]);
@@ -267,7 +267,7 @@ async fn a_finished_drain_is_not_remembered() {
     spool.delete(vec![drained[0].id]).await.unwrap();
     spool.append(before.clone(), soon()).await.unwrap();
     let next = spool.next(9, usize::MAX, 3000).await.unwrap();
-    assert_eq!((next[0].id, next[0].attempted_after()), (before.id, None));
+    assert_eq!((next[0].id, next[0].attempted_after), (before.id, None));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AppendError, Command, Depth, NewEvent, supervised::Supervised};
+use super::{AppendError, Command, Depth, PendingEvent, supervised::Supervised};
 
 /// Maximum number of events in a group. Larger groups do not commit noticeably more events per second: at this size, the commit is
 /// already a small part of the cost.
@@ -36,13 +36,13 @@ pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, 
 
 #[derive(Default)]
 struct Group {
-    events: Vec<NewEvent>,
+    events: Vec<PendingEvent>,
     replies: Vec<oneshot::Sender<Result<(), AppendError>>>,
     bytes: usize,
 }
 
 impl Group {
-    fn push(&mut self, event: NewEvent, reply: oneshot::Sender<Result<(), AppendError>>) {
+    fn push(&mut self, event: PendingEvent, reply: oneshot::Sender<Result<(), AppendError>>) {
         self.bytes += event.payload.len();
         self.events.push(event);
         self.replies.push(reply);

@@ -178,7 +178,7 @@ fn what_is_parked_stays_so_when_its_files_are_made_anew() {
         ..ParkedQuery::default()
     };
     let parked = bench.spool.parked(&query).unwrap().events;
-    assert_eq!((parked[0].id, parked[0].attempted_after()), (id, Some(7)));
+    assert_eq!((parked[0].id, parked[0].attempted_after), (id, Some(7)));
 }
 
 #[test]

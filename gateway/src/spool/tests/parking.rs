@@ -4,11 +4,11 @@ use tempfile::TempDir;
 use super::super::*;
 use super::{event, open, payloads, reopen, soon};
 
-fn parking(event: &StoredEvent, reason: ParkReason) -> Parking {
+fn parking(event: &PendingEvent, reason: ParkReason) -> Parking {
     Parking {
         id: event.id,
         reason,
-        attempted_after: event.attempted_after(),
+        attempted_after: event.attempted_after,
     }
 }
 
@@ -22,7 +22,7 @@ fn all() -> ParkedQuery {
 }
 
 /// Reads all parked events, over as many batches as it takes.
-async fn parked(spool: &Spool, query: ParkedQuery) -> Vec<StoredEvent> {
+async fn parked(spool: &Spool, query: ParkedQuery) -> Vec<PendingEvent> {
     let (mut found, mut query) = (Vec::new(), query);
     loop {
         let batch = spool.parked(query.clone()).await.unwrap();
@@ -34,8 +34,8 @@ async fn parked(spool: &Spool, query: ParkedQuery) -> Vec<StoredEvent> {
     }
 }
 
-fn texts(events: &[StoredEvent]) -> Vec<String> {
-    let text = |event: &StoredEvent| String::from_utf8(event.payload.to_vec()).unwrap();
+fn texts(events: &[PendingEvent]) -> Vec<String> {
+    let text = |event: &PendingEvent| String::from_utf8(event.payload.to_vec()).unwrap();
     events.iter().map(text).collect()
 }
 
@@ -74,7 +74,7 @@ async fn a_parked_event_lets_the_others_pass_and_stays_across_a_reopen() {
 async fn an_event_can_be_parked_from_the_start_and_the_reason_can_change() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
-    let denied = NewEvent {
+    let denied = PendingEvent {
         parked: Some(ParkReason::PermissionDenied),
         ..event("denied")
     };
@@ -105,8 +105,8 @@ async fn parked_events_are_found_by_subject_over_many_stretches_and_count_as_att
     .unwrap();
     let commands = (0..5_000).map(|number| {
         let on_another = number % 1_000 == 999;
-        let event = NewEvent {
-            subject: if on_another { "other" } else { "usual" },
+        let event = PendingEvent {
+            subject: if on_another { "other" } else { "usual" }.into(),
             parked: Some(ParkReason::Refused),
             ..event(&number.to_string())
         };
@@ -122,9 +122,9 @@ async fn parked_events_are_found_by_subject_over_many_stretches_and_count_as_att
     };
     let found = parked(&spool, others.clone()).await;
     assert_eq!(texts(&found), ["999", "1999", "2999", "3999", "4999"]);
-    assert_eq!(found[0].attempted_after(), None);
+    assert_eq!(found[0].attempted_after, None);
     let again = parked(&spool, others).await;
-    assert_eq!(again[0].attempted_after(), Some(9));
+    assert_eq!(again[0].attempted_after, Some(9));
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn new_parked_events_leave_half_of_the_spool_to_others() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);
     let payload = "x".repeat(3_000);
-    let parked = || NewEvent {
+    let parked = || PendingEvent {
         parked: Some(ParkReason::SubjectMissing),
         ..event(&payload)
     };

@@ -7,8 +7,8 @@ use super::*;
 fn read(reader: &SpoolReader) -> Vec<String> {
     let mut read = Vec::new();
     reader
-        .for_each(|event| {
-            read.push(String::from_utf8(event.payload.clone()).unwrap());
+        .for_each(|payload| {
+            read.push(String::from_utf8(payload.to_vec()).unwrap());
             Ok::<_, SpoolReadError>(ControlFlow::Continue(()))
         })
         .unwrap();
