@@ -8,8 +8,6 @@ mod handlers;
 mod layers;
 mod limit;
 mod metrics;
-#[cfg(test)]
-mod openapi;
 pub mod openim;
 mod overridden_verdicts;
 pub mod recorder;
@@ -21,6 +19,8 @@ mod setting_warnings;
 mod settings;
 pub mod spool;
 mod state;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 pub use gateway::{Gateway, RunError, StartError, run};

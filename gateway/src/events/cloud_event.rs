@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::Fired;
 #[cfg(test)]
-use super::schema;
+use crate::tests::schema;
 
 /// The media type of every message: a CloudEvent in structured mode.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";

@@ -4,8 +4,6 @@ mod cloud_event;
 mod fired;
 mod origin;
 mod pseudonym;
-#[cfg(test)]
-mod schema;
 
 pub use cloud_event::{
     CONTENT_TYPE, CloudEvent, DecisionData, DecisionEvent, EventType, ImportedData, ImportedEvent,

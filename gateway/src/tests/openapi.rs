@@ -1,14 +1,11 @@
-//! `docs/openapi.json`: what the gateway answers, generated from the types. A test compares it.
+//! `docs/openapi.json`: what the gateway answers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use importguard_core::{
     Cause, Dialect, IdError, ImportRequest, Kept, OperationId, UserId, Verdict,
 };
+use importguard_tests::{assert_is_current, workspace};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::transform_subschemas};
 use serde_json::{Map, Value, json};
 
@@ -16,8 +13,6 @@ use crate::{
     decide::{OnFailure, verdict},
     openim::{Answer, Command, Refusals, Rejection, RequestBody, Wire},
 };
-
-const REGENERATE: &str = "regenerate it with: UPDATE=1 cargo test -p importguard-gateway schema";
 
 const INTRODUCTION: &str = "\
 What importguard's gateway answers to open-im-server's callbacks for friend imports. It describes OpenIM's webhook contract for them, too, \
@@ -32,15 +27,7 @@ callbacks are passed to the backend in IMPORTGUARD_UPSTREAM, whose answers are n
 #[test]
 fn the_schema_of_callbacks_is_current() {
     let text = serde_json::to_string_pretty(&document()).unwrap() + "\n";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
-    if env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        fs::write(&path, &text).unwrap();
-    }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == text,
-        "docs/openapi.json differs from the types; {REGENERATE}"
-    );
+    assert_is_current(&workspace().join("docs/openapi.json"), &text);
 }
 
 /// A code that is not listed has no series in the metrics until it occurs.

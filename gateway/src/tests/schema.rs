@@ -1,22 +1,19 @@
-//! The JSON Schemas in `docs/schemas/`, generated from the types. Tests compare them.
+//! The JSON Schemas of events in `docs/schemas/`.
 
-use std::{env, fs, path::Path};
-
+use importguard_tests::{assert_is_current, workspace};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::{Value, json};
 
-use super::{DecisionEvent, ImportedEvent};
-
-const REGENERATE: &str = "regenerate it with: UPDATE=1 cargo test -p importguard-gateway schema";
+use crate::events::{DecisionEvent, ImportedEvent};
 
 /// Draft 7 has no format for UUIDs.
-pub(super) const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+pub(crate) const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 
 /// The only format that is kept: schemars also writes Rust's names of number types.
 const DATE_TIME: &str = "date-time";
 
 /// Which fields of a decision depend on others.
-pub(super) fn presence_in_decision() -> Value {
+pub(crate) fn presence_in_decision() -> Value {
     json!([
         friends_or_their_count(),
         {
@@ -33,7 +30,7 @@ pub(super) fn presence_in_decision() -> Value {
 }
 
 /// Which fields of a completed import depend on others.
-pub(super) fn presence_in_imported() -> Value {
+pub(crate) fn presence_in_imported() -> Value {
     json!([friends_or_their_count()])
 }
 
@@ -73,17 +70,7 @@ fn the_schema_of_list_changes_is_current() {
 
 fn is_current<T: JsonSchema>(file: &str, title: &str, kind: &str) {
     let text = serde_json::to_string_pretty(&schema::<T>(title, kind)).unwrap() + "\n";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs/schemas")
-        .join(file);
-    if env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        fs::write(&path, &text).unwrap();
-    }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == text,
-        "docs/schemas/{file} differs from the types; {REGENERATE}"
-    );
+    assert_is_current(&workspace().join("docs/schemas").join(file), &text);
 }
 
 /// The schema in draft 7, which every validator supports and AsyncAPI can embed.
