@@ -50,7 +50,7 @@ pub(crate) fn app(
         .fallback(pass_through)
         .with_state(app.clone());
     let head_check = HeadCheck {
-        max_bytes: app.max_header_bytes,
+        max_bytes: app.settings.serve.max_header_bytes as usize,
     };
     ServiceBuilder::new()
         .layer(from_fn_with_state(app, trace))

@@ -32,22 +32,8 @@ pub struct Gateway {
     authentication: Authentication,
     server: Server,
     balancer: Arc<Balancer>,
-    shutdown: Shutdown,
-}
-
-/// Time limits of graceful shutdown.
-#[derive(Clone, Copy, Debug)]
-struct Shutdown {
-    grace: Duration,
-    /// Including the grace period.
-    total: Duration,
-}
-
-impl Shutdown {
-    /// The time limit of each of the two steps after the grace period: callbacks in flight, and the recorder.
-    fn step(self) -> Duration {
-        self.total.saturating_sub(self.grace) / 2
-    }
+    /// The time limit of each of the two steps of a shutdown after the grace period: callbacks in flight, and the recorder.
+    step_timeout: Duration,
 }
 
 /// Why a gateway stopped without a shutdown request.
@@ -159,17 +145,9 @@ impl Gateway {
             None => readiness.add("files", || Value::Object(Map::new())),
         }
         let app = Arc::new(AppState {
+            settings: settings.clone(),
             scheme: if tls.is_some() { "https" } else { "http" },
-            base_path: http.base_path.clone(),
-            on_missing_operation_id: http.operation_id,
-            refusals: http.refusals,
-            limits: http.limits(),
-            max_header_bytes: serve.max_header_bytes as usize,
-            body_read_timeout: http.body_read_timeout,
-            request_budget: http.request_budget,
             limit: registry.register(|registry| Limit::new(&settings.limits, registry)),
-            decider_timeout: settings.decide.decider_timeout,
-            fallback: settings.fallback.clone(),
             upstream,
             deciders,
             origin: Origin::new(
@@ -190,10 +168,7 @@ impl Gateway {
             app,
             authentication,
             balancer,
-            shutdown: Shutdown {
-                grace: serve.shutdown_grace,
-                total: http.shutdown_timeout,
-            },
+            step_timeout: http.shutdown_timeout.saturating_sub(serve.shutdown_grace) / 2,
         })
     }
 
@@ -213,7 +188,7 @@ impl Gateway {
         let recorder_ended = recorder.ended();
         let app = app(self.app, self.authentication);
         tokio::select! {
-            connections = self.server.serve(app, listener, shutdown, self.shutdown.step()) => {
+            connections = self.server.serve(app, listener, shutdown, self.step_timeout) => {
                 if connections > 0 {
                     warn!(
                         connections,
@@ -225,7 +200,7 @@ impl Gateway {
             never = memory::return_unused() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
-        recorder.close(self.shutdown.step()).await;
+        recorder.close(self.step_timeout).await;
         Ok(())
     }
 }

@@ -29,7 +29,8 @@ pub(crate) fn answer(
             request,
         },
     };
-    let mut response = AnswerBody(answer.encode(dialect, app.refusals)).into_response();
+    let mut response =
+        AnswerBody(answer.encode(dialect, app.settings.http.refusals)).into_response();
     let result = RequestResult::Decided(decision.verdict().kind().as_str(), cause);
     response.extensions_mut().insert(result);
     response
@@ -42,7 +43,8 @@ pub(crate) fn unrecorded_overload(app: &App, request_head: &RequestHead) -> Resp
         // An after-import callback needs no verdict.
         return Rejection::Overloaded.into_response();
     };
-    let (cause, chosen) = match (app.fallback.on_overload, app.fallback.on_unrecordable) {
+    let settings = &app.settings.fallback;
+    let (cause, chosen) = match (settings.on_overload, settings.on_unrecordable) {
         (OnFailure::Allow, OnFailure::Refuse) => (Cause::Unrecordable, OnFailure::Refuse),
         (chosen, _) => (Cause::Overloaded, chosen),
     };

@@ -1,16 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::extract::FromRef;
 
 use crate::{
-    decide::{Deciders, FallbackSettings},
-    events::Origin,
-    limit::Limit,
-    metrics::Metrics,
-    openim::{BasePath, Limits, OnMissingOperationId, Refusals},
-    overridden_verdicts::OverriddenVerdicts,
-    recorder::Recorder,
-    request::RequestLog,
+    Settings, decide::Deciders, events::Origin, limit::Limit, metrics::Metrics, openim::Limits,
+    overridden_verdicts::OverriddenVerdicts, recorder::Recorder, request::RequestLog,
     upstream::Upstream,
 };
 
@@ -19,18 +13,10 @@ pub(crate) type App = Arc<AppState>;
 
 /// The state that all requests share.
 pub(crate) struct AppState {
+    pub(crate) settings: Settings,
     /// `https` or `http`.
     pub(crate) scheme: &'static str,
-    pub(crate) base_path: BasePath,
-    pub(crate) on_missing_operation_id: OnMissingOperationId,
-    pub(crate) refusals: Refusals,
-    pub(crate) limits: Limits,
-    pub(crate) max_header_bytes: usize,
-    pub(crate) body_read_timeout: Duration,
-    pub(crate) request_budget: Duration,
     pub(crate) limit: Limit,
-    pub(crate) decider_timeout: Duration,
-    pub(crate) fallback: FallbackSettings,
     pub(crate) upstream: Option<Upstream>,
     pub(crate) deciders: Deciders,
     pub(crate) origin: Origin,
@@ -42,6 +28,6 @@ pub(crate) struct AppState {
 
 impl FromRef<App> for Limits {
     fn from_ref(app: &App) -> Self {
-        app.limits
+        app.settings.http.limits()
     }
 }

@@ -44,7 +44,8 @@ pub(crate) async fn after_import(
         "import reported as done"
     );
     let mut response =
-        AnswerBody(Answer::Allow.encode(Dialect::Server, app.refusals)).into_response();
+        AnswerBody(Answer::Allow.encode(Dialect::Server, app.settings.http.refusals))
+            .into_response();
     let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));
     response.extensions_mut().insert(result);
     Ok(response)

@@ -32,7 +32,7 @@ pub(crate) async fn before_import(
     let began = Instant::now();
     let decision = match overloaded {
         None => decide(&app, id, &request, clock).await,
-        Some(_) => fallback(Cause::Overloaded, app.fallback.on_overload),
+        Some(_) => fallback(Cause::Overloaded, app.settings.fallback.on_overload),
     };
     let timings = Timings {
         decide: began.elapsed(),
@@ -62,7 +62,7 @@ pub(crate) async fn before_import(
 /// A decider's verdict within the deadline, or the operator's fallback.
 async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -> Decision {
     let began = Instant::now();
-    let within = app.decider_timeout.min(clock.left());
+    let within = app.settings.decide.decider_timeout.min(clock.left());
     let decision = match app.deciders.decide(id, request, within).await {
         Ok((evaluation, decider)) => Decision::Policy {
             evaluation,
@@ -70,7 +70,7 @@ async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -
         },
         Err(error) => {
             let cause = error.cause();
-            let answer = app.fallback.on(cause);
+            let answer = app.settings.fallback.on(cause);
             undecided(&error, answer);
             fallback(cause, answer)
         }

@@ -41,7 +41,7 @@ async fn publish(
     match recorded {
         Ok(_) => Ok(()),
         Err(error) => {
-            let answer = app.fallback.on_unrecordable;
+            let answer = app.settings.fallback.on_unrecordable;
             unrecorded(&error, answer);
             Err(answer)
         }

@@ -66,7 +66,8 @@ pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) 
 /// When a decision must begin: then all of the decider's time is left, or half of the budget if that is less, so that a caller
 /// cannot cause a decider's timeout by sending its last byte late.
 fn decide_by(app: &App, clock: Clock) -> Instant {
-    clock.deadline - app.decider_timeout.min(app.request_budget / 2)
+    let decider_timeout = app.settings.decide.decider_timeout;
+    clock.deadline - decider_timeout.min(app.settings.http.request_budget / 2)
 }
 
 /// Why there is no complete body.
@@ -96,7 +97,7 @@ async fn collect(
     if let Err(rejection) = &request_head.operation_id {
         return Err(rejection.clone().into());
     }
-    let max = app.limits.body_bytes;
+    let max = app.settings.http.max_body_bytes;
     let too_large = || Rejection::TooLarge {
         what: "the body",
         max,
@@ -105,7 +106,7 @@ async fn collect(
     if content_length(&head.headers).is_some_and(|bytes| bytes > max) {
         return Err(too_large().into());
     }
-    let mut due = decide_by.min(arrived + app.body_read_timeout);
+    let mut due = decide_by.min(arrived + app.settings.http.body_read_timeout);
     let exchange = head.extensions.get::<Arc<Exchange>>();
     let mut collected = Collected::default();
     loop {

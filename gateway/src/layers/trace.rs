@@ -29,15 +29,13 @@ use crate::{
 
 /// Traces a request from its head until the caller has received the response or disconnected.
 pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let clock = Clock::start(app.request_budget);
+    let settings = &app.settings.http;
+    let clock = Clock::start(settings.request_budget);
     let uri = request.uri().clone();
     let request_head = Arc::new(RequestHead {
-        target: Target::of(&app.base_path, uri.path(), uri.query()),
-        operation_id: operation_id(request.headers(), app.on_missing_operation_id),
-        replaced_operation_id: replaced_operation_id(
-            request.headers(),
-            app.on_missing_operation_id,
-        ),
+        target: Target::of(&settings.base_path, uri.path(), uri.query()),
+        operation_id: operation_id(request.headers(), settings.operation_id),
+        replaced_operation_id: replaced_operation_id(request.headers(), settings.operation_id),
         uri,
     });
     let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
@@ -51,7 +49,7 @@ pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Ne
     let peer = peer.map(|exchange| exchange.connection().peer());
     let handled = span.instrument(async {
         let response = next.run(request).await;
-        let (mut response, rejection) = complete(response, &request_head.target, app.refusals);
+        let (mut response, rejection) = complete(response, &request_head.target, settings.refusals);
         if let Some(rejection) = rejection {
             app.metrics.rejected(&rejection);
             let uri = &request_head.uri;
