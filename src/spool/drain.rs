@@ -4,7 +4,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use importguard_gateway::{
     recorder::{RecordSettings, Recorder, RecorderStatus, StartError, StreamSettings},
-    spool::{SpoolOpenError, SpoolReader, SpoolState, SpoolSummary},
+    spool::{SpoolOpenError, SpoolReader, SpoolState, SpoolSummary, set_aside_files},
 };
 use importguard_nats::NatsSettings;
 use importguard_runtime::{Runtime, environment::parse_arguments, settings::duration, signals};
@@ -90,7 +90,7 @@ impl Drain {
         tokio::spawn(async move { files.run_without_sighup().await });
         let end = follow(&recorder, self.wait, &shutdown).await;
         recorder.close(CLOSE_TIMEOUT).await;
-        let set_aside = SpoolReader::set_aside(&dir).context("cannot look at the spool again")?;
+        let set_aside = set_aside_files(&dir).context("cannot look at the spool again")?;
         let new = set_aside.into_iter();
         let outcome = Outcome {
             status: recorder.status(),

@@ -188,8 +188,11 @@ pub(super) fn check_room(dir: &Path, store: &Store) -> Result<(), Fault> {
     )))
 }
 
-/// Returns the databases that were set aside in `dir` and still exist.
-pub(super) fn set_aside_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// Returns the corrupt databases that were set aside in the directory `dir` and still exist.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn set_aside_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

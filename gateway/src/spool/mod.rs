@@ -37,15 +37,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    clock::SteadyClock,
-    directory::Location,
-    store::{Contents, Store},
-    supervised::Supervised,
-};
+use self::{clock::SteadyClock, directory::Location, store::Contents, supervised::Supervised};
 
 pub use self::{
-    directory::SpoolOpenError,
+    directory::{SpoolOpenError, set_aside_files},
     health::{SpoolState, SpoolStatus},
     reader::{SpoolReadError, SpoolReader, SpoolSummary},
     store::SpoolSync,
@@ -114,15 +109,15 @@ pub(crate) struct Depth {
 
 impl Depth {
     fn of(spool: &Supervised) -> Self {
-        let store = spool.store();
-        let contents = store.map(Store::contents).unwrap_or_default();
-        Self {
-            contents: Mutex::new(contents),
-            waiting: AtomicUsize::new(contents.waiting()),
-            max_bytes: AtomicU64::new(store.map_or(0, Store::max_bytes)),
+        let depth = Self {
+            contents: Mutex::default(),
+            waiting: AtomicUsize::default(),
+            max_bytes: AtomicU64::default(),
             clock: SteadyClock::start(),
             changed: Notify::default(),
-        }
+        };
+        depth.set(spool);
+        depth
     }
 
     fn contents(&self) -> Contents {
@@ -178,9 +173,9 @@ impl Depth {
         let Some(store) = spool.store() else {
             return;
         };
-        let contents = store.contents();
+        let contents = store.contents;
         *self.contents.lock() = contents;
-        self.max_bytes.store(store.max_bytes(), Ordering::Relaxed);
+        self.max_bytes.store(store.max_bytes, Ordering::Relaxed);
         self.waiting.store(contents.waiting(), Ordering::Release);
         self.changed.notify_waiters();
     }

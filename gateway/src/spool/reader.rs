@@ -175,14 +175,6 @@ impl SpoolReader {
         })
     }
 
-    /// Returns the corrupt databases that were set aside in the directory `dir` and still exist.
-    ///
-    /// # Errors
-    /// If the directory cannot be read.
-    pub fn set_aside(dir: &Path) -> io::Result<Vec<PathBuf>> {
-        directory::set_aside_files(dir)
-    }
-
     /// Reads the whole file to check that it is not corrupt.
     ///
     /// # Errors
@@ -318,8 +310,8 @@ impl SpoolReader {
     /// Copies what can be read into a new database. Returns whether all events could be read.
     fn rescue_into(&self, path: &Path) -> rusqlite::Result<bool> {
         let mut copy = Store::new(Connection::open(path)?, SpoolSync::Full)?;
-        let is_complete = rescue::copy(&self.connection, copy.connection())?;
-        mark(copy.connection())?;
+        let is_complete = rescue::copy(&self.connection, &mut copy.connection)?;
+        mark(&copy.connection)?;
         Ok(is_complete)
     }
 

@@ -30,11 +30,11 @@ impl Rescued {
 ///
 /// # Errors
 /// If `new` cannot be written, or `old` cannot be read for a reason other than corruption.
-pub(super) fn rescue(old: &mut Store, new: &mut Store) -> rusqlite::Result<Rescued> {
-    let is_complete = copy(old.connection(), new.connection())?;
+pub(super) fn rescue(old: &Store, new: &mut Store) -> rusqlite::Result<Rescued> {
+    let is_complete = copy(&old.connection, &mut new.connection)?;
     new.count()?;
     Ok(Rescued {
-        events: new.contents().events,
+        events: new.contents.events,
         is_complete,
     })
 }

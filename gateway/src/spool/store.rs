@@ -136,7 +136,8 @@ pub enum SpoolSync {
 pub(super) struct Store {
     pub(super) connection: Connection,
     pub(super) contents: Contents,
-    max_bytes: u64,
+    /// The size of the file at which the spool is full.
+    pub(super) max_bytes: u64,
     clock: SteadyClock,
     /// Pages of the log in use after the last commit.
     log_pages: Arc<AtomicI32>,
@@ -188,21 +189,10 @@ impl Store {
 
     /// Limits the file to `max_bytes` from now on. A file that is already larger keeps its size as the limit.
     pub(super) fn limit(mut self, max_bytes: u64) -> rusqlite::Result<Self> {
-        let max_pages = i64::try_from(max_bytes / PAGE_BYTES).unwrap_or(i64::MAX);
-        self.connection
-            .pragma_update(None, "max_page_count", max_pages)?;
+        self.limit_pages(max_bytes / PAGE_BYTES)?;
         // Read the limit that SQLite has actually set.
         self.max_bytes = pages(&self.connection, "PRAGMA max_page_count")? * PAGE_BYTES;
         Ok(self)
-    }
-
-    pub(super) fn contents(&self) -> Contents {
-        self.contents
-    }
-
-    /// Returns the maximum size of the file, in bytes, at which the spool is full.
-    pub(super) fn max_bytes(&self) -> u64 {
-        self.max_bytes
     }
 
     /// Returns how much of the file is not in use.

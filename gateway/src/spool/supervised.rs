@@ -99,7 +99,7 @@ impl Supervised {
     fn takes_parked(&self) -> bool {
         self.store
             .as_ref()
-            .is_none_or(|store| store.contents().used_bytes <= store.max_bytes() / 2)
+            .is_none_or(|store| store.contents.used_bytes <= store.max_bytes / 2)
     }
 
     fn append_one(&mut self, event: &PendingEvent) -> Result<(), AppendError> {
@@ -212,10 +212,7 @@ impl Supervised {
     /// Tries to save the remaining events in files that the next start finds.
     pub(super) fn close(mut self) {
         self.examine();
-        let left = self
-            .store
-            .as_ref()
-            .map_or(0, |store| store.contents().events);
+        let left = self.store.as_ref().map_or(0, |store| store.contents.events);
         if let Err(fault) = self.check_files()
             && left > 0
         {
@@ -331,9 +328,9 @@ impl Supervised {
             self.files.remove_companions()?;
         }
         let (mut store, files) = self.location.open_store()?;
-        let rescued = match &mut self.store {
+        let rescued = match &self.store {
             Some(old) => rescue(old, &mut store)?,
-            None => Rescued::all(store.contents().events),
+            None => Rescued::all(store.contents.events),
         };
         let store = store.limit(self.location.max_bytes)?;
         self.files = files;
@@ -390,7 +387,7 @@ impl Supervised {
         match self
             .store
             .as_mut()
-            .filter(|store| store.contents().events == 0)
+            .filter(|store| store.contents.events == 0)
         {
             Some(store) => {
                 let shrunk = store.shrink();
@@ -422,6 +419,6 @@ impl Supervised {
 impl Supervised {
     /// Returns the connection, to put it into a bad state.
     pub(super) fn connection(&mut self) -> &mut rusqlite::Connection {
-        self.store.as_mut().unwrap().connection()
+        &mut self.store.as_mut().unwrap().connection
     }
 }

@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::*;
+use super::{store::Store, *};
 
 mod corruption;
 mod directory;
@@ -105,12 +105,12 @@ fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
     assert_eq!(oldest_of(&store), Some(ids[0]));
     store.advance(&[batch[0].id], 0, 0, 1).unwrap();
     assert_eq!(oldest_of(&store), Some(ids[1]));
-    let contents = store.contents();
+    let contents = store.contents;
     drop((lock, store));
     let (_lock, mut store, _) = location(dir.path()).open().unwrap();
-    assert_eq!(store.contents(), contents);
+    assert_eq!(store.contents, contents);
     store.advance(&[batch[1].id, batch[2].id], 0, 0, 1).unwrap();
-    assert_eq!(store.contents().oldest, None);
+    assert_eq!(store.contents.oldest, None);
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn what_is_appended_together_is_committed_together() {
         .query_row("SELECT COUNT(*) FROM event", [], |row| row.get(0))
         .unwrap();
     assert_eq!(count, 100);
-    assert_eq!(store.contents().events, 100);
+    assert_eq!(store.contents.events, 100);
 }
 
 #[tokio::test]
@@ -220,11 +220,11 @@ async fn in_a_group_that_does_not_fit_those_that_do_are_kept() {
         spool.append(&group),
         [Ok(()), Err(AppendError::Full), Ok(())]
     );
-    assert_eq!(spool.store().unwrap().contents().events, 2);
+    assert_eq!(spool.store().unwrap().contents.events, 2);
 }
 
 fn oldest_of(store: &Store) -> Option<EventId> {
-    store.contents().oldest.map(|oldest| oldest.id)
+    store.contents.oldest.map(|oldest| oldest.id)
 }
 
 #[tokio::test]

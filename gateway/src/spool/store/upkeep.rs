@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use rusqlite::{Connection, TransactionBehavior, config::DbConfig};
+use rusqlite::{TransactionBehavior, config::DbConfig};
 
 use super::{BUSY_TIMEOUT, Contents, Store, pages};
 
@@ -91,11 +91,7 @@ impl Store {
             .map(drop)
     }
 
-    pub(in crate::spool) fn connection(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-
-    /// Updates [`contents`](Self::contents) after changes made through [`connection`](Self::connection).
+    /// Updates `contents` after changes made through `connection`.
     pub(in crate::spool) fn count(&mut self) -> rusqlite::Result<()> {
         self.contents = Contents::of(&self.connection)?;
         Ok(())

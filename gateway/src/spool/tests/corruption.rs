@@ -93,7 +93,7 @@ fn events_that_somebody_deletes_with_sqlites_own_tool_are_not_waited_for() {
 
     other.execute("DELETE FROM event", []).unwrap();
     assert!(bench.spool.advance(&[], 9, 9, 7).unwrap().is_empty());
-    assert_eq!(bench.spool.store().unwrap().contents().waiting(), 0);
+    assert_eq!(bench.spool.store().unwrap().contents.waiting(), 0);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn an_empty_batch_has_the_waiting_events_counted_again() {
     let other = Connection::open(dir.path().join("spool.db")).unwrap();
     other.execute("DELETE FROM event", []).unwrap();
     assert!(store.advance(&[], 9, 9, 7).unwrap().is_empty());
-    assert_eq!(store.contents().waiting(), 0);
+    assert_eq!(store.contents.waiting(), 0);
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Bench {
         for id in &self.recorded {
             assert!(ids.contains(&id.to_string()), "{id} is lost");
         }
-        assert_eq!(self.spool.store().unwrap().contents().events, ids.len());
+        assert_eq!(self.spool.store().unwrap().contents.events, ids.len());
     }
 
     #[track_caller]
@@ -170,7 +170,7 @@ fn what_is_parked_stays_so_when_its_files_are_made_anew() {
     bench.remove(REMOVED[0]);
     bench.spool.examine();
     bench.holds_what_was_recorded();
-    let contents = bench.spool.store().unwrap().contents();
+    let contents = bench.spool.store().unwrap().contents;
     assert_eq!((contents.parked.of(reason), contents.waiting()), (1, 19));
     let query = ParkedQuery {
         limit: 10,
@@ -212,7 +212,7 @@ fn what_was_deleted_before_the_end_is_found_by_the_next_start() {
     fs::remove_dir_all(&path).unwrap();
     spool.close();
     let next = Supervised::open(location(&path), Arc::default()).unwrap();
-    assert_eq!(next.store().unwrap().contents().events, recorded.len());
+    assert_eq!(next.store().unwrap().contents.events, recorded.len());
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn of_a_group_that_meets_a_full_disk_each_event_has_its_own_result() {
     assert!((1..50).contains(&recorded.len()), "{results:?}");
     bench.recorded.extend(recorded);
     bench.is(SpoolState::Broken, "the disk is full");
-    let events = bench.spool.store().unwrap().contents().events;
+    let events = bench.spool.store().unwrap().contents.events;
     assert_eq!(events, bench.recorded.len());
     bench.holds_what_was_recorded();
 }
