@@ -19,7 +19,6 @@ mod settings;
 mod state;
 mod status;
 mod stream;
-mod stream_stats;
 
 use std::{
     sync::{
@@ -42,13 +41,12 @@ use self::{
     attempts::Attempts,
     blocked::Blocked,
     drain::{CONNECT_TIMEOUT, Drain, Purpose},
-    metrics::{Gauges, Metrics},
+    metrics::{Gauges, Metrics, StreamStats},
     publisher::Publisher,
     refusal::{AckError, Refusal},
     requirements::Deviations,
     state::{Machine, Observed},
     status::{LastError, events},
-    stream_stats::StreamStats,
 };
 
 use crate::{

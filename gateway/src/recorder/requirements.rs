@@ -1,6 +1,6 @@
 //! Checks whether a stream that an operator created or changed supports importguard's guarantees.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use parking_lot::Mutex;
@@ -59,65 +59,64 @@ fn matches(pattern: &str, subject: &str) -> bool {
     }
 }
 
-/// Returns the settings that weaken the guarantees although the stream accepts events.
-pub(super) fn deviations(config: &Config) -> Vec<Deviation> {
+/// Returns the settings that weaken the guarantees although the stream accepts events, with their remedies.
+pub(super) fn deviations(config: &Config) -> Vec<String> {
     let edit = |flag: &str| format!("nats stream edit {STREAM} {flag}");
     let again = format!("nats stream rm {STREAM}");
     let mut all = Vec::new();
+    let mut add = |what: &str, remedy: &str| all.push(format!("{what} (remedy: `{remedy}`)"));
     let missing: Vec<_> = Subject::ALL
         .map(Subject::as_str)
         .into_iter()
         .filter(|subject| !takes(&config.subjects, subject))
         .collect();
     if !missing.is_empty() {
-        all.push(Deviation {
-            what: format!(
+        add(
+            &format!(
                 "it lacks the subjects {}: their events stay in the spool",
                 missing.join(", ")
             ),
-            remedy: edit("--subjects 'importguard.v1.>'"),
-        });
+            &edit("--subjects 'importguard.v1.>'"),
+        );
     }
     if config.retention != RetentionPolicy::Limits {
-        all.push(Deviation {
-            what: "its retention is not `limits`: events that nobody waits for, or that one reader has taken, are gone".to_owned(),
-            remedy: format!("{again}, which a gateway creates again with `limits`: NATS cannot change that everywhere"),
-        });
+        add(
+            "its retention is not `limits`: events that nobody waits for, or that one reader has taken, are gone",
+            &format!(
+                "{again}, which a gateway creates again with `limits`: NATS cannot change that everywhere"
+            ),
+        );
     }
     if config.duplicate_window < DUPLICATE_WINDOW {
-        all.push(Deviation {
-            what: format!(
+        add(
+            &format!(
                 "its duplicate window is {}, less than {}: events may be stored twice after an outage",
                 humantime::format_duration(config.duplicate_window),
                 humantime::format_duration(DUPLICATE_WINDOW)
             ),
-            remedy: edit("--dupe-window 10m"),
-        });
+            &edit("--dupe-window 10m"),
+        );
     }
     if config.discard != DiscardPolicy::Old && has_a_limit(config) {
-        all.push(Deviation {
-            what:
-                "its discard policy is `new`: when it is full it refuses events, and spools fill up"
-                    .to_owned(),
-            remedy: edit("--discard old"),
-        });
+        add(
+            "its discard policy is `new`: when it is full it refuses events, and spools fill up",
+            &edit("--discard old"),
+        );
     }
     if config.max_messages_per_subject > 0 {
-        all.push(Deviation {
-            what: format!(
+        add(
+            &format!(
                 "it keeps only {} events per subject",
                 config.max_messages_per_subject
             ),
-            remedy: edit("--max-msgs-per-subject=-1"),
-        });
+            &edit("--max-msgs-per-subject=-1"),
+        );
     }
     if config.storage == StorageType::Memory {
-        all.push(Deviation {
-            what: "its storage is memory: a restart of nats-server loses all events".to_owned(),
-            remedy: format!(
-                "{again}, which a gateway creates again on disk: NATS cannot change that"
-            ),
-        });
+        add(
+            "its storage is memory: a restart of nats-server loses all events",
+            &format!("{again}, which a gateway creates again on disk: NATS cannot change that"),
+        );
     }
     all
 }
@@ -126,27 +125,13 @@ fn has_a_limit(config: &Config) -> bool {
     config.max_bytes > 0 || config.max_messages > 0 || config.discard_new_per_subject
 }
 
-/// A setting of the stream that weakens the guarantees, and its remedy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Deviation {
-    what: String,
-    remedy: String,
-}
-
-impl fmt::Display for Deviation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, remedy } = self;
-        write!(f, "{what} (remedy: `{remedy}`)")
-    }
-}
-
 /// The deviations of the stream as last seen.
 #[derive(Debug, Default)]
-pub(super) struct Deviations(Mutex<Vec<Deviation>>);
+pub(super) struct Deviations(Mutex<Vec<String>>);
 
 impl Deviations {
     /// Stores the deviations and logs the new ones.
-    pub(super) fn set(&self, found: Vec<Deviation>) {
+    pub(super) fn set(&self, found: Vec<String>) {
         let mut known = self.0.lock();
         for deviation in found.iter().filter(|deviation| !known.contains(deviation)) {
             tracing::warn!("the stream {STREAM} weakens what is promised: {deviation}");
@@ -159,7 +144,7 @@ impl Deviations {
     }
 
     pub(super) fn texts(&self) -> Vec<String> {
-        self.0.lock().iter().map(ToString::to_string).collect()
+        self.0.lock().clone()
     }
 }
 
@@ -178,14 +163,9 @@ mod tests {
         }
     }
 
-    fn texts(config: &Config) -> Vec<String> {
-        let all = deviations(config);
-        all.iter().map(ToString::to_string).collect()
-    }
-
     #[test]
     fn what_a_gateway_creates_has_no_deviation_and_neither_has_the_list_of_subjects() {
-        assert_eq!(texts(&sound()), Vec::<String>::new());
+        assert_eq!(deviations(&sound()), Vec::<String>::new());
         let listed = Config {
             subjects: vec![
                 "importguard.v1.decision.*".to_owned(),
@@ -193,7 +173,7 @@ mod tests {
             ],
             ..sound()
         };
-        assert_eq!(texts(&listed), Vec::<String>::new());
+        assert_eq!(deviations(&listed), Vec::<String>::new());
     }
 
     #[test]
@@ -227,7 +207,7 @@ mod tests {
         for (what, remedy, change) in cases {
             let mut config = sound();
             change(&mut config);
-            let texts = texts(&config);
+            let texts = deviations(&config);
             let [text] = &texts[..] else {
                 panic!("{what}: {texts:?}");
             };
