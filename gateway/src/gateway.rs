@@ -21,7 +21,6 @@ use crate::{
     recorder::{self, Recorder},
     request::RequestLog,
     server::{self, Server},
-    setting_warnings::setting_warnings,
     state::{App, AppState},
     upstream::{Upstream, UpstreamStartError},
 };
@@ -106,7 +105,7 @@ impl Gateway {
     /// # Errors
     /// If the settings, their files or the spool cannot be used.
     pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, StartError> {
-        for contradiction in setting_warnings(settings) {
+        for contradiction in settings.warnings() {
             warn!("{contradiction}");
         }
         let Settings { http, serve, .. } = settings;

@@ -15,7 +15,6 @@ mod request;
 mod response;
 mod security;
 mod server;
-mod setting_warnings;
 mod settings;
 pub mod spool;
 mod state;
