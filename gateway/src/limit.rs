@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::settings::LimitSettings;
+use crate::{metrics::Counted, settings::LimitSettings};
 
 /// A request extension: the concurrency limit left no permit for this callback.
 #[derive(Clone, Copy, Debug)]
@@ -159,22 +159,5 @@ impl Metrics {
                 Counter::default(),
             ),
         }
-    }
-}
-
-/// Counts one in a gauge until it is dropped.
-#[derive(Debug)]
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

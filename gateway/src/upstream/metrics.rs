@@ -6,6 +6,7 @@ use prometheus_client::{
 };
 
 use super::UpstreamError;
+use crate::metrics::Counted;
 
 /// The outcome of a response that broke off after its head, which was also counted as passed.
 const BROKEN: &str = "broken";
@@ -20,16 +21,6 @@ pub(super) struct Metrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
-}
-
-/// Counts a callback being forwarded until it is dropped.
-#[derive(Debug)]
-pub(crate) struct InFlight(Gauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Metrics {
@@ -52,9 +43,9 @@ impl Metrics {
         }
     }
 
-    pub(super) fn in_flight(&self) -> InFlight {
-        self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+    /// Counts a callback being forwarded until the return value is dropped.
+    pub(super) fn in_flight(&self) -> Counted {
+        Counted::new(&self.in_flight)
     }
 
     /// A response that was passed on was incomplete.
