@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use importguard_core::{Cause, Decision, Dialect, ImportRequest, Verdict};
 
 use crate::{
-    decide::{OnFailure, verdict},
+    decide::{OnFailure, fallback},
     openim::{Answer, AnswerBody, Callback, Command, Rejection, RequestHead},
     request::RequestResult,
     state::App,
@@ -51,12 +51,4 @@ pub(crate) fn unrecorded_overload(app: &App, request_head: &RequestHead) -> Resp
     let decision = fallback(cause, chosen);
     app.metrics.decided(&decision);
     answer(app, dialect, None, &decision, Some(cause))
-}
-
-/// The decision that the operator chose for `cause`.
-pub(crate) fn fallback(cause: Cause, chosen: OnFailure) -> Decision {
-    Decision::Fallback {
-        verdict: verdict(cause, chosen),
-        cause,
-    }
 }

@@ -1,5 +1,5 @@
 use clap::{Args, ValueEnum};
-use importguard_core::{Cause, Refusal, Verdict};
+use importguard_core::{Cause, Decision, Refusal, Verdict};
 
 /// The answer when no decision is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,12 +61,13 @@ pub struct FallbackSettings {
     pub on_unrecordable: OnFailure,
 }
 
-/// The verdict for `cause` if the operator's setting is `answer`.
-pub(crate) fn verdict(cause: Cause, answer: OnFailure) -> Verdict {
-    match answer {
+/// The decision for `cause` if the operator's setting is `answer`.
+pub(crate) fn fallback(cause: Cause, answer: OnFailure) -> Decision {
+    let verdict = match answer {
         OnFailure::Allow => Verdict::Allow,
         OnFailure::Refuse => Verdict::Refuse(refusal(cause)),
-    }
+    };
+    Decision::Fallback { verdict, cause }
 }
 
 /// The refusal in the response to OpenIM.

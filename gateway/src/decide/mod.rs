@@ -19,7 +19,7 @@ pub(crate) use balancer::Balancer;
 pub(crate) use deciders::Deciders;
 pub use error::DecideError;
 pub use fallback::{FallbackSettings, OnFailure};
-pub(crate) use fallback::{message, verdict};
+pub(crate) use fallback::{fallback, message};
 pub use settings::{DecideSettings, DeciderTlsSettings};
 pub use tls::DeciderTlsError;
 pub use urls::{DeciderUrls, DeciderUrlsError};

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::transfor
 use serde_json::{Map, Value, json};
 
 use crate::{
-    decide::{OnFailure, verdict},
+    decide::{OnFailure, fallback},
     openim::{Answer, Command, Refusals, Rejection, RequestBody, Wire},
 };
 
@@ -148,7 +148,7 @@ fn operation(
 
 /// The answers that decide: verdicts of the policy, and fallbacks.
 fn decided(schemas: &[&str]) -> Value {
-    let fallbacks = Cause::ALL.map(|cause| match verdict(cause, OnFailure::Refuse) {
+    let fallbacks = Cause::ALL.map(|cause| match fallback(cause, OnFailure::Refuse).verdict() {
         Verdict::Refuse(refusal) => format!("{} {}", refusal.code, refusal.message),
         Verdict::Allow | Verdict::Modify(_) => String::new(),
     });

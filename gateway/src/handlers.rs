@@ -1,0 +1,215 @@
+//! The handlers, one per kind of callback.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use importguard_core::{Cause, Decision, Dialect, EventId, ImportRequest};
+use importguard_telemetry::{propagation, span};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::{
+    decide::{OnFailure, fallback},
+    events::{Event, EventContext, Subject, Timings},
+    limit::Overloaded,
+    openim::{Answer, AnswerBody, Callback, Forwarded, Import, Rejection, RequestHead},
+    request::{
+        Clock, RequestResult,
+        log::{decided, undecided, unrecorded},
+        span::{publish_span, published},
+    },
+    response::answer,
+    state::App,
+    upstream::UpstreamError,
+};
+
+/// Decides on an import, records the decision and answers.
+pub(crate) async fn before_import(
+    State(app): State<App>,
+    Extension(clock): Extension<Clock>,
+    overloaded: Option<Extension<Overloaded>>,
+    Import {
+        dialect,
+        request,
+        replaced_operation_id: replaced,
+    }: Import,
+) -> Response {
+    let id = EventId::new();
+    let began = Instant::now();
+    let decision = match overloaded {
+        None => decide(&app, id, &request, clock).await,
+        Some(_) => fallback(Cause::Overloaded, app.settings.fallback.on_overload),
+    };
+    let timings = Timings {
+        decide: began.elapsed(),
+        total: clock.elapsed(),
+    };
+    let subject = Subject::from(decision.verdict());
+    let event = |context| {
+        app.origin
+            .decision(context, &request, dialect, &decision, timings)
+    };
+    let published = publish(&app, (id, subject), replaced.clone(), clock, event).await;
+    if span::sampled() {
+        app.origin.trace(&decision);
+    }
+    let (decision, cause) = recorded(decision, published);
+    app.metrics.decided(&decision);
+    if overloaded.is_none() {
+        decided(&request, replaced.as_deref(), &decision, clock);
+    }
+    if dialect == Dialect::Server {
+        app.overridden_verdicts
+            .answered(&request, decision.verdict().kind());
+    }
+    answer(&app, dialect, Some(&request), &decision, cause)
+}
+
+/// Records a completed import. The answer allows whatever the result, as the friends are already stored.
+pub(crate) async fn after_import(
+    State(app): State<App>,
+    Extension(clock): Extension<Clock>,
+    overloaded: Option<Extension<Overloaded>>,
+    import: Import,
+) -> Result<Response, Rejection> {
+    if overloaded.is_some() {
+        return Err(Rejection::Overloaded);
+    }
+    let (request, replaced) = (import.request, import.replaced_operation_id);
+    if let Some(verdict) = app.overridden_verdicts.contradicted(&request) {
+        app.metrics.verdict_ignored(verdict);
+        error!(
+            verdict = verdict.as_str(),
+            friends = request.friends.len(),
+            "OpenIM reports an import as done that this gateway had refused or shortened: OpenIM 3.6.0 ignores refusals (set IMPORTGUARD_REFUSALS=unreadable), or something between OpenIM and importguard changes answers"
+        );
+    }
+    let id = EventId::new();
+    let event = |context| app.origin.imported(context, &request);
+    let imported = (id, Subject::Imported);
+    let published = publish(&app, imported, replaced.clone(), clock, event).await;
+    info!(
+        friends = request.friends.len(),
+        replaced_operation_id = replaced,
+        "import reported as done"
+    );
+    let mut response =
+        AnswerBody(Answer::Allow.encode(Dialect::Server, app.settings.http.refusals))
+            .into_response();
+    let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));
+    response.extensions_mut().insert(result);
+    Ok(response)
+}
+
+/// Handles requests without a route: forwards OpenIM's other callbacks to the upstream backend, if one is set, and its responses back
+/// unchanged. Rejects everything else.
+pub(crate) async fn pass_through(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, Rejection> {
+    let (head, body) = request.into_parts();
+    let request_head = head.extensions.get::<Arc<RequestHead>>();
+    let request_head = request_head.ok_or(Rejection::Internal)?;
+    let upstream = match (&request_head.target.callback, &app.upstream) {
+        (Callback::Other, Some(upstream)) => upstream,
+        (Callback::Mismatch { expected, found }, _) => {
+            return Err(Rejection::CommandMismatch {
+                expected,
+                found: found.clone(),
+            });
+        }
+        (Callback::Other, None) => return Err(Rejection::NoUpstream),
+        _ => return Err(Rejection::UnknownCommand),
+    };
+    let below = request_head
+        .target
+        .below(request_head.uri.path())
+        .unwrap_or_default();
+    let error = match upstream
+        .forward(below, request_head.uri.query(), &head, body)
+        .await
+    {
+        Ok(mut response) => {
+            response.extensions_mut().insert(Forwarded);
+            response.extensions_mut().insert(RequestResult::Done(None));
+            return Ok(response);
+        }
+        Err(error) => error,
+    };
+    // An overload would flood the log; it is counted as a rejection.
+    if !matches!(error, UpstreamError::Overloaded) {
+        warn!("{error}; the callback is refused: check IMPORTGUARD_UPSTREAM");
+    }
+    Err(match error {
+        UpstreamError::Unavailable(_) => Rejection::UpstreamUnavailable,
+        UpstreamError::Timeout(_) => Rejection::UpstreamTimeout,
+        UpstreamError::Overloaded => Rejection::Overloaded,
+    })
+}
+
+/// A decider's verdict within the deadline, or the operator's fallback.
+async fn decide(app: &App, id: EventId, request: &ImportRequest, clock: Clock) -> Decision {
+    let began = Instant::now();
+    let within = app.settings.decide.decider_timeout.min(clock.left());
+    let decision = match app.deciders.decide(id, request, within).await {
+        Ok((evaluation, decider)) => Decision::Policy {
+            evaluation,
+            decider,
+        },
+        Err(error) => {
+            let cause = error.cause();
+            let answer = app.settings.fallback.on(cause);
+            undecided(&error, answer);
+            fallback(cause, answer)
+        }
+    };
+    app.metrics
+        .decider_called(decision.cause(), began.elapsed());
+    decision
+}
+
+/// The decision to answer with once its event was recorded or not, and the cause of a failure up to then.
+fn recorded(decision: Decision, published: Result<(), OnFailure>) -> (Decision, Option<Cause>) {
+    match published {
+        Ok(()) => {
+            let cause = decision.cause();
+            (decision, cause)
+        }
+        Err(OnFailure::Allow) => (decision, Some(Cause::Unrecordable)),
+        Err(OnFailure::Refuse) => {
+            let refused = fallback(Cause::Unrecordable, OnFailure::Refuse);
+            (refused, Some(Cause::Unrecordable))
+        }
+    }
+}
+
+/// Records an event. Fails with the operator's fallback if that is impossible. Must complete before the callback is answered.
+async fn publish(
+    app: &App,
+    (id, subject): (EventId, Subject),
+    replaced_operation_id: Option<String>,
+    clock: Clock,
+    event: impl FnOnce(EventContext) -> Event,
+) -> Result<(), OnFailure> {
+    let span = publish_span(subject.as_str(), id, app.recorder.server());
+    let event = event(EventContext {
+        id,
+        headers: span.in_scope(propagation::message_headers),
+        max_payload: app.recorder.max_payload(),
+        replaced_operation_id,
+    });
+    let recorded = app.recorder.record(event, clock.deadline).await;
+    span.in_scope(|| published(&recorded));
+    match recorded {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let answer = app.settings.fallback.on_unrecordable;
+            unrecorded(&error, answer);
+            Err(answer)
+        }
+    }
+}
