@@ -12,10 +12,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use time::OffsetDateTime;
 
 use super::{
+    SpoolSync,
     files::{COMPANIONS, DATABASE, Files, InUse, with_ending},
     health::Fault,
     rescue::has_invalid_value,
-    store::{self, SCHEMA_VERSION, SpoolSync, Store},
+    store::{self, SCHEMA_VERSION, Store},
 };
 
 pub(super) const LOCK: &str = "spool.lock";

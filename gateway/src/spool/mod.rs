@@ -28,6 +28,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use importguard_core::EventId;
 use importguard_telemetry::propagation::MessageHeaders;
 use parking_lot::Mutex;
@@ -43,7 +44,6 @@ pub use self::{
     directory::{SpoolOpenError, set_aside_files},
     health::{SpoolState, SpoolStatus},
     reader::{SpoolReadError, SpoolReader, SpoolSummary},
-    store::SpoolSync,
 };
 pub(crate) use self::{
     health::Health,
@@ -56,6 +56,15 @@ const QUEUE: usize = 1024;
 
 /// How often to check whether files were deleted, replaced, locked or overwritten.
 const EXAMINE: Duration = Duration::from_secs(1);
+
+/// What the disk confirms before an event counts as recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SpoolSync {
+    /// Survives a power cut and a crash of the operating system
+    Full,
+    /// Survives the end of the process only; faster
+    Normal,
+}
 
 /// An event that NATS has not acknowledged yet.
 #[derive(Clone, Debug)]
@@ -274,9 +283,7 @@ impl Spool {
 
     /// Deletes the events in `done` permanently.
     pub(crate) async fn delete(&self, done: Vec<EventId>) -> Result<(), SpoolError> {
-        self.run(move |spool| spool.advance(&done, 0, 0, 0))
-            .await
-            .map(drop)
+        self.run(move |spool| spool.delete(&done)).await
     }
 
     /// Returns the first waiting events in order: at most `limit`, and at most `max_bytes` of payload unless the first event alone is
@@ -287,7 +294,7 @@ impl Spool {
         max_bytes: usize,
         sequence: u64,
     ) -> Result<Vec<PendingEvent>, SpoolError> {
-        self.run(move |spool| spool.advance(&[], limit, max_bytes, sequence))
+        self.run(move |spool| spool.next(limit, max_bytes, sequence))
             .await
     }
 

@@ -15,11 +15,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Serialize;
 
 use super::{
+    SpoolSync,
     directory::{self, LOCK, PRIVATE, PRIVATE_DIR},
     files::{DATABASE, LOG, with_ending},
     parked,
     rescue::{self, is_corrupt},
-    store::{self, SCHEMA_VERSION, SpoolSync, Store},
+    store::{self, SCHEMA_VERSION, Store},
 };
 
 /// How long to wait for a lock that another process holds.

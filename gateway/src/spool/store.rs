@@ -12,13 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::ValueEnum;
 use importguard_core::EventId;
 use importguard_telemetry::propagation::MessageHeaders;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    PendingEvent,
+    PendingEvent, SpoolSync,
     clock::{self, SteadyClock},
     parked::{self, ParkedCounts},
 };
@@ -121,15 +120,6 @@ impl Contents {
         }
         Ok(())
     }
-}
-
-/// What the disk confirms before an event counts as recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SpoolSync {
-    /// Survives a power cut and a crash of the operating system
-    Full,
-    /// Survives the end of the process only; faster
-    Normal,
 }
 
 /// The open file of the spool.
@@ -283,15 +273,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the events in `done` and returns the first of the remaining waiting events in order: at most `limit`, and at most
-    /// `max_bytes` of payload unless the first event alone is larger. From the next call on, they count as attempted after `sequence`.
-    pub(super) fn advance(
-        &mut self,
-        done: &[EventId],
-        limit: u32,
-        max_bytes: usize,
-        sequence: u64,
-    ) -> rusqlite::Result<Vec<PendingEvent>> {
+    /// Deletes the events in `done`.
+    pub(super) fn delete(&mut self, done: &[EventId]) -> rusqlite::Result<()> {
         let mut contents = self.contents;
         let transaction = self
             .connection
@@ -310,15 +293,30 @@ impl Store {
                 }
             }
         }
-        if !done.is_empty() {
-            contents.refresh(&transaction)?;
-            contents.forget_drain(&transaction)?;
-        }
+        contents.refresh(&transaction)?;
+        contents.forget_drain(&transaction)?;
+        transaction.commit()?;
+        self.contents = contents;
+        Ok(())
+    }
+
+    /// Returns the first waiting events in order: at most `limit`, and at most `max_bytes` of payload unless the first event alone is
+    /// larger. From the next call on, they count as attempted after `sequence`.
+    pub(super) fn next(
+        &mut self,
+        limit: u32,
+        max_bytes: usize,
+        sequence: u64,
+    ) -> rusqlite::Result<Vec<PendingEvent>> {
+        let mut contents = self.contents;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (batch, drained_after) = match contents.oldest {
             Some(oldest) => read(&transaction, oldest.id, limit, max_bytes)?,
             None => (Vec::new(), None),
         };
-        if batch.is_empty() && limit > 0 && contents.waiting() > 0 {
+        if batch.is_empty() && contents.waiting() > 0 {
             // Another program has changed the events unnoticed.
             contents = Contents::of(&transaction)?;
         }

@@ -132,22 +132,24 @@ impl Supervised {
         appended
     }
 
-    /// Deletes the events in `done` and returns the next ones, see [`Store::advance`].
-    pub(super) fn advance(
+    /// Deletes the events in `done`.
+    pub(super) fn delete(&mut self, done: &[EventId]) -> Result<(), SpoolError> {
+        self.drain(|store| Ok(store.delete(done)?))?;
+        self.is_shrink_due = true;
+        if let Err(fault) = self.shrink() {
+            self.health.degraded(&fault);
+        }
+        Ok(())
+    }
+
+    /// Returns the first waiting events, see [`Store::next`].
+    pub(super) fn next(
         &mut self,
-        done: &[EventId],
         limit: u32,
         max_bytes: usize,
         sequence: u64,
     ) -> Result<Vec<PendingEvent>, SpoolError> {
-        let advanced = self.drain(|store| Ok(store.advance(done, limit, max_bytes, sequence)?))?;
-        if !done.is_empty() {
-            self.is_shrink_due = true;
-            if let Err(fault) = self.shrink() {
-                self.health.degraded(&fault);
-            }
-        }
-        Ok(advanced)
+        self.drain(|store| Ok(store.next(limit, max_bytes, sequence)?))
     }
 
     /// Marks events as parked, see [`Store::park`].

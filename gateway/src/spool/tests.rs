@@ -101,15 +101,15 @@ fn the_oldest_is_known_in_whatever_order_events_come_and_go() {
         assert!(store.append(&events[number]).unwrap());
         assert_eq!(oldest_of(&store), Some(ids[oldest]));
     }
-    let batch = store.advance(&[], 10, usize::MAX, 1).unwrap();
+    let batch = store.next(10, usize::MAX, 1).unwrap();
     assert_eq!(oldest_of(&store), Some(ids[0]));
-    store.advance(&[batch[0].id], 0, 0, 1).unwrap();
+    store.delete(&[batch[0].id]).unwrap();
     assert_eq!(oldest_of(&store), Some(ids[1]));
     let contents = store.contents;
     drop((lock, store));
     let (_lock, mut store, _) = location(dir.path()).open().unwrap();
     assert_eq!(store.contents, contents);
-    store.advance(&[batch[1].id, batch[2].id], 0, 0, 1).unwrap();
+    store.delete(&[batch[1].id, batch[2].id]).unwrap();
     assert_eq!(store.contents.oldest, None);
 }
 

@@ -88,11 +88,11 @@ fn events_that_somebody_deletes_with_sqlites_own_tool_are_not_waited_for() {
     bench.append().unwrap();
     bench.holds_what_was_recorded();
     // Deleting what is gone already is no error either.
-    bench.spool.advance(&ids, 0, 0, 7).unwrap();
+    bench.spool.delete(&ids).unwrap();
     bench.holds_what_was_recorded();
 
     other.execute("DELETE FROM event", []).unwrap();
-    assert!(bench.spool.advance(&[], 9, 9, 7).unwrap().is_empty());
+    assert!(bench.spool.next(9, 9, 7).unwrap().is_empty());
     assert_eq!(bench.spool.store().unwrap().contents.waiting(), 0);
 }
 
@@ -103,7 +103,7 @@ fn an_empty_batch_has_the_waiting_events_counted_again() {
     store.append(&event("a")).unwrap();
     let other = Connection::open(dir.path().join("spool.db")).unwrap();
     other.execute("DELETE FROM event", []).unwrap();
-    assert!(store.advance(&[], 9, 9, 7).unwrap().is_empty());
+    assert!(store.next(9, 9, 7).unwrap().is_empty());
     assert_eq!(store.contents.waiting(), 0);
 }
 
@@ -122,7 +122,7 @@ fn an_event_that_cannot_be_read_does_not_hold_up_the_others() {
             .execute(&format!("UPDATE event SET {change} WHERE rowid = 11"), [])
             .unwrap();
         bench.recorded.remove(10);
-        let batch = bench.spool.advance(&[], 100, usize::MAX, 7).unwrap();
+        let batch = bench.spool.next(100, usize::MAX, 7).unwrap();
         let ids: Vec<_> = batch.iter().map(|event| event.id).collect();
         assert_eq!(ids, bench.recorded, "{change}");
         bench.is(SpoolState::Healthy, "the spool is corrupt");

@@ -241,10 +241,10 @@ fn what_cannot_be_made_anew_can_still_be_read_and_is_made_anew_later() {
     assert!(matches!(refused, AppendError::Broken(_)), "{refused}");
     bench.is(SpoolState::Broken, "could not be repaired");
     // NATS could still receive its events.
-    let batch = bench.spool.advance(&[], 5, usize::MAX, 7).unwrap();
+    let batch = bench.spool.next(5, usize::MAX, 7).unwrap();
     let done: Vec<_> = batch.iter().map(|event| event.id).collect();
     assert_eq!(done, bench.recorded[..5]);
-    bench.spool.advance(&done, 0, 0, 7).unwrap();
+    bench.spool.delete(&done).unwrap();
     bench.recorded.drain(..5);
     // Parked events make way for the rest.
     let parking = Parking {
@@ -253,7 +253,7 @@ fn what_cannot_be_made_anew_can_still_be_read_and_is_made_anew_later() {
         attempted_after: None,
     };
     bench.spool.park(&[parking]).unwrap();
-    let next = bench.spool.advance(&[], 1, usize::MAX, 7).unwrap();
+    let next = bench.spool.next(1, usize::MAX, 7).unwrap();
     assert_eq!(next[0].id, bench.recorded[1]);
 
     fs::remove_file(&path).unwrap();
@@ -384,7 +384,7 @@ fn who_reads_a_spool_that_becomes_empty_delays_the_erasure_and_breaks_nothing() 
     let reader = Connection::open(bench.path("spool.db")).unwrap();
     reader.execute_batch("BEGIN; SELECT * FROM event").unwrap();
     let recorded = std::mem::take(&mut bench.recorded);
-    bench.spool.advance(&recorded, 0, 0, 7).unwrap();
+    bench.spool.delete(&recorded).unwrap();
     bench.is(SpoolState::Healthy, "");
     let is_in_a_file = |bench: &Bench| {
         let files = fs::read_dir(bench.path("")).unwrap();
@@ -393,7 +393,7 @@ fn who_reads_a_spool_that_becomes_empty_delays_the_erasure_and_breaks_nothing() 
     };
     assert!(is_in_a_file(&bench));
     reader.execute_batch("COMMIT").unwrap();
-    bench.spool.advance(&recorded, 0, 0, 7).unwrap();
+    bench.spool.delete(&recorded).unwrap();
     assert!(!is_in_a_file(&bench));
     bench.append().unwrap();
     assert!(is_in_a_file(&bench));
