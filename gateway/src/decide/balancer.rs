@@ -21,7 +21,7 @@ use tracing::{error, info};
 
 use super::{
     DecideSettings,
-    discovery::{Discovery, Found},
+    discovery::Discovery,
     endpoint::{Decider, State},
     metrics::Metrics,
 };
@@ -164,7 +164,7 @@ impl Balancer {
 
     /// The deciders after `changes`. New ones are checked first, so that no call waits for a
     /// connection. A decider on the old client certificate stays until the one on the new certificate is healthy.
-    async fn changed(&self, changes: Vec<Change<SocketAddr, Found>>) -> Vec<Arc<Decider>> {
+    async fn changed(&self, changes: Vec<Change<SocketAddr, Decider>>) -> Vec<Arc<Decider>> {
         let known = self.deciders.load_full();
         let mut deciders = Vec::clone(&known);
         let mut added = Vec::new();
@@ -174,7 +174,7 @@ impl Balancer {
                     deciders.retain(|decider| decider.address() != address);
                     info!("decider {address} removed: its name no longer resolves to it");
                 }
-                Change::Insert(_, found) => added.push(Arc::new(Decider::new(found))),
+                Change::Insert(_, decider) => added.push(Arc::new(decider)),
             }
         }
         if !known.is_empty() {

@@ -17,6 +17,7 @@ use tracing::warn;
 use super::{
     DecideSettings, DeciderTlsError,
     connect::connect,
+    endpoint::Decider,
     tls::server_name,
     urls::{host_and_port, uri_of},
 };
@@ -32,16 +33,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const STREAM_WINDOW: u32 = 2 << 20;
 /// The window of a connection, in bytes: the largest response leaves room for others.
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
-
-/// A discovered decider.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) address: SocketAddr,
-    /// The TLS configuration of its connection.
-    pub(super) tls: Option<Arc<ClientTls>>,
-    /// Connects on first use.
-    pub(super) channel: Channel,
-}
 
 /// Discovers deciders, as changes to an initially empty set. A new client certificate makes every decider a new one.
 #[derive(Debug)]
@@ -88,7 +79,7 @@ impl Discovery {
     }
 
     /// The changes since the last call.
-    pub(super) async fn changes(&mut self) -> Vec<Change<SocketAddr, Found>> {
+    pub(super) async fn changes(&mut self) -> Vec<Change<SocketAddr, Decider>> {
         join_all(self.targets.iter_mut().map(Target::resolve)).await;
         let tls = self.tls.as_ref().map(LastGood::load);
         let mut wanted = HashMap::new();
@@ -109,12 +100,9 @@ impl Discovery {
                 continue;
             }
             self.known.insert(address, tls.clone());
-            let found = Found {
-                address,
-                channel: channel(address, target, self.tls.clone(), self.connect_timeout),
-                tls: tls.clone(),
-            };
-            changes.push(Change::Insert(address, found));
+            let channel = channel(address, target, self.tls.clone(), self.connect_timeout);
+            let decider = Decider::new(address, tls.clone(), channel);
+            changes.push(Change::Insert(address, decider));
         }
         changes
     }
@@ -181,7 +169,7 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn addresses(changes: Vec<Change<SocketAddr, Found>>) -> (Vec<String>, Vec<String>) {
+    fn addresses(changes: Vec<Change<SocketAddr, Decider>>) -> (Vec<String>, Vec<String>) {
         let (mut inserted, mut removed) = (Vec::new(), Vec::new());
         for change in changes {
             match change {

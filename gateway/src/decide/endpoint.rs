@@ -20,10 +20,7 @@ use tonic_health::pb::{
 };
 use tracing::{info, warn};
 
-use super::{
-    discovery::Found,
-    error::{DecideError, broke},
-};
+use super::error::{DecideError, broke};
 
 /// Why the connection may have broken. A decider with TLS closes a connection without it, and cannot say why.
 const MAY_EXPECT_TLS: &str = "it may require TLS: then use https:// in IMPORTGUARD_DECIDER_URL, and set IMPORTGUARD_DECIDER_CA_FILE";
@@ -54,12 +51,17 @@ pub(super) enum State {
 }
 
 impl Decider {
-    pub(super) fn new(found: Found) -> Self {
+    /// The decider at `address`, which `channel` connects to on first use, with the TLS configuration `tls`.
+    pub(super) fn new(
+        address: SocketAddr,
+        tls: Option<Arc<TlsConfig<ClientConfig>>>,
+        channel: Channel,
+    ) -> Self {
         Self {
-            address: found.address,
-            tls: found.tls,
-            client: DeciderClient::new(found.channel.clone()),
-            health: HealthClient::new(found.channel),
+            address,
+            tls,
+            client: DeciderClient::new(channel.clone()),
+            health: HealthClient::new(channel),
             in_flight: AtomicUsize::new(0),
             usable: AtomicBool::new(false),
             was_usable: AtomicBool::new(false),

@@ -7,10 +7,7 @@ use importguard_telemetry::span;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
 
-use super::Pseudonyms;
-
-/// Stands where events have pseudonyms for a text of the policy, which may have users' ids in it.
-const REDACTED: &str = "redacted";
+use super::{Pseudonyms, pseudonym::REDACTED};
 
 /// A rule that fired.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +125,7 @@ impl<'a> Matched<'a> {
             count: matched.count,
             ..Self::default()
         };
+        // A text of the policy may contain user IDs.
         let text = |text: &'a str| {
             Some(Cow::Borrowed(match pseudonyms {
                 Pseudonyms::Off => text,

@@ -16,8 +16,8 @@ const KEY_LEAST_BYTES: usize = 16;
 /// 128 bits of the HMAC: among 2^40 users no two share one, but for a chance of one in 2^49.
 const DIGEST_BYTES: usize = 16;
 
-/// Stands in for an id whose pseudonym can't be had.
-const REDACTED: &str = "redacted";
+/// Replaces what events with pseudonyms cannot contain, such as an ID whose pseudonym cannot be computed.
+pub(super) const REDACTED: &str = "redacted";
 
 /// Whether events hold users' ids or pseudonyms.
 #[derive(Clone, Debug, Default, Args)]
