@@ -9,7 +9,7 @@ use async_nats::{Event, ServerError};
 use parking_lot::Mutex;
 
 use super::refusal::Refusal;
-use crate::spool::ParkReason;
+use crate::{events::Subject, spool::ParkReason};
 
 /// Subjects that NATS refuses, and the last refusal of each kind.
 #[derive(Debug, Default)]
@@ -106,8 +106,17 @@ impl Denials {
     }
 }
 
+/// Returns whether the server denies publishing to one of the subjects of events.
+pub(super) fn is_about_an_event(event: &Event) -> bool {
+    denied_subject(event).is_some_and(|denied| {
+        Subject::ALL
+            .iter()
+            .any(|subject| subject.as_str() == denied)
+    })
+}
+
 /// Returns the subject if `event` says that this client may not publish to it.
-pub(super) fn denied_subject(event: &Event) -> Option<&str> {
+fn denied_subject(event: &Event) -> Option<&str> {
     let Event::ServerError(ServerError::Other(text)) = event else {
         return None;
     };

@@ -11,14 +11,14 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     Inner,
     batch::{Published, Refused},
-    refusal::AckError,
+    error::DrainError,
     requirements,
     retry::Retry,
     state::{Observed, State},
     status::events,
-    stream::{self, LookUpError, Unavailable},
+    stream::{self, Unavailable},
 };
-use crate::spool::{Parking, PendingEvent, SpoolError};
+use crate::spool::{Parking, PendingEvent};
 
 /// Maximum number of events in a batch. A batch is one spool transaction; 256 typical events of 1 KiB justify its commit.
 const BATCH_EVENTS: u32 = 256;
@@ -48,30 +48,6 @@ const PARKED_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often to retry parked events although the stream's settings are unchanged: permissions are not part of these.
 const RETRY_PARKED: Duration = Duration::from_secs(60);
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DrainError {
-    #[error("NATS at {0} has not responded yet")]
-    NotConnected(String),
-    #[error(transparent)]
-    Stream(#[from] Unavailable),
-    #[error(transparent)]
-    Ack(#[from] AckError),
-    #[error(transparent)]
-    LookUp(#[from] LookUpError),
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-}
-
-impl DrainError {
-    /// Returns whether the error is a reason to spool new events too.
-    fn is_nats(&self) -> bool {
-        match self {
-            Self::NotConnected(_) | Self::Stream(_) | Self::Ack(_) => true,
-            Self::LookUp(_) | Self::Spool(_) => false,
-        }
-    }
-}
 
 /// Why the spool is being drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

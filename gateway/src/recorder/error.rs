@@ -1,6 +1,10 @@
 use importguard_nats::NatsSettingsError;
 
-use crate::spool::SpoolOpenError;
+use super::{
+    refusal::AckError,
+    stream::{LookUpError, Unavailable},
+};
+use crate::spool::{SpoolError, SpoolOpenError};
 
 /// Why an event could not be recorded. NATS may still have stored it if its ack did not arrive.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,4 +55,29 @@ pub enum StartError {
     /// The task that opens the spool failed.
     #[error("opening the spool failed: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Why the drain cannot continue for now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DrainError {
+    #[error("NATS at {0} has not responded yet")]
+    NotConnected(String),
+    #[error(transparent)]
+    Stream(#[from] Unavailable),
+    #[error(transparent)]
+    Ack(#[from] AckError),
+    #[error(transparent)]
+    LookUp(#[from] LookUpError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+impl DrainError {
+    /// Returns whether the error is a reason to spool new events too.
+    pub(super) fn is_nats(&self) -> bool {
+        match self {
+            Self::NotConnected(_) | Self::Stream(_) | Self::Ack(_) => true,
+            Self::LookUp(_) | Self::Spool(_) => false,
+        }
+    }
 }

@@ -50,8 +50,8 @@ use self::{
 };
 
 use crate::{
-    events::{Event, Subject},
-    spool::{AppendError, ParkReason, PendingEvent, Spool},
+    events::Event,
+    spool::{AppendError, PendingEvent, Spool},
 };
 
 pub use self::{
@@ -185,7 +185,7 @@ impl Recorder {
                     connected.notify_one();
                 }
                 // Logged when the event is parked.
-                event if is_about_an_event(&event) => {}
+                event if blocked::is_about_an_event(&event) => {}
                 event => {
                     if let Some(error) = publisher::connection_error(&event) {
                         note(&last_error, &error, &first);
@@ -279,23 +279,6 @@ impl Recorder {
                     error => Err(recorder.unrecordable(error)),
                 }
             }
-        }
-    }
-
-    /// Returns the recorder's current status.
-    pub fn status(&self) -> RecorderStatus {
-        let recorder = &*self.0;
-        let depth = recorder.spool.depth();
-        RecorderStatus {
-            state: recorder.machine.observe().state(),
-            nats: recorder.publisher.servers().to_owned(),
-            spooled_events: depth.events(),
-            parked: recorder.parked(),
-            stream_deviations: recorder.deviations.texts(),
-            spool_bytes: depth.used_bytes(),
-            spool_max_bytes: depth.max_bytes(),
-            spool: recorder.spool.health().status(),
-            last_error: recorder.last_error.last(),
         }
     }
 
@@ -420,20 +403,6 @@ impl Inner {
         }
     }
 
-    /// Returns the parked events, by reason.
-    fn parked(&self) -> Vec<ParkedStatus> {
-        let counts = self.spool.depth().parked();
-        let parked = ParkReason::ALL.into_iter().filter_map(|reason| {
-            let events = counts.of(reason);
-            (events > 0).then(|| ParkedStatus {
-                reason: reason.as_str(),
-                events,
-                detail: self.blocked.detail(reason),
-            })
-        });
-        parked.collect()
-    }
-
     /// Returns whether the request had so little time left that its timeout says nothing about NATS.
     fn is_inconclusive(&self, error: &AckError) -> bool {
         matches!(error, AckError::Timeout(waited) if *waited < self.settings.ack_timeout / INCONCLUSIVE_FRACTION)
@@ -457,13 +426,4 @@ impl Inner {
             AppendError::Closed => RecordError::Closed,
         }
     }
-}
-
-/// Returns whether the server denies publishing to one of the subjects of events.
-fn is_about_an_event(event: &async_nats::Event) -> bool {
-    blocked::denied_subject(event).is_some_and(|denied| {
-        Subject::ALL
-            .iter()
-            .any(|subject| subject.as_str() == denied)
-    })
 }

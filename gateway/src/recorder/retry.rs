@@ -7,7 +7,8 @@ use importguard_core::EventId;
 
 use super::{
     batch::Refused,
-    drain::{BATCH_BYTES, Drain, DrainError},
+    drain::{BATCH_BYTES, Drain},
+    error::DrainError,
 };
 use crate::spool::{ParkReason, ParkedQuery, PendingEvent};
 

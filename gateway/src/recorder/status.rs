@@ -1,8 +1,8 @@
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::state::State;
-use crate::spool::SpoolStatus;
+use super::{Inner, Recorder, state::State};
+use crate::spool::{ParkReason, SpoolStatus};
 
 /// The recorder's status, for `/readyz` and the start banner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,6 +43,38 @@ pub struct ParkedStatus {
     /// parked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+impl Recorder {
+    /// Returns the recorder's current status.
+    pub fn status(&self) -> RecorderStatus {
+        let recorder = &*self.0;
+        let depth = recorder.spool.depth();
+        RecorderStatus {
+            state: recorder.machine.observe().state(),
+            nats: recorder.publisher.servers().to_owned(),
+            spooled_events: depth.events(),
+            parked: parked(recorder),
+            stream_deviations: recorder.deviations.texts(),
+            spool_bytes: depth.used_bytes(),
+            spool_max_bytes: depth.max_bytes(),
+            spool: recorder.spool.health().status(),
+            last_error: recorder.last_error.last(),
+        }
+    }
+}
+
+fn parked(recorder: &Inner) -> Vec<ParkedStatus> {
+    let counts = recorder.spool.depth().parked();
+    let parked = ParkReason::ALL.into_iter().filter_map(|reason| {
+        let events = counts.of(reason);
+        (events > 0).then(|| ParkedStatus {
+            reason: reason.as_str(),
+            events,
+            detail: recorder.blocked.detail(reason),
+        })
+    });
+    parked.collect()
 }
 
 /// Formats a number of events.

@@ -145,7 +145,7 @@ impl From<SpoolOpenError> for Fault {
 
 /// Kind of a fault, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     Moved,
     Corrupt,
     DiskFull,
