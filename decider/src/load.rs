@@ -1,18 +1,29 @@
 //! Loads a policy and its list files from disk, and reports all errors together.
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read},
-    path::Path,
-    sync::Arc,
-};
+use std::path::Path;
 
-use importguard_runtime::{Fingerprint, Snapshot, text};
+use importguard_runtime::{Fingerprint, Snapshot};
+use importguard_yaml::file::FileKind;
 
 use crate::{
     lists::{self, ListContent, ListError, MAX_LIST_BYTES},
-    policy::{Diagnostic, Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy, Span},
+    policy::{Diagnostics, Draft, ListFiles, MAX_POLICY_BYTES, Policy},
 };
+
+const POLICY: FileKind = FileKind {
+    max_bytes: MAX_POLICY_BYTES as u64,
+    if_missing: IF_MISSING,
+    if_larger: "move long lists to separate files: { file: lists/name.txt }",
+};
+
+const LIST: FileKind = FileKind {
+    max_bytes: MAX_LIST_BYTES,
+    if_missing: IF_MISSING,
+    if_larger: "split it, with one rule per part",
+};
+
+const IF_MISSING: &str =
+    "create the file or correct the path; a list's path is relative to the policy's directory";
 
 /// Loads the policy at `path` and its lists, whose paths are relative to its directory, for imports of up to `max_friends`
 /// friends. Blocks, for seconds if lists have millions of IDs.
@@ -40,35 +51,9 @@ fn read_policy(
     read_files: &mut Fingerprint,
 ) -> Result<Policy, Diagnostics> {
     read_files.add(path);
-    let name = path.display().to_string();
-    let whole_file = |message: String, remedy: &str| {
-        Diagnostics::one(Diagnostic::of_file(
-            Arc::from(name.as_str()),
-            message,
-            remedy,
-        ))
-    };
-    let remedy = "move long lists to separate files: { file: lists/name.txt }";
-    let bytes = read(path, MAX_POLICY_BYTES as u64, remedy)
-        .map_err(|error| whole_file(format!("the policy {}", error.reason), error.remedy))?;
-    text::decode(&bytes).map_err(|error| {
-        let span = Span {
-            line: error.line,
-            column: error.column,
-            width: 1,
-        };
-        let (message, remedy) = (error.kind.message(), error.kind.remedy());
-        Diagnostics::one(Diagnostic::at(
-            Arc::from(name.as_str()),
-            span,
-            "",
-            message,
-            remedy,
-        ))
-    })?;
-    // The bytes are valid UTF-8. The string keeps the byte order mark, which is part of the file's digest.
-    let source = String::from_utf8_lossy(&bytes);
-    let draft = Draft::read(&name, &source);
+    // The text keeps the byte order mark, which is part of the file's digest.
+    let source = POLICY.read_text(path, "the policy")?;
+    let draft = Draft::read(&path.display().to_string(), &source);
     let directory = path.parent().unwrap_or(Path::new(""));
     let mut files = ListFiles::new();
     for file in draft.list_files() {
@@ -82,8 +67,7 @@ fn read_policy(
 }
 
 fn load_list(path: &Path) -> Result<ListContent, ListError> {
-    let remedy = "split it, with one rule per part";
-    let bytes = read(path, MAX_LIST_BYTES, remedy).map_err(|error| ListError::Unreadable {
+    let bytes = LIST.read(path).map_err(|error| ListError::Unreadable {
         reason: error.reason,
         remedy: error.remedy.to_owned(),
     })?;
@@ -91,46 +75,6 @@ fn load_list(path: &Path) -> Result<ListContent, ListError> {
         path: path.display().to_string(),
         lines,
     })
-}
-
-/// `reason` is a predicate such as "cannot be read".
-struct ReadError {
-    reason: String,
-    remedy: &'static str,
-}
-
-fn read(path: &Path, max_bytes: u64, if_larger: &'static str) -> Result<Vec<u8>, ReadError> {
-    let failed = |error: std::io::Error| ReadError {
-        remedy: match error.kind() {
-            ErrorKind::NotFound => {
-                "create the file or correct the path; a list's path is relative to the policy's directory"
-            }
-            ErrorKind::PermissionDenied => {
-                "grant read permission to the user that importguard runs as"
-            }
-            _ => "check the file and its disk",
-        },
-        reason: format!("cannot be read from {}: {error}", path.display()),
-    };
-    // A pipe would block without a writer; a device may be endless.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(ReadError {
-            reason: format!("cannot be read from {}: not a regular file", path.display()),
-            remedy: "set the path of a regular file",
-        });
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(ReadError {
-            reason: format!("has more than {max_bytes} bytes ({})", path.display()),
-            remedy: if_larger,
-        });
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -262,6 +206,18 @@ mod tests {
             "a policy needs \"rules\"",
         ] {
             assert!(error.contains(part), "{part} is missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn refuses_pipes_and_devices_without_reading_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let error = load(path, DEFAULT_MAX_FRIENDS).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{error}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
 };
 
 use importguard_core::{Evaluation, Mode, Outcome, Verdict};
+use importguard_yaml::file::FileKind;
 
 use super::{
     Case, Difference, Report, Suite,
@@ -11,13 +12,19 @@ use super::{
 };
 use crate::{
     load::load,
-    policy::{Diagnostic, Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request},
+    policy::{Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request},
 };
 
 /// The suffix of test files, such as `policy.test.yaml`.
 const SUFFIX: &str = ".test.yaml";
 /// The maximum depth of the search for test files, which also ends loops of symlinks.
 const MAX_DIRECTORIES_DEEP: usize = 8;
+
+const TEST_FILE: FileKind = FileKind {
+    max_bytes: MAX_POLICY_BYTES as u64,
+    if_missing: "create the file or correct the path",
+    if_larger: "split it into several files",
+};
 
 /// Why no test could be run.
 #[derive(Debug, thiserror::Error)]
@@ -77,22 +84,8 @@ fn find(directory: &Path, deeper: usize, files: &mut Vec<PathBuf>) -> Result<(),
 }
 
 fn run_file(file: &Path, max_friends: usize) -> Result<Vec<Case>, Diagnostics> {
-    let name = file.display().to_string();
-    let unusable = |message: String, remedy: &str| {
-        Diagnostics::one(Diagnostic::of_file(name.as_str().into(), message, remedy))
-    };
-    let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
-    if bytes > MAX_POLICY_BYTES as u64 {
-        let message = format!("the file has {bytes} bytes; the maximum is {MAX_POLICY_BYTES}");
-        return Err(unusable(message, "split it into several files"));
-    }
-    let source = fs::read_to_string(file).map_err(|error| {
-        unusable(
-            format!("the file cannot be read: {error}"),
-            "check its permissions, and save it as UTF-8",
-        )
-    })?;
-    let TestFile { policy, tests } = read(&name, &source)?;
+    let source = TEST_FILE.read_text(file, "the file")?;
+    let TestFile { policy, tests } = read(&file.display().to_string(), &source)?;
     let directory = file.parent().unwrap_or(Path::new(""));
     let policy = load(&directory.join(&policy.value), max_friends)?;
     Ok(tests.iter().map(|test| run_test(&policy, test)).collect())

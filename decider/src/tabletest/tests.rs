@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::*;
-use crate::policy::DEFAULT_MAX_FRIENDS;
+use crate::policy::{DEFAULT_MAX_FRIENDS, MAX_POLICY_BYTES};
 
 fn run(path: &Path) -> Result<Report, FindError> {
     super::run(path, DEFAULT_MAX_FRIENDS)
@@ -208,6 +208,25 @@ fn explains_a_policy_that_cannot_be_loaded() {
         report
             .to_string()
             .contains("gone.yaml: the policy cannot be read")
+    );
+}
+
+#[test]
+fn says_which_file_of_tests_is_no_text_or_too_large() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = |content: &[u8]| {
+        fs::write(directory.path().join("a.test.yaml"), content).unwrap();
+        run(directory.path()).unwrap().to_string()
+    };
+    let binary = error(b"policy: policy.yaml\nt\xff");
+    assert!(
+        binary.contains("a.test.yaml:2:2: this line is not UTF-8"),
+        "{binary}"
+    );
+    let large = error(&vec![b'#'; MAX_POLICY_BYTES + 1]);
+    assert!(
+        large.contains("a.test.yaml: the file has more than 1048576 bytes"),
+        "{large}"
     );
 }
 

@@ -5,19 +5,22 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use importguard_lists::ListName;
-use importguard_yaml::{
-    diagnostic::{Diagnostic, Diagnostics},
-    yaml::MAX_SOURCE_BYTES,
-};
+use importguard_yaml::{diagnostic::Diagnostics, file::FileKind, yaml::MAX_SOURCE_BYTES};
 
 /// The maximum length of a window. When the detector starts, it reads twice as much of the stream to rebuild windows.
 pub const MAX_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The maximum duration of an entry.
 pub const MAX_FOR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+const FILE: FileKind = FileKind {
+    max_bytes: MAX_SOURCE_BYTES as u64,
+    if_missing: "name the file of rules with --rules or IMPORTGUARD_DETECT_RULES",
+    if_larger: "write fewer rules",
+};
 
 /// The rules of a file, in file order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,32 +77,8 @@ impl Rules {
     /// # Errors
     /// If the file cannot be read or is invalid: every error in it.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
-        let name = path.display().to_string();
-        let of_file = |message: String, remedy: &str| {
-            Diagnostics::one(Diagnostic::of_file(name.as_str().into(), message, remedy))
-        };
-        let too_large = |bytes: u64| {
-            of_file(
-                format!("the file has {bytes} bytes; the maximum is {MAX_SOURCE_BYTES}"),
-                "write fewer rules",
-            )
-        };
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.len() > MAX_SOURCE_BYTES as u64 => {
-                return Err(too_large(metadata.len()));
-            }
-            _ => {}
-        }
-        let source = fs::read_to_string(path).map_err(|error| {
-            of_file(
-                format!("cannot read the file: {error}"),
-                match error.kind() {
-                    io::ErrorKind::InvalidData => "save it as UTF-8",
-                    _ => "name the file of rules with --rules or IMPORTGUARD_DETECT_RULES",
-                },
-            )
-        })?;
-        Self::parse(&name, &source)
+        let source = FILE.read_text(path, "the file")?;
+        Self::parse(&path.display().to_string(), &source)
     }
 
     /// Reads the content of a file; `name` is its name in messages.

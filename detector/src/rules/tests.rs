@@ -159,13 +159,18 @@ fn two_rules_have_two_ids() {
 
 #[test]
 fn a_file_that_cannot_be_read_says_why() {
-    let errors = Rules::load(std::path::Path::new("/nowhere/detector.yaml")).unwrap_err();
-    let error = errors.iter().next().unwrap().on_one_line();
+    let error = |path: &str| {
+        let errors = Rules::load(Path::new(path)).unwrap_err();
+        errors.iter().next().unwrap().on_one_line()
+    };
+    let missing = error("/nowhere/detector.yaml");
     assert!(
-        error.starts_with("/nowhere/detector.yaml: cannot read the file"),
-        "{error}"
+        missing.starts_with("/nowhere/detector.yaml: the file cannot be read from"),
+        "{missing}"
     );
-    assert!(error.contains("IMPORTGUARD_DETECT_RULES"), "{error}");
+    assert!(missing.contains("IMPORTGUARD_DETECT_RULES"), "{missing}");
+    let endless = error("/dev/zero");
+    assert!(endless.contains("not a regular file"), "{endless}");
 }
 
 #[test]

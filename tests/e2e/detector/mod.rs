@@ -271,7 +271,7 @@ async fn wrong_rules_end_it_with_what_is_wrong_and_where() {
     assert_eq!(code, Some(1));
     let told = process.stderr();
     assert!(
-        told.contains("/nowhere.yaml: cannot read the file"),
+        told.contains("/nowhere.yaml: the file cannot be read from"),
         "{told}"
     );
 }
