@@ -121,17 +121,15 @@ pub(super) fn evaluate<'p, S: AsRef<str>, E>(
         .map_or(Position::MAX, |refused| refused.position);
     let shadow = state.shadow(reached, &trail, observer, &mut meter)?;
     trail.join(shadow);
-    Ok(match (refused, left) {
-        (Some(refused), _) => trail.refuse((policy, live, request.now), refused),
-        (None, Remaining::All) => trail.decide((policy, live, request.now), Verdict::Allow),
+    let verdict = match (refused, left) {
+        (Some(refused), _) => trail.refuse(refused),
+        (None, Remaining::All) => Verdict::Allow,
         (None, Remaining::Only(left)) if left.is_empty() => {
-            trail.refuse((policy, live, request.now), Refused::nobody_left(policy))
+            trail.refuse(Refused::nobody_left(policy))
         }
-        (None, Remaining::Only(left)) => trail.decide(
-            (policy, live, request.now),
-            Verdict::Modify(Kept::trusted(left)),
-        ),
-    })
+        (None, Remaining::Only(left)) => Verdict::Modify(Kept::trusted(left)),
+    };
+    Ok(trail.decide((policy, live, request.now), verdict))
 }
 
 /// The state of a request between two rules.

@@ -110,12 +110,8 @@ impl<'p> Trail<'p> {
         self.removed.extend(other.removed);
     }
 
-    /// Ends the evaluation with a rule's refusal.
-    pub(super) fn refuse(
-        mut self,
-        state: (&Policy, &LiveLists, SystemTime),
-        refused: Refused<'p>,
-    ) -> Evaluation {
+    /// Records a rule's refusal, and returns it as the verdict.
+    pub(super) fn refuse(&mut self, refused: Refused<'p>) -> Verdict {
         let Refused {
             position,
             refusal,
@@ -123,9 +119,10 @@ impl<'p> Trail<'p> {
         } = refused;
         let rule = refusal.rule.as_deref().unwrap_or_default();
         self.fire(position, rule, Mode::Enforce, fate);
-        self.decide(state, Verdict::Refuse(refusal.clone()))
+        Verdict::Refuse(refusal.clone())
     }
 
+    /// Ends the evaluation.
     pub(super) fn decide(
         mut self,
         (policy, live, at): (&Policy, &LiveLists, SystemTime),
