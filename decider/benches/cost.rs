@@ -12,7 +12,7 @@ use std::{
 
 use importguard_core::Mode;
 use importguard_decider::{
-    lists,
+    lists::{self, live::LiveLists},
     policy::{Draft, ListFiles, Policy, Request},
 };
 
@@ -160,6 +160,7 @@ fn tell_overshoot(rule: &str, bytes: usize) {
     for step in 0..200 {
         let deadline = Instant::now() + Duration::from_micros(step * 37);
         if policy
+            .with_live(LiveLists::none())
             .evaluate_until(&request, || Instant::now() >= deadline, &mut ())
             .is_err()
         {

@@ -307,7 +307,10 @@ mod tests {
     use importguard_telemetry::metrics::encode;
 
     use super::*;
-    use crate::policy::{Draft, ListFiles, Request};
+    use crate::{
+        lists::live::LiveLists,
+        policy::{Draft, ListFiles, Request},
+    };
 
     fn policy(rules: &str) -> Policy {
         let source = format!("apiVersion: importguard/v1\nname: test\nrules:\n{rules}\n");
@@ -370,7 +373,8 @@ mod tests {
             friends: &["a", "b"],
             now: SystemTime::now(),
         };
-        let evaluated = policy.evaluate_until(&request, || false, &mut RuleTimer::new(&rules));
+        let evaluator = policy.with_live(LiveLists::none());
+        let evaluated = evaluator.evaluate_until(&request, || false, &mut RuleTimer::new(&rules));
         assert_eq!(evaluated.unwrap().verdict.kind(), VerdictKind::Refuse);
         assert_eq!(
             values(&registry, "importguard_decider_rule_duration_seconds_count"),

@@ -161,33 +161,9 @@ impl Policy {
         self.with_live(LiveLists::none()).evaluate(request)
     }
 
-    /// Evaluates an import as [`Evaluator::evaluate_until`] does, without live lists.
-    ///
-    /// # Errors
-    /// If `should_stop` returned true.
-    pub fn evaluate_until<S: AsRef<str>>(
-        &self,
-        request: &Request<'_, S>,
-        should_stop: impl FnMut() -> bool,
-        progress: &mut impl Progress,
-    ) -> Result<Evaluation, StoppedError> {
-        self.with_live(LiveLists::none())
-            .evaluate_until(request, should_stop, progress)
-    }
-
     /// Explains an import as [`Evaluator::explain`] does, without live lists.
     pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'_> {
-        self.with_live(LiveLists::none()).explain(request)
-    }
-
-    /// Explains an import as [`Evaluator::explain_at`] does, without live lists.
-    pub fn explain_at<S: AsRef<str>>(
-        &self,
-        request: &Request<'_, S>,
-        per_cent: u8,
-    ) -> Explanation<'_> {
-        self.with_live(LiveLists::none())
-            .explain_at(request, per_cent)
+        self.with_live(LiveLists::none()).explain(request, None)
     }
 }
 
@@ -239,18 +215,14 @@ impl<'p> Evaluator<'p> {
         )
     }
 
-    /// Evaluates an import as [`evaluate`](Self::evaluate) does, and explains the effect of every rule.
-    pub fn explain<S: AsRef<str>>(&self, request: &Request<'_, S>) -> Explanation<'p> {
-        explain::explain((self.policy, self.live), request, None)
-    }
-
-    /// Explains an import as [`explain`](Self::explain) does, as if every rollout had this percentage, 0 to 100.
-    pub fn explain_at<S: AsRef<str>>(
+    /// Evaluates an import as [`evaluate`](Self::evaluate) does, and explains the effect of every rule. `per_cent`, 0 to 100, replaces
+    /// the percentages of rollouts.
+    pub fn explain<S: AsRef<str>>(
         &self,
         request: &Request<'_, S>,
-        per_cent: u8,
+        per_cent: Option<u8>,
     ) -> Explanation<'p> {
-        explain::explain((self.policy, self.live), request, Some(per_cent))
+        explain::explain((self.policy, self.live), request, per_cent)
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     read::{Expectation, Test, TestFile, read},
 };
 use crate::{
+    lists::live::LiveLists,
     load::load,
     policy::{Diagnostics, Explanation, MAX_POLICY_BYTES, Policy, Request},
 };
@@ -98,10 +99,8 @@ pub(super) fn run_test(policy: &Policy, test: &Test) -> Case {
         friends: &test.friends,
         now: test.now,
     };
-    let explanation = match test.rollout {
-        Some(per_cent) => policy.explain_at(&request, per_cent),
-        None => policy.explain(&request),
-    };
+    let evaluator = policy.with_live(LiveLists::none());
+    let explanation = evaluator.explain(&request, test.rollout);
     let differences = compare(&test.expect, &explanation.evaluation, &test.friends);
     Case {
         name: test.name.clone(),

@@ -23,17 +23,13 @@ pub(super) struct Import<'a> {
 
 impl Import<'_> {
     pub(super) fn explain<'p>(&self, policy: &'p Policy, live: &'p LiveLists) -> Explanation<'p> {
-        let policy = policy.with_live(live);
         let request = Request {
             operation_id: self.operation_id,
             owner: self.owner,
             friends: self.friends,
             now: self.now,
         };
-        match self.rollout {
-            Some(per_cent) => policy.explain_at(&request, per_cent),
-            None => policy.explain(&request),
-        }
+        policy.with_live(live).explain(&request, self.rollout)
     }
 
     pub(super) fn table(&self, policy: &Policy, explanation: &Explanation<'_>) -> String {

@@ -8,8 +8,9 @@ use super::{
     compile,
     evaluation::{decide, with_lists},
 };
-use crate::policy::{
-    Draft, Happened, ListFiles, MAX_COST, Policy, Request, SHADOW_BUDGET, StoppedError,
+use crate::{
+    lists::live::LiveLists,
+    policy::{Draft, Happened, ListFiles, MAX_COST, Policy, Request, SHADOW_BUDGET, StoppedError},
 };
 
 const REFUSAL: &str = "refusal: { code: 5100, message: no }";
@@ -48,7 +49,8 @@ fn stop_at(policy: &Policy, friends: &[String], n: usize) -> (Result<(), Stopped
         asked += 1;
         asked > n
     };
-    let decision = policy.evaluate_until(&request(friends), stop, &mut ());
+    let evaluator = policy.with_live(LiveLists::none());
+    let decision = evaluator.evaluate_until(&request(friends), stop, &mut ());
     let whole = decision.map(|decision| assert_eq!(decision, policy.evaluate(&request(friends))));
     (whole, asked)
 }

@@ -186,12 +186,15 @@ fn an_explanation_says_what_lists_in_shadow_would_do() {
     ] {
         let policy = policy(lists, rules);
         let friends = ["a", "b", "c"];
-        let explanation = policy.with_live(&live).explain(&Request {
-            operation_id: "op",
-            owner: "owner",
-            friends: &friends,
-            now: SystemTime::UNIX_EPOCH,
-        });
+        let explanation = policy.with_live(&live).explain(
+            &Request {
+                operation_id: "op",
+                owner: "owner",
+                friends: &friends,
+                now: SystemTime::UNIX_EPOCH,
+            },
+            None,
+        );
         assert_eq!(
             explanation.steps.last().unwrap().describe(&friends),
             expected

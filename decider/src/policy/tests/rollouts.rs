@@ -3,7 +3,10 @@
 use importguard_core::Mode;
 
 use super::evaluation::{decide, with_lists};
-use crate::policy::{Explanation, Policy, Request, rule::bucket};
+use crate::{
+    lists::live::LiveLists,
+    policy::{Explanation, Policy, Request, rule::bucket},
+};
 
 const REFUSAL: &str = "refusal: { code: 5104, message: no }";
 
@@ -71,7 +74,11 @@ fn an_explanation_names_the_rollout_of_a_rule_that_is_watched() {
         )
     );
     assert_eq!(
-        describe(policy.explain_at(&request, 100)),
+        describe(
+            policy
+                .with_live(LiveLists::none())
+                .explain(&request, Some(100))
+        ),
         (
             Some(Mode::Enforce),
             "removed 1: \"bad1\" is in blocked".to_owned()
