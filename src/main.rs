@@ -5,7 +5,6 @@ mod demo;
 mod detect;
 mod doctor;
 mod events;
-mod exit;
 mod healthcheck;
 mod list;
 mod output;

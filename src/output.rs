@@ -1,9 +1,14 @@
-//! Standard output and standard error.
+//! Standard output, standard error, and the exit code of usage errors.
 
 use std::{
+    env,
     fmt::Display,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
+    process::ExitCode,
 };
+
+/// The exit code of usage errors, as clap's own.
+pub(crate) const USAGE: u8 = 2;
 
 /// An error of standard output, which the text names.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +18,19 @@ struct OutputError(io::Error);
 /// Locks standard output. Its errors name it, and [`error_kind`] recognizes them.
 pub(crate) fn stdout() -> impl Write {
     Output(io::stdout().lock())
+}
+
+/// Prints to standard output. If that is closed, the exit code suffices.
+pub(crate) fn print(text: impl Display) -> io::Result<()> {
+    match writeln!(stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Whether standard output gets colours: it is a terminal, and `NO_COLOR` is not set (<https://no-color.org>).
+pub(crate) fn is_coloured() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The kind of the error of standard output that ended a command, if that is what ended it.
@@ -27,6 +45,12 @@ pub(crate) fn error_kind(error: &anyhow::Error) -> Option<ErrorKind> {
 /// Prints to standard error. If that is closed, the exit code suffices.
 pub(crate) fn report(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Prints a usage error, and returns its exit code.
+pub(crate) fn usage_error(error: impl Display) -> ExitCode {
+    report(format_args!("error: {error}"));
+    ExitCode::from(USAGE)
 }
 
 struct Output<W>(W);

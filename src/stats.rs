@@ -99,7 +99,7 @@ impl Stats {
         };
         source.only(&[DECISIONS]);
         let mut counts = Counts::default();
-        let mut progress = CONSOLE.progress();
+        let mut progress = CONSOLE.progress("read", "events");
         source
             .follow(shutdown.clone(), None, |delivered| {
                 counts.read(delivered, self.by);

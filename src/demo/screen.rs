@@ -2,8 +2,7 @@
 
 use std::{
     cell::Cell,
-    env,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
 };
 
 use super::imports::Import;
@@ -20,12 +19,9 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Uses colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
     pub(super) fn new() -> Self {
-        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self {
-            coloured: wanted && io::stdout().is_terminal(),
-        }
+        let coloured = output::is_coloured();
+        Self { coloured }
     }
 
     /// Prints lines as they are.
@@ -81,7 +77,7 @@ pub(super) struct Decisions<'a> {
 impl<'a> Decisions<'a> {
     /// Prints to `screen`, and counts the decisions in `shown`.
     pub(super) fn new(screen: Screen, shown: &'a Cell<usize>) -> Self {
-        let lines = Lines::new(io::stdout().is_terminal());
+        let lines = Lines::for_stdout();
         Self {
             lines,
             screen,

@@ -5,11 +5,7 @@ mod checks;
 mod reading;
 mod report;
 
-use std::{
-    io::{ErrorKind, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -21,7 +17,7 @@ use self::{
     reading::OpenIm,
     report::Report,
 };
-use crate::{exit::usage_error, output};
+use crate::output::{print, usage_error};
 
 const DETAILS: &str = r#"Run it where OpenIM runs, with the URL from OpenIM's configuration:
   importguard doctor http://user:password@importguard-gateway:8080
@@ -74,11 +70,7 @@ impl Doctor {
             true => report.json(),
             false => report.text(),
         };
-        match writeln!(output::stdout(), "{text}") {
-            // Who reads only a part of it gets the exit code all the same.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
-            _ => {}
-        }
+        print(text)?;
         Ok(match report.is_good() {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,

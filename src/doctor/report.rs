@@ -93,8 +93,7 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut text = self.address.clone();
         if let Some(first) = self.findings.first() {
-            let protocol = protocol(first.response.version);
-            _ = write!(text, " answers over {protocol}");
+            _ = write!(text, " answers over {}", protocol(first));
         }
         text.push('\n');
         for finding in &self.findings {
@@ -203,12 +202,10 @@ impl Report {
                 "openim": openim.collect::<Value>(),
             })
         });
-        let protocol = self.findings.first();
-        let protocol = protocol.map(protocol_of);
         json!({
             "ok": self.is_good(),
             "address": self.address,
-            "protocol": protocol,
+            "protocol": self.findings.first().map(protocol),
             "checks": checks.collect::<Value>(),
             "problems": self.problems,
             "notes": self.notes,
@@ -217,12 +214,8 @@ impl Report {
     }
 }
 
-fn protocol_of(finding: &Finding) -> &'static str {
-    protocol(finding.response.version)
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
+fn protocol(finding: &Finding) -> &'static str {
+    match finding.response.version {
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",

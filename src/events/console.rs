@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::exit::USAGE;
+use crate::output::USAGE;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -40,17 +40,12 @@ impl Console {
         ExitCode::from(USAGE)
     }
 
-    /// Shows the progress of reading, if standard error is a terminal.
-    pub(crate) fn progress(self) -> Progress {
-        self.progress_of("read")
-    }
-
-    /// Shows how many events were, for example, `published`, if standard error is a terminal.
-    pub(crate) fn progress_of(self, done: &'static str) -> Progress {
+    /// Shows how many, for example, `events` were `read`, if standard error is a terminal.
+    pub(crate) fn progress(self, done: &'static str, what: &'static str) -> Progress {
         Progress {
             console: self,
             done,
-            what: "events",
+            what,
             next: io::stderr().is_terminal().then(Instant::now),
             shown: false,
         }
@@ -68,12 +63,6 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Sets what is counted, instead of events.
-    pub(crate) fn of(mut self, what: &'static str) -> Self {
-        self.what = what;
-        self
-    }
-
     /// Shows that `count` of them are done and `pending` remain.
     pub(crate) fn show(&mut self, count: u64, pending: u64) {
         if self.next.is_some_and(|next| next <= Instant::now()) {

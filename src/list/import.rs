@@ -129,7 +129,7 @@ impl Import {
         let shutdown = signals::shutdown()?;
         let count = wanted.len();
         let mut done = Done::default();
-        let mut progress = CONSOLE.progress_of("added").of("entries");
+        let mut progress = CONSOLE.progress("added", "entries");
         let writes =
             wanted
                 .into_iter()

@@ -20,7 +20,11 @@ use self::{
     import::Import,
     read::{Export, Show},
 };
-use crate::{events::Console, exit::usage_error, output, text::counted};
+use crate::{
+    events::Console,
+    output::{self, usage_error},
+    text::counted,
+};
 
 const CONSOLE: Console = Console::new("list");
 

@@ -194,7 +194,7 @@ pub(super) async fn read<T>(
 ) -> anyhow::Result<HashMap<Key, (u64, T)>> {
     let shutdown = signals::shutdown()?;
     let mut changes = Changes::after(bucket, 0).await?;
-    let mut progress = CONSOLE.progress().of("entries");
+    let mut progress = CONSOLE.progress("read", "entries");
     let (mut read, mut current) = (0, HashMap::new());
     loop {
         let change = tokio::select! {

@@ -7,8 +7,8 @@ use importguard_decider::{
     policy::{MAX_COST, NANOS_PER_UNIT, Policy, PolicyCost, SHADOW_BUDGET, number_of_ids},
 };
 
-use super::{LargestImport, print};
-use crate::{events::friends, text::counted};
+use super::LargestImport;
+use crate::{events::friends, output::print, text::counted};
 
 #[derive(Args)]
 pub(crate) struct Check {

@@ -4,8 +4,8 @@ use clap::Args;
 use importguard_decider::{load::load, policy::Policy};
 use serde_json::{Value, json};
 
-use super::{LargestImport, print};
-use crate::output::report;
+use super::LargestImport;
+use crate::output::{print, report};
 
 /// Print the digest of a policy with its lists, as deciders report it in importguard_policy_info
 ///

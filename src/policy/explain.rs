@@ -13,8 +13,11 @@ use self::{
     recorded::Recorded,
     report::Import,
 };
-use super::{LargestImport, print};
-use crate::{events::time, exit::usage_error, output::report};
+use super::LargestImport;
+use crate::{
+    events::time,
+    output::{print, report, usage_error},
+};
 
 const AFTER_HELP: &str = r#"Examples:
   importguard policy explain --owner user123 --friends user456,bot_7

@@ -8,8 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::print;
-use crate::exit::usage_error;
+use crate::output::{print, usage_error};
 
 #[derive(Args)]
 pub(crate) struct Init {

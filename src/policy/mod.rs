@@ -7,18 +7,13 @@ mod explain;
 mod init;
 mod test;
 
-use std::{
-    fmt::Display,
-    io::{self, ErrorKind, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use importguard_decider::policy::DEFAULT_MAX_FRIENDS;
 use importguard_runtime::settings::count;
 
 pub(crate) use self::init::write_sample;
-use crate::output;
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
@@ -57,13 +52,5 @@ impl PolicyCommand {
             Self::Test(test) => test.run(),
             Self::Explain(explain) => explain.run(),
         }
-    }
-}
-
-/// Prints to standard output. If that is closed, the exit code stays the same.
-fn print(text: impl Display) -> io::Result<()> {
-    match writeln!(output::stdout(), "{text}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written,
     }
 }

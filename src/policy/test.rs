@@ -4,8 +4,8 @@ use anyhow::Context;
 use clap::Args;
 use importguard_decider::tabletest;
 
-use super::{LargestImport, print};
-use crate::exit::usage_error;
+use super::LargestImport;
+use crate::output::{print, usage_error};
 
 #[derive(Args)]
 pub(crate) struct Test {

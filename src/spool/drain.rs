@@ -133,7 +133,7 @@ fn in_use(holder: &str) -> String {
 
 async fn follow(recorder: &Recorder, patience: Duration, shutdown: &CancellationToken) -> End {
     let ended = recorder.ended();
-    let mut progress = CONSOLE.progress_of("published");
+    let mut progress = CONSOLE.progress("published", "events");
     let mut tick = interval(LOOK);
     let (mut reached, mut since) = (None, Instant::now());
     loop {

@@ -1,8 +1,13 @@
 //! Formats an event as one line of text.
 
+use std::io::{self, IsTerminal};
+
 use importguard_lists::{ChangeMade, ListChangedEvent};
 
-use crate::events::{Data, Event, Fired, list_change, printable, to_the_millisecond};
+use crate::{
+    events::{Data, Event, Fired, list_change, printable, to_the_millisecond},
+    output::is_coloured,
+};
 
 /// Initial widths of the columns for the owner and for the operation ID.
 const OWNER_WIDTH: usize = 18;
@@ -80,27 +85,9 @@ fn matched(rule: &Fired) -> String {
     format!(" ({})", parts.join(", "))
 }
 
-/// Whether to use colours.
-#[derive(Clone, Copy)]
-enum Paint {
-    Plain,
-    Coloured,
-}
-
-impl Paint {
-    /// Uses colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
-    fn for_terminal(is_terminal: bool) -> Self {
-        if is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
-            Self::Coloured
-        } else {
-            Self::Plain
-        }
-    }
-}
-
 /// Formats lines. For a terminal, columns keep the width of the widest value so far.
 pub(crate) struct Lines {
-    paint: Paint,
+    coloured: bool,
     grows: bool,
     owner: usize,
     operation: usize,
@@ -108,9 +95,16 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Aligned columns for a terminal; for anything else, lines that do not depend on each other.
-    pub(crate) fn new(is_terminal: bool) -> Self {
+    pub(crate) fn for_stdout() -> Self {
         Self {
-            paint: Paint::for_terminal(is_terminal),
+            coloured: is_coloured(),
+            ..Self::new(io::stdout().is_terminal())
+        }
+    }
+
+    fn new(is_terminal: bool) -> Self {
+        Self {
+            coloured: false,
             grows: is_terminal,
             owner: OWNER_WIDTH,
             operation: OPERATION_WIDTH,
@@ -141,11 +135,11 @@ impl Lines {
             Some(_) => format!("{}/{}", data.imported(), data.requested()),
             None => data.requested().to_string(),
         };
-        let (on, off) = match (self.paint, verdict) {
-            (Paint::Plain, _) => ("", ""),
-            (_, "allow") => ("\x1b[32m", "\x1b[0m"),
-            (_, "refuse") => ("\x1b[31m", "\x1b[0m"),
-            (_, "modify") => ("\x1b[33m", "\x1b[0m"),
+        let (on, off) = match verdict {
+            _ if !self.coloured => ("", ""),
+            "allow" => ("\x1b[32m", "\x1b[0m"),
+            "refuse" => ("\x1b[31m", "\x1b[0m"),
+            "modify" => ("\x1b[33m", "\x1b[0m"),
             _ => ("\x1b[2m", "\x1b[0m"),
         };
         let owner = printable(&data.owner_user_id);
@@ -258,10 +252,7 @@ pub(super) mod tests {
     fn a_terminal_has_a_header_and_columns_that_stay_aligned() {
         let pseudonym = "pn_15765ed1c7aef2755d0076c69c2cd411";
         let long = event(json!({"verdict": "allow", "ownerUserID": pseudonym}));
-        let mut terminal = Lines {
-            paint: Paint::Plain,
-            ..Lines::new(true)
-        };
+        let mut terminal = Lines::new(true);
         let header = terminal.header().unwrap();
         let first = terminal.line(&refused());
         for (name, value) in [
@@ -342,7 +333,7 @@ pub(super) mod tests {
     #[test]
     fn escape_sequences_in_events_are_escaped() {
         let mut coloured = Lines {
-            paint: Paint::Coloured,
+            coloured: true,
             ..Lines::new(false)
         };
         assert!(coloured.line(&refused()).contains("\x1b[31mrefuse"));

@@ -4,7 +4,7 @@ mod filter;
 mod line;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
     time::SystemTime,
 };
@@ -105,7 +105,7 @@ impl Tail {
         let mut printer = Printer {
             matcher: self.filter.matcher(&pseudonyms),
             json: self.json,
-            lines: Lines::new(io::stdout().is_terminal()),
+            lines: Lines::for_stdout(),
             started: false,
             reads_past: !matches!(range.begin, Begin::Next),
             hinted: false,

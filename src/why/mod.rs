@@ -139,7 +139,7 @@ impl Why {
             () = shutdown.cancelled() => return Ok(None),
         };
         source.only(&[DECISIONS, IMPORTED]);
-        let mut progress = CONSOLE.progress();
+        let mut progress = CONSOLE.progress("read", "events");
         source
             .follow(shutdown.clone(), None, |delivered| {
                 progress.show(search.read, delivered.pending);

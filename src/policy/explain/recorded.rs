@@ -12,11 +12,10 @@ use importguard_core::UserId;
 use importguard_decider::{policy::Policy, tabletest::parse_time};
 use serde_json::{Deserializer, Value, json};
 
-use super::{super::print, comparison::Comparison, live::Live, report::Import};
+use super::{comparison::Comparison, live::Live, report::Import};
 use crate::{
     events::{Event, friends, printable, to_the_millisecond},
-    exit::{USAGE, usage_error},
-    output::report,
+    output::{USAGE, print, report, usage_error},
 };
 
 /// The types of decisions and of completed imports begin with these; the version follows.
