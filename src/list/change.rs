@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     CONSOLE, UsageError,
-    connection::{Connection, Denials, tidy},
+    connection::{Denials, connect, tidy, writer},
     who::{Until, Who},
 };
 use crate::{
@@ -94,8 +94,8 @@ impl What {
         }
         // All IDs are validated before the first entry is changed.
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        let connection = Connection::open(&self.nats, denials).await?;
-        let writer = connection.writer(&self.pseudonyms).await?;
+        let jetstream = connect(&self.nats, denials).await?;
+        let writer = writer(&jetstream, &self.pseudonyms).await?;
         let mut own = Vec::new();
         let mut code = ExitCode::SUCCESS;
         for key in &keys {

@@ -1,4 +1,4 @@
-use std::{future::ready, sync::Arc};
+use std::future::ready;
 
 use anyhow::{Context, anyhow};
 use async_nats::{Event, jetstream};
@@ -15,63 +15,49 @@ use crate::events::{inbox_denied, printable, with_remedy};
 /// How many entries a command that changes a list reads to clear away expired and removed ones: this takes a tenth of a second.
 const CLEAR_AT_ONCE: u64 = 1000;
 
-/// A connection to NATS.
-pub(super) struct Connection {
-    jetstream: jetstream::Context,
+/// Connects to NATS.
+///
+/// # Errors
+/// If the settings are invalid, or no server accepts the connection.
+pub(super) async fn connect(
+    nats: &NatsSettings,
+    denials: &Denials,
+) -> anyhow::Result<jetstream::Context> {
+    let mut files = FileWatches::without_metrics();
+    let mut servers = nats.servers("importguard-list", &mut files).await?;
+    if let Some(warning) = servers.warning {
+        CONSOLE.report(&format!("warning: {warning}"));
+    }
+    let denials = denials.clone();
+    servers.options = servers.options.event_callback(move |event| {
+        if let Event::ServerError(error) = event {
+            denials.record(&error.to_string());
+        }
+        ready(())
+    });
+    let connected = servers.connect().await;
+    let client = connected.map_err(|(_, cause)| anyhow!(with_remedy(cause)))?;
+    Ok(jetstream::new(client))
 }
 
-impl Connection {
-    /// Connects.
-    ///
-    /// # Errors
-    /// If the settings are invalid, or no server accepts the connection.
-    pub(super) async fn open(nats: &NatsSettings, denials: &Denials) -> anyhow::Result<Self> {
-        let mut files = FileWatches::without_metrics();
-        let mut servers = nats.servers("importguard-list", &mut files).await?;
-        if let Some(warning) = servers.warning {
-            CONSOLE.report(&format!("warning: {warning}"));
+/// Returns a writer to the bucket, which is created if it does not exist.
+pub(super) async fn writer(
+    jetstream: &jetstream::Context,
+    pseudonyms: &PseudonymSettings,
+) -> anyhow::Result<Writer> {
+    let pseudonyms = pseudonyms.pseudonyms()?;
+    let bucket = Bucket::open_or_create(jetstream, BucketSettings { replicas: 1 }).await?;
+    Ok(match pseudonyms {
+        Pseudonyms::Off => Writer::new(bucket, UserId::clone),
+        pseudonyms => {
+            Writer::new(bucket, move |id| pseudonyms.of(id).into_owned()).without_reasons()
         }
-        let denials = denials.clone();
-        servers.options = servers.options.event_callback(move |event| {
-            if let Event::ServerError(error) = event {
-                denials.record(&error.to_string());
-            }
-            ready(())
-        });
-        let connected = servers.connect().await;
-        let client = connected.map_err(|(_, cause)| anyhow!(with_remedy(cause)))?;
-        Ok(Self {
-            jetstream: jetstream::new(client),
-        })
-    }
-
-    /// Opens the bucket, or creates it if it does not exist.
-    pub(super) async fn bucket(&self, replicas: u8) -> anyhow::Result<Bucket> {
-        let settings = BucketSettings { replicas };
-        Ok(Bucket::open_or_create(&self.jetstream, settings).await?)
-    }
-
-    /// Opens the bucket; fails if it does not exist.
-    pub(super) async fn existing_bucket(&self) -> anyhow::Result<Bucket> {
-        Ok(Bucket::open(&self.jetstream).await?)
-    }
-
-    /// Returns a writer to the bucket, which is created if it does not exist.
-    pub(super) async fn writer(&self, pseudonyms: &PseudonymSettings) -> anyhow::Result<Writer> {
-        let pseudonyms = pseudonyms.pseudonyms()?;
-        let bucket = self.bucket(1).await?;
-        Ok(match pseudonyms {
-            Pseudonyms::Off => Writer::new(bucket, UserId::clone),
-            pseudonyms => {
-                Writer::new(bucket, move |id| pseudonyms.of(id).into_owned()).without_reasons()
-            }
-        })
-    }
+    })
 }
 
 /// The first permission violation that NATS reports. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Denials(Arc<watch::Sender<Denial>>);
+pub(super) struct Denials(watch::Sender<Denial>);
 
 #[derive(Debug)]
 enum Denial {
@@ -82,28 +68,27 @@ enum Denial {
 
 impl Denials {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::channel(Denial::None).0))
+        Self(watch::channel(Denial::None).0)
     }
 
     fn record(&self, error: &str) {
         let Some((_, denied)) = error.split_once("Permissions Violation for ") else {
             return;
         };
-        self.0.send_if_modified(|first| {
-            let is_first = matches!(first, Denial::None);
-            if is_first {
-                *first = Denial::First(described(denied));
-            }
-            is_first
-        });
+        self.settle(Denial::First(described(denied)));
     }
 
     /// Ignores permission violations from now on.
     fn ignore(&self) {
+        self.settle(Denial::Ignored);
+    }
+
+    /// Sets what is final.
+    fn settle(&self, denial: Denial) {
         self.0.send_if_modified(|first| {
             let is_first = matches!(first, Denial::None);
             if is_first {
-                *first = Denial::Ignored;
+                *first = denial;
             }
             is_first
         });
@@ -165,7 +150,7 @@ mod tests {
         let url = format!("--nats-url=nats://{}", unused.local_addr().unwrap());
         drop(unused);
         let nats = environment::parse_arguments([url]).unwrap();
-        let opened = Connection::open(&nats, &Denials::new()).await;
+        let opened = connect(&nats, &Denials::new()).await;
         let error = opened.err().unwrap().to_string();
         assert!(error.contains("NATS_URL or --nats-url"), "{error}");
     }

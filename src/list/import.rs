@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::{
     CONSOLE,
-    connection::{Connection, Denials, tidy},
+    connection::{Denials, connect, tidy, writer},
     file, read,
     who::{Until, Who},
 };
@@ -65,8 +65,8 @@ impl Import {
             file::read(&self.file, &self.list, &standard).context("nothing was imported")?;
         let mut wanted: HashMap<_, _> = entries.into_iter().collect();
         let expired = leave_expired(&mut wanted);
-        let connection = Connection::open(&self.nats, denials).await?;
-        let writer = connection.writer(&self.pseudonyms).await?;
+        let jetstream = connect(&self.nats, denials).await?;
+        let writer = writer(&jetstream, &self.pseudonyms).await?;
         let all = wanted.len();
         let wanted = changed(writer.bucket(), wanted).await?;
         let unchanged = all - wanted.len();

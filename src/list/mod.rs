@@ -11,11 +11,12 @@ mod who;
 use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
+use importguard_lists::{Bucket, BucketSettings, RETENTION};
 use importguard_nats::NatsSettings;
 
 use self::{
     change::{Add, Remove},
-    connection::{Connection, Denials},
+    connection::{Denials, connect},
     history::History,
     import::Import,
     read::{Export, Show},
@@ -109,8 +110,12 @@ fn replicas(text: &str) -> Result<u8, &'static str> {
 
 impl Create {
     async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
-        let connection = Connection::open(&self.nats, denials).await?;
-        let replicas = connection.bucket(self.replicas).await?.replicas();
+        let jetstream = connect(&self.nats, denials).await?;
+        let settings = BucketSettings {
+            replicas: self.replicas,
+        };
+        let bucket = Bucket::open_or_create(&jetstream, settings).await?;
+        let replicas = bucket.replicas();
         if replicas != usize::from(self.replicas) {
             anyhow::bail!(
                 "the bucket exists with {}: `nats stream edit KV_IMPORTGUARD_LISTS --replicas {}`",
@@ -136,14 +141,11 @@ pub(crate) struct Clear {
 
 impl Clear {
     async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
-        let connection = Connection::open(&self.nats, denials).await?;
-        let bucket = connection.existing_bucket().await?;
+        let bucket = Bucket::open(&connect(&self.nats, denials).await?).await?;
         let (mut cleared, mut unpublished) = (0, 0);
         let mut left = bucket.state_when_opened().keys;
         loop {
-            let now = bucket
-                .clear(left.max(1), importguard_lists::RETENTION)
-                .await?;
+            let now = bucket.clear(left.max(1), RETENTION).await?;
             cleared += now.cleared;
             unpublished += now.unpublished;
             left = left.saturating_sub(now.read);

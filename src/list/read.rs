@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::{
     CONSOLE, UsageError,
-    connection::{Connection, Denials},
+    connection::{Denials, connect},
 };
 use crate::{
     events::{exact_rfc3339, printable},
@@ -59,10 +59,7 @@ pub(crate) struct Export {
 
 impl Show {
     pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
-        let bucket = Connection::open(&self.nats, denials)
-            .await?
-            .existing_bucket()
-            .await?;
+        let bucket = Bucket::open(&connect(&self.nats, denials).await?).await?;
         match (&self.list, &self.id) {
             (None, _) => self.lists(&bucket).await,
             (Some(list), None) => self.entries(&bucket, list).await,
@@ -144,10 +141,7 @@ impl Show {
 
 impl Export {
     pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
-        let bucket = Connection::open(&self.nats, denials)
-            .await?
-            .existing_bucket()
-            .await?;
+        let bucket = Bucket::open(&connect(&self.nats, denials).await?).await?;
         let now = now();
         let lines = read(&bucket, |key, value| {
             if key.list != self.list || value.is_dead(now) {

@@ -107,24 +107,19 @@ impl Until {
     /// # Errors
     /// If it is beyond the year 9999.
     pub(super) fn time(&self) -> anyhow::Result<Option<OffsetDateTime>> {
-        let after = |duration: Duration| SystemTime::now().checked_add(duration);
         let until = match self.duration {
-            Some(duration) => after(duration),
+            Some(duration) => {
+                let until = SystemTime::now().checked_add(duration);
+                Some(until.ok_or_else(too_long)?)
+            }
             None => self.until,
         };
-        if self.duration.is_some() && until.is_none() {
-            return Err(too_long());
-        }
         let Some(until) = until else {
             return Ok(None);
         };
-        let seconds = until
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        match OffsetDateTime::from_unix_timestamp(i64::try_from(seconds)?) {
-            Ok(until) => Ok(Some(until)),
-            Err(_) => Err(too_long()),
-        }
+        let since_1970 = until.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = i64::try_from(since_1970.unwrap_or_default().as_secs())?;
+        let until = OffsetDateTime::from_unix_timestamp(seconds);
+        until.map(Some).map_err(|_| too_long())
     }
 }
