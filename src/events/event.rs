@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use importguard_core::{ListRevision, PolicyRevision};
+use importguard_core::{ListRevision, PolicyRevision, UserId};
+use importguard_gateway::events::Pseudonyms;
 use importguard_runtime::text::unseen;
 use serde::Deserialize;
 
@@ -140,6 +141,16 @@ pub(crate) fn to_the_millisecond(time: &str) -> String {
     };
     let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
     format!("{seconds}.{millis}Z")
+}
+
+/// `users` as events may contain them: the IDs themselves, and their pseudonyms.
+pub(crate) fn with_pseudonyms(mut users: Vec<String>, pseudonyms: &Pseudonyms) -> Vec<String> {
+    let ids = users
+        .iter()
+        .filter_map(|user| UserId::parse(user.as_str()).ok());
+    let known: Vec<_> = ids.map(|id| pseudonyms.of(&id).to_string()).collect();
+    users.extend(known);
+    users
 }
 
 /// A number of friends, in words.

@@ -13,7 +13,7 @@ mod when;
 pub(crate) use self::{
     console::Console,
     durable::Durable,
-    event::{Data, Event, Fired, friends, printable, to_the_millisecond},
+    event::{Data, Event, Fired, friends, printable, to_the_millisecond, with_pseudonyms},
     list_change::list_change,
     matched::Matched,
     nats_error::{inbox_denied, with_remedy},

@@ -5,7 +5,7 @@ use importguard_core::{UserId, VerdictKind};
 use importguard_gateway::events::Pseudonyms;
 use importguard_lists::ListChangedEvent;
 
-use crate::events::{Console, Event, printable};
+use crate::events::{Console, Event, printable, with_pseudonyms};
 
 /// Which events are printed. Several values of one filter are alternatives; all filters must match.
 #[derive(Args, Default)]
@@ -66,19 +66,10 @@ impl Filter {
 
     /// The matcher for these filters. With a pseudonym key, owners and friends also match by pseudonym.
     pub(super) fn matcher(self, pseudonyms: &Pseudonyms) -> Matcher {
-        let by_either = |mut users: Vec<String>| {
-            let also: Vec<_> = users
-                .iter()
-                .filter_map(|user| UserId::parse(user.as_str()).ok())
-                .map(|user| pseudonyms.of(&user).to_string())
-                .collect();
-            users.extend(also);
-            users
-        };
         Matcher {
             filter: Self {
-                owner: by_either(self.owner),
-                friend: by_either(self.friend),
+                owner: with_pseudonyms(self.owner, pseudonyms),
+                friend: with_pseudonyms(self.friend, pseudonyms),
                 ..self
             },
             seen: Seen::default(),
@@ -118,30 +109,17 @@ impl Matcher {
     }
 
     fn fits(&self, event: &Event) -> bool {
-        let data = &event.data;
-        let among = |wanted: &[String], value: &str| {
-            wanted.is_empty() || wanted.iter().any(|wanted| wanted == value)
-        };
-        let verdict = data.verdict.as_deref();
-        (self.filter.verdict.is_empty()
-            || verdict.is_some_and(|verdict| among(&self.filter.verdict, verdict)))
-            && among(&self.filter.owner, &data.owner_user_id)
-            && (self.filter.operation_id.is_empty()
-                || self
-                    .filter
-                    .operation_id
-                    .iter()
-                    .any(|wanted| data.has_operation_id(wanted)))
-            && (self.filter.rule.is_empty()
-                || data
-                    .rules_that_fired()
-                    .any(|rule| self.filter.rule.iter().any(|wanted| wanted == rule)))
-            && (self.filter.friend.is_empty()
-                || data
-                    .friend_user_ids
-                    .iter()
-                    .any(|friend| self.filter.friend.contains(friend)))
-            && among(&self.filter.trace, event.trace().unwrap_or_default())
+        let (filter, data) = (&self.filter, &event.data);
+        any(&filter.verdict, |it| data.verdict.as_deref() == Some(it))
+            && any(&filter.owner, |it| data.owner_user_id == it)
+            && any(&filter.operation_id, |it| data.has_operation_id(it))
+            && any(&filter.rule, |it| {
+                data.rules_that_fired().any(|rule| rule == it)
+            })
+            && any(&filter.friend, |it| {
+                data.friend_user_ids.iter().any(|friend| friend == it)
+            })
+            && any(&filter.trace, |it| event.trace() == Some(it))
     }
 
     /// Whether to print a change of a live list: only if no filter other than --owner is set, and the user matches it.
@@ -154,8 +132,7 @@ impl Matcher {
             &self.filter.trace,
         ];
         let user = change.data.user_id.as_str();
-        others.into_iter().all(Vec::is_empty)
-            && (self.filter.owner.is_empty() || self.filter.owner.iter().any(|owner| owner == user))
+        others.into_iter().all(Vec::is_empty) && any(&self.filter.owner, |it| it == user)
     }
 
     fn see(&mut self, event: &Event) {
@@ -217,6 +194,11 @@ impl Matcher {
         }
         hints
     }
+}
+
+/// Whether a filter with these values lets through what `fits` one of them.
+fn any(wanted: &[String], mut fits: impl FnMut(&str) -> bool) -> bool {
+    wanted.is_empty() || wanted.iter().any(|it| fits(it))
 }
 
 /// Parses a trace ID, or extracts it from a traceparent.

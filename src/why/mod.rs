@@ -12,19 +12,15 @@ use std::{
 };
 
 use clap::{ArgGroup, Args};
-use importguard_core::UserId;
 use importguard_detector::DECISIONS;
-use importguard_gateway::{
-    events::{PseudonymSettings, Pseudonyms},
-    spool::SpoolReader,
-};
+use importguard_gateway::{events::PseudonymSettings, spool::SpoolReader};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
 use tokio_util::sync::CancellationToken;
 
 use self::words::Words;
 use crate::{
-    events::{Begin, Console, Event, Range, Source, past, rfc3339, time},
+    events::{Begin, Console, Event, Range, Source, past, rfc3339, time, with_pseudonyms},
     output,
 };
 
@@ -91,7 +87,10 @@ impl Why {
         let shutdown = signals::shutdown()?;
         let since = self.since();
         let mut search = Search {
-            owners: owners(self.owner.as_deref(), &self.pseudonyms.pseudonyms()?),
+            owners: with_pseudonyms(
+                self.owner.iter().cloned().collect(),
+                &self.pseudonyms.pseudonyms()?,
+            ),
             operation_id: self.operation_id.clone(),
             at: self.at,
             traces_url: self.traces_url.clone(),
@@ -198,17 +197,6 @@ fn traces_url(text: &str) -> Result<String, &'static str> {
             "must have {trace} where the trace's ID belongs, for example http://localhost:16686/trace/{trace}",
         )
     }
-}
-
-/// The owner as events may contain it: the ID, and its pseudonym.
-fn owners(owner: Option<&str>, pseudonyms: &Pseudonyms) -> Vec<String> {
-    let pseudonym = owner.and_then(|owner| UserId::parse(owner).ok());
-    let pseudonym = pseudonym.map(|id| pseudonyms.of(&id).to_string());
-    owner
-        .map(str::to_owned)
-        .into_iter()
-        .chain(pseudonym)
-        .collect()
 }
 
 /// The search criteria, and what was found.
