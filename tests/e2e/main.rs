@@ -69,7 +69,6 @@ mod releases;
 mod reload;
 mod secrets;
 mod security;
-mod settings;
 mod shutdown;
 mod sighup;
 mod spool_commands;
