@@ -21,11 +21,7 @@ async fn of_any_command_end_it_with_0_and_without_an_error() {
         .set("IMPORTGUARD_PSEUDONYM_KEY", "a key that nobody guesses");
     let url = line.gateway.url();
     let add = ["list", "add", "blocked", "u1", "--by", "me"];
-    let added = tokio::task::spawn_blocking({
-        let settings = settings.clone();
-        move || unread(&settings, &add)
-    });
-    added.await.unwrap();
+    tokio::task::block_in_place(|| unread(&settings, &add));
     for arguments in [
         &["list", "show"][..],
         &["list", "show", "blocked"],

@@ -207,16 +207,15 @@ async fn moderators_change_live_lists_deciders_follow_them_and_nobody_else_write
     // Its gateway creates the stream for the events.
     let _gateway = with_an_event(&nats).await;
     let list = async |user: &str, arguments: &str| {
-        let logs = TempDir::new().unwrap();
-        let mut command = Settings::new()
+        let settings = Settings::new()
             .set("NATS_URL", nats.url_for(&format!("{user}:{user}-secret")))
             .set("NATS_INBOX_PREFIX", format!("_INBOX_{user}"))
-            .set("IMPORTGUARD_LIST_BY", user)
-            .command(Binary::AllInOne.path());
-        command.arg("list").args(arguments.split(' '));
-        let mut process = Process::spawn("importguard", command, logs.path());
-        let code = process.exit(SOON * 2).await.code();
-        (code, process.output())
+            .set("IMPORTGUARD_LIST_BY", user);
+        let output = settings
+            .run(["list"].into_iter().chain(arguments.split(' ')))
+            .await;
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(printed).unwrap())
     };
     for (arguments, printed) in [
         ("add bad u1 u2 --for 1h", "bad: added u1"),

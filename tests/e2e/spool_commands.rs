@@ -5,7 +5,6 @@ use std::{
     fs,
     os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::Output,
     time::{Duration, Instant},
 };
 
@@ -22,19 +21,11 @@ use importguard_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::asserts::printed;
+
 /// Runs `importguard spool …`, and returns standard output and standard error.
 async fn spool(settings: &Settings, arguments: &[&str], code: i32) -> (String, String) {
-    let mut command = settings.command(Binary::AllInOne.path());
-    command.arg("spool").args(arguments);
-    let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = ended.await.unwrap();
-    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
-    (stdout, stderr)
+    printed(&settings.run(["spool"].iter().chain(arguments)).await, code)
 }
 
 async fn status(dir: &Path) -> Value {

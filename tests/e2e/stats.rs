@@ -2,22 +2,20 @@
 
 use std::process::Output;
 
-use importguard_tests::{Binary, Line, NatsServer, Settings, wait_for_count};
+use importguard_tests::{Line, NatsServer, Settings, wait_for_count};
 use serde_json::{Value, json};
 
+use crate::asserts::printed;
+
 async fn stats(nats: &NatsServer, arguments: &[&str]) -> Output {
-    let mut command = Settings::new().nats(nats).command(Binary::AllInOne.path());
-    command.arg("stats").args(arguments);
-    let counting = tokio::task::spawn_blocking(move || command.output().unwrap());
-    counting.await.unwrap()
+    let settings = Settings::new().nats(nats);
+    settings.run(["stats"].iter().chain(arguments)).await
 }
 
 async fn counted(nats: &NatsServer, arguments: &[&str]) -> String {
-    let output = stats(nats, arguments).await;
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let (stdout, stderr) = printed(&stats(nats, arguments).await, 0);
     assert_eq!(stderr, "", "progress is for terminals");
-    String::from_utf8(output.stdout).unwrap()
+    stdout
 }
 
 /// Two decisions of alice, three of blocked_owner, and an import.
@@ -106,9 +104,7 @@ async fn it_counts_by_owner_verdict_and_code_as_json_too() {
 #[tokio::test]
 async fn without_a_stream_it_says_so() {
     let nats = NatsServer::start().await;
-    let output = stats(&nats, &[]).await;
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let (_, stderr) = printed(&stats(&nats, &[]).await, 1);
     assert!(stderr.contains("no stream IMPORTGUARD"), "{stderr}");
 }
 

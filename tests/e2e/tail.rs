@@ -44,18 +44,6 @@ impl Tail {
         .await
     }
 
-    async fn says(&self, note: &str) {
-        eventually(note, SOON, async || {
-            let said = self.process.stderr();
-            if said.contains(note) {
-                Ok(())
-            } else {
-                Err(said)
-            }
-        })
-        .await;
-    }
-
     /// Its lines once it has ended by itself, and well.
     async fn ends(mut self) -> Vec<String> {
         let status = self.process.exit(SOON).await;
@@ -225,7 +213,7 @@ async fn a_durable_tail_goes_on_only_with_the_filters_it_was_made_with() {
             "--verdict allow,modify --owner user123",
             "another name",
         ] {
-            other.says(part).await;
+            other.process.wait_for_log(&[part]).await;
         }
         assert_eq!(other.lines().len(), 0);
     }
@@ -256,7 +244,7 @@ async fn without_following_it_does_not_wait_for_a_stream_or_a_server() {
         let mut tail = Tail::start(nats, &["--no-follow"]);
         let status = tail.process.exit(SOON).await;
         assert_eq!(status.code(), Some(1), "{}", tail.process.output());
-        tail.says(reported).await;
+        tail.process.wait_for_log(&[reported]).await;
     };
     let mut nats = NatsServer::start().await;
     refuses(&nats, "no stream IMPORTGUARD").await;
@@ -325,13 +313,14 @@ async fn a_rule_that_no_event_had_is_reported_with_those_seen() {
     let hint = "no event had the rule blocked-ownr; rules seen: blocked-owner";
     let arguments = ["--since", "1h", "--rule", "blocked-ownr"];
     let following = Tail::start(&line.nats, &arguments);
-    following.says(hint).await;
+    following.process.wait_for_log(&[hint]).await;
     following.process.sigint();
     assert_eq!(following.ends().await.len(), 0);
     let verdicts = ["--since", "1h", "--verdict", "modify", "--no-follow"];
     let ending = Tail::start(&line.nats, &verdicts);
     ending
-        .says("no event had the verdict modify; verdicts seen: allow, refuse")
+        .process
+        .wait_for_log(&["no event had the verdict modify; verdicts seen: allow, refuse"])
         .await;
     assert_eq!(ending.ends().await.len(), 0);
 }
@@ -341,13 +330,16 @@ async fn it_waits_for_nats_and_for_the_stream_and_reports_it() {
     let mut line = Line::without_nats(Settings::new()).await;
     import(&line, 0..3).await;
     let tail = Tail::start(&line.nats, &["--json", "--since", "1h", "--count", "3"]);
-    tail.says("NATS at 127.0.0.1").await;
+    tail.process.wait_for_log(&["NATS at 127.0.0.1"]).await;
     line.nats.restart().await;
     assert_eq!(operation_ids(&tail.ends().await), numbered(0..3));
 
     let empty = NatsServer::start().await;
     let waiting = Tail::start(&empty, &[]);
-    waiting.says("no stream IMPORTGUARD yet").await;
+    waiting
+        .process
+        .wait_for_log(&["no stream IMPORTGUARD yet"])
+        .await;
     waiting.process.sigint();
     assert_eq!(waiting.ends().await.len(), 0);
 }
@@ -360,7 +352,9 @@ async fn it_misses_nothing_while_nats_is_away() {
     import(&line, 1..6).await;
     tail.prints(5).await;
     line.nats.kill9();
-    tail.says("lost the connection to NATS").await;
+    tail.process
+        .wait_for_log(&["lost the connection to NATS"])
+        .await;
     import(&line, 6..16).await;
     line.nats.restart().await;
     tail.prints(15).await;

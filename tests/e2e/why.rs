@@ -5,15 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use importguard_tests::{Binary, Line, PolicyDir, Settings, wait_for_count};
+use importguard_tests::{Line, PolicyDir, Settings, wait_for_count};
 
 use crate::asserts::{has, printed};
 
 async fn why(settings: &Settings, arguments: &[&str]) -> Output {
-    let mut command = settings.command(Binary::AllInOne.path());
-    command.arg("why").args(arguments);
-    let asked = tokio::task::spawn_blocking(move || command.output().unwrap());
-    asked.await.unwrap()
+    settings.run(["why"].iter().chain(arguments)).await
 }
 
 #[tokio::test]
@@ -212,9 +209,7 @@ async fn what_is_missing_or_unusable_is_named_with_an_example() {
             &["{trace}", "http://localhost:16686/trace/{trace}"],
         ),
     ] {
-        let output = why(&Settings::new(), arguments).await;
-        assert_eq!(output.status.code(), Some(2));
-        let stderr = String::from_utf8_lossy(&output.stderr);
+        let (_, stderr) = printed(&why(&Settings::new(), arguments).await, 2);
         let error = stderr.split("Usage:").next().unwrap();
         has(error, parts);
     }

@@ -1,9 +1,17 @@
-use std::{collections::BTreeMap, env, ffi::OsStr, process::Command};
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsStr,
+    process::{Command, Output, Stdio},
+};
 
 use anyhow::{Context, ensure};
 use http::Method;
+use tokio::time::timeout;
 
-use crate::{Call, Client, MountedSecret, NatsServer, OtlpReceiver, PolicyDir, Service};
+use crate::{
+    Binary, Call, Client, MountedSecret, NatsServer, OtlpReceiver, PolicyDir, SOON, Service,
+};
 
 /// Where a process has its admin listener.
 pub(crate) const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";
@@ -126,6 +134,19 @@ impl Settings {
         let mut command = Command::new(program);
         self.apply(&mut command);
         command
+    }
+
+    /// Runs `importguard` with this environment and these arguments to its end.
+    pub async fn run(&self, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Output {
+        let mut command = tokio::process::Command::from(self.command(Binary::AllInOne.path()));
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = timeout(SOON, command.output()).await;
+        output
+            .expect("importguard ends")
+            .expect("importguard can be started")
     }
 
     /// Makes this the environment of `command`, without inherited variables of importguard.

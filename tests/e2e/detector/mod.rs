@@ -10,7 +10,8 @@ use importguard_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::world::{THREE, changes, entered, entry, importguard, nats, publish, refusal, refuse};
+use self::world::{THREE, changes, entered, entry, nats, publish, refusal, refuse};
+use crate::asserts::printed;
 
 const EVENTS: &str = "importguard_detector_events_total";
 
@@ -125,10 +126,18 @@ async fn what_moderators_decide_stands() {
             .nats(&nats)
             .set("IMPORTGUARD_LIST_BY", "alice")
     };
-    let (code, _) = importguard(settings(), &["list", "add", "suspects", "user1", "user2"]).await;
-    assert_eq!(code, Some(0));
-    let (code, _) = importguard(settings(), &["list", "remove", "suspects", "user2"]).await;
-    assert_eq!(code, Some(0));
+    printed(
+        &settings()
+            .run(&["list", "add", "suspects", "user1", "user2"])
+            .await,
+        0,
+    );
+    printed(
+        &settings()
+            .run(&["list", "remove", "suspects", "user2"])
+            .await,
+        0,
+    );
     let before = (
         entry(&jetstream, "user1").await,
         entry(&jetstream, "user2").await,
@@ -160,17 +169,21 @@ async fn an_entry_that_a_person_made_and_removed_protects_nobody_for_as_long_as_
     };
     let rules = "[{ id: two, refusals: 2, within: 1s, list: suspects, for: 10m }]";
     let detector = Detector::start(rules, settings()).await;
-    let (code, _) = importguard(
-        settings(),
-        &["list", "add", "suspects", "user1", "--for", "30d"],
-    )
-    .await;
-    assert_eq!(code, Some(0));
+    printed(
+        &settings()
+            .run(&["list", "add", "suspects", "user1", "--for", "30d"])
+            .await,
+        0,
+    );
     refuse(&jetstream, "user1", 1..=2).await;
     let listed = "importguard_detector_detections_total{rule=\"two\",outcome=\"listed\"}";
     detector.counts(listed, 1.0).await;
-    let (code, _) = importguard(settings(), &["list", "remove", "suspects", "user1"]).await;
-    assert_eq!(code, Some(0));
+    printed(
+        &settings()
+            .run(&["list", "remove", "suspects", "user1"])
+            .await,
+        0,
+    );
     // Nobody is put on the list within a second of the removal.
     let mut number = 2;
     eventually("who goes on is put on the list", SOON, async || {
@@ -228,14 +241,11 @@ async fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
         "1h",
         "--no-follow",
     ];
-    let (code, process) = importguard(Settings::new().nats(&nats), &arguments).await;
-    assert_eq!(code, Some(0), "{}", process.output());
-    let printed = process.stdout();
-    assert_eq!(printed.lines().count(), 1, "{printed}");
+    let (stdout, told) = printed(&Settings::new().nats(&nats).run(arguments).await, 0);
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
     for part in ["  suspects  user1  until ", "  three: 3 refusals within 1m"] {
-        assert!(printed.contains(part), "no {part} in {printed}");
+        assert!(stdout.contains(part), "no {part} in {stdout}");
     }
-    let told = process.stderr();
     assert!(
         told.contains("dry run: 7 events read; 1 entry would have been made"),
         "{told}"
@@ -267,9 +277,7 @@ async fn wrong_rules_end_it_with_what_is_wrong_and_where() {
         assert!(told.contains(part), "no {part} in {told}");
     }
     let missing = Settings::new().set("IMPORTGUARD_DETECT_RULES", "/nowhere.yaml");
-    let (code, process) = importguard(missing, &["detect"]).await;
-    assert_eq!(code, Some(1));
-    let told = process.stderr();
+    let (_, told) = printed(&missing.run(["detect"]).await, 1);
     assert!(
         told.contains("/nowhere.yaml: the file cannot be read from"),
         "{told}"

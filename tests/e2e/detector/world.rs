@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream};
-use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, create_stream, eventually};
+use importguard_tests::{NatsServer, SOON, create_stream, eventually};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Three refusals within a minute.
@@ -100,14 +99,4 @@ pub(super) async fn changes(jetstream: &jetstream::Context) -> Vec<Value> {
         }
     }
     changes
-}
-
-/// Runs `importguard` with these arguments to its end.
-pub(super) async fn importguard(settings: Settings, arguments: &[&str]) -> (Option<i32>, Process) {
-    let logs = TempDir::new().unwrap();
-    let mut command = settings.command(Binary::AllInOne.path());
-    command.args(arguments).current_dir(logs.path());
-    let mut process = Process::spawn("importguard", command, &logs.keep());
-    let code = process.exit(SOON).await.code();
-    (code, process)
 }

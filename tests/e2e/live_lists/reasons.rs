@@ -1,13 +1,13 @@
 //! Support sees why somebody is on a live list and until when, wherever it looks.
 
 use importguard_tests::{
-    Binary, NatsServer, OpenIm, OtlpReceiver, PolicyDir, Process, SOON, Service, Settings,
-    TraceParent, eventually,
+    NatsServer, OpenIm, OtlpReceiver, PolicyDir, SOON, Service, Settings, TraceParent, eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{decides, listed, policy};
+use crate::asserts::printed;
 
 /// An operation whose owner was on the live list `bad` for a reason until a time, and where its gateway's spans go.
 struct Blocked {
@@ -61,15 +61,8 @@ impl Blocked {
 
     /// What a command prints, which exits with this code.
     async fn run(&self, arguments: &[&str], code: i32) -> (String, String) {
-        let logs = TempDir::new().unwrap();
-        let mut command = Settings::new()
-            .nats(&self.nats)
-            .command(Binary::AllInOne.path());
-        command.args(arguments);
-        let mut process = Process::spawn("importguard", command, logs.path());
-        let exited = process.exit(SOON).await.code();
-        assert_eq!(exited, Some(code), "{}", process.output());
-        (process.stdout(), process.stderr())
+        let settings = Settings::new().nats(&self.nats);
+        printed(&settings.run(arguments).await, code)
     }
 
     /// The attributes of the callback's events about entries of lists.
