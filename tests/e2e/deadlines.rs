@@ -5,9 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use importguard_core::{Dialect, Mode, Outcome};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
-use importguard_tests::{
-    Line, OpenIm, PolicyDir, Reading, SOON, Service, Settings, eventually, wait_for_count,
-};
+use importguard_tests::{Line, OpenIm, PolicyDir, Reading, Service, Settings, wait_for_count};
 use tonic::{Code, Request, metadata::MetadataValue, transport::Channel};
 
 use crate::asserts;
@@ -157,13 +155,7 @@ async fn an_evaluation_is_stopped_at_its_callers_deadline() {
         [Code::DeadlineExceeded, Code::Cancelled].contains(&status.code()),
         "{status:?}"
     );
-    eventually("it is counted", SOON, async || {
-        let aborted = decider
-            .metric("importguard_decider_evaluations_aborted_total")
-            .await?;
-        anyhow::ensure!(aborted == 1.0, "{aborted}");
-        Ok::<_, anyhow::Error>(())
-    })
-    .await;
+    let aborted = "importguard_decider_evaluations_aborted_total";
+    decider.wait_for_metric(aborted, |found| found == 1.0).await;
     client.decide(request(friends(1))).await.unwrap();
 }

@@ -98,13 +98,10 @@ async fn so_is_a_flood_of_abandoned_requests() {
         connections.push(connection);
     }
     drop(connections);
-    eventually("all are abandoned", SOON, async || {
-        let abandoned = "importguard_callbacks_abandoned_total";
-        let abandoned = gateway.metric(abandoned).await?;
-        anyhow::ensure!(abandoned == 2.0 * CONNECTIONS as f64, "{abandoned}");
-        Ok(())
-    })
-    .await;
+    let abandoned = "importguard_callbacks_abandoned_total";
+    gateway
+        .wait_for_metric(abandoned, |found| found == 2.0 * CONNECTIONS as f64)
+        .await;
     gateway
         .wait_for_log(&["more requests were abandoned", "requests="])
         .await;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    Line, Occupied, RawConnection, SOON, Service, Settings, callback, eventually, wait_for_count,
+    Line, Occupied, RawConnection, Service, Settings, callback, wait_for_count,
 };
 
 use crate::asserts;
+
+const IN_FLIGHT: &str = "importguard_in_flight";
 
 #[tokio::test]
 async fn who_closes_half_of_the_connection_behind_a_request_is_answered() {
@@ -21,11 +23,15 @@ async fn who_closes_half_of_the_connection_behind_a_request_is_answered() {
     line.decider.freeze().await;
     for (connection, id) in [(&mut fresh, "op-fresh"), (&mut used, "op-used")] {
         connection.send(callback(id)).await.unwrap();
-        in_flight(&line, |found| found >= 1.0).await;
+        line.gateway
+            .wait_for_metric(IN_FLIGHT, |found| found >= 1.0)
+            .await;
         connection.finish().await;
     }
     // A gateway that takes a farewell for a hang-up has two callbacks less now.
-    in_flight(&line, |found| found == 2.0).await;
+    line.gateway
+        .wait_for_metric(IN_FLIGHT, |found| found == 2.0)
+        .await;
     line.decider.thaw();
     for connection in [&mut fresh, &mut used] {
         asserts::allows(Server, &connection.answer().await);
@@ -36,15 +42,6 @@ async fn who_closes_half_of_the_connection_behind_a_request_is_answered() {
     let mut ids: Vec<_> = events.iter().map(|event| event.operation_id()).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["op-before", "op-fresh", "op-used"]);
-}
-
-async fn in_flight(line: &Line, right: impl Fn(f64) -> bool) {
-    eventually("it is worked on", SOON, async || {
-        let found = line.gateway.metric("importguard_in_flight").await?;
-        anyhow::ensure!(right(found), "{found} are");
-        Ok(())
-    })
-    .await;
 }
 
 /// Who sends requests without a pause has the beginning of the next one in the last packet, and begins to be slow only there.

@@ -12,8 +12,7 @@ use std::{path::Path, time::SystemTime};
 
 use async_nats::jetstream;
 use importguard_tests::{
-    Binary, DecideClient, NatsServer, PolicyDir, Process, Proxy, SOON, Service, Settings,
-    create_stream, eventually,
+    DecideClient, NatsServer, PolicyDir, Proxy, SOON, Service, Settings, create_stream, eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -63,16 +62,14 @@ struct Listed {
 }
 
 async fn list(nats: &NatsServer, arguments: &[&str]) -> Listed {
-    let logs = TempDir::new().unwrap();
-    let mut command = Settings::new().nats(nats).command(Binary::AllInOne.path());
-    command.env("IMPORTGUARD_LIST_BY", "alice");
-    command.arg("list").args(arguments).current_dir(logs.path());
-    let mut process = Process::spawn("importguard", command, logs.path());
-    let code = process.exit(SOON).await.code();
+    let settings = Settings::new()
+        .nats(nats)
+        .set("IMPORTGUARD_LIST_BY", "alice");
+    let output = settings.run(["list"].iter().chain(arguments)).await;
     Listed {
-        code,
-        stdout: process.stdout(),
-        stderr: process.stderr(),
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
@@ -131,17 +128,6 @@ async fn is_cut_off(proxy: &Proxy, decider: &Service) {
     proxy.refuse().await;
     proxy.cut().await;
     current(decider, false).await;
-}
-
-async fn metric(decider: &Service, name: &str) -> f64 {
-    let text = decider.admin("/metrics").await.unwrap();
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value
-        .unwrap_or_else(|| panic!("no {name} in {text}"))
-        .parse()
-        .unwrap()
 }
 
 async fn decider(nats_url: String, policy: &PolicyDir) -> Service {
@@ -210,10 +196,19 @@ async fn every_decider_follows_what_is_added_and_removed() {
     for decider in [&early, &late] {
         decides(decider, &["u 1"], &["u2", "u3"]).await;
         assert_eq!(
-            metric(decider, "importguard_live_list_entries{list=\"bad\"}").await,
+            decider
+                .metric("importguard_live_list_entries{list=\"bad\"}")
+                .await
+                .unwrap(),
             1.0
         );
-        assert_eq!(metric(decider, "importguard_live_lists_current").await, 1.0);
+        assert_eq!(
+            decider
+                .metric("importguard_live_lists_current")
+                .await
+                .unwrap(),
+            1.0
+        );
     }
 }
 
@@ -232,7 +227,10 @@ async fn a_decider_that_was_away_catches_up_without_reading_all_lists_anew() {
     decides(&decider, &["b", "c"], &["a"]).await;
     current(&decider, true).await;
     assert_eq!(
-        metric(&decider, "importguard_live_lists_rereads_total").await,
+        decider
+            .metric("importguard_live_lists_rereads_total")
+            .await
+            .unwrap(),
         0.0
     );
 }
@@ -259,7 +257,10 @@ async fn records_of_removals_that_were_purged_meanwhile_are_noticed() {
         decides(&decider, &["b", "c"], &["a"]).await;
         current(&decider, true).await;
         assert_eq!(
-            metric(&decider, "importguard_live_lists_rereads_total").await,
+            decider
+                .metric("importguard_live_lists_rereads_total")
+                .await
+                .unwrap(),
             1.0
         );
         // And so is one that is purged while the decider watches.
@@ -326,7 +327,7 @@ async fn or_until_sighup_confirms_the_loss() {
     decides(&decider, &[], &["a", "b", "c"]).await;
     current(&decider, true).await;
     let entries = "importguard_live_list_entries{list=\"bad\"}";
-    assert_eq!(metric(&decider, entries).await, 0.0);
+    assert_eq!(decider.metric(entries).await.unwrap(), 0.0);
 }
 
 #[tokio::test]
@@ -352,7 +353,10 @@ async fn a_decider_starts_with_its_snapshot_while_nats_is_away_and_says_how_old_
     decides(&decider, &["a", "b"], &[]).await;
     current(&decider, true).await;
     assert_eq!(
-        metric(&decider, "importguard_live_lists_rereads_total").await,
+        decider
+            .metric("importguard_live_lists_rereads_total")
+            .await
+            .unwrap(),
         0.0
     );
 }

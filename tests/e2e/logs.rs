@@ -281,13 +281,7 @@ async fn lines_that_a_full_disk_does_not_take_are_counted() {
         let call = server.with_body(&format!("op-{number}"), "no JSON");
         assert_eq!(server.send(call).await.status, 400);
     }
-    eventually("all ten are counted", SOON, async || {
-        let counted = gateway.metric(left_out).await.unwrap() - before;
-        if counted >= 10.0 {
-            Ok(())
-        } else {
-            Err(counted)
-        }
-    })
-    .await;
+    gateway
+        .wait_for_metric(left_out, |found| found >= before + 10.0)
+        .await;
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use importguard_tests::{
-    Binary, Line, OpenIm, OtlpReceiver, SOON, Service, Settings, Span, TraceParent, eventually,
-    free_port, wait_for_count,
+    Binary, Line, OpenIm, OtlpReceiver, SOON, Service, Settings, Span, TraceParent, free_port,
+    wait_for_count,
 };
 
 #[tokio::test]
@@ -115,12 +115,9 @@ async fn spans_that_cannot_be_exported_are_logged_once_and_counted() {
     for _ in 0..3 {
         let answer = server.import("op", "user123", &["user456"]).await;
         assert_eq!(answer.status, 200);
-        lost = eventually("more are lost", SOON, async || {
-            let now = gateway.metric("importguard_spans_lost_total").await?;
-            anyhow::ensure!(now > lost, "{now}");
-            Ok(now)
-        })
-        .await;
+        lost = gateway
+            .wait_for_metric("importguard_spans_lost_total", |now| now > lost)
+            .await;
     }
     let said = gateway.wait_for_log(&["spans are lost"]).await;
     assert_eq!(said.matches("spans are lost").count(), 1, "{said}");

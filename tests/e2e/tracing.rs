@@ -54,15 +54,6 @@ fn says(span: &Span, name: &str, attributes: &[(&str, &str)]) {
     assert_eq!(span.scope_version, env!("CARGO_PKG_VERSION"));
 }
 
-async fn streaming(line: &Line) {
-    eventually("events stream", SOON, async || {
-        let readiness = line.gateway.admin("/readyz").await?;
-        anyhow::ensure!(readiness.contains("streaming"), "{readiness}");
-        Ok(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
     let receiver = OtlpReceiver::start().await;
@@ -72,7 +63,7 @@ async fn a_callback_is_one_trace_over_both_services_up_to_the_message() {
     let settings = settings.policy(&policy).traces_to(&receiver);
     let line = Line::with(settings.set("IMPORTGUARD_BASE_PATH", "/a-secret")).await;
     let server = OpenIm::server(line.gateway.url() + "/a-secret");
-    streaming(&line).await;
+    line.gateway.wait_for_recorder("streaming").await;
 
     let parent = TraceParent::numbered(1);
     let call = server
@@ -224,7 +215,8 @@ async fn each_decider_that_was_asked_has_a_span_in_the_trace() {
         .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1m")
         .set("IMPORTGUARD_DECIDER_TIMEOUT", "5s");
     let gateway = Service::gateway(settings).await;
-    usable(&gateway, 2.0).await;
+    let usable = "importguard_deciders{state=\"usable\"}";
+    gateway.wait_for_metric(usable, |found| found == 2.0).await;
     silent.freeze().await;
     let server = OpenIm::server(gateway.url());
     let mut retried = None;
@@ -257,17 +249,6 @@ async fn each_decider_that_was_asked_has_a_span_in_the_trace() {
     };
     assert_eq!(status(&silent).as_deref(), Some("CANCELLED"));
     assert_eq!(status(&other).as_deref(), Some("OK"));
-}
-
-async fn usable(gateway: &Service, deciders: f64) {
-    eventually("the deciders are usable", SOON, async || {
-        let now = gateway
-            .metric("importguard_deciders{state=\"usable\"}")
-            .await?;
-        anyhow::ensure!(now == deciders, "{now}");
-        Ok(())
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -308,7 +289,7 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
         .set("IMPORTGUARD_ACK_TIMEOUT", "1m")
         .set("IMPORTGUARD_REQUEST_BUDGET", "2m");
     let line = Line::with(settings).await;
-    streaming(&line).await;
+    line.gateway.wait_for_recorder("streaming").await;
     // The answer waits for the ack.
     line.nats.freeze().await;
     for (sampled, id) in [(true, "op-sampled"), (false, "op-not-sampled")] {
@@ -322,9 +303,13 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
         let traced = format!("Host: x\r\ntraceparent: {parent}");
         let request = callback(id).replacen("Host: x", &traced, 1);
         connection.send(request).await.unwrap();
-        in_flight(&line, 1.0).await;
+        line.gateway
+            .wait_for_metric("importguard_in_flight", |found| found == 1.0)
+            .await;
         drop(connection);
-        in_flight(&line, 0.0).await;
+        line.gateway
+            .wait_for_metric("importguard_in_flight", |found| found == 0.0)
+            .await;
         eventually("a line tells of it", SOON, async || {
             let said = line.gateway.stderr();
             let told = |line: &str| line.contains(id) && line.contains("abandoned");
@@ -347,15 +332,6 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
     let abandoned = "importguard_callbacks_abandoned_total";
     assert_eq!(line.gateway.metric(abandoned).await.unwrap(), 2.0);
     line.nats.thaw();
-}
-
-async fn in_flight(line: &Line, callbacks: f64) {
-    eventually("as many are worked on", SOON, async || {
-        let now = line.gateway.metric("importguard_in_flight").await?;
-        anyhow::ensure!(now == callbacks, "{now}");
-        Ok(())
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Binary, Process, SOON, Settings, eventually, free_port, settings::ADMIN};
+use crate::{Binary, Process, SOON, Settings, admin, eventually, free_port, settings::ADMIN};
 
 /// A process of `importguard detect`, with its settings for a restart.
 #[derive(Debug)]
@@ -73,23 +73,26 @@ impl Detector {
 
     /// The response of the admin listener. Fails unless it is a success.
     pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
-        self.settings.admin(path).await
+        admin::page(self.address(), path).await
     }
 
     /// The value of a series of its metrics.
     pub async fn metric(&self, series: &str) -> anyhow::Result<f64> {
-        self.settings.metric(series).await
+        admin::metric(self.address(), series).await
+    }
+
+    /// Waits until the value of a series is right.
+    pub async fn wait_for_metric(&self, series: &str, right: impl Fn(f64) -> bool) {
+        admin::wait_for_metric(self.address(), series, right).await;
     }
 
     /// Waits until a series has at least this value.
     pub async fn counts(&self, series: &str, least: f64) {
-        let what = format!("{series} is {least}");
-        eventually(&what, SOON, async || {
-            let value = self.metric(series).await?;
-            anyhow::ensure!(value >= least, "{value}");
-            Ok(())
-        })
-        .await;
+        self.wait_for_metric(series, |value| value >= least).await;
+    }
+
+    fn address(&self) -> &str {
+        self.settings.get(ADMIN).expect("it has one")
     }
 }
 

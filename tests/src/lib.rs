@@ -12,6 +12,7 @@
     clippy::print_stderr
 )]
 
+mod admin;
 mod backend;
 mod binaries;
 mod chart;

@@ -1,7 +1,6 @@
-use anyhow::ensure;
 use tokio::task::JoinHandle;
 
-use crate::{Line, Response, SOON, Settings, eventually};
+use crate::{Line, Response, Settings};
 
 /// Callbacks that a gateway keeps in progress until they are released: their decider is stopped.
 #[derive(Debug)]
@@ -42,12 +41,9 @@ impl<'a> Occupied<'a> {
             server.import(&id, "user123", &["user456"]).await
         }));
         let (gateway, expected) = (&self.line.gateway, self.calls.len() as f64);
-        eventually("the callback is worked on", SOON, async || {
-            let found = gateway.metric("importguard_in_flight").await?;
-            ensure!(found >= expected, "{found} are");
-            Ok(())
-        })
-        .await;
+        gateway
+            .wait_for_metric("importguard_in_flight", |found| found >= expected)
+            .await;
     }
 
     /// Continues the decider, and returns the answers.

@@ -8,7 +8,9 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Binary, PolicyDir, Process, SOON, Settings, eventually, free_port, settings::ADMIN};
+use crate::{
+    Binary, PolicyDir, Process, SOON, Settings, admin, eventually, free_port, settings::ADMIN,
+};
 
 /// How many times to retry with other ports if one was taken meanwhile.
 const ATTEMPTS: usize = 3;
@@ -186,12 +188,17 @@ impl Service {
 
     /// The response of the admin listener. Fails unless it is a success.
     pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
-        self.settings.admin(path).await
+        admin::page(self.admin_address(), path).await
     }
 
-    /// The value of the series `name`, including its labels, at `/metrics`.
-    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        self.settings.metric(name).await
+    /// The value of a series, including its labels, at `/metrics`.
+    pub async fn metric(&self, series: &str) -> anyhow::Result<f64> {
+        admin::metric(self.admin_address(), series).await
+    }
+
+    /// Waits until the value of a series is right, and returns it.
+    pub async fn wait_for_metric(&self, series: &str, right: impl Fn(f64) -> bool) -> f64 {
+        admin::wait_for_metric(self.admin_address(), series, right).await
     }
 
     /// The recorder's part of a gateway's `/readyz`.

@@ -5,12 +5,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use anyhow::{Context, ensure};
-use http::Method;
 use tokio::time::timeout;
 
 use crate::{
-    Binary, Call, Client, MountedSecret, NatsServer, OtlpReceiver, PolicyDir, SOON, Service,
+    Binary, MountedSecret, NatsServer, OtlpReceiver, PolicyDir, SOON, Service,
 };
 
 /// Where a process has its admin listener.
@@ -158,23 +156,5 @@ impl Settings {
             }
         }
         command.envs(&self.variables);
-    }
-
-    /// The response of the process's admin listener. Fails unless it is a success.
-    pub(crate) async fn admin(&self, path: &str) -> anyhow::Result<String> {
-        let address = self.get(ADMIN).context("it has no admin listener")?;
-        let call = Call::new(Method::GET, format!("http://{address}{path}"));
-        let response = Client::default().try_send(call).await?;
-        let (status, text) = (response.status, response.text());
-        ensure!(status.is_success(), "{status} from {path}: {text}");
-        Ok(text.to_owned())
-    }
-
-    /// The value of the series `name`, including its labels, at its `/metrics`.
-    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let metrics = self.admin("/metrics").await?;
-        let mut lines = metrics.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
     }
 }

@@ -190,13 +190,9 @@ async fn nats_may_be_away_at_the_start_and_in_between() {
     detector.counts(EVENTS, 2.0).await;
 
     nats.kill9();
-    eventually("it notices", SOON, async || {
-        match detector.metric("importguard_detector_reading").await {
-            Ok(0.0) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    detector
+        .wait_for_metric("importguard_detector_reading", |reading| reading == 0.0)
+        .await;
     nats.restart().await;
     detector.ready().await;
     refuse(&jetstream, "user1", [3]).await;

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use importguard_tests::{NatsServer, Proxy};
 use tokio::time::interval;
 
-use super::{current, decider, decides, is_cut_off, listed, metric, nats, policy};
+use super::{current, decider, decides, is_cut_off, listed, nats, policy};
 
 /// Puts users on the list again and again, a thousand times a second, until `done`. Returns how often.
 async fn change_often(nats: &NatsServer, users: u64, done: &AtomicBool) -> u64 {
@@ -54,7 +54,10 @@ async fn comes_back_beside_changes_of(users: u64) -> f64 {
     assert!(changes > 100, "{changes}");
     let last = format!("user{}", (changes - 1) % users);
     decides(&decider, &["mallory", "user0", &last], &["alice"]).await;
-    metric(&decider, "importguard_live_lists_rereads_total").await
+    decider
+        .metric("importguard_live_lists_rereads_total")
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

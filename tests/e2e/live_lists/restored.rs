@@ -12,8 +12,7 @@ use importguard_tests::{NatsCluster, NatsServer, PolicyDir, Proxy, SOON, Service
 use serde_json::{Value, json};
 
 use super::{
-    STREAM, current, decider, decides, is_cut_off, listed, metric, nats_of_each_version, policy,
-    refuses,
+    STREAM, current, decider, decides, is_cut_off, listed, nats_of_each_version, policy, refuses,
 };
 
 const REREADS: &str = "importguard_live_lists_rereads_total";
@@ -97,7 +96,7 @@ impl Restored {
         self.proxy.restore().await;
         decides(&self.decider, &["a", "b"], &[]).await;
         current(&self.decider, true).await;
-        assert_eq!(metric(&self.decider, REREADS).await, 1.0);
+        assert_eq!(self.decider.metric(REREADS).await.unwrap(), 1.0);
     }
 }
 
@@ -129,7 +128,7 @@ async fn one_that_was_restored_while_a_decider_was_off_that_has_a_snapshot() {
         restored.decider.restart().await;
         decides(&restored.decider, &["a", "b"], &[]).await;
         current(&restored.decider, true).await;
-        assert_eq!(metric(&restored.decider, REREADS).await, 1.0);
+        assert_eq!(restored.decider.metric(REREADS).await.unwrap(), 1.0);
     }
 }
 
@@ -216,7 +215,7 @@ async fn one_that_was_restored_under_a_watching_decider() {
         put(&nats, &[("bad.b", ""), ("bad.b", "")]).await;
         decides(&decider, &["a", "b"], &[]).await;
         current(&decider, true).await;
-        assert_eq!(metric(&decider, REREADS).await, 1.0);
+        assert_eq!(decider.metric(REREADS).await.unwrap(), 1.0);
     }
 }
 
@@ -235,7 +234,7 @@ async fn one_that_was_created_anew_with_as_many_keys_and_more_changes_while_a_de
         proxy.restore().await;
         decides(&decider, &["b", "c"], &["a"]).await;
         current(&decider, true).await;
-        assert_eq!(metric(&decider, REREADS).await, 1.0);
+        assert_eq!(decider.metric(REREADS).await.unwrap(), 1.0);
     }
 }
 
@@ -323,5 +322,5 @@ async fn but_go_on_without_reading_anew_when_the_buckets_leader_changes_or_a_ser
         })
         .await;
     }
-    assert_eq!(metric(&decider, REREADS).await, 0.0);
+    assert_eq!(decider.metric(REREADS).await.unwrap(), 0.0);
 }

@@ -124,20 +124,10 @@ impl Site {
             let policy = decider.policy();
             let usual = std::fs::read_to_string(policy.path()).unwrap();
             policy.replace("policy.yaml", "nonsense\n");
-            let in_error = async |expected: f64| {
-                let found = decider.metric("importguard_policy_in_error").await?;
-                ensure!(found == expected, "it is {found}");
-                Ok(())
-            };
-            eventually("the broken policy is told of", SOON, async || {
-                in_error(1.0).await
-            })
-            .await;
+            let in_error = "importguard_policy_in_error";
+            decider.wait_for_metric(in_error, |it| it == 1.0).await;
             policy.replace("policy.yaml", &usual);
-            eventually("the mended policy is taken", SOON, async || {
-                in_error(0.0).await
-            })
-            .await;
+            decider.wait_for_metric(in_error, |it| it == 0.0).await;
         }
     }
 
@@ -164,15 +154,10 @@ impl Site {
 
     /// Waits until all deciders are asked and events stream.
     pub(super) async fn recovers(&self) {
-        eventually("all deciders are usable", SOON, async || {
-            let usable = self
-                .gateway
-                .metric("importguard_deciders{state=\"usable\"}")
-                .await?;
-            ensure!(usable == 3.0, "{usable} are");
-            Ok(())
-        })
-        .await;
+        let usable = "importguard_deciders{state=\"usable\"}";
+        self.gateway
+            .wait_for_metric(usable, |found| found == 3.0)
+            .await;
         self.gateway.wait_for_recorder("streaming").await;
     }
 
