@@ -62,11 +62,6 @@ fn sample() -> Value {
     json!({ "policy": { "sample": true } })
 }
 
-/// A setting of a component.
-fn settings(component: &str, name: &str, value: Value) -> Value {
-    json!({ component: { "settings": { name: value } } })
-}
-
 /// Both, where the second one wins.
 fn with(mut values: Value, more: &Value) -> Value {
     if let (Value::Object(into), Value::Object(from)) = (&mut values, more) {

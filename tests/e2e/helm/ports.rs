@@ -3,7 +3,7 @@
 use importguard_tests::{Chart, Manifests};
 use serde_json::{Value, json};
 
-use super::{sample, settings, with};
+use super::{sample, with};
 use crate::{detector::kubernetes::rules, kubernetes::list};
 
 /// The ports to which a policy lets pods connect, by rule.
@@ -40,14 +40,10 @@ fn network_policies_allow_the_ports_of_nats_and_of_the_collector() {
     }
 
     // A setting takes precedence, and a URL without a port has that of its scheme.
-    let own = with(
-        settings("gateway", "NATS_URL", json!("nats://[2001:db8::1]:5222")),
-        &settings(
-            "gateway",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            json!("https://otel.example.com"),
-        ),
-    );
+    let own = json!({ "gateway": { "settings": {
+        "NATS_URL": "nats://[2001:db8::1]:5222",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://otel.example.com",
+    } } });
     let release = chart.render(&with(values, &own)).unwrap();
     assert_eq!(
         egress(&release, gateway),

@@ -3,256 +3,189 @@
 use importguard_tests::Chart;
 use serde_json::{Value, json};
 
-use super::{base, sample, settings, with};
+use super::{base, sample, with};
+
+/// The sample policy and other values, as in `gateway.spool.type=claim; gateway.spool.size=10Gi`.
+fn sample_with(assignments: &str) -> Value {
+    let mut values = sample();
+    for assignment in assignments.split("; ") {
+        let (path, value) = assignment.split_once('=').unwrap();
+        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        let keys = path.rsplit('.');
+        let nested = keys.fold(value, |value, key| json!({ key: value }));
+        values = with(values, &nested);
+    }
+    values
+}
 
 #[test]
 fn values_that_cannot_be_used_are_reported_where_they_are() {
     let Some(chart) = Chart::new() else {
         return;
     };
-    let one = |path: &str, value: Value| {
-        let nested = path
-            .rsplit('.')
-            .fold(value, |value, key| json!({ key: value }));
-        (with(sample(), &nested), path.replace('.', "/"))
-    };
-    let mistakes = [
+    for (value, reason) in [
         (
-            one("gateway.replica", json!(3)),
+            "gateway.replica=3",
             "additional properties 'replica' not allowed",
         ),
+        ("gateway.spool.type=pvc", "one of 'emptyDir', 'claim'"),
+        ("gateway.spool.size=a lot", "does not match"),
         (
-            one("gateway.spool.type", json!("pvc")),
-            "one of 'emptyDir', 'claim'",
-        ),
-        (one("gateway.spool.size", json!("a lot")), "does not match"),
-        (
-            one("gateway.autoscaling.minReplicas", json!("two")),
+            "gateway.autoscaling.minReplicas=two",
             "got string, want integer",
         ),
         (
-            one("gateway.settings.IMPORTGUARD_REQUEST_BUGET", json!("1s")),
+            "gateway.settings.IMPORTGUARD_REQUEST_BUGET=1s",
             "'IMPORTGUARD_REQUEST_BUGET' not allowed",
         ),
         (
-            one("decider.settings.IMPORTGUARD_UPSTREAM", json!("http://x")),
+            "decider.settings.IMPORTGUARD_UPSTREAM=http://x",
             "'IMPORTGUARD_UPSTREAM' not allowed",
         ),
         (
-            one("detector.settings.IMPORTGUARD_POLICY", json!("x")),
+            "detector.settings.IMPORTGUARD_POLICY=x",
             "'IMPORTGUARD_POLICY' not allowed",
         ),
         (
-            one("detector.replicas", json!(2)),
+            "detector.replicas=2",
             "additional properties 'replicas' not allowed",
         ),
-        (one("callers.secret", json!("Our Secret")), "does not match"),
-        (one("tracing.ratio", json!(2)), "got 2, want 1"),
+        ("callers.secret=Our Secret", "does not match"),
+        ("tracing.ratio=2", "got 2, want 1"),
         (
-            one(
-                "gateway.settings.IMPORTGUARD_REQUEST_BUDGET",
-                json!("banana"),
-            ),
+            "gateway.settings.IMPORTGUARD_REQUEST_BUDGET=banana",
             "does not match",
         ),
         (
-            one("gateway.settings.IMPORTGUARD_REQUEST_BUDGET", json!(5)),
+            "gateway.settings.IMPORTGUARD_REQUEST_BUDGET=5",
             "got number, want null or string",
         ),
         (
-            one(
-                "decider.settings.IMPORTGUARD_RELOAD_INTERVAL",
-                json!("1 second or so"),
-            ),
+            "decider.settings.IMPORTGUARD_RELOAD_INTERVAL=1 second or so",
             "does not match",
         ),
         (
-            one("gateway.settings.IMPORTGUARD_MAX_BODY_BYTES", json!("2MB")),
+            "gateway.settings.IMPORTGUARD_MAX_BODY_BYTES=2MB",
             "does not match",
         ),
+        ("decider.settings.IMPORTGUARD_THREADS=two", "does not match"),
+        ("gateway.spool.maxBytes=1GB", "does not match"),
         (
-            one("decider.settings.IMPORTGUARD_THREADS", json!("two")),
-            "does not match",
-        ),
-        (
-            one("gateway.spool.maxBytes", json!("1GB")),
-            "does not match",
-        ),
-        (
-            one("gateway.terminationGracePeriodSeconds", json!("60s")),
+            "gateway.terminationGracePeriodSeconds=60s",
             "got string, want integer",
         ),
+        ("networkPolicy.callers=openim", "got string, want array"),
+        ("gateway.image.digest=latest", "does not match"),
         (
-            one("networkPolicy.callers", json!("openim")),
-            "got string, want array",
-        ),
-        (
-            one("gateway.image.digest", json!("latest")),
-            "does not match",
-        ),
-        (
-            one("policy.files", json!({ "lists/blocked.txt": "x" })),
+            r#"policy.files={"lists/blocked.txt":"x"}"#,
             "'lists/blocked.txt' not allowed",
         ),
-    ];
-    for ((values, place), reason) in mistakes {
-        let error = chart.render(&values).unwrap_err();
-        let last = place.rsplit_once('/').unwrap().0;
+    ] {
+        let error = chart.render(&sample_with(value)).unwrap_err();
+        let (path, _) = value.split_once('=').unwrap();
+        let (above, _) = path.rsplit_once('.').unwrap();
         assert!(
-            error.contains(reason) && error.contains(last),
-            "{place}: {error}"
+            error.contains(reason) && error.contains(&above.replace('.', "/")),
+            "{value}: {error}"
         );
     }
-    let combinations = [
+}
+
+#[test]
+fn values_that_contradict_each_other_are_reported() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let policies = [
         (json!({}), "There is no policy"),
         (with(sample(), &base()), "set exactly one of"),
         (
             json!({ "policy": { "files": { "mine.yaml": "x" } } }),
             "no policy.yaml",
         ),
+    ];
+    let others = [
+        ("deciderTLS.gatewaySecret=x", "set both"),
         (
-            with(sample(), &json!({ "deciderTLS": { "gatewaySecret": "x" } })),
-            "set both",
-        ),
-        (
-            with(
-                sample(),
-                &json!({ "gateway": { "autoscaling": { "minReplicas": 9 } } }),
-            ),
+            "gateway.autoscaling.minReplicas=9",
             "minReplicas (9) is more than",
         ),
         (
-            with(sample(), &json!({ "liveLists": { "user": "decider" } })),
+            "liveLists.user=decider",
             "liveLists.user is set without a password",
         ),
         (
-            with(sample(), &json!({ "detector": { "user": "detector" } })),
+            "detector.user=detector",
             "detector.user is set without a password",
         ),
         (
-            with(sample(), &json!({ "detector": { "enabled": true } })),
+            "detector.enabled=true",
             "no sample rules decide who is blocked",
         ),
         (
-            with(
-                sample(),
-                &json!({ "liveLists": { "credentialsSecret": "x" } }),
-            ),
+            "liveLists.credentialsSecret=x",
             "set liveLists.enabled=true, or leave it empty",
         ),
         (
-            with(
-                sample(),
-                &json!({ "detector": { "credentialsSecret": "x" } }),
-            ),
+            "detector.credentialsSecret=x",
             "set detector.enabled=true, or leave it empty",
         ),
         (
-            with(
-                sample(),
-                &json!({ "natsServer": { "enabled": true }, "nats": { "url": "nats://elsewhere:4222" } }),
-            ),
+            "natsServer.enabled=true; nats.url=nats://elsewhere:4222",
             "nats.url is nats://elsewhere:4222, but natsServer.enabled",
         ),
         (
-            with(
-                sample(),
-                &json!({ "gateway": { "spool": { "size": "1Gi", "maxBytes": "2GiB" } } }),
-            ),
+            "gateway.spool.size=1Gi; gateway.spool.maxBytes=2GiB",
             "gateway.spool.size (1Gi) must be more than twice the maximum size of a spool (2GiB)",
         ),
         (
-            with(
-                sample(),
-                &json!({ "gateway": { "spool": { "size": "2Gi" } } }),
-            ),
+            "gateway.spool.size=2Gi",
             "gateway.spool.size (2Gi) must be more than twice",
         ),
         (
-            with(
-                sample(),
-                &settings("gateway", "IMPORTGUARD_SPOOL_MAX_BYTES", json!("50GiB")),
-            ),
+            "gateway.settings.IMPORTGUARD_SPOOL_MAX_BYTES=50GiB",
             "spool (50GiB), because a corrupt spool is set aside",
         ),
         (
-            with(
-                sample(),
-                &settings(
-                    "gateway",
-                    "IMPORTGUARD_SPOOL_MAX_BYTES",
-                    json!(53_687_091_200_u64),
-                ),
-            ),
+            "gateway.settings.IMPORTGUARD_SPOOL_MAX_BYTES=53687091200",
             "spool (53687091200), because",
         ),
         (
-            with(
-                sample(),
-                &settings("gateway", "IMPORTGUARD_HTTP_LISTEN", json!("0.0.0.0:9090")),
-            ),
+            "gateway.settings.IMPORTGUARD_HTTP_LISTEN=0.0.0.0:9090",
             "gateway.settings.IMPORTGUARD_HTTP_LISTEN: the Service, the probes and the network policies need port 8080",
         ),
         (
-            with(
-                sample(),
-                &settings(
-                    "gateway",
-                    "IMPORTGUARD_ADMIN_LISTEN",
-                    json!("127.0.0.1:8081"),
-                ),
-            ),
+            "gateway.settings.IMPORTGUARD_ADMIN_LISTEN=127.0.0.1:8081",
             "need port 8081 on all addresses",
         ),
         (
             // The default is 127.0.0.1.
-            with(
-                sample(),
-                &settings("gateway", "IMPORTGUARD_HTTP_LISTEN", json!(null)),
-            ),
+            "gateway.settings.IMPORTGUARD_HTTP_LISTEN=null",
             "Leave it out: the chart sets [::]:8080",
         ),
         (
-            with(
-                sample(),
-                &settings("decider", "IMPORTGUARD_DECIDER_LISTEN", json!("[::]:50052")),
-            ),
+            "decider.settings.IMPORTGUARD_DECIDER_LISTEN=[::]:50052",
             "need port 50051",
         ),
         (
-            with(
-                sample(),
-                &settings("detector", "IMPORTGUARD_ADMIN_LISTEN", json!("[::]:8081")),
-            ),
+            "detector.settings.IMPORTGUARD_ADMIN_LISTEN=[::]:8081",
             "need port 8083",
         ),
         (
-            with(
-                sample(),
-                &settings("gateway", "IMPORTGUARD_SHUTDOWN_TIMEOUT", json!("1m 30s")),
-            ),
+            "gateway.settings.IMPORTGUARD_SHUTDOWN_TIMEOUT=1m 30s",
             "gateway.terminationGracePeriodSeconds (30) is too short for IMPORTGUARD_SHUTDOWN_TIMEOUT=1m 30s",
         ),
         (
-            with(
-                sample(),
-                &settings(
-                    "decider",
-                    "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT",
-                    json!("24500ms"),
-                ),
-            ),
+            "decider.settings.IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT=24500ms",
             "Set it to at least 31",
         ),
         (
-            with(
-                sample(),
-                &json!({ "gateway": { "terminationGracePeriodSeconds": 25 } }),
-            ),
+            "gateway.terminationGracePeriodSeconds=25",
             "Set it to at least 26",
         ),
     ];
-    for (values, reason) in combinations {
+    let others = others.map(|(values, reason)| (sample_with(values), reason));
+    for (values, reason) in policies.into_iter().chain(others) {
         let error = chart.render(&values).unwrap_err();
         assert!(error.contains(reason), "{values}: {error}");
     }
@@ -264,25 +197,24 @@ fn values_that_can_be_used_are_not_refused() {
         return;
     };
     for values in [
-        settings("gateway", "IMPORTGUARD_REQUEST_BUDGET", json!("1m 30s")),
-        settings("gateway", "IMPORTGUARD_SHUTDOWN_GRACE", json!("0s")),
-        settings("gateway", "IMPORTGUARD_TRACE_SLOW", json!("never")),
-        settings("gateway", "IMPORTGUARD_STREAM_MAX_BYTES", json!(-1)),
-        settings("gateway", "IMPORTGUARD_STREAM_MAX_BYTES", json!("100 gib")),
-        settings("gateway", "IMPORTGUARD_HTTP_LISTEN", json!("0.0.0.0:8080")),
-        settings("gateway", "IMPORTGUARD_SPOOL_MAX_BYTES", json!(null)),
-        settings("gateway", "IMPORTGUARD_SHUTDOWN_TIMEOUT", json!("24s")),
-        settings("gateway", "IMPORTGUARD_THREADS", json!("2")),
-        json!({ "gateway": { "spool": { "size": "10Gi", "maxBytes": "4GiB" } } }),
-        json!({ "natsServer": { "enabled": true }, "nats": { "url": "nats://nats:4222" } }),
+        "gateway.settings.IMPORTGUARD_REQUEST_BUDGET=1m 30s",
+        "gateway.settings.IMPORTGUARD_SHUTDOWN_GRACE=0s",
+        "gateway.settings.IMPORTGUARD_TRACE_SLOW=never",
+        "gateway.settings.IMPORTGUARD_STREAM_MAX_BYTES=-1",
+        "gateway.settings.IMPORTGUARD_STREAM_MAX_BYTES=100 gib",
+        "gateway.settings.IMPORTGUARD_HTTP_LISTEN=0.0.0.0:8080",
+        "gateway.settings.IMPORTGUARD_SPOOL_MAX_BYTES=null",
+        "gateway.settings.IMPORTGUARD_SHUTDOWN_TIMEOUT=24s",
+        "gateway.settings.IMPORTGUARD_THREADS=\"2\"",
+        "gateway.spool.size=10Gi; gateway.spool.maxBytes=4GiB",
+        "natsServer.enabled=true; nats.url=nats://nats:4222",
     ] {
-        chart.render(&with(sample(), &values)).unwrap();
+        chart.render(&sample_with(values)).unwrap();
     }
-    let longer = json!({ "gateway": {
-        "terminationGracePeriodSeconds": 66,
-        "settings": { "IMPORTGUARD_SHUTDOWN_TIMEOUT": "60s" },
-    } });
-    let release = chart.render(&with(sample(), &longer)).unwrap();
+    let longer = sample_with(
+        "gateway.terminationGracePeriodSeconds=66; gateway.settings.IMPORTGUARD_SHUTDOWN_TIMEOUT=60s",
+    );
+    let release = chart.render(&longer).unwrap();
     let seconds = |kind, name| {
         let pod = &release.one(kind, name)["spec"]["template"]["spec"];
         pod["terminationGracePeriodSeconds"].as_u64()
