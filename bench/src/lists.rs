@@ -12,9 +12,7 @@ use anyhow::{Context, ensure};
 use async_nats::jetstream;
 use futures_util::{StreamExt, stream};
 use importguard_core::EventId;
-use importguard_lists::{
-    Addition, Author, Bucket, BucketSettings, Entry, Key, ListName, Reason, Writer,
-};
+use importguard_lists::{Addition, Author, Bucket, Entry, Key, ListName, Reason, Writer};
 use importguard_tests::{DecideClient, Process};
 use time::OffsetDateTime;
 use tokio::{
@@ -99,8 +97,7 @@ fn live_policy(dir: &Path) -> anyhow::Result<std::path::PathBuf> {
 /// Writes entries, none of which is asked for.
 async fn fill(nats: SocketAddr, entries: u64) -> anyhow::Result<()> {
     let jetstream = jetstream::new(async_nats::connect(nats.to_string()).await?);
-    let settings = BucketSettings { replicas: 1 };
-    Bucket::open_or_create(&jetstream, settings).await?;
+    Bucket::open_or_create(&jetstream, 1).await?;
     let writes = stream::iter(0..entries).map(|number| {
         let jetstream = &jetstream;
         async move {

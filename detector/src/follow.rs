@@ -14,9 +14,7 @@ use async_nats::jetstream::{
     stream::Stream,
 };
 use importguard_core::EventId;
-use importguard_lists::{
-    Bucket, BucketSettings, CHANGED_SUBJECT, ChangeMade, ListChangedEvent, ListName, Writer,
-};
+use importguard_lists::{Bucket, CHANGED_SUBJECT, ChangeMade, ListChangedEvent, ListName, Writer};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -93,8 +91,7 @@ impl<'c> Follower<'c> {
     async fn prepare(&mut self) -> Result<(PullConsumer, Reader<'c>, Created), Interrupted> {
         let context = self.context;
         let stream = self.stream().await?;
-        let settings = BucketSettings { replicas: 1 };
-        let bucket = Bucket::open_or_create(&context.jetstream, settings).await?;
+        let bucket = Bucket::open_or_create(&context.jetstream, 1).await?;
         let mut consumer = self.consumer(&stream).await?;
         let info = consumer.info().await?.clone();
         let created = (stream.cached_info().created, info.created);

@@ -8,7 +8,7 @@ use async_nats::jetstream::{
     stream::Stream,
 };
 use futures_util::StreamExt;
-use importguard_lists::{Bucket, BucketError, BucketSettings, RETENTION, Writer};
+use importguard_lists::{Bucket, BucketError, RETENTION, Writer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -244,8 +244,7 @@ impl Reader<'_> {
                 () = context.shutdown.cancelled() => return Done::ShuttingDown,
             }
             // The bucket may have been deleted.
-            let settings = BucketSettings { replicas: 1 };
-            if let Ok(bucket) = Bucket::open_or_create(&context.jetstream, settings).await {
+            if let Ok(bucket) = Bucket::open_or_create(&context.jetstream, 1).await {
                 self.writer = Writer::new(bucket, Clone::clone);
             }
         };

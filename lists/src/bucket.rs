@@ -33,13 +33,6 @@ const MARKER_REASON: &str = "Nats-Marker-Reason";
 /// How long NATS recognises a repeated change by the ID of its event.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// How the bucket is created if it is missing.
-#[derive(Clone, Copy, Debug)]
-pub struct BucketSettings {
-    /// Number of replicas in a cluster.
-    pub replicas: u8,
-}
-
 /// Why the bucket cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BucketError {
@@ -118,13 +111,13 @@ impl Bucket {
         })
     }
 
-    /// Opens the bucket, creating it if it is missing.
+    /// Opens the bucket, creating it with this number of replicas if it is missing.
     ///
     /// # Errors
     /// If the bucket cannot be created or used.
     pub async fn open_or_create(
         jetstream: &jetstream::Context,
-        settings: BucketSettings,
+        replicas: u8,
     ) -> Result<Self, BucketError> {
         match Self::open(jetstream).await {
             Err(BucketError::Missing) => {}
@@ -141,7 +134,7 @@ impl Bucket {
             allow_rollup: true,
             deny_delete: true,
             allow_direct: true,
-            num_replicas: usize::from(settings.replicas),
+            num_replicas: usize::from(replicas),
             duplicate_window: DUPLICATE_WINDOW,
             ..Config::default()
         };

@@ -15,7 +15,7 @@ mod key;
 mod published;
 mod writer;
 
-pub use bucket::{BUCKET, Bucket, BucketError, BucketSettings, STREAM, SUBJECTS, State};
+pub use bucket::{BUCKET, Bucket, BucketError, STREAM, SUBJECTS, State};
 pub use causes::LoggedCauses;
 pub use changes::{Change, ChangeKind, Changes, LostError};
 pub use clear::{Announcement, Cleared, RETENTION};

@@ -9,19 +9,16 @@ use crate::{Bucket, BucketError};
 pub(crate) const EVENTS_KEY: &str = "_events";
 
 /// The value at [`EVENTS_KEY`].
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Published {
-    pub(crate) through: u64,
-}
-
-/// The revision up to which every event is published.
-pub(crate) struct Cursor {
     /// The revision of [`EVENTS_KEY`] itself.
+    #[serde(skip)]
     pub(crate) revision: u64,
+    /// The revision up to which every event is published.
     pub(crate) through: u64,
 }
 
-impl Cursor {
+impl Published {
     /// Whether the event about the value with this revision may not be published yet. A value without an event, such as one that another
     /// program wrote, has none to publish.
     pub(crate) fn lacks(&self, revision: u64, event: Option<EventId>) -> bool {
@@ -30,12 +27,14 @@ impl Cursor {
 }
 
 impl Bucket {
-    pub(crate) async fn published(&self) -> Result<Cursor, BucketError> {
-        let found = self.value(EVENTS_KEY).await?;
-        let (revision, through) = found.map_or((0, 0), |(revision, value)| {
-            let published = serde_json::from_slice::<Published>(&value);
-            (revision, published.map_or(0, |published| published.through))
-        });
-        Ok(Cursor { revision, through })
+    pub(crate) async fn published(&self) -> Result<Published, BucketError> {
+        let Some((revision, value)) = self.value(EVENTS_KEY).await? else {
+            return Ok(Published::default());
+        };
+        let published: Published = serde_json::from_slice(&value).unwrap_or_default();
+        Ok(Published {
+            revision,
+            ..published
+        })
     }
 }

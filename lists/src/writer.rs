@@ -24,7 +24,7 @@ use crate::{
     Reason, SUBJECTS,
     bucket::subject,
     event::CONTENT_TYPE,
-    published::{Cursor, EVENTS_KEY, Published},
+    published::{EVENTS_KEY, Published},
 };
 
 /// Timeout for an ack. A cluster elects a leader in less time.
@@ -264,7 +264,7 @@ impl Writer {
     /// # Errors
     /// If NATS refuses a message or does not acknowledge it. The next writer catches up.
     pub async fn finish(&self, own: &[u64]) -> Result<u64, BucketError> {
-        let Cursor { revision, through } = self.bucket.published().await?;
+        let Published { revision, through } = self.bucket.published().await?;
         let mut own = own.to_vec();
         own.push(revision);
         own.retain(|&revision| revision > through);
@@ -276,7 +276,11 @@ impl Writer {
         let reached = through + contiguous.count() as u64;
         let reached = self.publish_left(reached, &own).await?;
         if reached > through {
-            let value = serde_json::to_vec(&Published { through: reached }).map_err(refused)?;
+            let published = Published {
+                revision,
+                through: reached,
+            };
+            let value = serde_json::to_vec(&published).map_err(refused)?;
             // If another writer stored a revision meanwhile, that one is used.
             let expect = |message: PublishMessage| message.expected_last_subject_sequence(revision);
             let (key, value) = (subject(EVENTS_KEY), Bytes::from(value));

@@ -8,8 +8,8 @@ use async_nats::jetstream::{self, stream};
 use futures_util::{StreamExt, future::join_all};
 use importguard_core::EventId;
 use importguard_lists::{
-    Added, Addition, Announcement, Author, Bucket, BucketError, BucketSettings, ChangeKind,
-    Changes, Key, ListName, Reason, Writer,
+    Added, Addition, Announcement, Author, Bucket, BucketError, ChangeKind, Changes, Key, ListName,
+    Reason, Writer,
 };
 use importguard_tests::NatsServer;
 use serde_json::Value;
@@ -24,8 +24,7 @@ struct World {
 async fn world() -> World {
     let nats = NatsServer::start().await;
     let jetstream = jetstream::new(nats.client().await);
-    let settings = BucketSettings { replicas: 1 };
-    let bucket = Bucket::open_or_create(&jetstream, settings).await.unwrap();
+    let bucket = Bucket::open_or_create(&jetstream, 1).await.unwrap();
     World {
         writer: Writer::new(bucket, Clone::clone),
         jetstream,
@@ -108,10 +107,9 @@ async fn a_bucket_is_missing_until_somebody_creates_it_and_two_may() {
         Bucket::open(&jetstream).await.unwrap_err(),
         BucketError::Missing
     );
-    let settings = BucketSettings { replicas: 1 };
     let (one, other) = tokio::join!(
-        Bucket::open_or_create(&jetstream, settings),
-        Bucket::open_or_create(&jetstream, settings)
+        Bucket::open_or_create(&jetstream, 1),
+        Bucket::open_or_create(&jetstream, 1)
     );
     assert_eq!(one.unwrap().state_when_opened().last, 0);
     assert_eq!(other.unwrap().state_when_opened().keys, 0);

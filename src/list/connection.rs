@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use async_nats::{Event, jetstream};
 use importguard_core::UserId;
 use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
-use importguard_lists::{Bucket, BucketSettings, RETENTION, Writer};
+use importguard_lists::{Bucket, RETENTION, Writer};
 use importguard_nats::NatsSettings;
 use importguard_runtime::FileWatches;
 use tokio::sync::watch;
@@ -46,7 +46,7 @@ pub(super) async fn writer(
     pseudonyms: &PseudonymSettings,
 ) -> anyhow::Result<Writer> {
     let pseudonyms = pseudonyms.pseudonyms()?;
-    let bucket = Bucket::open_or_create(jetstream, BucketSettings { replicas: 1 }).await?;
+    let bucket = Bucket::open_or_create(jetstream, 1).await?;
     Ok(match pseudonyms {
         Pseudonyms::Off => Writer::new(bucket, UserId::clone),
         pseudonyms => {

@@ -11,7 +11,7 @@ mod who;
 use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use importguard_lists::{Bucket, BucketSettings, RETENTION};
+use importguard_lists::{Bucket, RETENTION};
 use importguard_nats::NatsSettings;
 
 use self::{
@@ -111,10 +111,7 @@ fn replicas(text: &str) -> Result<u8, &'static str> {
 impl Create {
     async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
         let jetstream = connect(&self.nats, denials).await?;
-        let settings = BucketSettings {
-            replicas: self.replicas,
-        };
-        let bucket = Bucket::open_or_create(&jetstream, settings).await?;
+        let bucket = Bucket::open_or_create(&jetstream, self.replicas).await?;
         let replicas = bucket.replicas();
         if replicas != usize::from(self.replicas) {
             anyhow::bail!(

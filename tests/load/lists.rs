@@ -8,7 +8,7 @@ use std::{
 
 use async_nats::jetstream;
 use importguard_core::EventId;
-use importguard_lists::{Addition, Author, Bucket, BucketSettings, Changes, Key, ListName, Writer};
+use importguard_lists::{Addition, Author, Bucket, Changes, Key, ListName, Writer};
 use importguard_tests::{
     Call, Client, DecideClient, NatsServer, PolicyDir, Proxy, SOON, Service, Settings,
     create_stream, eventually,
@@ -32,8 +32,7 @@ impl World {
     async fn new() -> Self {
         let nats = NatsServer::start().await;
         let jetstream = create_stream(nats.client().await, |_| ()).await;
-        let settings = BucketSettings { replicas: 1 };
-        Bucket::open_or_create(&jetstream, settings).await.unwrap();
+        Bucket::open_or_create(&jetstream, 1).await.unwrap();
         let policy = PolicyDir::new(
             "apiVersion: importguard/v1\nname: live\nlists: { blocked: { live: bad } }\nrules:\n  - { id: r, refuseOwner: { in: blocked }, refusal: { code: 5001, message: no } }\n",
             &[],
