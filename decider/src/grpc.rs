@@ -24,33 +24,15 @@ const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
 /// Serves `Decide` with the policy that is active at the time of the call.
 pub(crate) struct DeciderService {
-    policy: LastGood<Active>,
-    live: Watch,
-    evaluations: Evaluations,
-    metrics: Metrics,
-    instance: String,
-    max_friends: usize,
+    pub(crate) policy: LastGood<Active>,
+    pub(crate) live: Watch,
+    pub(crate) evaluations: Evaluations,
+    pub(crate) metrics: Metrics,
+    pub(crate) instance: String,
+    pub(crate) max_friends: usize,
 }
 
 impl DeciderService {
-    pub(crate) fn new(
-        policy: LastGood<Active>,
-        live: Watch,
-        evaluations: Evaluations,
-        metrics: Metrics,
-        instance: String,
-        max_friends: usize,
-    ) -> Self {
-        Self {
-            policy,
-            live,
-            evaluations,
-            metrics,
-            instance,
-            max_friends,
-        }
-    }
-
     /// Evaluates a request until `deadline`.
     async fn answer(
         &self,

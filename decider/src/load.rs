@@ -67,10 +67,7 @@ fn read_policy(
 }
 
 fn load_list(path: &Path) -> Result<ListContent, ListError> {
-    let bytes = LIST.read(path).map_err(|error| ListError::Unreadable {
-        reason: error.reason,
-        remedy: error.remedy.to_owned(),
-    })?;
+    let bytes = LIST.read(path).map_err(ListError::Unreadable)?;
     lists::parse(&bytes).map_err(|lines| ListError::Invalid {
         path: path.display().to_string(),
         lines,

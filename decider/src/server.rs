@@ -41,14 +41,8 @@ pub struct Decider {
     bounds: BoundsSettings,
     tls: Option<Tls>,
     connections: ConnectionMetrics,
-    shutdown: Shutdown,
-}
-
-/// The timeouts of a graceful shutdown.
-#[derive(Clone, Copy, Debug)]
-struct Shutdown {
-    grace: Duration,
-    timeout: Duration,
+    shutdown_grace: Duration,
+    shutdown_timeout: Duration,
 }
 
 /// Why a decider could not start, or failed.
@@ -165,10 +159,8 @@ impl Decider {
                     "the decider's listener",
                 )
             }),
-            shutdown: Shutdown {
-                grace: grpc.decider_shutdown_grace,
-                timeout: grpc.shutdown_timeout,
-            },
+            shutdown_grace: grpc.decider_shutdown_grace,
+            shutdown_timeout: grpc.shutdown_timeout,
         })
     }
 
@@ -184,14 +176,14 @@ impl Decider {
     ) -> Result<(), RunError> {
         let bounds = &self.bounds;
         let (health_reporter, health) = tonic_health::server::health_reporter();
-        let service = DeciderService::new(
-            self.policy,
-            self.live.clone(),
-            Evaluations::new(self.metrics.clone(), bounds.decider_request_timeout),
-            self.metrics,
-            self.instance,
-            bounds.decider_max_friends,
-        );
+        let service = DeciderService {
+            policy: self.policy,
+            live: self.live.clone(),
+            evaluations: Evaluations::new(self.metrics.clone(), bounds.decider_request_timeout),
+            metrics: self.metrics,
+            instance: self.instance,
+            max_friends: bounds.decider_max_friends,
+        };
         let service =
             DeciderServer::new(service).max_decoding_message_size(max_message_bytes(bounds));
         report(&health_reporter, serving(&self.live)).await;
@@ -215,16 +207,16 @@ impl Decider {
                 () = follow(&self.live, &health_reporter) => {}
             }
             report(&health_reporter, ServingStatus::NotServing).await;
-            if !self.shutdown.grace.is_zero() {
+            if !self.shutdown_grace.is_zero() {
                 info!(
                     "accepting calls for another {} (IMPORTGUARD_DECIDER_SHUTDOWN_GRACE), until gateways have noticed",
-                    humantime::format_duration(self.shutdown.grace)
+                    humantime::format_duration(self.shutdown_grace)
                 );
             }
-            sleep(self.shutdown.grace).await;
+            sleep(self.shutdown_grace).await;
             info!("no longer accepting calls: answering those in progress");
             stop_accepting.cancel();
-            sleep(self.shutdown.timeout.saturating_sub(self.shutdown.grace)).await;
+            sleep(self.shutdown_timeout.saturating_sub(self.shutdown_grace)).await;
         };
         tokio::select! {
             served = server => {

@@ -21,6 +21,7 @@ pub struct FileKind {
 }
 
 /// Why a file cannot be read.
+#[derive(Clone, Debug)]
 pub struct FileError {
     /// The reason, as a predicate such as "cannot be read".
     pub reason: String,

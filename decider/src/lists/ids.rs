@@ -200,7 +200,7 @@ impl More {
     #[inline]
     fn entry<'v>(&self, id: &str, hash: IdHash, view: View<'v>) -> Option<Entry<'v>> {
         let list = view.live.get(self.live.as_deref()?)?;
-        let entry = list.entries().get(id, hash)?;
+        let entry = list.entries.get(id, hash)?;
         entry.counts(view.now).then_some(entry)
     }
 }

@@ -16,7 +16,7 @@ pub use text::{LineError, MAX_LIST_BYTES, id as id_on_line, parse};
 use std::sync::Arc;
 
 use importguard_core::{ListRevision, digest};
-use importguard_yaml::diagnostic::Span;
+use importguard_yaml::{diagnostic::Span, file::FileError};
 
 use self::live::LiveLists;
 
@@ -96,8 +96,8 @@ impl List {
         let mut revision = self.revision.clone();
         if let Some(name) = self.ids.live() {
             let list = live.get(name);
-            revision.revision = Some(list.map_or(0, |list| list.revision()));
-            revision.size += list.map_or(0, |list| list.entries().entries() as u64);
+            revision.revision = Some(list.map_or(0, |list| list.revision));
+            revision.size += list.map_or(0, |list| list.entries.entries() as u64);
         }
         revision
     }
@@ -107,12 +107,7 @@ impl List {
 #[derive(Clone, Debug)]
 pub enum ListError {
     /// The file could not be read.
-    Unreadable {
-        /// The reason, as a predicate such as "cannot be read".
-        reason: String,
-        /// How to correct it.
-        remedy: String,
-    },
+    Unreadable(FileError),
     /// The file has invalid lines.
     Invalid {
         /// The file's path, for messages.

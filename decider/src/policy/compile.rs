@@ -137,10 +137,10 @@ fn content(
     };
     match files.get(&file.value) {
         Some(Ok(content)) => return Some(content.clone()),
-        Some(Err(ListError::Unreadable { reason, remedy })) => report.error(
+        Some(Err(ListError::Unreadable(error))) => report.error(
             file.span,
-            format!("the list {} {reason}", quoted(&file.value)),
-            remedy,
+            format!("the list {} {}", quoted(&file.value), error.reason),
+            error.remedy,
         ),
         Some(Err(ListError::Invalid { path, lines })) => {
             let path: Arc<str> = Arc::from(path.as_str());

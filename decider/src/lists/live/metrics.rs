@@ -62,7 +62,7 @@ impl Collector for Watch {
         let missing = needed.iter().filter(|name| lists.get(name).is_none());
         let known = lists
             .iter()
-            .map(|(name, list)| (name, list.entries().entries()));
+            .map(|(name, list)| (name, list.entries.entries()));
         for (name, entries) in known.chain(missing.map(|name| (name.as_str(), 0))) {
             let entries = ConstGauge::new(i64::try_from(entries).unwrap_or(i64::MAX));
             entries.encode(family.encode_family(&[("list", name)])?)?;

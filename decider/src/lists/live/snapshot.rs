@@ -114,9 +114,9 @@ impl Snapshot {
         }
         for (name, list) in self.lists.iter() {
             text(&mut out, name);
-            out.extend(list.revision().to_le_bytes());
-            out.extend((list.entries().keys() as u64).to_le_bytes());
-            for (id, entry) in list.entries().iter() {
+            out.extend(list.revision.to_le_bytes());
+            out.extend((list.entries.keys() as u64).to_le_bytes());
+            for (id, entry) in list.entries.iter() {
                 text(&mut out, id);
                 text(&mut out, entry.by);
                 text(&mut out, entry.reason);
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(read.confirmed, written.confirmed);
         assert_eq!((read.lists.revision(), read.lists.keys()), (42, 101));
         let list = read.lists.get("blocked").unwrap();
-        assert_eq!((list.revision(), list.entries().entries()), (41, 66));
+        assert_eq!((list.revision, list.entries.entries()), (41, 66));
         for number in 0..100 {
             let id = format!("user {number}");
             let entries = |of: &Snapshot| {

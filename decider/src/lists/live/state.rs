@@ -21,20 +21,10 @@ pub struct LiveLists {
 /// A live list.
 #[derive(Clone, Debug, Default)]
 pub struct LiveList {
-    pub(super) entries: LiveMap,
-    pub(super) revision: u64,
-}
-
-impl LiveList {
     /// Its entries.
-    pub const fn entries(&self) -> &LiveMap {
-        &self.entries
-    }
-
+    pub entries: LiveMap,
     /// The revision of the bucket at the last change of this list.
-    pub const fn revision(&self) -> u64 {
-        self.revision
-    }
+    pub revision: u64,
 }
 
 impl LiveLists {

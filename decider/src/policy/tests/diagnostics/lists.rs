@@ -1,5 +1,7 @@
 //! Lists: their names, files and values.
 
+use importguard_yaml::file::FileError;
+
 use super::super::{compile, with_head};
 use super::{rule, said, says};
 use crate::{
@@ -65,10 +67,10 @@ fn points_into_the_policy_for_a_missing_list_file_and_into_the_list_for_a_bad_li
         "lists: { a: { file: a.txt }, b: { file: b.txt }, c: { file: c.txt } }\nrules: []",
     );
     let mut files = ListFiles::new();
-    let unreadable = ListError::Unreadable {
+    let unreadable = ListError::Unreadable(FileError {
         reason: "is gone".to_owned(),
-        remedy: "create it".to_owned(),
-    };
+        remedy: "create it",
+    });
     files.insert("a.txt".to_owned(), Err(unreadable));
     let bad = LineError {
         line: 7,
