@@ -1,6 +1,5 @@
 //! The rules: which owners are added to which list, and for how long.
 
-mod document;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -124,9 +123,4 @@ impl Rule {
         let within = humantime::format_duration(self.within);
         format!("{}: {} {what} within {within}", self.id, self.least)
     }
-}
-
-/// Returns the JSON Schema of rules files, as committed next to the sample.
-pub fn json_schema() -> String {
-    importguard_yaml::document::json_schema::<document::Document>()
 }

@@ -1,4 +1,4 @@
-//! Reads the rules from the YAML tree.
+//! Reads the rules from the YAML tree. What a file may have is also in `policy/detector.schema.json`, for editors.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use importguard_yaml::{
     yaml::{self, Node, Scalar},
 };
 
-use super::{Filter, Kind, MAX_FOR, MAX_WITHIN, Rule, document::KINDS};
+use super::{Filter, Kind, MAX_FOR, MAX_WITHIN, Rule};
 
 /// The maximum number of rules: each is evaluated for every event, and is a metric label.
 const MAX_RULES: usize = 64;
@@ -19,6 +19,9 @@ const MAX_RULES: usize = 64;
 /// The maximum thresholds. A window holds up to twice as many items per owner.
 const MAX_REFUSALS: i64 = 10_000;
 const MAX_FRIENDS: i64 = 100_000;
+
+/// The keys that define what is counted. A rule has exactly one of them.
+const KINDS: [&str; 2] = ["refusals", "differentFriends"];
 
 const EXAMPLE: &str = "\"apiVersion: importguard/v1\", then \"rules:\"";
 

@@ -182,24 +182,11 @@ fn the_sample_is_valid_and_names_the_schema() {
     assert_eq!(ids, ["hammering", "collecting"]);
 }
 
-/// `UPDATE=1 cargo test -p importguard-detector schema` regenerates it.
-#[test]
-fn the_committed_schema_is_current() {
-    let file = committed("detector.schema.json");
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::write(&file, json_schema()).unwrap();
-    }
-    let committed = std::fs::read_to_string(file).unwrap_or_default();
-    assert!(
-        committed == json_schema(),
-        "policy/detector.schema.json is not what the types say: run UPDATE=1 cargo test -p importguard-detector schema"
-    );
-}
-
 /// The keys that the schema allows in each mapping are those that the reader lists when it finds an unknown key.
 #[test]
 fn the_schema_and_the_reader_know_the_same_keys() {
-    let schema: Value = serde_json::from_str(&json_schema()).unwrap();
+    let schema = std::fs::read_to_string(committed("detector.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
     let rule = |more: &str| format!("[{{ {RULE}, {more} }}]");
     for (what, definition, rules) in [
         (
