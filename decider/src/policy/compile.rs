@@ -9,7 +9,7 @@ use super::{
     diagnostic::{Diagnostic, Report, Span, Spanned, closest, quoted},
     document::{
         Document, LimitDefinition, ListDefinition, ListMode, MatcherDefinition, OnErrorDefinition,
-        OnExceed, Otherwise, RefusalCode, RefusalDefinition, RuleDefinition, RuleMode,
+        OnExceed, Otherwise, RefusalDefinition, RuleDefinition, RuleMode,
     },
     expression::{Expression, ListValues, Scope},
     guards,
@@ -23,6 +23,8 @@ use crate::lists::{Ids, List, ListContent, ListError};
 /// The contents of list files, or the errors, by the path in the policy.
 pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;
 
+/// The default code of `nobodyLeft`.
+const NOBODY_LEFT_CODE: i32 = 5002;
 /// The maximum length of a regular expression, in bytes; longer ones belong in a list.
 const MAX_PATTERN_BYTES: usize = 256;
 /// The maximum number of regular expressions in a policy. One takes up to 10 ms to compile, all of them a few seconds.
@@ -74,7 +76,7 @@ pub(super) fn compile(
     let in_order = document.lists.iter();
     let lists = in_order.filter_map(|definition| loaded.remove(&definition.name.value));
     let nobody_left = document.nobody_left.unwrap_or_else(|| RefusalDefinition {
-        code: RefusalCode::NOBODY_LEFT,
+        code: NOBODY_LEFT_CODE,
         message: "No importable friends".to_owned(),
         detail: String::new(),
     });
@@ -286,7 +288,7 @@ fn rule(
 fn named_refusal(definition: RefusalDefinition, rule: &str) -> Refusal {
     Refusal {
         rule: Some(rule.to_owned()),
-        code: definition.code.get(),
+        code: definition.code,
         message: definition.message,
         detail: definition.detail,
     }

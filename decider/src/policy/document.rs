@@ -1,7 +1,7 @@
 //! The structure of a policy file. The JSON Schema for editors is generated from these types, so the comments on fields
 //! are written for policy authors.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use importguard_yaml::document::{one_of, with_api_version};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -234,7 +234,8 @@ pub(super) enum OnExceed {
 #[schemars(rename = "Refusal", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RefusalDefinition {
     /// OpenIM's errCode: 5000 to 9999 except 5900 to 5999, which are importguard's own failures.
-    pub(super) code: RefusalCode,
+    #[schemars(schema_with = "code_schema")]
+    pub(super) code: i32,
     /// OpenIM's errMsg: a short sentence.
     #[schemars(length(min = 1, max = 256))]
     pub(super) message: String,
@@ -243,41 +244,8 @@ pub(super) struct RefusalDefinition {
     pub(super) detail: String,
 }
 
-/// An `errCode` that a policy may use: 5000–9999, the range that OpenIM reserves for callbacks, except 5900–5999, which are
-/// importguard's own failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RefusalCode(i32);
-
-impl RefusalCode {
-    /// `code`, if a policy may use it.
-    pub(super) fn new(code: i64) -> Option<Self> {
-        match code {
-            5000..=5899 | 6000..=9999 => i32::try_from(code).ok().map(Self),
-            _ => None,
-        }
-    }
-
-    /// The number sent to OpenIM.
-    pub(super) fn get(self) -> i32 {
-        self.0
-    }
-
-    /// The default of `nobodyLeft`.
-    pub(super) const NOBODY_LEFT: Self = Self(5002);
-}
-
-impl JsonSchema for RefusalCode {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "RefusalCode".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "integer", "minimum": 5000, "maximum": 9999, "not": { "minimum": 5900, "maximum": 5999 } })
-    }
+fn code_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 5000, "maximum": 9999, "not": { "minimum": 5900, "maximum": 5999 } })
 }
 
 fn with_one_source(schema: &mut Schema) {
@@ -290,22 +258,4 @@ fn with_one_source(schema: &mut Schema) {
 
 fn with_one_kind(schema: &mut Schema) {
     schema.insert("oneOf".to_owned(), one_of(&KINDS));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_policy_may_give_openims_codes_without_importguards_own() {
-        for valid in [5000, 5002, 5899, 6000, 9999] {
-            assert_eq!(
-                RefusalCode::new(valid).map(RefusalCode::get).map(i64::from),
-                Some(valid)
-            );
-        }
-        for invalid in [i64::MIN, -5000, 0, 4999, 5900, 5999, 10_000, i64::MAX] {
-            assert_eq!(RefusalCode::new(invalid), None, "{invalid}");
-        }
-    }
 }

@@ -1,6 +1,6 @@
 use super::super::{
     diagnostic::{Report, Spanned},
-    document::{RefusalCode, RefusalDefinition},
+    document::RefusalDefinition,
     fields::{Fields, any_text, integer, text},
     yaml::Node,
 };
@@ -31,9 +31,14 @@ pub(super) fn refusal(node: Node, report: &mut Report<'_>) -> Option<RefusalDefi
     })
 }
 
-fn refusal_code(node: Node, report: &mut Report<'_>) -> Option<RefusalCode> {
+/// Reads an `errCode` that a policy may use: 5000–9999, the range that OpenIM reserves for callbacks, except 5900–5999, which are
+/// importguard's own failures.
+fn refusal_code(node: Node, report: &mut Report<'_>) -> Option<i32> {
     let code = integer(node, report)?;
-    let valid = RefusalCode::new(code.value);
+    let valid = match code.value {
+        5000..=5899 | 6000..=9999 => i32::try_from(code.value).ok(),
+        _ => None,
+    };
     if valid.is_none() {
         let why = if (5900..=5999).contains(&code.value) {
             "is reserved for importguard's own failures"

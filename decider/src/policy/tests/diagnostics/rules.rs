@@ -111,6 +111,10 @@ fn refuses_codes_that_are_not_the_policys() {
             "choose a code from 5000 to 5899 or 6000 to 9999",
         );
     }
+    for code in [5000, 5899, 6000, 9999] {
+        let policy = format!("rules: []\nnobodyLeft: {{ code: {code}, message: x }}");
+        assert!(compile(&policy).is_ok(), "{code}");
+    }
 }
 
 #[test]
