@@ -10,7 +10,7 @@ use std::{
 use http::Method;
 use importguard_tests::{
     Backend, Binary, Call, Client, Detector, Line, MountedSecret, OpenIm, OtlpReceiver, Response,
-    SOON, Service, Settings, TestCertificate, eventually, tool, wait_for_count, workspace,
+    SOON, Service, Settings, TestCertificate, tool, wait_for_count, workspace,
 };
 
 /// What Prometheus 3.5 sends by default.
@@ -203,12 +203,7 @@ async fn latency_buckets_link_to_the_trace_of_a_sampled_callback() {
     let receiver = OtlpReceiver::start().await;
     let settings = Settings::new().set("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url());
     let line = Line::with(settings.with_long_ack_timeout()).await;
-    eventually("events are streamed", SOON, async || {
-        let readiness = line.gateway.admin("/readyz").await?;
-        anyhow::ensure!(readiness.contains("streaming"), "{readiness}");
-        Ok(())
-    })
-    .await;
+    line.gateway.wait_for_recorder("streaming").await;
     line.server()
         .import("op-traced", "user123", &["user456"])
         .await;

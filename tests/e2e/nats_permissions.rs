@@ -8,11 +8,11 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use importguard_tests::{
-    Binary, Detector, NatsServer, OpenIm, Process, SOON, Service, Settings, Spool, eventually,
-    workspace,
+    Detector, NatsServer, OpenIm, SOON, Service, Settings, Spool, eventually, workspace,
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use crate::asserts::{has, printed};
 
 const PASSWORDS: [(&str, &str); 7] = [
     ("GATEWAY_PASSWORD", "gateway-secret"),
@@ -35,12 +35,7 @@ async fn with_an_event(nats: &NatsServer) -> Service {
         .set("NATS_URL", nats.url_for("gateway:gateway-secret"))
         .set("NATS_INBOX_PREFIX", "_INBOX_gateway");
     let gateway = Service::gateway(settings).await;
-    eventually("the gateway streams", SOON, async || {
-        let ready = gateway.admin("/readyz").await?;
-        anyhow::ensure!(ready.contains("streaming"), "{ready}");
-        Ok(())
-    })
-    .await;
+    gateway.wait_for_recorder("streaming").await;
     OpenIm::server(gateway.url())
         .import("op-1", "user123", &["user456"])
         .await;
@@ -170,35 +165,24 @@ async fn a_team_cannot_read_the_replies_to_the_gateway_and_to_support() {
 async fn support_can_read_with_each_command_and_a_wrong_password_is_reported() {
     let nats = nats().await;
     let _gateway = with_an_event(&nats).await;
-    let run = |arguments: &str, url: String, logs: &TempDir| {
-        let mut command = Settings::new()
-            .set("NATS_URL", url)
-            .set("NATS_INBOX_PREFIX", "_INBOX_support")
-            .command(Binary::AllInOne.path());
-        command.args(arguments.split(' '));
-        Process::spawn("importguard", command, logs.path())
+    let run = async |arguments: &str, password: &str, code| {
+        let settings = Settings::new()
+            .set("NATS_URL", nats.url_for(&format!("support:{password}")))
+            .set("NATS_INBOX_PREFIX", "_INBOX_support");
+        printed(&settings.run(arguments.split(' ')).await, code)
     };
-    for (arguments, printed) in [
+    for (arguments, expected) in [
         ("tail --since 1h --count 1", "op-1"),
         ("tail --no-follow --durable archive", "op-1"),
         ("stats --by verdict", "1 decisions"),
         ("why --operation-id op-1", "op-1"),
     ] {
-        let logs = TempDir::new().unwrap();
-        let mut allowed = run(arguments, nats.url_for("support:support-secret"), &logs);
-        assert_eq!(allowed.exit(SOON).await.code(), Some(0), "{arguments}");
-        assert!(allowed.stdout().contains(printed), "{}", allowed.output());
+        let (stdout, stderr) = run(arguments, "support-secret", 0).await;
+        assert!(stdout.contains(expected), "{stdout}{stderr}");
     }
-
-    let logs = TempDir::new().unwrap();
-    let mut denied = run("tail", nats.url_for("support:wrong"), &logs);
-    assert_eq!(denied.exit(SOON).await.code(), Some(1));
-    assert!(
-        denied.stderr().contains("rejected the credentials"),
-        "{}",
-        denied.stderr()
-    );
-    assert!(!denied.stderr().contains("wrong"), "{}", denied.stderr());
+    let (_, denied) = run("tail", "wrong", 1).await;
+    assert!(denied.contains("rejected the credentials"), "{denied}");
+    assert!(!denied.contains("wrong"), "{denied}");
 }
 
 #[tokio::test]
@@ -334,34 +318,18 @@ async fn entries(nats: &NatsServer) -> u64 {
 async fn what_may_not_be_read_ends_a_command_that_is_to_end() {
     let nats = nats().await;
     let _gateway = with_an_event(&nats).await;
-    let logs = TempDir::new().unwrap();
-    let mut command = Settings::new()
-        .set("NATS_URL", nats.url_for("analytics:analytics-secret"))
-        .command(Binary::AllInOne.path());
-    command.args(["stats", "--by", "verdict"]);
-    let mut denied = Process::spawn("importguard", command, logs.path());
-    assert_eq!(denied.exit(SOON * 3).await.code(), Some(1));
-    let told = denied.stderr();
-    assert!(told.contains("cannot create a consumer"), "{told}");
-    assert!(told.contains("gave up"), "{told}");
+    let settings = Settings::new().set("NATS_URL", nats.url_for("analytics:analytics-secret"));
+    let (_, told) = printed(&settings.run(["stats", "--by", "verdict"]).await, 1);
+    has(&told, &["cannot create a consumer", "gave up"]);
 }
 
 #[tokio::test]
 async fn a_wrong_prefix_of_responses_is_reported_with_its_remedy() {
     let nats = nats().await;
     let _gateway = with_an_event(&nats).await;
-    let logs = TempDir::new().unwrap();
-    let mut command = Settings::new()
-        .set("NATS_URL", nats.url_for("support:support-secret"))
-        .command(Binary::AllInOne.path());
-    command.arg("stats");
-    let mut denied = Process::spawn("importguard", command, logs.path());
-    assert_eq!(denied.exit(SOON * 3).await.code(), Some(1));
-    let told = denied.stderr();
-    assert!(
-        told.contains("set NATS_INBOX_PREFIX to the prefix"),
-        "{told}"
-    );
+    let settings = Settings::new().set("NATS_URL", nats.url_for("support:support-secret"));
+    let (_, told) = printed(&settings.run(["stats"]).await, 1);
+    has(&told, &["set NATS_INBOX_PREFIX to the prefix"]);
 }
 
 /// What JetStream responds to a request of the user `admin`, with the requests of the nats CLI.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use importguard_tests::{Line, OpenIm, SOON, StoredEvent, eventually, load, wait_for_count};
+use importguard_tests::{Line, OpenIm, SOON, StoredEvent, load, wait_for_count};
 
 use crate::asserts;
 
@@ -106,12 +106,7 @@ async fn after_an_outage_events_stream_again() {
     ask(&server, "away", 5).await;
     line.nats.restart().await;
     wait_for_count(&line.nats, 5).await;
-    eventually("the recorder streams again", SOON, async || {
-        let readiness = line.gateway.admin("/readyz").await?;
-        anyhow::ensure!(readiness.contains("streaming"), "{readiness}");
-        Ok(())
-    })
-    .await;
+    line.gateway.wait_for_recorder("streaming").await;
     ask(&server, "after", 5).await;
     let spool = importguard_tests::Spool::of(&line.gateway);
     assert_eq!(spool.operation_ids(), Vec::<String>::new());

@@ -134,14 +134,14 @@ impl Settings {
         command
     }
 
-    /// Runs `importguard` with this environment and these arguments to its end.
+    /// Runs `importguard` with this environment and these arguments to its end, which may be when it gives up on NATS.
     pub async fn run(&self, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Output {
         let mut command = tokio::process::Command::from(self.command(Binary::AllInOne.path()));
         command
             .args(arguments)
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output = timeout(SOON, command.output()).await;
+        let output = timeout(SOON * 3, command.output()).await;
         output
             .expect("importguard ends")
             .expect("importguard can be started")

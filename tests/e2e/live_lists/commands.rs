@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{STREAM, list, listed, nats};
+use crate::asserts::printed;
 
 #[tokio::test]
 async fn the_commands_show_import_export_and_tell_what_happened() {
@@ -137,17 +138,12 @@ async fn what_nats_does_not_permit_is_said_at_once() {
     std::fs::write(&file, LIMITED).unwrap();
     let nats = NatsServer::configured(file, &[], "all:all").await;
     let run = async |user: &str, arguments: &[&str]| {
-        let mut command = Settings::new()
+        let settings = Settings::new()
             .set("NATS_URL", nats.url_for(&format!("{user}:{user}")))
-            .set("IMPORTGUARD_LIST_BY", user)
-            .command(Binary::AllInOne.path());
-        command.arg("list").args(arguments);
-        let logs = TempDir::new().unwrap();
-        let mut process = Process::spawn("importguard", command, logs.path());
-        let code = process.exit(SOON).await.code();
-        (code, process.stderr())
+            .set("IMPORTGUARD_LIST_BY", user);
+        settings.run(["list"].iter().chain(arguments)).await
     };
-    assert_eq!(run("all", &["create"]).await.0, Some(0));
+    printed(&run("all", &["create"]).await, 0);
     for (user, arguments, expected) in [
         (
             "reader",
@@ -162,8 +158,7 @@ async fn what_nats_does_not_permit_is_said_at_once() {
         ("deaf", &["show"], "set NATS_INBOX_PREFIX"),
     ] {
         let began = Instant::now();
-        let (code, error) = run(user, arguments).await;
-        assert_eq!(code, Some(1), "{error}");
+        let (_, error) = printed(&run(user, arguments).await, 1);
         assert!(error.contains(expected), "{error}");
         // NATS would let it wait for an answer for five seconds.
         assert!(

@@ -1,11 +1,12 @@
 //! Each change of a list is an event, also if its event could not be published at once.
 
 use async_nats::jetstream;
-use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, create_stream};
+use importguard_tests::{NatsServer, Settings, create_stream};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{STREAM, list, listed, nats};
+use crate::asserts::printed;
 
 #[tokio::test]
 async fn a_change_without_an_event_yet_is_in_the_history_when_its_entry_is_changed_again() {
@@ -83,22 +84,13 @@ async fn an_expired_entry_is_not_cleared_away_before_its_event_is_published() {
 #[tokio::test]
 async fn a_reason_may_name_users_and_is_not_in_events_with_pseudonyms() {
     let nats = nats().await;
-    let mut command = Settings::new()
+    let settings = Settings::new()
         .nats(&nats)
         .set("IMPORTGUARD_PSEUDONYM_KEY", "0123456789abcdef")
-        .set("IMPORTGUARD_LIST_BY", "alice")
-        .command(Binary::AllInOne.path());
-    command.args([
-        "list",
-        "add",
-        "bad",
-        "user123",
-        "--because",
-        "spams user456",
-    ]);
-    let logs = TempDir::new().unwrap();
-    let mut process = Process::spawn("importguard", command, logs.path());
-    assert_eq!(process.exit(SOON).await.code(), Some(0));
+        .set("IMPORTGUARD_LIST_BY", "alice");
+    let reason = "spams user456";
+    let add = ["list", "add", "bad", "user123", "--because", reason];
+    printed(&settings.run(add).await, 0);
     let jetstream = jetstream::new(nats.client().await);
     let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
     let event = stream.get_raw_message(1).await.unwrap();
@@ -109,5 +101,5 @@ async fn a_reason_may_name_users_and_is_not_in_events_with_pseudonyms() {
     }
     // Who may read the bucket sees it.
     let shown = listed(&nats, &["show", "bad", "user123"]).await;
-    assert!(shown.contains("spams user456"), "{shown}");
+    assert!(shown.contains(reason), "{shown}");
 }

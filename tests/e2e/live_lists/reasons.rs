@@ -28,12 +28,7 @@ impl Blocked {
             .traces_to(&receiver)
             .set("IMPORTGUARD_LOG_FORMAT", "json");
         let service = Service::all_in_one(settings(base)).await;
-        eventually("the gateway streams", SOON, async || {
-            let ready = service.admin("/readyz").await?;
-            anyhow::ensure!(ready.contains("streaming"), "{ready}");
-            Ok(())
-        })
-        .await;
+        service.wait_for_recorder("streaming").await;
         let entry = ["--because", "#4711", "--until", "2099-12-25T18:00Z"];
         listed(&nats, &[&["add", "bad", "u1"][..], &entry].concat()).await;
         decides(&service, &["u1"], &[]).await;
