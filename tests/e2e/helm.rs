@@ -15,7 +15,7 @@ use importguard_tests::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::kubernetes::POLICY;
+use crate::kubernetes::{POLICY, variable};
 use compare::differences;
 
 /// The values that do the same as a component of `deploy/kubernetes`.
@@ -208,12 +208,11 @@ fn deciders_and_gateways_have_their_own_passwords_for_nats() {
         ("Deployment", "importguard-decider", "decider", "deciders"),
     ] {
         let pod = &release.one(kind, name)["spec"]["template"]["spec"];
-        let env = pod["containers"][0]["env"].as_array().unwrap();
-        let value = |name: &str| &env.iter().find(|it| it["name"] == name).unwrap()["value"];
-        assert_eq!(value("NATS_USER"), user);
-        let file = value("NATS_PASSWORD_FILE").as_str().unwrap();
-        assert_eq!(file, "/etc/importguard/nats/password");
-        assert!(env.iter().all(|it| it["name"] != "NATS_CREDS"));
+        let value = |name| variable(&pod["containers"][0], name);
+        assert_eq!(value("NATS_USER"), Some(user));
+        let file = "/etc/importguard/nats/password";
+        assert_eq!(value("NATS_PASSWORD_FILE"), Some(file));
+        assert_eq!(value("NATS_CREDS"), None);
         let volumes = pod["volumes"].as_array().unwrap();
         let nats = volumes.iter().find(|it| it["name"] == "nats").unwrap();
         assert_eq!(nats["secret"]["secretName"], secret);

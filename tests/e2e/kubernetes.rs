@@ -52,6 +52,15 @@ pub(crate) fn workload<'a>(manifests: &'a Manifests, name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no {name}"))
 }
 
+/// The value of a variable in the environment of a container.
+pub(crate) fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
+    let mut variables = list(&container["env"]).iter();
+    variables
+        .find(|variable| variable["name"] == name)?
+        .get("value")?
+        .as_str()
+}
+
 pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }

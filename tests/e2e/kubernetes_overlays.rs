@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     detector::kubernetes::{DETECTOR, rules},
-    kubernetes::{PODS, POLICY, list, workload, workloads},
+    kubernetes::{PODS, POLICY, list, variable, workload, workloads},
 };
 
 /// Lists without their order: what a patch adds comes before or after what is there.
@@ -30,14 +30,6 @@ fn normalized(value: &Value) -> Value {
 
 fn gateway(manifests: &Manifests) -> &Value {
     &workload(manifests, "importguard-gateway")["spec"]["template"]["spec"]["containers"][0]
-}
-
-fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
-    let mut variables = list(&container["env"]).iter();
-    variables
-        .find(|variable| variable["name"] == name)?
-        .get("value")?
-        .as_str()
 }
 
 #[test]
@@ -84,74 +76,29 @@ fn each_component_adds_what_it_is_for_to_the_other_ones() {
             .unwrap();
         volume["secret"]["secretName"].as_str().unwrap().to_owned()
     };
-    for (name, variable_name, place, from) in [
-        (
-            "gateway",
-            "NATS_CREDS",
-            "/etc/importguard/nats",
-            "importguard-nats",
-        ),
-        (
-            "gateway",
-            "NATS_CA",
-            "/etc/importguard/nats-ca",
-            "importguard-nats-ca",
-        ),
-        (
-            "decider",
-            "NATS_CREDS",
-            "/etc/importguard/nats",
-            "importguard-decider-nats",
-        ),
-        (
-            "decider",
-            "NATS_CA",
-            "/etc/importguard/nats-ca",
-            "importguard-nats-ca",
-        ),
-        (
-            "detector",
-            "NATS_CREDS",
-            "/etc/importguard/nats",
-            "importguard-detector-nats",
-        ),
-        (
-            "gateway",
-            "IMPORTGUARD_BASIC_AUTH_FILE",
-            "/etc/importguard/callers",
-            "importguard-callers",
-        ),
-        (
-            "gateway",
-            "IMPORTGUARD_TLS_CERT_FILE",
-            "/etc/importguard/tls",
-            "importguard-tls",
-        ),
-        (
-            "gateway",
-            "IMPORTGUARD_PSEUDONYM_KEY_FILE",
-            "/etc/importguard/pseudonyms",
-            "importguard-pseudonyms",
-        ),
-        (
-            "gateway",
-            "IMPORTGUARD_DECIDER_CA_FILE",
-            "/etc/importguard/decider-tls",
-            "importguard-gateway-tls",
-        ),
-        (
-            "decider",
-            "IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE",
-            "/etc/importguard/tls",
-            "importguard-decider-tls",
-        ),
+    // The pod, the variable that names a file, its directory in /etc/importguard, and the Secret that is mounted there.
+    for row in [
+        "gateway NATS_CREDS nats importguard-nats",
+        "gateway NATS_CA nats-ca importguard-nats-ca",
+        "decider NATS_CREDS nats importguard-decider-nats",
+        "decider NATS_CA nats-ca importguard-nats-ca",
+        "detector NATS_CREDS nats importguard-detector-nats",
+        "gateway IMPORTGUARD_BASIC_AUTH_FILE callers importguard-callers",
+        "gateway IMPORTGUARD_TLS_CERT_FILE tls importguard-tls",
+        "gateway IMPORTGUARD_PSEUDONYM_KEY_FILE pseudonyms importguard-pseudonyms",
+        "gateway IMPORTGUARD_DECIDER_CA_FILE decider-tls importguard-gateway-tls",
+        "decider IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE tls importguard-decider-tls",
     ] {
+        let [name, variable_name, place, from] = row.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{row}");
+        };
+        let place = format!("/etc/importguard/{place}");
         let workload = workload(&all, &format!("importguard-{name}"));
         let container = &workload["spec"]["template"]["spec"]["containers"][0];
         let file =
             variable(container, variable_name).unwrap_or_else(|| panic!("no {variable_name}"));
         assert!(file.starts_with(&format!("{place}/")), "{file}");
-        assert_eq!(secret(workload, place), from, "{variable_name}");
+        assert_eq!(secret(workload, &place), from, "{variable_name}");
     }
     for (name, binary) in PODS {
         let help = Command::new(binary.path()).arg("--help").output().unwrap();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{sample, with};
 use crate::{
     detector::kubernetes::{DETECTOR, rules},
-    kubernetes::list,
+    kubernetes::{list, variable},
 };
 
 /// What an operator generates for these components of `deploy/kubernetes`: the chart makes it of `nats.url`.
@@ -77,17 +77,10 @@ fn it_has_what_its_values_say_and_is_not_there_without_them() {
     assert_eq!(settings["NATS_INBOX_PREFIX"], "_INBOX_other");
 
     let pod = &release.one("Deployment", DETECTOR)["spec"]["template"]["spec"];
-    let env = list(&pod["containers"][0]["env"]);
-    let value = |name: &str| {
-        env.iter()
-            .find(|it| it["name"] == name)
-            .map(|it| &it["value"])
-    };
-    assert_eq!(value("NATS_USER").unwrap(), "detector");
-    assert_eq!(
-        value("NATS_PASSWORD_FILE").unwrap(),
-        "/etc/importguard/nats/password"
-    );
+    let value = |name| variable(&pod["containers"][0], name);
+    assert_eq!(value("NATS_USER"), Some("detector"));
+    let file = "/etc/importguard/nats/password";
+    assert_eq!(value("NATS_PASSWORD_FILE"), Some(file));
     // A variable of the container would take precedence over the setting.
     assert_eq!(value("NATS_INBOX_PREFIX"), None);
     assert_eq!(value("NATS_CREDS"), None);
