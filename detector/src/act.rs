@@ -1,6 +1,5 @@
 //! Adds owners to lists.
 
-use importguard_core::EventId;
 use importguard_lists::{Added, Addition, Author, Brief, BucketError, Key, Reason, Writer};
 use time::OffsetDateTime;
 
@@ -40,31 +39,6 @@ impl Outcome {
     }
 }
 
-/// The value for an owner in the bucket.
-struct Known {
-    event: Option<EventId>,
-    removed: bool,
-    at: Option<OffsetDateTime>,
-    until: Option<OffsetDateTime>,
-    dead: bool,
-    is_detectors: bool,
-}
-
-impl Known {
-    fn of(brief: &Brief<'_>) -> Self {
-        let now = OffsetDateTime::now_utc().unix_timestamp();
-        let until = brief.until.and_then(|until| i64::try_from(until).ok());
-        Self {
-            event: brief.event,
-            removed: brief.removed,
-            at: brief.at,
-            until: until.and_then(|until| OffsetDateTime::from_unix_timestamp(until).ok()),
-            dead: brief.is_dead(u64::try_from(now).unwrap_or_default()),
-            is_detectors: brief.by == AUTHOR,
-        }
-    }
-}
-
 /// Adds the owner to the rule's list, once per detection, and publishes the event about the change.
 ///
 /// # Errors
@@ -77,16 +51,9 @@ pub(crate) async fn act(
     let refused = |error: &dyn std::fmt::Display| BucketError::Refused(error.to_string());
     let key = Key::new(rule.list.clone(), detection.owner.as_str());
     let key = key.map_err(|error| refused(&error))?;
-    let known = writer.bucket().look_up(&key, Known::of).await?;
-    if let Some(known) = known.filter(|known| known.event != Some(detection.event)) {
-        let begin = detection.at - rule.within;
-        if known.removed && known.at.is_some_and(|at| at > begin) {
-            return Ok(Outcome::Removed);
-        }
-        let outlasts = known.until.is_none_or(|until| until >= detection.until);
-        if !known.dead && (outlasts || !rule.prolong) {
-            return Ok(Outcome::Listed(known.until.filter(|_| known.is_detectors)));
-        }
+    let kept = |known: &Brief<'_>| kept(known, rule, detection);
+    if let Some(Some(outcome)) = writer.bucket().look_up(&key, kept).await? {
+        return Ok(outcome);
     }
     let addition = Addition {
         by: Author::parse(AUTHOR).map_err(|error| refused(&error))?,
@@ -102,4 +69,23 @@ pub(crate) async fn act(
         Added::Superseded => Outcome::Superseded,
         Added::Expired => Outcome::Expired,
     })
+}
+
+/// Why the owner's value in the bucket is kept; `None` if it is replaced.
+fn kept(known: &Brief<'_>, rule: &Rule, detection: &Detection) -> Option<Outcome> {
+    if known.event == Some(detection.event) {
+        return None;
+    }
+    let begin = detection.at - rule.within;
+    if known.removed && known.at.is_some_and(|at| at > begin) {
+        return Some(Outcome::Removed);
+    }
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let is_dead = known.is_dead(u64::try_from(now).unwrap_or_default());
+    let until = known.expires();
+    let outlasts = until.is_none_or(|until| until >= detection.until);
+    if !is_dead && (outlasts || !rule.prolong) {
+        return Some(Outcome::Listed(until.filter(|_| known.by == AUTHOR)));
+    }
+    None
 }

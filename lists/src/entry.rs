@@ -195,6 +195,11 @@ impl<'v> Brief<'v> {
         }
     }
 
+    /// When the entry expires; `None` if never, or after the year 9999.
+    pub fn expires(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::from_unix_timestamp(i64::try_from(self.until?).ok()?).ok()
+    }
+
     /// Whether the entry is removed, or has expired at `now`, in Unix seconds.
     pub fn is_dead(&self, now: u64) -> bool {
         self.removed || self.until.is_some_and(|until| until <= now)

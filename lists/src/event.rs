@@ -89,7 +89,6 @@ impl ListChangedEvent {
     pub fn new(key: &Key, value: &Brief<'_>, revision: u64, user: UserId) -> Option<Self> {
         let id = value.event?;
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let until = value.until.and_then(|until| i64::try_from(until).ok());
         Some(Self {
             specversion: "1.0".to_owned(),
             id: id.to_string(),
@@ -107,7 +106,7 @@ impl ListChangedEvent {
                 },
                 by: value.by.clone().into_owned(),
                 reason: text(&value.reason),
-                until: until.and_then(|until| OffsetDateTime::from_unix_timestamp(until).ok()),
+                until: value.expires(),
                 revision,
                 replaces: value.replaces.map(|id| id.to_string()),
             },

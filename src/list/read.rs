@@ -11,7 +11,6 @@ use importguard_lists::{Brief, Bucket, Changes, Key, ListName};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use super::{
     CONSOLE, UsageError,
@@ -129,8 +128,7 @@ impl Show {
             return exported(key, value).to_string();
         }
         let until = value
-            .until
-            .and_then(time)
+            .expires()
             .map_or_else(|| "-".to_owned(), exact_rfc3339);
         let id = printable(key.id.as_str());
         let (by, reason) = (printable(&value.by), printable(&value.reason));
@@ -226,17 +224,13 @@ fn exported(key: &Key, value: &Brief<'_>) -> Value {
         ("by", text(&value.by)),
         ("reason", text(&value.reason)),
         ("at", value.at.map(exact_rfc3339)),
-        ("until", value.until.and_then(time).map(exact_rfc3339)),
+        ("until", value.expires().map(exact_rfc3339)),
     ] {
         if let Some(value) = value {
             entry[name] = value.into();
         }
     }
     entry
-}
-
-fn time(seconds: u64) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
 }
 
 /// The current time in Unix seconds.
