@@ -171,7 +171,7 @@ impl Import<'_> {
             let mut would = json!({ "happened": happened(more) });
             match more {
                 Happened::Removed { friends, .. } => would["removed"] = self.removed(friends),
-                Happened::Refused(reason) => would["because"] = because(reason).into(),
+                Happened::Refused(reason) => would["because"] = reason.to_string().into(),
                 _ => {}
             }
             set("listsInShadow", would);
@@ -184,7 +184,7 @@ impl Import<'_> {
                 }
             }
             Happened::Refused(reason) => {
-                set("because", because(reason).into());
+                set("because", reason.to_string().into());
             }
             Happened::Skipped { failure } => {
                 set("failure", failure.as_str().into());
@@ -205,19 +205,13 @@ impl Import<'_> {
         }
         Value::Object(output)
     }
-}
 
-impl Import<'_> {
     fn removed(&self, friends: &[(u32, Reason<'_>)]) -> Value {
         let removed = friends.iter().map(|(index, reason)| {
-            json!({ "index": index, "friend": self.friend(*index), "because": because(reason) })
+            json!({ "index": index, "friend": self.friend(*index), "because": reason.to_string() })
         });
         removed.collect()
     }
-}
-
-fn because(reason: &Reason<'_>) -> String {
-    reason.to_string()
 }
 
 fn mode(mode: Option<Mode>) -> &'static str {
