@@ -5,9 +5,10 @@ use std::fmt::Write;
 use importguard_core::{ListRevision, PolicyRevision, UserId};
 use importguard_gateway::events::Pseudonyms;
 use importguard_runtime::text::unseen;
+use importguard_lists::ListChangedEvent;
 use serde::Deserialize;
 
-use super::Matched;
+use super::{Matched, exact_rfc3339};
 use crate::text::counted;
 
 /// The fields of an event that are printed or filtered by.
@@ -130,6 +131,22 @@ impl Removal {
     pub(crate) fn count(&self) -> usize {
         self.count.unwrap_or(self.friends.len())
     }
+}
+
+/// Returns the time of a change, the user, and a text such as `by alice: #4711, until 2026-11-30T18:04:05Z`.
+pub(crate) fn list_change(event: &ListChangedEvent) -> (String, String, String) {
+    let data = &event.data;
+    let mut rest = format!("by {}", printable(&data.by));
+    if let Some(reason) = &data.reason {
+        rest.push_str(": ");
+        rest.push_str(&printable(reason));
+    }
+    if let Some(until) = data.until {
+        rest.push_str(", until ");
+        rest.push_str(&exact_rfc3339(until));
+    }
+    let time = to_the_millisecond(&exact_rfc3339(event.time));
+    (time, printable(data.user_id.as_str()), rest)
 }
 
 /// Shortens `2026-11-23T18:04:05.123456789Z` to milliseconds.

@@ -3,7 +3,6 @@
 mod console;
 mod durable;
 mod event;
-mod list_change;
 mod matched;
 mod nats_error;
 mod range;
@@ -13,8 +12,9 @@ mod when;
 pub(crate) use self::{
     console::Console,
     durable::Durable,
-    event::{Data, Event, Fired, friends, printable, to_the_millisecond, with_pseudonyms},
-    list_change::list_change,
+    event::{
+        Data, Event, Fired, friends, list_change, printable, to_the_millisecond, with_pseudonyms,
+    },
     matched::Matched,
     nats_error::{inbox_denied, with_remedy},
     range::{Begin, Range},
