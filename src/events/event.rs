@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use importguard_core::{ListRevision, PolicyRevision, UserId};
 use importguard_gateway::events::Pseudonyms;
-use importguard_runtime::text::unseen;
 use importguard_lists::ListChangedEvent;
+use importguard_runtime::text::unseen;
 use serde::Deserialize;
 
 use super::{Matched, exact_rfc3339};

@@ -8,6 +8,8 @@ use importguard_tests::{
 };
 use serde_json::Value;
 
+use crate::asserts::has;
+
 /// What `importguard doctor` prints, and its exit code.
 #[derive(Debug)]
 struct Report {
@@ -49,9 +51,7 @@ impl Report {
 
     #[track_caller]
     fn says(&self, parts: &[&str]) {
-        for part in parts {
-            assert!(self.text.contains(part), "no {part:?} in\n{}", self.text);
-        }
+        has(&self.text, parts);
     }
 
     #[track_caller]

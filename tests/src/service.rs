@@ -201,7 +201,7 @@ impl Service {
         admin::wait_for_metric(self.admin_address(), series, right).await
     }
 
-    /// The recorder's part of a gateway's `/readyz`.
+    /// The recorder's part of `/readyz`.
     pub async fn recorder(&self) -> anyhow::Result<Value> {
         let readiness: Value = serde_json::from_str(&self.admin("/readyz").await?)?;
         let recorder = readiness.get("recorder").context("no recorder")?;

@@ -54,7 +54,7 @@ impl Decider {
     /// The decider at `address`, which `channel` connects to on first use, with the TLS configuration `tls`.
     pub(super) fn new(
         address: SocketAddr,
-        tls: Option<Arc<TlsConfig<ClientConfig>>>,
+        tls: Option<Arc<ClientTls>>,
         channel: Channel,
     ) -> Self {
         Self {
