@@ -7,9 +7,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use crate::{
-    Binary, MountedSecret, NatsServer, OtlpReceiver, PolicyDir, SOON, Service,
-};
+use crate::{Binary, MountedSecret, NatsServer, OtlpReceiver, PolicyDir, SOON, Service};
 
 /// Where a process has its admin listener.
 pub(crate) const ADMIN: &str = "IMPORTGUARD_ADMIN_LISTEN";

@@ -52,11 +52,7 @@ pub(super) enum State {
 
 impl Decider {
     /// The decider at `address`, which `channel` connects to on first use, with the TLS configuration `tls`.
-    pub(super) fn new(
-        address: SocketAddr,
-        tls: Option<Arc<ClientTls>>,
-        channel: Channel,
-    ) -> Self {
+    pub(super) fn new(address: SocketAddr, tls: Option<Arc<ClientTls>>, channel: Channel) -> Self {
         Self {
             address,
             tls,

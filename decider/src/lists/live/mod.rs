@@ -18,4 +18,4 @@ pub use map::LiveMap;
 pub use settings::{LiveSettings, OnStale};
 pub use state::{LiveList, LiveLists};
 pub use status::Status;
-pub use watch::{StartError, Watch};
+pub use watch::Watch;

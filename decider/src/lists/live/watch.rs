@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_nats::jetstream::{self, context::ContextBuilder};
-use importguard_nats::{NatsSettings, NatsSettingsError};
+use importguard_nats::NatsSettings;
 use importguard_runtime::{FileWatches, ThreadSettings, block_on};
 use serde_json::Value;
 use tokio::{task::spawn_blocking, time::sleep};
@@ -52,17 +52,6 @@ struct Shared {
     max_age: Duration,
     snapshots: Option<PathBuf>,
     nats: NatsSettings,
-}
-
-/// Why live lists cannot be watched.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The NATS settings are invalid.
-    #[error(transparent)]
-    NatsSettings(#[from] NatsSettingsError),
-    /// The NATS client rejects its options.
-    #[error("cannot set up the connection to NATS: {0}")]
-    Nats(#[from] async_nats::ConnectError),
 }
 
 impl Watch {
@@ -159,7 +148,7 @@ impl Watch {
         let jetstream = loop {
             match self.connect().await {
                 Ok(jetstream) => break jetstream,
-                Err(error) => self.status.interrupted(error.to_string()),
+                Err(cause) => self.status.interrupted(cause),
             }
             sleep(MAX_RETRY_DELAY).await;
         };
@@ -202,18 +191,21 @@ impl Watch {
         }
     }
 
-    /// Connects in the background, because NATS may be unreachable.
-    async fn connect(&self) -> Result<jetstream::Context, StartError> {
+    /// Connects in the background, because NATS may be unreachable. Fails if the settings are invalid.
+    async fn connect(&self) -> Result<jetstream::Context, String> {
         let mut files = FileWatches::without_metrics();
         let nats = &self.shared.nats;
-        let servers = nats.servers("importguard-decider", &mut files).await?;
+        let servers = nats.servers("importguard-decider", &mut files).await;
+        let servers = servers.map_err(|error| error.to_string())?;
         tokio::spawn(async move { files.run_without_sighup().await });
         if let Some(warning) = servers.warning {
             tracing::warn!("{warning}");
         }
         let status = self.status.clone();
         let servers = servers.on_failure(move |cause| status.interrupted(cause));
-        let client = servers.connect_in_background(PING_INTERVAL).await?;
+        let client = servers.connect_in_background(PING_INTERVAL).await;
+        let client =
+            client.map_err(|error| format!("cannot set up the connection to NATS: {error}"))?;
         Ok(ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client))
     }
 
