@@ -264,6 +264,32 @@ async fn an_entry_is_added_once_for_an_event_however_often_it_is_tried() {
 }
 
 #[tokio::test]
+async fn an_import_leaves_what_others_changed_after_it_had_read_the_bucket() {
+    let world = world().await.with_events().await;
+    let put = async |id: &str, addition: &Addition, revision| {
+        let put = world.writer.put(&key(id), addition, revision).await;
+        put.unwrap().is_some()
+    };
+    let import = addition();
+    assert!(put("a", &import, 0).await);
+    // Somebody removes one ID and adds another while the import runs.
+    world.writer.write(&key("a"), &removal()).await.unwrap();
+    world.writer.write(&key("b"), &addition()).await.unwrap();
+    for id in ["a", "b"] {
+        let again = Addition {
+            event: EventId::new(),
+            ..import.clone()
+        };
+        assert!(!put(id, &again, 0).await, "{id}");
+    }
+    assert_eq!(world.ids().await, ["-a", "b"]);
+    assert_eq!(world.events().await.len(), 3);
+    // What is older than the import is replaced, whatever its revision.
+    assert!(put("a", &addition(), 0).await);
+    assert_eq!(world.ids().await, ["b", "a"]);
+}
+
+#[tokio::test]
 async fn what_no_longer_counts_is_announced_and_cleared_away() {
     let world = world().await.with_events().await;
     let past = Addition {

@@ -1,12 +1,13 @@
 //! During a slow startup the process is alive and reports that it is not ready.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, io::ErrorKind, path::Path, process::Command};
 
 use importguard_tests::{
     Binary, Call, Client, OpenIm, PolicyDir, SOON, Service, Settings, eventually, free_port,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 /// Enough to take a while to load, whatever the machine.
 const IDS: usize = 1_500_000;
@@ -51,6 +52,11 @@ async fn until_ready(service: &mut Service) {
     assert_eq!(told.get("starting"), None, "{told}");
 }
 
+async fn refuses_connections(address: &str) {
+    let refused = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
 #[tokio::test]
 async fn a_decider_lives_while_it_loads_a_long_list() {
     let yaml = "apiVersion: importguard/v1
@@ -63,6 +69,8 @@ rules: [{ id: blocked, dropFriends: { in: blocked } }]
     for binary in [Binary::Decider, Binary::AllInOne] {
         let mut service = Service::spawn(binary, Settings::new().policy(&policy));
         until_starting(&service, "policy").await;
+        let grpc = service.grpc_url();
+        refuses_connections(grpc.strip_prefix("http://").unwrap()).await;
         until_ready(&mut service).await;
     }
 }
@@ -75,12 +83,12 @@ async fn a_gateway_lives_while_it_waits_for_a_file() {
     for binary in [Binary::Gateway, Binary::AllInOne] {
         let mut service = Service::spawn(binary, settings.clone());
         until_starting(&service, "credentials").await;
-        // Callers are not refused meanwhile, and not let in without a password either.
-        let caller = OpenIm::server(service.url());
-        let early = tokio::spawn(async move { caller.import("op", "a", &["b"]).await });
+        // A caller that is refused can ask another gateway; one that waits would wait for as long as the file does.
+        refuses_connections(service.http_address()).await;
         fs::write(&file, "openim:s3cret\n").unwrap();
         until_ready(&mut service).await;
-        assert_eq!(early.await.unwrap().status, 401);
+        let caller = OpenIm::server(service.url());
+        assert_eq!(caller.import("op", "a", &["b"]).await.status, 401);
     }
 }
 
@@ -129,7 +137,7 @@ async fn listeners_on_all_interfaces_are_reached_over_ipv6_and_ipv4() {
     let service = Service::all_in_one(settings).await;
     for loopback in ["127.0.0.1", "[::1]"] {
         for port in ports {
-            tokio::net::TcpStream::connect(format!("{loopback}:{port}"))
+            TcpStream::connect(format!("{loopback}:{port}"))
                 .await
                 .unwrap_or_else(|error| panic!("{loopback}:{port}: {error}"));
         }

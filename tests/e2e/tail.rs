@@ -7,7 +7,8 @@ use std::{
 };
 
 use importguard_tests::{
-    Binary, Line, NatsServer, Process, SOON, Settings, eventually, load, stored, wait_for_count,
+    Binary, Detector, Line, NatsServer, Process, SOON, Settings, eventually, load, stored,
+    wait_for_count, workspace,
 };
 use tempfile::TempDir;
 
@@ -220,6 +221,66 @@ async fn a_durable_tail_goes_on_only_with_the_filters_it_was_made_with() {
     let reordered = ["24", "--verdict", "modify,allow", "--owner", "user123"];
     let rest = tail(&reordered).ends().await;
     assert_eq!(operation_ids(&rest), numbered(6..30));
+}
+
+#[tokio::test]
+async fn a_durable_tail_takes_no_events_from_another_program() {
+    let line = line_with(1).await;
+    let rules = workspace().join("policy/detector.yaml");
+    let detector = Detector::start_with(&rules, Settings::new().nats(&line.nats)).await;
+    let mut tail = Tail::start(&line.nats, &["--durable", "detector", "--no-follow"]);
+    let status = tail.process.exit(SOON).await;
+    assert_eq!(status.code(), Some(1), "{}", tail.process.output());
+    let expected = "the durable consumer detector was not made by tail, \"importguard detect\"";
+    assert!(
+        tail.process.stderr().contains(expected),
+        "{}",
+        tail.process.output()
+    );
+    drop(detector);
+}
+
+#[tokio::test]
+async fn a_range_in_the_future_is_an_error_and_an_empty_one_is_told_of() {
+    let line = line_with(1).await;
+    let settings = Settings::new().nats(&line.nats);
+    let run = async |arguments: &[&str]| {
+        let output = settings.run(arguments).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), stderr)
+    };
+    for command in [
+        &["tail", "--no-follow"][..],
+        &["stats"],
+        &["why", "--owner", "a"],
+        &["list", "history", "bad"],
+    ] {
+        let (code, stderr) = run(&[command, &["--since", "2999-01-01"]].concat()).await;
+        assert_eq!(code, Some(2), "{command:?}: {stderr}");
+        assert!(stderr.contains("in the future"), "{command:?}: {stderr}");
+    }
+    let (code, stderr) = run(&["tail", "--no-follow", "--since", "0s"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("no event in this range"), "{stderr}");
+    let (code, stderr) = run(&["list", "history", "bad"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("has no change of bad"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_server_without_jetstream_is_the_cause_that_is_named() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("nats.conf");
+    std::fs::write(&file, "jetstream: disabled\n").unwrap();
+    let nats = NatsServer::configured(file, &[], "anybody:anything").await;
+    let output = Settings::new()
+        .nats(&nats)
+        .run(["tail", "--no-follow"])
+        .await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("JetStream is off"), "{stderr}");
 }
 
 #[tokio::test]
@@ -458,5 +519,5 @@ async fn it_says_when_the_stream_begins_if_that_is_later_than_what_is_asked_for(
     );
     let mut later = Tail::start(&line.nats, &["--since", "0s", "--no-follow"]);
     assert_eq!(later.process.exit(SOON).await.code(), Some(0));
-    assert_eq!(later.process.stderr(), "");
+    assert!(!later.process.stderr().contains(said));
 }

@@ -224,6 +224,55 @@ async fn an_interrupted_import_leaves_no_change_without_its_event_and_can_be_rep
 }
 
 #[tokio::test]
+async fn an_entry_that_changes_while_the_list_is_read_is_counted_once() {
+    const ALL: usize = 3_000;
+    let nats = nats().await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("ids.txt");
+    let ids: String = (0..ALL).map(|number| format!("user{number}\n")).collect();
+    std::fs::write(&file, ids).unwrap();
+    let file = file.display().to_string();
+    listed(&nats, &["import", "bad", &file]).await;
+    let arguments = ["import", "bad", &file, "--because", "again"];
+    let import = listed(&nats, &arguments);
+    let mut import = std::pin::pin!(import);
+    let mut shown = 0;
+    loop {
+        let counted = async {
+            let lists = listed(&nats, &["show"]).await;
+            let exported = listed(&nats, &["export", "bad", "--ids"]).await;
+            (lists, exported.lines().count())
+        };
+        tokio::select! {
+            biased;
+            _ = &mut import => break,
+            (lists, exported) = counted => {
+                assert_eq!(lists, format!("bad  {ALL}\n"));
+                assert_eq!(exported, ALL);
+                shown += 1;
+            }
+        }
+    }
+    assert!(shown > 0, "the import was faster than any reader");
+}
+
+#[tokio::test]
+async fn what_a_file_would_not_take_as_an_id_is_no_id_for_add() {
+    let nats = nats().await;
+    for (id, expected) in [
+        ("u1,u2", "a comma"),
+        ("u1 # spam", "a comment"),
+        ("\"u1\"", "quotes"),
+    ] {
+        let refused = list(&nats, &["add", "bad", "u0", id]).await;
+        assert_eq!(refused.code, Some(2), "{id}: {}", refused.stderr);
+        assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+    }
+    let shown = list(&nats, &["show", "bad"]).await;
+    assert!(!shown.stdout.contains("u0"), "{}", shown.stdout);
+}
+
+#[tokio::test]
 async fn a_change_needs_an_author() {
     let mut command = Settings::new().command(Binary::AllInOne.path());
     for name in ["USER", "LOGNAME", "IMPORTGUARD_LIST_BY"] {
