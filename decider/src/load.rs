@@ -195,8 +195,9 @@ mod tests {
         for part in [
             "policy.yaml:4:17: the list \"gone.txt\" cannot be read from",
             "create the file or correct the path",
-            "policy.yaml:5:16: the list \"dir\" cannot be read from",
-            "not a regular file",
+            "policy.yaml:5:16: the list \"dir\" cannot be read:",
+            "/dir is a directory",
+            "name a file in it",
             "bad.txt:2:2: this line is not UTF-8",
             "policy.yaml:7:1: unknown key \"rulez\"",
             "did you mean \"rules\"?",

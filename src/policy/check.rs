@@ -7,7 +7,7 @@ use importguard_decider::{
     policy::{MAX_COST, NANOS_PER_UNIT, Policy, PolicyCost, SHADOW_BUDGET, number_of_ids},
 };
 
-use super::LargestImport;
+use super::{LargestImport, input_file};
 use crate::{events::friends, output::print, text::counted};
 
 #[derive(Args)]
@@ -16,7 +16,8 @@ pub(crate) struct Check {
     #[arg(
         value_name = "FILE",
         env = "IMPORTGUARD_POLICY",
-        default_value = "policy/policy.yaml"
+        default_value = "policy/policy.yaml",
+        value_parser = input_file()
     )]
     files: Vec<PathBuf>,
 
@@ -32,6 +33,13 @@ impl Check {
                 Ok(policy) => {
                     print(format_args!("{}: {}", file.display(), summary(&policy)))?;
                     print(format_args!("{}: {}", file.display(), cost(policy.cost())))?;
+                    for (list, count) in policy.ids_with_spaces() {
+                        let file = file.display();
+                        let ids = counted(count, "ID", "IDs");
+                        print(format_args!(
+                            "{file}: hint: the list {list} has {ids} with spaces; if that is not meant, write one ID per line"
+                        ))?;
+                    }
                     for (list, minimum) in policy.suggested_minimums() {
                         let file = file.display();
                         print(format_args!(

@@ -4,7 +4,7 @@ use clap::Args;
 use importguard_decider::{load::load, policy::Policy};
 use serde_json::{Value, json};
 
-use super::LargestImport;
+use super::{LargestImport, input_file};
 use crate::output::{print, report};
 
 /// Print the digest of a policy with its lists, as deciders report it in importguard_policy_info
@@ -17,7 +17,8 @@ pub(crate) struct Digest {
     #[arg(
         value_name = "FILE",
         env = "IMPORTGUARD_POLICY",
-        default_value = "policy/policy.yaml"
+        default_value = "policy/policy.yaml",
+        value_parser = input_file()
     )]
     file: PathBuf,
 

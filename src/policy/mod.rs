@@ -7,9 +7,12 @@ mod explain;
 mod init;
 mod test;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use importguard_decider::policy::DEFAULT_MAX_FRIENDS;
 use importguard_runtime::settings::count;
 
@@ -53,4 +56,12 @@ impl PolicyCommand {
             Self::Explain(explain) => explain.run(),
         }
     }
+}
+
+/// Parses the path of a policy or a test file.
+fn input_file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|path: OsString| match path == "-" {
+        true => Err("standard input is not supported: other files are named relative to this one"),
+        false => Ok(PathBuf::from(path)),
+    })
 }

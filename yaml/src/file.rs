@@ -72,10 +72,15 @@ impl FileKind {
             reason: format!("cannot be read from {}: {error}", path.display()),
         };
         // A pipe would block without a writer; a device may be endless.
-        if !fs::metadata(path).map_err(failed)?.is_file() {
+        let metadata = fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            let (what, remedy) = match metadata.is_dir() {
+                true => ("is a directory", "name a file in it"),
+                false => ("is not a regular file", "name a regular file"),
+            };
             return Err(FileError {
-                reason: format!("cannot be read from {}: not a regular file", path.display()),
-                remedy: "set the path of a regular file",
+                reason: format!("cannot be read: {} {what}", path.display()),
+                remedy,
             });
         }
         let max_bytes = self.max_bytes;

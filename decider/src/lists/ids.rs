@@ -184,6 +184,11 @@ impl Ids {
         self.fold
     }
 
+    /// The IDs, excluding those of a live list, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.set.iter()
+    }
+
     /// The number of distinct IDs, excluding those of a live list.
     pub fn len(&self) -> usize {
         self.set.len()

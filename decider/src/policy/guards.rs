@@ -81,6 +81,20 @@ impl Policy {
         report.finish()
     }
 
+    /// The lists with files that have IDs with white space in them, and the number of these IDs. OpenIM may have such IDs, but they may
+    /// as well be several on one line, which match nobody.
+    pub fn ids_with_spaces(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.lists.iter().filter_map(|list| {
+            list.file.as_ref()?;
+            let spaced = list
+                .ids
+                .iter()
+                .filter(|id| id.contains(char::is_whitespace));
+            let count = spaced.count();
+            (count > 0).then_some((list.revision.name.as_str(), count))
+        })
+    }
+
     /// The lists with files that could lose IDs unnoticed while no decider runs, each with a suggested minimum for `atLeast`.
     pub fn suggested_minimums(&self) -> impl Iterator<Item = (&str, u64)> {
         self.lists.iter().filter_map(|list| {

@@ -42,7 +42,21 @@ fn a_file_without_ids_is_an_error_unless_it_may_be_empty() {
         "",
         "policy.yaml:3:21: the list \"a.txt\" has no IDs: restore the file; if it may be empty, add allowEmpty: true to the list",
     );
-    assert!(with_file("values: []", "").is_ok());
+}
+
+#[test]
+fn ids_with_spaces_in_a_file_are_counted() {
+    let spaced = |definition, content| {
+        let policy = with_file(definition, content).unwrap();
+        policy
+            .ids_with_spaces()
+            .map(|(list, count)| format!("{list} {count}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(spaced("file: a.txt", "user1 user2 user3\nuser4\n"), ["a 1"]);
+    assert!(spaced("file: a.txt", " user1 \nuser4\n").is_empty());
+    assert!(spaced("file: a.txt, fold: [space]", "user 1\n").is_empty());
+    assert!(spaced("values: [user 1]", "").is_empty());
 }
 
 #[test]
