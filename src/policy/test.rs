@@ -4,13 +4,13 @@ use anyhow::Context;
 use clap::Args;
 use importguard_decider::tabletest;
 
-use super::LargestImport;
+use super::{LargestImport, input_file};
 use crate::output::{print, usage_error};
 
 #[derive(Args)]
 pub(crate) struct Test {
     /// Directory to search for *.test.yaml files, recursively, or one such file
-    #[arg(value_name = "DIR", default_value = "policy")]
+    #[arg(value_name = "DIR", default_value = "policy", value_parser = input_file())]
     path: PathBuf,
 
     /// Also write the results as JUnit XML, for CI systems
@@ -32,9 +32,9 @@ impl Test {
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
         print(&report)?;
-        Ok(match report.failures() {
-            0 => ExitCode::SUCCESS,
-            _ => ExitCode::FAILURE,
+        Ok(match report.passed() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
         })
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     diagnostic::{Report, Spanned, quoted},
     fields::text,
-    yaml::Node,
+    yaml::{self, Node},
 };
 
 /// The supported format version.
@@ -19,7 +19,14 @@ pub const MAX_NAME_BYTES: usize = 64;
 
 /// Reads `apiVersion`.
 pub fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
-    let version = text(node, report)?;
+    let version = match &node.value {
+        // Quotes would not make a number the version.
+        yaml::Value::Scalar { text, .. } if !text.is_empty() => Spanned {
+            value: text.clone(),
+            span: node.span,
+        },
+        _ => text(node, report)?,
+    };
     if version.value != API_VERSION {
         report.error(
             version.span,
@@ -28,6 +35,65 @@ pub fn api_version(node: Node, report: &mut Report<'_>) -> Option<()> {
         );
     }
     Some(())
+}
+
+/// The kinds of importguard's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A policy.
+    Policy,
+    /// Tests of a policy.
+    Tests,
+    /// Rules of the detector.
+    DetectorRules,
+}
+
+impl FileKind {
+    /// Reports a file that is certainly of another kind. Its keys would otherwise be errors one by one.
+    pub fn check(self, root: &Node, report: &mut Report<'_>) -> Option<()> {
+        let Some(found) = Self::of(root).filter(|&found| found != self) else {
+            return Some(());
+        };
+        report.error(
+            root.span,
+            format!("this is {}, not {}", found.text(), self.text()),
+            format!("name {} here; {}", self.text(), found.used_by()),
+        );
+        None
+    }
+
+    /// The kind of a file by its keys, unless they leave a doubt.
+    fn of(root: &Node) -> Option<Self> {
+        let has = |key| root.entry(key).is_some();
+        match (has("tests"), root.entry("rules"), has("name")) {
+            (true, None, _) => Some(Self::Tests),
+            (false, Some(_), true) => Some(Self::Policy),
+            (false, Some(rules), false) => {
+                let yaml::Value::Sequence(rules) = &rules.value else {
+                    return None;
+                };
+                let is_window = |rule: &Node| rule.entry("within").is_some();
+                rules.iter().any(is_window).then_some(Self::DetectorRules)
+            }
+            _ => None,
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Policy => "a policy",
+            Self::Tests => "a test file",
+            Self::DetectorRules => "a file of detector rules",
+        }
+    }
+
+    const fn used_by(self) -> &'static str {
+        match self {
+            Self::Policy => "`importguard policy check` checks a policy",
+            Self::Tests => "`importguard policy test` runs a test file",
+            Self::DetectorRules => "`importguard detect --rules` uses detector rules",
+        }
+    }
 }
 
 /// Reads the name of a policy or of a rule.

@@ -215,8 +215,9 @@ pub fn word<T: Copy>(
     found.map(|(_, value)| *value)
 }
 
-/// Reads a list of IDs. Error messages do not contain the IDs: IDs are personal data, and the messages are logged.
-pub fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
+/// Reads a list of IDs of up to `max_bytes`. Error messages do not contain the IDs: IDs are personal data, and the messages are logged.
+pub fn ids(node: Node, max_bytes: usize, report: &mut Report<'_>) -> Option<Vec<String>> {
+    let span = node.span;
     let items = sequence(node, "a list of IDs", "[\"user1\", \"user2\"]", report)?;
     let id = |item: Node, report: &mut Report<'_>| match item.value.scalar() {
         // YAML reads 007 as 7, and no as false: only the author knows which is the ID.
@@ -228,8 +229,27 @@ pub fn ids(node: Node, report: &mut Report<'_>) -> Option<Vec<String>> {
             );
             None
         }
-        _ => text(item, report).map(|id| id.value),
+        _ => {
+            let id = text(item, report)?;
+            let bytes = id.value.len();
+            if bytes > max_bytes {
+                report.error(
+                    id.span,
+                    format!("this ID has {bytes} bytes; the maximum is {max_bytes}"),
+                    "correct it: no user has an ID this long",
+                );
+                return None;
+            }
+            Some(id.value)
+        }
     };
+    if items.is_empty() {
+        report.error(
+            span,
+            "this list is empty, so it matches nothing",
+            "write [\"user1\"], or remove the key; a list that may be empty has a file and allowEmpty: true",
+        );
+    }
     let ids = items.into_iter().filter_map(|item| id(item, report));
     Some(ids.collect())
 }

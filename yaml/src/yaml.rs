@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 
+use importguard_runtime::text::unseen;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use crate::diagnostic::{Report, Span, quoted};
@@ -92,6 +93,10 @@ pub fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
             Ok((event, span)) => builder.take(event, spanned(span), report).ok()?,
             Err(error) => {
                 let place = point(*error.marker());
+                if let Some((span, c)) = strange_indentation(source, place.line) {
+                    report_strange_space(span, "the indentation contains", c, report);
+                    return None;
+                }
                 report.error(
                     if is_about_tabs(error.info()) {
                         tab_of_indentation(source, place)
@@ -118,6 +123,52 @@ pub fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
         );
     }
     builder.root
+}
+
+/// Returns the last character up to this line that only looks like indentation, and its position. The parser takes it for text, and fails
+/// somewhere behind it.
+fn strange_indentation(source: &str, line: u32) -> Option<(Span, char)> {
+    let strange = |text: &str| {
+        let indentation = text.chars().take_while(|&c| is_indentation(c));
+        let mut numbered = (1..).zip(indentation);
+        numbered.find(|&(_, c)| is_strange_space(c))
+    };
+    let lines = (1..=line).zip(source.lines());
+    let found = lines.filter_map(|(line, text)| {
+        let (column, c) = strange(text)?;
+        let width = 1;
+        Some((
+            Span {
+                line,
+                column,
+                width,
+            },
+            c,
+        ))
+    });
+    found.last()
+}
+
+fn is_indentation(c: char) -> bool {
+    c == ' ' || is_strange_space(c)
+}
+
+/// Whether a character looks like a space, or like nothing, but is text to YAML.
+fn is_strange_space(c: char) -> bool {
+    !c.is_ascii() && (c.is_whitespace() || unseen(c).is_some())
+}
+
+fn report_strange_space(span: Span, where_it_is: &str, c: char, report: &mut Report<'_>) {
+    let name = match c {
+        '\u{a0}' => "a no-break space",
+        _ if c.is_whitespace() => "a character that only looks like a space",
+        _ => "an invisible character",
+    };
+    report.error(
+        span,
+        format!("{where_it_is} {name} (U+{:04X})", u32::from(c)),
+        "delete it, and type a space instead; text copied from web pages may have such characters",
+    );
 }
 
 fn is_about_tabs(info: &str) -> bool {
@@ -254,9 +305,13 @@ impl Builder {
                 self.attach(broken(span), report)
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = Value::Scalar {
-                    text: text.into_owned(),
-                    quoted: style != ScalarStyle::Plain,
+                let value = match tag {
+                    // The rest of a string that starts with ! is not worth a second error.
+                    Some(_) => Value::Broken,
+                    None => Value::Scalar {
+                        text: text.into_owned(),
+                        quoted: style != ScalarStyle::Plain,
+                    },
                 };
                 self.plain(span, anchor, tag.is_some(), report);
                 self.attach(Node { span, value }, report)
@@ -361,6 +416,13 @@ fn read_key(node: Node, seen: &mut HashSet<String>, report: &mut Report<'_>) -> 
                 format!("duplicate key {}", quoted(&text)),
                 "merge the two or remove one",
             );
+            Key::Broken
+        }
+        Value::Scalar {
+            text,
+            quoted: false,
+        } if let Some(c) = text.chars().next().filter(|&c| is_strange_space(c)) => {
+            report_strange_space(node.span, "this key starts with", c, report);
             Key::Broken
         }
         Value::Scalar { text, .. } => {

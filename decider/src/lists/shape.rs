@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use importguard_core::UserId;
 use importguard_runtime::text::{TextErrorKind, unseen};
 
 /// Why a line is not accepted as an ID.
@@ -28,7 +29,7 @@ pub fn misfit(id: &str) -> Option<Misfit> {
             .or_else(|| columns(id))
             .or_else(|| dash(id)),
     };
-    let (at, message, remedy) = found?;
+    let (at, message, remedy) = found.or_else(|| too_long(id))?;
     Some(Misfit {
         at,
         message,
@@ -72,6 +73,17 @@ fn unseen_character(id: &str) -> Found {
     };
     let message = format!("{} (U+{:04X})", kind.message(), u32::from(c));
     Some((at, message.into(), remedy))
+}
+
+fn too_long(id: &str) -> Found {
+    let (bytes, max) = (id.len(), UserId::MAX_BYTES);
+    (bytes > max).then(|| {
+        (
+            0,
+            format!("this ID has {bytes} bytes; the maximum is {max}").into(),
+            "write one ID per line: no user has an ID this long",
+        )
+    })
 }
 
 fn trailing_comment(id: &str) -> Found {

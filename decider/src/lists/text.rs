@@ -301,6 +301,11 @@ mod tests {
             ("user1,left in May", 6, "a comma and what follows it"),
             ("user1;left in May", 6, "a semicolon and what follows it"),
             ("- user1", 1, "the dash would become"),
+            (
+                &"x".repeat(257),
+                1,
+                "this ID has 257 bytes; the maximum is 256",
+            ),
         ] {
             says(list.as_bytes(), 1, column, message);
         }

@@ -53,7 +53,8 @@ pub(super) struct ListDefinition {
     pub(super) name: Spanned<String>,
     /// File with one ID per line, relative to the policy's directory. Lines that start with # are comments.
     pub(super) file: Option<Spanned<String>>,
-    /// The IDs.
+    /// The IDs, at least one.
+    #[schemars(length(min = 1))]
     pub(super) values: Option<Vec<String>>,
     /// Name of a live list: its entries are in the bucket IMPORTGUARD_LISTS, and `importguard list` changes them. They count beside
     /// those of the file or the values, if there are any.

@@ -4,13 +4,15 @@ use super::{Case, Report, Suite};
 
 /// The report as JUnit XML, which CI systems display.
 pub fn junit(report: &Report) -> String {
+    // The format has no place for a file without tests, so one that cannot be run is a failed test.
+    let invalid = report.invalid_files();
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing into a String cannot fail.
     let _ = writeln!(
         xml,
         "<testsuites tests=\"{}\" failures=\"{}\">",
-        report.tests(),
-        report.failures()
+        report.tests() + invalid,
+        report.failures() + invalid
     );
     for suite in &report.suites {
         write_suite(&mut xml, suite);

@@ -62,17 +62,28 @@ pub struct Difference {
 }
 
 impl Report {
-    /// The number of tests. A file that cannot be run counts as one.
+    /// The number of tests that were run.
     pub fn tests(&self) -> usize {
-        let tests = |suite: &Suite| suite.result.as_ref().map_or(1, Vec::len);
+        let tests = |suite: &Suite| suite.result.as_ref().map_or(0, Vec::len);
         self.suites.iter().map(tests).sum()
     }
 
     /// The number of failed tests.
     pub fn failures(&self) -> usize {
         let failed = |cases: &Vec<Case>| cases.iter().filter(|case| !case.passed()).count();
-        let failures = |suite: &Suite| suite.result.as_ref().map_or(1, failed);
+        let failures = |suite: &Suite| suite.result.as_ref().map_or(0, failed);
         self.suites.iter().map(failures).sum()
+    }
+
+    /// The number of files whose tests could not be run.
+    pub fn invalid_files(&self) -> usize {
+        let invalid = self.suites.iter().filter(|suite| suite.result.is_err());
+        invalid.count()
+    }
+
+    /// Whether every test was run and passed.
+    pub fn passed(&self) -> bool {
+        self.failures() == 0 && self.invalid_files() == 0
     }
 }
 
@@ -96,7 +107,12 @@ impl fmt::Display for Report {
         }
         let (tests, failures) = (self.tests(), self.failures());
         let plural = if tests == 1 { "" } else { "s" };
-        write!(f, "{tests} test{plural}, {failures} failed")
+        write!(f, "{tests} test{plural}, {failures} failed")?;
+        match self.invalid_files() {
+            0 => Ok(()),
+            1 => write!(f, "; 1 file cannot be run"),
+            files => write!(f, "; {files} files cannot be run"),
+        }
     }
 }
 

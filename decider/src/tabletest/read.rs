@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use importguard_yaml::document::FileKind;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::policy::{
@@ -54,17 +55,19 @@ pub(super) fn read(file: &str, source: &str) -> Result<TestFile, Diagnostics> {
 }
 
 fn test_file(root: Node, report: &mut Report<'_>) -> Option<TestFile> {
+    FileKind::Tests.check(&root, report)?;
     let mut fields = Fields::open(root, "a test file", EXAMPLE, report)?;
     let remedy = "add \"policy: policy.yaml\", relative to this file";
     let policy = fields.required("policy", remedy, report, text);
     let remedy = "add \"tests:\" and under it the tests, each as \"- name: …\"";
     let tests = fields.required("tests", remedy, report, |node, report| {
-        sequence(
-            node,
-            "a list of tests",
-            "each test as \"- name: …\"",
-            report,
-        )
+        let span = node.span;
+        let example = "each test as \"- name: …\"";
+        let tests = sequence(node, "a list of tests", example, report)?;
+        if tests.is_empty() {
+            report.error(span, "there are no tests", format!("write {example}"));
+        }
+        Some(tests)
     });
     fields.close(report);
     let tests = tests?.into_iter().filter_map(|node| test(node, report));

@@ -179,7 +179,8 @@ fn reports_errors_in_the_test_file() {
 - { owner: me, friends: [a], now: noon, expect: { verdikt: allow } }
 ",
     );
-    assert_eq!((report.tests(), report.failures()), (1, 1));
+    assert_eq!((report.tests(), report.failures()), (0, 0));
+    assert!(!report.passed());
     let shown = report.to_string();
     for part in [
         "a.test.yaml:3:3: a test needs \"friends\"",
@@ -189,8 +190,31 @@ fn reports_errors_in_the_test_file() {
         "a.test.yaml:4:3: a test needs \"name\"",
         "\"noon\" is not a timestamp",
         "unknown key \"verdikt\"",
+        "0 tests, 0 failed; 1 file cannot be run",
     ] {
         assert!(shown.contains(part), "{part} is missing in:\n{shown}");
+    }
+}
+
+#[test]
+fn a_file_without_tests_and_a_policy_are_one_error() {
+    for (file, expected) in [
+        (
+            "policy: policy.yaml\ntests: []",
+            "a.test.yaml:2:8: there are no tests",
+        ),
+        (POLICY, "a.test.yaml:1:1: this is a policy, not a test file"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("policy.yaml"), POLICY).unwrap();
+        fs::write(directory.path().join("a.test.yaml"), file).unwrap();
+        let report = run(directory.path()).unwrap();
+        let errors = report.suites[0].result.as_ref().unwrap_err();
+        assert!(
+            errors.count() == 1 && errors.to_string().contains(expected),
+            "{errors}"
+        );
+        assert!(!report.passed());
     }
 }
 
@@ -199,11 +223,11 @@ fn explains_a_policy_that_cannot_be_loaded() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(
         directory.path().join("a.test.yaml"),
-        "policy: gone.yaml\ntests: []",
+        "policy: gone.yaml\ntests: [{ name: a, owner: a, friends: [], expect: { verdict: allow } }]",
     )
     .unwrap();
     let report = run(directory.path()).unwrap();
-    assert_eq!(report.failures(), 1);
+    assert!(!report.passed());
     assert!(
         report
             .to_string()
@@ -246,7 +270,7 @@ fn finds_tests_in_directories_below_and_says_if_there_are_none() {
             .ends_with("a/b/x.test.yaml")
     );
     let file = run(&below.join("x.test.yaml")).unwrap();
-    assert_eq!((file.suites.len(), file.tests()), (1, 0));
+    assert_eq!(file.suites.len(), 1);
     assert!(matches!(
         run(Path::new("/nowhere")),
         Err(FindError::Unreadable { .. })
@@ -284,8 +308,12 @@ fn writes_junit_xml_whatever_is_in_the_names() {
         xml.contains("bell \u{fffd}") && !xml.contains('\u{7}'),
         "{xml}"
     );
-    let broken = run_tests("- 7");
-    assert!(junit(&broken).contains("<failure message=\"loading failed\">"));
+    let broken = junit(&run_tests("- 7"));
+    assert!(
+        broken.contains("<failure message=\"loading failed\">")
+            && broken.contains("<testsuites tests=\"1\" failures=\"1\">"),
+        "{broken}"
+    );
 }
 
 #[test]

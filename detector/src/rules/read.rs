@@ -6,7 +6,7 @@ use importguard_lists::ListName;
 use importguard_runtime::settings;
 use importguard_yaml::{
     diagnostic::{Diagnostics, Report, Span, Spanned, quoted},
-    document::{api_version, name},
+    document::{FileKind, api_version, name},
     fields::{Fields, boolean, integer, sequence, text, word},
     yaml::{self, Node, Scalar},
 };
@@ -33,6 +33,7 @@ pub(super) fn rules(file: &str, source: &str) -> Result<Vec<Rule>, Diagnostics> 
 }
 
 fn document(root: Node, report: &mut Report<'_>) -> Option<Vec<Rule>> {
+    FileKind::DetectorRules.check(&root, report)?;
     let mut fields = Fields::open(root, "a file of rules", EXAMPLE, report)?;
     let remedy = "add the line \"apiVersion: importguard/v1\"";
     fields.required("apiVersion", remedy, report, api_version);
@@ -150,22 +151,22 @@ fn duration(node: Node, key: &str, most: Duration, report: &mut Report<'_>) -> O
         );
         return None;
     }
+    let limits = format!("1s to {}", in_days(most));
     let text = text(node, report)?;
-    let duration = match settings::duration(&text.value) {
+    let duration = match settings::any_duration(&text.value) {
         Ok(duration) => duration,
         Err(_) => {
             let message = format!("{key} cannot be {}", quoted(&text.value));
             report.error(
                 text.span,
                 message,
-                "write a duration such as 90s, 10m or 12h",
+                format!("write a duration from {limits}, such as 90s, 10m or 12h"),
             );
             return None;
         }
     };
-    let most_text = humantime::format_duration(most);
     if duration < Duration::from_secs(1) || duration > most || duration.subsec_nanos() > 0 {
-        let message = format!("{key} is {}; it must be 1s to {most_text}", text.value);
+        let message = format!("{key} is {}; it must be {limits}", text.value);
         report.error(
             text.span,
             message,
@@ -174,6 +175,11 @@ fn duration(node: Node, key: &str, most: Duration, report: &mut Report<'_>) -> O
         return None;
     }
     Some(duration)
+}
+
+/// Formats a number of days. Larger units have no whole number of days.
+fn in_days(duration: Duration) -> String {
+    format!("{}d", duration.as_secs() / (24 * 60 * 60))
 }
 
 fn list_name(node: Node, report: &mut Report<'_>) -> Option<ListName> {

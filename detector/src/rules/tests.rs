@@ -99,19 +99,27 @@ fn each_error_says_where_it_is_and_how_to_correct_it() {
         ),
         (
             "[{ id: a, refusals: 2, within: soon, list: l, for: 1h }]",
-            "within cannot be \"soon\": write a duration such as 90s",
+            "within cannot be \"soon\": write a duration from 1s to 1d, such as 90s",
         ),
         (
             "[{ id: a, refusals: 2, within: 25h, list: l, for: 1h }]",
-            "within is 25h; it must be 1s to 1day",
+            "within is 25h; it must be 1s to 1d",
         ),
         (
             "[{ id: a, refusals: 2, within: 1500ms, list: l, for: 1h }]",
-            "within is 1500ms; it must be 1s to 1day: write it in whole seconds",
+            "within is 1500ms; it must be 1s to 1d: write it in whole seconds",
         ),
         (
             "[{ id: a, refusals: 2, within: 1m, list: l, for: 0s }]",
-            "for cannot be \"0s\"",
+            "for is 0s; it must be 1s to 365d",
+        ),
+        (
+            "[{ id: a, refusals: 2, within: 1m, list: l, for: 2y }]",
+            "for is 2y; it must be 1s to 365d",
+        ),
+        (
+            "[{ id: a, refusals: 2, within: 1m, list: l, for: forever }]",
+            "for cannot be \"forever\": write a duration from 1s to 365d, such as 90s, 10m or 12h",
         ),
         (
             "[{ id: a, refusals: 2, within: 1m, list: a.b, for: 1h }]",
@@ -146,6 +154,20 @@ fn each_error_says_where_it_is_and_how_to_correct_it() {
         assert!(error.starts_with("detector.yaml:2:"), "{error}");
         assert!(error.contains(expected), "{expected}\n{error}");
     }
+}
+
+#[test]
+fn a_policy_is_one_error() {
+    let policy =
+        "apiVersion: importguard/v1\nname: a\nrules: [{ id: a, dropFriends: { in: a } }]\n";
+    let errors = Rules::parse("policy.yaml", policy).unwrap_err();
+    assert_eq!(errors.count(), 1, "{errors}");
+    assert!(
+        errors
+            .to_string()
+            .contains("this is a policy, not a file of detector rules"),
+        "{errors}"
+    );
 }
 
 #[test]

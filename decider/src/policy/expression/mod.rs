@@ -76,6 +76,14 @@ pub(super) fn is_reserved(name: &str) -> bool {
         || KEYWORDS.contains(&name)
 }
 
+/// Whether `name` has the form of a variable.
+pub(super) fn is_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let first = bytes.next();
+    first.is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 /// CEL's reserved words and type names.
 const KEYWORDS: [&str; 38] = [
     "as",

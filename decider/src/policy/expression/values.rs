@@ -13,7 +13,7 @@ use cel::{
 };
 use chrono::{DateTime, FixedOffset};
 
-use super::{check::FRIEND, regexes::Regexes};
+use super::{check::FRIEND, is_identifier, regexes::Regexes};
 use crate::lists::{Ids, View, live::LiveLists};
 
 /// The policy's lists, by name.
@@ -39,8 +39,10 @@ impl ListValues {
         self.0.values().map(|value| &value.ids)
     }
 
+    /// The names, for messages: those of lists whose names are valid.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        let names = self.0.keys().map(String::as_str);
+        names.filter(|name| is_identifier(name))
     }
 }
 

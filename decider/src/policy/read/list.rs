@@ -1,9 +1,10 @@
+use importguard_core::UserId;
 use importguard_lists::ListName;
 
 use super::super::{
     diagnostic::{Report, Spanned, quoted},
     document::{FILE_KEYS, FoldKind, ListDefinition, ListMode},
-    expression::is_reserved,
+    expression::{is_identifier, is_reserved},
     fields::{Fields, boolean, ids, integer, mapping, sequence, text, word},
     yaml::{Entry, Node},
 };
@@ -49,7 +50,7 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
         at_least: None,
         fold: Fold::default(),
     };
-    let Some(mut fields) = Fields::open(entry.value, "a list", EXAMPLE, report) else {
+    let Some(mut fields) = Fields::open(entry.value, "a list definition", EXAMPLE, report) else {
         return definition;
     };
     let file = fields.take("file");
@@ -121,7 +122,7 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
     });
     definition.mode = mode.unwrap_or_default();
     definition.file = file.and_then(|entry| text(entry.value, report));
-    definition.values = values.and_then(|entry| ids(entry.value, report));
+    definition.values = values.and_then(|entry| ids(entry.value, UserId::MAX_BYTES, report));
     fields.close(report);
     definition
 }
@@ -194,14 +195,7 @@ fn check_name(name: &Spanned<String>, report: &mut Report<'_>) {
         );
         return;
     }
-    let mut bytes = name.value.bytes();
-    let starts = bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    if starts
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && name.value.len() <= MAX_NAME_BYTES
-    {
+    if is_identifier(&name.value) && name.value.len() <= MAX_NAME_BYTES {
         return;
     }
     report.error(

@@ -2,7 +2,7 @@ use super::super::{
     diagnostic::{Report, Spanned},
     document::MatcherDefinition,
     fields::{Fields, sequence, text},
-    yaml::{Entry, Node},
+    yaml::{Entry, Node, Value},
 };
 use super::cap;
 
@@ -54,8 +54,8 @@ pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefi
         texts.into_iter().map(|text| text.value).collect()
     };
     Some(MatcherDefinition {
-        in_list: in_list.and_then(|entry| text(entry.value, report)),
-        not_in: not_in.and_then(|entry| text(entry.value, report)),
+        in_list: in_list.and_then(|entry| list_name(entry, report)),
+        not_in: not_in.and_then(|entry| list_name(entry, report)),
         prefixes: affixes(prefixes, PREFIXES, report),
         suffixes: affixes(suffixes, SUFFIXES, report),
         matches: strings(matches, PATTERNS, MAX_PATTERNS, report),
@@ -63,6 +63,24 @@ pub(super) fn matcher(node: Node, report: &mut Report<'_>) -> Option<MatcherDefi
         not_suffixes: affixes(not_suffixes, SUFFIXES, report),
         not_matches: strings(not_matches, PATTERNS, MAX_PATTERNS, report),
     })
+}
+
+/// The name of a list. Other keys have several values in brackets, so that is a likely error.
+fn list_name(Entry { key, value, .. }: Entry, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    if matches!(value.value, Value::Sequence(_)) {
+        report.error(
+            value.span,
+            format!("{key} takes one list, without brackets"),
+            match key.as_str() {
+                "notIn" => {
+                    "write notIn: some_list; for several lists, write an expression such as \"!(friend in staff || friend in partners)\""
+                }
+                _ => "write in: some_list; for several lists, write a rule for each",
+            },
+        );
+        return None;
+    }
+    text(value, report)
 }
 
 /// An optional list of strings, which must not be empty.

@@ -11,7 +11,7 @@ mod rule;
 
 pub(super) use rule::{FAILS_WITHOUT_REFUSAL, fails_remedy};
 
-use importguard_yaml::document::{MAX_NAME_BYTES, api_version, name};
+use importguard_yaml::document::{FileKind, MAX_NAME_BYTES, api_version, name};
 
 use super::{
     diagnostic::{Report, Span},
@@ -26,6 +26,7 @@ pub(super) const DUPLICATE: &str = "duplicate";
 pub(super) const NOBODY_LEFT: &str = "nobodyLeft";
 
 pub(super) fn document(root: Node, report: &mut Report<'_>) -> Option<Document> {
+    FileKind::Policy.check(&root, report)?;
     let example = "\"apiVersion: importguard/v1\", then \"name:\" and \"rules:\"";
     let mut fields = Fields::open(root, "a policy", example, report)?;
     let remedy = "add the line \"apiVersion: importguard/v1\"";

@@ -52,6 +52,9 @@ fn refuses_anchors_aliases_tags_and_second_documents() {
         &with_head("rules: !!seq []"),
         "tags (!name) are not supported",
     );
+    let tagged = with_head("rules: [{ id: a, dropFriendIf: !(friend in x) }]");
+    let errors = compile_source(&tagged).unwrap_err();
+    assert_eq!(errors.count(), 1, "{errors}");
     refused(
         &with_head("rules: []\n---\nname: other"),
         "a second document starts here",
@@ -137,7 +140,7 @@ fn refuses_a_file_that_is_too_large() {
 #[test]
 fn finds_near_names_among_many_in_good_time() {
     let lists: String = (0..20_000)
-        .map(|n| format!("  list_{n}: {{ values: [] }}\n"))
+        .map(|n| format!("  list_{n}: {{ values: [a] }}\n"))
         .collect();
     let rules: String = (0..5_000)
         .map(|n| format!("- {{ id: r{n}, dropFriends: {{ in: lsit_{n} }} }}\n"))

@@ -32,9 +32,9 @@ fn the_schema_and_the_reader_know_the_same_keys() {
     let unknown = [
         ("a policy", "", "rules: []\nzzzzzzzzz: 1"),
         (
-            "a list",
+            "a list definition",
             "List",
-            "rules: []\nlists: { a: { values: [], zzzzzzzzz: 1 } }",
+            "rules: []\nlists: { a: { values: [x], zzzzzzzzz: 1 } }",
         ),
         (
             "a rule",

@@ -53,10 +53,38 @@ fn a_list_has_a_file_or_values() {
 }
 
 #[test]
+fn a_list_in_the_policy_has_ids_that_somebody_may_have() {
+    says(
+        "lists: { a: { values: [] } }\nrules: []",
+        "3:23 [[] this list is empty, so it matches nothing",
+        "a list that may be empty has a file and allowEmpty: true",
+    );
+    let long = "x".repeat(257);
+    says(
+        &format!("lists: {{ a: {{ values: [a, {long}] }} }}\nrules: []"),
+        "3:27 [xxx",
+        "no user has an ID this long",
+    );
+}
+
+#[test]
+fn an_invalid_name_is_not_suggested() {
+    let rules = "rules:\n- { id: a, dropFriends: { in: blocked } }\n- { id: b, dropFriendIf: friend in blocked, onError: skip }";
+    let said = said(&format!(
+        "lists: {{ block-ed: {{ values: [x] }} }}\n{rules}"
+    ));
+    assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(
+        !said[1..].iter().any(|said| said.contains("block-ed")),
+        "{said:#?}"
+    );
+}
+
+#[test]
 fn a_broken_list_is_not_called_missing() {
     says(
         "lists: { a: 7 }\nrules: [{ id: a, dropFriends: { in: a } }]",
-        "3:13 [7] expected a list",
+        "3:13 [7] expected a list definition",
         "}",
     );
 }

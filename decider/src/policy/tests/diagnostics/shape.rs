@@ -46,6 +46,25 @@ fn refuses_another_version() {
         "1:13 [importguard/v2] unsupported version \"importguard/v2\"",
         "write \"importguard/v1\", the only supported version",
     );
+    says_of(
+        "apiVersion: 1\nname: a\nrules: []",
+        "1:13 [1] unsupported version \"1\"",
+        "write \"importguard/v1\", the only supported version",
+    );
+}
+
+#[test]
+fn another_kind_of_file_is_one_error() {
+    says_of(
+        "policy: policy.yaml\ntests: [{ name: a }]",
+        "1:1 [p] this is a test file, not a policy",
+        "`importguard policy test` runs a test file",
+    );
+    says_of(
+        "apiVersion: importguard/v1\nrules: [{ id: a, refusals: 2, within: 1m }]",
+        "1:1 [a] this is a file of detector rules, not a policy",
+        "`importguard detect --rules` uses detector rules",
+    );
 }
 
 #[test]
@@ -56,9 +75,9 @@ fn refuses_unknown_keys_everywhere() {
         "did you mean \"rules\"?",
     );
     says(
-        "rules: []\nlists: { a: { values: [], url: x } }",
-        "4:27 [url] unknown key \"url\" in a list",
-        "a list may have file, values, live, allowEmpty, allowShrink, atLeast, fold, unless, mode",
+        "rules: []\nlists: { a: { values: [x], url: x } }",
+        "4:28 [url] unknown key \"url\" in a list definition",
+        "a list definition may have file, values, live, allowEmpty, allowShrink, atLeast, fold, unless, mode",
     );
     says(
         &rule("{ id: a, dropFriends: { inn: x, prefixes: [a] } }"),
@@ -120,8 +139,13 @@ fn refuses_wrong_types() {
     );
     says(
         &rule("{ id: a, dropFriends: { in: [a] } }"),
-        "4:31 [[] expected a string, found a list",
-        "write a string in quotes",
+        "4:31 [[] in takes one list, without brackets",
+        "for several lists, write a rule for each",
+    );
+    says(
+        &rule("{ id: a, refuseOwner: { notIn: [a, b] }, refusal: { code: 5001, message: x } }"),
+        "4:34 [[] notIn takes one list, without brackets",
+        "\"!(friend in staff || friend in partners)\"",
     );
     says(
         &rule("{ id: a, dropFriends: blocked }"),
@@ -145,7 +169,12 @@ fn refuses_wrong_types() {
     );
     says(
         "lists: { a: b }\nrules: []",
-        "3:13 [b] expected a list, found the string \"b\"",
+        "3:13 [b] expected a list definition, found the string \"b\"",
+        "{ values: [\"user1\"] } or { live: some }",
+    );
+    says(
+        "lists: { a: [b] }\nrules: []",
+        "3:13 [[] expected a list definition, found a list",
         "{ values: [\"user1\"] } or { live: some }",
     );
     says(
@@ -166,6 +195,26 @@ fn says_what_is_wrong_with_escapes_tabs_and_percentages() {
         "rules:\n- id: a\n\tdropFriends: { prefixes: [a] }",
         "5:1 [] invalid YAML",
         "YAML does not allow tabs here: use spaces",
+    );
+    for (space, shown, name) in [
+        ('\u{a0}', "", "a no-break space (U+00A0)"),
+        (
+            '\u{2003}',
+            "",
+            "a character that only looks like a space (U+2003)",
+        ),
+        ('\u{200b}', "\u{fffd}", "an invisible character (U+200B)"),
+    ] {
+        says(
+            &format!("rules:\n- id: a\n {space}dropFriends: {{ prefixes: [a] }}\n  mode: off"),
+            &format!("5:2 [{shown}] the indentation contains {name}"),
+            "text copied from web pages may have such characters",
+        );
+    }
+    says(
+        "rules: []\n\u{a0}lists: {}",
+        "4:1 [",
+        "text copied from web pages may have such characters",
     );
     says(
         &rule("{ id: a, dropFriends: { prefixes: [a] }, rollout: 10% }"),
