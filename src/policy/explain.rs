@@ -6,6 +6,7 @@ mod report;
 use std::{path::PathBuf, process::ExitCode, time::SystemTime};
 
 use clap::{ArgGroup, Args};
+use importguard_core::UserId;
 use importguard_decider::{load::load, tabletest::parse_rollout};
 
 use self::{
@@ -13,7 +14,7 @@ use self::{
     recorded::Recorded,
     report::Import,
 };
-use super::LargestImport;
+use super::{LargestImport, input_file};
 use crate::{
     events::time,
     output::{print, report, usage_error},
@@ -23,7 +24,7 @@ const AFTER_HELP: &str = r#"Examples:
   importguard policy explain --owner user123 --friends user456,bot_7
   importguard tail --since 7d --no-follow --json > week.jsonl
   importguard policy explain --policy new.yaml --event week.jsonl
-      which of last week's decisions a new policy would change; the last line counts them
+      which of last week's decisions a new policy would change, and how; the last line counts them
   importguard list export blocked > blocked.jsonl
   importguard policy explain --owner user123 --live blocked=blocked.jsonl
       with the entries of a live list, which nobody is on otherwise
@@ -40,11 +41,11 @@ Events with pseudonyms, and those that were too large for NATS, cannot be decide
 #[command(group = ArgGroup::new("import").args(["owner", "event"]).required(true).multiple(true))]
 pub(crate) struct Explain {
     /// User who imports friends (OpenIM's ownerUserID)
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = user_id)]
     owner: Option<String>,
 
     /// Friends to import (OpenIM's friendUserIDs), comma-separated; may be repeated
-    #[arg(long, value_name = "ID,…", value_delimiter = ',')]
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', value_parser = user_id)]
     friends: Vec<String>,
 
     /// operationID in expressions
@@ -79,7 +80,8 @@ pub(crate) struct Explain {
         long,
         env = "IMPORTGUARD_POLICY",
         value_name = "FILE",
-        default_value = "policy/policy.yaml"
+        default_value = "policy/policy.yaml",
+        value_parser = input_file()
     )]
     policy: PathBuf,
 
@@ -125,6 +127,16 @@ impl Explain {
             print(import.table(&policy, &explanation))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Parses a user ID as in a callback, where the gateway rejects others.
+fn user_id(text: &str) -> Result<String, String> {
+    let max = UserId::MAX_BYTES;
+    match text.len() {
+        0 => Err("an ID is empty, which the gateway rejects".to_owned()),
+        bytes if bytes > max => Err(format!("an ID has {bytes} bytes; the maximum is {max}")),
+        _ => Ok(text.to_owned()),
     }
 }
 

@@ -358,3 +358,33 @@ fn init_writes_a_policy_that_passes_its_tests_and_overwrites_nothing() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     assert!(!dir.dir().join("new/policy.test.yaml").exists());
 }
+
+#[test]
+fn what_is_easily_meant_otherwise_is_said() {
+    let dir = PolicyDir::usual();
+    dir.write("lists/blocked.txt", "blocked_owner blocked_1 blocked_2\n");
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    let hint =
+        "hint: the list blocked has 1 ID with spaces; if that is not meant, write one ID per line";
+    assert!(checked.stdout.contains(hint), "{}", checked.stdout);
+    let directory = policy(&dir, &["check", "lists"]);
+    let expected = "lists is a directory\n      = name a file in it";
+    assert!(directory.stdout.contains(expected), "{}", directory.stdout);
+    let ask = ["explain", "--policy", "policy.yaml", "--owner"];
+    for (arguments, expected) in [
+        (vec!["check", "-"], "standard input is not supported"),
+        (vec!["test", "-"], "standard input is not supported"),
+        (vec!["digest", "-"], "standard input is not supported"),
+        ([&ask[..], &[""]].concat(), "an ID is empty"),
+        (
+            [&ask[..], &["x", "--friends", "a,,c"]].concat(),
+            "an ID is empty",
+        ),
+    ] {
+        let ended = policy(&dir, &arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stdout);
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+    let nobody = policy(&dir, &[&ask[..], &["x"]].concat());
+    assert!(nobody.stdout.contains("allow: there are no friends"));
+}

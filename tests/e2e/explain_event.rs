@@ -71,24 +71,29 @@ async fn what_a_gateway_recorded_is_decided_as_then_until_the_policy_or_a_list_c
         .iter()
         .map(|message| message.json.to_string())
         .collect();
-    let lines = lines.join("\n");
+    let all = lines.join("\n");
 
     let policy = PolicyDir::usual();
-    let (told, skipped) = printed(&explain(&policy, &[], &lines), 0);
+    let (told, skipped) = printed(&explain(&policy, &[], &all), 0);
+    has(&told, &["4 decisions: 4 as before, 0 different"]);
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert_eq!(
+        skipped,
+        "skipped 1 event of type importguard.imported.v1: not a decision\n"
+    );
+    let (told, _) = printed(&explain(&policy, &[], &lines[2]), 0);
     has(
         &told,
         &[
             "  then  modify: 1 of 3 friends are imported, by policy e2e (sha256:",
             "  now   modify: 1 of 3 friends are imported: \"bob\"",
-            "  now   refuse: by rule nobodyLeft: 5002",
-            "4 decisions: 4 as they were, 0 different",
+            "1 decision: 1 as before, 0 different",
         ],
     );
     assert!(!told.contains("changed since then"), "{told}");
-    has(&skipped, &["OpenIM reported a completed import"]);
 
     policy.write("lists/blocked.txt", "blocked_owner\nbob\n");
-    let (told, _) = printed(&explain(&policy, &[], &lines), 1);
+    let (told, _) = printed(&explain(&policy, &[], &all), 1);
     has(
         &told,
         &[
@@ -97,10 +102,10 @@ async fn what_a_gateway_recorded_is_decided_as_then_until_the_policy_or_a_list_c
             "    refusal: none -> by rule nobodyLeft: 5002 \"No importable friends\"",
             "    rules: [] -> [blocked-friends remove, nobodyLeft refuse]\n",
             "    list blocked: 3 IDs, sha256:",
-            "4 decisions: 2 as they were, 2 different",
+            "4 decisions: 2 as before, 2 different",
         ],
     );
-    let (told, _) = printed(&explain(&policy, &["--json"], &lines), 1);
+    let (told, _) = printed(&explain(&policy, &["--json"], &all), 1);
     let told: Vec<Value> = told
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -165,15 +170,14 @@ fn what_is_not_a_decision_is_skipped_with_its_type() {
     let both = format!("{change}\n{}", allowed());
     let (told, skipped) = printed(&explain(&policy, &[], &both), 0);
     has(&told, &["event 0193-1: alice", "  same decision\n"]);
-    let expected =
-        "skipped event 0193-2: it is of type importguard.list.changed.v1, which is not a decision";
+    let expected = "skipped 1 event of type importguard.list.changed.v1: not a decision";
     has(&skipped, &[expected]);
     let (_, none) = printed(&explain(&policy, &[], &change.to_string()), 2);
     has(&none, &[expected, "no decision in standard input"]);
     let imported = json!({ "id": "0193-3", "type": "importguard.imported.v1", "time": "2026-11-23T18:04:06Z",
         "data": { "operationID": "op", "ownerUserID": "alice" } });
     let (_, none) = printed(&explain(&policy, &[], &imported.to_string()), 2);
-    has(&none, &["skipped event 0193-3", "no decision"]);
+    has(&none, &["skipped 1 event", "no decision"]);
     // A later version of a decision is not passed over in silence.
     let mut later = allowed();
     later["type"] = "importguard.decision.v2".into();
@@ -229,9 +233,18 @@ fn a_missing_live_list_is_noted_and_matters_only_to_events_that_somebody_was_on_
         &error,
         &[
             note,
-            "event 0193-1 cannot be decided again: it has revision 7 of the live list bad, but not its entries; give them with --live bad=FILE",
+            "event 0193-1 cannot be decided again: somebody was on the live list bad, but events do not have its entries; give them with --live bad=FILE",
         ],
     );
+    let three = [
+        event.clone(),
+        with_list("sha256:00", 3, Some(8)),
+        event.clone(),
+    ]
+    .join("\n");
+    let (_, error) = printed(&explain(&policy, &[], &three), 2);
+    has(&error, &["event 0193-1 and 2 more cannot be decided again"]);
+    assert_eq!(error.matches("--live bad=FILE,").count(), 1, "{error}");
     policy.write("bad.jsonl", "");
     let (_, noted) = printed(&explain(&policy, &["--live", "bad=bad.jsonl"], &event), 0);
     assert_eq!(noted, "");

@@ -1,6 +1,7 @@
 //! `explain --event`: decides recorded imports again.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufReader, Read},
     path::Path,
@@ -16,13 +17,11 @@ use super::{comparison::Comparison, live::Live, report::Import};
 use crate::{
     events::{Event, friends, printable, to_the_millisecond},
     output::{USAGE, print, report, usage_error},
+    text::counted,
 };
 
-/// The types of decisions and of completed imports begin with these; the version follows.
+/// The types of decisions begin with this; the version follows.
 const DECISIONS: &str = "importguard.decision.";
-const IMPORTS: &str = "importguard.imported.";
-/// What an event without a verdict is.
-const COMPLETED: &str = "OpenIM reported a completed import";
 /// The name of standard input.
 const STDIN: &str = "-";
 
@@ -39,10 +38,20 @@ pub(super) struct Recorded<'a> {
 struct Tally {
     same: usize,
     different: usize,
-    /// Number of events that are not decisions.
-    skipped: usize,
-    /// Number of events that cannot be decided again.
-    failed: usize,
+    /// The explanation of the first decision that is the same.
+    first_same: String,
+    /// Number of events that are not decisions, by what distinguishes them.
+    skipped: BTreeMap<String, usize>,
+    /// Number of values that are not events.
+    invalid: usize,
+    /// Events that cannot be decided again, by the reason.
+    undecided: BTreeMap<String, Undecided>,
+}
+
+/// Events that cannot be decided again for the same reason.
+struct Undecided {
+    first_id: String,
+    count: usize,
 }
 
 impl<'a> Recorded<'a> {
@@ -97,41 +106,40 @@ impl<'a> Recorded<'a> {
     }
 
     fn event(&mut self, value: Value) -> anyhow::Result<()> {
-        if let Some(why) = no_decision(&value) {
-            let id = value.get("id").and_then(Value::as_str);
-            self.skip(id.unwrap_or_default(), &why);
+        if let Some(kind) = other_type(&value) {
+            self.skip(&format!("of type {kind}"));
             return Ok(());
         }
         let event: Event = match serde_json::from_value(value) {
             Ok(event) => event,
             Err(error) => {
-                self.decided.failed += 1;
+                self.decided.invalid += 1;
                 usage_error(format_args!("this is not an event of importguard: {error}"));
                 return Ok(());
             }
         };
         if event.data.verdict.is_none() {
-            self.skip(&event.id, COMPLETED);
+            self.skip("without a verdict");
             return Ok(());
         }
         match self.time(&event) {
             Ok(now) => self.decide(&event, now),
             Err(why) => {
-                self.decided.failed += 1;
-                let id = printable(&event.id);
-                usage_error(format_args!("event {id} cannot be decided again: {why}"));
+                let undecided = self.decided.undecided.entry(why);
+                let undecided = undecided.or_insert_with(|| Undecided {
+                    first_id: event.id.clone(),
+                    count: 0,
+                });
+                undecided.count += 1;
                 Ok(())
             }
         }
     }
 
     /// Counts an event that is not a decision.
-    fn skip(&mut self, id: &str, why: &str) {
-        self.decided.skipped += 1;
-        let (id, why) = (printable(id), printable(why));
-        report(format_args!(
-            "skipped event {id}: {why}, which is not a decision"
-        ));
+    fn skip(&mut self, what: &str) {
+        let count = self.decided.skipped.entry(printable(what)).or_default();
+        *count += 1;
     }
 
     /// The time of a decision, or why it cannot be made again.
@@ -144,7 +152,7 @@ impl<'a> Recorded<'a> {
         self.lacks_live_list(event).map_or(Ok(time), Err)
     }
 
-    /// Decides an event again, and prints what differs.
+    /// Decides an event again. A decision that differs is printed; the others are only counted.
     fn decide(&mut self, event: &Event, now: SystemTime) -> anyhow::Result<()> {
         let id = printable(&event.id);
         let import = Import {
@@ -173,7 +181,7 @@ impl<'a> Recorded<'a> {
             output["changed"] = comparison.changed_as_json();
             return Ok(print(output)?);
         }
-        print(format_args!(
+        let text = format!(
             "event {id}: {}, {}, operation {}, {}\n  then  {}\n  now   {}\n{comparison}\n{}",
             printable(&event.data.owner_user_id),
             friends(event.data.requested()),
@@ -182,7 +190,12 @@ impl<'a> Recorded<'a> {
             comparison.then(),
             printable(&import.verdict(&explanation.evaluation)),
             import.steps(&explanation),
-        ))?;
+        );
+        if !comparison.is_same() {
+            print(text)?;
+        } else if self.decided.same == 1 {
+            self.decided.first_same = text;
+        }
         Ok(())
     }
 
@@ -192,53 +205,70 @@ impl<'a> Recorded<'a> {
             let mut named = self.policy.live_lists();
             let (live, _) = named.find(|(_, list)| *list == then.name)?;
             // 0 stands for a list that never had an entry.
-            let revision = then.revision.filter(|&revision| revision > 0)?;
+            then.revision.filter(|&revision| revision > 0)?;
             // Nobody was on it if the list had no IDs but those of its file, which is the same now.
             let mut lists = self.policy.lists();
             let same = lists.any(|now| now.digest == then.digest && now.size == then.size);
             (self.live.lacks(live) && then.size > 0 && !same).then(|| {
                 format!(
-                    "it has revision {revision} of the live list {live}, but not its entries; give them with --live {live}=FILE, as `importguard list export {live}` prints them"
+                    "somebody was on the live list {live}, but events do not have its entries; give them with --live {live}=FILE, as `importguard list export {live}` prints them"
                 )
             })
         })
     }
 
     fn finish(self, name: &str) -> anyhow::Result<ExitCode> {
-        let Tally {
-            same,
-            different,
-            skipped,
-            failed: undecided,
-        } = self.decided;
-        let decided = same + different;
-        if decided == 0 && undecided == 0 {
-            return Ok(usage_error(match skipped {
-                0 => format!("no event in {name}"),
-                _ => format!("no decision in {name}"),
+        let decided = self.decided;
+        decided.report_others();
+        let is_complete = decided.invalid == 0 && decided.undecided.is_empty();
+        let (same, different) = (decided.same, decided.different);
+        if same + different == 0 && is_complete {
+            return Ok(usage_error(match decided.skipped.is_empty() {
+                true => format!("no event in {name}"),
+                false => format!("no decision in {name}"),
             }));
         }
-        if decided > 1 && !self.json {
+        if !self.json {
+            if (same, different) == (1, 0) {
+                print(decided.first_same)?;
+            }
+            let decisions = counted(same + different, "decision", "decisions");
             print(format_args!(
-                "{decided} decisions: {same} as they were, {different} different"
+                "{decisions}: {same} as before, {different} different"
             ))?;
         }
-        Ok(match (undecided, different) {
-            (1.., _) => ExitCode::from(USAGE),
-            (0, 1..) => ExitCode::FAILURE,
-            (0, 0) => ExitCode::SUCCESS,
+        Ok(match (is_complete, different) {
+            (false, _) => ExitCode::from(USAGE),
+            (true, 1..) => ExitCode::FAILURE,
+            (true, 0) => ExitCode::SUCCESS,
         })
     }
 }
 
-/// What a value is, if it is no decision; `None` also if its type is unknown.
-fn no_decision(value: &Value) -> Option<String> {
-    let kind = value.get("type")?.as_str()?;
-    match kind {
-        _ if kind.starts_with(DECISIONS) => None,
-        _ if kind.starts_with(IMPORTS) => Some(COMPLETED.to_owned()),
-        _ => Some(format!("it is of type {kind}")),
+impl Tally {
+    /// Prints a line for each kind of events that were not decided again.
+    fn report_others(&self) {
+        for (what, &count) in &self.skipped {
+            let events = counted(count, "event", "events");
+            report(format_args!("skipped {events} {what}: not a decision"));
+        }
+        for (why, Undecided { first_id, count }) in &self.undecided {
+            let id = printable(first_id);
+            let more = match count - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            usage_error(format_args!(
+                "event {id}{more} cannot be decided again: {why}"
+            ));
+        }
     }
+}
+
+/// The type of a value, if it has one that no decision has.
+fn other_type(value: &Value) -> Option<&str> {
+    let kind = value.get("type")?.as_str()?;
+    (!kind.starts_with(DECISIONS)).then_some(kind)
 }
 
 /// Why no policy can decide again from the data of the event.

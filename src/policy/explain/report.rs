@@ -82,6 +82,7 @@ impl Import<'_> {
 
     pub(super) fn verdict(&self, decision: &Evaluation) -> String {
         match &decision.verdict {
+            Verdict::Allow if self.friends.is_empty() => "allow: there are no friends".to_owned(),
             Verdict::Allow => "allow: all friends are imported".to_owned(),
             Verdict::Modify(kept) => format!(
                 "modify: {} of {} friends are imported: {}",

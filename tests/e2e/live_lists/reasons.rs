@@ -152,7 +152,7 @@ async fn a_recorded_decision_is_explained_with_the_entries_it_depended_on() {
 
     let (_, without) = explained(&["--event", &event], 2).await;
     assert!(
-        without.contains("cannot be decided again: it has revision 1 of the live list bad")
+        without.contains("cannot be decided again: somebody was on the live list bad")
             && without.contains("--live bad=FILE"),
         "{without}"
     );
