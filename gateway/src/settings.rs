@@ -342,12 +342,12 @@ pub struct TlsSettings {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Authentication (none by default)")]
 pub struct AuthenticationSettings {
-    /// File with accepted HTTP Basic credentials, one user:password per line; OpenIM sends those that its webhook URL contains as
-    /// user:password@. Reloaded when it changes
+    /// File with accepted HTTP Basic credentials, one user:password per line; lines that start with # are comments. OpenIM sends
+    /// those that its webhook URL contains as user:password@. Reloaded when it changes
     #[arg(long, env = "IMPORTGUARD_BASIC_AUTH_FILE", value_name = "FILE")]
     pub basic_auth_file: Option<PathBuf>,
 
-    /// File with accepted bearer tokens, one per line. Reloaded when it changes
+    /// File with accepted bearer tokens, one per line; lines that start with # are comments. Reloaded when it changes
     #[arg(long, env = "IMPORTGUARD_BEARER_TOKEN_FILE", value_name = "FILE")]
     pub bearer_token_file: Option<PathBuf>,
 }

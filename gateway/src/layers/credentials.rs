@@ -111,14 +111,15 @@ fn is_spaced(line: &str) -> bool {
 }
 
 impl Credentials {
-    /// Reads a file with one entry a line. Empty lines are skipped; there are no comments, because a password may begin with
-    /// anything.
+    /// Reads a file with one entry a line. Empty lines and lines that start with # are skipped, as in lists: who comments a line out
+    /// means that it lets nobody in.
     pub(super) fn read(file: &Path, scheme: Scheme) -> Result<Self, CredentialsError> {
         Self::parse(&SecretFile::read(file)?, scheme)
     }
 
     fn parse(file: &SecretFile, scheme: Scheme) -> Result<Self, CredentialsError> {
-        let lines = file.lines()?;
+        let mut lines = file.lines()?;
+        lines.retain(|line| !line.text.trim_start().starts_with('#'));
         if lines.is_empty() {
             return Err(CredentialsError::Empty);
         }
@@ -180,6 +181,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_commented_out_lets_nobody_in() {
+        let keys = parse("#old:one\n # no colon\nnew:t#wo\n", Scheme::Basic).unwrap();
+        assert_eq!(keys.count(), 1);
+        assert!(keys.spaced_lines().is_empty());
+        for credentials in ["#old:one", "old:one"] {
+            assert!(!keys.matches(&BASE64_STANDARD.encode(credentials)));
+        }
+        assert!(keys.matches(&BASE64_STANDARD.encode("new:t#wo")));
+        let tokens = parse("#one\ntwo\n", Scheme::Bearer).unwrap();
+        assert!(!tokens.matches("#one") && tokens.matches("two"));
+    }
+
+    #[test]
     fn tokens_fit_as_they_are() {
         let keys = parse("one\ntwo", Scheme::Bearer).unwrap();
         assert!(keys.matches("one") && keys.matches("two"));
@@ -194,6 +208,8 @@ mod tests {
             ("", basic, Empty),
             ("\u{feff}\n \n", bearer, Empty),
             ("user:password\nnonsense", basic, NoColon { line: 2 }),
+            ("# user:password\n#a:b\n", basic, Empty),
+            ("#token\ntwo words\n", bearer, NoToken { line: 2 }),
             (":", basic, Incomplete { line: 1 }),
             ("user:", basic, Incomplete { line: 1 }),
             ("user: \n", basic, Incomplete { line: 1 }),
