@@ -11,7 +11,7 @@ use crate::settings::count;
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Threads")]
 pub struct ThreadSettings {
-    /// Worker threads. One is the most CPU-efficient; raise it only if one core is saturated and you cannot add a replica
+    /// Worker threads, at most 1024. One is the most CPU-efficient; raise it only if one core is saturated and you cannot add a replica
     // Measured on two CPUs with 32 concurrent callbacks: one thread takes a quarter less CPU per callback than two, which wake
     // each other up and send each frame separately (bench/README.md).
     #[arg(
@@ -19,10 +19,13 @@ pub struct ThreadSettings {
         env = "IMPORTGUARD_THREADS",
         value_name = "COUNT",
         default_value = "1",
-        value_parser = count::<usize>(1..=u64::MAX)
+        value_parser = count::<usize>(1..=MAX_THREADS)
     )]
     pub threads: usize,
 }
+
+/// More than the CPUs of any machine that importguard is likely to run on. More threads would only take memory.
+const MAX_THREADS: u64 = 1024;
 
 /// How many I/O events one thread handles before it runs the tasks they woke. With no such limit, concurrent callbacks move from
 /// process to process as one convoy, and each process waits for the other: with 32 callbacks, two CPUs are idle a quarter of the
@@ -56,4 +59,37 @@ pub fn block_on<T>(settings: ThreadSettings, future: impl Future<Output = T>) ->
     let output = runtime.block_on(future);
     runtime.shutdown_background();
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        threads: ThreadSettings,
+    }
+
+    #[test]
+    fn a_number_of_threads_out_of_range_is_an_error_with_the_bound() {
+        let error = |threads| {
+            let parsed = Cli::try_parse_from(["gateway", "--threads", threads]);
+            parsed
+                .map(|cli| cli.threads.threads)
+                .unwrap_err()
+                .to_string()
+        };
+        for (threads, expected) in [
+            ("0", "must be at least 1"),
+            ("1025", "must be at most 1024"),
+            ("abc", "not a number; write an integer"),
+        ] {
+            let error = error(threads);
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(Cli::parse_from(["gateway"]).threads.threads.get(), 1);
+    }
 }
