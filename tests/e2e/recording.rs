@@ -76,14 +76,14 @@ async fn an_operation_id_at_its_longest_reaches_payload_header_and_baggage() {
 
 #[tokio::test]
 async fn the_stream_is_created_from_the_settings_and_an_existing_one_is_unchanged() {
-    let settings = Settings::new().set("IMPORTGUARD_STREAM_MAX_BYTES", "1000000");
+    let settings = Settings::new().set("IMPORTGUARD_STREAM_MAX_BYTES", "2500000");
     let line = Line::with(settings).await;
     line.server().import("op", "a", &["b"]).await;
     wait_for_count(&line.nats, 1).await;
     let jetstream = async_nats::jetstream::new(line.nats.client().await);
     let mut stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
     let made = stream.info().await.unwrap().config.clone();
-    assert_eq!(made.max_bytes, 1_000_000);
+    assert_eq!(made.max_bytes, 2_500_000);
     assert_eq!(
         made.storage,
         async_nats::jetstream::stream::StorageType::File

@@ -65,12 +65,12 @@ pub struct RecordSettings {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Recording")]
 pub struct StreamSettings {
-    /// Maximum age of events in the stream; 0s for no limit. Used only when importguard creates the stream
-    #[arg(id = "stream_max_age", long = "stream-max-age", env = "IMPORTGUARD_STREAM_MAX_AGE", value_name = "DURATION", value_parser = retention, default_value = "30d")]
+    /// Maximum age of events in the stream, at least 10m; 0s for no limit. Used only when importguard creates the stream
+    #[arg(id = "stream_max_age", long = "stream-max-age", env = "IMPORTGUARD_STREAM_MAX_AGE", value_name = "DURATION", value_parser = stream_age, default_value = "30d")]
     pub max_age: Duration,
 
-    /// Maximum size of the stream, which then discards its oldest events; -1 for no limit. Used only when importguard creates the
-    /// stream [default: 8GiB, or 4GiB, 2GiB or 1GiB where NATS has no room for more]
+    /// Maximum size of the stream, at least 2MiB, which then discards its oldest events; -1 for no limit. Used only when importguard
+    /// creates the stream [default: 8GiB, or 4GiB, 2GiB or 1GiB where NATS has no room for more]
     #[arg(id = "stream_max_bytes", long = "stream-max-bytes", env = "IMPORTGUARD_STREAM_MAX_BYTES", value_name = "SIZE", value_parser = stream_size, allow_negative_numbers = true)]
     pub max_bytes: Option<i64>,
 
@@ -90,11 +90,22 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Twice 1 MiB, the largest single event at NATS's default `max_payload`: once for the event, once for the tables around it.
 const SPOOL_LEAST_BYTES: u64 = 2 << 20;
 
+/// As for the spool. NATS accepts a smaller stream, acknowledges each event, and discards it at once.
+const STREAM_LEAST_BYTES: u64 = SPOOL_LEAST_BYTES;
+
+/// A stream recognises a repeated event only as long as it keeps the events, so a shorter age would shorten the duplicate window.
+fn stream_age(text: &str) -> Result<Duration, SettingError> {
+    match retention(text)? {
+        age if age.is_zero() || age >= DUPLICATE_WINDOW => Ok(age),
+        _ => Err(SettingError::TooSmall("10m; 0s is for ever".to_owned())),
+    }
+}
+
 /// Accepts -1 for no limit, but not zero: NATS treats zero as no limit too, but a user who writes it means something else.
 fn stream_size(text: &str) -> Result<i64, SettingError> {
     match text.trim() {
         "-1" => Ok(-1),
-        text => size(1..=i64::MAX.unsigned_abs())(text),
+        text => size(STREAM_LEAST_BYTES..=i64::MAX.unsigned_abs())(text),
     }
 }
 
@@ -132,6 +143,9 @@ mod tests {
         for bad in [
             "--spool-max-bytes=10",
             "--stream-max-bytes=0",
+            "--stream-max-bytes=1",
+            "--stream-max-age=1ms",
+            "--stream-max-age=9m",
             "--ack-timeout=0s",
             "--stream-replicas=2",
             "--stream-replicas=9",
