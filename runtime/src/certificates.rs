@@ -97,9 +97,17 @@ pub enum PemError {
     /// What is between them is no base64.
     #[error("a section is not base64")]
     Base64,
-    /// It has no section of the kind.
-    #[error("it has no section of the expected kind")]
-    NoSection,
+    /// It has no private key.
+    #[error("it has no private key")]
+    NoPrivateKey,
+    /// It is in binary format.
+    #[error(
+        "it is in DER format, not PEM; convert it with `openssl {command} -inform der -in DER -out PEM`"
+    )]
+    Der {
+        /// The command of openssl for its content.
+        command: &'static str,
+    },
     /// A section is larger than what is read.
     #[error("a section is too large")]
     TooLarge,
@@ -117,7 +125,7 @@ impl From<pem::Error> for PemError {
             pem::Error::IllegalSectionStart { .. } => Self::MalformedBegin,
             pem::Error::Base64Decode(_) => Self::Base64,
             pem::Error::SectionTooLarge => Self::TooLarge,
-            _ => Self::NoSection,
+            _ => Self::NoPrivateKey,
         }
     }
 }
@@ -129,7 +137,7 @@ pub(crate) fn certified_key(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, CertificateError> {
     let chain = certificates(cert)?;
-    let private = read(key, PrivateKeyDer::from_pem_slice)?;
+    let private = read(key, "pkey", PrivateKeyDer::from_pem_slice)?;
     if chain.first().is_some_and(is_version_1) {
         return Err(CertificateError::Version1(cert.to_owned()));
     }
@@ -178,7 +186,9 @@ fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let chain: Vec<_> = read(file, |pem| CertificateDer::pem_slice_iter(pem).collect())?;
+    let chain: Vec<_> = read(file, "x509", |pem| {
+        CertificateDer::pem_slice_iter(pem).collect()
+    })?;
     if chain.is_empty() {
         return Err(CertificateError::Empty {
             file: file.to_owned(),
@@ -187,14 +197,19 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Certificate
     Ok(chain)
 }
 
+/// Reads a file, whose content openssl's `command` is for.
 fn read<T>(
     file: &Path,
+    command: &'static str,
     parse: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
 ) -> Result<T, CertificateError> {
     let content = SecretFile::read(file).map_err(PemError::from);
     content
         .and_then(|content| {
             let content = content.expose();
+            if is_der(content) {
+                return Err(PemError::Der { command });
+            }
             parse(content).map_err(|error| match is_encrypted(content) {
                 true => PemError::Encrypted,
                 false => error.into(),
@@ -204,6 +219,12 @@ fn read<T>(
             file: file.to_owned(),
             source,
         })
+}
+
+/// Whether it is one ASN.1 sequence whose length has two bytes, as certificates and most keys are, or one byte, as small keys are.
+fn is_der(content: &[u8]) -> bool {
+    matches!(content, [0x30, 0x81 | 0x82, ..])
+        || matches!(content, [0x30, length, rest @ ..] if rest.len() == usize::from(*length))
 }
 
 /// Whether it has an encrypted private key, as PKCS #8 or in OpenSSL's older format.
@@ -233,7 +254,7 @@ QIuqnDeqNmgCIFvxkrAyVXsXLO15UqmY1p9coW5DaKWuIsTmI5K2Qa2X
 -----END CERTIFICATE-----
 ";
 
-    fn error(cert: &str, key: &str) -> String {
+    fn error(cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> String {
         let dir = tempfile::tempdir().unwrap();
         let (cert_file, key_file) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
         fs::write(&cert_file, cert).unwrap();
@@ -257,5 +278,19 @@ QIuqnDeqNmgCIFvxkrAyVXsXLO15UqmY1p9coW5DaKWuIsTmI5K2Qa2X
         let key = "-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----\n";
         let error = error(VERSION_1, key);
         assert!(error.contains("version 3"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_for_a_key_and_other_formats_are_errors_with_what_is_missing() {
+        let text = error(VERSION_1, VERSION_1);
+        assert!(text.ends_with("tls.key: it has no private key"), "{text}");
+        let der = CertificateDer::from_pem_slice(VERSION_1.as_bytes()).unwrap();
+        let text = error(&der, VERSION_1);
+        assert!(text.contains("tls.crt: it is in DER format"), "{text}");
+        assert!(text.contains("openssl x509 -inform der"), "{text}");
+        for key in [&[0x30, 0x82, 1, 0, 2][..], &[0x30, 3, 2, 1, 0]] {
+            let text = error(VERSION_1, key);
+            assert!(text.contains("openssl pkey -inform der"), "{text}");
+        }
     }
 }
