@@ -328,7 +328,10 @@ async fn a_copy_of_a_spool_in_use_is_restored_without_repeating_what_was_publish
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&copy), mode(&copy.join("spool.db"))), (0o700, 0o600));
     let (_, error) = spool(&Settings::new(), &arguments, 1).await;
-    assert!(error.contains("exists"), "{error}");
+    assert!(
+        error.contains("has a spool already; name another directory"),
+        "{error}"
+    );
 
     // The gateway publishes the first, and its disk is lost with the second.
     let original = rusqlite::Connection::open(dir.join("spool.db")).unwrap();

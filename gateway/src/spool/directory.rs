@@ -82,12 +82,15 @@ pub enum SpoolOpenError {
         found: i64,
     },
     /// SQLite cannot open the file, although it is not corrupt.
-    #[error("can't open the spool {}: {source}", path.display())]
+    #[error(
+        "can't open the spool {}: {}; correct this, or use another directory (IMPORTGUARD_SPOOL)",
+        path.display(), Fault::from(error)
+    )]
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// SQLite's error.
-        source: rusqlite::Error,
+        /// SQLite's error. Not as the source: the message says what it means.
+        error: rusqlite::Error,
     },
 }
 
@@ -130,9 +133,9 @@ impl Location {
         store
             .limit(self.max_bytes)
             .map(|store| (lock, store, files))
-            .map_err(|source| SpoolOpenError::Sqlite {
+            .map_err(|error| SpoolOpenError::Sqlite {
                 path: self.dir.join(DATABASE),
-                source,
+                error,
             })
     }
 
@@ -221,7 +224,7 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
         .truncate(false)
         .mode(PRIVATE)
         .open(dir.join(LOCK))
-        .map_err(unusable)?;
+        .map_err(|error| unusable(named(LOCK, &error)))?;
     let mut locked = file.try_lock();
     for _ in 0..LOOKS {
         if !matches!(locked, Err(TryLockError::WouldBlock)) {
@@ -285,6 +288,11 @@ fn create_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The error with the name of the file in the directory.
+fn named(file: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{file}: {error}"))
+}
+
 /// Creates the database file with a private mode, because SQLite would leave the mode to the process's umask. Syncs its directory entry;
 /// SQLite syncs that of its log.
 fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
@@ -294,7 +302,8 @@ fn create(dir: &Path, path: &Path) -> Result<(), SpoolOpenError> {
             .create(true)
             .truncate(false)
             .mode(PRIVATE)
-            .open(path)?;
+            .open(path)
+            .map_err(|error| named(DATABASE, &error))?;
         let mut files = vec![dir.join(LOCK), path.to_owned()];
         files.extend(COMPANIONS.map(|ending| with_ending(path, ending)));
         for file in files.iter().filter(|file| file.exists()) {
@@ -357,20 +366,20 @@ fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenEr
             path: path.to_owned(),
             found,
         }),
-        Err(source) => {
-            let code = source.sqlite_error_code();
-            if has_invalid_value(&source)
+        Err(error) => {
+            let code = error.sqlite_error_code();
+            if has_invalid_value(&error)
                 || matches!(
                     code,
                     Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
                 )
             {
-                tracing::error!(file = %path.display(), error = %source, "the spool is corrupt");
+                tracing::error!(file = %path.display(), %error, "the spool is corrupt");
                 return Ok(None);
             }
             Err(SpoolOpenError::Sqlite {
                 path: path.to_owned(),
-                source,
+                error,
             })
         }
     }

@@ -63,7 +63,7 @@ pub(super) enum Fault {
     #[error("{} was deleted or replaced while in use", .0.display())]
     Moved(PathBuf),
     #[error("the spool is corrupt: {0}")]
-    Corrupt(rusqlite::Error),
+    Corrupt(String),
     #[error("the disk is full (or a quota is reached): {0}")]
     DiskFull(String),
     #[error("the spool is read-only: {0}")]
@@ -72,7 +72,7 @@ pub(super) enum Fault {
     #[error("I/O error on the spool's disk, or a limit on file sizes (ulimit -f) is reached: {0}")]
     Io(String),
     #[error("another program has locked the spool's database: {0}")]
-    Locked(rusqlite::Error),
+    Locked(String),
     /// Another gateway uses the directory now, or it cannot be opened.
     #[error(transparent)]
     Open(SpoolOpenError),
@@ -101,8 +101,14 @@ impl Fault {
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
-        if is_corrupt(&error) {
-            return Self::Corrupt(error);
+        Self::from(&error)
+    }
+}
+
+impl From<&rusqlite::Error> for Fault {
+    fn from(error: &rusqlite::Error) -> Self {
+        if is_corrupt(error) {
+            return Self::Corrupt(error.to_string());
         }
         let Some(sqlite) = error.sqlite_error() else {
             return Self::Other(error.to_string());
@@ -110,10 +116,15 @@ impl From<rusqlite::Error> for Fault {
         match sqlite.code {
             ErrorCode::DiskFull => Self::DiskFull(error.to_string()),
             ErrorCode::ReadOnly => Self::ReadOnly(error.to_string()),
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Locked(error),
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Locked(error.to_string()),
             ErrorCode::SystemIoFailure => {
                 let code = sqlite.extended_code;
-                Self::Io(format!("{error} (SQLite's code {code})"))
+                let why = format!("{error} (SQLite's code {code})");
+                match code {
+                    // The index of the log cannot grow; it is only some KiB.
+                    rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Self::DiskFull(why),
+                    _ => Self::Io(why),
+                }
             }
             _ => Self::Other(error.to_string()),
         }
@@ -137,7 +148,7 @@ impl From<io::Error> for Fault {
 impl From<SpoolOpenError> for Fault {
     fn from(error: SpoolOpenError) -> Self {
         match error {
-            SpoolOpenError::Sqlite { source, .. } => source.into(),
+            SpoolOpenError::Sqlite { error, .. } => error.into(),
             error => Self::Open(error),
         }
     }

@@ -80,6 +80,22 @@ pub enum SpoolReadError {
         /// SQLite's error.
         why: String,
     },
+    /// The database is so corrupt that none of its events can be found.
+    #[error(
+        "the spool {} is corrupt: {why}; no event can be read from it", path.display()
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's error.
+        why: String,
+    },
+    /// There is a spool where a copy is to be written.
+    #[error("{} has a spool already; name another directory", dir.display())]
+    Exists {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// SQLite cannot read the database for another reason.
     #[error("cannot read the spool {}: {why}", path.display())]
     Sqlite {
@@ -142,7 +158,12 @@ impl SpoolReader {
             _ => (dir.to_owned(), dir.join(DATABASE)),
         };
         // SQLite would not report the cause.
-        File::open(&path).map_err(|source| match source.kind() {
+        let opened = File::open(&path).and_then(|file| file.metadata());
+        let opened = opened.and_then(|metadata| match metadata.is_dir() {
+            true => Err(io::ErrorKind::IsADirectory.into()),
+            false => Ok(()),
+        });
+        opened.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => SpoolReadError::Missing { dir: dir.clone() },
             _ => SpoolReadError::Io {
                 path: path.clone(),
@@ -161,7 +182,8 @@ impl SpoolReader {
             }
             connected => connected,
         }
-        .map_err(|source| because(&path, source))?;
+        // The header is needed to read anything else.
+        .map_err(|source| lost(because(&path, source)))?;
         if !store::is_known(schema) {
             return Err(SpoolReadError::OtherSchema {
                 path,
@@ -271,7 +293,7 @@ impl SpoolReader {
             .create(to)
             .map_err(failed)?;
         if path.exists() {
-            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+            return Err(SpoolReadError::Exists { dir: to.to_owned() });
         }
         // SQLite accepts an empty file, but would create one that other users can read.
         let create = || {
@@ -290,7 +312,10 @@ impl SpoolReader {
             }
             copied => copied.map(|()| true),
         };
-        let is_complete = is_complete.map_err(|source| because(&part, source))?;
+        let is_complete = is_complete.map_err(|source| match is_corrupt(&source) {
+            true => lost(self.because(source)),
+            false => because(&part, source),
+        })?;
         File::open(&part)
             .and_then(|file| file.sync_all())
             .and_then(|()| fs::rename(&part, &path))
@@ -407,6 +432,14 @@ fn because(path: &Path, source: rusqlite::Error) -> SpoolReadError {
     match is_corrupt(&source) {
         true => SpoolReadError::Corrupt { path, why },
         false => SpoolReadError::Sqlite { path, why },
+    }
+}
+
+/// The error where what can be read of a corrupt database is nothing.
+fn lost(error: SpoolReadError) -> SpoolReadError {
+    match error {
+        SpoolReadError::Corrupt { path, why } => SpoolReadError::Lost { path, why },
+        error => error,
     }
 }
 

@@ -103,6 +103,33 @@ async fn a_directory_that_holds_something_else_keeps_its_permissions() {
     assert_eq!(mode & 0o777, 0o755);
 }
 
+#[test]
+fn an_error_at_the_start_names_the_file_and_the_cause_once() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("spool.db")).unwrap();
+    let opened = Spool::open(dir.path(), MIB, SpoolSync::Full, CancellationToken::new());
+    let text = opened.unwrap_err().to_string();
+    assert!(text.contains("spool.db: Is a directory"), "{text}");
+    for (code, expected) in [
+        (
+            rusqlite::ffi::SQLITE_FULL,
+            "can't open the spool s: the disk is full (or a quota is reached): database or disk is full; correct this, or use another directory (IMPORTGUARD_SPOOL)",
+        ),
+        (
+            rusqlite::ffi::SQLITE_IOERR_SHMSIZE,
+            "can't open the spool s: the disk is full (or a quota is reached): disk I/O error (SQLite's code 4874); correct this, or use another directory (IMPORTGUARD_SPOOL)",
+        ),
+    ] {
+        let why = rusqlite::ffi::code_to_str(code).to_owned();
+        let error = rusqlite::ffi::Error::new(code);
+        let error = SpoolOpenError::Sqlite {
+            path: "s".into(),
+            error: rusqlite::Error::SqliteFailure(error, Some(why)),
+        };
+        assert_eq!(importguard_runtime::whole_text(&error), expected);
+    }
+}
+
 #[tokio::test]
 async fn another_schema_is_left_alone() {
     for version in [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1] {

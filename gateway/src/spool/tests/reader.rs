@@ -70,3 +70,27 @@ fn a_look_at_who_has_a_spool_does_not_keep_a_gateway_from_taking_it() {
     location(dir.path()).open().unwrap();
     looks.join().unwrap();
 }
+
+#[test]
+fn what_cannot_be_copied_is_said_without_advice_that_fails() {
+    let (dir, to) = (database(2), TempDir::new().unwrap());
+    let reader = SpoolReader::open(dir.path()).unwrap();
+    reader.copy_to(to.path()).unwrap();
+    let again = reader.copy_to(to.path()).unwrap_err().to_string();
+    assert!(
+        again.ends_with("has a spool already; name another directory"),
+        "{again}"
+    );
+    let path = dir.path().join("spool.corrupt-20261128T101500Z.db");
+    fs::write(&path, vec![7; 20_000]).unwrap();
+    let lost = SpoolReader::open(&path).unwrap_err().to_string();
+    assert!(
+        lost.ends_with("file is not a database; no event can be read from it"),
+        "{lost}"
+    );
+    fs::create_dir(to.path().join("below")).unwrap();
+    fs::create_dir(to.path().join("below/spool.db")).unwrap();
+    let directory = SpoolReader::open(&to.path().join("below")).unwrap_err();
+    let directory = directory.to_string();
+    assert!(directory.contains("is a directory"), "{directory}");
+}
