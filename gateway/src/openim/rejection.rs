@@ -11,7 +11,7 @@ use importguard_core::IdError;
 pub enum Rejection {
     /// The request line names none of OpenIM's callbacks.
     #[error(
-        "the path below the base path must end in callbackBeforeImportFriendsCommand or callbackAfterImportFriendsCommand, or the query must contain command=ImportFriendReqBeforeCommand"
+        "the URL must be the base path (IMPORTGUARD_BASE_PATH) followed directly by /callbackBeforeImportFriendsCommand, /callbackAfterImportFriendsCommand or ?command=ImportFriendReqBeforeCommand"
     )]
     UnknownCommand,
     /// The callback is another one of OpenIM's, and no upstream backend is set.
@@ -36,7 +36,9 @@ pub enum Rejection {
     #[error("callbacks must use POST")]
     MethodNotAllowed,
     /// The body is not declared as JSON, or it is compressed.
-    #[error("send the body as plain JSON with Content-Type: application/json")]
+    #[error(
+        "send the body as plain JSON, with Content-Type: application/json and without Content-Encoding"
+    )]
     UnsupportedMediaType,
     /// The body cannot be parsed.
     #[error("{0}")]
@@ -188,5 +190,24 @@ impl Rejection {
             Self::UnreadResponses => "responses not read",
             Self::Internal => "internal error",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_fits_each_cause() {
+        let text = Rejection::UnsupportedMediaType.to_string();
+        assert!(
+            text.contains("Content-Type") && text.contains("Content-Encoding"),
+            "{text}"
+        );
+        let text = Rejection::UnknownCommand.to_string();
+        assert!(
+            text.contains("the base path (IMPORTGUARD_BASE_PATH)"),
+            "{text}"
+        );
     }
 }
