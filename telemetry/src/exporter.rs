@@ -274,14 +274,14 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
                 LOST.fetch_add(spans as u64, Relaxed);
                 if !was_failing {
                     let cause = self.cause.lock().take();
-                    let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+                    let cause = reason(&cause.unwrap_or_else(|| error.to_string()));
                     let tls = if self.uses_tls {
                         " with TLS, and OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE, then restart"
                     } else {
                         ""
                     };
                     warn!(
-                        "spans are lost: {error}{cause}; callbacks are not affected; check that a collector is running at OTEL_EXPORTER_OTLP_ENDPOINT{tls}"
+                        "spans are lost: {cause}; callbacks are not affected; check that a collector is running at OTEL_EXPORTER_OTLP_ENDPOINT{tls}"
                     );
                 }
             }
@@ -300,6 +300,17 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
     fn set_resource(&mut self, resource: &Resource) {
         self.exporter.set_resource(resource);
     }
+}
+
+/// The reason in the text of an error, without the names of the SDK's types and without repetitions, of which its chain of errors has many.
+fn reason(text: &str) -> String {
+    let text = text.strip_prefix("Operation failed: ").unwrap_or(text);
+    let text = text
+        .split_once("export failed with gRPC code: ")
+        .map_or(text, |(_, reason)| reason);
+    let mut parts: Vec<_> = text.split(": ").collect();
+    parts.dedup();
+    parts.join(": ")
 }
 
 /// Whether this is one of the SDK's own lines about a failed export: several every five seconds, without a remedy.
@@ -339,6 +350,22 @@ impl Visit for Rejected {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_has_no_names_of_types_and_each_part_once() {
+        for (text, expected) in [
+            (
+                "Operation failed: TonicTracesClient export failed with gRPC code: Unavailable: transport error: tcp connect error: tcp connect error: Connection refused (os error 111)",
+                "Unavailable: transport error: tcp connect error: Connection refused (os error 111)",
+            ),
+            (
+                "Operation failed: HTTP export failed with status code: 503",
+                "HTTP export failed with status code: 503",
+            ),
+        ] {
+            assert_eq!(reason(text), expected);
+        }
+    }
 
     #[tokio::test]
     async fn a_ca_file_without_a_certificate_is_an_error_over_either_protocol() {
