@@ -90,6 +90,6 @@ mod tests {
             let error = error(threads);
             assert!(error.contains(expected), "{error}");
         }
-        assert_eq!(Cli::parse_from(["gateway"]).threads.threads.get(), 1);
+        assert_eq!(Cli::parse_from(["gateway"]).threads.threads, 1);
     }
 }
