@@ -12,7 +12,8 @@ use std::{path::Path, time::SystemTime};
 
 use async_nats::jetstream;
 use importguard_tests::{
-    DecideClient, NatsServer, PolicyDir, Proxy, SOON, Service, Settings, create_stream, eventually,
+    DecideClient, NatsServer, OpenIm, PolicyDir, Proxy, SOON, Service, Settings, create_stream,
+    eventually,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -210,6 +211,22 @@ async fn every_decider_follows_what_is_added_and_removed() {
             1.0
         );
     }
+}
+
+#[tokio::test]
+async fn a_list_that_changes_adds_no_series_to_a_gateways_metrics() {
+    let (nats, policy) = (nats().await, policy());
+    let decider = decider(nats.url(), &policy).await;
+    let gateway = Service::gateway(Settings::new().nats(&nats).decider(&decider)).await;
+    let server = OpenIm::server(gateway.url());
+    for owner in ["u1", "u2"] {
+        listed(&nats, &["add", "bad", owner]).await;
+        decides(&decider, &[owner], &[]).await;
+        server.import("op", owner, &["friend"]).await;
+    }
+    let metrics = gateway.admin("/metrics").await.unwrap();
+    let policies = metrics.matches("importguard_policy_info{at=\"gateway\"");
+    assert_eq!(policies.count(), 1, "{metrics}");
 }
 
 #[tokio::test]

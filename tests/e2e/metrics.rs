@@ -10,7 +10,8 @@ use std::{
 use http::Method;
 use importguard_tests::{
     Backend, Binary, Call, Client, Detector, Line, MountedSecret, OpenIm, OtlpReceiver, Response,
-    SOON, Service, Settings, TestCertificate, tool, wait_for_count, workspace,
+    SOON, Service, Settings, TestCertificate, assert_each_series_is_once, tool, wait_for_count,
+    workspace,
 };
 
 /// What Prometheus 3.5 sends by default.
@@ -174,7 +175,9 @@ async fn in_one_process_there_is_one_page_with_both() {
 async fn scrape(service: &Service, accept: &str) -> Response {
     let url = format!("http://{}/metrics", service.admin_address());
     let call = Call::new(Method::GET, url).header("Accept", accept);
-    Client::default().send(call).await
+    let response = Client::default().send(call).await;
+    assert_each_series_is_once(response.text());
+    response
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use http::Method;
 
-use crate::{Call, Client, SOON, eventually};
+use crate::{Call, Client, SOON, assert_each_series_is_once, eventually};
 
 /// The page at `path`. Fails unless it is a success.
 pub(crate) async fn page(address: &str, path: &str) -> anyhow::Result<String> {
@@ -11,6 +11,9 @@ pub(crate) async fn page(address: &str, path: &str) -> anyhow::Result<String> {
     let response = Client::default().try_send(call).await?;
     let (status, text) = (response.status, response.text());
     ensure!(status.is_success(), "{path} returned {status}: {text}");
+    if path == "/metrics" {
+        assert_each_series_is_once(text);
+    }
     Ok(text.to_owned())
 }
 

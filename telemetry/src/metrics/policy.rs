@@ -50,9 +50,9 @@ impl PolicyInfo {
     pub fn decided_by(&self, policy: &PolicyRevision, lists: &[ListRevision]) {
         let now = Instant::now();
         let deciding = &mut self.0.lock().deciding;
-        let known = deciding
-            .iter_mut()
-            .find(|(known, _)| known.policy == *policy && known.lists == lists);
+        let known = deciding.iter_mut().find(|(known, _)| {
+            known.policy == *policy && contents(&known.lists).eq(contents(lists))
+        });
         if let Some((_, last)) = known {
             *last = now;
             return;
@@ -63,6 +63,12 @@ impl PolicyInfo {
         }
         deciding.push((Reported::new(policy.clone(), lists.to_vec()), now));
     }
+}
+
+/// What `content_digest` depends on: of a live list, neither revision nor size, which change with its entries.
+fn contents(lists: &[ListRevision]) -> impl Iterator<Item = (&str, &str)> {
+    let lists = lists.iter();
+    lists.map(|list| (list.name.as_str(), list.digest.as_str()))
 }
 
 impl Collector for PolicyInfo {
@@ -156,6 +162,23 @@ mod tests {
         assert_eq!(
             reported(&registry),
             [series("decider", "policy 2\nlist blocked a\n")]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_list_that_changes_leaves_one_series() {
+        let (policies, registry) = registered();
+        for revision in 1..=9 {
+            let changed = ListRevision {
+                size: revision,
+                revision: Some(revision),
+                ..list("a")
+            };
+            policies.decided_by(&policy(2), &[changed]);
+        }
+        assert_eq!(
+            reported(&registry),
+            [series("gateway", "policy 2\nlist blocked a\n")]
         );
     }
 

@@ -73,7 +73,8 @@ fn a_look_at_who_has_a_spool_does_not_keep_a_gateway_from_taking_it() {
 
 #[test]
 fn what_cannot_be_copied_is_said_without_advice_that_fails() {
-    let (dir, to) = (database(2), TempDir::new().unwrap());
+    let (dir, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    drop(location(dir.path()).open().unwrap());
     let reader = SpoolReader::open(dir.path()).unwrap();
     reader.copy_to(to.path()).unwrap();
     let again = reader.copy_to(to.path()).unwrap_err().to_string();
