@@ -324,3 +324,33 @@ async fn but_go_on_without_reading_anew_when_the_buckets_leader_changes_or_a_ser
     }
     assert_eq!(decider.metric(REREADS).await.unwrap(), 0.0);
 }
+
+#[tokio::test]
+async fn but_not_hold_back_one_from_which_expired_entries_were_cleared_while_a_decider_was_away() {
+    for nats in nats_of_each_version().await {
+        let policy = policy();
+        let expiring = ["v", "w", "x", "y", "z"];
+        listed(
+            &nats,
+            &[&["add", "bad", "--for", "2s"], &expiring[..]].concat(),
+        )
+        .await;
+        put(&nats, &[("bad.a", "")]).await;
+        let proxy = Proxy::to(nats.address()).await;
+        let decider = decider(format!("nats://{}", proxy.address()), &policy).await;
+        decides(&decider, &["a"], &[]).await;
+        is_cut_off(&proxy, &decider).await;
+        decides(&decider, &["a"], &expiring).await;
+        let jetstream = jetstream::new(nats.client().await);
+        let stream = jetstream.get_stream(STREAM).await.unwrap();
+        for expired in expiring {
+            let key = format!("$KV.IMPORTGUARD_LISTS.bad.{expired}");
+            stream.purge().filter(key).await.unwrap();
+        }
+        put(&nats, &[("bad.b", "")]).await;
+        proxy.restore().await;
+        decides(&decider, &["a", "b"], &expiring).await;
+        current(&decider, true).await;
+        assert_eq!(metric(&decider, REREADS).await, 1.0);
+    }
+}

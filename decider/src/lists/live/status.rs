@@ -168,7 +168,7 @@ impl Status {
         state.cause = Some(cause);
     }
 
-    /// Records that the bucket has `now` entries where evaluations see `before`, which stay.
+    /// Records that the bucket was read and has `now` active entries where evaluations see `before`, which stay.
     pub(super) fn held_back(&self, before: u64, now: u64, is_logged: bool) {
         let cause = format!(
             "held back, because the bucket has {now} of the {before} entries in use: restore it, or import the lists again; SIGHUP takes it as it is"
@@ -176,7 +176,9 @@ impl Status {
         if !is_logged {
             tracing::error!("live lists are {cause}");
         }
-        self.state().cause = Some(cause);
+        let mut state = self.state();
+        state.cause = Some(cause);
+        state.reading = None;
     }
 
     pub(super) fn reading(&self, read: u64, of: u64) {
@@ -273,6 +275,16 @@ mod tests {
         let described = status.describe(7, 3);
         assert_eq!(described["current"], false);
         assert_eq!(described["error"], "the bucket was created anew");
+    }
+
+    #[test]
+    fn lists_that_are_held_back_are_no_longer_being_read() {
+        let status = status(OnStale::Continue);
+        status.doubt("the bucket was created anew".to_owned());
+        status.reading(0, 3);
+        assert_eq!(status.describe(7, 9)["reading"]["of"], 3);
+        status.held_back(9, 3, false);
+        assert!(status.describe(7, 9)["reading"].is_null());
     }
 
     #[test]

@@ -74,8 +74,8 @@ pub(super) struct Follower {
     /// The number of keys that were announced as about to be cleared, and the time of the last announcement.
     clearing: Option<(u64, Instant)>,
     saved: Option<(u64, Instant)>,
-    /// The number of entries that evaluations see, if it is in doubt whether what is read now replaces them.
-    doubted: Option<u64>,
+    /// Whether it is in doubt that what is read now replaces what evaluations see.
+    doubted: bool,
     /// Whether it was logged that the lists are held back.
     is_held_back: bool,
 }
@@ -135,7 +135,7 @@ impl Follower {
             proven: false,
             clearing: None,
             saved: None,
-            doubted: None,
+            doubted: false,
             is_held_back: false,
         };
         if let Some(snapshot) = snapshot {
@@ -168,7 +168,7 @@ impl Follower {
 
     /// Discards the known state. Evaluations still see it until everything is read again.
     fn forget(&mut self) {
-        self.doubted = Some(self.watch.load().entries());
+        self.doubted = true;
         self.lists = LiveLists::default();
         (self.created, self.recent) = (None, Recent::default());
         (self.complete, self.proven, self.clearing) = (false, false, None);
@@ -318,31 +318,31 @@ impl Follower {
 
     /// Lets evaluations see the lists, unless most of their entries may have been lost.
     fn publish(&mut self) {
-        if let Some(before) = self.doubted {
-            let now = self.lists.entries();
+        if self.doubted {
+            // Expired entries may have been cleared meanwhile.
+            let time = unix_seconds();
+            let before = self.watch.load().active(time);
+            let now = self.lists.active(time);
             if now < before.div_ceil(2) {
                 self.watch.status.held_back(before, now, self.is_held_back);
                 self.is_held_back = true;
                 return;
             }
         }
-        (self.doubted, self.is_held_back) = (None, false);
+        (self.doubted, self.is_held_back) = (false, false);
         self.watch.publish(&self.lists);
     }
 
     /// Lets evaluations see lists that are held back.
     fn take_as_they_are(&mut self) {
         if self.is_held_back {
-            self.doubted = None;
+            self.doubted = false;
             self.publish();
         }
     }
 
     fn apply(&mut self, change: &Change) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let dropped = self.lists.apply(change, now.as_secs());
+        let dropped = self.lists.apply(change, unix_seconds());
         self.recent.apply(change);
         self.applied = Instant::now();
         if dropped > 0 {
@@ -418,6 +418,11 @@ impl Follower {
             });
         }
     }
+}
+
+fn unix_seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 async fn ask(bucket: Bucket, at: Instant) -> Result<Told, End> {
