@@ -32,7 +32,7 @@ pub(crate) struct Active {
     pub(crate) policy: Policy,
     /// In rule order.
     pub(crate) rule_durations: Vec<Histogram>,
-    /// Why its live lists had not been read when it was loaded, if they had not.
+    /// Why live lists that the active policy did not have had not been read when it was loaded, if they had not.
     pub(crate) unread: Option<BriefDiagnostics>,
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn watch(
         let is_reload = is_reload.swap(true, Ordering::Relaxed);
         let content = content.map_err(BriefDiagnostics).map(|policy| Active {
             rule_durations: rules.rule_durations(&policy),
-            unread: match is_reload && policy.has_live_lists() {
+            unread: match is_reload && watched.lacks(live_lists(&policy)) {
                 true => watched.read_first().err().map(|why| unread(&file, &why)),
                 false => None,
             },
@@ -88,18 +88,23 @@ pub(crate) async fn watch(
         settings.policy.display()
     );
     metrics.applied(policy, None);
-    live.need(policy.live_lists().map(|(name, _)| name));
+    live.need(live_lists(policy));
     let file = settings.policy.display().to_string();
     let reloaded = active.clone();
     let reported = Mutex::new(first);
     watches.watch(watcher, settings.reload_interval, move |reload| {
         let active = reloaded.load();
-        live.need(active.policy.live_lists().map(|(name, _)| name));
+        live.need(live_lists(&active.policy));
         let mut reported = reported.lock();
         let previous = mem::replace(&mut *reported, active.clone());
         report(&reload, &active.policy, &previous.policy, &file, &metrics);
     });
     Ok(active)
+}
+
+/// The names of the policy's live lists in the bucket.
+fn live_lists(policy: &Policy) -> impl Iterator<Item = &str> {
+    policy.live_lists().map(|(name, _)| name)
 }
 
 /// The policy must not be activated yet: nobody would be on its live lists.
@@ -142,7 +147,7 @@ fn report(
         }
         Reload::HeldBack(doubts) => {
             metrics.failed(true);
-            let summary = format_args!("a list of policy {file} is held back");
+            let summary = format_args!("policy {file} is held back");
             log_errors(digest, doubts, summary);
         }
     }

@@ -210,7 +210,7 @@ impl Metrics {
             held_back: register(
                 registry,
                 "importguard_policy_held_back",
-                "1 while a list that lost many of its IDs is held back until it is confirmed; a restart would take it",
+                "1 while a changed policy is held back, because a list lost many of its IDs or new live lists are not read yet; a restart would take it",
                 Gauge::default(),
             ),
             read_at: register(

@@ -140,11 +140,6 @@ impl Policy {
         })
     }
 
-    /// Whether an evaluation depends on live lists.
-    pub fn has_live_lists(&self) -> bool {
-        self.lists.iter().any(|list| list.ids.is_live())
-    }
-
     /// The live lists that the policy uses: the name of each in the bucket, and the name of the list in the policy.
     pub fn live_lists(&self) -> impl Iterator<Item = (&str, &str)> {
         let lists = self.lists.iter();

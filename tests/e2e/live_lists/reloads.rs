@@ -69,6 +69,29 @@ async fn sighup_activates_it_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_change_that_brings_no_other_live_list_does_not_wait_for_them() {
+    let policy = policy();
+    let settings = Settings::new()
+        .policy(&policy)
+        .nats(&NatsServer::not_started())
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "1s");
+    let decider = Service::decider(settings).await;
+    let urgent = POLICY.replace("in: blocked", "in: blocked, prefixes: [\"evil_\"]");
+    policy.write("policy.yaml", &urgent);
+    decides(&decider, &["evil_1"], &["bad"]).await;
+    let ready = readyz(&decider).await;
+    assert!(ready["policy"]["error"].is_null(), "{ready}");
+    let held_back = "importguard_policy_held_back";
+    assert_eq!(decider.metric(held_back).await.unwrap(), 0.0);
+    // Nobody would be on that one.
+    policy.write("policy.yaml", &POLICY.replace("live: bad", "live: worse"));
+    decider
+        .wait_for_log(&["live lists have not been read"])
+        .await;
+    decides(&decider, &["evil_1"], &[]).await;
+}
+
+#[tokio::test]
 async fn a_decider_that_is_not_ready_decides_nothing_if_the_operator_says_so() {
     let policy = policy();
     let settings = Settings::new()

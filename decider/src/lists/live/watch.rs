@@ -80,6 +80,12 @@ impl Watch {
         }
     }
 
+    /// Whether one of `lists` is not a live list of the active policy.
+    pub fn lacks<'l>(&self, mut lists: impl Iterator<Item = &'l str>) -> bool {
+        let needed = self.status.needed();
+        lists.any(|list| !needed.contains(list))
+    }
+
     /// Starts watching, and blocks until the lists have been read or there is no bucket to read, for at most
     /// `IMPORTGUARD_LISTS_MAX_AGE`.
     ///
