@@ -112,7 +112,7 @@ impl Decider {
             .registry
             .register(|registry| Metrics::register(registry, runtime.policies.clone()));
         let grpc = &settings.grpc;
-        let live = Watch::new(&settings.live, nats.clone());
+        let live = Watch::new(&settings.live, nats.clone(), runtime.files.shared());
         let collector = Box::new(live.clone());
         runtime
             .registry
@@ -139,9 +139,6 @@ impl Decider {
         readiness.add("liveLists", move || described.describe());
         let condition = live.clone();
         readiness.require(move || condition.status().is_ready());
-        if let Some(files) = runtime.files.take_status() {
-            readiness.add("files", files);
-        }
         Ok(Self {
             policy,
             live,

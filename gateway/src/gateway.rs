@@ -4,7 +4,7 @@ use importguard_runtime::{
     BoundAddress, CertificateError, ListenError, OpenFilesError, Runtime, allow_open_files, memory,
     security,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -139,10 +139,6 @@ impl Gateway {
         });
         let described = deciders.clone();
         readiness.add("deciders", move || described.describe());
-        let files = runtime.files.take_status();
-        readiness.add("files", move || {
-            files.as_ref().map_or_else(|| json!({}), |files| files())
-        });
         let app = Arc::new(AppState {
             settings: settings.clone(),
             scheme: if tls.is_some() { "https" } else { "http" },

@@ -48,5 +48,6 @@ pub use threads::{ThreadSettings, block_on};
 pub use tls::{NamedFile, ServerTls, TlsFiles};
 pub use tls_failure::TlsFailure;
 pub use watch::{
-    Failure, FileWatcher, FileWatches, Fingerprint, LastGood, Reload, Snapshot, Status,
+    Failure, FileWatcher, FileWatches, Fingerprint, LastGood, Reload, SharedWatches, Snapshot,
+    Status,
 };

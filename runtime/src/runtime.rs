@@ -157,11 +157,14 @@ impl Runtime {
             mut registry,
             policies,
         } = ProcessMetrics::new()?;
+        let files = FileWatches::new(&mut registry);
+        let readiness = Readiness::new(shutdown.clone());
+        readiness.add("files", files.status());
         Ok(Self {
-            files: FileWatches::new(&mut registry),
             registry: SharedRegistry(Arc::new(RwLock::new(registry))),
             policies,
-            readiness: Readiness::new(shutdown.clone()),
+            files,
+            readiness,
             shutdown,
         })
     }

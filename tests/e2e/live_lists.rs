@@ -2,6 +2,7 @@
 
 mod busy;
 mod commands;
+mod credentials;
 mod events;
 mod imports;
 mod reasons;

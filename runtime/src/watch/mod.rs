@@ -12,4 +12,4 @@ pub use fingerprint::Fingerprint;
 pub use last_good::{Failure, LastGood, Status};
 pub use watcher::{FileWatcher, Reload, Snapshot};
 pub(crate) use watches::Certificates;
-pub use watches::FileWatches;
+pub use watches::{FileWatches, SharedWatches};

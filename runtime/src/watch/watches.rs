@@ -1,12 +1,21 @@
-use std::{convert::Infallible, fmt::Display, ops::Deref, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt::{self, Display},
+    ops::Deref,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -20,23 +29,26 @@ use crate::{
 /// How often files are checked: a check is one system call per file.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// All file watchers of a process. SIGHUP makes all of them read their files immediately.
+/// The file watchers of a process, or of one of its threads. SIGHUP makes all of them read their files immediately.
 pub struct FileWatches {
     watches: FuturesUnordered<BoxFuture<'static, Infallible>>,
-    settings: Vec<WatchedSetting>,
+    shared: SharedWatches,
+}
+
+/// What all file watchers of a process share: metrics, readiness, and SIGHUP. For watchers on another thread.
+#[derive(Clone)]
+pub struct SharedWatches {
     metrics: Metrics,
+    statuses: Statuses,
     reload: watch::Sender<()>,
 }
+
+/// The status of each setting that names files.
+type Statuses = Arc<Mutex<BTreeMap<&'static str, Box<dyn Fn() -> Value + Send + Sync>>>>;
 
 /// What was read from files of certificates.
 pub(crate) trait Certificates: Send + Sync + 'static {
     fn certificates(&self) -> &[CertificateFile];
-}
-
-/// A setting that names files.
-struct WatchedSetting {
-    name: &'static str,
-    status: Box<dyn Fn() -> Value + Send + Sync>,
 }
 
 #[derive(Clone, Default)]
@@ -76,12 +88,12 @@ impl FileWatches {
             "When the certificates in a setting's file expire: the first of a certificate and its intermediates, the last of CA certificates",
             metrics.expiry.clone(),
         );
-        Self {
-            watches: FuturesUnordered::new(),
-            settings: Vec::new(),
+        let shared = SharedWatches {
             metrics,
+            statuses: Statuses::default(),
             reload: watch::Sender::new(()),
-        }
+        };
+        shared.watches()
     }
 
     /// An empty set whose metrics nobody scrapes: for a command, or for files that a part of a process reads on its own.
@@ -89,8 +101,12 @@ impl FileWatches {
         Self::new(&mut Registry::default())
     }
 
-    /// Watches the files of `setting`, and returns their content. Reports reloads in log, metrics and
-    /// [`take_status`](Self::take_status).
+    /// What watchers on another thread need.
+    pub fn shared(&self) -> SharedWatches {
+        self.shared.clone()
+    }
+
+    /// Watches the files of `setting`, and returns their content. Reports reloads in log, metrics and [`status`](Self::status).
     pub fn add<T, E>(&mut self, setting: &'static str, watcher: FileWatcher<T, E>) -> LastGood<T>
     where
         T: Send + Sync + 'static,
@@ -132,7 +148,7 @@ impl FileWatches {
         E: Display + Send + 'static,
     {
         let content = watcher.last_good();
-        let metrics = self.metrics.clone();
+        let metrics = self.shared.metrics.clone();
         for outcome in ["applied", "failed"] {
             drop(metrics.reloads(outcome, setting));
         }
@@ -145,20 +161,18 @@ impl FileWatches {
             metrics.report(setting, &reload, certificates(&active.load()));
         });
         let active = content.clone();
-        self.settings.push(WatchedSetting {
-            name: setting,
-            status: Box::new(move || {
-                let mut status = match active.error() {
-                    None => json!({ "state": "good" }),
-                    Some(error) => json!({ "state": "lastGood", "lastError": error }),
-                };
-                let content = active.load();
-                if let files @ [_, ..] = certificates(&content) {
-                    status["certificates"] = files.iter().map(CertificateFile::describe).collect();
-                }
-                status
-            }),
+        let status = Box::new(move || {
+            let mut status = match active.error() {
+                None => json!({ "state": "good" }),
+                Some(error) => json!({ "state": "lastGood", "lastError": error }),
+            };
+            let content = active.load();
+            if let files @ [_, ..] = certificates(&content) {
+                status["certificates"] = files.iter().map(CertificateFile::describe).collect();
+            }
+            status
         });
+        self.shared.statuses.lock().insert(setting, status);
         content
     }
 
@@ -172,26 +186,23 @@ impl FileWatches {
         T: Send + Sync + 'static,
         E: Display + Send + 'static,
     {
-        let reload = self.reload.subscribe();
+        let reload = self.shared.reload.subscribe();
         self.watches
             .push(Box::pin(watcher.run(interval, reload, on_reload)));
     }
 
-    /// The status, for readiness, of the settings that were added since the last call: "good", or the last error, and the
-    /// certificates. `None` if there are none.
-    pub fn take_status(&mut self) -> Option<impl Fn() -> Value + Send + Sync + 'static> {
-        let settings = std::mem::take(&mut self.settings);
-        if settings.is_empty() {
-            return None;
+    /// The status of all settings of the process, for readiness: "good", or the last error, and the certificates.
+    pub fn status(&self) -> impl Fn() -> Value + Send + Sync + 'static {
+        let statuses = self.shared.statuses.clone();
+        move || {
+            let statuses = statuses.lock();
+            let all = statuses.iter();
+            let all = all.map(|(setting, status)| ((*setting).to_owned(), status()));
+            Value::Object(all.collect())
         }
-        Some(move || {
-            let all = settings.iter();
-            let all = all.map(|setting| (setting.name.to_owned(), (setting.status)()));
-            Value::Object(all.collect::<Map<_, _>>())
-        })
     }
 
-    /// Like [`run`](Self::run), but without SIGHUP, which ends a command. A process's files are read again at the interval only.
+    /// Like [`run`](Self::run), but does not receive SIGHUP: it ends a command, and in a process one thread receives it for all.
     pub async fn run_without_sighup(&mut self) -> Infallible {
         match self.watches.next().await {
             Some(never) => match never {},
@@ -209,10 +220,26 @@ impl FileWatches {
                 Some(never) = self.watches.next() => match never {},
                 () = hangup.received() => {
                     info!("SIGHUP received: reloading all files");
-                    self.reload.send_replace(());
+                    self.shared.reload.send_replace(());
                 }
             }
         }
+    }
+}
+
+impl SharedWatches {
+    /// An empty set, for another thread.
+    pub fn watches(&self) -> FileWatches {
+        FileWatches {
+            watches: FuturesUnordered::new(),
+            shared: self.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for SharedWatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedWatches").finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use async_nats::jetstream::{self, context::ContextBuilder};
 use importguard_nats::NatsSettings;
-use importguard_runtime::{FileWatches, ThreadSettings, block_on};
+use importguard_runtime::{SharedWatches, ThreadSettings, block_on};
 use serde_json::Value;
 use tokio::{task::spawn_blocking, time::sleep};
 
@@ -52,11 +52,13 @@ struct Shared {
     max_age: Duration,
     snapshots: Option<PathBuf>,
     nats: NatsSettings,
+    files: SharedWatches,
 }
 
 impl Watch {
-    /// Creates a watch that starts as soon as [`need`](Self::need) is called with a list.
-    pub fn new(settings: &LiveSettings, nats: NatsSettings) -> Self {
+    /// Creates a watch that starts as soon as [`need`](Self::need) is called with a list. From then on, it also watches the files of
+    /// `nats`, as one of the process's watchers, which share `files`.
+    pub fn new(settings: &LiveSettings, nats: NatsSettings, files: SharedWatches) -> Self {
         Self {
             shared: Arc::new(Shared {
                 lists: ArcSwap::default(),
@@ -64,6 +66,7 @@ impl Watch {
                 max_age: settings.lists_max_age,
                 snapshots: settings.lists_snapshot.clone(),
                 nats,
+                files,
             }),
             status: Status::new(settings),
         }
@@ -199,7 +202,7 @@ impl Watch {
 
     /// Connects in the background, because NATS may be unreachable. Fails if the settings are invalid.
     async fn connect(&self) -> Result<jetstream::Context, String> {
-        let mut files = FileWatches::without_metrics();
+        let mut files = self.shared.files.watches();
         let nats = &self.shared.nats;
         let servers = nats.servers("importguard-decider", &mut files).await;
         let servers = servers.map_err(|error| error.to_string())?;
