@@ -92,6 +92,21 @@ async fn a_change_that_brings_no_other_live_list_does_not_wait_for_them() {
 }
 
 #[tokio::test]
+async fn that_nats_is_away_is_not_said_to_be_the_file_systems_fault() {
+    let policy = PolicyDir::new(STATIC, &[]);
+    let settings = Settings::new()
+        .policy(&policy)
+        .nats(&NatsServer::not_started())
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "10m");
+    let decider = Service::decider(settings).await;
+    policy.write("policy.yaml", POLICY);
+    let log = decider
+        .wait_for_log(&["live lists have not been read"])
+        .await;
+    assert!(!log.contains("regular files"), "{log}");
+}
+
+#[tokio::test]
 async fn a_decider_that_is_not_ready_decides_nothing_if_the_operator_says_so() {
     let policy = policy();
     let settings = Settings::new()

@@ -29,6 +29,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the connection may be idle before the client sends a PING.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long a reload waits for the lists at most before it is held back and tried again: further changes of the policy wait meanwhile, and
+/// a read of files that takes 30 seconds is reported as a fault of their file system.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How often it is checked whether the lists have been read.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -90,13 +94,13 @@ impl Watch {
     }
 
     /// Starts watching, and blocks until the lists have been read or there is no bucket to read, for at most
-    /// `IMPORTGUARD_LISTS_MAX_AGE`.
+    /// `IMPORTGUARD_LISTS_MAX_AGE` and [`READ_TIMEOUT`].
     ///
     /// # Errors
     /// Why nothing was read.
     pub fn read_first(&self) -> Result<(), String> {
         self.start();
-        let deadline = Instant::now() + self.shared.max_age;
+        let deadline = Instant::now() + self.shared.max_age.min(READ_TIMEOUT);
         while !self.status.is_known() {
             if Instant::now() >= deadline {
                 return Err(self.status.cause());
