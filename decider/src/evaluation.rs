@@ -131,7 +131,7 @@ fn evaluate(
         friends: &request.friends,
         now: now(),
     };
-    let mut timer = RuleTimer::new(&active.rule_durations);
+    let mut timer = RuleTimer::new(active.rule_durations(metrics));
     let evaluated = active
         .policy
         .with_live(live)
@@ -175,6 +175,8 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use importguard_core::{OperationId, UserId, Verdict};
     use importguard_telemetry::metrics::{PolicyInfo, encode};
     use prometheus_client::registry::Registry;
@@ -193,7 +195,7 @@ mod tests {
         let policy = Draft::read("policy.yaml", &source).compile(&ListFiles::new());
         let active = Active {
             policy: policy.unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
-            rule_durations: Vec::new(),
+            rule_durations: OnceLock::new(),
             unread: None,
         };
         (Arc::new(active), Arc::default())

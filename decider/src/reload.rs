@@ -5,7 +5,7 @@ use std::{
     mem,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -30,10 +30,17 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) policy: Policy,
-    /// In rule order.
-    pub(crate) rule_durations: Vec<Histogram>,
+    pub(crate) rule_durations: OnceLock<Vec<Histogram>>,
     /// Why live lists that the active policy did not have had not been read when it was loaded, if they had not.
     pub(crate) unread: Option<BriefDiagnostics>,
+}
+
+impl Active {
+    /// The duration histograms of its rules, in rule order. The first call adds them to `metrics`, so the policy must be active.
+    pub(crate) fn rule_durations(&self, metrics: &Metrics) -> &[Histogram] {
+        self.rule_durations
+            .get_or_init(|| metrics.rule_durations(&self.policy))
+    }
 }
 
 /// Loads the policy for imports of up to `max_friends` friends, and registers it with `watches` for reloading.
@@ -48,14 +55,13 @@ pub(crate) async fn watch(
     watches: &mut FileWatches,
 ) -> Result<LastGood<Active>, BriefDiagnostics> {
     let file = settings.policy.clone();
-    let rules = metrics.clone();
     let (watched, is_reload) = (live.clone(), AtomicBool::new(false));
     let read = move || {
         let Snapshot { files, content, .. } = snapshot(&file, max_friends);
         // At startup, the decider waits for its live lists before it serves.
         let is_reload = is_reload.swap(true, Ordering::Relaxed);
         let content = content.map_err(BriefDiagnostics).map(|policy| Active {
-            rule_durations: rules.rule_durations(&policy),
+            rule_durations: OnceLock::new(),
             unread: match is_reload && watched.lacks(live_lists(&policy)) {
                 true => watched.read_first().err().map(|why| unread(&file, &why)),
                 false => None,
@@ -88,6 +94,7 @@ pub(crate) async fn watch(
         settings.policy.display()
     );
     metrics.applied(policy, None);
+    first.rule_durations(&metrics);
     live.need(live_lists(policy));
     let file = settings.policy.display().to_string();
     let reloaded = active.clone();
@@ -98,6 +105,7 @@ pub(crate) async fn watch(
         let mut reported = reported.lock();
         let previous = mem::replace(&mut *reported, active.clone());
         report(&reload, &active.policy, &previous.policy, &file, &metrics);
+        active.rule_durations(&metrics);
     });
     Ok(active)
 }

@@ -161,6 +161,24 @@ async fn a_list_that_lost_more_than_half_is_held_back_until_sighup_confirms_it()
 }
 
 #[tokio::test]
+async fn a_policy_that_is_held_back_leaves_no_series_of_its_rules() {
+    let policy = with("file: blocked.txt");
+    let (service, _) = start(&policy).await;
+    let of_rule =
+        |rule: &str| format!("importguard_decider_rule_duration_seconds_count{{rule=\"{rule}\"}}");
+    policy.replace("blocked.txt", &users(40));
+    let changed = self::policy("file: blocked.txt").replace("blocked-owner", "changed");
+    policy.replace("policy.yaml", &changed);
+    reported(&service, true).await;
+    assert!(service.metric(&of_rule("blocked-owner")).await.is_ok());
+    assert!(service.metric(&of_rule("changed")).await.is_err());
+    service.sighup();
+    recovered(&service).await;
+    assert!(service.metric(&of_rule("blocked-owner")).await.is_err());
+    assert!(service.metric(&of_rule("changed")).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_sighup_that_is_the_first_to_see_a_shrunk_list_does_not_confirm_it() {
     let policy = with("file: blocked.txt");
     let settings = Settings::new().set("IMPORTGUARD_RELOAD_INTERVAL", "1h");
