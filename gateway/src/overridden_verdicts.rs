@@ -25,8 +25,16 @@ pub(crate) struct OverriddenVerdicts {
 #[derive(Debug, Default)]
 struct Remembered {
     by_import: HashMap<u64, OverriddenVerdict>,
-    /// The keys of `by_import` by age. May contain keys that were forgotten since.
+    /// The keys of `by_import` by age.
     order: VecDeque<u64>,
+}
+
+impl Remembered {
+    fn forget(&mut self, import: u64) {
+        if self.by_import.remove(&import).is_some() {
+            self.order.retain(|other| *other != import);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,16 +49,15 @@ impl OverriddenVerdicts {
     /// one with the same operationID.
     pub(crate) fn answered(&self, request: &ImportRequest, verdict: VerdictKind) {
         let import = self.import(request);
+        let mut remembered = self.remembered.lock();
+        remembered.forget(import);
         if verdict == VerdictKind::Allow {
-            self.remembered.lock().by_import.remove(&import);
             return;
         }
         let friends = self.hasher.hash_one(&request.friends);
         let objection = OverriddenVerdict { friends, verdict };
-        let mut remembered = self.remembered.lock();
-        if remembered.by_import.insert(import, objection).is_none() {
-            remembered.order.push_back(import);
-        }
+        remembered.by_import.insert(import, objection);
+        remembered.order.push_back(import);
         if remembered.order.len() > MAX_REMEMBERED
             && let Some(oldest) = remembered.order.pop_front()
         {
@@ -61,11 +68,13 @@ impl OverriddenVerdicts {
     /// The verdict that the import `reported` as done contradicts, if there is one.
     pub(crate) fn contradicted(&self, reported: &ImportRequest) -> Option<VerdictKind> {
         let import = self.import(reported);
-        let objection = *self.remembered.lock().by_import.get(&import)?;
-        if objection.friends != self.hasher.hash_one(&reported.friends) {
+        let friends = self.hasher.hash_one(&reported.friends);
+        let mut remembered = self.remembered.lock();
+        let objection = *remembered.by_import.get(&import)?;
+        if objection.friends != friends {
             return None;
         }
-        self.remembered.lock().by_import.remove(&import);
+        remembered.forget(import);
         Some(objection.verdict)
     }
 
@@ -123,6 +132,20 @@ mod tests {
         overridden_verdicts.answered(&repeated, VerdictKind::Refuse);
         overridden_verdicts.answered(&repeated, VerdictKind::Allow);
         assert_eq!(overridden_verdicts.contradicted(&repeated), None);
+    }
+
+    #[test]
+    fn an_import_that_was_allowed_and_then_refused_again_is_remembered_as_long_as_others() {
+        let overridden_verdicts = OverriddenVerdicts::default();
+        let repeated = import("repeated", &["a"]);
+        overridden_verdicts.answered(&repeated, VerdictKind::Refuse);
+        overridden_verdicts.answered(&repeated, VerdictKind::Allow);
+        for number in 1..MAX_REMEMBERED {
+            overridden_verdicts.answered(&import(&number.to_string(), &["a"]), VerdictKind::Refuse);
+        }
+        overridden_verdicts.answered(&repeated, VerdictKind::Refuse);
+        overridden_verdicts.answered(&import("later", &["a"]), VerdictKind::Refuse);
+        assert!(overridden_verdicts.contradicted(&repeated).is_some());
     }
 
     #[test]
