@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{
     ErrorCode,
-    consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
+    consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull},
     context::GetStreamErrorKind,
     stream::Stream,
 };
@@ -96,7 +96,8 @@ impl<'c> Follower<'c> {
         let info = consumer.info().await?.clone();
         let created = (stream.cached_info().created, info.created);
         let position = Position {
-            acted: info.ack_floor.stream_sequence,
+            // NATS 2.9 reports 0 until the first ack.
+            acted: info.ack_floor.stream_sequence.max(before(&info.config)),
             delivered: info.delivered.stream_sequence,
         };
         let kept = self.known.take().filter(|known| known.created == created);
@@ -146,7 +147,8 @@ impl<'c> Follower<'c> {
             })
     }
 
-    /// Returns the durable consumer, creating it if it is missing. A new one starts at the next decision.
+    /// Returns the durable consumer, creating it if it is missing. A new one starts at the next decision, and its configuration records
+    /// where that was: a consumer that starts at "new" messages does not tell.
     async fn consumer(&self, stream: &Stream) -> Result<PullConsumer, Interrupted> {
         let name = &self.context.settings.consumer;
         let config = pull::Config {
@@ -154,7 +156,9 @@ impl<'c> Follower<'c> {
             description: Some("importguard detect".to_owned()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
-            deliver_policy: DeliverPolicy::New,
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: stream.cached_info().state.last_sequence + 1,
+            },
             filter_subject: DECISIONS.to_owned(),
             ..pull::Config::default()
         };
@@ -196,5 +200,13 @@ impl<'c> Follower<'c> {
             }
         }
         Ok(made)
+    }
+}
+
+/// The last sequence before the start of a consumer; 0 if its configuration does not say.
+fn before(consumer: &consumer::Config) -> u64 {
+    match consumer.deliver_policy {
+        DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.saturating_sub(1),
+        _ => 0,
     }
 }

@@ -10,7 +10,9 @@ use importguard_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::world::{THREE, changes, entered, entry, nats, publish, refusal, refuse};
+use self::world::{
+    THREE, changes, entered, entry, nats, publish, refusal, refuse, with_stream,
+};
 use crate::asserts::printed;
 
 const EVENTS: &str = "importguard_detector_events_total";
@@ -56,6 +58,23 @@ async fn there_is_one_entry_and_one_event_however_often_decisions_are_delivered(
         "{}",
         detector.stderr()
     );
+}
+
+#[tokio::test]
+async fn a_new_detector_puts_nobody_on_a_list_for_what_happened_before() {
+    for mut nats in NatsServer::of_each_version() {
+        nats.restart().await;
+        let jetstream = with_stream(nats.client().await).await;
+        refuse(&jetstream, "user1", 1..=3).await;
+        let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+        refuse(&jetstream, "user2", 4..=6).await;
+        entered(&jetstream, "user2").await;
+        assert_eq!(entry(&jetstream, "user1").await, None);
+        // It counts, however.
+        refuse(&jetstream, "user1", [7]).await;
+        entered(&jetstream, "user1").await;
+        drop(detector);
+    }
 }
 
 #[tokio::test]
