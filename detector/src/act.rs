@@ -37,6 +37,16 @@ impl Outcome {
             Self::Expired => "expired",
         }
     }
+
+    /// When the detector's entry that the owner is on the list by expires; `None` if there is none. While on the list by what a person
+    /// decided, who goes on counts: that entry may be removed at any time.
+    pub(crate) const fn listed_until(self, detection: &Detection) -> Option<OffsetDateTime> {
+        match self {
+            Self::Added(_) | Self::Repeated => Some(detection.until),
+            Self::Listed(until) => until,
+            Self::Removed | Self::Superseded | Self::Expired => None,
+        }
+    }
 }
 
 /// Adds the owner to the rule's list, once per detection, and publishes the event about the change.

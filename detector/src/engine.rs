@@ -105,7 +105,7 @@ impl Engine {
             rules,
         };
         for (list, owner, until) in made.entries {
-            engine.list(&list, &owner, until);
+            engine.remember(&list, &owner, until);
         }
         engine
     }
@@ -148,9 +148,6 @@ impl Engine {
                     until,
                 });
                 self.begin_anew(index, &decision.owner);
-                if !rule.prolong {
-                    self.list(&rule.list, &decision.owner, until);
-                }
             } else if reached && rule.prolong && self.made.contains(&event()) {
                 self.begin_anew(index, &decision.owner);
             }
@@ -158,21 +155,20 @@ impl Engine {
         observed
     }
 
-    /// Corrects when the owner is listed after a detection that led to no entry. The owner's decisions do not count until `until`, when an
-    /// detector's existing entry expires; `None` if there is none, so that they count at once. No effect on a rule with `prolong`.
-    pub(crate) fn set_listed(&mut self, detection: &Detection, until: Option<OffsetDateTime>) {
+    /// Whether the decision of a detection no longer counts, because another rule has put the owner on the list for it.
+    pub(crate) fn is_listed(&self, detection: &Detection) -> bool {
+        self.rules.get(detection.rule).is_some_and(|rule| {
+            let until = self.listed_until(&rule.list, detection.owner.as_str());
+            !rule.prolong && micros(detection.at) <= until
+        })
+    }
+
+    /// Records that the owner is on the rule's list until `until` by a detector's entry. Their decisions until then do not count.
+    pub(crate) fn list(&mut self, detection: &Detection, until: OffsetDateTime) {
         let Some(rule) = self.rules.get(detection.rule).cloned() else {
             return;
         };
-        if rule.prolong {
-            return;
-        }
-        if let Some(list) = self.place(&rule.list) {
-            self.listed.remove(&(list, detection.owner.as_str().into()));
-        }
-        if let Some(until) = until {
-            self.list(&rule.list, &detection.owner, until);
-        }
+        self.remember(&rule.list, &detection.owner, until);
     }
 
     /// Returns how many owners have a window for this rule, and how many owners whose window still mattered were forgotten for lack of
@@ -226,7 +222,7 @@ impl Engine {
         }
     }
 
-    fn list(&mut self, list: &ListName, owner: &UserId, until: OffsetDateTime) {
+    fn remember(&mut self, list: &ListName, owner: &UserId, until: OffsetDateTime) {
         let Some(list) = self.place(list) else {
             return;
         };

@@ -205,6 +205,9 @@ impl Reader<'_> {
             }
         }
         for detection in &observed.detections {
+            if self.engine.is_listed(detection) {
+                continue;
+            }
             if self.act(detection).await == Done::ShuttingDown {
                 return Done::ShuttingDown;
             }
@@ -252,6 +255,9 @@ impl Reader<'_> {
             context.status.resumed(&error.to_string(), reading);
         }
         context.metrics.detected(&rule.id, outcome.as_str());
+        if let Some(until) = outcome.listed_until(detection) {
+            self.engine.list(detection, until);
+        }
         // The log omits the owner: IDs are personal data. The event has the ID.
         let (id, list) = (rule.id.as_str(), rule.list.as_str());
         let event = detection.event.to_string();
@@ -265,14 +271,9 @@ impl Reader<'_> {
                     list, event, until, "put an owner on a list: {evidence}"
                 );
             }
-            Outcome::Listed(until) => {
-                // While on the list by what a person decided, who goes on counts: that entry may be removed at any time.
-                self.engine.set_listed(detection, until);
-                debug!(rule = id, list, event, "the owner is on the list anyway");
-            }
+            Outcome::Listed(_) => debug!(rule = id, list, event, "the owner is on the list anyway"),
             Outcome::Repeated => debug!(rule = id, list, event, "the entry was made before"),
             Outcome::Removed | Outcome::Superseded | Outcome::Expired => {
-                self.engine.set_listed(detection, None);
                 let outcome = outcome.as_str();
                 debug!(rule = id, list, event, outcome, "no entry");
             }

@@ -47,6 +47,10 @@ impl Simulation {
         let observed = self.engine.observe(&decision, stored.into(), act);
         let detections = observed.detections.into_iter().filter_map(|detection| {
             let rule = self.rules.get(detection.rule)?;
+            if self.engine.is_listed(&detection) {
+                return None;
+            }
+            self.engine.list(&detection, detection.until);
             Some(Would {
                 at: detection.at,
                 owner: detection.owner.as_str().to_owned(),

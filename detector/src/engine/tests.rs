@@ -47,15 +47,27 @@ fn read(event: &Value) -> RecordedDecision {
     RecordedDecision::read(event.to_string().as_bytes()).unwrap()
 }
 
-/// Observes a decision that was stored without delay.
+/// Observes a decision that was stored without delay, and puts the owners on the lists.
 fn observe(engine: &mut Engine, number: u32, seconds: i64) -> Vec<Detection> {
     observe_event(engine, &event(number, seconds))
 }
 
 fn observe_event(engine: &mut Engine, event: &Value) -> Vec<Detection> {
+    let mut found = detect(engine, event);
+    found.retain(|detection| {
+        let is_new = !engine.is_listed(detection);
+        if is_new {
+            engine.list(detection, detection.until);
+        }
+        is_new
+    });
+    found
+}
+
+/// Observes a decision that was stored without delay, and puts nobody on a list.
+fn detect(engine: &mut Engine, event: &Value) -> Vec<Detection> {
     let decision = read(event);
-    let stored = decision.time;
-    engine.observe(&decision, stored, true).detections
+    engine.observe(&decision, decision.time, true).detections
 }
 
 #[test]
@@ -304,16 +316,27 @@ fn rules_of_the_same_name_for_two_lists_make_two_changes() {
 #[test]
 fn who_was_not_put_on_the_list_counts_again() {
     let mut engine = engine(THREE);
-    let found: Vec<_> = (1..=3).flat_map(|n| observe(&mut engine, n, 0)).collect();
-    engine.set_listed(&found[0], None);
-    let found: Vec<_> = (4..=6).flat_map(|n| observe(&mut engine, n, 5)).collect();
+    let count = |engine: &mut Engine, numbers: std::ops::RangeInclusive<u32>, seconds| {
+        let found = numbers.map(|number| detect(engine, &event(number, seconds)));
+        found.flatten().collect::<Vec<_>>()
+    };
+    assert_eq!(count(&mut engine, 1..=3, 0).len(), 1);
+    let found = count(&mut engine, 4..=6, 5);
     assert_eq!(found.len(), 1);
     // Decisions count again once the existing entry has expired.
-    engine.set_listed(&found[0], Some(at(20)));
-    let listed = (7..=9).flat_map(|n| observe(&mut engine, n, 20));
-    assert_eq!(listed.count(), 0);
-    let after = (10..=12).flat_map(|n| observe(&mut engine, n, 21));
-    assert_eq!(after.count(), 1);
+    engine.list(&found[0], at(20));
+    assert_eq!(count(&mut engine, 7..=9, 20), []);
+    assert_eq!(count(&mut engine, 10..=12, 21).len(), 1);
+}
+
+#[test]
+fn a_detection_without_an_entry_does_not_keep_other_rules_from_counting() {
+    let mut engine = engine(&format!(
+        "{THREE}, {{ id: five, refusals: 5, within: 1m, list: suspects, for: 10m }}"
+    ));
+    let found = (1..=5).flat_map(|number| detect(&mut engine, &event(number, 0)));
+    let rules: Vec<_> = found.map(|detection| detection.rule).collect();
+    assert_eq!(rules, [0, 1]);
 }
 
 #[test]

@@ -217,6 +217,36 @@ async fn an_entry_that_a_person_made_and_removed_protects_nobody_for_as_long_as_
 }
 
 #[tokio::test]
+async fn a_removal_that_one_rule_respects_does_not_switch_another_off() {
+    let (nats, jetstream) = nats().await;
+    let settings = || {
+        Settings::new()
+            .nats(&nats)
+            .set("IMPORTGUARD_LIST_BY", "alice")
+    };
+    let rules = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 10m }, \
+                  { id: five, refusals: 5, within: 1s, list: suspects, for: 10m }]";
+    let detector = Detector::start(rules, settings()).await;
+    for change in ["add", "remove"] {
+        let (code, _) = importguard(settings(), &["list", change, "suspects", "user1"]).await;
+        assert_eq!(code, Some(0));
+    }
+    refuse(&jetstream, "user1", 1..=3).await;
+    let removed = "importguard_detector_detections_total{rule=\"three\",outcome=\"removed\"}";
+    detector.counts(removed, 1.0).await;
+    // The second rule no longer looks back to the removal.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    refuse(&jetstream, "user1", 11..=15).await;
+    eventually("the second rule acts", SOON, async || {
+        match entry(&jetstream, "user1").await {
+            Some((_, value)) if value["reason"] == "five: 5 refusals within 1s" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_entry_lasts_longer_only_if_its_rule_says_so() {
     let (nats, jetstream) = nats().await;
     let rules = "[{ id: once, refusals: 2, within: 1m, list: suspects, for: 10m, only: { codes: [5003] } }, \
