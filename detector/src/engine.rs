@@ -26,7 +26,7 @@ use crate::{
 /// The maximum number of listed owners that are remembered. Beyond that, the lists in the bucket are consulted.
 const MAX_LISTED: usize = 1_000_000;
 
-/// How many entries are remembered between two sweeps for owners whose entry has expired.
+/// How many new entries are remembered between two sweeps for owners whose entry has expired.
 const SWEEP_EVERY: usize = 10_000;
 
 /// An owner who reached a rule's threshold.
@@ -101,7 +101,7 @@ impl Engine {
             listed: HashMap::new(),
             lists,
             made: made.events,
-            sweep_in: SWEEP_EVERY,
+            sweep_in: 0,
             rules,
         };
         for (list, owner, until) in made.entries {
@@ -168,6 +168,11 @@ impl Engine {
         let Some(rule) = self.rules.get(detection.rule).cloned() else {
             return;
         };
+        if self.sweep_in == 0 {
+            self.sweep(detection.at);
+            self.sweep_in = SWEEP_EVERY;
+        }
+        self.sweep_in -= 1;
         self.remember(&rule.list, &detection.owner, until);
     }
 
@@ -226,17 +231,18 @@ impl Engine {
         let Some(list) = self.place(list) else {
             return;
         };
-        self.sweep_in = self.sweep_in.saturating_sub(1);
-        if self.sweep_in == 0 {
-            let now = micros(OffsetDateTime::now_utc());
-            self.listed.retain(|_, until| *until > now);
-            self.sweep_in = SWEEP_EVERY;
-        }
         if self.listed.len() < MAX_LISTED {
             let known = self.listed.entry((list, owner.as_str().into()));
             let known = known.or_insert(Micros::MIN);
             *known = micros(until).max(*known);
         }
+    }
+
+    /// Forgets the entries that expired so long before `at`, the time of a decision, that no window reaches back to them. The present time
+    /// would not do, because decisions may be older.
+    fn sweep(&mut self, at: OffsetDateTime) {
+        let horizon = micros(at - self.rules.longest_window() * 2);
+        self.listed.retain(|_, until| *until > horizon);
     }
 
     fn place(&self, list: &ListName) -> Option<usize> {

@@ -340,6 +340,42 @@ fn a_detection_without_an_entry_does_not_keep_other_rules_from_counting() {
 }
 
 #[test]
+fn many_old_entries_do_not_make_an_earlier_one_forgotten() {
+    // A year that is over by any clock.
+    const THEN: i64 = -200_000_000;
+    let entry = |owner: String| {
+        let list = ListName::parse("suspects").unwrap();
+        (list, UserId::parse(owner).unwrap(), at(THEN + 10))
+    };
+    let entries = (0..=SWEEP_EVERY).map(|number| entry(format!("other{number}")));
+    let mut engine = with_made(
+        THREE,
+        Made {
+            events: HashSet::new(),
+            entries: [entry("user1".to_owned())]
+                .into_iter()
+                .chain(entries)
+                .collect(),
+        },
+    );
+    for (number, seconds) in [(1, 0), (2, 9)] {
+        let decision = read(&event(number, THEN + seconds));
+        engine.observe(&decision, decision.time, false);
+    }
+    // Another owner's detection sweeps.
+    for number in 3..=5 {
+        let mut event = event(number, THEN + 12);
+        event["data"]["ownerUserID"] = "user2".into();
+        observe_event(&mut engine, &event);
+    }
+    assert_eq!(observe(&mut engine, 6, THEN + 12), []);
+    assert_eq!(engine.listed.len(), SWEEP_EVERY + 3);
+    // Once no window reaches back to them, they are forgotten.
+    engine.sweep(at(THEN + 1000));
+    assert_eq!(engine.listed.len(), 0);
+}
+
+#[test]
 fn a_fraction_of_a_second_makes_an_entry_longer() {
     let mut engine = engine("{ id: one, refusals: 1, within: 1m, list: suspects, for: 10m }");
     let mut event = event(1, 0);
