@@ -176,6 +176,11 @@ impl Engine {
         self.remember(&rule.list, &detection.owner, until);
     }
 
+    /// Forgets the IDs of entries that were made before: they only matter for decisions that no rule acts on.
+    pub(crate) fn forget_made(&mut self) {
+        self.made = HashSet::new();
+    }
+
     /// Returns how many owners have a window for this rule, and how many owners whose window still mattered were forgotten for lack of
     /// memory.
     pub(crate) fn owners(&self, rule: usize) -> (usize, u64) {

@@ -105,6 +105,7 @@ impl Reader<'_> {
             events += 1;
         }
         drop(replay);
+        self.engine.forget_made();
         let _ = stream.delete_consumer(&name).await;
         info!(
             events,

@@ -260,6 +260,8 @@ fn who_observes_again_draws_the_same_conclusions() {
             let counted = again.observe(&decision, decision.time, false);
             assert_eq!(counted.detections, []);
         }
+        again.forget_made();
+        assert_eq!(again.made.capacity(), 0);
         for number in 11..=40 {
             let found = observe(&mut again, number, i64::from(number));
             assert_eq!(
