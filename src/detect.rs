@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode, time::SystemTime};
 
 use clap::Args;
-use importguard_detector::{DECISIONS, Settings, Simulation, Would, rules::Rules};
+use importguard_detector::{DECISIONS, Settings, Simulation, Would};
 use importguard_nats::NatsSettings;
 use importguard_runtime::{RuntimeSettings, ThreadSettings, block_on, signals};
 
@@ -65,7 +65,7 @@ impl Detect {
 
     async fn simulate(&self) -> anyhow::Result<ExitCode> {
         let shutdown = signals::shutdown()?;
-        let rules = Rules::load(&self.settings.rules)?;
+        let rules = self.settings.load_rules()?;
         let since = self.since.unwrap_or_else(SystemTime::now);
         let before = since.checked_sub(rules.longest_window() * 2);
         let range = Range {

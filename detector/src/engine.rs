@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     decision::RecordedDecision,
-    recent::Recent,
+    recent::{Recent, least_room},
     rules::{Kind, Rule, Rules},
     window::{Asked, Counted, Events, Friends, Measure, Micros, Window},
 };
@@ -79,6 +79,17 @@ pub(crate) struct Engine {
 enum Windows {
     Events(Recent<Window<Events>>),
     Friends(Recent<Window<Friends>>),
+}
+
+/// Returns the least memory for the windows of these rules: with less, an owner who does much could make a rule forget everybody else.
+pub(crate) fn least_memory(rules: &Rules) -> usize {
+    let rooms = rules.iter().map(|rule| {
+        least_room(match rule.kind {
+            Kind::Refusals => Window::<Events>::heaviest(rule.least),
+            Kind::DifferentFriends => Window::<Friends>::heaviest(rule.least),
+        })
+    });
+    rooms.max().unwrap_or_default() * rules.iter().len()
 }
 
 impl Engine {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use importguard_core::UserId;
+
 /// The memory that a value takes.
 pub(crate) trait Weight {
     /// Returns the approximate size in bytes. It must not change unless the value does.
@@ -25,6 +27,15 @@ pub(crate) struct Recent<V> {
 
 /// The weight of an owner in addition to the ID and the value: the allocation of the key, and its slot in the map.
 const OWNER_BYTES: usize = 96;
+
+/// How many values of the maximum weight must fit. An owner with such a value, who is used again and again, leaves others half of the young
+/// generation.
+const LEAST_OWNERS: usize = 4;
+
+/// Returns the least room for values of up to this weight.
+pub(crate) const fn least_room(heaviest: usize) -> usize {
+    LEAST_OWNERS * (OWNER_BYTES + UserId::MAX_BYTES + heaviest)
+}
 
 impl<V: Weight> Recent<V> {
     /// Creates an empty map of at most about `room` bytes.
@@ -98,6 +109,20 @@ mod tests {
         assert_eq!(recent.forgotten() + recent.len() as u64, 1001);
         assert_eq!(recent.take("quiet0"), None);
         assert_eq!(recent.take("quiet999"), Some(900));
+    }
+
+    #[test]
+    fn one_heavy_owner_does_not_make_others_forgotten() {
+        let mut recent = Recent::new(least_room(10_000));
+        for owner in 0..50 {
+            recent.put(&format!("light{owner}"), 100, |_| true);
+            for _ in 0..3 {
+                let _ = recent.take("heavy");
+                recent.put("heavy", 10_000, |_| true);
+            }
+        }
+        assert_eq!(recent.forgotten(), 0);
+        assert_eq!(recent.len(), 51);
     }
 
     #[test]

@@ -9,8 +9,7 @@ use importguard_yaml::diagnostic::Diagnostics;
 use tracing::{info, warn};
 
 use crate::{
-    context::Context, follow::Follower, metrics::Metrics, rules::Rules, settings::Settings,
-    status::Status,
+    context::Context, follow::Follower, metrics::Metrics, settings::Settings, status::Status,
 };
 
 /// Request timeout. A cluster elects a leader in less time.
@@ -42,7 +41,7 @@ pub async fn run(
     nats: &NatsSettings,
     mut runtime: Runtime,
 ) -> Result<(), RunError> {
-    let rules = Arc::new(Rules::load(&settings.rules).map_err(RunError::Rules)?);
+    let rules = Arc::new(settings.load_rules().map_err(RunError::Rules)?);
     let status = Status::default();
     let metrics = runtime.registry.register(|registry| {
         registry.register_collector(Box::new(status.clone()));

@@ -3,6 +3,9 @@ use std::path::PathBuf;
 use clap::Args;
 use importguard_nats::consumer_name;
 use importguard_runtime::settings::size;
+use importguard_yaml::diagnostic::{Diagnostic, Diagnostics};
+
+use crate::{engine::least_memory, rules::Rules};
 
 /// The minimum memory for windows: enough for some thousand owners.
 const LEAST_MEMORY: u64 = 1 << 20;
@@ -40,4 +43,29 @@ pub struct Settings {
         value_parser = size::<usize>(LEAST_MEMORY..=1 << 40)
     )]
     pub memory: usize,
+}
+
+impl Settings {
+    /// Reads the file of rules.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is invalid, or if the rules need more memory.
+    pub fn load_rules(&self) -> Result<Rules, Diagnostics> {
+        let rules = Rules::load(&self.rules)?;
+        let least = least_memory(&rules);
+        if self.memory < least {
+            let file = self.rules.display().to_string();
+            return Err(too_little_memory(&file, least));
+        }
+        Ok(rules)
+    }
+}
+
+fn too_little_memory(file: &str, least: usize) -> Diagnostics {
+    let least = least.div_ceil(1 << 20);
+    Diagnostics::one(Diagnostic::of_file(
+        file.into(),
+        format!("the rules need {least}MiB of memory for windows"),
+        format!("set IMPORTGUARD_DETECT_MEMORY to at least {least}MiB, or lower the thresholds"),
+    ))
 }

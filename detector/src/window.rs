@@ -45,6 +45,9 @@ pub(crate) trait Counted: Default + Weight {
 
     /// The time of the latest event; `None` if there is none.
     fn newest(&self) -> Option<Micros>;
+
+    /// The maximum weight, with this threshold.
+    fn heaviest(least: usize) -> usize;
 }
 
 /// Events, ordered by time.
@@ -59,6 +62,9 @@ pub(crate) struct Friends {
     newest: Option<Micros>,
 }
 
+/// The weight of a friend: a slot of the map, and what the map needs besides.
+const FRIEND_BYTES: usize = size_of::<(u64, Micros)>() + 2;
+
 /// The friends that an event adds, and the hasher for their IDs.
 pub(crate) struct Asked<'a> {
     pub(crate) friends: &'a [String],
@@ -71,6 +77,11 @@ impl<C: Counted> Window<C> {
             counted: C::default(),
             floor: Micros::MIN,
         }
+    }
+
+    /// The maximum weight of a window, with this threshold.
+    pub(crate) fn heaviest(least: usize) -> usize {
+        size_of::<Self>() + C::heaviest(least)
     }
 
     /// Whether the window can still affect what is counted after `horizon`.
@@ -149,6 +160,11 @@ impl Counted for Events {
     fn newest(&self) -> Option<Micros> {
         self.0.last().map(|&(time, _)| time)
     }
+
+    fn heaviest(least: usize) -> usize {
+        // `add` removes a surplus only after it has inserted the event.
+        (2 * least + 1).next_power_of_two().max(4) * size_of::<(Micros, EventId)>()
+    }
 }
 
 impl Weight for Events {
@@ -179,6 +195,8 @@ impl Counted for Friends {
         if self.last.len() > 2 * measure.least {
             self.keep_newest(2 * measure.least);
         }
+        // A single import may have requested far more friends.
+        self.last.shrink_to(2 * measure.least);
         reached
     }
 
@@ -198,6 +216,11 @@ impl Counted for Friends {
 
     fn newest(&self) -> Option<Micros> {
         self.newest
+    }
+
+    fn heaviest(least: usize) -> usize {
+        // At most seven eighths of a map's slots are used.
+        (2 * least * 8 / 7 + 1).next_power_of_two() * FRIEND_BYTES
     }
 }
 
@@ -219,7 +242,7 @@ impl Friends {
 
 impl Weight for Friends {
     fn weight(&self) -> usize {
-        self.last.capacity() * (size_of::<(u64, Micros)>() + 2)
+        self.last.capacity() * FRIEND_BYTES
     }
 }
 
@@ -328,6 +351,42 @@ mod tests {
             };
             friends.add(1000 + number % 7, asked, MEASURE);
             assert!(friends.last.len() <= 6, "{}", friends.last.len());
+        }
+    }
+
+    #[test]
+    fn no_window_is_heavier_than_its_rule_may_make_it() {
+        let hasher = RandomState::new();
+        for least in [1, 2, 3, 7, 8, 100, 500] {
+            let measure = Measure { within: 100, least };
+            let (mut events, mut friends) = (Window::<Events>::new(), Window::<Friends>::new());
+            for number in 0..3 * least {
+                let asked = format!("{number}");
+                let asked = Asked {
+                    friends: &[asked],
+                    hasher: &hasher,
+                };
+                events.add(1000, id(number as u64), Micros::MIN, 0, measure);
+                friends.add(1000, asked, Micros::MIN, 0, measure);
+                assert!(
+                    events.weight() <= Window::<Events>::heaviest(least),
+                    "{least}"
+                );
+                assert!(
+                    friends.weight() <= Window::<Friends>::heaviest(least),
+                    "{least}"
+                );
+            }
+            let many: Vec<_> = (0..5000).map(|friend| format!("many{friend}")).collect();
+            let asked = Asked {
+                friends: &many,
+                hasher: &hasher,
+            };
+            friends.add(1001, asked, Micros::MIN, 0, measure);
+            assert!(
+                friends.weight() <= Window::<Friends>::heaviest(least),
+                "{least}"
+            );
         }
     }
 

@@ -378,6 +378,28 @@ fn many_old_entries_do_not_make_an_earlier_one_forgotten() {
 }
 
 #[test]
+fn each_rule_has_room_for_its_largest_windows_and_as_much_as_every_other() {
+    let least = |rules: &[(&str, u32)]| {
+        let rule = |(number, (kind, least)): (usize, &(&str, u32))| {
+            format!("{{ id: a{number}, {kind}: {least}, within: 1h, list: suspects, for: 1h }}")
+        };
+        let rules: Vec<_> = rules.iter().enumerate().map(rule).collect();
+        let source = format!(
+            "apiVersion: importguard/v1\nrules: [{}]\n",
+            rules.join(", ")
+        );
+        least_memory(&Rules::parse("detector.yaml", &source).unwrap())
+    };
+    let large = least(&[("differentFriends", 100_000)]);
+    // Four windows of up to 200,000 friends.
+    assert!((18 << 20..20 << 20).contains(&large), "{large}");
+    let both = least(&[("refusals", 10), ("differentFriends", 100_000)]);
+    assert_eq!(both, 2 * large);
+    let sample = least(&[("refusals", 20), ("differentFriends", 2000)]);
+    assert!(sample < 2 << 20, "{sample}");
+}
+
+#[test]
 fn a_fraction_of_a_second_makes_an_entry_longer() {
     let mut engine = engine("{ id: one, refusals: 1, within: 1m, list: suspects, for: 10m }");
     let mut event = event(1, 0);

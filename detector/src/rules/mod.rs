@@ -75,7 +75,7 @@ impl Rules {
     ///
     /// # Errors
     /// If the file cannot be read or is invalid: every error in it.
-    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+    pub(crate) fn load(path: &Path) -> Result<Self, Diagnostics> {
         let source = FILE.read_text(path, "the file")?;
         Self::parse(&path.display().to_string(), &source)
     }

@@ -325,6 +325,14 @@ async fn wrong_rules_end_it_with_what_is_wrong_and_where() {
     ] {
         assert!(told.contains(part), "no {part} in {told}");
     }
+    let mut detector = Detector::spawn(
+        "[{ id: wide, differentFriends: 100000, within: 1h, list: suspects, for: 1h }]",
+        Settings::new().set("IMPORTGUARD_DETECT_MEMORY", "1MiB"),
+    );
+    assert_eq!(detector.exit(SOON).await.code(), Some(1));
+    let told = detector.stderr();
+    let remedy = "set IMPORTGUARD_DETECT_MEMORY to at least 19MiB, or lower the thresholds";
+    assert!(told.contains(remedy), "{told}");
     let missing = Settings::new().set("IMPORTGUARD_DETECT_RULES", "/nowhere.yaml");
     let (_, told) = printed(&missing.run(["detect"]).await, 1);
     assert!(
