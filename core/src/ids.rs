@@ -80,9 +80,6 @@ impl From<OperationId> for String {
     }
 }
 
-/// The prefix of every pseudonym.
-const PSEUDONYM_PREFIX: &str = "pn_";
-
 /// A user's ID as OpenIM knows it: any string that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -103,16 +100,9 @@ impl UserId {
         }
     }
 
-    /// The pseudonym that an event carries instead of a user's ID: `pn_` and `text`.
+    /// The pseudonym that an event carries instead of a user's ID: `pn_` and `text`. A user's ID may look the same.
     pub fn pseudonym(text: &str) -> Self {
-        Self(format!("{PSEUDONYM_PREFIX}{text}"))
-    }
-
-    /// Whether this is a pseudonym: `pn_` and 32 hex digits, or `pn_redacted`.
-    pub fn is_pseudonym(&self) -> bool {
-        let text = self.0.strip_prefix(PSEUDONYM_PREFIX);
-        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        text.is_some_and(|text| text == "redacted" || (text.len() == 32 && text.bytes().all(hex)))
+        Self(format!("pn_{text}"))
     }
 
     /// The ID as received.
@@ -207,16 +197,6 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-
-    #[test]
-    fn a_pseudonym_is_told_from_an_id() {
-        let hex = "0123456789abcdef0123456789abcdef";
-        assert!(UserId::pseudonym(hex).is_pseudonym());
-        assert!(UserId::pseudonym("redacted").is_pseudonym());
-        for id in ["user123", "pn_", "pn_42", &format!("pn_{hex}0"), hex] {
-            assert!(!UserId::parse(id).unwrap().is_pseudonym(), "{id}");
-        }
-    }
 
     #[test]
     fn a_derived_id_depends_on_the_purpose_and_the_cause_and_on_nothing_else() {

@@ -41,6 +41,8 @@ struct Raw<'e> {
     id: Cow<'e, str>,
     #[serde(borrow)]
     time: Cow<'e, str>,
+    #[serde(default)]
+    pseudonymised: bool,
     #[serde(borrow)]
     data: RawData<'e>,
 }
@@ -95,7 +97,7 @@ impl RecordedDecision {
         if owner.as_str().len() > UserId::MAX_BYTES {
             return Err(Unusable::Unreadable);
         }
-        if owner.is_pseudonym() {
+        if raw.pseudonymised {
             return Err(Unusable::Pseudonymised);
         }
         let fired = data.rules.into_iter();

@@ -21,6 +21,9 @@ pub(crate) struct Event {
     pub(crate) time: String,
     /// W3C Trace Context of the callback.
     pub(crate) traceparent: Option<String>,
+    /// Whether it has pseudonyms instead of user IDs.
+    #[serde(default)]
+    pub(crate) pseudonymised: bool,
     pub(crate) data: Data,
 }
 

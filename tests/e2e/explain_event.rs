@@ -258,12 +258,17 @@ fn what_cannot_be_decided_again_is_reported_with_the_reason() {
         event["data"][field] = value;
         event.to_string()
     };
-    let pseudonym = with("ownerUserID", "pn_15765ed1c7aef2755d0076c69c2cd411".into());
+    let mut pseudonymised = allowed();
+    pseudonymised["pseudonymised"] = true.into();
+    let pseudonymised = pseudonymised.to_string();
+    // An ID that looks like a pseudonym is none.
+    let id = with("ownerUserID", "pn_15765ed1c7aef2755d0076c69c2cd411".into());
+    printed(&explain(&policy, &[], &id), 0);
     let mut imported = allowed();
     imported["data"].as_object_mut().unwrap().remove("verdict");
     for (input, said) in [
         (
-            pseudonym.as_str(),
+            pseudonymised.as_str(),
             "event 0193-1 cannot be decided again: it has pseudonyms",
         ),
         (
@@ -282,7 +287,7 @@ fn what_cannot_be_decided_again_is_reported_with_the_reason() {
         has(&error, &[said]);
     }
     // The others are decided.
-    let both = format!("{pseudonym}\n{}", allowed());
+    let both = format!("{pseudonymised}\n{}", allowed());
     let (told, _) = printed(&explain(&policy, &[], &both), 2);
     has(&told, &["event 0193-1: alice", "  same decision\n"]);
 

@@ -44,6 +44,7 @@ async fn events_hold_pseudonyms_and_answers_ids() {
         "{names:?}"
     );
     for event in &events {
+        assert_eq!(event.json["pseudonymised"], true);
         assert_eq!(event.json["subject"], names[0]);
         assert_eq!(event.json["data"]["ownerUserID"], names[0]);
         assert_eq!(event.json["data"]["friendUserIDs"][0], names[1]);

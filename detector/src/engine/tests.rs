@@ -409,9 +409,21 @@ fn a_fraction_of_a_second_makes_an_entry_longer() {
 }
 
 #[test]
+fn who_has_an_id_like_a_pseudonym_counts_too() {
+    let mut engine = engine(THREE);
+    let mut found = 0;
+    for number in 1..=3 {
+        let mut event = event(number, 0);
+        event["data"]["ownerUserID"] = "pn_0123456789abcdef0123456789abcdef".into();
+        found += observe_event(&mut engine, &event).len();
+    }
+    assert_eq!(found, 1);
+}
+
+#[test]
 fn pseudonyms_and_foreign_messages_are_not_usable() {
     let mut pseudonymised = event(1, 0);
-    pseudonymised["data"]["ownerUserID"] = "pn_0123456789abcdef0123456789abcdef".into();
+    pseudonymised["pseudonymised"] = true.into();
     for (payload, unusable) in [
         (
             pseudonymised.to_string(),

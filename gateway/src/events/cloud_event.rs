@@ -81,6 +81,9 @@ pub struct CloudEvent<D> {
     pub time: OffsetDateTime,
     /// The user whom the event is about, the owner: the ID, or its pseudonym.
     pub subject: UserId,
+    /// `true` if the event has pseudonyms; absent if it has user IDs, which may look like pseudonyms (an extension attribute).
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub pseudonymised: bool,
     /// The media type of `data`.
     pub datacontenttype: Cow<'static, str>,
     /// The W3C trace context of the publishing span (CloudEvents' distributed tracing extension).
@@ -175,6 +178,10 @@ pub struct DecisionData<'a> {
     /// The fields that were left out or cut because the message would have exceeded the server's `max_payload`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub omitted: Vec<Cow<'static, str>>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn is_empty<T: Clone>(list: &[T]) -> bool {

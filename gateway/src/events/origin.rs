@@ -124,7 +124,7 @@ impl Origin {
         // What a policy decided is as of the time that its rules saw.
         let time = evaluation.map_or_else(SystemTime::now, |evaluation| evaluation.at);
         let about = (EventType::Decision, owner.into_owned(), time);
-        let event = self.envelope(&context, about, data);
+        let event = self.envelope(&context, about, &pseudonyms, data);
         finish(context, verdict.into(), request, &event)
     }
 
@@ -152,7 +152,7 @@ impl Origin {
             omitted: Vec::new(),
         };
         let about = (EventType::Imported, owner.into_owned(), SystemTime::now());
-        let event = self.envelope(&context, about, data);
+        let event = self.envelope(&context, about, &pseudonyms, data);
         finish(context, Subject::Imported, request, &event)
     }
 
@@ -160,6 +160,7 @@ impl Origin {
         &self,
         context: &EventContext,
         (kind, subject, time): (EventType, UserId, SystemTime),
+        pseudonyms: &Pseudonyms,
         data: D,
     ) -> CloudEvent<D> {
         CloudEvent {
@@ -169,6 +170,7 @@ impl Origin {
             source: self.source.clone(),
             time: OffsetDateTime::from(time),
             subject,
+            pseudonymised: pseudonyms.are_on(),
             datacontenttype: Cow::Borrowed("application/json"),
             traceparent: context.headers.traceparent.clone(),
             tracestate: context.headers.tracestate.clone(),
@@ -410,6 +412,8 @@ mod tests {
         assert_eq!(event.data.cause, Some(Cause::DeciderTimeout));
         assert_eq!(event.data.policy, None);
         assert_eq!(event.data.decider, None);
+        let text = String::from_utf8(recorded.payload.to_vec()).unwrap();
+        assert!(!text.contains("pseudonymised"), "{text}");
     }
 
     #[test]
@@ -420,6 +424,7 @@ mod tests {
             let event: DecisionEvent<'_> = serde_json::from_slice(&recorded.payload).unwrap();
             let owner = pseudonyms.of(&request(0).owner).into_owned();
             assert_eq!(event.subject, owner);
+            assert!(event.pseudonymised);
             assert_eq!(*event.data.owner_user_id, owner);
             let friends = event.data.friend_user_ids.unwrap();
             assert_eq!(friends, pseudonyms.of_all(&request(2).friends));

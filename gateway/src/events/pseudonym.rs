@@ -148,6 +148,11 @@ impl Pseudonyms {
         }
     }
 
+    /// Whether events have pseudonyms.
+    pub(super) const fn are_on(&self) -> bool {
+        !matches!(self, Self::Off)
+    }
+
     /// The replacement of `id` in an event.
     pub fn of<'a>(&self, id: &'a UserId) -> Cow<'a, UserId> {
         match self.pseudonym(id.as_str()) {
@@ -158,7 +163,7 @@ impl Pseudonyms {
 
     /// The replacements of `ids`, in their order.
     pub fn of_all<'a>(&self, ids: &'a [UserId]) -> Cow<'a, [UserId]> {
-        if matches!(self, Self::Off) {
+        if !self.are_on() {
             return Cow::Borrowed(ids);
         }
         ids.iter().map(|id| self.of(id).into_owned()).collect()
@@ -170,7 +175,7 @@ impl Pseudonyms {
             Self::Keyed(hmac) => format!("hmac-sha256:{}", hex(hmac, &list.digest)),
             Self::Off | Self::Redacted => REDACTED.to_owned(),
         };
-        if matches!(self, Self::Off) {
+        if !self.are_on() {
             return Cow::Borrowed(lists);
         }
         let keyed = lists.iter().map(|list| ListRevision {

@@ -9,7 +9,6 @@ use std::{
     time::SystemTime,
 };
 
-use importguard_core::UserId;
 use importguard_decider::{policy::Policy, tabletest::parse_time};
 use serde_json::{Deserializer, Value, json};
 
@@ -279,8 +278,7 @@ fn undecidable(event: &Event) -> Option<&'static str> {
             "it was too large for NATS and does not list its friends; with them, use --owner, --friends and --at",
         );
     }
-    let owner = UserId::parse(data.owner_user_id.as_str());
-    if owner.is_ok_and(|owner| owner.is_pseudonym()) {
+    if event.pseudonymised {
         return Some(
             "it has pseudonyms, which no list, prefix or pattern matches; with the IDs, use --owner, --friends and --at",
         );

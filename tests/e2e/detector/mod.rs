@@ -10,9 +10,7 @@ use importguard_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::world::{
-    THREE, changes, entered, entry, nats, publish, refusal, refuse, with_stream,
-};
+use self::world::{THREE, changes, entered, entry, nats, publish, refusal, refuse, with_stream};
 use crate::asserts::printed;
 
 const EVENTS: &str = "importguard_detector_events_total";
@@ -122,8 +120,9 @@ async fn fallbacks_and_pseudonyms_put_nobody_on_a_list() {
         fallback["data"]["decidedBy"] = "fallback".into();
         fallback["data"]["cause"] = "deciderTimeout".into();
         publish(&jetstream, &fallback).await;
-        let pseudonym = "pn_0123456789abcdef0123456789abcdef";
-        publish(&jetstream, &refusal(10 + number, pseudonym, 0)).await;
+        let mut pseudonymised = refusal(10 + number, "pn_0123456789abcdef0123456789abcdef", 0);
+        pseudonymised["pseudonymised"] = true.into();
+        publish(&jetstream, &pseudonymised).await;
     }
     detector.counts(EVENTS, 10.0).await;
     let skipped = "importguard_detector_skipped_total{reason=\"pseudonymised\"}";
