@@ -351,6 +351,6 @@ async fn but_not_hold_back_one_from_which_expired_entries_were_cleared_while_a_d
         proxy.restore().await;
         decides(&decider, &["a", "b"], &expiring).await;
         current(&decider, true).await;
-        assert_eq!(metric(&decider, REREADS).await, 1.0);
+        assert_eq!(decider.metric(REREADS).await.unwrap(), 1.0);
     }
 }
