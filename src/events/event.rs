@@ -192,3 +192,22 @@ pub(crate) fn printable(text: &str) -> String {
     }
     clean
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_seen_on_a_screen_is_escaped() {
+        for (text, expected) in [
+            ("user 1 用户 é", "user 1 用户 é"),
+            ("a\u{1b}[2Kb\n", "a\\u{1b}[2Kb\\n"),
+            (
+                "a\u{202e}b\u{200b}\u{2028}",
+                "a\\u{202e}b\\u{200b}\\u{2028}",
+            ),
+        ] {
+            assert_eq!(printable(text), expected);
+        }
+    }
+}

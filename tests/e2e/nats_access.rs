@@ -255,3 +255,19 @@ async fn a_credentials_file_of_an_operators_account() {
     let settings = with("expired.creds", expired);
     spools(settings, &["rejected the credentials"]).await;
 }
+
+#[tokio::test]
+async fn a_server_without_jetstream_is_the_cause_that_is_named() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("nats.conf");
+    std::fs::write(&file, "jetstream: disabled\n").unwrap();
+    let nats = NatsServer::configured(file, &[], "anybody:anything").await;
+    let output = Settings::new()
+        .nats(&nats)
+        .run(["tail", "--no-follow"])
+        .await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("JetStream is off"), "{stderr}");
+}

@@ -119,3 +119,32 @@ async fn it_reads_decisions_only_however_often_lists_change() {
     let table = counted(&line.nats, &[]).await;
     assert!(table.starts_with("6 decisions"), "{table}");
 }
+
+#[tokio::test]
+async fn a_range_in_the_future_is_an_error_and_an_empty_one_is_told_of() {
+    let line = Line::start().await;
+    line.server().import("op-1", "alice", &["x"]).await;
+    wait_for_count(&line.nats, 1).await;
+    let settings = Settings::new().nats(&line.nats);
+    let run = async |arguments: &[&str]| {
+        let output = settings.run(arguments).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), stderr)
+    };
+    for command in [
+        &["tail", "--no-follow"][..],
+        &["stats"],
+        &["why", "--owner", "a"],
+        &["list", "history", "bad"],
+    ] {
+        let (code, stderr) = run(&[command, &["--since", "2999-01-01"]].concat()).await;
+        assert_eq!(code, Some(2), "{command:?}: {stderr}");
+        assert!(stderr.contains("in the future"), "{command:?}: {stderr}");
+    }
+    let (code, stderr) = run(&["tail", "--no-follow", "--since", "0s"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("no event in this range"), "{stderr}");
+    let (code, stderr) = run(&["list", "history", "bad"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("has no change of bad"), "{stderr}");
+}

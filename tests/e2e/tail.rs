@@ -241,49 +241,6 @@ async fn a_durable_tail_takes_no_events_from_another_program() {
 }
 
 #[tokio::test]
-async fn a_range_in_the_future_is_an_error_and_an_empty_one_is_told_of() {
-    let line = line_with(1).await;
-    let settings = Settings::new().nats(&line.nats);
-    let run = async |arguments: &[&str]| {
-        let output = settings.run(arguments).await;
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        (output.status.code(), stderr)
-    };
-    for command in [
-        &["tail", "--no-follow"][..],
-        &["stats"],
-        &["why", "--owner", "a"],
-        &["list", "history", "bad"],
-    ] {
-        let (code, stderr) = run(&[command, &["--since", "2999-01-01"]].concat()).await;
-        assert_eq!(code, Some(2), "{command:?}: {stderr}");
-        assert!(stderr.contains("in the future"), "{command:?}: {stderr}");
-    }
-    let (code, stderr) = run(&["tail", "--no-follow", "--since", "0s"]).await;
-    assert_eq!(code, Some(0), "{stderr}");
-    assert!(stderr.contains("no event in this range"), "{stderr}");
-    let (code, stderr) = run(&["list", "history", "bad"]).await;
-    assert_eq!(code, Some(0), "{stderr}");
-    assert!(stderr.contains("has no change of bad"), "{stderr}");
-}
-
-#[tokio::test]
-async fn a_server_without_jetstream_is_the_cause_that_is_named() {
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("nats.conf");
-    std::fs::write(&file, "jetstream: disabled\n").unwrap();
-    let nats = NatsServer::configured(file, &[], "anybody:anything").await;
-    let output = Settings::new()
-        .nats(&nats)
-        .run(["tail", "--no-follow"])
-        .await;
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let last = stderr.lines().last().unwrap();
-    assert!(last.contains("JetStream is off"), "{stderr}");
-}
-
-#[tokio::test]
 async fn without_following_it_prints_what_is_stored_and_ends() {
     let line = line_with(5).await;
     let tail = |arguments: &[&str]| {
