@@ -8,6 +8,7 @@ use clap::{
     builder::Resettable,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use tracing::warn;
 
 /// The prefix of importguard's own variables.
 const PREFIX: &str = "IMPORTGUARD_";
@@ -95,6 +96,40 @@ pub const VARIABLES: [&str; 78] = [
     "IMPORTGUARD_WRITE_TIMEOUT",
 ];
 
+/// Variables of earlier revisions, each with its replacement. They are reported and ignored, so that a process starts with the
+/// environment of its predecessor.
+const RETIRED: [(&str, &str); 8] = [
+    (
+        "IMPORTGUARD_DECIDER_MAX_HEADER_BYTES",
+        "a call's headers may take 8KiB",
+    ),
+    (
+        "IMPORTGUARD_DECIDER_MAX_MESSAGE_BYTES",
+        "it follows from IMPORTGUARD_DECIDER_MAX_FRIENDS",
+    ),
+    (
+        "IMPORTGUARD_DECIDER_MAX_STREAMS",
+        "a connection may have 512 calls open",
+    ),
+    (
+        "IMPORTGUARD_DECIDER_RESOLVE_INTERVAL",
+        "names are resolved every 5 seconds, and immediately after a failed call",
+    ),
+    (
+        "IMPORTGUARD_DECIDER_RETRY_MAX_FRIENDS",
+        "only imports of up to 1000 friends are sent to a second decider",
+    ),
+    ("IMPORTGUARD_MAX_ID_BYTES", "a user ID may have 256 bytes"),
+    (
+        "IMPORTGUARD_MAX_QUEUED",
+        "memory bounds how many callbacks wait (IMPORTGUARD_MAX_BYTES_IN_FLIGHT)",
+    ),
+    (
+        "IMPORTGUARD_STREAM_DUPLICATE_WINDOW",
+        "a stream is created with 10 minutes; change it with `nats stream edit`",
+    ),
+];
+
 /// Parses a command line as `C::parse_from` does, and checks the environment: an unknown variable that begins with
 /// `IMPORTGUARD_`, and a known one that is set but empty, are errors. `--help` and `--version` work whatever the environment.
 /// Exits with code 2 and a message on standard error if there is an error.
@@ -129,6 +164,15 @@ pub fn parse_arguments<S: Args>(
     S::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }
 
+/// Logs a line for each retired variable that is set.
+pub fn report_retired() {
+    for (name, instead) in RETIRED {
+        if env::var_os(name).is_some() {
+            warn!("{name} is retired and has no effect, unset it: {instead}");
+        }
+    }
+}
+
 type Variables = Vec<(String, String)>;
 
 fn variables() -> Variables {
@@ -151,7 +195,7 @@ fn errors(variables: &[(String, String)], command: &Command) -> Vec<String> {
                 .trim()
                 .is_empty()
                 .then(|| empty(name, argument.copied()))
-        } else if name.starts_with(PREFIX) && !is_kubernetes(name, value) {
+        } else if name.starts_with(PREFIX) && !is_kubernetes(name, value) && !is_retired(name) {
             Some(unknown(name, &arguments))
         } else {
             None
@@ -190,6 +234,10 @@ fn unknown(name: &str, arguments: &[&Arg]) -> String {
         }
         None => format!("unknown variable {name}; unset it, or see --help for the known ones"),
     }
+}
+
+fn is_retired(name: &str) -> bool {
+    RETIRED.iter().any(|(retired, _)| *retired == name)
 }
 
 /// Whether Kubernetes sets such a variable in every pod of the namespace for a Service called `importguard` or `importguard-…`:
@@ -320,6 +368,7 @@ mod tests {
         for name in [
             "IMPORTGUARD_POLICY",
             "IMPORTGUARD_HTTP_LISTEN",
+            "IMPORTGUARD_MAX_QUEUED",
             "NATS_URL",
             "OTHER",
         ] {

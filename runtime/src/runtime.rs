@@ -113,6 +113,7 @@ impl RuntimeSettings {
     ) -> anyhow::Result<ExitCode> {
         block_on(self.threads, async {
             let telemetry = importguard_telemetry::init(name, instance, &self.telemetry)?;
+            environment::report_retired();
             let ended = self.serve(signals::shutdown()?, service).await;
             telemetry.shutdown(TRACE_FLUSH_TIMEOUT).await;
             if ended.is_ok() {

@@ -218,8 +218,8 @@ fn every_variable_that_a_binary_reads_is_known_to_all() {
 }
 
 #[tokio::test]
-async fn variables_of_kubernetes_services_are_no_errors() {
-    let mut settings = Settings::new();
+async fn variables_of_kubernetes_services_and_retired_ones_are_no_errors() {
+    let mut settings = Settings::new().set("IMPORTGUARD_MAX_QUEUED", "2");
     for service in ["IMPORTGUARD", "IMPORTGUARD_GATEWAY", "IMPORTGUARD_DECIDER"] {
         for (end, value) in [
             ("SERVICE_HOST", "10.0.0.1"),
@@ -234,7 +234,10 @@ async fn variables_of_kubernetes_services_are_no_errors() {
             settings = settings.set(&format!("{service}_{end}"), value);
         }
     }
-    Service::gateway(settings.clone()).await;
+    let gateway = Service::gateway(settings.clone()).await;
+    gateway
+        .wait_for_log(&["IMPORTGUARD_MAX_QUEUED is retired"])
+        .await;
     Service::decider(settings).await;
 }
 

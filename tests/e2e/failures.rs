@@ -337,7 +337,7 @@ const CAUSED_BY: [(&str, &[&str]); 56] = [
             "an_unknown_variable_is_refused_by_every_command",
             "an_empty_variable_is_refused",
             "an_interval_or_a_timeout_of_zero_is_refused_unless_help_says_what_zero_means",
-            "variables_of_kubernetes_services_are_no_errors",
+            "variables_of_kubernetes_services_and_retired_ones_are_no_errors",
         ],
     ),
     (
