@@ -259,13 +259,17 @@ async fn a_credentials_file_of_an_operators_account() {
 #[tokio::test]
 async fn a_server_without_jetstream_is_the_cause_that_is_named() {
     let directory = TempDir::new().unwrap();
-    let file = directory.path().join("nats.conf");
-    std::fs::write(&file, "jetstream: disabled\n").unwrap();
-    let nats = NatsServer::configured(file, &[], "anybody:anything").await;
-    let output = Settings::new()
-        .nats(&nats)
-        .run(["tail", "--no-follow"])
-        .await;
+    let port = free_port().to_string();
+    let mut command = Command::new(NatsServer::program());
+    command.args(["--addr", "127.0.0.1", "--port", &port]);
+    let _server = Process::spawn("nats-server", command, directory.path());
+    let address = format!("127.0.0.1:{port}");
+    eventually("nats-server answers", SOON, async || {
+        TcpStream::connect(&address).await.map(drop)
+    })
+    .await;
+    let settings = Settings::new().set("NATS_URL", format!("nats://{address}"));
+    let output = settings.run(["tail", "--no-follow"]).await;
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let last = stderr.lines().last().unwrap();

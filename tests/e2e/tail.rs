@@ -231,7 +231,7 @@ async fn a_durable_tail_takes_no_events_from_another_program() {
     let mut tail = Tail::start(&line.nats, &["--durable", "detector", "--no-follow"]);
     let status = tail.process.exit(SOON).await;
     assert_eq!(status.code(), Some(1), "{}", tail.process.output());
-    let expected = "the durable consumer detector was not made by tail, \"importguard detect\"";
+    let expected = "the durable consumer detector was not made by tail, importguard detect";
     assert!(
         tail.process.stderr().contains(expected),
         "{}",

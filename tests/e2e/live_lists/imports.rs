@@ -92,7 +92,7 @@ async fn what_has_expired_is_told_and_not_written() {
     assert_eq!(history, "");
     let json = listed(&nats, &[&import[..], &["--json"]].concat()).await;
     let json: Value = serde_json::from_str(&json).unwrap();
-    let expected = serde_json::json!({ "added": 0, "unchanged": 1, "expired": 2 });
+    let expected = serde_json::json!({ "added": 0, "unchanged": 1, "expired": 2, "superseded": 0 });
     assert_eq!(json, expected);
 }
 
