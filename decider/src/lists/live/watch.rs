@@ -94,7 +94,7 @@ impl Watch {
     }
 
     /// Starts watching, and blocks until the lists have been read or there is no bucket to read, for at most
-    /// `IMPORTGUARD_LISTS_MAX_AGE` and [`READ_TIMEOUT`].
+    /// `IMPORTGUARD_LISTS_MAX_AGE` or ten seconds.
     ///
     /// # Errors
     /// Why nothing was read.
