@@ -28,6 +28,9 @@ pub fn refuses(dialect: Dialect, rejection: &Rejection) {
         message: rejection.message().to_owned(),
         detail: detail.clone(),
     };
-    assert_eq!(spoken(dialect, &answer.encode(dialect, Refusals::Readable)), expected);
+    assert_eq!(
+        spoken(dialect, &answer.encode(dialect, Refusals::Readable)),
+        expected
+    );
     assert!(!rejection.status().is_success());
 }

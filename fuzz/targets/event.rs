@@ -15,13 +15,22 @@ mod line;
 #[path = "../../src/events/matched.rs"]
 #[allow(dead_code)]
 mod matched;
+#[path = "../../src/output.rs"]
+#[allow(dead_code)]
+mod output;
+#[path = "../../src/text.rs"]
+#[allow(dead_code)]
+mod text;
+#[path = "../../src/events/when.rs"]
+#[allow(dead_code)]
+mod when;
 
 /// As they find each other.
-use self::{event::printable, matched::Matched};
+use self::{event::printable, matched::Matched, when::exact_rfc3339};
 
 /// As the line finds them.
 mod events {
-    pub(crate) use crate::event::{Data, Event, Fired, printable, to_the_millisecond};
+    pub(crate) use crate::event::{Data, Event, Fired, list_change, printable, to_the_millisecond};
 }
 
 fuzz_target!(|payload: &[u8]| {

@@ -102,7 +102,7 @@ impl Lines {
         }
     }
 
-    fn new(is_terminal: bool) -> Self {
+    pub(crate) fn new(is_terminal: bool) -> Self {
         Self {
             coloured: false,
             grows: is_terminal,
