@@ -5,7 +5,7 @@ use importguard_tests::{Detector, NatsServer, SOON, Settings, eventually};
 
 use super::{
     EVENTS,
-    world::{THREE, changes, entered, entry, nats, publish, refusal, refuse, with_stream},
+    world::{THREE, changed, changes, entered, entry, nats, publish, refusal, refuse, with_stream},
 };
 
 /// The sequence up to which the detector has acknowledged every event.
@@ -61,13 +61,7 @@ async fn killed_after_the_entry_and_before_the_ack_it_makes_no_second_one() {
     refuse(&jetstream, "user1", 1..=3).await;
     let (revision, value) = entered(&jetstream, "user1").await;
     detector.counts(EVENTS, 3.0).await;
-    eventually("its event is there", SOON, async || {
-        match changes(&jetstream).await.len() {
-            1 => Ok(()),
-            count => Err(count),
-        }
-    })
-    .await;
+    changed(&jetstream, 1).await;
     assert_eq!(acknowledged(&jetstream).await, 0);
     detector.kill9();
 
@@ -118,7 +112,7 @@ async fn windows_survive_a_restart() {
     assert_eq!(entry(&jetstream, "user1").await, None);
     refuse(&jetstream, "user1", [3]).await;
     entered(&jetstream, "user1").await;
-    assert_eq!(changes(&jetstream).await.len(), 2);
+    changed(&jetstream, 2).await;
 }
 
 #[tokio::test]
@@ -156,15 +150,7 @@ async fn a_window_that_began_anew_is_not_taken_for_a_full_one_after_a_restart() 
     assert_eq!(changes(&jetstream).await.len(), before);
     publish(&jetstream, &refusal(6, "user1", 0)).await;
     publish(&jetstream, &more(106)).await;
-    eventually(
-        "the third since then is acted on",
-        SOON,
-        async || match changes(&jetstream).await.len() {
-            count if count == before + 2 => Ok(()),
-            count => Err(count),
-        },
-    )
-    .await;
+    changed(&jetstream, before + 2).await;
 }
 
 #[tokio::test]
@@ -199,7 +185,7 @@ async fn nats_may_be_away_at_the_start_and_in_between() {
     detector.ready().await;
     refuse(&jetstream, "user1", [3]).await;
     entered(&jetstream, "user1").await;
-    assert_eq!(changes(&jetstream).await.len(), 1);
+    changed(&jetstream, 1).await;
 }
 
 #[tokio::test]
@@ -213,7 +199,7 @@ async fn a_bucket_that_was_deleted_is_made_again() {
     refuse(&jetstream, "user1", 1..=3).await;
     entered(&jetstream, "user1").await;
     detector.ready().await;
-    assert_eq!(changes(&jetstream).await.len(), 1);
+    changed(&jetstream, 1).await;
 }
 
 #[tokio::test]

@@ -100,3 +100,15 @@ pub(super) async fn changes(jetstream: &jetstream::Context) -> Vec<Value> {
     }
     changes
 }
+
+/// Waits until so many changes of lists are published. An entry can be read before the event about it.
+pub(super) async fn changed(jetstream: &jetstream::Context, count: usize) -> Vec<Value> {
+    eventually("the changes of lists are published", SOON, async || {
+        let changes = changes(jetstream).await;
+        match changes.len() == count {
+            true => Ok(changes),
+            false => Err(format!("{changes:?}")),
+        }
+    })
+    .await
+}
