@@ -7,26 +7,25 @@
 //! 4. [`Authentication`] rejects requests without valid credentials (401).
 //! 5. The router selects the handler. It rejects other methods than POST (405); a callback without a route is forwarded or rejected
 //!    (404).
-//! 6. `admit` rejects invalid headers (415, 400), reads the body (413, 408), and acquires a permit of the concurrency limit.
-//! 7. The handler parses the body (400, 413), decides, records and answers.
+//! 6. The extractor [`Import`](crate::admission::Import) rejects invalid headers (415, 400), receives the body (413, 408), waits for a
+//!    permit of the concurrency limit, and parses the body (400, 413).
+//! 7. The handler decides, records and answers.
 
 use std::{any::Any, convert::Infallible};
 
 use axum::{
     Router,
     extract::Request,
-    handler::Handler,
-    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{MethodRouter, post},
+    routing::post,
 };
 use importguard_core::Dialect;
-use tower::{Service, ServiceBuilder};
+use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, validate_request::ValidateRequestHeaderLayer};
 
 use crate::{
     handlers::{after_import, before_import, pass_through},
-    layers::{Authentication, HeadCheck, admit, trace},
+    layers::{Authentication, HeadCheck, trace},
     openim::{Command, Rejection, Route},
     state::App,
 };
@@ -43,29 +42,21 @@ pub(crate) fn app(
     let documented = Route::of(Command::BeforeImport(Dialect::Documented));
     let server = Route::of(Command::BeforeImport(Dialect::Server));
     let report = Route::of(Command::AfterImport);
-    let routes = Router::new()
-        .route(documented.path(), callback(&app, before_import))
-        .route(server.path(), callback(&app, before_import))
-        .route(report.path(), callback(&app, after_import))
+    let router = Router::new()
+        .route(documented.path(), post(before_import))
+        .route(server.path(), post(before_import))
+        .route(report.path(), post(after_import))
         .fallback(pass_through)
         .with_state(app.clone());
     let head_check = HeadCheck {
         max_bytes: app.settings.serve.max_header_bytes as usize,
     };
-    ServiceBuilder::new()
-        .layer(from_fn_with_state(app, trace))
+    let routes = ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(panicked))
         .layer(ValidateRequestHeaderLayer::custom(head_check))
         .layer(ValidateRequestHeaderLayer::custom(authentication))
-        .service(routes)
-}
-
-fn callback<T, H>(app: &App, handler: H) -> MethodRouter<App>
-where
-    H: Handler<T, App>,
-    T: 'static,
-{
-    post(handler).route_layer(from_fn_with_state(app.clone(), admit))
+        .service(router);
+    service_fn(move |request| trace(app.clone(), routes.clone(), request))
 }
 
 /// The response after a panic, which the panic hook has logged.

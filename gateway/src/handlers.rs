@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
@@ -13,12 +12,12 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::{
+    admission::Import,
     decide::{OnFailure, fallback},
     events::{Event, EventContext, Subject, Timings},
-    limit::Overloaded,
-    openim::{Answer, AnswerBody, Callback, Forwarded, Import, Rejection, RequestHead},
+    openim::{Answer, AnswerBody, Callback, Forwarded, Rejection},
     request::{
-        Clock, RequestResult,
+        Clock, RequestHead, RequestResult,
         log::{decided, undecided, unrecorded},
         span::{publish_span, published},
     },
@@ -30,19 +29,20 @@ use crate::{
 /// Decides on an import, records the decision and answers.
 pub(crate) async fn before_import(
     State(app): State<App>,
-    Extension(clock): Extension<Clock>,
-    overloaded: Option<Extension<Overloaded>>,
     Import {
+        head,
         dialect,
         request,
-        replaced_operation_id: replaced,
+        permit,
     }: Import,
 ) -> Response {
+    let clock = head.clock;
+    let replaced = head.replaced_operation_id.as_deref();
     let id = EventId::new();
     let began = Instant::now();
-    let decision = match overloaded {
-        None => decide(&app, id, &request, clock).await,
-        Some(_) => fallback(Cause::Overloaded, app.settings.fallback.on_overload),
+    let decision = match permit {
+        Some(_) => decide(&app, id, &request, clock).await,
+        None => fallback(Cause::Overloaded, app.settings.fallback.on_overload),
     };
     let timings = Timings {
         decide: began.elapsed(),
@@ -53,14 +53,14 @@ pub(crate) async fn before_import(
         app.origin
             .decision(context, &request, dialect, &decision, timings)
     };
-    let published = publish(&app, (id, subject), replaced.clone(), clock, event).await;
+    let published = publish(&app, (id, subject), &head, event).await;
     if span::sampled() {
         app.origin.trace(&decision);
     }
     let (decision, cause) = recorded(decision, published);
     app.metrics.decided(&decision);
-    if overloaded.is_none() {
-        decided(&request, replaced.as_deref(), &decision, clock);
+    if permit.is_some() {
+        decided(&request, replaced, &decision, clock);
     }
     if dialect == Dialect::Server {
         app.overridden_verdicts
@@ -72,14 +72,16 @@ pub(crate) async fn before_import(
 /// Records a completed import. The answer allows whatever the result, as the friends are already stored.
 pub(crate) async fn after_import(
     State(app): State<App>,
-    Extension(clock): Extension<Clock>,
-    overloaded: Option<Extension<Overloaded>>,
-    import: Import,
+    Import {
+        head,
+        request,
+        permit,
+        ..
+    }: Import,
 ) -> Result<Response, Rejection> {
-    if overloaded.is_some() {
+    if permit.is_none() {
         return Err(Rejection::Overloaded);
     }
-    let (request, replaced) = (import.request, import.replaced_operation_id);
     if let Some(verdict) = app.overridden_verdicts.contradicted(&request) {
         app.metrics.verdict_ignored(verdict);
         error!(
@@ -91,10 +93,10 @@ pub(crate) async fn after_import(
     let id = EventId::new();
     let event = |context| app.origin.imported(context, &request);
     let imported = (id, Subject::Imported);
-    let published = publish(&app, imported, replaced.clone(), clock, event).await;
+    let published = publish(&app, imported, &head, event).await;
     info!(
         friends = request.friends.len(),
-        replaced_operation_id = replaced,
+        replaced_operation_id = head.replaced_operation_id,
         "import reported as done"
     );
     let mut response =
@@ -191,8 +193,7 @@ fn recorded(decision: Decision, published: Result<(), OnFailure>) -> (Decision, 
 async fn publish(
     app: &App,
     (id, subject): (EventId, Subject),
-    replaced_operation_id: Option<String>,
-    clock: Clock,
+    head: &RequestHead,
     event: impl FnOnce(EventContext) -> Event,
 ) -> Result<(), OnFailure> {
     let span = publish_span(subject.as_str(), id, app.recorder.server());
@@ -200,9 +201,10 @@ async fn publish(
         id,
         headers: span.in_scope(propagation::message_headers),
         max_payload: app.recorder.max_payload(),
-        replaced_operation_id,
+        replaced_operation_id: head.replaced_operation_id.clone(),
     });
-    let recorded = app.recorder.record(event, clock.deadline).await;
+    // Boxed, as thousands of callbacks that wait for a permit would have the bytes of this future, too.
+    let recorded = Box::pin(app.recorder.record(event, head.clock.deadline)).await;
     span.in_scope(|| published(&recorded));
     match recorded {
         Ok(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! The gateway: serves OpenIM's import callbacks over HTTP, gets decisions from deciders over gRPC, and publishes them to NATS.
 
+mod admission;
 mod app;
 pub mod decide;
 pub mod events;

@@ -10,21 +10,17 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use tracing::warn;
 
 use crate::{metrics::Counted, settings::LimitSettings};
 
-/// A request extension: the concurrency limit left no permit for this callback.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Overloaded;
-
 /// The concurrency limit, shared by all routes.
 #[derive(Debug)]
 pub(crate) struct Limit {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     queue_timeout: Duration,
     recorded: PerSecond,
     summary: Summary,
@@ -42,15 +38,15 @@ pub(crate) enum Denied {
 
 /// Permission to process a callback, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Permit<'a> {
-    _acquired: SemaphorePermit<'a>,
+pub(crate) struct Permit {
+    _acquired: OwnedSemaphorePermit,
     _counted: Counted,
 }
 
 impl Limit {
     pub(crate) fn new(settings: &LimitSettings, registry: &mut Registry) -> Self {
         Self {
-            permits: Semaphore::new(settings.max_in_flight),
+            permits: Arc::new(Semaphore::new(settings.max_in_flight)),
             queue_timeout: settings.queue_timeout,
             recorded: PerSecond::new(settings.overload_events),
             summary: Summary::default(),
@@ -62,11 +58,11 @@ impl Limit {
     /// takes no permits from others.
     pub(crate) async fn acquire(
         &self,
-        exchange: Option<&Arc<Exchange>>,
+        exchange: Option<&Exchange>,
         deadline: Instant,
-    ) -> Result<Permit<'_>, Denied> {
+    ) -> Result<Permit, Denied> {
         if exchange.is_none_or(|exchange| exchange.try_acquire_slot())
-            && let Ok(permit) = self.permits.try_acquire()
+            && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
         {
             return Ok(self.permit(permit));
         }
@@ -81,7 +77,8 @@ impl Limit {
                     return Err(Denied::NoSlot);
                 }
             }
-            let permit = timeout_at(due, self.permits.acquire()).await;
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            let permit = timeout_at(due, permit).await;
             // The semaphore is never closed.
             let permit = permit.ok().and_then(Result::ok);
             permit
@@ -95,7 +92,7 @@ impl Limit {
         permit
     }
 
-    fn permit<'a>(&self, acquired: SemaphorePermit<'a>) -> Permit<'a> {
+    fn permit(&self, acquired: OwnedSemaphorePermit) -> Permit {
         Permit {
             _acquired: acquired,
             _counted: Counted::new(&self.metrics.in_flight),

@@ -5,8 +5,8 @@ use importguard_core::{Cause, Decision, Dialect, ImportRequest, Verdict};
 
 use crate::{
     decide::{OnFailure, fallback},
-    openim::{Answer, AnswerBody, Callback, Command, Rejection, RequestHead},
-    request::RequestResult,
+    openim::{Answer, AnswerBody, Callback, Command, Rejection},
+    request::{RequestHead, RequestResult},
     state::App,
 };
 

@@ -16,6 +16,7 @@ use axum::{
     extract::Request,
     response::Response,
 };
+use futures_util::{FutureExt, TryFutureExt};
 use http::{HeaderValue, Version, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -133,7 +134,7 @@ impl Server {
             let (app, closing) = (app.clone(), Arc::clone(&closing));
             let handle = connection.handle().clone();
             let service = service_fn(move |request| {
-                serve_request(app.clone(), request, handle.clone(), Arc::clone(&closing))
+                serve_request(app.clone(), request, &handle, Arc::clone(&closing))
             });
             let served = http.serve_connection(TokioIo::new(connection), service);
             let served = graceful.watch(served.into_owned());
@@ -203,33 +204,36 @@ impl Server {
 }
 
 /// Serves one request with `app`, and closes the connection after the response if no other request can follow.
-async fn serve_request<S>(
+fn serve_request<S>(
     app: S,
     request: http::Request<Incoming>,
-    handle: Handle,
+    handle: &Handle,
     closing: Arc<AtomicBool>,
-) -> Result<Response, Infallible>
+) -> impl Future<Output = Result<Response, Infallible>> + use<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
     let http2 = request.version() == Version::HTTP_2;
     let exchange = Arc::new(handle.begin(http2));
-    // First come, first served, without a timeout: during overload this delays callers at almost no cost, whereas a refusal costs about
-    // two thirds of a decision.
-    exchange
-        .reserve(REQUEST_BYTES.max(head_bytes(&request)))
-        .await;
+    let bytes = REQUEST_BYTES.max(head_bytes(&request));
     let mut request =
         request.map(|incoming| Body::new(RequestBody::new(incoming, Arc::clone(&exchange), http2)));
     request.extensions_mut().insert(Arc::clone(&exchange));
-    let mut response = app.oneshot(request).await?;
-    // The unread rest of a body may be arbitrarily long.
-    let is_last = !exchange.is_received() || closing.load(Relaxed);
-    if is_last && !http2 {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-    }
-    Ok(response)
+    // First come, first served, without a timeout: during overload this delays callers at almost no cost, whereas a refusal costs about
+    // two thirds of a decision.
+    let reserving = Arc::clone(&exchange);
+    let reserved = async move { reserving.reserve(bytes).await };
+    // Combinators keep one copy of the request, where an `async` block would keep two.
+    let answered = reserved.then(|()| app.oneshot(request));
+    answered.map_ok(move |mut response| {
+        // The unread rest of a body may be arbitrarily long.
+        let is_last = !exchange.is_received() || closing.load(Relaxed);
+        if is_last && !http2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    })
 }
 
 fn head_bytes<B>(request: &http::Request<B>) -> usize {

@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
-use axum::extract::FromRef;
-
 use crate::{
-    Settings, decide::Deciders, events::Origin, limit::Limit, metrics::Metrics, openim::Limits,
+    Settings, decide::Deciders, events::Origin, limit::Limit, metrics::Metrics,
     overridden_verdicts::OverriddenVerdicts, recorder::Recorder, request::RequestLog,
     upstream::Upstream,
 };
@@ -24,10 +22,4 @@ pub(crate) struct AppState {
     pub(crate) overridden_verdicts: OverriddenVerdicts,
     pub(crate) metrics: Metrics,
     pub(crate) log: RequestLog,
-}
-
-impl FromRef<App> for Limits {
-    fn from_ref(app: &App) -> Self {
-        app.settings.http.limits()
-    }
 }

@@ -9,7 +9,7 @@ use http::{Method, Uri};
 use importguard_runtime::Exchange;
 use tower_http::validate_request::ValidateRequest;
 
-use crate::openim::{Rejection, RequestHead};
+use crate::{openim::Rejection, request::RequestHead};
 
 /// Maximum number of headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response is a
 /// callback answer.

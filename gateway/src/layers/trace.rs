@@ -1,6 +1,8 @@
 //! The outermost layer: recognises the callback, starts its span, records its metrics, and turns every response into a callback answer.
 
 use std::{
+    convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -9,93 +11,105 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
+    extract::Request,
+    response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use http::{StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use importguard_runtime::{Exchange, Handle};
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
+use tower::{Service, ServiceExt};
 
 use crate::{
-    openim::{
-        RequestHead, Route, Target, callback_name, complete, operation_id, replaced_operation_id,
-    },
-    request::{Clock, RequestResult, span},
+    openim::{Rejection, Target, callback_name, complete, operation_id, replaced_operation_id},
+    request::{Clock, RequestHead, RequestResult, span},
     state::App,
 };
 
-/// Traces a request from its head until the caller has received the response or disconnected.
-pub(crate) async fn trace(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Passes a request on to `routes`, and traces it from its head until the caller has received the response or disconnected.
+pub(crate) fn trace<S>(
+    app: App,
+    routes: S,
+    mut request: Request,
+) -> impl Future<Output = Result<Response, Infallible>>
+where
+    S: Service<Request, Response: IntoResponse, Error = Infallible>,
+{
     let settings = &app.settings.http;
-    let clock = Clock::start(settings.request_budget);
     let uri = request.uri().clone();
-    let request_head = Arc::new(RequestHead {
+    let head = Arc::new(RequestHead {
         target: Target::of(&settings.base_path, uri.path(), uri.query()),
         operation_id: operation_id(request.headers(), settings.operation_id),
         replaced_operation_id: replaced_operation_id(request.headers(), settings.operation_id),
         uri,
+        clock: Clock::start(settings.request_budget),
     });
-    let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
-    let route = request_head.target.route();
-    let span = span::start(&request, app.scheme, &request_head);
-    *request.uri_mut() = Uri::from_static(route.path());
-    request.extensions_mut().insert(Arc::clone(&request_head));
-    request.extensions_mut().insert(clock);
-
-    let peer = exchange.as_ref();
-    let peer = peer.map(|exchange| exchange.connection().peer());
-    let handled = span.instrument(async {
-        let response = next.run(request).await;
-        let (mut response, rejection) = complete(response, &request_head.target, settings.refusals);
-        if let Some(rejection) = rejection {
-            app.metrics.rejected(&rejection);
-            let uri = &request_head.uri;
-            let callback = callback_name(uri.path(), uri.query());
-            app.log.rejected(&rejection, callback, peer);
-            response
-                .extensions_mut()
-                .insert(RequestResult::Rejected(rejection.code()));
-        }
-        response
-    });
-    let mut open = OpenRequest {
-        app: app.clone(),
-        route,
-        span,
-        clock,
+    let open = OpenRequest {
+        span: span::start(&request, app.scheme, &head),
+        head: Arc::clone(&head),
         result: None,
         sent: Mutex::new(SystemTime::now()),
-        exchange,
+        exchange: request.extensions().get().cloned(),
+        app,
     };
-    let response = handled.await;
-    *open.sent.lock() = SystemTime::now();
-    let result = response.extensions().get().copied();
-    open.result = Some((
-        result.unwrap_or(RequestResult::Done(None)),
-        response.status(),
-    ));
-    if let Some(exchange) = &open.exchange {
-        exchange.answered();
-    }
-    let open = Arc::new(open);
-    response.map(|body| Body::new(TrackedBody { body, open }))
+    *request.uri_mut() = Uri::from_static(head.target.route().path());
+    request.extensions_mut().insert(head);
+    let handled = open.span.instrument(routes.oneshot(request));
+    handled.map(move |Ok(response)| Ok(open.answer(response.into_response())))
 }
 
 /// A request until its response is delivered. If it is dropped without a response, or with the connection broken, the request was
 /// abandoned: the caller disconnected, or this process stops.
 struct OpenRequest {
     app: App,
-    route: Route,
+    head: Arc<RequestHead>,
     span: ServerSpan,
-    clock: Clock,
     result: Option<(RequestResult, StatusCode)>,
     /// When the response, or the last chunk of it so far, was handed to the connection. The span ends then: delivery takes the caller's
     /// time, whose own span may end before the connection reports completion.
     sent: Mutex<SystemTime>,
     exchange: Option<Arc<Exchange>>,
+}
+
+impl OpenRequest {
+    /// The callback answer, which keeps this until it is read.
+    fn answer(mut self, response: Response) -> Response {
+        let app = &self.app;
+        let (response, rejection) =
+            complete(response, &self.head.target, app.settings.http.refusals);
+        let result = match rejection {
+            Some(rejection) => {
+                self.span.in_scope(|| self.rejected(&rejection));
+                RequestResult::Rejected(rejection.code())
+            }
+            None => response
+                .extensions()
+                .get()
+                .copied()
+                .unwrap_or(RequestResult::Done(None)),
+        };
+        *self.sent.get_mut() = SystemTime::now();
+        self.result = Some((result, response.status()));
+        if let Some(exchange) = &self.exchange {
+            exchange.answered();
+        }
+        let open = Arc::new(self);
+        response.map(|body| Body::new(TrackedBody { body, open }))
+    }
+
+    fn rejected(&self, rejection: &Rejection) {
+        let uri = &self.head.uri;
+        let callback = callback_name(uri.path(), uri.query());
+        self.app.metrics.rejected(rejection);
+        self.app.log.rejected(rejection, callback, self.peer());
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        let exchange = self.exchange.as_ref();
+        exchange.map(|exchange| exchange.connection().peer())
+    }
 }
 
 impl Drop for OpenRequest {
@@ -105,9 +119,9 @@ impl Drop for OpenRequest {
         let metrics = &self.app.metrics;
         match self.result {
             Some((result, status)) if !lost => {
-                let elapsed = self.clock.elapsed();
+                let (route, elapsed) = (self.head.target.route(), self.head.clock.elapsed());
                 self.span
-                    .in_scope(|| metrics.answered(self.route, status, elapsed));
+                    .in_scope(|| metrics.answered(route, status, elapsed));
                 span::answered(&self.span, result, status);
                 self.span.end_at(*self.sent.lock());
             }
@@ -115,9 +129,8 @@ impl Drop for OpenRequest {
                 metrics.abandoned();
                 // A rejection has a line already.
                 if !matches!(result, Some((RequestResult::Rejected(_), _))) {
-                    let peer = connection.map(Handle::peer);
                     self.span
-                        .in_scope(|| self.app.log.abandoned(self.clock, peer));
+                        .in_scope(|| self.app.log.abandoned(self.head.clock, self.peer()));
                 }
                 span::abandoned(&self.span);
             }

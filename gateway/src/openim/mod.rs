@@ -16,5 +16,4 @@ pub use operation_id::{OnMissingOperationId, operation_id, replaced_operation_id
 pub use rejection::Rejection;
 #[cfg(test)]
 pub(crate) use request::Body as RequestBody;
-pub(crate) use request::{Import, RequestHead};
 pub use request::{Limits, acceptable, parse};

@@ -1,17 +1,15 @@
 //! Parses the body of a callback.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt};
 
-use axum::extract::{FromRef, FromRequest, Request};
-use http::{HeaderMap, Uri, header};
-use http_body_util::BodyExt;
-use importguard_core::{Dialect, ImportRequest, OperationId, UserId};
+use http::{HeaderMap, header};
+use importguard_core::{ImportRequest, OperationId, UserId};
 use serde::{
     Deserialize, Deserializer,
     de::{self, SeqAccess, Visitor},
 };
 
-use super::{Callback, Command, Rejection, Target, command::MAX_QUOTED};
+use super::{Command, Rejection, command::MAX_QUOTED};
 
 /// The limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -22,53 +20,6 @@ pub struct Limits {
     pub friends: usize,
     /// Maximum length of an ID, in bytes.
     pub id_bytes: usize,
-}
-
-/// A request extension: the parsed head, for extractors and handlers.
-#[derive(Debug)]
-pub(crate) struct RequestHead {
-    pub(crate) target: Target,
-    pub(crate) operation_id: Result<OperationId, Rejection>,
-    /// What the caller sent instead of a usable operationID, where one was generated.
-    pub(crate) replaced_operation_id: Option<String>,
-    /// The original URI: the router sees [`Route::path`](super::Route::path).
-    pub(crate) uri: Uri,
-}
-
-/// The extractor of an import callback.
-#[derive(Debug)]
-pub(crate) struct Import {
-    pub(crate) dialect: Dialect,
-    pub(crate) request: ImportRequest,
-    /// What the caller sent instead of a usable operationID, where one was generated.
-    pub(crate) replaced_operation_id: Option<String>,
-}
-
-impl<S> FromRequest<S> for Import
-where
-    Limits: FromRef<S>,
-    S: Send + Sync,
-{
-    type Rejection = Rejection;
-
-    /// The layers have already checked the head and read the body.
-    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
-        let (head, body) = request.into_parts();
-        let request_head = head.extensions.get::<Arc<RequestHead>>();
-        let request_head = request_head.ok_or(Rejection::Internal)?;
-        let Callback::Ours(command) = request_head.target.callback else {
-            return Err(Rejection::Internal);
-        };
-        let operation_id = request_head.operation_id.clone()?;
-        let body = body.collect().await.map_err(|_| Rejection::Internal)?;
-        let limits = Limits::from_ref(state);
-        let request = parse(command, operation_id, &body.to_bytes(), &limits)?;
-        Ok(Self {
-            dialect: command.dialect(),
-            request,
-            replaced_operation_id: request_head.replaced_operation_id.clone(),
-        })
-    }
 }
 
 /// Parses the body of `command`. Ignores unknown fields. A list of `null` counts as empty: Go's `encoding/json` writes a nil slice so.
@@ -241,6 +192,8 @@ fn explain(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use importguard_core::Dialect;
+
     use super::*;
 
     const DOCUMENTED: Command = Command::BeforeImport(Dialect::Documented);

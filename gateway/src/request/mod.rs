@@ -5,11 +5,26 @@ pub(crate) mod span;
 
 use std::time::Duration;
 
+use http::Uri;
+use importguard_core::OperationId;
 use tokio::time::Instant;
 
 pub(crate) use self::{log::RequestLog, span::RequestResult};
+use crate::openim::{Rejection, Target};
 
-/// A request extension: when the request arrived, and when its response is due.
+/// A request extension: the parsed head, for layers, extractors and handlers.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) target: Target,
+    pub(crate) operation_id: Result<OperationId, Rejection>,
+    /// What the caller sent instead of a usable operationID, where one was generated.
+    pub(crate) replaced_operation_id: Option<String>,
+    /// The original URI: the router sees [`Route::path`](crate::openim::Route::path).
+    pub(crate) uri: Uri,
+    pub(crate) clock: Clock,
+}
+
+/// When a request arrived, and when its response is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     pub(crate) arrived: Instant,

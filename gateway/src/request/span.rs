@@ -6,9 +6,9 @@ use importguard_core::{Cause, EventId};
 use importguard_telemetry::span::{KeyValue, ServerSpan, child, failed, method, sampled};
 use tracing::{Span, field::Empty, info_span};
 
+use super::RequestHead;
 use crate::{
     decide::message,
-    openim::RequestHead,
     recorder::{RecordError, Recorded},
 };
 

@@ -1,0 +1,231 @@
+//! The extractor of an import callback. A callback is first received completely, then waits for a permit of the concurrency limit, and is
+//! parsed only then.
+
+use std::{mem, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use importguard_core::{Dialect, ImportRequest};
+use importguard_runtime::Exchange;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    limit::{Denied, Permit},
+    openim::{Callback, Command, Rejection, acceptable, parse},
+    request::{Clock, RequestHead},
+    response::unrecorded_overload,
+    state::App,
+};
+
+/// A complete and valid import callback whose turn it is.
+pub(crate) struct Import {
+    pub(crate) head: Arc<RequestHead>,
+    pub(crate) dialect: Dialect,
+    pub(crate) request: ImportRequest,
+    /// Held until the callback is handled. If the concurrency limit left none, `None`: the handler applies IMPORTGUARD_ON_OVERLOAD.
+    pub(crate) permit: Option<Permit>,
+}
+
+impl FromRequest<App> for Import {
+    type Rejection = Response;
+
+    /// The fallback of IMPORTGUARD_ON_OVERLOAD is for overload only. Callers must not be able to choose it: whoever sends too slowly or
+    /// does not read responses is rejected. Beyond IMPORTGUARD_OVERLOAD_EVENTS per second, the handler is not called.
+    fn from_request(
+        request: Request,
+        app: &App,
+    ) -> impl Future<Output = Result<Self, Response>> + Send {
+        // Only what is needed: thousands may wait, without their headers.
+        let arriving = Arriving::new(request, app);
+        async move {
+            let import = match arriving {
+                Ok(arriving) => arriving.import(app).await,
+                Err(rejection) => Err(rejection.into()),
+            };
+            import.map_err(|reason| match reason {
+                NotAdmitted::Rejected(rejection) => rejection.into_response(),
+                NotAdmitted::Unrecorded(head) => unrecorded_overload(app, &head),
+            })
+        }
+    }
+}
+
+/// Why there is no import to handle.
+enum NotAdmitted {
+    Rejected(Rejection),
+    /// The gateway is overloaded, and has no time for an event.
+    Unrecorded(Arc<RequestHead>),
+}
+
+impl From<Rejection> for NotAdmitted {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+/// A callback whose head is valid, and whose body arrives.
+struct Arriving {
+    head: Arc<RequestHead>,
+    command: Command,
+    exchange: Option<Arc<Exchange>>,
+    body: Body,
+}
+
+impl Arriving {
+    fn new(request: Request, app: &App) -> Result<Self, Rejection> {
+        let (parts, body) = request.into_parts();
+        let head = parts.extensions.get::<Arc<RequestHead>>();
+        let head = head.ok_or(Rejection::Internal)?;
+        let Callback::Ours(command) = head.target.callback else {
+            return Err(Rejection::Internal);
+        };
+        if !acceptable(&parts.headers) {
+            return Err(Rejection::UnsupportedMediaType);
+        }
+        if let Err(rejection) = &head.operation_id {
+            return Err(rejection.clone());
+        }
+        let max = app.settings.http.max_body_bytes;
+        if content_length(&parts.headers).is_some_and(|bytes| bytes > max) {
+            return Err(too_large(max));
+        }
+        Ok(Self {
+            head: Arc::clone(head),
+            command,
+            exchange: parts.extensions.get().cloned(),
+            body,
+        })
+    }
+
+    async fn import(self, app: &App) -> Result<Import, NotAdmitted> {
+        let Self {
+            head,
+            command,
+            exchange,
+            body,
+        } = self;
+        let exchange = exchange.as_deref();
+        let decide_by = decide_by(app, head.clock);
+        let body = collect(app, exchange, body, head.clock.arrived, decide_by).await?;
+        let Some(body) = body else {
+            app.limit.overloaded(false);
+            return Err(NotAdmitted::Unrecorded(head));
+        };
+        let permit = match app.limit.acquire(exchange, decide_by).await {
+            Ok(permit) => Some(permit),
+            Err(Denied::NoSlot) => return Err(Rejection::UnreadResponses.into()),
+            Err(Denied::NoPermit) => None,
+        };
+        let recordable = matches!(command, Command::BeforeImport(_));
+        if permit.is_none() && !app.limit.overloaded(recordable) {
+            return Err(NotAdmitted::Unrecorded(head));
+        }
+        let operation_id = head.operation_id.clone()?;
+        let limits = app.settings.http.limits();
+        Ok(Import {
+            request: parse(command, operation_id, &body, &limits)?,
+            dialect: command.dialect(),
+            head,
+            permit,
+        })
+    }
+}
+
+/// When a decision must begin: then all of the decider's time is left, or half of the budget if that is less, so that a caller
+/// cannot cause a decider's timeout by sending its last byte late.
+fn decide_by(app: &App, clock: Clock) -> Instant {
+    let decider_timeout = app.settings.decide.decider_timeout;
+    clock.deadline - decider_timeout.min(app.settings.http.request_budget / 2)
+}
+
+/// The complete body; `None` if IMPORTGUARD_MAX_BYTES_IN_FLIGHT left no room for it in time.
+async fn collect(
+    app: &App,
+    exchange: Option<&Exchange>,
+    mut body: Body,
+    arrived: Instant,
+    decide_by: Instant,
+) -> Result<Option<Bytes>, Rejection> {
+    let settings = &app.settings.http;
+    let mut due = decide_by.min(arrived + settings.body_read_timeout);
+    let mut collected = Collected::default();
+    loop {
+        let frame = timeout_at(due, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| Rejection::TooSlow)? else {
+            return Ok(Some(collected.into_bytes()));
+        };
+        let frame = frame.map_err(|error| {
+            Rejection::Malformed(format!("the body could not be read: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if collected.len() + data.len() > settings.max_body_bytes {
+            return Err(too_large(settings.max_body_bytes));
+        }
+        if let Some(exchange) = exchange {
+            let began = Instant::now();
+            let reserved = timeout_at(decide_by, exchange.reserve(data.len())).await;
+            if reserved.is_err() {
+                return Ok(None);
+            }
+            // Meanwhile nothing was read, which is not the caller's fault.
+            due = decide_by.min(due + began.elapsed());
+        }
+        collected.push(data);
+    }
+}
+
+fn too_large(max: usize) -> Rejection {
+    Rejection::TooLarge {
+        what: "the body",
+        max,
+        unit: "bytes",
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// The received part of a body. The first chunk, usually the only one, is not copied.
+#[derive(Default)]
+struct Collected {
+    first: Bytes,
+    more: BytesMut,
+}
+
+impl Collected {
+    fn len(&self) -> usize {
+        self.first.len().max(self.more.len())
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.len() == 0 {
+            self.first = data;
+            return;
+        }
+        if self.more.is_empty() {
+            let first = mem::take(&mut self.first);
+            // Not more: over HTTP/2 a thousand friends arrive in two chunks, and may then wait in the queue.
+            self.more.reserve(first.len() + data.len());
+            self.more.extend_from_slice(&first);
+        }
+        self.more.extend_from_slice(&data);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.more.is_empty() {
+            self.first
+        } else {
+            self.more.freeze()
+        }
+    }
+}
