@@ -1,6 +1,6 @@
 //! The state of an accepted connection: what its peer is expected to do, and by when.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
@@ -57,8 +57,8 @@ struct State {
     plaintext: bool,
     /// Whether writes can no longer reach the peer.
     broken: bool,
-    /// In the order in which they began.
-    exchanges: Vec<Entry>,
+    /// In the order in which they began, and so in that of their IDs.
+    exchanges: VecDeque<Entry>,
     next_id: u64,
 }
 
@@ -99,7 +99,7 @@ impl Handle {
                 http2: false,
                 plaintext: false,
                 broken: false,
-                exchanges: Vec::new(),
+                exchanges: VecDeque::new(),
                 next_id: 0,
             }),
         }))
@@ -160,7 +160,7 @@ impl Handle {
         let id = state.next_id;
         state.next_id += 1;
         state.http2 = http2;
-        state.exchanges.push(Entry::new(id));
+        state.exchanges.push_back(Entry::new(id));
         drop(state);
         Exchange::new(self.clone(), id, http2)
     }
@@ -168,7 +168,10 @@ impl Handle {
     /// Updates the state of an exchange.
     pub(crate) fn update(&self, id: u64, change: impl FnOnce(&mut Entry)) {
         let mut state = self.0.state.lock();
-        if let Some(entry) = state.exchanges.iter_mut().find(|entry| entry.id == id) {
+        if let Some(entry) = state
+            .position(id)
+            .and_then(|at| state.exchanges.get_mut(at))
+        {
             change(entry);
         }
     }
@@ -176,8 +179,7 @@ impl Handle {
     /// Ends an exchange. Returns whether its response was read.
     pub(crate) fn end(&self, id: u64) -> bool {
         let mut state = self.0.state.lock();
-        let position = state.exchanges.iter().position(|entry| entry.id == id);
-        let ended = position.map(|position| state.exchanges.remove(position));
+        let ended = state.position(id).and_then(|at| state.exchanges.remove(at));
         if state.exchanges.is_empty() {
             state.enter(Phase::Idle);
             state.last_request = state.since;
@@ -281,6 +283,12 @@ impl Handle {
 }
 
 impl State {
+    fn position(&self, id: u64) -> Option<usize> {
+        self.exchanges
+            .binary_search_by_key(&id, |entry| entry.id)
+            .ok()
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = Instant::now();
