@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use importguard_telemetry::is_invisible;
+
 /// Why a text file cannot be used, and where. Its `Display` has the message and the remedy, but nothing of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextError {
@@ -211,30 +213,6 @@ pub fn unseen(c: char) -> Option<TextErrorKind> {
         _ if is_invisible(c) => Some(TextErrorKind::Invisible),
         _ => None,
     }
-}
-
-/// Whether a character takes no space on a screen: Unicode's `Default_Ignorable_Code_Point` and the line and paragraph separators.
-fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}'
-            | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::{io::IsTerminal, time::Duration};
 use clap::{Args, ValueEnum};
 pub use environment::EnvironmentError;
 pub use errors::whole_text;
-pub use log::flush as flush_log;
+pub use log::{flush as flush_log, is_invisible};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use per_second::{PerSecond, Summary};
 pub use trace::{KeepSlow, KeepSlowError, TraceSettings};

@@ -1,13 +1,14 @@
 //! Log lines: formatted here, written to standard error in `writer`.
 //!
 //! The formats are those of `tracing-subscriber`, plus the operationID and the trace of the callback that a line belongs to, which
-//! its formatters cannot add. Text from callers cannot start a new line.
+//! its formatters cannot add. Text from callers cannot start a new line, and what a reader would not see is escaped.
 
+mod escape;
 mod writer;
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
-    fmt::{self, Write},
+    fmt,
     panic::PanicHookInfo,
     time::SystemTime,
 };
@@ -15,7 +16,7 @@ use std::{
 use humantime::format_rfc3339_micros;
 use opentelemetry::{Context, trace::TraceContextExt};
 use serde::ser::{SerializeMap, Serializer as _};
-use serde_json::ser::{CompactFormatter, Compound, Serializer};
+use serde_json::ser::{Compound, Serializer};
 use tracing::{Event, Level, Subscriber, field::display};
 use tracing_serde::SerdeMapVisitor;
 use tracing_subscriber::{
@@ -25,8 +26,9 @@ use tracing_subscriber::{
     layer,
 };
 
-pub use self::writer::flush;
+use self::escape::{OneLine, Visible};
 pub(crate) use self::writer::{WRITER, dropped, start};
+pub use self::{escape::is_invisible, writer::flush};
 use crate::{LogFormat, propagation};
 
 /// Calls `add` with the operationID and the trace of the current callback, as far as there are any.
@@ -82,7 +84,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
     }
 }
 
-type Map<'a> = Compound<'a, &'a mut Vec<u8>, CompactFormatter>;
+type Map<'a> = Compound<'a, &'a mut Vec<u8>, Visible>;
 
 /// A JSON line with `message` and the fields that `fields` adds; empty in the event of an error.
 fn json_line(
@@ -93,7 +95,7 @@ fn json_line(
 ) -> Vec<u8> {
     // A decision's line has some 400 bytes.
     let mut line = Vec::with_capacity(512);
-    let mut serializer = Serializer::new(&mut line);
+    let mut serializer = Serializer::with_formatter(&mut line, Visible);
     let written = serializer.serialize_map(None).and_then(|mut map| {
         map.serialize_entry("time", &format_args!("{}", now()))?;
         map.serialize_entry("level", level.as_str())?;
@@ -151,35 +153,22 @@ fn now() -> impl fmt::Display {
     format_rfc3339_micros(SystemTime::now())
 }
 
-/// Replaces control characters by their escapes.
-struct OneLine<W>(W);
-
-impl<W: Write> Write for OneLine<W> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Nearly all text is printable ASCII, and bytes are looked at faster than characters.
-        if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            return self.0.write_str(text);
-        }
-        for part in text.split_inclusive(char::is_control) {
-            match part.char_indices().next_back() {
-                Some((end, last)) if last.is_control() => {
-                    write!(self.0, "{}{}", &part[..end], last.escape_default())?;
-                }
-                _ => self.0.write_str(part)?,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn text_with_a_line_break_stays_on_one_line() {
-        let mut line = String::new();
-        OneLine(&mut line).write_str("plain a\nb\u{1b}[0m").unwrap();
-        assert_eq!(line, "plain a\\nb\\u{1b}[0m");
+    fn a_json_line_has_escapes_for_what_a_reader_would_not_see() {
+        let value = "u\u{202e}1\u{200b}\u{9b}31m\u{7f}\u{e0001}\n\"é用";
+        let line = json_line(Level::INFO, "target", Some(value), |mut map| {
+            map.serialize_entry("userAgent", &format_args!("{value}"))?;
+            Ok(map)
+        });
+        let line = String::from_utf8(line).unwrap();
+        let escaped = r#""u\u202e1\u200b\u009b31m\u007f\udb40\udc01\n\"é用""#;
+        let fields = format!(r#""message":{escaped},"userAgent":{escaped}}}"#);
+        assert!(line.ends_with(&format!("{fields}\n")), "{line}");
+        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(parsed["userAgent"], value);
     }
 }
