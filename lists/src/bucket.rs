@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use bytes::Bytes;
 use time::OffsetDateTime;
 
-use crate::{Brief, Key};
+use crate::{Brief, Key, ListName};
 
 /// The bucket's name.
 pub const BUCKET: &str = "IMPORTGUARD_LISTS";
@@ -208,6 +208,14 @@ impl Bucket {
                 )),
             },
         }
+    }
+
+    /// Whether the bucket has a key of `list`: an entry, or what is left of one until it is cleared away.
+    ///
+    /// # Errors
+    /// If NATS does not answer, or refuses the request.
+    pub async fn has_list(&self, list: &ListName) -> Result<bool, BucketError> {
+        Ok(self.value(&format!("{list}.*")).await?.is_some())
     }
 
     /// Calls `read` with the value at `key`, whether or not it is an active entry, and returns the result. `None` if there is no value.

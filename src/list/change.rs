@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     CONSOLE, UsageError,
     connection::{Denials, connect, tidy, writer},
+    report_new,
     who::{Until, Who},
 };
 use crate::{
@@ -96,6 +97,7 @@ impl What {
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let jetstream = connect(&self.nats, denials).await?;
         let writer = writer(&jetstream, &self.pseudonyms).await?;
+        let is_new = !addition.removed && !writer.bucket().has_list(&self.list).await?;
         let mut own = Vec::new();
         let mut code = ExitCode::SUCCESS;
         for key in &keys {
@@ -149,6 +151,9 @@ impl What {
                     }
                 }
             }
+        }
+        if is_new {
+            report_new(&self.list);
         }
         tidy(&writer, &own, denials).await;
         Ok(code)

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{
     CONSOLE,
     connection::{Denials, connect, tidy, writer},
-    file, read,
+    file, read, report_new,
     who::{Until, Who},
 };
 use crate::{events::exact_rfc3339, output};
@@ -67,6 +67,7 @@ impl Import {
         let expired = leave_expired(&mut wanted);
         let jetstream = connect(&self.nats, denials).await?;
         let writer = writer(&jetstream, &self.pseudonyms).await?;
+        let is_new = !writer.bucket().has_list(&self.list).await?;
         let all = wanted.len();
         let wanted = changed(writer.bucket(), wanted).await?;
         let unchanged = all - wanted.len();
@@ -84,8 +85,11 @@ impl Import {
         if let Some(error) = &done.unpublished {
             CONSOLE.report(&format!("warning: {error}"));
         }
-        tidy(&writer, &done.own, denials).await;
         let added = done.added;
+        if is_new && added > 0 {
+            report_new(&self.list);
+        }
+        tidy(&writer, &done.own, denials).await;
         let superseded = done.superseded;
         if added + superseded < count {
             bail!("interrupted after {added} of {count} entries; {repeat}");

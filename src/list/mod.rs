@@ -11,7 +11,7 @@ mod who;
 use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use importguard_lists::{Bucket, RETENTION};
+use importguard_lists::{Bucket, ListName, RETENTION};
 use importguard_nats::NatsSettings;
 
 use self::{
@@ -60,6 +60,13 @@ pub(crate) enum ListCommand {
     History(Box<History>),
     Create(Box<Create>),
     Clear(Box<Clear>),
+}
+
+/// Says that a change has made a list: its name may be misspelt.
+fn report_new(list: &ListName) {
+    CONSOLE.report(&format!(
+        "note: these are the first entries of {list}, which deciders use only where a policy has {{ live: {list} }}"
+    ));
 }
 
 impl ListCommand {

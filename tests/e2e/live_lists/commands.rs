@@ -99,6 +99,32 @@ async fn the_commands_show_import_export_and_tell_what_happened() {
 }
 
 #[tokio::test]
+async fn the_first_entries_of_a_list_are_pointed_out() {
+    let file = TempDir::new().unwrap();
+    let path = file.path().join("ids.txt");
+    std::fs::write(&path, "u1\nu2\n").unwrap();
+    let path = path.display().to_string();
+    for mut nats in NatsServer::of_each_version() {
+        nats.restart().await;
+        for (arguments, is_first) in [
+            (&["remove", "suspcts", "u1"][..], false),
+            (&["add", "suspcts", "u1", "u2"], true),
+            (&["add", "suspcts", "u3"], false),
+            (&["import", "suspcts", &path], false),
+            (&["import", "blokced", &path], true),
+            (&["import", "blokced", &path], false),
+        ] {
+            let said = list(&nats, arguments).await.stderr;
+            let name = arguments[1];
+            let note = format!(
+                "note: these are the first entries of {name}, which deciders use only where a policy has {{ live: {name} }}\n"
+            );
+            assert_eq!(said.contains(&note), is_first, "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn somebody_is_blocked_even_if_no_stream_takes_the_event_about_it() {
     let nats = NatsServer::start().await;
     let added = list(&nats, &["add", "bad", "u1", "u2"]).await;
