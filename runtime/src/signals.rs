@@ -6,12 +6,9 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use signal_hook::consts::signal::{SIGHUP, SIGXFSZ};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
-const INTERRUPTED: i32 = 130;
 
 /// Keeps SIGHUP from terminating this process, and SIGXFSZ: a write beyond a limit on file sizes (`ulimit -f`) fails with EFBIG then,
 /// like one to a full disk. Must be called first: without a handler, they terminate it.
@@ -37,15 +34,16 @@ pub fn shutdown() -> io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
-        let name = first_of(&mut term, &mut int).await;
+        let (name, _) = first_of(&mut term, &mut int).await;
         tracing::info!(
             "{name} received: shutting down gracefully; send it again to stop immediately"
         );
         cancel.cancel();
-        let name = first_of(&mut term, &mut int).await;
+        let (name, number) = first_of(&mut term, &mut int).await;
         tracing::warn!("{name} received again: stopping immediately");
         importguard_telemetry::flush_log();
-        std::process::exit(INTERRUPTED);
+        // As a shell reports a command that the signal ended.
+        std::process::exit(128 + number);
     });
     Ok(token)
 }
@@ -74,9 +72,10 @@ impl Hangup {
     }
 }
 
-async fn first_of(term: &mut Signal, int: &mut Signal) -> &'static str {
+/// Waits for one of the two, and returns its name and number.
+async fn first_of(term: &mut Signal, int: &mut Signal) -> (&'static str, i32) {
     tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
+        _ = term.recv() => ("SIGTERM", SIGTERM),
+        _ = int.recv() => ("SIGINT", SIGINT),
     }
 }

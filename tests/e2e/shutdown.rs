@@ -113,18 +113,22 @@ async fn who_never_finishes_is_cut_when_the_time_is_over() {
 
 #[tokio::test]
 async fn a_second_signal_stops_it_immediately() {
-    let mut gateway = Service::gateway(settings()).await;
-    let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
-    let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
-    gateway.sigterm();
-    gateway.wait_for_log(&["SIGTERM received"]).await;
-    let status = gateway.terminate(SOON).await;
-    assert_eq!(status.code(), Some(130), "{status}");
-    let said = gateway.stderr();
-    assert!(
-        said.contains("received again: stopping immediately"),
-        "{said}"
-    );
+    for (second, code) in [("SIGTERM", 143), ("SIGINT", 130)] {
+        let mut gateway = Service::gateway(settings()).await;
+        let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
+        let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
+        gateway.sigterm();
+        gateway.wait_for_log(&["SIGTERM received"]).await;
+        match second {
+            "SIGTERM" => gateway.sigterm(),
+            _ => gateway.sigint(),
+        }
+        let status = gateway.exit(SOON).await;
+        assert_eq!(status.code(), Some(code), "{status}");
+        let said = gateway.stderr();
+        let stopping = format!("{second} received again: stopping immediately");
+        assert!(said.contains(&stopping), "{said}");
+    }
 }
 
 #[tokio::test]
