@@ -134,7 +134,9 @@ const RETIRED: [(&str, &str); 8] = [
 /// `IMPORTGUARD_`, and a known one that is set but empty, are errors. `--help` and `--version` work whatever the environment.
 /// Exits with code 2 and a message on standard error if there is an error.
 pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = OsString>) -> C {
-    let parsed = C::try_parse_from(arguments);
+    let parsed = with_negative_values(C::command())
+        .try_get_matches_from(arguments)
+        .and_then(|matches| C::from_arg_matches(&matches));
     if let Err(help) = &parsed
         && !help.use_stderr()
     {
@@ -162,6 +164,22 @@ pub fn parse_arguments<S: Args>(
         .no_binary_name(true)
         .mut_args(|argument| argument.env(Resettable::Reset));
     S::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+/// Lets options take negative values, so that their parsers say what to write instead: clap would report `-1` as an unknown flag.
+fn with_negative_values(command: Command) -> Command {
+    let is_time = |argument: &Arg| {
+        let mut names = argument.get_value_names().unwrap_or_default().iter();
+        names.any(|name| name == "DURATION" || name == "TIME")
+    };
+    command
+        .mut_args(|argument| match argument.get_action().takes_values() {
+            // To clap, -1h is no number.
+            true if is_time(&argument) => argument.allow_hyphen_values(true),
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        })
+        .mut_subcommands(with_negative_values)
 }
 
 /// Logs a line for each retired variable that is set.
@@ -319,6 +337,8 @@ fn arguments(command: &Command) -> Vec<&Arg> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ArgAction;
+
     use super::*;
 
     fn error_for(name: &str, value: &str) -> Option<String> {
@@ -329,6 +349,26 @@ mod tests {
         let command = Command::new("some").arg(with_default);
         let variables = [(name.to_owned(), value.to_owned())];
         errors(&variables, &command).pop()
+    }
+
+    #[test]
+    fn options_take_negative_values_for_their_parsers_and_no_flags() {
+        let option = |name| Arg::new(name).long(name);
+        let show = Command::new("show")
+            .arg(option("since").value_name("TIME"))
+            .arg(option("most"))
+            .arg(option("json").action(ArgAction::SetTrue));
+        let command = with_negative_values(Command::new("some").subcommand(show));
+        let parsed = |arguments: &str| {
+            let arguments = arguments.split(' ');
+            let matches = command.clone().try_get_matches_from(arguments)?;
+            let (_, matches) = matches.subcommand().unwrap();
+            let value = |name| matches.get_one::<String>(name).cloned();
+            Ok::<_, Error>((value("since"), value("most"), matches.get_flag("json")))
+        };
+        let taken = parsed("some show --json --since -1h --most -1").unwrap();
+        assert_eq!(taken, (Some("-1h".into()), Some("-1".into()), true));
+        assert!(parsed("some show --most --json").is_err());
     }
 
     #[test]
