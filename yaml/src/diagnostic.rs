@@ -217,6 +217,7 @@ pub const MAX_REPORTED: usize = 100;
 /// Collects the errors of one file while it is read and compiled.
 pub struct Report<'s> {
     file: Arc<str>,
+    source: &'s str,
     lines: Vec<&'s str>,
     found: Vec<Diagnostic>,
     more: usize,
@@ -225,8 +226,11 @@ pub struct Report<'s> {
 impl<'s> Report<'s> {
     /// Creates an empty report. `file` is the name in messages, `source` the content.
     pub fn new(file: &str, source: &'s str) -> Self {
+        // Windows editors write a byte order mark.
+        let source = source.strip_prefix('\u{feff}').unwrap_or(source);
         Self {
             file: Arc::from(file),
+            source,
             lines: lines(source),
             found: Vec::new(),
             more: 0,
@@ -236,6 +240,11 @@ impl<'s> Report<'s> {
     /// The file's name in messages.
     pub fn file(&self) -> &Arc<str> {
         &self.file
+    }
+
+    /// The file's content, without a byte order mark.
+    pub(crate) const fn source(&self) -> &'s str {
+        self.source
     }
 
     /// Whether no error was reported.

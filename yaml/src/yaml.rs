@@ -84,8 +84,9 @@ pub enum Scalar<'a> {
     Text(&'a str),
 }
 
-/// Parses a file. Returns `None` after reporting why it is invalid; errors may also be reported for a tree that is returned.
-pub fn parse(source: &str, report: &mut Report<'_>) -> Option<Node> {
+/// Parses the file of a report. Returns `None` after reporting why it is invalid; errors may also be reported for a tree that is returned.
+pub fn parse(report: &mut Report<'_>) -> Option<Node> {
+    let source = report.source();
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(source);
     while let Some(event) = parser.next_event() {

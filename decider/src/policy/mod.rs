@@ -233,8 +233,6 @@ impl<'s> Draft<'s> {
     /// Parses a policy file. `file` is its name in messages.
     pub fn read(file: &str, source: &'s str) -> Self {
         let digest = digest(source.as_bytes());
-        // Windows editors write a byte order mark.
-        let source = source.strip_prefix('\u{feff}').unwrap_or(source);
         let mut report = Report::new(file, source);
         let mut definitions = Definitions::default();
         let document = if source.len() > MAX_POLICY_BYTES {
@@ -248,7 +246,7 @@ impl<'s> Draft<'s> {
             ));
             None
         } else {
-            yaml::parse(source, &mut report).and_then(|root| {
+            yaml::parse(&mut report).and_then(|root| {
                 definitions = Definitions::of(&root);
                 read::document(root, &mut report)
             })

@@ -30,6 +30,22 @@ fn run_tests(tests: &str) -> Report {
     run(directory.path()).unwrap()
 }
 
+#[test]
+fn errors_after_a_byte_order_mark_are_those_of_the_file_without_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.test.yaml");
+    let report = |source: String| {
+        fs::write(&file, source).unwrap();
+        run(directory.path()).unwrap().to_string()
+    };
+    for source in ["polcy: policy.yaml\n", "policy: policy.yaml\ntests: ["] {
+        assert_eq!(
+            report(format!("\u{feff}{source}")),
+            report(source.to_owned())
+        );
+    }
+}
+
 fn differences(report: &Report) -> Vec<String> {
     let cases = report.suites[0].result.as_ref().unwrap();
     let all = cases.iter().flat_map(|case| &case.differences);

@@ -26,9 +26,8 @@ const KINDS: [&str; 2] = ["refusals", "differentFriends"];
 const EXAMPLE: &str = "\"apiVersion: importguard/v1\", then \"rules:\"";
 
 pub(super) fn rules(file: &str, source: &str) -> Result<Vec<Rule>, Diagnostics> {
-    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let mut report = Report::new(file, source);
-    let rules = yaml::parse(source, &mut report).and_then(|root| document(root, &mut report));
+    let rules = yaml::parse(&mut report).and_then(|root| document(root, &mut report));
     report.conclude(rules, "a file of rules", EXAMPLE)
 }
 
