@@ -39,7 +39,7 @@ pub use exchange::Exchange;
 pub use expiry::rfc3339;
 pub use handle::{Handle, Timeouts};
 pub use healthcheck::{Healthcheck, HealthcheckError, reachable};
-pub use importguard_telemetry::whole_text;
+pub use importguard_telemetry::{read_file, whole_text};
 pub use listen::{BoundAddress, ListenError, OpenFilesError, allow_open_files, bind};
 pub use readiness::Readiness;
 pub use runtime::{Runtime, RuntimeSettings, SharedRegistry, conclude, main};

@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    io::{self, Read},
+    fs::File,
+    io::{self, ErrorKind, Read},
     path::Path,
 };
 
 use anyhow::{Context, anyhow, bail};
 use importguard_core::EventId;
-use importguard_decider::lists::{id_on_line, misfit};
+use importguard_decider::lists::{MAX_LIST_BYTES, id_on_line, misfit};
 use importguard_lists::{Addition, Author, Key, ListName, Reason};
 use importguard_runtime::text;
 use serde::Deserialize;
@@ -68,11 +68,17 @@ pub(crate) fn read(
 }
 
 fn content(file: &Path) -> io::Result<Vec<u8>> {
-    if file != Path::new("-") {
-        return fs::read(file);
-    }
+    // A pipe may be meant: <(grep …).
+    let input: Box<dyn Read> = match file == Path::new("-") {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(file)?),
+    };
     let mut content = Vec::new();
-    io::stdin().read_to_end(&mut content)?;
+    input.take(MAX_LIST_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_LIST_BYTES {
+        let text = format!("more than {MAX_LIST_BYTES} bytes; split it");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, text));
+    }
     Ok(content)
 }
 

@@ -7,12 +7,17 @@
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, fs, path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use opentelemetry_otlp::Protocol;
 use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
+
+use crate::read_file;
+
+/// Maximum size of a file with certificates or a key: far more than the certificates of all public authorities.
+const MAX_PEM_BYTES: u64 = 4 << 20;
 
 /// A variable with an unsupported value.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +199,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             return Ok(None);
         };
         let path = PathBuf::from(path);
-        let read = fs::read(&path);
+        let read = read_file(&path, MAX_PEM_BYTES);
         read.map(Some)
             .map_err(|error| invalid(&variable, format!("names {}: {error}", path.display())))
     }

@@ -4,6 +4,7 @@
 mod environment;
 mod errors;
 mod exporter;
+mod file;
 mod log;
 pub mod metrics;
 mod per_second;
@@ -17,6 +18,7 @@ use std::{io::IsTerminal, time::Duration};
 use clap::{Args, ValueEnum};
 pub use environment::EnvironmentError;
 pub use errors::whole_text;
+pub use file::read_file;
 pub use log::{flush as flush_log, is_invisible};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use per_second::{PerSecond, Summary};

@@ -1,12 +1,8 @@
 //! Reads files from disk, up to a maximum size.
 
-use std::{
-    fs::{self, File},
-    io::{self, ErrorKind, Read},
-    path::Path,
-};
+use std::{io::ErrorKind, path::Path};
 
-use importguard_runtime::text;
+use importguard_runtime::{read_file, text};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 
@@ -61,39 +57,30 @@ impl FileKind {
     /// # Errors
     /// If the file cannot be read, is too large, or is not a regular file.
     pub fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
-        let failed = |error: io::Error| FileError {
-            remedy: match error.kind() {
-                ErrorKind::NotFound => self.if_missing,
-                ErrorKind::PermissionDenied => {
-                    "grant read permission to the user that importguard runs as"
-                }
-                _ => "check the file and its disk",
-            },
-            reason: format!("cannot be read from {}: {error}", path.display()),
-        };
-        // A pipe would block without a writer; a device may be endless.
-        let metadata = fs::metadata(path).map_err(failed)?;
-        if !metadata.is_file() {
-            let (what, remedy) = match metadata.is_dir() {
-                true => ("is a directory", "name a file in it"),
-                false => ("is not a regular file", "name a regular file"),
+        read_file(path, self.max_bytes).map_err(|error| {
+            let name = path.display();
+            let (reason, remedy) = match error.kind() {
+                ErrorKind::IsADirectory => (
+                    format!("cannot be read: {name} {error}"),
+                    "name a file in it",
+                ),
+                ErrorKind::InvalidInput => (
+                    format!("cannot be read: {name} {error}"),
+                    "name a regular file",
+                ),
+                ErrorKind::FileTooLarge => (format!("{error} ({name})"), self.if_larger),
+                kind => (
+                    format!("cannot be read from {name}: {error}"),
+                    match kind {
+                        ErrorKind::NotFound => self.if_missing,
+                        ErrorKind::PermissionDenied => {
+                            "grant read permission to the user that importguard runs as"
+                        }
+                        _ => "check the file and its disk",
+                    },
+                ),
             };
-            return Err(FileError {
-                reason: format!("cannot be read: {} {what}", path.display()),
-                remedy,
-            });
-        }
-        let max_bytes = self.max_bytes;
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes))
-            .map_err(failed)?;
-        if bytes.len() as u64 > max_bytes {
-            return Err(FileError {
-                reason: format!("has more than {max_bytes} bytes ({})", path.display()),
-                remedy: self.if_larger,
-            });
-        }
-        Ok(bytes)
+            FileError { reason, remedy }
+        })
     }
 }

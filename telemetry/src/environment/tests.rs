@@ -117,6 +117,11 @@ fn an_unsupported_value_is_an_error_that_names_variable_and_remedy() {
             "No such file",
         ),
         (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/dev/zero",
+            "is not a regular file",
+        ),
+        (
             "OTEL_EXPORTER_OTLP_CLIENT_KEY",
             "/no/such/file",
             "No such file",

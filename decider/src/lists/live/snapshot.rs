@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use importguard_runtime::read_file;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
@@ -57,7 +58,7 @@ impl Snapshot {
     /// If the snapshot cannot be read or is damaged.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, SnapshotError> {
         let file = directory.join(FILE);
-        let bytes = match fs::read(&file) {
+        let bytes = match read_file(&file, u64::MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(SnapshotError::Io { file, source }),
@@ -269,6 +270,19 @@ mod tests {
             };
             assert_eq!(entries(&read), entries(&written));
         }
+    }
+
+    #[test]
+    fn a_pipe_in_its_place_is_an_error_and_does_not_block() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join(FILE);
+        let made = std::process::Command::new("mkfifo").arg(pipe).status();
+        assert!(made.unwrap().success());
+        let error = Snapshot::read(directory.path()).unwrap_err();
+        assert!(
+            error.to_string().ends_with("is not a regular file"),
+            "{error}"
+        );
     }
 
     #[test]
