@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::{
     act::AUTHOR,
     context::{Context, DECISIONS, Interrupted, RETRY_DELAY},
+    deliveries::Deliveries,
     engine::{Engine, Made},
     reader::{Position, Reader},
     replay::Replay,
@@ -114,6 +115,7 @@ impl<'c> Follower<'c> {
             writer: Writer::new(bucket, Clone::clone),
             engine,
             own: Vec::new(),
+            deliveries: Deliveries::default(),
             warned: Vec::new(),
         };
         if !has_windows {

@@ -5,6 +5,7 @@
 mod act;
 mod context;
 mod decision;
+mod deliveries;
 mod engine;
 mod follow;
 mod metrics;

@@ -35,6 +35,7 @@ pub(crate) const OUTCOMES: [&str; 6] = [
 pub(crate) struct Metrics {
     pub(crate) events: Counter,
     pub(crate) redelivered: Counter,
+    pub(crate) missed: Counter,
     pub(crate) failures: Counter,
     skipped: Family<SkippedLabels, Counter>,
     detections: Family<DetectionLabels, Counter>,
@@ -71,6 +72,12 @@ impl Metrics {
                 registry,
                 "importguard_detector_redeliveries",
                 "Events that NATS delivered to the detector again",
+                Counter::default(),
+            ),
+            missed: register(
+                registry,
+                "importguard_detector_missed_deliveries",
+                "Deliveries of the detector's consumer that went to another process, or got lost",
                 Counter::default(),
             ),
             failures: register(

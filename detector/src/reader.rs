@@ -1,6 +1,9 @@
 //! Reads decisions, counts them, and acts on what the rules detect.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant, SystemTime},
+};
 
 use async_nats::jetstream::{
     Message,
@@ -17,6 +20,7 @@ use crate::{
     act::{Outcome, act},
     context::{Context, DECISIONS, Interrupted, RETRY_DELAY},
     decision::{RecordedDecision, Unusable},
+    deliveries::Deliveries,
     engine::{Detection, Engine},
     replay::Replay,
 };
@@ -47,6 +51,7 @@ pub(crate) struct Reader<'c> {
     pub(crate) engine: Engine,
     /// The revisions of entries whose events are not yet recorded in the bucket as published.
     pub(crate) own: Vec<u64>,
+    pub(crate) deliveries: Deliveries,
     /// The kinds of unusable messages that were already logged.
     pub(crate) warned: Vec<&'static str>,
 }
@@ -161,6 +166,7 @@ impl Reader<'_> {
         if info.delivered > 1 {
             self.context.metrics.redelivered.inc();
         }
+        self.count_delivery(info.consumer_sequence);
         let status = &self.context.status;
         status.handling(SystemTime::from(stored), pending);
         let done = self.observe(&message, stored, true).await;
@@ -171,6 +177,28 @@ impl Reader<'_> {
         }
         self.context.status.handled(pending);
         Ok(done)
+    }
+
+    /// Warns if another process gets a part of the events, so that neither counts them all.
+    fn count_delivery(&mut self, number: u64) {
+        let Context {
+            jetstream,
+            metrics,
+            settings,
+            ..
+        } = self.context;
+        let connection = jetstream.client().statistics().connects.load(Relaxed);
+        let was_shared = self.deliveries.are_shared();
+        metrics
+            .missed
+            .inc_by(self.deliveries.add(number, connection));
+        if self.deliveries.are_shared() && !was_shared {
+            warn!(
+                consumer = settings.consumer,
+                "another process reads the events of this consumer, so that each counts a part only: \
+                 stop one, or give it a consumer of its own (IMPORTGUARD_DETECT_CONSUMER)"
+            );
+        }
     }
 
     pub(crate) fn report_owners(&self) {

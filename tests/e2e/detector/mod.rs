@@ -59,6 +59,27 @@ async fn there_is_one_entry_and_one_event_however_often_decisions_are_delivered(
 }
 
 #[tokio::test]
+async fn two_processes_with_one_consumer_warn() {
+    for mut nats in NatsServer::of_each_version() {
+        nats.restart().await;
+        let jetstream = with_stream(nats.client().await).await;
+        let one = Detector::start(THREE, Settings::new().nats(&nats)).await;
+        refuse(&jetstream, "user1", 1..=20).await;
+        one.counts(EVENTS, 20.0).await;
+        let missed = "importguard_detector_missed_deliveries_total";
+        assert_eq!(one.metric(missed).await.unwrap(), 0.0);
+
+        let other = Detector::start(THREE, Settings::new().nats(&nats)).await;
+        refuse(&jetstream, "user1", 21..=60).await;
+        for detector in [&one, &other] {
+            let warning = ["WARN", "another process reads the events of this consumer"];
+            detector.wait_for_log(&warning).await;
+            assert!(detector.metric(missed).await.unwrap() > 0.0);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_new_detector_puts_nobody_on_a_list_for_what_happened_before() {
     for mut nats in NatsServer::of_each_version() {
         nats.restart().await;
