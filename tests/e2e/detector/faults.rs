@@ -2,6 +2,7 @@
 
 use async_nats::{ConnectOptions, jetstream};
 use importguard_tests::{Detector, NatsServer, SOON, Settings, eventually};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     EVENTS,
@@ -118,8 +119,8 @@ async fn windows_survive_a_restart() {
 #[tokio::test]
 async fn a_window_that_began_anew_is_not_taken_for_a_full_one_after_a_restart() {
     let (nats, jetstream) = nats().await;
-    let rules = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 1s, only: { codes: [5003] } }, \
-                  { id: more, refusals: 3, within: 1m, list: suspects, for: 1s, prolong: true, only: { codes: [5004] } }]";
+    let rules = "[{ id: three, refusals: 3, within: 1m, list: suspects, for: 10s, only: { codes: [5003] } }, \
+                  { id: more, refusals: 3, within: 1m, list: suspects, for: 10s, prolong: true, only: { codes: [5004] } }]";
     let mut detector = Detector::start(rules, Settings::new().nats(&nats)).await;
     let more = |number| {
         let mut event = refusal(number, "user2", 0);
@@ -131,10 +132,16 @@ async fn a_window_that_began_anew_is_not_taken_for_a_full_one_after_a_restart() 
         publish(&jetstream, &refusal(number, "user1", 300)).await;
         publish(&jetstream, &more(100 + number)).await;
     }
-    entered(&jetstream, "user1").await;
-    entered(&jetstream, "user2").await;
-    // The entry must have ended before more counts.
-    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    let mut end = OffsetDateTime::UNIX_EPOCH;
+    for owner in ["user1", "user2"] {
+        let (_, value) = entered(&jetstream, owner).await;
+        let until = OffsetDateTime::parse(value["until"].as_str().unwrap(), &Rfc3339).unwrap();
+        end = end.max(until);
+    }
+    changed(&jetstream, 2).await;
+    // The entries must have ended before more counts.
+    let left = end - OffsetDateTime::now_utc() + time::Duration::milliseconds(500);
+    tokio::time::sleep(left.try_into().unwrap_or_default()).await;
     publish(&jetstream, &refusal(4, "user1", 0)).await;
     publish(&jetstream, &more(104)).await;
     acknowledges(&jetstream, 10).await;
@@ -183,6 +190,8 @@ async fn nats_may_be_away_at_the_start_and_in_between() {
         .await;
     nats.restart().await;
     detector.ready().await;
+    // A client of its own: the old one may not have found out yet.
+    let jetstream = jetstream::new(nats.client().await);
     refuse(&jetstream, "user1", [3]).await;
     entered(&jetstream, "user1").await;
     changed(&jetstream, 1).await;
