@@ -18,7 +18,7 @@ use crate::asserts;
 const PATH: &str = "/callbackBeforeImportFriendsCommand";
 
 /// How long an honest caller waits for a verdict at most, whatever others do.
-const MAX_WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// An import that is answered with as much as it asks: without a decider it is refused, and the documentation wants the list back.
 fn echoing() -> (&'static str, String) {
@@ -105,6 +105,8 @@ async fn idle_connections_keep_no_caller_out() {
     for on_overload in ["refuse", "allow"] {
         let settings = Settings::new()
             .set("IMPORTGUARD_MAX_CONNECTIONS", "20")
+            // Nobody is let in because the silent ones have been given up.
+            .set("IMPORTGUARD_HEADER_READ_TIMEOUT", "1h")
             .set("IMPORTGUARD_ON_OVERLOAD", on_overload);
         let line = Line::with(settings).await;
         let _silent = silent(line.gateway.http_address(), 200).await;
@@ -178,7 +180,10 @@ async fn a_silent_connection_is_closed_as_soon_as_one_with_an_incomplete_head() 
     let with_tls = hasty.clone().tls(&secret);
     let plain = Service::gateway(hasty).await;
     let encrypted = Service::gateway(with_tls).await;
-    let after_handshake = certificate.connect(encrypted.http_address()).await.unwrap();
+    let after_handshake = eventually("a handshake is in time", SOON, async || {
+        certificate.connect(encrypted.http_address()).await
+    })
+    .await;
     for mut connection in [
         RawConnection::open(plain.http_address()).await,
         RawConnection::open(encrypted.http_address()).await,
@@ -193,9 +198,9 @@ async fn a_silent_connection_is_closed_as_soon_as_one_with_an_incomplete_head() 
 async fn halves_of_bodies_take_no_place_from_whole_callbacks() {
     let settings = Settings::new()
         .set("IMPORTGUARD_MAX_IN_FLIGHT", "2")
-        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "10s")
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "10s")
-        .set("IMPORTGUARD_REQUEST_BUDGET", "15s");
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "60s")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "60s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "120s");
     let line = Line::with(settings).await;
     let body = line.server().body("user123", &["user456"]);
     let halves = load(50, 10, async |number| {
@@ -275,8 +280,10 @@ async fn at_the_byte_limit_the_connection_stalled_for_longest_is_evicted() {
         let allowed = line.server().import(&id, "user1", &["user2"]).await;
         asserts::allows(Server, &allowed);
     }
-    let evicted = line.gateway.metric("importguard_connections_evicted_total");
-    assert!(evicted.await.unwrap() > 0.0);
+    let evicted = "importguard_connections_evicted_total";
+    line.gateway
+        .wait_for_metric(evicted, |found| found > 0.0)
+        .await;
 }
 
 /// Heads of 15 KB that wait for somebody to read their answers, which nobody does.

@@ -94,15 +94,20 @@ async fn without_memory_for_bodies_the_fallback_for_overload_applies_and_is_coun
     let friends: Vec<_> = (0..9_000).map(|n| format!("a_friend_{n:032}")).collect();
     let friends: Vec<_> = friends.iter().map(String::as_str).collect();
     let request = post(PATH, "op", &OpenIm::server("").body("user1", &friends));
+    // A connection that stalls others is closed, which ends its body, and its caller may see no answer.
     let answers = load(CALLBACKS, CALLBACKS, async |_| {
-        let mut connection = RawConnection::open(line.gateway.http_address()).await;
-        connection.send(&request).await.unwrap();
-        connection.answer().await
+        let (address, request) = (line.gateway.http_address().to_owned(), request.clone());
+        let conversation = tokio::spawn(async move {
+            let mut connection = RawConnection::open(&address).await;
+            connection.send(&request).await.unwrap();
+            connection.answer().await
+        });
+        conversation.await.ok()
     })
     .await;
     line.decider.thaw();
-    let codes: Vec<_> = answers.iter().map(code).collect();
-    // The decider's silence is answered as set. A connection that stalls others is closed, which ends its body.
+    let codes: Vec<_> = answers.iter().flatten().map(code).collect();
+    // The decider's silence is answered as set.
     let is_due = |code: &i64| matches!(code, 0 | 5900 | 5910 | 5911);
     assert!(codes.iter().all(is_due), "{codes:?}");
     let by_overload = codes.iter().filter(|code| **code == 0).count();
@@ -112,8 +117,11 @@ async fn without_memory_for_bodies_the_fallback_for_overload_applies_and_is_coun
             .gateway
             .metric("importguard_overload_unrecorded_total")
             .await?;
-        anyhow::ensure!(unrecorded as usize == by_overload, "{unrecorded}");
-        anyhow::ensure!(allowed(&line, "overloaded").await as usize == by_overload);
+        let counted = allowed(&line, "overloaded").await;
+        let most = by_overload + CALLBACKS - codes.len();
+        for count in [unrecorded as usize, counted as usize] {
+            anyhow::ensure!((by_overload..=most).contains(&count), "{count}");
+        }
         Ok(())
     })
     .await;

@@ -112,7 +112,7 @@ async fn a_question_that_does_not_arrive_in_time_is_cancelled() {
 #[tokio::test]
 async fn more_calls_than_a_connection_may_have_open_wait() {
     const MAX_STREAMS: usize = 512;
-    let settings = Settings::new().set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "1s");
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "3s");
     let decider = Service::decider(settings).await;
     let channel = channel(&decider).await;
     // So that the decider's settings have arrived.
@@ -128,7 +128,7 @@ async fn more_calls_than_a_connection_may_have_open_wait() {
     for held in held {
         assert_eq!(held.code(), Code::Cancelled, "{held:?}");
     }
-    assert!(waited > Duration::from_millis(900), "{waited:?}");
+    assert!(waited > Duration::from_millis(2900), "{waited:?}");
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn one_connection_too_many_is_closed_and_the_gateway_falls_back() {
 
 #[tokio::test]
 async fn silent_clients_are_disconnected_and_those_that_answer_pings_are_not() {
-    let settings = Settings::new().set("IMPORTGUARD_DECIDER_IDLE_TIMEOUT", "1s");
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_IDLE_TIMEOUT", "5s");
     let decider = Service::decider(settings).await;
     let alive = channel(&decider).await;
     ask(&alive, 1).await.unwrap();
@@ -182,9 +182,8 @@ async fn silent_clients_are_disconnected_and_those_that_answer_pings_are_not() {
     let mut said = Vec::new();
     // However it is closed: what counts is that it is.
     let _ = timeout(SOON, silent.read_to_end(&mut said)).await.unwrap();
-    assert!(began.elapsed() > Duration::from_millis(900));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let open = decider.metric("importguard_decider_connections").await;
-    assert_eq!(open.unwrap(), 1.0);
+    assert!(began.elapsed() > Duration::from_millis(4900));
+    let open = "importguard_decider_connections";
+    decider.wait_for_metric(open, |open| open == 1.0).await;
     ask(&alive, 1).await.unwrap();
 }

@@ -48,8 +48,8 @@ async fn who_closes_half_of_the_connection_behind_a_request_is_answered() {
 #[tokio::test]
 async fn a_head_that_began_in_the_packet_of_the_request_before_may_be_as_late_as_a_new_one() {
     let settings = Settings::new()
-        .set("IMPORTGUARD_HEADER_READ_TIMEOUT", "300ms")
-        .set("IMPORTGUARD_IDLE_TIMEOUT", "10s");
+        .set("IMPORTGUARD_HEADER_READ_TIMEOUT", "2s")
+        .set("IMPORTGUARD_IDLE_TIMEOUT", "60s");
     let gateway = Service::gateway(settings).await;
     let mut connection = RawConnection::open(gateway.http_address()).await;
     let second = callback("op-second");
@@ -57,7 +57,7 @@ async fn a_head_that_began_in_the_packet_of_the_request_before_may_be_as_late_as
     connection.send(callback("op") + begun).await.unwrap();
     asserts::refuses(Server, &connection.answer().await, 200, 5910);
     // The time is what is tested: longer than a head may take, and less than a connection may be idle.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     connection.send(rest).await.unwrap();
     asserts::refuses(Server, &connection.answer().await, 200, 5910);
 }

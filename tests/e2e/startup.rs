@@ -159,12 +159,14 @@ async fn listeners_on_all_interfaces_are_reached_over_ipv6_and_ipv4() {
 async fn contradictory_settings_are_reported_at_startup() {
     let settings = Settings::new()
         .set("IMPORTGUARD_SHUTDOWN_GRACE", "10s")
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s");
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "2s");
     let gateway = Service::gateway(settings).await;
     gateway
         .wait_for_log(&["IMPORTGUARD_SHUTDOWN_GRACE", "IMPORTGUARD_DECIDER_TIMEOUT"])
         .await;
-    let mut quiet = Service::gateway(Settings::new()).await;
+    let mut quiet = Service::spawn(Binary::Gateway, Settings::new());
+    quiet.ready().await;
     quiet.terminate(SOON).await;
     let quiet = quiet.stderr();
     // The grace is named at each shutdown.

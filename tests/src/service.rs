@@ -29,9 +29,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// A running gateway; by default without a decider and NATS.
+    /// A running gateway; by default with long timeouts, and without a decider and NATS.
     pub async fn gateway(settings: Settings) -> Self {
-        Self::start(Binary::Gateway, settings).await
+        Self::start(Binary::Gateway, settings.with_long_timeouts()).await
     }
 
     /// A ready decider; by default with the usual policy.
@@ -48,6 +48,7 @@ impl Service {
 
     /// Like [`Self::gateway`], with this standard error.
     pub async fn gateway_with_stderr(settings: Settings, stderr: impl Fn() -> Stdio) -> Self {
+        let settings = settings.with_long_timeouts();
         Self::listening(Binary::Gateway, || {
             Self::spawn_as(Binary::Gateway, settings.clone(), |command, dir| {
                 Process::spawn_with_stderr(stderr(), "gateway", command, dir)
@@ -58,6 +59,7 @@ impl Service {
 
     /// Like [`Self::gateway`], after the shell command `limits` (`ulimit -Sn 256`).
     pub async fn gateway_with_limits(limits: &str, settings: Settings) -> Self {
+        let settings = settings.with_long_timeouts();
         Self::listening(Binary::Gateway, || {
             Self::spawn_with_limits(limits, Binary::Gateway, settings.clone())
         })
@@ -216,6 +218,17 @@ impl Service {
             Ok(recorder)
         })
         .await
+    }
+
+    /// Waits until the recorder streams and its spool is empty: the events of all callbacks that were answered are in NATS.
+    pub async fn settles(&self) {
+        eventually("all events are in NATS", SOON, async || {
+            let recorder = self.recorder().await?;
+            let settled = recorder["spooledEvents"] == 0 && recorder["state"] == "streaming";
+            ensure!(settled, "{recorder}");
+            Ok(())
+        })
+        .await;
     }
 
     /// The number of events that took `path`, by the recorder's metrics.

@@ -41,12 +41,13 @@ impl Settings {
         self
     }
 
-    /// Longer timeouts for deciders unless they are set already, for tests that are not about them, on a machine that is busy with other
-    /// tests.
+    /// Longer timeouts for callbacks and deciders unless they are set already, for tests that are not about them, on a machine that is
+    /// busy with other tests.
     #[must_use]
     pub fn with_long_timeouts(self) -> Self {
-        self.or_set("IMPORTGUARD_DECIDER_TIMEOUT", || "2s".to_owned())
-            .or_set("IMPORTGUARD_REQUEST_BUDGET", || "4s".to_owned())
+        self.or_set("IMPORTGUARD_DECIDER_TIMEOUT", || "10s".to_owned())
+            .or_set("IMPORTGUARD_BODY_READ_TIMEOUT", || "15s".to_owned())
+            .or_set("IMPORTGUARD_REQUEST_BUDGET", || "30s".to_owned())
     }
 
     /// Time for NATS to acknowledge each event, for tests in which none may go by way of the spool.
