@@ -7,6 +7,7 @@ use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
     span,
+    subscriber::NoSubscriber,
 };
 
 use super::*;
@@ -84,6 +85,8 @@ impl Visit for FatalLog {
 // With one thread the log is the log of the drain's task too.
 #[tokio::test]
 async fn the_gateway_ends_with_an_error_when_the_drains_task_dies() {
+    // With one dispatcher alone, tracing asks whichever thread reaches a callsite first, and another test's thread has none.
+    let _second = tracing::Dispatch::new(NoSubscriber::default());
     let _log = tracing::subscriber::set_default(FatalLog("streaming events to NATS"));
     let (mut nats, spool) = (NatsServer::not_started(), TempDir::new().unwrap());
     let mut settings: Settings = parse_arguments([""; 0]).unwrap();

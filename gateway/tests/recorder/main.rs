@@ -54,6 +54,13 @@ impl Recording {
         }
     }
 
+    /// One that streams already and waits for each ack however busy the machine is, so that no event goes by way of the spool.
+    async fn patient(nats: &NatsServer, spool: &TempDir) -> Self {
+        let recording = Self::with(patient(settings(nats, spool))).await;
+        recording.until(State::Streaming).await;
+        recording
+    }
+
     /// One that streams already.
     async fn streaming(nats: &NatsServer, spool: &TempDir) -> Self {
         let recording = Self::start(nats, spool).await;
@@ -73,9 +80,9 @@ impl Recording {
         .await
     }
 
-    /// Records event `n` with two seconds for it.
+    /// Records event `n` with plenty of time for it.
     async fn record(&self, n: usize) -> Recorded {
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + SOON;
         self.recorder.record(event(n), deadline).await.unwrap()
     }
 
@@ -114,6 +121,11 @@ fn runtime() -> Runtime {
 
 fn settings(nats: &NatsServer, spool: &TempDir) -> RecordSettings {
     settings_for(&nats.url(), spool)
+}
+
+fn patient(mut settings: RecordSettings) -> RecordSettings {
+    settings.ack_timeout = SOON;
+    settings
 }
 
 fn settings_for(nats_url: &str, spool: &TempDir) -> RecordSettings {

@@ -97,9 +97,16 @@ async fn events_that_are_too_large_park_alone_however_many_they_are() {
     recording.parks("tooLarge", COUNT).await;
     recording.record_all((COUNT..COUNT + 10).map(event)).await;
     let small: Vec<_> = (COUNT..COUNT + 10).collect();
-    let mut streamed = stored(&nats).await;
-    streamed.sort_unstable();
-    assert_eq!(streamed, small);
+    eventually("the small ones are stored", SOON, async || {
+        let mut streamed = stored(&nats).await;
+        streamed.sort_unstable();
+        if streamed == small {
+            Ok(())
+        } else {
+            Err(format!("{streamed:?}"))
+        }
+    })
+    .await;
     stream(&nats, |config| config.max_message_size = -1).await;
     recording.parks("tooLarge", 0).await;
     assert_each_once(&nats, COUNT + 10).await;

@@ -58,7 +58,7 @@ async fn user_and_password_of_the_url_are_used_and_not_shown() {
         Configured::start(config, "guard:s3cret@"),
         TempDir::new().unwrap(),
     );
-    let recording = nats.recording(&spool).await;
+    let recording = Recording::with(patient(settings_for(&nats.url, &spool))).await;
     let status = recording.until(State::Streaming).await;
     assert_eq!(recording.record(0).await, Recorded::Streamed);
     assert!(!format!("{status:?}").contains("s3cret"), "{status:?}");

@@ -61,7 +61,7 @@ async fn without_a_setting_the_stream_is_as_large_as_nats_has_room_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn how_far_back_the_stream_reaches_is_measured() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
-    let recording = Recording::streaming(&nats, &spool).await;
+    let recording = Recording::patient(&nats, &spool).await;
     let text = recording.registry.encode(None).unwrap().text;
     assert!(!text.contains("\nimportguard_stream_oldest_event_age_seconds "));
     recording.record(0).await;
@@ -102,7 +102,7 @@ async fn an_existing_stream_is_left_as_it_is() {
     let jetstream = jetstream::new(nats.client().await);
     jetstream.create_stream(operators).await.unwrap();
     let before = config(&nats).await;
-    let recording = Recording::streaming(&nats, &spool).await;
+    let recording = Recording::patient(&nats, &spool).await;
     assert_eq!(recording.record(0).await, Recorded::Streamed);
     assert_eq!(config(&nats).await, before);
 }
@@ -119,7 +119,7 @@ async fn settings_of_a_stream_that_weaken_a_promise_are_told_once_with_their_rem
     };
     let jetstream = jetstream::new(nats.client().await);
     jetstream.create_stream(weak.clone()).await.unwrap();
-    let recording = Recording::streaming(&nats, &spool).await;
+    let recording = Recording::patient(&nats, &spool).await;
     let told = recording.recorder.status().stream_deviations;
     let [window, memory] = &told[..] else {
         panic!("{told:?}");
@@ -155,7 +155,7 @@ async fn a_stream_that_is_deleted_under_way_is_created_again_and_loses_nothing_n
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_carries_its_id_its_trace_and_its_operation() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
-    let recording = Recording::streaming(&nats, &spool).await;
+    let recording = Recording::patient(&nats, &spool).await;
     let mut event = event(7);
     event.subject = Subject::Imported;
     let sent = event.clone();
@@ -182,7 +182,7 @@ async fn a_message_carries_its_id_its_trace_and_its_operation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_nats_cannot_carry_is_left_out() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
-    let recording = Recording::streaming(&nats, &spool).await;
+    let recording = Recording::patient(&nats, &spool).await;
     let mut event = event(0);
     event.trace.traceparent = Some("two\r\nlines".to_owned());
     let deadline = Instant::now() + SOON;
