@@ -68,10 +68,11 @@ async fn is_stored_once(before: &str, after: &str) {
     })
     .await;
     clock.set(before);
-    let settings = Settings::new().with_long_timeouts().nats(&nats);
+    let settings = Settings::new().with_long_ack_timeout().nats(&nats);
     let mut gateway = Service::gateway(clock.settings(settings)).await;
     gateway.wait_for_recorder("streaming").await;
     ask(&gateway, "first").await;
+    gateway.settles().await;
     nats.freeze().await;
     ask(&gateway, "doubtful").await;
     assert_eq!(Spool::of(&gateway).operation_ids(), ["doubtful"]);

@@ -16,6 +16,7 @@ fn unread(settings: &Settings, arguments: &[&str]) -> Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_any_command_end_it_with_0_and_without_an_error() {
     let line = Line::start().await;
+    line.gateway.wait_for_recorder("streaming").await;
     let settings = Settings::new()
         .nats(&line.nats)
         .set("IMPORTGUARD_PSEUDONYM_KEY", "a key that nobody guesses");

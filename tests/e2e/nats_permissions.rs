@@ -39,6 +39,7 @@ async fn with_an_event(nats: &NatsServer) -> Service {
     OpenIm::server(gateway.url())
         .import("op-1", "user123", &["user456"])
         .await;
+    gateway.settles().await;
     gateway
 }
 

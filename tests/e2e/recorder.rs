@@ -42,7 +42,7 @@ async fn state_in_metrics(gateway: &Service) -> &'static str {
 #[tokio::test]
 async fn readiness_and_metrics_tell_the_way_from_streaming_to_spooling_to_draining_and_back() {
     // Enough that the drain takes longer than a few looks at it.
-    const EVENTS: usize = 1_000;
+    const EVENTS: usize = 3_000;
     let mut line = Line::with(Settings::new().with_long_ack_timeout()).await;
     let told = line.gateway.wait_for_recorder("streaming").await;
     assert_eq!(told["spooledEvents"], 0);

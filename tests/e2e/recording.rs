@@ -104,10 +104,12 @@ async fn the_stream_is_created_from_the_settings_and_an_existing_one_is_unchange
         .decider(&line.decider)
         .nats(&line.nats);
     let second = importguard_tests::Service::gateway(settings).await;
+    second.wait_for_recorder("streaming").await;
     importguard_tests::OpenIm::server(second.url())
         .import("op-2", "a", &["b"])
         .await;
     wait_for_count(&line.nats, 2).await;
+    second.settles().await;
     assert_eq!(stream.info().await.unwrap().config.max_bytes, 2_000_000);
     assert_eq!(Spool::of(&second).operation_ids(), Vec::<String>::new());
 }

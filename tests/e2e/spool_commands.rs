@@ -195,7 +195,7 @@ fn multiply(dir: &Path, count: usize) {
 
 #[tokio::test]
 async fn a_drain_that_is_killed_again_and_again_loses_nothing_and_repeats_nothing() {
-    const EVENTS: usize = 4000;
+    const EVENTS: usize = 12_000;
     let mut line = with_events(&["op"]).await;
     line.gateway.kill9();
     let dir = line.gateway.spool_dir();

@@ -289,12 +289,12 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
         .set("IMPORTGUARD_ACK_TIMEOUT", "1m")
         .set("IMPORTGUARD_REQUEST_BUDGET", "2m");
     let line = Line::with(settings).await;
-    line.gateway.wait_for_recorder("streaming").await;
-    // The answer waits for the ack.
-    line.nats.freeze().await;
     for (sampled, id) in [(true, "op-sampled"), (false, "op-not-sampled")] {
         let mut parent = TraceParent::numbered(8);
         parent.sampled = sampled;
+        line.gateway.settles().await;
+        // The answer waits for the ack.
+        line.nats.freeze().await;
         let stream = TcpStream::connect(line.gateway.http_address()).await;
         let stream = stream.unwrap();
         // Dropped so, the connection is reset: without that it would only have no more to say, and wait for its answer.
@@ -320,6 +320,7 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
             }
         })
         .await;
+        line.nats.thaw();
     }
     let span = receiver.callback("op-sampled").await;
     assert_eq!(span.name, "POST callbackBeforeImportFriendsCommand");
@@ -331,7 +332,6 @@ async fn a_caller_who_hangs_up_leaves_a_span_a_line_and_a_count() {
     assert!(span.error.is_some(), "{span:#?}");
     let abandoned = "importguard_callbacks_abandoned_total";
     assert_eq!(line.gateway.metric(abandoned).await.unwrap(), 2.0);
-    line.nats.thaw();
 }
 
 #[tokio::test]
@@ -423,7 +423,9 @@ async fn log_lines_of_both_processes_carry_the_operation_id_and_the_trace() {
     for process in [&line.gateway, &line.decider] {
         eventually("a line with the operationID", SOON, async || {
             let output = process.stderr();
-            let found = output.lines().any(|text| {
+            // The last line may not be whole yet.
+            let (whole, _) = output.rsplit_once('\n').unwrap_or_default();
+            let found = whole.lines().any(|text| {
                 let line: serde_json::Value = serde_json::from_str(text)
                     .unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
                 line["operationID"] == "op-logged"
