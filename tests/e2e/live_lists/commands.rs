@@ -159,6 +159,8 @@ accounts { A { jetstream: enabled, users: [
 
 #[tokio::test]
 async fn what_nats_does_not_permit_is_said_at_once() {
+    /// NATS would let it wait for an answer for that long.
+    const PATIENCE: Duration = Duration::from_secs(5);
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("nats.conf");
     std::fs::write(&file, LIMITED).unwrap();
@@ -183,15 +185,18 @@ async fn what_nats_does_not_permit_is_said_at_once() {
         ),
         ("deaf", &["show"], "set NATS_INBOX_PREFIX"),
     ] {
-        let began = Instant::now();
-        let (_, error) = printed(&run(user, arguments).await, 1);
-        assert!(error.contains(expected), "{error}");
-        // NATS would let it wait for an answer for five seconds.
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            began.elapsed()
-        );
+        // On a busy machine one may take long, but not every time.
+        let mut shortest = Duration::MAX;
+        for _ in 0..3 {
+            let began = Instant::now();
+            let (_, error) = printed(&run(user, arguments).await, 1);
+            assert!(error.contains(expected), "{error}");
+            shortest = shortest.min(began.elapsed());
+            if shortest < PATIENCE {
+                break;
+            }
+        }
+        assert!(shortest < PATIENCE, "{shortest:?}");
     }
 }
 
@@ -251,7 +256,7 @@ async fn an_interrupted_import_leaves_no_change_without_its_event_and_can_be_rep
 
 #[tokio::test]
 async fn an_entry_that_changes_while_the_list_is_read_is_counted_once() {
-    const ALL: usize = 3_000;
+    const ALL: usize = 10_000;
     let nats = nats().await;
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("ids.txt");

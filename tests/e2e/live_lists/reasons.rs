@@ -101,7 +101,7 @@ async fn in_commands_log_and_trace() {
     let stats = ["stats", "--by", "verdict"];
     assert!(blocked.run(&stats, 0).await.0.contains("1 decisions"));
 
-    let log = blocked.service.output();
+    let log = blocked.service.wait_for_log(&["decided"]).await;
     let mut lines = log.lines();
     let line = lines.find(|line| line.contains("decided")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
