@@ -22,11 +22,17 @@ use tonic::{Request, Response, Status, transport::Server};
 
 use crate::{
     asserts,
-    chaos::{alone, of_every_verdict, quiet},
+    chaos::{LEAST_RATE, alone, of_every_verdict, quiet},
 };
 
-/// IMPORTGUARD_REQUEST_BUDGET's default.
-const BUDGET: Duration = Duration::from_secs(2);
+/// [`budgeted`]'s, and more than a busy machine takes for an answer.
+const BUDGET: Duration = Duration::from_secs(20);
+
+fn budgeted() -> Settings {
+    Settings::new()
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "20s")
+}
 
 const NAMES: [&str; 3] = ["d0", "d1", "d2"];
 
@@ -124,7 +130,7 @@ pub(crate) fn all_decided(asked: &TrafficReport) {
         }
     }
     let rate = asked.rate();
-    assert!(rate > 200.0, "only {rate:.0} answers a second");
+    assert!(rate > LEAST_RATE, "only {rate:.0} answers a second");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +245,11 @@ async fn all_are_restarted_one_after_another_and_no_verdict_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_about_to_end_is_left_before_it_takes_no_more_calls() {
     let _turn = alone().await;
-    let mut three = Three::start(quiet()).await;
+    // A busy gateway has time to find out.
+    let settings = quiet()
+        .set("IMPORTGUARD_DECIDER_SHUTDOWN_GRACE", "20s")
+        .set("IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT", "40s");
+    let mut three = Three::start(settings).await;
     let traffic = three.traffic();
     traffic.answers(100).await;
     three.deciders[0].sigterm();
@@ -254,7 +264,7 @@ async fn who_is_about_to_end_is_left_before_it_takes_no_more_calls() {
 
 #[tokio::test]
 async fn where_nobody_is_left_the_fallback_answers_and_the_gateway_stays_ready() {
-    let mut three = Three::start(Settings::new()).await;
+    let mut three = Three::start(budgeted().set("IMPORTGUARD_DECIDER_TIMEOUT", "10s")).await;
     for decider in &mut three.deciders {
         decider.kill9();
     }
@@ -271,7 +281,7 @@ async fn where_nobody_is_left_the_fallback_answers_and_the_gateway_stays_ready()
 
 #[tokio::test]
 async fn where_all_stand_still_they_are_given_up_in_time() {
-    let three = Three::start(Settings::new()).await;
+    let three = Three::start(budgeted()).await;
     for decider in &three.deciders {
         decider.freeze().await;
     }
@@ -348,12 +358,14 @@ async fn clerk(silent: bool) -> (String, Arc<Mutex<Vec<Duration>>>) {
 
 #[tokio::test]
 async fn each_is_given_what_is_left_of_the_time() {
+    let _turn = alone().await;
     let ((first, to_first), (second, to_second)) = (clerk(true).await, clerk(true).await);
     let settings = Settings::new()
         .set("IMPORTGUARD_DECIDER_URL", format!("{first},{second}"))
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "900ms")
-        .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "400ms")
-        .set("IMPORTGUARD_REQUEST_BUDGET", "700ms");
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "18s")
+        .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "8s")
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "14s");
     let gateway = Service::gateway(settings).await;
     let answer = OpenIm::server(gateway.url())
         .import("op", "a", &["b"])
@@ -364,9 +376,9 @@ async fn each_is_given_what_is_left_of_the_time() {
     let mut given = [to_first, to_second].map(|given| given.lock().unwrap().clone());
     given.sort();
     let [late, early] = given.map(|given| <[Duration; 1]>::try_from(given).unwrap()[0]);
-    let millis = Duration::from_millis;
-    assert!(millis(500) < early && early <= millis(700), "{early:?}");
-    assert!(millis(100) < late && late <= millis(300), "{late:?}");
+    let seconds = Duration::from_secs;
+    assert!(seconds(8) < early && early <= seconds(14), "{early:?}");
+    assert!(!late.is_zero() && late <= seconds(6), "{late:?}");
 }
 
 #[tokio::test]
@@ -374,6 +386,7 @@ async fn a_request_with_many_friends_is_put_to_one_decider_only() {
     let ((first, to_first), (second, to_second)) = (clerk(true).await, clerk(true).await);
     let settings = Settings::new()
         .set("IMPORTGUARD_DECIDER_URL", format!("{first},{second}"))
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "3s")
         .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "20ms");
     let gateway = Service::gateway(settings).await;
     let server = OpenIm::server(gateway.url());

@@ -213,7 +213,7 @@ async fn files_that_cannot_be_used_change_nothing_but_what_is_told() {
         .await;
         for (service, setting) in [(&pair.gateway, GATEWAYS), (&pair.decider, DECIDERS)] {
             let good = format!("importguard_file_valid{{setting=\"{setting}\"}}");
-            assert_eq!(service.metric(&good).await.unwrap(), 0.0);
+            service.wait_for_metric(&good, |good| good == 0.0).await;
             let ready = service.admin("/readyz").await.unwrap();
             assert!(ready.contains("lastGood"), "{ready}");
             service.wait_for_log(&["keeping the last good files"]).await;

@@ -109,7 +109,8 @@ async fn try_record(strace: &Path, server: &Path, jetstream: &str) -> Option<(An
         .nats(&nats)
         .with_long_timeouts()
         // strace makes a sync slower: every event is to wait for it.
-        .set("IMPORTGUARD_ACK_TIMEOUT", "2s");
+        .set("IMPORTGUARD_ACK_TIMEOUT", "8s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "20s");
     let gateway = Service::all_in_one(settings).await;
     gateway.wait_for_recorder("streaming").await;
     let answers = callers::ask(&gateway, "cut", LASTS).await;
