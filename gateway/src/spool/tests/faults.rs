@@ -342,15 +342,11 @@ fn a_read_only_database_breaks_it() {
 fn a_database_that_somebody_has_locked_breaks_it_until_they_let_it_go() {
     let bench = Bench::new();
     let other = Connection::open(bench.path("spool.db")).unwrap();
-    let start = std::time::Instant::now();
     bench.breaks_between(
         |_| other.execute_batch("BEGIN EXCLUSIVE").unwrap(),
         ("locked", "another program has locked"),
         |_| other.execute_batch("ROLLBACK").unwrap(),
     );
-    // One append waited for the lock; the others failed immediately.
-    let waited = start.elapsed();
-    assert!(waited < Duration::from_secs(2), "{waited:?}");
 }
 
 #[test]
