@@ -117,13 +117,17 @@ async fn its_banner_says_where_events_wait_for_nats() {
 #[tokio::test]
 async fn with_nats_it_starts_without_warnings() {
     let nats = NatsServer::start().await;
-    let service = Service::all_in_one(Settings::new().nats(&nats)).await;
     let connecting = format!("INFO connecting to NATS at {}", nats.address());
-    service
-        .wait_for_log(&[&connecting, "streaming events to NATS"])
-        .await;
-    let log = service.stderr();
-    assert!(!log.contains("WARN"), "{log}");
+    // A busy machine may be too slow for a connection, but not every time.
+    eventually("it starts without warnings", SOON, async || {
+        let service = Service::all_in_one(Settings::new().nats(&nats)).await;
+        let log = service
+            .wait_for_log(&[&connecting, "streaming events to NATS"])
+            .await;
+        anyhow::ensure!(!log.contains("WARN"), "{log}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn wait_for(demo: &Process, text: &str) {
 #[tokio::test]
 async fn every_import_is_answered_and_recorded_although_nats_is_killed() {
     let dir = TempDir::new().unwrap();
-    let mut demo = demo(&dir, NatsServer::program(), &["--seconds", "8"]);
+    let mut demo = demo(&dir, NatsServer::program(), &["--seconds", "30"]);
     let status = demo.exit(LONG).await;
     let output = demo.stdout();
     assert_eq!(status.code(), Some(0), "{output}{}", demo.stderr());
@@ -108,14 +108,12 @@ async fn every_import_is_answered_and_recorded_although_nats_is_killed() {
 #[tokio::test]
 async fn an_event_that_is_lost_is_named_and_fails_the_demonstration() {
     let dir = TempDir::new().unwrap();
-    let mut demo = demo(&dir, &forgetful(&dir), &["--seconds", "4"]);
+    let mut demo = demo(&dir, &forgetful(&dir), &["--seconds", "20"]);
     let status = demo.exit(LONG).await;
     let output = demo.stdout();
     assert_eq!(status.code(), Some(1), "{output}{}", demo.stderr());
-    assert!(
-        output.contains("demo-0001: answered allow, but LOST"),
-        "{output}"
-    );
+    // Which of them NATS had when it was killed is chance.
+    assert!(output.contains(", but LOST"), "{output}");
     assert!(!output.contains("Nothing was lost"), "{output}");
 }
 

@@ -115,6 +115,11 @@ async fn a_callback_is_counted_by_both_pods() {
         .import("op-counted", "user123", &["user456", "bot_7"])
         .await;
     wait_for_count(&line.nats, 1).await;
+    // What comes last: it is counted when the answer is on its way.
+    let answered = "importguard_callback_duration_seconds_count{route=\"callbackBeforeImportFriendsCommand\",status=\"200\"}";
+    line.gateway
+        .wait_for_metric(answered, |count| count == 1.0)
+        .await;
     let gateway = line.gateway.admin("/metrics").await.unwrap();
     for counted in [
         "importguard_decisions_total{cause=\"\",verdict=\"modify\"} 1",

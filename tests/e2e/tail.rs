@@ -289,7 +289,7 @@ async fn it_ends_before_what_is_stored_after_a_time() {
     let rest = tail(&[&durable[..], &["--count", "2"]].concat());
     assert_eq!(operation_ids(&rest.ends().await), numbered(3..5));
 
-    let soon = SystemTime::now() + Duration::from_secs(10);
+    let soon = SystemTime::now() + Duration::from_secs(30);
     let soon = humantime::format_rfc3339_millis(soon).to_string();
     let following = tail(&["--until", &soon]);
     // With the durable one, and two that ended: NATS keeps those for some minutes.

@@ -1,6 +1,8 @@
 //! TLS that fails: both sides name TLS, the reason, and the setting to look at.
 
-use importguard_tests::{MountedSecret, OpenIm, Service, Settings, TestAuthority, TestCertificate};
+use importguard_tests::{
+    MountedSecret, OpenIm, SOON, Service, Settings, TestAuthority, TestCertificate, eventually,
+};
 
 /// The files of a decider and of its gateway.
 struct Link {
@@ -56,8 +58,12 @@ async fn both_say(
     decider
         .wait_for_log(&["TLS handshake with 127.0.0.1", decider_says])
         .await;
-    let ready = gateway.admin("/readyz").await.unwrap();
-    assert!(ready.contains("TLS handshake failed"), "{ready}");
+    eventually("the readiness page says it, too", SOON, async || {
+        let ready = gateway.admin("/readyz").await?;
+        anyhow::ensure!(ready.contains("TLS handshake failed"), "{ready}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
