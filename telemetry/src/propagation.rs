@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use importguard_core::{IdError, OperationId};
 use opentelemetry::{
@@ -22,6 +23,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 const OPERATION_ID: HeaderName = HeaderName::from_static("operationid");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The length of `traceparent` in version 00.
+const TRACE_PARENT_BYTES: usize = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".len();
 
 /// Set if the trace ID is random (Trace Context, level 2, section 3.2.2.5.2).
 const RANDOM: TraceFlags = TraceFlags::new(0x02);
@@ -110,23 +114,33 @@ fn tracestate(cx: &Context) -> Option<&str> {
 fn traceparent(cx: &Context) -> Option<String> {
     let span = cx.span();
     let span = span.span_context();
+    if !span.is_valid() {
+        return None;
+    }
     let random = cx.get::<Carried>().is_some_and(|carried| carried.random);
     let flags = span.trace_flags() & TraceFlags::SAMPLED;
     let flags = if random { flags | RANDOM } else { flags };
-    span.is_valid()
-        .then(|| format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
+    let (trace_id, span_id) = (span.trace_id().to_bytes(), span.span_id().to_bytes());
+    let mut header = String::with_capacity(TRACE_PARENT_BYTES);
+    // A twentieth of the instructions of the IDs' own `Display`, which formats an integer.
+    for part in [&[0][..], &trace_id, &span_id, &[flags.to_u8()]] {
+        if !header.is_empty() {
+            header.push('-');
+        }
+        HEXLOWER.encode_append(part, &mut header);
+    }
+    Some(header)
 }
 
 /// Parses `traceparent` (Trace Context, section 3.2): one header, lower case; version 00 has a fixed length, later versions may append
 /// fields after another dash.
 fn trace_parent(headers: &HeaderMap) -> Option<(TraceId, SpanId, TraceFlags)> {
-    const BYTES: usize = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".len();
     let mut all = headers.get_all(TRACE_PARENT).iter();
     let (Some(value), None) = (all.next(), all.next()) else {
         return None;
     };
     let value = value.to_str().ok()?.trim_matches([' ', '\t']);
-    let (known, later) = value.split_at_checked(BYTES)?;
+    let (known, later) = value.split_at_checked(TRACE_PARENT_BYTES)?;
     let is_hex = |text: &str| {
         let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         text.bytes().all(lower)

@@ -13,6 +13,7 @@ use std::{
     time::SystemTime,
 };
 
+use data_encoding::HEXLOWER;
 use humantime::format_rfc3339_micros;
 use opentelemetry::{Context, trace::TraceContextExt};
 use serde::ser::{SerializeMap, Serializer as _};
@@ -42,8 +43,15 @@ fn context_fields<E>(
         let span = cx.span();
         let span = span.span_context();
         if span.is_valid() {
-            add("trace_id", format_args!("{}", span.trace_id()))?;
-            add("span_id", format_args!("{}", span.span_id()))?;
+            let (trace_id, span_id) = (span.trace_id().to_bytes(), span.span_id().to_bytes());
+            add(
+                "trace_id",
+                format_args!("{}", HEXLOWER.encode_display(&trace_id)),
+            )?;
+            add(
+                "span_id",
+                format_args!("{}", HEXLOWER.encode_display(&span_id)),
+            )?;
         }
         Ok(())
     })
