@@ -75,7 +75,7 @@ enum Phase {
 /// Bytes reserved for a connection's exchanges.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReservedBytes {
-    /// By exchanges that wait for more.
+    /// By exchanges that have waited for more for [`READ_STALL`].
     pub(crate) blocked: usize,
     /// Not reserved yet, by exchanges that wait for them.
     pub(crate) waiting: usize,
@@ -192,7 +192,7 @@ impl Handle {
         self.0.state.lock().last_request = Instant::now();
     }
 
-    pub(crate) fn table(&self) -> &Table {
+    pub(crate) fn table(&self) -> &Arc<Table> {
         &self.0.table
     }
 
@@ -241,8 +241,8 @@ impl Handle {
         for entry in &state.exchanges {
             reserved.waiting += entry.waiting;
             match entry.blocked_since {
-                Some(_) => reserved.blocked += entry.reserved,
-                None => reserved.active += entry.reserved,
+                Some(since) if since.elapsed() >= READ_STALL => reserved.blocked += entry.reserved,
+                _ => reserved.active += entry.reserved,
             }
         }
         reserved

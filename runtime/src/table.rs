@@ -3,10 +3,9 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -16,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::yield_now,
-    time::{Instant, timeout},
+    time::{Instant, sleep},
 };
 use tracing::warn;
 
@@ -28,12 +27,12 @@ use crate::{
 /// How far the connection limit may be exceeded while evicted connections close.
 pub(crate) const CLOSING: usize = 100;
 
-/// How often a request that waits for the byte limit looks for a stalled connection to evict.
+/// How often stalled connections are searched for while requests wait for the byte limit.
 const EVICTION_INTERVAL: Duration = READ_STALL;
 
 /// Minimum interval between searches for what waits too much, and between others after one that found nothing: thousands of requests may
-/// wait, and each search visits all connections.
-const MIN_SEARCH_INTERVAL: Duration = Duration::from_millis(2);
+/// begin to wait in a second, and each search visits all that are open.
+const MIN_SEARCH_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long no connection counts as stalled after this process itself has lagged: in a burst of thousands of requests, each waits
 /// for the others.
@@ -49,6 +48,8 @@ pub(crate) struct Table {
     bytes: Arc<Semaphore>,
     /// Bytes in memory that wait for some of `bytes`.
     waiting: AtomicUsize,
+    /// Whether a task evicts stalled connections.
+    evicting: AtomicBool,
     lagging_until: Mutex<Option<Instant>>,
     next_search: Mutex<Option<Instant>>,
     next_waiting_search: Mutex<Option<Instant>>,
@@ -64,6 +65,7 @@ impl Table {
             connections: Mutex::default(),
             next_key: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            evicting: AtomicBool::new(false),
             lagging_until: Mutex::default(),
             next_search: Mutex::default(),
             next_waiting_search: Mutex::default(),
@@ -157,37 +159,58 @@ impl Table {
         Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()
     }
 
-    /// Reserves `bytes` as soon as they are available, first come, first served. Meanwhile evicts stalled connections, longest
-    /// stalled first.
+    /// Reserves `bytes` as soon as they are available, first come, first served.
     pub(crate) async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = self.permits(bytes);
-        let mut waiting = pin!(Arc::clone(&self.bytes).acquire_many_owned(bytes));
-        self.search();
-        loop {
-            let began = Instant::now();
-            if let Ok(permit) = timeout(EVICTION_INTERVAL, &mut waiting).await {
-                // The semaphore is never closed.
-                return permit.ok();
-            }
-            if began.elapsed() >= EVICTION_INTERVAL * 2 {
-                *self.lagging_until.lock() = Some(Instant::now() + LAG_GRACE);
-            }
-            if self.search() == Some(false) {
-                self.evict_deadlocked();
-            }
-        }
+        // The semaphore is never closed.
+        Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()
     }
 
     /// Counts bytes that are in memory already and wait for the byte limit. They are bounded by that limit, too: beyond it, evicts the
-    /// connection with most of them.
-    pub(crate) fn begin_waiting(&self, bytes: usize) {
+    /// connection with most of them. While any wait, stalled connections are evicted, longest stalled first.
+    pub(crate) fn begin_waiting(self: &Arc<Self>, bytes: usize) {
         if self.waiting.fetch_add(bytes, Relaxed) + bytes > self.bounds.max_bytes {
             self.evict_most_waiting();
+        }
+        self.search();
+        if !self.evicting.swap(true, Relaxed) {
+            tokio::spawn(Arc::clone(self).evict_stalled());
         }
     }
 
     pub(crate) fn end_waiting(&self, bytes: usize) {
         self.waiting.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Evicts stalled connections until no bytes wait: one task for all, as a timer for each of thousands would cost more than it finds.
+    async fn evict_stalled(self: Arc<Self>) {
+        let mut found = None;
+        while self.is_waited_for() {
+            let pause = match found {
+                Some(true) => MIN_SEARCH_INTERVAL,
+                _ => EVICTION_INTERVAL,
+            };
+            let began = Instant::now();
+            sleep(pause).await;
+            if began.elapsed() >= pause + EVICTION_INTERVAL {
+                *self.lagging_until.lock() = Some(Instant::now() + LAG_GRACE);
+            }
+            // Requests that have just got their bytes no longer wait.
+            yield_now().await;
+            found = self.search();
+            if found == Some(false) {
+                self.evict_deadlocked();
+            }
+        }
+    }
+
+    /// Whether bytes wait. If not, the next ones start another task.
+    fn is_waited_for(&self) -> bool {
+        let some = || self.waiting.load(Relaxed) > 0;
+        some() || {
+            self.evicting.store(false, Relaxed);
+            some() && !self.evicting.swap(true, Relaxed)
+        }
     }
 
     /// The bytes of evicted connections are released soon and do not count. Searches rarely: each search visits all requests, and less
