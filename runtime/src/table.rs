@@ -5,7 +5,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -30,8 +33,8 @@ pub(crate) const CLOSING: usize = 100;
 /// How often stalled connections are searched for while requests wait for the byte limit.
 const EVICTION_INTERVAL: Duration = READ_STALL;
 
-/// Minimum interval between searches for what waits too much, and between others after one that found nothing: thousands of requests may
-/// begin to wait in a second, and each search visits all that are open.
+/// Minimum interval between searches for the connection that waits for most, and after a search for stalled ones that found none:
+/// thousands of requests may begin to wait in a second, and each search visits all that are open.
 const MIN_SEARCH_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long no connection counts as stalled after this process itself has lagged: in a burst of thousands of requests, each waits
@@ -169,23 +172,23 @@ impl Table {
     /// Counts bytes that are in memory already and wait for the byte limit. They are bounded by that limit, too: beyond it, evicts the
     /// connection with most of them. While any wait, stalled connections are evicted, longest stalled first.
     pub(crate) fn begin_waiting(self: &Arc<Self>, bytes: usize) {
-        if self.waiting.fetch_add(bytes, Relaxed) + bytes > self.bounds.max_bytes {
+        if self.waiting.fetch_add(bytes, SeqCst) + bytes > self.bounds.max_bytes {
             self.evict_most_waiting();
         }
         self.search();
-        if !self.evicting.swap(true, Relaxed) {
+        if !self.evicting.swap(true, SeqCst) {
             tokio::spawn(Arc::clone(self).evict_stalled());
         }
     }
 
     pub(crate) fn end_waiting(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes, Relaxed);
+        self.waiting.fetch_sub(bytes, SeqCst);
     }
 
     /// Evicts stalled connections until no bytes wait: one task for all, as a timer for each of thousands would cost more than it finds.
     async fn evict_stalled(self: Arc<Self>) {
         let mut found = None;
-        while self.is_waited_for() {
+        while !self.is_finished() {
             let pause = match found {
                 Some(true) => MIN_SEARCH_INTERVAL,
                 _ => EVICTION_INTERVAL,
@@ -195,8 +198,13 @@ impl Table {
             if began.elapsed() >= pause + EVICTION_INTERVAL {
                 *self.lagging_until.lock() = Some(Instant::now() + LAG_GRACE);
             }
-            // Requests that have just got their bytes no longer wait.
+            // Requests that have just got their bytes notice it first.
             yield_now().await;
+            if self.waiting.load(SeqCst) == 0 {
+                continue;
+            }
+            // Its own pauses suffice: requests that begin to wait must not keep it from searching.
+            *self.next_search.lock() = None;
             found = self.search();
             if found == Some(false) {
                 self.evict_deadlocked();
@@ -204,13 +212,14 @@ impl Table {
         }
     }
 
-    /// Whether bytes wait. If not, the next ones start another task.
-    fn is_waited_for(&self) -> bool {
-        let some = || self.waiting.load(Relaxed) > 0;
-        some() || {
-            self.evicting.store(false, Relaxed);
-            some() && !self.evicting.swap(true, Relaxed)
+    /// Whether no bytes wait, so that the task ends; the next ones then start another.
+    fn is_finished(&self) -> bool {
+        if self.waiting.load(SeqCst) > 0 {
+            return false;
         }
+        self.evicting.store(false, SeqCst);
+        // Bytes that began to wait before that have started no task.
+        self.waiting.load(SeqCst) == 0 || self.evicting.swap(true, SeqCst)
     }
 
     /// The bytes of evicted connections are released soon and do not count. Searches rarely: each search visits all requests, and less
@@ -418,6 +427,36 @@ pub(crate) mod tests {
         first.await.unwrap();
         drop(large);
         second.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nor_is_the_deadlock_missed_because_others_begin_to_wait() {
+        let table = table();
+        let (large, small) = (request(&table), request(&table));
+        large.reserve(600).await;
+        small.reserve(300).await;
+        let _blocked = (reserves(&large, 300), reserves(&small, 300));
+        let other = connection(&table);
+        for _ in 0..100 {
+            let _waiting = reserves(&Arc::new(other.begin(true)), 1);
+            sleep(MIN_SEARCH_INTERVAL / 2).await;
+        }
+        assert!(is_evicted(&large) && !is_evicted(&small));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_nobody_waits_any_more_no_connection_is_evicted() {
+        let table = table();
+        let (slow, ends) = (request(&table), request(&table));
+        slow.reserve(500).await;
+        ends.reserve(500).await;
+        let next = request(&table);
+        let reserved = reserves(&next, 200);
+        sleep(EVICTION_INTERVAL / 10).await;
+        drop(ends);
+        reserved.await.unwrap();
+        sleep(EVICTION_INTERVAL * 2).await;
+        assert!(!is_evicted(&slow));
     }
 
     #[tokio::test(start_paused = true)]
