@@ -216,15 +216,18 @@ where
     let http2 = request.version() == Version::HTTP_2;
     let exchange = Arc::new(handle.begin(http2));
     let bytes = REQUEST_BYTES.max(head_bytes(&request));
-    let mut request =
-        request.map(|incoming| Body::new(RequestBody::new(incoming, Arc::clone(&exchange), http2)));
-    request.extensions_mut().insert(Arc::clone(&exchange));
     // First come, first served, without a timeout: during overload this delays callers at almost no cost, whereas a refusal costs about
     // two thirds of a decision.
     let reserving = Arc::clone(&exchange);
     let reserved = async move { reserving.reserve(bytes).await };
+    let begun = Arc::clone(&exchange);
     // Combinators keep one copy of the request, where an `async` block would keep two.
-    let answered = reserved.then(|()| app.oneshot(request));
+    let answered = reserved.then(move |()| {
+        let mut request =
+            request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&begun), http2)));
+        request.extensions_mut().insert(begun);
+        app.oneshot(request)
+    });
     answered.map_ok(move |mut response| {
         // The unread rest of a body may be arbitrarily long.
         let is_last = !exchange.is_received() || closing.load(Relaxed);
