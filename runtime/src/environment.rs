@@ -136,7 +136,8 @@ const RETIRED: [(&str, &str); 8] = [
 pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = OsString>) -> C {
     let parsed = with_negative_values(C::command())
         .try_get_matches_from(arguments)
-        .and_then(|matches| C::from_arg_matches(&matches));
+        .and_then(|matches| C::from_arg_matches(&matches))
+        .map_err(|error| error.format(&mut C::command()));
     if let Err(help) = &parsed
         && !help.use_stderr()
     {
@@ -173,11 +174,15 @@ fn with_negative_values(command: Command) -> Command {
         names.any(|name| name == "DURATION" || name == "TIME")
     };
     command
-        .mut_args(|argument| match argument.get_action().takes_values() {
-            // To clap, -1h is no number.
-            true if is_time(&argument) => argument.allow_hyphen_values(true),
-            true => argument.allow_negative_numbers(true),
-            false => argument,
+        .mut_args(|argument| {
+            if argument.is_positional() || !argument.get_action().takes_values() {
+                argument
+            } else if is_time(&argument) {
+                // To clap, -1h is no number.
+                argument.allow_hyphen_values(true)
+            } else {
+                argument.allow_negative_numbers(true)
+            }
         })
         .mut_subcommands(with_negative_values)
 }
