@@ -18,12 +18,9 @@ pub(crate) struct Deliveries {
 impl Deliveries {
     /// Adds the delivery with this number, over a connection with this number. Returns how many deliveries were missed before it.
     pub(crate) fn add(&mut self, delivery: u64, connection: u64) -> u64 {
-        let last = self.last.replace((delivery, connection));
-        let Some((last, _)) = last.filter(|(_, before)| *before == connection) else {
-            *self = Self {
-                last: self.last,
-                ..Self::default()
-            };
+        let before = self.last.replace((delivery, connection));
+        let Some((last, _)) = before.filter(|(_, other)| *other == connection) else {
+            (self.gaps, self.in_a_row) = (0, 0);
             return 0;
         };
         let missed = delivery.saturating_sub(last.saturating_add(1));

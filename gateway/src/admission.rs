@@ -42,15 +42,15 @@ impl FromRequest<App> for Import {
         app: &App,
     ) -> impl Future<Output = Result<Self, Response>> + Send {
         // Only what is needed: thousands may wait, without their headers.
-        let arriving = Arriving::new(request, app);
+        let arriving = ArrivingCallback::new(request, app);
         async move {
-            let import = match arriving {
-                Ok(arriving) => arriving.import(app).await,
+            let admitted = match arriving {
+                Ok(arriving) => arriving.admit(app).await,
                 Err(rejection) => Err(rejection.into()),
             };
-            import.map_err(|reason| match reason {
+            admitted.map_err(|reason| match reason {
                 NotAdmitted::Rejected(rejection) => rejection.into_response(),
-                NotAdmitted::Unrecorded(head) => unrecorded_overload(app, &head),
+                NotAdmitted::Overloaded(head) => unrecorded_overload(app, &head),
             })
         }
     }
@@ -60,7 +60,7 @@ impl FromRequest<App> for Import {
 enum NotAdmitted {
     Rejected(Rejection),
     /// The gateway is overloaded, and has no time for an event.
-    Unrecorded(Arc<RequestHead>),
+    Overloaded(Arc<RequestHead>),
 }
 
 impl From<Rejection> for NotAdmitted {
@@ -70,14 +70,14 @@ impl From<Rejection> for NotAdmitted {
 }
 
 /// A callback whose head is valid, and whose body arrives.
-struct Arriving {
+struct ArrivingCallback {
     head: Arc<RequestHead>,
     command: Command,
     exchange: Option<Arc<Exchange>>,
     body: Body,
 }
 
-impl Arriving {
+impl ArrivingCallback {
     fn new(request: Request, app: &App) -> Result<Self, Rejection> {
         let (parts, body) = request.into_parts();
         let head = parts.extensions.get::<Arc<RequestHead>>();
@@ -103,7 +103,7 @@ impl Arriving {
         })
     }
 
-    async fn import(self, app: &App) -> Result<Import, NotAdmitted> {
+    async fn admit(self, app: &App) -> Result<Import, NotAdmitted> {
         let Self {
             head,
             command,
@@ -115,7 +115,7 @@ impl Arriving {
         let body = collect(app, exchange, body, head.clock.arrived, decide_by).await?;
         let Some(body) = body else {
             app.limit.overloaded(false);
-            return Err(NotAdmitted::Unrecorded(head));
+            return Err(NotAdmitted::Overloaded(head));
         };
         let permit = match app.limit.acquire(exchange, decide_by).await {
             Ok(permit) => Some(permit),
@@ -124,7 +124,7 @@ impl Arriving {
         };
         let recordable = matches!(command, Command::BeforeImport(_));
         if permit.is_none() && !app.limit.overloaded(recordable) {
-            return Err(NotAdmitted::Unrecorded(head));
+            return Err(NotAdmitted::Overloaded(head));
         }
         let operation_id = head.operation_id.clone()?;
         let limits = app.settings.http.limits();

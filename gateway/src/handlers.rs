@@ -79,6 +79,7 @@ pub(crate) async fn after_import(
         ..
     }: Import,
 ) -> Result<Response, Rejection> {
+    // Not reached: an overloaded gateway records no such callback.
     if permit.is_none() {
         return Err(Rejection::Overloaded);
     }

@@ -59,26 +59,18 @@ impl FileKind {
     pub fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
         read_file(path, self.max_bytes).map_err(|error| {
             let name = path.display();
+            let unusable = || format!("cannot be read: {name} {error}");
+            let unreadable = || format!("cannot be read from {name}: {error}");
             let (reason, remedy) = match error.kind() {
-                ErrorKind::IsADirectory => (
-                    format!("cannot be read: {name} {error}"),
-                    "name a file in it",
-                ),
-                ErrorKind::InvalidInput => (
-                    format!("cannot be read: {name} {error}"),
-                    "name a regular file",
-                ),
+                ErrorKind::IsADirectory => (unusable(), "name a file in it"),
+                ErrorKind::InvalidInput => (unusable(), "name a regular file"),
                 ErrorKind::FileTooLarge => (format!("{error} ({name})"), self.if_larger),
-                kind => (
-                    format!("cannot be read from {name}: {error}"),
-                    match kind {
-                        ErrorKind::NotFound => self.if_missing,
-                        ErrorKind::PermissionDenied => {
-                            "grant read permission to the user that importguard runs as"
-                        }
-                        _ => "check the file and its disk",
-                    },
+                ErrorKind::NotFound => (unreadable(), self.if_missing),
+                ErrorKind::PermissionDenied => (
+                    unreadable(),
+                    "grant read permission to the user that importguard runs as",
                 ),
+                _ => (unreadable(), "check the file and its disk"),
             };
             FileError { reason, remedy }
         })

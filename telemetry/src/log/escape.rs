@@ -71,7 +71,7 @@ fn split<E>(
     text: &str,
     mut write: impl FnMut(&str, Option<char>) -> Result<(), E>,
 ) -> Result<(), E> {
-    // Nearly all text is printable ASCII, and bytes are looked at faster than characters.
+    // Nearly all text is printable ASCII, and checking bytes is faster than checking characters.
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return write(text, None);
     }
