@@ -362,7 +362,8 @@ mod tests {
         let show = Command::new("show")
             .arg(option("since").value_name("TIME"))
             .arg(option("most"))
-            .arg(option("json").action(ArgAction::SetTrue));
+            .arg(option("json").action(ArgAction::SetTrue))
+            .arg(Arg::new("users").num_args(0..));
         let command = with_negative_values(Command::new("some").subcommand(show));
         let parsed = |arguments: &str| {
             let arguments = arguments.split(' ');
@@ -374,6 +375,7 @@ mod tests {
         let taken = parsed("some show --json --since -1h --most -1").unwrap();
         assert_eq!(taken, (Some("-1h".into()), Some("-1".into()), true));
         assert!(parsed("some show --most --json").is_err());
+        assert!(parsed("some show u1").is_ok() && parsed("some show u1 -1").is_err());
     }
 
     #[test]
