@@ -2,6 +2,7 @@ use std::{
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -222,7 +223,9 @@ impl Service {
 
     /// Waits until the recorder streams and its spool is empty: the events of all callbacks that were answered are in NATS.
     pub async fn settles(&self) {
-        eventually("all events are in NATS", SOON, async || {
+        // What is parked is tried again once a minute.
+        const AFTER_PARKING: Duration = Duration::from_secs(180);
+        eventually("all events are in NATS", AFTER_PARKING, async || {
             let recorder = self.recorder().await?;
             let settled = recorder["spooledEvents"] == 0 && recorder["state"] == "streaming";
             ensure!(settled, "{recorder}");
