@@ -41,8 +41,9 @@ use tracing::info;
 
 use crate::settings::{ServeSettings, TlsSettings};
 
-/// Memory of a request without its body: its task, its headers, and the headers of its response. A larger head counts as what it is.
-const REQUEST_BYTES: usize = 4 * 1024;
+/// Memory of a request that waits, without its body: half of it are its task and its handler's future, a quarter its span and what layers
+/// add, a quarter h2's. A larger head counts as what it is.
+const REQUEST_BYTES: usize = 6 * 1024;
 
 /// Memory that a header takes beside its text: its entry in the map.
 const HEADER_BYTES: usize = 100;
