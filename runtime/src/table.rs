@@ -5,10 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -95,7 +92,7 @@ impl Table {
                 return None;
             }
         }
-        let key = self.next_key.fetch_add(1, Relaxed);
+        let key = self.next_key.fetch_add(1, SeqCst);
         let handle = Handle::new(peer, key, Arc::clone(self));
         connections.insert(key, handle.clone());
         self.metrics.open.inc();
