@@ -159,11 +159,11 @@ pub fn init(
     Ok(Telemetry { provider })
 }
 
-/// The NATS client logs each connection attempt and each failure of one, which the recorder reports once. `RUST_LOG` can select the
-/// client's lines.
+/// Without the lines of two libraries: the NATS client logs each connection attempt and each failure of one, which the recorder reports
+/// once; h2 logs each invalid frame, of which any peer can send a hundred thousand a second. `RUST_LOG` can select them by name.
 fn log_filter(directives: Option<&str>) -> Result<EnvFilter, filter::ParseError> {
     let directives = directives.filter(|text| !text.is_empty()).unwrap_or("info");
-    EnvFilter::try_new(format!("async_nats=off,{directives}"))
+    EnvFilter::try_new(format!("async_nats=off,h2=off,{directives}"))
 }
 
 impl Telemetry {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use importguard_tests::{
-    Binary, Line, MountedSecret, OpenIm, PolicyDir, SOON, Service, Settings, eventually, load,
-    wait_for_count,
+    Binary, Http2Connection, Line, MountedSecret, OpenIm, PolicyDir, SOON, Service, Settings,
+    eventually, load, wait_for_count,
 };
 use serde_json::Value;
 use tokio::{task::spawn_blocking, time::timeout};
@@ -222,6 +222,28 @@ async fn secrets_bodies_and_users_are_in_no_line_at_any_level() {
         for secret in ["secret", "b3Blbmlt", "d3JvbmctcGFzc3dvcmQ", "-body", "bot_"] {
             assert!(!output.contains(secret), "{secret} in {output}");
         }
+    }
+}
+
+#[tokio::test]
+async fn frames_that_a_peer_may_not_send_are_no_lines() {
+    let gateway = Service::gateway(json_logs()).await;
+    let decider = Service::decider(json_logs()).await;
+    let grpc = decider.grpc_url().replace("http://", "");
+    for (service, address) in [(&gateway, gateway.http_address()), (&decider, &grpc)] {
+        let mut peer = Http2Connection::open(address).await;
+        peer.acknowledge_pings(1000).await;
+        // What is answered arrived behind the frames.
+        peer.post(1, "/importguard.decider.v1.Decider/Decide", b"")
+            .await;
+        peer.next(1).await;
+        let lines = lines(service);
+        let of_h2 = |line: &&Value| {
+            line["target"]
+                .as_str()
+                .is_some_and(|target| target.starts_with("h2"))
+        };
+        assert_eq!(lines.iter().find(of_h2), None);
     }
 }
 

@@ -37,12 +37,16 @@ impl Frame {
     pub const RST_STREAM: u8 = 3;
     /// Settings of the sender.
     pub const SETTINGS: u8 = 4;
+    /// A request for an answer, or with [`ACK`](Self::ACK) the answer.
+    pub const PING: u8 = 6;
     /// A larger flow-control window.
     pub const WINDOW_UPDATE: u8 = 8;
     /// The continuation of a head.
     pub const CONTINUATION: u8 = 9;
     /// The flag of a stream's last frame.
     pub const END_STREAM: u8 = 1;
+    /// The flag of an acknowledgement.
+    pub const ACK: u8 = 1;
     /// The flag of a head's last frame.
     pub const END_HEADERS: u8 = 4;
 }
@@ -122,6 +126,13 @@ impl Http2Connection {
         let _ = self.write.write_all(&[&head, payload].concat()).await;
     }
 
+    /// Answers `count` pings that were never sent.
+    pub async fn acknowledge_pings(&mut self, count: usize) {
+        for _ in 0..count {
+            self.send(Frame::PING, Frame::ACK, 0, &[0; 8]).await;
+        }
+    }
+
     /// Sends the head of a callback, with `filler` more bytes of headers.
     pub async fn begin(&mut self, stream: u32, filler: usize) {
         let path = "/callbackBeforeImportFriendsCommand";
@@ -132,10 +143,22 @@ impl Http2Connection {
     /// Sends a `POST` of `body`, which must fit into a stream's initial window, to `path`.
     pub async fn post(&mut self, stream: u32, path: &str, body: &[u8]) {
         self.head(stream, path, &[("operationid", "op")]).await;
+        self.send_body(stream, body, Frame::END_STREAM).await;
+    }
+
+    /// Begins a gRPC call with a part of a message; the rest never comes.
+    pub async fn call_without_end(&mut self, stream: u32, path: &str, message: &[u8]) {
+        let fields = [("operationid", "op"), ("content-type", "application/grpc")];
+        self.head(stream, path, &fields).await;
+        self.send_body(stream, message, 0).await;
+    }
+
+    /// Sends a body, with `last_flags` in its last frame.
+    async fn send_body(&mut self, stream: u32, body: &[u8], last_flags: u8) {
         let mut parts = body.chunks(MAX_PAYLOAD).peekable();
         while let Some(part) = parts.next() {
             let last = parts.peek().is_none();
-            let flags = if last { Frame::END_STREAM } else { 0 };
+            let flags = if last { last_flags } else { 0 };
             while self.room < part.len() {
                 let heard = timeout(SOON, self.hear()).await;
                 match heard.expect("there is room for a body, or an end") {
