@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The full method name in spans.
-const METHOD: &str = "importguard.decider.v1.Decider/Decide";
+pub(crate) const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
 /// Serves `Decide` with the policy that is active at the time of the call.
 pub(crate) struct DeciderService {

@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer as ReflectionServer};
+use tower::{layer::layer_fn, service_fn};
 use tracing::{info, warn};
 
 use crate::{
     BoundsSettings, Settings,
+    calls::{self, CallLimits},
     evaluation::Evaluations,
     grpc::DeciderService,
     lists::live::Watch,
@@ -181,13 +183,22 @@ impl Decider {
             instance: self.instance,
             max_friends: bounds.decider_max_friends,
         };
+        let limits = CallLimits {
+            max_message_bytes: max_message_bytes(bounds),
+            timeout: bounds.decider_request_timeout,
+        };
         let service =
-            DeciderServer::new(service).max_decoding_message_size(max_message_bytes(bounds));
+            DeciderServer::new(service).max_decoding_message_size(limits.max_message_bytes);
+        let health = health.max_decoding_message_size(OTHER_MESSAGE_BYTES);
         report(&health_reporter, serving(&self.live)).await;
         let reflection = bounds.decider_reflection.then(reflection).transpose()?;
-        let acceptor = acceptor(listener, bounds, self.tls, self.connections);
+        let acceptor = acceptor(listener, bounds, limits, self.tls, self.connections);
         let stop_accepting = CancellationToken::new();
+        let served = layer_fn(move |service| {
+            service_fn(move |request| calls::serve(Clone::clone(&service), request, limits))
+        });
         let server = bounded(bounds)
+            .layer(served)
             .add_service(service)
             .add_service(health)
             .add_optional_service(reflection)
@@ -229,13 +240,14 @@ impl Decider {
 fn acceptor(
     listener: TcpListener,
     bounds: &BoundsSettings,
+    limits: CallLimits,
     tls: Option<Tls>,
     metrics: ConnectionMetrics,
 ) -> Acceptor {
     let idle = bounds.decider_idle_timeout;
     let bounds = Bounds {
         max_connections: bounds.decider_max_connections,
-        max_bytes: 0,
+        max_bytes: limits.max_bytes(),
         timeouts: Timeouts {
             first_byte: FIRST_BYTE,
             head: FIRST_BYTE,
@@ -250,11 +262,15 @@ fn acceptor(
 
 fn reflection() -> Result<ReflectionServer<impl ServerReflection>, tonic_reflection::server::Error>
 {
-    tonic_reflection::server::Builder::configure()
+    let service = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
+        .build_v1()?;
+    Ok(service.max_decoding_message_size(OTHER_MESSAGE_BYTES))
 }
+
+/// The maximum size of a message to the health and the reflection service: a service's name, or a symbol's.
+const OTHER_MESSAGE_BYTES: usize = 1 << 10;
 
 /// The maximum number of open calls per connection: four times a gateway's default concurrency limit. Further calls wait within
 /// their gateway's timeout.

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use importguard_runtime::{
-    BoundAddress, CertificateError, ListenError, OpenFilesError, Runtime, allow_open_files, memory,
+    BoundAddress, CertificateError, ListenError, OpenFilesError, Runtime, allow_open_files,
     security,
 };
 use serde_json::Value;
@@ -192,7 +192,6 @@ impl Gateway {
                 }
             }
             never = self.balancer.run() => match never {},
-            never = memory::return_unused() => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
         recorder.close(self.step_timeout).await;

@@ -48,7 +48,8 @@ pub struct Bounds {
     pub max_bytes: usize,
     /// Time limits for peers.
     pub timeouts: Timeouts,
-    /// Whether [`Handle::begin`](crate::Handle::begin) is called for each request; otherwise, any byte counts as activity.
+    /// Whether only requests count as activity, each begun by [`Handle::begin`](crate::Handle::begin); otherwise, any byte does, such as
+    /// the answer to a ping.
     pub counts_requests: bool,
     /// The setting for `max_connections`, named in logs.
     pub setting: &'static str,

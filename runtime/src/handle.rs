@@ -181,7 +181,11 @@ impl Handle {
         let mut state = self.0.state.lock();
         let ended = state.position(id).and_then(|at| state.exchanges.remove(at));
         if state.exchanges.is_empty() {
-            state.enter(Phase::Idle);
+            let counts_requests = self.0.table.bounds().counts_requests;
+            state.enter(match counts_requests {
+                true => Phase::Idle,
+                false => Phase::AnyByte,
+            });
             state.last_request = state.since;
         }
         !state.broken && ended.is_some_and(|entry| entry.stage == Stage::Sending)

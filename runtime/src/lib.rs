@@ -8,6 +8,7 @@
 
 mod accept;
 mod admin;
+mod body;
 mod certificates;
 mod client_tls;
 mod connection;
@@ -17,7 +18,7 @@ mod expiry;
 mod handle;
 mod healthcheck;
 mod listen;
-pub mod memory;
+mod memory;
 mod readiness;
 mod runtime;
 mod secret;
@@ -32,6 +33,7 @@ mod tls_failure;
 mod watch;
 
 pub use accept::{Acceptor, Bounds, ConnectionMetrics, Tls};
+pub use body::{Delivery, ReceiveError, ReceiveLimits, TrackedBody, receive};
 pub use certificates::{CertificateError, PemError};
 pub use client_tls::ClientTls;
 pub use connection::{Connection, LINGER};

@@ -13,7 +13,7 @@ const IMPOSSIBLE_BYTES: usize = (1 << 48) - (1 << 20);
 
 /// Periodically returns the calling thread's free memory to the operating system. mimalloc itself does so only during allocations
 /// near the freed memory, so an idle process would keep a burst's memory for ever.
-pub async fn return_unused() -> Infallible {
+pub(crate) async fn return_unused() -> Infallible {
     loop {
         sleep(INTERVAL).await;
         collect();

@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    FileWatches, Readiness, ThreadSettings, admin, bind, block_on, environment, settings::address,
-    signals, whole_text,
+    FileWatches, Readiness, ThreadSettings, admin, bind, block_on, environment, memory,
+    settings::address, signals, whole_text,
 };
 
 /// Time limit for exporting the last spans.
@@ -170,12 +170,13 @@ impl Runtime {
         })
     }
 
-    /// Marks startup as complete, and runs the file watchers until `serving` completes.
+    /// Marks startup as complete, and runs the file watchers until `serving` completes. Meanwhile, the memory of bursts is returned.
     pub async fn run<T>(mut self, serving: impl Future<Output = T>) -> T {
         self.readiness.set_started();
         tokio::select! {
             served = serving => served,
             never = self.files.run() => match never {},
+            never = memory::return_unused() => match never {},
         }
     }
 }

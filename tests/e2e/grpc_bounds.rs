@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use importguard_core::Dialect;
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_client::DeciderClient};
-use importguard_tests::{OpenIm, SOON, Service, Settings, eventually};
+use importguard_tests::{Http2Connection, OpenIm, SOON, Service, Settings, eventually, load};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tonic::{
     Code, Request, Status,
@@ -107,6 +107,45 @@ async fn a_question_that_does_not_arrive_in_time_is_cancelled() {
     let status = ask_without_end(&channel(&decider).await).await;
     assert_eq!(status.code(), Code::Cancelled, "{status:?}");
     assert!(began.elapsed() > Duration::from_millis(250));
+}
+
+/// Messages that say that they are as long as a message may be, of which only the beginning ever arrives.
+#[tokio::test]
+async fn incomplete_messages_take_bounded_memory_and_hold_up_no_other_call() {
+    const CONNECTIONS: usize = 8;
+    const CALLS: u32 = 200;
+    const SENT: usize = 160_000;
+    const MIB: u64 = 1 << 20;
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "60s");
+    let decider = Service::decider(settings).await;
+    let channel = channel(&decider).await;
+    ask(&channel, 1).await.unwrap();
+    let at_rest = decider.vitals().resident_bytes;
+    let more = || decider.vitals().resident_bytes.saturating_sub(at_rest) / MIB;
+    let address = decider.grpc_url().replace("http://", "");
+    let mut message = vec![0; SENT];
+    // Not compressed, and the length that is declared.
+    message[1..5].copy_from_slice(&2_600_000_u32.to_be_bytes());
+    let held = load(CONNECTIONS, CONNECTIONS, async |_| {
+        let mut connection = Http2Connection::open(&address).await;
+        for call in 0..CALLS {
+            let path = "/importguard.decider.v1.Decider/Decide";
+            connection
+                .call_without_end(2 * call + 1, path, &message)
+                .await;
+        }
+        connection
+    })
+    .await;
+    ask(&channel, 1).await.unwrap();
+    let most = more();
+    assert!(most <= 100, "{most} MiB more than at rest");
+    drop(held);
+    eventually("the memory is released", SOON, async || match more() {
+        0..=20 => Ok(()),
+        more => Err(format!("{more} MiB more than at rest")),
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,196 @@
+//! The bodies of a request and of its response, within the limits of their connection.
+
+use std::{
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::body::{Bytes, HttpBody};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Exchange;
+
+/// The limits of a body that is received.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveLimits {
+    /// Maximum size in bytes.
+    pub max_bytes: usize,
+    /// When it must be complete. Later by the time for which it waits for the listener's byte limit, which is not its peer's fault.
+    pub due: Instant,
+    /// When it must be complete at the latest.
+    pub deadline: Instant,
+}
+
+/// Why a body was not received.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError<E> {
+    /// It is larger than [`ReceiveLimits::max_bytes`].
+    #[error("the body is too large")]
+    TooLarge,
+    /// It was not complete in time.
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    /// The listener's byte limit left no room for it in time.
+    #[error("there was no memory for the body in time")]
+    NoMemory,
+    /// The connection or the request broke.
+    #[error("the body could not be read: {0}")]
+    Broken(E),
+}
+
+/// Receives a body completely. Reserves memory for it in the listener's byte limit as it arrives.
+///
+/// # Errors
+/// If it is beyond a limit, or breaks off.
+pub async fn receive<B>(
+    mut body: B,
+    exchange: &Exchange,
+    limits: ReceiveLimits,
+) -> Result<Bytes, ReceiveError<B::Error>>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let mut due = limits.due.min(limits.deadline);
+    let mut received = Received::default();
+    loop {
+        let frame = timeout_at(due, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| ReceiveError::TooSlow)? else {
+            return Ok(received.into_bytes());
+        };
+        let Ok(data) = frame.map_err(ReceiveError::Broken)?.into_data() else {
+            continue;
+        };
+        if received.len() + data.len() > limits.max_bytes {
+            return Err(ReceiveError::TooLarge);
+        }
+        let began = Instant::now();
+        let reserved = timeout_at(limits.deadline, exchange.reserve(data.len())).await;
+        reserved.map_err(|_| ReceiveError::NoMemory)?;
+        due = limits.deadline.min(due + began.elapsed());
+        received.push(data);
+    }
+}
+
+/// The received part of a body. The first chunk, usually the only one, is not copied.
+#[derive(Default)]
+struct Received {
+    first: Bytes,
+    more: Vec<u8>,
+}
+
+impl Received {
+    fn len(&self) -> usize {
+        self.first.len().max(self.more.len())
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.len() == 0 {
+            self.first = data;
+            return;
+        }
+        if self.more.is_empty() {
+            let first = mem::take(&mut self.first);
+            // Not more: over HTTP/2 a thousand friends arrive in two chunks, and may then wait in the queue.
+            self.more.reserve_exact(first.len() + data.len());
+            self.more.extend_from_slice(&first);
+        }
+        self.more.extend_from_slice(&data);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.more.is_empty() {
+            self.first
+        } else {
+            self.more.into()
+        }
+    }
+}
+
+/// What is told of a response's way to the peer, and dropped when the peer has read it.
+pub trait Delivery: Send + Sync + 'static {
+    /// A part of the response, or its end, was handed to the connection: the peer is expected to read it.
+    fn sending(&self);
+    /// The next part is not there yet.
+    fn working(&self);
+}
+
+impl Delivery for Exchange {
+    fn sending(&self) {
+        self.answered();
+    }
+
+    fn working(&self) {
+        Self::working(self);
+    }
+}
+
+/// A response's body that is tracked until the peer has read it: hyper drops each chunk when it has written it, and h2 when the
+/// stream's window has let it through. There is no other sign of unread data.
+#[derive(Debug)]
+pub struct TrackedBody<B, D> {
+    body: B,
+    delivery: Arc<D>,
+}
+
+impl<B, D: Delivery> TrackedBody<B, D> {
+    /// Tracks `body`, which is ready to be sent.
+    pub fn new(body: B, delivery: Arc<D>) -> Self {
+        delivery.sending();
+        Self { body, delivery }
+    }
+}
+
+impl<B, D> HttpBody for TrackedBody<B, D>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    D: Delivery,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.delivery.working();
+            return Poll::Pending;
+        };
+        let delivery = &self.delivery;
+        delivery.sending();
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|bytes| {
+                    Bytes::from_owner(Chunk {
+                        bytes,
+                        _delivery: Arc::clone(delivery),
+                    })
+                })
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A chunk of a body, which keeps its delivery open.
+struct Chunk<D> {
+    bytes: Bytes,
+    _delivery: Arc<D>,
+}
+
+impl<D> AsRef<[u8]> for Chunk<D> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
