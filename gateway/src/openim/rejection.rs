@@ -117,27 +117,55 @@ impl Rejection {
         }
     }
 
+    /// The answer's HTTP status, `errCode` and `errMsg`.
+    fn parts(&self) -> (StatusCode, i32, &'static str) {
+        match self {
+            Self::UnknownCommand | Self::NoUpstream => {
+                (StatusCode::NOT_FOUND, 5901, "unknown command")
+            }
+            Self::CommandMismatch { .. } => (StatusCode::BAD_REQUEST, 5900, "command mismatch"),
+            Self::Unauthorised => (StatusCode::UNAUTHORIZED, 5902, "unauthorised"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, 5900, "method not allowed"),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                5900,
+                "unsupported media type",
+            ),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, 5900, "malformed request"),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 5903, "request too large"),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                5903,
+                "request too large",
+            ),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, 5903, "request too large"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, 5900, "request too slow"),
+            Self::UpstreamUnavailable => (StatusCode::BAD_GATEWAY, 5910, "backend unavailable"),
+            Self::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, 5911, "backend timed out"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, 5913, "overloaded"),
+            Self::UnreadResponses => (StatusCode::SERVICE_UNAVAILABLE, 5913, "responses not read"),
+            Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => (
+                StatusCode::BAD_REQUEST,
+                5904,
+                "operationID missing or unusable",
+            ),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, 5915, "internal error"),
+        }
+    }
+
     /// The answer's HTTP status.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::UnknownCommand | Self::NoUpstream => StatusCode::NOT_FOUND,
-            Self::Unauthorised => StatusCode::UNAUTHORIZED,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded | Self::UnreadResponses => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::CommandMismatch { .. }
-            | Self::Malformed(_)
-            | Self::OperationIdMissing
-            | Self::OperationIdInvalid(_)
-            | Self::OperationIdRepeated => StatusCode::BAD_REQUEST,
-        }
+        self.parts().0
+    }
+
+    /// The answer's `errCode`; 5900–5999 are importguard's own.
+    pub fn code(&self) -> i32 {
+        self.parts().1
+    }
+
+    /// The answer's `errMsg`.
+    pub fn message(&self) -> &'static str {
+        self.parts().2
     }
 
     /// Whether an after-import callback is answered with success despite this rejection. The upstream's own errors are passed
@@ -147,49 +175,6 @@ impl Rejection {
             self,
             Self::Unauthorised | Self::UpstreamUnavailable | Self::UpstreamTimeout
         )
-    }
-
-    /// The answer's `errCode`; 5900–5999 are importguard's own.
-    pub fn code(&self) -> i32 {
-        match self {
-            Self::CommandMismatch { .. }
-            | Self::MethodNotAllowed
-            | Self::UnsupportedMediaType
-            | Self::Malformed(_)
-            | Self::TooSlow => 5900,
-            Self::UnknownCommand | Self::NoUpstream => 5901,
-            Self::Unauthorised => 5902,
-            Self::TooLarge { .. } | Self::HeadTooLarge | Self::UriTooLong => 5903,
-            Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
-                5904
-            }
-            Self::UpstreamUnavailable => 5910,
-            Self::UpstreamTimeout => 5911,
-            Self::Overloaded | Self::UnreadResponses => 5913,
-            Self::Internal => 5915,
-        }
-    }
-
-    /// The answer's `errMsg`.
-    pub fn message(&self) -> &'static str {
-        match self {
-            Self::UnknownCommand | Self::NoUpstream => "unknown command",
-            Self::Unauthorised => "unauthorised",
-            Self::CommandMismatch { .. } => "command mismatch",
-            Self::MethodNotAllowed => "method not allowed",
-            Self::UnsupportedMediaType => "unsupported media type",
-            Self::Malformed(_) => "malformed request",
-            Self::TooLarge { .. } | Self::HeadTooLarge | Self::UriTooLong => "request too large",
-            Self::TooSlow => "request too slow",
-            Self::OperationIdMissing | Self::OperationIdInvalid(_) | Self::OperationIdRepeated => {
-                "operationID missing or unusable"
-            }
-            Self::UpstreamUnavailable => "backend unavailable",
-            Self::UpstreamTimeout => "backend timed out",
-            Self::Overloaded => "overloaded",
-            Self::UnreadResponses => "responses not read",
-            Self::Internal => "internal error",
-        }
     }
 }
 
