@@ -1,18 +1,14 @@
 //! A callback's body: what is read of it, and what is answered.
 #![no_main]
 
-use importguard_core::{Dialect, ImportRequest, Kept, OperationId};
+use importguard_core::{Dialect, ImportRequest, Kept, OperationId, UserId};
 use importguard_fuzz::{refuses, spoken};
-use importguard_gateway::openim::{Answer, Command, Limits, Refusals, Rejection, parse};
+use importguard_gateway::openim::{Answer, Command, Refusals, Rejection, parse};
 use importguard_tests::Reading;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-const LIMITS: Limits = Limits {
-    body_bytes: 2_097_152,
-    friends: 20,
-    id_bytes: 40,
-};
+const MAX_FRIENDS: usize = 20;
 
 const COMMANDS: [Command; 3] = [
     Command::BeforeImport(Dialect::Documented),
@@ -23,7 +19,7 @@ const COMMANDS: [Command; 3] = [
 fuzz_target!(|body: &[u8]| {
     for command in COMMANDS {
         let id = OperationId::parse("1646445464564").unwrap();
-        match parse(command, id, body, &LIMITS) {
+        match parse(command, id, body, MAX_FRIENDS) {
             Ok(request) => {
                 is_what_was_sent(command, &request, body);
                 answers(command.dialect(), &request);
@@ -54,11 +50,11 @@ fn is_what_was_sent(command: Command, request: &ImportRequest, body: &[u8]) {
     let sent = sent.into_iter().flatten();
     let sent: Vec<_> = sent.map(|id| id.as_str().unwrap()).collect();
     assert_eq!(sent, friends);
-    assert!(friends.len() <= LIMITS.friends);
+    assert!(friends.len() <= MAX_FRIENDS);
     assert!(
         friends
             .iter()
-            .all(|id| !id.is_empty() && id.len() <= LIMITS.id_bytes)
+            .all(|id| !id.is_empty() && id.len() <= UserId::MAX_BYTES)
     );
 }
 

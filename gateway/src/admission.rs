@@ -127,9 +127,9 @@ impl ArrivingCallback {
             return Err(NotAdmitted::Overloaded(head));
         }
         let operation_id = head.operation_id.clone()?;
-        let limits = app.settings.http.limits();
+        let max_friends = app.settings.http.max_friends;
         Ok(Import {
-            request: parse(command, operation_id, &body, &limits)?,
+            request: parse(command, operation_id, &body, max_friends)?,
             dialect: command.dialect(),
             head,
             permit,

@@ -1,12 +1,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use importguard_core::UserId;
 use importguard_runtime::settings::{address, count, duration, duration_or_zero, size};
 
 use crate::{
     decide::{DecideSettings, FallbackSettings, OnFailure},
-    openim::{BasePath, Limits, OnMissingOperationId, Refusals},
+    openim::{BasePath, OnMissingOperationId, Refusals},
     recorder::RecordSettings,
     upstream::UpstreamSettings,
 };
@@ -201,17 +200,6 @@ pub struct HttpSettings {
     /// Name of this gateway in events [default: the host name]
     #[arg(long, env = "IMPORTGUARD_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
-}
-
-impl HttpSettings {
-    /// The limits of a request.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            body_bytes: self.max_body_bytes,
-            friends: self.max_friends,
-            id_bytes: UserId::MAX_BYTES,
-        }
-    }
 }
 
 /// Limits of the public listener.

@@ -16,4 +16,4 @@ pub use operation_id::{OnMissingOperationId, operation_id, replaced_operation_id
 pub use rejection::Rejection;
 #[cfg(test)]
 pub(crate) use request::Body as RequestBody;
-pub use request::{Limits, acceptable, parse};
+pub use request::{acceptable, parse};

@@ -11,23 +11,12 @@ use serde::{
 
 use super::{Command, Rejection, command::MAX_QUOTED};
 
-/// The limits of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Maximum size of the body, in bytes.
-    pub body_bytes: usize,
-    /// Maximum number of IDs in `friendUserIDs`.
-    pub friends: usize,
-    /// Maximum length of an ID, in bytes.
-    pub id_bytes: usize,
-}
-
-/// Parses the body of `command`. Ignores unknown fields. A list of `null` counts as empty: Go's `encoding/json` writes a nil slice so.
+/// Parses the body of `command`, with at most `max_friends` IDs in `friendUserIDs`. Ignores unknown fields. A list of `null` counts as empty: Go's `encoding/json` writes a nil slice so.
 pub fn parse(
     command: Command,
     operation_id: OperationId,
     body: &[u8],
-    limits: &Limits,
+    max_friends: usize,
 ) -> Result<ImportRequest, Rejection> {
     match body.trim_ascii_start().first() {
         None => return Err(Rejection::Malformed("the body is empty".to_owned())),
@@ -46,10 +35,10 @@ pub fn parse(
             found: body.callback_command.chars().take(MAX_QUOTED).collect(),
         });
     }
-    if body.friend_user_ids.len() > limits.friends {
+    if body.friend_user_ids.len() > max_friends {
         return Err(Rejection::TooLarge {
             what: "friendUserIDs",
-            max: limits.friends,
+            max: max_friends,
             unit: "IDs",
         });
     }
@@ -59,10 +48,10 @@ pub fn parse(
         .chain([&body.owner_user_id])
         .map(|id| id.as_str().len())
         .max();
-    if longest > Some(limits.id_bytes) {
+    if longest > Some(UserId::MAX_BYTES) {
         return Err(Rejection::TooLarge {
             what: "an ID",
-            max: limits.id_bytes,
+            max: UserId::MAX_BYTES,
             unit: "bytes",
         });
     }
@@ -197,15 +186,11 @@ mod tests {
     use super::*;
 
     const DOCUMENTED: Command = Command::BeforeImport(Dialect::Documented);
-    const LIMITS: Limits = Limits {
-        body_bytes: 1024,
-        friends: 3,
-        id_bytes: 8,
-    };
+    const MAX_FRIENDS: usize = 3;
 
     fn parse(body: &str) -> Result<ImportRequest, Rejection> {
         let id = OperationId::parse("1").unwrap();
-        super::parse(DOCUMENTED, id, body.as_bytes(), &LIMITS)
+        super::parse(DOCUMENTED, id, body.as_bytes(), MAX_FRIENDS)
     }
 
     fn friends(body: &str) -> Vec<String> {
@@ -327,7 +312,7 @@ mod tests {
             }
             body.extend([friend, br#""]}"#].concat());
             let id = OperationId::parse("1").unwrap();
-            super::parse(DOCUMENTED, id, &body, &LIMITS)
+            super::parse(DOCUMENTED, id, &body, MAX_FRIENDS)
         };
         assert!(parse("?", b"a").is_ok());
         for unknown in ["", "?"] {
@@ -376,13 +361,18 @@ mod tests {
 
     #[test]
     fn an_id_over_the_limit_is_too_large() {
-        for (owner, friend) in [("123456789", "a"), ("a", "123456789")] {
+        let (longest, longer) = ("u".repeat(256), "u".repeat(257));
+        let parse = |owner: &str, friend: &str| {
             let body = format!(
                 r#"{{"callbackCommand":"ImportFriendReqBeforeCommand","ownerUserID":"{owner}","friendUserIDs":["{friend}"]}}"#
             );
+            parse(&body)
+        };
+        assert!(parse(&longest, &longest).is_ok());
+        for (owner, friend) in [(&longer, &longest), (&longest, &longer)] {
             assert!(matches!(
-                parse(&body),
-                Err(Rejection::TooLarge { max: 8, .. })
+                parse(owner, friend),
+                Err(Rejection::TooLarge { max: 256, .. })
             ));
         }
     }
