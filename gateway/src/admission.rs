@@ -12,11 +12,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use importguard_core::{Dialect, ImportRequest};
-use importguard_runtime::Exchange;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    limit::{Denied, Permit},
+    limit::Permit,
     openim::{Callback, Command, Rejection, acceptable, parse},
     request::{Clock, RequestHead},
     response::unrecorded_overload,
@@ -73,7 +72,6 @@ impl From<Rejection> for NotAdmitted {
 struct ArrivingCallback {
     head: Arc<RequestHead>,
     command: Command,
-    exchange: Option<Arc<Exchange>>,
     body: Body,
 }
 
@@ -98,7 +96,6 @@ impl ArrivingCallback {
         Ok(Self {
             head: Arc::clone(head),
             command,
-            exchange: parts.extensions.get().cloned(),
             body,
         })
     }
@@ -107,21 +104,15 @@ impl ArrivingCallback {
         let Self {
             head,
             command,
-            exchange,
             body,
         } = self;
-        let exchange = exchange.as_deref();
         let decide_by = decide_by(app, head.clock);
-        let body = collect(app, exchange, body, head.clock.arrived, decide_by).await?;
+        let body = collect(app, &head, body, decide_by).await?;
         let Some(body) = body else {
             app.limit.overloaded(false);
             return Err(NotAdmitted::Overloaded(head));
         };
-        let permit = match app.limit.acquire(exchange, decide_by).await {
-            Ok(permit) => Some(permit),
-            Err(Denied::NoSlot) => return Err(Rejection::UnreadResponses.into()),
-            Err(Denied::NoPermit) => None,
-        };
+        let permit = app.limit.acquire(&head.exchange, decide_by).await?;
         let recordable = matches!(command, Command::BeforeImport(_));
         if permit.is_none() && !app.limit.overloaded(recordable) {
             return Err(NotAdmitted::Overloaded(head));
@@ -147,13 +138,12 @@ fn decide_by(app: &App, clock: Clock) -> Instant {
 /// The complete body; `None` if IMPORTGUARD_MAX_BYTES_IN_FLIGHT left no room for it in time.
 async fn collect(
     app: &App,
-    exchange: Option<&Exchange>,
+    head: &RequestHead,
     mut body: Body,
-    arrived: Instant,
     decide_by: Instant,
 ) -> Result<Option<Bytes>, Rejection> {
     let settings = &app.settings.http;
-    let mut due = decide_by.min(arrived + settings.body_read_timeout);
+    let mut due = decide_by.min(head.clock.arrived + settings.body_read_timeout);
     let mut collected = Collected::default();
     loop {
         let frame = timeout_at(due, body.frame()).await;
@@ -169,15 +159,13 @@ async fn collect(
         if collected.len() + data.len() > settings.max_body_bytes {
             return Err(too_large(settings.max_body_bytes));
         }
-        if let Some(exchange) = exchange {
-            let began = Instant::now();
-            let reserved = timeout_at(decide_by, exchange.reserve(data.len())).await;
-            if reserved.is_err() {
-                return Ok(None);
-            }
-            // Meanwhile nothing was read, which is not the caller's fault.
-            due = decide_by.min(due + began.elapsed());
+        let began = Instant::now();
+        let reserved = timeout_at(decide_by, head.exchange.reserve(data.len())).await;
+        if reserved.is_err() {
+            return Ok(None);
         }
+        // Meanwhile nothing was read, which is not the caller's fault.
+        due = decide_by.min(due + began.elapsed());
         collected.push(data);
     }
 }

@@ -3,7 +3,7 @@
 //! 1. `trace` recognises the callback in the request line, traces the request, and turns every response into a callback answer. It
 //!    replaces the path, whose base may be a secret, by [`Route::path`].
 //! 2. A panic becomes 500 with code 5915.
-//! 3. [`HeadCheck`] rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
+//! 3. [`check_head`] rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
 //! 4. [`Authentication`] rejects requests without valid credentials (401).
 //! 5. The router selects the handler. It rejects other methods than POST (405); a callback without a route is forwarded or rejected
 //!    (404).
@@ -11,21 +11,26 @@
 //!    permit of the concurrency limit, and parses the body (400, 413).
 //! 7. The handler decides, records and answers.
 
-use std::{any::Any, convert::Infallible};
+use std::{any::Any, convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
     response::{IntoResponse, Response},
     routing::post,
 };
 use importguard_core::Dialect;
+use importguard_runtime::Exchange;
 use tower::{Service, ServiceBuilder, service_fn};
-use tower_http::{catch_panic::CatchPanicLayer, validate_request::ValidateRequestHeaderLayer};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    validate_request::{ValidateRequest, ValidateRequestHeaderLayer},
+};
 
 use crate::{
     handlers::{after_import, before_import, pass_through},
-    layers::{Authentication, HeadCheck, trace},
+    layers::{Authentication, check_head, trace},
     openim::{Command, Rejection, Route},
     state::App,
 };
@@ -34,7 +39,7 @@ use crate::{
 pub(crate) fn app(
     app: App,
     authentication: Authentication,
-) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send>
+) -> impl Service<(Request, Arc<Exchange>), Response = Response, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -48,15 +53,35 @@ pub(crate) fn app(
         .route(report.path(), post(after_import))
         .fallback(pass_through)
         .with_state(app.clone());
-    let head_check = HeadCheck {
-        max_bytes: app.settings.serve.max_header_bytes as usize,
+    let max_bytes = app.settings.serve.max_header_bytes as usize;
+    let checks = Checks {
+        max_bytes,
+        authentication,
     };
     let routes = ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(ValidateRequestHeaderLayer::custom(head_check))
-        .layer(ValidateRequestHeaderLayer::custom(authentication))
+        .layer(ValidateRequestHeaderLayer::custom(checks))
         .service(router);
-    service_fn(move |request| trace(app.clone(), routes.clone(), request))
+    service_fn(move |(request, exchange)| trace(app.clone(), routes.clone(), request, exchange))
+}
+
+/// Rejects requests whose head is invalid, or which are not authenticated.
+#[derive(Clone)]
+struct Checks {
+    max_bytes: usize,
+    authentication: Authentication,
+}
+
+impl ValidateRequest<Body> for Checks {
+    type ResponseBody = Body;
+
+    fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
+        check_head(request, self.max_bytes).map_err(IntoResponse::into_response)?;
+        match self.authentication.accepts(request.headers()) {
+            true => Ok(()),
+            false => Err(self.authentication.challenge()),
+        }
+    }
 }
 
 /// The response after a panic, which the panic hook has logged.
@@ -66,7 +91,6 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use http::StatusCode;
     use http_body_util::BodyExt;
     use tower::{ServiceExt, service_fn};

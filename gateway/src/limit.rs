@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{metrics::Counted, settings::LimitSettings};
+use crate::{metrics::Counted, openim::Rejection, settings::LimitSettings};
 
 /// The concurrency limit, shared by all routes.
 #[derive(Debug)]
@@ -25,15 +25,6 @@ pub(crate) struct Limit {
     recorded: PerSecond,
     summary: Summary,
     metrics: Metrics,
-}
-
-/// Why a callback gets no permit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Denied {
-    /// The gateway is overloaded.
-    NoPermit,
-    /// The caller has not read the responses on its connection.
-    NoSlot,
 }
 
 /// Permission to process a callback, until it is dropped.
@@ -55,35 +46,31 @@ impl Limit {
     }
 
     /// A permit, if one becomes available in time. A connection with unread responses waits for a slot of its own window first, so that it
-    /// takes no permits from others.
+    /// takes no permits from others; its request is rejected if it gets none.
     pub(crate) async fn acquire(
         &self,
-        exchange: Option<&Exchange>,
+        exchange: &Exchange,
         deadline: Instant,
-    ) -> Result<Permit, Denied> {
-        if exchange.is_none_or(|exchange| exchange.try_acquire_slot())
+    ) -> Result<Option<Permit>, Rejection> {
+        if exchange.try_acquire_slot()
             && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
         {
-            return Ok(self.permit(permit));
+            return Ok(Some(self.permit(permit)));
         }
         let _queued = Counted::new(&self.metrics.queued);
         let began = Instant::now();
         let due = deadline.min(began + self.queue_timeout);
         let waiting = async {
-            if let Some(exchange) = exchange {
-                let slot = timeout_at(due, exchange.acquire_slot()).await;
-                // Without permits, those before it on its connection wait for one.
-                if slot.is_err() && self.permits.available_permits() > 0 {
-                    return Err(Denied::NoSlot);
-                }
+            let slot = timeout_at(due, exchange.acquire_slot()).await;
+            // Without permits, those before it on its connection wait for one.
+            if slot.is_err() && self.permits.available_permits() > 0 {
+                return Err(Rejection::UnreadResponses);
             }
             let permit = Arc::clone(&self.permits).acquire_owned();
             let permit = timeout_at(due, permit).await;
             // The semaphore is never closed.
             let permit = permit.ok().and_then(Result::ok);
-            permit
-                .map(|permit| self.permit(permit))
-                .ok_or(Denied::NoPermit)
+            Ok(permit.map(|permit| self.permit(permit)))
         };
         let permit = waiting.await;
         self.metrics

@@ -104,7 +104,7 @@ impl Server {
         drain_timeout: Duration,
     ) -> usize
     where
-        S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        S: Service<(Request, Arc<Exchange>), Response = Response, Error = Infallible, Future: Send>
             + Clone
             + Send
             + Sync
@@ -212,7 +212,7 @@ fn serve_request<S>(
     closing: Arc<AtomicBool>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<(Request, Arc<Exchange>), Response = Response, Error = Infallible>,
 {
     let http2 = request.version() == Version::HTTP_2;
     let exchange = Arc::new(handle.begin(http2));
@@ -224,10 +224,9 @@ where
     let begun = Arc::clone(&exchange);
     // Combinators keep one copy of the request, where an `async` block would keep two.
     let answered = reserved.then(move |()| {
-        let mut request =
+        let request =
             request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&begun), http2)));
-        request.extensions_mut().insert(begun);
-        app.oneshot(request)
+        app.oneshot((request, begun))
     });
     answered.map_ok(move |mut response| {
         // The unread rest of a body may be arbitrarily long.

@@ -2,14 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use axum::{
-    body::Body,
-    extract::Request,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
-use tower_http::validate_request::ValidateRequest;
 
 use super::credentials::{Credentials, CredentialsError, Scheme};
 use crate::{openim::Rejection, settings::AuthenticationSettings};
@@ -82,7 +77,8 @@ impl Authentication {
         !self.0.is_empty()
     }
 
-    fn is_authenticated(&self, headers: &HeaderMap) -> bool {
+    /// Whether a request with these headers is authenticated.
+    pub(crate) fn accepts(&self, headers: &HeaderMap) -> bool {
         !self.is_on() || presented(headers).is_some_and(|presented| self.is_valid(presented))
     }
 
@@ -93,7 +89,8 @@ impl Authentication {
         })
     }
 
-    fn challenge(&self) -> Response {
+    /// The response to a request that is not authenticated.
+    pub(crate) fn challenge(&self) -> Response {
         let mut response = Rejection::Unauthorised.into_response();
         for file in self.0.iter() {
             let challenge = match file.scheme {
@@ -106,18 +103,6 @@ impl Authentication {
                 .append(header::WWW_AUTHENTICATE, challenge);
         }
         response
-    }
-}
-
-impl ValidateRequest<Body> for Authentication {
-    type ResponseBody = Body;
-
-    fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
-        if self.is_authenticated(request.headers()) {
-            Ok(())
-        } else {
-            Err(self.challenge())
-        }
     }
 }
 

@@ -1,13 +1,7 @@
 use std::sync::Arc;
 
-use axum::{
-    body::Body,
-    extract::Request,
-    response::{IntoResponse, Response},
-};
-use http::{Method, Uri};
-use importguard_runtime::Exchange;
-use tower_http::validate_request::ValidateRequest;
+use axum::extract::Request;
+use http::Method;
 
 use crate::{openim::Rejection, request::RequestHead};
 
@@ -15,27 +9,11 @@ use crate::{openim::Rejection, request::RequestHead};
 /// callback answer.
 const MAX_HEADERS: usize = 100;
 
-/// Rejects requests whose head is too large, whose method is for proxies, or that arrive without TLS on a TLS listener.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HeadCheck {
-    pub(crate) max_bytes: usize,
-}
-
-impl ValidateRequest<Body> for HeadCheck {
-    type ResponseBody = Body;
-
-    fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
-        let request_head = request.extensions().get::<Arc<RequestHead>>();
-        let uri = &request_head
-            .ok_or_else(|| Rejection::Internal.into_response())?
-            .uri;
-        check(request, uri, self.max_bytes).map_err(IntoResponse::into_response)
-    }
-}
-
-fn check(request: &Request, uri: &Uri, max_bytes: usize) -> Result<(), Rejection> {
-    let exchange = request.extensions().get::<Arc<Exchange>>();
-    if exchange.is_some_and(|exchange| exchange.connection().plaintext()) {
+/// Rejects a request whose head is too large, whose method is for proxies, or that arrived without TLS on a TLS listener.
+pub(crate) fn check_head(request: &Request, max_bytes: usize) -> Result<(), Rejection> {
+    let head = request.extensions().get::<Arc<RequestHead>>();
+    let RequestHead { uri, exchange, .. } = &**head.ok_or(Rejection::Internal)?;
+    if exchange.connection().plaintext() {
         let text = "this listener accepts only TLS: OpenIM's webhook URL must begin with https://";
         return Err(Rejection::Malformed(text.to_owned()));
     }

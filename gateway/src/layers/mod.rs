@@ -5,5 +5,5 @@ mod credentials;
 mod head;
 mod trace;
 
-pub(crate) use self::{authentication::Authentication, head::HeadCheck, trace::trace};
+pub(crate) use self::{authentication::Authentication, head::check_head, trace::trace};
 pub use self::{authentication::CredentialsFileError, credentials::CredentialsError};

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +16,7 @@ use axum::{
 use futures_util::FutureExt;
 use http::{StatusCode, Uri};
 use http_body::{Frame, SizeHint};
-use importguard_runtime::{Exchange, Handle};
+use importguard_runtime::Exchange;
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
 use tower::{Service, ServiceExt};
@@ -33,6 +32,7 @@ pub(crate) fn trace<S>(
     app: App,
     routes: S,
     mut request: Request,
+    exchange: Arc<Exchange>,
 ) -> impl Future<Output = Result<Response, Infallible>>
 where
     S: Service<Request, Response: IntoResponse, Error = Infallible>,
@@ -45,13 +45,13 @@ where
         replaced_operation_id: replaced_operation_id(request.headers(), settings.operation_id),
         uri,
         clock: Clock::start(settings.request_budget),
+        exchange,
     });
     let open = OpenRequest {
         span: span::start(&request, app.scheme, &head),
         head: Arc::clone(&head),
         result: None,
         sent: Mutex::new(SystemTime::now()),
-        exchange: request.extensions().get().cloned(),
         app,
     };
     *request.uri_mut() = Uri::from_static(head.target.route().path());
@@ -70,7 +70,6 @@ struct OpenRequest {
     /// When the response, or the last chunk of it so far, was handed to the connection. The span ends then: delivery takes the caller's
     /// time, whose own span may end before the connection reports completion.
     sent: Mutex<SystemTime>,
-    exchange: Option<Arc<Exchange>>,
 }
 
 impl OpenRequest {
@@ -92,9 +91,7 @@ impl OpenRequest {
         };
         *self.sent.get_mut() = SystemTime::now();
         self.result = Some((result, response.status()));
-        if let Some(exchange) = &self.exchange {
-            exchange.answered();
-        }
+        self.head.exchange.answered();
         let open = Arc::new(self);
         response.map(|body| Body::new(TrackedBody { body, open }))
     }
@@ -103,22 +100,17 @@ impl OpenRequest {
         let uri = &self.head.uri;
         let callback = callback_name(uri.path(), uri.query());
         self.app.metrics.rejected(rejection);
-        self.app.log.rejected(rejection, callback, self.peer());
-    }
-
-    fn peer(&self) -> Option<SocketAddr> {
-        let exchange = self.exchange.as_ref();
-        exchange.map(|exchange| exchange.connection().peer())
+        let peer = self.head.exchange.connection().peer();
+        self.app.log.rejected(rejection, callback, peer);
     }
 }
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let connection = self.exchange.as_ref().map(|exchange| exchange.connection());
-        let lost = connection.is_some_and(Handle::is_broken);
+        let connection = self.head.exchange.connection();
         let metrics = &self.app.metrics;
         match self.result {
-            Some((result, status)) if !lost => {
+            Some((result, status)) if !connection.is_broken() => {
                 let (route, elapsed) = (self.head.target.route(), self.head.clock.elapsed());
                 self.span
                     .in_scope(|| metrics.answered(route, status, elapsed));
@@ -129,8 +121,8 @@ impl Drop for OpenRequest {
                 metrics.abandoned();
                 // A rejection has a line already.
                 if !matches!(result, Some((RequestResult::Rejected(_), _))) {
-                    self.span
-                        .in_scope(|| self.app.log.abandoned(self.head.clock, self.peer()));
+                    let (clock, peer) = (self.head.clock, connection.peer());
+                    self.span.in_scope(|| self.app.log.abandoned(clock, peer));
                 }
                 span::abandoned(&self.span);
             }
@@ -167,16 +159,12 @@ impl HttpBody for TrackedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             // The upstream backend has not sent its next chunk yet.
-            if let Some(exchange) = &self.open.exchange {
-                exchange.working();
-            }
+            self.open.head.exchange.working();
             return Poll::Pending;
         };
         let open = &self.open;
         *open.sent.lock() = SystemTime::now();
-        if let Some(exchange) = &open.exchange {
-            exchange.answered();
-        }
+        open.head.exchange.answered();
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| {
                 frame.map_data(|bytes| {

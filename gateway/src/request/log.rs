@@ -118,12 +118,7 @@ impl RequestLog {
     }
 
     /// `callback` is the name in the request line, if it has one.
-    pub(crate) fn rejected(
-        &self,
-        rejection: &Rejection,
-        callback: Option<&str>,
-        peer: Option<SocketAddr>,
-    ) {
+    pub(crate) fn rejected(&self, rejection: &Rejection, callback: Option<&str>, peer: SocketAddr) {
         // Overload is summarised in a line per second.
         if *rejection == Rejection::Overloaded {
             return;
@@ -132,11 +127,10 @@ impl RequestLog {
         let mut rejected = self.rejected.lock();
         let flood = rejected.entry(code).or_insert_with(Flood::new);
         if flood.lines.take() {
-            let peer = peer.map(tracing::field::display);
             let message = rejection.message();
             info!(
                 status,
-                code, callback, peer, "rejected: {message}: {rejection}"
+                code, callback, %peer, "rejected: {message}: {rejection}"
             );
         } else {
             flood.rest.count(move |requests| {
@@ -149,11 +143,11 @@ impl RequestLog {
     }
 
     /// The response was not delivered.
-    pub(crate) fn abandoned(&self, clock: Clock, peer: Option<SocketAddr>) {
+    pub(crate) fn abandoned(&self, clock: Clock, peer: SocketAddr) {
         if self.abandoned.lines.take() {
             info!(
                 micros = micros(clock),
-                peer = peer.map(tracing::field::display),
+                %peer,
                 "abandoned: the caller disconnected before the response or did not read it in time, or the gateway closed the connection to stay within its limits or to stop"
             );
         } else {

@@ -3,10 +3,11 @@
 pub(crate) mod log;
 pub(crate) mod span;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Uri;
 use importguard_core::OperationId;
+use importguard_runtime::Exchange;
 use tokio::time::Instant;
 
 pub(crate) use self::{log::RequestLog, span::RequestResult};
@@ -22,6 +23,7 @@ pub(crate) struct RequestHead {
     /// The original URI: the router sees [`Route::path`](crate::openim::Route::path).
     pub(crate) uri: Uri,
     pub(crate) clock: Clock,
+    pub(crate) exchange: Arc<Exchange>,
 }
 
 /// When a request arrived, and when its response is due.
