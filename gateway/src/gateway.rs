@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::{
     Settings,
     app::app,
-    decide::{Balancer, DeciderTlsError, Deciders},
+    decide::{DeciderTlsError, Deciders, Discovery},
     events::{Origin, PseudonymFileError},
     layers::{Authentication, CredentialsFileError},
     limit::Limit,
@@ -30,7 +30,7 @@ pub struct Gateway {
     app: App,
     authentication: Authentication,
     server: Server,
-    balancer: Arc<Balancer>,
+    discovery: Discovery,
     /// The time limit of each of the two steps of a shutdown after the grace period: callbacks in flight, and the recorder.
     step_timeout: Duration,
 }
@@ -124,7 +124,7 @@ impl Gateway {
         let pseudonyms = settings.record.pseudonyms.watch(&mut runtime.files);
         let pseudonyms = readiness.opening("pseudonym key", pseudonyms).await?;
         let deciders = Deciders::start(&settings.decide, runtime);
-        let (deciders, balancer) = readiness.opening("deciders", deciders).await?;
+        let (deciders, discovery) = readiness.opening("deciders", deciders).await?;
         let registry = runtime.registry.clone();
         let authenticates = authentication.is_on();
         let upstream =
@@ -162,7 +162,7 @@ impl Gateway {
                 .register(|registry| Server::new(serve, http.max_body_bytes, tls, registry)),
             app,
             authentication,
-            balancer,
+            discovery,
             step_timeout: http.shutdown_timeout.saturating_sub(serve.shutdown_grace) / 2,
         })
     }
@@ -179,7 +179,7 @@ impl Gateway {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
-        let recorder = self.app.recorder.clone();
+        let (recorder, deciders) = (self.app.recorder.clone(), self.app.deciders.clone());
         let recorder_ended = recorder.ended();
         let app = app(self.app, self.authentication);
         tokio::select! {
@@ -191,7 +191,7 @@ impl Gateway {
                     );
                 }
             }
-            never = self.balancer.run() => match never {},
+            never = deciders.run(self.discovery) => match never {},
             () = recorder_ended.cancelled() => return Err(RunError::Recorder),
         }
         recorder.close(self.step_timeout).await;

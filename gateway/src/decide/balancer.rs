@@ -1,6 +1,5 @@
 use std::{
     convert::Infallible,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -16,7 +15,6 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
-use tower::discover::Change;
 use tracing::{error, info};
 
 use super::{
@@ -33,69 +31,58 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Picks a decider for each call: the healthy one with the fewest calls in flight.
-#[derive(Debug)]
-pub(crate) struct Balancer {
+pub(super) struct Balancer {
     deciders: ArcSwap<Vec<Arc<Decider>>>,
     /// Start of the next pick, for round-robin between equally loaded deciders.
     next: AtomicUsize,
     /// Names that cannot be resolved, and why.
     unresolved: Mutex<Vec<String>>,
-    /// Taken by [`run`](Self::run).
-    discovery: Mutex<Option<Discovery>>,
     /// Request an immediate resolution or health check.
     resolve: Notify,
     check: Notify,
     check_interval: Duration,
     check_timeout: Duration,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 impl Balancer {
     /// Discovers deciders for the first time, for at most the decider timeout. Must be called inside a tokio runtime.
     pub(super) async fn start(
-        mut discovery: Discovery,
+        discovery: &mut Discovery,
         settings: &DecideSettings,
         metrics: Metrics,
-    ) -> Arc<Self> {
-        let changes = timeout(settings.decider_timeout, discovery.changes()).await;
+    ) -> Self {
+        let resolved = timeout(settings.decider_timeout, discovery.resolve()).await;
         let balancer = Self {
             deciders: ArcSwap::default(),
             next: AtomicUsize::new(0),
             unresolved: Mutex::new(discovery.errors()),
-            discovery: Mutex::new(Some(discovery)),
             resolve: Notify::new(),
             check: Notify::new(),
             check_interval: settings.decider_check_interval,
             check_timeout: settings.decider_timeout,
             metrics,
         };
-        balancer.deciders.store(Arc::new(
-            balancer.changed(changes.unwrap_or_default()).await,
-        ));
-        balancer.count();
-        Arc::new(balancer)
+        if resolved.is_ok() {
+            balancer.update(discovery).await;
+        }
+        balancer
     }
 
     /// Resolves names and checks health for as long as it is polled.
-    pub(crate) async fn run(self: Arc<Self>) -> Infallible {
+    pub(super) async fn run(&self, mut discovery: Discovery) -> Infallible {
         let resolving = async {
-            let Some(mut discovery) = self.discovery.lock().take() else {
-                return std::future::pending().await;
-            };
             loop {
                 next_check(RESOLVE_INTERVAL, &self.resolve).await;
-                let changes = discovery.changes().await;
+                discovery.resolve().await;
                 *self.unresolved.lock() = discovery.errors();
-                if !changes.is_empty() {
-                    let deciders = self.changed(changes).await;
-                    self.deciders.store(Arc::new(deciders));
-                    self.retire();
-                }
+                self.update(&discovery).await;
             }
         };
         let checking = async {
             loop {
-                self.check_all().await;
+                self.check(&self.deciders.load_full()).await;
+                self.retire();
                 next_check(self.check_interval, &self.check).await;
             }
         };
@@ -110,11 +97,7 @@ impl Balancer {
         let (before, after) = deciders.split_at_checked(start)?;
         let candidates = after.iter().chain(before);
         candidates
-            .filter(|decider| {
-                others
-                    .iter()
-                    .all(|other| decider.address() != other.address())
-            })
+            .filter(|decider| others.iter().all(|it| decider.address() != it.address()))
             .min_by_key(|decider| (!decider.is_usable(), decider.in_flight()))
             .cloned()
     }
@@ -162,42 +145,32 @@ impl Balancer {
         })
     }
 
-    /// The deciders after `changes`. New ones are checked first, so that no call waits for a
-    /// connection. A decider on the old client certificate stays until the one on the new certificate is healthy.
-    async fn changed(&self, changes: Vec<Change<SocketAddr, Decider>>) -> Vec<Arc<Decider>> {
+    /// Updates the deciders to what `discovery` last found. New ones are checked first, so that no call waits for a connection. A decider
+    /// on the old client certificate stays until the one on the new certificate is healthy.
+    async fn update(&self, discovery: &Discovery) {
         let known = self.deciders.load_full();
-        let mut deciders = Vec::clone(&known);
-        let mut added = Vec::new();
-        for change in changes {
-            match change {
-                Change::Remove(address) => {
-                    deciders.retain(|decider| decider.address() != address);
-                    info!("decider {address} removed: its name no longer resolves to it");
-                }
-                Change::Insert(_, decider) => added.push(Arc::new(decider)),
-            }
+        let new = discovery.new_deciders(&known);
+        let (mut deciders, gone): (Vec<_>, Vec<_>) = known
+            .iter()
+            .cloned()
+            .partition(|decider| discovery.has(decider.address()));
+        if new.is_empty() && gone.is_empty() {
+            return;
+        }
+        for decider in gone {
+            info!("decider {decider} removed: its name no longer resolves to it");
         }
         if !known.is_empty() {
-            join_all(
-                added
-                    .iter()
-                    .map(|decider| decider.check(self.check_timeout)),
-            )
-            .await;
+            self.check(&new).await;
         }
-        deciders.extend(added);
-        deciders
+        deciders.extend(new);
+        self.deciders.store(Arc::new(deciders));
+        self.retire();
     }
 
-    async fn check_all(&self) {
-        let deciders = self.deciders.load_full();
-        join_all(
-            deciders
-                .iter()
-                .map(|decider| decider.check(self.check_timeout)),
-        )
-        .await;
-        self.retire();
+    async fn check(&self, deciders: &[Arc<Decider>]) {
+        let checks = deciders.iter();
+        join_all(checks.map(|decider| decider.check(self.check_timeout))).await;
     }
 
     /// Removes deciders on an old client certificate, except those that still work where the new certificate does not.
@@ -221,10 +194,7 @@ impl Balancer {
     /// Updates the metrics.
     fn count(&self) {
         let deciders = self.deciders.load();
-        let usable = deciders
-            .iter()
-            .filter(|decider| decider.is_usable())
-            .count();
+        let usable = deciders.iter().filter(|it| it.is_usable()).count();
         let rejecting = rejecting(&deciders);
         self.metrics
             .deciders(deciders.len() - rejecting.len(), usable);

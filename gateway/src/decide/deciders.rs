@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
 use importguard_core::{Evaluation, EventId, ImportRequest};
@@ -11,14 +11,11 @@ use importguard_telemetry::{
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Extensions, Request, metadata::MetadataMap};
-use tracing::{
-    Span,
-    field::{Empty, display},
-    info_span,
-};
+use tracing::{Span, field::Empty, info_span};
 
 use super::{
-    Balancer, DecideError, DecideSettings, DeciderTlsError,
+    DecideError, DecideSettings, DeciderTlsError,
+    balancer::Balancer,
     discovery::Discovery,
     endpoint::Decider,
     error::code_name,
@@ -34,11 +31,10 @@ const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 const RETRY_MAX_FRIENDS: usize = 1_000;
 
 /// The deciders. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Deciders {
     balancer: Arc<Balancer>,
     retry_after: Duration,
-    metrics: Metrics,
 }
 
 /// A decider's evaluation, and the decider's name.
@@ -54,22 +50,25 @@ struct Call<'a> {
 }
 
 impl Deciders {
-    /// Discovers deciders; there need not be any yet. The balancer's [`run`](Balancer::run) keeps them current. Must be called inside a
-    /// tokio runtime.
+    /// Discovers deciders; there need not be any yet. Must be called inside a tokio runtime.
     pub(crate) async fn start(
         settings: &DecideSettings,
         runtime: &mut Runtime,
-    ) -> Result<(Self, Arc<Balancer>), DeciderTlsError> {
+    ) -> Result<(Self, Discovery), DeciderTlsError> {
         let tls = watch(&settings.decider_url, &settings.tls, &mut runtime.files).await?;
         let metrics = runtime.registry.register(Metrics::register);
-        let discovery = Discovery::new(settings, tls)?;
-        let balancer = Balancer::start(discovery, settings, metrics.clone()).await;
+        let mut discovery = Discovery::new(settings, tls)?;
+        let balancer = Balancer::start(&mut discovery, settings, metrics).await;
         let deciders = Self {
-            balancer: Arc::clone(&balancer),
+            balancer: Arc::new(balancer),
             retry_after: settings.decider_retry_after,
-            metrics,
         };
-        Ok((deciders, balancer))
+        Ok((deciders, discovery))
+    }
+
+    /// Keeps the deciders current, for as long as it is polled.
+    pub(crate) async fn run(&self, discovery: Discovery) -> Infallible {
+        self.balancer.run(discovery).await
     }
 
     /// Their state, for `/readyz`.
@@ -93,7 +92,7 @@ impl Deciders {
         let Some(first) = self.balancer.pick(&[]) else {
             self.balancer.refresh();
             let error = DecideError::Unavailable(self.balancer.why_none());
-            Attempt::new(call).failed(&error, None);
+            Attempt::new(call, None, false).ended(None, Some(&error));
             return Err(error);
         };
         self.attempts(first, call).await
@@ -149,7 +148,7 @@ impl Deciders {
             return None;
         }
         let other = self.balancer.pick(called)?;
-        self.metrics.retried(retry);
+        self.balancer.metrics.retried(retry);
         Some(other)
     }
 
@@ -160,8 +159,7 @@ impl Deciders {
 
     /// Calls one decider, and again if the connection broke and there is no other decider.
     async fn attempt(&self, decider: Arc<Decider>, call: Call<'_>, is_retry: bool) -> Decided {
-        let mut attempt = Attempt::new(call);
-        attempt.started(&decider, is_retry);
+        let mut attempt = Attempt::new(call, Some(&decider), is_retry);
         let mut response = decider.decide(call.message(&attempt.span)).await;
         let broke = |status| {
             matches!(
@@ -171,36 +169,24 @@ impl Deciders {
         };
         let is_only = || self.balancer.pick(std::slice::from_ref(&decider)).is_none();
         if !is_retry && response.as_ref().is_err_and(broke) && self.may_retry(call) && is_only() {
-            self.metrics.retried(Retry::Unavailable);
+            self.balancer.metrics.retried(Retry::Unavailable);
             attempt.span.record("importguard.decider.retried", true);
             response = decider.decide(call.message(&attempt.span)).await;
         }
-        let error = match response {
-            Ok(response) => match response.into_inner().into_evaluation(call.request) {
-                Ok(decided) => {
-                    attempt.ended(Code::Ok);
-                    return Ok(decided);
-                }
-                Err(why) => {
-                    let error = DecideError::Failed(format!("invalid response: {why}"));
-                    attempt.failed(&error, Some(Code::Ok));
-                    error
-                }
-            },
-            Err(status) => {
-                let error = DecideError::from_status(&status, call.within);
-                // tonic reports its own timeout as CANCELLED.
-                let is_late = matches!(error, DecideError::Timeout(_));
-                let code = if is_late {
-                    Code::DeadlineExceeded
-                } else {
-                    status.code()
-                };
-                attempt.failed(&error, Some(code));
-                error
+        let (code, decided) = match response {
+            Ok(response) => {
+                let decided = response.into_inner().into_evaluation(call.request);
+                let invalid = |why| DecideError::Failed(format!("invalid response: {why}"));
+                (Code::Ok, decided.map_err(invalid))
             }
+            Err(status) => match DecideError::from_status(&status, call.within) {
+                // tonic reports its own timeout as CANCELLED.
+                late @ DecideError::Timeout(_) => (Code::DeadlineExceeded, Err(late)),
+                error => (status.code(), Err(error)),
+            },
         };
-        Err(match error {
+        attempt.ended(Some(code), decided.as_ref().err());
+        decided.map_err(|error| match error {
             DecideError::Unavailable(why) => {
                 self.balancer.failed(&decider, &why);
                 DecideError::Unavailable(format!("{decider}: {why}"))
@@ -223,15 +209,16 @@ impl Call<'_> {
 }
 
 /// The span of one attempt: the decider and the outcome, even if the response is no longer needed.
-struct Attempt {
+struct Attempt<'a> {
     span: Span,
-    within: Duration,
-    deadline: Instant,
+    call: Call<'a>,
     is_ended: bool,
 }
 
-impl Attempt {
-    fn new(call: Call<'_>) -> Self {
+impl<'a> Attempt<'a> {
+    /// An attempt at `decider`, or one that ends at once because no decider is known.
+    fn new(call: Call<'a>, decider: Option<&Decider>, is_retry: bool) -> Self {
+        let address = decider.map(Decider::address);
         let span = child(|| {
             info_span!(
                 "decide",
@@ -240,41 +227,20 @@ impl Attempt {
                 rpc.system.name = "grpc",
                 rpc.method = METHOD,
                 rpc.response.status_code = Empty,
-                server.address = Empty,
-                server.port = Empty,
-                importguard.decider.retried = Empty,
+                server.address = address.map(|address| display(address.ip())),
+                server.port = address.map(|address| i64::from(address.port())),
+                importguard.decider.retried = is_retry.then_some(true),
             )
         });
         Self {
             span,
-            within: call.within,
-            deadline: call.deadline,
+            call,
             is_ended: false,
         }
     }
 
-    fn started(&mut self, decider: &Decider, is_retry: bool) {
-        if self.span.is_disabled() {
-            return;
-        }
-        let address = decider.address();
-        self.span.record("server.address", display(address.ip()));
-        self.span.record("server.port", i64::from(address.port()));
-        if is_retry {
-            self.span.record("importguard.decider.retried", true);
-        }
-    }
-
-    fn ended(&mut self, code: Code) {
-        self.is_ended = true;
-        if !self.span.is_disabled() {
-            self.span
-                .record("rpc.response.status_code", code_name(code));
-        }
-    }
-
-    /// Records an error, and the decider's status if it sent one.
-    fn failed(&mut self, error: &DecideError, code: Option<Code>) {
+    /// Records the decider's status, if it sent one, and the error, if the attempt failed.
+    fn ended(&mut self, code: Option<Code>, error: Option<&DecideError>) {
         self.is_ended = true;
         if self.span.is_disabled() {
             return;
@@ -283,25 +249,27 @@ impl Attempt {
         if let Some(code) = &code {
             self.span.record("rpc.response.status_code", code);
         }
-        let is_status = code.filter(|code| code != "OK");
-        let error_type = is_status.as_deref().unwrap_or(error.cause().as_str());
-        failed(&self.span, error_type, error);
+        if let Some(error) = error {
+            let is_status = code.filter(|code| code != "OK");
+            let error_type = is_status.as_deref().unwrap_or(error.cause().as_str());
+            failed(&self.span, error_type, error);
+        }
     }
 }
 
-impl Drop for Attempt {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         // `tracing` uses the time at which a span was last exited as its end, which was before the call.
         self.span.in_scope(|| ());
         if self.is_ended {
             return;
         }
-        if Instant::now() < self.deadline {
+        if Instant::now() < self.call.deadline {
             // Another decider was faster, or the callback was abandoned.
-            self.ended(Code::Cancelled);
+            self.ended(Some(Code::Cancelled), None);
         } else {
-            let late = DecideError::Timeout(self.within);
-            self.failed(&late, Some(Code::DeadlineExceeded));
+            let late = DecideError::Timeout(self.call.within);
+            self.ended(Some(Code::DeadlineExceeded), Some(&late));
         }
     }
 }

@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -11,7 +10,7 @@ use importguard_runtime::{ClientTls, LastGood};
 use rustls::pki_types::ServerName;
 use tokio::{net::lookup_host, time::timeout};
 use tonic::transport::{Channel, Endpoint};
-use tower::{discover::Change, service_fn};
+use tower::service_fn;
 use tracing::warn;
 
 use super::{
@@ -34,17 +33,14 @@ const STREAM_WINDOW: u32 = 2 << 20;
 /// The window of a connection, in bytes: the largest response leaves room for others.
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
-/// Discovers deciders, as changes to an initially empty set. A new client certificate makes every decider a new one.
-#[derive(Debug)]
-pub(super) struct Discovery {
+/// Finds deciders. A new client certificate makes every decider a new one.
+pub(crate) struct Discovery {
     targets: Vec<Target>,
     tls: Option<LastGood<ClientTls>>,
-    known: HashMap<SocketAddr, Option<Arc<ClientTls>>>,
     connect_timeout: Duration,
 }
 
 /// A URL and the addresses of its deciders.
-#[derive(Debug)]
 struct Target {
     url: Uri,
     /// The name that their certificates must contain, with TLS.
@@ -73,38 +69,36 @@ impl Discovery {
         Ok(Self {
             targets: targets.collect::<Result<_, _>>()?,
             tls,
-            known: HashMap::new(),
             connect_timeout: settings.decider_timeout,
         })
     }
 
-    /// The changes since the last call.
-    pub(super) async fn changes(&mut self) -> Vec<Change<SocketAddr, Decider>> {
+    /// Resolves the names.
+    pub(super) async fn resolve(&mut self) {
         join_all(self.targets.iter_mut().map(Target::resolve)).await;
+    }
+
+    /// Whether a name had `address` when it was last resolved.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|target| target.addresses.contains(&address))
+    }
+
+    /// The deciders at the addresses that were last found, without those in `known`.
+    pub(super) fn new_deciders(&self, known: &[Arc<Decider>]) -> Vec<Arc<Decider>> {
         let tls = self.tls.as_ref().map(LastGood::load);
-        let mut wanted = HashMap::new();
+        let mut new = Vec::new();
         for target in &self.targets {
             for &address in &target.addresses {
-                wanted.entry(address).or_insert(target);
+                let mut all = known.iter().chain(&new);
+                if all.any(|decider| decider.is(address, tls.as_ref())) {
+                    continue;
+                }
+                let channel = channel(address, target, self.tls.clone(), self.connect_timeout);
+                new.push(Arc::new(Decider::new(address, tls.clone(), channel)));
             }
         }
-        let is_gone = |address: &&SocketAddr| !wanted.contains_key(*address);
-        let gone = self.known.keys().filter(is_gone).copied();
-        let mut changes: Vec<_> = gone.map(Change::Remove).collect();
-        self.known.retain(|address, _| wanted.contains_key(address));
-        for (address, target) in wanted {
-            let is_same = |known: &Option<Arc<ClientTls>>| {
-                known.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr)
-            };
-            if self.known.get(&address).is_some_and(is_same) {
-                continue;
-            }
-            self.known.insert(address, tls.clone());
-            let channel = channel(address, target, self.tls.clone(), self.connect_timeout);
-            let decider = Decider::new(address, tls.clone(), channel);
-            changes.push(Change::Insert(address, decider));
-        }
-        changes
+        new
     }
 
     /// Names that cannot be resolved, and why.
@@ -169,16 +163,8 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn addresses(changes: Vec<Change<SocketAddr, Decider>>) -> (Vec<String>, Vec<String>) {
-        let (mut inserted, mut removed) = (Vec::new(), Vec::new());
-        for change in changes {
-            match change {
-                Change::Insert(address, _) => inserted.push(address.to_string()),
-                Change::Remove(address) => removed.push(address.to_string()),
-            }
-        }
-        inserted.sort();
-        (inserted, removed)
+    fn addresses(deciders: &[Arc<Decider>]) -> Vec<String> {
+        deciders.iter().map(ToString::to_string).collect()
     }
 
     fn target(url: &Uri) -> Target {
@@ -191,35 +177,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn address_changes_are_reported_and_an_unresolvable_name_keeps_its_addresses() {
+    async fn new_addresses_are_found_and_an_unresolvable_name_keeps_its_addresses() {
         let urls = "http://127.0.0.1:9,http://127.0.0.2:9,http://127.0.0.1:9";
         let urls: super::super::DeciderUrls = urls.parse().unwrap();
         let mut discovery = Discovery {
             targets: urls.iter().map(target).collect(),
             tls: None,
-            known: HashMap::new(),
             connect_timeout: Duration::from_millis(200),
         };
-        let none: Vec<String> = Vec::new();
-        let (inserted, removed) = addresses(discovery.changes().await);
-        assert_eq!(
-            (inserted, removed),
-            (
-                vec!["127.0.0.1:9".into(), "127.0.0.2:9".into()],
-                none.clone()
-            )
-        );
-        assert!(discovery.changes().await.is_empty());
+        discovery.resolve().await;
+        let first = discovery.new_deciders(&[]);
+        assert_eq!(addresses(&first), ["127.0.0.1:9", "127.0.0.2:9"]);
+        discovery.resolve().await;
+        assert!(discovery.new_deciders(&first).is_empty());
 
         discovery.targets[1].url = Uri::from_static("http://127.0.0.3:9");
-        let (inserted, removed) = addresses(discovery.changes().await);
-        assert_eq!(
-            (inserted, removed),
-            (vec!["127.0.0.3:9".into()], vec!["127.0.0.2:9".into()])
-        );
+        discovery.resolve().await;
+        let second = discovery.new_deciders(&first);
+        assert_eq!(addresses(&second), ["127.0.0.3:9"]);
+        let is_kept = |decider: &Arc<Decider>| discovery.has(decider.address());
+        assert!(is_kept(&first[0]) && !is_kept(&first[1]));
 
         discovery.targets[1].url = Uri::from_static("http://nobody.invalid:9");
-        assert!(discovery.changes().await.is_empty());
+        discovery.resolve().await;
+        assert!(discovery.has(second[0].address()));
         let errors = discovery.errors();
         assert!(
             errors[0].contains("nobody.invalid cannot be resolved"),

@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -13,6 +13,7 @@ use importguard_proto::decider::{
 };
 use importguard_runtime::ClientTls;
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, transport::Channel};
 use tonic_health::pb::{
@@ -21,6 +22,7 @@ use tonic_health::pb::{
 use tracing::{info, warn};
 
 use super::error::{DecideError, broke};
+use crate::metrics::Counted;
 
 /// Why the connection may have broken. A decider with TLS closes a connection without it, and cannot say why.
 const MAY_EXPECT_TLS: &str = "it may require TLS: then use https:// in IMPORTGUARD_DECIDER_URL, and set IMPORTGUARD_DECIDER_CA_FILE";
@@ -31,7 +33,7 @@ pub(super) struct Decider {
     tls: Option<Arc<ClientTls>>,
     client: DeciderClient<Channel>,
     health: HealthClient<Channel>,
-    in_flight: AtomicUsize,
+    in_flight: Gauge,
     /// Whether the state is [`State::Usable`], without locking.
     usable: AtomicBool,
     /// Whether it has ever been.
@@ -58,7 +60,7 @@ impl Decider {
             tls,
             client: DeciderClient::new(channel.clone()),
             health: HealthClient::new(channel),
-            in_flight: AtomicUsize::new(0),
+            in_flight: Gauge::default(),
             usable: AtomicBool::new(false),
             was_usable: AtomicBool::new(false),
             state: Mutex::new(State::New),
@@ -69,10 +71,14 @@ impl Decider {
         self.address
     }
 
+    /// Whether it is the decider at `address` that was found with the TLS configuration `tls`.
+    pub(super) fn is(&self, address: SocketAddr, tls: Option<&Arc<ClientTls>>) -> bool {
+        self.address == address && self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+    }
+
     /// Whether `found` is this decider with a newer client certificate.
     pub(super) fn is_replaced_by(&self, found: &Self) -> bool {
-        self.address == found.address
-            && self.tls.as_ref().map(Arc::as_ptr) != found.tls.as_ref().map(Arc::as_ptr)
+        self.address == found.address && !self.is(found.address, found.tls.as_ref())
     }
 
     /// Requests a decision.
@@ -80,13 +86,12 @@ impl Decider {
         &self,
         request: Request<DecideRequest>,
     ) -> Result<Response<DecideResponse>, Status> {
-        self.in_flight.fetch_add(1, Relaxed);
-        let _in_flight = InFlight(&self.in_flight);
+        let _in_flight = Counted::new(&self.in_flight);
         self.client.clone().decide(request).await
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+    pub(super) fn in_flight(&self) -> i64 {
+        self.in_flight.get()
     }
 
     pub(super) fn is_usable(&self) -> bool {
@@ -150,23 +155,8 @@ fn timed_out(within: Duration) -> String {
     format!("no response within {within}")
 }
 
-/// Counts a call for as long as it lives.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 impl fmt::Display for Decider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(f)
-    }
-}
-
-impl fmt::Debug for Decider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.address, self.state())
     }
 }

@@ -72,13 +72,7 @@ pub(crate) fn fallback(cause: Cause, answer: OnFailure) -> Decision {
 
 /// The refusal in the response to OpenIM.
 fn refusal(cause: Cause) -> Refusal {
-    let code = match cause {
-        Cause::DeciderUnavailable => 5910,
-        Cause::DeciderTimeout => 5911,
-        Cause::DeciderFailed => 5912,
-        Cause::Overloaded => 5913,
-        Cause::Unrecordable => 5914,
-    };
+    let (code, message) = code_and_message(cause);
     let detail = match cause {
         Cause::Unrecordable => {
             "The decision could not be recorded, so the import was refused; try again later"
@@ -88,19 +82,19 @@ fn refusal(cause: Cause) -> Refusal {
     Refusal {
         rule: None,
         code,
-        message: message(cause).to_owned(),
+        message: message.to_owned(),
         detail: detail.to_owned(),
     }
 }
 
-/// A short description of the cause.
-pub(crate) fn message(cause: Cause) -> &'static str {
+/// The code of the cause, and a short description.
+pub(crate) fn code_and_message(cause: Cause) -> (i32, &'static str) {
     match cause {
-        Cause::DeciderUnavailable => "decider unavailable",
-        Cause::DeciderTimeout => "decider timed out",
-        Cause::DeciderFailed => "decider failed",
-        Cause::Overloaded => "overloaded",
-        Cause::Unrecordable => "decision cannot be recorded",
+        Cause::DeciderUnavailable => (5910, "decider unavailable"),
+        Cause::DeciderTimeout => (5911, "decider timed out"),
+        Cause::DeciderFailed => (5912, "decider failed"),
+        Cause::Overloaded => (5913, "overloaded"),
+        Cause::Unrecordable => (5914, "decision cannot be recorded"),
     }
 }
 

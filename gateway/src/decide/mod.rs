@@ -1,7 +1,7 @@
 //! Decisions: from a decider over gRPC, or from the configured fallback if none is available.
 //!
-//! `discovery` resolves the deciders' addresses, as a stream of changes; `balancer` consumes it, checks their health and picks one for a
-//! call; `deciders` makes the call, and a second one if needed.
+//! `discovery` resolves the deciders' addresses; `balancer` keeps the deciders at them, checks their health and picks one for a call;
+//! `deciders` makes the call, and a second one if needed.
 
 mod balancer;
 mod connect;
@@ -15,11 +15,11 @@ mod settings;
 mod tls;
 mod urls;
 
-pub(crate) use balancer::Balancer;
 pub(crate) use deciders::Deciders;
+pub(crate) use discovery::Discovery;
 pub use error::DecideError;
 pub use fallback::{FallbackSettings, OnFailure};
-pub(crate) use fallback::{fallback, message};
+pub(crate) use fallback::{code_and_message, fallback};
 pub use settings::{DecideSettings, DeciderTlsSettings};
 pub use tls::DeciderTlsError;
 pub use urls::{DeciderUrls, DeciderUrlsError};

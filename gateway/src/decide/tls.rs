@@ -65,16 +65,11 @@ pub(super) fn server_name(
 
 /// A setting that is set although it only applies to TLS.
 fn set(settings: &DeciderTlsSettings) -> Option<&'static str> {
-    let (ca, cert) = (
-        &settings.decider_ca_file,
+    let (cert, name) = (
         &settings.decider_client_cert_file,
+        &settings.decider_server_name,
     );
-    if ca.is_some() {
-        Some(CA_FILE)
-    } else if cert.is_some() {
-        Some(CLIENT_CERT_FILE)
-    } else {
-        let name = settings.decider_server_name.as_ref();
-        name.map(|_| "IMPORTGUARD_DECIDER_SERVER_NAME")
-    }
+    let ca = settings.decider_ca_file.as_ref().map(|_| CA_FILE);
+    ca.or(cert.as_ref().map(|_| CLIENT_CERT_FILE))
+        .or(name.as_ref().map(|_| "IMPORTGUARD_DECIDER_SERVER_NAME"))
 }

@@ -8,7 +8,7 @@ use tracing::{Span, field::Empty, info_span};
 
 use super::RequestHead;
 use crate::{
-    decide::message,
+    decide::code_and_message,
     recorder::{RecordError, Recorded},
 };
 
@@ -102,7 +102,7 @@ pub(crate) fn answered(span: &ServerSpan, result: RequestResult, status: StatusC
         attributes
     });
     match result.cause() {
-        Some(cause) => span.fail(message(cause)),
+        Some(cause) => span.fail(code_and_message(cause).1),
         None if status.is_server_error() => span.fail(""),
         None => {}
     }
