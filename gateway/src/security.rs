@@ -35,14 +35,9 @@ fn authentication(settings: &AuthenticationSettings, http: &HttpSettings) -> Str
         (settings.bearer_token_file.is_some(), "bearer tokens"),
         (!http.base_path.to_string().is_empty(), "base path"),
     ];
-    let kinds: Vec<_> = kinds
-        .iter()
-        .filter_map(|(is_on, kind)| is_on.then_some(*kind))
-        .collect();
-    match kinds.as_slice() {
-        [] => "none".to_owned(),
-        kinds => kinds.join(" and "),
-    }
+    let kinds = kinds.into_iter();
+    let kinds = kinds.filter_map(|(is_on, kind)| is_on.then_some(kind));
+    joined(kinds, " and ")
 }
 
 fn decider_link(settings: &DecideSettings) -> &'static str {
@@ -65,13 +60,16 @@ fn allowing(settings: &FallbackSettings) -> String {
         Cause::Overloaded => "IMPORTGUARD_ON_OVERLOAD",
         Cause::Unrecordable => "IMPORTGUARD_ON_UNRECORDABLE",
     };
-    let allowing: Vec<_> = Cause::ALL
-        .into_iter()
-        .filter(|cause| settings.on(*cause) == OnFailure::Allow)
-        .map(variable)
-        .collect();
-    match allowing.as_slice() {
-        [] => "none".to_owned(),
-        allowing => allowing.join(", "),
+    let causes = Cause::ALL.into_iter();
+    let allowing = causes.filter(|cause| settings.on(*cause) == OnFailure::Allow);
+    joined(allowing.map(variable), ", ")
+}
+
+fn joined(parts: impl Iterator<Item = &'static str>, separator: &str) -> String {
+    let parts: Vec<_> = parts.collect();
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(separator)
     }
 }
