@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use importguard_runtime::{FileWatcher, FileWatches, LastGood, Snapshot};
 
-use super::credentials::{Credentials, CredentialsError, Scheme};
+use super::credentials::{BASIC, BEARER, Credentials, CredentialsError, Scheme};
 use crate::{openim::Rejection, settings::AuthenticationSettings};
 
 /// Accepts requests with credentials from one of the files; every request if no file is set.
@@ -15,7 +15,7 @@ pub(crate) struct Authentication(Arc<[CredentialsFile]>);
 
 #[derive(Debug)]
 struct CredentialsFile {
-    scheme: Scheme,
+    scheme: &'static Scheme,
     credentials: LastGood<Credentials>,
 }
 
@@ -34,14 +34,13 @@ impl Authentication {
         settings: &AuthenticationSettings,
         watches: &mut FileWatches,
     ) -> Result<Self, CredentialsFileError> {
-        let basic = (Scheme::Basic, "IMPORTGUARD_BASIC_AUTH_FILE");
-        let bearer = (Scheme::Bearer, "IMPORTGUARD_BEARER_TOKEN_FILE");
         let mut all = Vec::new();
-        for ((scheme, setting), file) in [
-            (basic, &settings.basic_auth_file),
-            (bearer, &settings.bearer_token_file),
+        for (scheme, file) in [
+            (&BASIC, &settings.basic_auth_file),
+            (&BEARER, &settings.bearer_token_file),
         ] {
             let Some(file) = file.clone() else { continue };
+            let setting = scheme.setting;
             let watched = file.clone();
             let read = move || {
                 let files = std::slice::from_ref(&watched);
@@ -84,7 +83,7 @@ impl Authentication {
 
     fn is_valid(&self, (scheme, presented): (&str, &str)) -> bool {
         self.0.iter().any(|file| {
-            scheme.eq_ignore_ascii_case(file.scheme.name())
+            scheme.eq_ignore_ascii_case(file.scheme.name)
                 && file.credentials.load().matches(presented)
         })
     }
@@ -93,11 +92,7 @@ impl Authentication {
     pub(crate) fn challenge(&self) -> Response {
         let mut response = Rejection::Unauthorised.into_response();
         for file in self.0.iter() {
-            let challenge = match file.scheme {
-                Scheme::Basic => "Basic realm=\"importguard\", charset=\"UTF-8\"",
-                Scheme::Bearer => "Bearer realm=\"importguard\"",
-            };
-            let challenge = HeaderValue::from_static(challenge);
+            let challenge = HeaderValue::from_static(file.scheme.challenge);
             response
                 .headers_mut()
                 .append(header::WWW_AUTHENTICATE, challenge);
