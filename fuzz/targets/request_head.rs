@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use importguard_core::Dialect;
 use importguard_fuzz::refuses;
 use importguard_gateway::openim::{
-    BasePath, Callback, OnMissingOperationId, Rejection, Target, acceptable, operation_id,
+    BasePath, Callback, OnMissingOperationId, Target, acceptable, operation_id,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -59,15 +59,13 @@ fn recognises(base: &BasePath, target: &[u8]) {
             let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
             assert!(!words.any(|word| word == "importfriendreqbeforecommand"));
         }
-        Callback::Mismatch { .. } | Callback::Unknown => {
-            refuses(target.dialect, &Rejection::UnknownCommand);
-        }
+        Callback::Rejected(rejection) => refuses(target.dialect, &rejection),
     }
 }
 
 /// An operationID that is taken over fits into every header that carries it on.
 fn is_named(headers: &HeaderMap) {
-    match operation_id(headers, OnMissingOperationId::Require) {
+    match operation_id(headers, OnMissingOperationId::Require).0 {
         Ok(id) => {
             let sent = headers.get("operationid").unwrap();
             assert_eq!(sent.as_bytes(), id.as_str().as_bytes());
@@ -79,5 +77,6 @@ fn is_named(headers: &HeaderMap) {
             refuses(Dialect::Server, &reason);
         }
     }
-    assert!(operation_id(headers, OnMissingOperationId::Generate).is_ok());
+    let (generated, _) = operation_id(headers, OnMissingOperationId::Generate);
+    assert!(generated.is_ok());
 }

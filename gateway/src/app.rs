@@ -96,7 +96,10 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::openim::{Refusals, Target, complete};
+    use crate::{
+        openim::{Refusals, Target},
+        response::complete,
+    };
 
     #[tokio::test]
     async fn a_panic_is_answered_with_500_and_5915() {

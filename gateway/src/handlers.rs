@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use importguard_core::{Cause, Decision, Dialect, EventId, ImportRequest};
 use importguard_telemetry::{propagation, span};
@@ -15,13 +16,13 @@ use crate::{
     admission::Import,
     decide::{OnFailure, fallback},
     events::{Event, EventContext, Subject, Timings},
-    openim::{Answer, AnswerBody, Callback, Forwarded, Rejection},
+    openim::{Answer, Callback, Rejection},
     request::{
         Clock, RequestHead, RequestResult,
         log::{decided, undecided, unrecorded},
         span::{publish_span, published},
     },
-    response::answer,
+    response::{answer, respond},
     state::App,
     upstream::UpstreamError,
 };
@@ -100,33 +101,23 @@ pub(crate) async fn after_import(
         replaced_operation_id = head.replaced_operation_id,
         "import reported as done"
     );
-    let mut response =
-        AnswerBody(Answer::Allow.encode(Dialect::Server, app.settings.http.refusals))
-            .into_response();
     let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));
-    response.extensions_mut().insert(result);
-    Ok(response)
+    Ok(respond(&app, Dialect::Server, Answer::Allow, result))
 }
 
 /// Handles requests without a route: forwards OpenIM's other callbacks to the upstream backend, if one is set, and its responses back
 /// unchanged. Rejects everything else.
 pub(crate) async fn pass_through(
     State(app): State<App>,
+    Extension(request_head): Extension<Arc<RequestHead>>,
     request: Request,
 ) -> Result<Response, Rejection> {
     let (head, body) = request.into_parts();
-    let request_head = head.extensions.get::<Arc<RequestHead>>();
-    let request_head = request_head.ok_or(Rejection::Internal)?;
     let upstream = match (&request_head.target.callback, &app.upstream) {
         (Callback::Other, Some(upstream)) => upstream,
-        (Callback::Mismatch { expected, found }, _) => {
-            return Err(Rejection::CommandMismatch {
-                expected,
-                found: found.clone(),
-            });
-        }
         (Callback::Other, None) => return Err(Rejection::NoUpstream),
-        _ => return Err(Rejection::UnknownCommand),
+        (Callback::Rejected(rejection), _) => return Err(rejection.clone()),
+        (Callback::Ours(_), _) => return Err(Rejection::UnknownCommand),
     };
     let below = request_head
         .target
@@ -137,7 +128,6 @@ pub(crate) async fn pass_through(
         .await
     {
         Ok(mut response) => {
-            response.extensions_mut().insert(Forwarded);
             response.extensions_mut().insert(RequestResult::Done(None));
             return Ok(response);
         }

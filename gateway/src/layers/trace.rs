@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 use tower::{Service, ServiceExt};
 
 use crate::{
-    openim::{Rejection, Target, callback_name, complete, operation_id, replaced_operation_id},
+    openim::{Rejection, Target, callback_name, operation_id},
     request::{Clock, RequestHead, RequestResult, span},
+    response::complete,
     state::App,
 };
 
@@ -39,10 +40,12 @@ where
 {
     let settings = &app.settings.http;
     let uri = request.uri().clone();
+    let (operation_id, replaced_operation_id) =
+        operation_id(request.headers(), settings.operation_id);
     let head = Arc::new(RequestHead {
         target: Target::of(&settings.base_path, uri.path(), uri.query()),
-        operation_id: operation_id(request.headers(), settings.operation_id),
-        replaced_operation_id: replaced_operation_id(request.headers(), settings.operation_id),
+        operation_id,
+        replaced_operation_id,
         uri,
         clock: Clock::start(settings.request_budget),
         exchange,
@@ -75,20 +78,11 @@ struct OpenRequest {
 impl OpenRequest {
     /// The callback answer, which keeps this until it is read.
     fn answer(mut self, response: Response) -> Response {
-        let app = &self.app;
-        let (response, rejection) =
-            complete(response, &self.head.target, app.settings.http.refusals);
-        let result = match rejection {
-            Some(rejection) => {
-                self.span.in_scope(|| self.rejected(&rejection));
-                RequestResult::Rejected(rejection.code())
-            }
-            None => response
-                .extensions()
-                .get()
-                .copied()
-                .unwrap_or(RequestResult::Done(None)),
-        };
+        let refusals = self.app.settings.http.refusals;
+        let (response, result) = complete(response, &self.head.target, refusals);
+        if let RequestResult::Rejected(rejection) = &result {
+            self.span.in_scope(|| self.rejected(rejection));
+        }
         *self.sent.get_mut() = SystemTime::now();
         self.result = Some((result, response.status()));
         self.head.exchange.answered();
@@ -109,12 +103,12 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         let connection = self.head.exchange.connection();
         let metrics = &self.app.metrics;
-        match self.result {
+        match &self.result {
             Some((result, status)) if !connection.is_broken() => {
                 let (route, elapsed) = (self.head.target.route(), self.head.clock.elapsed());
                 self.span
-                    .in_scope(|| metrics.answered(route, status, elapsed));
-                span::answered(&self.span, result, status);
+                    .in_scope(|| metrics.answered(route, *status, elapsed));
+                span::answered(&self.span, result, *status);
                 self.span.end_at(*self.sent.lock());
             }
             result => {

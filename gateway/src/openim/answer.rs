@@ -1,16 +1,9 @@
 //! Callback answers, exactly as OpenIM's page "Callback Before Importing Friends" and open-im-server's source define them.
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
 use bytes::Bytes;
 use clap::ValueEnum;
-use http::{HeaderValue, header};
 use importguard_core::{Dialect, ImportRequest, Kept, UserId};
 use serde::Serialize;
-
-use super::{Rejection, Target};
 
 /// A callback's answer.
 #[derive(Clone, Copy, Debug)]
@@ -78,76 +71,6 @@ impl Answer<'_> {
         // Serialising strings and numbers to memory cannot fail. OpenIM would read an empty body as an error, not as consent.
         Bytes::from(serde_json::to_vec(&wire).unwrap_or_default())
     }
-}
-
-/// The body of an answer. [`complete`] replaces any other response by a refusal.
-#[derive(Clone, Debug)]
-pub(crate) struct AnswerBody(pub(crate) Bytes);
-
-/// A response extension: the response is a callback answer.
-#[derive(Clone, Copy, Debug)]
-struct IsAnswer;
-
-impl IntoResponse for AnswerBody {
-    fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.0));
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        response.extensions_mut().insert(IsAnswer);
-        response
-    }
-}
-
-/// Turns a response into a callback answer, unless it is one or was forwarded: into a refusal, with the reason if it is a
-/// [`Rejection`]. An after-import callback gets an allowing answer with status 200 instead, since OpenIM up to 3.5 would report the
-/// completed import as failed; but not if it is unauthenticated. A refusal is written as `refusals` says, unless it answers an
-/// after-callback.
-pub(crate) fn complete(
-    response: Response,
-    target: &Target,
-    refusals: Refusals,
-) -> (Response, Option<Rejection>) {
-    let extensions = response.extensions();
-    if extensions.get::<IsAnswer>().is_some() || extensions.get::<Forwarded>().is_some() {
-        return (response, None);
-    }
-    let rejection = extensions.get::<Rejection>().cloned();
-    let rejection = rejection.unwrap_or_else(|| Rejection::of(response.status()));
-    let allowed = target.is_after && rejection.allows_after();
-    let answer = if allowed {
-        Answer::Allow.encode(target.dialect, refusals)
-    } else {
-        // Unreadable, it would make OpenIM 3.6 report the completed import as failed.
-        let refusals = match target.is_after {
-            true => Refusals::Readable,
-            false => refusals,
-        };
-        encode_rejection(&rejection, target.dialect, refusals)
-    };
-    let mut completed = AnswerBody(answer).into_response();
-    if !allowed {
-        *completed.status_mut() = rejection.status();
-        for name in [header::ALLOW, header::WWW_AUTHENTICATE] {
-            for value in response.headers().get_all(&name) {
-                completed.headers_mut().append(name.clone(), value.clone());
-            }
-        }
-    }
-    (completed, Some(rejection))
-}
-
-/// A response extension: the response is the upstream backend's and must not be changed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Forwarded;
-
-fn encode_rejection(rejection: &Rejection, dialect: Dialect, refusals: Refusals) -> Bytes {
-    Answer::Refuse {
-        code: rejection.code(),
-        message: rejection.message(),
-        detail: &rejection.to_string(),
-        request: None,
-    }
-    .encode(dialect, refusals)
 }
 
 // The fields are in the documentation's order; their comments are the descriptions in docs/openapi.json.
@@ -223,9 +146,6 @@ enum NextCode {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-    use http::StatusCode;
-    use http_body_util::BodyExt;
     use importguard_core::OperationId;
 
     use super::*;
@@ -316,67 +236,6 @@ mod tests {
         assert_eq!(
             unreadable(Answer::Allow, Dialect::Server),
             text(Answer::Allow, Dialect::Server)
-        );
-    }
-
-    fn completed(response: Response, path: &str, query: Option<&str>) -> (StatusCode, String) {
-        let target = Target::of(&"/".parse().unwrap(), path, query);
-        let (response, _) = complete(response, &target, Refusals::Readable);
-        let status = response.status();
-        let body = response.into_body().collect().now_or_never();
-        let body = body.unwrap().unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[test]
-    fn a_rejection_refuses_in_both_dialects() {
-        let rejected = |query| completed(Rejection::MethodNotAllowed.into_response(), "/", query).1;
-        assert_eq!(
-            rejected(None),
-            r#"{"actionCode":0,"errCode":5900,"errMsg":"method not allowed","errDlt":"callbacks must use POST","nextCode":1}"#
-        );
-        assert_eq!(
-            rejected(Some("command=ImportFriendReqBeforeCommand")),
-            r#"{"actionCode":1,"errCode":5900,"errMsg":"method not allowed","errDlt":"callbacks must use POST","nextCode":"1"}"#
-        );
-    }
-
-    #[test]
-    fn any_other_response_becomes_a_refusal() {
-        for (status, becomes, code) in [
-            (StatusCode::OK, 500, 5915),
-            (StatusCode::BAD_REQUEST, 500, 5915),
-            (StatusCode::METHOD_NOT_ALLOWED, 405, 5900),
-            (StatusCode::NOT_FOUND, 404, 5901),
-        ] {
-            let response = (status, r#"{"error":"something"}"#).into_response();
-            let (status, body) = completed(response, "/x", None);
-            assert_eq!(status, becomes);
-            assert!(body.contains(&format!("\"errCode\":{code}")), "{body}");
-        }
-    }
-
-    #[test]
-    fn an_after_import_callback_is_only_refused_if_it_is_unauthenticated() {
-        let report = |rejection: Rejection| {
-            let path = "/callbackAfterImportFriendsCommand";
-            completed(rejection.into_response(), path, None)
-        };
-        for rejection in [
-            Rejection::Internal,
-            Rejection::Overloaded,
-            Rejection::TooSlow,
-        ] {
-            let (status, body) = report(rejection);
-            assert_eq!(
-                (status.as_u16(), body.contains("\"nextCode\":0")),
-                (200, true)
-            );
-        }
-        let (status, body) = report(Rejection::Unauthorised);
-        assert_eq!(
-            (status.as_u16(), body.contains("\"nextCode\":1")),
-            (401, true)
         );
     }
 }

@@ -6,6 +6,8 @@ use importguard_core::Dialect;
 use percent_encoding::percent_decode;
 use subtle::ConstantTimeEq;
 
+use super::Rejection;
+
 /// The documented dialect's command, in the query and in the body.
 const DOCUMENTED: &str = "ImportFriendReqBeforeCommand";
 /// open-im-server's command before an import, in the path and in the body.
@@ -99,17 +101,14 @@ pub struct Target {
 pub enum Callback {
     /// A callback that importguard handles itself.
     Ours(Command),
-    /// Path and query name different ones.
-    Mismatch {
-        /// The callback in the path.
-        expected: &'static str,
-        /// The callback in the query.
-        found: String,
-    },
     /// Another callback of OpenIM.
     Other,
-    /// No callback, or an import callback in a spelling that OpenIM does not use.
-    Unknown,
+    /// No callback, an import callback in a spelling that OpenIM does not use, or one in the path and another one in the query.
+    Rejected(Rejection),
+}
+
+impl Callback {
+    const UNKNOWN: Self = Self::Rejected(Rejection::UnknownCommand);
 }
 
 impl Target {
@@ -126,31 +125,29 @@ impl Target {
             true => Dialect::Server,
             false => by_query,
         };
-        let ours = match below.map(|below| below.trim_start_matches('/')) {
+        let names = |commands: &[&str]| names_a_command(path, query, commands);
+        let callback = match below.map(|below| below.trim_start_matches('/')) {
             Some("") if named == Some(DOCUMENTED) => {
-                Some(Callback::Ours(Command::BeforeImport(by_query)))
+                Callback::Ours(Command::BeforeImport(by_query))
             }
-            Some(SERVER_BEFORE) => Some(checked(Command::BeforeImport(Dialect::Server), named)),
-            Some(SERVER_AFTER) => Some(checked(Command::AfterImport, named)),
-            _ => None,
+            Some(SERVER_BEFORE) => checked(Command::BeforeImport(Dialect::Server), named),
+            Some(SERVER_AFTER) => checked(Command::AfterImport, named),
+            _ if names(&[DOCUMENTED, SERVER_BEFORE, SERVER_AFTER]) => Callback::UNKNOWN,
+            Some("") if named.is_some_and(|name| !name.is_empty()) => Callback::Other,
+            Some(segment) if segment.starts_with("callback") && !segment.contains('/') => {
+                Callback::Other
+            }
+            _ => Callback::UNKNOWN,
         };
-        let is_other = ours.is_none();
-        let names = |commands: &[&str]| is_other && names_a_command(path, query, commands);
-        let disguised = names(&[DOCUMENTED, SERVER_BEFORE, SERVER_AFTER]);
-        let other = || match below?.trim_start_matches('/') {
-            _ if disguised => None,
-            "" => named.filter(|name| !name.is_empty()),
-            segment if segment.contains('/') => None,
-            segment => Some(segment).filter(|segment| segment.starts_with("callback")),
-        };
+        let is_ours = matches!(
+            callback,
+            Callback::Ours(_) | Callback::Rejected(Rejection::CommandMismatch { .. })
+        );
+        let is_question = || !is_ours && names(&[DOCUMENTED, SERVER_BEFORE]);
         Self {
-            callback: match (ours, other()) {
-                (Some(ours), _) => ours,
-                (None, Some(_)) => Callback::Other,
-                (None, None) => Callback::Unknown,
-            },
+            callback,
             dialect: by_path,
-            is_after: last.starts_with("callbackAfter") && !names(&[DOCUMENTED, SERVER_BEFORE]),
+            is_after: last.starts_with("callbackAfter") && !is_question(),
             below: below.map(|below| path.len() - below.len()),
         }
     }
@@ -165,7 +162,7 @@ impl Target {
     pub(crate) fn route(&self) -> Route {
         match self.callback {
             Callback::Ours(command) => Route(Some(command)),
-            Callback::Mismatch { .. } | Callback::Other | Callback::Unknown => Route(None),
+            Callback::Other | Callback::Rejected(_) => Route(None),
         }
     }
 }
@@ -217,10 +214,10 @@ pub(super) const MAX_QUOTED: usize = 64;
 /// The path's command, unless the query names another.
 fn checked(command: Command, named: Option<&str>) -> Callback {
     match named {
-        Some(name) if name != command.name() => Callback::Mismatch {
+        Some(name) if name != command.name() => Callback::Rejected(Rejection::CommandMismatch {
             expected: command.name(),
             found: name.chars().take(MAX_QUOTED).collect(),
-        },
+        }),
         _ => Callback::Ours(command),
     }
 }
@@ -298,7 +295,7 @@ mod tests {
     fn a_command_of_the_callers_is_quoted_in_part() {
         let query = format!("command={}", "A".repeat(9_000));
         let target = at("/", &format!("/{SERVER_BEFORE}"), Some(&query));
-        let Callback::Mismatch { found, .. } = target.callback else {
+        let Callback::Rejected(Rejection::CommandMismatch { found, .. }) = target.callback else {
             panic!("{target:?}");
         };
         assert_eq!(found, "A".repeat(MAX_QUOTED));
@@ -337,7 +334,7 @@ mod tests {
             let path = "/hook/callbackBeforeImportFriendsCommand";
             assert_eq!(ours(base, path, None), SERVER);
             for path in ["/hooked", "/callbackBeforeImportFriendsCommand"] {
-                assert_eq!(at(base, path, query).callback, Callback::Unknown);
+                assert_eq!(at(base, path, query).callback, Callback::UNKNOWN);
             }
         }
     }
@@ -355,7 +352,7 @@ mod tests {
             ),
         ] {
             let target = at("/", path, query);
-            assert_eq!(target.callback, Callback::Unknown, "{path} {query:?}");
+            assert_eq!(target.callback, Callback::UNKNOWN, "{path} {query:?}");
             assert_eq!(target.dialect, dialect, "{path} {query:?}");
         }
     }
@@ -400,7 +397,7 @@ mod tests {
         ] {
             let (path, query) = line.split_once('?').unwrap_or((line, ""));
             let target = at("/", path, Some(query));
-            assert_eq!(target.callback, Callback::Unknown, "{line}");
+            assert_eq!(target.callback, Callback::UNKNOWN, "{line}");
             assert!(!target.is_after, "{line}");
         }
     }
@@ -412,7 +409,10 @@ mod tests {
             "/callbackBeforeImportFriendsCommand",
             Some("command=callbackBeforeAddFriendCommand"),
         );
-        assert!(matches!(target.callback, Callback::Mismatch { .. }));
+        assert!(matches!(
+            target.callback,
+            Callback::Rejected(Rejection::CommandMismatch { .. })
+        ));
         assert_eq!(target.dialect, Dialect::Server);
     }
 

@@ -9,10 +9,9 @@ mod request;
 #[cfg(test)]
 pub(crate) use answer::Wire;
 pub use answer::{Answer, Refusals};
-pub(crate) use answer::{AnswerBody, Forwarded, complete};
 pub use command::{BasePath, BasePathError, Callback, Command, Target};
 pub(crate) use command::{Route, callback_name};
-pub use operation_id::{OnMissingOperationId, operation_id, replaced_operation_id};
+pub use operation_id::{OnMissingOperationId, operation_id};
 pub use rejection::Rejection;
 #[cfg(test)]
 pub(crate) use request::Body as RequestBody;

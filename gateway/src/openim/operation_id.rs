@@ -18,33 +18,25 @@ pub enum OnMissingOperationId {
     Generate,
 }
 
-/// The operationID of a callback.
+/// The operationID of a callback, and what the caller sent if one is generated instead.
 pub fn operation_id(
     headers: &HeaderMap,
     on_missing: OnMissingOperationId,
-) -> Result<OperationId, Rejection> {
+) -> (Result<OperationId, Rejection>, Option<String>) {
     match (from_headers(headers), on_missing) {
-        (Ok(id), _) => Ok(id),
-        (Err(reason), OnMissingOperationId::Require) => Err(reason),
         (Err(_), OnMissingOperationId::Generate) => {
-            OperationId::parse(format!("importguard-{}", uuid::Uuid::now_v7()))
-                .map_err(Rejection::OperationIdInvalid)
+            let id = OperationId::parse(format!("importguard-{}", uuid::Uuid::now_v7()));
+            (id.map_err(Rejection::OperationIdInvalid), replaced(headers))
         }
+        (id, _) => (id, None),
     }
 }
 
 /// Maximum length of a replaced operationID in events, in characters: that of an operationID.
 const MAX_REPLACED: usize = OperationId::MAX_BYTES;
 
-/// What the caller sent where [`operation_id`] generates an ID instead: the header's values, comma-separated, without control
-/// characters and cut to 256 characters. `None` if there was none, or its value is used.
-pub fn replaced_operation_id(
-    headers: &HeaderMap,
-    on_missing: OnMissingOperationId,
-) -> Option<String> {
-    if on_missing == OnMissingOperationId::Require || from_headers(headers).is_ok() {
-        return None;
-    }
+/// The header's values, comma-separated, without control characters and cut to 256 characters. `None` if there are none.
+fn replaced(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all(HEADER).iter();
     let values: Vec<_> = values
         .map(|value| String::from_utf8_lossy(value.as_bytes()))
@@ -91,15 +83,16 @@ mod tests {
             OnMissingOperationId::Require,
             OnMissingOperationId::Generate,
         ] {
-            let id = operation_id(&with(&["1646445464564"]), mode).unwrap();
-            assert_eq!(id.as_str(), "1646445464564");
+            let (id, replaced) = operation_id(&with(&["1646445464564"]), mode);
+            assert_eq!(id.unwrap().as_str(), "1646445464564");
+            assert_eq!(replaced, None);
         }
     }
 
     #[test]
     fn a_missing_repeated_or_invalid_header_is_rejected() {
         let refused =
-            |values: &[&'static str]| operation_id(&with(values), OnMissingOperationId::Require);
+            |values: &[&'static str]| operation_id(&with(values), OnMissingOperationId::Require).0;
         assert_eq!(refused(&[]), Err(Rejection::OperationIdMissing));
         assert_eq!(refused(&[""]), Err(Rejection::OperationIdMissing));
         assert_eq!(refused(&["a", "b"]), Err(Rejection::OperationIdRepeated));
@@ -112,7 +105,7 @@ mod tests {
     #[test]
     fn what_was_replaced_is_kept() {
         let replaced =
-            |values: &[&'static str], on_missing| replaced_operation_id(&with(values), on_missing);
+            |values: &[&'static str], on_missing| operation_id(&with(values), on_missing).1;
         let generate = OnMissingOperationId::Generate;
         assert_eq!(replaced(&["a b"], generate).as_deref(), Some("a b"));
         assert_eq!(replaced(&["a", "b"], generate).as_deref(), Some("a, b"));
@@ -123,7 +116,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         let long = [b"\t\xff".as_slice(), &[b'x'; 400]].concat();
         headers.append(HEADER, HeaderValue::from_bytes(&long).unwrap());
-        let replaced = replaced_operation_id(&headers, generate).unwrap();
+        let replaced = operation_id(&headers, generate).1.unwrap();
         assert!(replaced.starts_with("\u{fffd}\u{fffd}xx"), "{replaced}");
         assert_eq!(replaced.chars().count(), 256);
     }
@@ -131,9 +124,8 @@ mod tests {
     #[test]
     fn an_operation_id_is_generated_if_so_configured() {
         for values in [vec![], vec!["a b"], vec!["a", "b"]] {
-            let one = operation_id(&with(&values), OnMissingOperationId::Generate).unwrap();
-            let two = operation_id(&with(&values), OnMissingOperationId::Generate).unwrap();
-            assert_ne!(one, two);
+            let generated = || operation_id(&with(&values), OnMissingOperationId::Generate).0;
+            assert_ne!(generated().unwrap(), generated().unwrap());
         }
     }
 }

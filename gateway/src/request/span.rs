@@ -9,6 +9,7 @@ use tracing::{Span, field::Empty, info_span};
 use super::RequestHead;
 use crate::{
     decide::code_and_message,
+    openim::Rejection,
     recorder::{RecordError, Recorded},
 };
 
@@ -19,20 +20,20 @@ const PATH_BYTES: usize = 256;
 const METHOD_BYTES: usize = 32;
 
 /// A response extension: how the request was handled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum RequestResult {
     /// Decided with this verdict; the cause of a fallback or of a missing event, if any.
     Decided(&'static str, Option<Cause>),
-    /// Rejected without a decision, with this code.
-    Rejected(i32),
+    /// Rejected without a decision.
+    Rejected(Rejection),
     /// Forwarded or only recorded; the cause of a failure, if any.
     Done(Option<Cause>),
 }
 
 impl RequestResult {
-    fn cause(self) -> Option<Cause> {
+    fn cause(&self) -> Option<Cause> {
         match self {
-            Self::Decided(_, cause) | Self::Done(cause) => cause,
+            Self::Decided(_, cause) | Self::Done(cause) => *cause,
             Self::Rejected(_) => None,
         }
     }
@@ -78,7 +79,7 @@ fn attributes(requested: &Method, scheme: &'static str, head: &RequestHead) -> V
 }
 
 /// Records the result on a request's span. A failed decision or recording is an error, whatever the response.
-pub(crate) fn answered(span: &ServerSpan, result: RequestResult, status: StatusCode) {
+pub(crate) fn answered(span: &ServerSpan, result: &RequestResult, status: StatusCode) {
     span.set(|| {
         let mut attributes = vec![KeyValue::new(
             "http.response.status_code",
@@ -86,10 +87,11 @@ pub(crate) fn answered(span: &ServerSpan, result: RequestResult, status: StatusC
         )];
         match result {
             RequestResult::Decided(verdict, _) => {
-                attributes.push(KeyValue::new("importguard.verdict", verdict));
+                attributes.push(KeyValue::new("importguard.verdict", *verdict));
             }
-            RequestResult::Rejected(code) => {
-                attributes.push(KeyValue::new("importguard.rejection.code", i64::from(code)));
+            RequestResult::Rejected(rejection) => {
+                let code = i64::from(rejection.code());
+                attributes.push(KeyValue::new("importguard.rejection.code", code));
             }
             RequestResult::Done(_) => {}
         }
