@@ -6,7 +6,7 @@ use std::{mem, sync::Arc};
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -42,29 +42,7 @@ impl FromRequest<App> for Import {
     ) -> impl Future<Output = Result<Self, Response>> + Send {
         // Only what is needed: thousands may wait, without their headers.
         let arriving = ArrivingCallback::new(request, app);
-        async move {
-            let admitted = match arriving {
-                Ok(arriving) => arriving.admit(app).await,
-                Err(rejection) => Err(rejection.into()),
-            };
-            admitted.map_err(|reason| match reason {
-                NotAdmitted::Rejected(rejection) => rejection.into_response(),
-                NotAdmitted::Overloaded(head) => unrecorded_overload(app, &head),
-            })
-        }
-    }
-}
-
-/// Why there is no import to handle.
-enum NotAdmitted {
-    Rejected(Rejection),
-    /// The gateway is overloaded, and has no time for an event.
-    Overloaded(Arc<RequestHead>),
-}
-
-impl From<Rejection> for NotAdmitted {
-    fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
+        async move { arriving?.admit(app).await }
     }
 }
 
@@ -100,7 +78,7 @@ impl ArrivingCallback {
         })
     }
 
-    async fn admit(self, app: &App) -> Result<Import, NotAdmitted> {
+    async fn admit(self, app: &App) -> Result<Import, Response> {
         let Self {
             head,
             command,
@@ -110,12 +88,12 @@ impl ArrivingCallback {
         let body = collect(app, &head, body, decide_by).await?;
         let Some(body) = body else {
             app.limit.overloaded(false);
-            return Err(NotAdmitted::Overloaded(head));
+            return Err(unrecorded_overload(app, &head));
         };
         let permit = app.limit.acquire(&head.exchange, decide_by).await?;
         let recordable = matches!(command, Command::BeforeImport(_));
         if permit.is_none() && !app.limit.overloaded(recordable) {
-            return Err(NotAdmitted::Overloaded(head));
+            return Err(unrecorded_overload(app, &head));
         }
         let operation_id = head.operation_id.clone()?;
         let max_friends = app.settings.http.max_friends;

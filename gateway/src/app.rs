@@ -76,7 +76,7 @@ impl ValidateRequest<Body> for Checks {
     type ResponseBody = Body;
 
     fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
-        check_head(request, self.max_bytes).map_err(IntoResponse::into_response)?;
+        check_head(request, self.max_bytes)?;
         match self.authentication.accepts(request.headers()) {
             true => Ok(()),
             false => Err(self.authentication.challenge()),

@@ -76,14 +76,10 @@ pub(crate) async fn after_import(
     Import {
         head,
         request,
-        permit,
+        permit: _held,
         ..
     }: Import,
-) -> Result<Response, Rejection> {
-    // Not reached: an overloaded gateway records no such callback.
-    if permit.is_none() {
-        return Err(Rejection::Overloaded);
-    }
+) -> Response {
     if let Some(verdict) = app.overridden_verdicts.contradicted(&request) {
         app.metrics.verdict_ignored(verdict);
         error!(
@@ -102,7 +98,7 @@ pub(crate) async fn after_import(
         "import reported as done"
     );
     let result = RequestResult::Done(published.err().map(|_| Cause::Unrecordable));
-    Ok(respond(&app, Dialect::Server, Answer::Allow, result))
+    respond(&app, Dialect::Server, Answer::Allow, result)
 }
 
 /// Handles requests without a route: forwards OpenIM's other callbacks to the upstream backend, if one is set, and its responses back
@@ -123,25 +119,20 @@ pub(crate) async fn pass_through(
         .target
         .below(request_head.uri.path())
         .unwrap_or_default();
-    let error = match upstream
-        .forward(below, request_head.uri.query(), &head, body)
-        .await
-    {
-        Ok(mut response) => {
-            response.extensions_mut().insert(RequestResult::Done(None));
-            return Ok(response);
+    let forwarded = upstream.forward(below, request_head.uri.query(), &head, body);
+    let mut response = forwarded.await.map_err(|error| {
+        // An overload would flood the log; it is counted as a rejection.
+        if !matches!(error, UpstreamError::Overloaded) {
+            warn!("{error}; the callback is refused: check IMPORTGUARD_UPSTREAM");
         }
-        Err(error) => error,
-    };
-    // An overload would flood the log; it is counted as a rejection.
-    if !matches!(error, UpstreamError::Overloaded) {
-        warn!("{error}; the callback is refused: check IMPORTGUARD_UPSTREAM");
-    }
-    Err(match error {
-        UpstreamError::Unavailable(_) => Rejection::UpstreamUnavailable,
-        UpstreamError::Timeout(_) => Rejection::UpstreamTimeout,
-        UpstreamError::Overloaded => Rejection::Overloaded,
-    })
+        match error {
+            UpstreamError::Unavailable(_) => Rejection::UpstreamUnavailable,
+            UpstreamError::Timeout(_) => Rejection::UpstreamTimeout,
+            UpstreamError::Overloaded => Rejection::Overloaded,
+        }
+    })?;
+    response.extensions_mut().insert(RequestResult::Done(None));
+    Ok(response)
 }
 
 /// A decider's verdict within the deadline, or the operator's fallback.

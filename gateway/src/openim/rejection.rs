@@ -104,6 +104,12 @@ impl IntoResponse for Rejection {
     }
 }
 
+impl From<Rejection> for Response {
+    fn from(rejection: Rejection) -> Self {
+        rejection.into_response()
+    }
+}
+
 impl Rejection {
     /// Every [`code`](Self::code).
     pub(crate) const CODES: [i32; 9] = [5900, 5901, 5902, 5903, 5904, 5910, 5911, 5913, 5915];
