@@ -155,7 +155,7 @@ impl Gateway {
                 .register(|registry| Metrics::register(registry, runtime.policies.clone())),
             recorder,
             overridden_verdicts: OverriddenVerdicts::default(),
-            log: RequestLog::new(),
+            log: RequestLog::default(),
         });
         Ok(Self {
             server: registry

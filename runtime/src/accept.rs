@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use importguard_telemetry::{PerSecond, Summary, metrics::register};
+use importguard_telemetry::{Flood, metrics::register};
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
@@ -32,9 +32,6 @@ const UNSENT_BYTES: u32 = 4 * 1024;
 
 /// How often to check for a new TLS configuration: as often as the files are checked.
 const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Maximum number of log lines per second for failed handshakes: enough to identify the peers, too few to flood the log.
-const FAILURES_PER_SECOND: u32 = 20;
 
 /// The first byte of every TLS connection, a handshake record. No HTTP method begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -111,7 +108,7 @@ pub struct Acceptor {
     tls: Option<Tls>,
     table: Arc<Table>,
     handshakes: JoinSet<Option<Connection>>,
-    failures: Arc<FailureLog>,
+    failed_handshakes: Arc<Flood>,
     /// The configuration of the connections so far.
     last_config: Option<Arc<ServerTls>>,
     reload_checks: Interval,
@@ -134,7 +131,7 @@ impl Acceptor {
             tls,
             table: Arc::new(Table::new(bounds, metrics)),
             handshakes: JoinSet::new(),
-            failures: Arc::new(FailureLog::new()),
+            failed_handshakes: Arc::default(),
         }
     }
 
@@ -192,9 +189,9 @@ impl Acceptor {
         match self.tls.clone() {
             None => Some(Connection::new(Either::Left(stream), handle)),
             Some(tls) => {
-                let failures = Arc::clone(&self.failures);
+                let failed = Arc::clone(&self.failed_handshakes);
                 self.handshakes
-                    .spawn(handshake(stream, handle, tls, failures));
+                    .spawn(handshake(stream, handle, tls, failed));
                 None
             }
         }
@@ -205,7 +202,7 @@ async fn handshake(
     stream: TcpStream,
     handle: Handle,
     tls: Tls,
-    failures: Arc<FailureLog>,
+    failed: Arc<Flood>,
 ) -> Option<Connection> {
     // Removes the handle from the table if the handshake fails.
     let on_failure = RemoveOnDrop(Some(handle.clone()));
@@ -221,34 +218,14 @@ async fn handshake(
             Some(Connection::new(stream, handle))
         }
         Err(error) => {
-            failures.log(handle.peer(), &error, &tls);
-            None
-        }
-    }
-}
-
-/// Logs failed handshakes: one line each, or one line per second during a flood of them.
-struct FailureLog {
-    lines: PerSecond,
-    rest: Summary,
-}
-
-impl FailureLog {
-    fn new() -> Self {
-        Self {
-            lines: PerSecond::new(FAILURES_PER_SECOND),
-            rest: Summary::default(),
-        }
-    }
-
-    fn log(&self, peer: SocketAddr, error: &io::Error, tls: &Tls) {
-        if self.lines.take() {
-            let why = explain(error, tls.config.load().settings());
-            info!("TLS handshake with {peer} failed: {why}");
-        } else {
-            self.rest.count(|handshakes| {
+            let line = || {
+                let why = explain(&error, tls.config.load().settings());
+                info!("TLS handshake with {} failed: {why}", handle.peer());
+            };
+            failed.count(line, |handshakes| {
                 warn!("{handshakes} more TLS handshakes failed in the last second");
             });
+            None
         }
     }
 }

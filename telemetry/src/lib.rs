@@ -21,7 +21,7 @@ pub use errors::whole_text;
 pub use file::read_file;
 pub use log::{flush as flush_log, is_invisible};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-pub use per_second::{PerSecond, Summary};
+pub use per_second::{Flood, PerSecond, Summary};
 pub use trace::{KeepSlow, KeepSlowError, TraceSettings};
 use tracing::Level;
 use tracing_subscriber::{

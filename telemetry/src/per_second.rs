@@ -73,6 +73,36 @@ impl Summary {
     }
 }
 
+/// Maximum number of log lines per second for occurrences of one kind: enough to identify the peers, too few to flood the log.
+const LINES_PER_SECOND: u32 = 20;
+
+/// Logs occurrences that peers can cause: one line each, or one line per second for the rest of a flood.
+#[derive(Debug)]
+pub struct Flood {
+    lines: PerSecond,
+    rest: Summary,
+}
+
+impl Default for Flood {
+    fn default() -> Self {
+        Self {
+            lines: PerSecond::new(LINES_PER_SECOND),
+            rest: Summary::default(),
+        }
+    }
+}
+
+impl Flood {
+    /// Counts one. Calls `line` for it, or `rest` with the number of those without a line, as [`Summary::count`] does.
+    pub fn count(&self, line: impl FnOnce(), rest: impl FnOnce(u64) + Send + 'static) {
+        if self.lines.take() {
+            line();
+        } else {
+            self.rest.count(rest);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr};
 use importguard_core::{
     Cause, Decision, FiredRule, ImportRequest, MatchedPart, Mode, Removal, Verdict,
 };
-use importguard_telemetry::{PerSecond, Summary};
+use importguard_telemetry::Flood;
 use parking_lot::Mutex;
 use time::format_description::well_known::Rfc3339;
 use tracing::{error, info, warn};
@@ -26,14 +26,10 @@ pub(crate) fn decided(
     clock: Clock,
 ) {
     let cause = decision.cause();
-    let refusal = match decision.verdict() {
-        Verdict::Refuse(refusal) => Some(refusal),
-        Verdict::Allow | Verdict::Modify(_) => None,
-    };
-    let kept = match decision.verdict() {
-        Verdict::Allow => request.friends.len(),
-        Verdict::Refuse(_) => 0,
-        Verdict::Modify(kept) => kept.indexes().len(),
+    let (refusal, kept) = match decision.verdict() {
+        Verdict::Allow => (None, request.friends.len()),
+        Verdict::Refuse(refusal) => (Some(refusal), 0),
+        Verdict::Modify(kept) => (None, kept.indexes().len()),
     };
     let rule = refusal.and_then(|refusal| refusal.rule.as_deref());
     let evaluation = decision.evaluation();
@@ -91,32 +87,16 @@ fn failures(rules: &[FiredRule]) -> Option<String> {
     (!failed.is_empty()).then(|| failed.join("; "))
 }
 
-/// Maximum number of log lines per second for requests that end alike: enough to identify the callers, too few to flood the log.
-const LINES_PER_SECOND: u32 = 20;
-
 /// Logs requests without a decision: one line each, or one line per second during a flood of those that end alike. Callers need no
 /// credentials to cause them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RequestLog {
     /// By code.
     rejected: Mutex<HashMap<i32, Flood>>,
     abandoned: Flood,
 }
 
-#[derive(Debug)]
-struct Flood {
-    lines: PerSecond,
-    rest: Summary,
-}
-
 impl RequestLog {
-    pub(crate) fn new() -> Self {
-        Self {
-            rejected: Mutex::default(),
-            abandoned: Flood::new(),
-        }
-    }
-
     /// `callback` is the name in the request line, if it has one.
     pub(crate) fn rejected(&self, rejection: &Rejection, callback: Option<&str>, peer: SocketAddr) {
         // Overload is summarised in a line per second.
@@ -124,57 +104,52 @@ impl RequestLog {
             return;
         }
         let (status, code) = (rejection.status().as_u16(), rejection.code());
-        let mut rejected = self.rejected.lock();
-        let flood = rejected.entry(code).or_insert_with(Flood::new);
-        if flood.lines.take() {
+        let line = || {
             let message = rejection.message();
             info!(
                 status,
                 code, callback, %peer, "rejected: {message}: {rejection}"
             );
-        } else {
-            flood.rest.count(move |requests| {
-                warn!(
-                    code,
-                    requests, "more requests with this code were rejected in the last second"
-                );
-            });
-        }
+        };
+        let rest = move |requests| {
+            warn!(
+                code,
+                requests, "more requests with this code were rejected in the last second"
+            );
+        };
+        let mut rejected = self.rejected.lock();
+        rejected.entry(code).or_default().count(line, rest);
     }
 
     /// The response was not delivered.
     pub(crate) fn abandoned(&self, clock: Clock, peer: SocketAddr) {
-        if self.abandoned.lines.take() {
+        let line = || {
             info!(
                 micros = micros(clock),
                 %peer,
                 "abandoned: the caller disconnected before the response or did not read it in time, or the gateway closed the connection to stay within its limits or to stop"
             );
-        } else {
-            self.abandoned.rest.count(|requests| {
-                warn!(requests, "more requests were abandoned in the last second");
-            });
-        }
-    }
-}
-
-impl Flood {
-    fn new() -> Self {
-        Self {
-            lines: PerSecond::new(LINES_PER_SECOND),
-            rest: Summary::default(),
-        }
+        };
+        self.abandoned.count(line, |requests| {
+            warn!(requests, "more requests were abandoned in the last second");
+        });
     }
 }
 
 /// No decider gave a verdict.
 pub(crate) fn undecided(error: &DecideError, answer: OnFailure) {
-    let cause = error.cause();
     warn!(
-        cause = cause.as_str(),
+        cause = error.cause().as_str(),
         fallback = name(answer),
         "{error}; applied the fallback for this cause: {}",
-        remedy(cause)
+        match error {
+            DecideError::Unavailable(_) =>
+                "check that a decider is running and ready, and check IMPORTGUARD_DECIDER_URL",
+            DecideError::Timeout(_) =>
+                "check the deciders' CPU (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT",
+            DecideError::Failed(_) =>
+                "check the decider's log, and that gateway and decider have the same version",
+        }
     );
 }
 
@@ -200,22 +175,6 @@ pub(crate) fn unrecorded(error: &RecordError, answer: OnFailure) {
                 "the gateway is shutting down; if that is unexpected, see earlier log lines",
         }
     );
-}
-
-fn remedy(cause: Cause) -> &'static str {
-    match cause {
-        Cause::DeciderUnavailable => {
-            "check that a decider is running and ready, and check IMPORTGUARD_DECIDER_URL"
-        }
-        Cause::DeciderTimeout => {
-            "check the deciders' CPU (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT"
-        }
-        Cause::DeciderFailed => {
-            "check the decider's log, and that gateway and decider have the same version"
-        }
-        Cause::Overloaded => "run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT",
-        Cause::Unrecordable => "check NATS and IMPORTGUARD_SPOOL",
-    }
 }
 
 fn micros(clock: Clock) -> u64 {
