@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use importguard_core::{Cause, Decision, Mode, Outcome, VerdictKind};
 use importguard_telemetry::metrics::{
-    DurationHistogram, HistogramFamily, Label, PolicyInfo, observe, register, with_series,
+    ByLabel, DurationHistogram, HistogramFamily, Label, PolicyInfo, observe, register, with_series,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -25,11 +25,11 @@ const SECONDS: [f64; 14] = [
 pub(crate) struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     rules: Family<RuleLabels, Counter>,
-    rejections: Family<RejectionLabels, Counter>,
+    rejections: ByLabel<i32, Counter>,
     duration: HistogramFamily<CallbackLabels>,
     abandoned: Counter,
-    verdicts_ignored: Family<IgnoredLabels, Counter>,
-    decider_calls: HistogramFamily<CallLabels>,
+    verdicts_ignored: ByLabel<Label<VerdictKind>, Counter>,
+    decider_calls: ByLabel<Label<CallResult>, DurationHistogram>,
     policies: PolicyInfo,
 }
 
@@ -40,24 +40,9 @@ struct DecisionLabels {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RejectionLabels {
-    code: i32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct IgnoredLabels {
-    verdict: Label<VerdictKind>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallbackLabels {
     route: Label<Route>,
     status: u16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    result: Label<CallResult>,
 }
 
 /// The result of a call to the deciders: a verdict (`None`), or the cause of the fallback.
@@ -89,9 +74,6 @@ impl Metrics {
             Some(Cause::DeciderTimeout),
             Some(Cause::DeciderFailed),
         ];
-        let calls = calls.map(|cause| CallLabels {
-            result: Label(CallResult(cause)),
-        });
         Self {
             decisions: register(
                 registry,
@@ -105,20 +87,19 @@ impl Metrics {
                 "Rules that fired in decisions, by ID, mode (enforce or shadow) and outcome (refuse, remove, error or skipped)",
                 Family::default(),
             ),
-            rejections: register(
+            rejections: ByLabel::register(
                 registry,
                 "importguard_rejections",
                 "Requests rejected without a decision, by errCode",
-                with_series(
-                    Family::default(),
-                    Rejection::CODES.map(|code| RejectionLabels { code }),
-                ),
+                Counter::default,
+                "code",
+                Rejection::CODES,
             ),
             duration: register(
                 registry,
                 "importguard_callback_duration_seconds",
                 "Duration from the arrival of a request to its response, by callback (other for what importguard does not answer itself) and HTTP status",
-                with_series(durations(), callbacks),
+                with_series(Family::new_with_constructor(histogram), callbacks),
             ),
             abandoned: register(
                 registry,
@@ -126,22 +107,21 @@ impl Metrics {
                 "Requests without a response: the caller disconnected, or the gateway was stopped",
                 Counter::default(),
             ),
-            verdicts_ignored: register(
+            verdicts_ignored: ByLabel::register(
                 registry,
                 "importguard_verdicts_ignored",
                 "Imports that OpenIM reported as done, with all requested friends, although this gateway had refused or shortened them",
-                with_series(
-                    Family::default(),
-                    [VerdictKind::Refuse, VerdictKind::Modify].map(|verdict| IgnoredLabels {
-                        verdict: Label(verdict),
-                    }),
-                ),
+                Counter::default,
+                "verdict",
+                [VerdictKind::Refuse, VerdictKind::Modify].map(Label),
             ),
-            decider_calls: register(
+            decider_calls: ByLabel::register(
                 registry,
                 "importguard_decider_call_duration_seconds",
                 "Duration of a decision by the deciders, retries included, by result: ok, or the cause of the fallback",
-                with_series(durations(), calls),
+                histogram,
+                "result",
+                calls.map(|cause| Label(CallResult(cause))),
             ),
             policies,
         }
@@ -149,11 +129,7 @@ impl Metrics {
 
     /// Records a call to the deciders. `cause` is that of the fallback, if it failed.
     pub(crate) fn decider_called(&self, cause: Option<Cause>, took: Duration) {
-        let result = Label(CallResult(cause));
-        observe(
-            &self.decider_calls.get_or_create(&CallLabels { result }),
-            took,
-        );
+        observe(&self.decider_calls.get(Label(CallResult(cause))), took);
     }
 
     pub(crate) fn decided(&self, decision: &Decision) {
@@ -178,18 +154,12 @@ impl Metrics {
     }
 
     pub(crate) fn rejected(&self, rejection: &Rejection) {
-        let code = rejection.code();
-        self.rejections
-            .get_or_create(&RejectionLabels { code })
-            .inc();
+        self.rejections.get(rejection.code()).inc();
     }
 
     /// Records that OpenIM reported an import as done despite this verdict on it.
     pub(crate) fn verdict_ignored(&self, verdict: VerdictKind) {
-        let verdict = Label(verdict);
-        self.verdicts_ignored
-            .get_or_create(&IgnoredLabels { verdict })
-            .inc();
+        self.verdicts_ignored.get(Label(verdict)).inc();
     }
 
     pub(crate) fn abandoned(&self) {
@@ -205,8 +175,8 @@ impl Metrics {
     }
 }
 
-fn durations<L: Clone + std::hash::Hash + Eq>() -> HistogramFamily<L> {
-    Family::new_with_constructor(|| DurationHistogram::new(SECONDS.into_iter()))
+fn histogram() -> DurationHistogram {
+    DurationHistogram::new(SECONDS.into_iter())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -1,27 +1,15 @@
-use importguard_telemetry::metrics::{Label, register, with_series};
+use importguard_telemetry::metrics::{ByLabel, Label, register};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
 
 /// Metrics of deciders.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
-    known: Gauge,
-    usable: Gauge,
-    retries: Family<RetryLabels, Counter>,
+    deciders: ByLabel<&'static str, Gauge>,
+    retries: ByLabel<Label<Retry>, Counter>,
     rejecting: Gauge,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    state: &'static str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RetryLabels {
-    reason: Label<Retry>,
 }
 
 /// Why a request was sent again.
@@ -44,25 +32,22 @@ impl AsRef<str> for Retry {
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let deciders: Family<StateLabels, Gauge> = register(
-            registry,
-            "importguard_deciders",
-            "Addresses of deciders by state: known, and of those usable",
-            Family::default(),
-        );
-        let state = |state| deciders.get_or_create_owned(&StateLabels { state });
-        let reasons = [Retry::Unavailable, Retry::Silent];
-        let reasons = reasons.map(|reason| RetryLabels {
-            reason: Label(reason),
-        });
         Self {
-            known: state("known"),
-            usable: state("usable"),
-            retries: register(
+            deciders: ByLabel::register(
+                registry,
+                "importguard_deciders",
+                "Addresses of deciders by state: known, and of those usable",
+                Gauge::default,
+                "state",
+                ["known", "usable"],
+            ),
+            retries: ByLabel::register(
                 registry,
                 "importguard_decider_retries",
                 "Calls that were repeated: at a second decider because the first was silent or unavailable, or at the same one where there is no other",
-                with_series(Family::default(), reasons),
+                Counter::default,
+                "reason",
+                [Retry::Unavailable, Retry::Silent].map(Label),
             ),
             rejecting: register(
                 registry,
@@ -74,8 +59,10 @@ impl Metrics {
     }
 
     pub(super) fn deciders(&self, known: usize, usable: usize) {
-        self.known.set(i64::try_from(known).unwrap_or(i64::MAX));
-        self.usable.set(i64::try_from(usable).unwrap_or(i64::MAX));
+        for (state, count) in [("known", known), ("usable", usable)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.deciders.get(state).set(count);
+        }
     }
 
     /// Sets the number of such deciders, and returns the previous one.
@@ -85,7 +72,6 @@ impl Metrics {
     }
 
     pub(super) fn retried(&self, retry: Retry) {
-        let reason = Label(retry);
-        self.retries.get_or_create(&RetryLabels { reason }).inc();
+        self.retries.get(Label(retry)).inc();
     }
 }

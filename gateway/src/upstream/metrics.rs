@@ -1,7 +1,6 @@
-use importguard_telemetry::metrics::{register, with_series};
+use importguard_telemetry::metrics::{ByLabel, register};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
 
@@ -14,25 +13,20 @@ const BROKEN: &str = "broken";
 /// The metrics of forwarded callbacks.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
-    outcomes: Family<OutcomeLabels, Counter>,
+    outcomes: ByLabel<&'static str, Counter>,
     in_flight: Gauge,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
 }
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let outcomes = ["passed", "unavailable", "timeout", "overloaded", BROKEN];
-        let outcomes = outcomes.map(|outcome| OutcomeLabels { outcome });
         Self {
-            outcomes: register(
+            outcomes: ByLabel::register(
                 registry,
                 "importguard_upstream",
                 "Callbacks passed to the backend, by outcome: passed, unavailable, timeout or overloaded; broken are those passed whose body broke off",
-                with_series(Family::default(), outcomes),
+                Counter::default,
+                "outcome",
+                ["passed", "unavailable", "timeout", "overloaded", BROKEN],
             ),
             in_flight: register(
                 registry,
@@ -50,8 +44,7 @@ impl Metrics {
 
     /// A response that was passed on was incomplete.
     pub(super) fn broke_off(&self) {
-        let broken = OutcomeLabels { outcome: BROKEN };
-        self.outcomes.get_or_create(&broken).inc();
+        self.outcomes.get(BROKEN).inc();
     }
 
     pub(super) fn record<T>(&self, result: &Result<T, UpstreamError>) {
@@ -59,8 +52,6 @@ impl Metrics {
             Ok(_) => "passed",
             Err(error) => error.name(),
         };
-        self.outcomes
-            .get_or_create(&OutcomeLabels { outcome })
-            .inc();
+        self.outcomes.get(outcome).inc();
     }
 }

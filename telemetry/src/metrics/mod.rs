@@ -1,6 +1,7 @@
 //! The basis of both processes' metrics: a registry with the process metrics, labels, histograms with exemplars, and the text formats
 //! that Prometheus scrapes. User IDs and operationIDs are never labels.
 
+mod by_label;
 mod exposition;
 mod histogram;
 mod policy;
@@ -26,6 +27,7 @@ use prometheus_client::{
 };
 
 pub use self::{
+    by_label::ByLabel,
     exposition::{Exposition, encode},
     histogram::{DurationHistogram, HistogramFamily, observe},
     policy::PolicyInfo,
