@@ -2,32 +2,24 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::{
-    body::{Body, Bytes, HttpBody},
-    extract::Request,
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use futures_util::{FutureExt, TryFutureExt};
 use http::{HeaderValue, Version, header};
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use importguard_runtime::{
-    Acceptor, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle, LINGER,
-    NamedFile, Timeouts, Tls, TlsFiles,
+    Acceptor, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle,
+    NamedFile, RequestBody, Timeouts, Tls, TlsFiles,
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -71,6 +63,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// The public listener, without its socket.
 pub(crate) struct Server {
     settings: ServeSettings,
+    /// hyper's limit of a request's head.
+    max_head: u32,
     max_bytes: usize,
     tls: Option<Tls>,
     metrics: ConnectionMetrics,
@@ -83,9 +77,10 @@ impl Server {
         tls: Option<Tls>,
         registry: &mut Registry,
     ) -> Self {
-        let max_head = (settings.max_header_bytes.saturating_mul(HEAD_LIMIT_FACTOR)) as usize;
-        let request = max_body_bytes.saturating_add(REQUEST_BYTES.max(max_head));
+        let max_head = settings.max_header_bytes.saturating_mul(HEAD_LIMIT_FACTOR);
+        let request = max_body_bytes.saturating_add(REQUEST_BYTES.max(max_head as usize));
         Self {
+            max_head,
             // Two of the largest requests always fit.
             max_bytes: settings.max_bytes_in_flight.max(request.saturating_mul(2)),
             settings: settings.clone(),
@@ -181,21 +176,17 @@ impl Server {
     }
 
     fn http(&self) -> auto::Builder<TokioExecutor> {
-        let max_head = self
-            .settings
-            .max_header_bytes
-            .saturating_mul(HEAD_LIMIT_FACTOR);
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             // `Connection` has its own timeouts, which distinguish a slow head from an idle connection.
             .header_read_timeout(None)
             .half_close(true)
             .max_headers(MAX_HEADERS)
-            .max_buf_size(READ_BUFFER_BYTES.max(max_head as usize));
+            .max_buf_size(READ_BUFFER_BYTES.max(self.max_head as usize));
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.settings.http2_max_streams)
-            .max_header_list_size(max_head)
+            .max_header_list_size(self.max_head)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
             .keep_alive_interval(PING_INTERVAL)
@@ -245,73 +236,6 @@ fn head_bytes<B>(request: &http::Request<B>) -> usize {
     let headers = request.headers().iter();
     let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
     request.method().as_str().len() + uri + headers.sum::<usize>()
-}
-
-/// A request's body. Marks its exchange as received when the body is complete.
-struct RequestBody {
-    /// Taken when this is dropped.
-    incoming: Option<Incoming>,
-    exchange: Arc<Exchange>,
-    http2: bool,
-}
-
-impl RequestBody {
-    fn new(incoming: Incoming, exchange: Arc<Exchange>, http2: bool) -> Self {
-        if incoming.is_end_stream() {
-            exchange.received();
-        }
-        Self {
-            incoming: Some(incoming),
-            exchange,
-            http2,
-        }
-    }
-}
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(incoming) = &mut self.incoming else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
-        if (frame.is_none() || self.is_end_stream()) && !self.exchange.is_received() {
-            self.exchange.received();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let hint = self.incoming.as_ref().map(HttpBody::size_hint);
-        hint.unwrap_or_else(|| SizeHint::with_exact(0))
-    }
-}
-
-/// Over HTTP/2, hyper resets the stream of an unread body as soon as the response is sent. RFC 9113, section 8.1, allows that, but
-/// clients that are still sending may lose the response (curl before version 8 does). So the rest of the body is read and discarded,
-/// for at most [`LINGER`]. Over HTTP/1.1, [`Connection`](importguard_runtime::Connection) does the same at shutdown.
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        if !self.http2 || self.is_end_stream() {
-            return;
-        }
-        // There is no runtime while the process exits.
-        if let (Some(mut incoming), Ok(runtime)) =
-            (self.incoming.take(), tokio::runtime::Handle::try_current())
-        {
-            let rest = async move { while let Some(Ok(_)) = incoming.frame().await {} };
-            runtime.spawn(timeout(LINGER, rest));
-        }
-    }
 }
 
 /// The TLS configuration of the public listener, if the settings name a certificate. `watches` reloads it.

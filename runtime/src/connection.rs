@@ -22,7 +22,7 @@ pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// How long input is still read and discarded after shutdown: closing a socket with unread input resets the connection, and the
 /// peer may lose the last response. Covers two retransmissions of a packet.
-pub const LINGER: Duration = Duration::from_secs(3);
+pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
 /// How much input is discarded per read.
 const DISCARD_BYTES: usize = 16 * 1024;

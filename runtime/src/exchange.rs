@@ -81,7 +81,7 @@ impl Exchange {
     }
 
     /// Marks the request as complete.
-    pub fn received(&self) {
+    pub(crate) fn received(&self) {
         self.received.store(true, Relaxed);
         self.handle.request_received();
         self.working();

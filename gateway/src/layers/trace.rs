@@ -15,7 +15,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{StatusCode, Uri};
-use http_body::{Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use importguard_runtime::Exchange;
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
