@@ -4,12 +4,11 @@
 use std::{mem, sync::Arc};
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::{FromRequest, Request},
     response::Response,
 };
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use importguard_core::{Dialect, ImportRequest};
 use tokio::time::{Instant, timeout_at};
@@ -41,69 +40,61 @@ impl FromRequest<App> for Import {
         app: &App,
     ) -> impl Future<Output = Result<Self, Response>> + Send {
         // Only what is needed: thousands may wait, without their headers.
-        let arriving = ArrivingCallback::new(request, app);
-        async move { arriving?.admit(app).await }
+        let arriving = arriving(request, app);
+        async move {
+            let (head, command, body) = arriving?;
+            admit(app, head, command, body).await
+        }
     }
 }
 
-/// A callback whose head is valid, and whose body arrives.
-struct ArrivingCallback {
+/// A callback whose body arrives, if its head is valid.
+fn arriving(request: Request, app: &App) -> Result<(Arc<RequestHead>, Command, Body), Rejection> {
+    let (parts, body) = request.into_parts();
+    let head = parts.extensions.get::<Arc<RequestHead>>();
+    let head = head.ok_or(Rejection::Internal)?;
+    let Callback::Ours(command) = head.target.callback else {
+        return Err(Rejection::Internal);
+    };
+    if !acceptable(&parts.headers) {
+        return Err(Rejection::UnsupportedMediaType);
+    }
+    if let Err(rejection) = &head.operation_id {
+        return Err(rejection.clone());
+    }
+    let max = app.settings.http.max_body_bytes;
+    // That of the header Content-Length.
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(max));
+    }
+    Ok((Arc::clone(head), command, body))
+}
+
+async fn admit(
+    app: &App,
     head: Arc<RequestHead>,
     command: Command,
     body: Body,
-}
-
-impl ArrivingCallback {
-    fn new(request: Request, app: &App) -> Result<Self, Rejection> {
-        let (parts, body) = request.into_parts();
-        let head = parts.extensions.get::<Arc<RequestHead>>();
-        let head = head.ok_or(Rejection::Internal)?;
-        let Callback::Ours(command) = head.target.callback else {
-            return Err(Rejection::Internal);
-        };
-        if !acceptable(&parts.headers) {
-            return Err(Rejection::UnsupportedMediaType);
-        }
-        if let Err(rejection) = &head.operation_id {
-            return Err(rejection.clone());
-        }
-        let max = app.settings.http.max_body_bytes;
-        if content_length(&parts.headers).is_some_and(|bytes| bytes > max) {
-            return Err(too_large(max));
-        }
-        Ok(Self {
-            head: Arc::clone(head),
-            command,
-            body,
-        })
+) -> Result<Import, Response> {
+    let decide_by = decide_by(app, head.clock);
+    let body = collect(app, &head, body, decide_by).await?;
+    let Some(body) = body else {
+        app.limit.overloaded(false);
+        return Err(unrecorded_overload(app, &head));
+    };
+    let permit = app.limit.acquire(&head.exchange, decide_by).await?;
+    let recordable = matches!(command, Command::BeforeImport(_));
+    if permit.is_none() && !app.limit.overloaded(recordable) {
+        return Err(unrecorded_overload(app, &head));
     }
-
-    async fn admit(self, app: &App) -> Result<Import, Response> {
-        let Self {
-            head,
-            command,
-            body,
-        } = self;
-        let decide_by = decide_by(app, head.clock);
-        let body = collect(app, &head, body, decide_by).await?;
-        let Some(body) = body else {
-            app.limit.overloaded(false);
-            return Err(unrecorded_overload(app, &head));
-        };
-        let permit = app.limit.acquire(&head.exchange, decide_by).await?;
-        let recordable = matches!(command, Command::BeforeImport(_));
-        if permit.is_none() && !app.limit.overloaded(recordable) {
-            return Err(unrecorded_overload(app, &head));
-        }
-        let operation_id = head.operation_id.clone()?;
-        let max_friends = app.settings.http.max_friends;
-        Ok(Import {
-            request: parse(command, operation_id, &body, max_friends)?,
-            dialect: command.dialect(),
-            head,
-            permit,
-        })
-    }
+    let operation_id = head.operation_id.clone()?;
+    let max_friends = app.settings.http.max_friends;
+    Ok(Import {
+        request: parse(command, operation_id, &body, max_friends)?,
+        dialect: command.dialect(),
+        head,
+        permit,
+    })
 }
 
 /// When a decision must begin: then all of the decider's time is left, or half of the budget if that is less, so that a caller
@@ -154,11 +145,6 @@ fn too_large(max: usize) -> Rejection {
         max,
         unit: "bytes",
     }
-}
-
-fn content_length(headers: &HeaderMap) -> Option<usize> {
-    let value = headers.get(header::CONTENT_LENGTH)?;
-    value.to_str().ok()?.parse().ok()
 }
 
 /// The received part of a body. The first chunk, usually the only one, is not copied.
