@@ -29,7 +29,8 @@ pub(crate) struct Metrics {
     duration: HistogramFamily<CallbackLabels>,
     abandoned: Counter,
     verdicts_ignored: ByLabel<Label<VerdictKind>, Counter>,
-    decider_calls: ByLabel<Label<CallResult>, DurationHistogram>,
+    /// By result: `ok`, or the cause of the fallback.
+    decider_calls: ByLabel<&'static str, DurationHistogram>,
     policies: PolicyInfo,
 }
 
@@ -43,16 +44,6 @@ struct DecisionLabels {
 struct CallbackLabels {
     route: Label<Route>,
     status: u16,
-}
-
-/// The result of a call to the deciders: a verdict (`None`), or the cause of the fallback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct CallResult(Option<Cause>);
-
-impl AsRef<str> for CallResult {
-    fn as_ref(&self) -> &str {
-        self.0.map_or("ok", Cause::as_str)
-    }
 }
 
 impl Metrics {
@@ -121,7 +112,7 @@ impl Metrics {
                 "Duration of a decision by the deciders, retries included, by result: ok, or the cause of the fallback",
                 histogram,
                 "result",
-                calls.map(|cause| Label(CallResult(cause))),
+                calls.map(call_result),
             ),
             policies,
         }
@@ -129,7 +120,7 @@ impl Metrics {
 
     /// Records a call to the deciders. `cause` is that of the fallback, if it failed.
     pub(crate) fn decider_called(&self, cause: Option<Cause>, took: Duration) {
-        observe(&self.decider_calls.get(Label(CallResult(cause))), took);
+        observe(&self.decider_calls.get(call_result(cause)), took);
     }
 
     pub(crate) fn decided(&self, decision: &Decision) {
@@ -173,6 +164,10 @@ impl Metrics {
         };
         observe(&self.duration.get_or_create(&labels), total);
     }
+}
+
+fn call_result(cause: Option<Cause>) -> &'static str {
+    cause.map_or("ok", Cause::as_str)
 }
 
 fn histogram() -> DurationHistogram {

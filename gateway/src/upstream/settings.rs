@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use clap::Args;
 use http::uri::{Authority, Scheme, Uri};
@@ -83,12 +83,6 @@ impl FromStr for UpstreamUrl {
             authority,
             path: path.path().trim_end_matches('/').to_owned(),
         })
-    }
-}
-
-impl fmt::Display for UpstreamUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
     }
 }
 
