@@ -35,12 +35,30 @@ pub struct Gateway {
     step_timeout: Duration,
 }
 
-/// Why a gateway stopped without a shutdown request.
+/// Why a gateway cannot start, or stopped without a shutdown request.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It could not start.
+    /// The decider client cannot start.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Deciders(#[from] DeciderTlsError),
+    /// The recorder cannot start.
+    #[error(transparent)]
+    Record(#[from] recorder::StartError),
+    /// The pseudonym key cannot be used.
+    #[error(transparent)]
+    PseudonymKey(#[from] PseudonymFileError),
+    /// A file with callers' credentials cannot be used.
+    #[error(transparent)]
+    Authentication(#[from] CredentialsFileError),
+    /// The limit of open files is too low for the settings.
+    #[error(transparent)]
+    OpenFiles(#[from] OpenFilesError),
+    /// The public listener's certificate cannot be used.
+    #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
+    Tls(#[from] CertificateError),
+    /// The client for the upstream backend cannot start.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamStartError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -72,39 +90,13 @@ pub async fn run(
     runtime.run(gateway.serve(listener, shutdown)).await
 }
 
-/// Why a gateway cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The decider client cannot start.
-    #[error(transparent)]
-    Deciders(#[from] DeciderTlsError),
-    /// The recorder cannot start.
-    #[error(transparent)]
-    Record(#[from] recorder::StartError),
-    /// The pseudonym key cannot be used.
-    #[error(transparent)]
-    PseudonymKey(#[from] PseudonymFileError),
-    /// A file with callers' credentials cannot be used.
-    #[error(transparent)]
-    Authentication(#[from] CredentialsFileError),
-    /// The limit of open files is too low for the settings.
-    #[error(transparent)]
-    OpenFiles(#[from] OpenFilesError),
-    /// The public listener's certificate cannot be used.
-    #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
-    Tls(#[from] CertificateError),
-    /// The client for the upstream backend cannot start.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamStartError),
-}
-
 impl Gateway {
     /// Opens the spool and starts connecting. The gateway is ready even while NATS and the deciders are unavailable: the spool and the
     /// fallbacks replace them, whereas an unready gateway would leave OpenIM without any answer.
     ///
     /// # Errors
     /// If the settings, their files or the spool cannot be used.
-    pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, StartError> {
+    pub async fn start(settings: &Settings, runtime: &mut Runtime) -> Result<Self, RunError> {
         for contradiction in settings.warnings() {
             warn!("{contradiction}");
         }

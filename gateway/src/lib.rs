@@ -23,7 +23,7 @@ mod state;
 mod tests;
 mod upstream;
 
-pub use gateway::{Gateway, RunError, StartError, run};
+pub use gateway::{Gateway, RunError, run};
 pub use layers::{CredentialsError, CredentialsFileError};
 pub use settings::{
     AuthenticationSettings, HttpSettings, LimitSettings, ServeSettings, Settings, TlsSettings,
