@@ -53,9 +53,8 @@ pub(crate) fn app(
         .route(report.path(), post(after_import))
         .fallback(pass_through)
         .with_state(app.clone());
-    let max_bytes = app.settings.serve.max_header_bytes as usize;
     let checks = Checks {
-        max_bytes,
+        max_bytes: app.settings.serve.max_header_bytes as usize,
         authentication,
     };
     let routes = ServiceBuilder::new()
