@@ -1,17 +1,17 @@
 //! The extractor of an import callback. A callback is first received completely, then waits for a permit of the concurrency limit, and is
 //! parsed only then.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::{Body, HttpBody},
     extract::{FromRequest, Request},
     response::Response,
 };
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use importguard_core::{Dialect, ImportRequest};
-use tokio::time::{Instant, timeout_at};
+use importguard_runtime::{ReceiveError, ReceiveLimits, receive};
+use tokio::time::Instant;
 
 use crate::{
     limit::Permit,
@@ -40,7 +40,7 @@ impl FromRequest<App> for Import {
         app: &App,
     ) -> impl Future<Output = Result<Self, Response>> + Send {
         // Only what is needed: thousands may wait, without their headers.
-        let arriving = arriving(request, app);
+        let arriving = arriving(request);
         async move {
             let (head, command, body) = arriving?;
             admit(app, head, command, body).await
@@ -49,7 +49,7 @@ impl FromRequest<App> for Import {
 }
 
 /// A callback whose body arrives, if its head is valid.
-fn arriving(request: Request, app: &App) -> Result<(Arc<RequestHead>, Command, Body), Rejection> {
+fn arriving(request: Request) -> Result<(Arc<RequestHead>, Command, Body), Rejection> {
     let (parts, body) = request.into_parts();
     let head = parts.extensions.get::<Arc<RequestHead>>();
     let head = head.ok_or(Rejection::Internal)?;
@@ -61,11 +61,6 @@ fn arriving(request: Request, app: &App) -> Result<(Arc<RequestHead>, Command, B
     }
     if let Err(rejection) = &head.operation_id {
         return Err(rejection.clone());
-    }
-    let max = app.settings.http.max_body_bytes;
-    // That of the header Content-Length.
-    if body.size_hint().lower() > max as u64 {
-        return Err(too_large(max));
     }
     Ok((Arc::clone(head), command, body))
 }
@@ -104,80 +99,33 @@ fn decide_by(app: &App, clock: Clock) -> Instant {
     clock.deadline - decider_timeout.min(app.settings.http.request_budget / 2)
 }
 
-/// The complete body; `None` if IMPORTGUARD_MAX_BYTES_IN_FLIGHT left no room for it in time.
-async fn collect(
+/// The complete body, if it arrives before `deadline`; `None` if IMPORTGUARD_MAX_BYTES_IN_FLIGHT left no room for it in time.
+pub(crate) async fn collect(
     app: &App,
     head: &RequestHead,
-    mut body: Body,
-    decide_by: Instant,
+    body: Body,
+    deadline: Instant,
 ) -> Result<Option<Bytes>, Rejection> {
     let settings = &app.settings.http;
-    let mut due = decide_by.min(head.clock.arrived + settings.body_read_timeout);
-    let mut collected = Collected::default();
-    loop {
-        let frame = timeout_at(due, body.frame()).await;
-        let Some(frame) = frame.map_err(|_| Rejection::TooSlow)? else {
-            return Ok(Some(collected.into_bytes()));
-        };
-        let frame = frame.map_err(|error| {
-            Rejection::Malformed(format!("the body could not be read: {error}"))
-        })?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if collected.len() + data.len() > settings.max_body_bytes {
-            return Err(too_large(settings.max_body_bytes));
-        }
-        let began = Instant::now();
-        let reserved = timeout_at(decide_by, head.exchange.reserve(data.len())).await;
-        if reserved.is_err() {
-            return Ok(None);
-        }
-        // Meanwhile nothing was read, which is not the caller's fault.
-        due = decide_by.min(due + began.elapsed());
-        collected.push(data);
-    }
-}
-
-fn too_large(max: usize) -> Rejection {
-    Rejection::TooLarge {
+    let too_large = Rejection::TooLarge {
         what: "the body",
-        max,
+        max: settings.max_body_bytes,
         unit: "bytes",
+    };
+    // What the header Content-Length says.
+    if body.size_hint().lower() > settings.max_body_bytes as u64 {
+        return Err(too_large);
     }
-}
-
-/// The received part of a body. The first chunk, usually the only one, is not copied.
-#[derive(Default)]
-struct Collected {
-    first: Bytes,
-    more: BytesMut,
-}
-
-impl Collected {
-    fn len(&self) -> usize {
-        self.first.len().max(self.more.len())
-    }
-
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
-            self.first = data;
-            return;
-        }
-        if self.more.is_empty() {
-            let first = mem::take(&mut self.first);
-            // Not more: over HTTP/2 a thousand friends arrive in two chunks, and may then wait in the queue.
-            self.more.reserve(first.len() + data.len());
-            self.more.extend_from_slice(&first);
-        }
-        self.more.extend_from_slice(&data);
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.more.is_empty() {
-            self.first
-        } else {
-            self.more.freeze()
-        }
+    let limits = ReceiveLimits {
+        max_bytes: settings.max_body_bytes,
+        due: head.clock.arrived + settings.body_read_timeout,
+        deadline,
+    };
+    match receive(body, &head.exchange, limits).await {
+        Ok(body) => Ok(Some(body)),
+        Err(ReceiveError::NoMemory) => Ok(None),
+        Err(ReceiveError::TooLarge) => Err(too_large),
+        Err(ReceiveError::TooSlow) => Err(Rejection::TooSlow),
+        Err(error @ ReceiveError::Broken(_)) => Err(Rejection::Malformed(error.to_string())),
     }
 }

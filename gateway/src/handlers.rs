@@ -10,10 +10,10 @@ use axum::{
 use importguard_core::{Cause, Decision, Dialect, EventId, ImportRequest};
 use importguard_telemetry::{propagation, span};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::{
-    admission::Import,
+    admission::{Import, collect},
     decide::{OnFailure, fallback},
     events::{Event, EventContext, Subject, Timings},
     openim::{Answer, Callback, Rejection},
@@ -102,7 +102,7 @@ pub(crate) async fn after_import(
 }
 
 /// Handles requests without a route: forwards OpenIM's other callbacks to the upstream backend, if one is set, and its responses back
-/// unchanged. Rejects everything else.
+/// unchanged. Rejects everything else. A request is received first, so that slow callers hold up no others.
 pub(crate) async fn pass_through(
     State(app): State<App>,
     Extension(request_head): Extension<Arc<RequestHead>>,
@@ -119,14 +119,13 @@ pub(crate) async fn pass_through(
         .target
         .below(request_head.uri.path())
         .unwrap_or_default();
+    let body = collect(&app, &request_head, body, request_head.clock.deadline).await?;
+    let body = body.ok_or(Rejection::Overloaded)?;
     let forwarded = upstream.forward(below, request_head.uri.query(), &head, body);
     let mut response = forwarded.await.map_err(|error| {
-        // An overload would flood the log; it is counted as a rejection.
-        if !matches!(error, UpstreamError::Overloaded) {
-            warn!("{error}; the callback is refused: check IMPORTGUARD_UPSTREAM");
-        }
+        app.log.not_forwarded(&error);
         match error {
-            UpstreamError::Unavailable(_) => Rejection::UpstreamUnavailable,
+            UpstreamError::Unavailable(_) | UpstreamError::Loop => Rejection::UpstreamUnavailable,
             UpstreamError::Timeout(_) => Rejection::UpstreamTimeout,
             UpstreamError::Overloaded => Rejection::Overloaded,
         }

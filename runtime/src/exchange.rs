@@ -59,6 +59,7 @@ pub struct Exchange {
     id: u64,
     http2: bool,
     received: AtomicBool,
+    broken: AtomicBool,
     reserved: Mutex<Option<OwnedSemaphorePermit>>,
     slot: Mutex<Option<OwnedSemaphorePermit>>,
 }
@@ -70,6 +71,7 @@ impl Exchange {
             id,
             http2,
             received: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             reserved: Mutex::new(None),
             slot: Mutex::new(None),
         }
@@ -81,7 +83,7 @@ impl Exchange {
     }
 
     /// Marks the request as complete.
-    pub(crate) fn received(&self) {
+    pub fn received(&self) {
         self.received.store(true, Relaxed);
         self.handle.request_received();
         self.working();
@@ -95,6 +97,16 @@ impl Exchange {
     /// Whether the request is complete.
     pub fn is_received(&self) -> bool {
         self.received.load(Relaxed)
+    }
+
+    /// Whether no response can reach the peer: it has cancelled the request, or the connection is broken.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed) || self.handle.is_broken()
+    }
+
+    /// The peer has cancelled the request.
+    pub(crate) fn set_broken(&self) {
+        self.broken.store(true, Relaxed);
     }
 
     /// Marks the response, or the next part of it, as ready: the peer is expected to read it.

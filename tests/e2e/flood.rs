@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use importguard_tests::{
-    Http2Connection, MountedSecret, OpenIm, RawConnection, SOON, Service, Settings, callback,
-    eventually, load,
+    Frame, Http2Connection, MountedSecret, OpenIm, RawConnection, SOON, Service, Settings,
+    callback, eventually, load,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -109,4 +109,28 @@ async fn so_is_a_flood_of_abandoned_requests() {
     let said = gateway.stderr();
     let single = said.lines().filter(|line| line.contains(" abandoned: "));
     assert!(single.count() <= 20 * seconds, "{said}");
+}
+
+#[tokio::test]
+async fn requests_that_are_cancelled_before_their_end_are_abandoned_and_not_malformed() {
+    const CANCELLED: u32 = 10;
+    // Of RFC 9113, section 7.
+    const CANCEL: u32 = 8;
+    let gateway = Service::gateway(Settings::new()).await;
+    let mut connection = Http2Connection::open(gateway.http_address()).await;
+    for stream in (1..).step_by(2).take(CANCELLED as usize) {
+        connection.begin(stream, 0).await;
+        connection.send(Frame::DATA, 0, stream, b"{").await;
+        connection
+            .send(Frame::RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
+            .await;
+    }
+    gateway
+        .wait_for_metric("importguard_callbacks_abandoned_total", |found| {
+            found == f64::from(CANCELLED)
+        })
+        .await;
+    let malformed = gateway.metric("importguard_rejections_total{code=\"5900\"}");
+    assert_eq!(malformed.await.unwrap(), 0.0);
+    assert!(!gateway.stderr().contains("could not be read"));
 }

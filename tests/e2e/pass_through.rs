@@ -104,6 +104,27 @@ async fn what_only_looks_a_little_like_it_is_passed_on() {
     }
 }
 
+/// Some servers decode a path before they resolve it, and some take a backslash for a slash.
+#[tokio::test]
+async fn no_other_path_is_passed_on_behind_a_callbacks_name() {
+    let backend = Backend::start().await;
+    let gateway = Service::gateway(upstream(&backend)).await;
+    for target in [
+        "/callbackX/../admin",
+        "/callbackX%2f..%2f..%2fadmin",
+        "/callbackX%252f..%252fadmin",
+        "/callbackX%5c..%5cadmin",
+        "/callback%2e%2e%2fadmin",
+        "/callbackX%00",
+        "/callbackX%0d%0a",
+        "/callbackX;/../admin",
+    ] {
+        let call = Call::new(Method::POST, gateway.url() + target);
+        asserts::refuses(Server, &Client::default().send(call).await, 404, 5901);
+    }
+    assert!(backend.requests().is_empty(), "{:#?}", backend.requests());
+}
+
 #[tokio::test]
 async fn methods_that_are_for_proxies_are_not_passed_on() {
     let backend = Backend::start().await;

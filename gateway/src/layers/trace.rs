@@ -1,22 +1,15 @@
 //! The outermost layer: recognises the callback, starts its span, records its metrics, and turns every response into a callback answer.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::SystemTime,
-};
+use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::Body,
     extract::Request,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use http::{StatusCode, Uri};
-use hyper::body::{Frame, SizeHint};
-use importguard_runtime::Exchange;
+use importguard_runtime::{Delivery, Exchange, TrackedBody};
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
 use tower::{Service, ServiceExt};
@@ -80,14 +73,15 @@ impl OpenRequest {
     fn answer(mut self, response: Response) -> Response {
         let refusals = self.app.settings.http.refusals;
         let (response, result) = complete(response, &self.head.target, refusals);
-        if let RequestResult::Rejected(rejection) = &result {
-            self.span.in_scope(|| self.rejected(rejection));
+        // What has broken off is abandoned, and not rejected for the error that its handler has seen.
+        if !self.head.exchange.is_broken() {
+            if let RequestResult::Rejected(rejection) = &result {
+                self.span.in_scope(|| self.rejected(rejection));
+            }
+            self.result = Some((result, response.status()));
         }
-        *self.sent.get_mut() = SystemTime::now();
-        self.result = Some((result, response.status()));
-        self.head.exchange.answered();
         let open = Arc::new(self);
-        response.map(|body| Body::new(TrackedBody { body, open }))
+        response.map(|body| Body::new(TrackedBody::new(body, open)))
     }
 
     fn rejected(&self, rejection: &Rejection) {
@@ -99,12 +93,23 @@ impl OpenRequest {
     }
 }
 
+impl Delivery for OpenRequest {
+    fn sending(&self) {
+        *self.sent.lock() = SystemTime::now();
+        self.head.exchange.answered();
+    }
+
+    /// The upstream backend has not sent its next chunk yet.
+    fn working(&self) {
+        self.head.exchange.working();
+    }
+}
+
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let connection = self.head.exchange.connection();
         let metrics = &self.app.metrics;
         match &self.result {
-            Some((result, status)) if !connection.is_broken() => {
+            Some((result, status)) if !self.head.exchange.is_broken() => {
                 let (route, elapsed) = (self.head.target.route(), self.head.clock.elapsed());
                 self.span
                     .in_scope(|| metrics.answered(route, *status, elapsed));
@@ -115,67 +120,11 @@ impl Drop for OpenRequest {
                 metrics.abandoned();
                 // A rejection has a line already.
                 if !matches!(result, Some((RequestResult::Rejected(_), _))) {
-                    let (clock, peer) = (self.head.clock, connection.peer());
+                    let (clock, peer) = (self.head.clock, self.head.exchange.connection().peer());
                     self.span.in_scope(|| self.app.log.abandoned(clock, peer));
                 }
                 span::abandoned(&self.span);
             }
         }
-    }
-}
-
-/// A response's body that is tracked until the caller has read it: hyper drops each chunk when it has written it, and h2 when the
-/// stream's window has let it through. There is no other sign of unread data.
-struct TrackedBody {
-    body: Body,
-    open: Arc<OpenRequest>,
-}
-
-/// A chunk of a body, which keeps the request open.
-struct Chunk {
-    bytes: Bytes,
-    _open: Arc<OpenRequest>,
-}
-
-impl AsRef<[u8]> for Chunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl HttpBody for TrackedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            // The upstream backend has not sent its next chunk yet.
-            self.open.head.exchange.working();
-            return Poll::Pending;
-        };
-        let open = &self.open;
-        *open.sent.lock() = SystemTime::now();
-        open.head.exchange.answered();
-        Poll::Ready(frame.map(|frame| {
-            frame.map(|frame| {
-                frame.map_data(|bytes| {
-                    Bytes::from_owner(Chunk {
-                        bytes,
-                        _open: Arc::clone(open),
-                    })
-                })
-            })
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

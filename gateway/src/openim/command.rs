@@ -120,7 +120,7 @@ impl Target {
             None => Dialect::Server,
         };
         let below = base.below(path);
-        let last = path.rsplit('/').next().unwrap_or_default();
+        let last = last_segment(below.unwrap_or(path));
         let by_path = match last.starts_with("callback") {
             true => Dialect::Server,
             false => by_query,
@@ -133,10 +133,8 @@ impl Target {
             Some(SERVER_BEFORE) => checked(Command::BeforeImport(Dialect::Server), named),
             Some(SERVER_AFTER) => checked(Command::AfterImport, named),
             _ if names(&[DOCUMENTED, SERVER_BEFORE, SERVER_AFTER]) => Callback::UNKNOWN,
-            Some("") if named.is_some_and(|name| !name.is_empty()) => Callback::Other,
-            Some(segment) if segment.starts_with("callback") && !segment.contains('/') => {
-                Callback::Other
-            }
+            Some("") if named.is_some_and(is_name) => Callback::Other,
+            Some(segment) if segment.starts_with("callback") && is_name(segment) => Callback::Other,
             _ => Callback::UNKNOWN,
         };
         let is_ours = matches!(
@@ -222,15 +220,22 @@ fn checked(command: Command, named: Option<&str>) -> Callback {
     }
 }
 
-/// The name of a callback in a request line, for logs: the last segment of the path or `command=` in the query, if it has the form of
-/// OpenIM's names. Other parts of a path may be a secret.
+/// The name of a callback in a request line, for logs: the last segment of the path or `command=` in the query. Other parts of a path may
+/// be a secret.
 pub(crate) fn callback_name<'a>(path: &'a str, query: Option<&'a str>) -> Option<&'a str> {
-    let last = path.rsplit('/').next();
-    let last = last.filter(|name| name.starts_with("callback"));
-    last.or_else(|| query.and_then(command_in)).filter(|name| {
-        let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        letters && !name.is_empty() && name.len() <= MAX_QUOTED
-    })
+    let last = Some(last_segment(path)).filter(|name| name.starts_with("callback"));
+    last.or_else(|| query.and_then(command_in))
+        .filter(|name| is_name(name))
+}
+
+/// Whether it has the form of OpenIM's command names. No server reads a path out of such a name, however often it decodes it.
+fn is_name(name: &str) -> bool {
+    let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    letters && !name.is_empty() && name.len() <= MAX_QUOTED
+}
+
+fn last_segment(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// The value of `command` in a query; OpenIM's command names need no percent-decoding.
@@ -315,6 +320,17 @@ mod tests {
     }
 
     #[test]
+    fn a_base_path_makes_no_report_of_a_question() {
+        let base = "/callbackAfterwards";
+        let target = at(base, base, Some("command=ImportFriendReqBeforeCommand"));
+        assert_eq!(
+            target.callback,
+            Callback::Ours(Command::BeforeImport(Dialect::Documented))
+        );
+        assert!(!target.is_after);
+    }
+
+    #[test]
     fn the_request_line_chooses_the_dialect() {
         let query = Some("command=ImportFriendReqBeforeCommand&contenttype=json");
         assert_eq!(ours("/", "/", query), DOC);
@@ -370,6 +386,12 @@ mod tests {
             ("/hook", None, None),
             ("/hook/metrics", None, None),
             ("/hook/callbackX/../metrics", None, None),
+            ("/hook/callbackX%2f..%2f..%2fmetrics", None, None),
+            ("/hook/callbackX%252f..%252fmetrics", None, None),
+            ("/hook/callbackX\\..\\metrics", None, None),
+            ("/hook/callback%2e%2e%5cmetrics", None, None),
+            ("/hook/callbackX%00", None, None),
+            ("/hook", Some("command=..%2fmetrics"), None),
             ("/callbackBeforeAddFriendCommand", None, None),
         ] {
             let target = at("/hook", path, query);

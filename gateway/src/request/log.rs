@@ -16,6 +16,7 @@ use crate::{
     events::expiry,
     openim::Rejection,
     recorder::RecordError,
+    upstream::UpstreamError,
 };
 
 /// One line per decision. `replaced` is what the caller sent instead of a usable operationID.
@@ -94,6 +95,7 @@ pub(crate) struct RequestLog {
     /// By code.
     rejected: Mutex<HashMap<i32, Flood>>,
     abandoned: Flood,
+    not_forwarded: Flood,
 }
 
 impl RequestLog {
@@ -119,6 +121,21 @@ impl RequestLog {
         };
         let mut rejected = self.rejected.lock();
         rejected.entry(code).or_default().count(line, rest);
+    }
+
+    /// A callback was not forwarded to the upstream backend.
+    pub(crate) fn not_forwarded(&self, error: &UpstreamError) {
+        // It is counted as a rejection.
+        if matches!(error, UpstreamError::Overloaded) {
+            return;
+        }
+        let line = || warn!("{error}; the callback is refused: check IMPORTGUARD_UPSTREAM");
+        self.not_forwarded.count(line, |requests| {
+            warn!(
+                requests,
+                "more callbacks were not forwarded in the last second: check IMPORTGUARD_UPSTREAM"
+            );
+        });
     }
 
     /// The response was not delivered.

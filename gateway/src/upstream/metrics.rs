@@ -23,10 +23,17 @@ impl Metrics {
             outcomes: ByLabel::register(
                 registry,
                 "importguard_upstream",
-                "Callbacks passed to the backend, by outcome: passed, unavailable, timeout or overloaded; broken are those passed whose body broke off",
+                "Callbacks passed to the backend, by outcome: passed, unavailable, timeout, overloaded or loop; broken are those passed whose body broke off",
                 Counter::default,
                 "outcome",
-                ["passed", "unavailable", "timeout", "overloaded", BROKEN],
+                [
+                    "passed",
+                    "unavailable",
+                    "timeout",
+                    "overloaded",
+                    "loop",
+                    BROKEN,
+                ],
             ),
             in_flight: register(
                 registry,

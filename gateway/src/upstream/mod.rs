@@ -1,5 +1,5 @@
 //! Forwards OpenIM's other callbacks: OpenIM sends all callbacks to one URL, so those that importguard does not handle go to the
-//! operator's backend. Requests and responses are forwarded unchanged, as streams.
+//! operator's backend. Requests and responses are forwarded unchanged: a request once it is complete, a response as it comes.
 
 mod headers;
 mod metrics;
@@ -7,7 +7,10 @@ mod settings;
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::{
+    body::{Body, Bytes},
+    response::Response,
+};
 use http::{Method, Request, request::Parts, uri::Scheme};
 use http_body_util::BodyExt;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
@@ -52,6 +55,11 @@ pub(crate) enum UpstreamError {
     /// Too many callbacks are being forwarded.
     #[error("too many callbacks in flight to the backend")]
     Overloaded,
+    /// The request has passed through importguard too often already, or its caller says so.
+    #[error(
+        "the backend's URL leads back to this gateway, or a caller sends Via headers that say so"
+    )]
+    Loop,
 }
 
 impl UpstreamError {
@@ -61,6 +69,7 @@ impl UpstreamError {
             Self::Unavailable(_) => "unavailable",
             Self::Timeout(_) => "timeout",
             Self::Overloaded => "overloaded",
+            Self::Loop => "loop",
         }
     }
 }
@@ -127,7 +136,7 @@ impl Upstream {
         below: &str,
         query: Option<&str>,
         head: &Parts,
-        body: Body,
+        body: Bytes,
     ) -> Result<Response, UpstreamError> {
         let span = child(|| self.span(&head.method));
         let forwarded = self
@@ -167,16 +176,15 @@ impl Upstream {
         below: &str,
         query: Option<&str>,
         head: &Parts,
-        body: Body,
+        body: Bytes,
     ) -> Result<Response, UpstreamError> {
         if headers::is_loop(&head.headers) {
-            let leads_back = "its URL leads back to this gateway".to_owned();
-            return Err(UpstreamError::Unavailable(leads_back));
+            return Err(UpstreamError::Loop);
         }
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let permit = permit.map_err(|_| UpstreamError::Overloaded)?;
         let in_flight = self.metrics.in_flight();
-        let mut request = Request::new(body);
+        let mut request = Request::new(Body::from(body));
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers::request(head, self.forwards_authorization);
         let target = self.url.target(below, query);
