@@ -3,7 +3,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use importguard_gateway::{
-    recorder::{RecordSettings, Recorder, RecorderStatus, StartError, StreamSettings},
+    recorder::{Drained, RecordSettings, Recorder, RecorderStatus, StartError, StreamSettings},
     spool::{SpoolOpenError, SpoolReader, SpoolState, SpoolSummary, set_aside_files},
 };
 use importguard_nats::NatsSettings;
@@ -94,7 +94,7 @@ impl Drain {
         let new = set_aside.into_iter();
         let outcome = Outcome {
             status: recorder.status(),
-            published: recorder.drained(),
+            drained: recorder.drained(),
             expected: before.events,
             set_aside: new
                 .filter(|file| !before.set_aside.contains(file))
@@ -143,8 +143,9 @@ async fn follow(recorder: &Recorder, patience: Duration, shutdown: &Cancellation
             _ = tick.tick() => {}
         }
         let status = recorder.status();
-        progress.show(recorder.drained() as u64, status.spooled_events as u64);
-        let now = Some((recorder.drained(), parked(&status)));
+        let drained = recorder.drained();
+        progress.show(drained.published as u64, status.spooled_events as u64);
+        let now = Some((drained, parked(&status)));
         match obstacle(&status) {
             Some(why) if now == reached => {
                 if since.elapsed() >= patience {
@@ -176,8 +177,7 @@ fn parked(status: &RecorderStatus) -> usize {
 /// What publishing came to.
 struct Outcome {
     status: RecorderStatus,
-    /// The number of events that NATS has stored.
-    published: usize,
+    drained: Drained,
     /// The number of events that there were.
     expected: usize,
     /// Databases that were found corrupt meanwhile.
@@ -188,11 +188,11 @@ struct Outcome {
 impl Outcome {
     fn report(&self) -> ExitCode {
         let left = self.status.spooled_events;
-        let published = events(self.published);
+        let drained = self.drained();
         match left {
-            0 => CONSOLE.report(&format!("{published} published; the spool is empty")),
+            0 => CONSOLE.report(&format!("{drained}; the spool is empty")),
             _ => CONSOLE.report(&format!(
-                "{published} published, {left} left: {}; run it again to go on",
+                "{drained}, {left} left: {}; run it again to go on",
                 self.why()
             )),
         }
@@ -210,6 +210,15 @@ impl Outcome {
         }
     }
 
+    /// What has left the spool, such as `3 events published, 2 that NATS already had`.
+    fn drained(&self) -> String {
+        let published = events(self.drained.published);
+        match self.drained.stored_before {
+            0 => format!("{published} published"),
+            before => format!("{published} published, {before} that NATS already had"),
+        }
+    }
+
     /// Why events are left.
     fn why(&self) -> String {
         let left = self.status.spooled_events;
@@ -223,7 +232,7 @@ impl Outcome {
 
     /// Reports what was found corrupt, and events that are neither published nor left. Returns whether there may be any.
     fn report_lost(&self) -> bool {
-        let known = self.published.saturating_add(self.status.spooled_events);
+        let known = self.drained.total() + self.status.spooled_events;
         let lost = self.expected.saturating_sub(known);
         for file in &self.set_aside {
             let file = file.display();

@@ -5,7 +5,12 @@ use std::collections::{HashSet, VecDeque};
 use importguard_core::EventId;
 use tokio::time::Instant;
 
-use super::{Inner, publisher::Sent, refusal::AckError, settings::BACKGROUND_TIMEOUT};
+use super::{
+    Inner,
+    publisher::{Sent, Stored},
+    refusal::AckError,
+    settings::BACKGROUND_TIMEOUT,
+};
 use crate::spool::{ParkReason, PendingEvent};
 
 /// Maximum number of acks the drain waits for at once. A new event queues behind them at the server, about 25 µs each, so four at most
@@ -16,6 +21,8 @@ const IN_FLIGHT: usize = 4;
 pub(super) struct Published<'a> {
     /// Events that NATS has stored.
     pub(super) done: Vec<EventId>,
+    /// Number of these that it had already.
+    pub(super) stored_before: usize,
     /// Events that NATS refuses while it accepts others.
     pub(super) refused: Vec<Refused<'a>>,
     /// The stream's last known sequence before the batch: what NATS stored of it comes later.
@@ -50,6 +57,7 @@ impl Inner {
     ) -> Published<'a> {
         let mut published = Published {
             done: Vec::with_capacity(batch.len()),
+            stored_before: 0,
             refused: Vec::new(),
             sequence: self.publisher.sequence(),
             outcome: Ok(()),
@@ -62,7 +70,7 @@ impl Inner {
                 _ => None,
             };
             let (event, acknowledged) = match next {
-                Some(event) if stored.contains(&event.id) => (event, Ok(())),
+                Some(event) if stored.contains(&event.id) => (event, Ok(Stored::Before)),
                 Some(event) => match blocked(event) {
                     Some(reason) => {
                         published.refused.push(Refused {
@@ -90,7 +98,10 @@ impl Inner {
                 },
             };
             match acknowledged {
-                Ok(()) => published.done.push(event.id),
+                Ok(stored) => {
+                    published.done.push(event.id);
+                    published.stored_before += usize::from(stored == Stored::Before);
+                }
                 Err(error) => match self.refusal(error, &event.subject) {
                     Ok(refusal) => {
                         self.blocked.refused(&event.subject, &refusal);

@@ -15,7 +15,7 @@ use super::{
     requirements,
     retry::Retry,
     state::{Observed, State},
-    status::events,
+    status::{Drained, events},
     stream::{self, Unavailable},
 };
 use crate::spool::{Parking, PendingEvent};
@@ -61,8 +61,8 @@ pub(super) enum Purpose {
 pub(super) struct Drain {
     pub(super) recorder: Arc<Inner>,
     failed_lookups: u32,
-    /// Number of events published from the spool since it was last empty.
-    drained: usize,
+    /// Since the spool was last empty.
+    drained: Drained,
     retry: Option<Retry>,
     /// When the stream's settings were last checked.
     checked: Instant,
@@ -83,7 +83,7 @@ impl Drain {
         Self {
             recorder,
             failed_lookups: 0,
-            drained: 0,
+            drained: Drained::default(),
             retry: None,
             checked: Instant::now(),
             config: None,
@@ -169,7 +169,7 @@ impl Drain {
         }
         self.retry = Some(Retry::default());
         recorder.machine.advance(seen, State::Draining);
-        let events = recorder.spool.depth().waiting() + self.drained;
+        let events = recorder.spool.depth().waiting() + self.drained.total();
         if events > 0 {
             tracing::info!(events, "NATS accepts events again: draining the spool");
         }
@@ -227,13 +227,17 @@ impl Drain {
                                 0 => "which is empty now".to_owned(),
                                 _ => format!("where {} that NATS refuses remain", events(parked)),
                             };
-                            match drained {
+                            match drained.total() {
                                 0 => tracing::info!(parked, "streaming events to NATS"),
-                                _ => tracing::info!(
-                                    events = drained,
+                                total => tracing::info!(
+                                    events = total,
                                     parked,
-                                    "published {} from the spool, {rest}: streaming to NATS",
-                                    events(drained)
+                                    "published {} from the spool{}, {rest}: streaming to NATS",
+                                    events(drained.published),
+                                    match drained.stored_before {
+                                        0 => String::new(),
+                                        more => format!(" (NATS already had {more} more)"),
+                                    }
                                 ),
                             }
                         }
@@ -363,16 +367,21 @@ impl Drain {
         let Inner { spool, metrics, .. } = &*recorder;
         let Published {
             done,
+            stored_before,
             refused,
             sequence,
             outcome,
         } = published;
-        let drained = done.len();
-        if drained > 0 {
+        let drained = Drained {
+            published: done.len() - stored_before,
+            stored_before,
+        };
+        if !done.is_empty() {
             spool.delete(done).await?;
         }
-        metrics.drained(drained);
-        self.drained += drained;
+        metrics.drained(drained.total());
+        self.drained.add(drained);
+        recorder.drained.lock().add(drained);
         if !refused.is_empty() {
             let parking = |refused: Refused<'_>| Parking {
                 id: refused.event.id,

@@ -106,12 +106,6 @@ impl Metrics {
         self.count(Path::Drained, events as u64);
     }
 
-    /// Returns the number of events that NATS has stored from the spool.
-    pub(super) fn drained_events(&self) -> u64 {
-        let path = Label(Path::Drained);
-        self.events.get_or_create(&EventLabels { path }).get()
-    }
-
     pub(super) fn unrecordable(&self) {
         self.count(Path::Unrecordable, 1);
     }

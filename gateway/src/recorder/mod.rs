@@ -58,7 +58,7 @@ pub use self::{
     error::{RecordError, StartError},
     settings::{RecordSettings, StreamSettings},
     state::State,
-    status::{ParkedStatus, RecorderStatus},
+    status::{Drained, ParkedStatus, RecorderStatus},
 };
 pub use crate::spool::{SpoolOpenError, SpoolState, SpoolStatus, SpoolSync};
 
@@ -96,6 +96,7 @@ struct Inner {
     deviations: Arc<Deviations>,
     stream_stats: Arc<StreamStats>,
     attempts: Attempts,
+    drained: Mutex<Drained>,
     drain: Mutex<Option<JoinHandle<()>>>,
     /// Cancelled when a thread or task that must not end has ended.
     ended: CancellationToken,
@@ -211,6 +212,7 @@ impl Recorder {
             deviations,
             stream_stats,
             attempts,
+            drained: Mutex::default(),
             drain: Mutex::new(None),
             ended: ended.clone(),
         });
@@ -282,9 +284,9 @@ impl Recorder {
         }
     }
 
-    /// Returns the number of events that were drained so far: NATS has stored them, and they are no longer in the spool.
-    pub fn drained(&self) -> usize {
-        usize::try_from(self.0.metrics.drained_events()).unwrap_or(usize::MAX)
+    /// Returns the events that were drained so far.
+    pub fn drained(&self) -> Drained {
+        *self.0.drained.lock()
     }
 
     /// Returns the status once NATS accepts events, or after `within`, so that a start banner does not say "spooling" only because

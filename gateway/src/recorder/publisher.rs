@@ -55,6 +55,14 @@ pub(super) struct Sent {
     denials: u64,
 }
 
+/// When NATS stored an event that it acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Now,
+    /// It had the event already.
+    Before,
+}
+
 /// The connection to NATS.
 #[derive(Debug)]
 pub(super) struct Publisher {
@@ -133,7 +141,7 @@ impl Publisher {
         sent: Sent,
         start: Instant,
         within: Duration,
-    ) -> Result<(), AckError> {
+    ) -> Result<Stored, AckError> {
         let deadline = start + within;
         let mut ack = sent.ack.into_future();
         let ack = loop {
@@ -155,7 +163,10 @@ impl Publisher {
             return Err(AckError::Refused(refusal));
         }
         self.set_sequence(ack.sequence);
-        Ok(())
+        Ok(match ack.duplicate {
+            true => Stored::Before,
+            false => Stored::Now,
+        })
     }
 
     /// Records `sequence` as the stream's last known one.

@@ -45,6 +45,27 @@ pub struct ParkedStatus {
     pub detail: Option<String>,
 }
 
+/// Numbers of events that were drained: NATS has stored them, and they are no longer in the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Those that were published from the spool.
+    pub published: usize,
+    /// Those that NATS had already, from an attempt whose ack was not received or from another copy of the spool.
+    pub stored_before: usize,
+}
+
+impl Drained {
+    /// Returns the number of all of them.
+    pub const fn total(self) -> usize {
+        self.published + self.stored_before
+    }
+
+    pub(super) const fn add(&mut self, other: Self) {
+        self.published += other.published;
+        self.stored_before += other.stored_before;
+    }
+}
+
 impl Recorder {
     /// Returns the recorder's current status.
     pub fn status(&self) -> RecorderStatus {
