@@ -25,9 +25,6 @@ use crate::{
 
 const CONSOLE: Console = Console::new("demo");
 
-/// The exit code after a second signal: 128 + SIGINT, as a shell reports an interrupted command.
-const INTERRUPTED: u8 = 130;
-
 /// Timeout of the gateway's connection to NATS, which takes some milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -79,11 +76,10 @@ impl Demo {
             .disable_cleanup(self.keep)
             .tempdir()?;
         // Dropped first, so that nats-server has ended when its directory is removed.
-        let mut nats = NatsServer::new(program, directory.path().to_owned())?;
-        tokio::select! {
-            started = nats.start() => started?,
-            () = stop.asking.cancelled() => return Ok(ExitCode::from(INTERRUPTED)),
-        }
+        let mut nats = tokio::select! {
+            started = NatsServer::start(program, directory.path().to_owned()) => started?,
+            () = stop.asking.cancelled() => return Ok(stop.exit_code()),
+        };
         let mut serve = settings(&directory, &nats)?;
         let shutdown = CancellationToken::new();
         let mut runtime = Runtime::new(shutdown.clone())?;
@@ -111,7 +107,7 @@ impl Demo {
                 Ok(()) => anyhow::bail!("gateway and decider have stopped"),
                 Err(error) => return Err(error),
             },
-            () = stop.everything.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
+            () = stop.everything.cancelled() => Ok(stop.exit_code()),
             played = playing => played,
         };
         // Also after an error, such as a closed pipe: a gateway that still runs would create its spool again when the directory is removed.

@@ -2,9 +2,9 @@
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     io::{self, ErrorKind},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,12 +12,16 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use serde::Deserialize;
 use tokio::time::sleep;
 
 /// Timeout of a start. Loading a few hundred events takes some milliseconds; the rest is for a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The value of `--port` with which nats-server chooses a free port.
+const CHOOSE_PORT: &str = "-1";
 
 /// Directories in which packages install servers, and which may be missing from an ordinary user's PATH.
 const SERVER_DIRECTORIES: [&str; 3] = ["/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
@@ -31,24 +35,40 @@ importguard demo starts a nats-server. Install one:
   others           https://github.com/nats-io/nats-server/releases
 or name its binary with --nats-server. To try importguard without NATS, run importguard without a command.";
 
-/// A nats-server with JetStream on a free port of 127.0.0.1; killed and reaped when dropped.
+/// A nats-server with JetStream on 127.0.0.1; killed and reaped when dropped.
 pub(super) struct NatsServer {
     program: PathBuf,
     directory: PathBuf,
     address: SocketAddr,
-    child: Option<Child>,
+    /// `None` after it was killed.
+    running: Option<Running>,
 }
 
 impl NatsServer {
-    /// Creates a server that keeps its files in `directory`, without starting it.
-    pub(super) fn new(program: PathBuf, directory: PathBuf) -> io::Result<Self> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    /// Starts a server that keeps its files in `directory`, on a port that it chooses: one that was found free before could be taken
+    /// meanwhile. Waits until it accepts connections.
+    ///
+    /// # Errors
+    /// If it cannot be started, ends, or takes too long. The error contains the last lines of its log.
+    pub(super) async fn start(program: PathBuf, directory: PathBuf) -> anyhow::Result<Self> {
+        let (running, address) = launch(&program, &directory, CHOOSE_PORT).await?;
         Ok(Self {
             program,
             directory,
-            address: free.local_addr()?,
-            child: None,
+            address,
+            running: Some(running),
         })
+    }
+
+    /// Starts it again on the same port, after [`kill`](Self::kill).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
+        let port = self.address.port().to_string();
+        let (running, _) = launch(&self.program, &self.directory, &port).await?;
+        self.running = Some(running);
+        Ok(())
     }
 
     /// Its listen address.
@@ -56,57 +76,79 @@ impl NatsServer {
         self.address
     }
 
-    /// Starts it and waits until it accepts connections.
-    ///
-    /// # Errors
-    /// If it cannot be started, ends, or takes too long. The error contains the last lines of its log.
-    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
-        let log = self.directory.join("nats-server.log");
-        let output = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(&self.program)
-            .args(["--addr", &self.address.ip().to_string()])
-            .args(["--port", &self.address.port().to_string()])
-            .arg("--jetstream")
-            .arg("--store_dir")
-            .arg(self.directory.join("nats"))
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            // Keeps Ctrl-C in the terminal from ending nats-server, which the demonstration needs to the end.
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
-        let child = self.child.insert(child);
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                bail!("nats-server ended ({status}):\n{}", last_words(&log));
-            }
-            // nats-server opens its port once JetStream has read its store.
-            if TcpStream::connect_timeout(&self.address, POLL_INTERVAL).is_ok() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                bail!("nats-server does not listen:\n{}", last_words(&log));
-            }
-            sleep(POLL_INTERVAL).await;
-        }
-    }
-
     /// Kills it, as a crash would.
     pub(super) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // An error means that it has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.running = None;
     }
 }
 
-impl Drop for NatsServer {
+/// A process that is killed and reaped when dropped.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        self.kill();
+        // An error means that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
+}
+
+/// Starts `program`, and returns the address on which it listens.
+async fn launch(
+    program: &Path,
+    directory: &Path,
+    port: &str,
+) -> anyhow::Result<(Running, SocketAddr)> {
+    let log = directory.join("nats-server.log");
+    let output = File::options().create(true).append(true).open(&log)?;
+    // A directory of its own: a server that was killed has left its file.
+    let ports = tempfile::tempdir_in(directory)?;
+    let child = Command::new(program)
+        .args(["--addr", &Ipv4Addr::LOCALHOST.to_string()])
+        .args(["--port", port])
+        .arg("--ports_file_dir")
+        .arg(ports.path())
+        .arg("--jetstream")
+        .arg("--store_dir")
+        .arg(directory.join("nats"))
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        // Keeps Ctrl-C in the terminal from ending nats-server, which the demonstration needs to the end.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let mut running = Running(child);
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        if let Some(status) = running.0.try_wait()? {
+            bail!("nats-server ended ({status}):\n{}", last_words(&log));
+        }
+        if let Some(address) = listen_address(ports.path())? {
+            return Ok((running, address));
+        }
+        if Instant::now() >= deadline {
+            bail!("nats-server does not listen:\n{}", last_words(&log));
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// The address in the file that nats-server writes once it listens, such as `{"nats":["nats://127.0.0.1:4222"]}`; `None` if it is not there
+/// or not complete yet.
+fn listen_address(directory: &Path) -> io::Result<Option<SocketAddr>> {
+    #[derive(Deserialize)]
+    struct Ports {
+        nats: Vec<String>,
+    }
+    let Some(file) = fs::read_dir(directory)?.next() else {
+        return Ok(None);
+    };
+    let ports = serde_json::from_slice::<Ports>(&fs::read(file?.path())?);
+    Ok(ports.ok().and_then(|ports| {
+        let url = ports.nats.first()?;
+        url.strip_prefix("nats://")?.parse().ok()
+    }))
 }
 
 /// The nats-server to start: `named`, or the first one on the PATH or in `SERVER_DIRECTORIES`.
@@ -136,7 +178,7 @@ pub(super) fn version(program: &Path) -> anyhow::Result<String> {
 }
 
 fn last_words(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(5)..].join("\n")
 }

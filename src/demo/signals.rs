@@ -1,4 +1,11 @@
-use std::io;
+use std::{
+    io,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,6 +17,8 @@ pub(super) struct Stop {
     pub(super) asking: CancellationToken,
     /// Cancelled by the second signal: cleanup only.
     pub(super) everything: CancellationToken,
+    /// Number of the last signal.
+    last: Arc<AtomicI32>,
 }
 
 impl Stop {
@@ -19,17 +28,28 @@ impl Stop {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let stop = Self::default();
-        let Self { asking, everything } = stop.clone();
+        let Self {
+            asking,
+            everything,
+            last,
+        } = stop.clone();
         tokio::spawn(async move {
             for token in [asking, everything] {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
-                }
+                let received = tokio::select! {
+                    _ = interrupt.recv() => SignalKind::interrupt(),
+                    _ = terminate.recv() => SignalKind::terminate(),
+                    _ = hangup.recv() => SignalKind::hangup(),
+                };
+                last.store(received.as_raw_value(), Ordering::Relaxed);
                 token.cancel();
             }
         });
         Ok(stop)
+    }
+
+    /// The exit code of a demonstration that a signal has interrupted, as a shell reports it.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        let code = 128 + self.last.load(Ordering::Relaxed);
+        u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
     }
 }

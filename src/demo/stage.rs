@@ -97,7 +97,7 @@ impl Stage<'_> {
             self.screen.announce(&format!(
                 "NATS is started again; {waiting} events waited in the spool and follow now:"
             ))?;
-            nats.start().await?;
+            nats.restart().await?;
         }
 
         self.ask_until(at(100), &caller, &mut ledger, false).await?;

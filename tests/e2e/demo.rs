@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Permissions},
     io::{BufRead, BufReader},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -43,13 +43,13 @@ fn left(dir: &TempDir) -> Vec<String> {
         .collect()
 }
 
-/// A nats-server whose store is emptied by `before` when it starts and there is one.
-fn forgetful(dir: &TempDir) -> PathBuf {
+/// A nats-server that runs `commands` before it starts. These know its arguments, and its store as `$store`.
+fn preceded(dir: &TempDir, commands: &str) -> PathBuf {
     let script = dir.path().join("nats-server");
     let program = NatsServer::program().display();
     // The last argument is the store.
     let text = format!(
-        "#!/bin/sh\n[ \"$1\" = --version ] || for store; do :; done\n[ -z \"$store\" ] || rm -rf \"$store\"\nexec {program} \"$@\"\n"
+        "#!/bin/sh\nif [ \"$1\" != --version ]; then\n  for store; do :; done\n  {commands}\nfi\nexec {program} \"$@\"\n"
     );
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
@@ -108,7 +108,11 @@ async fn every_import_is_answered_and_recorded_although_nats_is_killed() {
 #[tokio::test]
 async fn an_event_that_is_lost_is_named_and_fails_the_demonstration() {
     let dir = TempDir::new().unwrap();
-    let mut demo = demo(&dir, &forgetful(&dir), &["--seconds", "20"]);
+    let mut demo = demo(
+        &dir,
+        &preceded(&dir, r#"rm -rf "$store""#),
+        &["--seconds", "20"],
+    );
     let status = demo.exit(LONG).await;
     let output = demo.stdout();
     assert_eq!(status.code(), Some(1), "{output}{}", demo.stderr());
@@ -128,6 +132,63 @@ async fn ctrl_c_leads_to_the_table_and_leaves_nothing_behind() {
     assert_eq!(status.code(), Some(0), "{output}{}", demo.stderr());
     assert!(output.contains("Nothing was lost: "), "{output}");
     assert_eq!(left(&dir), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_signal_that_interrupts_it_is_its_exit_code() {
+    // The first signal does while nats-server starts, and the second while it starts again.
+    for (hangs, begun) in [
+        ("exec sleep 600", None),
+        (
+            "[ ! -e \"$store\" ] || exec sleep 600",
+            Some("NATS is started again"),
+        ),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let mut demo = demo(&dir, &preceded(&dir, hangs), &["--seconds", "3"]);
+        match begun {
+            Some(text) => wait_for(&demo, text).await,
+            None => {
+                eventually("it starts", SOON, async || match left(&dir).is_empty() {
+                    false => Ok(()),
+                    true => Err("it has no directory"),
+                })
+                .await;
+            }
+        }
+        let status = eventually("it ends", SOON, async || {
+            let ended = demo.ended();
+            if ended.is_none() {
+                demo.sigterm();
+            }
+            ended.ok_or("it still runs")
+        })
+        .await;
+        assert_eq!(status.code(), Some(143), "{}", demo.output());
+        assert_eq!(left(&dir), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn its_nats_server_has_no_port_that_another_process_can_take_meanwhile() {
+    let dir = TempDir::new().unwrap();
+    let [arguments, seen] = ["arguments", "seen"].map(|name| dir.path().join("logs").join(name));
+    let waits = format!(
+        "echo \"$@\" > {0}.new; mv {0}.new {0}; until [ -e {1} ]; do sleep 0.05; done",
+        arguments.display(),
+        seen.display()
+    );
+    let mut demo = demo(&dir, &preceded(&dir, &waits), &["--seconds", "2"]);
+    let given = eventually("nats-server has its arguments", SOON, async || {
+        fs::read_to_string(&arguments)
+    })
+    .await;
+    let port = given.split_once("--port ").unwrap().1;
+    let port: i32 = port.split(' ').next().unwrap().parse().unwrap();
+    let _taken = u16::try_from(port).map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+    fs::write(&seen, "").unwrap();
+    let status = demo.exit(LONG).await;
+    assert_eq!(status.code(), Some(0), "{}", demo.output());
 }
 
 #[test]
