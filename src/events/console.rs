@@ -98,20 +98,29 @@ impl StatusReporter {
         Self { console, last }
     }
 
+    /// Reports `cause`, and that what it prevented is tried again.
+    pub(super) fn report_retry(&self, cause: &str) {
+        self.note(cause, &format!("{cause}; retrying"));
+    }
+
     /// The console to which it reports.
     pub(super) const fn console(&self) -> Console {
         self.console
     }
 
-    pub(super) fn report(&self, message: &str) {
+    pub(super) fn report(&self, cause: &str) {
+        self.note(cause, cause);
+    }
+
+    fn note(&self, cause: &str, message: &str) {
         let mut last = self.last.lock();
-        if last.as_deref() != Some(message) {
+        if last.as_deref() != Some(cause) {
             self.console.report(message);
-            *last = Some(message.to_owned());
+            *last = Some(cause.to_owned());
         }
     }
 
-    /// The last status that was reported, unless it is over.
+    /// The cause that was reported last, unless it is over.
     pub(super) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }

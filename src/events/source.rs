@@ -112,7 +112,7 @@ impl Source {
         }
         let status = StatusReporter::new(console);
         let lost = status.clone();
-        let mut servers = servers.on_failure(move |cause| lost.report(&retrying(&cause)));
+        let mut servers = servers.on_failure(move |cause| lost.report_retry(&cause));
         let (connected, mut connections) = watch::channel(0);
         let events = status.clone();
         // Keeps the order: an attempt ends with the error of the last server, which should be the same each time, to be reported once.
@@ -120,7 +120,7 @@ impl Source {
         servers.options = options.event_callback(move |event| {
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
-                Event::Disconnected => events.report("lost the connection to NATS; reconnecting"),
+                Event::Disconnected => events.report_retry("lost the connection to NATS"),
                 Event::ServerError(error) => events.report(&denied(&error.to_string())),
                 _ => {}
             }
@@ -133,7 +133,7 @@ impl Source {
                     ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::TimedOut,
                     cause,
                 )) if range.follows() => {
-                    status.report(&retrying(&cause));
+                    status.report_retry(&cause);
                     sleep(RETRY_INTERVAL).await;
                 }
                 Err((_, cause)) => bail!(with_remedy(cause)),
@@ -186,9 +186,9 @@ impl Source {
             };
             let Some(consumer) = found else {
                 if !self.range.follows() && asked.elapsed() >= GIVE_UP {
-                    let why = self.status.last().unwrap_or_default();
-                    let why = why.trim_end_matches("; retrying");
-                    bail!("gave up: NATS did not give access to the stream {STREAM}: {why}");
+                    let why = self.status.last();
+                    let why = why.unwrap_or_else(|| format!("cannot access the stream {STREAM}"));
+                    bail!("gave up after {} seconds: {why}", GIVE_UP.as_secs());
                 }
                 tokio::select! {
                     () = sleep(RETRY_INTERVAL) => continue,
@@ -240,8 +240,9 @@ impl Source {
                 message = batch.next() => message,
                 () = shutdown.cancelled() => return Ok(Next::End),
                 () = sleep(GIVE_UP), if !follows => bail!(
-                    "gave up: NATS delivered nothing from the stream {STREAM}; its permissions may deny \
-                    $JS.API.CONSUMER.MSG.NEXT.{STREAM}.>"
+                    "gave up after {} seconds: NATS delivered nothing from the stream {STREAM}; its permissions may deny \
+                    $JS.API.CONSUMER.MSG.NEXT.{STREAM}.>",
+                    GIVE_UP.as_secs()
                 ),
                 // The server dropped the pull request of the previous connection.
                 _ = self.connections.changed() => return Ok(Next::Consumer),
@@ -343,19 +344,18 @@ impl Source {
                 if missing && !self.range.follows() {
                     bail!("no stream {STREAM}: no gateway has created it yet");
                 }
-                self.status.report(&match error.kind() {
-                    _ if missing => {
-                        format!("no stream {STREAM} yet; waiting for a gateway to create it")
-                    }
-                    GetStreamErrorKind::Request if is_off(&error) => {
-                        "JetStream is off at this NATS server (nats-server needs -js); retrying"
-                            .to_owned()
-                    }
-                    _ => format!(
-                        "cannot access the stream {STREAM} ({}); retrying",
-                        whole_text(&error)
+                match error.kind() {
+                    _ if missing => self.status.report(&format!(
+                        "no stream {STREAM} yet; waiting for a gateway to create it"
+                    )),
+                    GetStreamErrorKind::Request if is_off(&error) => self.status.report_retry(
+                        "JetStream is off at this NATS server (nats-server needs -js)",
                     ),
-                });
+                    _ => self.status.report_retry(&format!(
+                        "cannot access the stream {STREAM} ({})",
+                        whole_text(&error)
+                    )),
+                }
                 return Ok(None);
             }
         };
@@ -393,9 +393,8 @@ impl Source {
                 }
                 _ => {
                     let cause = whole_text(&error);
-                    self.status.report(&format!(
-                        "cannot create a consumer on {STREAM} ({cause}); retrying"
-                    ));
+                    let status = &self.status;
+                    status.report_retry(&format!("cannot create a consumer on {STREAM} ({cause})"));
                     Ok(None)
                 }
             },
@@ -475,10 +474,6 @@ fn is_off(error: &GetStreamError) -> bool {
         .source()
         .and_then(|source| source.downcast_ref::<RequestError>());
     request.is_some_and(|request| request.kind() == RequestErrorKind::NoResponders)
-}
-
-fn retrying(cause: &str) -> String {
-    format!("{cause}; retrying")
 }
 
 /// The name of the connection, and the first part of an ephemeral consumer's.

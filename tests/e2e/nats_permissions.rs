@@ -321,7 +321,13 @@ async fn what_may_not_be_read_ends_a_command_that_is_to_end() {
     let _gateway = with_an_event(&nats).await;
     let settings = Settings::new().set("NATS_URL", nats.url_for("analytics:analytics-secret"));
     let (_, told) = printed(&settings.run(["stats", "--by", "verdict"]).await, 1);
-    has(&told, &["cannot create a consumer", "gave up"]);
+    has(
+        &told,
+        &[
+            "importguard stats: cannot create a consumer on IMPORTGUARD (",
+            "gave up after 10 seconds: cannot create a consumer on IMPORTGUARD (",
+        ],
+    );
 }
 
 #[tokio::test]
