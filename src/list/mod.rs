@@ -11,7 +11,7 @@ mod who;
 use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use importguard_lists::{Bucket, ListName, RETENTION};
+use importguard_lists::{Bucket, BucketError, ListName, RETENTION};
 use importguard_nats::NatsSettings;
 
 use self::{
@@ -96,7 +96,7 @@ impl ListCommand {
     }
 }
 
-/// Create the bucket of live lists. The commands that change a list do so as well, with one replica
+/// Create the bucket of live lists if there is none. The commands that change a list do so as well, with one replica
 #[derive(Args)]
 pub(crate) struct Create {
     /// Number of replicas of the bucket in a NATS cluster: 1, 3 or 5
@@ -118,7 +118,13 @@ fn replicas(text: &str) -> Result<u8, &'static str> {
 impl Create {
     async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
         let jetstream = connect(&self.nats, denials).await?;
-        let bucket = Bucket::open_or_create(&jetstream, self.replicas).await?;
+        let (bucket, existed) = match Bucket::open(&jetstream).await {
+            Err(BucketError::Missing) => {
+                let created = Bucket::open_or_create(&jetstream, self.replicas);
+                (created.await?, false)
+            }
+            opened => (opened?, true),
+        };
         let replicas = bucket.replicas();
         if replicas != usize::from(self.replicas) {
             anyhow::bail!(
@@ -127,11 +133,15 @@ impl Create {
                 self.replicas
             );
         }
-        writeln!(
-            output::stdout(),
-            "the bucket of live lists exists, with {}",
-            counted(replicas, "replica", "replicas")
-        )?;
+        let replicas = counted(replicas, "replica", "replicas");
+        let mut out = output::stdout();
+        match existed {
+            true => writeln!(
+                out,
+                "the bucket of live lists exists already, with {replicas}: nothing was changed"
+            )?,
+            false => writeln!(out, "created the bucket of live lists, with {replicas}")?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

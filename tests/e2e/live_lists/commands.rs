@@ -20,7 +20,12 @@ async fn the_commands_show_import_export_and_tell_what_happened() {
         "{}",
         none.stderr
     );
-    listed(&nats, &["create"]).await;
+    for done in [
+        "created the bucket of live lists, with 1 replica\n",
+        "the bucket of live lists exists already, with 1 replica: nothing was changed\n",
+    ] {
+        assert_eq!(listed(&nats, &["create"]).await, done);
+    }
     let other = list(&nats, &["create", "--replicas", "3"]).await;
     assert_eq!(other.code, Some(1));
     assert!(other.stderr.contains("--replicas 3"), "{}", other.stderr);
