@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     convert::Infallible,
     fmt::{self, Display},
     ops::Deref,
@@ -106,7 +106,8 @@ impl FileWatches {
         self.shared.clone()
     }
 
-    /// Watches the files of `setting`, and returns their content. Reports reloads in log, metrics and [`status`](Self::status).
+    /// Watches the files of `setting`, and returns their content. Reports reloads in log, metrics and [`status`](Self::status), once for
+    /// each setting: gateway and decider of one process both read the files of NATS's.
     pub fn add<T, E>(&mut self, setting: &'static str, watcher: FileWatcher<T, E>) -> LastGood<T>
     where
         T: Send + Sync + 'static,
@@ -148,6 +149,10 @@ impl FileWatches {
         E: Display + Send + 'static,
     {
         let content = watcher.last_good();
+        if !self.shared.add_status(setting, &content, certificates) {
+            self.watch(watcher, INTERVAL, |_| {});
+            return content;
+        }
         let metrics = self.shared.metrics.clone();
         for outcome in ["applied", "failed"] {
             drop(metrics.reloads(outcome, setting));
@@ -160,19 +165,6 @@ impl FileWatches {
         self.watch(watcher, INTERVAL, move |reload| {
             metrics.report(setting, &reload, certificates(&active.load()));
         });
-        let active = content.clone();
-        let status = Box::new(move || {
-            let mut status = match active.error() {
-                None => json!({ "state": "good" }),
-                Some(error) => json!({ "state": "lastGood", "lastError": error }),
-            };
-            let content = active.load();
-            if let files @ [_, ..] = certificates(&content) {
-                status["certificates"] = files.iter().map(CertificateFile::describe).collect();
-            }
-            status
-        });
-        self.shared.statuses.lock().insert(setting, status);
         content
     }
 
@@ -234,6 +226,32 @@ impl SharedWatches {
             watches: FuturesUnordered::new(),
             shared: self.clone(),
         }
+    }
+
+    /// Adds the status of `setting`, unless it has one. Returns whether it was added.
+    fn add_status<T: Send + Sync + 'static>(
+        &self,
+        setting: &'static str,
+        active: &LastGood<T>,
+        certificates: fn(&T) -> &[CertificateFile],
+    ) -> bool {
+        let mut statuses = self.statuses.lock();
+        let Entry::Vacant(entry) = statuses.entry(setting) else {
+            return false;
+        };
+        let active = active.clone();
+        entry.insert(Box::new(move || {
+            let mut status = match active.error() {
+                None => json!({ "state": "good" }),
+                Some(error) => json!({ "state": "lastGood", "lastError": error }),
+            };
+            let content = active.load();
+            if let files @ [_, ..] = certificates(&content) {
+                status["certificates"] = files.iter().map(CertificateFile::describe).collect();
+            }
+            status
+        }));
+        true
     }
 }
 
@@ -306,5 +324,44 @@ impl Metrics {
         self.reloads("failed", setting).inc();
         self.valid(setting).set(0);
         error!("cannot reload {setting}, keeping the last good files: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, slice};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_setting_that_two_parts_of_a_process_read_is_reported_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "old").unwrap();
+        let mut registry = Registry::default();
+        let mut watches = FileWatches::new(&mut registry);
+        let mut contents = Vec::new();
+        for _ in 0..2 {
+            let file = file.clone();
+            let read = move || Snapshot::take(slice::from_ref(&file), || fs::read_to_string(&file));
+            contents.push(watches.add("FILE", FileWatcher::open(read).await.unwrap()));
+        }
+        fs::write(&file, "new").unwrap();
+        watches.shared.reload.send_replace(());
+        let reloaded = async {
+            while contents.iter().any(|content| *content.load() != "new") {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            never = watches.run_without_sighup() => match never {},
+            () = reloaded => {}
+        }
+        let mut metrics = String::new();
+        prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
+        let once = "importguard_file_reloads_total{outcome=\"applied\",setting=\"FILE\"} 1\n";
+        assert!(metrics.contains(once), "{metrics}");
     }
 }
