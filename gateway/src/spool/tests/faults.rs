@@ -349,6 +349,40 @@ fn a_database_that_somebody_has_locked_breaks_it_until_they_let_it_go() {
     );
 }
 
+#[tokio::test]
+async fn an_append_to_a_locked_database_ends_within_its_budget_and_the_next_works_once_it_is_free()
+{
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    spool.append(event("before"), soon()).await.unwrap();
+    let other = Connection::open(dir.path().join("spool.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // Less than SQLite waits for a lock, and more than it waits for several callers, one after the other.
+    for (budget, expected) in [
+        (
+            Duration::from_millis(100),
+            "longer than the request may take",
+        ),
+        (Duration::from_secs(8), "another program has locked"),
+    ] {
+        let began = Instant::now();
+        let appends = (0..20).map(|_| spool.append(event("refused"), began + budget));
+        for refused in futures_util::future::join_all(appends).await {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        // A busy machine may be late, but not by as much.
+        assert!(began.elapsed() < budget + Duration::from_secs(10));
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    let deadline = soon();
+    while let Err(error) = spool.append(event("after"), deadline).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(payloads(&spool).await, ["before", "after"]);
+}
+
 #[test]
 fn a_database_in_whose_place_there_is_a_directory_breaks_it() {
     Bench::new().breaks_between(
