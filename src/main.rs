@@ -44,7 +44,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     name = "importguard",
     version,
-    after_help = "Without a command, `importguard serve` is run."
+    after_help = "Without a command, `importguard serve` is run. \
+        `importguard COMMAND --help` has the settings of a command: flags, and the environment variables that they can be set with."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -123,4 +124,18 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
         arguments.insert(1.min(arguments.len()), "serve".into());
     }
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn help_says_where_the_settings_are() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("`importguard COMMAND --help`"), "{help}");
+        assert!(help.contains("environment variables"), "{help}");
+    }
 }
