@@ -296,3 +296,10 @@ fn what_cannot_be_decided_again_is_reported_with_the_reason() {
     let missing = explain_file("nowhere", &policy, &[], "");
     has(&printed(&missing, 2).1, &["nowhere cannot be read"]);
 }
+
+#[test]
+fn what_is_too_large_for_an_event_is_not_kept_in_memory() {
+    let endless = format!("\"{}", "a".repeat(65 << 20));
+    let (_, error) = printed(&explain(&PolicyDir::usual(), &[], &endless), 2);
+    has(&error, &["larger than 64 MiB", "one event a line"]);
+}

@@ -1,6 +1,7 @@
 //! `explain --event`: decides recorded imports again.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::File,
     io::{self, BufReader, Read},
@@ -23,6 +24,8 @@ use crate::{
 const DECISIONS: &str = "importguard.decision.";
 /// The name of standard input.
 const STDIN: &str = "-";
+/// What one event, or an array of events, may take, as it is kept in memory: NATS's largest message. A file may have any number of them.
+const MAX_VALUE_BYTES: u64 = 64 << 20;
 
 /// Decides recorded imports again, with the current policy.
 pub(super) struct Recorded<'a> {
@@ -81,8 +84,14 @@ impl<'a> Recorded<'a> {
                 }
             }
         };
-        let values = Deserializer::from_reader(BufReader::new(reader)).into_iter::<Value>();
+        let left = Cell::new(MAX_VALUE_BYTES);
+        let reader = BufReader::new(Bounded {
+            reader,
+            left: &left,
+        });
+        let values = Deserializer::from_reader(reader).into_iter::<Value>();
         for value in values {
+            left.set(MAX_VALUE_BYTES);
             match value {
                 // As `jq --slurp` writes them.
                 Ok(Value::Array(values)) => {
@@ -241,6 +250,25 @@ impl<'a> Recorded<'a> {
             (true, 1..) => ExitCode::FAILURE,
             (true, 0) => ExitCode::SUCCESS,
         })
+    }
+}
+
+/// Fails when no bytes are left.
+struct Bounded<'a, R> {
+    reader: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.left.get() == 0 {
+            return Err(io::Error::other(
+                "an event or an array of events is larger than 64 MiB; give large arrays as one event a line (jq -c '.[]')",
+            ));
+        }
+        let read = self.reader.read(bytes)?;
+        self.left.set(self.left.get().saturating_sub(read as u64));
+        Ok(read)
     }
 }
 
