@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use crate::{
     events::{
-        Begin, Console, Data, Delivered, Event, Range, Source, past, printable, rfc3339, time,
+        Begin, Console, Data, Delivered, Event, Range, Source, past, printable, printable_json,
+        rfc3339, time,
     },
     output,
 };
@@ -130,7 +131,10 @@ impl Stats {
         };
         let mut out = output::stdout();
         match self.json {
-            true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+            true => {
+                let report = serde_json::to_string(&report)?;
+                writeln!(out, "{}", printable_json(&report))?;
+            }
             false => report.write(&mut out)?,
         }
         Ok(match shutdown.is_cancelled() {

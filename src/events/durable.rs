@@ -42,7 +42,7 @@ impl Durable {
         }
         let described = |filters: &str| match filters {
             "" => "no filters".to_owned(),
-            filters => format!("the filters {filters}"),
+            filters => format!("the filters {}", printable(filters)),
         };
         bail!(
             "the durable consumer {} was made with {}, and this command has {}: what one of them skips, the other would miss. \

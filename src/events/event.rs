@@ -1,6 +1,6 @@
 //! An event as the commands read it: only the fields that they use, so that events of later versions work too.
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 use importguard_core::{ListRevision, PolicyRevision, UserId};
 use importguard_gateway::events::Pseudonyms;
@@ -193,6 +193,28 @@ pub(crate) fn printable(text: &str) -> String {
     clean
 }
 
+/// Writes these characters of a JSON text as its own escapes: JSON leaves most of them as they are, and a terminal obeys some. The text
+/// means the same.
+pub(crate) fn printable_json(text: &str) -> Cow<'_, str> {
+    // Line breaks, and other characters of ASCII, are between the values, or escaped already.
+    let is_hidden = |c: char| c > '~' && unseen(c).is_some();
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hidden(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(clean, "\\u{unit:04x}");
+            }
+        } else {
+            clean.push(c);
+        }
+    }
+    Cow::Owned(clean)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,5 +231,20 @@ mod tests {
         ] {
             assert_eq!(printable(text), expected);
         }
+    }
+
+    #[test]
+    fn json_with_escapes_is_the_same_json() {
+        let value = serde_json::json!({ "id": "a\u{202e}b\u{9b}\u{7f}\u{e0041}\n用户 é" });
+        let plain = format!("{value:#}\n");
+        let text = printable_json(&plain);
+        assert_eq!(
+            text,
+            "{\n  \"id\": \"a\\u202eb\\u009b\\u007f\\udb40\\udc41\\n用户 é\"\n}\n"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
     }
 }

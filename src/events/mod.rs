@@ -13,7 +13,8 @@ pub(crate) use self::{
     console::Console,
     durable::Durable,
     event::{
-        Data, Event, Fired, friends, list_change, printable, to_the_millisecond, with_pseudonyms,
+        Data, Event, Fired, friends, list_change, printable, printable_json, to_the_millisecond,
+        with_pseudonyms,
     },
     matched::Matched,
     nats_error::{inbox_denied, with_remedy},

@@ -15,7 +15,7 @@ use super::{
     who::{Until, Who},
 };
 use crate::{
-    events::{exact_rfc3339, printable},
+    events::{exact_rfc3339, printable, printable_json},
     output,
 };
 
@@ -136,7 +136,7 @@ impl What {
                     "until": addition.until.map(exact_rfc3339),
                     "revision": written.map(|written| written.revision),
                 });
-                writeln!(out, "{line}")?;
+                writeln!(out, "{}", printable_json(&line.to_string()))?;
             } else {
                 let until = addition
                     .until

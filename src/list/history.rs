@@ -9,7 +9,7 @@ use importguard_runtime::signals;
 
 use super::CONSOLE;
 use crate::{
-    events::{Begin, Range, Source, list_change, past, printable},
+    events::{Begin, Range, Source, list_change, past, printable, printable_json},
     output,
 };
 
@@ -73,8 +73,8 @@ impl History {
                 }
                 let mut out = output::stdout();
                 if self.json {
-                    out.write_all(delivered.payload)?;
-                    writeln!(out)?;
+                    let event = String::from_utf8_lossy(delivered.payload);
+                    writeln!(out, "{}", printable_json(&event))?;
                 } else {
                     writeln!(out, "{}", line(&event))?;
                 }

@@ -10,14 +10,14 @@ use importguard_decider::lists::{id_on_line, misfit};
 use importguard_lists::{Brief, Bucket, Changes, Key, ListName};
 use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     CONSOLE, UsageError,
     connection::{Denials, connect},
 };
 use crate::{
-    events::{exact_rfc3339, printable},
+    events::{exact_rfc3339, printable, printable_json},
     output,
     text::counted,
 };
@@ -125,7 +125,7 @@ impl Show {
 
     fn line(&self, key: &Key, value: &Brief<'_>) -> String {
         if self.json {
-            return exported(key, value).to_string();
+            return exported(key, value);
         }
         let until = value
             .expires()
@@ -147,7 +147,7 @@ impl Export {
             }
             let id = key.id.as_str();
             match self.ids {
-                false => Some(Ok(exported(key, value).to_string())),
+                false => Some(Ok(exported(key, value))),
                 true if id_on_line(id) == Some(id) && misfit(id).is_none() => {
                     Some(Ok(id.to_owned()))
                 }
@@ -217,7 +217,7 @@ fn in_order<T>(entries: HashMap<Key, (u64, T)>) -> Vec<T> {
 }
 
 /// An entry as JSON, which `import` reads.
-fn exported(key: &Key, value: &Brief<'_>) -> Value {
+fn exported(key: &Key, value: &Brief<'_>) -> String {
     let mut entry = json!({ "id": key.id });
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     for (name, value) in [
@@ -230,7 +230,7 @@ fn exported(key: &Key, value: &Brief<'_>) -> Value {
             entry[name] = value.into();
         }
     }
-    entry
+    printable_json(&entry.to_string()).into_owned()
 }
 
 /// The current time in Unix seconds.

@@ -16,7 +16,7 @@ use self::{
 };
 use super::{LargestImport, input_file};
 use crate::{
-    events::time,
+    events::{printable_json, time},
     output::{print, report, usage_error},
 };
 
@@ -122,7 +122,7 @@ impl Explain {
         let explanation = import.explain(&policy, &live.lists);
         if self.json {
             let output = import.json(&policy, &explanation);
-            print(serde_json::to_string_pretty(&output)?)?;
+            print(printable_json(&format!("{output:#}")))?;
         } else {
             print(import.table(&policy, &explanation))?;
         }

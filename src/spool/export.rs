@@ -12,7 +12,10 @@ use clap::Args;
 use importguard_gateway::spool::SpoolReader;
 
 use super::{Directory, events, sync_dir};
-use crate::{events::Console, output};
+use crate::{
+    events::{Console, printable_json},
+    output,
+};
 
 const CONSOLE: Console = Console::new("spool export");
 
@@ -76,8 +79,8 @@ fn write_lines(reader: &SpoolReader, out: impl Write) -> anyhow::Result<usize> {
     let mut out = BufWriter::new(out);
     let mut count = 0;
     reader.for_each(|payload| {
-        out.write_all(payload)?;
-        out.write_all(b"\n")?;
+        let event = String::from_utf8_lossy(payload);
+        writeln!(out, "{}", printable_json(&event))?;
         count += 1;
         anyhow::Ok(ControlFlow::Continue(()))
     })?;

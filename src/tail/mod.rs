@@ -18,7 +18,10 @@ use importguard_runtime::{settings::count, signals};
 use self::filter::{Filter, Matcher};
 pub(crate) use self::line::Lines;
 use crate::{
-    events::{Begin, Console, Delivered, Durable, Event, Range, Source, past, rfc3339, time},
+    events::{
+        Begin, Console, Delivered, Durable, Event, Range, Source, past, printable_json, rfc3339,
+        time,
+    },
     output,
 };
 
@@ -220,11 +223,11 @@ impl Printer {
 
 /// Writes a payload on one line. importguard's payloads are single lines already; others are reformatted.
 fn write_json(out: &mut impl Write, payload: &[u8]) -> io::Result<()> {
-    if payload.contains(&b'\n') {
-        let value: serde_json::Value = serde_json::from_slice(payload)?;
-        serde_json::to_writer(&mut *out, &value)?;
+    let payload = String::from_utf8_lossy(payload);
+    if payload.contains('\n') {
+        let value: serde_json::Value = serde_json::from_str(&payload)?;
+        writeln!(out, "{}", printable_json(&value.to_string()))
     } else {
-        out.write_all(payload)?;
+        writeln!(out, "{}", printable_json(&payload))
     }
-    out.write_all(b"\n")
 }

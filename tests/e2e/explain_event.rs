@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use importguard_tests::{Binary, Line, PolicyDir, wait_for_count};
+use importguard_tests::{Binary, Line, PolicyDir, Settings, wait_for_count};
 use serde_json::{Value, json};
 
 use crate::asserts::{has, printed};
@@ -302,4 +302,38 @@ fn what_is_too_large_for_an_event_is_not_kept_in_memory() {
     let endless = format!("\"{}", "a".repeat(65 << 20));
     let (_, error) = printed(&explain(&PolicyDir::usual(), &[], &endless), 2);
     has(&error, &["larger than 64 MiB", "one event a line"]);
+}
+
+#[tokio::test]
+async fn no_command_prints_what_a_terminal_obeys_or_hides() {
+    const HIDDEN: [char; 3] = ['\u{202e}', '\u{9b}', '\u{200b}'];
+    let line = Line::start().await;
+    let friends = ["bob", "bot_\u{9b}31m", "bot_\u{200b}"];
+    let server = line.server();
+    server.import("op-1", "a\u{202e}b", &friends).await;
+    let event = wait_for_count(&line.nats, 1).await.remove(0).json;
+    let nats = Settings::new().nats(&line.nats);
+    let mut outputs = Vec::new();
+    for arguments in [
+        &["tail", "--no-follow"][..],
+        &["tail", "--no-follow", "--json"],
+        &["why", "--operation-id", "op-1"],
+        &["stats", "--by", "owner"],
+        &["stats", "--by", "owner", "--json"],
+    ] {
+        outputs.push(printed(&nats.run(arguments).await, 0).0);
+    }
+    let read: Value = serde_json::from_str(&outputs[1]).unwrap();
+    assert_eq!(read, event);
+    let policy = PolicyDir::usual();
+    for more in [&[][..], &["--json"]] {
+        outputs.push(printed(&explain(&policy, more, &event.to_string()), 0).0);
+    }
+    for output in outputs {
+        assert!(
+            output.contains("op-1") || output.contains("a\\u"),
+            "{output}"
+        );
+        assert!(!output.contains(HIDDEN), "{output:?}");
+    }
 }

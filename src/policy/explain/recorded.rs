@@ -15,7 +15,7 @@ use serde_json::{Deserializer, Value, json};
 
 use super::{comparison::Comparison, live::Live, report::Import};
 use crate::{
-    events::{Event, friends, printable, to_the_millisecond},
+    events::{Event, friends, printable, printable_json, to_the_millisecond},
     output::{USAGE, print, report, usage_error},
     text::counted,
 };
@@ -187,7 +187,7 @@ impl<'a> Recorded<'a> {
             output["same"] = comparison.is_same().into();
             output["differences"] = comparison.differences_as_json();
             output["changed"] = comparison.changed_as_json();
-            return Ok(print(output)?);
+            return Ok(print(printable_json(&output.to_string()))?);
         }
         let text = format!(
             "event {id}: {}, {}, operation {}, {}\n  then  {}\n  now   {}\n{comparison}\n{}",

@@ -9,7 +9,7 @@ use importguard_decider::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::events::friends;
+use crate::events::{friends, printable};
 
 /// An import that is explained.
 pub(super) struct Import<'a> {
@@ -35,12 +35,12 @@ impl Import<'_> {
     pub(super) fn table(&self, policy: &Policy, explanation: &Explanation<'_>) -> String {
         format!(
             "policy {} ({}), owner \"{}\", {}\n\n{}\n{}",
-            policy.name(),
+            printable(policy.name()),
             policy.digest(),
-            self.owner,
+            printable(self.owner),
             friends(self.friends.len()),
             self.steps(explanation),
-            self.verdict(&explanation.evaluation)
+            printable(&self.verdict(&explanation.evaluation))
         )
     }
 
@@ -51,10 +51,10 @@ impl Import<'_> {
             .iter()
             .map(|step| {
                 [
-                    step.rule.to_owned(),
+                    printable(step.rule),
                     step.kind.to_owned(),
                     mode(step.mode).to_owned(),
-                    step.describe(self.friends),
+                    printable(&step.describe(self.friends)),
                 ]
             })
             .collect();
@@ -74,7 +74,7 @@ impl Import<'_> {
             text.push_str(&format!("  {rule:a$}  {kind:b$}  {mode:c$}  {happened}\n"));
             if let Some(description) = description {
                 let words: Vec<_> = description.split_whitespace().collect();
-                text.push_str(&format!("      # {}\n", words.join(" ")));
+                text.push_str(&format!("      # {}\n", printable(&words.join(" "))));
             }
         }
         text
