@@ -39,6 +39,7 @@ fn every_file_has_the_version_of_the_workspace() {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
+/// Any file: one that has the current version in other lines, and one that has only this.
 #[test]
 fn one_stale_version_in_a_file_is_found() {
     let copy = TempDir::new().unwrap();
@@ -59,10 +60,13 @@ fn one_stale_version_in_a_file_is_found() {
         compositions.replace(&current, "importguard-gateway:0.0.9"),
     )
     .unwrap();
+    let page = copy.path().join("docs/helm.md");
+    fs::write(page, "docker build -t importguard:0.0.9 .\n").unwrap();
     let output = checked();
     assert_eq!(output.status.code(), Some(1));
-    let expected = "docker-compose.yml:26:";
-    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    for expected in ["docker-compose.yml:26:", "docs/helm.md:1:"] {
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
 }
 
 #[test]
