@@ -246,6 +246,53 @@ async fn moderators_change_live_lists_deciders_follow_them_and_nobody_else_write
 }
 
 #[tokio::test]
+async fn moderators_read_no_decisions() {
+    let nats = nats().await;
+    let _gateway = with_an_event(&nats).await;
+    let analytics = jetstream::new(connect(&nats, "analytics", "analytics-secret").await);
+    let stream = analytics.get_stream("IMPORTGUARD").await.unwrap();
+    let created = stream.create_consumer(durable("analytics")).await;
+    created.unwrap();
+
+    let client = connect(&nats, "moderator", "moderator-secret").await;
+    let api = "$JS.API.CONSUMER.CREATE.IMPORTGUARD.spy";
+    let answer = async |subject: &str, request: Value| {
+        let answer = client.request(subject.to_owned(), request.to_string().into());
+        let answer = tokio::time::timeout(Duration::from_secs(1), answer).await;
+        match answer {
+            Ok(Ok(message)) => String::from_utf8_lossy(&message.payload).into_owned(),
+            _ => String::new(),
+        }
+    };
+    let request = |filter: Option<&str>| {
+        let config = json!({ "name": "spy", "ack_policy": "none", "filter_subject": filter });
+        json!({ "stream_name": "IMPORTGUARD", "config": config })
+    };
+    let changes = "importguard.v1.list.changed";
+    for (suffix, filter) in [
+        ("", None),
+        (
+            ".importguard.v1.decision.allow",
+            Some("importguard.v1.decision.allow"),
+        ),
+        (".importguard.v1.>", Some("importguard.v1.>")),
+        // NATS compares the two.
+        (".importguard.v1.list.changed", Some("importguard.v1.>")),
+        (".importguard.v1.list.changed", None),
+    ] {
+        let answer = answer(&format!("{api}{suffix}"), request(filter)).await;
+        let refused = answer.is_empty() || answer.contains("\"error\"");
+        assert!(refused, "{suffix} {filter:?}: {answer}");
+    }
+    let own = answer(&format!("{api}.{changes}"), request(Some(changes))).await;
+    assert!(own.contains("\"num_pending\":0"), "{own}");
+    // Nor those of a consumer that another user made.
+    let next = "$JS.API.CONSUMER.MSG.NEXT.IMPORTGUARD.analytics";
+    let fetched = answer(next, json!({ "batch": 1, "no_wait": true })).await;
+    assert_eq!(fetched, "");
+}
+
+#[tokio::test]
 async fn the_detector_reads_decisions_and_writes_lists_and_may_do_nothing_else() {
     let nats = nats().await;
     let gateway = with_an_event(&nats).await;
