@@ -5,8 +5,9 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -82,7 +83,15 @@ impl Snapshot {
     fn write_to(&self, directory: &Path, file: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         let new = file.with_extension("new");
-        let mut output = File::create(&new)?;
+        // One that was left behind would keep its permissions.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => (),
+        }
+        let mut options = OpenOptions::new();
+        // It has user IDs in it.
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut output = options.open(&new)?;
         output.write_all(&self.encode())?;
         output.sync_all()?;
         drop(output);
@@ -210,6 +219,8 @@ impl<'b> Input<'b> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::lists::IdHasher;
 
@@ -247,7 +258,12 @@ mod tests {
         let directory = directory.path().join("made");
         assert!(Snapshot::read(&directory).unwrap().is_none());
         let written = snapshot();
+        // What an interrupted write of an older version left.
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(FILE).with_extension("new"), "").unwrap();
         written.write(&directory).unwrap();
+        let mode = fs::metadata(directory.join(FILE)).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
         let read = Snapshot::read(&directory).unwrap().unwrap();
         assert_eq!(
             (read.created, &read.recent),
