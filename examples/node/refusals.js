@@ -124,7 +124,8 @@ function judge({ type, data }) {
 }
 
 async function consumer(client) {
-  const manager = await jetstreamManager(client);
+  // The check needs permission to read about the whole account.
+  const manager = await jetstreamManager(client, { checkAPI: false });
   // The gateway creates the stream: wait for it.
   while (!(await found(() => manager.streams.info(STREAM)))) {
     console.log(`waiting for the stream ${STREAM}`);
@@ -154,6 +155,9 @@ async function found(look) {
 const client = await connect({
   name: 'refusals-by-owner',
   servers: (process.env.NATS_URL ?? 'nats://127.0.0.1:4222').split(','),
+  // This client ignores a user and a password in the URL.
+  user: process.env.NATS_USER,
+  pass: process.env.NATS_PASSWORD,
   authenticator: process.env.NATS_CREDS ? credsAuthenticator(readFileSync(process.env.NATS_CREDS)) : undefined,
   maxReconnectAttempts: -1,
   waitOnFirstConnect: true,

@@ -137,6 +137,8 @@ async def connect():
     return await nats.connect(
         os.environ.get("NATS_URL", "nats://127.0.0.1:4222").split(","),
         name="refusals-by-owner",
+        user=os.environ.get("NATS_USER"),
+        password=os.environ.get("NATS_PASSWORD"),
         user_credentials=os.environ.get("NATS_CREDS"),
         max_reconnect_attempts=-1,
         error_cb=troubled,

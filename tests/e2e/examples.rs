@@ -9,6 +9,8 @@ use importguard_tests::{
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tempfile::TempDir;
 
+use crate::nats_permissions;
+
 #[tokio::test]
 async fn the_rust_example_handles_each_event_once_and_continues_its_trace() {
     exercise("rust", || Command::new(Binary::RustExample.path())).await;
@@ -28,6 +30,25 @@ async fn the_node_example_handles_each_event_once_and_continues_its_trace() {
     }
 }
 
+#[tokio::test]
+async fn the_rust_example_needs_no_more_than_a_teams_permissions() {
+    exercise_as_a_team(Command::new(Binary::RustExample.path())).await;
+}
+
+#[tokio::test]
+async fn the_python_example_needs_no_more_than_a_teams_permissions() {
+    if let Some(python) = Foreign::python("examples/python") {
+        exercise_as_a_team(python.command("refusals.py")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_node_example_needs_no_more_than_a_teams_permissions() {
+    if let Some(node) = Foreign::node("examples/node") {
+        exercise_as_a_team(node.command("refusals.js")).await;
+    }
+}
+
 /// An example that runs.
 struct Example {
     process: Process,
@@ -35,12 +56,15 @@ struct Example {
 }
 
 impl Example {
-    async fn start(mut command: Command, nats: &NatsServer, spans: &OtlpReceiver) -> Self {
+    async fn start(command: Command, nats: &NatsServer, spans: &OtlpReceiver) -> Self {
+        let settings = Settings::new().nats(nats).traces_to(spans);
+        Self::with(command, settings, "tested").await
+    }
+
+    async fn with(mut command: Command, settings: Settings, consumer: &str) -> Self {
         let logs = TempDir::new().unwrap();
-        Settings::new()
-            .nats(nats)
-            .traces_to(spans)
-            .set("CONSUMER", "tested")
+        settings
+            .set("CONSUMER", consumer)
             .set("ALERT_THRESHOLD", "2")
             .set("ALERT_WINDOW_SECONDS", "600")
             .set("PYTHONUNBUFFERED", "1")
@@ -49,7 +73,8 @@ impl Example {
             process: Process::spawn("example", command, logs.path()),
             _logs: logs,
         };
-        example.says("ready: consumer tested on IMPORTGUARD").await;
+        let ready = format!("ready: consumer {consumer} on IMPORTGUARD");
+        example.says(&ready).await;
         example
     }
 
@@ -68,6 +93,18 @@ impl Example {
     fn times(&self, text: &str) -> usize {
         self.process.stdout().matches(text).count()
     }
+}
+
+/// With the permissions of a team in `deploy/nats/nats-server.conf`, which Compose uses as well.
+async fn exercise_as_a_team(command: Command) {
+    let nats = nats_permissions::nats().await;
+    let _gateway = nats_permissions::with_an_event(&nats).await;
+    let settings = Settings::new()
+        .nats(&nats)
+        .set("NATS_USER", "analytics")
+        .set("NATS_PASSWORD", "analytics-secret");
+    let example = Example::with(command, settings, "analytics").await;
+    example.says("refusal owner=user123 count=1").await;
 }
 
 async fn exercise(language: &str, command: impl Fn() -> Command) {

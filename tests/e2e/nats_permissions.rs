@@ -24,13 +24,14 @@ const PASSWORDS: [(&str, &str); 7] = [
     ("ADMIN_PASSWORD", "admin-secret"),
 ];
 
-async fn nats() -> NatsServer {
+/// With that file's configuration; each user's password is its name with `-secret`.
+pub(crate) async fn nats() -> NatsServer {
     let file = workspace().join("deploy/nats/nats-server.conf");
     NatsServer::configured(file, &PASSWORDS, "gateway:gateway-secret").await
 }
 
-/// A gateway that may publish has recorded one decision.
-async fn with_an_event(nats: &NatsServer) -> Service {
+/// A gateway that may publish has recorded one decision: without a decider, a refusal of `user123`.
+pub(crate) async fn with_an_event(nats: &NatsServer) -> Service {
     let settings = Settings::new()
         .set("NATS_URL", nats.url_for("gateway:gateway-secret"))
         .set("NATS_INBOX_PREFIX", "_INBOX_gateway");

@@ -146,6 +146,9 @@ async fn connect() -> anyhow::Result<async_nats::Client> {
         .collect::<Result<Vec<_>, _>>()
         .context("NATS_URL")?;
     let mut options = ConnectOptions::new().name("refusals-by-owner");
+    if let (Ok(user), Ok(password)) = (env::var("NATS_USER"), env::var("NATS_PASSWORD")) {
+        options = options.user_and_password(user, password);
+    }
     if let Ok(file) = env::var("NATS_CREDS") {
         options = options.credentials_file(file).await.context("NATS_CREDS")?;
     }
