@@ -37,7 +37,8 @@ use crate::settings::{ServeSettings, TlsSettings};
 /// its span and what layers add, the rest h2's; the allocator rounds up.
 const REQUEST_BYTES: usize = 6 * 1024;
 
-/// The part of it that does not depend on the head. A larger head counts as what it is beside that.
+/// The part of it that does not depend on the head. A larger head counts beside that, and a quarter more: so far apart are the sizes of
+/// blocks that the allocator has.
 const FIXED_BYTES: usize = 4 * 1024;
 
 /// Memory that a header takes beside its text: its entry in the map.
@@ -210,7 +211,8 @@ where
 {
     let http2 = request.version() == Version::HTTP_2;
     let exchange = Arc::new(handle.begin(http2));
-    let bytes = REQUEST_BYTES.max(FIXED_BYTES + head_bytes(&request));
+    let head = head_bytes(&request);
+    let bytes = REQUEST_BYTES.max(FIXED_BYTES + head + head / 4);
     // First come, first served, without a timeout: during overload this delays callers at almost no cost, whereas a refusal costs about
     // two thirds of a decision.
     let reserving = Arc::clone(&exchange);
