@@ -166,7 +166,7 @@ impl Body for RequestBody {
 
 /// Over HTTP/2, hyper resets the stream of an unread body as soon as the response is sent. RFC 9113, section 8.1, allows that, but
 /// clients that are still sending may lose the response (curl before version 8 does). So the rest of the body is read and discarded,
-/// for at most [`LINGER`]. Over HTTP/1.1, [`Connection`](crate::Connection) does the same at shutdown.
+/// for at most three seconds. Over HTTP/1.1, [`Connection`](crate::Connection) does the same at shutdown.
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if !self.http2 || self.is_end_stream() {

@@ -28,7 +28,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(3);
 const DISCARD_BYTES: usize = 16 * 1024;
 
 /// The byte stream of an accepted connection. Reading and writing fail once the peer has exceeded a timeout or the connection is
-/// cancelled. After shutdown, input is discarded for [`LINGER`], so that the peer gets the last response.
+/// cancelled. After shutdown, input is discarded for three seconds, so that the peer gets the last response.
 pub struct Connection {
     /// Taken when this is dropped.
     stream: Option<Stream>,
