@@ -7,8 +7,8 @@ use std::{
 
 use importguard_core::{Cause, DecidedBy, Dialect, VerdictKind};
 use importguard_tests::{
-    Line, NatsServer, OpenIm, SOON, Service, Settings, StoredEvent, eventually, load, stored,
-    wait_for_count,
+    Line, NatsServer, OpenIm, Proxy, SOON, Service, Settings, StoredEvent, eventually, free_port,
+    load, stored, wait_for_count,
 };
 use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -194,4 +194,38 @@ async fn a_kill_under_load_changes_verdicts_only_to_fallbacks() {
     assert_eq!(answers[0].0, 0);
     assert_eq!(answers[REQUESTS - 1].0, 5910);
     assert_eq!(wait_for_count(&line.nats, REQUESTS).await.len(), REQUESTS);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_costs_no_verdict_though_another_decider_is_dead() {
+    let nats = NatsServer::start().await;
+    let decider = Service::decider(Settings::new().nats(&nats).with_long_timeouts()).await;
+    let address = decider.grpc_url().trim_start_matches("http://").to_owned();
+    let proxy = Proxy::to(address).await;
+    let settings = Settings::new()
+        .nats(&nats)
+        .with_long_timeouts()
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h")
+        .set(
+            "IMPORTGUARD_DECIDER_URL",
+            format!(
+                "http://{},http://127.0.0.1:{}",
+                proxy.address(),
+                free_port()
+            ),
+        );
+    let gateway = Service::gateway(settings).await;
+    let server = OpenIm::new(Dialect::Server, gateway.url());
+    is_asked(&server, "before").await;
+
+    decider.freeze().await;
+    let broken = server.import("broken", "a", &["b"]);
+    let (answer, ()) = tokio::join!(broken, async {
+        gateway
+            .wait_for_metric("importguard_in_flight", |callbacks| callbacks == 1.0)
+            .await;
+        proxy.cut().await;
+        decider.thaw();
+    });
+    asserts::allows(Dialect::Server, &answer);
 }

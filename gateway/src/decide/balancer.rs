@@ -102,6 +102,13 @@ impl Balancer {
             .cloned()
     }
 
+    /// Whether a healthy decider other than `decider` is known.
+    pub(super) fn has_other_usable(&self, decider: &Decider) -> bool {
+        let deciders = self.deciders.load();
+        let mut usable = deciders.iter().filter(|it| it.is_usable());
+        usable.any(|it| it.address() != decider.address())
+    }
+
     /// Ejects `decider` after a failed call until a health check succeeds, and resolves its name again.
     pub(super) fn failed(&self, decider: &Decider, why: &str) {
         decider.enter(State::Ejected(why.to_owned()));

@@ -104,7 +104,7 @@ impl Deciders {
         let mut called = vec![Arc::clone(&first)];
         let mut calls = select_all([Box::pin(self.attempt(first, call, false))]);
         let mut was_silent = false;
-        let mut unavailable = String::new();
+        let mut unavailable = Vec::new();
         loop {
             let due = if was_silent {
                 call.deadline
@@ -113,7 +113,7 @@ impl Deciders {
             };
             let (mut pending, retry) = match timeout_at(due, &mut calls).await {
                 Ok((Err(DecideError::Unavailable(why)), _, others)) => {
-                    unavailable = why;
+                    unavailable.push(why);
                     (others, Retry::Unavailable)
                 }
                 Ok((decided, ..)) => return decided,
@@ -131,7 +131,7 @@ impl Deciders {
                 pending.push(Box::pin(self.attempt(other, call, true)));
             }
             if pending.is_empty() {
-                return Err(DecideError::Unavailable(unavailable));
+                return Err(DecideError::Unavailable(unavailable.join("; ")));
             }
             calls = select_all(pending);
         }
@@ -157,7 +157,7 @@ impl Deciders {
         call.request.friends.len() <= RETRY_MAX_FRIENDS && Instant::now() < call.deadline
     }
 
-    /// Calls one decider, and again if the connection broke and there is no other decider.
+    /// Calls one decider, and again if the connection broke and no other decider is healthy.
     async fn attempt(&self, decider: Arc<Decider>, call: Call<'_>, is_retry: bool) -> Decided {
         let mut attempt = Attempt::new(call, Some(&decider), is_retry);
         let mut response = decider.decide(call.message(&attempt.span)).await;
@@ -167,7 +167,7 @@ impl Deciders {
                 DecideError::Unavailable(_)
             )
         };
-        let is_only = || self.balancer.pick(std::slice::from_ref(&decider)).is_none();
+        let is_only = || !self.balancer.has_other_usable(&decider);
         if !is_retry && response.as_ref().is_err_and(broke) && self.may_retry(call) && is_only() {
             self.balancer.metrics.retried(Retry::Unavailable);
             attempt.span.record("importguard.decider.retried", true);
