@@ -1,6 +1,6 @@
 //! The policy engine over gRPC.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use importguard_core::{Evaluation, IdError, ImportRequest, Match, OperationId, VerdictKind};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
@@ -93,7 +93,7 @@ impl decider_server::Decider for DeciderService {
         let headers = metadata.into_headers();
         let operation_id = propagation::metadata_operation_id(&headers);
         let id = operation_id.as_ref().ok();
-        let span = ServerSpan::start(&headers, id, METHOD.to_owned());
+        let span = ServerSpan::start(&headers, id, METHOD, SystemTime::now());
         let answer = self.answer(operation_id, message, deadline);
         let answer = span.instrument(answer).await;
         span.in_scope(|| timer.end(result(&answer)));

@@ -93,10 +93,10 @@ async fn admit(
 }
 
 /// When a decision must begin: then all of the decider's time is left, or half of the budget if that is less, so that a caller
-/// cannot cause a decider's timeout by sending its last byte late.
+/// cannot cause a decider's timeout by sending its last byte late. The time for recording is left, too.
 fn decide_by(app: &App, clock: Clock) -> Instant {
     let decider_timeout = app.settings.decide.decider_timeout;
-    clock.deadline - decider_timeout.min(app.settings.http.request_budget / 2)
+    clock.decide_until - decider_timeout.min(app.settings.http.request_budget / 2)
 }
 
 /// The complete body, if it arrives before `deadline`; `None` if IMPORTGUARD_MAX_BYTES_IN_FLIGHT left no room for it in time.
@@ -118,7 +118,7 @@ pub(crate) async fn collect(
     }
     let limits = ReceiveLimits {
         max_bytes: settings.max_body_bytes,
-        due: head.clock.arrived + settings.body_read_timeout,
+        due: Instant::now() + settings.body_read_timeout,
         deadline,
     };
     match receive(body, &head.exchange, limits).await {

@@ -117,11 +117,11 @@ pub(crate) async fn pass_through(
     };
     let below = request_head
         .target
-        .below(request_head.uri.path())
+        .below(request_head.url.path())
         .unwrap_or_default();
     let body = collect(&app, &request_head, body, request_head.clock.deadline).await?;
     let body = body.ok_or(Rejection::Overloaded)?;
-    let forwarded = upstream.forward(below, request_head.uri.query(), &head, body);
+    let forwarded = upstream.forward(below, request_head.url.query(), &head, body);
     let mut response = forwarded.await.map_err(|error| {
         app.log.not_forwarded(&error);
         match error {

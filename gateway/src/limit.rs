@@ -104,7 +104,7 @@ impl Limit {
 }
 
 /// Histogram buckets in seconds, up to the default of IMPORTGUARD_QUEUE_TIMEOUT.
-const WAIT_SECONDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 0.75, 1.5];
+const WAIT_SECONDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 0.75, 1.25];
 
 /// The metrics of the concurrency limit.
 #[derive(Debug)]

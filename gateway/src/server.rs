@@ -21,7 +21,8 @@ use importguard_runtime::{
     Acceptor, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle,
     NamedFile, RequestBody, Timeouts, Tls, TlsFiles,
 };
-use prometheus_client::registry::Registry;
+use importguard_telemetry::metrics::register;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -31,7 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::info;
 
-use crate::settings::{ServeSettings, TlsSettings};
+use crate::{
+    metrics::Counted,
+    settings::{ServeSettings, TlsSettings},
+};
 
 /// Memory of a request that waits, without its body. A heap profile has 5,030 bytes: 2,200 of its task and its handler's future, 1,070 of
 /// its span and what layers add, the rest h2's; the allocator rounds up.
@@ -72,6 +76,8 @@ pub(crate) struct Server {
     max_bytes: usize,
     tls: Option<Tls>,
     metrics: ConnectionMetrics,
+    /// Requests that wait for the byte limit.
+    waiting: Gauge,
 }
 
 impl Server {
@@ -90,6 +96,12 @@ impl Server {
             settings: settings.clone(),
             tls,
             metrics: ConnectionMetrics::register(registry, "importguard", "the public listener"),
+            waiting: register(
+                registry,
+                "importguard_waiting_for_bytes",
+                "Requests that wait for room in IMPORTGUARD_MAX_BYTES_IN_FLIGHT, before they are queued",
+                Gauge::default(),
+            ),
         }
     }
 
@@ -110,7 +122,7 @@ impl Server {
             + 'static,
     {
         let grace = self.settings.shutdown_grace;
-        let http = self.http();
+        let (http, waiting) = (self.http(), self.waiting.clone());
         let mut acceptor = self.acceptor(listener);
         let closing = Arc::new(AtomicBool::new(false));
         let graceful = GracefulShutdown::new();
@@ -131,10 +143,11 @@ impl Server {
                 connection = acceptor.accept() => connection,
                 () = &mut grace_over => break,
             };
-            let (app, closing) = (app.clone(), Arc::clone(&closing));
+            let (app, closing, waiting) = (app.clone(), Arc::clone(&closing), waiting.clone());
             let handle = connection.handle().clone();
             let service = service_fn(move |request| {
-                serve_request(app.clone(), request, &handle, Arc::clone(&closing))
+                let (app, closing) = (app.clone(), Arc::clone(&closing));
+                serve_request(app, request, &handle, closing, &waiting)
             });
             let served = http.serve_connection(TokioIo::new(connection), service);
             let served = graceful.watch(served.into_owned());
@@ -205,6 +218,7 @@ fn serve_request<S>(
     request: http::Request<Incoming>,
     handle: &Handle,
     closing: Arc<AtomicBool>,
+    waiting: &Gauge,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<S>
 where
     S: Service<(Request, Arc<Exchange>), Response = Response, Error = Infallible>,
@@ -215,13 +229,15 @@ where
     let bytes = REQUEST_BYTES.max(FIXED_BYTES + head + head / 4);
     // First come, first served, without a timeout: during overload this delays callers at almost no cost, whereas a refusal costs about
     // two thirds of a decision.
-    let reserving = Arc::clone(&exchange);
-    let reserved = async move { reserving.reserve(bytes).await };
+    let (reserving, waiting) = (Arc::clone(&exchange), Counted::new(waiting));
+    let reserved = async move {
+        let _waiting = waiting;
+        reserving.reserve(bytes).await;
+    };
     let begun = Arc::clone(&exchange);
     // Combinators keep one copy of the request, where an `async` block would keep two.
     let answered = reserved.then(move |()| {
-        let request =
-            request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&begun), http2)));
+        let request = request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&begun))));
         app.oneshot((request, begun))
     });
     answered.map_ok(move |mut response| {

@@ -144,7 +144,8 @@ pub struct HttpSettings {
     )]
     pub refusals: Refusals,
 
-    /// Maximum time from the arrival of a callback to its response. OpenIM's own timeout is 5s by default
+    /// Maximum time from the arrival of a callback to its response; a wait for IMPORTGUARD_MAX_BYTES_IN_FLIGHT comes before it. An
+    /// eighth is kept for recording. OpenIM's own timeout is 5s by default
     #[arg(
         long,
         env = "IMPORTGUARD_REQUEST_BUDGET",
@@ -359,14 +360,14 @@ pub struct LimitSettings {
 
     /// How long a received callback may wait to be processed before it gets the answer of IMPORTGUARD_ON_OVERLOAD; 0s to never
     /// wait
-    // What IMPORTGUARD_REQUEST_BUDGET leaves beside the deciders' time. For three thousand callbacks at once over HTTPS, OpenIM's client
+    // What IMPORTGUARD_REQUEST_BUDGET leaves beside the time for deciders and for recording. For three thousand callbacks at once over HTTPS, OpenIM's client
     // opens some 300 connections, whose handshakes delay the callbacks: on two cores, the slowest responses took 0.7 to 1.8 seconds,
     // and half of that time refused 500 to 900 of them. During overload, IMPORTGUARD_MAX_BYTES_IN_FLIGHT bounds the wait.
     #[arg(
         long,
         env = "IMPORTGUARD_QUEUE_TIMEOUT",
         value_name = "DURATION",
-        default_value = "1500ms",
+        default_value = "1250ms",
         value_parser = duration_or_zero
     )]
     pub queue_timeout: Duration,

@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -60,54 +59,41 @@ where
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
         let frame = timeout_at(due, frame).await;
         let Some(frame) = frame.map_err(|_| ReceiveError::TooSlow)? else {
-            return Ok(received.into_bytes());
+            return Ok(received.bytes.into());
         };
         let Ok(data) = frame.map_err(ReceiveError::Broken)?.into_data() else {
             continue;
         };
-        if received.len() + data.len() > limits.max_bytes {
+        if received.bytes.len() + data.len() > limits.max_bytes {
             return Err(ReceiveError::TooLarge);
         }
         let began = Instant::now();
         let reserved = timeout_at(limits.deadline, exchange.reserve(data.len())).await;
         reserved.map_err(|_| ReceiveError::NoMemory)?;
         due = limits.deadline.min(due + began.elapsed());
-        received.push(data);
+        received.push(&data);
     }
 }
 
-/// The received part of a body. The first chunk, usually the only one, is not copied.
+/// The received part of a body. It is copied: a chunk is a part of all that was read with it, of which a peer could have much kept in
+/// memory with little.
 #[derive(Default)]
 struct Received {
-    first: Bytes,
-    more: Vec<u8>,
+    bytes: Vec<u8>,
+    chunks: usize,
 }
 
+/// Chunks after each of which the body has no spare capacity: over HTTP/2 a thousand friends arrive in two, and may then wait in the
+/// queue.
+const EXACT_CHUNKS: usize = 2;
+
 impl Received {
-    fn len(&self) -> usize {
-        self.first.len().max(self.more.len())
-    }
-
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
-            self.first = data;
-            return;
+    fn push(&mut self, data: &[u8]) {
+        if self.chunks < EXACT_CHUNKS {
+            self.bytes.reserve_exact(data.len());
         }
-        if self.more.is_empty() {
-            let first = mem::take(&mut self.first);
-            // Not more: over HTTP/2 a thousand friends arrive in two chunks, and may then wait in the queue.
-            self.more.reserve_exact(first.len() + data.len());
-            self.more.extend_from_slice(&first);
-        }
-        self.more.extend_from_slice(&data);
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.more.is_empty() {
-            self.first
-        } else {
-            self.more.into()
-        }
+        self.bytes.extend_from_slice(data);
+        self.chunks += 1;
     }
 }
 
@@ -116,19 +102,17 @@ pub struct RequestBody {
     /// Taken when this is dropped.
     incoming: Option<Incoming>,
     exchange: Arc<Exchange>,
-    http2: bool,
 }
 
 impl RequestBody {
     /// The body `incoming` of the request of `exchange`.
-    pub fn new(incoming: Incoming, exchange: Arc<Exchange>, http2: bool) -> Self {
+    pub fn new(incoming: Incoming, exchange: Arc<Exchange>) -> Self {
         if incoming.is_end_stream() {
             exchange.received();
         }
         Self {
             incoming: Some(incoming),
             exchange,
-            http2,
         }
     }
 }
@@ -145,8 +129,8 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(incoming).poll_frame(cx));
-        if self.http2 && matches!(frame, Some(Err(_))) {
-            self.exchange.set_broken();
+        if matches!(frame, Some(Err(_))) {
+            self.exchange.abandon();
         }
         if (frame.is_none() || self.is_end_stream()) && !self.exchange.is_received() {
             self.exchange.received();
@@ -169,7 +153,7 @@ impl Body for RequestBody {
 /// for at most three seconds. Over HTTP/1.1, [`Connection`](crate::Connection) does the same at shutdown.
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if !self.http2 || self.is_end_stream() {
+        if !self.exchange.is_http2() || self.is_end_stream() {
             return;
         }
         // There is no runtime while the process exits.
@@ -267,5 +251,39 @@ struct Chunk<D> {
 impl<D> AsRef<[u8]> for Chunk<D> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+
+    use super::*;
+    use crate::table::tests::{connection, table};
+
+    struct Block(Arc<[u8]>);
+
+    impl AsRef<[u8]> for Block {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_received_body_keeps_nothing_that_was_read_with_it() {
+        let block: Arc<[u8]> = vec![b'x'; 16_384].into();
+        let body = Bytes::from_owner(Block(Arc::clone(&block))).slice(..100);
+        let exchange = connection(&table()).begin(true);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let limits = ReceiveLimits {
+            max_bytes: 1_000,
+            due: deadline,
+            deadline,
+        };
+        let received = receive(Body::from(body), &exchange, limits).await.unwrap();
+        assert_eq!(received.len(), 100);
+        assert_eq!(Arc::strong_count(&block), 1);
     }
 }

@@ -58,6 +58,7 @@ pub struct Exchange {
     handle: Handle,
     id: u64,
     http2: bool,
+    began: Instant,
     received: AtomicBool,
     broken: AtomicBool,
     reserved: Mutex<Option<OwnedSemaphorePermit>>,
@@ -70,6 +71,7 @@ impl Exchange {
             handle,
             id,
             http2,
+            began: Instant::now(),
             received: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             reserved: Mutex::new(None),
@@ -80,6 +82,16 @@ impl Exchange {
     /// The connection.
     pub fn connection(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Whether it is one of several that its connection may have at once.
+    pub fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// When the head of the request had arrived.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// Marks the request as complete.
@@ -104,9 +116,11 @@ impl Exchange {
         self.broken.load(Relaxed) || self.handle.is_broken()
     }
 
-    /// The peer has cancelled the request.
-    pub(crate) fn set_broken(&self) {
-        self.broken.store(true, Relaxed);
+    /// The peer has cancelled the request. Over HTTP/1.1 its connection breaks with it.
+    pub(crate) fn abandon(&self) {
+        if self.http2 {
+            self.broken.store(true, Relaxed);
+        }
     }
 
     /// Marks the response, or the next part of it, as ready: the peer is expected to read it.

@@ -39,11 +39,17 @@ fn tracer() -> &'static SdkTracer {
 pub struct ServerSpan(Context);
 
 impl ServerSpan {
-    /// Starts the span of a request with these `headers`, as a child of the caller's span if they name one. Spans and log lines in
-    /// its scope have the operationID.
-    pub fn start(headers: &HeaderMap, operation_id: Option<&OperationId>, name: String) -> Self {
+    /// Starts the span of a request with these `headers`, which `began` then, as a child of the caller's span if they name one. Spans
+    /// and log lines in its scope have the operationID.
+    pub fn start(
+        headers: &HeaderMap,
+        operation_id: Option<&OperationId>,
+        name: impl Into<Cow<'static, str>>,
+        began: SystemTime,
+    ) -> Self {
         let parent = propagation::incoming(headers, operation_id);
         let builder = tracer().span_builder(name).with_kind(SpanKind::Server);
+        let builder = builder.with_start_time(began);
         let span = builder.start_with_context(tracer(), &parent);
         Self(parent.with_span(span))
     }

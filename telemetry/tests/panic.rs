@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{env, process::Command};
+use std::{env, process::Command, time::SystemTime};
 
 use clap::Parser;
 use http::HeaderMap;
@@ -44,7 +44,7 @@ async fn panics() {
     let cli = Cli::parse_from(["panics", "--log-format", "json"]);
     let _telemetry = init("panics", None, &cli.telemetry).unwrap();
     let id = OperationId::parse("op-panics").unwrap();
-    let span = ServerSpan::start(&HeaderMap::new(), Some(&id), "panics".to_owned());
+    let span = ServerSpan::start(&HeaderMap::new(), Some(&id), "panics", SystemTime::now());
     let task = tokio::spawn(span.instrument(async { panic!("nobody\nexpected this") }));
     assert!(task.await.unwrap_err().is_panic());
     flush_log();

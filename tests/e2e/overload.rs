@@ -1,8 +1,12 @@
 //! More callbacks than can be answered in time: the excess immediately gets the configured fallback.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use importguard_core::{Cause, DecidedBy, Dialect};
+use futures_util::future::join_all;
+use importguard_core::{Cause, DecidedBy, Dialect, VerdictKind};
 use importguard_tests::{
     Line, Occupied, OpenIm, RawConnection, SOON, Settings, eventually, load, wait_for_count,
 };
@@ -226,4 +230,45 @@ async fn four_times_the_limit_is_answered_within_the_budget_and_logged_in_few_li
     .await;
     let answer = server.import("op-after", "a", &["b"]).await;
     asserts::allows(Dialect::Server, &answer);
+}
+
+#[tokio::test]
+async fn nobody_is_refused_beside_a_recorded_allow_however_late_a_decider_was_asked() {
+    const REQUESTS: u32 = 800;
+    // The decider never answers, so that the callback which has waited longest is always the next to be decided, just in time.
+    let settings = Settings::new()
+        .set("IMPORTGUARD_REQUEST_BUDGET", "4s")
+        .set("IMPORTGUARD_QUEUE_TIMEOUT", "3900ms")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "1s")
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h")
+        .set("IMPORTGUARD_MAX_IN_FLIGHT", "16")
+        .set("IMPORTGUARD_ON_DECIDER_TIMEOUT", "allow");
+    let line = Line::with(settings).await;
+    line.decider.freeze().await;
+    let server = line.server();
+    let began = tokio::time::Instant::now();
+    let one = async |number: u32| {
+        tokio::time::sleep_until(began + Duration::from_millis(5) * number).await;
+        let operation_id = format!("op-{number}");
+        let answer = server.import(&operation_id, "a", &["b"]).await;
+        (operation_id, asserts::code(&answer))
+    };
+    let answers: HashMap<String, i32> =
+        join_all((0..REQUESTS).map(one)).await.into_iter().collect();
+    let allowed = answers.values().filter(|code| **code == 0).count();
+    assert!(allowed > 16, "{answers:?}");
+
+    let mut recorded = 0;
+    for event in wait_for_count(&line.nats, allowed).await {
+        let code = answers[event.operation_id()];
+        let verdict = event.decision().data.verdict;
+        assert_eq!(
+            verdict == VerdictKind::Allow,
+            code == 0,
+            "answered with {code}: {}",
+            event.json
+        );
+        recorded += usize::from(code == 0);
+    }
+    assert_eq!(recorded, allowed);
 }

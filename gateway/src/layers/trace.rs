@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt};
 
 use crate::{
     openim::{Rejection, Target, callback_name, operation_id},
-    request::{Clock, RequestHead, RequestResult, span},
+    request::{Clock, RequestHead, RequestResult, Url, span},
     response::complete,
     state::App,
 };
@@ -32,15 +32,15 @@ where
     S: Service<Request, Response: IntoResponse, Error = Infallible>,
 {
     let settings = &app.settings.http;
-    let uri = request.uri().clone();
+    let url = Url::of(request.uri());
     let (operation_id, replaced_operation_id) =
         operation_id(request.headers(), settings.operation_id);
     let head = Arc::new(RequestHead {
-        target: Target::of(&settings.base_path, uri.path(), uri.query()),
+        target: Target::of(&settings.base_path, url.path(), url.query()),
         operation_id,
         replaced_operation_id,
-        uri,
-        clock: Clock::start(settings.request_budget),
+        url,
+        clock: Clock::start(exchange.began(), settings.request_budget),
         exchange,
     });
     let open = OpenRequest {
@@ -85,8 +85,8 @@ impl OpenRequest {
     }
 
     fn rejected(&self, rejection: &Rejection) {
-        let uri = &self.head.uri;
-        let callback = callback_name(uri.path(), uri.query());
+        let url = &self.head.url;
+        let callback = callback_name(url.path(), url.query());
         self.app.metrics.rejected(rejection);
         let peer = self.head.exchange.connection().peer();
         self.app.log.rejected(rejection, callback, peer);

@@ -1,5 +1,7 @@
 //! The spans of a callback: the server span, and the span that publishes its event.
 
+use std::time::SystemTime;
+
 use axum::extract::Request;
 use http::{Method, StatusCode};
 use importguard_core::{Cause, EventId};
@@ -43,7 +45,9 @@ impl RequestResult {
 pub(crate) fn start(request: &Request, scheme: &'static str, head: &RequestHead) -> ServerSpan {
     let route = head.target.route().text();
     let name = format!("{} {route}", method(request.method()).0);
-    let span = ServerSpan::start(request.headers(), head.operation_id.as_ref().ok(), name);
+    let operation_id = head.operation_id.as_ref().ok();
+    let began = SystemTime::now() - head.clock.elapsed();
+    let span = ServerSpan::start(request.headers(), operation_id, name, began);
     span.set(|| attributes(request.method(), scheme, head));
     span
 }
@@ -71,7 +75,7 @@ fn attributes(requested: &Method, scheme: &'static str, head: &RequestHead) -> V
         ));
     }
     // The base path may be a secret; a path outside it may be a mistyped secret.
-    let below = target.below(head.uri.path());
+    let below = target.below(head.url.path());
     if let Some(path) = below.filter(|path| path.len() <= PATH_BYTES) {
         attributes.push(KeyValue::new("url.path", path.to_owned()));
     }
