@@ -2,6 +2,7 @@
 // durable, handles each event once, continues the import's trace.
 
 import { readFileSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
 import { AckPolicy, jetstream, jetstreamManager, JetStreamApiError } from '@nats-io/jetstream';
 import { connect, credsAuthenticator, nanos } from '@nats-io/transport-node';
 import { defaultTextMapGetter, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
@@ -35,9 +36,10 @@ class Once {
   }
 }
 
-// Counts by name within a sliding window. Older entries are removed.
+// Counts by name within a sliding window of the events' own time, so that old events, read late, raise no alert.
 class Window {
   #millis;
+  #newest = 0;
   #times = [];
   #counts = new Map();
 
@@ -45,14 +47,18 @@ class Window {
     this.#millis = seconds * 1000;
   }
 
-  count(name) {
-    const now = performance.now();
-    while (this.#times.length > 0 && now - this.#times[0].at > this.#millis) {
+  // Adds one for `name` at the time `at` and returns its count; 0 if that was before the window.
+  count(name, at) {
+    // A clock that is ahead must not make all other events old.
+    this.#newest = Math.max(this.#newest, Math.min(at, Date.now()));
+    const start = this.#newest - this.#millis;
+    while (this.#times.length > 0 && this.#times[0].at < start) {
       const { name: oldest } = this.#times.shift();
       const left = this.#counts.get(oldest) - 1;
       left > 0 ? this.#counts.set(oldest, left) : this.#counts.delete(oldest);
     }
-    this.#times.push({ at: now, name });
+    if (at < start) return 0;
+    this.#times.splice(this.#times.findLastIndex((entry) => entry.at <= at) + 1, 0, { at, name });
     const count = (this.#counts.get(name) ?? 0) + 1;
     this.#counts.set(name, count);
     return count;
@@ -81,7 +87,6 @@ const refusals = new Window(windowSeconds);
 
 // Handles a message, then acknowledges it: if the process dies in between, NATS delivers it again.
 function handle(message) {
-  const id = message.headers?.get('Nats-Msg-Id') ?? '';
   const carrier = { traceparent: message.headers?.get('traceparent') ?? '' };
   const parent = propagator.extract(ROOT_CONTEXT, carrier, defaultTextMapGetter);
   const span = tracer.startSpan(`process ${message.subject}`, {
@@ -91,15 +96,16 @@ function handle(message) {
       'messaging.operation.name': 'process',
       'messaging.operation.type': 'process',
       'messaging.destination.name': message.subject,
-      'messaging.message.id': id,
     },
   }, parent);
   try {
-    if (seen.has(id)) {
-      console.log(`duplicate ${id}`);
+    const event = parse(message);
+    span.setAttribute('messaging.message.id', event.id);
+    if (seen.has(event.id)) {
+      console.log(`duplicate ${event.id}`);
     } else {
-      judge(message.json());
-      seen.add(id);
+      judge(event);
+      seen.add(event.id);
     }
     message.ack();
   } catch (error) {
@@ -112,11 +118,19 @@ function handle(message) {
   }
 }
 
-// Unknown fields are ignored, as the contract requires.
-function judge({ type, data }) {
-  if (type !== 'importguard.decision.v1' || data.verdict !== 'refuse') return;
-  const owner = data.ownerUserID;
-  const count = refusals.count(owner);
+// The fields that we need. Unknown fields are ignored, as the contract requires.
+function parse(message) {
+  const { id, type, time, data } = message.json();
+  // The header Nats-Msg-Id has the ID too, but NATS takes messages without headers.
+  if (typeof id !== 'string') throw new TypeError('an event without an ID');
+  const at = Date.parse(time);
+  if (Number.isNaN(at)) throw new TypeError('an event without a time');
+  return { id, type, at, verdict: data.verdict, owner: data.ownerUserID };
+}
+
+function judge({ type, at, verdict, owner }) {
+  if (type !== 'importguard.decision.v1' || verdict !== 'refuse') return;
+  const count = refusals.count(owner, at);
   console.log(`refusal owner=${owner} count=${count}`);
   if (count > threshold) {
     console.log(`ALERT owner=${owner} refusals=${count} within=${windowSeconds}s`);
@@ -129,7 +143,7 @@ async function consumer(client) {
   // The gateway creates the stream: wait for it.
   while (!(await found(() => manager.streams.info(STREAM)))) {
     console.log(`waiting for the stream ${STREAM}`);
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await setTimeout(1000);
   }
   if (!(await found(() => manager.consumers.info(STREAM, durable)))) {
     await manager.consumers.add(STREAM, {
@@ -162,11 +176,26 @@ const client = await connect({
   maxReconnectAttempts: -1,
   waitOnFirstConnect: true,
 });
-const messages = await (await consumer(client)).consume({ max_messages: 100 });
+let messages;
+let stopping = false;
 for (const signal of ['SIGTERM', 'SIGINT']) {
-  process.once(signal, () => messages.close());
+  process.once(signal, () => {
+    stopping = true;
+    messages?.close();
+  });
 }
-console.log(`ready: consumer ${durable} on ${STREAM}`);
-for await (const message of messages) handle(message);
+while (!stopping) {
+  try {
+    // Ends with an error if the consumer was deleted, for example with the stream.
+    const options = { max_messages: 100, abort_on_missing_resource: true, idle_heartbeat: 2000 };
+    messages = await (await consumer(client)).consume(options);
+    console.log(`ready: consumer ${durable} on ${STREAM}`);
+    for await (const message of messages) handle(message);
+  } catch (error) {
+    if (client.isClosed()) throw error;
+    console.log(`trouble with NATS, subscribing again: ${error}`);
+    await setTimeout(1000);
+  }
+}
 await client.drain();
 await provider?.shutdown();

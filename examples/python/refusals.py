@@ -4,11 +4,16 @@ A consumer of importguard's events to copy: durable, handles each event once, co
 """
 
 import asyncio
+import contextlib
+import heapq
 import json
 import os
 import signal
+import sys
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
 
 import nats
 from nats.js.api import ConsumerConfig
@@ -41,23 +46,55 @@ class Once:
 
 
 class Window:
-    """Counts by name within a sliding window. Older entries are removed."""
+    """Counts by name within a sliding window of the events' own time, so that old events, read late, raise no alert."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._times: deque[tuple[float, str]] = deque()
+        self._newest = 0.0
+        self._times: list[tuple[float, str]] = []
         self._counts: Counter[str] = Counter()
 
-    def count(self, name: str) -> int:
-        now = time.monotonic()
-        while self._times and now - self._times[0][0] > self._seconds:
-            _, oldest = self._times.popleft()
-            self._counts[oldest] -= 1
-            if not self._counts[oldest]:
-                del self._counts[oldest]
-        self._times.append((now, name))
+    def count(self, name: str, at: float) -> int:
+        """Adds one for `name` at the Unix time `at` and returns its count; 0 if that was before the window."""
+        # A clock that is ahead must not make all other events old.
+        self._newest = max(self._newest, min(at, time.time()))
+        oldest = self._newest - self._seconds
+        while self._times and self._times[0][0] < oldest:
+            _, forgotten = heapq.heappop(self._times)
+            self._counts[forgotten] -= 1
+            if not self._counts[forgotten]:
+                del self._counts[forgotten]
+        if at < oldest:
+            return 0
+        heapq.heappush(self._times, (at, name))
         self._counts[name] += 1
         return self._counts[name]
+
+
+@dataclass
+class Event:
+    """The fields that we need. Unknown fields are ignored, as the contract requires."""
+
+    id: str
+    type: str
+    # When the decision was made, in Unix seconds.
+    time: float
+    owner: str
+    verdict: str | None
+
+    @staticmethod
+    def parse(text: bytes) -> "Event":
+        event = json.loads(text)
+        if not isinstance(event["id"], str):
+            raise TypeError("an event without an ID")
+        return Event(
+            # The header Nats-Msg-Id has it too, but NATS takes messages without headers.
+            id=event["id"],
+            type=event["type"],
+            time=datetime.fromisoformat(event["time"]).timestamp(),
+            owner=str(event["data"]["ownerUserID"]),
+            verdict=event["data"].get("verdict"),
+        )
 
 
 def start_tracing():
@@ -89,7 +126,6 @@ class Consumer:
     async def handle(self, message) -> None:
         """Handles a message, then acknowledges it: if the process dies in between, NATS delivers it again."""
         headers = message.headers or {}
-        event_id = headers.get("Nats-Msg-Id", "")
         parent = TraceContextTextMapPropagator().extract(headers)
         with self._tracer.start_as_current_span(
             f"process {message.subject}",
@@ -100,34 +136,31 @@ class Consumer:
                 "messaging.operation.name": "process",
                 "messaging.operation.type": "process",
                 "messaging.destination.name": message.subject,
-                "messaging.message.id": event_id,
             },
         ) as span:
-            if event_id in self._seen:
-                say(f"duplicate {event_id}")
+            try:
+                event = Event.parse(message.data)
+            except Exception as error:
+                # Whatever it is, such as a RecursionError: a retry would fail again.
+                span.set_status(StatusCode.ERROR, str(error))
+                say(f"no event: {error!r}")
+                await message.term()
+                return
+            span.set_attribute("messaging.message.id", event.id)
+            if event.id in self._seen:
+                say(f"duplicate {event.id}")
             else:
-                try:
-                    event = json.loads(message.data)
-                    self._judge(event)
-                except (ValueError, KeyError, TypeError) as error:
-                    # A retry would fail again.
-                    span.set_status(StatusCode.ERROR, str(error))
-                    say(f"no event: {error!r}")
-                    await message.term()
-                    return
-                self._seen.add(event_id)
+                self._judge(event)
+                self._seen.add(event.id)
             await message.ack()
 
-    def _judge(self, event: dict) -> None:
-        # Unknown fields are ignored, as the contract requires.
-        data = event["data"]
-        if event["type"] != "importguard.decision.v1" or data["verdict"] != "refuse":
+    def _judge(self, event: Event) -> None:
+        if event.type != "importguard.decision.v1" or event.verdict != "refuse":
             return
-        owner = data["ownerUserID"]
-        count = self._refusals.count(owner)
-        say(f"refusal owner={owner} count={count}")
+        count = self._refusals.count(event.owner, event.time)
+        say(f"refusal owner={event.owner} count={count}")
         if count > THRESHOLD:
-            say(f"ALERT owner={owner} refusals={count} within={WINDOW_SECONDS:g}s")
+            say(f"ALERT owner={event.owner} refusals={count} within={WINDOW_SECONDS:g}s")
 
 
 async def connect():
@@ -159,31 +192,54 @@ async def subscribe(jetstream):
     return await jetstream.pull_subscribe(SUBJECT, durable=DURABLE, stream=STREAM, config=config)
 
 
-async def consume(client) -> None:
-    consumer = Consumer()
-    subscription = await subscribe(client.jetstream())
-    say(f"ready: consumer {DURABLE} on {STREAM}")
+async def consume(subscription, consumer: Consumer) -> None:
     while True:
         try:
             messages = await subscription.fetch(batch=100, timeout=5)
-        except (nats.errors.TimeoutError, nats.js.errors.APIError, nats.errors.ConnectionReconnectingError):
-            continue
+        except asyncio.TimeoutError:
+            messages = []
         for message in messages:
             await consumer.handle(message)
+        if not messages:
+            # No event, or the consumer was deleted, for example with the stream: then this raises an error.
+            await subscription.consumer_info()
+
+
+async def run() -> None:
+    client = await connect()
+    consumer = Consumer()
+    try:
+        while True:
+            try:
+                subscription = await subscribe(client.jetstream())
+                say(f"ready: consumer {DURABLE} on {STREAM}")
+                try:
+                    await consume(subscription, consumer)
+                finally:
+                    await subscription.unsubscribe()
+            except (nats.errors.Error, asyncio.TimeoutError) as error:
+                if client.is_closed:
+                    raise
+                say(f"trouble with NATS, subscribing again: {error!r}")
+                await asyncio.sleep(1)
+    finally:
+        # Sends the last acks. An event whose ack is lost is delivered again.
+        with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
+            await client.flush(timeout=1)
+        await client.close()
 
 
 async def main() -> None:
+    # Whatever an ID contains can be printed.
+    sys.stdout.reconfigure(errors="backslashreplace")
     provider = start_tracing()
-    client = await connect()
-    consuming = asyncio.create_task(consume(client))
+    running = asyncio.create_task(run())
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, consuming.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
-        await consuming
-    except asyncio.CancelledError:
-        pass
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
     finally:
-        await client.drain()
         if provider:
             provider.shutdown()
 

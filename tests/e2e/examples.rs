@@ -4,10 +4,12 @@ use std::{process::Command, time::Duration};
 
 use importguard_tests::{
     Binary, Foreign, Line, NatsServer, OtlpReceiver, Process, SOON, Settings, TraceParent,
-    eventually, stored, wait_for_count,
+    create_stream, eventually, stored, wait_for_count,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::json;
 use tempfile::TempDir;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::nats_permissions;
 
@@ -46,6 +48,25 @@ async fn the_python_example_needs_no_more_than_a_teams_permissions() {
 async fn the_node_example_needs_no_more_than_a_teams_permissions() {
     if let Some(node) = Foreign::node("examples/node") {
         exercise_as_a_team(node.command("refusals.js")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_rust_example_stands_messages_that_cannot_be_read_old_events_and_a_new_stream() {
+    endure(Command::new(Binary::RustExample.path())).await;
+}
+
+#[tokio::test]
+async fn the_python_example_stands_messages_that_cannot_be_read_old_events_and_a_new_stream() {
+    if let Some(python) = Foreign::python("examples/python") {
+        endure(python.command("refusals.py")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_node_example_stands_messages_that_cannot_be_read_old_events_and_a_new_stream() {
+    if let Some(node) = Foreign::node("examples/node") {
+        endure(node.command("refusals.js")).await;
     }
 }
 
@@ -172,6 +193,51 @@ async fn exercise(language: &str, command: impl Fn() -> Command) {
     again.process.sigint();
     assert!(again.process.exit(SOON).await.success());
     all_is_acknowledged(&line.nats).await;
+}
+
+async fn endure(command: Command) {
+    let nats = NatsServer::start().await;
+    let client = nats.client().await;
+    let jetstream = create_stream(client.clone(), |_| ()).await;
+    let mut example = Example::with(command, Settings::new().nats(&nats), "tested").await;
+    let publish = async |payload: String| {
+        let subject = "importguard.v1.decision.refuse";
+        let ack = jetstream.publish(subject, payload.into()).await.unwrap();
+        ack.await.unwrap();
+    };
+    let without_an_id =
+        refusal("id", "old", Duration::ZERO).replace("\"id\":\"id\"", "\"id\":null");
+    let unreadable = ["[".repeat(100_000), "[]".to_owned(), without_an_id];
+    for text in unreadable {
+        publish(text).await;
+    }
+    // None has a header, and each its own ID. They are too far apart for an alert.
+    let minutes_ago = [40, 20, 0].map(|minutes| Duration::from_secs(60 * minutes));
+    for (number, ago) in minutes_ago.into_iter().enumerate() {
+        publish(refusal(&format!("id-{number}"), "old", ago)).await;
+    }
+    publish(refusal("id-0", "old", Duration::ZERO)).await;
+    example.says("duplicate id-0").await;
+    assert_eq!(example.times("no event"), 3, "{}", example.process.output());
+    assert_eq!(example.times("refusal owner=old count=1"), 3);
+    all_is_acknowledged(&nats).await;
+
+    jetstream.delete_stream("IMPORTGUARD").await.unwrap();
+    create_stream(client, |_| ()).await;
+    publish(refusal("id-3", "new", Duration::ZERO)).await;
+    example.says("refusal owner=new count=1").await;
+    assert_eq!(example.times("ALERT"), 0, "{}", example.process.output());
+    all_is_acknowledged(&nats).await;
+
+    let status = example.process.terminate(Duration::from_secs(5)).await;
+    assert!(status.success(), "{status}: {}", example.process.output());
+}
+
+fn refusal(id: &str, owner: &str, ago: Duration) -> String {
+    let time = OffsetDateTime::now_utc() - ago;
+    let time = time.format(&Rfc3339).unwrap();
+    let data = json!({"ownerUserID": owner, "verdict": "refuse"});
+    json!({"id": id, "type": "importguard.decision.v1", "time": time, "data": data}).to_string()
 }
 
 /// Stores `event` a second time under its id, past NATS's own recognition of duplicates.

@@ -5,15 +5,21 @@ mod once;
 mod trace;
 mod window;
 
-use std::{env, str::FromStr, time::Duration};
+use std::{
+    env,
+    pin::{Pin, pin},
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
 use async_nats::{
-    ConnectOptions, ServerAddr,
+    ConnectOptions, ServerAddr, datetime,
     jetstream::{self, AckKind, Message, consumer::pull},
 };
 use futures_util::StreamExt;
-use serde::Deserialize;
+use opentelemetry::{KeyValue, trace::Span};
+use serde::{Deserialize, Deserializer, de::Error};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{once::Once, window::Window};
@@ -23,8 +29,13 @@ const STREAM: &str = "IMPORTGUARD";
 /// The fields that we need; unknown fields are ignored, as the contract requires.
 #[derive(Deserialize)]
 struct Event {
+    /// The header Nats-Msg-Id has it too, but NATS takes messages without headers.
+    id: String,
     #[serde(rename = "type")]
     kind: String,
+    /// When the decision was made.
+    #[serde(deserialize_with = "rfc3339")]
+    time: SystemTime,
     data: Data,
 }
 
@@ -35,52 +46,34 @@ struct Data {
     verdict: Option<String>,
 }
 
+struct Consumer {
+    seen: Once,
+    refusals: Window,
+    threshold: usize,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let durable = env::var("CONSUMER").unwrap_or_else(|_| "refusals-rust".to_owned());
-    let threshold = setting("ALERT_THRESHOLD", 5)?;
     let window = Duration::from_secs(setting("ALERT_WINDOW_SECONDS", 60)?);
+    let mut consumer = Consumer {
+        seen: Once::remembering(100_000),
+        refusals: Window::new(window),
+        threshold: setting("ALERT_THRESHOLD", 5)?,
+    };
     let tracing = trace::init("refusals-by-owner-rust")?;
     let client = connect().await?;
-
-    // The gateway creates the stream: wait for it.
     let jetstream = jetstream::new(client.clone());
-    let stream = loop {
-        match jetstream.get_stream(STREAM).await {
-            Ok(stream) => break stream,
-            Err(error) => println!("waiting for the stream {STREAM}: {error}"),
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    let config = pull::Config {
-        durable_name: Some(durable.clone()),
-        filter_subject: "importguard.v1.decision.*".to_owned(),
-        // An event is delivered again if it is not acknowledged by then.
-        ack_wait: Duration::from_secs(30),
-        ..pull::Config::default()
-    };
-    let consumer = stream.get_or_create_consumer(&durable, config).await?;
-    let mut messages = consumer.messages().await?;
-    println!("ready: consumer {durable} on {STREAM}");
-
-    let mut seen = Once::remembering(100_000);
-    let mut refusals = Window::new(window);
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
+    let mut stop = pin!(signalled());
     loop {
-        let message = tokio::select! {
-            message = messages.next() => message.context("the consumer has ended")?,
-            _ = term.recv() => break,
-            _ = int.recv() => break,
+        let messages = tokio::select! {
+            messages = subscribe(&jetstream, &durable) => messages,
+            signal = &mut stop => break signal?,
         };
-        match message {
-            Ok(message) => {
-                if let Err(error) = handle(&message, &mut seen, &mut refusals, threshold).await {
-                    println!("not handled, comes again: {error:#}");
-                }
-            }
-            // The client reconnects by itself and pulls again.
-            Err(error) => println!("trouble with NATS: {error}"),
+        println!("ready: consumer {durable} on {STREAM}");
+        match consumer.consume(messages, stop.as_mut()).await {
+            Ok(()) => break,
+            Err(error) => println!("trouble with NATS, subscribing again: {error:#}"),
         }
     }
     client.drain().await?;
@@ -88,53 +81,102 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Handles a message, then acknowledges it: if the process dies in between, NATS delivers it again.
-async fn handle(
-    message: &Message,
-    seen: &mut Once,
-    refusals: &mut Window,
-    threshold: usize,
-) -> anyhow::Result<()> {
-    let header = |name: &str| {
-        let value = message.headers.as_ref()?.get(name)?;
-        Some(value.as_str().to_owned())
-    };
-    let id = header("Nats-Msg-Id").context("a message without Nats-Msg-Id")?;
-    let mut span = trace::process(&message.subject, &id, header("traceparent").as_deref());
-    if seen.contains(&id) {
-        println!("duplicate {id}");
-    } else {
-        match serde_json::from_slice::<Event>(&message.payload) {
-            Ok(event) => judge(&event, refusals, threshold),
+impl Consumer {
+    /// Handles messages until `stop`. Fails if no more come, for example because the consumer was deleted with its stream.
+    async fn consume(
+        &mut self,
+        mut messages: pull::Stream,
+        mut stop: Pin<&mut impl Future<Output = anyhow::Result<()>>>,
+    ) -> anyhow::Result<()> {
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => message.context("the consumer has ended")??,
+                signal = &mut stop => return signal,
+            };
+            if let Err(error) = self.handle(&message).await {
+                println!("not acknowledged, comes again: {error:#}");
+            }
+        }
+    }
+
+    /// Handles a message, then acknowledges it: if the process dies in between, NATS delivers it again.
+    async fn handle(&mut self, message: &Message) -> anyhow::Result<()> {
+        let headers = message.headers.as_ref();
+        let traceparent = headers.and_then(|headers| headers.get("traceparent"));
+        let mut span = trace::process(&message.subject, traceparent.map(|value| value.as_str()));
+        let event = match serde_json::from_slice::<Event>(&message.payload) {
+            Ok(event) => event,
             Err(error) => {
                 // A retry would fail again.
                 trace::failed(&mut span, &error.to_string());
                 println!("no event: {error}");
-                message
-                    .ack_with(AckKind::Term)
-                    .await
-                    .map_err(|error| anyhow::anyhow!(error))?;
-                return Ok(());
+                let terminated = message.ack_with(AckKind::Term).await;
+                return terminated.map_err(|error| anyhow::anyhow!(error));
             }
+        };
+        span.set_attribute(KeyValue::new("messaging.message.id", event.id.clone()));
+        if self.seen.contains(&event.id) {
+            println!("duplicate {}", event.id);
+        } else {
+            self.judge(&event);
+            self.seen.insert(event.id);
         }
-        seen.insert(id);
+        message.ack().await.map_err(|error| anyhow::anyhow!(error))
     }
-    message.ack().await.map_err(|error| anyhow::anyhow!(error))
+
+    fn judge(&mut self, event: &Event) {
+        let refused = event.data.verdict.as_deref() == Some("refuse");
+        if event.kind != "importguard.decision.v1" || !refused {
+            return;
+        }
+        let owner = &event.data.owner;
+        let count = self.refusals.count(owner, event.time);
+        println!("refusal owner={owner} count={count}");
+        if count > self.threshold {
+            println!(
+                "ALERT owner={owner} refusals={count} within={}s",
+                self.refusals.length().as_secs()
+            );
+        }
+    }
 }
 
-fn judge(event: &Event, refusals: &mut Window, threshold: usize) {
-    let refused = event.data.verdict.as_deref() == Some("refuse");
-    if event.kind != "importguard.decision.v1" || !refused {
-        return;
+/// Subscribes when it is possible: the gateway creates the stream.
+async fn subscribe(jetstream: &jetstream::Context, durable: &str) -> pull::Stream {
+    loop {
+        match try_subscribe(jetstream, durable).await {
+            Ok(messages) => return messages,
+            Err(error) => println!("waiting for the stream {STREAM}: {error:#}"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let owner = &event.data.owner;
-    let count = refusals.count(owner);
-    println!("refusal owner={owner} count={count}");
-    if count > threshold {
-        println!(
-            "ALERT owner={owner} refusals={count} within={}s",
-            refusals.length().as_secs()
-        );
+}
+
+async fn try_subscribe(
+    jetstream: &jetstream::Context,
+    durable: &str,
+) -> anyhow::Result<pull::Stream> {
+    let config = pull::Config {
+        durable_name: Some(durable.to_owned()),
+        filter_subject: "importguard.v1.decision.*".to_owned(),
+        // An event is delivered again if it is not acknowledged by then.
+        ack_wait: Duration::from_secs(30),
+        ..pull::Config::default()
+    };
+    let stream = jetstream.get_stream(STREAM).await?;
+    let consumer = stream.get_or_create_consumer(durable, config).await?;
+    // Without heartbeats, it would wait for ever if the consumer were deleted during a disconnection.
+    let messages = consumer.stream().heartbeat(Duration::from_secs(2));
+    Ok(messages.messages().await?)
+}
+
+/// Returns at SIGTERM or SIGINT.
+async fn signalled() -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
     }
 }
 
@@ -167,4 +209,10 @@ fn setting<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
         Ok(text) => text.parse().context(name),
         Err(_) => Ok(default),
     }
+}
+
+fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let time = datetime::parse_rfc3339(&text).map_err(D::Error::custom)?;
+    Ok(time.into())
 }

@@ -39,7 +39,7 @@ pub fn init(service: &'static str) -> anyhow::Result<Tracing> {
 }
 
 /// The span for handling a message. It ends on drop.
-pub fn process(subject: &str, id: &str, traceparent: Option<&str>) -> BoxedSpan {
+pub fn process(subject: &str, traceparent: Option<&str>) -> BoxedSpan {
     let headers: HashMap<_, _> = traceparent
         .map(|value| ("traceparent".to_owned(), value.to_owned()))
         .into_iter()
@@ -54,7 +54,6 @@ pub fn process(subject: &str, id: &str, traceparent: Option<&str>) -> BoxedSpan 
             KeyValue::new("messaging.operation.name", "process"),
             KeyValue::new("messaging.operation.type", "process"),
             KeyValue::new("messaging.destination.name", subject.to_owned()),
-            KeyValue::new("messaging.message.id", id.to_owned()),
         ])
         .start_with_context(&tracer, &parent)
 }

@@ -1,12 +1,14 @@
 use std::{
-    collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Counts by name within a sliding window. Older entries are removed.
+/// Counts by name within a sliding window of the events' own time, so that old events, read late, raise no alert.
 pub struct Window {
     length: Duration,
-    times: VecDeque<(Instant, String)>,
+    newest: SystemTime,
+    times: BinaryHeap<Reverse<(SystemTime, String)>>,
     counts: HashMap<String, usize>,
 }
 
@@ -14,7 +16,8 @@ impl Window {
     pub fn new(length: Duration) -> Self {
         Self {
             length,
-            times: VecDeque::new(),
+            newest: UNIX_EPOCH,
+            times: BinaryHeap::new(),
             counts: HashMap::new(),
         }
     }
@@ -23,21 +26,26 @@ impl Window {
         self.length
     }
 
-    /// Adds one for `name` and returns its count.
-    pub fn count(&mut self, name: &str) -> usize {
-        let now = Instant::now();
-        self.forget(now);
-        self.times.push_back((now, name.to_owned()));
+    /// Adds one for `name` at the time `at` and returns its count; 0 if that was before the window.
+    pub fn count(&mut self, name: &str, at: SystemTime) -> usize {
+        // A clock that is ahead must not make all other events old.
+        self.newest = self.newest.max(at.min(SystemTime::now()));
+        let start = self.newest.checked_sub(self.length).unwrap_or(UNIX_EPOCH);
+        self.forget_before(start);
+        if at < start {
+            return 0;
+        }
+        self.times.push(Reverse((at, name.to_owned())));
         let count = self.counts.entry(name.to_owned()).or_default();
         *count += 1;
         *count
     }
 
-    fn forget(&mut self, now: Instant) {
-        while let Some((time, _)) = self.times.front()
-            && now.duration_since(*time) > self.length
+    fn forget_before(&mut self, start: SystemTime) {
+        while let Some(Reverse((time, _))) = self.times.peek()
+            && *time < start
         {
-            if let Some((_, name)) = self.times.pop_front()
+            if let Some(Reverse((_, name))) = self.times.pop()
                 && let Some(count) = self.counts.get_mut(&name)
             {
                 *count -= 1;
@@ -53,15 +61,40 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_764_374_400 + seconds)
+    }
+
     #[test]
     fn it_counts_by_name_and_forgets() {
         let mut window = Window::new(Duration::from_secs(60));
         assert_eq!(
-            [window.count("a"), window.count("b"), window.count("a")],
-            [1, 1, 2]
+            [
+                window.count("a", at(0)),
+                window.count("b", at(1)),
+                window.count("a", at(2)),
+                window.count("a", at(61)),
+            ],
+            [1, 1, 2, 2]
         );
-        window.forget(Instant::now() + Duration::from_secs(61));
-        assert!(window.counts.is_empty() && window.times.is_empty());
-        assert_eq!(window.count("a"), 1);
+        assert_eq!(window.count("c", at(200)), 1);
+        assert_eq!((window.times.len(), window.counts.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter_within_the_window() {
+        let mut window = Window::new(Duration::from_secs(60));
+        let times = [30, 20, 50, 0].map(at);
+        assert_eq!(times.map(|at| window.count("a", at)), [1, 2, 3, 4]);
+        window.count("a", at(100));
+        assert_eq!(window.count("a", at(39)), 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_other_events_old() {
+        let mut window = Window::new(Duration::from_secs(60));
+        let now = SystemTime::now();
+        window.count("a", now + Duration::from_secs(3600));
+        assert_eq!(window.count("b", now), 1);
     }
 }
