@@ -295,7 +295,7 @@ async fn changed(nats: SocketAddr) -> anyhow::Result<u64> {
 pub(crate) async fn change(settings: ChangesSettings) -> anyhow::Result<()> {
     let client = async_nats::connect(settings.nats.to_string()).await?;
     let bucket = Bucket::open(&jetstream::new(client)).await?;
-    let writer = Writer::new(bucket, Clone::clone);
+    let writer = Writer::new(bucket);
     let ticks = interval(Duration::from_secs(1) / settings.rate);
     let changes = stream::unfold(ticks, |mut ticks| async {
         ticks.tick().await;

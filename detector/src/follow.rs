@@ -112,7 +112,7 @@ impl<'c> Follower<'c> {
         };
         let mut reader = Reader {
             context,
-            writer: Writer::new(bucket, Clone::clone),
+            writer: Writer::new(bucket),
             engine,
             own: Vec::new(),
             deliveries: Deliveries::default(),

@@ -277,7 +277,7 @@ impl Reader<'_> {
             }
             // The bucket may have been deleted.
             if let Ok(bucket) = Bucket::open_or_create(&context.jetstream, 1).await {
-                self.writer = Writer::new(bucket, Clone::clone);
+                self.writer = Writer::new(bucket);
             }
         };
         if let Some(error) = last {

@@ -34,6 +34,9 @@ pub struct ListChangedEvent {
     pub time: OffsetDateTime,
     /// Whom it is about: the user's ID, or its pseudonym.
     pub subject: UserId,
+    /// `true` if the event has a pseudonym; absent if it has a user ID, which may look like a pseudonym (an extension attribute).
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub pseudonymised: bool,
     /// The media type of `data`.
     pub datacontenttype: String,
     /// What changed.
@@ -84,10 +87,17 @@ pub enum ChangeMade {
 }
 
 impl ListChangedEvent {
-    /// Creates the event about the value that was written at `key` with `revision`. `user` is the user's ID or pseudonym. Returns `None` if
-    /// the value has no event ID or no time, as one that another program wrote.
-    pub fn new(key: &Key, value: &Brief<'_>, revision: u64, user: UserId) -> Option<Self> {
+    /// Creates the event about the value that was written at `key` with `revision`. With a pseudonym of the user, it has neither the ID nor
+    /// the reason. Returns `None` if the value has no event ID or no time, as one that another program wrote.
+    pub fn new(
+        key: &Key,
+        value: &Brief<'_>,
+        revision: u64,
+        pseudonym: Option<UserId>,
+    ) -> Option<Self> {
         let id = value.event?;
+        let pseudonymised = pseudonym.is_some();
+        let user = pseudonym.unwrap_or_else(|| key.id.clone());
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Some(Self {
             specversion: "1.0".to_owned(),
@@ -96,6 +106,7 @@ impl ListChangedEvent {
             source: "importguard/list".to_owned(),
             time: value.at?,
             subject: user.clone(),
+            pseudonymised,
             datacontenttype: "application/json".to_owned(),
             data: ListChangedData {
                 list: key.list.to_string(),
@@ -105,7 +116,7 @@ impl ListChangedEvent {
                     false => ChangeMade::Added,
                 },
                 by: value.by.clone().into_owned(),
-                reason: text(&value.reason),
+                reason: text(&value.reason).filter(|_| !pseudonymised),
                 until: value.expires(),
                 revision,
                 replaces: value.replaces.map(|id| id.to_string()),

@@ -78,12 +78,14 @@ pub enum Added {
     Expired,
 }
 
+/// Returns the pseudonym of a user.
+type PseudonymOf = dyn Fn(&UserId) -> UserId + Send + Sync;
+
 /// Changes lists, and publishes the events about the changes. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     bucket: Bucket,
-    shown: Arc<dyn Fn(&UserId) -> UserId + Send + Sync>,
-    shows_reasons: bool,
+    pseudonym: Option<Arc<PseudonymOf>>,
     grace: Duration,
 }
 
@@ -95,21 +97,22 @@ struct Ack {
 }
 
 impl Writer {
-    /// Creates a writer to `bucket`. `shown` returns what events contain for a user's ID: the ID itself or its pseudonym.
-    pub fn new(bucket: Bucket, shown: impl Fn(&UserId) -> UserId + Send + Sync + 'static) -> Self {
-        let shown = Arc::new(shown);
+    /// Creates a writer to `bucket`.
+    pub const fn new(bucket: Bucket) -> Self {
         Self {
             bucket,
-            shown,
-            shows_reasons: true,
+            pseudonym: None,
             grace: GRACE,
         }
     }
 
-    /// Leaves reasons out of events, because they may name users. The bucket still has them.
+    /// Writes pseudonyms instead of user IDs into events, and no reasons, because they may name users. The bucket still has both.
     #[must_use]
-    pub fn without_reasons(mut self) -> Self {
-        self.shows_reasons = false;
+    pub fn with_pseudonyms(
+        mut self,
+        pseudonym: impl Fn(&UserId) -> UserId + Send + Sync + 'static,
+    ) -> Self {
+        self.pseudonym = Some(Arc::new(pseudonym));
         self
     }
 
@@ -346,13 +349,10 @@ impl Writer {
         value: &Brief<'_>,
         revision: u64,
     ) -> Result<(), BucketError> {
-        let user = (self.shown)(&key.id);
-        let Some(mut event) = ListChangedEvent::new(key, value, revision, user) else {
+        let pseudonym = self.pseudonym.as_ref().map(|of| of(&key.id));
+        let Some(event) = ListChangedEvent::new(key, value, revision, pseudonym) else {
             return Ok(());
         };
-        if !self.shows_reasons {
-            event.data.reason = None;
-        }
         let payload = Bytes::from(serde_json::to_vec(&event).map_err(refused)?);
         let message = |message: PublishMessage| {
             message

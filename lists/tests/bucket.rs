@@ -26,7 +26,7 @@ async fn world() -> World {
     let jetstream = jetstream::new(nats.client().await);
     let bucket = Bucket::open_or_create(&jetstream, 1).await.unwrap();
     World {
-        writer: Writer::new(bucket, Clone::clone),
+        writer: Writer::new(bucket),
         jetstream,
         _nats: nats,
     }

@@ -2,7 +2,6 @@ use std::future::ready;
 
 use anyhow::{Context, anyhow};
 use async_nats::{Event, jetstream};
-use importguard_core::UserId;
 use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
 use importguard_lists::{Bucket, RETENTION, Writer};
 use importguard_nats::NatsSettings;
@@ -47,11 +46,10 @@ pub(super) async fn writer(
 ) -> anyhow::Result<Writer> {
     let pseudonyms = pseudonyms.pseudonyms()?;
     let bucket = Bucket::open_or_create(jetstream, 1).await?;
+    let writer = Writer::new(bucket);
     Ok(match pseudonyms {
-        Pseudonyms::Off => Writer::new(bucket, UserId::clone),
-        pseudonyms => {
-            Writer::new(bucket, move |id| pseudonyms.of(id).into_owned()).without_reasons()
-        }
+        Pseudonyms::Off => writer,
+        pseudonyms => writer.with_pseudonyms(move |id| pseudonyms.of(id).into_owned()),
     })
 }
 

@@ -50,7 +50,7 @@ impl World {
 
     async fn writer(&self) -> Writer {
         let jetstream = jetstream::new(self.nats.client().await);
-        Writer::new(Bucket::open(&jetstream).await.unwrap(), Clone::clone)
+        Writer::new(Bucket::open(&jetstream).await.unwrap())
     }
 }
 

@@ -96,6 +96,7 @@ async fn a_reason_may_name_users_and_is_not_in_events_with_pseudonyms() {
     let event = stream.get_raw_message(1).await.unwrap();
     let event: Value = serde_json::from_slice(&event.payload).unwrap();
     assert_eq!(event["data"]["by"], "alice");
+    assert_eq!(event["pseudonymised"], true, "{event}");
     for id in ["user123", "user456"] {
         assert!(!event.to_string().contains(id), "{event}");
     }
