@@ -96,6 +96,17 @@ async fn the_schema_objects_to_what_breaks_the_contract() {
     later["data"]["addedInALaterVersion"] = json!(true);
     schemas.accept(&later);
 
+    for pointer in [
+        "/data/dialect",
+        "/data/rules/0/mode",
+        "/data/rules/0/outcome",
+    ] {
+        *later.pointer_mut(pointer).unwrap() = json!("addedInALaterVersion");
+    }
+    later["data"]["decidedBy"] = json!("fallback");
+    later["data"]["cause"] = json!("addedInALaterVersion");
+    schemas.accept(&later);
+
     for (pointer, wrong) in [
         ("/id", json!("1646445464564")),
         ("/time", json!("yesterday")),
