@@ -227,12 +227,16 @@ fn shortened(payload: &[u8], max_payload: usize) -> Option<Vec<u8>> {
     }
     let data = event.get_mut("data")?.as_object_mut()?;
     let rules = data.get_mut("rules")?.as_array_mut()?;
+    let mut counted = false;
     for rule in rules.iter_mut().filter_map(Value::as_object_mut) {
         rule.remove("matched");
-        rule.remove("unlisted");
+        counted |= rule.remove("unlisted").is_some();
     }
     omitted.retain(|field| field != MATCHED_FRIENDS);
     omitted.push(Value::from(MATCHED));
+    if counted {
+        omitted.push(Value::from(UNLISTED));
+    }
     data.insert("omitted".to_owned(), Value::Array(omitted));
     serde_json::to_vec(&event).ok()
 }
@@ -240,6 +244,7 @@ fn shortened(payload: &[u8], max_payload: usize) -> Option<Vec<u8>> {
 /// Names in `omitted`.
 const MATCHED: &str = "rules.matched";
 const MATCHED_FRIENDS: &str = "rules.matched.friends";
+const UNLISTED: &str = "rules.unlisted";
 
 fn keep_counts(data: &mut Map<String, Value>, omitted: &mut Vec<Value>) {
     if let Some(Value::Array(friends)) = data.remove("friendUserIDs") {
@@ -464,6 +469,7 @@ mod tests {
         if let Decision::Policy { evaluation, .. } = &mut decision {
             let rule = evaluation.rules[0].clone();
             evaluation.rules = vec![rule; 1000];
+            evaluation.rules[7].unlisted = 3;
         }
         let max_payload = 64 * 1024 + HEADER_BYTES;
         let recorded = event(&request(10_000), &decision, max_payload);
@@ -471,7 +477,12 @@ mod tests {
         let event: DecisionEvent<'_> = serde_json::from_slice(&recorded.payload).unwrap();
         assert_eq!(
             event.data.omitted,
-            ["friendUserIDs", "removed.friends", "rules.matched"]
+            [
+                "friendUserIDs",
+                "removed.friends",
+                "rules.matched",
+                "rules.unlisted"
+            ]
         );
         assert!(event.data.rules.iter().all(|rule| rule.matched.is_empty()));
         assert_eq!(event.data.rules.len(), 1000);
