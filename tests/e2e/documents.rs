@@ -51,6 +51,46 @@ fn every_link_between_documents_leads_somewhere() {
 }
 
 #[test]
+fn every_file_that_developers_are_told_of_exists() {
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    let extensions = ["rs", "md", "sh", "yaml", "toml", "proto", "json"];
+    let root = workspace().canonicalize().unwrap();
+    let files: BTreeSet<PathBuf> = extensions
+        .into_iter()
+        .flat_map(|extension| sources(extension).into_keys())
+        .map(|file| file.strip_prefix(&root).unwrap().to_owned())
+        .collect();
+    for document in ["docs/ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(workspace().join(document)).unwrap();
+        for code in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let name = Path::new(code);
+            let is_file = name
+                .extension()
+                .is_some_and(|extension| extensions.iter().any(|known| extension == *known));
+            if !is_file || code.contains(char::is_whitespace) {
+                continue;
+            }
+            checked += 1;
+            // Within a paragraph, a directory is named once. A test that happens to have the name is not meant.
+            let is_meant = |file: &&PathBuf| {
+                let first = file.iter().next().and_then(|first| first.to_str());
+                code.contains('/') || first.is_some_and(|first| !["tests", "fuzz"].contains(&first))
+            };
+            if !files
+                .iter()
+                .filter(is_meant)
+                .any(|file| file.ends_with(name))
+            {
+                missing.push(format!("{document}: {code}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no such files:\n{}", missing.join("\n"));
+    assert!(checked > 50, "only {checked} files");
+}
+
+#[test]
 fn every_page_of_docs_is_in_the_table_of_contents() {
     let docs = workspace().join("docs");
     let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
