@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use importguard_telemetry::metrics::{gauge, register, with_series};
+use importguard_telemetry::metrics::{ByLabel, gauge, register, with_series};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
@@ -37,13 +37,8 @@ pub(crate) struct Metrics {
     pub(crate) redelivered: Counter,
     pub(crate) missed: Counter,
     pub(crate) failures: Counter,
-    skipped: Family<SkippedLabels, Counter>,
+    skipped: ByLabel<&'static str, Counter>,
     detections: Family<DetectionLabels, Counter>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SkippedLabels {
-    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,7 +49,6 @@ struct DetectionLabels {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry, rules: &Rules) -> Self {
-        let skipped = SKIPPED.map(|reason| SkippedLabels { reason });
         let detections = rules.iter().flat_map(|rule| {
             OUTCOMES.map(|outcome| DetectionLabels {
                 rule: rule.id.clone(),
@@ -86,11 +80,13 @@ impl Metrics {
                 "Failed attempts to put an owner on a list; they are repeated",
                 Counter::default(),
             ),
-            skipped: register(
+            skipped: ByLabel::register(
                 registry,
                 "importguard_detector_skipped",
                 "Events that a rule could not count",
-                with_series(Family::default(), skipped),
+                Counter::default,
+                "reason",
+                SKIPPED,
             ),
             detections: register(
                 registry,
@@ -102,7 +98,7 @@ impl Metrics {
     }
 
     pub(crate) fn skipped(&self, reason: &'static str) {
-        self.skipped.get_or_create(&SkippedLabels { reason }).inc();
+        self.skipped.get(reason).inc();
     }
 
     pub(crate) fn detected(&self, rule: &str, outcome: &'static str) {

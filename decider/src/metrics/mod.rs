@@ -8,9 +8,7 @@ use std::{
 };
 
 use importguard_core::{Evaluation, Outcome, VerdictKind};
-use importguard_telemetry::metrics::{
-    DurationHistogram, HistogramFamily, Label, PolicyInfo, register, with_series,
-};
+use importguard_telemetry::metrics::{ByLabel, DurationHistogram, Label, PolicyInfo, register};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -62,28 +60,18 @@ const RULE_SECONDS: [f64; 11] = [
 /// The decider's metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    decisions: Family<VerdictLabels, Counter>,
-    calls: HistogramFamily<CallLabels>,
+    decisions: ByLabel<Label<VerdictKind>, Counter>,
+    calls: ByLabel<Label<CallResult>, DurationHistogram>,
     evaluation: Histogram,
     rules: Family<RuleLabels, Histogram, fn() -> Histogram>,
     aborted: Counter,
     shadow_skipped: Counter,
-    reloads: Family<ReloadLabels, Counter>,
+    reloads: ByLabel<&'static str, Counter>,
     in_error: Gauge,
     held_back: Gauge,
     read_at: Gauge<f64, AtomicU64>,
     list_ids: Family<ListLabels, Gauge>,
     policies: PolicyInfo,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerdictLabels {
-    verdict: Label<VerdictKind>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    result: Label<CallResult>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,11 +85,6 @@ impl RuleLabels {
             rule: rule.to_owned(),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReloadLabels {
-    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -147,29 +130,24 @@ impl AsRef<str> for CallResult {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry, policies: PolicyInfo) -> Self {
-        let verdicts = VerdictKind::ALL.map(|kind| VerdictLabels {
-            verdict: Label(kind),
-        });
-        let results = CallResult::all().map(|result| CallLabels {
-            result: Label(result),
-        });
-        let calls: HistogramFamily<_> =
-            Family::new_with_constructor(|| DurationHistogram::new(EVALUATION_SECONDS.into_iter()));
         let rules: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(RULE_SECONDS));
-        let reloads = ["ok", "failed"].map(|result| ReloadLabels { result });
         Self {
-            decisions: register(
+            decisions: ByLabel::register(
                 registry,
                 "importguard_decider_decisions",
                 "Evaluations of the policy by verdict; a gateway may call twice for one callback",
-                with_series(Family::default(), verdicts),
+                Counter::default,
+                "verdict",
+                VerdictKind::ALL.map(Label),
             ),
-            calls: register(
+            calls: ByLabel::register(
                 registry,
                 "importguard_decider_request_duration_seconds",
                 "Duration of the calls that a decider serves, by verdict or gRPC status",
-                with_series(calls, results),
+                || DurationHistogram::new(EVALUATION_SECONDS.into_iter()),
+                "result",
+                CallResult::all().map(Label),
             ),
             evaluation: register(
                 registry,
@@ -195,11 +173,13 @@ impl Metrics {
                 "Rules in shadow mode that were not evaluated for a callback because they would have cost more than such rules may",
                 Counter::default(),
             ),
-            reloads: register(
+            reloads: ByLabel::register(
                 registry,
                 "importguard_policy_reloads",
                 "Attempts to read the policy files, by result: ok or failed",
-                with_series(Family::default(), reloads),
+                Counter::default,
+                "result",
+                ["ok", "failed"],
             ),
             in_error: register(
                 registry,
@@ -237,9 +217,7 @@ impl Metrics {
     /// Counts an evaluation.
     pub(crate) fn evaluated(&self, evaluation: &Evaluation, took: Duration) {
         let verdict = Label(evaluation.verdict.kind());
-        self.decisions
-            .get_or_create(&VerdictLabels { verdict })
-            .inc();
+        self.decisions.get(verdict).inc();
         self.evaluation.observe(took.as_secs_f64());
         let skipped = evaluation
             .rules
@@ -298,7 +276,7 @@ impl Metrics {
     }
 
     fn reload(&self, result: &'static str) {
-        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.reloads.get(result).inc();
     }
 }
 

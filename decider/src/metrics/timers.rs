@@ -3,7 +3,7 @@ use std::time::Instant;
 use importguard_telemetry::metrics::{Label, observe};
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::{CallLabels, CallResult, Metrics};
+use super::{CallResult, Metrics};
 use crate::policy::Progress;
 
 /// Observes the duration of a call; as cancelled if it is dropped without a result.
@@ -30,8 +30,7 @@ impl<'a> CallTimer<'a> {
 
 impl Drop for CallTimer<'_> {
     fn drop(&mut self) {
-        let result = Label(self.result);
-        let calls = self.metrics.calls.get_or_create(&CallLabels { result });
+        let calls = self.metrics.calls.get(Label(self.result));
         observe(&calls, self.began.elapsed());
     }
 }
