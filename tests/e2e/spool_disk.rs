@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use importguard_tests::{Strace, skip, tool};
+use importguard_tests::{Binary, SOON, Service, Settings, Strace, skip, tool};
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 use tempfile::TempDir;
 
@@ -139,4 +139,105 @@ async fn every_error_of_the_disk_is_told_and_none_loses_what_was_answered() {
         bench.ask_well(5).await;
         bench.loses_nothing().await;
     }
+}
+
+/// Every read of the spool's files, and options of strace that let them fail.
+const READS: [&str; 4] = [
+    "-e",
+    "trace=read,pread64",
+    "-e",
+    "inject=read,pread64:error=EIO",
+];
+
+/// A spool that is larger than what SQLite keeps of it in memory.
+async fn of_large_events() -> Bench {
+    let mut bench = Bench::without_nats().await;
+    let friends: Vec<_> = (0..2_000)
+        .map(|number| format!("friend_{number:020}"))
+        .collect();
+    bench.friends = friends;
+    bench.ask_well(60).await;
+    bench
+}
+
+fn set_aside(bench: &Bench) -> usize {
+    let files = fs::read_dir(bench.spool()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name());
+    names
+        .filter(|name| name.to_string_lossy().contains("corrupt"))
+        .count()
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_read_is_no_corrupt_spool() {
+    let mut bench = of_large_events().await;
+    let dir = TempDir::new().unwrap();
+    let files = ["spool.db", "spool.db-wal"].map(|name| bench.spool().join(name));
+    let mut args = READS.to_vec();
+    for file in &files {
+        args.extend(["-P", file.to_str().unwrap()]);
+    }
+    let calls = dir.path().join("calls");
+    let what = "EIO of reads of the spool's disk";
+    let Some(strace) = Strace::attach(&bench.line.gateway, &args, &calls, what).await else {
+        return;
+    };
+    bench.line.nats.restart().await;
+    bench.until_spool_is("broken", "I/O error").await;
+    assert_eq!(set_aside(&bench), 0);
+    strace.detach().await;
+    bench.drains().await;
+    bench.until_spool_is("healthy", "I/O error").await;
+    assert_eq!((set_aside(&bench), bench.faults("corrupt").await), (0, 0.0));
+}
+
+/// Starts a gateway on the spool of `bench` whose reads of the database fail as `when` says. None if that cannot be injected.
+fn start_with_failing_reads(bench: &Bench, when: &str) -> Option<Service> {
+    tool("strace", "STRACE", "EIO of reads at a start")?;
+    let spool = bench.spool().display().to_string();
+    let reads = READS.join(" ");
+    // -D keeps the gateway a child of the test.
+    let trace = format!(
+        "exec strace -D -f -qq -o /dev/null {reads}{when} -P {spool}/spool.db \"$0\" \"$@\""
+    );
+    let settings = Settings::new().set("IMPORTGUARD_SPOOL", &spool);
+    let gateway = Service::spawn_with_limits(&trace, Binary::Gateway, settings);
+    Some(gateway)
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_read_at_a_start_ends_the_start_and_keeps_the_spool() {
+    let mut bench = of_large_events().await;
+    bench.line.gateway.kill9();
+    // The first reads are of the header.
+    for (when, error) in [("", "I/O error"), (":when=4+", "Input/output error")] {
+        let Some(mut gateway) = start_with_failing_reads(&bench, when) else {
+            return;
+        };
+        let status = gateway.exit(SOON).await;
+        let said = gateway.output();
+        assert_eq!(status.code(), Some(1), "{said}");
+        for words in ["the spool", error, "IMPORTGUARD_SPOOL"] {
+            assert!(said.contains(words), "no {words} in: {said}");
+        }
+        assert_eq!(set_aside(&bench), 0);
+    }
+    bench.loses_nothing().await;
+}
+
+#[tokio::test]
+async fn a_read_that_fails_once_at_a_start_sets_nothing_aside() {
+    let mut bench = of_large_events().await;
+    bench.line.gateway.kill9();
+    // SQLite reports the first of these as a malformed database, the other one as a page that it failed to get.
+    for when in [":when=4", ":when=100"] {
+        let Some(gateway) = start_with_failing_reads(&bench, when) else {
+            return;
+        };
+        gateway
+            .wait_for_log(&["it is read again", "is listening"])
+            .await;
+        assert_eq!(set_aside(&bench), 0);
+    }
+    bench.loses_nothing().await;
 }

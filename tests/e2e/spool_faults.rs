@@ -28,6 +28,8 @@ pub(crate) const RECOVERS: &str = "the spool works again";
 pub(crate) struct Bench {
     pub(crate) line: Line,
     pub(crate) recorded: Vec<String>,
+    /// Whom the imports are about.
+    pub(crate) friends: Vec<String>,
     asked: usize,
 }
 
@@ -53,6 +55,7 @@ impl Bench {
         Self {
             line,
             recorded: Vec::new(),
+            friends: vec!["b".to_owned()],
             asked: 0,
         }
     }
@@ -61,7 +64,8 @@ impl Bench {
     pub(crate) async fn ask(&mut self) -> i32 {
         let id = format!("op-{}", self.asked);
         self.asked += 1;
-        let code = asserts::code(&self.line.server().import(&id, "a", &["b"]).await);
+        let friends: Vec<_> = self.friends.iter().map(String::as_str).collect();
+        let code = asserts::code(&self.line.server().import(&id, "a", &friends).await);
         if code == 0 {
             self.recorded.push(id);
         }

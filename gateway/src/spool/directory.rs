@@ -3,19 +3,18 @@
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 use time::OffsetDateTime;
 
 use super::{
     SpoolSync,
-    files::{COMPANIONS, DATABASE, Files, InUse, with_ending},
-    health::Fault,
-    rescue::has_invalid_value,
+    files::{COMPANIONS, DATABASE, Files, InUse, LOG, with_ending},
+    health::{Fault, is_corrupt},
     store::{self, SCHEMA_VERSION, Store},
 };
 
@@ -81,7 +80,7 @@ pub enum SpoolOpenError {
         /// Its schema version.
         found: i64,
     },
-    /// SQLite cannot open the file, although it is not corrupt.
+    /// SQLite cannot open the file.
     #[error(
         "can't open the spool {}: {}; correct this, or use another directory (IMPORTGUARD_SPOOL)",
         path.display(), Fault::from(error)
@@ -146,15 +145,19 @@ impl Location {
             create(&self.dir, &path)?;
             open_sound(&path, self.sync)
         };
-        let store = match open()? {
-            Some(store) => store,
-            None => {
+        let store = open()
+            .or_else(|error| {
+                let error = corruption(error)?;
+                tracing::warn!(%error, "the spool looks corrupt: it is read again");
+                read_all(&self.dir).map_err(|source| self.unusable(source))?;
+                open()
+            })
+            .or_else(|error| {
+                let error = corruption(error)?;
+                tracing::error!(file = %path.display(), %error, "the spool is corrupt");
                 set_aside(&self.dir)?;
-                open()?.ok_or_else(|| {
-                    self.unusable(io::Error::other("a new database in it is corrupt at once"))
-                })?
-            }
-        };
+                open()
+            })?;
         let files = Files::in_use(&self.dir).map_err(|source| self.unusable(source))?;
         Ok((store, files))
     }
@@ -350,8 +353,40 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens the database and checks it. Returns `None` if it is corrupt.
-fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenError> {
+/// Returns SQLite's error if it means that the database is corrupt; returns any other error as `Err`.
+fn corruption(error: SpoolOpenError) -> Result<rusqlite::Error, SpoolOpenError> {
+    match error {
+        SpoolOpenError::Sqlite { error, .. } if is_corrupt(&error) => Ok(error),
+        error => Err(error),
+    }
+}
+
+/// Reads the database and its log in `dir` to the end. SQLite takes a read error for corruption, so a database counts as corrupt only if
+/// it is found so again after this succeeded.
+pub(super) fn read_all(dir: &Path) -> io::Result<()> {
+    ["", LOG].into_iter().try_for_each(|ending| {
+        let name = format!("{DATABASE}{ending}");
+        read_to_end(&dir.join(&name)).map_err(|error| named(&name, &error))
+    })
+}
+
+/// Reads an existing file page by page, as SQLite does.
+fn read_to_end(path: &Path) -> io::Result<()> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let (mut page, mut offset) = ([0; 4096], 0);
+    loop {
+        match file.read_at(&mut page, offset)? {
+            0 => return Ok(()),
+            read => offset += read as u64,
+        }
+    }
+}
+
+/// Opens the database and checks it.
+fn open_sound(path: &Path, sync: SpoolSync) -> Result<Store, SpoolOpenError> {
     let opened = Connection::open(path).and_then(|connection| {
         let version = store::version(&connection)?;
         if !store::is_known(version) {
@@ -360,28 +395,11 @@ fn open_sound(path: &Path, sync: SpoolSync) -> Result<Option<Store>, SpoolOpenEr
         quick_check(&connection)?;
         Store::new(connection, sync).map(Ok)
     });
+    let path = path.to_owned();
     match opened {
-        Ok(Ok(store)) => Ok(Some(store)),
-        Ok(Err(found)) => Err(SpoolOpenError::OtherSchema {
-            path: path.to_owned(),
-            found,
-        }),
-        Err(error) => {
-            let code = error.sqlite_error_code();
-            if has_invalid_value(&error)
-                || matches!(
-                    code,
-                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-                )
-            {
-                tracing::error!(file = %path.display(), %error, "the spool is corrupt");
-                return Ok(None);
-            }
-            Err(SpoolOpenError::Sqlite {
-                path: path.to_owned(),
-                error,
-            })
-        }
+        Ok(Ok(store)) => Ok(store),
+        Ok(Err(found)) => Err(SpoolOpenError::OtherSchema { path, found }),
+        Err(error) => Err(SpoolOpenError::Sqlite { path, error }),
     }
 }
 
@@ -399,15 +417,21 @@ pub(super) fn quick_check(connection: &Connection) -> rusqlite::Result<()> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     match verdict.as_str() {
         "ok" => Ok(()),
-        verdict => Err(corrupt(verdict)),
+        verdict => {
+            // A page that could not be read: the code says why.
+            let code = verdict.split_once("error code=");
+            let code = code.and_then(|(_, code)| code.trim().parse().ok());
+            Err(failure(code.unwrap_or(ffi::SQLITE_CORRUPT), verdict))
+        }
     }
 }
 
 pub(super) fn corrupt(why: &str) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-        Some(why.to_owned()),
-    )
+    failure(ffi::SQLITE_CORRUPT, why)
+}
+
+fn failure(code: i32, why: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(why.to_owned()))
 }
 
 /// Renames the database and its companion files, so that nothing is lost that SQLite's `.recover` could read.

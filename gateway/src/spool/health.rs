@@ -7,14 +7,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{
-    SpoolOpenError,
-    rescue::{Rescued, is_corrupt},
-};
+use super::{SpoolOpenError, rescue::Rescued};
 
 /// Whether events can be recorded in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -107,13 +104,16 @@ impl From<rusqlite::Error> for Fault {
 
 impl From<&rusqlite::Error> for Fault {
     fn from(error: &rusqlite::Error) -> Self {
-        if is_corrupt(error) {
+        if has_invalid_value(error) {
             return Self::Corrupt(error.to_string());
         }
         let Some(sqlite) = error.sqlite_error() else {
             return Self::Other(error.to_string());
         };
         match sqlite.code {
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                Self::Corrupt(error.to_string())
+            }
             ErrorCode::DiskFull => Self::DiskFull(error.to_string()),
             ErrorCode::ReadOnly => Self::ReadOnly(error.to_string()),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Locked(error.to_string()),
@@ -122,13 +122,31 @@ impl From<&rusqlite::Error> for Fault {
                 let why = format!("{error} (SQLite's code {code})");
                 match code {
                     // The index of the log cannot grow; it is only some KiB.
-                    rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Self::DiskFull(why),
+                    ffi::SQLITE_IOERR_SHMSIZE => Self::DiskFull(why),
+                    // The file is shorter than it was.
+                    ffi::SQLITE_IOERR_SHORT_READ => Self::Corrupt(why),
                     _ => Self::Io(why),
                 }
             }
             _ => Self::Other(error.to_string()),
         }
     }
+}
+
+/// Returns whether the cause is the content of the file. SQLite reports a failed read as corruption too: see
+/// [`read_all`](super::directory::read_all).
+pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    matches!(Fault::from(error), Fault::Corrupt(_))
+}
+
+/// Returns whether a row has a value that no spool writes.
+pub(super) fn has_invalid_value(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
 }
 
 impl From<io::Error> for Fault {

@@ -18,8 +18,8 @@ use super::{
     SpoolSync,
     directory::{self, LOCK, PRIVATE, PRIVATE_DIR},
     files::{DATABASE, LOG, with_ending},
-    parked,
-    rescue::{self, is_corrupt},
+    health::is_corrupt,
+    parked, rescue,
     store::{self, SCHEMA_VERSION, Store},
 };
 

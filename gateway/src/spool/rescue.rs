@@ -1,9 +1,12 @@
 //! Copies the events of a spool whose files were deleted, moved or set aside into the spool that replaces it.
 
 use importguard_core::EventId;
-use rusqlite::{Connection, ErrorCode, Rows, Statement, params_from_iter, types::Value};
+use rusqlite::{Connection, Rows, Statement, params_from_iter, types::Value};
 
-use super::store::Store;
+use super::{
+    health::{has_invalid_value, is_corrupt},
+    store::Store,
+};
 
 /// Rows per transaction, as many as in a batch of the drain.
 const ROWS: usize = 256;
@@ -150,29 +153,4 @@ fn is_valid(name: &str, value: &Value) -> bool {
         ("spooled_ms", value) => matches!(value, Value::Integer(_)),
         (_, value) => matches!(value, Value::Integer(_) | Value::Null),
     }
-}
-
-/// Returns whether the cause is the content of the file, not the disk.
-pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
-    has_invalid_value(error)
-        || error.sqlite_error().is_some_and(|error| {
-            matches!(
-                error.code,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
-            ) || matches!(
-                error.extended_code,
-                // The file is shorter than it was.
-                rusqlite::ffi::SQLITE_IOERR_SHORT_READ | rusqlite::ffi::SQLITE_IOERR_CORRUPTFS
-            )
-        })
-}
-
-/// Returns whether a row has a value that no spool writes.
-pub(super) fn has_invalid_value(error: &rusqlite::Error) -> bool {
-    matches!(
-        error,
-        rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::Utf8Error(..)
-    )
 }

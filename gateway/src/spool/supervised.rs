@@ -1,8 +1,8 @@
 //! The store as the spool's thread uses it: monitored while it is in use, and repaired if possible.
 //!
 //! An event counts as recorded only if the files are found in place after its commit. Files that were deleted or replaced are recreated
-//! with the events that are still readable through the open ones. A corrupt database is set aside. Every other failure is retried until
-//! its cause is gone.
+//! with the events that are still readable through the open ones. A corrupt database is set aside. Every other failure, also to read the
+//! disk, is retried until its cause is gone.
 
 use std::{
     sync::Arc,
@@ -228,10 +228,18 @@ impl Supervised {
     /// Does `work`. If it fails in a way that can be repaired, repairs the spool and does `work` again. Returns the reason if it fails.
     fn work<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Fault>) -> Result<T, String> {
         let was_broken = self.health.state() == SpoolState::Broken;
-        let done = self.attempt(&work).or_else(|fault| {
-            self.repair(fault)?;
-            self.attempt(&work)
-        });
+        let done = self
+            .attempt(&work)
+            .or_else(|fault| match fault {
+                Fault::Corrupt(_) => self.attempt(&work).inspect(|_| {
+                    tracing::warn!("{fault}, but not when it was read again: its disk may fail");
+                }),
+                fault => Err(fault),
+            })
+            .or_else(|fault| {
+                self.repair(fault)?;
+                self.attempt(&work)
+            });
         self.tried = Instant::now();
         match done {
             Ok(done) => {
@@ -290,6 +298,8 @@ impl Supervised {
                 self.count_set_aside();
                 Ok(())
             }
+            // It only looked corrupt.
+            Err(why @ Fault::Io(_)) if matches!(fault, Fault::Corrupt(_)) => Err(why),
             Err(why) => Err(Fault::Unrepaired {
                 fault: Box::new(fault),
                 why: why.to_string(),
@@ -308,6 +318,7 @@ impl Supervised {
                     "another one was set aside a moment ago".to_owned(),
                 ));
             }
+            directory::read_all(&self.location.dir)?;
             directory::set_aside(&self.location.dir)?;
             self.set_aside = Some(Instant::now());
         }
