@@ -17,6 +17,15 @@ pub enum RecordError {
         /// Maximum size of the spool, in bytes.
         max_bytes: u64,
     },
+    /// NATS refuses the event while it accepts others, and no more events can be parked.
+    #[error(
+        "NATS refuses the event, and it cannot be parked: half of the {max_bytes} bytes of the spool are in use, and the rest is for events that \
+         NATS does not refuse"
+    )]
+    ParkedFull {
+        /// Maximum size of the spool, in bytes.
+        max_bytes: u64,
+    },
     /// The request's deadline passed before the spool had committed the event.
     #[error(
         "NATS does not accept events and the spool did not commit before the deadline of the request"

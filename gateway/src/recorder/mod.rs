@@ -419,10 +419,10 @@ impl Inner {
     }
 
     fn unrecordable(&self, error: AppendError) -> RecordError {
+        let max_bytes = self.spool.depth().max_bytes();
         match error {
-            AppendError::Full => RecordError::SpoolFull {
-                max_bytes: self.spool.depth().max_bytes(),
-            },
+            AppendError::Full => RecordError::SpoolFull { max_bytes },
+            AppendError::ParkedFull => RecordError::ParkedFull { max_bytes },
             AppendError::TooSlow => RecordError::TooLate,
             AppendError::Broken(why) => RecordError::SpoolBroken(why),
             AppendError::Closed => RecordError::Closed,

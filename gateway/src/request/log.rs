@@ -182,6 +182,8 @@ pub(crate) fn unrecorded(error: &RecordError, answer: OnFailure) {
         "{error}; {effect}: {}",
         match error {
             RecordError::SpoolFull { .. } => "restore NATS, or raise IMPORTGUARD_SPOOL_MAX_BYTES",
+            RecordError::ParkedFull { .. } =>
+                "correct the stream's settings or the permissions, as recorder.parked in /readyz says",
             RecordError::TooLate =>
                 "restore NATS, and check whether the spool's disk is slow or busy",
             RecordError::NoTime =>

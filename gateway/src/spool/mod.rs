@@ -88,6 +88,8 @@ pub(crate) struct PendingEvent {
 pub(crate) enum AppendError {
     #[error("the spool is full")]
     Full,
+    #[error("half of the spool is in use, so that no event can be parked in it")]
+    ParkedFull,
     #[error("the spool took longer than the request may take")]
     TooSlow,
     #[error("the spool is broken: {0}")]

@@ -78,16 +78,15 @@ impl Supervised {
 
     /// Commits `events` together if all of them fit, otherwise those that do. New parked events fit into half of the spool.
     pub(super) fn append(&mut self, events: &[PendingEvent]) -> Vec<Result<(), AppendError>> {
-        if let [event] = events {
-            return vec![self.append_one(event)];
-        }
         let takes_parked = self.takes_parked();
-        let taken = events
-            .iter()
-            .filter(|event| takes_parked || event.parked.is_none());
-        let appended = self.try_append(|store| store.append_all(taken.clone()));
-        let result = |event: &PendingEvent| match &appended {
-            _ if !takes_parked && event.parked.is_some() => Err(AppendError::Full),
+        let is_taken = |event: &&PendingEvent| takes_parked || event.parked.is_none();
+        let taken = events.iter().filter(is_taken);
+        let appended = match taken.clone().count() {
+            0 | 1 => Ok(false),
+            _ => self.try_append(|store| store.append_all(taken.clone())),
+        };
+        let result = |event| match &appended {
+            _ if !is_taken(&event) => Err(AppendError::ParkedFull),
             Ok(true) => Ok(()),
             Ok(false) => self.append_one(event),
             Err(why) => Err(AppendError::Broken(why.clone())),
@@ -103,9 +102,6 @@ impl Supervised {
     }
 
     fn append_one(&mut self, event: &PendingEvent) -> Result<(), AppendError> {
-        if event.parked.is_some() && !self.takes_parked() {
-            return Err(AppendError::Full);
-        }
         match self.try_append(|store| store.append(event)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(AppendError::Full),

@@ -163,7 +163,7 @@ async fn new_parked_events_leave_half_of_the_spool_to_others() {
     let group = [parked(), event("x"), parked(), event("x")];
     let appended = group.map(|event| spool.append(event, soon()));
     let appended = futures_util::future::join_all(appended).await;
-    let full = Err(AppendError::Full);
+    let full = Err(AppendError::ParkedFull);
     assert_eq!(appended, [full.clone(), Ok(()), full, Ok(())]);
 }
 
