@@ -31,7 +31,7 @@ pub enum RecordError {
         "NATS does not accept events and the spool did not commit before the deadline of the request"
     )]
     TooLate,
-    /// The request's deadline passed although NATS accepts events: the gateway, its disk or NATS is too busy.
+    /// The request's deadline passed before recording began, or although NATS accepts events: the gateway, its disk or NATS is too busy.
     #[error(
         "the deadline of the request was over before NATS acknowledged the event or the spool committed it"
     )]

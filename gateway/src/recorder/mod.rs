@@ -226,9 +226,13 @@ impl Recorder {
     }
 
     /// Returns once `event` is acknowledged by NATS or committed to the spool; returns an error at `deadline`. If the future is dropped,
-    /// the event may or may not be recorded.
+    /// the event may or may not be recorded. After `deadline`, it is not.
     pub async fn record(&self, event: Event, deadline: Instant) -> Result<Recorded, RecordError> {
         let recorder = &*self.0;
+        if Instant::now() >= deadline {
+            recorder.metrics.unrecordable();
+            return Err(RecordError::NoTime);
+        }
         let seen = recorder.machine.observe();
         let mut event = PendingEvent {
             id: event.id,

@@ -263,7 +263,8 @@ impl Spool {
         &self.health
     }
 
-    /// Returns once `event` is committed. If it returns an error at `deadline`, the event may be committed anyway.
+    /// Returns once `event` is committed, or an error at `deadline`. An event whose commit began before may be committed anyway, and so may
+    /// one that was attempted.
     pub(crate) async fn append(
         &self,
         event: PendingEvent,

@@ -280,6 +280,33 @@ async fn a_closed_spool_takes_nothing_and_says_so() {
 }
 
 #[tokio::test]
+async fn an_event_for_which_nobody_waits_is_kept_only_if_nats_may_have_it() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    let attempted = PendingEvent {
+        attempted_after: Some(7),
+        ..event("attempted")
+    };
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let held = spool.run(move |_| {
+        let _ = released.recv();
+        Ok(())
+    });
+    let late = async {
+        for event in [event("late"), attempted] {
+            let deadline = Instant::now() + Duration::from_millis(1);
+            let late = spool.append(event, deadline).await;
+            assert_eq!(late, Err(AppendError::TooSlow));
+        }
+        release.send(()).unwrap();
+    };
+    tokio::join!(held, late).0.unwrap();
+    // Once this one is committed, so are those before it.
+    spool.append(event("last"), soon()).await.unwrap();
+    assert_eq!(payloads(&spool).await, ["attempted", "last"]);
+}
+
+#[tokio::test]
 async fn who_waits_for_a_spool_that_hangs_waits_no_longer_than_its_deadline() {
     let dir = TempDir::new().unwrap();
     let spool = open(&dir);

@@ -20,6 +20,9 @@ pub(super) fn run(mut spool: Supervised, mut commands: mpsc::Receiver<Command>, 
     while commands.blocking_recv_many(&mut received, GROUP_EVENTS) > 0 {
         for command in received.drain(..) {
             match command {
+                // Nobody waits: it counts as unrecorded. If NATS may have it, the spool has it too, like any other event without an ack.
+                Command::Append { event, reply }
+                    if reply.is_closed() && event.attempted_after.is_none() => {}
                 Command::Append { event, reply } => {
                     group.push(event, reply);
                     if group.bytes >= GROUP_BYTES {

@@ -152,6 +152,22 @@ async fn an_ack_is_not_waited_for_longer_than_half_the_time_that_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_deadline_is_over_is_neither_sent_nor_spooled() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let recording = Recording::patient(&nats, &spool).await;
+    let late = recording.recorder.record(event(0), Instant::now()).await;
+    assert_eq!(late, Err(RecordError::NoTime));
+    assert_eq!(
+        recording.metric("importguard_recorder_events_total{path=\"unrecordable\"}"),
+        1.0
+    );
+    // What was sent or queued before it would arrive before it.
+    assert_eq!(recording.record(1).await, Recorded::Streamed);
+    recording.close().await;
+    assert_eq!(stored(&nats).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_was_stored_behind_our_back_is_not_published_again() {
     let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
     let window = Duration::from_millis(300);
