@@ -92,7 +92,10 @@ impl Inner {
                     Some((event, sent, start)) => {
                         let acknowledged =
                             self.publisher.acknowledged(sent, start, BACKGROUND_TIMEOUT);
-                        (event, acknowledged.await)
+                        let acknowledged = acknowledged
+                            .await
+                            .inspect(|_| self.blocked.accepted(&event.subject));
+                        (event, acknowledged)
                     }
                     None => return published,
                 },

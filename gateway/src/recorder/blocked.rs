@@ -1,43 +1,68 @@
-//! Subjects that NATS currently refuses. A refusal is logged once, and later events on the subject are parked without being published.
+//! Subjects that NATS currently refuses. A refusal is logged once, and later events on the subject are parked without being published,
+//! except one now and then, which shows whether NATS still refuses it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use async_nats::{Event, ServerError};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::refusal::Refusal;
-use crate::{events::Subject, spool::ParkReason};
+use crate::{
+    events,
+    spool::{ParkReason, ParkedCounts},
+};
+
+/// How often a blocked subject is tried with an event. The callback of that event may have to wait for a refusal.
+const TRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Subjects that NATS refuses, and the last refusal of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Blocked {
-    subjects: Mutex<BTreeMap<String, Refusal>>,
+    subjects: Mutex<BTreeMap<String, Subject>>,
     /// Length of `subjects`, so that the check for every event needs no lock.
     count: AtomicUsize,
     details: Mutex<BTreeMap<ParkReason, String>>,
 }
 
+/// A blocked subject.
+#[derive(Debug)]
+struct Subject {
+    refusal: Refusal,
+    next_try: Instant,
+}
+
 impl Blocked {
-    /// Returns why events on `subject` are parked without being published first, or `None` if they are not.
-    pub(super) fn reason(&self, subject: &str) -> Option<ParkReason> {
+    /// Returns why an event on `subject` is to be parked without being published first, or `None` if it is to be published: the subject is
+    /// not blocked, or the event is the one that tries it.
+    pub(super) fn reason_to_park(&self, subject: &str) -> Option<ParkReason> {
         if !self.any() {
             return None;
         }
-        let subjects = self.subjects.lock();
-        subjects.get(subject).map(|refusal| refusal.reason)
+        let mut subjects = self.subjects.lock();
+        let Subject { refusal, next_try } = subjects.get_mut(subject)?;
+        let now = Instant::now();
+        if now < *next_try {
+            return Some(refusal.reason);
+        }
+        *next_try = now + TRY_INTERVAL;
+        None
+    }
+
+    /// Lets the next event on each subject try it.
+    pub(super) fn try_all(&self) {
+        for subject in self.subjects.lock().values_mut() {
+            subject.next_try = Instant::now();
+        }
     }
 
     /// Returns whether any subject is blocked.
     pub(super) fn any(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
-    }
-
-    /// Returns the blocked subjects.
-    pub(super) fn subjects(&self) -> BTreeSet<String> {
-        self.subjects.lock().keys().cloned().collect()
     }
 
     /// Records that NATS refused an event on `subject`. Logs it if the refusal is new.
@@ -46,9 +71,13 @@ impl Blocked {
         let told = self.details.lock().insert(*reason, detail.clone());
         let is_known = if reason.is_about_the_subject() {
             let mut subjects = self.subjects.lock();
-            let before = subjects.insert(subject.to_owned(), refusal.clone());
+            let blocked = Subject {
+                refusal: refusal.clone(),
+                next_try: Instant::now() + TRY_INTERVAL,
+            };
+            let before = subjects.insert(subject.to_owned(), blocked);
             self.count.store(subjects.len(), Ordering::Release);
-            before.as_ref() == Some(refusal)
+            before.is_some_and(|before| before.refusal == *refusal)
         } else {
             told.as_ref() == Some(detail)
         };
@@ -61,30 +90,28 @@ impl Blocked {
         }
     }
 
-    /// Keeps only the blocked subjects for which `is_refused` returns `true`: NATS accepts events on the others again.
-    pub(super) fn keep(&self, is_refused: impl Fn(&str) -> bool) {
+    /// Records that NATS acknowledged an event on `subject`.
+    pub(super) fn accepted(&self, subject: &str) {
         if !self.any() {
             return;
         }
         let mut subjects = self.subjects.lock();
-        subjects.retain(|subject, _| {
-            let is_refused = is_refused(subject);
-            if !is_refused {
-                tracing::info!(subject = &**subject, "NATS takes events on a subject again");
-            }
-            is_refused
-        });
-        self.count.store(subjects.len(), Ordering::Release);
+        if subjects.remove(subject).is_some() {
+            self.count.store(subjects.len(), Ordering::Release);
+            tracing::info!(subject, "NATS takes events on a subject again");
+        }
     }
 
-    /// Returns the detail of the last refusal for this `reason`, if there was one since the process started or [`forget`](Self::forget).
+    /// Returns the detail of the last refusal for this `reason`, if there was one since the process started or
+    /// [`forget_all_but`](Self::forget_all_but).
     pub(super) fn detail(&self, reason: ParkReason) -> Option<String> {
         self.details.lock().get(&reason).cloned()
     }
 
-    /// Forgets the detail for this `reason`. Call it when no event is parked for it any more.
-    pub(super) fn forget(&self, reason: ParkReason) {
-        self.details.lock().remove(&reason);
+    /// Forgets the details for reasons for which no event is parked any more.
+    pub(super) fn forget_all_but(&self, parked: ParkedCounts) {
+        let mut details = self.details.lock();
+        details.retain(|&reason, _| parked.of(reason) > 0);
     }
 }
 
@@ -109,7 +136,7 @@ impl Denials {
 /// Returns whether the server denies publishing to one of the subjects of events.
 pub(super) fn is_about_an_event(event: &Event) -> bool {
     denied_subject(event).is_some_and(|denied| {
-        Subject::ALL
+        events::Subject::ALL
             .iter()
             .any(|subject| subject.as_str() == denied)
     })

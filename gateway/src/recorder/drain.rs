@@ -63,15 +63,12 @@ pub(super) struct Drain {
     failed_lookups: u32,
     /// Since the spool was last empty.
     drained: Drained,
-    retry: Option<Retry>,
+    pub(super) retry: Retry,
     /// When the stream's settings were last checked.
     checked: Instant,
     /// Their values then.
     config: Option<Config>,
-    retried: Instant,
-    /// The event at which the last pass over the parked events stopped; `None` if it reached the end.
-    reached: Option<EventId>,
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
     /// The last reported error is no reason to spool new events: it is over when the drain's next step succeeds.
     is_reported: bool,
     /// On SIGHUP, parked events are retried immediately.
@@ -84,11 +81,9 @@ impl Drain {
             recorder,
             failed_lookups: 0,
             drained: Drained::default(),
-            retry: None,
+            retry: Retry::default(),
             checked: Instant::now(),
             config: None,
-            retried: Instant::now(),
-            reached: None,
             purpose,
             is_reported: false,
             hangup: match purpose {
@@ -167,13 +162,19 @@ impl Drain {
             // New events can go to NATS; the drain handles the rest itself.
             Err(error) => self.report(&error),
         }
-        self.retry = Some(Retry::default());
+        self.retry_refused();
         recorder.machine.advance(seen, State::Draining);
         let events = recorder.spool.depth().waiting() + self.drained.total();
         if events > 0 {
             tracing::info!(events, "NATS accepts events again: draining the spool");
         }
         Ok(stream)
+    }
+
+    /// Retries everything that NATS refused, from the first parked event.
+    fn retry_refused(&mut self) {
+        self.recorder.blocked.try_all();
+        self.retry.begin();
     }
 
     /// Checks the stream, and creates it if it is missing. If its settings have changed, parked events are retried.
@@ -198,7 +199,7 @@ impl Drain {
         let config = Some(info.config.clone());
         if self.config != config {
             self.config = config;
-            self.retry = Some(Retry::default());
+            self.retry_refused();
         }
         Ok(stream)
     }
@@ -213,7 +214,7 @@ impl Drain {
         let mut retry = RETRY_FIRST;
         loop {
             let seen = recorder.machine.observe();
-            let is_parked_retry = seen.state() == State::Streaming && self.retry.is_some();
+            let is_parked_retry = seen.state() == State::Streaming && self.retry.is_due;
             let outcome = match seen.state() {
                 State::Spooling => return ControlFlow::Continue(()),
                 State::Draining => match self.publish_next(&mut stream, limit).await {
@@ -249,13 +250,11 @@ impl Drain {
                 State::Streaming if self.purpose == Purpose::Record => {
                     self.wait(seen, &mut stream).await
                 }
-                State::Streaming => match self.reached.take() {
-                    None => return ControlFlow::Break(()),
-                    reached => {
-                        self.retry = Some(Retry::after(reached));
-                        Ok(())
-                    }
-                },
+                State::Streaming if self.retry.has_more() => {
+                    self.retry.resume();
+                    Ok(())
+                }
+                State::Streaming => return ControlFlow::Break(()),
             };
             match outcome {
                 Ok(()) => {
@@ -284,7 +283,7 @@ impl Drain {
             () = recorder.spool.depth().grown() => {
                 recorder.machine.advance(seen, State::Draining);
             }
-            () = self.hangup.received() => self.retry = Some(Retry::default()),
+            () = self.hangup.received() => self.retry_refused(),
             () = sleep(PARKED_CHECK_INTERVAL) => self.tick(stream).await?,
         }
         Ok(())
@@ -293,12 +292,8 @@ impl Drain {
     /// Checks the stream's settings and schedules a retry of parked events, each when it is due.
     async fn tick(&mut self, stream: &mut Stream) -> Result<(), DrainError> {
         let parked = self.recorder.spool.depth().parked().total();
-        // Even if none of its events could be parked, a blocked subject must be tried again.
-        let is_blocked_for_nothing = parked == 0 && self.recorder.blocked.any();
-        if is_blocked_for_nothing {
-            self.retry = Some(Retry::default());
-        }
-        if parked == 0 && self.checked.elapsed() < CHECK_INTERVAL {
+        let is_refused = parked > 0 || self.recorder.blocked.any();
+        if !is_refused && self.checked.elapsed() < CHECK_INTERVAL {
             return Ok(());
         }
         match self.check_stream().await {
@@ -307,27 +302,10 @@ impl Drain {
             // If it matters, publications will fail.
             Err(error) => tracing::debug!(%error, "can't look at the stream"),
         }
-        if parked > 0 && self.retried.elapsed() >= RETRY_PARKED {
-            self.retry = Some(Retry::after(self.reached));
+        if parked > 0 && self.retry.elapsed() >= RETRY_PARKED {
+            self.retry.resume();
         }
         Ok(())
-    }
-
-    /// Retries the next parked events.
-    async fn retry_parked(&mut self, stream: &mut Stream) -> Result<(), DrainError> {
-        let Some(mut retry) = self.retry.take() else {
-            return Ok(());
-        };
-        let stepped = retry.step(self, stream).await;
-        self.retried = Instant::now();
-        match stepped {
-            Ok(true) => self.reached = retry.reached(),
-            Ok(false) => self.retry = Some(retry),
-            // The spool is only being emptied, so there will be no other pass.
-            Err(_) if self.purpose == Purpose::Empty => self.retry = Some(retry),
-            Err(_) => {}
-        }
-        stepped.map(drop)
     }
 
     /// Publishes the first `limit` events of the spool in order, deletes those that NATS has stored, and parks those that it refuses.
@@ -348,7 +326,7 @@ impl Drain {
             self.stored(stream, &batch).await?
         };
         recorder.attempts.note(Duration::ZERO);
-        let blocked = |event: &PendingEvent| recorder.blocked.reason(&event.subject);
+        let blocked = |event: &PendingEvent| recorder.blocked.reason_to_park(&event.subject);
         let published = recorder.publish_all(&batch, &stored, blocked).await;
         let count = published.settled();
         // Events were not looked up if NATS may still remember them, so keep the record of earlier attempts.

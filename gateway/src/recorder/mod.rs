@@ -241,7 +241,7 @@ impl Recorder {
             trace: event.trace,
             payload: event.payload,
             attempted_after: None,
-            parked: recorder.blocked.reason(event.subject.as_str()),
+            parked: recorder.blocked.reason_to_park(event.subject.as_str()),
         };
         let may_publish = seen.state() != State::Spooling && event.parked.is_none();
         if may_publish && !recorder.publisher.connected() {
@@ -250,6 +250,7 @@ impl Recorder {
             let after = recorder.publisher.sequence();
             let error = match recorder.publish(&event, deadline).await {
                 Ok(ack) => {
+                    recorder.blocked.accepted(&event.subject);
                     recorder.metrics.streamed(ack);
                     return Ok(Recorded::Streamed);
                 }

@@ -1,5 +1,6 @@
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use futures_util::future::join_all;
+use importguard_gateway::recorder::RecordError;
 use tokio::time::sleep;
 
 use super::*;
@@ -162,4 +163,49 @@ async fn a_plain_subscriber_on_a_subject_that_the_stream_lacks_stops_nothing() {
     // Those of a spool, too.
     let recording = Recording::with(recording.close().await).await;
     recording.parks("subjectMissing", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_subject_without_parked_events_is_tried_with_a_new_one() {
+    let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+    let one_of_each = |config: &mut Config| {
+        config.max_messages_per_subject = 1;
+        config.discard = DiscardPolicy::New;
+        config.discard_new_per_subject = true;
+    };
+    stream(&nats, one_of_each).await;
+    let mut settings = settings(&nats, &spool);
+    settings.spool_max_bytes = 2 << 20;
+    let recording = Recording::with(settings).await;
+    recording.until(State::Streaming).await;
+    let deadline = Instant::now() + SOON * 2;
+    // More than a pass over the parked events tries, and as many as may be parked.
+    let mut parked = 0;
+    let error = loop {
+        match recording.recorder.record(event(parked), deadline).await {
+            Ok(_) => parked += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(parked > 300, "{parked}");
+    let max_bytes = 2 << 20;
+    assert_eq!(error, RecordError::ParkedFull { max_bytes });
+    stream(&nats, |config| {
+        one_of_each(config);
+        config.subjects = vec!["importguard.v1.decision.allow".to_owned()];
+    })
+    .await;
+    let refuse = |n| recording.recorder.record(on(Subject::Refuse, n), deadline);
+    eventually("the subject is blocked", SOON, async || {
+        match refuse(parked).await {
+            Ok(recorded) => Err(format!("{recorded:?}")),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
+    stream(&nats, one_of_each).await;
+    eventually("the subject is free again", SOON, async || {
+        refuse(parked + 1).await
+    })
+    .await;
 }
