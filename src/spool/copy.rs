@@ -1,10 +1,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::Args;
 use importguard_gateway::spool::SpoolReader;
 
-use super::{Directory, events, sync_dir};
+use super::{Directory, events};
 use crate::events::Console;
 
 const CONSOLE: Console = Console::new("spool copy");
@@ -36,11 +35,7 @@ pub(crate) struct Copy {
 impl Copy {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let reader = SpoolReader::open(&self.directory.dir)?;
-        let missing = self.to.ancestors();
-        let missing = missing.take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
-        let created = missing.count();
         let is_complete = reader.copy_to(&self.to)?;
-        self.sync(created)?;
         let copy = SpoolReader::open(&self.to)?.summary()?;
         let (count, to) = (events(copy.events), self.to.display());
         if is_complete {
@@ -51,13 +46,5 @@ impl Copy {
             "{count} copied to {to}: the spool is corrupt, and others could not be read"
         ));
         Ok(ExitCode::FAILURE)
-    }
-
-    /// Syncs the parents of the innermost `created` directories.
-    fn sync(&self, created: usize) -> anyhow::Result<()> {
-        for dir in self.to.canonicalize()?.ancestors().skip(1).take(created) {
-            sync_dir(dir).with_context(|| format!("cannot sync {}", dir.display()))?;
-        }
-        Ok(())
     }
 }

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use importguard_gateway::spool::SpoolReader;
+use importguard_gateway::spool::{SpoolReader, sync_dir};
 
-use super::{Directory, events, sync_dir};
+use super::{Directory, events};
 use crate::{
     events::{Console, printable_json},
     output,

@@ -5,12 +5,7 @@ mod drain;
 mod export;
 mod status;
 
-use std::{
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use importguard_runtime::{ThreadSettings, block_on};
@@ -44,18 +39,6 @@ struct Directory {
     /// Directory of the spool, or its database
     #[arg(value_name = "DIR", env = "IMPORTGUARD_SPOOL")]
     dir: PathBuf,
-}
-
-/// Syncs a directory: until then, a power cut can undo the creation of a file in it. Some file systems cannot sync a directory, and a
-/// parent may not be readable.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
-    match File::open(dir).and_then(|dir| dir.sync_all()) {
-        Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported) => {
-            Ok(())
-        }
-        synced => synced,
-    }
 }
 
 /// Formats a number of events: `1 event`, `2 events`.

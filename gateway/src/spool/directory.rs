@@ -219,7 +219,7 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
         dir: dir.to_owned(),
         source,
     };
-    create_dir(dir).map_err(unusable)?;
+    private_dir(dir).map_err(unusable)?;
     let mut file = File::options()
         .read(true)
         .write(true)
@@ -265,18 +265,23 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolOpenError> {
     }
 }
 
-/// Creates the directory, with its parents if they are missing, and syncs their entries to disk. An existing directory is made private if it contains only spool files.
-fn create_dir(dir: &Path) -> io::Result<()> {
-    if dir.exists() {
-        let mut entries = fs::read_dir(dir)?;
-        let is_shared = entries.any(|entry| {
-            entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"spool."))
-        });
-        if !is_shared {
-            make_private(dir, PRIVATE_DIR);
-        }
-        return Ok(());
+/// Makes an existing directory private if it contains only spool files, or creates it.
+fn private_dir(dir: &Path) -> io::Result<()> {
+    if !dir.exists() {
+        return create_dir(dir);
     }
+    let mut entries = fs::read_dir(dir)?;
+    let is_shared = entries.any(|entry| {
+        entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"spool."))
+    });
+    if !is_shared {
+        make_private(dir, PRIVATE_DIR);
+    }
+    Ok(())
+}
+
+/// Creates the directory if it is missing, with its parents, and syncs their entries to disk.
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
     let missing = dir.ancestors().take_while(|dir| !dir.exists());
     let missing: Vec<_> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
     DirBuilder::new()
@@ -336,7 +341,10 @@ fn make_private(path: &Path, mode: u32) {
 
 /// Syncs a directory: until then, a power cut can undo the creation or renaming of a file in it. Some file systems cannot sync a
 /// directory, and a parent may not be readable; these are left to the operating system.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// If the disk fails.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir).and_then(|dir| dir.sync_all()) {
         Err(error)
             if matches!(

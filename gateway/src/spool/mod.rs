@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use self::{clock::SteadyClock, directory::Location, store::Contents, supervised::Supervised};
 
 pub use self::{
-    directory::{SpoolOpenError, set_aside_files},
+    directory::{SpoolOpenError, set_aside_files, sync_dir},
     health::{SpoolState, SpoolStatus},
     reader::{SpoolReadError, SpoolReader, SpoolSummary},
 };

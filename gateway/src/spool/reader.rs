@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read},
     ops::ControlFlow,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     SpoolSync,
-    directory::{self, LOCK, PRIVATE, PRIVATE_DIR},
+    directory::{self, LOCK, PRIVATE},
     files::{DATABASE, LOG, with_ending},
     health::is_corrupt,
     parked, rescue,
@@ -287,11 +287,7 @@ impl SpoolReader {
             path: path.clone(),
             source,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(PRIVATE_DIR)
-            .create(to)
-            .map_err(failed)?;
+        directory::create_dir(to).map_err(failed)?;
         if path.exists() {
             return Err(SpoolReadError::Exists { dir: to.to_owned() });
         }
