@@ -1,5 +1,5 @@
 //! Callbacks *after* something always get an allowing answer, whatever is wrong with them: open-im-server 3.5 would report a failure to
-//! its caller although the friends are stored.
+//! its caller although the friends are stored. One whose request line also names a question is a question.
 
 use http::Method;
 use importguard_core::Dialect::Server;
@@ -48,8 +48,24 @@ async fn a_report_that_is_none_passes() {
     for method in [Method::GET, Method::PUT, Method::DELETE] {
         passes(&gateway, report(&gateway).method(method), 5900).await;
     }
-    let contradicted = gateway.url() + REPORT + "?command=callbackBeforeImportFriendsCommand";
+    let contradicted = gateway.url() + REPORT + "?command=callbackAfterAddFriendCommand";
     passes(&gateway, report(&gateway).url(contradicted), 5900).await;
+}
+
+#[tokio::test]
+async fn a_question_on_the_path_of_a_report_is_refused() {
+    let gateway = Service::gateway(Settings::new()).await;
+    for (asker, question) in [
+        (OpenIm::documented(""), "ImportFriendReqBeforeCommand"),
+        (OpenIm::server(""), "callbackBeforeImportFriendsCommand"),
+    ] {
+        for path in [REPORT, OTHER_REPORT] {
+            let url = format!("{}{path}?command={question}", gateway.url());
+            let call = report(&gateway).url(url).body(asker.body("a", &["b"]));
+            let answer = Client::default().send(call).await;
+            asserts::refuses(Server, &answer, 404, 5901);
+        }
+    }
 }
 
 #[tokio::test]

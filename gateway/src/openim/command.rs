@@ -120,32 +120,30 @@ impl Target {
             None => Dialect::Server,
         };
         let below = base.below(path);
-        let last = last_segment(below.unwrap_or(path));
+        let within = below.unwrap_or(path);
+        let last = last_segment(within);
         let by_path = match last.starts_with("callback") {
             true => Dialect::Server,
             false => by_query,
         };
-        let names = |commands: &[&str]| names_a_command(path, query, commands);
+        let names = |commands: &[&str]| names_a_command(within, query, commands);
+        // A question is refused, whatever else its request line says.
+        let is_after = last.starts_with("callbackAfter") && !names(&[DOCUMENTED, SERVER_BEFORE]);
         let callback = match below.map(|below| below.trim_start_matches('/')) {
             Some("") if named == Some(DOCUMENTED) => {
                 Callback::Ours(Command::BeforeImport(by_query))
             }
             Some(SERVER_BEFORE) => checked(Command::BeforeImport(Dialect::Server), named),
-            Some(SERVER_AFTER) => checked(Command::AfterImport, named),
+            Some(SERVER_AFTER) if is_after => checked(Command::AfterImport, named),
             _ if names(&[DOCUMENTED, SERVER_BEFORE, SERVER_AFTER]) => Callback::UNKNOWN,
             Some("") if named.is_some_and(is_name) => Callback::Other,
             Some(segment) if segment.starts_with("callback") && is_name(segment) => Callback::Other,
             _ => Callback::UNKNOWN,
         };
-        let is_ours = matches!(
-            callback,
-            Callback::Ours(_) | Callback::Rejected(Rejection::CommandMismatch { .. })
-        );
-        let is_question = || !is_ours && names(&[DOCUMENTED, SERVER_BEFORE]);
         Self {
             callback,
             dialect: by_path,
-            is_after: last.starts_with("callbackAfter") && !is_question(),
+            is_after,
             below: below.map(|below| path.len() - below.len()),
         }
     }
@@ -331,6 +329,14 @@ mod tests {
     }
 
     #[test]
+    fn a_base_path_makes_no_question_of_a_report() {
+        let base = "/ImportFriendReqBeforeCommand";
+        let target = at(base, &format!("{base}/{SERVER_AFTER}"), None);
+        assert_eq!(target.callback, Callback::Ours(Command::AfterImport));
+        assert!(target.is_after);
+    }
+
+    #[test]
     fn the_request_line_chooses_the_dialect() {
         let query = Some("command=ImportFriendReqBeforeCommand&contenttype=json");
         assert_eq!(ours("/", "/", query), DOC);
@@ -416,6 +422,12 @@ mod tests {
             "/callbackBeforeImportFriendsCommand/",
             "/callbackX%2f..%2fcallbackBeforeImportFriendsCommand",
             "/callbackAfterAddFriendCommand?command=ImportFriendReqBeforeCommand",
+            "/callbackAfterImportFriendsCommand?command=ImportFriendReqBeforeCommand",
+            "/callbackAfterImportFriendsCommand?command=callbackBeforeImportFriendsCommand",
+            "/callbackAfterImportFriendsCommand?%63ommand=ImportFriendReqBeforeCommand",
+            "/callbackAfterImportFriendsCommand?command=callback%2542eforeImportFriendsCommand",
+            "/callbackAfterImportFriendsCommand?command=callbackAfterImportFriendsCommand&command=ImportFriendReqBeforeCommand",
+            "/ImportFriendReqBeforeCommand/callbackAfterImportFriendsCommand",
         ] {
             let (path, query) = line.split_once('?').unwrap_or((line, ""));
             let target = at("/", path, Some(query));
