@@ -34,8 +34,8 @@ pub struct PolicySettings {
     )]
     pub policy: PathBuf,
 
-    /// How often the policy and its lists are checked for changes. SIGHUP reloads them immediately, and confirms a list that was held
-    /// back because it had lost many of its IDs
+    /// How often the policy and its lists are checked for changes. SIGHUP reloads them immediately, and confirms a policy or list that
+    /// was held back because it had lost its rules or many of its IDs
     #[arg(
         long,
         env = "IMPORTGUARD_RELOAD_INTERVAL",

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 56] = [
+const CAUSED_BY: [(&str, &[&str]); 57] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -57,6 +57,10 @@ const CAUSED_BY: [(&str, &[&str]); 56] = [
             "a_list_that_lost_more_than_half_is_held_back_until_sighup_confirms_it",
             "a_list_that_is_written_slowly_blocks_as_before_until_it_is_complete",
         ],
+    ),
+    (
+        "the policy file is cut off, or enforces no rule any more",
+        &["a_policy_that_lost_its_rules_is_held_back_until_sighup_confirms_it"],
     ),
     (
         "live lists are not current",

@@ -161,6 +161,39 @@ async fn a_list_that_lost_more_than_half_is_held_back_until_sighup_confirms_it()
 }
 
 #[tokio::test]
+async fn a_policy_that_lost_its_rules_is_held_back_until_sighup_confirms_it() {
+    let limit = "rules:\n  - { id: batch, limitFriends: { max: 9, onExceed: truncate } }\n";
+    let whole = self::policy("file: blocked.txt").replace("rules:\n", limit);
+    let (cut, _) = whole.split_once("  - id: blocked-owner").unwrap();
+    let policy = PolicyDir::new(&whole, &[("blocked.txt", &users(IDS))]);
+    let (service, caller) = start(&policy).await;
+    let emptied = "apiVersion: importguard/v1\nname: lists\nrules: []\n";
+    for (lost, doubt) in [(cut, "half written"), (emptied, "enforces none")] {
+        policy.replace("policy.yaml", lost);
+        service
+            .wait_for_log(&[doubt, "send SIGHUP to the decider to confirm it"])
+            .await;
+        let error = reported(&service, true).await;
+        assert!(error.contains(doubt), "{error}");
+        assert_eq!(code(&caller, "user99").await, 5001);
+        policy.replace("policy.yaml", &whole);
+        recovered(&service).await;
+    }
+
+    policy.replace("policy.yaml", emptied);
+    reported(&service, true).await;
+    service.sighup();
+    eventually("nobody is blocked", SOON, async || {
+        match code(&caller, "user99").await {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    })
+    .await;
+    recovered(&service).await;
+}
+
+#[tokio::test]
 async fn a_policy_that_is_held_back_leaves_no_series_of_its_rules() {
     let policy = with("file: blocked.txt");
     let (service, _) = start(&policy).await;

@@ -190,7 +190,7 @@ impl Metrics {
             held_back: register(
                 registry,
                 "importguard_policy_held_back",
-                "1 while a changed policy is held back, because a list lost many of its IDs or new live lists are not read yet; a restart would take it",
+                "1 while a changed policy is held back, because a list lost many of its IDs, the policy was cut off or enforces no rule any more, or new live lists are not read yet; a restart would take it",
                 Gauge::default(),
             ),
             read_at: register(

@@ -1,7 +1,7 @@
-//! Checks that keep a list file that lost its IDs from letting everybody in.
+//! Checks that keep a policy that lost its rules, or a list that lost its IDs, from letting everybody in.
 //!
-//! A file that is below its minimum, or empty without `allowEmpty`, is an error whenever it is read. Whether a file lost too many of its
-//! IDs can be determined only where there is an active list to compare it with.
+//! A list file that is below its minimum, or empty without `allowEmpty`, is an error whenever it is read. Whether a file lost too much can
+//! be determined only where there is an active policy to compare it with.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics, Report, quoted},
     document::ListDefinition,
     numbers::{grouped, number_of_ids},
+    rule::Rule,
 };
 use crate::lists::{List, ListFile};
 
@@ -59,10 +60,15 @@ pub(super) fn check(definition: &ListDefinition, list: &List, report: &mut Repor
 }
 
 impl Policy {
-    /// Why this policy should not replace `active` without a confirmation by the operator: lists that lost more than half of their IDs, or
-    /// that seem to be half written. `None` if there are no such lists.
+    /// Why this policy should not replace `active` without a confirmation by the operator: its file was cut off, none of its rules is
+    /// enforced, or lists lost more than half of their IDs or seem to be half written. `None` if there is no reason.
     pub fn doubts(&self, active: &Self) -> Option<Diagnostics> {
-        let mut report = Report::new("", "");
+        let mut report = Report::new(&self.file, "");
+        for doubt in self.losses(active) {
+            let remedy =
+                "restore the file; if it is right, send SIGHUP to the decider to confirm it";
+            report.add(Diagnostic::of_file(Arc::clone(&self.file), doubt, remedy));
+        }
         for new in &self.lists {
             let old = |old: &&List| old.revision.name == new.revision.name;
             let Some(old) = active.lists.iter().find(old) else {
@@ -79,6 +85,26 @@ impl Policy {
             }
         }
         report.finish()
+    }
+
+    /// What the policy file itself lost since `active`.
+    fn losses(&self, active: &Self) -> impl Iterator<Item = String> {
+        let rest = active.source.strip_prefix(&self.source);
+        // An editor may remove the white space at the end.
+        let is_cut = rest.is_some_and(|rest| !rest.trim().is_empty());
+        let cut = is_cut.then(|| {
+            let (now, before) = (self.source.len(), active.source.len());
+            format!(
+                "the policy has only the first {} of the active one's {} bytes, so it may be half written",
+                grouped(now as u64),
+                grouped(before as u64)
+            )
+        });
+        let enforces = |policy: &Self| policy.rules.iter().any(Rule::is_enforced);
+        let lost = enforces(active) && !enforces(self);
+        let lost =
+            lost.then(|| "the policy enforces none of its rules, unlike the active one".to_owned());
+        cut.into_iter().chain(lost)
     }
 
     /// The lists with files that have IDs with white space in them, and the number of these IDs. OpenIM may have such IDs, but they may

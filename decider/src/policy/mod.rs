@@ -38,7 +38,7 @@ pub use units::NANOS_PER_UNIT;
 
 pub(crate) use importguard_yaml::{diagnostic, fields, yaml};
 
-use std::{convert::Infallible, time::SystemTime};
+use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use changes::Definitions;
 use cost::{Size, Totals};
@@ -57,6 +57,10 @@ pub const MAX_POLICY_BYTES: usize = yaml::MAX_SOURCE_BYTES;
 /// A valid policy with its lists. Immutable: a changed file makes a new one.
 #[derive(Debug)]
 pub struct Policy {
+    /// Its file, as given by the operator.
+    file: Arc<str>,
+    /// The content of the file. A file that is only a part of it was cut off.
+    source: String,
     revision: PolicyRevision,
     lists: Vec<List>,
     list_values: ListValues,
@@ -223,6 +227,7 @@ impl<'p> Evaluator<'p> {
 
 /// A parsed policy file, possibly with errors, to be compiled with its list files.
 pub struct Draft<'s> {
+    source: &'s str,
     digest: String,
     document: Option<Document>,
     definitions: Definitions,
@@ -252,6 +257,7 @@ impl<'s> Draft<'s> {
             })
         };
         Self {
+            source,
             definitions,
             digest,
             document,
@@ -290,8 +296,11 @@ impl<'s> Draft<'s> {
             (name, compiled)
         });
         let example = "\"apiVersion: importguard/v1\"";
+        let file = Arc::clone(self.report.file());
         let (name, compiled) = self.report.conclude(compiled, "a policy", example)?;
         Ok(Policy {
+            file,
+            source: self.source.to_owned(),
             revision: PolicyRevision {
                 name,
                 digest: self.digest,

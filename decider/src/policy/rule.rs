@@ -106,6 +106,12 @@ impl Rule {
         })
     }
 
+    /// Whether it is enforced for any owner.
+    pub(super) fn is_enforced(&self) -> bool {
+        let any = self.rollout.is_none_or(|rollout| rollout.per_cent > 0);
+        self.mode == Some(Mode::Enforce) && any
+    }
+
     /// Whether it is enforced for every owner.
     pub(super) fn is_enforced_for_all(&self) -> bool {
         let all = self.rollout.is_none_or(|rollout| rollout.per_cent >= 100);

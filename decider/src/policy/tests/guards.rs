@@ -85,6 +85,60 @@ fn doubts(definition: &str, old: &str, new: &str) -> Option<String> {
     Some(doubts.iter().map(|doubt| doubt.on_one_line()).collect())
 }
 
+/// The doubts about a policy `new` after `old`, without lists.
+fn doubts_about(old: &str, new: &str) -> Vec<String> {
+    let policy = |source| {
+        let draft = Draft::read("policy.yaml", source);
+        draft.compile(&ListFiles::new()).unwrap()
+    };
+    let doubts = policy(new).doubts(&policy(old));
+    let doubts = doubts.iter().flat_map(|doubts| doubts.iter());
+    doubts.map(|doubt| doubt.on_one_line()).collect()
+}
+
+const RULES: &str = "rules:
+  - { id: a, limitFriends: { max: 10, onExceed: truncate } }
+  - { id: b, limitFriends: { max: 20, onExceed: truncate } }
+";
+
+#[test]
+fn every_valid_beginning_of_a_policy_is_doubtful() {
+    let whole = with_head(RULES) + "nobodyLeft: { code: 5002, message: nobody }\n\n";
+    let mut valid = 0;
+    for (end, _) in whole.trim_end().char_indices() {
+        let cut = &whole[..end];
+        if Draft::read("", cut).compile(&ListFiles::new()).is_ok() {
+            let found = doubts_about(&whole, cut);
+            assert!(found[0].contains("may be half written"), "{cut}\n{found:?}");
+            valid += 1;
+        }
+    }
+    assert!(valid > 2, "{valid}");
+    assert!(doubts_about(&whole, whole.trim_end()).is_empty());
+    assert!(doubts_about(whole.trim_end(), &whole).is_empty());
+}
+
+#[test]
+fn a_policy_that_enforces_no_rule_any_more_is_doubtful() {
+    let doubt = "policy.yaml: the policy enforces none of its rules, unlike the active one: restore the file; if it is right, send SIGHUP to the decider to confirm it";
+    let rule = |keys: &str| {
+        with_head(&format!(
+            "rules: [{{ id: a, limitFriends: {{ max: 10, onExceed: truncate }}, {keys} }}]\n"
+        ))
+    };
+    let enforced = with_head(RULES);
+    for none in [
+        with_head("rules: []\n"),
+        rule("mode: shadow"),
+        rule("mode: \"off\""),
+        rule("rollout: 0"),
+    ] {
+        assert_eq!(doubts_about(&enforced, &none), [doubt], "{none}");
+        assert!(doubts_about(&none, &rule("mode: shadow")).is_empty());
+    }
+    assert!(doubts_about(&enforced, &rule("rollout: 1")).is_empty());
+}
+
 #[test]
 fn a_list_that_lost_more_than_half_of_its_ids_is_doubtful() {
     let file = "file: a.txt";
