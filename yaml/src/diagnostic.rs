@@ -264,8 +264,8 @@ impl<'s> Report<'s> {
         ));
     }
 
-    /// Reports an error in the part of a string at `place` (first character and length). A string over several lines or with
-    /// escapes is reported as a whole.
+    /// Reports an error in the part of a string at `place` (first character and length). If the string has escapes or is folded from
+    /// several lines, the error is in the string as a whole.
     pub fn error_inside(
         &mut self,
         text: &Spanned<String>,
@@ -273,26 +273,50 @@ impl<'s> Report<'s> {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        let (whole, line) = self.locate(text.span);
-        let mut before = whole.column.saturating_sub(1) as usize;
-        if line
-            .chars()
-            .nth(before)
-            .is_some_and(|c| c == '"' || c == '\'')
-        {
-            before += 1;
+        match place.and_then(|place| self.part(text, place)) {
+            Some(part) => self.error(part, message, remedy),
+            // Several lines, of which the first one need not have the error.
+            None if text.span.width == 1 => {
+                let file = Arc::clone(&self.file);
+                self.add(Diagnostic::at(file, text.span, "", message, remedy));
+            }
+            None => self.error(text.span, message, remedy),
         }
-        let verbatim = line
-            .chars()
-            .skip(before)
-            .take(text.value.chars().count())
-            .eq(text.value.chars());
-        let narrowed = place.filter(|_| verbatim).map(|(start, count)| Span {
-            line: whole.line,
-            column: u32::try_from(before + start + 1).unwrap_or(u32::MAX),
+    }
+
+    /// Returns the position of a part of a string whose lines are in the file as they are in the string.
+    fn part(&self, text: &Spanned<String>, (start, count): (usize, usize)) -> Option<Span> {
+        let value = text.value.trim_end();
+        let head: String = value.chars().take(start).collect();
+        let (line, column) = (
+            head.matches('\n').count(),
+            head.rsplit('\n').next()?.chars().count(),
+        );
+        // The YAML parser takes a block to start at its first line that is not blank.
+        let blank = value.chars().take_while(|&c| c == '\n').count();
+        let first = (text.span.line as usize).checked_sub(1 + blank)?;
+        let lines: Vec<_> = value.split('\n').collect();
+        let is_indented_by = |indentation: usize| {
+            let source = self.lines.get(first..).unwrap_or_default();
+            let source = source.iter().map(|line| line.chars().skip(indentation));
+            let mut found = lines.iter().enumerate().zip(source);
+            found.len() == lines.len()
+                && found.all(|((index, line), source)| match index + 1 == lines.len() {
+                    // A quote and a comment may follow.
+                    true => source.take(line.chars().count()).eq(line.chars()),
+                    false => source.eq(line.chars()),
+                })
+        };
+        let outside = text.span.column.saturating_sub(1) as usize;
+        // The string may be in quotes.
+        let indentation = [outside, outside + 1]
+            .into_iter()
+            .find(|&it| is_indented_by(it))?;
+        Some(Span {
+            line: u32::try_from(first + line + 1).unwrap_or(u32::MAX),
+            column: u32::try_from(indentation + column + 1).unwrap_or(u32::MAX),
             width: u32::try_from(count.max(1)).unwrap_or(u32::MAX),
-        });
-        self.error(narrowed.unwrap_or(text.span), message, remedy);
+        })
     }
 
     /// Returns a position and its line. A position after the end of the file, where the YAML parser reports missing tokens, becomes the

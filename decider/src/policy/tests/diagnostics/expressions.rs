@@ -75,11 +75,6 @@ fn points_into_expressions() {
     );
     says(&refused("friendCount >"), "5:26", ", >=, in");
     says(
-        &refused("|\n    friendCount > 1 &&\n    frendCount > 1"),
-        "6:5 [f]",
-        "did you mean friendCount?",
-    );
-    says(
         &refused("friend == 'a'"),
         "5:13 [friend] \"friend\" is available only in dropFriendIf",
         "as dropFriendIf",
@@ -207,5 +202,34 @@ fn refuses_bad_and_large_regular_expressions() {
         )),
         "4:37 ['\\w{15}'] these regular expressions take more than 1048576 bytes compiled together",
         "split it into several rules",
+    );
+}
+
+#[test]
+fn points_into_expressions_of_several_lines_where_they_are_as_written() {
+    let refused = |text: &str| format!("rules:\n- id: a\n  refuseIf: {text}\n  {REFUSAL}");
+    let unknown = "unknown variable or list \"frendCount\"";
+    let lines = "    friendCount > 1\n    && frendCount > 1\n";
+    for (text, place) in [
+        (format!("|\n{lines}"), "7:8 [frendCount]"),
+        (format!("|- # why\n{lines}"), "7:8 [frendCount]"),
+        (format!("|\n\n{lines}"), "8:8 [frendCount]"),
+        (
+            format!("|\n    'a' == 'b' ||\n\n{lines}"),
+            "9:8 [frendCount]",
+        ),
+        (">\n    frendCount > 1\n".to_owned(), "6:5 [frendCount]"),
+        // Folded lines are not found again, and the first one may be right.
+        (format!(">\n{lines}"), "6:5 []"),
+        (format!("\"\n{}\"", lines.trim_end()), "5:13 []"),
+        (lines.trim().to_owned(), "5:13 []"),
+    ] {
+        says(&refused(&text), &format!("{place} {unknown}"), "?");
+    }
+    says(&refused("|\n    friendCount\n    >\n"), "7:6 [] ", "");
+    says(
+        &refused("\"\\x20frendCount > 1\""),
+        &format!("5:13 [\"\\x20frendCount > 1\"] {unknown}"),
+        "?",
     );
 }
