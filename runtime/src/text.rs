@@ -131,14 +131,7 @@ impl TextLine<'_> {
 /// # Errors
 /// If it is encoded otherwise, or contains a NUL byte.
 pub fn decode(content: &[u8]) -> Result<&str, TextError> {
-    if is_wide(content) {
-        return Err(TextError {
-            line: 1,
-            column: 1,
-            kind: TextErrorKind::WideEncoding,
-        });
-    }
-    let content = content.strip_prefix(UTF8_MARK).unwrap_or(content);
+    let content = narrow(content)?;
     let text = std::str::from_utf8(content)
         .map_err(|error| error_at(content, error.valid_up_to(), TextErrorKind::NotUtf8))?;
     match text.find('\0') {
@@ -151,15 +144,68 @@ pub fn decode(content: &[u8]) -> Result<&str, TextError> {
 ///
 /// # Errors
 /// Those of [`decode`], and a carriage return without a line feed: a file with the line ends of old Macs would be one line.
-pub fn lines(content: &[u8]) -> Result<impl Iterator<Item = TextLine<'_>> + Clone, TextError> {
-    let text = decode(content)?;
-    let bytes = text.as_bytes();
-    let mut returns = text.match_indices('\r');
-    if let Some((at, _)) = returns.find(|(at, _)| bytes.get(at + 1) != Some(&b'\n')) {
-        return Err(error_at(bytes, at, TextErrorKind::CarriageReturn));
+pub fn lines(content: &[u8]) -> Result<impl Iterator<Item = TextLine<'_>>, TextError> {
+    let lines: Result<Vec<_>, _> = raw_lines(content)?.map(|line| line.text()).collect();
+    Ok(lines?.into_iter())
+}
+
+/// A line of a file, without its end, that need not be text.
+#[derive(Clone, Copy)]
+pub struct RawLine<'a> {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its content.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> RawLine<'a> {
+    /// Decodes it as UTF-8.
+    ///
+    /// # Errors
+    /// If it is encoded otherwise, or contains a NUL byte or a carriage return.
+    pub fn text(&self) -> Result<TextLine<'a>, TextError> {
+        let Self { number, bytes } = *self;
+        let error = |at, kind| TextError {
+            line: number,
+            ..error_at(bytes, at, kind)
+        };
+        let text = std::str::from_utf8(bytes)
+            .map_err(|why| error(why.valid_up_to(), TextErrorKind::NotUtf8))?;
+        let damage = bytes.iter().enumerate().find_map(|(at, byte)| match byte {
+            0 => Some((at, TextErrorKind::Nul)),
+            b'\r' => Some((at, TextErrorKind::CarriageReturn)),
+            _ => None,
+        });
+        match damage {
+            Some((at, kind)) => Err(error(at, kind)),
+            None => Ok(TextLine { number, text }),
+        }
     }
-    let numbered = (1..).zip(text.lines());
-    Ok(numbered.map(|(number, text)| TextLine { number, text }))
+}
+
+/// The lines of a file, each of which may be invalid. They end with LF or CR LF.
+///
+/// # Errors
+/// If the file is encoded as UTF-16 or UTF-32.
+pub fn raw_lines(content: &[u8]) -> Result<impl Iterator<Item = RawLine<'_>> + Clone, TextError> {
+    let lines = narrow(content)?.split_inclusive(|&byte| byte == b'\n');
+    Ok((1..).zip(lines).map(|(number, line)| {
+        let end = line.strip_suffix(b"\r\n");
+        let bytes = end.or(line.strip_suffix(b"\n")).unwrap_or(line);
+        RawLine { number, bytes }
+    }))
+}
+
+/// A file that is not encoded as UTF-16 or UTF-32, without a byte order mark at its beginning.
+fn narrow(content: &[u8]) -> Result<&[u8], TextError> {
+    if is_wide(content) {
+        return Err(TextError {
+            line: 1,
+            column: 1,
+            kind: TextErrorKind::WideEncoding,
+        });
+    }
+    Ok(content.strip_prefix(UTF8_MARK).unwrap_or(content))
 }
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";

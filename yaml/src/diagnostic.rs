@@ -346,6 +346,11 @@ impl<'s> Report<'s> {
         }
     }
 
+    /// Counts `more` errors that are not kept.
+    pub fn count_more(&mut self, more: usize) {
+        self.more += more;
+    }
+
     /// Returns the collected errors, or `None` if there are none. Errors in the file itself come first; each file is sorted by position.
     pub fn finish(self) -> Option<Diagnostics> {
         let Self {

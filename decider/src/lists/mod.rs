@@ -11,7 +11,7 @@ pub use fold::Fold;
 pub use id_set::{IdHash, IdHasher, IdSet};
 pub use ids::{Hit, Ids, View};
 pub use shape::{Misfit, misfit};
-pub use text::{LineError, MAX_LIST_BYTES, id as id_on_line, parse};
+pub use text::{LineError, LineErrors, MAX_LIST_BYTES, id as id_on_line, parse};
 
 use std::sync::Arc;
 
@@ -113,6 +113,6 @@ pub enum ListError {
         /// The file's path, for messages.
         path: String,
         /// The invalid lines.
-        lines: Vec<LineError>,
+        lines: LineErrors,
     },
 }

@@ -1,6 +1,7 @@
 use std::{borrow::Cow, sync::Arc};
 
-use importguard_runtime::text::{self, TextError, TextErrorKind, TextLine};
+use importguard_runtime::text::{RawLine, TextError, TextLine, raw_lines};
+use importguard_yaml::diagnostic::MAX_REPORTED;
 
 use super::{IdSet, ListContent, digest, shape::misfit};
 
@@ -22,6 +23,15 @@ pub struct LineError {
     pub remedy: &'static str,
 }
 
+/// The errors in a list, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineErrors {
+    /// The first ones, at most [`MAX_REPORTED`].
+    pub first: Vec<LineError>,
+    /// The number of the others.
+    pub more: usize,
+}
+
 /// Parses a list: one ID per line; surrounding white space and empty lines are ignored.
 ///
 /// A line that starts with `#` is a comment. An ID may contain a `#` (`team#7`), so there are no comments after an ID. A line that
@@ -29,27 +39,26 @@ pub struct LineError {
 /// matches.
 ///
 /// # Errors
-/// If lines are invalid: the first 20 of them.
-pub fn parse(content: &[u8]) -> Result<ListContent, Vec<LineError>> {
-    let lines = text::lines(content).map_err(|error| vec![LineError::of_text(error, content)])?;
-    let ids = lines.filter_map(|line| Some((line, id(line.text)?)));
-    let errors: Vec<LineError> = ids
-        .clone()
-        .filter_map(|(line, id)| LineError::of_line(line, id))
-        .take(MAX_LINE_ERRORS)
-        .collect();
-    if !errors.is_empty() {
-        return Err(errors);
+/// If lines are invalid.
+pub fn parse(content: &[u8]) -> Result<ListContent, LineErrors> {
+    let lines = raw_lines(content).map_err(|error| LineErrors {
+        // Lines of UTF-16 or UTF-32 are unreadable as UTF-8.
+        first: vec![LineError::of_text(error, b"")],
+        more: 0,
+    })?;
+    let mut errors = lines.clone().filter_map(LineError::of_line);
+    let first: Vec<_> = errors.by_ref().take(MAX_REPORTED).collect();
+    if !first.is_empty() {
+        let more = errors.count();
+        return Err(LineErrors { first, more });
     }
+    let ids = lines.filter_map(|line| id(line.text().ok()?.text));
     Ok(ListContent {
         digest: digest(content),
-        ids: Arc::new(IdSet::from_ids(ids.map(|(_, id)| id))),
+        ids: Arc::new(IdSet::from_ids(ids)),
         is_terminated: content.last().is_none_or(|&last| last == b'\n'),
     })
 }
-
-/// The maximum number of invalid lines that are reported.
-const MAX_LINE_ERRORS: usize = 20;
 
 /// The maximum length of the excerpt of an invalid line: in bytes if the file's encoding or line ends are wrong, otherwise in
 /// characters. A file without line feeds is a single line of up to [`MAX_LIST_BYTES`].
@@ -62,34 +71,28 @@ pub fn id(line: &str) -> Option<&str> {
 }
 
 impl LineError {
-    /// An error in the file's encoding or line ends.
-    fn of_text(error: TextError, content: &[u8]) -> Self {
-        let line = match error.kind {
-            // Lines of UTF-16 or UTF-32 are unreadable as UTF-8.
-            TextErrorKind::WideEncoding => &b""[..],
-            _ => {
-                let index = error.line.saturating_sub(1) as usize;
-                content
-                    .split(|&byte| byte == b'\n')
-                    .nth(index)
-                    .unwrap_or_default()
-            }
-        };
+    /// Returns the error in a line, or `None` if the line is valid.
+    fn of_line(line: RawLine<'_>) -> Option<Self> {
+        match line.text() {
+            Ok(text) => Self::of_id(text, id(text.text)?),
+            Err(error) => Some(Self::of_text(error, line.bytes)),
+        }
+    }
+
+    /// An error in the encoding or the end of `line`.
+    fn of_text(error: TextError, line: &[u8]) -> Self {
         let line = line.get(..MAX_EXCERPT_BYTES).unwrap_or(line);
         Self {
             line: error.line,
             column: error.column,
-            text: String::from_utf8_lossy(line)
-                .trim_start_matches('\u{feff}')
-                .trim_end()
-                .to_owned(),
+            text: String::from_utf8_lossy(line).trim_end().to_owned(),
             message: error.kind.message().into(),
             remedy: error.kind.remedy(),
         }
     }
 
-    /// Returns the error in a line with `id`, or `None` if the line is valid.
-    fn of_line(line: TextLine<'_>, id: &str) -> Option<Self> {
+    /// Returns the error in a line with `id`.
+    fn of_id(line: TextLine<'_>, id: &str) -> Option<Self> {
         let misfit = misfit(id)?;
         let start = line.text.len() - line.text.trim_start().len();
         let before = line.text.get(..start + misfit.at).unwrap_or(line.text);
@@ -120,10 +123,12 @@ mod tests {
     #[track_caller]
     fn says(content: &[u8], line: u32, column: u32, message: &str) {
         let errors = parse(content).expect_err("this list should be invalid");
-        let error = &errors[0];
+        let [error] = errors.first.as_slice() else {
+            panic!("{errors:#?}");
+        };
         assert!(error.message.starts_with(message), "{errors:#?}");
         assert_eq!((error.line, error.column), (line, column), "{errors:#?}");
-        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert_eq!(errors.more, 0);
     }
 
     #[test]
@@ -182,9 +187,17 @@ mod tests {
     #[test]
     fn a_line_that_is_not_utf8_is_an_error() {
         let errors = parse(b"user1\nus\xc3\xa9r\xff2\nuser3").unwrap_err();
+        let errors = errors.first;
         assert_eq!(errors.len(), 1);
         assert_eq!((errors[0].line, errors[0].column), (2, 5));
         assert_eq!(errors[0].text, "usér\u{fffd}2");
+    }
+
+    #[test]
+    fn a_damaged_line_hides_no_error_of_another() {
+        let errors = parse(b"fine\nu\xff\nb\0d\na\rb\nuser1 # why\n\xff").unwrap_err();
+        let places: Vec<_> = errors.first.iter().map(|e| (e.line, e.column)).collect();
+        assert_eq!(places, [(2, 2), (3, 2), (4, 2), (5, 7), (6, 1)]);
     }
 
     #[test]
@@ -252,7 +265,7 @@ mod tests {
     #[test]
     fn a_comment_after_an_id_is_an_error() {
         let errors = parse(b"user1 # left in May\nfine#1\n user2\t# x").unwrap_err();
-        let places: Vec<_> = errors.iter().map(|e| (e.line, e.column)).collect();
+        let places: Vec<_> = errors.first.iter().map(|e| (e.line, e.column)).collect();
         assert_eq!(places, [(1, 7), (3, 7)]);
         says(b"user2  # x", 1, 8, "a comment after an ID");
     }
@@ -260,7 +273,7 @@ mod tests {
     #[test]
     fn an_error_page_is_an_error() {
         let page = b"<!DOCTYPE html>\r\n<html>\n<body>Bad Gateway</body></html>\n";
-        let errors = parse(page).unwrap_err();
+        let errors = parse(page).unwrap_err().first;
         assert_eq!(errors.len(), 3, "{errors:#?}");
         assert!(errors[0].remedy.contains("error page"));
         for page in [
@@ -286,7 +299,9 @@ mod tests {
             let column = 1 + u32::from(list.starts_with(' ')) * 2;
             says(list.as_bytes(), 1, column, "this is JSON");
         }
-        let errors = parse(b"[\n  \"user1\",\n  \"user2\"\n]\n").unwrap_err();
+        let errors = parse(b"[\n  \"user1\",\n  \"user2\"\n]\n")
+            .unwrap_err()
+            .first;
         assert_eq!(errors.len(), 4, "{errors:#?}");
     }
 
@@ -325,7 +340,7 @@ mod tests {
             "a\tb",
         ] {
             let errors = parse(list.as_bytes()).unwrap_err();
-            assert!(errors[0].remedy.contains("values:"), "{errors:#?}");
+            assert!(errors.first[0].remedy.contains("values:"), "{errors:#?}");
         }
     }
 
@@ -337,14 +352,11 @@ mod tests {
     }
 
     #[test]
-    fn reports_at_most_twenty_lines_of_a_file_and_the_beginning_of_each() {
-        let content = "user # why\n".repeat(1000);
-        assert_eq!(
-            parse(content.as_bytes()).unwrap_err().len(),
-            MAX_LINE_ERRORS
-        );
+    fn keeps_a_hundred_errors_with_the_beginning_of_each_line_and_counts_the_rest() {
+        let errors = parse("user # why\n".repeat(1000).as_bytes()).unwrap_err();
+        assert_eq!((errors.first.len(), errors.more), (MAX_REPORTED, 900));
         for long in ["a,".repeat(100_000), "user\r".repeat(100_000)] {
-            let errors = parse(long.as_bytes()).unwrap_err();
+            let errors = parse(long.as_bytes()).unwrap_err().first;
             assert!(
                 errors[0].text.len() <= MAX_EXCERPT_BYTES,
                 "{}",
@@ -370,8 +382,8 @@ mod tests {
                 },
                 Err(errors) => {
                     let lines = 1 + file.iter().filter(|&&byte| byte == b'\n').count();
-                    prop_assert!(!errors.is_empty());
-                    for error in errors {
+                    prop_assert!(!errors.first.is_empty());
+                    for error in errors.first {
                         prop_assert!((1..=lines).contains(&(error.line as usize)), "{error:?}");
                         prop_assert!(error.column as usize <= file.len() + 1, "{error:?}");
                     }

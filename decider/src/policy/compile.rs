@@ -146,7 +146,8 @@ fn content(
         ),
         Some(Err(ListError::Invalid { path, lines })) => {
             let path: Arc<str> = Arc::from(path.as_str());
-            for error in lines {
+            report.count_more(lines.more);
+            for error in &lines.first {
                 let span = Span {
                     line: error.line,
                     column: error.column,

@@ -5,7 +5,7 @@ use importguard_yaml::file::FileError;
 use super::super::{compile, with_head};
 use super::{rule, said, says};
 use crate::{
-    lists::{self, LineError, ListError},
+    lists::{self, LineError, LineErrors, ListError},
     policy::{BriefDiagnostics, Draft, ListFiles},
 };
 
@@ -111,7 +111,10 @@ fn points_into_the_policy_for_a_missing_list_file_and_into_the_list_for_a_bad_li
         "b.txt".to_owned(),
         Err(ListError::Invalid {
             path: "dir/b.txt".to_owned(),
-            lines: vec![bad],
+            lines: LineErrors {
+                first: vec![bad],
+                more: 7,
+            },
         }),
     );
     let error = Draft::read("policy.yaml", &source)
@@ -130,6 +133,7 @@ fn points_into_the_policy_for_a_missing_list_file_and_into_the_list_for_a_bad_li
         error.contains("dir/b.txt:7:3: bad\n    7 | ab# c\n      |   ^\n      = mend"),
         "{error}"
     );
+    assert!(error.ends_with("and 7 more"), "{error}");
 }
 
 #[test]
