@@ -365,18 +365,18 @@ impl<'s> Report<'s> {
         (!found.is_empty()).then_some(Diagnostics { found, more })
     }
 
-    /// Returns what was read from the file if no error was reported. If nothing was, the file is not `what`, which starts with `example`.
+    /// Returns what was read from the file if no error was reported. If nothing was, the file is empty; it should start with `example`.
     ///
     /// # Errors
     /// Every collected error, as [`finish`](Self::finish) returns them.
-    pub fn conclude<T>(self, read: Option<T>, what: &str, example: &str) -> Result<T, Diagnostics> {
+    pub fn conclude<T>(self, read: Option<T>, example: &str) -> Result<T, Diagnostics> {
         let file = Arc::clone(&self.file);
         match (self.finish(), read) {
             (None, Some(read)) => Ok(read),
             (Some(diagnostics), _) => Err(diagnostics),
             (None, None) => Err(Diagnostics::one(Diagnostic::of_file(
                 file,
-                format!("this is not {what}"),
+                "the file is empty",
                 format!("start it with {example}"),
             ))),
         }

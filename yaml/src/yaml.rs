@@ -84,7 +84,8 @@ pub enum Scalar<'a> {
     Text(&'a str),
 }
 
-/// Parses the file of a report. Returns `None` after reporting why it is invalid; errors may also be reported for a tree that is returned.
+/// Parses the file of a report. Returns `None` if it is empty, or after reporting why it is invalid; errors may also be reported for a
+/// tree that is returned.
 pub fn parse(report: &mut Report<'_>) -> Option<Node> {
     let source = report.source();
     let mut builder = Builder::default();
@@ -110,18 +111,6 @@ pub fn parse(report: &mut Report<'_>) -> Option<Node> {
                 return None;
             }
         }
-    }
-    if builder.root.is_none() {
-        let start = Span {
-            line: 1,
-            column: 1,
-            width: 1,
-        };
-        report.error(
-            start,
-            "the file is empty",
-            "start it with \"apiVersion: importguard/v1\"",
-        );
     }
     builder.root
 }

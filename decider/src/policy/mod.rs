@@ -297,7 +297,7 @@ impl<'s> Draft<'s> {
         });
         let example = "\"apiVersion: importguard/v1\"";
         let file = Arc::clone(self.report.file());
-        let (name, compiled) = self.report.conclude(compiled, "a policy", example)?;
+        let (name, compiled) = self.report.conclude(compiled, example)?;
         Ok(Policy {
             file,
             source: self.source.to_owned(),

@@ -51,7 +51,7 @@ pub(super) struct Expectation {
 pub(super) fn read(file: &str, source: &str) -> Result<TestFile, Diagnostics> {
     let mut report = Report::new(file, source);
     let tests = yaml::parse(&mut report).and_then(|root| test_file(root, &mut report));
-    report.conclude(tests, "a test file", EXAMPLE)
+    report.conclude(tests, EXAMPLE)
 }
 
 fn test_file(root: Node, report: &mut Report<'_>) -> Option<TestFile> {

@@ -46,6 +46,20 @@ fn errors_after_a_byte_order_mark_are_those_of_the_file_without_it() {
     }
 }
 
+#[test]
+fn an_empty_file_gets_the_beginning_of_a_test_file() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.test.yaml"), "# later\n").unwrap();
+    let report = run(directory.path()).unwrap().to_string();
+    for part in [
+        "a.test.yaml: the file is empty",
+        "start it with \"policy: policy.yaml\"",
+    ] {
+        assert!(report.contains(part), "{report}");
+    }
+    assert!(!report.contains("apiVersion"), "{report}");
+}
+
 fn differences(report: &Report) -> Vec<String> {
     let cases = report.suites[0].result.as_ref().unwrap();
     let all = cases.iter().flat_map(|case| &case.differences);

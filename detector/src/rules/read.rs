@@ -28,7 +28,7 @@ const EXAMPLE: &str = "\"apiVersion: importguard/v1\", then \"rules:\"";
 pub(super) fn rules(file: &str, source: &str) -> Result<Vec<Rule>, Diagnostics> {
     let mut report = Report::new(file, source);
     let rules = yaml::parse(&mut report).and_then(|root| document(root, &mut report));
-    report.conclude(rules, "a file of rules", EXAMPLE)
+    report.conclude(rules, EXAMPLE)
 }
 
 fn document(root: Node, report: &mut Report<'_>) -> Option<Vec<Rule>> {

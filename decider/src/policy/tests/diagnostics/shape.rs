@@ -11,12 +11,12 @@ fn refuses_what_is_no_mapping() {
     );
     says_of(
         "",
-        "1:1 [] the file is empty",
+        " [] the file is empty",
         "\"apiVersion: importguard/v1\"",
     );
     says_of(
         "# only a comment\n",
-        "1:1 [#] the file is empty",
+        " [] the file is empty",
         "\"apiVersion: importguard/v1\"",
     );
     says_of(
