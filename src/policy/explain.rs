@@ -48,6 +48,10 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "ID,…", value_delimiter = ',', value_parser = user_id)]
     friends: Vec<String>,
 
+    /// Another friend to import, whose ID may contain commas; may be repeated
+    #[arg(long, value_name = "ID", value_parser = user_id)]
+    friend: Vec<String>,
+
     /// operationID in expressions
     #[arg(long, value_name = "ID", default_value = "explain")]
     operation_id: String,
@@ -62,7 +66,7 @@ pub(crate) struct Explain {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["owner", "friends", "operation_id", "at"]
+        conflicts_with_all = ["owner", "friends", "friend", "operation_id", "at"]
     )]
     event: Option<PathBuf>,
 
@@ -112,10 +116,11 @@ impl Explain {
         if let Some(file) = &self.event {
             return Recorded::new((&policy, &live), self.rollout, self.json).run(file);
         }
+        let friends = [&self.friends[..], &self.friend].concat();
         let import = Import {
             operation_id: &self.operation_id,
             owner: self.owner.as_deref().unwrap_or_default(),
-            friends: &self.friends,
+            friends: &friends,
             now: self.at.unwrap_or_else(SystemTime::now),
             rollout: self.rollout,
         };

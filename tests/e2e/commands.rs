@@ -222,12 +222,19 @@ fn explain_shows_the_result_of_each_rule() {
             .contains("modify: 1 of 3 friends are imported: \"bob\"")
     );
 
-    let one = policy(&dir, &[&ask[..], &["--friends", "bob"]].concat());
-    assert!(
-        one.stdout.contains("owner \"alice\", 1 friend\n"),
-        "{}",
-        one.stdout
+    let at = ["--friend", "bob", "--at", "2026-10-25T02:30:00+01:00"];
+    let one = policy(&dir, &[&ask[..], &at].concat());
+    let head = "owner \"alice\", 1 friend, 2026-10-25T01:30:00Z\n";
+    assert!(one.stdout.contains(head), "{}", one.stdout);
+
+    let commas = ["--friends", "a,b", "--friend", "c,d", "--friend", "e"];
+    let told = policy(&dir, &[&ask[..], &commas, &at[2..], &["--json"]].concat());
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(
+        told["request"]["friendUserIDs"],
+        json!(["a", "b", "c,d", "e"])
     );
+    assert_eq!(told["request"]["now"], "2026-10-25T01:30:00Z");
 
     let told = policy(&dir, &[&ask[..], &friends, &["--json"]].concat());
     let told: Value = serde_json::from_str(&told.stdout).unwrap();

@@ -9,7 +9,7 @@ use importguard_decider::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::events::{friends, printable};
+use crate::events::{exact_rfc3339, friends, printable, rfc3339};
 
 /// An import that is explained.
 pub(super) struct Import<'a> {
@@ -34,11 +34,12 @@ impl Import<'_> {
 
     pub(super) fn table(&self, policy: &Policy, explanation: &Explanation<'_>) -> String {
         format!(
-            "policy {} ({}), owner \"{}\", {}\n\n{}\n{}",
+            "policy {} ({}), owner \"{}\", {}, {}\n\n{}\n{}",
             printable(policy.name()),
             policy.digest(),
             printable(self.owner),
             friends(self.friends.len()),
+            rfc3339(self.now),
             self.steps(explanation),
             printable(&self.verdict(&explanation.evaluation))
         )
@@ -127,6 +128,7 @@ impl Import<'_> {
                 "operationID": self.operation_id,
                 "ownerUserID": self.owner,
                 "friendUserIDs": self.friends,
+                "now": exact_rfc3339(self.now.into()),
             },
             "steps": steps,
         });
