@@ -159,3 +159,32 @@ fn the_library_has_every_function_and_operator_that_the_checker_knows() {
         assert!(works, "{source}");
     }
 }
+
+#[test]
+fn parts_of_times_have_the_ranges_of_the_documentation() {
+    let last = |part: &str, expected: u32| {
+        let time = "timestamp('2024-12-31T23:59:59Z')";
+        is(&format!("{time}.{part}() == {expected}"), true);
+    };
+    for (part, expected) in [
+        ("getFullYear", 2024),
+        ("getMonth", 11),
+        ("getDate", 31),
+        ("getDayOfMonth", 30),
+        ("getDayOfWeek", 2),
+        ("getDayOfYear", 365),
+        ("getHours", 23),
+        ("getMinutes", 59),
+        ("getSeconds", 59),
+    ] {
+        last(part, expected);
+    }
+    let first = "timestamp('2023-01-01T00:00:00Z')";
+    is(
+        &format!(
+            "{first}.getMonth() + {first}.getDayOfMonth() + {first}.getDayOfYear() + {first}.getDayOfWeek() == 0"
+        ),
+        true,
+    );
+    is("duration('90m').getMinutes() == 90", true);
+}
