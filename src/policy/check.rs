@@ -40,6 +40,18 @@ impl Check {
                             "{file}: hint: the list {list} has {ids} with spaces; if that is not meant, write one ID per line"
                         ))?;
                     }
+                    for list in policy.unused_lists() {
+                        let file = file.display();
+                        print(format_args!(
+                            "{file}: hint: no rule uses the list {list}; use it or remove it"
+                        ))?;
+                    }
+                    for rule in policy.mixed_rules() {
+                        let file = file.display();
+                        print(format_args!(
+                            "{file}: hint: the rule {rule} matches IDs that fit any of its keys, and nearly every ID fits a negative one; for \"and\", use an expression"
+                        ))?;
+                    }
                     for (list, minimum) in policy.suggested_minimums() {
                         let file = file.display();
                         print(format_args!(

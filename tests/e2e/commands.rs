@@ -209,6 +209,28 @@ fn test_shows_what_was_expected_and_what_was_got() {
 }
 
 #[test]
+fn check_has_hints_for_what_is_hardly_meant() {
+    let dir = PolicyDir::new(
+        "apiVersion: importguard/v1\nname: hints\nlists: { a: { values: [x] }, b: { values: [x] } }\nrules:\n- { id: r, dropFriends: { prefixes: [bot_], notIn: a } }\n",
+        &[],
+    );
+    let checked = policy(&dir, &["check", "policy.yaml"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    for hint in [
+        "hint: no rule uses the list b; use it or remove it",
+        "hint: the rule r matches IDs that fit any of its keys",
+    ] {
+        assert!(checked.stdout.contains(hint), "{}", checked.stdout);
+    }
+    assert_eq!(
+        checked.stdout.matches("hint:").count(),
+        2,
+        "{}",
+        checked.stdout
+    );
+}
+
+#[test]
 fn explain_shows_the_result_of_each_rule() {
     let dir = PolicyDir::usual();
     let ask = ["explain", "--policy", "policy.yaml", "--owner", "alice"];

@@ -34,6 +34,8 @@ pub(super) struct Compiled {
     pub(super) rules: Vec<Rule>,
     pub(super) nobody_left: Refusal,
     pub(super) lists: Vec<List>,
+    /// The names of lists that neither a rule nor another list uses.
+    pub(super) unused_lists: Vec<String>,
     pub(super) list_values: ListValues,
     pub(super) cost: PolicyCost,
 }
@@ -116,9 +118,17 @@ pub(super) fn compile(
     let cost = PolicyCost::of(&rules, max_friends);
     let place = |rule: &str| ids.iter().find(|id| id.value == rule).map(|id| id.span);
     cost::check((&cost, &rules), place, report);
+    let names = document.lists.iter().map(|list| list.name.value.as_str());
+    let exceptions = document.lists.iter().filter_map(|it| it.unless.as_ref());
+    let is_unused = |list: &&str| {
+        let is_exception = exceptions.clone().any(|it| it.value == *list);
+        !is_exception && !rules.iter().any(|rule| rule.uses(list))
+    };
+    let unused_lists = names.filter(is_unused).map(str::to_owned).collect();
     Compiled {
         rules,
         nobody_left,
+        unused_lists,
         lists: lists.collect(),
         list_values,
         cost,

@@ -9,6 +9,7 @@ use super::{
     Policy,
     diagnostic::{Diagnostic, Diagnostics, Report, quoted},
     document::ListDefinition,
+    matcher::Matcher,
     numbers::{grouped, number_of_ids},
     rule::Rule,
 };
@@ -119,6 +120,20 @@ impl Policy {
             let count = spaced.count();
             (count > 0).then_some((list.revision.name.as_str(), count))
         })
+    }
+
+    /// The lists that neither a rule nor another list uses.
+    pub fn unused_lists(&self) -> &[String] {
+        &self.unused_lists
+    }
+
+    /// The rules with a matcher that nearly every ID matches, because it has both keys for IDs that fit and for IDs that do not.
+    pub fn mixed_rules(&self) -> impl Iterator<Item = &str> {
+        let is_mixed = |rule: &&Rule| rule.matcher().is_some_and(Matcher::is_mixed);
+        self.rules
+            .iter()
+            .filter(is_mixed)
+            .map(|rule| rule.id.as_str())
     }
 
     /// The lists with files that could lose IDs unnoticed while no decider runs, each with a suggested minimum for `atLeast`.

@@ -79,6 +79,25 @@ impl Part<'_> {
 }
 
 impl Matcher {
+    /// Whether it refers to `list`.
+    pub(super) fn uses(&self, list: &str) -> bool {
+        let mut named = self.in_list.iter().chain(&self.not_in);
+        named.any(|it| it.name == list)
+    }
+
+    /// Whether it has keys for IDs that fit and for IDs that do not. Nearly every ID matches one of the latter.
+    pub(super) fn is_mixed(&self) -> bool {
+        let fits = self.in_list.is_some()
+            || !self.prefixes.is_empty()
+            || !self.suffixes.is_empty()
+            || self.patterns.is_some();
+        let fits_not = self.not_in.is_some()
+            || !self.not_prefixes.is_empty()
+            || !self.not_suffixes.is_empty()
+            || self.not_patterns.is_some();
+        fits && fits_not
+    }
+
     /// The first part that the ID matches, cheap ones first.
     #[inline]
     pub(super) fn matching(&self, id: &str, hash: IdHash, view: View<'_>) -> Option<Part<'_>> {

@@ -63,6 +63,8 @@ pub struct Policy {
     source: String,
     revision: PolicyRevision,
     lists: Vec<List>,
+    /// The names of lists that neither a rule nor another list uses.
+    unused_lists: Vec<String>,
     list_values: ListValues,
     rules: Vec<Rule>,
     definitions: Definitions,
@@ -306,6 +308,7 @@ impl<'s> Draft<'s> {
                 digest: self.digest,
             },
             lists: compiled.lists,
+            unused_lists: compiled.unused_lists,
             list_values: compiled.list_values,
             totals: Totals::of(&compiled.rules),
             rules: compiled.rules,

@@ -106,6 +106,25 @@ impl Rule {
         })
     }
 
+    /// Whether it refers to `list`.
+    pub(super) fn uses(&self, list: &str) -> bool {
+        let in_action = match &self.action {
+            Action::RefuseIf(expression, _) | Action::DropFriendIf(expression) => {
+                expression.uses(list)
+            }
+            _ => self.matcher().is_some_and(|matcher| matcher.uses(list)),
+        };
+        in_action || self.when.as_ref().is_some_and(|when| when.uses(list))
+    }
+
+    /// Its matcher, if its action has one.
+    pub(super) const fn matcher(&self) -> Option<&Matcher> {
+        match &self.action {
+            Action::RefuseOwner(matcher, _) | Action::DropFriends(matcher) => Some(matcher),
+            _ => None,
+        }
+    }
+
     /// Whether it is enforced for any owner.
     pub(super) fn is_enforced(&self) -> bool {
         let any = self.rollout.is_none_or(|rollout| rollout.per_cent > 0);

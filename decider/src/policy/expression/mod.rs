@@ -215,6 +215,11 @@ impl Expression {
     }
 
     /// Evaluates an expression that does not depend on the request. If that fails, it always does.
+    /// Whether it refers to `list`.
+    pub(super) fn uses(&self, list: &str) -> bool {
+        self.root.references().has_variable(list)
+    }
+
     fn without_request(&self, lists: &ListValues) -> Result<bool, Vec<ExpressionError>> {
         let value = self.evaluate(&Inputs::without_request(lists), None);
         value.map_err(|why| {

@@ -454,3 +454,22 @@ fn explains_shadow_rules_and_limits_that_are_not_reached() {
         assert_eq!(explanation.steps[2].describe(&friends), expected);
     }
 }
+
+#[test]
+fn lists_that_nothing_uses_and_matchers_for_nearly_everybody_are_known() {
+    let policy = super::policy(
+        "lists:
+  a: { values: [x], unless: b }
+  b: { values: [x] }
+  c: { values: [x] }
+  d: { values: [x] }
+  unused: { values: [x] }
+rules:
+- { id: mixed, dropFriends: { prefixes: [bot_], notIn: a } }
+- { id: positive, dropFriends: { prefixes: [bot_], suffixes: [_bot] } }
+- { id: negative, dropFriends: { notPrefixes: [u_], notSuffixes: [_eu] } }
+- { id: expression, dropFriendIf: \"friend in c\", when: \"!(ownerUserID in d)\", mode: \"off\" }",
+    );
+    assert_eq!(policy.unused_lists(), ["unused"]);
+    assert_eq!(policy.mixed_rules().collect::<Vec<_>>(), ["mixed"]);
+}
