@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 57] = [
+const CAUSED_BY: [(&str, &[&str]); 58] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -179,6 +179,10 @@ const CAUSED_BY: [(&str, &[&str]); 57] = [
             "if_another_gateway_has_taken_the_directory_nothing_is_recorded_until_it_ends",
             "a_file_in_place_of_the_directory_is_told_and_nats_gets_the_events_all_the_same",
         ],
+    ),
+    (
+        "NATS refuses single events, and half of the spool is in use",
+        &["a_blocked_subject_without_parked_events_is_tried_with_a_new_one"],
     ),
     (
         "the spool's disk is full, read-only or fails, or a limit on file sizes (`ulimit -f`) is reached",
