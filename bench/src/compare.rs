@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use crate::{
@@ -56,6 +57,7 @@ pub(crate) async fn run(settings: CompareSettings) -> anyhow::Result<()> {
             rows.extend(in_turns(&mut systems, *friends, load, rounds).await?);
         }
     }
+    join_all(systems.into_iter().map(System::stop)).await;
     print(figures(&rows))?;
     let ours = rows.iter().filter(|row| row.system == IMPORTGUARD);
     let beside = ours.flat_map(|ours| beside_the_floors(&rows, ours));

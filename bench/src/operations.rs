@@ -112,6 +112,7 @@ pub(crate) async fn drain(settings: CommonSettings) -> anyhow::Result<()> {
         let measured = rows.iter_mut().zip([before, during, after]);
         measured.for_each(|(row, measured)| row.rounds.push(measured));
     }
+    system.stop().await;
     print(figures(&rows))?;
     let titles = [
         ("p50 while it drains / before", Target::None),
@@ -205,6 +206,7 @@ pub(crate) async fn overload(settings: OverloadSettings) -> anyhow::Result<()> {
         ("throughput right after / before", Target::None),
         ("fallbacks right after, %", Target::AtMost(0.0)),
     ];
+    system.stop().await;
     print(figures(&rows))?;
     Ok(print(results("overload", &lines(titles, &rounds)))?)
 }

@@ -77,6 +77,16 @@ impl System {
         Ok(self)
     }
 
+    /// Ends its processes as an operator would: an instrumented build writes its profile then.
+    pub(crate) async fn stop(mut self) {
+        for (_, process) in &self.parts {
+            process.sigterm();
+        }
+        for (_, process) in &mut self.parts {
+            process.exit(START).await;
+        }
+    }
+
     /// Stops if a process has exited. What the processes printed is shown then.
     pub(crate) fn still_runs(&mut self) {
         for (role, process) in &mut self.parts {
