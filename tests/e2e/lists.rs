@@ -67,6 +67,19 @@ async fn reported(service: &Service, held_back: bool) -> String {
     .await
 }
 
+/// Waits until `owner` is no longer blocked.
+async fn is_let_in(caller: &OpenIm, owner: &str) {
+    eventually(
+        &format!("{owner} is no longer blocked"),
+        SOON,
+        async || match code(caller, owner).await {
+            0 => Ok(()),
+            code => Err(code),
+        },
+    )
+    .await;
+}
+
 /// Waits until nothing is in error.
 async fn recovered(service: &Service) {
     eventually("nothing is in error", SOON, async || {
@@ -110,13 +123,7 @@ async fn a_list_may_become_empty_where_the_policy_says_so() {
     let policy = with("file: blocked.txt, allowEmpty: true, allowShrink: true");
     let (service, caller) = start(&policy).await;
     policy.replace("blocked.txt", "# nobody\n");
-    eventually("nobody is blocked", SOON, async || {
-        match code(&caller, "user99").await {
-            0 => Ok(()),
-            code => Err(code),
-        }
-    })
-    .await;
+    is_let_in(&caller, "user99").await;
     recovered(&service).await;
 }
 
@@ -148,13 +155,7 @@ async fn a_list_that_lost_more_than_half_is_held_back_until_sighup_confirms_it()
     assert_eq!(code(&caller, "user99").await, 5001);
 
     service.sighup();
-    eventually("user99 is no longer blocked", SOON, async || {
-        match code(&caller, "user99").await {
-            0 => Ok(()),
-            code => Err(code),
-        }
-    })
-    .await;
+    is_let_in(&caller, "user99").await;
     assert_eq!(code(&caller, "user39").await, 5001);
     recovered(&service).await;
     service.wait_for_log(&["list blocked 100 → 40 IDs"]).await;
@@ -183,13 +184,7 @@ async fn a_policy_that_lost_its_rules_is_held_back_until_sighup_confirms_it() {
     policy.replace("policy.yaml", emptied);
     reported(&service, true).await;
     service.sighup();
-    eventually("nobody is blocked", SOON, async || {
-        match code(&caller, "user99").await {
-            0 => Ok(()),
-            code => Err(code),
-        }
-    })
-    .await;
+    is_let_in(&caller, "user99").await;
     recovered(&service).await;
 }
 
