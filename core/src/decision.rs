@@ -1,10 +1,42 @@
-//! The decision on an import: its verdict, and what led to it.
+//! An import request, and the decision on it: its verdict, and what led to it.
 
 use std::{collections::HashSet, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FiredRule, ImportRequest, ListRevision, PolicyRevision, Removal, UserId};
+use crate::{FiredRule, ListRevision, OperationId, PolicyRevision, Removal, UserId};
+
+/// A request to import friends for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportRequest {
+    /// OpenIM's ID of the whole operation.
+    pub operation_id: OperationId,
+    /// The user who imports: OpenIM's `ownerUserID`.
+    pub owner: UserId,
+    /// The friends to import, as sent: OpenIM's `friendUserIDs`. May contain the owner and duplicates.
+    pub friends: Vec<UserId>,
+}
+
+/// The two formats of OpenIM's callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum Dialect {
+    /// The format in OpenIM's documentation.
+    Documented,
+    /// The format of every open-im-server since 3.5.0.
+    Server,
+}
+
+impl Dialect {
+    /// Its name in events and spans.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Documented => "documented",
+            Self::Server => "server",
+        }
+    }
+}
 
 /// The decision on one import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,7 +307,6 @@ impl AsRef<str> for Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::OperationId;
 
     fn kept(friends: &[&str], indexes: &[u32]) -> Result<Kept, KeptError> {
         let id = |id: &&str| UserId::parse(*id).unwrap();

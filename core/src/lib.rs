@@ -2,18 +2,15 @@
 //! share these types. No async, no I/O, no protocol.
 
 mod decision;
-mod digest;
 mod ids;
-mod request;
 mod rules;
 
 pub use decision::{
-    Cause, DecidedBy, Decision, Evaluation, Kept, KeptError, Refusal, Verdict, VerdictKind,
+    Cause, DecidedBy, Decision, Dialect, Evaluation, ImportRequest, Kept, KeptError, Refusal,
+    Verdict, VerdictKind,
 };
-pub use digest::{content_digest, digest};
 pub use ids::{EventId, EventIdError, IdError, OperationId, UserId};
-pub use request::{Dialect, ImportRequest};
 pub use rules::{
     Alternatives, FiredRule, ListHit, ListRevision, Match, MatchedPart, Mode, Outcome,
-    PolicyRevision, Removal,
+    PolicyRevision, Removal, content_digest, digest,
 };

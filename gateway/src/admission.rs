@@ -14,11 +14,11 @@ use importguard_runtime::{ReceiveError, ReceiveLimits, receive};
 use tokio::time::Instant;
 
 use crate::{
+    app::App,
     limit::Permit,
     openim::{Callback, Command, Rejection, acceptable, parse},
     request::{Clock, RequestHead},
     response::unrecorded_overload,
-    state::App,
 };
 
 /// A complete and valid import callback whose turn it is.

@@ -20,6 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use http::Method;
 use importguard_core::Dialect;
 use importguard_runtime::Exchange;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -29,11 +30,37 @@ use tower_http::{
 };
 
 use crate::{
+    Settings,
+    decide::Deciders,
+    events::Origin,
     handlers::{after_import, before_import, pass_through},
-    layers::{Authentication, check_head, trace},
+    layers::{Authentication, trace},
+    limit::Limit,
+    metrics::Metrics,
     openim::{Command, Rejection, Route},
-    state::App,
+    overridden_verdicts::OverriddenVerdicts,
+    recorder::Recorder,
+    request::{RequestHead, RequestLog},
+    upstream::Upstream,
 };
+
+/// The state of layers and handlers.
+pub(crate) type App = Arc<AppState>;
+
+/// The state that all requests share.
+pub(crate) struct AppState {
+    pub(crate) settings: Settings,
+    /// `https` or `http`.
+    pub(crate) scheme: &'static str,
+    pub(crate) limit: Limit,
+    pub(crate) upstream: Option<Upstream>,
+    pub(crate) deciders: Deciders,
+    pub(crate) origin: Origin,
+    pub(crate) recorder: Recorder,
+    pub(crate) overridden_verdicts: OverriddenVerdicts,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: RequestLog,
+}
 
 /// The service of the public listener.
 pub(crate) fn app(
@@ -81,6 +108,33 @@ impl ValidateRequest<Body> for Checks {
             false => Err(self.authentication.challenge()),
         }
     }
+}
+
+/// Maximum number of headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response is a
+/// callback answer.
+const MAX_HEADERS: usize = 100;
+
+/// Rejects a request whose head is too large, whose method is for proxies, or that arrived without TLS on a TLS listener.
+fn check_head(request: &Request, max_bytes: usize) -> Result<(), Rejection> {
+    let head = request.extensions().get::<Arc<RequestHead>>();
+    let RequestHead { url, exchange, .. } = &**head.ok_or(Rejection::Internal)?;
+    if exchange.connection().plaintext() {
+        let text = "this listener accepts only TLS: OpenIM's webhook URL must begin with https://";
+        return Err(Rejection::Malformed(text.to_owned()));
+    }
+    if url.len() > max_bytes {
+        return Err(Rejection::UriTooLong);
+    }
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
+    if url.len() + fields.sum::<usize>() > max_bytes || request.headers().len() > MAX_HEADERS {
+        return Err(Rejection::HeadTooLarge);
+    }
+    // Neither is valid for a webhook, nor forwarded to a backend.
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    Ok(())
 }
 
 /// The response after a panic, which the panic hook has logged.

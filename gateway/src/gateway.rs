@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::{
     Settings,
-    app::app,
+    app::{App, AppState, app},
     decide::{DeciderTlsError, Deciders, Discovery},
     events::{Origin, PseudonymFileError},
     layers::{Authentication, CredentialsFileError},
@@ -21,7 +21,6 @@ use crate::{
     recorder::{self, Recorder},
     request::RequestLog,
     server::{self, Server},
-    state::{App, AppState},
     upstream::{Upstream, UpstreamStartError},
 };
 

@@ -14,6 +14,7 @@ use tracing::{error, info};
 
 use crate::{
     admission::{Import, collect},
+    app::App,
     decide::{OnFailure, fallback},
     events::{Event, EventContext, Subject, Timings},
     openim::{Answer, Callback, Rejection},
@@ -23,7 +24,6 @@ use crate::{
         span::{publish_span, published},
     },
     response::{answer, respond},
-    state::App,
     upstream::UpstreamError,
 };
 

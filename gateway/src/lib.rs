@@ -18,7 +18,6 @@ mod security;
 mod server;
 mod settings;
 pub mod spool;
-mod state;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -9,10 +9,10 @@ use http::{HeaderValue, header};
 use importguard_core::{Cause, Decision, Dialect, ImportRequest, Verdict};
 
 use crate::{
+    app::App,
     decide::{OnFailure, fallback},
     openim::{Answer, Callback, Command, Refusals, Rejection, Target},
     request::{RequestHead, RequestResult},
-    state::App,
 };
 
 /// Answers a callback with `decision`. `cause` is that of a failure, if there was one. The request is `None` if it was not parsed: then

@@ -55,7 +55,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// answer; below its limit, a layer rejects it with one.
 const HEAD_LIMIT_FACTOR: u32 = 4;
 
-/// hyper's limit of the number of headers, for the same reason: 2.5 times that of `layers::check_head`.
+/// hyper's limit of the number of headers, for the same reason: 2.5 times that of `app::check_head`.
 const MAX_HEADERS: usize = 250;
 
 /// HTTP/2 flow-control windows of a connection and of a stream, in bytes: a request with a thousand friends fits, and a caller can

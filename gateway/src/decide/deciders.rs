@@ -15,12 +15,11 @@ use tracing::{Span, field::Empty, info_span};
 
 use super::{
     DecideError, DecideSettings, DeciderTlsError,
-    balancer::Balancer,
+    balancer::{Balancer, Metrics, Retry},
+    connect::watch,
     discovery::Discovery,
     endpoint::Decider,
-    error::code_name,
-    metrics::{Metrics, Retry},
-    tls::watch,
+    fallback::code_name,
 };
 
 /// The method's full name, for spans.

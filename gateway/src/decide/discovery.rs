@@ -15,10 +15,9 @@ use tracing::warn;
 
 use super::{
     DecideSettings, DeciderTlsError,
-    connect::connect,
+    connect::{connect, server_name},
     endpoint::Decider,
-    tls::server_name,
-    urls::{host_and_port, uri_of},
+    settings::{host_and_port, uri_of},
 };
 
 /// Time limit for resolving a name: as long as the C library waits for its first name server.

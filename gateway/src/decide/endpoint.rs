@@ -21,7 +21,7 @@ use tonic_health::pb::{
 };
 use tracing::{info, warn};
 
-use super::error::{DecideError, broke};
+use super::fallback::{DecideError, broke};
 use crate::metrics::Counted;
 
 /// Why the connection may have broken. A decider with TLS closes a connection without it, and cannot say why.

@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use tower::{Service, ServiceExt};
 
 use crate::{
+    app::App,
     openim::{Rejection, Target, callback_name, operation_id},
     request::{Clock, RequestHead, RequestResult, Url, span},
     response::complete,
-    state::App,
 };
 
 /// Passes a request on to `routes`, and traces it from its head until the caller has received the response or disconnected.

@@ -2,7 +2,6 @@
 //! operator's backend. Requests and responses are forwarded unchanged: a request once it is complete, a response as it comes.
 
 mod headers;
-mod metrics;
 mod settings;
 
 use std::{error::Error, io, sync::Arc, time::Duration};
@@ -19,15 +18,21 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use importguard_runtime::{TlsFailure, whole_text};
-use importguard_telemetry::span::{child, failed, method};
-use prometheus_client::registry::Registry;
+use importguard_telemetry::{
+    metrics::{ByLabel, register},
+    span::{child, failed, method},
+};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};
 use tower_http::timeout::TimeoutBody;
 use tracing::{Instrument, Span, field::Empty, info_span, warn};
 
-use self::metrics::Metrics;
 pub use self::settings::{UpstreamSettings, UpstreamUrl, UpstreamUrlError};
+use crate::metrics::Counted;
 
 /// How long an idle connection to the backend is kept: less than the minute or more after which servers and proxies close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -211,6 +216,62 @@ impl Upstream {
         *response.status_mut() = head.status;
         *response.headers_mut() = headers::end_to_end(head.headers);
         Ok(response)
+    }
+}
+
+/// The outcome of a response that broke off after its head, which was also counted as passed.
+const BROKEN: &str = "broken";
+
+/// The metrics of forwarded callbacks.
+#[derive(Clone, Debug)]
+struct Metrics {
+    outcomes: ByLabel<&'static str, Counter>,
+    in_flight: Gauge,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            outcomes: ByLabel::register(
+                registry,
+                "importguard_upstream",
+                "Callbacks passed to the backend, by outcome: passed, unavailable, timeout, overloaded or loop; broken are those passed whose body broke off",
+                Counter::default,
+                "outcome",
+                [
+                    "passed",
+                    "unavailable",
+                    "timeout",
+                    "overloaded",
+                    "loop",
+                    BROKEN,
+                ],
+            ),
+            in_flight: register(
+                registry,
+                "importguard_upstream_in_flight",
+                "Callbacks on their way to the backend and back, at most IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// Counts a callback being forwarded until the return value is dropped.
+    fn in_flight(&self) -> Counted {
+        Counted::new(&self.in_flight)
+    }
+
+    /// A response that was passed on was incomplete.
+    fn broke_off(&self) {
+        self.outcomes.get(BROKEN).inc();
+    }
+
+    fn record<T>(&self, result: &Result<T, UpstreamError>) {
+        let outcome = match result {
+            Ok(_) => "passed",
+            Err(error) => error.name(),
+        };
+        self.outcomes.get(outcome).inc();
     }
 }
 

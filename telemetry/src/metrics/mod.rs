@@ -1,24 +1,30 @@
 //! The basis of both processes' metrics: a registry with the process metrics, labels, histograms with exemplars, and the text formats
 //! that Prometheus scrapes. User IDs and operationIDs are never labels.
 
-mod by_label;
 mod exposition;
-mod histogram;
 mod policy;
 mod process;
 
 use std::{
     ffi::{OsStr, OsString},
-    fmt::{self, Write},
+    fmt::{self, Debug, Write},
     hash::Hash,
+    ops::Deref,
+    time::{Duration, SystemTime},
 };
 
+use opentelemetry::{
+    Context,
+    trace::{SpanId, TraceContextExt, TraceId},
+};
 use prometheus_client::{
     encoding::{
-        DescriptorEncoder, EncodeGaugeValue, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+        DescriptorEncoder, EncodeGaugeValue, EncodeLabel, EncodeLabelSet, EncodeLabelValue,
+        EncodeMetric, LabelSetEncoder, LabelValueEncoder,
     },
     metrics::{
-        MetricType,
+        MetricType, TypedMetric,
+        exemplar::HistogramWithExemplars,
         family::{Family, MetricConstructor},
         gauge::ConstGauge,
         info::Info,
@@ -27,9 +33,7 @@ use prometheus_client::{
 };
 
 pub use self::{
-    by_label::ByLabel,
     exposition::{Exposition, encode},
-    histogram::{DurationHistogram, HistogramFamily, observe},
     policy::PolicyInfo,
 };
 
@@ -114,6 +118,86 @@ impl<T: AsRef<str>> EncodeLabelValue for Label<T> {
     }
 }
 
+/// The name of the label, and a value.
+type Labels<V> = [(&'static str, V); 1];
+
+/// Metrics that differ in one label.
+#[derive(Clone, Debug)]
+pub struct ByLabel<V, M> {
+    label: &'static str,
+    family: Family<Labels<V>, M, fn() -> M>,
+}
+
+impl<V, M> ByLabel<V, M>
+where
+    V: Clone + Debug + Eq + Hash + EncodeLabelValue + Send + Sync + 'static,
+    M: Debug + EncodeMetric + TypedMetric + Send + Sync + 'static,
+{
+    /// Registers a metric, made by `new`, for each of `values` of `label`, as [`with_series`] does. `name` and `help` are as in
+    /// [`register`].
+    pub fn register(
+        registry: &mut Registry,
+        name: &str,
+        help: &str,
+        new: fn() -> M,
+        label: &'static str,
+        values: impl IntoIterator<Item = V>,
+    ) -> Self {
+        let values = values.into_iter().map(|value| [(label, value)]);
+        let family = with_series(Family::new_with_constructor(new), values);
+        Self {
+            label,
+            family: register(registry, name, help, family),
+        }
+    }
+
+    /// The metric for `value`.
+    pub fn get(&self, value: V) -> impl Deref<Target = M> {
+        self.family.get_or_create(&[(self.label, value)])
+    }
+}
+
+/// A histogram of durations in seconds whose buckets link to traces.
+pub type DurationHistogram = HistogramWithExemplars<TraceExemplar>;
+
+/// A family of duration histograms.
+pub type HistogramFamily<L> = Family<L, DurationHistogram, fn() -> DurationHistogram>;
+
+/// The span in which a value was observed.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceExemplar {
+    trace_id: TraceId,
+    span_id: SpanId,
+}
+
+impl TraceExemplar {
+    /// The current span, if it is sampled: others are not exported.
+    fn current() -> Option<Self> {
+        Context::map_current(|cx| {
+            let span = cx.span();
+            let ids = span.span_context();
+            (ids.is_valid() && ids.is_sampled()).then(|| Self {
+                trace_id: ids.trace_id(),
+                span_id: ids.span_id(),
+            })
+        })
+    }
+}
+
+impl EncodeLabelSet for TraceExemplar {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("trace_id", self.trace_id.to_string()).encode(encoder.encode_label())?;
+        ("span_id", self.span_id.to_string()).encode(encoder.encode_label())
+    }
+}
+
+/// Adds a duration to `histogram`, with the current span as its bucket's exemplar if that is sampled.
+pub fn observe(histogram: &DurationHistogram, took: Duration) {
+    let exemplar = TraceExemplar::current();
+    let now = exemplar.map(|_| SystemTime::now());
+    histogram.observe(took.as_secs_f64(), exemplar, now);
+}
+
 /// `OTEL_METRICS_EXPORTER` selects an exporter that importguard does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -140,6 +224,8 @@ fn check_exporter(exporter: Option<&OsStr>) -> Result<(), UnsupportedExporterErr
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::{SpanContext, TraceFlags, TraceState};
+
     use super::*;
 
     #[test]
@@ -159,5 +245,40 @@ mod tests {
                     .starts_with(&format!("OTEL_METRICS_EXPORTER={unsupported} "))
             );
         }
+    }
+
+    fn observed(flags: TraceFlags) -> String {
+        let mut registry = Registry::default();
+        let histogram = DurationHistogram::new([0.5].into_iter());
+        let histogram = register(&mut registry, "example_seconds", "Seconds", histogram);
+        let ids = SpanContext::new(
+            TraceId::from(0xabc),
+            SpanId::from(0xdef),
+            flags,
+            false,
+            TraceState::default(),
+        );
+        let span = Context::new().with_remote_span_context(ids);
+        let _attached = span.attach();
+        observe(&histogram, Duration::from_millis(250));
+        let accept = ["application/openmetrics-text"];
+        encode(&registry, accept).unwrap().text
+    }
+
+    #[test]
+    fn a_bucket_links_to_the_sampled_span_in_which_it_was_observed() {
+        let text = observed(TraceFlags::SAMPLED);
+        let bucket = "example_seconds_bucket{le=\"0.5\"} 1 # \
+            {trace_id=\"00000000000000000000000000000abc\",span_id=\"0000000000000def\"} 0.25 ";
+        assert!(text.contains(bucket), "{text}");
+    }
+
+    #[test]
+    fn a_bucket_links_to_no_span_that_is_not_sampled() {
+        let text = observed(TraceFlags::default());
+        assert!(
+            text.contains("example_seconds_bucket{le=\"0.5\"} 1\n"),
+            "{text}"
+        );
     }
 }
