@@ -103,6 +103,8 @@ impl Serve {
             "IMPORTGUARD_DECIDER_TLS_CERT_FILE is set, but in one process the decider does not use TLS: unset it, or run importguard-gateway and importguard-decider"
         );
         self.gateway.decide.decider_url = grpc.address().into();
+        // There is no second decider to ask.
+        self.gateway.decide.decider_retry_after = self.gateway.decide.decider_timeout / 2;
         self.decider.grpc.bounds.decider_max_friends = self.gateway.http.max_friends;
         // It stops after its only client, the gateway, which needs no time to notice.
         self.decider.grpc.decider_shutdown_grace = Duration::ZERO;

@@ -12,18 +12,15 @@ use crate::{
 
 const POLICY: FileKind = FileKind {
     max_bytes: MAX_POLICY_BYTES as u64,
-    if_missing: IF_MISSING,
+    if_missing: "create the file (`importguard policy init` writes one to begin with), or correct the path",
     if_larger: "move long lists to separate files: { file: lists/name.txt }",
 };
 
 const LIST: FileKind = FileKind {
     max_bytes: MAX_LIST_BYTES,
-    if_missing: IF_MISSING,
+    if_missing: "create the file or correct the path, which is relative to the policy's directory",
     if_larger: "split it, with one rule per part",
 };
-
-const IF_MISSING: &str =
-    "create the file or correct the path; a list's path is relative to the policy's directory";
 
 /// Loads the policy at `path` and its lists, whose paths are relative to its directory, for imports of up to `max_friends`
 /// friends. Blocks, for seconds if lists have millions of IDs.
@@ -222,7 +219,9 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_the_file_as_a_whole() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(error(&directory).contains("policy.yaml: the policy cannot be read from"));
+        let missing = error(&directory);
+        assert!(missing.contains("policy.yaml: the policy cannot be read from"));
+        assert!(missing.contains("importguard policy init"), "{missing}");
         let path = directory.path().join("policy.yaml");
         fs::write(&path, b"a: b\nc: \xff\n").unwrap();
         assert!(error(&directory).contains("policy.yaml:2:4: this line is not UTF-8"));

@@ -1,6 +1,9 @@
 //! The requests that are sent, and the conclusions from their answers.
 
+use std::io;
+
 use http::StatusCode;
+use importguard_runtime::TlsFailure;
 use serde_json::json;
 
 use super::{
@@ -212,7 +215,7 @@ pub(super) fn remedy(error: &AskError, webhook: &Webhook) -> String {
         AskError::Connect(..) => {
             "is the gateway running, and is this its callback port (IMPORTGUARD_HTTP_LISTEN, on 127.0.0.1 by default)? Does a firewall or network policy block it?".to_owned()
         }
-        AskError::Tls(_, error) => tls_remedy(&error.to_string()),
+        AskError::Tls(_, error) => tls_remedy(error),
         AskError::Trust(..) => {
             "name a PEM file with the CA of the gateway's certificate in SSL_CERT_FILE, in OpenIM's environment and for this command".to_owned()
         }
@@ -229,18 +232,19 @@ pub(super) fn remedy(error: &AskError, webhook: &Webhook) -> String {
     }
 }
 
-fn tls_remedy(error: &str) -> String {
-    if error.contains("UnknownIssuer") {
-        "OpenIM would not trust this certificate: name a PEM file with its CA in SSL_CERT_FILE, in OpenIM's environment and for this command".to_owned()
-    } else if error.contains(CA_AS_SERVER) {
+fn tls_remedy(error: &io::Error) -> String {
+    match TlsFailure::find(error) {
+        Some(TlsFailure::UnknownIssuer) => return "OpenIM would not trust this certificate: name a PEM file with its CA in SSL_CERT_FILE, in OpenIM's environment and for this command".to_owned(),
+        Some(TlsFailure::NoTls) => return "the port does not speak TLS: begin the URL with http://, or set IMPORTGUARD_TLS_CERT_FILE".to_owned(),
+        _ => {}
+    }
+    let error = error.to_string();
+    if error.contains(CA_AS_SERVER) {
         "issue a certificate for the gateway with that CA, and set it with IMPORTGUARD_TLS_CERT_FILE. The CA's own certificate belongs in SSL_CERT_FILE only".to_owned()
     } else if error.contains("not valid for name") || error.contains("NotValidForName") {
         "the certificate is for another name than the URL's host".to_owned()
     } else if error.contains("Expired") || error.contains("expired") {
         "the certificate has expired, or this machine's clock is wrong".to_owned()
-    } else if error.contains("InvalidMessage") || error.contains("corrupt message") {
-        "the port does not speak TLS: begin the URL with http://, or set IMPORTGUARD_TLS_CERT_FILE"
-            .to_owned()
     } else {
         "check the gateway's certificate (IMPORTGUARD_TLS_CERT_FILE) and its log".to_owned()
     }

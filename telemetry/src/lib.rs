@@ -120,7 +120,9 @@ pub fn init(
     let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let env = log_filter(directives.as_deref())?;
     silence::report(service_name, directives.as_deref(), settings.log.log_format);
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // An empty NO_COLOR counts as unset (https://no-color.org).
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = std::io::stderr().is_terminal() && !no_colour;
     let lines = match settings.log.log_format {
         LogFormat::Human => tracing_subscriber::fmt::layer()
             .with_writer(|| &log::WRITER)

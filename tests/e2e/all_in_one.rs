@@ -93,6 +93,10 @@ async fn it_warns_of_settings_that_have_no_effect_in_one_process() {
     service.wait_for_log(&[name, "unset it"]).await;
     let quiet = Service::all_in_one(Settings::new()).await;
     assert!(!quiet.stderr().contains(name), "{}", quiet.stderr());
+    let settings = Settings::new().set("IMPORTGUARD_DECIDER_TIMEOUT", "100ms");
+    let impatient = Service::all_in_one(settings).await;
+    let log = impatient.stderr();
+    assert!(!log.contains("IMPORTGUARD_DECIDER_RETRY_AFTER"), "{log}");
 }
 
 #[tokio::test]

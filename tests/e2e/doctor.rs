@@ -210,6 +210,10 @@ async fn tls_is_checked_as_openim_does() {
     }
     let untrusted = doctor(&[&url]).await;
     untrusted.blames(&["OpenIM would not trust this certificate", "SSL_CERT_FILE"]);
+    // All test authorities have the same name.
+    let renewed = MountedSecret::new(&[("ca.crt", &TestAuthority::new().pem())]);
+    let outdated = doctor_with(&[&url], &[("SSL_CERT_FILE", &renewed.setting("ca.crt"))]).await;
+    outdated.blames(&["OpenIM would not trust this certificate", "SSL_CERT_FILE"]);
     let named = doctor_with(&[&format!("https://localhost:{port}")], &trusting).await;
     named.blames(&["another name"]);
     let plain = doctor(&[&format!("http://127.0.0.1:{port}")]).await;

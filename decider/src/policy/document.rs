@@ -10,8 +10,7 @@ use serde_json::json;
 use super::diagnostic::Spanned;
 use crate::lists::Fold;
 
-/// The action keys, of which a rule has exactly one. To add one, read it in `read/rule.rs` (which relies on the order here), add an
-/// `Action` in `rule.rs` and `compile.rs`, and handle it in `evaluate.rs`, `cost.rs` and `explain.rs`.
+/// The action keys, of which a rule has exactly one. `read/rule.rs` relies on the order. docs/ARCHITECTURE.md has what to do for a new one.
 pub(super) const KINDS: [&str; 5] = [
     "refuseOwner",
     "dropFriends",
