@@ -73,10 +73,12 @@ impl Detect {
             until: None,
             follow: !self.no_follow,
         };
-        let mut source = tokio::select! {
-            source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
-            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
-        };
+        let connected = Source::connect(&self.nats, range, None, CONSOLE, &shutdown).await;
+        // Ctrl-C is the way to end a dry run that follows.
+        if shutdown.is_cancelled() && range.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut source = connected?;
         source.only(&[DECISIONS]);
         let mut simulation = Simulation::new(rules, &self.settings);
         let (mut decisions, mut skipped, mut found) = (0_u64, 0_u64, 0_u64);

@@ -94,10 +94,7 @@ impl Stats {
         if range.is_empty() {
             return Ok(CONSOLE.empty_range());
         }
-        let mut source = tokio::select! {
-            source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
-            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
-        };
+        let mut source = Source::connect(&self.nats, range, None, CONSOLE, &shutdown).await?;
         source.only(&[DECISIONS]);
         let mut counts = Counts::default();
         let mut progress = CONSOLE.progress("read", "events");

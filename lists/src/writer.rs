@@ -17,7 +17,7 @@ use async_nats::jetstream::{
 use bytes::Bytes;
 use importguard_core::{EventId, UserId};
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::{sync::SetOnce, time::timeout};
 
 use crate::{
     Author, Brief, Bucket, BucketError, CHANGED_SUBJECT, Changes, Entry, Key, ListChangedEvent,
@@ -87,6 +87,7 @@ pub struct Writer {
     bucket: Bucket,
     pseudonym: Option<Arc<PseudonymOf>>,
     grace: Duration,
+    events_denied: Arc<SetOnce<String>>,
 }
 
 /// An ack by NATS.
@@ -98,11 +99,12 @@ struct Ack {
 
 impl Writer {
     /// Creates a writer to `bucket`.
-    pub const fn new(bucket: Bucket) -> Self {
+    pub fn new(bucket: Bucket) -> Self {
         Self {
             bucket,
             pseudonym: None,
             grace: GRACE,
+            events_denied: Arc::default(),
         }
     }
 
@@ -113,6 +115,14 @@ impl Writer {
         pseudonym: impl Fn(&UserId) -> UserId + Send + Sync + 'static,
     ) -> Self {
         self.pseudonym = Some(Arc::new(pseudonym));
+        self
+    }
+
+    /// Has events fail at once when `denied` is set, with its text. NATS does not respond to a publication that it denies, but reports
+    /// it on the connection.
+    #[must_use]
+    pub fn with_events_denied(mut self, denied: Arc<SetOnce<String>>) -> Self {
+        self.events_denied = denied;
         self
     }
 
@@ -359,9 +369,10 @@ impl Writer {
                 .message_id(&event.id)
                 .header("Content-Type", CONTENT_TYPE)
         };
-        self.send(CHANGED_SUBJECT, &payload, message)
-            .await
-            .map(drop)
+        tokio::select! {
+            sent = self.send(CHANGED_SUBJECT, &payload, message) => sent.map(drop),
+            why = self.events_denied.wait() => Err(refused(why)),
+        }
     }
 
     /// Writes if the key still has `revision`, and returns the ack. `None` if the key has another revision.

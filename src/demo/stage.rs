@@ -61,9 +61,9 @@ impl Stage<'_> {
             until: None,
             follow: true,
         };
-        let mut source = Source::connect(self.nats, following, None, CONSOLE).await?;
         // Never cancelled: reading is dropped with the last phase.
         let forever = CancellationToken::new();
+        let mut source = Source::connect(self.nats, following, None, CONSOLE, &forever).await?;
         let mut ledger = tokio::select! {
             acted = self.act(nats, &shown) => acted?,
             ended = source.follow(forever, None, |event| decisions.show(event)) => {
@@ -158,8 +158,8 @@ impl Stage<'_> {
             until: None,
             follow: false,
         };
-        let mut source = Source::connect(self.nats, stored, None, CONSOLE).await?;
         let forever = CancellationToken::new();
+        let mut source = Source::connect(self.nats, stored, None, CONSOLE, &forever).await?;
         source
             .follow(forever, None, |delivered| {
                 let event: Event = serde_json::from_slice(delivered.payload)?;

@@ -97,8 +97,22 @@ impl Source {
     /// Connects. Waits while no server is reachable, if the stream is followed.
     ///
     /// # Errors
-    /// If a server rejects the connection, the settings are invalid, or no server is reachable and the stream is not followed.
+    /// If `shutdown` is cancelled meanwhile, a server rejects the connection, the settings are invalid, or no server is reachable and the
+    /// stream is not followed.
     pub(crate) async fn connect(
+        nats: &NatsSettings,
+        range: Range,
+        durable: Option<Durable>,
+        console: Console,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        tokio::select! {
+            source = Self::open(nats, range, durable, console) => source,
+            () = shutdown.cancelled() => bail!("interrupted while connecting to NATS"),
+        }
+    }
+
+    async fn open(
         nats: &NatsSettings,
         range: Range,
         durable: Option<Durable>,

@@ -96,7 +96,7 @@ impl What {
         // All IDs are validated before the first entry is changed.
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let jetstream = connect(&self.nats, denials).await?;
-        let writer = writer(&jetstream, &self.pseudonyms).await?;
+        let writer = writer(&jetstream, &self.pseudonyms, denials).await?;
         let is_new = !addition.removed && !writer.bucket().has_list(&self.list).await?;
         let mut own = Vec::new();
         let mut code = ExitCode::SUCCESS;

@@ -1,12 +1,12 @@
-use std::future::ready;
+use std::{future::ready, sync::Arc};
 
 use anyhow::{Context, anyhow};
 use async_nats::{Event, jetstream};
 use importguard_gateway::events::{PseudonymSettings, Pseudonyms};
-use importguard_lists::{Bucket, RETENTION, Writer};
+use importguard_lists::{Bucket, CHANGED_SUBJECT, RETENTION, Writer};
 use importguard_nats::NatsSettings;
 use importguard_runtime::FileWatches;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 
 use super::CONSOLE;
 use crate::events::{inbox_denied, printable, with_remedy};
@@ -43,19 +43,25 @@ pub(super) async fn connect(
 pub(super) async fn writer(
     jetstream: &jetstream::Context,
     pseudonyms: &PseudonymSettings,
+    denials: &Denials,
 ) -> anyhow::Result<Writer> {
     let pseudonyms = pseudonyms.pseudonyms()?;
     let bucket = Bucket::open_or_create(jetstream, 1).await?;
-    let writer = Writer::new(bucket);
+    let writer = Writer::new(bucket).with_events_denied(Arc::clone(&denials.events));
     Ok(match pseudonyms {
         Pseudonyms::Off => writer,
         pseudonyms => writer.with_pseudonyms(move |id| pseudonyms.of(id).into_owned()),
     })
 }
 
-/// The first permission violation that NATS reports. Clones share it.
+/// The first permission violations that NATS reports. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Denials(watch::Sender<Denial>);
+pub(super) struct Denials {
+    /// Of the events about changes. The changes are made without them.
+    events: Arc<SetOnce<String>>,
+    /// Of anything else.
+    other: watch::Sender<Denial>,
+}
 
 #[derive(Debug)]
 enum Denial {
@@ -66,13 +72,23 @@ enum Denial {
 
 impl Denials {
     pub(super) fn new() -> Self {
-        Self(watch::channel(Denial::None).0)
+        Self {
+            events: Arc::default(),
+            other: watch::channel(Denial::None).0,
+        }
     }
 
     fn record(&self, error: &str) {
         let Some((_, denied)) = error.split_once("Permissions Violation for ") else {
             return;
         };
+        if denied.starts_with(&format!("Publish to \"{CHANGED_SUBJECT}\"")) {
+            // Those after the first say the same.
+            let _ = self.events.set(format!(
+                "this user may not publish to {CHANGED_SUBJECT} (deploy/nats/nats-server.conf has a user who may)"
+            ));
+            return;
+        }
         self.settle(Denial::First(described(denied)));
     }
 
@@ -83,7 +99,7 @@ impl Denials {
 
     /// Sets what is final.
     fn settle(&self, denial: Denial) {
-        self.0.send_if_modified(|first| {
+        self.other.send_if_modified(|first| {
             let is_first = matches!(first, Denial::None);
             if is_first {
                 *first = denial;
@@ -92,9 +108,9 @@ impl Denials {
         });
     }
 
-    /// Waits for the first permission violation. NATS does not respond to a denied request, so a command would wait for it in vain.
+    /// Waits for the first permission violation that ends a command. NATS does not respond to a denied request, so it would wait in vain.
     pub(super) async fn first(&self) -> anyhow::Error {
-        let mut receiver = self.0.subscribe();
+        let mut receiver = self.other.subscribe();
         let first = receiver.wait_for(|denial| matches!(denial, Denial::First(_)));
         match first.await.as_deref() {
             Ok(Denial::First(text)) => anyhow!(text.clone()),

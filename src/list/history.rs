@@ -50,10 +50,7 @@ impl History {
             until: None,
             follow: false,
         };
-        let mut source = tokio::select! {
-            source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
-            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
-        };
+        let mut source = Source::connect(&self.nats, range, None, CONSOLE, &shutdown).await?;
         source.only(&[CHANGED_SUBJECT]);
         let list = self.list.as_str();
         // A writer that is not sure publishes its event again, perhaps after the stream's duplicate window.

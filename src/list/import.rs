@@ -9,6 +9,7 @@ use importguard_nats::NatsSettings;
 use importguard_runtime::signals;
 use serde_json::json;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     CONSOLE,
@@ -60,27 +61,22 @@ pub(crate) struct Import {
 
 impl Import {
     pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
+        // One for all steps: between two of them, Ctrl-C would be lost.
+        let shutdown = signals::shutdown()?;
         let standard = self.who.addition(self.until.time()?)?;
         let entries =
             file::read(&self.file, &self.list, &standard).context("nothing was imported")?;
         let mut wanted: HashMap<_, _> = entries.into_iter().collect();
         let expired = leave_expired(&mut wanted);
-        let jetstream = connect(&self.nats, denials).await?;
-        let writer = writer(&jetstream, &self.pseudonyms).await?;
-        let is_new = !writer.bucket().has_list(&self.list).await?;
         let all = wanted.len();
-        let wanted = changed(writer.bucket(), wanted).await?;
+        let (writer, is_new, wanted) = tokio::select! {
+            prepared = self.prepare(wanted, denials) => prepared?,
+            () = shutdown.cancelled() => bail!("interrupted: nothing was imported"),
+        };
         let unchanged = all - wanted.len();
-        // An entry that is replaced takes an unpublished event with it.
-        if let Err(error) = writer.publish_all().await {
-            CONSOLE.report(&format!(
-                "warning: events of earlier changes are not published yet ({error}); \
-                 those about entries that this import changes again are lost"
-            ));
-        }
         let count = wanted.len();
         let repeat = self.repeat(&standard);
-        let done = self.write(&writer, wanted).await;
+        let done = self.write(&writer, wanted, &shutdown).await;
         let done = done.with_context(|| format!("the import is not complete; {repeat}"))?;
         if let Some(error) = &done.unpublished {
             CONSOLE.report(&format!("warning: {error}"));
@@ -116,6 +112,26 @@ impl Import {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Connects, and returns the writer, whether the list is new, and the entries that must be written.
+    async fn prepare(
+        &self,
+        wanted: HashMap<Key, Addition>,
+        denials: &Denials,
+    ) -> anyhow::Result<(Writer, bool, Vec<(Key, u64, Addition)>)> {
+        let jetstream = connect(&self.nats, denials).await?;
+        let writer = writer(&jetstream, &self.pseudonyms, denials).await?;
+        let is_new = !writer.bucket().has_list(&self.list).await?;
+        let wanted = changed(writer.bucket(), wanted).await?;
+        // An entry that is replaced takes an unpublished event with it.
+        if let Err(error) = writer.publish_all().await {
+            CONSOLE.report(&format!(
+                "warning: events of earlier changes are not published yet ({error}); \
+                 those about entries that this import changes again are lost"
+            ));
+        }
+        Ok((writer, is_new, wanted))
+    }
+
     /// How to import the entries that are missing after an interruption, and leave the others as they are.
     fn repeat(&self, standard: &Addition) -> String {
         let end = standard.until.filter(|_| self.until.is_relative());
@@ -129,8 +145,8 @@ impl Import {
         &self,
         writer: &Writer,
         wanted: Vec<(Key, u64, Addition)>,
+        shutdown: &CancellationToken,
     ) -> anyhow::Result<Done> {
-        let shutdown = signals::shutdown()?;
         let count = wanted.len();
         let mut done = Done::default();
         let mut progress = CONSOLE.progress("added", "entries");
@@ -187,8 +203,8 @@ async fn changed(
             && value.until.and_then(|until| i64::try_from(until).ok()) == until
             && value.reason == reason
     };
-    let found = read::read(bucket, |key, value| Some(is_same(wanted.get(key)?, value)));
-    let found = found.await?;
+    let of = |key: &Key, value: &Brief<'_>| Some(is_same(wanted.get(key)?, value));
+    let found = read::read(bucket, of).await?;
     let entries = wanted
         .into_iter()
         .filter_map(|(key, addition)| match found.get(&key) {

@@ -9,7 +9,6 @@ use clap::Args;
 use importguard_decider::lists::{id_on_line, misfit};
 use importguard_lists::{Brief, Bucket, Changes, Key, ListName};
 use importguard_nats::NatsSettings;
-use importguard_runtime::signals;
 use serde_json::json;
 
 use super::{
@@ -184,16 +183,11 @@ pub(super) async fn read<T>(
     bucket: &Bucket,
     of: impl Fn(&Key, &Brief<'_>) -> Option<T>,
 ) -> anyhow::Result<HashMap<Key, (u64, T)>> {
-    let shutdown = signals::shutdown()?;
     let mut changes = Changes::after(bucket, 0).await?;
     let mut progress = CONSOLE.progress("read", "entries");
     let (mut read, mut current) = (0, HashMap::new());
     loop {
-        let change = tokio::select! {
-            change = changes.stored() => change?,
-            () = shutdown.cancelled() => anyhow::bail!("interrupted"),
-        };
-        let Some(change) = change else {
+        let Some(change) = changes.stored().await? else {
             return Ok(current);
         };
         read += 1;

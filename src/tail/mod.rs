@@ -114,10 +114,12 @@ impl Tail {
             hinted: false,
             left: self.count,
         };
-        let mut source = tokio::select! {
-            source = Source::connect(&self.nats, range, durable, CONSOLE) => source?,
-            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
-        };
+        let connected = Source::connect(&self.nats, range, durable, CONSOLE, &shutdown).await;
+        // Ctrl-C is the way to end it.
+        if shutdown.is_cancelled() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut source = connected?;
         source
             .follow(shutdown, self.count, |event| printer.print(event))
             .await?;

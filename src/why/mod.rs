@@ -133,10 +133,7 @@ impl Why {
             until: None,
             follow: false,
         };
-        let mut source = tokio::select! {
-            source = Source::connect(&self.nats, range, None, CONSOLE) => source?,
-            () = shutdown.cancelled() => return Ok(None),
-        };
+        let mut source = Source::connect(&self.nats, range, None, CONSOLE, shutdown).await?;
         source.only(&[DECISIONS, IMPORTED]);
         let mut progress = CONSOLE.progress("read", "events");
         source

@@ -5,7 +5,8 @@ use std::time::Duration;
 use importguard_tests::{
     Binary, HeldCall, Line, OpenIm, Process, SOON, Service, Settings, Spool, eventually,
 };
-use tokio::net::TcpStream;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Nobody balances load here, and a body may be late on a busy machine.
 fn settings() -> Settings {
@@ -226,4 +227,32 @@ async fn so_does_one_process() {
             "INFO stopped",
         ],
     );
+}
+
+#[tokio::test]
+async fn a_command_that_is_interrupted_while_it_connects_does_not_succeed_unless_it_has_no_end() {
+    for (arguments, code) in [
+        (&["stats", "--since", "7d"][..], 1),
+        (&["why", "--owner", "u1"], 1),
+        (&["list", "history", "bad"], 1),
+        (&["detect", "--dry-run", "--since", "24h", "--no-follow"], 1),
+        (&["tail"], 0),
+    ] {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats://{}", silent.local_addr().unwrap());
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../policy/detector.yaml");
+        let settings = Settings::new()
+            .set("NATS_URL", url)
+            .set("IMPORTGUARD_DETECT_RULES", rules);
+        let mut command = settings.command(Binary::AllInOne.path());
+        command.args(arguments);
+        let logs = TempDir::new().unwrap();
+        let mut process = Process::spawn("importguard", command, logs.path());
+        let _connected = silent.accept().await.unwrap();
+        process.sigint();
+        let ended = process.exit(SOON).await.code();
+        assert_eq!(ended, Some(code), "{arguments:?}: {}", process.output());
+        let told = process.stderr().contains("interrupted");
+        assert_eq!(told, code == 1, "{arguments:?}: {}", process.output());
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, eventually};
+use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, create_stream, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -153,12 +153,13 @@ async fn somebody_is_blocked_even_if_no_stream_takes_the_event_about_it() {
     );
 }
 
-/// Users who may not do something: all but reading the bucket, and reading replies.
+/// Users who may not do something: all but reading the bucket, reading replies, and publishing events.
 const LIMITED: &str = r#"jetstream {}
 accounts { A { jetstream: enabled, users: [
   { user: all, password: all }
   { user: reader, password: reader, permissions: { publish: ["$JS.API.STREAM.INFO.>"], subscribe: ["_INBOX.>"] } }
   { user: deaf, password: deaf, permissions: { subscribe: ["_INBOX_moderator.>"] } }
+  { user: mute, password: mute, permissions: { publish: { deny: ["importguard.v1.list.changed"] } } }
 ] } }
 "#;
 
@@ -203,6 +204,64 @@ async fn what_nats_does_not_permit_is_said_at_once() {
         }
         assert!(shortest < PATIENCE, "{shortest:?}");
     }
+}
+
+#[tokio::test]
+async fn somebody_is_blocked_even_if_nats_does_not_permit_the_event_about_it() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("nats.conf");
+    std::fs::write(&file, LIMITED).unwrap();
+    let nats = NatsServer::configured(file, &[], "all:all").await;
+    let all = async_nats::ConnectOptions::with_user_and_password("all".into(), "all".into());
+    let all = all.connect(nats.address()).await.unwrap();
+    create_stream(all, |_| ()).await;
+    let settings = Settings::new()
+        .set("NATS_URL", nats.url_for("mute:mute"))
+        .set("IMPORTGUARD_LIST_BY", "alice");
+    for (arguments, expected) in [
+        (
+            &["add", "bad", "u1", "u2"][..],
+            "bad: added u1\nbad: added u2\n",
+        ),
+        (&["remove", "bad", "u1"], "bad: removed u1\n"),
+        (&["show"], "bad  1\n"),
+    ] {
+        let output = settings.run(["list"].iter().chain(arguments)).await;
+        let (said, told) = printed(&output, 0);
+        assert_eq!(said, expected, "{told}");
+        let is_told = told.contains("its event is not published yet")
+            && told.contains("may not publish to importguard.v1.list.changed");
+        assert_eq!(is_told, arguments[0] != "show", "{told}");
+    }
+}
+
+#[tokio::test]
+async fn an_import_that_is_interrupted_before_it_writes_changes_nothing() {
+    let nats = NatsServer::start().await;
+    // No stream takes the event about it.
+    list(&nats, &["add", "bad", "u1"]).await;
+    create_stream(nats.client().await, |stream| stream.no_ack = true).await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("ids.txt");
+    std::fs::write(&file, "u2\nu3\n").unwrap();
+    let mut command = Settings::new().nats(&nats).command(Binary::AllInOne.path());
+    command.env("IMPORTGUARD_LIST_BY", "alice");
+    command.args(["list", "import", "bad", &file.display().to_string()]);
+    let mut process = Process::spawn("importguard", command, directory.path());
+    let jetstream = jetstream::new(nats.client().await);
+    eventually("the earlier event is published", SOON, async || {
+        let mut stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+        match stream.info().await.unwrap().state.messages {
+            0 => Err("not yet"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    process.sigint();
+    assert_eq!(process.exit(SOON).await.code(), Some(1));
+    let told = process.stderr();
+    assert!(told.contains("interrupted: nothing was imported"), "{told}");
+    assert_eq!(listed(&nats, &["show"]).await, "bad  1\n");
 }
 
 #[tokio::test]
