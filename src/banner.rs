@@ -6,24 +6,25 @@ use std::{
 
 use importguard_gateway::{
     AuthenticationSettings,
+    openim::BasePath,
     recorder::{RecorderStatus, State},
 };
 use importguard_runtime::reachable;
 
 /// What `importguard serve` prints once it is up: its listen addresses, the NATS status, and a curl command to try.
-pub(crate) struct Banner<'a, B> {
+pub(crate) struct Banner<'a> {
     pub(crate) public: SocketAddr,
     pub(crate) tls: bool,
     pub(crate) admin: SocketAddr,
     pub(crate) grpc: SocketAddr,
     pub(crate) policy: &'a Path,
-    pub(crate) base_path: &'a B,
+    pub(crate) base_path: &'a BasePath,
     pub(crate) authentication: &'a AuthenticationSettings,
     pub(crate) recorder: RecorderStatus,
     pub(crate) spool: &'a Path,
 }
 
-impl<B> Banner<'_, B> {
+impl Banner<'_> {
     /// What curl needs to be let in, and what to write there.
     fn credentials(&self) -> (&'static str, Option<&'static str>) {
         let AuthenticationSettings {
@@ -77,7 +78,7 @@ impl<B> Banner<'_, B> {
     }
 }
 
-impl<B: Display> Display for Banner<'_, B> {
+impl Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let public = reachable(self.public);
         let scheme = if self.tls { "https" } else { "http" };

@@ -101,28 +101,10 @@ pub struct Entry {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
     /// The ID of the event about this change.
-    #[serde(serialize_with = "event_id")]
     pub event: EventId,
     /// The ID of the event about the value that this one replaced.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "optional_event_id"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<EventId>,
-}
-
-fn event_id<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
-}
-
-fn optional_event_id<S: serde::Serializer>(
-    id: &Option<EventId>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match id {
-        Some(id) => event_id(id, serializer),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl Entry {

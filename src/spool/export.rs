@@ -1,7 +1,6 @@
 use std::{
     fs::{self, File},
     io::{BufWriter, Write},
-    ops::ControlFlow,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -82,7 +81,7 @@ fn write_lines(reader: &SpoolReader, out: impl Write) -> anyhow::Result<usize> {
         let event = String::from_utf8_lossy(payload);
         writeln!(out, "{}", printable_json(&event))?;
         count += 1;
-        anyhow::Ok(ControlFlow::Continue(()))
+        anyhow::Ok(())
     })?;
     out.flush()?;
     Ok(count)

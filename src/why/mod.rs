@@ -5,7 +5,6 @@ mod words;
 use std::{
     collections::HashSet,
     io::Write,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -211,10 +210,7 @@ struct Search {
 impl Search {
     /// Searches the spool in `dir`, oldest event first.
     fn spool(&mut self, dir: &Path) -> anyhow::Result<()> {
-        SpoolReader::open(dir)?.for_each(|payload| {
-            self.event(payload)?;
-            anyhow::Ok(ControlFlow::Continue(()))
-        })
+        SpoolReader::open(dir)?.for_each(|payload| self.event(payload))
     }
 
     /// Prints the event if it matches.

@@ -7,17 +7,14 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Info;
-use importguard_telemetry::metrics::{
-    DurationHistogram, Label, gauge, observe, register, with_series,
-};
+use importguard_telemetry::metrics::{ByLabel, DurationHistogram, gauge, observe, register};
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{
         MetricType,
         counter::{ConstCounter, Counter},
-        family::Family,
         gauge::ConstGauge,
     },
     registry::Registry,
@@ -37,52 +34,28 @@ const ACK_SECONDS: [f64; 12] = [
 /// Metrics that are updated as events occur. [`Gauges`] has those that can be read from the recorder at any time.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
-    events: Family<EventLabels, Counter>,
+    events: ByLabel<&'static str, Counter>,
     ack_seconds: DurationHistogram,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EventLabels {
-    path: Label<Path>,
-}
-
-/// The path that an event took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Path {
-    Streamed,
-    Spooled,
-    Drained,
-    Unrecordable,
-}
-
-impl AsRef<str> for Path {
-    fn as_ref(&self) -> &str {
-        match self {
-            Self::Streamed => "streamed",
-            Self::Spooled => "spooled",
-            Self::Drained => "drained",
-            Self::Unrecordable => "unrecordable",
-        }
-    }
-}
+/// The paths that an event can take.
+const STREAMED: &str = "streamed";
+const SPOOLED: &str = "spooled";
+const DRAINED: &str = "drained";
+const UNRECORDABLE: &str = "unrecordable";
 
 impl Metrics {
     /// Registers all metrics, including `gauges`.
     pub(super) fn register(registry: &mut Registry, gauges: Gauges) -> Self {
         registry.register_collector(Box::new(gauges));
-        let paths = [
-            Path::Streamed,
-            Path::Spooled,
-            Path::Drained,
-            Path::Unrecordable,
-        ];
-        let paths = paths.map(|path| EventLabels { path: Label(path) });
         Self {
-            events: register(
+            events: ByLabel::register(
                 registry,
                 "importguard_recorder_events",
                 "Events by path: streamed (acknowledged by NATS before the response), spooled (written to disk before the response), drained (from disk to NATS), unrecordable (accepted by neither)",
-                with_series(Family::default(), paths),
+                Counter::default,
+                "path",
+                [STREAMED, SPOOLED, DRAINED, UNRECORDABLE],
             ),
             ack_seconds: register(
                 registry,
@@ -94,27 +67,20 @@ impl Metrics {
     }
 
     pub(super) fn streamed(&self, ack: Duration) {
-        self.count(Path::Streamed, 1);
+        self.events.get(STREAMED).inc();
         observe(&self.ack_seconds, ack);
     }
 
     pub(super) fn spooled(&self) {
-        self.count(Path::Spooled, 1);
+        self.events.get(SPOOLED).inc();
     }
 
     pub(super) fn drained(&self, events: usize) {
-        self.count(Path::Drained, events as u64);
+        self.events.get(DRAINED).inc_by(events as u64);
     }
 
     pub(super) fn unrecordable(&self) {
-        self.count(Path::Unrecordable, 1);
-    }
-
-    fn count(&self, path: Path, events: u64) {
-        let path = Label(path);
-        self.events
-            .get_or_create(&EventLabels { path })
-            .inc_by(events);
+        self.events.get(UNRECORDABLE).inc();
     }
 }
 

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, Read},
-    ops::ControlFlow,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -246,7 +245,7 @@ impl SpoolReader {
     /// If the spool cannot be read, or if `handle` returns an error.
     pub fn for_each<E: From<SpoolReadError>>(
         &self,
-        mut handle: impl FnMut(&[u8]) -> Result<ControlFlow<()>, E>,
+        mut handle: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.schema == 0 {
             return Ok(());
@@ -267,9 +266,7 @@ impl SpoolReader {
             };
             after.clone_from(id);
             for (_, payload) in &batch {
-                if handle(payload)?.is_break() {
-                    return Ok(());
-                }
+                handle(payload)?;
             }
         }
     }

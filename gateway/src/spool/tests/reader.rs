@@ -1,7 +1,5 @@
 //! Reading a spool as the operator's commands do.
 
-use std::ops::ControlFlow;
-
 use super::*;
 
 fn read(reader: &SpoolReader) -> Vec<String> {
@@ -9,7 +7,7 @@ fn read(reader: &SpoolReader) -> Vec<String> {
     reader
         .for_each(|payload| {
             read.push(String::from_utf8(payload.to_vec()).unwrap());
-            Ok::<_, SpoolReadError>(ControlFlow::Continue(()))
+            Ok::<_, SpoolReadError>(())
         })
         .unwrap();
     read
@@ -49,7 +47,7 @@ fn what_is_read_is_not_held_on_to_while_it_is_handled() {
             count += 1;
             // Returns an error if a reader holds the log.
             store.empty_log().unwrap();
-            Ok::<_, SpoolReadError>(ControlFlow::Continue(()))
+            Ok::<_, SpoolReadError>(())
         })
         .unwrap();
     assert_eq!(count, 600);
