@@ -45,6 +45,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod monitoring;
+mod names;
 mod nats_access;
 mod nats_faults;
 mod nats_passwords;

@@ -31,7 +31,8 @@ use super::{
 /// Minimum interval between two checks, however many calls fail.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// DNS re-resolution interval: the TTL of Kubernetes' DNS. Names are also resolved immediately after a failed call.
+/// DNS re-resolution interval while all known deciders are healthy: the TTL of Kubernetes' DNS. Names are also resolved after each failed
+/// call and health check.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Picks a decider for each call: the healthy one with the fewest calls in flight.
@@ -87,6 +88,10 @@ impl Balancer {
             loop {
                 self.check(&self.deciders.load_full()).await;
                 self.retire();
+                if !self.all_usable() {
+                    // A decider that stops is often replaced by one at another address, which a DNS cache may hide for a while.
+                    self.resolve.notify_one();
+                }
                 next_check(self.check_interval, &self.check).await;
             }
         };
@@ -177,6 +182,12 @@ impl Balancer {
         deciders.extend(new);
         self.deciders.store(Arc::new(deciders));
         self.retire();
+    }
+
+    /// Whether deciders are known, and all of them are healthy.
+    fn all_usable(&self) -> bool {
+        let deciders = self.deciders.load();
+        !deciders.is_empty() && deciders.iter().all(|it| it.is_usable())
     }
 
     async fn check(&self, deciders: &[Arc<Decider>]) {
