@@ -1,6 +1,13 @@
-//! Deciders that are found by name: its addresses change.
+//! Deciders that are found by name: its addresses change, or take long to be found.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use importguard_core::Dialect;
@@ -94,6 +101,38 @@ async fn the_successor_of_a_decider_that_stops_is_found_promptly() {
     // What the ejection made the gateway ask for, a cache has answered as before.
     hosts.set("127.0.0.1");
     until_usable(&gateway, 1).await;
+    let server = OpenIm::server(gateway.url());
+    asserts::allows(Dialect::Server, &server.import("op", "a", &["b"]).await);
+}
+
+#[tokio::test]
+async fn a_gateway_is_ready_when_it_knows_its_deciders() {
+    let decider = Service::decider(Settings::new()).await;
+    let timeout = Duration::from_secs(1);
+    let settings = Settings::new()
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", format!("{timeout:?}"))
+        .set(
+            "IMPORTGUARD_DECIDER_URL",
+            decider.grpc_url().replace("127.0.0.1", "localhost"),
+        );
+    // What the C library reads before it looks up the first name.
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("host.conf");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let settings = settings.set("RESOLV_HOST_CONF", pipe.display().to_string());
+    thread::spawn(move || {
+        // There is a reader from now.
+        let mut pipe = OpenOptions::new().write(true).open(pipe).unwrap();
+        thread::sleep(2 * timeout);
+        writeln!(pipe, "multi on").unwrap();
+    });
+    let gateway = Service::gateway(settings).await;
     let server = OpenIm::server(gateway.url());
     asserts::allows(Dialect::Server, &server.import("op", "a", &["b"]).await);
 }

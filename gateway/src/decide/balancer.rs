@@ -51,13 +51,13 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Discovers deciders for the first time, for at most the decider timeout. Must be called inside a tokio runtime.
+    /// Resolves the deciders' names for the first time, so that no callback finds none known before. Must be called inside a tokio runtime.
     pub(super) async fn start(
         discovery: &mut Discovery,
         settings: &DecideSettings,
         metrics: Metrics,
     ) -> Self {
-        let resolved = timeout(settings.decider_timeout, discovery.resolve()).await;
+        discovery.resolve().await;
         let balancer = Self {
             deciders: ArcSwap::default(),
             next: AtomicUsize::new(0),
@@ -68,9 +68,7 @@ impl Balancer {
             check_timeout: settings.decider_timeout,
             metrics,
         };
-        if resolved.is_ok() {
-            balancer.update(discovery).await;
-        }
+        balancer.update(discovery).await;
         balancer
     }
 
@@ -133,9 +131,7 @@ impl Balancer {
 
     /// Why no decider is known.
     pub(super) fn why_none(&self) -> String {
-        let unresolved = self.unresolved.lock();
-        let why = unresolved.first().cloned();
-        why.unwrap_or_else(|| "names not resolved yet".to_owned())
+        self.unresolved.lock().join("; ")
     }
 
     /// The deciders' state, for `/readyz`.
