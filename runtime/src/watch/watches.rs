@@ -46,6 +46,12 @@ pub struct SharedWatches {
 /// The status of each setting that names files.
 type Statuses = Arc<Mutex<BTreeMap<&'static str, Box<dyn Fn() -> Value + Send + Sync>>>>;
 
+/// That a setting is reported. When it is dropped, with the watcher, a later watcher of the same files is reported in its place.
+struct Reported {
+    setting: &'static str,
+    shared: SharedWatches,
+}
+
 /// What was read from files of certificates.
 pub(crate) trait Certificates: Send + Sync + 'static {
     fn certificates(&self) -> &[CertificateFile];
@@ -149,10 +155,10 @@ impl FileWatches {
         E: Display + Send + 'static,
     {
         let content = watcher.last_good();
-        if !self.shared.add_status(setting, &content, certificates) {
+        let Some(reported) = self.shared.add_status(setting, &content, certificates) else {
             self.watch(watcher, INTERVAL, |_| {});
             return content;
-        }
+        };
         let metrics = self.shared.metrics.clone();
         for outcome in ["applied", "failed"] {
             drop(metrics.reloads(outcome, setting));
@@ -163,7 +169,9 @@ impl FileWatches {
         let overdue = metrics.clone();
         let watcher = watcher.on_overdue(move |error| overdue.report_failure(setting, error));
         self.watch(watcher, INTERVAL, move |reload| {
-            metrics.report(setting, &reload, certificates(&active.load()));
+            let active = active.load();
+            let metrics = &reported.shared.metrics;
+            metrics.report(setting, &reload, certificates(&active));
         });
         content
     }
@@ -228,16 +236,16 @@ impl SharedWatches {
         }
     }
 
-    /// Adds the status of `setting`, unless it has one. Returns whether it was added.
+    /// Adds the status of `setting`, for as long as the result is kept; `None` if it has one.
     fn add_status<T: Send + Sync + 'static>(
         &self,
         setting: &'static str,
         active: &LastGood<T>,
         certificates: fn(&T) -> &[CertificateFile],
-    ) -> bool {
+    ) -> Option<Reported> {
         let mut statuses = self.statuses.lock();
         let Entry::Vacant(entry) = statuses.entry(setting) else {
-            return false;
+            return None;
         };
         let active = active.clone();
         entry.insert(Box::new(move || {
@@ -251,7 +259,19 @@ impl SharedWatches {
             }
             status
         }));
-        true
+        Some(Reported {
+            setting,
+            shared: self.clone(),
+        })
+    }
+}
+
+impl Drop for Reported {
+    fn drop(&mut self) {
+        let setting = self.setting;
+        self.shared.statuses.lock().remove(setting);
+        let labels = SettingLabels { setting };
+        self.shared.metrics.valid.remove(&labels);
     }
 }
 

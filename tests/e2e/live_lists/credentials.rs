@@ -1,6 +1,6 @@
 //! Deciders report on their credentials for NATS as every process does on its files.
 
-use importguard_tests::{SOON, Service, Settings, eventually};
+use importguard_tests::{SOON, Service, Settings, TestAuthority, eventually};
 
 use super::{POLICY, policy, readyz};
 use crate::nats_access::Files;
@@ -61,4 +61,23 @@ async fn those_for_the_first_live_list_of_a_reload_are_reported_as_well() {
     assert!(decider.metric(VALID).await.is_err());
     policy.write("policy.yaml", POLICY);
     is_reported(&decider, 1.0, "good").await;
+}
+
+#[tokio::test]
+async fn a_file_is_reported_although_another_one_was_invalid_at_first() {
+    let (files, policy) = (Files::new(), policy());
+    let settings = Settings::new()
+        .policy(&policy)
+        .set("NATS_USER", "guard")
+        .set("NATS_PASSWORD_FILE", files.write("secret", "s3cret\n"))
+        .set("NATS_CA", files.write("ca.pem", "none yet"))
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "100ms");
+    let decider = Service::decider(settings).await;
+    decider.wait_for_log(&["ca.pem"]).await;
+    files.write("ca.pem", &TestAuthority::new().pem());
+    let valid = "importguard_file_valid{setting=\"NATS_CA\"}";
+    decider.wait_for_metric(valid, |valid| valid == 1.0).await;
+    is_reported(&decider, 1.0, "good").await;
+    files.write("secret", "two\nlines\n");
+    is_reported(&decider, 0.0, "lastGood").await;
 }
