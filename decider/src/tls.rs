@@ -36,7 +36,6 @@ pub(crate) async fn tls(
     Ok(Some(Tls {
         config: files.watch(watches).await?,
         allow_plaintext: false,
-        close_on_reload: settings.decider_tls_client_ca_file.is_some(),
     }))
 }
 

@@ -281,6 +281,5 @@ pub(crate) async fn tls(
         config: files.watch(watches).await?,
         // A callback answer then says to use TLS.
         allow_plaintext: true,
-        close_on_reload: false,
     }))
 }

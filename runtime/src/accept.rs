@@ -97,9 +97,6 @@ pub struct Tls {
     pub config: LastGood<ServerTls>,
     /// Whether a connection without TLS is passed on, marked by [`Handle::plaintext`], so that it can get an error response.
     pub allow_plaintext: bool,
-    /// Whether established connections are closed when the files change, so that none outlives the CA of its peer's
-    /// certificate.
-    pub close_on_reload: bool,
 }
 
 /// The accept loop of a listener: yields connections after their TLS handshake, within bounds.
@@ -164,18 +161,17 @@ impl Acceptor {
         }
     }
 
-    /// Closes the connections that were established with an earlier configuration, if so configured.
+    /// Closes all connections if a CA for clients is gone, so that none outlives the CA of its peer's certificate. Otherwise they stay: a
+    /// renewed certificate must not break the calls that are in flight.
     fn close_after_reload(&mut self) {
-        let Some(tls) = self.tls.as_ref().filter(|tls| tls.close_on_reload) else {
+        let config = self.tls.as_ref().map(|tls| tls.config.load());
+        let earlier = std::mem::replace(&mut self.last_config, config);
+        let Some((earlier, now)) = earlier.zip(self.last_config.as_ref()) else {
             return;
         };
-        let config = tls.config.load();
-        let earlier = self.last_config.replace(Arc::clone(&config));
-        if earlier.is_some_and(|earlier| !Arc::ptr_eq(&earlier, &config)) {
+        if !now.has_client_cas_of(&earlier) {
             let closed = self.table.cancel_all();
-            info!(
-                "TLS files changed: closed {closed} connections established with the previous files"
-            );
+            info!("a CA for client certificates was removed: closed {closed} connections");
         }
     }
 

@@ -4,7 +4,7 @@ use rustls::{
     DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
     client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime},
     server::{
         ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -33,6 +33,7 @@ pub struct NamedFile {
 pub struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
     certificates: Vec<CertificateFile>,
+    client_cas: Vec<TrustAnchor<'static>>,
 }
 
 impl Certificates for ServerTls {
@@ -46,6 +47,12 @@ impl ServerTls {
     pub(crate) fn settings(&self) -> (&'static str, Option<&'static str>) {
         let mut settings = self.certificates.iter().map(|file| file.setting);
         (settings.next().unwrap_or_default(), settings.next())
+    }
+
+    /// Whether it accepts the certificates of all CAs for clients that `earlier` accepted.
+    pub(crate) fn has_client_cas_of(&self, earlier: &Self) -> bool {
+        let mut cas = earlier.client_cas.iter();
+        cas.all(|ca| self.client_cas.contains(ca))
     }
 }
 
@@ -86,11 +93,13 @@ impl TlsFiles {
         let identity = certified_key(&self.cert.path, &self.key, &provider)?;
         let chain = CertificateFile::chain(self.cert.setting, &identity.cert);
         let mut certificates = Vec::from_iter(chain);
+        let mut client_cas = Vec::new();
         let verifier = match &self.client_ca {
             None => WebPkiClientVerifier::no_client_auth(),
             Some(ca) => {
                 let (roots, authorities) = authorities(ca)?;
                 certificates.extend(authorities);
+                client_cas.clone_from(&roots.roots);
                 let roots = Arc::new(roots);
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
@@ -107,6 +116,7 @@ impl TlsFiles {
         Ok(ServerTls {
             config: Arc::new(config),
             certificates,
+            client_cas,
         })
     }
 }

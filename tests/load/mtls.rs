@@ -362,18 +362,22 @@ async fn until_rejected(gateway: &Service, count: usize) {
 }
 
 #[tokio::test]
-async fn whom_an_earlier_authority_let_in_is_not_let_stay() {
+async fn whom_an_earlier_authority_let_in_is_not_let_stay_but_all_others_are() {
     let (authority, other) = (TestAuthority::new(), TestAuthority::new());
     let mut pair = Pair::start(&authority, Settings::new()).await;
-    let shown = authority.certificate();
-    swap(
-        &pair.decider,
-        DECIDERS,
-        &mut pair.deciders,
-        &shown.files_trusting(&other.pem()),
-        "applied",
-    )
-    .await;
+    let both = authority.pem() + &other.pem();
+    for trusted in [authority.pem(), both, other.pem()] {
+        let renewed = authority.certificate();
+        let shown = renewed.files_trusting(&trusted);
+        swap(
+            &pair.decider,
+            DECIDERS,
+            &mut pair.deciders,
+            &shown,
+            "applied",
+        )
+        .await;
+    }
     let server = OpenIm::server(pair.gateway.url());
     eventually(
         "the earlier connection has ended",
@@ -384,6 +388,8 @@ async fn whom_an_earlier_authority_let_in_is_not_let_stay() {
         },
     )
     .await;
+    let log = pair.decider.wait_for_log(&[": closed "]).await;
+    assert_eq!(log.matches(": closed ").count(), 1, "{log}");
 }
 
 #[tokio::test]
