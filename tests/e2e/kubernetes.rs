@@ -144,6 +144,19 @@ fn an_orderly_end_fits_into_the_time_that_kubernetes_gives() {
     }
 }
 
+#[test]
+fn a_decider_is_replaced_after_gateways_can_know_the_new_one() {
+    // A cached answer of the cluster's DNS, and the gateways' next resolution.
+    const KNOWN_AFTER: u64 = 30 + 5;
+    for manifests in everything() {
+        let decider = workload(manifests, "importguard-decider");
+        let wait = decider["spec"]["minReadySeconds"].as_u64().unwrap_or(0);
+        assert!(wait > KNOWN_AFTER, "{wait} seconds");
+        let update = &decider["spec"]["strategy"]["rollingUpdate"];
+        assert_eq!(update["maxUnavailable"], 0);
+    }
+}
+
 /// The environment of a workload's first container, as far as it is written down: a value that comes from elsewhere is `elsewhere`.
 fn settings(manifests: &Manifests, workload: &Value) -> Vec<(String, String)> {
     let container = &workload["spec"]["template"]["spec"]["containers"][0];
