@@ -117,7 +117,7 @@ fn only_prometheus_reaches_it_and_it_reaches_only_nats() {
 }
 
 #[test]
-fn changed_rules_and_settings_restart_it() {
+fn changed_rules_settings_and_a_ca_restart_it() {
     let Some(kustomize) = Kustomize::new() else {
         return;
     };
@@ -137,6 +137,10 @@ fn changed_rules_and_settings_restart_it() {
     let changed = GENERATED.replace("4222", "4223");
     let changed = kustomize.base_with(&["detector"], &changed).unwrap();
     assert_ne!(pod(&changed)["spec"], before);
+
+    // It would go on without TLS.
+    let verifying = with_rules(&kustomize, &["detector", "nats-ca"], &rules());
+    assert_ne!(pod(&verifying)["spec"], before);
 }
 
 #[test]

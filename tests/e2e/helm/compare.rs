@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kubernetes::list;
 
@@ -13,33 +13,83 @@ const HELM_LABELS: [&str; 3] = [
     "helm.sh/chart",
 ];
 
-/// Rolls pods out when a setting changes. kustomize does this by the name of the ConfigMap, which ends with a hash of its content.
-const CHECKSUM: &str = "checksum/settings";
-
 /// Every difference, as `Kind name.path: left ≠ right`.
 pub(super) fn differences(kustomize: &[Value], chart: &[Value]) -> Vec<String> {
-    let kustomize = without_hashes(kustomize);
+    let kustomize = with_environments(kustomize);
     let chart: Vec<_> = chart.iter().cloned().map(without_helm).collect();
     between_maps("", &objects(&kustomize), &objects(&chart))
 }
 
-/// The objects, with ConfigMaps under the names that they have without hashes.
-fn without_hashes(objects: &[Value]) -> Vec<Value> {
-    let mut text = Value::from(objects).to_string();
-    for object in objects {
-        let name = object["metadata"]["name"].as_str().unwrap();
-        if let ("ConfigMap", Some((stem, _))) = (object["kind"].as_str().unwrap(), hashed(name)) {
-            text = text.replace(&format!("\"{name}\""), &format!("\"{stem}\""));
+/// The objects, with the content of ConfigMaps of settings in the containers that read them: the chart has settings there only.
+fn with_environments(objects: &[Value]) -> Vec<Value> {
+    let sources = objects.iter().flat_map(sources);
+    let read: BTreeSet<_> = sources
+        .map(|source| source["configMapRef"]["name"].to_string())
+        .collect();
+    let is_settings = |object: &Value| {
+        let name = object["metadata"]["name"].to_string();
+        // That of `nats-ca` is for a detector, which need not be there.
+        object["kind"] == "ConfigMap"
+            && (read.contains(&name) || name.starts_with("\"importguard-nats-ca-"))
+    };
+    let (settings, others): (Vec<_>, Vec<_>) = objects.iter().cloned().partition(is_settings);
+    let filled = others.into_iter().map(|mut object| {
+        if !self::sources(&object).is_empty() {
+            fill_environment(&mut object, &settings);
+            drop_optional_secrets(&mut object);
         }
-    }
-    serde_json::from_str(&text).unwrap()
+        object
+    });
+    filled.collect()
 }
 
-/// The parts of a name that ends with kustomize's hash: ten characters, none of which is a vowel or looks like one.
-fn hashed(name: &str) -> Option<(&str, &str)> {
-    let (stem, hash) = name.rsplit_once('-')?;
-    let of_hash = |character| "2456789bcdfghkmt".contains(character);
-    (hash.len() == 10 && hash.chars().all(of_hash)).then_some((stem, hash))
+/// Where the container of a workload has its environment from.
+fn sources(workload: &Value) -> &[Value] {
+    list(&workload["spec"]["template"]["spec"]["containers"][0]["envFrom"])
+}
+
+/// Replaces `envFrom` by what it names. What `env` has takes precedence.
+fn fill_environment(workload: &mut Value, settings: &[Value]) {
+    let container = &mut workload["spec"]["template"]["spec"]["containers"][0];
+    let own = list(&container["env"]).to_vec();
+    let mut environment: BTreeMap<_, _> = BTreeMap::new();
+    for source in list(&container["envFrom"]) {
+        let source = &source["configMapRef"];
+        let found = settings
+            .iter()
+            .find(|map| map["metadata"]["name"] == source["name"]);
+        assert!(found.is_some() || source["optional"] == true, "{source}");
+        for (name, value) in found
+            .into_iter()
+            .flat_map(|it| it["data"].as_object().unwrap())
+        {
+            environment.insert(name.clone(), json!({ "name": name, "value": value }));
+        }
+    }
+    for variable in own {
+        environment.insert(variable["name"].as_str().unwrap().to_owned(), variable);
+    }
+    container["env"] = environment.into_values().collect();
+    container["envFrom"] = json!([]);
+}
+
+/// Optional Secrets are those of components that may be there or not: without the variable of such a file, the Secret is left out.
+fn drop_optional_secrets(workload: &mut Value) {
+    let pod = &mut workload["spec"]["template"]["spec"];
+    let environment = pod["containers"][0]["env"].to_string();
+    let mut unused = BTreeSet::new();
+    for volume in pod["volumes"].as_array_mut().unwrap() {
+        let name = volume["name"].as_str().unwrap().to_owned();
+        let secret = volume["secret"].as_object_mut();
+        let optional = secret.and_then(|secret| secret.remove("optional"));
+        if optional.is_some() && !environment.contains(&format!("/etc/importguard/{name}/")) {
+            unused.insert(name);
+        }
+    }
+    for place in ["/volumes", "/containers/0/volumeMounts"] {
+        let items = pod.pointer_mut(place).unwrap().as_array_mut().unwrap();
+        items.retain(|item| !unused.contains(item["name"].as_str().unwrap()));
+    }
 }
 
 /// The object without what only Helm needs, which it must have.
@@ -53,17 +103,7 @@ fn without_helm(mut object: Value) -> Value {
     if labels.is_empty() {
         metadata.remove("labels");
     }
-    let template = object.pointer_mut("/spec/template");
-    if let Some(template) = template.filter(|template| reads_settings(template)) {
-        let annotations = template.pointer_mut("/metadata/annotations").unwrap();
-        let removed = annotations.as_object_mut().unwrap().remove(CHECKSUM);
-        assert!(removed.is_some(), "no annotation {CHECKSUM}");
-    }
     object
-}
-
-fn reads_settings(template: &Value) -> bool {
-    template.pointer("/spec/containers/0/envFrom").is_some()
 }
 
 fn objects(all: &[Value]) -> BTreeMap<String, &Value> {
@@ -135,7 +175,6 @@ fn by_key<'a>(items: &'a [Value], key: &str) -> Option<BTreeMap<String, &'a Valu
 
 #[test]
 fn names_each_difference() {
-    use serde_json::json;
     let left = json!({ "a": { "b": 1, "env": [{ "name": "X", "value": "1" }, { "name": "Y" }] }, "only": [1] });
     let right = json!({ "a": { "b": 2, "env": [{ "name": "Y" }, { "name": "X", "value": "2" }] }, "c": true });
     assert_eq!(

@@ -48,6 +48,8 @@ fn changed_rules_or_settings_restart_the_detector_and_nothing_else() {
         assert_ne!(changed.0, usual.0);
         assert_eq!(changed.1, usual.1);
     }
+    let ca = pods(&json!({ "nats": { "caSecret": "importguard-nats-ca" } }));
+    assert_ne!(ca.0, usual.0);
 }
 
 #[test]
@@ -73,16 +75,13 @@ fn it_has_what_its_values_say_and_is_not_there_without_them() {
     let release = chart.render(&with(sample(), &values)).unwrap();
     let data = &release.one("ConfigMap", "importguard-detector-rules")["data"];
     assert_eq!(data["detector.yaml"], rules());
-    let settings = &release.one("ConfigMap", DETECTOR)["data"];
-    assert_eq!(settings["NATS_INBOX_PREFIX"], "_INBOX_other");
-
     let pod = &release.one("Deployment", DETECTOR)["spec"]["template"]["spec"];
     let value = |name| variable(&pod["containers"][0], name);
     assert_eq!(value("NATS_USER"), Some("detector"));
     let file = "/etc/importguard/nats/password";
     assert_eq!(value("NATS_PASSWORD_FILE"), Some(file));
-    // A variable of the container would take precedence over the setting.
-    assert_eq!(value("NATS_INBOX_PREFIX"), None);
+    assert_eq!(value("NATS_INBOX_PREFIX"), Some("_INBOX_other"));
+    assert_eq!(value("NATS_CA"), Some("/etc/importguard/nats-ca/ca.crt"));
     assert_eq!(value("NATS_CREDS"), None);
     let secret = |volume: &str| {
         let mut volumes = list(&pod["volumes"]).iter();

@@ -29,20 +29,15 @@ const PODS: [(&str, &str, &str); 3] = [
     ("Deployment", DETECTOR, "detector"),
 ];
 
-/// The environment of a workload's container as Kubernetes makes it: later sources replace earlier ones, and `env` all of them.
+/// The environment of a workload's container. Panics if a variable is there twice.
 fn environment(release: &Manifests, kind: &str, name: &str) -> Map<String, Value> {
     let container = &release.one(kind, name)["spec"]["template"]["spec"]["containers"][0];
     let mut environment = Map::new();
-    for source in list(&container["envFrom"]) {
-        let map = source["configMapRef"]["name"].as_str().unwrap();
-        let mut maps = release.all("ConfigMap");
-        if let Some(map) = maps.find(|it| it["metadata"]["name"] == map) {
-            environment.extend(map["data"].as_object().cloned().unwrap_or_default());
-        }
-    }
     for variable in list(&container["env"]) {
         let value = variable.get("value").unwrap_or(&variable["valueFrom"]);
-        environment.insert(variable["name"].as_str().unwrap().into(), value.clone());
+        let name = variable["name"].as_str().unwrap();
+        let former = environment.insert(name.into(), value.clone());
+        assert_eq!(former, None, "{name}");
     }
     environment
 }

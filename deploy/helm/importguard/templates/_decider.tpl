@@ -1,13 +1,22 @@
-{{/* The decider's environment that is the same in all pods. */}}
-{{- define "importguard.decider.settings" -}}
-{{- $settings := dict
+{{/* The decider's variables that the chart sets, as JSON. */}}
+{{- define "importguard.decider.variables" -}}
+{{- $variables := dict
       "IMPORTGUARD_DECIDER_LISTEN" "[::]:50051"
       "IMPORTGUARD_ADMIN_LISTEN" "[::]:8082"
       "NATS_URL" (include "importguard.natsURL" .)
       "NATS_INBOX_PREFIX" "_INBOX_decider"
       "IMPORTGUARD_DECIDER_SHUTDOWN_GRACE" "7s"
       "IMPORTGUARD_DECIDER_SHUTDOWN_TIMEOUT" "20s" }}
-{{- include "importguard.data" (list (omit .Values.decider.settings "OTEL_RESOURCE_ATTRIBUTES") $settings (include "importguard.tracing" . | fromJson)) }}
+{{- with .Values.liveLists.user }}
+{{- $_ := set $variables "NATS_USER" . }}
+{{- end }}
+{{- if .Values.liveLists.enabled }}
+{{- $_ := set $variables "IMPORTGUARD_LISTS_SNAPSHOT" "/var/lib/importguard/lists" }}
+{{- end }}
+{{- if .Values.deciderTLS.deciderSecret }}
+{{- $_ := set $variables "IMPORTGUARD_DECIDER_TLS_CLIENT_NAMES" (printf "%s-gateway" (include "importguard.fullname" .)) }}
+{{- end }}
+{{- merge $variables (include "importguard.tracing" . | fromJson) | toJson }}
 {{- end -}}
 
 {{/* The Secrets that deciders mount. */}}
@@ -26,16 +35,4 @@
     IMPORTGUARD_DECIDER_TLS_KEY_FILE: tls.key
     IMPORTGUARD_DECIDER_TLS_CLIENT_CA_FILE: ca.crt
 {{- end }}
-{{- end -}}
-
-{{/* Variables of the decider's container that are the same in all pods. */}}
-{{- define "importguard.decider.env" -}}
-{{- if .Values.deciderTLS.deciderSecret }}
-- { name: IMPORTGUARD_DECIDER_TLS_CLIENT_NAMES, value: "{{ include "importguard.fullname" . }}-gateway" }
-{{- end }}
-{{- if .Values.liveLists.enabled }}
-- { name: IMPORTGUARD_LISTS_SNAPSHOT, value: /var/lib/importguard/lists }
-{{- end }}
-{{ include "importguard.natsUser" .Values.liveLists }}
-{{- include "importguard.secretEnv" (include "importguard.decider.secrets" . | fromYamlArray) }}
 {{- end -}}

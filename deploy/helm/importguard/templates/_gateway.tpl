@@ -1,15 +1,18 @@
-{{/* The gateway's environment that is the same in all pods. */}}
-{{- define "importguard.gateway.settings" -}}
-{{- $settings := dict
+{{/* The gateway's variables that the chart sets, as JSON. */}}
+{{- define "importguard.gateway.variables" -}}
+{{- $variables := dict
       "IMPORTGUARD_HTTP_LISTEN" "[::]:8080"
       "IMPORTGUARD_ADMIN_LISTEN" "[::]:8081"
-      "IMPORTGUARD_DECIDER_URL" (printf "http://%s-decider:50051" (include "importguard.fullname" .))
+      "IMPORTGUARD_DECIDER_URL" (printf "%s://%s-decider:50051" (empty .Values.deciderTLS.gatewaySecret | ternary "http" "https") (include "importguard.fullname" .))
       "NATS_URL" (include "importguard.natsURL" .)
       "NATS_INBOX_PREFIX" "_INBOX_gateway"
       "IMPORTGUARD_SHUTDOWN_GRACE" "5s"
       "IMPORTGUARD_SHUTDOWN_TIMEOUT" "20s"
       "IMPORTGUARD_SPOOL_MAX_BYTES" .Values.gateway.spool.maxBytes }}
-{{- include "importguard.data" (list (omit .Values.gateway.settings "OTEL_RESOURCE_ATTRIBUTES") $settings (include "importguard.tracing" . | fromJson)) }}
+{{- with .Values.nats.user }}
+{{- $_ := set $variables "NATS_USER" . }}
+{{- end }}
+{{- merge $variables (include "importguard.tracing" . | fromJson) | toJson }}
 {{- end -}}
 
 {{/* The Secrets that gateways mount. */}}
@@ -37,13 +40,4 @@
 {{- with .Values.pseudonyms.secret }}
 - { volume: pseudonyms, secret: {{ . | quote }}, files: { IMPORTGUARD_PSEUDONYM_KEY_FILE: key } }
 {{- end }}
-{{- end -}}
-
-{{/* Variables of the gateway's container that are the same in all pods. */}}
-{{- define "importguard.gateway.env" -}}
-{{- if .Values.deciderTLS.gatewaySecret }}
-- { name: IMPORTGUARD_DECIDER_URL, value: "https://{{ include "importguard.fullname" . }}-decider:50051" }
-{{- end }}
-{{ include "importguard.natsUser" .Values.nats }}
-{{- include "importguard.secretEnv" (include "importguard.gateway.secrets" . | fromYamlArray) }}
 {{- end -}}

@@ -50,23 +50,6 @@ app.kubernetes.io/name: {{ include "importguard.fullname" .root }}-{{ .component
 {{- end -}}
 {{- end -}}
 
-{{/* Settings as the data of a ConfigMap. Takes maps; the first one that has a setting wins, and null leaves it out. */}}
-{{- define "importguard.data" -}}
-{{- $settings := dict }}
-{{- range . }}
-{{- range $name, $value := . }}
-{{- if not (hasKey $settings $name) }}
-{{- $_ := set $settings $name $value }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- range $name, $value := $settings }}
-{{- if not (kindIs "invalid" $value) }}
-{{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
-{{- end }}
-{{- end }}
-{{- end -}}
-
 {{/* Settings for traces, as JSON. */}}
 {{- define "importguard.tracing" -}}
 {{- dict
@@ -89,23 +72,6 @@ app.kubernetes.io/name: {{ include "importguard.fullname" .root }}-{{ .component
 {{- end -}}
 {{- end -}}
 
-{{/* The user whose password that Secret has, as a variable. */}}
-{{- define "importguard.natsUser" -}}
-{{- with .user -}}
-- { name: NATS_USER, value: {{ . | quote }} }
-{{- end -}}
-{{- end -}}
-
-{{/* A setting that is active in pods, as a string. Takes settings, name, chart (the chart's value) and default (that of the program, for
-     which null stands). */}}
-{{- define "importguard.effective" -}}
-{{- $value := hasKey .settings .name | ternary (get .settings .name) .chart }}
-{{- if kindIs "invalid" $value }}
-{{- $value = .default }}
-{{- end }}
-{{- kindIs "string" $value | ternary $value (toJson $value) }}
-{{- end -}}
-
 {{/* The ports of URLs that are separated by commas, as the ports of a rule of a NetworkPolicy. Takes urls and default. */}}
 {{- define "importguard.ports" -}}
 {{- $ports := list }}
@@ -120,18 +86,16 @@ ports: [
 ]
 {{- end -}}
 
-{{/* The ports of NATS for a component. Takes root and settings. */}}
+{{/* The ports of NATS for a component. Takes root and component. */}}
 {{- define "importguard.natsPorts" -}}
-{{- $urls := include "importguard.effective" (dict "settings" .settings "name" "NATS_URL" "chart" (include "importguard.natsURL" .root) "default" "") }}
-{{- include "importguard.ports" (dict "urls" $urls "default" 4222) }}
+{{- $variables := include "importguard.variables" . | fromJson }}
+{{- include "importguard.ports" (dict "urls" (get $variables "NATS_URL") "default" 4222) }}
 {{- end -}}
 
-{{/* The port of the collector for a component. Takes root and settings. */}}
+{{/* The port of the collector for a component. Takes root and component. */}}
 {{- define "importguard.collectorPorts" -}}
-{{- $url := get .settings "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" }}
-{{- if not $url }}
-{{- $url = include "importguard.effective" (dict "settings" .settings "name" "OTEL_EXPORTER_OTLP_ENDPOINT" "chart" .root.Values.tracing.endpoint "default" "") }}
-{{- end }}
+{{- $variables := include "importguard.variables" . | fromJson }}
+{{- $url := coalesce (get $variables "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") (get $variables "OTEL_EXPORTER_OTLP_ENDPOINT") "" }}
 {{- $default := hasPrefix "https://" $url | ternary 443 (empty $url | ternary 4317 80) }}
 {{- include "importguard.ports" (dict "urls" $url "default" $default) }}
 {{- end -}}

@@ -6,10 +6,8 @@ labels:
 annotations:
   {{- $scrape := dict "prometheus.io/scrape" "true" "prometheus.io/port" (get (dict "gateway" "8081" "decider" "8082" "detector" "8083") .component) }}
   {{- merge (deepCopy .values.podAnnotations) $scrape | toYaml | nindent 2 }}
-  # A changed setting triggers a rollout.
-  checksum/settings: {{ include (printf "importguard.%s.settings" .component) .root | sha256sum }}
   {{- with .rules }}
-  # And so do changed rules, which are read at the start only.
+  # Changed rules, which are read at the start only, trigger a rollout.
   checksum/rules: {{ . | sha256sum }}
   {{- end }}
 {{- end -}}
@@ -62,40 +60,51 @@ securityContext:
   capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* The environment that differs from pod to pod. Takes variable (which has the pod's name) and settings. Kubernetes expands only
-     references to what is in `env`, so a name in the settings does not replace the pod's. */}}
-{{- define "importguard.podEnv" -}}
-{{- $pod := hasKey .settings .variable | ternary "POD" .variable -}}
+{{/* The environment of a component, as JSON: its settings, and what the chart sets besides. null removes a variable. Takes root and
+     component. */}}
+{{- define "importguard.variables" -}}
+{{- $all := include (printf "importguard.%s.variables" .component) .root | fromJson }}
+{{- range $secret := include (printf "importguard.%s.secrets" .component) .root | fromYamlArray }}
+{{- range $setting, $file := .files }}
+{{- $_ := set $all $setting (printf "/etc/importguard/%s/%s" $secret.volume $file) }}
+{{- end }}
+{{- end }}
+{{- range $name, $value := (get .root.Values .component).settings }}
+{{- $_ := set $all $name $value }}
+{{- end }}
+{{- $variables := dict }}
+{{- range $name, $value := $all }}
+{{- if not (kindIs "invalid" $value) }}
+{{- $_ := set $variables $name (kindIs "string" $value | ternary $value (toJson $value)) }}
+{{- end }}
+{{- end }}
+{{- toJson $variables }}
+{{- end -}}
+
+{{/* The environment of its container. It is in the pod's template, not in a ConfigMap, so that a pod that restarts while it waits for
+     its turn in a rollout keeps the settings of its version. Takes instance (the variable for the pod's name) besides, if there is one. */}}
+{{- define "importguard.env" -}}
+{{- $variables := include "importguard.variables" . | fromJson }}
+{{- with .instance }}
+{{- /* Kubernetes expands only references to what is above, so a name in the settings does not replace the pod's. */}}
+{{- $pod := hasKey $.values.settings . | ternary "POD" . }}
 - { name: {{ $pod }}, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.name } } }
 - { name: NAMESPACE, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.namespace } } }
 - { name: NODE, valueFrom: { fieldRef: { apiVersion: v1, fieldPath: spec.nodeName } } }
-{{- $own := get .settings "OTEL_RESOURCE_ATTRIBUTES" }}
-{{- if or $own (not (hasKey .settings "OTEL_RESOURCE_ATTRIBUTES")) }}
+{{- $own := get $.values.settings "OTEL_RESOURCE_ATTRIBUTES" }}
+{{- if or $own (not (hasKey $.values.settings "OTEL_RESOURCE_ATTRIBUTES")) }}
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: {{ printf "k8s.pod.name=$(%s),k8s.namespace.name=$(NAMESPACE),k8s.node.name=$(NODE)%s" $pod (empty $own | ternary "" (printf ",%v" $own)) | quote }}
 {{- end }}
-{{- end -}}
-
-{{/* Variables of a container, without those that are in the settings: `env` takes precedence over the ConfigMap that has them. Takes
-     settings and variables (the text of a list). */}}
-{{- define "importguard.env" -}}
-{{- range fromYamlArray .variables }}
-{{- if not (hasKey $.settings .name) }}
-- { name: {{ .name }}, value: {{ .value | quote }} }
+{{- $variables = omit $variables "OTEL_RESOURCE_ATTRIBUTES" }}
 {{- end }}
+{{- range $name, $value := $variables }}
+- { name: {{ $name }}, value: {{ $value | replace "$" "$$" | quote }} }
 {{- end }}
 {{- end -}}
 
-{{/* Environment, mounts and volumes of Secrets. Each takes a list of: volume, secret, and files (setting → file name). Changed
-     Secrets need no restart. */}}
-{{- define "importguard.secretEnv" -}}
-{{- range $secret := . }}
-{{- range $setting, $file := .files }}
-- { name: {{ $setting }}, value: /etc/importguard/{{ $secret.volume }}/{{ $file }} }
-{{- end }}
-{{- end }}
-{{- end -}}
-
+{{/* Mounts and volumes of Secrets. Each takes a list of: volume, secret, and files (setting → file name). Changed Secrets need no
+     restart. */}}
 {{- define "importguard.secretMounts" -}}
 {{- range . }}
 - { name: {{ .volume }}, mountPath: /etc/importguard/{{ .volume }}, readOnly: true }
@@ -115,20 +124,13 @@ livenessProbe: { httpGet: { path: /livez, port: admin }, periodSeconds: 10, time
 readinessProbe: { httpGet: { path: /readyz, port: admin }, periodSeconds: 3, timeoutSeconds: 2, failureThreshold: 2 }
 {{- end -}}
 
-{{/* Its ServiceAccount and its settings. */}}
-{{- define "importguard.identity" -}}
+{{/* Its ServiceAccount. */}}
+{{- define "importguard.serviceAccount" -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
   {{- include "importguard.metadata" (dict "root" .root "name" .component) | nindent 2 }}
 automountServiceAccountToken: false
----
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  {{- include "importguard.metadata" (dict "root" .root "name" .component) | nindent 2 }}
-data:
-  {{- include (printf "importguard.%s.settings" .component) .root | trim | nindent 2 }}
 {{- end -}}
 
 {{/* Its disruption budget. */}}
