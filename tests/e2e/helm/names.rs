@@ -4,6 +4,7 @@ use importguard_tests::Chart;
 use serde_json::{Value, json};
 
 use super::sample;
+use crate::kubernetes::workloads;
 
 /// Names that Kubernetes allows, and that YAML takes for a number, a boolean or nothing unless they are quoted.
 const NAMES: [&str; 5] = ["1234", "1e3", "y", "on", "null"];
@@ -75,6 +76,25 @@ fn a_name_stays_a_name_whatever_yaml_takes_it_for() {
             "{name}: {found:?}"
         );
     }
+}
+
+#[test]
+fn every_pod_can_be_pulled_with_the_secrets() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let values = json!({
+        "imagePullSecrets": ["registry"],
+        "natsServer": { "enabled": true },
+        "detector": { "enabled": true, "existingConfigMap": "rules" },
+    });
+    let values = super::with(sample(), &values);
+    let (release, test) = (chart.render(&values), chart.test_objects(&values));
+    let (release, test) = (release.unwrap(), test.unwrap());
+    let workloads = workloads(&release).map(|workload| &workload["spec"]["template"]["spec"]);
+    let pods = workloads.chain(test.all("Pod").map(|pod| &pod["spec"]));
+    let secrets: Vec<_> = pods.map(|pod| pod["imagePullSecrets"].clone()).collect();
+    assert_eq!(secrets, vec![json!([{ "name": "registry" }]); 5]);
 }
 
 /// The values of labels, and a namespace.

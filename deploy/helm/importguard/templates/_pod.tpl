@@ -17,11 +17,8 @@ serviceAccountName: {{ include "importguard.fullname" .root }}-{{ .component }}
 automountServiceAccountToken: false
 # Otherwise a Service named `nats` would set NATS_PORT and similar variables.
 enableServiceLinks: false
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . | quote }}
-  {{- end }}
+{{- with include "importguard.pullSecrets" .root }}
+{{ . }}
 {{- end }}
 # No preStop hook: gateways and deciders continue to serve for the grace period of their settings.
 terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds | default 30 }}
@@ -41,6 +38,15 @@ topologySpreadConstraints:
 {{- with get $.values $key }}
 {{ dict $key . | toYaml }}
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "importguard.pullSecrets" -}}
+{{- with .Values.imagePullSecrets -}}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
