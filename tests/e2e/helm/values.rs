@@ -136,11 +136,12 @@ fn values_that_contradict_each_other_are_reported() {
         ),
         (
             "gateway.spool.size=1Gi; gateway.spool.maxBytes=2GiB",
-            "gateway.spool.size (1Gi) must be more than twice the maximum size of a spool (2GiB)",
+            "gateway.spool.size (1Gi) must be at least 4160Mi: twice the maximum size of a spool (2GiB)",
         ),
         (
-            "gateway.spool.size=2Gi",
-            "gateway.spool.size (2Gi) must be more than twice",
+            // More than twice, but SQLite's logs do not fit.
+            "gateway.spool.size=2111Mi",
+            "gateway.spool.size (2111Mi) must be at least 2112Mi",
         ),
         (
             "gateway.settings.IMPORTGUARD_SPOOL_MAX_BYTES=50GiB",
@@ -206,6 +207,7 @@ fn values_that_can_be_used_are_not_refused() {
         "gateway.settings.IMPORTGUARD_SPOOL_MAX_BYTES=null",
         "gateway.settings.IMPORTGUARD_SHUTDOWN_TIMEOUT=24s",
         "gateway.settings.IMPORTGUARD_THREADS=\"2\"",
+        "gateway.spool.size=2112Mi",
         "gateway.spool.size=10Gi; gateway.spool.maxBytes=4GiB",
         "natsServer.enabled=true; nats.url=nats://nats:4222",
     ] {
