@@ -73,6 +73,40 @@ fn each_variable_of_the_chart_can_be_replaced_and_removed() {
 }
 
 #[test]
+fn a_setting_may_name_a_file_of_a_volume_of_the_operators() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let own = json!({
+        "settings": { "NATS_TOKEN_FILE": "/etc/importguard/mine/token" },
+        "extraVolumes": [{ "name": "mine", "secret": { "secretName": "tokens" } }],
+        "extraVolumeMounts": [{ "name": "mine", "mountPath": "/etc/importguard/mine", "readOnly": true }],
+    });
+    // The volumes of the chart stay, also if it has none.
+    let claim = json!({ "gateway": { "spool": { "type": "claim" } } });
+    for values in [everything(), with(sample(), &claim)] {
+        let components = PODS.map(|(_, _, component)| (component.to_owned(), own.clone()));
+        let detector = json!({ "detector": { "enabled": true, "rules": rules() } });
+        let usual = chart.render(&with(values.clone(), &detector)).unwrap();
+        let components = with(detector, &json!(Map::from_iter(components)));
+        let release = chart.render(&with(values, &components)).unwrap();
+        for (kind, name, _) in PODS {
+            let pod = |release: &Manifests| {
+                let pod = &release.one(kind, name)["spec"]["template"]["spec"];
+                let mounts = list(&pod["containers"][0]["volumeMounts"]).to_vec();
+                (list(&pod["volumes"]).to_vec(), mounts)
+            };
+            let (mut volumes, mut mounts) = pod(&usual);
+            volumes.extend(list(&own["extraVolumes"]).to_vec());
+            mounts.extend(list(&own["extraVolumeMounts"]).to_vec());
+            assert_eq!(pod(&release), (volumes, mounts), "{name}");
+            let file = environment(&release, kind, name).remove("NATS_TOKEN_FILE");
+            assert_eq!(file, Some(json!("/etc/importguard/mine/token")));
+        }
+    }
+}
+
+#[test]
 fn resource_attributes_are_added_to_those_of_the_pod() {
     const POD: &str = "k8s.namespace.name=$(NAMESPACE),k8s.node.name=$(NODE)";
     let Some(chart) = Chart::new() else {

@@ -109,17 +109,23 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Mounts and volumes of Secrets. Each takes a list of: volume, secret, and files (setting → file name). Changed Secrets need no
-     restart. */}}
-{{- define "importguard.secretMounts" -}}
-{{- range . }}
+{{/* Mounts and volumes of its Secrets, and those of the operator. importguard.X.secrets is a list of: volume, secret, and files
+     (setting → file name). Changed Secrets need no restart. */}}
+{{- define "importguard.mounts" -}}
+{{- range include (printf "importguard.%s.secrets" .component) .root | fromYamlArray }}
 - { name: {{ .volume }}, mountPath: /etc/importguard/{{ .volume }}, readOnly: true }
+{{- end }}
+{{- with .values.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{- define "importguard.secretVolumes" -}}
-{{- range . }}
+{{- define "importguard.volumes" -}}
+{{- range include (printf "importguard.%s.secrets" .component) .root | fromYamlArray }}
 - { name: {{ .volume }}, secret: { secretName: {{ .secret | quote }} } }
+{{- end }}
+{{- with .values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
