@@ -7,7 +7,6 @@ use std::{
 use futures_util::future::join_all;
 use http::Uri;
 use importguard_runtime::{ClientTls, LastGood};
-use rustls::pki_types::ServerName;
 use tokio::{net::lookup_host, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -15,7 +14,7 @@ use tracing::warn;
 
 use super::{
     DecideSettings, DeciderTlsError,
-    connect::{connect, server_name},
+    connect::{Tls, connect, server_name},
     endpoint::Decider,
     settings::{host_and_port, uri_of},
 };
@@ -35,15 +34,13 @@ const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// Finds deciders. A new client certificate makes every decider a new one.
 pub(crate) struct Discovery {
     targets: Vec<Target>,
-    tls: Option<LastGood<ClientTls>>,
     connect_timeout: Duration,
 }
 
 /// A URL and the addresses of its deciders.
 struct Target {
     url: Uri,
-    /// The name that their certificates must contain, with TLS.
-    name: Option<ServerName<'static>>,
+    tls: Option<Tls>,
     /// Their addresses when the URL's name was last resolved.
     addresses: Vec<SocketAddr>,
     /// Why the last attempt to resolve it failed, if it did.
@@ -56,10 +53,13 @@ impl Discovery {
         tls: Option<LastGood<ClientTls>>,
     ) -> Result<Self, DeciderTlsError> {
         let target = |url: &Uri| {
-            let name = tls.as_ref().map(|_| server_name(&settings.tls, url));
+            let tls = match &tls {
+                Some(tls) => Some((tls.clone(), server_name(&settings.tls, url)?)),
+                None => None,
+            };
             Ok::<_, DeciderTlsError>(Target {
                 url: url.clone(),
-                name: name.transpose()?,
+                tls,
                 addresses: Vec::new(),
                 error: None,
             })
@@ -67,7 +67,6 @@ impl Discovery {
         let targets = settings.decider_url.iter().map(target);
         Ok(Self {
             targets: targets.collect::<Result<_, _>>()?,
-            tls,
             connect_timeout: settings.decider_timeout,
         })
     }
@@ -85,15 +84,15 @@ impl Discovery {
 
     /// The deciders at the addresses that were last found, without those in `known`.
     pub(super) fn new_deciders(&self, known: &[Arc<Decider>]) -> Vec<Arc<Decider>> {
-        let tls = self.tls.as_ref().map(LastGood::load);
         let mut new = Vec::new();
         for target in &self.targets {
+            let tls = target.tls.as_ref().map(|(tls, _)| tls.load());
             for &address in &target.addresses {
                 let mut all = known.iter().chain(&new);
                 if all.any(|decider| decider.is(address, tls.as_ref())) {
                     continue;
                 }
-                let channel = channel(address, target, self.tls.clone(), self.connect_timeout);
+                let channel = channel(address, target, self.connect_timeout);
                 new.push(Arc::new(Decider::new(address, tls.clone(), channel)));
             }
         }
@@ -111,13 +110,8 @@ impl Discovery {
 }
 
 /// A channel that connects on first use, and again after its connection broke. Must be called inside a tokio runtime.
-fn channel(
-    address: SocketAddr,
-    target: &Target,
-    tls: Option<LastGood<ClientTls>>,
-    connect_timeout: Duration,
-) -> Channel {
-    let tls = tls.zip(target.name.clone());
+fn channel(address: SocketAddr, target: &Target, connect_timeout: Duration) -> Channel {
+    let tls = target.tls.clone();
     Endpoint::from(uri_of(address))
         .origin(target.url.clone())
         .connect_timeout(connect_timeout)
@@ -169,7 +163,7 @@ mod tests {
     fn target(url: &Uri) -> Target {
         Target {
             url: url.clone(),
-            name: None,
+            tls: None,
             addresses: Vec::new(),
             error: None,
         }
@@ -181,7 +175,6 @@ mod tests {
         let urls: super::super::DeciderUrls = urls.parse().unwrap();
         let mut discovery = Discovery {
             targets: urls.iter().map(target).collect(),
-            tls: None,
             connect_timeout: Duration::from_millis(200),
         };
         discovery.resolve().await;
