@@ -131,7 +131,11 @@ impl Balancer {
 
     /// Why no decider is known.
     pub(super) fn why_none(&self) -> String {
-        self.unresolved.lock().join("; ")
+        match self.unresolved.lock().as_slice() {
+            // Their addresses are being stored at this moment.
+            [] => "their names have just been resolved".to_owned(),
+            errors => errors.join("; "),
+        }
     }
 
     /// The deciders' state, for `/readyz`.
