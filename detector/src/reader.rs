@@ -210,16 +210,15 @@ impl Reader<'_> {
         self.context.status.owners(owners.collect());
     }
 
-    /// Counts an event, and acts on the detections that it leads to.
+    /// Counts an event, and acts on the detections that it leads to. If `act` is `false`, the event was handled before: it only counts for
+    /// the windows.
     async fn observe(&mut self, message: &Message, stored: OffsetDateTime, act: bool) -> Done {
         let metrics = &self.context.metrics;
         let decision = match RecordedDecision::read(&message.payload) {
             Ok(decision) => decision,
             Err(unusable) => {
-                metrics.skipped(unusable.as_str());
-                if !self.warned.contains(&unusable.as_str()) {
-                    self.warned.push(unusable.as_str());
-                    warn!("{}", unusable.advice());
+                if act {
+                    self.skipped(unusable);
                 }
                 return Done::Completely;
             }
@@ -229,7 +228,7 @@ impl Reader<'_> {
             (observed.late, "late"),
             (observed.unnamed, "unnamed_friends"),
         ] {
-            if happened {
+            if happened && act {
                 metrics.skipped(reason);
             }
         }
@@ -242,6 +241,16 @@ impl Reader<'_> {
             }
         }
         Done::Completely
+    }
+
+    /// Reports an event that no rule can count.
+    fn skipped(&mut self, unusable: Unusable) {
+        let reason = unusable.as_str();
+        self.context.metrics.skipped(reason);
+        if !self.warned.contains(&reason) {
+            self.warned.push(reason);
+            warn!("{}", unusable.advice());
+        }
     }
 
     /// Adds an owner to a list. Retries until it succeeds, because the event must not be acknowledged before.

@@ -137,7 +137,7 @@ fn rfc3339(time: time::OffsetDateTime) -> String {
 #[tokio::test]
 async fn fallbacks_and_pseudonyms_put_nobody_on_a_list() {
     let (nats, jetstream) = nats().await;
-    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    let mut detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
     for number in 1..=5 {
         let mut fallback = refusal(number, "unlucky", 0);
         fallback["data"]["decidedBy"] = "fallback".into();
@@ -157,6 +157,16 @@ async fn fallbacks_and_pseudonyms_put_nobody_on_a_list() {
         ])
         .await;
     assert_eq!(changes(&jetstream).await, Vec::<Value>::new());
+
+    // The windows are rebuilt from the same events, which were reported already.
+    assert_eq!(detector.terminate(SOON).await.code(), Some(0));
+    let reported = detector.stderr().matches("skipping events").count();
+    detector.restart(&[]);
+    detector.ready().await;
+    detector.counts(EVENTS, 10.0).await;
+    assert_eq!(detector.metric(skipped).await.unwrap(), 0.0);
+    let now = detector.stderr().matches("skipping events").count();
+    assert_eq!(now, reported);
 }
 
 #[tokio::test]
