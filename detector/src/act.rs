@@ -13,8 +13,8 @@ pub(crate) const AUTHOR: &str = "detector";
 pub(crate) enum Outcome {
     /// The owner was added to the list, with this revision.
     Added(u64),
-    /// The owner had already been added to the list for this event.
-    Repeated,
+    /// The owner had already been added to the list for this event. The entry's revision, if its event has only been published now.
+    Repeated(Option<u64>),
     /// The owner is already on the list. If a detector added them, until then; `None` if somebody else did.
     Listed(Option<OffsetDateTime>),
     /// The owner was removed from the list after the rule's window began.
@@ -30,7 +30,7 @@ impl Outcome {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Added(_) => "added",
-            Self::Repeated => "repeated",
+            Self::Repeated(_) => "repeated",
             Self::Listed(_) => "listed",
             Self::Removed => "removed",
             Self::Superseded => "superseded",
@@ -42,7 +42,7 @@ impl Outcome {
     /// decided, who goes on counts: that entry may be removed at any time.
     pub(crate) const fn listed_until(self, detection: &Detection) -> Option<OffsetDateTime> {
         match self {
-            Self::Added(_) | Self::Repeated => Some(detection.until),
+            Self::Added(_) | Self::Repeated(_) => Some(detection.until),
             Self::Listed(until) => until,
             Self::Removed | Self::Superseded | Self::Expired => None,
         }
@@ -75,7 +75,7 @@ pub(crate) async fn act(
     };
     Ok(match writer.add_once(&key, &addition).await? {
         Added::Now(revision) => Outcome::Added(revision),
-        Added::Before => Outcome::Repeated,
+        Added::Before(revision) => Outcome::Repeated(revision),
         Added::Superseded => Outcome::Superseded,
         Added::Expired => Outcome::Expired,
     })

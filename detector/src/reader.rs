@@ -266,6 +266,10 @@ impl Reader<'_> {
                 () = context.shutdown.cancelled() => return Done::ShuttingDown,
             };
             let error: BucketError = match acted {
+                // An attempt before wrote the entry, and could not publish its event or missed the ack.
+                Ok(Outcome::Repeated(Some(revision))) if last.is_some() => {
+                    break Outcome::Added(revision);
+                }
                 Ok(outcome) => break outcome,
                 Err(error) => error,
             };
@@ -296,12 +300,14 @@ impl Reader<'_> {
         if let Some(until) = outcome.listed_until(detection) {
             self.engine.list(detection, until);
         }
+        if let Outcome::Added(revision) | Outcome::Repeated(Some(revision)) = outcome {
+            self.own.push(revision);
+        }
         // The log omits the owner: IDs are personal data. The event has the ID.
         let (id, list) = (rule.id.as_str(), rule.list.as_str());
         let event = detection.event.to_string();
         match outcome {
-            Outcome::Added(revision) => {
-                self.own.push(revision);
+            Outcome::Added(_) => {
                 let until = detection.until.format(&Rfc3339).unwrap_or_default();
                 let evidence = rule.evidence();
                 info!(
@@ -310,7 +316,7 @@ impl Reader<'_> {
                 );
             }
             Outcome::Listed(_) => debug!(rule = id, list, event, "the owner is on the list anyway"),
-            Outcome::Repeated => debug!(rule = id, list, event, "the entry was made before"),
+            Outcome::Repeated(_) => debug!(rule = id, list, event, "the entry was made before"),
             Outcome::Removed | Outcome::Superseded | Outcome::Expired => {
                 let outcome = outcome.as_str();
                 debug!(rule = id, list, event, outcome, "no entry");

@@ -70,8 +70,9 @@ pub struct Written {
 pub enum Added {
     /// The entry was added, with this revision.
     Now(u64),
-    /// The entry had already been added.
-    Before,
+    /// The entry had already been added. If its event was not known to be published, this call published it, and the entry has this
+    /// revision.
+    Before(Option<u64>),
     /// The current entry or removal has the same or a later time than the addition, so it stays.
     Superseded,
     /// The addition has already expired.
@@ -93,7 +94,7 @@ pub struct Writer {
 /// An ack by NATS.
 struct Ack {
     revision: u64,
-    /// Whether NATS already had the message.
+    /// Whether NATS already had the message before it was first sent.
     duplicate: bool,
 }
 
@@ -192,13 +193,14 @@ impl Writer {
                 let event = Some(addition.event);
                 if brief.event == event {
                     // Its writer may have been killed before it published the event.
-                    if self.bucket.published().await?.lacks(*revision, event) {
-                        self.publish_event(key, value, *revision).await?;
+                    if !self.bucket.published().await?.lacks(*revision, event) {
+                        return Ok(Added::Before(None));
                     }
-                    return Ok(Added::Before);
+                    self.publish_event(key, value, *revision).await?;
+                    return Ok(Added::Before(Some(*revision)));
                 }
                 if brief.replaces == event {
-                    return Ok(Added::Before);
+                    return Ok(Added::Before(None));
                 }
                 if brief.at.is_some_and(|at| at >= addition.at) {
                     return Ok(Added::Superseded);
@@ -219,7 +221,7 @@ impl Writer {
             {
                 self.publish_event(key, &value, ack.revision).await?;
                 return Ok(match ack.duplicate {
-                    true => Added::Before,
+                    true => Added::Before(Some(ack.revision)),
                     false => Added::Now(ack.revision),
                 });
             }
@@ -249,7 +251,7 @@ impl Writer {
         else {
             return Ok(match self.add_once(key, addition).await? {
                 Added::Now(revision) => Some(revision),
-                Added::Before | Added::Superseded | Added::Expired => None,
+                Added::Before(_) | Added::Superseded | Added::Expired => None,
             });
         };
         let written = Written {
@@ -400,7 +402,7 @@ impl Writer {
         with: impl Fn(PublishMessage) -> PublishMessage,
     ) -> Result<Option<Ack>, BucketError> {
         let jetstream: &jetstream::Context = &self.bucket.jetstream;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let message = with(PublishMessage::build().payload(payload.clone()));
             let sent = timeout(ACK_TIMEOUT, async {
                 jetstream
@@ -412,7 +414,7 @@ impl Writer {
                 Ok(Ok(ack)) => {
                     return Ok(Some(Ack {
                         revision: ack.sequence,
-                        duplicate: ack.duplicate,
+                        duplicate: ack.duplicate && attempt == 0,
                     }));
                 }
                 Ok(Err(error)) => match error.kind() {

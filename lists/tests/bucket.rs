@@ -241,7 +241,7 @@ async fn an_entry_is_added_once_for_an_event_however_often_it_is_tried() {
     world.writer.write(&key("a"), &removal()).await.unwrap();
     assert_eq!(
         world.writer.add_once(&key("a"), &once).await.unwrap(),
-        Added::Before
+        Added::Before(None)
     );
     // An earlier event cannot replace what somebody did after it.
     let earlier = Addition {

@@ -2,6 +2,7 @@
 
 use async_nats::{ConnectOptions, jetstream};
 use importguard_tests::{Detector, NatsServer, SOON, Settings, eventually};
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
@@ -96,6 +97,44 @@ async fn killed_between_the_entry_and_its_event_it_publishes_that_once() {
     let (again, _) = entered(&jetstream, "user1").await;
     assert_eq!(again, revision);
     assert_eq!(changes(&jetstream).await.len(), 1);
+}
+
+/// Has the stream take these subjects only.
+async fn with_subjects(jetstream: &jetstream::Context, subjects: &str) {
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    let mut config = stream.cached_info().config.clone();
+    config.subjects = vec![subjects.to_owned()];
+    jetstream.update_stream(config).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_entry_whose_event_is_published_late_counts_as_added() {
+    let (nats, jetstream) = nats().await;
+    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    with_subjects(&jetstream, "importguard.v1.decision.>").await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    let (revision, value) = entered(&jetstream, "user1").await;
+    detector
+        .counts("importguard_detector_write_failures_total", 1.0)
+        .await;
+    with_subjects(&jetstream, "importguard.v1.>").await;
+    let changes = changed(&jetstream, 1).await;
+    assert_eq!(changes[0]["id"], value["event"]);
+    let added = "importguard_detector_detections_total{rule=\"three\",outcome=\"added\"}";
+    detector.counts(added, 1.0).await;
+    detector
+        .wait_for_log(&["put an owner on a list", "three: 3 refusals within 1m"])
+        .await;
+    let bucket = jetstream.get_stream("KV_IMPORTGUARD_LISTS").await.unwrap();
+    eventually("its event is recorded as published", SOON, async || {
+        let subject = "$KV.IMPORTGUARD_LISTS._events";
+        let message = bucket.get_last_raw_message_by_subject(subject).await?;
+        let published: Value = serde_json::from_slice(&message.payload)?;
+        let through = published["through"].as_u64();
+        anyhow::ensure!(through >= Some(revision), "{published}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
