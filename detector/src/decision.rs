@@ -1,4 +1,4 @@
-//! A decision as the detector reads it: only the fields that rules use, so that events of later versions work too.
+//! A decision as the detector reads it: only the fields that rules and log lines use, so that events of later versions work too.
 
 use std::borrow::Cow;
 
@@ -13,6 +13,8 @@ use crate::rules::Filter;
 pub(crate) struct RecordedDecision {
     /// The event's ID.
     pub(crate) id: EventId,
+    /// OpenIM's operationID.
+    pub(crate) operation_id: Option<String>,
     /// When the gateway decided.
     pub(crate) time: OffsetDateTime,
     /// The user who imports friends.
@@ -50,6 +52,8 @@ struct Raw<'e> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawData<'e> {
+    #[serde(rename = "operationID")]
+    operation_id: Option<String>,
     #[serde(rename = "ownerUserID")]
     owner_user_id: String,
     #[serde(rename = "friendUserIDs")]
@@ -110,6 +114,7 @@ impl RecordedDecision {
         let fallback = data.decided_by == "fallback";
         Ok(Self {
             id,
+            operation_id: data.operation_id,
             time: time.map_err(|_| Unusable::Unreadable)?,
             owner,
             friends: data.friend_user_ids,

@@ -236,7 +236,7 @@ impl Reader<'_> {
             if self.engine.is_listed(detection) {
                 continue;
             }
-            if self.act(detection).await == Done::ShuttingDown {
+            if self.act(detection, &decision).await == Done::ShuttingDown {
                 return Done::ShuttingDown;
             }
         }
@@ -254,7 +254,7 @@ impl Reader<'_> {
     }
 
     /// Adds an owner to a list. Retries until it succeeds, because the event must not be acknowledged before.
-    async fn act(&mut self, detection: &Detection) -> Done {
+    async fn act(&mut self, detection: &Detection, decision: &RecordedDecision) -> Done {
         let context = self.context;
         let Some(rule) = context.rules.get(detection.rule) else {
             return Done::Completely;
@@ -303,23 +303,35 @@ impl Reader<'_> {
         if let Outcome::Added(revision) | Outcome::Repeated(Some(revision)) = outcome {
             self.own.push(revision);
         }
-        // The log omits the owner: IDs are personal data. The event has the ID.
+        // The log omits the owner: IDs are personal data. The events have the ID.
         let (id, list) = (rule.id.as_str(), rule.list.as_str());
         let event = detection.event.to_string();
+        let (operation_id, decision) = (decision.operation_id.as_deref(), decision.id.to_string());
         match outcome {
             Outcome::Added(_) => {
                 let until = detection.until.format(&Rfc3339).unwrap_or_default();
                 let evidence = rule.evidence();
                 info!(
                     rule = id,
-                    list, event, until, "put an owner on a list: {evidence}"
+                    list,
+                    event,
+                    decision,
+                    operationID = operation_id,
+                    until,
+                    "put an owner on a list: {evidence}"
                 );
             }
-            Outcome::Listed(_) => debug!(rule = id, list, event, "the owner is on the list anyway"),
-            Outcome::Repeated(_) => debug!(rule = id, list, event, "the entry was made before"),
-            Outcome::Removed | Outcome::Superseded | Outcome::Expired => {
-                let outcome = outcome.as_str();
-                debug!(rule = id, list, event, outcome, "no entry");
+            other => {
+                let outcome = other.as_str();
+                debug!(
+                    rule = id,
+                    list,
+                    event,
+                    decision,
+                    operationID = operation_id,
+                    outcome,
+                    "made no entry"
+                );
             }
         }
         Done::Completely

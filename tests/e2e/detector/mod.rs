@@ -42,7 +42,13 @@ async fn there_is_one_entry_and_one_event_however_often_decisions_are_delivered(
     assert_eq!(changes[0]["data"]["until"], value["until"]);
     // Users' IDs are in events and lists, and not in logs.
     detector
-        .wait_for_log(&["put an owner on a list", "three: 3 refusals within 1m"])
+        .wait_for_log(&[
+            "put an owner on a list",
+            "three: 3 refusals within 1m",
+            &format!("event=\"{}\"", value["event"].as_str().unwrap()),
+            &format!("decision=\"{}\"", refusals[2]["id"].as_str().unwrap()),
+            "operationID=\"op-3\"",
+        ])
         .await;
     assert!(
         !detector.stderr().contains("user1"),
