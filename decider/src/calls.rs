@@ -1,9 +1,10 @@
-//! How much memory calls may take, whoever makes them.
+//! How much memory and time calls may take, whoever makes them.
 
 use std::{sync::Arc, time::Duration};
 
 use importguard_runtime::{Exchange, Handle, ReceiveError, ReceiveLimits, TrackedBody, receive};
-use tokio::time::Instant;
+use importguard_telemetry::Flood;
+use tokio::time::{Instant, timeout_at};
 use tonic::{
     Status,
     body::Body,
@@ -13,7 +14,7 @@ use tonic::{
     },
 };
 
-use crate::grpc::METHOD;
+use crate::{call::Call, evaluation::with_margin, grpc::METHOD, metrics::Metrics};
 
 /// Memory of an open call, without its message: as much as a gateway's request that waits has at most, its own parts included.
 const CALL_BYTES: usize = 6 << 10;
@@ -31,10 +32,60 @@ const PREFIX_BYTES: usize = 5;
 /// The limits of calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallLimits {
+    /// Maximum number of friends, which determines `max_message_bytes`.
+    pub(crate) max_friends: usize,
     /// Maximum size of a message, in bytes.
     pub(crate) max_message_bytes: usize,
     /// Time limit of a call.
     pub(crate) timeout: Duration,
+}
+
+/// Receives calls, and counts their memory until their responses are read.
+pub(crate) struct Calls {
+    pub(crate) limits: CallLimits,
+    pub(crate) metrics: Metrics,
+    /// The calls that were refused.
+    pub(crate) refused: Flood,
+}
+
+impl Calls {
+    /// Serves a call by `service`. A decision's message is received completely first: tonic allocates as many bytes as a message's prefix
+    /// declares, of which perhaps none ever arrive.
+    pub(crate) async fn serve<S>(
+        self: Arc<Self>,
+        service: S,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
+        // The acceptor gives each connection its handle.
+        let Some(handle) = request.extensions().get::<Handle>() else {
+            return Ok(Status::internal("a call without a connection").into_http());
+        };
+        let exchange = Arc::new(handle.begin(true));
+        // Other messages are short or streams.
+        if request.uri().path().strip_prefix('/') != Some(METHOD) {
+            exchange.reserve(CALL_BYTES).await;
+            return forward(service, request, exchange).await;
+        }
+        let peer = exchange.connection().peer();
+        let call = Call::start(request.headers(), &self.metrics);
+        let request = match self.limits.receive(request, &exchange).await {
+            Ok(request) => request,
+            // The caller has given it up.
+            Err(ReceiveError::Broken(status)) => return Ok(status.into_http()),
+            Err(error) => {
+                let status = self.limits.status(&error);
+                call.fail(&status, peer, &self.refused);
+                return Ok(status.into_http());
+            }
+        };
+        let served = call.span.instrument(forward(service, request, exchange));
+        let response = served.await?;
+        call.respond(&response, peer, &self.refused);
+        Ok(response)
+    }
 }
 
 impl CallLimits {
@@ -42,67 +93,60 @@ impl CallLimits {
     pub(crate) fn max_bytes(self) -> usize {
         MAX_BYTES.max(self.max_message_bytes.saturating_mul(LARGEST_MESSAGES))
     }
+
+    /// The request with its whole message.
+    async fn receive(
+        self,
+        request: Request<Body>,
+        exchange: &Exchange,
+    ) -> Result<Request<Body>, ReceiveError<Status>> {
+        // So that the caller still receives a status.
+        let deadline = Instant::now() + with_margin(self.timeout);
+        let reserved = timeout_at(deadline, exchange.reserve(CALL_BYTES)).await;
+        reserved.map_err(|_| ReceiveError::NoMemory)?;
+        let limits = ReceiveLimits {
+            max_bytes: self.max_message_bytes.saturating_add(PREFIX_BYTES),
+            due: deadline,
+            deadline,
+        };
+        let (head, body) = request.into_parts();
+        let message = receive(body, exchange, limits).await?;
+        Ok(Request::from_parts(
+            head,
+            Body::new(http_body_util::Full::new(message)),
+        ))
+    }
+
+    /// The status of a call whose message was not received.
+    fn status(self, error: &ReceiveError<Status>) -> Status {
+        match error {
+            ReceiveError::TooLarge => Status::out_of_range(format!(
+                "the message is larger than {} bytes, the most with IMPORTGUARD_DECIDER_MAX_FRIENDS={}",
+                self.max_message_bytes, self.max_friends
+            )),
+            // As of any other call beyond it.
+            ReceiveError::TooSlow => Status::cancelled(
+                "the message did not arrive within IMPORTGUARD_DECIDER_REQUEST_TIMEOUT",
+            ),
+            ReceiveError::NoMemory => Status::resource_exhausted(format!(
+                "open calls took all of their {} bytes for IMPORTGUARD_DECIDER_REQUEST_TIMEOUT",
+                self.max_bytes()
+            )),
+            ReceiveError::Broken(status) => status.clone(),
+        }
+    }
 }
 
-/// Serves a call by `service`, and counts its memory until its response is read. A decision's message is received completely first: tonic
-/// allocates as many bytes as a message's prefix declares, of which perhaps none ever arrive.
-pub(crate) async fn serve<S>(
+/// Serves a call whose request is received as far as it has to be.
+async fn forward<S>(
     mut service: S,
     request: Request<Body>,
-    limits: CallLimits,
+    exchange: Arc<Exchange>,
 ) -> Result<Response<Body>, S::Error>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
-    // The acceptor gives each connection its handle.
-    let Some(handle) = request.extensions().get::<Handle>() else {
-        return Ok(Status::internal("a call without a connection").into_http());
-    };
-    let exchange = Arc::new(handle.begin(true));
-    exchange.reserve(CALL_BYTES).await;
-    let request = match complete(request, &exchange, limits).await {
-        Ok(request) => request,
-        Err(status) => return Ok(status.into_http()),
-    };
     exchange.received();
     let response = service.call(request).await?;
     Ok(response.map(|body| Body::new(TrackedBody::new(body, exchange))))
-}
-
-/// The request with its whole message, if it asks for a decision. Other messages are short or streams.
-async fn complete(
-    request: Request<Body>,
-    exchange: &Exchange,
-    limits: CallLimits,
-) -> Result<Request<Body>, Status> {
-    if request.uri().path().strip_prefix('/') != Some(METHOD) {
-        return Ok(request);
-    }
-    let max_bytes = limits.max_message_bytes;
-    let deadline = Instant::now() + limits.timeout;
-    let limits = ReceiveLimits {
-        max_bytes: max_bytes.saturating_add(PREFIX_BYTES),
-        due: deadline,
-        deadline,
-    };
-    let (head, body) = request.into_parts();
-    let message = receive(body, exchange, limits)
-        .await
-        .map_err(|error| match error {
-            ReceiveError::TooLarge => {
-                Status::out_of_range(format!("the message is larger than {max_bytes} bytes"))
-            }
-            ReceiveError::TooSlow => {
-                // As of any other call beyond IMPORTGUARD_DECIDER_REQUEST_TIMEOUT.
-                Status::cancelled("the message did not arrive in time")
-            }
-            ReceiveError::NoMemory => {
-                Status::resource_exhausted("no memory for the message in time")
-            }
-            ReceiveError::Broken(status) => status,
-        })?;
-    Ok(Request::from_parts(
-        head,
-        Body::new(http_body_util::Full::new(message)),
-    ))
 }

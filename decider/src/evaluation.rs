@@ -64,7 +64,7 @@ impl Evaluations {
             .map_or(self.max_timeout, |requested| {
                 requested.min(self.max_timeout)
             });
-        Instant::now() + timeout.saturating_sub((timeout / 10).min(MARGIN))
+        Instant::now() + with_margin(timeout)
     }
 
     /// Evaluates `request`. Stops at `deadline`, or when the caller stops waiting.
@@ -108,6 +108,11 @@ impl Evaluations {
             },
         }
     }
+}
+
+/// The time within which a call with this timeout has to end, so that its caller still receives a status.
+pub(crate) fn with_margin(timeout: Duration) -> Duration {
+    timeout.saturating_sub((timeout / 10).min(MARGIN))
 }
 
 fn expected_cost(policy: &Policy, request: &ImportRequest) -> u64 {

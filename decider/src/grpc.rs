@@ -1,21 +1,20 @@
 //! The policy engine over gRPC.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use importguard_core::{Evaluation, IdError, ImportRequest, Match, OperationId, VerdictKind};
+use importguard_core::{Evaluation, IdError, ImportRequest, Match, OperationId};
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_server};
 use importguard_runtime::LastGood;
 use importguard_telemetry::{
     propagation,
-    span::{self, KeyValue, ServerSpan},
+    span::{self, KeyValue},
 };
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::debug;
 
 use crate::{
     evaluation::{DeadlineExceededError, Evaluations},
     lists::live::Watch,
-    metrics::{CallResult, Metrics},
     reload::Active,
 };
 
@@ -27,19 +26,18 @@ pub(crate) struct DeciderService {
     pub(crate) policy: LastGood<Active>,
     pub(crate) live: Watch,
     pub(crate) evaluations: Evaluations,
-    pub(crate) metrics: Metrics,
     pub(crate) instance: String,
     pub(crate) max_friends: usize,
 }
 
 impl DeciderService {
-    /// Evaluates a request until `deadline`.
+    /// Evaluates a request until `deadline`. The response has its verdict as an extension.
     async fn answer(
         &self,
         operation_id: Result<OperationId, IdError>,
         message: DecideRequest,
         deadline: Instant,
-    ) -> Result<(VerdictKind, DecideResponse), Status> {
+    ) -> Result<Response<DecideResponse>, Status> {
         if !self.live.status().is_ready() {
             return Err(Status::unavailable(
                 "live lists are not current (IMPORTGUARD_ON_STALE_LISTS=not-ready)",
@@ -59,7 +57,9 @@ impl DeciderService {
         record(friends, &evaluation);
         let verdict = evaluation.verdict.kind();
         let response = DecideResponse::of(evaluation, self.instance.clone());
-        Ok((verdict, response))
+        let mut response = Response::new(response);
+        response.extensions_mut().insert(verdict);
+        Ok(response)
     }
 
     fn request(
@@ -87,50 +87,10 @@ impl decider_server::Decider for DeciderService {
         &self,
         request: Request<DecideRequest>,
     ) -> Result<Response<DecideResponse>, Status> {
-        let timer = self.metrics.call();
         let (metadata, _, message) = request.into_parts();
         let deadline = self.evaluations.deadline(&metadata);
-        let headers = metadata.into_headers();
-        let operation_id = propagation::metadata_operation_id(&headers);
-        let id = operation_id.as_ref().ok();
-        let span = ServerSpan::start(&headers, id, METHOD, SystemTime::now());
-        let answer = self.answer(operation_id, message, deadline);
-        let answer = span.instrument(answer).await;
-        span.in_scope(|| timer.end(result(&answer)));
-        record_status(&span, answer.as_ref().err());
-        answer.map(|(_, response)| Response::new(response))
-    }
-}
-
-fn result(answer: &Result<(VerdictKind, DecideResponse), Status>) -> CallResult {
-    match answer {
-        Ok((verdict, _)) => CallResult::Verdict(*verdict),
-        Err(status) if status.code() == Code::DeadlineExceeded => CallResult::DeadlineExceeded,
-        Err(status) if status.code() == Code::Unavailable => CallResult::Unavailable,
-        Err(_) => CallResult::InvalidArgument,
-    }
-}
-
-/// Records a call's status on its span. By OpenTelemetry's conventions for gRPC servers, DEADLINE_EXCEEDED and UNAVAILABLE are errors
-/// and INVALID_ARGUMENT is not.
-fn record_status(span: &ServerSpan, status: Option<&Status>) {
-    let (code, failed) = match status.map(Status::code) {
-        None => ("OK", false),
-        Some(Code::DeadlineExceeded) => ("DEADLINE_EXCEEDED", true),
-        Some(Code::Unavailable) => ("UNAVAILABLE", true),
-        Some(_) => ("INVALID_ARGUMENT", false),
-    };
-    span.set(|| {
-        let error = failed.then(|| KeyValue::new("error.type", code));
-        let rpc = [
-            KeyValue::new("rpc.system.name", "grpc"),
-            KeyValue::new("rpc.method", METHOD),
-            KeyValue::new("rpc.response.status_code", code),
-        ];
-        rpc.into_iter().chain(error)
-    });
-    if let Some(status) = status.filter(|_| failed) {
-        span.fail(status.message().to_owned());
+        let operation_id = propagation::metadata_operation_id(metadata.as_ref());
+        self.answer(operation_id, message, deadline).await
     }
 }
 

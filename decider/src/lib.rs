@@ -1,5 +1,6 @@
 //! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest serves it over gRPC.
 
+mod call;
 mod calls;
 mod evaluation;
 mod grpc;

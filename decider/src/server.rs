@@ -1,4 +1,4 @@
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::stream;
 use importguard_core::UserId;
@@ -11,6 +11,7 @@ use importguard_runtime::{
     Acceptor, BoundAddress, Bounds, CertificateError, ConnectionMetrics, LastGood, ListenError,
     OpenFilesError, Runtime, Timeouts, Tls, allow_open_files, security,
 };
+use importguard_telemetry::Flood;
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     BoundsSettings, Settings,
-    calls::{self, CallLimits},
+    calls::{CallLimits, Calls},
     evaluation::Evaluations,
     grpc::DeciderService,
     lists::live::Watch,
@@ -179,11 +180,11 @@ impl Decider {
             policy: self.policy,
             live: self.live.clone(),
             evaluations: Evaluations::new(self.metrics.clone(), bounds.decider_request_timeout),
-            metrics: self.metrics,
             instance: self.instance,
             max_friends: bounds.decider_max_friends,
         };
         let limits = CallLimits {
+            max_friends: bounds.decider_max_friends,
             max_message_bytes: max_message_bytes(bounds),
             timeout: bounds.decider_request_timeout,
         };
@@ -194,8 +195,14 @@ impl Decider {
         let reflection = bounds.decider_reflection.then(reflection).transpose()?;
         let acceptor = acceptor(listener, bounds, limits, self.tls, self.connections);
         let stop_accepting = CancellationToken::new();
+        let calls = Arc::new(Calls {
+            limits,
+            metrics: self.metrics,
+            refused: Flood::default(),
+        });
         let served = layer_fn(move |service| {
-            service_fn(move |request| calls::serve(Clone::clone(&service), request, limits))
+            let calls = Arc::clone(&calls);
+            service_fn(move |request| Arc::clone(&calls).serve(Clone::clone(&service), request))
         });
         let server = bounded(bounds)
             .layer(served)

@@ -6,8 +6,10 @@ use futures_util::future::join_all;
 use importguard_core::{Dialect, Mode, Outcome};
 use importguard_proto::decider::{DecideRequest, decider_client::DeciderClient};
 use importguard_tests::{
-    Line, OpenIm, PolicyDir, Reading, SOON, Service, Settings, eventually, wait_for_count,
+    Line, OpenIm, OtlpReceiver, PolicyDir, Reading, SOON, Service, Settings, Span, TraceParent,
+    eventually, wait_for_count,
 };
+use tokio::time::timeout;
 use tonic::{Code, Request, metadata::MetadataValue, transport::Channel};
 
 use crate::asserts;
@@ -174,4 +176,37 @@ async fn an_evaluation_is_stopped_at_its_callers_deadline() {
     })
     .await;
     client.decide(request(friends(1))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_its_caller_gives_up_has_a_whole_span() {
+    let receiver = OtlpReceiver::start().await;
+    let policy = expensive_enforced();
+    let settings = Settings::new().policy(&policy);
+    let decider = Service::decider(settings.traces_to(&receiver)).await;
+    let channel = Channel::from_shared(decider.grpc_url()).unwrap();
+    let mut client = DeciderClient::new(channel.connect().await.unwrap());
+    let mut request = Request::new(DecideRequest {
+        decision_id: "id".to_owned(),
+        owner_user_id: "user123".to_owned(),
+        friend_user_ids: friends(MANY),
+    });
+    let parent = TraceParent::numbered(14);
+    let metadata = request.metadata_mut();
+    metadata.insert("operationid", MetadataValue::from_static("op"));
+    metadata.insert("traceparent", parent.to_string().parse().unwrap());
+    let call = timeout(Duration::from_millis(300), client.decide(request));
+    assert!(call.await.is_err(), "the evaluation was over");
+    let enough = |spans: &[Span]| spans.len() == 1;
+    let spans = receiver.wait_for(&parent.trace_id, SOON, enough).await;
+    let attributes = &spans[0].attributes;
+    assert_eq!(attributes["rpc.response.status_code"], "CANCELLED");
+    assert_eq!(
+        attributes["rpc.method"],
+        "importguard.decider.v1.Decider/Decide"
+    );
+    // By OpenTelemetry's conventions, this is no error of a server.
+    assert_eq!(spans[0].error, None);
+    let cancelled = "importguard_decider_request_duration_seconds_count{result=\"CANCELLED\"}";
+    assert_eq!(decider.metric(cancelled).await.unwrap(), 1.0);
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use importguard_core::Dialect;
 use importguard_proto::decider::{DecideRequest, DecideResponse, decider_client::DeciderClient};
-use importguard_tests::{Http2Connection, OpenIm, SOON, Service, Settings, eventually, load};
+use importguard_tests::{
+    Http2Connection, OpenIm, OtlpReceiver, SOON, Service, Settings, Span, eventually, load,
+};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tonic::{
     Code, Request, Status,
@@ -71,13 +73,25 @@ async fn a_question_that_is_too_large_is_refused_and_the_gateway_falls_back() {
         (100, &*most_bytes, Code::OutOfRange),
     ] {
         let question = |friends| question(friends, digits);
-        let decider =
-            Service::decider(Settings::new().set("IMPORTGUARD_DECIDER_MAX_FRIENDS", "50")).await;
+        let receiver = OtlpReceiver::start().await;
+        let settings = Settings::new().set("IMPORTGUARD_DECIDER_MAX_FRIENDS", "50");
+        let decider = Service::decider(settings.traces_to(&receiver)).await;
         let channel = channel(&decider).await;
         put(&channel, question(50)).await.unwrap();
         let status = put(&channel, question(200)).await.unwrap_err();
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(value), "{status:?}");
+        is_reported(&decider, name(code), "IMPORTGUARD_DECIDER_MAX_FRIENDS=50").await;
+        eventually("its span arrives", SOON, async || {
+            let spans = receiver.all();
+            let has_code = |span: &Span| {
+                let found = span.attributes.get("rpc.response.status_code");
+                found.is_some_and(|found| found == name(code))
+            };
+            let found = spans.iter().any(has_code);
+            found.then_some(()).ok_or_else(|| format!("{spans:#?}"))
+        })
+        .await;
 
         let gateway = Service::gateway(Settings::new().decider(&decider)).await;
         let server = OpenIm::server(gateway.url());
@@ -90,6 +104,17 @@ async fn a_question_that_is_too_large_is_refused_and_the_gateway_falls_back() {
         let answer = server.import("op", "user123", &many[..50]).await;
         asserts::allows(Dialect::Server, &answer);
     }
+}
+
+/// Waits until a refused call is counted and logged with the setting to change.
+async fn is_reported(decider: &Service, result: &str, setting: &str) {
+    let count =
+        format!("importguard_decider_request_duration_seconds_count{{result=\"{result}\"}}");
+    decider.wait_for_metric(&count, |found| found == 1.0).await;
+    let result = format!("result=\"{result}\"");
+    decider
+        .wait_for_log(&["WARN refused a call", setting, &result])
+        .await;
 }
 
 fn name(code: Code) -> &'static str {
@@ -107,6 +132,7 @@ async fn a_question_that_does_not_arrive_in_time_is_cancelled() {
     let status = ask_without_end(&channel(&decider).await).await;
     assert_eq!(status.code(), Code::Cancelled, "{status:?}");
     assert!(began.elapsed() > Duration::from_millis(250));
+    is_reported(&decider, "CANCELLED", "IMPORTGUARD_DECIDER_REQUEST_TIMEOUT").await;
 }
 
 /// Messages that say that they are as long as a message may be, of which only the beginning ever arrives.

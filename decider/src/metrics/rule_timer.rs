@@ -1,39 +1,8 @@
 use std::time::Instant;
 
-use importguard_telemetry::metrics::{Label, observe};
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::{CallResult, Metrics};
 use crate::policy::Progress;
-
-/// Observes the duration of a call; as cancelled if it is dropped without a result.
-pub(crate) struct CallTimer<'a> {
-    metrics: &'a Metrics,
-    began: Instant,
-    result: CallResult,
-}
-
-impl<'a> CallTimer<'a> {
-    pub(super) fn new(metrics: &'a Metrics) -> Self {
-        Self {
-            metrics,
-            began: Instant::now(),
-            result: CallResult::Cancelled,
-        }
-    }
-
-    /// Ends the call with a result.
-    pub(crate) fn end(mut self, result: CallResult) {
-        self.result = result;
-    }
-}
-
-impl Drop for CallTimer<'_> {
-    fn drop(&mut self) {
-        let calls = self.metrics.calls.get(Label(self.result));
-        observe(&calls, self.began.elapsed());
-    }
-}
 
 /// Observes the duration of each rule since the end of the previous one, reading the clock once per rule.
 pub(crate) struct RuleTimer<'a> {
