@@ -8,6 +8,7 @@ use std::{
 };
 
 use importguard_core::{Evaluation, ImportRequest};
+use importguard_telemetry::span::ServerSpan;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -95,18 +96,25 @@ impl Evaluations {
         let abandoned = CancellationToken::new();
         // Stops the evaluation when its caller stops waiting, which drops this future.
         let _guard = abandoned.clone().drop_guard();
-        let evaluating = spawn_blocking(move || {
+        let evaluated = blocking(move || {
             let _permit = permit;
             let should_stop = || abandoned.is_cancelled() || Instant::now() >= deadline;
             evaluate((&active, &live), &request, should_stop, &metrics)
         });
-        match evaluating.await {
-            Ok(evaluated) => evaluated,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => Err(DeadlineExceededError),
-            },
-        }
+        evaluated.await.unwrap_or(Err(DeadlineExceededError))
+    }
+}
+
+/// Runs `work` on a blocking thread as a part of the current call, which a panic's log line then names. Returns `None` if the runtime is
+/// shutting down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let call = ServerSpan::current();
+    match spawn_blocking(move || call.in_scope(work)).await {
+        Ok(done) => Some(done),
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => None,
+        },
     }
 }
 
@@ -183,8 +191,12 @@ mod tests {
     use std::sync::OnceLock;
 
     use importguard_core::{OperationId, UserId, Verdict};
-    use importguard_telemetry::metrics::{PolicyInfo, encode};
+    use importguard_telemetry::{
+        metrics::{PolicyInfo, encode},
+        propagation,
+    };
     use prometheus_client::registry::Registry;
+    use tonic::codegen::http::HeaderMap;
 
     use super::*;
     use crate::policy::{Draft, ListFiles};
@@ -328,6 +340,15 @@ mod tests {
         assert!(Instant::now() >= deadline);
         assert_eq!(aborted(&registry), 1.0);
         drop(others);
+    }
+
+    #[tokio::test]
+    async fn work_on_a_blocking_thread_belongs_to_its_call() {
+        let id = OperationId::parse("op").unwrap();
+        let (headers, now) = (HeaderMap::new(), SystemTime::now());
+        let span = ServerSpan::start(&headers, Some(&id), "call", now);
+        let headers = span.instrument(blocking(propagation::outgoing)).await;
+        assert_eq!(headers.unwrap()["operationid"], "op");
     }
 
     #[tokio::test]

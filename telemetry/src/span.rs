@@ -54,6 +54,11 @@ impl ServerSpan {
         Self(parent.with_span(span))
     }
 
+    /// The span in whose scope this is called, so that work which continues elsewhere is part of the same request.
+    pub fn current() -> Self {
+        Self(Context::current())
+    }
+
     /// Sets attributes. `attributes` is only called if the span is recorded.
     pub fn set<A: IntoIterator<Item = KeyValue>>(&self, attributes: impl FnOnce() -> A) {
         let span = self.0.span();
@@ -138,5 +143,22 @@ pub fn method(method: &Method) -> (&str, &str) {
         | Method::TRACE
         | Method::PATCH => (method.as_str(), method.as_str()),
         _ => ("HTTP", "_OTHER"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_current_span_can_be_entered_on_another_thread() {
+        let id = OperationId::parse("op").unwrap();
+        let headers = HeaderMap::new();
+        let span = ServerSpan::start(&headers, Some(&id), "span", SystemTime::now());
+        let current = span.in_scope(ServerSpan::current);
+        let headers = || current.in_scope(propagation::outgoing);
+        let elsewhere = std::thread::scope(|scope| scope.spawn(headers).join().unwrap());
+        assert_eq!(elsewhere, span.in_scope(propagation::outgoing));
+        assert_eq!(elsewhere["operationid"], "op");
     }
 }
