@@ -24,7 +24,7 @@ async fn passes(gateway: &Service, call: Call, code: u16) {
     asserts::allows(Server, &answer);
     assert_eq!(rejections(gateway, code).await, before + 1.0, "{code}");
     gateway
-        .wait_for_log(&["rejected", &format!("code={code}")])
+        .wait_for_log(&["rejected", &format!("status=200 code={code}")])
         .await;
 }
 

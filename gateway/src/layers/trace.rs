@@ -76,7 +76,8 @@ impl OpenRequest {
         // What has broken off is abandoned, and not rejected for the error that its handler has seen.
         if !self.head.exchange.is_broken() {
             if let RequestResult::Rejected(rejection) = &result {
-                self.span.in_scope(|| self.rejected(rejection));
+                let status = response.status();
+                self.span.in_scope(|| self.rejected(rejection, status));
             }
             self.result = Some((result, response.status()));
         }
@@ -84,12 +85,12 @@ impl OpenRequest {
         response.map(|body| Body::new(TrackedBody::new(body, open)))
     }
 
-    fn rejected(&self, rejection: &Rejection) {
+    fn rejected(&self, rejection: &Rejection, status: StatusCode) {
         let url = &self.head.url;
         let callback = callback_name(url.path(), url.query());
         self.app.metrics.rejected(rejection);
         let peer = self.head.exchange.connection().peer();
-        self.app.log.rejected(rejection, callback, peer);
+        self.app.log.rejected(rejection, status, callback, peer);
     }
 }
 

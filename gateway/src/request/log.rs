@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
+use http::StatusCode;
 use importguard_core::{
     Cause, Decision, FiredRule, ImportRequest, MatchedPart, Mode, Removal, Verdict,
 };
@@ -99,13 +100,19 @@ pub(crate) struct RequestLog {
 }
 
 impl RequestLog {
-    /// `callback` is the name in the request line, if it has one.
-    pub(crate) fn rejected(&self, rejection: &Rejection, callback: Option<&str>, peer: SocketAddr) {
+    /// `status` is that of the response, `callback` the name in the request line, if it has one.
+    pub(crate) fn rejected(
+        &self,
+        rejection: &Rejection,
+        status: StatusCode,
+        callback: Option<&str>,
+        peer: SocketAddr,
+    ) {
         // Overload is summarised in a line per second.
         if *rejection == Rejection::Overloaded {
             return;
         }
-        let (status, code) = (rejection.status().as_u16(), rejection.code());
+        let (status, code) = (status.as_u16(), rejection.code());
         let line = || {
             let message = rejection.message();
             info!(
