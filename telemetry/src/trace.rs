@@ -209,6 +209,8 @@ impl SpanProcessor for Export {
 fn matters(span: &SpanData, slow: KeepSlow) -> bool {
     let rejected = |attribute: &KeyValue| match (attribute.key.as_str(), &attribute.value) {
         ("http.response.status_code", Value::I64(status)) => *status >= 400,
+        // An after-callback is answered with 200 even if it is rejected.
+        ("importguard.rejection.code", _) => true,
         ("rpc.response.status_code", status) => status.as_str() != "OK",
         _ => false,
     };

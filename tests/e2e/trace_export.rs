@@ -173,6 +173,8 @@ async fn what_failed_or_was_rejected_is_not_lost_to_sampling() {
     server
         .send(server.with_body("op-rejected", "no JSON"))
         .await;
+    let report = server.after_import("op-report", "user123", &["user456"]);
+    server.send(report.body("no JSON")).await;
     let well = server.after_import("op-well", "user123", &["user456"]);
     server.send(well).await;
     let mut parent = TraceParent::numbered(7);
@@ -189,6 +191,11 @@ async fn what_failed_or_was_rejected_is_not_lost_to_sampling() {
     assert_eq!(
         names_for(&receiver, "op-rejected"),
         ["POST callbackBeforeImportFriendsCommand"]
+    );
+    // It was answered with success.
+    assert_eq!(
+        names_for(&receiver, "op-report"),
+        ["POST callbackAfterImportFriendsCommand"]
     );
     for dropped in ["op-well", "op-unwanted"] {
         assert!(names_for(&receiver, dropped).is_empty(), "{dropped}");
