@@ -97,19 +97,36 @@ async fn a_trace_state_reaches_the_backend_and_a_malformed_one_does_not() {
 async fn a_response_that_breaks_off_is_counted_and_logged() {
     for closes in [true, false] {
         let url = backend_that_breaks_off(closes).await;
+        let receiver = OtlpReceiver::start().await;
         let settings = Settings::new()
+            .traces_to(&receiver)
             .set("IMPORTGUARD_UPSTREAM", url)
             // The head of the response has to arrive within it, on a busy machine as well.
             .set("IMPORTGUARD_UPSTREAM_TIMEOUT", "3s");
         let gateway = Service::gateway(settings).await;
-        let call = Call::new(Method::POST, gateway.url() + OTHER).header("Operationid", "op-other");
+        let parent = TraceParent::numbered(15);
+        let call = Call::new(Method::POST, gateway.url() + OTHER)
+            .header("Operationid", "op-other")
+            .header("Traceparent", parent.to_string());
         let answer = Client::default().try_send(call).await;
         assert!(answer.is_err(), "{answer:?}");
         let broken = gateway.metric("importguard_upstream_total{outcome=\"broken\"}");
         assert_eq!(broken.await.unwrap(), 1.0);
-        gateway
+        let log = gateway
             .wait_for_log(&["response broke off", "IMPORTGUARD_UPSTREAM"])
             .await;
+        let line = log.lines().find(|line| line.contains("broke off")).unwrap();
+        for field in [
+            "operationID=op-other",
+            &*format!("trace_id={}", parent.trace_id),
+        ] {
+            assert!(line.contains(field), "{line}");
+        }
+        let both = |spans: &[Span]| spans.len() == 2;
+        for span in receiver.wait_for(&parent.trace_id, SOON, both).await {
+            assert_eq!(span.attributes["error.type"], "broken", "{span:#?}");
+            assert!(span.error.is_some(), "{span:#?}");
+        }
     }
 }
 

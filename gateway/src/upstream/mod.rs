@@ -20,7 +20,7 @@ use hyper_util::{
 use importguard_runtime::{TlsFailure, whole_text};
 use importguard_telemetry::{
     metrics::{ByLabel, register},
-    span::{child, failed, method},
+    span::{KeyValue, ServerSpan, child, failed, method},
 };
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
@@ -159,7 +159,26 @@ impl Upstream {
             }
             Err(error) => failed(&span, error.name(), error),
         }
-        forwarded
+        forwarded.map(|response| self.watch(response, span))
+    }
+
+    /// Reports a response that breaks off, which the handler no longer sees.
+    fn watch(&self, response: Response, span: Span) -> Response {
+        let (metrics, request) = (self.metrics.clone(), ServerSpan::current());
+        response.map(|body| {
+            Body::new(body.map_err(move |error| {
+                metrics.broke_off();
+                request.in_scope(|| {
+                    warn!("the backend's response broke off, so the caller gets only a part of it: {error}; check IMPORTGUARD_UPSTREAM");
+                });
+                request.set(|| [KeyValue::new("error.type", BROKEN)]);
+                request.fail("the backend's response broke off");
+                failed(&span, BROKEN, &error);
+                // Ends the span now and not at the head of the response.
+                span.in_scope(|| ());
+                error
+            }))
+        })
     }
 
     /// Without `url.full`, since the backend's path may be a secret.
@@ -201,17 +220,10 @@ impl Upstream {
             .map_err(|error| UpstreamError::Unavailable(explain(&error)))?;
         let (head, incoming) = response.into_parts();
         // Fails if no chunk arrives within the timeout, and holds the permit until all of it is forwarded.
-        let metrics = self.metrics.clone();
-        let body = TimeoutBody::new(self.timeout, incoming)
-            .map_frame(move |frame| {
-                let _held = (&permit, &in_flight);
-                frame
-            })
-            .map_err(move |error| {
-                metrics.broke_off();
-                warn!("the backend's response broke off, so the caller gets only a part of it: {error}; check IMPORTGUARD_UPSTREAM");
-                error
-            });
+        let body = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
+            let _held = (&permit, &in_flight);
+            frame
+        });
         let mut response = Response::new(Body::new(body));
         *response.status_mut() = head.status;
         *response.headers_mut() = headers::end_to_end(head.headers);
