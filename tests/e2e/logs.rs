@@ -295,7 +295,9 @@ async fn an_unread_stderr_blocks_no_callback_and_dropped_lines_are_counted() {
 #[tokio::test]
 async fn lines_that_a_full_disk_does_not_take_are_counted() {
     let full = || File::create("/dev/full").unwrap().into();
-    let gateway = Service::gateway_with_stderr(Settings::new(), full).await;
+    // Nothing but the lines of callbacks.
+    let settings = Settings::new().set("RUST_LOG", "importguard_gateway::request=info");
+    let gateway = Service::gateway_with_stderr(settings, full).await;
     let server = OpenIm::server(gateway.url());
     let left_out = "importguard_log_lines_dropped_total";
     let before = gateway.metric(left_out).await.unwrap();
@@ -306,4 +308,6 @@ async fn lines_that_a_full_disk_does_not_take_are_counted() {
     gateway
         .wait_for_metric(left_out, |found| found >= before + 10.0)
         .await;
+    // The lines about dropped lines are none of them.
+    assert_eq!(gateway.metric(left_out).await.unwrap(), before + 10.0);
 }

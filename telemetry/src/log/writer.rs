@@ -106,7 +106,7 @@ impl LineWriter {
         let fits = state.lines.len() + line.len() <= QUEUE_BYTES && state.dropped == 0;
         if state.format.is_none() {
             drop(state);
-            write_out(line);
+            DROPPED.fetch_add(write_out(line), Relaxed);
         } else if fits || state.lines.is_empty() {
             state.lines.extend_from_slice(line);
             if mem::take(&mut state.asleep) {
@@ -123,7 +123,10 @@ impl LineWriter {
         let mut lines = Vec::new();
         let mut missing = 0;
         while let Some(dropped) = self.take(&mut lines) {
-            missing += write_out(&lines) + dropped;
+            let failed = write_out(&lines);
+            DROPPED.fetch_add(failed, Relaxed);
+            missing += failed + dropped;
+            // This line is not counted if it cannot be written: it is repeated until it can.
             if missing > 0 && write_out(&super::gap(format, missing)) == 0 {
                 missing = 0;
             }
@@ -152,11 +155,9 @@ impl LineWriter {
     }
 }
 
-/// Writes to standard error. Returns the number of lines that could not be written, which are counted as dropped.
+/// Writes to standard error. Returns the number of lines that could not be written.
 fn write_out(lines: &[u8]) -> u64 {
-    let missing = write_lines(&mut stderr(), &WITHIN_LINE, lines);
-    DROPPED.fetch_add(missing, Relaxed);
-    missing
+    write_lines(&mut stderr(), &WITHIN_LINE, lines)
 }
 
 /// Writes `lines` to `output`, and ends the line before them if a failed write left it unfinished. Returns how many are missing.
