@@ -36,6 +36,8 @@ struct Carried {
     operation_id: Option<OperationId>,
     /// The `tracestate` to propagate: the SDK's type rejects keys that level 2 allows.
     trace_state: Option<Arc<str>>,
+    /// The caller's flag. IDs that are created here are random too, but do not say so: older versions of OpenTelemetry for Go, such as
+    /// 1.36, discard a `traceparent` with this flag and the sampled one.
     random: bool,
 }
 
