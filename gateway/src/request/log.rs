@@ -69,14 +69,9 @@ fn matched(rules: &[FiredRule], refused_by: &str) -> Option<String> {
 
 /// The rules that removed friends, and how many each: after `nobodyLeft`, those that emptied the list.
 fn removals(removed: &[Removal]) -> Option<String> {
-    let named = removed.iter().take(MAX_RULES);
-    let mut named: Vec<_> = named
-        .map(|removal| format!("{} {}", removal.rule, removal.friends.len()))
-        .collect();
-    if let Some(more @ 1..) = removed.len().checked_sub(MAX_RULES) {
-        named.push(format!("{more} more rules"));
-    }
-    (!named.is_empty()).then(|| named.join(", "))
+    let removed = removed.iter();
+    let removed = removed.map(|removal| format!("{} {}", removal.rule, removal.friends.len()));
+    listed(removed, ", ")
 }
 
 /// The rules whose expressions failed, with the reasons.
@@ -85,8 +80,16 @@ fn failures(rules: &[FiredRule]) -> Option<String> {
         let reason = rule.reason.as_deref()?;
         Some(format!("{}: {reason}", rule.id))
     });
-    let failed: Vec<_> = failed.take(MAX_RULES).collect();
-    (!failed.is_empty()).then(|| failed.join("; "))
+    listed(failed, "; ")
+}
+
+/// The first rules, and how many more there are.
+fn listed(mut rules: impl Iterator<Item = String>, separator: &str) -> Option<String> {
+    let mut named: Vec<_> = rules.by_ref().take(MAX_RULES).collect();
+    if let more @ 1.. = rules.count() {
+        named.push(format!("{more} more rules"));
+    }
+    (!named.is_empty()).then(|| named.join(separator))
 }
 
 /// Logs requests without a decision: one line each, or one line per second during a flood of those that end alike. Callers need no
@@ -211,5 +214,19 @@ fn name(answer: OnFailure) -> &'static str {
     match answer {
         OnFailure::Refuse => "refuse",
         OnFailure::Allow => "allow",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_beyond_those_that_a_line_names_are_counted() {
+        let listed = |count| listed((0..count).map(|number| format!("r{number}")), ", ");
+        assert_eq!(listed(0), None);
+        assert_eq!(listed(5).as_deref(), Some("r0, r1, r2, r3, r4"));
+        let more = listed(7);
+        assert_eq!(more.as_deref(), Some("r0, r1, r2, r3, r4, 2 more rules"));
     }
 }
