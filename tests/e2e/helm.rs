@@ -15,7 +15,7 @@ use importguard_tests::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::kubernetes::{POLICY, variable, workload, workloads};
+use crate::kubernetes::{POLICY, variable};
 use compare::differences;
 
 /// The values that do the same as a component of `deploy/kubernetes`.
@@ -233,49 +233,6 @@ fn set_file_may_write_the_dots_in_file_names_as_they_are() {
     let nested = json!({ "policy": { "yaml": POLICY }, "banned": { "2026": { "txt": "1\n" } } });
     assert_eq!(data(nested), plain);
     assert_eq!(data(plain.clone()), plain);
-}
-
-#[test]
-fn settings_reach_the_pods_as_they_were_written() {
-    let Some(chart) = Chart::new() else {
-        return;
-    };
-    let settings = json!({
-        "IMPORTGUARD_MAX_BODY_BYTES": 4_000_000,
-        "IMPORTGUARD_SHUTDOWN_GRACE": "3s",
-        "OTEL_TRACES_SAMPLER": null,
-        "OTEL_TRACES_SAMPLER_ARG": 0.25,
-        // Kubernetes expands references.
-        "RUST_LOG": "info,importguard=\"$(POD)\"",
-    });
-    let values = with(sample(), &json!({ "gateway": { "settings": settings } }));
-    let release = chart.render(&values).unwrap();
-    let gateway = workload(&release, "importguard-gateway");
-    let container = &gateway["spec"]["template"]["spec"]["containers"][0];
-    let value = |name| variable(container, name);
-    assert_eq!(value("IMPORTGUARD_MAX_BODY_BYTES"), Some("4000000"));
-    assert_eq!(value("IMPORTGUARD_SHUTDOWN_GRACE"), Some("3s"));
-    assert_eq!(value("OTEL_TRACES_SAMPLER"), None);
-    assert_eq!(value("OTEL_TRACES_SAMPLER_ARG"), Some("0.25"));
-    let log = "info,importguard=\"$$(POD)\"";
-    assert_eq!(value("RUST_LOG"), Some(log));
-}
-
-#[test]
-fn a_pod_that_restarts_during_an_upgrade_has_the_settings_of_its_own_template() {
-    let Some(chart) = Chart::new() else {
-        return;
-    };
-    let values = with(values_of("detector"), &values_of("nats-ca"));
-    let release = chart.render(&with(sample(), &values)).unwrap();
-    let mut pods = 0;
-    for workload in workloads(&release) {
-        pods += 1;
-        let container = &workload["spec"]["template"]["spec"]["containers"][0];
-        // It is there, so that pods of `deploy/kubernetes` lose theirs when a release adopts them.
-        assert_eq!(container["envFrom"], json!([]), "{workload}");
-    }
-    assert_eq!(pods, 3);
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn drop_optional_secrets(workload: &mut Value) {
     let mut unused = BTreeSet::new();
     for volume in pod["volumes"].as_array_mut().unwrap() {
         let name = volume["name"].as_str().unwrap().to_owned();
-        let secret = volume["secret"].as_object_mut();
+        let secret = volume.get_mut("secret").and_then(Value::as_object_mut);
         let optional = secret.and_then(|secret| secret.remove("optional"));
         if optional.is_some() && !environment.contains(&format!("/etc/importguard/{name}/")) {
             unused.insert(name);

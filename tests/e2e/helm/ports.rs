@@ -22,7 +22,7 @@ fn network_policies_allow_the_ports_of_nats_and_of_the_collector() {
         return;
     };
     let values = json!({
-        "nats": { "url": "tls://user:pass@nats-0.example.com:4443,nats-1.example.com,[2001:db8::1]:4443" },
+        "nats": { "url": "tls://nats-0.example.com:4443,nats-1.example.com,[2001:db8::1]:4443" },
         "tracing": { "endpoint": "http://otel-collector.observability:4318/v1" },
         "liveLists": { "enabled": true },
         "detector": { "enabled": true, "rules": rules() },

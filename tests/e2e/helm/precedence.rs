@@ -1,12 +1,14 @@
-//! A setting takes precedence over what the chart sets, wherever the chart sets it.
+//! Settings reach the pods, and take precedence over what the chart sets, wherever the chart sets it.
+
+use std::fs;
 
 use importguard_tests::{Chart, Manifests};
 use serde_json::{Map, Value, json};
 
-use super::{sample, with};
+use super::{sample, values_of, with};
 use crate::{
     detector::kubernetes::{DETECTOR, rules},
-    kubernetes::list,
+    kubernetes::{list, variable, workload, workloads},
 };
 
 /// Values with which the chart sets all variables that it can.
@@ -107,6 +109,31 @@ fn a_setting_may_name_a_file_of_a_volume_of_the_operators() {
 }
 
 #[test]
+fn secret_settings_come_from_a_secret_and_are_printed_nowhere() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let named = json!({ "settingsSecret": "importguard-settings" });
+    let all = json!({ "gateway": named, "decider": named, "detector": named });
+    let values = with(everything(), &all);
+    let release = chart.render(&values).unwrap();
+    for (kind, name, _) in PODS {
+        let container = &release.one(kind, name)["spec"]["template"]["spec"]["containers"][0];
+        let from = json!([{ "secretRef": { "name": "importguard-settings" } }]);
+        assert_eq!(container["envFrom"], from, "{name}");
+    }
+    // The gateway's base path may be one of them.
+    let test = chart.test_objects(&values).unwrap();
+    let variables = &test.one("Pod", "importguard-test")["spec"]["containers"][0]["env"];
+    let reference = json!({ "name": "IMPORTGUARD_BASE_PATH", "valueFrom": { "secretKeyRef": {
+        "name": "importguard-settings", "key": "IMPORTGUARD_BASE_PATH", "optional": true,
+    } } });
+    assert!(list(variables).contains(&reference), "{variables}");
+    let notes = fs::read_to_string(Chart::file("templates/NOTES.txt")).unwrap();
+    assert!(!notes.contains("{{ $path }}"), "{notes}");
+}
+
+#[test]
 fn resource_attributes_are_added_to_those_of_the_pod() {
     const POD: &str = "k8s.namespace.name=$(NAMESPACE),k8s.node.name=$(NODE)";
     let Some(chart) = Chart::new() else {
@@ -155,4 +182,47 @@ fn resource_attributes_are_added_to_those_of_the_pod() {
         format!("k8s.pod.name=$(POD),{POD}")
     );
     assert_eq!(environment["POD"]["fieldRef"]["fieldPath"], "metadata.name");
+}
+
+#[test]
+fn settings_reach_the_pods_as_they_were_written() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let settings = json!({
+        "IMPORTGUARD_MAX_BODY_BYTES": 4_000_000,
+        "IMPORTGUARD_SHUTDOWN_GRACE": "3s",
+        "OTEL_TRACES_SAMPLER": null,
+        "OTEL_TRACES_SAMPLER_ARG": 0.25,
+        // Kubernetes expands references.
+        "RUST_LOG": "info,importguard=\"$(POD)\"",
+    });
+    let values = with(sample(), &json!({ "gateway": { "settings": settings } }));
+    let release = chart.render(&values).unwrap();
+    let gateway = workload(&release, "importguard-gateway");
+    let container = &gateway["spec"]["template"]["spec"]["containers"][0];
+    let value = |name| variable(container, name);
+    assert_eq!(value("IMPORTGUARD_MAX_BODY_BYTES"), Some("4000000"));
+    assert_eq!(value("IMPORTGUARD_SHUTDOWN_GRACE"), Some("3s"));
+    assert_eq!(value("OTEL_TRACES_SAMPLER"), None);
+    assert_eq!(value("OTEL_TRACES_SAMPLER_ARG"), Some("0.25"));
+    let log = "info,importguard=\"$$(POD)\"";
+    assert_eq!(value("RUST_LOG"), Some(log));
+}
+
+#[test]
+fn a_pod_that_restarts_during_an_upgrade_has_the_settings_of_its_own_template() {
+    let Some(chart) = Chart::new() else {
+        return;
+    };
+    let values = with(values_of("detector"), &values_of("nats-ca"));
+    let release = chart.render(&with(sample(), &values)).unwrap();
+    let mut pods = 0;
+    for workload in workloads(&release) {
+        pods += 1;
+        let container = &workload["spec"]["template"]["spec"]["containers"][0];
+        // It is there, so that pods of `deploy/kubernetes` lose theirs when a release adopts them.
+        assert_eq!(container["envFrom"], json!([]), "{workload}");
+    }
+    assert_eq!(pods, 3);
 }

@@ -131,8 +131,9 @@ fn values_that_contradict_each_other_are_reported() {
             "set detector.enabled=true, or leave it empty",
         ),
         (
-            "natsServer.enabled=true; nats.url=nats://elsewhere:4222",
-            "nats.url is nats://elsewhere:4222, but natsServer.enabled",
+            // Which may have a password.
+            "natsServer.enabled=true; nats.url=nats://me:s3cret@elsewhere:4222",
+            "nats.url is set, but natsServer.enabled",
         ),
         (
             "gateway.spool.size=1Gi; gateway.spool.maxBytes=2GiB",
@@ -184,11 +185,40 @@ fn values_that_contradict_each_other_are_reported() {
             "gateway.terminationGracePeriodSeconds=25",
             "Set it to at least 26",
         ),
+        (
+            "gateway.settings.NATS_PASSWORD=s3cret",
+            "gateway.settings.NATS_PASSWORD is a secret",
+        ),
+        (
+            "decider.settings.NATS_TOKEN=s3cret",
+            "name that in decider.settingsSecret",
+        ),
+        (
+            "gateway.settings.IMPORTGUARD_PSEUDONYM_KEY=s3cret",
+            "IMPORTGUARD_PSEUDONYM_KEY is a secret",
+        ),
+        (
+            "gateway.settings.OTEL_EXPORTER_OTLP_HEADERS=authorization=s3cret",
+            "OTEL_EXPORTER_OTLP_HEADERS is a secret",
+        ),
+        (
+            "decider.settings.OTEL_EXPORTER_OTLP_TRACES_HEADERS=authorization=s3cret",
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS is a secret",
+        ),
+        (
+            "nats.url=nats://gateway:s3cret@nats:4222",
+            "The NATS_URL of deciders has credentials",
+        ),
+        (
+            "detector.settings.NATS_URL=s3cret@nats:4222",
+            "The NATS_URL of detectors has credentials",
+        ),
     ];
     let others = others.map(|(values, reason)| (sample_with(values), reason));
     for (values, reason) in policies.into_iter().chain(others) {
         let error = chart.render(&values).unwrap_err();
         assert!(error.contains(reason), "{values}: {error}");
+        assert!(!error.contains("s3cret"), "{error}");
     }
 }
 

@@ -95,7 +95,7 @@ ports: [
 {{/* The port of the collector for a component. Takes root and component. */}}
 {{- define "importguard.collectorPorts" -}}
 {{- $variables := include "importguard.variables" . | fromJson }}
-{{- $url := coalesce (get $variables "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") (get $variables "OTEL_EXPORTER_OTLP_ENDPOINT") "" }}
+{{- $url := get $variables "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" | default (get $variables "OTEL_EXPORTER_OTLP_ENDPOINT") }}
 {{- $default := hasPrefix "https://" $url | ternary 443 (empty $url | ternary 4317 80) }}
 {{- include "importguard.ports" (dict "urls" $url "default" $default) }}
 {{- end -}}

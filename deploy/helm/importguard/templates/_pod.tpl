@@ -87,6 +87,16 @@ securityContext:
 {{- toJson $variables }}
 {{- end -}}
 
+{{/* Settings from a Secret. An empty list is written out, so that a release that adopts pods of deploy/kubernetes does without their
+     ConfigMap. */}}
+{{- define "importguard.envFrom" -}}
+{{- with .values.settingsSecret -}}
+envFrom: [{ secretRef: { name: {{ . | quote }} } }]
+{{- else -}}
+envFrom: []
+{{- end -}}
+{{- end -}}
+
 {{/* The environment of its container. It is in the pod's template, not in a ConfigMap, so that a pod that restarts while it waits for
      its turn in a rollout keeps the settings of its version. Takes instance (the variable for the pod's name) besides, if there is one. */}}
 {{- define "importguard.env" -}}
