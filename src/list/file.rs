@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use importguard_core::EventId;
 use importguard_decider::lists::{MAX_LIST_BYTES, id_on_line, misfit};
 use importguard_lists::{Addition, Author, Key, ListName, Reason};
-use importguard_runtime::text;
+use importguard_runtime::text::{self, RawLine};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
@@ -41,14 +41,12 @@ pub(crate) fn read(
     let content = content(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut entries = HashMap::new();
     let mut errors = Vec::new();
-    let lines = text::lines(&content).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+    let lines =
+        text::raw_lines(&content).map_err(|error| anyhow!("{}: {error}", file.display()))?;
     for line in lines {
-        // As in the file of a policy's list.
-        let Some(text) = id_on_line(line.text) else {
-            continue;
-        };
-        match entry(text, list, standard) {
-            Ok((key, addition)) => drop(entries.insert(key, addition)),
+        match on_line(line, list, standard) {
+            Ok(Some((key, addition))) => drop(entries.insert(key, addition)),
+            Ok(None) => {}
             Err(error) => errors.push(format!("{}:{}: {error:#}", file.display(), line.number)),
         }
     }
@@ -80,6 +78,21 @@ fn content(file: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(ErrorKind::FileTooLarge, text));
     }
     Ok(content)
+}
+
+/// The entry on a line, if it has one.
+fn on_line(
+    line: RawLine<'_>,
+    list: &ListName,
+    standard: &Addition,
+) -> anyhow::Result<Option<(Key, Addition)>> {
+    let text = line.text().map_err(|error| {
+        let (message, remedy) = (error.kind.message(), error.kind.remedy());
+        anyhow!("column {}: {message}: {remedy}", error.column)
+    })?;
+    // As in the file of a policy's list.
+    let id = id_on_line(text.text);
+    id.map(|id| entry(id, list, standard)).transpose()
 }
 
 fn entry(line: &str, list: &ListName, standard: &Addition) -> anyhow::Result<(Key, Addition)> {

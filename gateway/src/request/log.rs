@@ -86,8 +86,10 @@ fn failures(rules: &[FiredRule]) -> Option<String> {
 /// The first rules, and how many more there are.
 fn listed(mut rules: impl Iterator<Item = String>, separator: &str) -> Option<String> {
     let mut named: Vec<_> = rules.by_ref().take(MAX_RULES).collect();
-    if let more @ 1.. = rules.count() {
-        named.push(format!("{more} more rules"));
+    match rules.count() {
+        0 => {}
+        1 => named.push("1 more rule".to_owned()),
+        more => named.push(format!("{more} more rules")),
     }
     (!named.is_empty()).then(|| named.join(separator))
 }
@@ -226,6 +228,7 @@ mod tests {
         let listed = |count| listed((0..count).map(|number| format!("r{number}")), ", ");
         assert_eq!(listed(0), None);
         assert_eq!(listed(5).as_deref(), Some("r0, r1, r2, r3, r4"));
+        assert!(listed(6).is_some_and(|text| text.ends_with(", r4, 1 more rule")));
         let more = listed(7);
         assert_eq!(more.as_deref(), Some("r0, r1, r2, r3, r4, 2 more rules"));
     }

@@ -52,7 +52,7 @@ async fn a_file_is_read_as_the_file_of_a_policys_list_is() {
         ("\"u1\"\n", ":1: the quotes would become"),
         ("u1,spam\n", ":1: a comma and what follows it"),
         ("[\"u1\"]\n", ":1: this is JSON, not an ID"),
-        ("u1\ru2\r", "line 1, column 3: a carriage return"),
+        ("u1\ru2\r", ":1: column 3: a carriage return"),
         (
             "ok\nu\u{200b}1\n",
             ":2: this line contains an invisible character",
@@ -63,6 +63,15 @@ async fn a_file_is_read_as_the_file_of_a_policys_list_is() {
         for part in ["nothing was imported", expected] {
             assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
         }
+    }
+    let two = File::new(b"u\xff\nok\n\"u1\"\n");
+    let refused = list(&nats, &["import", "bad", &two.path()]).await;
+    for part in [
+        "2 invalid lines",
+        ":1: column 2: this line is not UTF-8: save the file as UTF-8",
+        ":3: the quotes would become",
+    ] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
     // What is no line of such a file is left out of one.
     let odd = File::new("{\"id\":\"a # b\"}\n{\"id\":\"\\\"a\\\"\"}\n");
