@@ -116,10 +116,8 @@ async fn a_response_that_breaks_off_is_counted_and_logged() {
             .wait_for_log(&["response broke off", "IMPORTGUARD_UPSTREAM"])
             .await;
         let line = log.lines().find(|line| line.contains("broke off")).unwrap();
-        for field in [
-            "operationID=op-other",
-            &*format!("trace_id={}", parent.trace_id),
-        ] {
+        let trace = format!("trace_id={}", parent.trace_id);
+        for field in ["operationID=op-other", &trace] {
             assert!(line.contains(field), "{line}");
         }
         let both = |spans: &[Span]| spans.len() == 2;
