@@ -262,13 +262,14 @@ fn the_kustomizations_of_the_handbook_render() {
     }
     kustomize.write(
         "others/kustomization.yaml",
-        "resources: [../mine, job.yaml, upstream.yaml, nats.yaml]\npatches: [{ path: password.yaml }]\n",
+        "resources: [../mine, job.yaml, upstream.yaml, nats.yaml]\npatches: [{ path: password.yaml }, { path: base-path.yaml }]\n",
     );
     for (file, place) in [
         ("drain/job.yaml", "job"),
         ("mine/upstream.yaml", "upstream"),
         ("mine/nats.yaml", "nats"),
         ("mine/password.yaml", "password"),
+        ("mine/base-path.yaml", "base-path"),
     ] {
         let content = kustomize.read(file);
         kustomize.write(&format!("others/{place}.yaml"), &content);
