@@ -61,11 +61,11 @@ pub(crate) struct Import {
 
 impl Import {
     pub(super) async fn run(self, denials: &Denials) -> anyhow::Result<ExitCode> {
-        // One for all steps: between two of them, Ctrl-C would be lost.
-        let shutdown = signals::shutdown()?;
         let standard = self.who.addition(self.until.time()?)?;
         let entries =
             file::read(&self.file, &self.list, &standard).context("nothing was imported")?;
+        // One for all further steps: between two of them, Ctrl-C would be lost. While standard input is read, it ends the process.
+        let shutdown = signals::shutdown()?;
         let mut wanted: HashMap<_, _> = entries.into_iter().collect();
         let expired = leave_expired(&mut wanted);
         let all = wanted.len();

@@ -1,6 +1,6 @@
 //! `importguard list import`.
 
-use std::time::Duration;
+use std::{os::unix::process::ExitStatusExt, time::Duration};
 
 use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, eventually};
 use serde_json::Value;
@@ -138,4 +138,22 @@ async fn an_interrupted_import_with_a_duration_says_how_to_repeat_it() {
     let again = listed(&nats, &import).await;
     let expected = format!("bad: added {}, {added} unchanged\n", 10_000 - added);
     assert_eq!(again, expected);
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_an_import_that_still_reads_its_file() {
+    let directory = TempDir::new().unwrap();
+    let pipe = directory.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let mut command = Settings::new().command(Binary::AllInOne.path());
+    command.env("IMPORTGUARD_LIST_BY", "alice");
+    command.args(["list", "import", "bad"]).arg(&pipe);
+    let mut process = Process::spawn("importguard", command, directory.path());
+    // Waits for the reader.
+    let mut options = tokio::fs::OpenOptions::new();
+    let _writer = options.write(true).open(&pipe).await.unwrap();
+    process.sigint();
+    let status = process.exit(SOON).await;
+    assert_eq!(status.signal(), Some(2), "{status}: {}", process.output());
 }
