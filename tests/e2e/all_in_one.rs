@@ -95,7 +95,8 @@ async fn it_warns_of_settings_that_have_no_effect_in_one_process() {
     assert!(!quiet.stderr().contains(name), "{}", quiet.stderr());
     let settings = Settings::new().set("IMPORTGUARD_DECIDER_TIMEOUT", "100ms");
     let impatient = Service::all_in_one(settings).await;
-    let log = impatient.stderr();
+    // After all warnings about settings.
+    let log = impatient.wait_for_log(&["decider", "available"]).await;
     assert!(!log.contains("IMPORTGUARD_DECIDER_RETRY_AFTER"), "{log}");
 }
 

@@ -31,8 +31,8 @@ use super::{
 /// Minimum interval between two checks, however many calls fail.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// DNS re-resolution interval while all known deciders are healthy: the TTL of Kubernetes' DNS. Names are also resolved after each failed
-/// call and health check.
+/// DNS re-resolution interval while all known deciders are healthy: the TTL of CoreDNS's answers about a cluster, unless it is configured.
+/// Names are also resolved after each failed call and health check.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Picks a decider for each call: the healthy one with the fewest calls in flight.
