@@ -153,7 +153,7 @@ impl Hops {
         let mut event = Vec::with_capacity(body.len() + self.event_extra);
         event.extend_from_slice(&body);
         event.resize(body.len() + self.event_extra, b' ');
-        let subject = Subject::Allow.as_str();
+        let subject = Subject::Allow.into_str();
         self.jetstream.publish(subject, event.into()).await?.await?;
         Ok(())
     }

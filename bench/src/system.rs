@@ -362,7 +362,7 @@ pub(crate) async fn readiness(admin: SocketAddr, key: &str) -> anyhow::Result<Va
 pub(crate) async fn last_event_bytes(nats: SocketAddr) -> anyhow::Result<usize> {
     let jetstream = jetstream::new(async_nats::connect(nats.to_string()).await?);
     let stream = jetstream.get_stream("IMPORTGUARD").await?;
-    let message = stream.get_last_raw_message_by_subject(Subject::Allow.as_str());
+    let message = stream.get_last_raw_message_by_subject(Subject::Allow.into_str());
     let message = message.await.context("no event was recorded")?;
     let mut headers = 0;
     for (name, values) in message.headers.iter() {

@@ -4,6 +4,8 @@ use std::{collections::HashSet, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use strum::{AsRefStr, EnumIter, IntoStaticStr};
+
 use crate::{FiredRule, ListRevision, OperationId, PolicyRevision, Removal, UserId};
 
 /// A request to import friends for a user.
@@ -18,9 +20,10 @@ pub struct ImportRequest {
 }
 
 /// The two formats of OpenIM's callback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum Dialect {
     /// The format in OpenIM's documentation.
     Documented,
@@ -30,11 +33,8 @@ pub enum Dialect {
 
 impl Dialect {
     /// Its name in events and spans.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Documented => "documented",
-            Self::Server => "server",
-        }
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -139,10 +139,23 @@ impl Verdict {
 }
 
 /// The three kinds of verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    AsRefStr,
+    EnumIter,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(rename = "Verdict"))]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum VerdictKind {
     /// Import all friends.
     Allow,
@@ -153,22 +166,9 @@ pub enum VerdictKind {
 }
 
 impl VerdictKind {
-    /// All values, in order.
-    pub const ALL: [Self; 3] = [Self::Allow, Self::Refuse, Self::Modify];
-
     /// Its name in events, logs, spans and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Refuse => "refuse",
-            Self::Modify => "modify",
-        }
-    }
-}
-
-impl AsRef<str> for VerdictKind {
-    fn as_ref(&self) -> &str {
-        self.as_str()
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -260,9 +260,22 @@ pub enum DecidedBy {
 }
 
 /// Why there is no policy decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    AsRefStr,
+    EnumIter,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum Cause {
     /// No decider could be reached.
     DeciderUnavailable,
@@ -277,30 +290,9 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All values, in order.
-    pub const ALL: [Self; 5] = [
-        Self::DeciderUnavailable,
-        Self::DeciderTimeout,
-        Self::DeciderFailed,
-        Self::Overloaded,
-        Self::Unrecordable,
-    ];
-
     /// Its name in events, logs, spans and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::DeciderUnavailable => "deciderUnavailable",
-            Self::DeciderTimeout => "deciderTimeout",
-            Self::DeciderFailed => "deciderFailed",
-            Self::Overloaded => "overloaded",
-            Self::Unrecordable => "unrecordable",
-        }
-    }
-}
-
-impl AsRef<str> for Cause {
-    fn as_ref(&self) -> &str {
-        self.as_str()
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -6,6 +6,7 @@ use std::{fmt::Write, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use strum::{AsRefStr, EnumIter, IntoStaticStr};
 
 /// A rule that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +27,22 @@ pub struct FiredRule {
 }
 
 /// Whether a rule is enforced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    AsRefStr,
+    EnumIter,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum Mode {
     /// It is enforced.
     Enforce,
@@ -37,28 +51,29 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All values, in order.
-    pub const ALL: [Self; 2] = [Self::Enforce, Self::Shadow];
-
     /// Its name in events, logs, spans and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enforce => "enforce",
-            Self::Shadow => "shadow",
-        }
-    }
-}
-
-impl AsRef<str> for Mode {
-    fn as_ref(&self) -> &str {
-        self.as_str()
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 
 /// The outcome of a rule that fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    AsRefStr,
+    EnumIter,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum Outcome {
     /// It refused the import.
     Refuse,
@@ -71,23 +86,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All values, in order.
-    pub const ALL: [Self; 4] = [Self::Refuse, Self::Remove, Self::Error, Self::Skipped];
-
     /// Its name in events, logs, spans and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Remove => "remove",
-            Self::Error => "error",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-impl AsRef<str> for Outcome {
-    fn as_ref(&self) -> &str {
-        self.as_str()
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -172,7 +173,7 @@ impl Match {
             MatchedPart::Prefix(_) => "prefix".to_owned(),
             MatchedPart::Suffix(_) => "suffix".to_owned(),
             MatchedPart::Pattern(_) => "pattern".to_owned(),
-            MatchedPart::NoneOf(alternatives) => format!("none of its {}", alternatives.as_str()),
+            MatchedPart::NoneOf(alternatives) => format!("none of its {}", alternatives.into_str()),
             MatchedPart::Limit(max) => format!("{} friends, at most {max}", self.count),
             MatchedPart::Expression(_) => return None,
         })
@@ -214,7 +215,8 @@ pub struct ListHit {
 }
 
 /// The kind of alternatives of which an ID must match at least one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "camelCase")]
 pub enum Alternatives {
     /// Prefixes.
     Prefixes,
@@ -226,12 +228,8 @@ pub enum Alternatives {
 
 impl Alternatives {
     /// Its name in events and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Prefixes => "prefixes",
-            Self::Suffixes => "suffixes",
-            Self::Patterns => "patterns",
-        }
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 

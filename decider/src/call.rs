@@ -86,7 +86,7 @@ impl Drop for Call<'_> {
         self.span.in_scope(|| self.metrics.called(result, took));
         let error = result.is_error();
         self.span.set(|| {
-            let code = result.code();
+            let code = result.into_str();
             let rpc = [
                 KeyValue::new("rpc.system.name", "grpc"),
                 KeyValue::new("rpc.method", METHOD),

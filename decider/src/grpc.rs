@@ -96,7 +96,7 @@ impl decider_server::Decider for DeciderService {
 
 /// Records the verdict and the policy on the span and in the log.
 fn record(friends: usize, evaluation: &Evaluation) {
-    let verdict = evaluation.verdict.kind().as_str();
+    let verdict = evaluation.verdict.kind().into_str();
     debug!(verdict, friends, "evaluated");
     span::set(|| {
         [
@@ -114,8 +114,8 @@ fn record(friends: usize, evaluation: &Evaluation) {
     for rule in &evaluation.rules {
         let mut attributes = vec![
             ("importguard.rule.id", rule.id.as_str()),
-            ("importguard.rule.mode", rule.mode.as_str()),
-            ("importguard.rule.outcome", rule.outcome.as_str()),
+            ("importguard.rule.mode", rule.mode.into_str()),
+            ("importguard.rule.outcome", rule.outcome.into_str()),
         ];
         let reason = rule.reason.as_deref();
         attributes.extend(reason.map(|reason| ("importguard.rule.reason", reason)));

@@ -1,6 +1,7 @@
 //! Adds owners to lists.
 
 use importguard_lists::{Added, Addition, Author, Brief, BucketError, Key, Reason, Writer};
+use strum::IntoStaticStr;
 use time::OffsetDateTime;
 
 use crate::{engine::Detection, rules::Rule};
@@ -9,7 +10,8 @@ use crate::{engine::Detection, rules::Rule};
 pub(crate) const AUTHOR: &str = "detector";
 
 /// The result of acting on a detection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "camelCase", const_into_str)]
 pub(crate) enum Outcome {
     /// The owner was added to the list, with this revision.
     Added(u64),
@@ -26,18 +28,6 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// The outcome's name in metrics and logs.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Added(_) => "added",
-            Self::Repeated(_) => "repeated",
-            Self::Listed(_) => "listed",
-            Self::Removed => "removed",
-            Self::Superseded => "superseded",
-            Self::Expired => "expired",
-        }
-    }
-
     /// When the detector's entry that the owner is on the list by expires; `None` if there is none. While on the list by what a person
     /// decided, who goes on counts: that entry may be removed at any time.
     pub(crate) const fn listed_until(self, detection: &Detection) -> Option<OffsetDateTime> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use importguard_core::{EventId, UserId};
 use serde::Deserialize;
+use strum::IntoStaticStr;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::rules::Filter;
@@ -29,7 +30,8 @@ pub(crate) struct RecordedDecision {
 }
 
 /// Why no rule can count an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "camelCase", const_into_str)]
 pub(crate) enum Unusable {
     /// The message is not an event about a decision.
     Unreadable,

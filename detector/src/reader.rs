@@ -245,7 +245,7 @@ impl Reader<'_> {
 
     /// Reports an event that no rule can count.
     fn skipped(&mut self, unusable: Unusable) {
-        let reason = unusable.as_str();
+        let reason = unusable.into_str();
         self.context.metrics.skipped(reason);
         if !self.warned.contains(&reason) {
             self.warned.push(reason);
@@ -296,7 +296,7 @@ impl Reader<'_> {
         if let Some(error) = last {
             context.status.resumed(&error.to_string(), reading);
         }
-        context.metrics.detected(&rule.id, outcome.as_str());
+        context.metrics.detected(&rule.id, outcome.into_str());
         if let Some(until) = outcome.listed_until(detection) {
             self.engine.list(detection, until);
         }
@@ -322,7 +322,7 @@ impl Reader<'_> {
                 );
             }
             other => {
-                let outcome = other.as_str();
+                let outcome = other.into_str();
                 debug!(
                     rule = id,
                     list,
@@ -366,13 +366,6 @@ impl Reader<'_> {
 }
 
 impl Unusable {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Pseudonymised => "pseudonymised",
-        }
-    }
-
     const fn advice(self) -> &'static str {
         match self {
             Self::Unreadable => {

@@ -103,7 +103,7 @@ fn spool_dir() -> TempDir {
 }
 
 async fn until(recorder: &Recorder, state: State) {
-    eventually(state.as_str(), LONG, async || {
+    eventually(state.into_str(), LONG, async || {
         let status = recorder.status();
         if status.state == state {
             Ok(())
@@ -166,7 +166,9 @@ where
 }
 
 async fn publish(jetstream: jetstream::Context) {
-    let ack = jetstream.publish(Subject::Allow.as_str(), payload()).await;
+    let ack = jetstream
+        .publish(Subject::Allow.into_str(), payload())
+        .await;
     ack.unwrap().await.unwrap();
 }
 
@@ -178,7 +180,7 @@ async fn publish_the_same(jetstream: jetstream::Context, number: usize) {
     headers.insert("operationID", event.operation_id.as_str());
     headers.insert("traceparent", event.trace.traceparent.as_deref().unwrap());
     headers.insert("baggage", event.trace.baggage.as_deref().unwrap());
-    let subject = event.subject.as_str();
+    let subject = event.subject.into_str();
     let ack = jetstream.publish_with_headers(subject, headers, event.payload);
     ack.await.unwrap().await.unwrap();
 }

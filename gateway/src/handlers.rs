@@ -83,7 +83,7 @@ pub(crate) async fn after_import(
     if let Some(verdict) = app.overridden_verdicts.contradicted(&request) {
         app.metrics.verdict_ignored(verdict);
         error!(
-            verdict = verdict.as_str(),
+            verdict = verdict.into_str(),
             friends = request.friends.len(),
             "OpenIM reports an import as done that this gateway had refused or shortened: OpenIM 3.6.0 ignores refusals (set IMPORTGUARD_REFUSALS=unreadable), or something between OpenIM and importguard changes answers"
         );
@@ -177,7 +177,7 @@ async fn publish(
     head: &RequestHead,
     event: impl FnOnce(EventContext) -> Event,
 ) -> Result<(), OnFailure> {
-    let span = publish_span(subject.as_str(), id, app.recorder.server());
+    let span = publish_span(subject.into_str(), id, app.recorder.server());
     let event = event(EventContext {
         id,
         headers: span.in_scope(propagation::message_headers),

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use strum::IntoEnumIterator;
+
 use crate::openim::{Rejection, Route};
 
 /// Histogram buckets in seconds: from 250 µs, a typical response time on one machine, to beyond the default budget of 2 s.
@@ -48,8 +50,8 @@ struct CallbackLabels {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry, policies: PolicyInfo) -> Self {
-        let causes = || [None].into_iter().chain(Cause::ALL.map(Some));
-        let decisions = VerdictKind::ALL.into_iter().flat_map(|verdict| {
+        let causes = || [None].into_iter().chain(Cause::iter().map(Some));
+        let decisions = VerdictKind::iter().flat_map(|verdict| {
             causes().map(move |cause| DecisionLabels {
                 cause: cause.map(Label),
                 verdict: Label(verdict),
@@ -167,7 +169,7 @@ impl Metrics {
 }
 
 fn call_result(cause: Option<Cause>) -> &'static str {
-    cause.map_or("ok", Cause::as_str)
+    cause.map_or("ok", Cause::into_str)
 }
 
 fn histogram() -> DurationHistogram {

@@ -34,7 +34,7 @@ pub(crate) fn answer(
             request,
         },
     };
-    let result = RequestResult::Decided(decision.verdict().kind().as_str(), cause);
+    let result = RequestResult::Decided(decision.verdict().kind().into_str(), cause);
     respond(app, dialect, answer, result)
 }
 

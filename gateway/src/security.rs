@@ -5,6 +5,8 @@ use importguard_runtime::security::{
     ALLOWING_FALLBACKS, AUTHENTICATION, CALLBACK_TLS, DECIDER_LINK, NATS, PSEUDONYMS,
 };
 
+use strum::IntoEnumIterator;
+
 use crate::{
     Settings,
     decide::{DecideSettings, FallbackSettings, OnFailure},
@@ -60,7 +62,7 @@ fn allowing(settings: &FallbackSettings) -> String {
         Cause::Overloaded => "IMPORTGUARD_ON_OVERLOAD",
         Cause::Unrecordable => "IMPORTGUARD_ON_UNRECORDABLE",
     };
-    let causes = Cause::ALL.into_iter();
+    let causes = Cause::iter();
     let allowing = causes.filter(|cause| settings.on(*cause) == OnFailure::Allow);
     joined(allowing.map(variable), ", ")
 }

@@ -6,6 +6,8 @@ use http::StatusCode;
 use importguard_runtime::TlsFailure;
 use serde_json::json;
 
+use strum::{EnumIter, IntoStaticStr};
+
 use super::{
     ask::{AskError, CA_AS_SERVER, Question, Response, Webhook},
     reading::{Answer, Effect, Meaning, OpenIm},
@@ -20,7 +22,8 @@ const AFTER: &str = "callbackAfterImportFriendsCommand";
 const DOCUMENTED: &str = "ImportFriendReqBeforeCommand";
 
 /// A request, and what its answer must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumIter)]
+#[strum(serialize_all = "camelCase", const_into_str)]
 pub(super) enum Check {
     /// An import, as open-im-server requests it. It is decided and recorded.
     Import,
@@ -35,25 +38,6 @@ pub(super) enum Check {
 }
 
 impl Check {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Import,
-        Self::Shorten,
-        Self::Refusal,
-        Self::Report,
-        Self::Documented,
-    ];
-
-    /// Its name in JSON.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Import => "import",
-            Self::Shorten => "shorten",
-            Self::Refusal => "refusal",
-            Self::Report => "report",
-            Self::Documented => "documented",
-        }
-    }
-
     /// Its question, for people.
     pub(super) const fn title(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
 use clap::Args;
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use self::{
@@ -80,10 +81,10 @@ impl Doctor {
     async fn examine(&self, webhook: &Webhook) -> Report {
         let versions = match self.openim {
             Some(version) => vec![version],
-            None => OpenIm::ALL.to_vec(),
+            None => OpenIm::iter().collect(),
         };
         let mut report = Report::new(webhook.address(), self.openim);
-        for check in Check::ALL {
+        for check in Check::iter() {
             let operation_id = format!("importguard-doctor-{}", Uuid::now_v7());
             let question = check.question(&operation_id);
             let within = Duration::from_secs(self.timeout);

@@ -3,15 +3,20 @@
 use std::str::FromStr;
 
 use serde_json::Value;
+use strum::{EnumIter, IntoStaticStr};
 
 /// The families of open-im-server that read answers differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumIter)]
+#[strum(const_into_str)]
 pub(super) enum OpenIm {
     /// 3.4.2 to 3.5.1.
+    #[strum(to_string = "3.5")]
     UpTo35,
     /// 3.6.0 and 3.6.1-beta.0.
+    #[strum(to_string = "3.6")]
     V36,
     /// 3.7.0 and later.
+    #[strum(to_string = "3.7+")]
     From37,
 }
 
@@ -43,17 +48,6 @@ impl FromStr for OpenIm {
 }
 
 impl OpenIm {
-    pub(super) const ALL: [Self; 3] = [Self::UpTo35, Self::V36, Self::From37];
-
-    /// Its name in the report.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::UpTo35 => "3.5",
-            Self::V36 => "3.6",
-            Self::From37 => "3.7+",
-        }
-    }
-
     /// What it does when it receives this answer.
     pub(super) fn read(self, answer: &Answer) -> Effect {
         let fields = match &answer.as_server {
@@ -202,11 +196,14 @@ fn strings(value: &Value) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
-    fn effects(body: &str) -> [Effect; 3] {
+    fn effects(body: &str) -> Vec<Effect> {
         let answer = Answer::read(body.as_bytes());
-        OpenIm::ALL.map(|version| version.read(&answer))
+        let versions = OpenIm::iter();
+        versions.map(|version| version.read(&answer)).collect()
     }
 
     #[test]

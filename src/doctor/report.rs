@@ -5,6 +5,8 @@ use std::fmt::Write;
 use http::Version;
 use serde_json::{Value, json};
 
+use strum::IntoEnumIterator;
+
 use super::{
     checks::{Check, Finding},
     reading::{Effect, Meaning, OpenIm},
@@ -63,7 +65,7 @@ impl Report {
                     self.note_unreadable(*version);
                 }
             } else if !ignored {
-                let name = version.name();
+                let name = version.into_str();
                 self.problems
                     .push(format!("OpenIM {name} {}", words(*version, effect)));
             } else if finding.check == Check::Refusal {
@@ -114,13 +116,12 @@ impl Report {
     /// Which versions are good, if there are no problems.
     fn verdict(&self) -> String {
         if let Some(version) = self.only {
-            return format!("OpenIM {} does as importguard answers", version.name());
+            return format!("OpenIM {} does as importguard answers", version.into_str());
         }
-        let (bad, good): (Vec<_>, Vec<_>) = OpenIm::ALL
-            .into_iter()
-            .partition(|version| self.differs(*version));
+        let (bad, good): (Vec<_>, Vec<_>) =
+            OpenIm::iter().partition(|version| self.differs(*version));
         let names = |versions: Vec<OpenIm>| {
-            let names: Vec<_> = versions.into_iter().map(OpenIm::name).collect();
+            let names: Vec<_> = versions.iter().map(OpenIm::into_str).collect();
             names.join(" and ")
         };
         match bad.is_empty() {
@@ -166,8 +167,8 @@ impl Report {
                 .take_while(|(version, effect)| words(*version, effect) == does)
                 .count();
             let (alike, others) = after.split_at(same);
-            let names = alike.iter().map(|(version, _)| version.name());
-            let names: Vec<_> = [first.name()].into_iter().chain(names).collect();
+            let names = alike.iter().map(|(version, _)| version.into_str());
+            let names: Vec<_> = [first.into_str()].into_iter().chain(names).collect();
             let label = format!("OpenIM {}", names.join(", "));
             let mark = if finding.answer.meaning.is_some() && !finding.agrees(effect) {
                 "  <-- not what importguard means"
@@ -192,10 +193,10 @@ impl Report {
             let answer = serde_json::from_slice::<Value>(body)
                 .unwrap_or_else(|_| String::from_utf8_lossy(body).into());
             let openim = finding.effects.iter().map(|(version, effect)| {
-                json!({"version": version.name(), "does": words(*version, effect), "agrees": finding.agrees(effect)})
+                json!({"version": version.into_str(), "does": words(*version, effect), "agrees": finding.agrees(effect)})
             });
             json!({
-                "check": finding.check.name(),
+                "check": finding.check.into_str(),
                 "status": finding.response.status.as_u16(),
                 "answer": answer,
                 "meaning": finding.answer.meaning.as_ref().map(meant),

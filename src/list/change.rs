@@ -8,6 +8,8 @@ use importguard_lists::{Addition, BucketError, Key, ListName, Written};
 use importguard_nats::NatsSettings;
 use serde_json::json;
 
+use strum::IntoStaticStr;
+
 use super::{
     CONSOLE, UsageError,
     connection::{Denials, connect, tidy, writer},
@@ -130,7 +132,7 @@ impl What {
                 let line = json!({
                     "list": key.list.as_str(),
                     "userID": key.id,
-                    "change": done.as_str(),
+                    "change": done.into_str(),
                     "by": addition.by.as_str(),
                     "reason": addition.reason.as_ref().map(|reason| reason.as_str()),
                     "until": addition.until.map(exact_rfc3339),
@@ -147,7 +149,7 @@ impl What {
                 match done {
                     Done::Absent => writeln!(out, "{id} is not on {list}")?,
                     Done::Removed | Done::Changed | Done::Added => {
-                        writeln!(out, "{list}: {} {id}{until}", done.as_str())?;
+                        writeln!(out, "{list}: {} {id}{until}", done.into_str())?;
                     }
                 }
             }
@@ -161,7 +163,8 @@ impl What {
 }
 
 /// What a command did about an ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "camelCase", const_into_str)]
 enum Done {
     /// It was to be removed, and was not on the list.
     Absent,
@@ -178,16 +181,6 @@ impl Done {
             Some(_) if addition.removed => Self::Removed,
             Some(written) if written.existed => Self::Changed,
             Some(_) => Self::Added,
-        }
-    }
-
-    /// The name in JSON and text.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Absent => "absent",
-            Self::Removed => "removed",
-            Self::Changed => "changed",
-            Self::Added => "added",
         }
     }
 }

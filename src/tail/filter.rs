@@ -1,9 +1,11 @@
 use std::collections::BTreeSet;
 
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 use importguard_core::{UserId, VerdictKind};
 use importguard_gateway::events::Pseudonyms;
 use importguard_lists::ListChangedEvent;
+
+use strum::IntoEnumIterator;
 
 use crate::events::{Console, Event, printable, with_pseudonyms};
 
@@ -12,7 +14,7 @@ use crate::events::{Console, Event, printable, with_pseudonyms};
 #[command(next_help_heading = "Filters (comma-separated alternatives; all filters must match)")]
 pub(super) struct Filter {
     /// Only decisions with this verdict
-    #[arg(long, value_delimiter = ',', value_parser = VerdictKind::ALL.map(VerdictKind::as_str))]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(VerdictKind::iter().map(VerdictKind::into_str)))]
     verdict: Vec<String>,
 
     /// Only decisions in which this rule matched, failed or was skipped, enforced or in shadow mode

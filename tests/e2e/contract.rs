@@ -6,6 +6,7 @@ use importguard_gateway::events::{CONTENT_TYPE, Subject};
 use importguard_tests::{Foreign, Line, Settings, load, wait_for_count, workspace};
 use jsonschema::Validator;
 use serde_json::{Value, json};
+use strum::IntoEnumIterator;
 
 /// The schemas of the events, by the events' type.
 struct Schemas([(&'static str, Validator); 3]);
@@ -165,7 +166,7 @@ fn the_asyncapi_document_is_valid_and_names_the_subjects_and_events_there_are() 
     let addresses: Vec<_> = addresses
         .map(|address| address.as_str().unwrap().replace("{verdict}", ""))
         .collect();
-    for subject in Subject::ALL.map(Subject::as_str) {
+    for subject in Subject::iter().map(Subject::into_str) {
         let described = addresses.iter().filter(|all| subject.starts_with(*all));
         assert_eq!(described.count(), 1, "{subject} in {addresses:?}");
     }

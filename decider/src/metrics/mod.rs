@@ -16,6 +16,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use strum::{IntoEnumIterator, IntoStaticStr};
 use tonic::{Code, Status};
 
 pub(crate) use self::rule_timer::RuleTimer;
@@ -95,9 +96,11 @@ struct ListLabels {
     list: String,
 }
 
-/// The result of a call: a verdict or a gRPC status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The result of a call: a verdict or a gRPC status, with the status's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub(crate) enum CallResult {
+    #[strum(to_string = "OK")]
     Verdict(VerdictKind),
     InvalidArgument,
     /// The message is too large.
@@ -115,7 +118,7 @@ pub(crate) enum CallResult {
 
 impl CallResult {
     fn all() -> impl Iterator<Item = Self> {
-        let verdicts = VerdictKind::ALL.into_iter().map(Self::Verdict);
+        let verdicts = VerdictKind::iter().map(Self::Verdict);
         verdicts.chain([
             Self::InvalidArgument,
             Self::OutOfRange,
@@ -140,20 +143,6 @@ impl CallResult {
         }
     }
 
-    /// The name of its gRPC status.
-    pub(crate) const fn code(self) -> &'static str {
-        match self {
-            Self::Verdict(_) => "OK",
-            Self::InvalidArgument => "INVALID_ARGUMENT",
-            Self::OutOfRange => "OUT_OF_RANGE",
-            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::Cancelled => "CANCELLED",
-            Self::Internal => "INTERNAL",
-        }
-    }
-
     /// Whether it is an error by OpenTelemetry's conventions for gRPC servers: the others are their callers' doing.
     pub(crate) const fn is_error(self) -> bool {
         matches!(
@@ -166,8 +155,8 @@ impl CallResult {
 impl AsRef<str> for CallResult {
     fn as_ref(&self) -> &str {
         match self {
-            Self::Verdict(verdict) => verdict.as_str(),
-            status => status.code(),
+            Self::Verdict(verdict) => verdict.into_str(),
+            status => status.into_str(),
         }
     }
 }
@@ -183,7 +172,7 @@ impl Metrics {
                 "Evaluations of the policy by verdict; a gateway may call twice for one callback",
                 Counter::default,
                 "verdict",
-                VerdictKind::ALL.map(Label),
+                VerdictKind::iter().map(Label),
             ),
             calls: ByLabel::register(
                 registry,

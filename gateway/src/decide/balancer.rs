@@ -16,6 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use serde_json::{Value, json};
+use strum::{AsRefStr, EnumIter, IntoEnumIterator};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -258,21 +259,13 @@ pub(super) struct Metrics {
 }
 
 /// Why a request was sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, EnumIter)]
+#[strum(serialize_all = "camelCase")]
 pub(super) enum Retry {
     /// The decider could not be reached, or the connection broke.
     Unavailable,
     /// The decider did not respond within the retry time.
     Silent,
-}
-
-impl AsRef<str> for Retry {
-    fn as_ref(&self) -> &str {
-        match self {
-            Self::Unavailable => "unavailable",
-            Self::Silent => "silent",
-        }
-    }
 }
 
 impl Metrics {
@@ -292,7 +285,7 @@ impl Metrics {
                 "Calls that were repeated: at a second decider because the first was silent or unavailable, or at the same one where there is no other",
                 Counter::default,
                 "reason",
-                [Retry::Unavailable, Retry::Silent].map(Label),
+                Retry::iter().map(Label),
             ),
             rejecting: register(
                 registry,

@@ -250,7 +250,7 @@ impl<'a> Attempt<'a> {
         }
         if let Some(error) = error {
             let is_status = code.filter(|code| code != "OK");
-            let error_type = is_status.as_deref().unwrap_or(error.cause().as_str());
+            let error_type = is_status.as_deref().unwrap_or(error.cause().into_str());
             failed(&self.span, error_type, error);
         }
     }

@@ -8,6 +8,7 @@ use importguard_core::{
     Verdict, VerdictKind,
 };
 use serde::{Deserialize, Serialize};
+use strum::{EnumIter, IntoStaticStr};
 use time::OffsetDateTime;
 
 use super::Fired;
@@ -24,30 +25,26 @@ pub type DecisionEvent<'a> = CloudEvent<DecisionData<'a>>;
 pub type ImportedEvent<'a> = CloudEvent<ImportedData<'a>>;
 
 /// The subject that an event is published on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, EnumIter)]
 pub enum Subject {
     /// The import may proceed.
+    #[strum(to_string = "importguard.v1.decision.allow")]
     Allow,
     /// The import must not proceed.
+    #[strum(to_string = "importguard.v1.decision.refuse")]
     Refuse,
     /// The import may proceed with fewer friends.
+    #[strum(to_string = "importguard.v1.decision.modify")]
     Modify,
     /// The import is complete.
+    #[strum(to_string = "importguard.v1.imported")]
     Imported,
 }
 
 impl Subject {
-    /// Every subject.
-    pub const ALL: [Self; 4] = [Self::Allow, Self::Refuse, Self::Modify, Self::Imported];
-
     /// The subject's name on NATS.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "importguard.v1.decision.allow",
-            Self::Refuse => "importguard.v1.decision.refuse",
-            Self::Modify => "importguard.v1.decision.modify",
-            Self::Imported => "importguard.v1.imported",
-        }
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 

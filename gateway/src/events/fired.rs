@@ -57,7 +57,7 @@ impl<'a> Fired<'a> {
             let until = matched.until.and_then(|until| until.format(&Rfc3339).ok());
             let attributes = [
                 ("importguard.rule.id", Some(&*self.id)),
-                ("importguard.rule.mode", Some(self.mode.as_str())),
+                ("importguard.rule.mode", Some(self.mode.into_str())),
                 ("importguard.list.name", Some(&**list)),
                 ("importguard.list.reason", matched.reason.as_deref()),
                 ("importguard.list.until", until.as_deref()),
@@ -160,7 +160,7 @@ impl<'a> Matched<'a> {
                 ..this
             },
             MatchedPart::NoneOf(alternatives) => Self {
-                none_of: Some(Cow::Borrowed(alternatives.as_str())),
+                none_of: Some(Cow::Borrowed(alternatives.into_str())),
                 ..this
             },
             MatchedPart::Limit(limit) => Self {

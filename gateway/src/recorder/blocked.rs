@@ -9,6 +9,7 @@ use std::{
 
 use async_nats::{Event, ServerError};
 use parking_lot::Mutex;
+use strum::IntoEnumIterator;
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
@@ -84,7 +85,7 @@ impl Blocked {
         if !is_known {
             tracing::warn!(
                 subject,
-                reason = reason.as_str(),
+                reason = reason.into_str(),
                 "NATS refuses events, which are parked in the spool and tried again: {detail}"
             );
         }
@@ -135,11 +136,8 @@ impl Denials {
 
 /// Returns whether the server denies publishing to one of the subjects of events.
 pub(super) fn is_about_an_event(event: &Event) -> bool {
-    denied_subject(event).is_some_and(|denied| {
-        events::Subject::ALL
-            .iter()
-            .any(|subject| subject.as_str() == denied)
-    })
+    denied_subject(event)
+        .is_some_and(|denied| events::Subject::iter().any(|subject| subject.into_str() == denied))
 }
 
 /// Returns the subject if `event` says that this client may not publish to it.

@@ -20,6 +20,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use strum::IntoEnumIterator;
+
 use super::{
     requirements::Deviations,
     state::{Machine, State},
@@ -103,9 +105,9 @@ impl Collector for Gauges {
             MetricType::Gauge,
         )?;
         let now = self.machine.observe().state();
-        for state in State::ALL {
+        for state in State::iter() {
             let is = ConstGauge::new(i64::from(state == now));
-            is.encode(states.encode_family(&[("state", state.as_str())])?)?;
+            is.encode(states.encode_family(&[("state", state.into_str())])?)?;
         }
         let mut parked = encoder.encode_descriptor(
             "importguard_spool_parked_events",
@@ -114,9 +116,9 @@ impl Collector for Gauges {
             MetricType::Gauge,
         )?;
         let counts = self.depth.parked();
-        for reason in ParkReason::ALL {
+        for reason in ParkReason::iter() {
             let events = ConstGauge::new(i64::try_from(counts.of(reason)).unwrap_or(i64::MAX));
-            events.encode(parked.encode_family(&[("reason", reason.as_str())])?)?;
+            events.encode(parked.encode_family(&[("reason", reason.into_str())])?)?;
         }
         let mut states = encoder.encode_descriptor(
             "importguard_recorder_spool_state",
@@ -125,9 +127,9 @@ impl Collector for Gauges {
             MetricType::Gauge,
         )?;
         let now = self.health.state();
-        for state in SpoolState::ALL {
+        for state in SpoolState::iter() {
             let is = ConstGauge::new(i64::from(state == now));
-            is.encode(states.encode_family(&[("state", state.as_str())])?)?;
+            is.encode(states.encode_family(&[("state", state.into_str())])?)?;
         }
         let mut faults = encoder.encode_descriptor(
             "importguard_recorder_spool_faults",

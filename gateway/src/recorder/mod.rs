@@ -236,12 +236,12 @@ impl Recorder {
         let seen = recorder.machine.observe();
         let mut event = PendingEvent {
             id: event.id,
-            subject: event.subject.as_str().into(),
+            subject: event.subject.into_str().into(),
             operation_id: event.operation_id.into(),
             trace: event.trace,
             payload: event.payload,
             attempted_after: None,
-            parked: recorder.blocked.reason_to_park(event.subject.as_str()),
+            parked: recorder.blocked.reason_to_park(event.subject.into_str()),
         };
         let may_publish = seen.state() != State::Spooling && event.parked.is_none();
         if may_publish && !recorder.publisher.connected() {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use parking_lot::Mutex;
 
+use strum::IntoEnumIterator;
+
 use super::settings::STREAM;
 use crate::events::Subject;
 
@@ -65,9 +67,8 @@ pub(super) fn deviations(config: &Config) -> Vec<String> {
     let again = format!("nats stream rm {STREAM}");
     let mut all = Vec::new();
     let mut add = |what: &str, remedy: &str| all.push(format!("{what} (remedy: `{remedy}`)"));
-    let missing: Vec<_> = Subject::ALL
-        .map(Subject::as_str)
-        .into_iter()
+    let missing: Vec<_> = Subject::iter()
+        .map(Subject::into_str)
         .filter(|subject| !takes(&config.subjects, subject))
         .collect();
     if !missing.is_empty() {

@@ -17,11 +17,13 @@ use std::{
 };
 
 use serde::Serialize;
+use strum::{EnumIter, IntoStaticStr};
 use tokio::sync::Notify;
 
 /// Where events go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, EnumIter)]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum State {
     /// NATS accepts events and none waits in the spool: events go to NATS.
     Streaming,
@@ -32,16 +34,9 @@ pub enum State {
 }
 
 impl State {
-    /// All states, for metrics.
-    pub(super) const ALL: [Self; 3] = [Self::Streaming, Self::Spooling, Self::Draining];
-
     /// The state's name in metrics and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Streaming => "streaming",
-            Self::Spooling => "spooling",
-            Self::Draining => "draining",
-        }
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 
     fn from_bits(word: u64) -> Self {
@@ -63,7 +58,7 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.into_str())
     }
 }
 

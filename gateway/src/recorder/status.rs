@@ -1,6 +1,8 @@
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use strum::IntoEnumIterator;
+
 use super::{Inner, Recorder, state::State};
 use crate::spool::{ParkReason, SpoolStatus};
 
@@ -87,10 +89,10 @@ impl Recorder {
 
 fn parked(recorder: &Inner) -> Vec<ParkedStatus> {
     let counts = recorder.spool.depth().parked();
-    let parked = ParkReason::ALL.into_iter().filter_map(|reason| {
+    let parked = ParkReason::iter().filter_map(|reason| {
         let events = counts.of(reason);
         (events > 0).then(|| ParkedStatus {
-            reason: reason.as_str(),
+            reason: reason.into_str(),
             events,
             detail: recorder.blocked.detail(reason),
         })

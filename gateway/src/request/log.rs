@@ -36,8 +36,8 @@ pub(crate) fn decided(
     let rule = refusal.and_then(|refusal| refusal.rule.as_deref());
     let evaluation = decision.evaluation();
     info!(
-        verdict = decision.verdict().kind().as_str(),
-        cause = cause.map(Cause::as_str),
+        verdict = decision.verdict().kind().into_str(),
+        cause = cause.map(Cause::into_str),
         rule,
         matched = evaluation.and_then(|it| matched(&it.rules, rule?)),
         code = refusal.map(|refusal| refusal.code),
@@ -168,7 +168,7 @@ impl RequestLog {
 /// No decider gave a verdict.
 pub(crate) fn undecided(error: &DecideError, answer: OnFailure) {
     warn!(
-        cause = error.cause().as_str(),
+        cause = error.cause().into_str(),
         fallback = name(answer),
         "{error}; applied the fallback for this cause: {}",
         match error {
@@ -189,7 +189,7 @@ pub(crate) fn unrecorded(error: &RecordError, answer: OnFailure) {
         OnFailure::Allow => (None, "the response was sent without an event"),
     };
     error!(
-        cause = Cause::Unrecordable.as_str(),
+        cause = Cause::Unrecordable.into_str(),
         fallback,
         "{error}; {effect}: {}",
         match error {

@@ -59,7 +59,7 @@ fn attributes(requested: &Method, scheme: &'static str, head: &RequestHead) -> V
         KeyValue::new("http.request.method", known.to_owned()),
         KeyValue::new("http.route", target.route().text()),
         KeyValue::new("url.scheme", scheme),
-        KeyValue::new("openim.dialect", target.dialect.as_str()),
+        KeyValue::new("openim.dialect", target.dialect.into_str()),
     ];
     if known != requested.as_str() {
         let original = requested.as_str().chars().take(METHOD_BYTES);
@@ -100,8 +100,8 @@ pub(crate) fn answered(span: &ServerSpan, result: &RequestResult, status: Status
             RequestResult::Done(_) => {}
         }
         if let Some(cause) = result.cause() {
-            attributes.push(KeyValue::new("importguard.cause", cause.as_str()));
-            attributes.push(KeyValue::new("error.type", cause.as_str()));
+            attributes.push(KeyValue::new("importguard.cause", cause.into_str()));
+            attributes.push(KeyValue::new("error.type", cause.into_str()));
         } else if status.is_server_error() {
             attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
         }
@@ -152,7 +152,7 @@ pub(crate) fn published(result: &Result<Recorded, RecordError>) {
     let recorded = match result {
         Ok(Recorded::Streamed) => "streamed",
         Ok(Recorded::Spooled) => "spooled",
-        Err(error) => return failed(&span, Cause::Unrecordable.as_str(), error),
+        Err(error) => return failed(&span, Cause::Unrecordable.into_str(), error),
     };
     span.record("importguard.recorded", recorded);
 }

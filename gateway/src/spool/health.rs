@@ -9,13 +9,15 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{ErrorCode, ffi};
 use serde::Serialize;
+use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{SpoolOpenError, rescue::Rescued};
 
 /// Whether events can be recorded in the spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, IntoStaticStr, EnumIter)]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum SpoolState {
     /// Events are recorded.
     #[default]
@@ -27,16 +29,9 @@ pub enum SpoolState {
 }
 
 impl SpoolState {
-    /// All states, for metrics.
-    pub(crate) const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Broken];
-
     /// The state's name in metrics.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Broken => "broken",
-        }
+    pub fn into_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -173,7 +168,8 @@ impl From<SpoolOpenError> for Fault {
 }
 
 /// Kind of a fault, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, EnumCount, EnumIter)]
+#[strum(serialize_all = "camelCase", const_into_str)]
 enum Kind {
     Moved,
     Corrupt,
@@ -184,36 +180,12 @@ enum Kind {
     Other,
 }
 
-impl Kind {
-    const ALL: [Self; 7] = [
-        Self::Moved,
-        Self::Corrupt,
-        Self::DiskFull,
-        Self::ReadOnly,
-        Self::Io,
-        Self::Locked,
-        Self::Other,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Moved => "moved",
-            Self::Corrupt => "corrupt",
-            Self::DiskFull => "diskFull",
-            Self::ReadOnly => "readOnly",
-            Self::Io => "io",
-            Self::Locked => "locked",
-            Self::Other => "other",
-        }
-    }
-}
-
 /// Health of the spool. The spool's thread updates it; any thread may read it.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     status: Mutex<SpoolStatus>,
     /// Number of faults, indexed by [`Kind`].
-    faults: [AtomicU64; Kind::ALL.len()],
+    faults: [AtomicU64; Kind::COUNT],
     set_aside: AtomicUsize,
 }
 
@@ -229,10 +201,9 @@ impl Health {
     /// Returns the number of faults since the process started, by kind.
     pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.faults.iter();
-        Kind::ALL
-            .iter()
+        Kind::iter()
             .zip(counts)
-            .map(|(kind, count)| (kind.as_str(), count.load(Ordering::Relaxed)))
+            .map(|(kind, count)| (kind.into_str(), count.load(Ordering::Relaxed)))
     }
 
     /// Returns the number of corrupt files that were set aside and are still in the directory.

@@ -5,6 +5,8 @@ use std::fmt;
 use importguard_core::EventId;
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
+
 use super::{
     PendingEvent,
     store::{Store, event, id, to_integer},
@@ -20,7 +22,10 @@ const WAITING: &str = "w";
 const RESERVE_PAGES: u64 = 64;
 
 /// Why NATS refuses an event while it accepts others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, EnumCount, EnumIter,
+)]
+#[strum(serialize_all = "camelCase", const_into_str)]
 pub(crate) enum ParkReason {
     /// The stream does not have its subject.
     SubjectMissing,
@@ -35,26 +40,6 @@ pub(crate) enum ParkReason {
 }
 
 impl ParkReason {
-    /// All reasons, for metrics.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::SubjectMissing,
-        Self::PermissionDenied,
-        Self::OtherStream,
-        Self::TooLarge,
-        Self::Refused,
-    ];
-
-    /// The reason's name in metrics and in `/readyz`.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::SubjectMissing => "subjectMissing",
-            Self::PermissionDenied => "permissionDenied",
-            Self::OtherStream => "otherStream",
-            Self::TooLarge => "tooLarge",
-            Self::Refused => "refused",
-        }
-    }
-
     /// Returns whether the reason applies to every event on the subject.
     pub(crate) const fn is_about_the_subject(self) -> bool {
         match self {
@@ -81,13 +66,13 @@ impl ParkReason {
 
 impl fmt::Display for ParkReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.into_str())
     }
 }
 
 /// Number of parked events, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ParkedCounts([usize; ParkReason::ALL.len()]);
+pub(crate) struct ParkedCounts([usize; ParkReason::COUNT]);
 
 impl ParkedCounts {
     pub(crate) fn of(&self, reason: ParkReason) -> usize {
@@ -252,7 +237,7 @@ pub(super) fn count(connection: &rusqlite::Connection) -> rusqlite::Result<Parke
 /// Reads a row's `state`: the reason why the event is parked, or `None` if it waits.
 pub(super) fn reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ParkReason>> {
     let state = row.get_ref(column)?.as_str()?;
-    let mut all = ParkReason::ALL.into_iter();
+    let mut all = ParkReason::iter();
     Ok(match state {
         WAITING => None,
         // A reason of a later version also means that the event is parked.

@@ -13,6 +13,8 @@ use importguard_core::EventId;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Serialize;
 
+use strum::IntoEnumIterator;
+
 use super::{
     SpoolSync,
     directory::{self, LOCK, PRIVATE},
@@ -351,7 +353,8 @@ impl SpoolReader {
             })
             .optional()?;
         let counts = parked::count(&transaction)?;
-        let counts = parked::ParkReason::ALL.map(|reason| (reason.as_str(), counts.of(reason)));
+        let counts =
+            parked::ParkReason::iter().map(|reason| (reason.into_str(), counts.of(reason)));
         found.parked = counts
             .into_iter()
             .filter(|(_, events)| *events > 0)

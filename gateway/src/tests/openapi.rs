@@ -9,6 +9,8 @@ use importguard_tests::{assert_is_current, workspace};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::transform_subschemas};
 use serde_json::{Map, Value, json};
 
+use strum::IntoEnumIterator;
+
 use crate::{
     decide::{OnFailure, fallback},
     openim::{Answer, Command, Refusals, Rejection, RequestBody, Wire},
@@ -148,10 +150,11 @@ fn operation(
 
 /// The answers that decide: verdicts of the policy, and fallbacks.
 fn decided(schemas: &[&str]) -> Value {
-    let fallbacks = Cause::ALL.map(|cause| match fallback(cause, OnFailure::Refuse).verdict() {
+    let described = |cause| match fallback(cause, OnFailure::Refuse).verdict() {
         Verdict::Refuse(refusal) => format!("{} {}", refusal.code, refusal.message),
         Verdict::Allow | Verdict::Modify(_) => String::new(),
-    });
+    };
+    let fallbacks: Vec<_> = Cause::iter().map(described).collect();
     json!({
         "description": format!(
             "The decision: allowed, allowed with fewer friends, or refused. Refused with a code of the policy's own, or because there was no decision ({}), which a setting for each cause can turn into an allowing answer.",

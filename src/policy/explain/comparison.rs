@@ -42,7 +42,7 @@ impl Comparison {
         compare(
             "verdict",
             verdict.to_owned(),
-            evaluation.verdict.kind().as_str().to_owned(),
+            evaluation.verdict.kind().into_str().to_owned(),
         );
         compare(
             "refusal",
@@ -212,7 +212,7 @@ fn rules_now(evaluation: &Evaluation) -> String {
     let rules = evaluation.rules.iter();
     fired(rules.map(|rule| {
         let (mode, outcome): (Mode, Outcome) = (rule.mode, rule.outcome);
-        (rule.id.as_str(), mode.as_str(), outcome.as_str())
+        (rule.id.as_str(), mode.into_str(), outcome.into_str())
     }))
 }
 
