@@ -32,7 +32,7 @@ pub(crate) struct Active {
     pub(crate) policy: Policy,
     pub(crate) rule_durations: OnceLock<Vec<Histogram>>,
     /// Why live lists that the active policy did not have had not been read when it was loaded, if they had not.
-    pub(crate) unread: Option<BriefDiagnostics>,
+    pub(crate) unread: Option<Diagnostics>,
 }
 
 impl Active {
@@ -79,8 +79,9 @@ pub(crate) async fn watch(
     let watcher = watcher
         .keep_if(|one, other| is_same(&one.policy, &other.policy))
         .hold_back_if(|active, new| {
-            let doubts = new.policy.doubts(&active.policy).map(BriefDiagnostics);
-            doubts.or_else(|| new.unread.clone())
+            let doubts = new.policy.doubts(&active.policy);
+            let all = doubts.into_iter().chain(new.unread.clone());
+            all.reduce(Diagnostics::and).map(BriefDiagnostics)
         });
     let active = watcher.last_good();
     let first = active.load();
@@ -116,12 +117,12 @@ fn live_lists(policy: &Policy) -> impl Iterator<Item = &str> {
 }
 
 /// The policy must not be activated yet: nobody would be on its live lists.
-fn unread(file: &Path, why: &str) -> BriefDiagnostics {
-    BriefDiagnostics(Diagnostics::one(Diagnostic::of_file(
+fn unread(file: &Path, why: &str) -> Diagnostics {
+    Diagnostics::one(Diagnostic::of_file(
         Arc::from(file.display().to_string()),
         format!("its live lists have not been read: {why}"),
         "it is activated when they have been; check NATS_URL, the permissions, and the bucket of live lists; SIGHUP activates it without them",
-    )))
+    ))
 }
 
 /// Reports a reload of `file`, after which `active` is the active policy, in log and metrics.

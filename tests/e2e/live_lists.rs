@@ -339,6 +339,32 @@ async fn a_bucket_that_was_lost_lets_nobody_in_until_most_entries_are_back() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_still_lost_holds_back_one_that_is_there_again() {
+    let nats = nats().await;
+    let two = POLICY.replace(
+        "rules:\n",
+        "  suspects: { live: suspects }\nrules:\n  - id: suspect\n    refuseOwner: { in: suspects }\n    refusal: { code: 5002, message: suspect }\n",
+    );
+    let policy = PolicyDir::new(&two, &[]);
+    let suspects = ["s1", "s2", "s3", "s4", "s5", "s6"];
+    listed(&nats, &["add", "bad", "a", "b"]).await;
+    let add_suspects = [&["add", "suspects"], &suspects[..]].concat();
+    listed(&nats, &add_suspects).await;
+    let decider = decider(nats.url(), &policy).await;
+    decides(&decider, &["a", "s1"], &[]).await;
+    let jetstream = jetstream::new(nats.client().await);
+    jetstream.delete_stream(STREAM).await.unwrap();
+    listed(&nats, &add_suspects).await;
+    let lost = "the bucket has 0 of the 2 entries in use of bad:";
+    decider.wait_for_log(&["held back", lost]).await;
+    current(&decider, false).await;
+    decides(&decider, &["a", "b", "s1"], &[]).await;
+    listed(&nats, &["add", "bad", "b"]).await;
+    decides(&decider, &["b", "s1"], &["a"]).await;
+    current(&decider, true).await;
+}
+
+#[tokio::test]
 async fn or_until_sighup_confirms_the_loss() {
     let (nats, policy) = (nats().await, policy());
     let decider = that_lost_its_bucket(&nats, &policy).await;

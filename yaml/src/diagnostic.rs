@@ -167,7 +167,15 @@ impl Diagnostics {
         }
     }
 
-    /// The first [`MAX_REPORTED`] errors, by file and position.
+    /// Appends those of `others`.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.found.extend(others.found);
+        self.more += others.more;
+        self
+    }
+
+    /// The first errors, by file and position.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.found.iter()
     }

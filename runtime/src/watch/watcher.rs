@@ -134,8 +134,8 @@ where
     }
 
     /// Holds new content back if `doubt` returns a reason, given the active and the new content. A forced reload that finds the same
-    /// files again confirms it: whoever forced it could know the reason. A reason that stays while the files are read again is
-    /// returned once.
+    /// files again confirms it, unless [`retry`](Snapshot::retry) has become true: whoever forced it could know the reason. A reason that
+    /// stays while the files are read again is returned once.
     pub fn hold_back_if(mut self, doubt: fn(&T, &T) -> Option<E>) -> Self {
         self.doubt = doubt;
         self
@@ -211,7 +211,7 @@ where
         self.attempted = snapshot.files.clone();
         self.see(snapshot.files);
         let doubt = match &snapshot.content {
-            Ok(_) if forced && again && self.held_back => None,
+            Ok(_) if forced && again && self.held_back && (self.retry || !snapshot.retry) => None,
             Ok(content) => (self.doubt)(&self.last_good.load(), content),
             Err(_) => None,
         };

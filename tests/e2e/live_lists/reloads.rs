@@ -69,6 +69,28 @@ async fn sighup_activates_it_all_the_same() {
 }
 
 #[tokio::test]
+async fn sighup_confirms_no_loss_of_a_list_without_naming_live_lists_that_are_not_read() {
+    let trusted: String = (0..20).map(|number| format!("user{number}\n")).collect();
+    let files = STATIC.replace("rules:", "  trusted: { file: trusted.txt }\nrules:");
+    let policy = PolicyDir::new(&files, &[("trusted.txt", &trusted)]);
+    let settings = Settings::new()
+        .policy(&policy)
+        .nats(&NatsServer::not_started())
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "1s");
+    let decider = Service::decider(settings).await;
+    policy.write("trusted.txt", "user1\n");
+    decider.wait_for_log(&["trusted", "is held back"]).await;
+    let live = files.replace("{ values: [bad] }", "{ live: bad }");
+    policy.write("policy.yaml", &live);
+    decider
+        .wait_for_log(&["errors=2", "live lists have not been read"])
+        .await;
+    decides(&decider, &["bad"], &[]).await;
+    decider.sighup();
+    decides(&decider, &[], &["bad"]).await;
+}
+
+#[tokio::test]
 async fn a_change_that_brings_no_other_live_list_does_not_wait_for_them() {
     let policy = policy();
     let settings = Settings::new()

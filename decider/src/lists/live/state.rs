@@ -87,10 +87,13 @@ impl LiveLists {
         entries.sum::<usize>() as u64
     }
 
-    /// The number of entries in all lists that are active at `now`, in Unix seconds. Looks at each entry.
-    pub(super) fn active(&self, now: u64) -> u64 {
-        let entries = self.lists.values().flat_map(|list| list.entries.iter());
-        entries.filter(|(_, entry)| entry.counts(now)).count() as u64
+    /// The number of entries of `list` that are active at `now`, in Unix seconds. Looks at each entry.
+    pub(super) fn active(&self, list: &str, now: u64) -> usize {
+        let entries = self
+            .get(list)
+            .into_iter()
+            .flat_map(|list| list.entries.iter());
+        entries.filter(|(_, entry)| entry.counts(now)).count()
     }
 
     /// Applies the next change of the bucket, at `now` in Unix seconds. Returns the number of entries that were dropped because the

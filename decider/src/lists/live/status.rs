@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -46,6 +47,22 @@ struct Confirmed {
     at: SystemTime,
     /// The same time on the monotonic clock; `None` if the time comes from a snapshot, or the lists may have been wrong since.
     now: Option<Instant>,
+}
+
+/// A list that lost entries.
+pub(super) struct Loss {
+    pub(super) list: String,
+    /// The number of active entries that evaluations see.
+    pub(super) before: usize,
+    /// The number of active entries in the bucket.
+    pub(super) now: usize,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { list, before, now } = self;
+        write!(f, "{now} of the {before} entries in use of {list}")
+    }
 }
 
 /// The progress of reading all lists.
@@ -168,10 +185,12 @@ impl Status {
         state.cause = Some(cause);
     }
 
-    /// Records that the bucket was read and has `now` active entries where evaluations see `before`, which stay.
-    pub(super) fn held_back(&self, before: u64, now: u64, is_logged: bool) {
+    /// Records that the bucket was read and lacks entries that evaluations see, which stay.
+    pub(super) fn held_back(&self, losses: &[Loss], is_logged: bool) {
+        let losses: Vec<_> = losses.iter().map(Loss::to_string).collect();
         let cause = format!(
-            "held back, because the bucket has {now} of the {before} entries in use: restore it, or import the lists again; SIGHUP takes it as it is"
+            "held back, because the bucket has {}: restore it, or import the lists again; SIGHUP takes it as it is",
+            losses.join(" and ")
         );
         if !is_logged {
             tracing::error!("live lists are {cause}");
@@ -285,7 +304,12 @@ mod tests {
         status.doubt("the bucket was created anew".to_owned());
         status.reading(0, 3);
         assert_eq!(status.describe(7, 9)["reading"]["of"], 3);
-        status.held_back(9, 3, false);
+        let loss = Loss {
+            list: "bad".to_owned(),
+            before: 9,
+            now: 3,
+        };
+        status.held_back(&[loss], false);
         assert!(status.describe(7, 9)["reading"].is_null());
     }
 

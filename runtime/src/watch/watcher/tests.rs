@@ -105,6 +105,28 @@ async fn content_that_may_be_accepted_later_is_read_again_and_its_doubt_reported
 }
 
 #[tokio::test]
+async fn a_doubt_of_another_kind_is_not_confirmed_before_it_was_reported() {
+    static IS_EARLY: AtomicBool = AtomicBool::new(false);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("number");
+    fs::write(&file, "12").unwrap();
+    let named = file.clone();
+    let read = move || Snapshot {
+        retry: IS_EARLY.load(Ordering::Relaxed),
+        ..Snapshot::take(std::slice::from_ref(&named), || read_number(&named))
+    };
+    let doubt = |active: &u8, new: &u8| (new < active).then(|| format!("only {new}"));
+    let watcher = FileWatcher::open(read).await.unwrap();
+    let mut watcher = watcher.hold_back_if(doubt);
+    fs::write(&file, "11").unwrap();
+    let held_back = Some(Reload::HeldBack("only 11".to_owned()));
+    assert_eq!(watcher.check(true).await, held_back);
+    IS_EARLY.store(true, Ordering::Relaxed);
+    assert_eq!(watcher.check(true).await, held_back);
+    assert_eq!(watcher.check(true).await, Some(Reload::Applied));
+}
+
+#[tokio::test]
 async fn a_doubt_that_nobody_could_know_is_not_confirmed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("number");

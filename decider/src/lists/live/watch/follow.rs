@@ -3,12 +3,13 @@
 //! The follower requests the bucket's state once a second. If every change up to the last one in that state is applied, the lists were
 //! complete at the time of the request. The number of keys must match as well: it does not if entries were deleted without a record, by
 //! a purge of the stream or of old delete markers while this decider was disconnected. In that case, and if the bucket was recreated or
-//! restored from a backup ([`Recent`]), the follower reads everything again. If it then finds less than half of the entries that
-//! evaluations see, entries were probably lost: it holds the lists back until they are there again or SIGHUP confirms their loss.
+//! restored from a backup ([`Recent`]), the follower reads everything again. If one of the policy's lists then has less than half of the
+//! entries that evaluations see, entries were probably lost: it holds the lists back until they are there again or SIGHUP confirms their
+//! loss.
 
 use std::{
     collections::VecDeque,
-    io,
+    io, mem,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,6 +25,7 @@ use super::{
     super::{
         recent::{HistoryError, Recent},
         snapshot::Snapshot,
+        status::Loss,
     },
     LiveLists, REQUEST_TIMEOUT, Watch,
 };
@@ -76,8 +78,8 @@ pub(super) struct Follower {
     saved: Option<(u64, Instant)>,
     /// Whether it is in doubt that what is read now replaces what evaluations see.
     doubted: bool,
-    /// Whether it was logged that the lists are held back.
-    is_held_back: bool,
+    /// The lists that lost entries, because of which all are held back.
+    short: Vec<String>,
 }
 
 /// The bucket's state, as NATS reported it, and the time of the request.
@@ -136,7 +138,7 @@ impl Follower {
             clearing: None,
             saved: None,
             doubted: false,
-            is_held_back: false,
+            short: Vec::new(),
         };
         if let Some(snapshot) = snapshot {
             follower.saved = Some((snapshot.lists.revision(), Instant::now()));
@@ -274,7 +276,7 @@ impl Follower {
                 if changes.skipped_since(known.asked) {
                     // The state may include a change that was replaced since, and its replacement may still be in transit.
                     asking = Box::pin(ask(bucket.clone(), Instant::now() + PROOF_INTERVAL));
-                } else if self.proven && !self.is_held_back {
+                } else if self.proven && self.short.is_empty() {
                     self.watch.status.confirm(known.asked);
                     self.save_now_and_then();
                 }
@@ -316,26 +318,41 @@ impl Follower {
         lost
     }
 
-    /// Lets evaluations see the lists, unless most of their entries may have been lost.
+    /// Lets evaluations see the lists, unless most entries of one of them may have been lost.
     fn publish(&mut self) {
         if self.doubted {
-            // Expired entries may have been cleared meanwhile.
-            let time = unix_seconds();
-            let before = self.watch.load().active(time);
-            let now = self.lists.active(time);
-            if now < before.div_ceil(2) {
-                self.watch.status.held_back(before, now, self.is_held_back);
-                self.is_held_back = true;
+            let losses = self.losses();
+            let short = losses.iter().map(|loss| loss.list.clone()).collect();
+            let known = mem::replace(&mut self.short, short);
+            if !losses.is_empty() {
+                self.watch.status.held_back(&losses, known == self.short);
                 return;
             }
         }
-        (self.doubted, self.is_held_back) = (false, false);
+        self.doubted = false;
         self.watch.publish(&self.lists);
+    }
+
+    /// The policy's lists that have less than half of the active entries that evaluations see.
+    fn losses(&self) -> Vec<Loss> {
+        // Expired entries may have been cleared meanwhile.
+        let time = unix_seconds();
+        let in_use = self.watch.load();
+        let loss = |list: String| Loss {
+            before: in_use.active(&list, time),
+            now: self.lists.active(&list, time),
+            list,
+        };
+        let lists = self.watch.status.needed().into_iter().map(loss);
+        lists
+            .filter(|loss| loss.now < loss.before.div_ceil(2))
+            .collect()
     }
 
     /// Lets evaluations see lists that are held back.
     fn take_as_they_are(&mut self) {
-        if self.is_held_back {
+        if !self.short.is_empty() {
+            self.short.clear();
             self.doubted = false;
             self.publish();
         }
