@@ -274,6 +274,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_time_that_no_event_can_have_is_replaced_by_the_current_one() {
+        const LAST: u64 = 253_402_300_799_999_999;
+        for micros in [0, LAST + 1, u64::MAX] {
+            let age = time(micros).elapsed().unwrap();
+            assert!(age < Duration::from_secs(60), "{micros}: {age:?}");
+        }
+        for micros in [1, LAST] {
+            assert_eq!(time(micros), UNIX_EPOCH + Duration::from_micros(micros));
+        }
+    }
+
     /// Every kind of match.
     fn parts() -> Vec<MatchedPart> {
         let text = || "bot_".to_owned();

@@ -2,8 +2,8 @@
 
 use importguard_core::Dialect;
 use importguard_tests::{
-    Call, Client, MountedSecret, OpenIm, OtlpReceiver, Response, SOON, Service, Settings,
-    eventually,
+    Call, Client, MountedSecret, OpenIm, OtlpReceiver, RawConnection, Response, SOON, Service,
+    Settings, eventually, post,
 };
 
 use crate::asserts;
@@ -11,6 +11,8 @@ use crate::asserts;
 /// `openim:s3cret` and `next:s3cret` as HTTP has them.
 const OPENIM: &str = "Basic b3BlbmltOnMzY3JldA==";
 const NEXT: &str = "Basic bmV4dDpzM2NyZXQ=";
+
+const PATH: &str = "/callbackBeforeImportFriendsCommand";
 
 fn locked(secret: &MountedSecret) -> Settings {
     Settings::new()
@@ -68,6 +70,22 @@ async fn a_password_or_a_token_opens_and_nothing_else_does() {
             assert!(challenges[0].starts_with("Basic realm="), "{challenges:?}");
             assert!(challenges[1].starts_with("Bearer realm="), "{challenges:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn two_credentials_in_a_request_open_nothing() {
+    let secret = secret();
+    let gateway = Service::gateway(locked(&secret)).await;
+    let server = OpenIm::server(gateway.url());
+    for pair in [[OPENIM, NEXT], [NEXT, OPENIM], [OPENIM, OPENIM]] {
+        let [one, other] = pair.map(|key| format!("Authorization: {key}\r\n"));
+        let request = post(PATH, "op", &server.body("user1", &["user2"]));
+        let request = request.replacen("\r\n", &format!("\r\n{one}{other}"), 1);
+        let mut connection = RawConnection::open(gateway.http_address()).await;
+        connection.send(&request).await.unwrap();
+        let answer = connection.answer().await;
+        asserts::refuses(Dialect::Server, &answer, 401, 5902);
     }
 }
 

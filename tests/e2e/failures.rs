@@ -25,12 +25,16 @@ const CAUSED_BY: [(&str, &[&str]); 58] = [
         "no decider answers in time",
         &[
             "a_decider_that_stands_still_is_given_up_in_time",
-            "a_decider_that_sends_nothing_times_out",
+            "a_decider_that_accepts_connections_and_sends_nothing_times_out",
         ],
     ),
     (
         "a decider answers with an error, or with friends that were not in the request",
-        &["something_that_is_no_decider_fails_with_5912"],
+        &[
+            "something_that_is_no_decider_fails_with_5912",
+            "a_decider_that_keeps_friends_that_were_not_asked_for_fails_with_5912",
+            "each_cause_has_a_setting_of_its_own",
+        ],
     ),
     (
         "an expression fails at run time",

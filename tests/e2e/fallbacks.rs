@@ -6,11 +6,12 @@ use std::{
 };
 
 use importguard_core::{Cause, DecidedBy, Dialect, VerdictKind};
+use importguard_proto::decider::{Modify, decide_response::Verdict};
 use importguard_tests::{
-    Line, NatsServer, OpenIm, Proxy, SOON, Service, Settings, StoredEvent, eventually, free_port,
-    load, stored, wait_for_count,
+    FixedDecider, Line, NatsServer, OpenIm, Proxy, SOON, Service, Settings, StoredEvent,
+    eventually, free_port, load, stored, wait_for_count,
 };
-use tokio::sync::Notify;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::asserts;
@@ -31,6 +32,16 @@ fn is_fallback(event: &StoredEvent, cause: Cause, refusal: Option<i32>) {
     let verdict = refusal.map_or(VerdictKind::Allow, |_| VerdictKind::Refuse);
     assert_eq!(data.verdict, verdict);
     assert_eq!(data.policy, None);
+}
+
+/// The event of that operation.
+async fn event_of(nats: &NatsServer, operation: &str) -> StoredEvent {
+    eventually("its event is stored", SOON, async || {
+        let mut events = stored(nats).await.into_iter();
+        let found = events.find(|event| event.operation_id() == operation);
+        found.ok_or("it is not")
+    })
+    .await
 }
 
 /// A gateway that waits so long for a stopped decider, and does not find out by a health check before.
@@ -89,7 +100,7 @@ async fn or_allowed_if_so_configured() {
 
 #[tokio::test]
 async fn a_decider_that_stands_still_is_given_up_in_time() {
-    let line = Line::with(impatient("300ms")).await;
+    let line = Line::with(impatient("2s")).await;
     let server = line.server();
     is_asked(&server, "before").await;
 
@@ -98,46 +109,120 @@ async fn a_decider_that_stands_still_is_given_up_in_time() {
     let answer = server.import("frozen", "a", &["b"]).await;
     let took = began.elapsed();
     asserts::refuses(Dialect::Server, &answer, 200, 5911);
-    assert!(
-        Duration::from_millis(250) < took && took < BUDGET,
-        "{took:?}"
-    );
+    // A busy machine may take some seconds more.
+    let expected = Duration::from_millis(1_900)..Duration::from_secs(8);
+    assert!(expected.contains(&took), "{took:?}");
 
     line.decider.thaw();
     is_asked(&server, "after").await;
 
-    wait_for_count(&line.nats, 3).await;
-    let frozen = eventually("its event is stored", SOON, async || {
-        let mut events = stored(&line.nats).await.into_iter();
-        let frozen = events.find(|event| event.operation_id() == "frozen");
-        frozen.ok_or("it is not")
-    })
-    .await;
+    let frozen = event_of(&line.nats, "frozen").await;
     is_fallback(&frozen, Cause::DeciderTimeout, Some(5911));
 }
 
 #[tokio::test]
-async fn a_decider_that_sends_nothing_times_out() {
-    let line = Line::with(impatient("500ms")).await;
-    line.decider.freeze().await;
+async fn a_decider_that_accepts_connections_and_sends_nothing_times_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let nats = NatsServer::start().await;
+    let settings = impatient("2s").nats(&nats);
+    let gateway = Service::gateway(settings.set("IMPORTGUARD_DECIDER_URL", url)).await;
     let began = Instant::now();
-    let answer = line.server().import("op", "a", &["b"]).await;
+    let answer = OpenIm::server(gateway.url())
+        .import("op", "a", &["b"])
+        .await;
     asserts::refuses(Dialect::Server, &answer, 200, 5911);
-    assert!(began.elapsed() < BUDGET, "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
-async fn something_that_is_no_decider_fails_with_5912() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+async fn each_cause_has_a_setting_of_its_own() {
+    let nats = NatsServer::start().await;
+    let frozen = Service::decider(Settings::new()).await;
+    frozen.freeze().await;
+    let unused = format!("http://127.0.0.1:{}", free_port());
+    let causes = [
+        (
+            Cause::DeciderUnavailable,
+            "DECIDER_UNAVAILABLE",
+            5910,
+            unused,
+        ),
+        (
+            Cause::DeciderTimeout,
+            "DECIDER_TIMEOUT",
+            5911,
+            frozen.grpc_url(),
+        ),
+        (
+            Cause::DeciderFailed,
+            "DECIDER_ERROR",
+            5912,
+            no_decider().await,
+        ),
+    ];
+    for (cause, own, code, url) in causes {
+        for allowing in [true, false] {
+            let answer = |is_allow: bool| if is_allow { "allow" } else { "refuse" };
+            let mut settings = impatient("300ms")
+                .nats(&nats)
+                .set("IMPORTGUARD_DECIDER_URL", &url);
+            for name in ["OVERLOAD", "UNRECORDABLE"] {
+                settings = settings.set(&format!("IMPORTGUARD_ON_{name}"), answer(!allowing));
+            }
+            for name in ["DECIDER_UNAVAILABLE", "DECIDER_TIMEOUT", "DECIDER_ERROR"] {
+                let set = answer(allowing == (name == own));
+                settings = settings.set(&format!("IMPORTGUARD_ON_{name}"), set);
+            }
+            let gateway = Service::gateway(settings).await;
+            let operation = format!("{own}-{allowing}");
+            let server = OpenIm::server(gateway.url());
+            let answer = server.import(&operation, "a", &["b"]).await;
+            match allowing {
+                true => asserts::allows(Dialect::Server, &answer),
+                false => asserts::refuses(Dialect::Server, &answer, 200, code),
+            }
+            let event = event_of(&nats, &operation).await;
+            is_fallback(&event, cause, (!allowing).then_some(code));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_decider_that_keeps_friends_that_were_not_asked_for_fails_with_5912() {
+    let verdict = Verdict::Modify(Modify { friends: vec![99] });
+    let (_decider, url) = FixedDecider::answering(verdict).await;
+    let nats = NatsServer::start().await;
+    let settings = budgeted().nats(&nats).set("IMPORTGUARD_DECIDER_URL", url);
+    let gateway = Service::gateway(settings).await;
+    let server = OpenIm::server(gateway.url());
+    let answer = server.import("op", "a", &["b", "c"]).await;
+    asserts::refuses(Dialect::Server, &answer, 200, 5912);
+    let event = event_of(&nats, "op").await;
+    is_fallback(&event, Cause::DeciderFailed, Some(5912));
+    gateway.wait_for_log(&["is not a subset"]).await;
+}
+
+/// The URL of a gRPC server that is healthy and has no `Decide`.
+async fn no_decider() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (_reporter, health) = tonic_health::server::health_reporter();
     let server = tonic::transport::Server::builder().add_service(health);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    url
+}
 
+#[tokio::test]
+async fn something_that_is_no_decider_fails_with_5912() {
     let nats = NatsServer::start().await;
     let settings = Settings::new()
         .nats(&nats)
-        .set("IMPORTGUARD_DECIDER_URL", url);
+        .set("IMPORTGUARD_DECIDER_URL", no_decider().await);
     let gateway = Service::gateway(settings).await;
     for dialect in [Dialect::Documented, Dialect::Server] {
         let answer = OpenIm::new(dialect, gateway.url())

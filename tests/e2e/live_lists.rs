@@ -9,7 +9,7 @@ mod reasons;
 mod reloads;
 mod restored;
 
-use std::{path::Path, time::SystemTime};
+use std::{fs, path::Path, time::SystemTime};
 
 use async_nats::jetstream;
 use importguard_tests::{
@@ -404,6 +404,27 @@ async fn a_decider_starts_with_its_snapshot_while_nats_is_away_and_says_how_old_
             .unwrap(),
         0.0
     );
+}
+
+#[tokio::test]
+async fn the_snapshot_is_written_again_after_changes() {
+    let (mut nats, policy, directory) = (nats().await, policy(), TempDir::new().unwrap());
+    listed(&nats, &["add", "bad", "a"]).await;
+    let mut decider = with_snapshot(nats.url(), &policy, directory.path()).await;
+    is_written(directory.path()).await;
+    let file = directory.path().join("live-lists.snapshot");
+    let first = fs::read(&file).unwrap();
+    listed(&nats, &["add", "bad", "b"]).await;
+    // A snapshot is written once a minute at most.
+    eventually("it is written again", 3 * SOON, async || {
+        anyhow::ensure!(fs::read(&file)? != first, "it is the first one");
+        Ok(())
+    })
+    .await;
+    nats.kill9();
+    decider.kill9();
+    decider.restart().await;
+    assert!(refuses(&decider, "b").await.unwrap());
 }
 
 #[tokio::test]

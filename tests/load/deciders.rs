@@ -13,8 +13,8 @@ use importguard_proto::decider::{
     decider_server::{Decider, DeciderServer},
 };
 use importguard_tests::{
-    Http2Connection, NatsServer, OpenIm, Proxy, Reading, SOON, Service, Settings, Traffic,
-    TrafficReport, eventually, load, stored, wait_for_count,
+    FixedDecider, Http2Connection, NatsServer, OpenIm, Proxy, Reading, SOON, Service, Settings,
+    Traffic, TrafficReport, eventually, load, stored, wait_for_count,
 };
 use serde_json::Value;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -154,6 +154,32 @@ async fn the_load_is_spread_over_all() {
         let count = counts.get(name).copied().unwrap_or(0);
         assert!(count > REQUESTS / 5, "{counts:?}");
     }
+}
+
+#[tokio::test]
+async fn a_slow_one_gets_few_requests() {
+    const REQUESTS: usize = 600;
+    let (slow, slow_url) = FixedDecider::allowing_after(Duration::from_secs(3)).await;
+    let (fast, fast_url) = FixedDecider::allowing_after(Duration::ZERO).await;
+    let nats = NatsServer::start().await;
+    let settings = budgeted()
+        .nats(&nats)
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "15s")
+        .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "15s")
+        .set("IMPORTGUARD_DECIDER_URL", format!("{slow_url},{fast_url}"));
+    let gateway = Service::gateway(settings).await;
+    until(&gateway, 2, 2).await;
+    let server = OpenIm::server(gateway.url());
+    let answers = load(REQUESTS, 16, async |number| {
+        server.import(&format!("op-{number}"), "a", &["b"]).await
+    })
+    .await;
+    for answer in answers {
+        asserts::allows(Dialect::Server, &answer);
+    }
+    let (slow, fast) = (slow.asked(), fast.asked());
+    assert_eq!(slow + fast, REQUESTS);
+    assert!(0 < slow && slow < REQUESTS / 4, "{slow} and {fast}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ mod events;
 mod eventually;
 mod exposition;
 mod faketime;
+mod fixed_decider;
 mod foreign;
 mod frames;
 mod generated;
@@ -62,6 +63,7 @@ pub use events::{Event, StoredEvent, create_stream, stored, stored_with, wait_fo
 pub use eventually::{SOON, eventually};
 pub use exposition::assert_each_series_is_once;
 pub use faketime::FakeClock;
+pub use fixed_decider::FixedDecider;
 pub use foreign::{Foreign, workspace};
 pub use frames::{Frame, Http2Connection};
 pub use generated::assert_is_current;

@@ -2,7 +2,7 @@
 
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    Binary, NatsServer, OpenIm, PolicyDir, SOON, Service, Settings, eventually,
+    Binary, NatsServer, OpenIm, PolicyDir, Proxy, SOON, Service, Settings, eventually,
 };
 
 use super::{POLICY, decides, listed, nats, policy, readyz, refuses};
@@ -126,6 +126,72 @@ async fn that_nats_is_away_is_not_said_to_be_the_file_systems_fault() {
         .wait_for_log(&["live lists have not been read"])
         .await;
     assert!(!log.contains("regular files"), "{log}");
+}
+
+/// Waits until `gateway` considers so many deciders usable.
+async fn usable(gateway: &Service, deciders: f64) {
+    gateway
+        .wait_for_metric("importguard_deciders{state=\"usable\"}", |usable| {
+            usable == deciders
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_decider_that_is_not_ready_gets_no_requests_until_its_lists_are_current() {
+    let (nats, policy) = (nats().await, policy());
+    listed(&nats, &["add", "bad", "a"]).await;
+    let proxy = Proxy::to(nats.url().trim_start_matches("nats://")).await;
+    let settings = Settings::new()
+        .policy(&policy)
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "2s")
+        .set("IMPORTGUARD_ON_STALE_LISTS", "not-ready");
+    let cut = settings
+        .clone()
+        .set("NATS_URL", format!("nats://{}", proxy.address()));
+    let cut = Service::decider(cut).await;
+    let other = Service::decider(settings.nats(&nats)).await;
+    let urls = [cut.grpc_url(), other.grpc_url()].join(",");
+    let gateway = Settings::new()
+        .nats(&nats)
+        .set("IMPORTGUARD_DECIDER_URL", urls);
+    let gateway = Service::gateway(gateway).await;
+    usable(&gateway, 2.0).await;
+    proxy.stall();
+    usable(&gateway, 1.0).await;
+    // So many friends are sent to one decider only.
+    let friends: Vec<_> = (0..2_000).map(|number| format!("f{number}")).collect();
+    let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+    let server = OpenIm::server(gateway.url());
+    for number in 0..4 {
+        let answer = server.import(&format!("op{number}"), "b", &friends).await;
+        asserts::allows(Server, &answer);
+    }
+    proxy.restore().await;
+    usable(&gateway, 2.0).await;
+}
+
+#[tokio::test]
+async fn a_decider_that_starts_without_current_lists_gets_requests_when_it_has_them() {
+    let (mut nats, policy) = (nats().await, policy());
+    listed(&nats, &["add", "bad", "a"]).await;
+    nats.kill9();
+    let settings = Settings::new()
+        .policy(&policy)
+        .set("IMPORTGUARD_LISTS_MAX_AGE", "1s")
+        .set("IMPORTGUARD_ON_STALE_LISTS", "not-ready")
+        .nats(&nats);
+    let decider = Service::spawn(Binary::Decider, settings.clone());
+    decider.wait_for_log(&["is listening"]).await;
+    let gateway = Service::gateway(settings.decider(&decider)).await;
+    gateway.wait_for_log(&["NOT_SERVING"]).await;
+    usable(&gateway, 0.0).await;
+    nats.restart().await;
+    usable(&gateway, 1.0).await;
+    let answer = OpenIm::server(gateway.url())
+        .import("op", "a", &["b"])
+        .await;
+    asserts::refuses(Server, &answer, 200, 5001);
 }
 
 #[tokio::test]
