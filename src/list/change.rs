@@ -1,4 +1,4 @@
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 use importguard_core::EventId;
@@ -81,27 +81,14 @@ impl Remove {
 
 impl What {
     async fn run(self, addition: &Addition, denials: &Denials) -> anyhow::Result<ExitCode> {
-        let keys = self.ids.iter().map(|id| {
-            let key = Key::new(self.list.clone(), id);
-            key.map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))
-        });
-        if !addition.removed
-            && let Some((id, misfit)) = self.ids.iter().find_map(|id| Some((id, misfit(id)?)))
-        {
-            return Err(UsageError(format!(
-                "\"{}\": {}. An ID that really is like this can be imported as JSON: {{\"id\": …}}",
-                printable(id),
-                misfit.message
-            ))
-            .into());
-        }
         // All IDs are validated before the first entry is changed.
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        let keys = self.keys(addition.removed)?;
         let jetstream = connect(&self.nats, denials).await?;
         let writer = writer(&jetstream, &self.pseudonyms, denials).await?;
         let is_new = !addition.removed && !writer.bucket().has_list(&self.list).await?;
         let mut own = Vec::new();
         let mut code = ExitCode::SUCCESS;
+        let mut printed = Ok(());
         for key in &keys {
             let addition = Addition {
                 event: EventId::new(),
@@ -127,38 +114,68 @@ impl What {
             if done == Done::Absent {
                 code = ExitCode::FAILURE;
             }
-            let mut out = output::stdout();
-            if self.json {
-                let line = json!({
-                    "list": key.list.as_str(),
-                    "userID": key.id,
-                    "change": done.into_str(),
-                    "by": addition.by.as_str(),
-                    "reason": addition.reason.as_ref().map(|reason| reason.as_str()),
-                    "until": addition.until.map(exact_rfc3339),
-                    "revision": written.map(|written| written.revision),
-                });
-                writeln!(out, "{}", printable_json(&line.to_string()))?;
-            } else {
-                let until = addition
-                    .until
-                    .map(|until| format!(" until {}", exact_rfc3339(until)));
-                let until = until.unwrap_or_default();
-                let id = printable(key.id.as_str());
-                let list = &key.list;
-                match done {
-                    Done::Absent => writeln!(out, "{id} is not on {list}")?,
-                    Done::Removed | Done::Changed | Done::Added => {
-                        writeln!(out, "{list}: {} {id}{until}", done.into_str())?;
-                    }
-                }
-            }
+            // The other changes are made even if this one cannot be printed.
+            printed = printed.and(output::print(match self.json {
+                true => json(key, &addition, done, written),
+                false => line(key, &addition, done),
+            }));
         }
         if is_new {
             report_new(&self.list);
         }
         tidy(&writer, &own, denials).await;
+        printed?;
         Ok(code)
+    }
+
+    /// The keys of the entries to change.
+    ///
+    /// # Errors
+    /// If an ID cannot be on a list, or would be added though it looks like something else.
+    fn keys(&self, removes: bool) -> Result<Vec<Key>, UsageError> {
+        let keys = self.ids.iter().map(|id| {
+            let key = Key::new(self.list.clone(), id);
+            let key =
+                key.map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))));
+            match misfit(id) {
+                Some(misfit) if !removes => Err(UsageError(format!(
+                    "\"{}\": {}. An ID that really is like this can be imported as JSON: {{\"id\": …}}",
+                    printable(id),
+                    misfit.message
+                ))),
+                _ => key,
+            }
+        });
+        keys.collect()
+    }
+}
+
+/// Formats a change as JSON.
+fn json(key: &Key, addition: &Addition, done: Done, written: Option<Written>) -> String {
+    let line = json!({
+        "list": key.list.as_str(),
+        "userID": key.id,
+        "change": done.into_str(),
+        "by": addition.by.as_str(),
+        "reason": addition.reason.as_ref().map(|reason| reason.as_str()),
+        "until": addition.until.map(exact_rfc3339),
+        "revision": written.map(|written| written.revision),
+    });
+    printable_json(&line.to_string()).into_owned()
+}
+
+/// Formats a change as text.
+fn line(key: &Key, addition: &Addition, done: Done) -> String {
+    let until = addition
+        .until
+        .map(|until| format!(" until {}", exact_rfc3339(until)));
+    let until = until.unwrap_or_default();
+    let (id, list) = (printable(key.id.as_str()), &key.list);
+    match done {
+        Done::Absent => format!("{id} is not on {list}"),
+        Done::Removed | Done::Changed | Done::Added => {
+            format!("{list}: {} {id}{until}", done.into_str())
+        }
     }
 }
 

@@ -1,15 +1,30 @@
-//! A reader that stops reading, like `head`, ends a command quietly and well.
+//! A reader that stops reading, like `head`, ends a command quietly and well, but not the changes that it makes.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    fs::File,
+    process::{Command, Output, Stdio},
+};
 
-use importguard_tests::{Binary, Line, Settings};
+use importguard_tests::{Binary, Line, NatsServer, Settings, create_stream};
+
+use crate::asserts::printed;
 
 /// Runs `importguard ARGUMENTS` with a standard output that nobody reads any more.
 fn unread(settings: &Settings, arguments: &[&str]) -> Output {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
+    printing_to(writer, settings, arguments)
+}
+
+/// Runs `importguard ARGUMENTS` with a standard output on a full disk.
+fn to_a_full_disk(settings: &Settings, arguments: &[&str]) -> Output {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    printing_to(full, settings, arguments)
+}
+
+fn printing_to(stdout: impl Into<Stdio>, settings: &Settings, arguments: &[&str]) -> Output {
     let mut command = settings.command(Binary::AllInOne.path());
-    let command: &mut Command = command.args(arguments).stdout(writer);
+    let command: &mut Command = command.args(arguments).stdout(stdout);
     command.stderr(Stdio::piped()).output().unwrap()
 }
 
@@ -43,13 +58,12 @@ async fn of_any_command_end_it_with_0_and_without_an_error() {
 
 #[test]
 fn but_a_full_disk_is_an_error_that_names_standard_output() {
-    let settings = Settings::new().set("IMPORTGUARD_PSEUDONYM_KEY", "a key that nobody guesses");
+    let policy = importguard_tests::workspace().join("policy/policy.yaml");
+    let settings = Settings::new()
+        .set("IMPORTGUARD_PSEUDONYM_KEY", "a key that nobody guesses")
+        .set("IMPORTGUARD_POLICY", policy.display().to_string());
     for arguments in [&["pseudonym", "u1"][..], &["policy", "digest"]] {
-        let full = std::fs::File::options().write(true).open("/dev/full");
-        let mut command = settings.command(Binary::AllInOne.path());
-        let policy = importguard_tests::workspace().join("policy/policy.yaml");
-        command.args(arguments).env("IMPORTGUARD_POLICY", policy);
-        let output = command.stdout(full.unwrap()).output().unwrap();
+        let output = to_a_full_disk(&settings, arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
         assert!(
@@ -57,4 +71,34 @@ fn but_a_full_disk_is_an_error_that_names_standard_output() {
             "{arguments:?}: {stderr}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_a_list_are_completed_whether_or_not_they_can_be_printed() {
+    let nats = NatsServer::start().await;
+    create_stream(nats.client().await, |_| ()).await;
+    let settings = Settings::new()
+        .nats(&nats)
+        .set("IMPORTGUARD_LIST_BY", "alice");
+    let run = |run: fn(&Settings, &[&str]) -> Output, arguments: &[&str], code| {
+        tokio::task::block_in_place(|| printed(&run(&settings, arguments), code).1)
+    };
+    let listed = async || {
+        let output = settings.run(["list", "export", "bad", "--ids"]).await;
+        let mut ids: Vec<_> = printed(&output, 0).0.lines().map(str::to_owned).collect();
+        ids.sort();
+        ids
+    };
+    let stderr = run(unread, &["list", "add", "bad", "u1", "u2", "u3", "u4"], 0);
+    assert!(!stderr.contains("pipe"), "{stderr}");
+    assert_eq!(listed().await, ["u1", "u2", "u3", "u4"]);
+    let stderr = run(
+        to_a_full_disk,
+        &["list", "remove", "bad", "u1", "u2", "u3"],
+        1,
+    );
+    assert!(stderr.contains("standard output"), "{stderr}");
+    assert_eq!(listed().await, ["u4"]);
+    // It has not been on the list.
+    run(unread, &["list", "remove", "bad", "u1"], 1);
 }
