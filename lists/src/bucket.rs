@@ -52,9 +52,9 @@ pub enum BucketError {
     /// NATS refused the request.
     #[error("NATS refused: {0}")]
     Refused(String),
-    /// The change was made, but its event could not be published. The next writer publishes it.
+    /// The change was made, but its event could not be published. A later writer publishes it.
     #[error(
-        "the change is made, but its event is not published yet ({cause}); the next command that changes a list publishes it{}",
+        "the change is made, but its event is not published yet ({cause}); the next command that changes a list publishes it, a minute after this change at the earliest{}",
         if *lost { "; the event about the entry's previous change is lost" } else { "" }
     )]
     Unpublished {

@@ -136,14 +136,14 @@ impl What {
         let keys = self.ids.iter().map(|id| {
             let key = Key::new(self.list.clone(), id);
             let key =
-                key.map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))));
+                key.map_err(|error| UsageError(format!("\"{}\": {error}", printable(id))))?;
             match misfit(id) {
                 Some(misfit) if !removes => Err(UsageError(format!(
                     "\"{}\": {}. An ID that really is like this can be imported as JSON: {{\"id\": …}}",
                     printable(id),
                     misfit.message
                 ))),
-                _ => key,
+                _ => Ok(key),
             }
         });
         keys.collect()

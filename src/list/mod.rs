@@ -174,7 +174,7 @@ impl Clear {
                 more => format!("{more} are left because the events about them are"),
             };
             CONSOLE.report(&format!(
-                "{are_left} not published yet: the next command that changes a list does that"
+                "{are_left} not published yet: the next command that changes a list does that, a minute after the change at the earliest"
             ));
         }
         Ok(ExitCode::SUCCESS)

@@ -139,6 +139,9 @@ async fn somebody_is_blocked_even_if_no_stream_takes_the_event_about_it() {
         added.stderr.contains("its event is not published yet")
             && added
                 .stderr
+                .contains("a minute after this change at the earliest")
+            && added
+                .stderr
                 .contains("a gateway creates the stream IMPORTGUARD"),
         "{}",
         added.stderr
@@ -363,6 +366,14 @@ async fn what_a_file_would_not_take_as_an_id_is_no_id_for_add() {
         assert_eq!(refused.code, Some(2), "{id}: {}", refused.stderr);
         assert!(refused.stderr.contains(expected), "{}", refused.stderr);
     }
+    let long = "u".repeat(257);
+    let refused = list(&nats, &["add", "bad", &long]).await;
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("the maximum is 256") && !refused.stderr.contains("imported"),
+        "{}",
+        refused.stderr
+    );
     let shown = list(&nats, &["show", "bad"]).await;
     assert!(!shown.stdout.contains("u0"), "{}", shown.stdout);
 }
