@@ -24,14 +24,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const HELP: &str = r#"For the spool of a gateway that will not start again, and for a copy made by `importguard spool copy`. The rules are the gateway's: in order, an event leaves the spool when JetStream has acknowledged it, and what NATS refuses while it takes other events stays parked, with its reason. Events that may have been published before are looked up in the stream. So it can be interrupted at any moment, even by SIGKILL, and run again: no event is lost, and none is published twice unless the lookup fails.
 
-A database that is found corrupt meanwhile is set aside; the events that can still be read are published, and the command fails and names the file.
+A database that is found corrupt meanwhile is set aside, and the events that can still be read are published. As long as the directory has a corrupt spool that was set aside, then or by a gateway, the command fails and says how to publish what is in it.
 
 A spool that a gateway has in use is left alone: that gateway publishes it.
 
 Example:
   NATS_URL=nats://nats:4222 importguard spool drain /var/lib/importguard/spool
 
-Exit codes: 0 if NATS has all events; 1 if some are left or could not be read: NATS does not take them, the spool is corrupt, or the command was interrupted; 2 on usage errors."#;
+Exit codes: 0 if NATS has all events; 1 if some are left or could not be read: NATS does not take them, the spool is corrupt, one that was set aside may hold some, or the command was interrupted; 2 on usage errors."#;
 
 /// Publish the events in a spool to NATS, and empty it
 #[derive(Args)]
@@ -64,15 +64,10 @@ impl Drain {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let shutdown = signals::shutdown()?;
         let before = self.look()?;
-        for file in &before.set_aside {
-            CONSOLE.report(&format!(
-                "not published: {}, a corrupt spool that was set aside and may hold events",
-                file.display()
-            ));
-        }
         if before.events == 0 {
             CONSOLE.report("the spool is empty");
-            return Ok(ExitCode::SUCCESS);
+            report_set_aside(&before.set_aside);
+            return Ok(exit_code(before.set_aside.is_empty()));
         }
         let dir = self.directory.dir.clone();
         let settings = RecordSettings {
@@ -90,15 +85,11 @@ impl Drain {
         tokio::spawn(async move { files.run_without_sighup().await });
         let end = follow(&recorder, self.wait, &shutdown).await;
         recorder.close(CLOSE_TIMEOUT).await;
-        let set_aside = set_aside_files(&dir).context("cannot look at the spool again")?;
-        let new = set_aside.into_iter();
         let outcome = Outcome {
             status: recorder.status(),
             drained: recorder.drained(),
             expected: before.events,
-            set_aside: new
-                .filter(|file| !before.set_aside.contains(file))
-                .collect(),
+            set_aside: set_aside_files(&dir).context("cannot look at the spool again")?,
             end,
         };
         Ok(outcome.report())
@@ -180,7 +171,7 @@ struct Outcome {
     drained: Drained,
     /// The number of events that there were.
     expected: usize,
-    /// Databases that were found corrupt meanwhile.
+    /// Corrupt databases beside the spool, set aside now or earlier.
     set_aside: Vec<PathBuf>,
     end: End,
 }
@@ -204,10 +195,9 @@ impl Outcome {
                 parked.reason
             ));
         }
-        match self.report_lost() || left > 0 {
-            true => ExitCode::FAILURE,
-            false => ExitCode::SUCCESS,
-        }
+        report_set_aside(&self.set_aside);
+        let lost = self.report_lost();
+        exit_code(left == 0 && self.set_aside.is_empty() && !lost)
     }
 
     /// What has left the spool, such as `3 events published, 2 that NATS already had`.
@@ -230,33 +220,41 @@ impl Outcome {
         }
     }
 
-    /// Reports what was found corrupt, and events that are neither published nor left. Returns whether there may be any.
+    /// Reports events that are neither published nor left. Returns whether there are any.
     fn report_lost(&self) -> bool {
         let known = self.drained.total() + self.status.spooled_events;
         let lost = self.expected.saturating_sub(known);
-        for file in &self.set_aside {
-            let file = file.display();
-            let rest = match lost {
-                0 => "all its events could be read; see whether the disk is sound, and delete the file".to_owned(),
-                _ => format!(
-                    "{} could no longer be read, and are not published; `importguard spool copy {file} --to DIR` saves what it has, \
-                     and `importguard spool drain DIR` publishes that",
-                    events(lost)
-                ),
-            };
-            CONSOLE.report(&format!(
-                "the spool was found corrupt and set aside as {file}: {rest}"
-            ));
-        }
         // If the drain was interrupted, its last events may have left the spool without being counted.
         let is_exact = matches!(self.end, End::Complete) || self.status.spooled_events == 0;
-        if self.set_aside.is_empty() && lost > 0 && is_exact {
-            CONSOLE.report(&format!(
-                "{} could no longer be read, and are not published: another program has changed the spool meanwhile",
-                events(lost)
-            ));
-            return true;
+        if lost == 0 || !is_exact {
+            return false;
         }
-        !self.set_aside.is_empty()
+        let why = match self.set_aside.is_empty() {
+            true => ": another program has changed the spool meanwhile",
+            false => "",
+        };
+        CONSOLE.report(&format!(
+            "{} could no longer be read, and are not published{why}",
+            events(lost)
+        ));
+        true
+    }
+}
+
+/// Reports corrupt spools that were set aside, and how to publish what is in them.
+fn report_set_aside(files: &[PathBuf]) {
+    for file in files {
+        let file = file.display();
+        CONSOLE.report(&format!(
+            "not published: {file}, a corrupt spool that was set aside and may hold events. `importguard spool copy {file} --to DIR` saves \
+             what can be read of it, and `importguard spool drain DIR` publishes what NATS does not have; then delete the file"
+        ));
+    }
+}
+
+fn exit_code(is_complete: bool) -> ExitCode {
+    match is_complete {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }

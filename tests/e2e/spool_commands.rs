@@ -21,7 +21,7 @@ use importguard_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::asserts::printed;
+use crate::asserts::{has, printed};
 
 /// Runs `importguard spool …`, and returns standard output and standard error.
 async fn spool(settings: &Settings, arguments: &[&str], code: i32) -> (String, String) {
@@ -445,11 +445,42 @@ async fn a_spool_that_is_damaged_while_it_is_drained_is_not_said_to_be_published
     for part in [
         format!("{published} events published; the spool is empty"),
         format!(
-            "set aside as {aside}: {} events could no longer be read",
+            "{} events could no longer be read, and are not published",
             EVENTS - published
         ),
         format!("importguard spool copy {aside}"),
     ] {
         assert!(told.contains(&part), "{part}: {told}");
     }
+}
+
+#[tokio::test]
+async fn a_drain_fails_as_long_as_a_spool_that_was_set_aside_may_hold_events() {
+    let mut line = with_events(&["op-1"]).await;
+    line.gateway.terminate(SOON).await;
+    let dir = line.gateway.spool_dir();
+    let aside = dir.join("spool.corrupt-20261128T101500Z.db");
+    let elsewhere = with_events(&["op-2"]).await;
+    let (saved, other) = (dir.join("saved"), elsewhere.gateway.spool_dir());
+    let [dir, aside, saved, other] =
+        [&dir, &aside, &saved, &other].map(|path| path.to_str().unwrap());
+    spool(&Settings::new(), &["copy", other, "--to", saved], 0).await;
+    fs::rename(format!("{saved}/spool.db"), aside).unwrap();
+    fs::remove_dir_all(saved).unwrap();
+    line.nats.restart().await;
+    let nats = Settings::new().nats(&line.nats);
+    let remedy = format!("importguard spool copy {aside} --to DIR");
+    for drained in [
+        "1 event published; the spool is empty",
+        "the spool is empty",
+    ] {
+        let (_, told) = spool(&nats, &["drain", dir], 1).await;
+        has(&told, &[drained, &remedy, "importguard spool drain DIR"]);
+        assert_eq!(published(&line.nats).await, ["op-1"]);
+    }
+    spool(&nats, &["copy", aside, "--to", saved], 0).await;
+    spool(&nats, &["drain", saved], 0).await;
+    assert_eq!(published(&line.nats).await, ["op-1", "op-2"]);
+    fs::remove_file(aside).unwrap();
+    spool(&nats, &["drain", dir], 0).await;
 }
