@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use chrono::{
-    DateTime, Days, FixedOffset, Local, NaiveDate, NaiveTime, SecondsFormat, TimeZone, Utc,
+    DateTime, Days, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat,
+    TimeZone, Utc,
 };
 use importguard_runtime::settings::any_duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -93,18 +94,20 @@ fn parse<Z: TimeZone>(
     let local = day
         .ok_or(TimeError::Form)?
         .and_time(clock.ok_or(TimeError::Form)?);
-    // If clocks repeat the hour, its first occurrence is meant.
     let time = match &offset {
-        Some(offset) => offset
-            .from_local_datetime(&local)
-            .earliest()
-            .map(|time| time.to_utc()),
-        None => zone
-            .from_local_datetime(&local)
-            .earliest()
-            .map(|time| time.to_utc()),
+        Some(offset) => first(offset, &local),
+        None => first(zone, &local),
     };
     time.ok_or(TimeError::Skipped)
+}
+
+/// The first moment at which it is `local` in `zone`: clocks that are set back repeat an hour. Which of the two chrono calls the earliest
+/// depends on the zone.
+fn first<Z: TimeZone>(zone: &Z, local: &NaiveDateTime) -> Option<DateTime<Utc>> {
+    let found = zone
+        .from_local_datetime(local)
+        .map(|moment| moment.to_utc());
+    found.earliest().min(found.latest())
 }
 
 /// The time of day, and the offset if there is one.

@@ -78,6 +78,7 @@ mod spool_faults;
 mod spooling;
 mod startup;
 mod stats;
+mod stream_range;
 mod tail;
 mod tls;
 mod tls_errors;

@@ -1,0 +1,20 @@
+//! What the commands that read the stream say about the part of it that they were asked for.
+
+use importguard_tests::{NatsServer, Settings, create_stream};
+
+use crate::asserts::printed;
+
+#[tokio::test]
+async fn a_local_time_that_clocks_repeat_is_the_first_of_the_two() {
+    let nats = NatsServer::start().await;
+    create_stream(nats.client().await, |_| ()).await;
+    // In 2099, summer time ends on 25 October: at 3:00 it is 2:00 again.
+    let settings = Settings::new()
+        .nats(&nats)
+        .set("IMPORTGUARD_LIST_BY", "me")
+        .set("TZ", "CET-1CEST,M3.5.0,M10.5.0/3");
+    let until = "2099-10-25 02:30";
+    let add = ["list", "add", "bad", "u1", "--until", until];
+    let (added, _) = printed(&settings.run(add).await, 0);
+    assert_eq!(added, "bad: added u1 until 2099-10-25T00:30:00Z\n");
+}
