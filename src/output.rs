@@ -3,7 +3,9 @@
 use std::{
     env,
     fmt::Display,
+    fs::File,
     io::{self, ErrorKind, IsTerminal, Write},
+    os::fd::AsFd,
     process::ExitCode,
 };
 
@@ -25,6 +27,38 @@ pub(crate) fn print(text: impl Display) -> io::Result<()> {
     match writeln!(stdout(), "{text}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written,
+    }
+}
+
+/// Standard output for lines that are written whole or not at all.
+pub(crate) struct LineOutput {
+    /// Standard output, if it is a file.
+    file: Option<File>,
+}
+
+impl LineOutput {
+    pub(crate) fn new() -> Self {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        let is_file = |file: &File| file.metadata().is_ok_and(|metadata| metadata.is_file());
+        Self {
+            file: stdout.ok().filter(is_file),
+        }
+    }
+
+    /// Writes lines, which end with a newline.
+    pub(crate) fn write(&self, lines: &str) -> io::Result<()> {
+        let Some(mut file) = self.file.as_ref() else {
+            return stdout().write_all(lines.as_bytes());
+        };
+        let before = file.metadata()?.len();
+        // Not to `stdout()`: at the end of the process, its buffer writes what it has of a line.
+        let written = file.write_all(lines.as_bytes()).map_err(named);
+        if written.is_err() {
+            // A full disk may have taken the beginning of a line, which the next command to append to the file would continue. The first
+            // error counts.
+            let _ = file.set_len(before);
+        }
+        written
     }
 }
 
@@ -71,8 +105,6 @@ fn named(error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use anyhow::Context;
     use importguard_runtime::whole_text;
 

@@ -3,11 +3,7 @@
 mod filter;
 mod line;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{io, process::ExitCode, time::SystemTime};
 
 use clap::Args;
 use importguard_gateway::events::PseudonymSettings;
@@ -22,7 +18,7 @@ use crate::{
         Begin, Console, Delivered, Durable, Event, Range, Source, past, printable_json, rfc3339,
         time,
     },
-    output,
+    output::LineOutput,
 };
 
 const CONSOLE: Console = Console::new("tail");
@@ -109,6 +105,7 @@ impl Tail {
             matcher: self.filter.matcher(&pseudonyms),
             json: self.json,
             lines: Lines::for_stdout(),
+            out: LineOutput::new(),
             started: false,
             reads_past: !matches!(range.begin, Begin::Next),
             hinted: false,
@@ -158,6 +155,7 @@ struct Printer {
     matcher: Matcher,
     json: bool,
     lines: Lines,
+    out: LineOutput,
     /// Whether anything was printed.
     started: bool,
     /// Whether stored events are read first; hints are useful once all of them are read.
@@ -198,20 +196,22 @@ impl Printer {
     }
 
     fn write(&mut self, payload: &[u8], line: impl FnOnce(&mut Lines) -> String) -> io::Result<()> {
-        let mut out = output::stdout();
+        let mut text = String::new();
         if self.json {
-            write_json(&mut out, payload)?;
+            text += &json_line(payload)?;
         } else {
             if !self.started
                 && let Some(header) = self.lines.header()
             {
-                writeln!(out, "{header}")?;
+                text = header + "\n";
             }
             self.started = true;
-            writeln!(out, "{}", line(&mut self.lines))?;
+            text += &line(&mut self.lines);
         }
+        text.push('\n');
+        self.out.write(&text)?;
         self.left = self.left.map(|left| left.saturating_sub(1));
-        out.flush()
+        Ok(())
     }
 
     /// Prints hints once, when all stored events were read or at the end.
@@ -223,13 +223,13 @@ impl Printer {
     }
 }
 
-/// Writes a payload on one line. importguard's payloads are single lines already; others are reformatted.
-fn write_json(out: &mut impl Write, payload: &[u8]) -> io::Result<()> {
+/// Formats a payload as one line. importguard's payloads are single lines already; others are reformatted.
+fn json_line(payload: &[u8]) -> serde_json::Result<String> {
     let payload = String::from_utf8_lossy(payload);
     if payload.contains('\n') {
         let value: serde_json::Value = serde_json::from_str(&payload)?;
-        writeln!(out, "{}", printable_json(&value.to_string()))
+        Ok(printable_json(&value.to_string()).into_owned())
     } else {
-        writeln!(out, "{}", printable_json(&payload))
+        Ok(printable_json(&payload).into_owned())
     }
 }

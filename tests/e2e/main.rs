@@ -80,6 +80,7 @@ mod startup;
 mod stats;
 mod stream_range;
 mod tail;
+mod tail_outputs;
 mod tls;
 mod tls_errors;
 mod trace_export;

@@ -12,13 +12,13 @@ use importguard_tests::{
 };
 use tempfile::TempDir;
 
-struct Tail {
-    process: Process,
+pub(crate) struct Tail {
+    pub(crate) process: Process,
     _logs: TempDir,
 }
 
 impl Tail {
-    fn start(nats: &NatsServer, arguments: &[&str]) -> Self {
+    pub(crate) fn start(nats: &NatsServer, arguments: &[&str]) -> Self {
         let settings = Settings::new().nats(nats);
         let mut command = settings.command(Binary::AllInOne.path());
         command.arg("tail").args(arguments);
@@ -46,7 +46,7 @@ impl Tail {
     }
 
     /// Its lines once it has ended by itself, and well.
-    async fn ends(mut self) -> Vec<String> {
+    pub(crate) async fn ends(mut self) -> Vec<String> {
         let status = self.process.exit(SOON).await;
         assert_eq!(status.code(), Some(0), "{}", self.process.stderr());
         self.lines()
@@ -65,7 +65,7 @@ async fn readers(nats: &NatsServer, count: usize) {
 }
 
 /// The operationIDs of events as JSON, in their order.
-fn operation_ids(lines: &[String]) -> Vec<String> {
+pub(crate) fn operation_ids(lines: &[String]) -> Vec<String> {
     lines
         .iter()
         .map(|line| {
@@ -75,19 +75,19 @@ fn operation_ids(lines: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+pub(crate) fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("op-{number}")).collect()
 }
 
 /// A line whose first events are `op-0`, `op-1`, …, in this order: none goes by way of the spool, where the next could overtake it.
-async fn line_with(events: usize) -> Line {
+pub(crate) async fn line_with(events: usize) -> Line {
     let line = Line::with(Settings::new().with_long_ack_timeout()).await;
     line.gateway.wait_for_recorder("streaming").await;
     import(&line, 0..events).await;
     line
 }
 
-async fn import(line: &Line, range: std::ops::Range<usize>) {
+pub(crate) async fn import(line: &Line, range: std::ops::Range<usize>) {
     let server = line.server();
     for number in range {
         server

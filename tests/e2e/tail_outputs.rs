@@ -1,0 +1,56 @@
+//! What `importguard tail` prints of fallbacks and of lists, and into a file that cannot grow.
+
+use std::{
+    fs::{self, File},
+    process::{Command, Stdio},
+};
+
+use importguard_tests::{Binary, Settings};
+use tempfile::TempDir;
+
+use crate::{
+    asserts::{has, printed},
+    tail::{line_with, numbered, operation_ids},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_grow_keeps_whole_lines_and_is_continued_later() {
+    let line = line_with(9).await;
+    let archive = TempDir::new().unwrap();
+    let file = archive.path().join("events.jsonl");
+    let append = |limit: &str, code| {
+        let script = format!("trap '' XFSZ; {limit} exec \"$0\" \"$@\"");
+        let command = Settings::new()
+            .nats(&line.nats)
+            .command(Binary::AllInOne.path());
+        let program = command.get_program().to_owned();
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &script]).arg(program);
+        limited.args(["tail", "--json", "--no-follow", "--durable", "archive"]);
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        let opened = File::options().append(true).create(true).open(&file);
+        let output = limited.stdout(opened.unwrap()).stderr(Stdio::piped());
+        printed(
+            &tokio::task::block_in_place(|| output.output()).unwrap(),
+            code,
+        )
+        .1
+    };
+    let lines = || -> Vec<String> {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.ends_with('\n'), "{text}");
+        text.lines().map(str::to_owned).collect()
+    };
+    // A shell counts in blocks of 512 or of 1024 bytes.
+    let error = append("ulimit -f 5;", 1);
+    has(&error, &["cannot write to standard output"]);
+    let written = lines().len();
+    assert!((1..9).contains(&written), "{written}");
+    append("", 0);
+    assert_eq!(operation_ids(&lines()), numbered(0..9));
+}
