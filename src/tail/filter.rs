@@ -96,6 +96,15 @@ struct Seen {
     without_friends: u64,
 }
 
+impl Seen {
+    /// Counts an event, and returns whether it matches.
+    fn count(&mut self, is_match: bool) -> bool {
+        self.events += 1;
+        self.matching += u64::from(is_match);
+        is_match
+    }
+}
+
 impl Matcher {
     /// Whether there was no event to match.
     pub(super) const fn is_unused(&self) -> bool {
@@ -106,8 +115,7 @@ impl Matcher {
     pub(super) fn matches(&mut self, event: &Event) -> bool {
         self.see(event);
         let is_match = self.fits(event);
-        self.seen.matching += u64::from(is_match);
-        is_match
+        self.seen.count(is_match)
     }
 
     fn fits(&self, event: &Event) -> bool {
@@ -125,7 +133,7 @@ impl Matcher {
     }
 
     /// Whether to print a change of a live list: only if no filter other than --owner is set, and the user matches it.
-    pub(super) fn matches_change(&self, change: &ListChangedEvent) -> bool {
+    pub(super) fn matches_change(&mut self, change: &ListChangedEvent) -> bool {
         let others = [
             &self.filter.verdict,
             &self.filter.rule,
@@ -134,12 +142,13 @@ impl Matcher {
             &self.filter.trace,
         ];
         let user = change.data.user_id.as_str();
-        others.into_iter().all(Vec::is_empty) && any(&self.filter.owner, |it| it == user)
+        let is_match =
+            others.into_iter().all(Vec::is_empty) && any(&self.filter.owner, |it| it == user);
+        self.seen.count(is_match)
     }
 
     fn see(&mut self, event: &Event) {
         let seen = &mut self.seen;
-        seen.events += 1;
         if !self.filter.rule.is_empty() {
             for rule in event.data.rules_that_fired() {
                 if !seen.rules.contains(rule) {

@@ -5,13 +5,35 @@ use std::{
     process::{Command, Stdio},
 };
 
-use importguard_tests::{Binary, Settings};
+use importguard_tests::{Binary, NatsServer, Settings, create_stream};
 use tempfile::TempDir;
 
 use crate::{
     asserts::{has, printed},
     tail::{line_with, numbered, operation_ids},
 };
+
+#[tokio::test]
+async fn changes_of_lists_are_events_of_the_range() {
+    let nats = NatsServer::start().await;
+    create_stream(nats.client().await, |_| ()).await;
+    let settings = Settings::new().nats(&nats).set("IMPORTGUARD_LIST_BY", "me");
+    printed(&settings.run(["list", "add", "bad", "u1"]).await, 0);
+    for (filter, lines, hint) in [
+        (&[][..], 1, ""),
+        (&["--owner", "u1"], 1, ""),
+        (
+            &["--owner", "nosuch"],
+            0,
+            "importguard tail: events read: 1; none matched\n",
+        ),
+    ] {
+        let arguments = [&["tail", "--no-follow"][..], filter].concat();
+        let (stdout, stderr) = printed(&settings.run(arguments).await, 0);
+        assert_eq!(stdout.lines().count(), lines, "{filter:?}: {stdout}");
+        assert_eq!(stderr, hint, "{filter:?}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_grow_keeps_whole_lines_and_is_continued_later() {
