@@ -29,8 +29,8 @@ const EXAMPLES: &str = r#"Examples:
   importguard stats --since yesterday --until today --by owner --top 10
       who asked most yesterday
 
-REFUSED is the number of decisions that refused the import, TRIMMED of those that removed friends, SHADOW of those in which a shadow rule would have done either, FAILED of those in which the rule's expression failed. SHARE is of the column before it.
-A refusal without a rule is counted under its cause, such as deciderTimeout. An event that was stored twice is counted twice.
+DECISIONS is the number of decisions, by rule of those in which it fired; REFUSED of those that refused the import, TRIMMED of those that removed friends, SHADOW of those in which a shadow rule would have done either, FAILED of those in which the rule's expression failed. SHARE is of the column before it.
+A decision by a fallback is counted under its cause, such as deciderTimeout, whatever the answer was. An event that was stored twice is counted twice.
 
 --since and --until go by when NATS stored an event, which is later than the decision for events from a spool.
 Times without an offset are in the local time zone (TZ). Printed times are in UTC.
@@ -199,6 +199,10 @@ impl Counts {
 
     fn count_rules(&mut self, data: &Data) {
         let mut rules: HashMap<&str, Tally> = HashMap::new();
+        // A fallback counts even if it allows.
+        if let Some(cause) = &data.cause {
+            rules.entry(cause).or_default();
+        }
         if let Some(refusal) = &data.refusal {
             let by = refusal.rule.as_deref().or(data.cause.as_deref());
             rules.entry(by.unwrap_or("(none)")).or_default().refused = 1;
@@ -325,7 +329,17 @@ impl Report {
             return Ok(());
         }
         let (name, columns): (_, &[&str]) = match self.by {
-            By::Rule => ("RULE", &["REFUSED", "SHARE", "TRIMMED", "SHADOW", "FAILED"]),
+            By::Rule => (
+                "RULE",
+                &[
+                    "DECISIONS",
+                    "REFUSED",
+                    "SHARE",
+                    "TRIMMED",
+                    "SHADOW",
+                    "FAILED",
+                ],
+            ),
             By::Code => ("CODE", &["REFUSED", "SHARE"]),
             By::Owner => ("OWNER", &["DECISIONS", "SHARE", "REFUSED", "TRIMMED"]),
             By::Verdict => ("VERDICT", &["DECISIONS", "SHARE"]),

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use clap::{Args, builder::PossibleValuesParser};
-use importguard_core::{UserId, VerdictKind};
+use importguard_core::{Cause, UserId, VerdictKind};
 use importguard_gateway::events::Pseudonyms;
 use importguard_lists::ListChangedEvent;
 
@@ -16,6 +16,10 @@ pub(super) struct Filter {
     /// Only decisions with this verdict
     #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(VerdictKind::iter().map(VerdictKind::into_str)))]
     verdict: Vec<String>,
+
+    /// Only decisions by a fallback for this cause, whatever the answer was
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Cause::iter().map(Cause::into_str)))]
+    cause: Vec<String>,
 
     /// Only decisions in which this rule matched, failed or was skipped, enforced or in shadow mode
     #[arg(long, value_name = "ID", value_delimiter = ',')]
@@ -51,6 +55,7 @@ impl Filter {
         let (owner, friend) = (users(&self.owner), users(&self.friend));
         let flags = [
             ("--verdict", &self.verdict),
+            ("--cause", &self.cause),
             ("--rule", &self.rule),
             ("--owner", &owner),
             ("--operation-id", &self.operation_id),
@@ -92,6 +97,7 @@ struct Seen {
     matching: u64,
     rules: BTreeSet<String>,
     verdicts: BTreeSet<String>,
+    causes: BTreeSet<String>,
     /// Events that have only the number of their friends.
     without_friends: u64,
 }
@@ -121,6 +127,7 @@ impl Matcher {
     fn fits(&self, event: &Event) -> bool {
         let (filter, data) = (&self.filter, &event.data);
         any(&filter.verdict, |it| data.verdict.as_deref() == Some(it))
+            && any(&filter.cause, |it| data.cause.as_deref() == Some(it))
             && any(&filter.owner, |it| data.owner_user_id == it)
             && any(&filter.operation_id, |it| data.has_operation_id(it))
             && any(&filter.rule, |it| {
@@ -136,6 +143,7 @@ impl Matcher {
     pub(super) fn matches_change(&mut self, change: &ListChangedEvent) -> bool {
         let others = [
             &self.filter.verdict,
+            &self.filter.cause,
             &self.filter.rule,
             &self.filter.operation_id,
             &self.filter.friend,
@@ -156,17 +164,23 @@ impl Matcher {
                 }
             }
         }
-        if let Some(verdict) = &event.data.verdict
-            && !seen.verdicts.contains(verdict)
-        {
-            seen.verdicts.insert(verdict.clone());
+        for (name, names) in [
+            (&event.data.verdict, &mut seen.verdicts),
+            (&event.data.cause, &mut seen.causes),
+        ] {
+            if let Some(name) = name
+                && !names.contains(name)
+            {
+                names.insert(name.clone());
+            }
         }
         if event.data.friend_count.is_some() {
             seen.without_friends += 1;
         }
     }
 
-    /// Reports rules and verdicts that no event had, which may be misspelt, events that --friend could not check, or that no event matched.
+    /// Reports rules, verdicts and causes that no event had, which may be misspelt, events that --friend could not check, or that no event
+    /// matched.
     pub(super) fn hint(&self, console: Console) {
         for hint in self.hints() {
             console.report(&hint);
@@ -182,6 +196,7 @@ impl Matcher {
         for (what, wanted, seen) in [
             ("rule", &self.filter.rule, &seen.rules),
             ("verdict", &self.filter.verdict, &seen.verdicts),
+            ("cause", &self.filter.cause, &seen.causes),
         ] {
             let list = seen.iter().map(|name| printable(name)).collect::<Vec<_>>();
             let list = if list.is_empty() {

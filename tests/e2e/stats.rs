@@ -53,10 +53,18 @@ async fn it_says_which_rules_refused_most() {
     assert_eq!(
         lines[3..],
         [
-            &["RULE", "REFUSED", "SHARE", "TRIMMED", "SHADOW", "FAILED"][..],
-            &["blocked-owner", "3", "75.0%", "0", "0", "0"],
-            &["nobodyLeft", "1", "25.0%", "0", "0", "0"],
-            &["blocked-friends", "0", "0.0%", "2", "0", "0"],
+            &[
+                "RULE",
+                "DECISIONS",
+                "REFUSED",
+                "SHARE",
+                "TRIMMED",
+                "SHADOW",
+                "FAILED"
+            ][..],
+            &["blocked-owner", "3", "3", "75.0%", "0", "0", "0"],
+            &["nobodyLeft", "1", "1", "25.0%", "0", "0", "0"],
+            &["blocked-friends", "2", "0", "0.0%", "2", "0", "0"],
         ],
         "{table}"
     );

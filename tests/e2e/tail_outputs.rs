@@ -5,13 +5,47 @@ use std::{
     process::{Command, Stdio},
 };
 
-use importguard_tests::{Binary, NatsServer, Settings, create_stream};
+use importguard_tests::{
+    Binary, NatsServer, OpenIm, Service, Settings, create_stream, wait_for_count,
+};
 use tempfile::TempDir;
 
 use crate::{
     asserts::{has, printed},
     tail::{line_with, numbered, operation_ids},
 };
+
+#[tokio::test]
+async fn decisions_by_a_fallback_are_found_by_their_cause_also_if_they_allow() {
+    let nats = NatsServer::start().await;
+    let settings = Settings::new()
+        .set("IMPORTGUARD_ON_DECIDER_UNAVAILABLE", "allow")
+        .with_long_ack_timeout()
+        .nats(&nats);
+    let gateway = Service::gateway(settings).await;
+    gateway.wait_for_recorder("streaming").await;
+    OpenIm::server(gateway.url())
+        .import("op-0", "alice", &["x"])
+        .await;
+    wait_for_count(&nats, 1).await;
+    let run =
+        async |arguments: &[&str]| printed(&Settings::new().nats(&nats).run(arguments).await, 0);
+    let tail = ["tail", "--json", "--no-follow", "--cause"];
+    let (found, _) = run(&[&tail[..], &["overloaded,deciderUnavailable"]].concat()).await;
+    assert_eq!(operation_ids(&[found]), numbered(0..1));
+    let (found, hint) = run(&[&tail[..], &["deciderTimeout"]].concat()).await;
+    assert_eq!(found, "");
+    has(
+        &hint,
+        &["no event had the cause deciderTimeout; causes seen: deciderUnavailable"],
+    );
+    let (table, _) = run(&["stats"]).await;
+    let row = table
+        .lines()
+        .find(|row| row.starts_with("deciderUnavailable"));
+    let row: Vec<_> = row.unwrap_or(&table).split_whitespace().collect();
+    assert_eq!(row, ["deciderUnavailable", "1", "0", "0.0%", "0", "0", "0"]);
+}
 
 #[tokio::test]
 async fn changes_of_lists_are_events_of_the_range() {
