@@ -46,7 +46,7 @@ pub(crate) struct Stats {
     #[arg(long, value_name = "TIME", value_parser = past, default_value = "24h")]
     since: SystemTime,
 
-    /// Count events stored before TIME [default: now]
+    /// Count events stored before TIME [default: all that are stored now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<SystemTime>,
 
@@ -84,23 +84,25 @@ impl Stats {
     /// Counts what is stored, and prints the table.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let shutdown = signals::shutdown()?;
-        let now = SystemTime::now();
-        let until = self.until.unwrap_or(now).min(now);
-        let range = Range {
-            begin: Begin::At(self.since),
-            until: Some(until),
-            follow: false,
-        };
-        if range.is_empty() {
+        if self.until.is_some_and(|until| until <= self.since) {
             return Ok(CONSOLE.empty_range());
         }
+        // Not until now: NATS's clock, by which events are stored, may be ahead of this one. Reading ends with the last event anyway.
+        let range = Range {
+            begin: Begin::At(self.since),
+            until: None,
+            follow: false,
+        };
         let mut source = Source::connect(&self.nats, range, None, CONSOLE, &shutdown).await?;
         source.only(&[DECISIONS]);
         let mut counts = Counts::default();
         let mut progress = CONSOLE.progress("read", "events");
         source
             .follow(shutdown.clone(), None, |delivered| {
-                counts.read(delivered, self.by);
+                // Events in the stream have the time of the server that stored them, so earlier ones may follow.
+                if !is_after(delivered, self.until) {
+                    counts.read(delivered, self.by);
+                }
                 progress.show(counts.read, delivered.pending);
                 Ok(None)
             })
@@ -116,10 +118,11 @@ impl Stats {
             ));
         }
         let first = source.first_stored();
+        let now = SystemTime::now();
         let report = Report {
             by: self.by,
             since: rfc3339(self.since),
-            until: rfc3339(until),
+            until: rfc3339(self.until.unwrap_or(now).min(now)),
             first_event: first.filter(|first| *first > self.since).map(rfc3339),
             decisions: counts.decisions,
             refused: counts.refused,
@@ -139,6 +142,11 @@ impl Stats {
             false => ExitCode::SUCCESS,
         })
     }
+}
+
+/// Whether an event was stored at or after `until`.
+fn is_after(delivered: &Delivered<'_>, until: Option<SystemTime>) -> bool {
+    until.is_some_and(|until| delivered.stored.is_some_and(|stored| stored >= until))
 }
 
 /// How many decisions there were of each kind, in one group.

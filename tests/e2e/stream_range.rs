@@ -1,8 +1,22 @@
 //! What the commands that read the stream say about the part of it that they were asked for.
 
-use importguard_tests::{NatsServer, Settings, create_stream};
+use importguard_tests::{FakeClock, Line, NatsServer, Settings, create_stream, wait_for_count};
 
 use crate::asserts::printed;
+
+#[tokio::test]
+async fn a_clock_that_is_behind_hides_no_decision_from_stats() {
+    let Some(clock) = FakeClock::start("a clock that is behind NATS's") else {
+        return;
+    };
+    let line = Line::start().await;
+    line.server().import("op-1", "alice", &["x"]).await;
+    wait_for_count(&line.nats, 1).await;
+    clock.set("-10m");
+    let settings = clock.settings(Settings::new().nats(&line.nats));
+    let (table, _) = printed(&settings.run(["stats"]).await, 0);
+    assert!(table.starts_with("1 decisions"), "{table}");
+}
 
 #[tokio::test]
 async fn a_local_time_that_clocks_repeat_is_the_first_of_the_two() {
