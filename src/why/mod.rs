@@ -100,21 +100,18 @@ impl Why {
             search.spool(dir)?;
         }
         let spooled = std::mem::take(&mut search.read);
-        let searched = self.search_stream(&mut search, since, &shutdown).await;
-        let first = match searched {
-            Ok(first) => first,
-            // With --spool, NATS may be unreachable: the events in the spool have been printed.
-            Err(error) if self.spool.is_some() && output::error_kind(&error).is_none() => {
-                CONSOLE.report(&format!("not searched: the stream, {error:#}"));
-                None
+        let stream = match self.search_stream(&mut search, since, &shutdown).await {
+            Err(error) if self.spool.is_none() || output::error_kind(&error).is_some() => {
+                return Err(error);
             }
-            Err(error) => return Err(error),
+            // With --spool, the events in the spool have been printed.
+            stream => stream,
         };
-        self.report(&search, spooled, first);
+        self.report(&search, spooled, &stream);
         if shutdown.is_cancelled() {
             CONSOLE.report("interrupted: the rest of the stream was not searched");
         }
-        Ok(match search.found.is_empty() {
+        Ok(match search.found.is_empty() || stream.is_err() {
             true => ExitCode::FAILURE,
             false => ExitCode::SUCCESS,
         })
@@ -154,20 +151,27 @@ impl Why {
         }
     }
 
-    /// Reports what was searched, and what was not.
-    fn report(&self, search: &Search, spooled: u64, first: Option<SystemTime>) {
-        let since = self.since();
-        CONSOLE.report(&format!(
-            "events found: {}; searched {} in the stream since {}",
-            search.found.len(),
-            search.read,
-            rfc3339(since)
-        ));
-        if let Some(first) = first.filter(|first| *first > since) {
-            let first = rfc3339(first);
-            CONSOLE.report(&format!(
-                "not searched: events before {first}, where the stream begins"
-            ));
+    /// Reports what was searched, and what was not. `stream` is when the stream begins, or why it could not be searched.
+    fn report(&self, search: &Search, spooled: u64, stream: &anyhow::Result<Option<SystemTime>>) {
+        let (found, since) = (search.found.len(), self.since());
+        match stream {
+            Ok(first) => {
+                CONSOLE.report(&format!(
+                    "events found: {found}; searched {} in the stream since {}",
+                    search.read,
+                    rfc3339(since)
+                ));
+                if let Some(first) = first.filter(|first| *first > since) {
+                    let first = rfc3339(first);
+                    CONSOLE.report(&format!(
+                        "not searched: events before {first}, where the stream begins"
+                    ));
+                }
+            }
+            Err(error) => {
+                CONSOLE.report(&format!("events found: {found}"));
+                CONSOLE.report(&format!("not searched: the stream, {error:#}"));
+            }
         }
         match &self.spool {
             Some(dir) => CONSOLE.report(&format!(

@@ -93,16 +93,18 @@ async fn it_reads_the_spool_of_a_running_gateway_while_nats_is_away() {
     let dir = line.gateway.spool_dir();
     let nats = Settings::new().nats(&line.nats);
     let arguments = ["--operation-id", "op-1", "--spool", dir.to_str().unwrap()];
-    let (words, searched) = printed(&why(&nats, &arguments).await, 0);
+    let (words, searched) = printed(&why(&nats, &arguments).await, 1);
     has(&words, &["alice asked to import friends: allowed"]);
     has(
         &searched,
         &[
+            "events found: 1\n",
             "not searched: the stream",
             "searched 1 in the spool",
             "spools of other gateways",
         ],
     );
+    assert!(!searched.contains("in the stream since"), "{searched}");
     let (_, error) = printed(&why(&nats, &arguments[..2]).await, 1);
     has(&error, &["NATS at 127.0.0.1"]);
     let (_, error) = printed(
