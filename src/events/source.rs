@@ -1,23 +1,20 @@
 //! The source of events: a consumer on the stream, looked up or created again whenever the connection or the stream is lost.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant, SystemTime},
-};
+mod consumer;
+
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::bail;
 use async_nats::{
     Client, ConnectErrorKind, Event,
     jetstream::{
-        self, AckKind, ErrorCode, Message,
-        consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
-        context::{GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind},
-        stream::{ConsumerErrorKind, Stream},
+        self, AckKind, Message,
+        consumer::{PullConsumer, pull},
     },
 };
 use futures_util::StreamExt;
 use importguard_nats::NatsSettings;
-use importguard_runtime::{FileWatches, whole_text};
+use importguard_runtime::FileWatches;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -37,9 +34,6 @@ const BATCH_SIZE: u64 = 100;
 
 /// The interval at which a missing server or stream is looked up again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How long NATS keeps an ephemeral consumer without a reader. A server restarts in less.
-const INACTIVE_THRESHOLD: Duration = Duration::from_secs(300);
 
 /// Timeout of the first connection event, and of the last flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -84,7 +78,7 @@ pub(crate) struct Source {
     last: Option<u64>,
     /// When NATS stored the first event that the stream had when it was found; `None` until then.
     first_stored: Option<SystemTime>,
-    /// Stream sequence of the last event read; of use without `--durable`.
+    /// Stream sequence of the last event read.
     position: Option<u64>,
     /// How many more events are wanted, if there is a limit.
     wanted: Option<u64>,
@@ -344,150 +338,6 @@ impl Source {
             let _ = message.ack_with(kind).await;
         }
     }
-
-    /// Looks up or creates the consumer; `None` if that must be retried.
-    async fn consumer(
-        &mut self,
-        jetstream: &jetstream::Context,
-    ) -> anyhow::Result<Option<PullConsumer>> {
-        let stream = match jetstream.get_stream(STREAM).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                let missing = matches!(error.kind(), GetStreamErrorKind::JetStream(error)
-                    if error.error_code() == ErrorCode::STREAM_NOT_FOUND);
-                if missing && !self.range.follows() {
-                    bail!("no stream {STREAM}: no gateway has created it yet");
-                }
-                match error.kind() {
-                    _ if missing => self.status.report(&format!(
-                        "no stream {STREAM} yet; waiting for a gateway to create it"
-                    )),
-                    GetStreamErrorKind::Request if is_off(&error) => self.status.report_retry(
-                        "JetStream is off at this NATS server (nats-server needs -js)",
-                    ),
-                    _ => self.status.report_retry(&format!(
-                        "cannot access the stream {STREAM} ({})",
-                        whole_text(&error)
-                    )),
-                }
-                return Ok(None);
-            }
-        };
-        let state = &stream.cached_info().state;
-        if !self.range.follows() {
-            self.last.get_or_insert(state.last_sequence);
-        }
-        if state.messages > 0 {
-            let first = SystemTime::from(state.first_timestamp);
-            self.first_stored.get_or_insert(first);
-        }
-        let found = match &self.durable {
-            Some(durable) => self.durable(&stream, durable).await,
-            None => self.ephemeral(&stream).await,
-        };
-        match found {
-            Ok(consumer) => {
-                if let Some(durable) = &self.durable {
-                    durable.check(&consumer)?;
-                }
-                self.status.recovered();
-                Ok(Some(consumer))
-            }
-            Err(error) => match error.kind() {
-                // A bad request, for example because the name belongs to another kind of consumer. Other errors are the server's, and
-                // temporary.
-                ConsumerErrorKind::JetStream(refused) if refused.code() == 400 => {
-                    bail!("NATS rejected the consumer on {STREAM}: {refused}")
-                }
-                ConsumerErrorKind::InvalidConsumerType => {
-                    bail!(
-                        "NATS rejected the consumer on {STREAM}: {}",
-                        whole_text(&error)
-                    )
-                }
-                _ => {
-                    let cause = whole_text(&error);
-                    let status = &self.status;
-                    status.report_retry(&format!("cannot create a consumer on {STREAM} ({cause})"));
-                    Ok(None)
-                }
-            },
-        }
-    }
-
-    async fn durable(
-        &self,
-        stream: &Stream,
-        durable: &Durable,
-    ) -> Result<PullConsumer, jetstream::stream::ConsumerError> {
-        let config = pull::Config {
-            durable_name: Some(durable.name.clone()),
-            description: Some(durable.description()),
-            ack_policy: AckPolicy::Explicit,
-            deliver_policy: self.range.begin.policy(),
-            ..pull::Config::default()
-        };
-        stream.get_or_create_consumer(&durable.name, config).await
-    }
-
-    async fn ephemeral(
-        &mut self,
-        stream: &Stream,
-    ) -> Result<PullConsumer, jetstream::stream::ConsumerError> {
-        let info = stream.cached_info();
-        let created = SystemTime::from(info.created);
-        let is_another = self
-            .created
-            .replace(created)
-            .is_some_and(|before| before != created);
-        // The sequence of a stream that was created again, or restored from a backup, restarts before this position.
-        let last = info.state.last_sequence;
-        if self
-            .position
-            .is_some_and(|position| is_another || position > last)
-        {
-            self.position = Some(0);
-        }
-        // Servers before 2.10 ignore a list, so that they send every subject.
-        let (one, several) = match self.subjects {
-            [one] => ((*one).to_owned(), Vec::new()),
-            several => {
-                let several = several.iter().map(|subject| (*subject).to_owned());
-                (String::new(), several.collect())
-            }
-        };
-        let inbox = self.client.new_inbox();
-        let unique = inbox.rsplit('.').next().unwrap_or_default();
-        let config = pull::Config {
-            name: Some(format!("{}-{unique}", client_name(self.status.console()))),
-            ack_policy: AckPolicy::None,
-            filter_subject: one,
-            filter_subjects: several,
-            deliver_policy: match self.position {
-                Some(position) => DeliverPolicy::ByStartSequence {
-                    start_sequence: position + 1,
-                },
-                None => self.range.begin.policy(),
-            },
-            inactive_threshold: INACTIVE_THRESHOLD,
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
-        };
-        let consumer: PullConsumer = stream.create_consumer(config).await?;
-        // "New events" means from here on, even if the connection is lost before the first event.
-        let delivered = consumer.cached_info().delivered.stream_sequence;
-        self.position.get_or_insert(delivered);
-        Ok(consumer)
-    }
-}
-
-/// Whether no JetStream answers at all.
-fn is_off(error: &GetStreamError) -> bool {
-    let request = error
-        .source()
-        .and_then(|source| source.downcast_ref::<RequestError>());
-    request.is_some_and(|request| request.kind() == RequestErrorKind::NoResponders)
 }
 
 /// The name of the connection, and the first part of an ephemeral consumer's.

@@ -382,22 +382,25 @@ async fn it_misses_nothing_while_nats_is_away() {
 
 #[tokio::test]
 async fn it_reads_a_stream_that_is_created_again_from_its_start() {
-    let line = line_with(1).await;
-    let tail = Tail::start(&line.nats, &["--json", "--count", "8"]);
-    readers(&line.nats, 1).await;
-    import(&line, 1..4).await;
-    tail.prints(3).await;
-    // It sees the new stream only when that has more events than the old one had.
-    tail.process.freeze().await;
-    let jetstream = async_nats::jetstream::new(line.nats.client().await);
-    jetstream.delete_stream("IMPORTGUARD").await.unwrap();
-    import(&line, 4..9).await;
-    wait_for_count(&line.nats, 5).await;
-    tail.process.thaw();
-    let mut ids = operation_ids(&tail.ends().await);
-    // The gateway spools the first of them.
-    ids.sort();
-    assert_eq!(ids, numbered(1..9));
+    for durable in [&[][..], &["--durable", "archive"]] {
+        let line = line_with(1).await;
+        let arguments = [&["--json", "--count", "8"][..], durable].concat();
+        let tail = Tail::start(&line.nats, &arguments);
+        readers(&line.nats, 1).await;
+        import(&line, 1..4).await;
+        tail.prints(3).await;
+        // It sees the new stream only when that has more events than the old one had.
+        tail.process.freeze().await;
+        let jetstream = async_nats::jetstream::new(line.nats.client().await);
+        jetstream.delete_stream("IMPORTGUARD").await.unwrap();
+        import(&line, 4..9).await;
+        wait_for_count(&line.nats, 5).await;
+        tail.process.thaw();
+        let mut ids = operation_ids(&tail.ends().await);
+        // The gateway spools the first of them.
+        ids.sort();
+        assert_eq!(ids, numbered(1..9), "{durable:?}");
+    }
 }
 
 #[tokio::test]
