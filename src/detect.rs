@@ -104,6 +104,9 @@ impl Detect {
             0 => String::new(),
             skipped => format!(", {skipped} of which are not decisions with user IDs"),
         };
+        if let Some(gap) = self.since.and_then(|since| source.gap(since)) {
+            CONSOLE.report(&gap);
+        }
         CONSOLE.report(&format!(
             "dry run: {} read{unusable}; {} would have been made",
             counted(decisions, "event", "events"),

@@ -117,13 +117,12 @@ impl Stats {
                 counts.foreign
             ));
         }
-        let first = source.first_stored();
         let now = SystemTime::now();
         let report = Report {
             by: self.by,
             since: rfc3339(self.since),
             until: rfc3339(self.until.unwrap_or(now).min(now)),
-            first_event: first.filter(|first| *first > self.since).map(rfc3339),
+            gap: source.gap(self.since),
             decisions: counts.decisions,
             refused: counts.refused,
             groups: counts.groups.len(),
@@ -295,9 +294,9 @@ struct Report {
     by: By,
     since: String,
     until: String,
-    /// When the stream begins, if that is later than `since`.
+    /// That earlier events may be missing, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    first_event: Option<String>,
+    gap: Option<String>,
     decisions: u64,
     refused: u64,
     /// Total number of rows, printed or not.
@@ -327,11 +326,8 @@ impl Report {
             "{} decisions from {since} to {until}, {} refused",
             self.decisions, self.refused
         )?;
-        if let Some(first) = &self.first_event {
-            writeln!(
-                out,
-                "The stream begins at {first}: earlier events have expired, or there were none"
-            )?;
+        if let Some(gap) = &self.gap {
+            writeln!(out, "Note: {gap}")?;
         }
         if self.rows.is_empty() {
             return Ok(());

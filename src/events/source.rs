@@ -10,6 +10,7 @@ use async_nats::{
     jetstream::{
         self, AckKind, Message,
         consumer::{PullConsumer, pull},
+        stream::Info,
     },
 };
 use futures_util::StreamExt;
@@ -76,8 +77,8 @@ pub(crate) struct Source {
     subjects: &'static [&'static str],
     /// Stream sequence of the last event to read; `None` until the stream is found, and if it is followed.
     last: Option<u64>,
-    /// When NATS stored the first event that the stream had when it was found; `None` until then.
-    first_stored: Option<SystemTime>,
+    /// The stream as it was when it was found; `None` until then.
+    found: Option<Info>,
     /// Stream sequence of the last event read.
     position: Option<u64>,
     /// How many more events are wanted, if there is a limit.
@@ -157,7 +158,7 @@ impl Source {
             durable,
             subjects: &[],
             last: None,
-            first_stored: None,
+            found: None,
             position: None,
             wanted: None,
             created: None,
@@ -168,11 +169,6 @@ impl Source {
     /// Reads events on these subjects only. NATS does not send the others, such as the changes of an imported list.
     pub(crate) const fn only(&mut self, subjects: &'static [&'static str]) {
         self.subjects = subjects;
-    }
-
-    /// When NATS stored the first event that the stream had when it was found; `None` if it was empty or not found yet.
-    pub(crate) const fn first_stored(&self) -> Option<SystemTime> {
-        self.first_stored
     }
 
     /// Calls `handle` for each event, in order, until the range ends, no more are wanted, `handle` fails, or `shutdown` is cancelled.

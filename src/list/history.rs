@@ -90,6 +90,9 @@ impl History {
             let whom = whom.unwrap_or_default();
             CONSOLE.report(&format!("the stream has no change of {list}{whom}"));
         }
+        if let Some(gap) = source.gap(self.since.unwrap_or(SystemTime::UNIX_EPOCH)) {
+            CONSOLE.report(&gap);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -15,8 +15,7 @@ use self::filter::{Filter, Matcher};
 pub(crate) use self::line::Lines;
 use crate::{
     events::{
-        Begin, Console, Delivered, Durable, Event, Range, Source, past, printable_json, rfc3339,
-        time,
+        Begin, Console, Delivered, Durable, Event, Range, Source, past, printable_json, time,
     },
     output::LineOutput,
 };
@@ -125,12 +124,9 @@ impl Tail {
             CONSOLE.report("the stream has no event in this range");
         }
         if let (Begin::At(since), false) = (range.begin, range.follow)
-            && let Some(first) = source.first_stored().filter(|first| *first > since)
+            && let Some(gap) = source.gap(since)
         {
-            CONSOLE.report(&format!(
-                "the stream begins at {}: earlier events have expired, or there were none",
-                rfc3339(first)
-            ));
+            CONSOLE.report(&gap);
         }
         Ok(ExitCode::SUCCESS)
     }

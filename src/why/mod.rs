@@ -117,13 +117,13 @@ impl Why {
         })
     }
 
-    /// Searches the stream. Returns when its first event was stored.
+    /// Searches the stream. Returns what it no longer has, if so.
     async fn search_stream(
         &self,
         search: &mut Search,
         since: SystemTime,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<Option<SystemTime>> {
+    ) -> anyhow::Result<Option<String>> {
         let range = Range {
             begin: Begin::At(since),
             until: None,
@@ -139,7 +139,7 @@ impl Why {
                 Ok(None)
             })
             .await?;
-        Ok(source.first_stored())
+        Ok(source.gap(since))
     }
 
     fn since(&self) -> SystemTime {
@@ -151,21 +151,18 @@ impl Why {
         }
     }
 
-    /// Reports what was searched, and what was not. `stream` is when the stream begins, or why it could not be searched.
-    fn report(&self, search: &Search, spooled: u64, stream: &anyhow::Result<Option<SystemTime>>) {
-        let (found, since) = (search.found.len(), self.since());
+    /// Reports what was searched, and what was not. `stream` is what the stream no longer has, if so, or why it could not be searched.
+    fn report(&self, search: &Search, spooled: u64, stream: &anyhow::Result<Option<String>>) {
+        let found = search.found.len();
         match stream {
-            Ok(first) => {
+            Ok(gap) => {
                 CONSOLE.report(&format!(
                     "events found: {found}; searched {} in the stream since {}",
                     search.read,
-                    rfc3339(since)
+                    rfc3339(self.since())
                 ));
-                if let Some(first) = first.filter(|first| *first > since) {
-                    let first = rfc3339(first);
-                    CONSOLE.report(&format!(
-                        "not searched: events before {first}, where the stream begins"
-                    ));
+                if let Some(gap) = gap {
+                    CONSOLE.report(gap);
                 }
             }
             Err(error) => {

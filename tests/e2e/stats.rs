@@ -49,7 +49,11 @@ async fn it_says_which_rules_refused_most() {
         table.lines().next().unwrap().ends_with(", 4 refused"),
         "{table}"
     );
-    assert_eq!(lines[1][..4], ["The", "stream", "begins", "at"], "{table}");
+    assert_eq!(
+        lines[1][..4],
+        ["Note:", "the", "stream", "begins"],
+        "{table}"
+    );
     assert_eq!(
         lines[3..],
         [

@@ -1,8 +1,41 @@
 //! What the commands that read the stream say about the part of it that they were asked for.
 
-use importguard_tests::{FakeClock, Line, NatsServer, Settings, create_stream, wait_for_count};
+use importguard_tests::{
+    FakeClock, Line, NatsServer, Settings, create_stream, wait_for_count, workspace,
+};
 
-use crate::asserts::printed;
+use crate::asserts::{has, printed};
+
+/// The commands that read the stream to its end.
+const COMMANDS: [&[&str]; 4] = [
+    &["stats"],
+    &["why", "--owner", "alice"],
+    &["list", "history", "bad"],
+    &["tail", "--since", "1h", "--no-follow"],
+];
+
+#[tokio::test]
+async fn a_stream_that_was_emptied_is_not_said_to_have_had_nothing() {
+    let line = Line::start().await;
+    line.server().import("op-1", "alice", &["x"]).await;
+    wait_for_count(&line.nats, 1).await;
+    let jetstream = async_nats::jetstream::new(line.nats.client().await);
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    stream.purge().await.unwrap();
+    let settings = Settings::new().nats(&line.nats);
+    let rules = workspace().join("policy/detector.yaml");
+    let simulate = ["detect", "--rules", rules.to_str().unwrap(), "--dry-run"];
+    let simulate = [&simulate[..], &["--since", "1h", "--no-follow"]].concat();
+    for command in COMMANDS.into_iter().chain([&simulate[..]]) {
+        let code = i32::from(command[0] == "why");
+        let (stdout, stderr) = printed(&settings.run(command).await, code);
+        let said = stdout + &stderr;
+        has(
+            &said,
+            &["the stream is empty: its events have expired or were removed"],
+        );
+    }
+}
 
 #[tokio::test]
 async fn a_clock_that_is_behind_hides_no_decision_from_stats() {

@@ -49,7 +49,7 @@ async fn it_says_what_was_asked_what_the_rules_did_and_what_openim_was_answered(
         &searched,
         &[
             "events found: 1; searched 4 in the stream since",
-            "not searched: events before",
+            "why: the stream begins at ",
             "not searched: spools of gateways",
         ],
     );

@@ -15,12 +15,27 @@ use async_nats::jetstream::{
 use importguard_runtime::whole_text;
 
 use super::{STREAM, Source, client_name};
-use crate::events::Durable;
+use crate::events::{Durable, rfc3339};
 
 /// How long NATS keeps an ephemeral consumer without a reader. A server restarts in less.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(300);
 
 impl Source {
+    /// Says that earlier events than those read may have happened since `since`; `None` if not, or if the stream was not found.
+    pub(crate) fn gap(&self, since: SystemTime) -> Option<String> {
+        let state = &self.found.as_ref()?.state;
+        let first = SystemTime::from(state.first_timestamp);
+        match state.messages {
+            0 if state.last_sequence == 0 => None,
+            0 => Some("the stream is empty: its events have expired or were removed".to_owned()),
+            _ if first <= since => None,
+            _ => Some(format!(
+                "the stream begins at {}: earlier events have expired, or there were none",
+                rfc3339(first)
+            )),
+        }
+    }
+
     /// Looks up or creates the consumer; `None` if that must be retried.
     pub(super) async fn consumer(
         &mut self,
@@ -53,10 +68,7 @@ impl Source {
         if !self.range.follows() {
             self.last.get_or_insert(info.state.last_sequence);
         }
-        if info.state.messages > 0 {
-            let first = SystemTime::from(info.state.first_timestamp);
-            self.first_stored.get_or_insert(first);
-        }
+        self.found.get_or_insert_with(|| info.clone());
         let start = self.start(info);
         let found = match &self.durable {
             Some(durable) => create_durable(&stream, durable, start).await,
