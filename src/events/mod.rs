@@ -17,7 +17,7 @@ pub(crate) use self::{
         with_pseudonyms,
     },
     matched::Matched,
-    nats_error::{inbox_denied, with_remedy},
+    nats_error::{forbidden, with_remedy},
     range::{Begin, Range},
     source::{Delivered, Source},
     when::{TimeError, exact_rfc3339, past, rfc3339, time},

@@ -2,7 +2,10 @@
 
 mod consumer;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::bail;
 use async_nats::{
@@ -17,7 +20,7 @@ use futures_util::StreamExt;
 use importguard_nats::NatsSettings;
 use importguard_runtime::FileWatches;
 use tokio::{
-    sync::watch,
+    sync::{SetOnce, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Console, Durable, Range,
     console::StatusReporter,
-    nats_error::{denied, with_remedy},
+    nats_error::{forbidden, with_remedy},
 };
 
 const STREAM: &str = "IMPORTGUARD";
@@ -85,6 +88,8 @@ pub(crate) struct Source {
     wanted: Option<u64>,
     /// When the stream that `position` belongs to was created.
     created: Option<SystemTime>,
+    /// What NATS does not permit, if the stream is not followed.
+    denied: Arc<SetOnce<String>>,
     status: StatusReporter,
 }
 
@@ -124,13 +129,22 @@ impl Source {
         let mut servers = servers.on_failure(move |cause| lost.report_retry(&cause));
         let (connected, mut connections) = watch::channel(0);
         let events = status.clone();
+        let denied = Arc::new(SetOnce::new());
+        let (first_denied, ends) = (Arc::clone(&denied), !range.follows());
         // Keeps the order: an attempt ends with the error of the last server, which should be the same each time, to be reported once.
         let options = servers.options.retain_servers_order();
         servers.options = options.event_callback(move |event| {
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
                 Event::Disconnected => events.report_retry("lost the connection to NATS"),
-                Event::ServerError(error) => events.report(&denied(&error.to_string())),
+                Event::ServerError(error) => {
+                    match forbidden(&error.to_string(), "_INBOX_support") {
+                        // Ends the command, which reports the first one.
+                        Some(why) if ends => drop(first_denied.set(why)),
+                        Some(why) => events.report(&why),
+                        None => events.report(&format!("NATS error: {error}")),
+                    }
+                }
                 _ => {}
             }
             std::future::ready(())
@@ -162,6 +176,7 @@ impl Source {
             position: None,
             wanted: None,
             created: None,
+            denied,
             status,
         })
     }
@@ -174,6 +189,20 @@ impl Source {
     /// Calls `handle` for each event, in order, until the range ends, no more are wanted, `handle` fails, or `shutdown` is cancelled.
     /// `wanted` is how many are wanted, if there is a limit; `handle` returns how many more.
     pub(crate) async fn follow(
+        &mut self,
+        shutdown: CancellationToken,
+        wanted: Option<u64>,
+        handle: impl FnMut(&Delivered<'_>) -> anyhow::Result<Option<u64>>,
+    ) -> anyhow::Result<()> {
+        let denied = Arc::clone(&self.denied);
+        tokio::select! {
+            ended = self.read_range(shutdown, wanted, handle) => ended,
+            // NATS does not respond to a denied request, so it would wait in vain.
+            denied = denied.wait() => bail!(denied.clone()),
+        }
+    }
+
+    async fn read_range(
         &mut self,
         shutdown: CancellationToken,
         wanted: Option<u64>,
@@ -244,8 +273,7 @@ impl Source {
                 message = batch.next() => message,
                 () = shutdown.cancelled() => return Ok(Next::End),
                 () = sleep(GIVE_UP), if !follows => bail!(
-                    "gave up after {} seconds: NATS delivered nothing from the stream {STREAM}; its permissions may deny \
-                    $JS.API.CONSUMER.MSG.NEXT.{STREAM}.>",
+                    "gave up after {} seconds: NATS delivered nothing from the stream {STREAM}",
                     GIVE_UP.as_secs()
                 ),
                 // The server dropped the pull request of the previous connection.

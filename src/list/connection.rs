@@ -9,7 +9,7 @@ use importguard_runtime::FileWatches;
 use tokio::sync::{SetOnce, watch};
 
 use super::CONSOLE;
-use crate::events::{inbox_denied, printable, with_remedy};
+use crate::events::{forbidden, with_remedy};
 
 /// How many entries a command that changes a list reads to clear away expired and removed ones: this takes a tenth of a second.
 const CLEAR_AT_ONCE: u64 = 1000;
@@ -79,17 +79,17 @@ impl Denials {
     }
 
     fn record(&self, error: &str) {
-        let Some((_, denied)) = error.split_once("Permissions Violation for ") else {
+        let Some(denied) = forbidden(error, "_INBOX_moderator") else {
             return;
         };
-        if denied.starts_with(&format!("Publish to \"{CHANGED_SUBJECT}\"")) {
+        if error.contains(&format!("Publish to \"{CHANGED_SUBJECT}\"")) {
             // Those after the first say the same.
             let _ = self.events.set(format!(
                 "this user may not publish to {CHANGED_SUBJECT} (deploy/nats/nats-server.conf has a user who may)"
             ));
             return;
         }
-        self.settle(Denial::First(described(denied)));
+        self.settle(Denial::First(denied));
     }
 
     /// Ignores permission violations from now on.
@@ -117,18 +117,6 @@ impl Denials {
             // Unreachable: the sender lives as long as `self`.
             _ => std::future::pending().await,
         }
-    }
-}
-
-/// Describes a violation such as `Publish to "$JS.API.STREAM.INFO.X"` or `Subscription to "_INBOX.x.*"`.
-fn described(denied: &str) -> String {
-    let subject = denied.split('"').nth(1).unwrap_or(denied);
-    match denied.starts_with("Subscription") {
-        true => inbox_denied(subject, "_INBOX_moderator"),
-        false => format!(
-            "NATS does not let this user publish to {}, which this command needs (deploy/nats/nats-server.conf has a user who may)",
-            printable(subject)
-        ),
     }
 }
 

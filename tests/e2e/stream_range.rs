@@ -1,8 +1,11 @@
 //! What the commands that read the stream say about the part of it that they were asked for.
 
+use std::time::{Duration, Instant};
+
 use importguard_tests::{
     FakeClock, Line, NatsServer, Settings, create_stream, wait_for_count, workspace,
 };
+use tempfile::TempDir;
 
 use crate::asserts::{has, printed};
 
@@ -64,4 +67,35 @@ async fn a_local_time_that_clocks_repeat_is_the_first_of_the_two() {
     let add = ["list", "add", "bad", "u1", "--until", until];
     let (added, _) = printed(&settings.run(add).await, 0);
     assert_eq!(added, "bad: added u1 until 2099-10-25T00:30:00Z\n");
+}
+
+/// A user who may ask for nothing.
+const LIMITED: &str = r#"jetstream {}
+accounts { A { jetstream: enabled, users: [
+  { user: all, password: all }
+  { user: nobody, password: nobody, permissions: { publish: { deny: [">"] } } }
+  { user: deaf, password: deaf, permissions: { subscribe: ["_INBOX_support.>"] } }
+] } }
+"#;
+
+#[tokio::test]
+async fn what_nats_does_not_permit_ends_a_command_at_once() {
+    /// NATS would let it wait for an answer for that long.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("nats.conf");
+    std::fs::write(&file, LIMITED).unwrap();
+    let nats = NatsServer::configured(file, &[], "all:all").await;
+    for (user, expected) in [
+        ("nobody", "publish to $JS.API.STREAM.INFO.IMPORTGUARD"),
+        ("deaf", "set NATS_INBOX_PREFIX"),
+    ] {
+        let settings = Settings::new().set("NATS_URL", nats.url_for(&format!("{user}:{user}")));
+        for command in COMMANDS {
+            let began = Instant::now();
+            let (_, error) = printed(&settings.run(command).await, 1);
+            has(&error, &[expected]);
+            assert!(began.elapsed() < PATIENCE, "{command:?}: {error}");
+        }
+    }
 }
