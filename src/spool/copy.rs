@@ -1,9 +1,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context;
 use clap::Args;
-use importguard_gateway::spool::SpoolReader;
+use importguard_gateway::spool::{SpoolReader, set_aside_files};
 
-use super::{Directory, events};
+use super::{Directory, events, exit_code, report_set_aside};
 use crate::events::Console;
 
 const CONSOLE: Console = Console::new("spool copy");
@@ -12,7 +13,7 @@ const HELP: &str = r#"Copies a spool as it is at one moment, also while a gatewa
 
 To restore a copy, publish it with `importguard spool drain`, which looks up in NATS what was published meanwhile.
 
-Of a corrupt spool, for example one that a gateway has set aside, what can be read is copied.
+Of a corrupt spool, for example one that a gateway has set aside, what can be read is copied. With a directory, those that were set aside in it are not copied but named.
 
 Examples:
   importguard spool copy /var/lib/importguard/spool --to /backup/gateway-0
@@ -37,14 +38,18 @@ impl Copy {
         let reader = SpoolReader::open(&self.directory.dir)?;
         let is_complete = reader.copy_to(&self.to)?;
         let copy = SpoolReader::open(&self.to)?.summary()?;
+        let unread = match is_complete {
+            true => "",
+            false => ": the spool is corrupt, and others could not be read",
+        };
         let (count, to) = (events(copy.events), self.to.display());
-        if is_complete {
-            CONSOLE.report(&format!("{count} copied to {to}"));
-            return Ok(ExitCode::SUCCESS);
-        }
-        CONSOLE.report(&format!(
-            "{count} copied to {to}: the spool is corrupt, and others could not be read"
-        ));
-        Ok(ExitCode::FAILURE)
+        CONSOLE.report(&format!("{count} copied to {to}{unread}"));
+        // Of a single database, nothing else was to be copied.
+        let left = match self.directory.dir.is_dir() {
+            true => set_aside_files(&self.directory.dir).context("cannot look for other spools")?,
+            false => Vec::new(),
+        };
+        report_set_aside(CONSOLE, "copied", &left);
+        Ok(exit_code(is_complete && left.is_empty()))
     }
 }

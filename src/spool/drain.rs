@@ -11,7 +11,7 @@ use importguard_runtime::{Runtime, environment::parse_arguments, settings::durat
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Directory, events};
+use super::{Directory, events, exit_code, report_set_aside};
 use crate::events::Console;
 
 const CONSOLE: Console = Console::new("spool drain");
@@ -66,7 +66,7 @@ impl Drain {
         let before = self.look()?;
         if before.events == 0 {
             CONSOLE.report("the spool is empty");
-            report_set_aside(&before.set_aside);
+            report_set_aside(CONSOLE, "published", &before.set_aside);
             return Ok(exit_code(before.set_aside.is_empty()));
         }
         let dir = self.directory.dir.clone();
@@ -195,7 +195,7 @@ impl Outcome {
                 parked.reason
             ));
         }
-        report_set_aside(&self.set_aside);
+        report_set_aside(CONSOLE, "published", &self.set_aside);
         let lost = self.report_lost();
         exit_code(left == 0 && self.set_aside.is_empty() && !lost)
     }
@@ -238,23 +238,5 @@ impl Outcome {
             events(lost)
         ));
         true
-    }
-}
-
-/// Reports corrupt spools that were set aside, and how to publish what is in them.
-fn report_set_aside(files: &[PathBuf]) {
-    for file in files {
-        let file = file.display();
-        CONSOLE.report(&format!(
-            "not published: {file}, a corrupt spool that was set aside and may hold events. `importguard spool copy {file} --to DIR` saves \
-             what can be read of it, and `importguard spool drain DIR` publishes what NATS does not have; then delete the file"
-        ));
-    }
-}
-
-fn exit_code(is_complete: bool) -> ExitCode {
-    match is_complete {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
     }
 }

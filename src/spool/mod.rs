@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use importguard_runtime::{ThreadSettings, block_on};
 
 use self::{copy::Copy, drain::Drain, export::Export, status::Status};
-use crate::text::counted;
+use crate::{events::Console, text::counted};
 
 /// What can be done with a spool.
 #[derive(Subcommand)]
@@ -44,4 +44,22 @@ struct Directory {
 /// Formats a number of events: `1 event`, `2 events`.
 fn events(count: usize) -> String {
     counted(count, "event", "events")
+}
+
+/// Reports corrupt spools that were set aside, which were not `handled`, and how to publish what is in them.
+fn report_set_aside(console: Console, handled: &str, files: &[PathBuf]) {
+    for file in files {
+        let file = file.display();
+        console.report(&format!(
+            "not {handled}: {file}, a corrupt spool that was set aside and may hold events. `importguard spool copy {file} --to DIR` saves \
+             what can be read of it, and `importguard spool drain DIR` publishes what NATS does not have; then delete the file"
+        ));
+    }
+}
+
+fn exit_code(is_complete: bool) -> ExitCode {
+    match is_complete {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }

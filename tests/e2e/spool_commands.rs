@@ -478,6 +478,8 @@ async fn a_drain_fails_as_long_as_a_spool_that_was_set_aside_may_hold_events() {
         has(&told, &[drained, &remedy, "importguard spool drain DIR"]);
         assert_eq!(published(&line.nats).await, ["op-1"]);
     }
+    let (_, told) = spool(&nats, &["copy", dir, "--to", &format!("{dir}/copy")], 1).await;
+    has(&told, &["0 events copied", &remedy]);
     spool(&nats, &["copy", aside, "--to", saved], 0).await;
     spool(&nats, &["drain", saved], 0).await;
     assert_eq!(published(&line.nats).await, ["op-1", "op-2"]);
