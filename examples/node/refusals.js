@@ -102,7 +102,7 @@ function handle(message) {
     const event = parse(message);
     span.setAttribute('messaging.message.id', event.id);
     if (seen.has(event.id)) {
-      console.log(`duplicate ${event.id}`);
+      console.log(`duplicate ${JSON.stringify(event.id)}`);
     } else {
       judge(event);
       seen.add(event.id);
@@ -111,7 +111,7 @@ function handle(message) {
   } catch (error) {
     // A retry would fail again.
     span.setStatus({ code: SpanStatusCode.ERROR, message: String(error) });
-    console.log(`no event: ${error}`);
+    console.log(`no event: ${JSON.stringify(String(error))}`);
     message.term();
   } finally {
     span.end();
@@ -131,17 +131,21 @@ function parse(message) {
 function judge({ type, at, verdict, owner }) {
   if (type !== 'importguard.decision.v1' || verdict !== 'refuse') return;
   const count = refusals.count(owner, at);
-  console.log(`refusal owner=${owner} count=${count}`);
+  // As a JSON string: an ID may contain line breaks, and must not look like a line of its own.
+  const id = JSON.stringify(owner);
+  console.log(`refusal owner=${id} count=${count}`);
   if (count > threshold) {
-    console.log(`ALERT owner=${owner} refusals=${count} within=${windowSeconds}s`);
+    console.log(`ALERT owner=${id} refusals=${count} within=${windowSeconds}s`);
   }
 }
 
+// Returns nothing if the process was asked to stop before there was a stream.
 async function consumer(client) {
   // The check needs permission to read about the whole account.
   const manager = await jetstreamManager(client, { checkAPI: false });
   // The gateway creates the stream: wait for it.
   while (!(await found(() => manager.streams.info(STREAM)))) {
+    if (stopping) return undefined;
     console.log(`waiting for the stream ${STREAM}`);
     await setTimeout(1000);
   }
@@ -188,7 +192,8 @@ while (!stopping) {
   try {
     // Ends with an error if the consumer was deleted, for example with the stream.
     const options = { max_messages: 100, abort_on_missing_resource: true, idle_heartbeat: 2000 };
-    messages = await (await consumer(client)).consume(options);
+    messages = await (await consumer(client))?.consume(options);
+    if (stopping) break;
     console.log(`ready: consumer ${durable} on ${STREAM}`);
     for await (const message of messages) handle(message);
   } catch (error) {
@@ -197,5 +202,8 @@ while (!stopping) {
     await setTimeout(1000);
   }
 }
-await client.drain();
+messages?.close();
+// Sends the last acks. An event whose ack is lost is delivered again.
+await Promise.race([client.flush(), setTimeout(1000, undefined, { ref: false })]).catch(() => {});
+await client.close();
 await provider?.shutdown();

@@ -28,6 +28,9 @@ DURABLE = os.environ.get("CONSUMER", "refusals-python")
 THRESHOLD = int(os.environ.get("ALERT_THRESHOLD", "5"))
 WINDOW_SECONDS = float(os.environ.get("ALERT_WINDOW_SECONDS", "60"))
 
+# What the client raises when NATS is away. Timeouts are among them.
+TROUBLE = (nats.errors.Error, OSError)
+
 
 class Once:
     """Remembers the last IDs. NATS delivers at least once; all copies of an event have the same ID."""
@@ -148,7 +151,7 @@ class Consumer:
                 return
             span.set_attribute("messaging.message.id", event.id)
             if event.id in self._seen:
-                say(f"duplicate {event.id}")
+                say(f"duplicate {json.dumps(event.id)}")
             else:
                 self._judge(event)
                 self._seen.add(event.id)
@@ -158,9 +161,11 @@ class Consumer:
         if event.type != "importguard.decision.v1" or event.verdict != "refuse":
             return
         count = self._refusals.count(event.owner, event.time)
-        say(f"refusal owner={event.owner} count={count}")
+        # As a JSON string: an ID may contain line breaks, and must not look like a line of its own.
+        owner = json.dumps(event.owner)
+        say(f"refusal owner={owner} count={count}")
         if count > THRESHOLD:
-            say(f"ALERT owner={event.owner} refusals={count} within={WINDOW_SECONDS:g}s")
+            say(f"ALERT owner={owner} refusals={count} within={WINDOW_SECONDS:g}s")
 
 
 async def connect():
@@ -216,21 +221,23 @@ async def run() -> None:
                 try:
                     await consume(subscription, consumer)
                 finally:
-                    await subscription.unsubscribe()
-            except (nats.errors.Error, asyncio.TimeoutError) as error:
+                    with contextlib.suppress(*TROUBLE):
+                        await subscription.unsubscribe()
+            except TROUBLE as error:
                 if client.is_closed:
                     raise
                 say(f"trouble with NATS, subscribing again: {error!r}")
                 await asyncio.sleep(1)
     finally:
         # Sends the last acks. An event whose ack is lost is delivered again.
-        with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
+        with contextlib.suppress(*TROUBLE):
             await client.flush(timeout=1)
-        await client.close()
+        with contextlib.suppress(*TROUBLE):
+            await client.close()
 
 
 async def main() -> None:
-    # Whatever an ID contains can be printed.
+    # Whatever an error contains can be printed.
     sys.stdout.reconfigure(errors="backslashreplace")
     provider = start_tracing()
     running = asyncio.create_task(run())

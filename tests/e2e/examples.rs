@@ -70,6 +70,28 @@ async fn the_node_example_stands_messages_that_cannot_be_read_old_events_and_a_n
     }
 }
 
+#[tokio::test]
+async fn the_rust_example_ends_when_it_is_asked_to() {
+    obey(|| Command::new(Binary::RustExample.path())).await;
+}
+
+#[tokio::test]
+async fn the_python_example_ends_when_it_is_asked_to() {
+    if let Some(python) = Foreign::python("examples/python") {
+        obey(|| python.command("refusals.py")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_node_example_ends_when_it_is_asked_to() {
+    if let Some(node) = Foreign::node("examples/node") {
+        obey(|| node.command("refusals.js")).await;
+    }
+}
+
+/// What an owner may be called.
+const FORGED_ALERT: &str = "a\nALERT owner=victim refusals=99 within=60s";
+
 /// An example that runs.
 struct Example {
     process: Process,
@@ -82,7 +104,15 @@ impl Example {
         Self::with(command, settings, "tested").await
     }
 
-    async fn with(mut command: Command, settings: Settings, consumer: &str) -> Self {
+    async fn with(command: Command, settings: Settings, consumer: &str) -> Self {
+        let example = Self::spawn(command, settings, consumer);
+        let ready = format!("ready: consumer {consumer} on IMPORTGUARD");
+        example.says(&ready).await;
+        example
+    }
+
+    /// Does not wait until it reads events.
+    fn spawn(mut command: Command, settings: Settings, consumer: &str) -> Self {
         let logs = TempDir::new().unwrap();
         settings
             .set("CONSUMER", consumer)
@@ -90,13 +120,10 @@ impl Example {
             .set("ALERT_WINDOW_SECONDS", "600")
             .set("PYTHONUNBUFFERED", "1")
             .apply(&mut command);
-        let example = Self {
+        Self {
             process: Process::spawn("example", command, logs.path()),
             _logs: logs,
-        };
-        let ready = format!("ready: consumer {consumer} on IMPORTGUARD");
-        example.says(&ready).await;
-        example
+        }
     }
 
     async fn says(&self, text: &str) {
@@ -109,6 +136,12 @@ impl Example {
             }
         })
         .await;
+    }
+
+    /// Asks it to end, and waits until it has.
+    async fn end(mut self) {
+        let status = self.process.terminate(Duration::from_secs(15)).await;
+        assert!(status.success(), "{status}: {}", self.process.output());
     }
 
     fn times(&self, text: &str) -> usize {
@@ -125,7 +158,7 @@ async fn exercise_as_a_team(command: Command) {
         .set("NATS_USER", "analytics")
         .set("NATS_PASSWORD", "analytics-secret");
     let example = Example::with(command, settings, "analytics").await;
-    example.says("refusal owner=user123 count=1").await;
+    example.says(r#"refusal owner="user123" count=1"#).await;
 }
 
 async fn exercise(language: &str, command: impl Fn() -> Command) {
@@ -144,7 +177,7 @@ async fn exercise(language: &str, command: impl Fn() -> Command) {
         server.send(call).await;
     }
     example
-        .says("ALERT owner=blocked_owner refusals=3 within=600s")
+        .says(r#"ALERT owner="blocked_owner" refusals=3 within=600s"#)
         .await;
     assert_eq!(example.times("ALERT"), 1, "{}", example.process.output());
 
@@ -174,14 +207,15 @@ async fn exercise(language: &str, command: impl Fn() -> Command) {
 
     // The same event once more, as NATS delivers it whose duplicate window is over.
     republish(&line.nats, &events[1]).await;
-    example.says(&format!("duplicate {}", events[1].id())).await;
-    assert_eq!(example.times("refusal owner=blocked_owner"), 3);
+    let duplicate = format!("duplicate \"{}\"", events[1].id());
+    example.says(&duplicate).await;
+    assert_eq!(example.times(r#"refusal owner="blocked_owner""#), 3);
 
     let status = example.process.terminate(SOON).await;
     assert!(status.success(), "{status}: {}", example.process.output());
     server.import("op-4", "blocked_1", &["b"]).await;
     let again = Example::start(command(), &line.nats, &spans).await;
-    again.says("refusal owner=blocked_1 count=1").await;
+    again.says(r#"refusal owner="blocked_1" count=1"#).await;
     // What it has acknowledged does not come again.
     assert_eq!(
         again.times("blocked_owner"),
@@ -207,7 +241,8 @@ async fn endure(command: Command) {
     };
     let without_an_id =
         refusal("id", "old", Duration::ZERO).replace("\"id\":\"id\"", "\"id\":null");
-    let unreadable = ["[".repeat(100_000), "[]".to_owned(), without_an_id];
+    let forging = format!("{FORGED_ALERT}[");
+    let unreadable = ["[".repeat(100_000), "[]".to_owned(), without_an_id, forging];
     for text in unreadable {
         publish(text).await;
     }
@@ -217,20 +252,46 @@ async fn endure(command: Command) {
         publish(refusal(&format!("id-{number}"), "old", ago)).await;
     }
     publish(refusal("id-0", "old", Duration::ZERO)).await;
-    example.says("duplicate id-0").await;
-    assert_eq!(example.times("no event"), 3, "{}", example.process.output());
-    assert_eq!(example.times("refusal owner=old count=1"), 3);
+    example.says(r#"duplicate "id-0""#).await;
+    assert_eq!(example.times("no event"), 4, "{}", example.process.output());
+    assert_eq!(example.times(r#"refusal owner="old" count=1"#), 3);
+    // Once as the owner, and once as the ID of two events.
+    publish(refusal("id-4", FORGED_ALERT, Duration::ZERO)).await;
+    for _ in 0..2 {
+        publish(refusal(FORGED_ALERT, "old", Duration::from_secs(3600))).await;
+    }
+    example.says("duplicate \"a\\nALERT").await;
     all_is_acknowledged(&nats).await;
 
     jetstream.delete_stream("IMPORTGUARD").await.unwrap();
     create_stream(client, |_| ()).await;
     publish(refusal("id-3", "new", Duration::ZERO)).await;
-    example.says("refusal owner=new count=1").await;
-    assert_eq!(example.times("ALERT"), 0, "{}", example.process.output());
+    example.says(r#"refusal owner="new" count=1"#).await;
+    let output = example.process.output();
+    let alerts = output.lines().filter(|line| line.starts_with("ALERT"));
+    assert_eq!(alerts.count(), 0, "{output}");
     all_is_acknowledged(&nats).await;
 
     let status = example.process.terminate(Duration::from_secs(5)).await;
     assert!(status.success(), "{status}: {}", example.process.output());
+}
+
+/// Ends without an error while it waits for the stream, and while NATS is away.
+async fn obey(command: impl Fn() -> Command) {
+    let mut nats = NatsServer::start().await;
+    let settings = Settings::new().nats(&nats);
+    let waiting = Example::spawn(command(), settings.clone(), "tested");
+    waiting.says("waiting for the stream IMPORTGUARD").await;
+    waiting.end().await;
+
+    create_stream(nats.client().await, |_| ()).await;
+    let just_lost = Example::with(command(), settings.clone(), "first").await;
+    let long_lost = Example::with(command(), settings, "second").await;
+    nats.kill9();
+    just_lost.end().await;
+    // The example has noticed by now, and tried to go on.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    long_lost.end().await;
 }
 
 fn refusal(id: &str, owner: &str, ago: Duration) -> String {

@@ -116,7 +116,7 @@ impl Consumer {
         };
         span.set_attribute(KeyValue::new("messaging.message.id", event.id.clone()));
         if self.seen.contains(&event.id) {
-            println!("duplicate {}", event.id);
+            println!("duplicate {}", quoted(&event.id));
         } else {
             self.judge(&event);
             self.seen.insert(event.id);
@@ -131,6 +131,7 @@ impl Consumer {
         }
         let owner = &event.data.owner;
         let count = self.refusals.count(owner, event.time);
+        let owner = quoted(owner);
         println!("refusal owner={owner} count={count}");
         if count > self.threshold {
             println!(
@@ -139,6 +140,11 @@ impl Consumer {
             );
         }
     }
+}
+
+/// An ID as a JSON string: it may contain line breaks, and must not look like a line of its own.
+fn quoted(id: &str) -> serde_json::Value {
+    id.into()
 }
 
 /// Subscribes when it is possible: the gateway creates the stream.
