@@ -4,6 +4,7 @@ mod cloud_event;
 mod fired;
 mod origin;
 mod pseudonym;
+mod size;
 
 pub use cloud_event::{
     CONTENT_TYPE, CloudEvent, DecisionData, DecisionEvent, EventType, ImportedData, ImportedEvent,
@@ -11,8 +12,8 @@ pub use cloud_event::{
 };
 pub(crate) use fired::expiry;
 pub use fired::{Fired, Matched};
-pub(crate) use origin::fit;
 pub use origin::{Event, EventContext, Origin, Timings};
 pub use pseudonym::{
     PseudonymFileError, PseudonymKey, PseudonymKeyError, PseudonymSettings, Pseudonyms,
 };
+pub(crate) use size::fit;
