@@ -123,7 +123,8 @@ pub struct DecisionData<'a> {
     /// The callback's operationID.
     #[serde(rename = "operationID")]
     pub operation_id: Cow<'a, OperationId>,
-    /// What the caller sent as operationID, where the gateway generated one because that was unusable: at most 256 characters.
+    /// What the caller sent as operationID, where the gateway generated one because that was unusable: at most 256 characters, or
+    /// `redacted` where events have pseudonyms.
     #[serde(
         rename = "replacedOperationID",
         skip_serializing_if = "Option::is_none",
@@ -194,7 +195,8 @@ pub struct ImportedData<'a> {
     /// The callback's operationID.
     #[serde(rename = "operationID")]
     pub operation_id: Cow<'a, OperationId>,
-    /// What the caller sent as operationID, where the gateway generated one because that was unusable: at most 256 characters.
+    /// What the caller sent as operationID, where the gateway generated one because that was unusable: at most 256 characters, or
+    /// `redacted` where events have pseudonyms.
     #[serde(
         rename = "replacedOperationID",
         skip_serializing_if = "Option::is_none",

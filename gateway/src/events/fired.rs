@@ -7,7 +7,7 @@ use importguard_telemetry::span;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
 
-use super::{Pseudonyms, pseudonym::REDACTED};
+use super::Pseudonyms;
 
 /// A rule that fired.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,13 +125,7 @@ impl<'a> Matched<'a> {
             count: matched.count,
             ..Self::default()
         };
-        // A text of the policy may contain user IDs.
-        let text = |text: &'a str| {
-            Some(Cow::Borrowed(match pseudonyms {
-                Pseudonyms::Off => text,
-                Pseudonyms::Keyed(_) | Pseudonyms::Redacted => REDACTED,
-            }))
-        };
+        let text = |text: &'a str| Some(pseudonyms.of_free_text(text));
         match &matched.part {
             MatchedPart::List(hit) => Self {
                 list: Some(Cow::Borrowed(&hit.list)),

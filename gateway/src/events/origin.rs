@@ -85,9 +85,10 @@ impl Origin {
         let verdict = decision.verdict();
         let pseudonyms = self.pseudonyms.load();
         let owner = pseudonyms.of(&request.owner);
+        let replaced = context.replaced_operation_id.clone();
         let data = DecisionData {
             operation_id: Cow::Borrowed(&request.operation_id),
-            replaced_operation_id: context.replaced_operation_id.clone().map(Cow::Owned),
+            replaced_operation_id: replaced.map(|text| pseudonyms.of_free_text(text)),
             owner_user_id: owner.clone(),
             friend_user_ids: Some(pseudonyms.of_all(&request.friends)),
             friend_count: None,
@@ -137,9 +138,10 @@ impl Origin {
     pub fn imported(&self, context: EventContext, request: &ImportRequest) -> Event {
         let pseudonyms = self.pseudonyms.load();
         let owner = pseudonyms.of(&request.owner);
+        let replaced = context.replaced_operation_id.clone();
         let data = ImportedData {
             operation_id: Cow::Borrowed(&request.operation_id),
-            replaced_operation_id: context.replaced_operation_id.clone().map(Cow::Owned),
+            replaced_operation_id: replaced.map(|text| pseudonyms.of_free_text(text)),
             owner_user_id: owner.clone(),
             friend_user_ids: Some(pseudonyms.of_all(&request.friends)),
             friend_count: None,
@@ -279,20 +281,23 @@ mod tests {
         event_with(Pseudonyms::Off, request, decision, max_payload)
     }
 
+    fn context(max_payload: usize) -> EventContext {
+        EventContext {
+            id: EventId::new(),
+            headers: MessageHeaders::default(),
+            max_payload,
+            replaced_operation_id: Some("of user123".to_owned()),
+        }
+    }
+
     fn event_with(
         pseudonyms: Pseudonyms,
         request: &ImportRequest,
         decision: &Decision,
         max_payload: usize,
     ) -> Event {
-        let context = EventContext {
-            id: EventId::new(),
-            headers: MessageHeaders::default(),
-            max_payload,
-            replaced_operation_id: None,
-        };
         Origin::new("g1".to_owned(), LastGood::new(pseudonyms)).decision(
-            context,
+            context(max_payload),
             request,
             Dialect::Server,
             decision,
@@ -312,7 +317,8 @@ mod tests {
             "source": "importguard/gateway/g1", "time": "2025-11-29T00:00:00Z", "subject": "user123",
             "datacontenttype": "application/json",
             "data": {
-                "operationID": "1646445464564", "ownerUserID": "user123",
+                "operationID": "1646445464564", "replacedOperationID": "of user123",
+                "ownerUserID": "user123",
                 "friendUserIDs": ["user_0000000000", "user_0000000001"],
                 "verdict": "allow", "decidedBy": "policy",
                 "removed": [{"rule": "bots", "friends": [0, 1]}],
@@ -361,6 +367,12 @@ mod tests {
             let friends = event.data.friend_user_ids.unwrap();
             assert_eq!(friends, pseudonyms.of_all(&request(2).friends));
             let text = String::from_utf8(recorded.payload.to_vec()).unwrap();
+            assert!(!text.contains("user"), "{text}");
+            let replaced = event.data.replaced_operation_id;
+            assert_eq!(replaced.as_deref(), Some("redacted"));
+            let origin = Origin::new("g1".to_owned(), LastGood::new(pseudonyms));
+            let imported = origin.imported(context(1 << 20), &request(2));
+            let text = String::from_utf8(imported.payload.to_vec()).unwrap();
             assert!(!text.contains("user"), "{text}");
             assert_ne!(event.data.lists[0].digest, "sha256:00");
         }

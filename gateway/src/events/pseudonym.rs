@@ -17,7 +17,7 @@ const KEY_LEAST_BYTES: usize = 16;
 const DIGEST_BYTES: usize = 16;
 
 /// Replaces what events with pseudonyms cannot contain, such as an ID whose pseudonym cannot be computed.
-pub(super) const REDACTED: &str = "redacted";
+const REDACTED: &str = "redacted";
 
 /// Whether events hold users' ids or pseudonyms.
 #[derive(Clone, Debug, Default, Args)]
@@ -190,6 +190,14 @@ impl Pseudonyms {
         match self.pseudonym(id) {
             Some(pseudonym) => Cow::Owned(pseudonym.as_str().to_owned()),
             None => Cow::Borrowed(id),
+        }
+    }
+
+    /// A text that may contain user IDs, or what stands for it in events with pseudonyms.
+    pub(super) fn of_free_text<'a>(&self, text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
+        match self.are_on() {
+            true => Cow::Borrowed(REDACTED),
+            false => text.into(),
         }
     }
 
