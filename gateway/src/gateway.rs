@@ -136,12 +136,7 @@ impl Gateway {
             limit: registry.register(|registry| Limit::new(&settings.limits, registry)),
             upstream,
             deciders,
-            origin: Origin::new(
-                http.instance
-                    .clone()
-                    .unwrap_or_else(importguard_telemetry::instance),
-                pseudonyms,
-            ),
+            origin: Origin::new(http.instance(), pseudonyms),
             metrics: registry
                 .register(|registry| Metrics::register(registry, runtime.policies.clone())),
             recorder,

@@ -198,9 +198,35 @@ pub struct HttpSettings {
     )]
     pub shutdown_timeout: Duration,
 
-    /// Name of this gateway in events [default: the host name]
-    #[arg(long, env = "IMPORTGUARD_INSTANCE", value_name = "NAME")]
+    /// Name of this gateway in events: letters, digits, and other characters that need no encoding in a URL [default: the host name]
+    #[arg(
+        long,
+        env = "IMPORTGUARD_INSTANCE",
+        value_name = "NAME",
+        value_parser = instance
+    )]
     pub instance: Option<String>,
+}
+
+impl HttpSettings {
+    /// The name of this gateway in events.
+    pub(crate) fn instance(&self) -> String {
+        let host = || importguard_telemetry::instance().replace(|c| !is_in_segment(c), "-");
+        self.instance.clone().unwrap_or_else(host)
+    }
+}
+
+/// Parses the name of a gateway. The `source` of events, a URI reference, ends with it.
+fn instance(text: &str) -> Result<String, &'static str> {
+    match !text.is_empty() && text.chars().all(is_in_segment) {
+        true => Ok(text.to_owned()),
+        false => Err("use letters a-z and A-Z, digits, and any of -._~!$&'()*+,;=:@"),
+    }
+}
+
+/// Whether a segment of a URI's path may contain `c` without encoding (RFC 3986, `pchar`).
+fn is_in_segment(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@".contains(c)
 }
 
 /// Limits of the public listener.
@@ -383,4 +409,19 @@ pub struct LimitSettings {
         default_value_t = 100
     )]
     pub overload_events: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_gateway_fits_into_a_uri() {
+        for name in ["gateway-0", "gw_1.example.org", "Gateway@rack:7"] {
+            assert_eq!(instance(name), Ok(name.to_owned()));
+        }
+        for name in ["", "gw 1", "%zz", "ü", "a/b", "a?b", "a#b", "a\nb"] {
+            assert!(instance(name).is_err(), "{name}");
+        }
+    }
 }

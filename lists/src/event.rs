@@ -27,6 +27,7 @@ pub struct ListChangedEvent {
     #[serde(rename = "type")]
     pub kind: String,
     /// Who says so: `importguard/list`.
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "uri-reference")))]
     pub source: String,
     /// When the list was changed.
     #[serde(with = "time::serde::rfc3339")]

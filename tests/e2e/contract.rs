@@ -110,6 +110,7 @@ async fn the_schema_objects_to_what_breaks_the_contract() {
 
     for (pointer, wrong) in [
         ("/id", json!("1646445464564")),
+        ("/source", json!("importguard/gateway/gw %zz ü")),
         ("/time", json!("yesterday")),
         ("/specversion", json!("0.3")),
         ("/subject", json!("")),

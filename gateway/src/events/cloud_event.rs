@@ -71,6 +71,7 @@ pub struct CloudEvent<D> {
     #[serde(rename = "type")]
     pub kind: EventType,
     /// The gateway: `importguard/gateway/<instance>`.
+    #[cfg_attr(test, schemars(extend("format" = "uri-reference")))]
     pub source: String,
     /// When the event happened. For a decision of the policy: the time that its rules saw, by the decider's clock
     #[serde(with = "time::serde::rfc3339")]

@@ -9,8 +9,8 @@ use crate::events::{DecisionEvent, ImportedEvent};
 /// Draft 7 has no format for UUIDs.
 pub(crate) const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 
-/// The only format that is kept: schemars also writes Rust's names of number types.
-const DATE_TIME: &str = "date-time";
+/// The formats that are kept: schemars also writes Rust's names of number types.
+const FORMATS: [&str; 2] = ["date-time", "uri-reference"];
 
 /// Types that may get further values within v1, by `docs/events.md`: a schema with those of today only would refuse later events.
 const OPEN: [&str; 4] = ["Cause", "Dialect", "Mode", "Outcome"];
@@ -111,10 +111,8 @@ fn open(definition: &mut Value) {
 }
 
 fn keep_known_formats(schema: &mut Schema) {
-    if schema
-        .get("format")
-        .is_some_and(|format| format != DATE_TIME)
-    {
+    let format = schema.get("format").and_then(Value::as_str);
+    if format.is_some_and(|format| !FORMATS.contains(&format)) {
         schema.remove("format");
     }
 }
