@@ -119,9 +119,13 @@ impl From<PublishError> for AckError {
             (PublishErrorKind::BrokenPipe, _) => Self::Disconnected,
             // Too many acks are outstanding, which is not the fault of this event.
             (PublishErrorKind::MaxAckPending, _) => Self::StreamRefuses(detail),
+            // The client's text has the size of the message: each event would be refused for another reason.
             (PublishErrorKind::MaxPayloadExceeded, _) => Self::Refused(Refusal::of(
                 ParkReason::TooLarge,
-                format!("{detail}: raise `max_payload` in nats-server's configuration"),
+                format!(
+                    "{}: raise `max_payload` in nats-server's configuration",
+                    error.kind()
+                ),
             )),
             (_, Some(answered)) => Self::answered(answered),
             _ if source.is_some_and(|source| source.is::<serde_json::Error>()) => {
@@ -178,6 +182,18 @@ mod tests {
             assert!(matches!(error, AckError::StreamRefuses(_)), "{error:?}");
             assert!(error.to_string().contains(description), "{error}");
         }
+    }
+
+    #[test]
+    fn all_events_that_are_too_large_are_refused_for_one_reason() {
+        let error = |size: usize| {
+            let text = format!("Payload size limit of 600 exceeded by message size of {size}");
+            AckError::from(PublishError::with_source(
+                PublishErrorKind::MaxPayloadExceeded,
+                text,
+            ))
+        };
+        assert_eq!(error(700), error(800));
     }
 
     #[test]
