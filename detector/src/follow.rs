@@ -150,17 +150,22 @@ impl<'c> Follower<'c> {
     }
 
     /// Returns the durable consumer, creating it if it is missing. A new one starts at the next decision, and its configuration records
-    /// where that was: a consumer that starts at "new" messages does not tell.
+    /// where that was: a consumer that starts at "new" messages does not tell. In a stream that replaced the one that was followed, every
+    /// decision is new.
     async fn consumer(&self, stream: &Stream) -> Result<PullConsumer, Interrupted> {
         let name = &self.context.settings.consumer;
+        let info = stream.cached_info();
+        let before = self.known.as_ref().map(|known| known.created.0);
+        let start_sequence = match before.is_some_and(|before| before < info.created) {
+            true => 1,
+            false => info.state.last_sequence + 1,
+        };
         let config = pull::Config {
             durable_name: Some(name.clone()),
             description: Some("importguard detect".to_owned()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: stream.cached_info().state.last_sequence + 1,
-            },
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
             filter_subject: DECISIONS.to_owned(),
             ..pull::Config::default()
         };

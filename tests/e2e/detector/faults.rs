@@ -138,6 +138,21 @@ async fn an_entry_whose_event_is_published_late_counts_as_added() {
 }
 
 #[tokio::test]
+async fn decisions_in_a_stream_that_replaced_another_count() {
+    let (nats, jetstream) = nats().await;
+    let detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
+    refuse(&jetstream, "user1", 1..=2).await;
+    acknowledges(&jetstream, 2).await;
+    detector.freeze().await;
+    jetstream.delete_stream("IMPORTGUARD").await.unwrap();
+    let jetstream = with_stream(nats.client().await).await;
+    refuse(&jetstream, "user2", 11..=13).await;
+    detector.thaw();
+    entered(&jetstream, "user2").await;
+    assert_eq!(entry(&jetstream, "user1").await, None);
+}
+
+#[tokio::test]
 async fn windows_survive_a_restart() {
     let (nats, jetstream) = nats().await;
     let mut detector = Detector::start(THREE, Settings::new().nats(&nats)).await;
