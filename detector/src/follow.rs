@@ -41,6 +41,9 @@ type Created = (OffsetDateTime, OffsetDateTime);
 struct Known {
     created: Created,
     engine: Engine,
+    /// When the bucket was created that `own` is about.
+    bucket: OffsetDateTime,
+    own: Vec<u64>,
 }
 
 /// Follows the stream.
@@ -83,8 +86,12 @@ impl<'c> Follower<'c> {
         };
         let (consumer, mut reader, created) = prepared;
         let read = reader.read(&consumer).await;
-        let Reader { engine, .. } = reader;
-        self.known = Some(Known { created, engine });
+        self.known = Some(Known {
+            created,
+            engine: reader.engine,
+            bucket: reader.writer.bucket().created(),
+            own: reader.own,
+        });
         read
     }
 
@@ -101,7 +108,13 @@ impl<'c> Follower<'c> {
             acted: info.ack_floor.stream_sequence.max(before(&info.config)),
             delivered: info.delivered.stream_sequence,
         };
-        let kept = self.known.take().filter(|known| known.created == created);
+        let known = self.known.take();
+        let own = known
+            .as_ref()
+            .filter(|known| known.bucket == bucket.created())
+            .map(|known| known.own.clone())
+            .unwrap_or_default();
+        let kept = known.filter(|known| known.created == created);
         let has_windows = kept.is_some();
         let engine = match kept {
             Some(known) => known.engine,
@@ -114,7 +127,7 @@ impl<'c> Follower<'c> {
             context,
             writer: Writer::new(bucket),
             engine,
-            own: Vec::new(),
+            own,
             deliveries: Deliveries::default(),
             warned: Vec::new(),
         };

@@ -290,6 +290,9 @@ impl Reader<'_> {
             }
             // The bucket may have been deleted.
             if let Ok(bucket) = Bucket::open_or_create(&context.jetstream, 1).await {
+                if bucket.created() != self.writer.bucket().created() {
+                    self.own.clear();
+                }
                 self.writer = Writer::new(bucket);
             }
         };

@@ -111,6 +111,11 @@ impl Bucket {
         })
     }
 
+    /// When the bucket was created, as of when it was opened.
+    pub fn created(&self) -> OffsetDateTime {
+        self.stream.cached_info().created
+    }
+
     /// Opens the bucket, creating it with this number of replicas if it is missing.
     ///
     /// # Errors

@@ -215,6 +215,13 @@ impl NatsServer {
         self.process.as_ref().expect("nats-server runs").thaw();
     }
 
+    /// Replaces its configuration, and waits until it has read it.
+    pub async fn reconfigure(&self, text: &str) {
+        let file = self.config.as_ref().expect("it has a configuration");
+        fs::write(file, text).expect("the configuration can be written");
+        self.reload().await;
+    }
+
     /// Has it read its configuration again, and waits until it has.
     pub async fn reload(&self) {
         let process = self.process.as_ref().expect("nats-server runs");

@@ -35,14 +35,7 @@ async fn acknowledges(jetstream: &jetstream::Context, sequence: u64) {
 /// A nats-server whose user `cut` may do everything but publish to `denied`, and `full` everything.
 async fn nats_that_denies(denied: &str) -> (NatsServer, jetstream::Context) {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let text = format!(
-        "jetstream {{}}\n\
-         accounts {{ A {{ jetstream: enabled, users: [\n\
-           {{ user: full, password: full }}\n\
-           {{ user: cut, password: cut, permissions: {{ publish: {{ deny: \"{denied}\" }} }} }}\n\
-         ] }} }}\n"
-    );
-    std::fs::write(file.path(), text).unwrap();
+    std::fs::write(file.path(), denying(denied)).unwrap();
     let (_, path) = file.keep().unwrap();
     let nats = NatsServer::configured(path, &[], "full:full").await;
     let client = ConnectOptions::with_user_and_password("full".into(), "full".into())
@@ -51,6 +44,16 @@ async fn nats_that_denies(denied: &str) -> (NatsServer, jetstream::Context) {
         .unwrap();
     let jetstream = with_stream(client).await;
     (nats, jetstream)
+}
+
+fn denying(denied: &str) -> String {
+    format!(
+        "jetstream {{ store_dir: $STORE_DIR }}\n\
+         accounts {{ A {{ jetstream: enabled, users: [\n\
+           {{ user: full, password: full }}\n\
+           {{ user: cut, password: cut, permissions: {{ publish: {{ deny: \"{denied}\" }} }} }}\n\
+         ] }} }}\n"
+    )
 }
 
 #[tokio::test]
@@ -125,6 +128,11 @@ async fn an_entry_whose_event_is_published_late_counts_as_added() {
     detector
         .wait_for_log(&["put an owner on a list", "three: 3 refusals within 1m"])
         .await;
+    recorded_as_published(&jetstream, revision).await;
+}
+
+/// Waits until the bucket says that every event up to `revision` is published.
+async fn recorded_as_published(jetstream: &jetstream::Context, revision: u64) {
     let bucket = jetstream.get_stream("KV_IMPORTGUARD_LISTS").await.unwrap();
     eventually("its event is recorded as published", SOON, async || {
         let subject = "$KV.IMPORTGUARD_LISTS._events";
@@ -135,6 +143,21 @@ async fn an_entry_whose_event_is_published_late_counts_as_added() {
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_it_has_published_is_recorded_after_an_interruption_too() {
+    let (nats, jetstream) = nats_that_denies("$KV.IMPORTGUARD_LISTS._events").await;
+    let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
+    let detector = Detector::start(THREE, settings).await;
+    refuse(&jetstream, "user1", 1..=3).await;
+    let (revision, _) = entered(&jetstream, "user1").await;
+    changed(&jetstream, 1).await;
+    let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
+    stream.delete_consumer("detector").await.unwrap();
+    detector.wait_for_log(&["not detecting"]).await;
+    nats.reconfigure(&denying("nothing")).await;
+    recorded_as_published(&jetstream, revision).await;
 }
 
 #[tokio::test]
