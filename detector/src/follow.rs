@@ -128,6 +128,8 @@ impl<'c> Follower<'c> {
             writer: Writer::new(bucket),
             engine,
             own,
+            has_caught_up: false,
+            stored_just_now: None,
             deliveries: Deliveries::default(),
             warned: Vec::new(),
         };

@@ -52,7 +52,11 @@ pub(crate) struct Reader<'c> {
     /// The revisions of entries whose events are not yet recorded in the bucket as published.
     pub(crate) own: Vec<u64>,
     pub(crate) deliveries: Deliveries,
-    /// The kinds of unusable messages that were already logged.
+    /// Whether the last event that was delivered was the last one in the stream then.
+    pub(crate) has_caught_up: bool,
+    /// When NATS stored the event that is being handled, by its clock, if that was a moment ago by any clock.
+    pub(crate) stored_just_now: Option<OffsetDateTime>,
+    /// The kinds of problems that were already logged.
     pub(crate) warned: Vec<&'static str>,
 }
 
@@ -166,6 +170,9 @@ impl Reader<'_> {
         if info.delivered > 1 {
             self.context.metrics.redelivered.inc();
         }
+        let is_new = self.has_caught_up && info.delivered == 1;
+        self.stored_just_now = is_new.then_some(stored);
+        self.has_caught_up = pending == 0;
         self.count_delivery(info.consumer_sequence);
         let status = &self.context.status;
         status.handling(SystemTime::from(stored), pending);
@@ -247,10 +254,30 @@ impl Reader<'_> {
     fn skipped(&mut self, unusable: Unusable) {
         let reason = unusable.into_str();
         self.context.metrics.skipped(reason);
-        if !self.warned.contains(&reason) {
-            self.warned.push(reason);
+        if self.is_first(reason) {
             warn!("{}", unusable.advice());
         }
+    }
+
+    /// Warns if an entry that was not made, as it had expired by this host's clock, had not when NATS stored the decision.
+    fn check_clock(&mut self, detection: &Detection) {
+        let had_time = |stored| stored < detection.until;
+        if self.stored_just_now.is_some_and(had_time) && self.is_first("clock") {
+            warn!(
+                "an entry had expired before it could be made, although NATS stored the decision a moment ago: the clock of this host is \
+                 probably ahead, or that of NATS behind, by more than the rule's `for`, and the rule puts nobody on its list \
+                 (importguard_detector_detections_total with the outcome \"expired\" counts such entries)"
+            );
+        }
+    }
+
+    /// Whether there was no problem of this kind before.
+    fn is_first(&mut self, kind: &'static str) -> bool {
+        let is_first = !self.warned.contains(&kind);
+        if is_first {
+            self.warned.push(kind);
+        }
+        is_first
     }
 
     /// Adds an owner to a list. Retries until it succeeds, because the event must not be acknowledged before.
@@ -274,6 +301,8 @@ impl Reader<'_> {
                 Err(error) => error,
             };
             context.metrics.failures.inc();
+            // What is delivered next may have waited for the retries.
+            self.has_caught_up = false;
             if last.as_ref() != Some(&error) {
                 if context.status.interrupted(&error.to_string()) {
                     warn!(
@@ -300,6 +329,9 @@ impl Reader<'_> {
             context.status.resumed(&error.to_string(), reading);
         }
         context.metrics.detected(&rule.id, outcome.into_str());
+        if outcome == Outcome::Expired {
+            self.check_clock(detection);
+        }
         if let Some(until) = outcome.listed_until(detection) {
             self.engine.list(detection, until);
         }

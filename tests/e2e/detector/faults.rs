@@ -1,7 +1,7 @@
 //! The detector is killed, and NATS is away: nothing is lost, and nothing is done twice.
 
 use async_nats::{ConnectOptions, jetstream};
-use importguard_tests::{Detector, NatsServer, SOON, Settings, eventually};
+use importguard_tests::{Detector, FakeClock, NatsServer, SOON, Settings, eventually};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -173,6 +173,34 @@ async fn decisions_in_a_stream_that_replaced_another_count() {
     detector.thaw();
     entered(&jetstream, "user2").await;
     assert_eq!(entry(&jetstream, "user1").await, None);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_of_nats_is_reported() {
+    let Some(clock) = FakeClock::start("a detector's clock that is ahead") else {
+        return;
+    };
+    let (nats, jetstream) = nats().await;
+    let rules = "[{ id: two, refusals: 2, within: 1h, list: suspects, for: 10m }]";
+    let settings = clock.settings(Settings::new().nats(&nats));
+    let detector = Detector::start(rules, settings).await;
+    let twice = async |owner: &str, number: u32, ago: i64| {
+        for number in [number, number + 1] {
+            publish(&jetstream, &refusal(number, owner, ago)).await;
+            acknowledges(&jetstream, u64::from(number)).await;
+        }
+    };
+    // From the spool of a gateway: the entry had ended before NATS stored the decision.
+    twice("user1", 1, 20 * 60 * 1000).await;
+    let expired = "importguard_detector_detections_total{rule=\"two\",outcome=\"expired\"}";
+    detector.counts(expired, 1.0).await;
+    clock.set("+20m");
+    twice("user2", 3, 0).await;
+    twice("user3", 5, 0).await;
+    detector.counts(expired, 3.0).await;
+    let warning = "the clock of this host is probably ahead";
+    detector.wait_for_log(&[warning]).await;
+    assert_eq!(detector.output().matches(warning).count(), 1);
 }
 
 #[tokio::test]
