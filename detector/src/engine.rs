@@ -121,49 +121,28 @@ impl Engine {
         engine
     }
 
-    /// Observes a decision that NATS stored at `stored`. If `act` is `false`, the decision only counts: no rule acts on it.
+    /// Observes a decision that NATS stored at `stored`.
     pub(crate) fn observe(
         &mut self,
         decision: &RecordedDecision,
         stored: OffsetDateTime,
-        act: bool,
     ) -> Observed {
-        let mut observed = Observed::default();
-        let rules = Arc::clone(&self.rules);
-        // A decision is made before it is stored, even if a gateway's clock is ahead.
-        let at = decision.time.min(stored);
-        for (index, rule) in rules.iter().enumerate() {
-            if !decision.counts(&rule.only, &rule.except) {
-                continue;
-            }
-            if stored - at >= rule.within {
-                observed.late = true;
-                continue;
-            }
-            let friends = decision.friends.as_deref();
-            if rule.kind == Kind::DifferentFriends && friends.is_none() {
-                observed.unnamed = true;
-                continue;
-            }
-            let reached = self.count(index, rule, decision, (at, stored));
-            // Includes the list, because another detector's rule with the same ID may add owners to another list.
-            let cause = || format!("detector {} {}", rule.list, rule.id);
-            let event = || EventId::derived(&cause(), decision.id);
-            if reached && act {
-                let until = whole_seconds(at + rule.duration);
-                observed.detections.push(Detection {
-                    rule: index,
-                    owner: decision.owner.clone(),
-                    event: event(),
-                    at,
-                    until,
-                });
-                self.begin_anew(index, &decision.owner);
-            } else if reached && rule.prolong && self.made.contains(&event()) {
-                self.begin_anew(index, &decision.owner);
-            }
+        let observed = self.count_for_all(decision, stored);
+        for detection in &observed.detections {
+            self.begin_anew(detection);
         }
         observed
+    }
+
+    /// Counts a decision that was handled before: no rule acts on it.
+    pub(crate) fn replay(&mut self, decision: &RecordedDecision, stored: OffsetDateTime) {
+        for detection in self.count_for_all(decision, stored).detections {
+            let rule = self.rules.get(detection.rule);
+            let prolongs = rule.is_some_and(|rule| rule.prolong);
+            if prolongs && self.made.contains(&detection.event) {
+                self.begin_anew(&detection);
+            }
+        }
     }
 
     /// Whether the decision of a detection no longer counts, because another rule has put the owner on the list for it.
@@ -202,6 +181,40 @@ impl Engine {
         }
     }
 
+    /// Counts a decision for each rule, and returns those whose threshold it reaches.
+    fn count_for_all(&mut self, decision: &RecordedDecision, stored: OffsetDateTime) -> Observed {
+        let mut observed = Observed::default();
+        let rules = Arc::clone(&self.rules);
+        // A decision is made before it is stored, even if a gateway's clock is ahead.
+        let at = decision.time.min(stored);
+        for (index, rule) in rules.iter().enumerate() {
+            if !decision.counts(&rule.only, &rule.except) {
+                continue;
+            }
+            if stored - at >= rule.within {
+                observed.late = true;
+                continue;
+            }
+            let friends = decision.friends.as_deref();
+            if rule.kind == Kind::DifferentFriends && friends.is_none() {
+                observed.unnamed = true;
+                continue;
+            }
+            if self.count(index, rule, decision, (at, stored)) {
+                // Includes the list, because another detector's rule with the same ID may add owners to another list.
+                let cause = format!("detector {} {}", rule.list, rule.id);
+                observed.detections.push(Detection {
+                    rule: index,
+                    owner: decision.owner.clone(),
+                    event: EventId::derived(&cause, decision.id),
+                    at,
+                    until: whole_seconds(at + rule.duration),
+                });
+            }
+        }
+        observed
+    }
+
     fn count(
         &mut self,
         index: usize,
@@ -235,10 +248,11 @@ impl Engine {
         }
     }
 
-    fn begin_anew(&mut self, rule: usize, owner: &UserId) {
-        match self.windows.get_mut(rule) {
-            Some(Windows::Events(owners)) => reset(owners, owner.as_str()),
-            Some(Windows::Friends(owners)) => reset(owners, owner.as_str()),
+    fn begin_anew(&mut self, detection: &Detection) {
+        let owner = detection.owner.as_str();
+        match self.windows.get_mut(detection.rule) {
+            Some(Windows::Events(owners)) => reset(owners, owner),
+            Some(Windows::Friends(owners)) => reset(owners, owner),
             None => {}
         }
     }

@@ -220,7 +220,6 @@ impl Reader<'_> {
     /// Counts an event, and acts on the detections that it leads to. If `act` is `false`, the event was handled before: it only counts for
     /// the windows.
     async fn observe(&mut self, message: &Message, stored: OffsetDateTime, act: bool) -> Done {
-        let metrics = &self.context.metrics;
         let decision = match RecordedDecision::read(&message.payload) {
             Ok(decision) => decision,
             Err(unusable) => {
@@ -230,13 +229,17 @@ impl Reader<'_> {
                 return Done::Completely;
             }
         };
-        let observed = self.engine.observe(&decision, stored, act);
+        if !act {
+            self.engine.replay(&decision, stored);
+            return Done::Completely;
+        }
+        let observed = self.engine.observe(&decision, stored);
         for (happened, reason) in [
             (observed.late, "late"),
             (observed.unnamed, "unnamed_friends"),
         ] {
-            if happened && act {
-                metrics.skipped(reason);
+            if happened {
+                self.context.metrics.skipped(reason);
             }
         }
         for detection in &observed.detections {

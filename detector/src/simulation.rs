@@ -44,7 +44,11 @@ impl Simulation {
     /// only counts, and there are no entries. Returns `None` if it is not an event about a decision with user IDs.
     pub fn observe(&mut self, payload: &[u8], stored: SystemTime, act: bool) -> Option<Vec<Would>> {
         let decision = RecordedDecision::read(payload).ok()?;
-        let observed = self.engine.observe(&decision, stored.into(), act);
+        if !act {
+            self.engine.replay(&decision, stored.into());
+            return Some(Vec::new());
+        }
+        let observed = self.engine.observe(&decision, stored.into());
         let detections = observed.detections.into_iter().filter_map(|detection| {
             let rule = self.rules.get(detection.rule)?;
             if self.engine.is_listed(&detection) {

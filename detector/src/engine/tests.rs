@@ -67,7 +67,7 @@ fn observe_event(engine: &mut Engine, event: &Value) -> Vec<Detection> {
 /// Observes a decision that was stored without delay, and puts nobody on a list.
 fn detect(engine: &mut Engine, event: &Value) -> Vec<Detection> {
     let decision = read(event);
-    engine.observe(&decision, decision.time, true).detections
+    engine.observe(&decision, decision.time).detections
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn different_friends_count_over_all_imports() {
     let mut large = import(5, Value::Null);
     large["data"]["friendCount"] = 70_000.into();
     let decision = read(&large);
-    assert!(engine.observe(&decision, decision.time, true).unnamed);
+    assert!(engine.observe(&decision, decision.time).unnamed);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn what_comes_late_counts_by_its_own_time_and_what_comes_too_late_does_not() {
     let mut engine = engine(THREE);
     let mut late = |number, seconds, stored| {
         let decision = read(&event(number, seconds));
-        engine.observe(&decision, at(stored), true)
+        engine.observe(&decision, at(stored))
     };
     assert!(!late(1, 100, 100).late);
     // Stored after an outage.
@@ -230,7 +230,7 @@ fn a_clock_that_is_ahead_hides_nothing() {
     let mut engine = engine(THREE);
     for (number, detections) in [(1, 0), (2, 0), (3, 1)] {
         let decision = read(&event(number, 100_000));
-        let found = engine.observe(&decision, at(i64::from(number)), true);
+        let found = engine.observe(&decision, at(i64::from(number)));
         assert_eq!(found.detections.len(), detections);
     }
 }
@@ -257,8 +257,7 @@ fn who_observes_again_draws_the_same_conclusions() {
         );
         for number in 1..=10 {
             let decision = read(&event(number, i64::from(number)));
-            let counted = again.observe(&decision, decision.time, false);
-            assert_eq!(counted.detections, []);
+            again.replay(&decision, decision.time);
         }
         again.forget_made();
         assert_eq!(again.made.capacity(), 0);
@@ -279,10 +278,7 @@ fn what_only_counts_leads_to_a_detection_with_the_next_decision() {
     let mut engine = engine(THREE);
     for number in 1..=5 {
         let decision = read(&event(number, 0));
-        assert_eq!(
-            engine.observe(&decision, decision.time, false).detections,
-            []
-        );
+        engine.replay(&decision, decision.time);
     }
     assert_eq!(observe(&mut engine, 6, 1).len(), 1);
 }
@@ -362,7 +358,7 @@ fn many_old_entries_do_not_make_an_earlier_one_forgotten() {
     );
     for (number, seconds) in [(1, 0), (2, 9)] {
         let decision = read(&event(number, THEN + seconds));
-        engine.observe(&decision, decision.time, false);
+        engine.replay(&decision, decision.time);
     }
     // Another owner's detection sweeps.
     for number in 3..=5 {
