@@ -7,8 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 contexts=()
 # Stages have no colon in their names.
 while read -r image; do
-    digest="$(docker buildx imagetools inspect "$image" --format '{{.Manifest.Digest}}')"
-    [[ "$digest" =~ ^sha256:[0-9a-f]{64}$ ]] || { echo "release/bases.sh: no digest of $image: $digest" >&2; exit 1; }
+    digest="$(release/digest.sh "$image")"
     echo "$image is $digest" >&2
     contexts+=("$image=docker-image://${image%:*}@$digest")
 done < <(sed -n 's/^FROM \([^ ]*:[^ ]*\) .*/\1/p' Dockerfile | sort -u)

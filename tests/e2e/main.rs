@@ -25,6 +25,7 @@ mod environment;
 mod examples;
 mod explain_event;
 mod failures;
+mod fake_programs;
 mod fallbacks;
 mod flood;
 mod grpc;

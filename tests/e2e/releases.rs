@@ -2,12 +2,15 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     process::{Command, Output, Stdio},
 };
 
 use importguard_tests::workspace;
 use tempfile::TempDir;
+
+use crate::fake_programs::{Copy, FakePrograms};
+
+const IMAGES: [&str; 3] = ["importguard", "importguard-gateway", "importguard-decider"];
 
 fn script(name: &str) -> Command {
     let mut command = Command::new(workspace().join("release").join(name));
@@ -15,22 +18,34 @@ fn script(name: &str) -> Command {
     command
 }
 
+fn read(file: &str) -> String {
+    fs::read_to_string(workspace().join(file)).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The output of `release/bases.sh` with a `docker` that prints `digest` for every image.
-fn bases(digest: &str) -> Output {
-    let tools = TempDir::new().unwrap();
-    let docker = tools.path().join("docker");
-    fs::write(&docker, format!("#!/bin/sh\necho '{digest}'\n")).unwrap();
-    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!(
-        "{}:{}",
-        tools.path().display(),
-        std::env::var("PATH").unwrap()
+/// An example of a digest.
+fn digest() -> String {
+    format!("sha256:{}", "0123456789abcdef".repeat(4))
+}
+
+/// `docker`, in whose registry every image has this digest.
+fn docker(digest: &str) -> FakePrograms {
+    // As buildx before 0.33 does, it prints a table for a format that begins like that of the whole manifest.
+    let script = format!(
+        "case \"$*\" in
+            *'--format {{{{.Manifest'*) printf 'Name: an image\\nDigest: {digest}\\n' ;;
+            *inspect*) echo '{digest}' ;;
+            *--dry-run*) echo '{{ \"manifests\": [] }}' ;;
+        esac"
     );
-    script("bases.sh").env("PATH", path).output().unwrap()
+    FakePrograms::new().with("docker", &script)
 }
 
 #[test]
@@ -78,17 +93,53 @@ fn a_tag_that_is_not_the_version_is_refused() {
 }
 
 #[test]
-fn every_base_image_is_replaced_by_its_digest() {
-    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
-    let output = bases(&digest);
+fn a_version_is_released_once() {
+    let copy = Copy::new();
+    let version = copy.version();
+    copy.write("CHANGELOG.md", &format!("## {version} - 2026-01-01\n"));
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        let done = command.current_dir(copy.file("")).args(arguments).status();
+        assert!(done.unwrap().success(), "{arguments:?}");
+    };
+    git(&["update-ref", "refs/remotes/origin/main", "HEAD"]);
+    let check = |gh: &str| {
+        let programs = FakePrograms::new().with("gh", gh);
+        let mut script = programs.run(&copy.file("release/version.sh"));
+        script.arg(format!("v{version}")).output().unwrap()
+    };
+    let output = check(&format!("echo v{version}-rc.1; echo v1{version}"));
     assert!(output.status.success(), "{}", stderr(&output));
-    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout(&output), format!("{version}\n"));
+    for (gh, expected) in [
+        (
+            format!("echo v99.0.0; echo v{version}"),
+            "is released already",
+        ),
+        ("exit 4".to_owned(), "does not list the releases"),
+    ] {
+        let output = check(&gh);
+        assert_eq!(output.status.code(), Some(1), "{gh}");
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn every_base_image_is_replaced_by_its_digest() {
+    let digest = digest();
+    let programs = docker(&digest);
+    let output = programs
+        .run(&workspace().join("release/bases.sh"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
     let contexts: Vec<_> = printed
         .strip_prefix("contexts=")
         .unwrap()
         .split_whitespace()
         .collect();
-    let dockerfile = fs::read_to_string(workspace().join("Dockerfile")).unwrap();
+    let dockerfile = read("Dockerfile");
     // The others are stages of this file.
     let mut images: Vec<_> = dockerfile
         .lines()
@@ -109,7 +160,11 @@ fn every_base_image_is_replaced_by_its_digest() {
 
 #[test]
 fn a_base_image_without_a_digest_stops_the_release() {
-    let output = bases("<no value>");
+    let programs = docker("<no value>");
+    let output = programs
+        .run(&workspace().join("release/bases.sh"))
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(
         stderr(&output).contains("no digest of"),
@@ -117,6 +172,113 @@ fn a_base_image_without_a_digest_stops_the_release() {
         stderr(&output)
     );
     assert!(output.stdout.is_empty());
+}
+
+/// `release/publish_images.sh` after both architectures of each image were built.
+fn publish_images(programs: &FakePrograms) -> Output {
+    let copy = Copy::new();
+    for image in IMAGES {
+        for architecture in ["amd64", "arm64"] {
+            copy.write(&format!("target/digests/{image}-{architecture}"), &digest());
+        }
+    }
+    let mut script = programs.run(&copy.file("release/publish_images.sh"));
+    script
+        .env("GITHUB_REPOSITORY_OWNER", "importguard")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn images_are_signed_by_digest_and_have_no_tag_yet() {
+    let digest = digest();
+    let programs = docker(&digest).with("cosign", "");
+    let output = publish_images(&programs);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let calls = programs.calls();
+    for image in IMAGES {
+        let signed =
+            format!("cosign sign --yes --recursive ghcr.io/importguard/{image}@{digest}\n");
+        assert!(calls.contains(&signed), "{calls}");
+        assert!(
+            stdout(&output).contains(&format!("{image}={digest}\n")),
+            "{output:?}"
+        );
+    }
+    let images = IMAGES.map(|image| format!("{image}@{digest}")).join(" ");
+    assert!(
+        stdout(&output).contains(&format!("images={images}\n")),
+        "{output:?}"
+    );
+    for image in IMAGES {
+        let tag = format!("--tag ghcr.io/importguard/{image}:");
+        assert!(!calls.contains(&tag), "{calls}");
+    }
+    // The bill of materials of an archive is none of an image; BuildKit makes those.
+    assert!(!calls.contains("attest"), "{calls}");
+}
+
+#[test]
+fn an_image_without_a_digest_is_not_signed() {
+    let programs = docker("<no value>").with("cosign", "");
+    let output = publish_images(&programs);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!programs.calls().contains("cosign"), "{}", programs.calls());
+}
+
+#[test]
+fn only_the_newest_release_is_the_latest() {
+    for (version, expected) in [
+        ("0.9.1", "--latest=false"),
+        ("0.10.1", "--latest=true"),
+        ("1.0.0-rc.1", "--prerelease"),
+    ] {
+        let copy = Copy::new();
+        copy.write("target/dist/a.tar.gz", "");
+        copy.write("target/dist/a.cdx.json", "");
+        let programs = FakePrograms::new().with("cosign", "").with(
+            "gh",
+            "if [ \"$2\" = list ]; then echo v0.9.0; echo v0.10.0; fi",
+        );
+        let mut script = programs.run(&copy.file("release/publish_archives.sh"));
+        let output = script.env("VERSION", version).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let calls = programs.calls();
+        let created = calls
+            .lines()
+            .find(|call| call.starts_with("gh release create"));
+        assert!(calls.contains(expected), "{version}: {created:?}");
+    }
+}
+
+#[test]
+fn the_tag_latest_is_that_of_the_latest_release() {
+    let digest = digest();
+    for (version, is_latest) in [("0.10.0", true), ("0.9.1", false)] {
+        let programs = docker(&digest).with("gh", "echo v0.10.0");
+        let output = programs
+            .run(&workspace().join("release/tag_images.sh"))
+            .env("VERSION", version)
+            .env("GITHUB_REPOSITORY_OWNER", "importguard")
+            .env(
+                "IMAGES",
+                IMAGES.map(|image| format!("{image}@{digest}")).join(" "),
+            )
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let calls = programs.calls();
+        for image in IMAGES {
+            let name = format!("ghcr.io/importguard/{image}");
+            let latest = if is_latest {
+                format!(" --tag {name}:latest")
+            } else {
+                String::new()
+            };
+            let tagged = format!("create --tag {name}:{version}{latest} {name}@{digest}\n");
+            assert!(calls.contains(&tagged), "{calls}");
+        }
+    }
 }
 
 #[test]
