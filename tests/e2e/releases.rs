@@ -6,7 +6,6 @@ use std::{
 };
 
 use importguard_tests::workspace;
-use tempfile::TempDir;
 
 use crate::fake_programs::{Copy, FakePrograms};
 
@@ -54,34 +53,119 @@ fn every_file_has_the_version_of_the_workspace() {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
-/// Any file: one that has the current version in other lines, and one that has only this.
+#[test]
+fn every_file_has_the_oldest_rust_that_works() {
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    let workflows = fs::read_dir(workspace().join(".github/workflows")).unwrap();
+    let workflows: String = workflows
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    for (name, text, before, after) in [
+        ("fuzz", read("fuzz/Cargo.toml"), "rust-version = \"", "\""),
+        ("workflows", workflows, "RUSTUP_TOOLCHAIN: ", ".0\n"),
+        ("Dockerfile", read("Dockerfile"), "FROM rust:", ".0-"),
+        ("README.md", read("README.md"), " Rust ", " or later"),
+        (
+            "CONTRIBUTING.md",
+            read("CONTRIBUTING.md"),
+            " Rust ",
+            " or later",
+        ),
+    ] {
+        let is_version = |text: &&str| text.starts_with(|first: char| first.is_ascii_digit());
+        let versions: Vec<_> = text.split(before).skip(1).filter(is_version).collect();
+        assert!(!versions.is_empty(), "{name}: {before}");
+        let expected = format!("{oldest}{after}");
+        for found in versions {
+            let line = found.lines().next();
+            assert!(found.starts_with(&expected), "{name}: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn notices_accept_the_licences_that_dependencies_may_have() {
+    let list = |file: &str, key: &str| {
+        let text = read(file);
+        let (_, list) = text.split_once(&format!("\n{key} = [\n")).unwrap();
+        list.split_once(']').unwrap().0.to_owned()
+    };
+    assert_eq!(
+        list("deny.toml", "allow"),
+        list("release/about.toml", "accepted")
+    );
+}
+
+/// Any file: one that has the current version in other lines, and one that has only this. A version is compared as a whole.
 #[test]
 fn one_stale_version_in_a_file_is_found() {
-    let copy = TempDir::new().unwrap();
-    let copied = Command::new("git")
-        .args(["clone", "--quiet", "--shared"])
-        .args([workspace().as_os_str(), copy.path().as_os_str()])
-        .status();
-    assert!(copied.unwrap().success());
-    let script = copy.path().join("release/set_version.sh");
-    fs::copy(workspace().join("release/set_version.sh"), &script).unwrap();
-    let checked = || Command::new(&script).arg("--check").output().unwrap();
+    let copy = Copy::new();
+    let checked = || {
+        let mut command = Command::new(copy.file("release/set_version.sh"));
+        command.arg("--check").output().unwrap()
+    };
     assert!(checked().status.success(), "{}", stderr(&checked()));
-    let file = copy.path().join("docker-compose.yml");
-    let compositions = fs::read_to_string(&file).unwrap();
-    let current = format!("importguard-gateway:{}", env!("CARGO_PKG_VERSION"));
-    fs::write(
-        &file,
-        compositions.replace(&current, "importguard-gateway:0.0.9"),
-    )
-    .unwrap();
-    let page = copy.path().join("docs/helm.md");
-    fs::write(page, "docker build -t importguard:0.0.9 .\n").unwrap();
-    let output = checked();
-    assert_eq!(output.status.code(), Some(1));
-    for expected in ["docker-compose.yml:26:", "docs/helm.md:1:"] {
-        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    let version = copy.version();
+    for stale in [
+        "0.0.9".to_owned(),
+        format!("{version}-rc.1"),
+        format!("1{version}"),
+        format!("{version}9"),
+    ] {
+        let current = format!("importguard-gateway:{version}\n");
+        let compositions = copy.read("docker-compose.yml");
+        assert!(compositions.contains(&current), "{compositions}");
+        let other = compositions.replace(&current, &format!("importguard-gateway:{stale}\n"));
+        copy.write("docker-compose.yml", &other);
+        copy.write(
+            "docs/helm.md",
+            &format!("docker build -t importguard:{stale} .\n"),
+        );
+        let output = checked();
+        assert_eq!(output.status.code(), Some(1), "{stale}");
+        for expected in ["docker-compose.yml:26:", "docs/helm.md:1:"] {
+            assert!(
+                stderr(&output).contains(expected),
+                "{stale}: {}",
+                stderr(&output)
+            );
+        }
+        copy.write("docker-compose.yml", &compositions);
     }
+}
+
+#[test]
+fn a_new_version_replaces_importguards_and_no_other() {
+    let copy = Copy::new();
+    let version = copy.version();
+    let page =
+        "A library's {} is not importguard:{}, and importguard-{}-x86_64 no upgrade from {}.\n";
+    copy.write("docs/helm.md", &page.replace("{}", &version));
+    copy.write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\nMuch.\n");
+    let programs = FakePrograms::new().with("cargo", "");
+    let set = |version: &str| {
+        let mut script = programs.run(&copy.file("release/set_version.sh"));
+        script.arg(version).output().unwrap()
+    };
+    let output = set("7.8.9-rc.1");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(copy.version(), "7.8.9-rc.1");
+    assert_eq!(
+        copy.read("docs/helm.md"),
+        format!(
+            "A library's {version} is not importguard:7.8.9-rc.1, and importguard-7.8.9-rc.1-x86_64 no upgrade from {version}.\n"
+        )
+    );
+    assert!(copy.read("CHANGELOG.md").contains("\n## 7.8.9-rc.1 - 20"));
+    // The preview has taken the section.
+    let output = set("7.8.9");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no section Unreleased"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(copy.version(), "7.8.9-rc.1");
 }
 
 #[test]
