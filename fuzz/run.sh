@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the fuzz targets: fuzz/run.sh [seconds per target, default 60] [target …]. Needs stable Rust and a C++ compiler; installs
+# Runs the fuzz targets: fuzz/run.sh [seconds per target, default 60] [target …]. Needs stable Rust and a C++ compiler; builds
 # cargo-fuzz if it is missing. Fails if a target finds an input that breaks it, and prints the input's path. The corpus grows in
 # fuzz/corpus/, which is not in git; the seeds are.
 set -euo pipefail
@@ -12,11 +12,9 @@ if [[ ${#targets[@]} == 0 ]]; then
     targets=(request_body request_head connection policy expression event)
 fi
 
-export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
-if ! command -v cargo-fuzz >/dev/null; then
-    echo "fuzz/run.sh: installing cargo-fuzz"
-    cargo install cargo-fuzz --locked
-fi
+cargo_fuzz="$(../tests/tool.sh cargo-fuzz)"
+# cargo finds its subcommands on the PATH.
+PATH="$(dirname "$cargo_fuzz"):$PATH"
 
 # Sanitizers need a nightly compiler and find errors that safe Rust rules out. Coverage works without them.
 cargo fuzz build --sanitizer none

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target="${1:?a target, for example x86_64-unknown-linux-musl}"
-version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
+version="$(release/version.sh)"
 name="importguard-$version-$target"
 dist=target/dist
 programs=(importguard importguard-gateway importguard-decider)
@@ -31,13 +31,15 @@ encoded="$(printf '%s\x1f' "${flags[@]}")"
 
 # cargo finds its subcommands on the PATH.
 PATH="$(dirname "$auditable"):$PATH" CARGO_ENCODED_RUSTFLAGS="${encoded%?}" CARGO_INCREMENTAL=0 \
-    cargo auditable build --release --locked --target "$target" "${programs[@]/#/--package=}"
+    cargo auditable build --release --locked --target-dir target --target "$target" "${programs[@]/#/--package=}"
 
 rm -rf "${dist:?}/$name"
 mkdir -p "$dist/$name"
 for program in "${programs[@]}"; do
     file="target/$target/release/$program"
-    if readelf --dynamic "$file" | grep NEEDED; then
+    # Not in a pipe, where a missing readelf would look like a static program.
+    dynamic="$(readelf --dynamic "$file")"
+    if grep NEEDED <<<"$dynamic"; then
         echo "release/archive.sh: $program needs the libraries above" >&2
         exit 1
     fi

@@ -19,7 +19,7 @@ auditable="$(sed -n 's/.*cargo-auditable) version=\([0-9.]*\).*/\1/p' tests/tool
 metadata="$(mktemp)"
 docker buildx build . --target "$stage" --platform "$platform" "${contexts[@]}" \
     --build-context notices=target/dist \
-    --build-arg VERSION="${VERSION:?}" --build-arg REVISION="$(git rev-parse HEAD)" --build-arg AUDITABLE="$auditable" --build-arg PGO=yes \
+    --build-arg VERSION="${VERSION:?}" --build-arg REVISION="$(git rev-parse HEAD)" --build-arg AUDITABLE="${auditable:?}" --build-arg PGO=yes \
     --provenance mode=max --sbom true \
     --output "type=image,name=$name,push-by-digest=true,name-canonical=true,push=true" \
     --metadata-file "$metadata"

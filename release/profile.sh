@@ -3,7 +3,7 @@
 # target/pgo/importguard.profdata. Builds that use it take a quarter less CPU a decision (bench/README.md):
 #
 #   release/profile.sh
-#   RUSTFLAGS="-Cprofile-use=$PWD/target/pgo/importguard.profdata" cargo build --release --locked \
+#   CARGO_ENCODED_RUSTFLAGS="-Cprofile-use=$PWD/target/pgo/importguard.profdata" cargo build --release --locked \
 #       -p importguard-gateway -p importguard-decider -p importguard
 #
 # cargo puts the packages that are built, their directory and a --target into the names of functions: a build that differs in one of them
@@ -28,7 +28,8 @@ if [[ -z "${NATS_SERVER:-}" ]] && ! PATH="$PATH:/usr/sbin" command -v nats-serve
 fi
 
 rm -rf "$dir/raw" "$profile"
-RUSTFLAGS="-Cprofile-generate=$dir/raw" CARGO_INCREMENTAL=0 \
+# Encoded, as a path may have spaces.
+CARGO_ENCODED_RUSTFLAGS="-Cprofile-generate=$dir/raw" CARGO_INCREMENTAL=0 \
     cargo ${AUDITABLE:+auditable} build --release --locked --target-dir "$dir/counting" -p importguard-gateway -p importguard-decider -p importguard
 # The load need not be fast to build, nor to run.
 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_INCREMENTAL=0 \

@@ -14,6 +14,7 @@ case "$name" in
     cargo-about) version=0.9.3 features=(--features cli) profile=() ;;
     cargo-auditable) version=0.7.7 ;;
     cargo-cyclonedx) version=0.5.9 ;;
+    cargo-fuzz) version=0.13.2 ;;
     mdbook) version=0.5.4 ;;
     mdbook-mermaid) version=0.17.1 ;;
     actionlint) version=1.7.12 ;;

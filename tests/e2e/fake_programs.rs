@@ -44,7 +44,7 @@ impl FakePrograms {
 }
 
 /// Writes a program that is a shell script.
-fn write_program(file: &Path, script: &str) {
+pub(crate) fn write_program(file: &Path, script: &str) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();

@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
 use importguard_tests::workspace;
 
-use crate::fake_programs::{Copy, FakePrograms};
+use crate::fake_programs::{Copy, FakePrograms, write_program};
 
 const IMAGES: [&str; 3] = ["importguard", "importguard-gateway", "importguard-decider"];
 
@@ -363,6 +364,84 @@ fn the_tag_latest_is_that_of_the_latest_release() {
             assert!(calls.contains(&tagged), "{calls}");
         }
     }
+}
+
+/// `release/archive.sh` after an earlier build, with a cargo that compiles nothing and a `readelf` that is this script.
+fn archive(copy: &Copy, readelf: &str) -> Output {
+    for program in IMAGES {
+        copy.write(&format!("target/a-target/release/{program}"), "old\n");
+    }
+    let cargo = "dir=${CARGO_TARGET_DIR:-target}
+        while [ $# -gt 0 ]; do [ \"$1\" != --target-dir ] || dir=$2; shift; done
+        mkdir -p \"$dir/a-target/release\"
+        for program in importguard importguard-gateway importguard-decider; do
+            echo new >\"$dir/a-target/release/$program\"
+        done";
+    let cyclonedx = copy.file("target/cargo-cyclonedx");
+    write_program(&cyclonedx, "echo '{}' >sbom.json");
+    let tool = format!("echo '{}'", cyclonedx.display());
+    write_program(&copy.file("tests/tool.sh"), &tool);
+    let notices = "mkdir -p target/dist && echo notices >target/dist/THIRD-PARTY-NOTICES.txt";
+    write_program(&copy.file("release/notices.sh"), notices);
+    let programs = FakePrograms::new()
+        .with("cargo", cargo)
+        .with("readelf", readelf);
+    let mut script = programs.run(&copy.file("release/archive.sh"));
+    script
+        .arg("a-target")
+        .env("CARGO_TARGET_DIR", copy.file("elsewhere"))
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn an_archive_has_the_programs_that_were_just_built() {
+    let copy = Copy::new();
+    let output = archive(&copy, "echo 'There is no dynamic section in this file.'");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let name = format!("importguard-{}-a-target", copy.version());
+    for program in IMAGES {
+        let packed = copy.read(&format!("target/dist/{name}/{program}"));
+        assert_eq!(packed, "new\n", "{program}");
+    }
+    assert!(Path::is_file(
+        &copy.file(&format!("target/dist/{name}.tar.gz"))
+    ));
+}
+
+#[test]
+fn only_static_programs_are_packed() {
+    for readelf in [
+        "exit 127",
+        "echo '0x0000000000000001 (NEEDED) Shared library: [libc.so.6]'",
+    ] {
+        let copy = Copy::new();
+        let output = archive(&copy, readelf);
+        assert!(!output.status.success(), "{readelf}: {}", stdout(&output));
+    }
+}
+
+/// The copy's directory has one.
+#[test]
+fn the_compiler_is_trained_in_a_directory_with_a_space() {
+    let copy = Copy::new();
+    let profdata = copy.file("rust/lib/rustlib/a-host/bin/llvm-profdata");
+    write_program(&profdata, "");
+    write_program(&copy.file("target/pgo/release/importguard-bench"), "");
+    let rustc = format!(
+        "if [ \"$1\" = -vV ]; then echo 'host: a-host'; else echo '{}'; fi",
+        copy.file("rust").display()
+    );
+    let cargo = "echo \"flags: $CARGO_ENCODED_RUSTFLAGS\" >>flags";
+    let programs = FakePrograms::new()
+        .with("rustc", &rustc)
+        .with("cargo", cargo);
+    let mut script = programs.run(&copy.file("release/profile.sh"));
+    let output = script.env("NATS_SERVER", "true").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let raw = copy.file("target/pgo/raw");
+    let expected = format!("flags: -Cprofile-generate={}\nflags: \n", raw.display());
+    assert_eq!(copy.read("flags"), expected);
 }
 
 #[test]
