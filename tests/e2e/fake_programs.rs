@@ -28,12 +28,29 @@ impl FakePrograms {
         self
     }
 
+    /// Adds a program that is installed here.
+    pub(crate) fn with_installed(self, name: &str) -> Self {
+        let paths = env::var_os("PATH").unwrap();
+        let mut found = env::split_paths(&paths).map(|dir| dir.join(name));
+        let program = found.find(|file| file.is_file()).unwrap();
+        std::os::unix::fs::symlink(program, self.0.path().join(name)).unwrap();
+        self
+    }
+
     /// The script `file`, which finds these programs before others.
     pub(crate) fn run(&self, file: &Path) -> Command {
         let mut command = Command::new(file);
         command.stdin(Stdio::null());
         let others = env::var("PATH").unwrap();
         command.env("PATH", format!("{}:{others}", self.0.path().display()));
+        command
+    }
+
+    /// The script `file`, which finds these programs and no others, with an empty environment.
+    pub(crate) fn run_alone(&self, file: &Path) -> Command {
+        let mut command = Command::new(file);
+        command.stdin(Stdio::null());
+        command.env_clear().env("PATH", self.0.path());
         command
     }
 

@@ -82,6 +82,7 @@ mod stats;
 mod stream_range;
 mod tail;
 mod tail_outputs;
+mod test_scripts;
 mod tls;
 mod tls_errors;
 mod trace_export;
