@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds an image for one platform and pushes it by digest, without a tag: release/image.sh IMAGE PLATFORM SUFFIX. CONTEXTS has the bases'
-# digests (release/bases.sh), VERSION the version; target/dist has the third-party notices. Writes the digest to target/digests.
+# digests (release/bases.sh), VERSION the version; target/dist has the third-party notices. Writes the digest to target/digests. With
+# PUSH=false, it only builds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,7 +22,7 @@ docker buildx build . --target "$stage" --platform "$platform" "${contexts[@]}" 
     --build-context notices=target/dist \
     --build-arg VERSION="${VERSION:?}" --build-arg REVISION="$(git rev-parse HEAD)" --build-arg AUDITABLE="${auditable:?}" --build-arg PGO=yes \
     --provenance mode=max --sbom true \
-    --output "type=image,name=$name,push-by-digest=true,name-canonical=true,push=true" \
+    --output "type=image,name=$name,push-by-digest=true,name-canonical=true,push=${PUSH:-true}" \
     --metadata-file "$metadata"
 mkdir -p target/digests
 jq --raw-output '."containerimage.digest"' "$metadata" >"target/digests/$image-$suffix"
