@@ -12,7 +12,7 @@ pub enum IdError {
     /// It is empty.
     #[error("it is empty")]
     Empty,
-    /// It has more bytes than [`OperationId::MAX_BYTES`].
+    /// It has more bytes than [`OperationId::MAX_BYTES`] or [`UserId::MAX_BYTES`], which are the same.
     #[error("it has {bytes} bytes; the maximum is {}", OperationId::MAX_BYTES)]
     TooLong {
         /// Its length in bytes.
@@ -97,6 +97,15 @@ impl UserId {
             Err(IdError::Empty)
         } else {
             Ok(Self(text))
+        }
+    }
+
+    /// Parses the ID of a user in a callback, which has at most [`MAX_BYTES`](Self::MAX_BYTES).
+    pub fn parse_in_callback(text: impl Into<String>) -> Result<Self, IdError> {
+        let text = text.into();
+        match text.len() {
+            bytes if bytes > Self::MAX_BYTES => Err(IdError::TooLong { bytes }),
+            _ => Self::parse(text),
         }
     }
 
@@ -233,6 +242,16 @@ mod tests {
         assert_eq!(UserId::parse(""), Err(IdError::Empty));
         assert!(serde_json::from_str::<UserId>("\"\"").is_err());
         assert!(serde_json::from_str::<UserId>("\"ü 1\"").is_ok());
+    }
+
+    #[test]
+    fn a_user_id_in_a_callback_has_up_to_256_bytes() {
+        assert!(UserId::parse_in_callback("ü".repeat(128)).is_ok());
+        assert_eq!(
+            UserId::parse_in_callback("ü".repeat(128) + "1"),
+            Err(IdError::TooLong { bytes: 257 })
+        );
+        assert_eq!(UserId::parse_in_callback(""), Err(IdError::Empty));
     }
 
     #[test]

@@ -73,12 +73,14 @@ impl DecideRequest {
         operation_id: OperationId,
     ) -> Result<ImportRequest, DecideRequestError> {
         let friend = |(index, id)| {
-            UserId::parse(id).map_err(|error| DecideRequestError::Friend { index, error })
+            UserId::parse_in_callback(id)
+                .map_err(|error| DecideRequestError::Friend { index, error })
         };
         let friends = self.friend_user_ids.into_iter().enumerate();
         Ok(ImportRequest {
             operation_id,
-            owner: UserId::parse(self.owner_user_id).map_err(DecideRequestError::Owner)?,
+            owner: UserId::parse_in_callback(self.owner_user_id)
+                .map_err(DecideRequestError::Owner)?,
             friends: friends.map(friend).collect::<Result<_, _>>()?,
         })
     }
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_an_empty_id_is_invalid() {
+    fn a_request_with_an_empty_or_long_id_is_invalid() {
         let id = EventId::new();
         let mut message = DecideRequest::of(id, &request(&["a", "b"]));
         let read = |message: &DecideRequest| {
@@ -387,6 +389,9 @@ mod tests {
         };
         message.friend_user_ids[1].clear();
         assert_eq!(read(&message), "friend_user_ids[1]: it is empty");
+        message.friend_user_ids[1] = "x".repeat(257);
+        let long = "friend_user_ids[1]: it has 257 bytes; the maximum is 256";
+        assert_eq!(read(&message), long);
         message.owner_user_id.clear();
         assert_eq!(read(&message), "owner_user_id: it is empty");
     }

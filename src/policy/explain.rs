@@ -6,7 +6,7 @@ mod report;
 use std::{path::PathBuf, process::ExitCode, time::SystemTime};
 
 use clap::{ArgGroup, Args};
-use importguard_core::UserId;
+use importguard_core::{IdError, OperationId, UserId};
 use importguard_decider::{load::load, tabletest::parse_rollout};
 
 use self::{
@@ -53,7 +53,7 @@ pub(crate) struct Explain {
     friend: Vec<String>,
 
     /// operationID in expressions
-    #[arg(long, value_name = "ID", default_value = "explain")]
+    #[arg(long, value_name = "ID", default_value = "explain", value_parser = operation_id)]
     operation_id: String,
 
     /// Time for `now` in expressions, such as 2026-01-31T12:00:00Z; without an offset in the local zone: "2026-01-31 13:00",
@@ -136,13 +136,13 @@ impl Explain {
 }
 
 /// Parses a user ID as in a callback, where the gateway rejects others.
-fn user_id(text: &str) -> Result<String, String> {
-    let max = UserId::MAX_BYTES;
-    match text.len() {
-        0 => Err("an ID is empty, which the gateway rejects".to_owned()),
-        bytes if bytes > max => Err(format!("an ID has {bytes} bytes; the maximum is {max}")),
-        _ => Ok(text.to_owned()),
-    }
+fn user_id(text: &str) -> Result<String, IdError> {
+    UserId::parse_in_callback(text).map(String::from)
+}
+
+/// Parses an operation ID as in a callback, where the gateway rejects others.
+fn operation_id(text: &str) -> Result<String, IdError> {
+    OperationId::parse(text).map(String::from)
 }
 
 /// Parses a rollout as `policy test` does.

@@ -404,10 +404,14 @@ fn what_is_easily_meant_otherwise_is_said() {
         (vec!["check", "-"], "standard input is not supported"),
         (vec!["test", "-"], "standard input is not supported"),
         (vec!["digest", "-"], "standard input is not supported"),
-        ([&ask[..], &[""]].concat(), "an ID is empty"),
+        ([&ask[..], &[""]].concat(), "it is empty"),
         (
             [&ask[..], &["x", "--friends", "a,,c"]].concat(),
-            "an ID is empty",
+            "it is empty",
+        ),
+        (
+            [&ask[..], &["x", "--operation-id", "a b"]].concat(),
+            "it has a character that is not visible ASCII",
         ),
     ] {
         let ended = policy(&dir, &arguments);

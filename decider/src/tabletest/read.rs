@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use importguard_core::{IdError, OperationId, UserId};
 use importguard_yaml::document::FileKind;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -85,11 +86,17 @@ fn test(node: Node, report: &mut Report<'_>) -> Option<Test> {
         "owner",
         "add \"owner: user123\", the user who imports friends",
         report,
-        text,
+        |node, report| accepted(text(node, report)?, UserId::parse_in_callback, report),
     );
     let remedy = "add \"friends: [user456]\", or \"friends: []\" for none";
-    let friends = fields.required("friends", remedy, report, texts);
-    let operation_id = fields.optional("operationID", report, text);
+    let friends = fields.required("friends", remedy, report, |node, report| {
+        let friends = texts(node, report)?.into_iter();
+        let friends = friends.filter_map(|id| accepted(id, UserId::parse_in_callback, report));
+        Some(friends.collect())
+    });
+    let operation_id = fields.optional("operationID", report, |node, report| {
+        accepted(text(node, report)?, OperationId::parse, report)
+    });
     let now = fields
         .optional("now", report, time)
         .or_else(|| parse_time(DEFAULT_NOW));
@@ -100,13 +107,30 @@ fn test(node: Node, report: &mut Report<'_>) -> Option<Test> {
     Some(Test {
         name: name?.value,
         line,
-        owner: owner?.value,
-        friends: values(friends?),
-        operation_id: operation_id.map_or_else(|| "test".to_owned(), |text| text.value),
+        owner: owner?,
+        friends: friends?,
+        operation_id: operation_id.unwrap_or_else(|| "test".to_owned()),
         now: now?,
         rollout,
         expect: expect?,
     })
+}
+
+/// Returns an ID that the gateway accepts in a callback.
+fn accepted<T>(
+    id: Spanned<String>,
+    parse: fn(String) -> Result<T, IdError>,
+    report: &mut Report<'_>,
+) -> Option<String> {
+    if let Err(error) = parse(id.value.clone()) {
+        report.error(
+            id.span,
+            format!("the gateway rejects this ID: {error}"),
+            "write an ID that a callback can have",
+        );
+        return None;
+    }
+    Some(id.value)
 }
 
 fn expectation(node: Node, report: &mut Report<'_>) -> Option<Expectation> {

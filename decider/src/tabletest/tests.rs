@@ -227,6 +227,27 @@ fn reports_errors_in_the_test_file() {
 }
 
 #[test]
+fn ids_that_the_gateway_rejects_are_errors() {
+    let long = "x".repeat(257);
+    let report = run_tests(&format!(
+        "- {{ name: a, owner: {long}, friends: [a, {long}], expect: {{ verdict: allow }} }}
+- {{ name: b, owner: me, friends: [], operationID: 'a b', expect: {{ verdict: allow }} }}
+- {{ name: c, owner: me, friends: [], operationID: {long}, expect: {{ verdict: allow }} }}
+"
+    ));
+    let shown = report.to_string();
+    for part in [
+        "a.test.yaml:3:21: the gateway rejects this ID: it has 257 bytes; the maximum is 256",
+        "a.test.yaml:3:293: the gateway rejects this ID: it has 257 bytes",
+        "a.test.yaml:4:51: the gateway rejects this ID: it has a character that is not visible ASCII",
+        "a.test.yaml:5:51: the gateway rejects this ID: it has 257 bytes",
+        "0 tests, 0 failed; 1 file cannot be run",
+    ] {
+        assert!(shown.contains(part), "{part} is missing in:\n{shown}");
+    }
+}
+
+#[test]
 fn a_file_without_tests_and_a_policy_are_one_error() {
     for (file, expected) in [
         (
