@@ -25,8 +25,6 @@ pub type ListFiles = HashMap<String, Result<ListContent, ListError>>;
 
 /// The default code of `nobodyLeft`.
 const NOBODY_LEFT_CODE: i32 = 5002;
-/// The maximum length of a regular expression, in bytes; longer ones belong in a list.
-const MAX_PATTERN_BYTES: usize = 256;
 /// The maximum number of regular expressions in a policy. One takes up to 10 ms to compile, all of them a few seconds.
 const MAX_PATTERNS: usize = 256;
 
@@ -400,15 +398,7 @@ fn patterns(definitions: &[Spanned<String>], report: &mut Report<'_>) -> Option<
     let first = definitions.first()?;
     let mut valid = true;
     for Spanned { value, span } in definitions {
-        let checked = if value.len() > MAX_PATTERN_BYTES {
-            Err(format!(
-                "it has {} bytes; the maximum is {MAX_PATTERN_BYTES}",
-                value.len()
-            ))
-        } else {
-            check_pattern(value)
-        };
-        if let Err(why) = checked {
+        if let Err(why) = check_pattern(value) {
             valid = false;
             report.error(
                 *span,

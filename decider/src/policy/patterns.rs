@@ -7,6 +7,8 @@ use regex_syntax::hir::{Look, literal::Extractor};
 
 use super::diagnostic::quoted;
 
+/// The maximum length of a regular expression, in bytes; longer ones belong in a list.
+const MAX_PATTERN_BYTES: usize = 256;
 /// The maximum compiled size of one regular expression, and of all of a rule together, in bytes. The crate's default is ten times as much
 /// for each; one of this size compiles in about 10 ms.
 const MAX_REGEX_BYTES: usize = 1 << 20;
@@ -105,6 +107,12 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
 /// It is a set of one: for a `Regex`, the crate may also search backward from literals, with an automaton of its own, and simulate although all
 /// fits.
 pub(super) fn compile_pattern(pattern: &str, size: usize, dfa: usize) -> Result<RegexSet, String> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return Err(format!(
+            "it has {} bytes; the maximum is {MAX_PATTERN_BYTES}",
+            pattern.len()
+        ));
+    }
     let regex: Result<RegexSet, regex::Error> = RegexSetBuilder::new([pattern])
         .size_limit(size)
         .dfa_size_limit(dfa)

@@ -17,8 +17,6 @@ use super::super::patterns::{self, compile_pattern};
 
 pub(super) const MATCHES: &str = "matches";
 
-/// The maximum length of a regular expression, in bytes.
-const MAX_PATTERN_BYTES: usize = 256;
 /// The maximum compiled size of one, in bytes: a sixteenth of what a matcher may have, as expressions may have several.
 const MAX_REGEX_BYTES: usize = 64 << 10;
 /// The maximum memory per thread for the part of the automaton that is built while matching, in bytes.
@@ -110,12 +108,6 @@ impl Regexes {
 
 /// Compiles a regular expression; the error is a short explanation.
 pub(super) fn compile(pattern: &str) -> Result<RegexSet, String> {
-    if pattern.len() > MAX_PATTERN_BYTES {
-        return Err(format!(
-            "it has {} bytes; the maximum is {MAX_PATTERN_BYTES}",
-            pattern.len()
-        ));
-    }
     compile_pattern(pattern, MAX_REGEX_BYTES, MAX_DFA_BYTES)
 }
 
