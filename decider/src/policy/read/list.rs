@@ -89,16 +89,17 @@ fn list(entry: Entry, report: &mut Report<'_>) -> ListDefinition {
         }
     }
     let [allow_empty, allow_shrink, at_least] = of_file;
-    if let (Some(empty), Some(_)) = (&allow_empty, &at_least) {
+    let empty_span = allow_empty.as_ref().map(|entry| entry.key_span);
+    let mut flag = |entry: Option<Entry>| entry.and_then(|entry| boolean(entry.value, report));
+    definition.allow_empty = flag(allow_empty).unwrap_or_default();
+    definition.allow_shrink = flag(allow_shrink).unwrap_or_default();
+    if let (true, Some(span), Some(_)) = (definition.allow_empty, empty_span, &at_least) {
         report.error(
-            empty.key_span,
+            span,
             "a list that may be empty has no minimum number of IDs",
             "remove allowEmpty or atLeast",
         );
     }
-    let mut flag = |entry: Option<Entry>| entry.and_then(|entry| boolean(entry.value, report));
-    definition.allow_empty = flag(allow_empty).unwrap_or_default();
-    definition.allow_shrink = flag(allow_shrink).unwrap_or_default();
     definition.at_least = at_least.and_then(|entry| minimum(entry.value, report));
     let folds = fields.take("fold");
     if let (Some(folds), Some(_)) = (&folds, &live) {

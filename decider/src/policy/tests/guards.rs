@@ -45,6 +45,18 @@ fn a_file_without_ids_is_an_error_unless_it_may_be_empty() {
 }
 
 #[test]
+fn a_list_that_may_not_be_empty_may_have_a_minimum() {
+    let both = "file: a.txt, allowEmpty: false, atLeast: 2";
+    assert!(with_file(both, "user1\nuser2\n").is_ok());
+    let errors = with_file(&both.replace("false", "true"), "user1\nuser2\n").unwrap_err();
+    let shown = errors.to_string();
+    assert!(
+        shown.contains("a list that may be empty has no minimum number of IDs"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn ids_with_spaces_in_a_file_are_counted() {
     let spaced = |definition, content| {
         let policy = with_file(definition, content).unwrap();
