@@ -285,7 +285,10 @@ impl<'e> Estimate<'e> {
     fn folding(&self, list: Option<&IdedExpr>, item: Value) -> Cost {
         let named = match list.map(|list| &list.expr) {
             Some(Expr::List(_)) => return Cost::default(),
-            Some(Expr::Ident(name)) => self.lists.get(name),
+            // A variable of a loop hides the list with its name.
+            Some(Expr::Ident(name)) if !self.bound.iter().any(|(bound, _)| bound == name) => {
+                self.lists.get(name)
+            }
             _ => None,
         };
         let cost = match named {
@@ -393,8 +396,11 @@ fn result(name: &str, arguments: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Expression, ListValues, Scope};
     use super::*;
+    use crate::lists::{Fold, Ids};
 
     fn cost_of(source: &str) -> Cost {
         let compiled = Expression::compile(source, Scope::Friend, &ListValues::default());
@@ -433,6 +439,29 @@ mod tests {
         let looped = cost_of(&format!("[1, 2, 3, 4].exists(n, {inner})"));
         assert!(looped.fixed > 4 * (alone.fixed - EVALUATION), "{looped:?}");
         assert_eq!(looped.texts, 4 * alone.texts);
+    }
+
+    #[test]
+    fn a_variable_of_a_loop_hides_the_list_of_its_name() {
+        let ids = |fold| {
+            Ids::new(
+                Arc::default(),
+                Fold {
+                    case: fold,
+                    space: fold,
+                },
+            )
+        };
+        let mut lists = ListValues::default();
+        lists.insert("plain", ids(false));
+        lists.insert("folded", ids(true));
+        let cost = |variable: &str| {
+            let source = format!("[folded].exists({variable}, friend in {variable})");
+            let compiled = Expression::compile(&source, Scope::Friend, &lists);
+            compiled.unwrap().cost()
+        };
+        assert_eq!(cost("plain"), cost("x"));
+        assert_eq!(cost("folded"), cost("x"));
     }
 
     #[test]
