@@ -416,6 +416,8 @@ fn brief(error: &ExecutionError) -> String {
             "division by zero".to_owned()
         }
         ExecutionError::Overflow(..) => "a number or time is too large".to_owned(),
+        // The types are right, so this is a comparison with NaN.
+        ExecutionError::NoSuchOverload(_) => "a value to compare is not a number (NaN)".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "no such element in the list".to_owned(),
         // These messages quote the argument.
         ExecutionError::FunctionError { function, message } => match function.as_str() {

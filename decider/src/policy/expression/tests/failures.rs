@@ -183,3 +183,16 @@ fn refuses_what_fails_whatever_the_request_is() {
         "",
     );
 }
+
+#[test]
+fn says_that_a_value_is_not_a_number() {
+    let lists = lists();
+    let source = "double(ownerUserID) < 1.0";
+    let expression = Expression::compile(source, Scope::Request, &lists).unwrap();
+    let inputs = Inputs {
+        owner: "NaN",
+        ..inputs(&lists)
+    };
+    let why = expression.evaluate(&inputs, None).unwrap_err();
+    assert_eq!(why, "a value to compare is not a number (NaN)");
+}
