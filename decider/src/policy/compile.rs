@@ -99,7 +99,7 @@ pub(super) fn compile(
                 "move it up, or add this to that rule: mode: shadow",
             );
         }
-        let rule = rule(definition, &list_values, &nobody_left, report);
+        let rule = rule(definition, &list_values, report);
         if rule.is_none() && report.is_empty() {
             // A bug in this program. Without this error, the policy would become active without the rule.
             report.error(
@@ -221,12 +221,7 @@ fn exception(
 }
 
 /// Compiles a rule. Returns `None` if the rule has an error, which is reported here or was reported when the rule was read.
-fn rule(
-    definition: RuleDefinition,
-    lists: &ListValues,
-    nobody_left: &Refusal,
-    report: &mut Report<'_>,
-) -> Option<Rule> {
+fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>) -> Option<Rule> {
     let Spanned { value: id, span } = definition.id;
     let refusal = definition
         .refusal
@@ -252,17 +247,13 @@ fn rule(
     let can_fail = compiled.into_iter().flatten().any(|it| it.can_fail);
     let on_error = match (definition.on_error, &refusal) {
         (Some(OnErrorDefinition::Skip), _) => OnError::Skip,
-        _ if !definition.has_expression => OnError::Skip,
         (_, Some(refusal)) => OnError::Refuse(Arc::clone(refusal)),
         (None, None) if can_fail => {
             report.error(span, FAILS_WITHOUT_REFUSAL, fails_remedy());
             return None;
         }
-        // It can fail only for IDs of about a megabyte, which are too long for it.
-        (_, None) => OnError::Refuse(Arc::new(Refusal {
-            rule: Some(id.clone()),
-            ..nobody_left.clone()
-        })),
+        // Nothing in it can fail.
+        (_, None) => OnError::Skip,
     };
     let action = match (owners, friends, limit, refuse_if, drop_friend_if) {
         (Some(owners), None, None, None, None) => Action::RefuseOwner(owners, refusal?),

@@ -11,7 +11,7 @@ use super::{
     matcher::Matcher,
     patterns::Patterns,
     rule::{Action, Rule},
-    units::{ASSUMED_ID_BYTES, Cost, LOOK_UP, NANOS_PER_UNIT, PREPARE, SIMULATED, beside_look_up},
+    units::{Cost, LOOK_UP, MAX_ID_BYTES, NANOS_PER_UNIT, PREPARE, SIMULATED, beside_look_up},
 };
 
 /// The maximum total cost of a policy's enforced rules for the largest import, in units: 100 ms, a fifth of a gateway's default
@@ -141,11 +141,14 @@ pub(super) struct Size {
 }
 
 impl Size {
-    fn assumed(friends: usize) -> Self {
+    /// The size of the largest request with this number of friends. The gateways' default limit of 2 MiB per body
+    /// (IMPORTGUARD_MAX_BODY_BYTES) leaves 206 bytes for each of 10,000 IDs, but a decider does not know that limit, and takes as many IDs
+    /// of the maximum length.
+    fn largest(friends: usize) -> Self {
         Self {
             friends,
-            friend_bytes: friends as u64 * ASSUMED_ID_BYTES as u64,
-            longest: ASSUMED_ID_BYTES,
+            friend_bytes: friends as u64 * MAX_ID_BYTES as u64,
+            longest: MAX_ID_BYTES,
         }
     }
 }
@@ -234,7 +237,7 @@ pub struct RuleCost {
 
 impl PolicyCost {
     pub(super) fn of(rules: &[Rule], friends: usize) -> Self {
-        let mut size = Size::assumed(friends);
+        let mut size = Size::largest(friends);
         let mut costs = Vec::new();
         for rule in rules {
             let Some(mode) = rule.mode else { continue };
@@ -247,7 +250,7 @@ impl PolicyCost {
                     .saturating_add(rule.action_cost().units(size)),
             });
             if let Some(max) = rule.leaves_at_most() {
-                size = Size::assumed(size.friends.min(max));
+                size = Size::largest(size.friends.min(max));
             }
         }
         Self {

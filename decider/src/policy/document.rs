@@ -133,9 +133,6 @@ pub(super) struct RuleDefinition {
     pub(super) on_error: Option<OnErrorDefinition>,
     /// The answer when this rule refuses.
     pub(super) refusal: Option<RefusalDefinition>,
-    /// Whether it has an expression, which may fail at run time.
-    #[schemars(skip)]
-    pub(super) has_expression: bool,
 }
 
 /// For which owners a rule acts.

@@ -245,7 +245,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         meter: &mut Meter<'_, E>,
     ) -> Result<Effect<'p>, E> {
         if let Some(when) = &rule.when {
-            let units = when.cost().units(self.longest());
+            let units = when.cost().units(self.request.longest());
             if let Err(over) = budget.take(|| units) {
                 return Ok(Effect::OverBudget(over));
             }
@@ -265,7 +265,7 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
 
     /// The effect of a rule whose conditions hold.
     fn act<E>(&self, rule: &'p Rule, cost: Per, meter: &mut Meter<'_, E>) -> Result<Effect<'p>, E> {
-        let longest = self.longest();
+        let longest = self.request.longest();
         let each = match cost {
             Per::Request(cost) => {
                 meter.spend(cost.units(longest))?;
@@ -390,18 +390,11 @@ impl<'p, S: AsRef<str>> State<'p, '_, S> {
         }
     }
 
-    fn longest(&self) -> usize {
-        self.request
-            .owner
-            .len()
-            .max(self.request.operation_id.len())
-    }
-
     fn size(&self) -> Size {
         Size {
             friends: self.friends.count(),
             friend_bytes: self.friends.bytes(),
-            longest: self.longest(),
+            longest: self.request.longest(),
         }
     }
 }

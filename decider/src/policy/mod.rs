@@ -94,6 +94,13 @@ impl<S> Clone for Request<'_, S> {
 
 impl<S> Copy for Request<'_, S> {}
 
+impl<S> Request<'_, S> {
+    /// The length of the longer of owner ID and operation ID, in bytes.
+    pub(crate) fn longest(&self) -> usize {
+        self.owner.len().max(self.operation_id.len())
+    }
+}
+
 /// An evaluation was stopped before it finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the evaluation was stopped")]

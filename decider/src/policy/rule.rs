@@ -29,7 +29,7 @@ pub(super) enum Action {
     DropFriendIf(Expression),
 }
 
-/// What happens when an expression fails. Rules without expressions have `Skip`, which has no effect.
+/// What happens when an expression fails.
 #[derive(Debug)]
 pub(super) enum OnError {
     Skip,

@@ -1,5 +1,7 @@
 //! The unit of cost, costs in it, the meter that ends an evaluation, and the budget that the shadow rules of a request share.
 
+use importguard_core::{OperationId, UserId};
+
 use crate::lists::Ids;
 
 /// Nanoseconds per unit: a look-up in a list takes 9, comparing with 4 prefixes 11, and `==` in an expression 9 to 11. A unit
@@ -36,9 +38,13 @@ const LIVE: Cost = Cost {
     texts: 0,
 };
 
-/// The assumed length of an ID before a request is known, in bytes: four times the length that lists are sized for. The cost of
-/// a request uses the real lengths.
-pub(super) const ASSUMED_ID_BYTES: usize = 64;
+/// The length of the longest ID in a request, in bytes. What a policy may cost is judged by it, as callers choose their IDs; the cost of a
+/// request uses the real lengths.
+pub(super) const MAX_ID_BYTES: usize = if UserId::MAX_BYTES > OperationId::MAX_BYTES {
+    UserId::MAX_BYTES
+} else {
+    OperationId::MAX_BYTES
+};
 
 /// How many bytes of a string one unit reads or copies.
 const BYTES_PER_UNIT: u64 = 64;

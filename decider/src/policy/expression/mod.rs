@@ -25,7 +25,7 @@ use check::{Checker, MAX_DEPTH};
 use regexes::Regexes;
 use types::Type;
 
-use super::units::{ASSUMED_ID_BYTES, Cost, MAX_EVALUATION};
+use super::units::{Cost, MAX_EVALUATION, MAX_ID_BYTES};
 
 /// The maximum length of an expression, in bytes. It also limits the parser's recursion and the cost of an evaluation.
 pub(super) const MAX_SOURCE_BYTES: usize = 1024;
@@ -52,7 +52,7 @@ pub(super) struct Expression {
     root: IdedExpr,
     regexes: Regexes,
     cost: Cost,
-    /// Whether it can fail at run time, other than because IDs are too long for it.
+    /// Whether it can fail at run time.
     pub(super) can_fail: bool,
     /// Its value, if that does not depend on any variable.
     pub(super) constant: Option<bool>,
@@ -188,7 +188,7 @@ impl Expression {
             return Err(errors);
         }
         let cost = cost::cost(program.expression(), lists);
-        let units = cost.units(ASSUMED_ID_BYTES);
+        let units = cost.units(MAX_ID_BYTES);
         if units > MAX_EVALUATION {
             return Err(vec![ExpressionError::of_all(
                 format!(
@@ -214,12 +214,12 @@ impl Expression {
         Ok(expression)
     }
 
-    /// Evaluates an expression that does not depend on the request. If that fails, it always does.
     /// Whether it refers to `list`.
     pub(super) fn uses(&self, list: &str) -> bool {
         self.root.references().has_variable(list)
     }
 
+    /// Evaluates an expression that does not depend on the request. If that fails, it always does.
     fn without_request(&self, lists: &ListValues) -> Result<bool, Vec<ExpressionError>> {
         let value = self.evaluate(&Inputs::without_request(lists), None);
         value.map_err(|why| {
@@ -240,20 +240,12 @@ impl Expression {
         self.regexes.slow()
     }
 
-    /// Evaluates it, or returns the reason for the failure. An evaluation cannot be interrupted, so it is not started if the IDs are so
-    /// long that it would cost too much.
+    /// Evaluates it, or returns the reason for the failure. An evaluation cannot be interrupted, but costs at most [`MAX_EVALUATION`].
     pub(super) fn evaluate(
         &self,
         inputs: &Inputs<'_>,
         friend: Option<&str>,
     ) -> Result<bool, String> {
-        if self
-            .cost
-            .units(inputs.longest().max(friend.map_or(0, str::len)))
-            > MAX_EVALUATION
-        {
-            return Err("the IDs are too long for this expression".to_owned());
-        }
         match self.execute(inputs, friend) {
             Ok(Value::Bool(value)) => Ok(value),
             Ok(other) => Err(format!("it returned {}", other.type_of())),

@@ -110,11 +110,6 @@ pub(crate) struct Inputs<'r> {
 }
 
 impl<'r> Inputs<'r> {
-    /// The length of the longer of owner ID and operation ID, in bytes.
-    pub(super) fn longest(&self) -> usize {
-        self.owner.len().max(self.operation_id.len())
-    }
-
     /// An empty request, for expressions that do not depend on it.
     pub(super) fn without_request(lists: &'r ListValues) -> Self {
         Self {

@@ -138,7 +138,6 @@ fn rule(node: Node, report: &mut Report<'_>) -> Option<RuleDefinition> {
         }),
         on_error,
         refusal: refusal_entry.and_then(|entry| refusal(entry.value, report)),
-        has_expression,
     };
     fields.close(report);
     Some(rule)
