@@ -433,7 +433,12 @@ impl<'e> Checker<'e> {
         Type::Unknown
     }
 
-    fn error(&mut self, part: &IdedExpr, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn error(
+        &mut self,
+        part: &IdedExpr,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         if self.errors.len() < MAX_ERRORS {
             self.errors.push(ExpressionError {
                 place: self.place(part),

@@ -4,6 +4,7 @@
 //! has no type checker. Only values can fail at run time: a division by zero, an overflow, a string that is not a number.
 
 mod check;
+mod constants;
 mod cost;
 mod regexes;
 mod types;
@@ -177,7 +178,7 @@ impl Expression {
         let mut checker = Checker::new(source, &program, scope, lists);
         let found = checker.check(program.expression());
         let (depends, can_fail) = (checker.uses_variables, checker.can_fail);
-        let mut errors = checker.errors;
+        let mut errors = std::mem::take(&mut checker.errors);
         if errors.is_empty() && found != Type::Bool {
             errors.push(ExpressionError::of_all(
                 format!("this expression is of type {found}, but a rule needs bool"),
@@ -210,8 +211,31 @@ impl Expression {
         };
         if !depends {
             expression.constant = Some(expression.without_request(lists)?);
+            return Ok(expression);
         }
-        Ok(expression)
+        for (part, why) in expression.failing_constants(lists) {
+            checker.error(
+                part,
+                format!("this always fails: {why}"),
+                "correct it, or use a variable of the request",
+            );
+        }
+        match checker.errors.is_empty() {
+            true => Ok(expression),
+            false => Err(checker.errors),
+        }
+    }
+
+    /// The parts that do not depend on the request and fail, and why. They may be behind a condition that is rarely true, so that no
+    /// test of the policy finds them.
+    fn failing_constants(&self, lists: &ListValues) -> Vec<(&IdedExpr, String)> {
+        let inputs = Inputs::without_request(lists);
+        let constants = constants::constants(&self.root).into_iter();
+        let fails = constants.filter_map(|part| {
+            let error = self.execute(part, &inputs, None).err()?;
+            Some((part, brief(&error)))
+        });
+        fails.collect()
     }
 
     /// Whether it refers to `list`.
@@ -246,18 +270,23 @@ impl Expression {
         inputs: &Inputs<'_>,
         friend: Option<&str>,
     ) -> Result<bool, String> {
-        match self.execute(inputs, friend) {
+        match self.execute(&self.root, inputs, friend) {
             Ok(Value::Bool(value)) => Ok(value),
             Ok(other) => Err(format!("it returned {}", other.type_of())),
             Err(error) => Err(brief(&error)),
         }
     }
 
-    fn execute(&self, inputs: &Inputs<'_>, friend: Option<&str>) -> Result<Value, ExecutionError> {
+    fn execute(
+        &self,
+        part: &IdedExpr,
+        inputs: &Inputs<'_>,
+        friend: Option<&str>,
+    ) -> Result<Value, ExecutionError> {
         let resolver = inputs.resolver(friend, &self.regexes);
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(&resolver);
-        Value::resolve(&self.root, &context)
+        Value::resolve(part, &context)
     }
 
     /// Its source in the policy.

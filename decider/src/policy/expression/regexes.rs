@@ -106,6 +106,11 @@ impl Regexes {
     }
 }
 
+/// Whether this variable stands for a regular expression.
+pub(super) fn is_regex(variable: &str) -> bool {
+    variable.starts_with(VARIABLE)
+}
+
 /// Compiles a regular expression; the error is a short explanation.
 pub(super) fn compile(pattern: &str) -> Result<RegexSet, String> {
     compile_pattern(pattern, MAX_REGEX_BYTES, MAX_DFA_BYTES)

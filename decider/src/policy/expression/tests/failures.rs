@@ -185,6 +185,49 @@ fn refuses_what_fails_whatever_the_request_is() {
 }
 
 #[test]
+fn refuses_parts_without_variables_that_always_fail_where_they_are() {
+    for (source, place, why) in [
+        (
+            "-(-9223372036854775808) == friendCount",
+            "-",
+            "a number or time is too large",
+        ),
+        (
+            "9223372036854775807 + 1 > friendCount",
+            "+",
+            "a number or time is too large",
+        ),
+        ("ownerUserID == 'abc'.substring(3 + 4)", "(", "substring: "),
+        ("timestamp('2026' + '-01') < now", "(", "timestamp: "),
+        ("[1, 2][1 + 1] == friendCount", "[", "no such element"),
+        (
+            "friendCount in [1, 2].map(x, 2 / (x - 1))",
+            "(",
+            "division by zero",
+        ),
+        (
+            "ownerUserID == '' && double('NaN') < 1.0",
+            "<",
+            "a value to compare is not a number",
+        ),
+    ] {
+        let message = format!("this always fails: {why}");
+        refused(source, place, &message, "use a variable of the request");
+        let short_circuited = format!("friendCount < 5 ? true : {source}");
+        refused(&short_circuited, place, &message, "");
+    }
+    // These depend on what a loop makes of the request.
+    for source in [
+        "ownerUserID.split('_', 2).exists(x, 1 / x.size() == 1)",
+        "'a1'.matches('[0-9]') && friendCount > 1",
+        "[1, 0].exists(x, x == 0 || 1 / x == 1) && friendCount > 0",
+    ] {
+        let compiled = Expression::compile(source, Scope::Request, &lists());
+        assert!(compiled.is_ok(), "{source}: {compiled:?}");
+    }
+}
+
+#[test]
 fn says_that_a_value_is_not_a_number() {
     let lists = lists();
     let source = "double(ownerUserID) < 1.0";
