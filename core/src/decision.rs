@@ -283,7 +283,7 @@ pub enum Cause {
     DeciderTimeout,
     /// A decider returned an error or an invalid response.
     DeciderFailed,
-    /// The gateway was overloaded.
+    /// The gateway or a decider was overloaded.
     Overloaded,
     /// Neither NATS nor the spool accepted the decision's event.
     Unrecordable,

@@ -66,6 +66,7 @@ impl Metrics {
             Some(Cause::DeciderUnavailable),
             Some(Cause::DeciderTimeout),
             Some(Cause::DeciderFailed),
+            Some(Cause::Overloaded),
         ];
         Self {
             decisions: register(

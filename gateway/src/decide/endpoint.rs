@@ -120,8 +120,8 @@ impl Decider {
                 }
                 DecideError::Unavailable(why) => Some(why),
                 DecideError::Timeout(_) => Some(timed_out(within)),
-                // It does not implement the health service; calls may still succeed.
-                DecideError::Failed(_) => None,
+                // It has no capacity, or does not implement the health service; calls may still succeed.
+                DecideError::Overloaded(_) | DecideError::Failed(_) => None,
             },
             Err(_) => Some(timed_out(within)),
         };

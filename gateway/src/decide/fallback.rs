@@ -16,6 +16,9 @@ pub enum DecideError {
     /// No response within this time.
     #[error("the decider did not respond within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// The decider had no capacity because of other calls.
+    #[error("the decider is overloaded: {0}")]
+    Overloaded(String),
     /// The response was an error, or had no verdict.
     #[error("the decider failed: {0}")]
     Failed(String),
@@ -27,6 +30,7 @@ impl DecideError {
         match self {
             Self::Unavailable(_) => Cause::DeciderUnavailable,
             Self::Timeout(_) => Cause::DeciderTimeout,
+            Self::Overloaded(_) => Cause::Overloaded,
             Self::Failed(_) => Cause::DeciderFailed,
         }
     }
@@ -44,6 +48,7 @@ impl DecideError {
             Code::Cancelled if deadline() || !broken() => Self::Timeout(within),
             Code::Unavailable => Self::Unavailable(text(status)),
             _ if broken() => Self::Unavailable(text(status)),
+            Code::ResourceExhausted => Self::Overloaded(status.message().to_owned()),
             code => Self::Failed(format!("{}: {}", code_name(code), status.message())),
         }
     }
@@ -115,8 +120,9 @@ pub struct FallbackSettings {
     )]
     pub on_decider_error: OnFailure,
 
-    /// Answer when a callback cannot be processed in time (5913). With `allow`, callbacks beyond IMPORTGUARD_OVERLOAD_EVENTS per
-    /// second are not recorded, so IMPORTGUARD_ON_UNRECORDABLE decides those
+    /// Answer when a callback cannot be processed in time because of others, by the gateway or by a decider (5913). With `allow`,
+    /// callbacks that the gateway cannot process beyond IMPORTGUARD_OVERLOAD_EVENTS per second are not recorded, so
+    /// IMPORTGUARD_ON_UNRECORDABLE decides those
     #[arg(
         long,
         env = "IMPORTGUARD_ON_OVERLOAD",

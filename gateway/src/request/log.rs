@@ -176,6 +176,7 @@ pub(crate) fn undecided(error: &DecideError, answer: OnFailure) {
                 "check that a decider is running and ready, and check IMPORTGUARD_DECIDER_URL",
             DecideError::Timeout(_) =>
                 "check the deciders' CPU (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT",
+            DecideError::Overloaded(_) => "run more deciders, or give them more CPU",
             DecideError::Failed(_) =>
                 "check the decider's log, and that gateway and decider have the same version",
         }
