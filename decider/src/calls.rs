@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use importguard_runtime::{Exchange, Handle, ReceiveError, ReceiveLimits, TrackedBody, receive};
 use importguard_telemetry::Flood;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tonic::{
     Status,
     body::Body,
@@ -14,7 +14,7 @@ use tonic::{
     },
 };
 
-use crate::{call::Call, evaluation::with_margin, grpc::METHOD, metrics::Metrics};
+use crate::{call::Call, deadline::Deadline, grpc::METHOD, metrics::Metrics};
 
 /// Memory of an open call, without its message: as much as a gateway's request that waits has at most, its own parts included.
 const CALL_BYTES: usize = 6 << 10;
@@ -100,8 +100,8 @@ impl CallLimits {
         request: Request<Body>,
         exchange: &Exchange,
     ) -> Result<Request<Body>, ReceiveError<Status>> {
-        // So that the caller still receives a status.
-        let deadline = Instant::now() + with_margin(self.timeout);
+        let ends = Deadline::of(request.headers(), self.timeout);
+        let deadline = ends.0.into();
         let reserved = timeout_at(deadline, exchange.reserve(CALL_BYTES)).await;
         reserved.map_err(|_| ReceiveError::NoMemory)?;
         let limits = ReceiveLimits {
@@ -109,7 +109,8 @@ impl CallLimits {
             due: deadline,
             deadline,
         };
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(ends);
         let message = receive(body, exchange, limits).await?;
         Ok(Request::from_parts(
             head,
@@ -126,10 +127,10 @@ impl CallLimits {
             )),
             // As of any other call beyond it.
             ReceiveError::TooSlow => Status::cancelled(
-                "the message did not arrive within IMPORTGUARD_DECIDER_REQUEST_TIMEOUT",
+                "the message did not arrive before the deadline or within IMPORTGUARD_DECIDER_REQUEST_TIMEOUT",
             ),
             ReceiveError::NoMemory => Status::resource_exhausted(format!(
-                "open calls took all of their {} bytes for IMPORTGUARD_DECIDER_REQUEST_TIMEOUT",
+                "other calls took all of the {} bytes for open calls until the deadline",
                 self.max_bytes()
             )),
             ReceiveError::Broken(status) => status.clone(),

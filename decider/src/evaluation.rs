@@ -11,7 +11,6 @@ use importguard_core::{Evaluation, ImportRequest};
 use importguard_telemetry::span::ServerSpan;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 
 use crate::{
     lists::live::LiveLists,
@@ -24,13 +23,6 @@ use crate::{
 /// of using another thread.
 const MAX_INLINE: u64 = 200_000 / NANOS_PER_UNIT;
 
-/// How long before the caller's deadline an evaluation stops, so that the caller still receives a status: a tenth of the timeout, but at
-/// most this, which is how long an evaluation may take to notice.
-const MARGIN: Duration = Duration::from_millis(10);
-
-/// The maximum timeout of a call, small enough that adding it to an instant cannot overflow.
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-
 /// A caller's deadline passed during the evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeadlineExceededError;
@@ -40,32 +32,16 @@ pub(crate) struct Evaluations {
     /// Limits the number of concurrent expensive evaluations.
     permits: Arc<Semaphore>,
     metrics: Metrics,
-    max_timeout: Duration,
 }
 
 impl Evaluations {
-    /// `max_timeout` is the timeout of calls without a deadline, and the maximum for others.
-    pub(crate) fn new(metrics: Metrics, max_timeout: Duration) -> Self {
+    pub(crate) fn new(metrics: Metrics) -> Self {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             // One processor stays free for other work.
             permits: Arc::new(Semaphore::new(processors.saturating_sub(1).max(1))),
             metrics,
-            max_timeout: max_timeout.min(MAX_TIMEOUT),
         }
-    }
-
-    /// Returns the time at which the evaluation of a call that has just arrived with this metadata must end.
-    pub(crate) fn deadline(&self, metadata: &MetadataMap) -> Instant {
-        let requested = metadata
-            .get("grpc-timeout")
-            .and_then(|timeout| timeout.to_str().ok());
-        let timeout = requested
-            .and_then(parse_timeout)
-            .map_or(self.max_timeout, |requested| {
-                requested.min(self.max_timeout)
-            });
-        Instant::now() + with_margin(timeout)
     }
 
     /// Evaluates `request`. Stops at `deadline`, or when the caller stops waiting.
@@ -118,11 +94,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-/// The time within which a call with this timeout has to end, so that its caller still receives a status.
-pub(crate) fn with_margin(timeout: Duration) -> Duration {
-    timeout.saturating_sub((timeout / 10).min(MARGIN))
-}
-
 fn expected_cost(policy: &Policy, request: &ImportRequest) -> u64 {
     let ids = [request.owner.as_str(), request.operation_id.as_str()];
     let longest = ids.map(str::len).into_iter().max().unwrap_or_default();
@@ -166,24 +137,6 @@ fn now() -> SystemTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let micros = since.map_or(0, |since| since.as_micros());
     UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-}
-
-/// A `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Requests").
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count * 3600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -232,7 +185,7 @@ mod tests {
     fn evaluations() -> (Evaluations, Registry) {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry, PolicyInfo::default());
-        (Evaluations::new(metrics, Duration::from_secs(5)), registry)
+        (Evaluations::new(metrics), registry)
     }
 
     fn aborted(registry: &Registry) -> f64 {
@@ -240,66 +193,6 @@ mod tests {
         let name = "importguard_decider_evaluations_aborted_total ";
         let value = text.lines().find_map(|line| line.strip_prefix(name));
         value.unwrap().parse().unwrap()
-    }
-
-    #[test]
-    fn a_callers_timeout_is_read_as_grpc_has_it() {
-        for (text, millis) in [
-            ("2H", 7_200_000),
-            ("3M", 180_000),
-            ("4S", 4000),
-            ("500m", 500),
-            ("6000u", 6),
-            ("7000000n", 7),
-            ("99999999H", 359_999_996_400_000),
-        ] {
-            assert_eq!(
-                parse_timeout(text),
-                Some(Duration::from_millis(millis)),
-                "{text}"
-            );
-        }
-        for text in [
-            "",
-            "S",
-            "5",
-            "5s",
-            "-5S",
-            "+5S",
-            "123456789S",
-            "5 S",
-            "ü",
-            "5ü",
-        ] {
-            assert_eq!(parse_timeout(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_deadline_is_a_little_before_the_callers_and_never_after_our_own() {
-        let (evaluations, _) = evaluations();
-        for (timeout, expected) in [
-            (Some("500000u"), 490),
-            (Some("50m"), 45),
-            (Some("1H"), 4990),
-            (None, 4990),
-            (Some("soon"), 4990),
-        ] {
-            let mut metadata = MetadataMap::new();
-            if let Some(timeout) = timeout {
-                metadata.insert("grpc-timeout", timeout.parse().unwrap());
-            }
-            let began = Instant::now();
-            let after = evaluations.deadline(&metadata) - began;
-            assert!(
-                after >= Duration::from_millis(expected),
-                "{timeout:?}: {after:?}"
-            );
-            assert!(
-                after < Duration::from_millis(expected + 1000),
-                "{timeout:?}: {after:?}"
-            );
-        }
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use tracing::debug;
 
 use crate::{
+    deadline::Deadline,
     evaluation::{DeadlineExceededError, Evaluations},
     lists::live::Watch,
     reload::Active,
@@ -87,10 +88,13 @@ impl decider_server::Decider for DeciderService {
         &self,
         request: Request<DecideRequest>,
     ) -> Result<Response<DecideResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let deadline = self.evaluations.deadline(&metadata);
+        let (metadata, extensions, message) = request.into_parts();
+        // Each call gets one when it arrives.
+        let Some(Deadline(deadline)) = extensions.get() else {
+            return Err(Status::internal("a call without a deadline"));
+        };
         let operation_id = propagation::metadata_operation_id(metadata.as_ref());
-        self.answer(operation_id, message, deadline).await
+        self.answer(operation_id, message, *deadline).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod call;
 mod calls;
+mod deadline;
 mod evaluation;
 mod grpc;
 pub mod lists;

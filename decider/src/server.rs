@@ -179,7 +179,7 @@ impl Decider {
         let service = DeciderService {
             policy: self.policy,
             live: self.live.clone(),
-            evaluations: Evaluations::new(self.metrics.clone(), bounds.decider_request_timeout),
+            evaluations: Evaluations::new(self.metrics.clone()),
             instance: self.instance,
             max_friends: bounds.decider_max_friends,
         };
