@@ -7,14 +7,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use importguard_core::{Evaluation, ImportRequest};
+use importguard_core::{Evaluation, ImportRequest, UserId};
 use importguard_telemetry::span::ServerSpan;
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout_at};
+use tokio::{task::spawn_blocking, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     lists::live::LiveLists,
     metrics::{Metrics, RuleTimer},
+    permits::Permits,
     policy::{NANOS_PER_UNIT, Policy, Request, StoppedError},
     reload::Active,
 };
@@ -23,14 +24,21 @@ use crate::{
 /// of using another thread.
 const MAX_INLINE: u64 = 200_000 / NANOS_PER_UNIT;
 
-/// A caller's deadline passed during the evaluation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DeadlineExceededError;
+/// Why there is no evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EvaluateError {
+    /// The caller's deadline passed during the evaluation.
+    #[error("deadline exceeded while evaluating the policy")]
+    DeadlineExceeded,
+    /// The caller's deadline passed, and most of the time other evaluations had all permits.
+    #[error("other evaluations took all processors until the deadline")]
+    Overloaded,
+}
 
 /// Schedules evaluations.
 pub(crate) struct Evaluations {
-    /// Limits the number of concurrent expensive evaluations.
-    permits: Arc<Semaphore>,
+    /// Limit the number of concurrent expensive evaluations.
+    permits: Permits,
     metrics: Metrics,
 }
 
@@ -39,7 +47,7 @@ impl Evaluations {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             // One processor stays free for other work.
-            permits: Arc::new(Semaphore::new(processors.saturating_sub(1).max(1))),
+            permits: Permits::new(processors.saturating_sub(1).max(1)),
             metrics,
         }
     }
@@ -53,9 +61,10 @@ impl Evaluations {
         (active, live): (Arc<Active>, Arc<LiveLists>),
         request: ImportRequest,
         deadline: Instant,
-    ) -> Result<Evaluation, DeadlineExceededError> {
+    ) -> Result<Evaluation, EvaluateError> {
         let metrics = self.metrics.clone();
-        if expected_cost(&active.policy, &request) <= MAX_INLINE {
+        let cost = expected_cost(&active.policy, &engine_request(&request));
+        if cost <= MAX_INLINE {
             return evaluate(
                 (&active, &live),
                 &request,
@@ -63,12 +72,17 @@ impl Evaluations {
                 &metrics,
             );
         }
-        let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned());
-        // The semaphore is never closed.
+        let arrived = Instant::now();
+        let permit = timeout_at(deadline.into(), self.permits.acquire(cost));
+        // A permit is always granted in the end.
         let Ok(Ok(permit)) = permit.await else {
             metrics.aborted();
-            return Err(DeadlineExceededError);
+            return Err(EvaluateError::Overloaded);
         };
+        let (waited, time) = (
+            arrived.elapsed(),
+            deadline.saturating_duration_since(arrived),
+        );
         let abandoned = CancellationToken::new();
         // Stops the evaluation when its caller stops waiting, which drops this future.
         let _guard = abandoned.clone().drop_guard();
@@ -77,7 +91,15 @@ impl Evaluations {
             let should_stop = || abandoned.is_cancelled() || Instant::now() >= deadline;
             evaluate((&active, &live), &request, should_stop, &metrics)
         });
-        evaluated.await.unwrap_or(Err(DeadlineExceededError))
+        match evaluated
+            .await
+            .unwrap_or(Err(EvaluateError::DeadlineExceeded))
+        {
+            Err(EvaluateError::DeadlineExceeded) if waited > time / 2 && !time.is_zero() => {
+                Err(EvaluateError::Overloaded)
+            }
+            evaluated => evaluated,
+        }
     }
 }
 
@@ -94,12 +116,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn expected_cost(policy: &Policy, request: &ImportRequest) -> u64 {
-    let ids = [request.owner.as_str(), request.operation_id.as_str()];
-    let longest = ids.map(str::len).into_iter().max().unwrap_or_default();
+fn expected_cost(policy: &Policy, request: &Request<'_, UserId>) -> u64 {
     let friends = request.friends.iter();
     let bytes = friends.map(|friend| friend.as_str().len()).sum();
-    policy.expected_cost(request.friends.len(), bytes, longest)
+    policy.expected_cost(request.friends.len(), bytes, request.longest())
 }
 
 fn evaluate(
@@ -107,19 +127,14 @@ fn evaluate(
     request: &ImportRequest,
     should_stop: impl FnMut() -> bool,
     metrics: &Metrics,
-) -> Result<Evaluation, DeadlineExceededError> {
+) -> Result<Evaluation, EvaluateError> {
     let began = Instant::now();
-    let request = Request {
-        operation_id: request.operation_id.as_str(),
-        owner: request.owner.as_str(),
-        friends: &request.friends,
-        now: now(),
-    };
     let mut timer = RuleTimer::new(active.rule_durations(metrics));
-    let evaluated = active
-        .policy
-        .with_live(live)
-        .evaluate_until(&request, should_stop, &mut timer);
+    let evaluated = active.policy.with_live(live).evaluate_until(
+        &engine_request(request),
+        should_stop,
+        &mut timer,
+    );
     match evaluated {
         Ok(evaluation) => {
             metrics.evaluated(&evaluation, began.elapsed());
@@ -127,8 +142,18 @@ fn evaluate(
         }
         Err(StoppedError) => {
             metrics.aborted();
-            Err(DeadlineExceededError)
+            Err(EvaluateError::DeadlineExceeded)
         }
+    }
+}
+
+/// The engine's view of a request that is evaluated now.
+fn engine_request(request: &ImportRequest) -> Request<'_, UserId> {
+    Request {
+        operation_id: request.operation_id.as_str(),
+        owner: request.owner.as_str(),
+        friends: &request.friends,
+        now: now(),
     }
 }
 
@@ -143,7 +168,8 @@ fn now() -> SystemTime {
 mod tests {
     use std::sync::OnceLock;
 
-    use importguard_core::{OperationId, UserId, Verdict};
+    use futures_util::FutureExt;
+    use importguard_core::{OperationId, Verdict};
     use importguard_telemetry::{
         metrics::{PolicyInfo, encode},
         propagation,
@@ -152,7 +178,10 @@ mod tests {
     use tonic::codegen::http::HeaderMap;
 
     use super::*;
-    use crate::policy::{Draft, ListFiles};
+    use crate::{
+        permits::Permit,
+        policy::{Draft, ListFiles},
+    };
 
     /// Many seconds in a debug build, near the limit in a release build.
     const EXPENSIVE: &str =
@@ -195,11 +224,19 @@ mod tests {
         value.unwrap().parse().unwrap()
     }
 
+    /// Takes every permit that is free.
+    fn all_permits(evaluations: &Evaluations) -> Vec<Permit> {
+        let mut taken = Vec::new();
+        while let Some(Ok(permit)) = evaluations.permits.acquire(0).now_or_never() {
+            taken.push(permit);
+        }
+        taken
+    }
+
     #[tokio::test]
     async fn a_cheap_request_needs_no_permit() {
         let (evaluations, _) = evaluations();
-        let all = u32::try_from(evaluations.permits.available_permits()).unwrap();
-        let others = evaluations.permits.acquire_many(all).await.unwrap();
+        let others = all_permits(&evaluations);
         let deadline = Instant::now() + LONG;
         let cheap = evaluations
             .evaluate(policy(CHEAP), request(10), deadline)
@@ -217,7 +254,7 @@ mod tests {
         let (evaluations, registry) = evaluations();
         for (rules, friends) in [(CHEAP, 10), (EXPENSIVE, 500)] {
             let late = evaluations.evaluate(policy(rules), request(friends), Instant::now());
-            assert_eq!(late.await, Err(DeadlineExceededError));
+            assert_eq!(late.await, Err(EvaluateError::DeadlineExceeded));
         }
         assert_eq!(aborted(&registry), 2.0);
     }
@@ -225,11 +262,10 @@ mod tests {
     #[tokio::test]
     async fn a_call_waits_for_a_permit_until_its_deadline_only() {
         let (evaluations, registry) = evaluations();
-        let all = u32::try_from(evaluations.permits.available_permits()).unwrap();
-        let others = evaluations.permits.acquire_many(all).await.unwrap();
+        let others = all_permits(&evaluations);
         let deadline = Instant::now() + Duration::from_millis(50);
         let waiting = evaluations.evaluate(policy(EXPENSIVE), request(500), deadline);
-        assert_eq!(waiting.await, Err(DeadlineExceededError));
+        assert_eq!(waiting.await, Err(EvaluateError::Overloaded));
         assert!(Instant::now() >= deadline);
         assert_eq!(aborted(&registry), 1.0);
         drop(others);
@@ -247,17 +283,30 @@ mod tests {
     #[tokio::test]
     async fn an_evaluation_ends_when_its_caller_stops_waiting() {
         let (evaluations, registry) = evaluations();
-        let all = evaluations.permits.available_permits();
+        let mut others = all_permits(&evaluations);
+        drop(others.pop());
         let deadline = Instant::now() + LONG;
         // Large enough to run for a long time.
         let abandoned = evaluations.evaluate(policy(EXPENSIVE), request(400_000), deadline);
         let given_up = tokio::time::timeout(Duration::from_millis(50), abandoned).await;
         assert!(given_up.is_err());
-        let back = evaluations
-            .permits
-            .acquire_many(u32::try_from(all).unwrap());
+        let back = evaluations.permits.acquire(0);
         let back = tokio::time::timeout(Duration::from_secs(20), back).await;
         assert!(back.is_ok(), "still running");
         assert_eq!(aborted(&registry), 1.0);
+    }
+
+    #[tokio::test]
+    async fn an_evaluation_that_began_too_late_ends_for_overload() {
+        let (evaluations, _) = evaluations();
+        let others = all_permits(&evaluations);
+        let deadline = Instant::now() + Duration::from_millis(400);
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            drop(others);
+        };
+        let evaluated = evaluations.evaluate(policy(EXPENSIVE), request(400_000), deadline);
+        let (evaluated, ()) = tokio::join!(evaluated, release);
+        assert_eq!(evaluated, Err(EvaluateError::Overloaded));
     }
 }

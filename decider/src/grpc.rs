@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::{
     deadline::Deadline,
-    evaluation::{DeadlineExceededError, Evaluations},
+    evaluation::{EvaluateError, Evaluations},
     lists::live::Watch,
     reload::Active,
 };
@@ -52,8 +52,9 @@ impl DeciderService {
             .evaluations
             .evaluate((policy, live), request, deadline)
             .await;
-        let evaluation = evaluated.map_err(|DeadlineExceededError| {
-            Status::deadline_exceeded("deadline exceeded while evaluating the policy")
+        let evaluation = evaluated.map_err(|error| match error {
+            EvaluateError::DeadlineExceeded => Status::deadline_exceeded(error.to_string()),
+            EvaluateError::Overloaded => Status::resource_exhausted(error.to_string()),
         })?;
         record(friends, &evaluation);
         let verdict = evaluation.verdict.kind();

@@ -8,6 +8,7 @@ mod grpc;
 pub mod lists;
 pub mod load;
 mod metrics;
+mod permits;
 pub mod policy;
 mod reload;
 mod server;

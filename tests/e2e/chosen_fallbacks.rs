@@ -1,10 +1,11 @@
 //! No caller chooses the operator's fallback: who sends too late, or does not read, is rejected where a fallback would allow.
 
-use std::time::Duration;
+use std::{thread::available_parallelism, time::Duration};
 
 use importguard_core::Dialect::Server;
 use importguard_tests::{
-    Http2Connection, Line, OpenIm, RawConnection, Response, SOON, Settings, eventually, load, post,
+    Http2Connection, Line, OpenIm, PolicyDir, RawConnection, Response, SOON, Settings, eventually,
+    load, post,
 };
 use tokio::time::timeout;
 
@@ -130,5 +131,41 @@ async fn without_memory_for_bodies_the_fallback_for_overload_applies_and_is_coun
     .await;
     line.gateway
         .wait_for_log(&["callbacks exceeded the capacity"])
+        .await;
+}
+
+/// What callers cause together is overload, whatever they import: it is not the decider that is slow.
+#[tokio::test]
+async fn imports_that_wait_for_other_expensive_ones_are_overload() {
+    // Seconds in a debug build.
+    let names = vec!["'a'"; 140].join(",");
+    let policy = PolicyDir::new(
+        &format!(
+            "apiVersion: importguard/v1\nname: expensive\nrules:\n  - {{ id: names, dropFriendIf: \"[{names}].exists(x, x == friend)\" }}\n"
+        ),
+        &[],
+    );
+    let settings = allowing()
+        .set("IMPORTGUARD_ON_DECIDER_TIMEOUT", "refuse")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "500ms")
+        .set("IMPORTGUARD_DECIDER_MAX_FRIENDS", "1000")
+        .policy(&policy);
+    let line = Line::with(settings).await;
+    let friends: Vec<_> = (0..1000).map(|n| format!("friend{n}")).collect();
+    let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+    // One evaluation for each processor but one at a time.
+    let callbacks = 2 * available_parallelism().unwrap().get() + 6;
+    let server = line.server();
+    let answers = load(callbacks, callbacks, async |number| {
+        let id = format!("op-{number}");
+        server.import(&id, "user1", &friends).await
+    })
+    .await;
+    let codes: Vec<_> = answers.iter().map(code).collect();
+    assert!(codes.iter().all(|it| [0, 5911].contains(it)), "{codes:?}");
+    let overloaded = allowed(&line, "overloaded").await;
+    assert!(overloaded >= 1.0, "{codes:?}");
+    line.gateway
+        .wait_for_log(&["the decider is overloaded"])
         .await;
 }

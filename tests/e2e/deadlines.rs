@@ -136,9 +136,9 @@ async fn many_expensive_imports_at_once_hold_up_no_other_callback() {
     }));
     let (big, ()) = tokio::join!(big, small_ones(&server, 20));
     for answer in big {
-        // Some waited for each other until their time was over.
+        // Some were evaluated until their time was over, others waited for them.
         let code = asserts::code(&answer);
-        assert!([0, 5911].contains(&code), "{}", answer.text());
+        assert!([0, 5911, 5913].contains(&code), "{}", answer.text());
     }
 }
 

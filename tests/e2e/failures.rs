@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 58] = [
+const CAUSED_BY: [(&str, &[&str]); 59] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -27,6 +27,10 @@ const CAUSED_BY: [(&str, &[&str]); 58] = [
             "a_decider_that_stands_still_is_given_up_in_time",
             "a_decider_that_accepts_connections_and_sends_nothing_times_out",
         ],
+    ),
+    (
+        "large imports of several callers wait for each other's evaluations until their deadlines",
+        &["imports_that_wait_for_other_expensive_ones_are_overload"],
     ),
     (
         "a decider answers with an error, or with friends that were not in the request",
