@@ -61,6 +61,7 @@ mod outages;
 mod overload;
 mod pass_through;
 mod policy_digest;
+mod policy_schema;
 mod propagation;
 mod pseudonyms;
 mod readiness_page;

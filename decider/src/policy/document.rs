@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use importguard_yaml::document::{one_of, with_api_version};
+use importguard_yaml::document::{MAX_NAME_BYTES, one_of, with_api_version};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::diagnostic::Spanned;
+use super::{
+    diagnostic::Spanned,
+    expression::reserved_names,
+    read::{DUPLICATE, NOBODY_LEFT, SELF},
+};
 use crate::lists::Fold;
 
 /// The action keys, of which a rule has exactly one. `read/rule.rs` relies on the order. docs/ARCHITECTURE.md has what to do for a new one.
@@ -35,7 +39,7 @@ pub(super) struct Document {
     #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub(super) name: String,
     /// Lists of user IDs by name, for use in rules.
-    #[schemars(with = "Option<BTreeMap<String, ListDefinition>>")]
+    #[schemars(with = "Option<BTreeMap<String, ListDefinition>>", extend("propertyNames" = list_names()))]
     pub(super) lists: Vec<ListDefinition>,
     /// Rules in evaluation order: a refusal ends the evaluation; a filter shortens the list for the rules after it.
     #[schemars(length(max = 256))]
@@ -51,15 +55,17 @@ pub(super) struct ListDefinition {
     #[schemars(skip)]
     pub(super) name: Spanned<String>,
     /// File with one ID per line, relative to the policy's directory. Lines that start with # are comments.
+    #[schemars(regex(pattern = r"\S"))]
     pub(super) file: Option<Spanned<String>>,
     /// The IDs, at least one.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(length(max = 256), regex(pattern = r"\S")))]
     pub(super) values: Option<Vec<String>>,
     /// Name of a live list: its entries are in the bucket IMPORTGUARD_LISTS, and `importguard list` changes them. They count beside
     /// those of the file or the values, if there are any.
     #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
     pub(super) live: Option<Spanned<String>>,
     /// Another list: IDs in it are not in this one.
+    #[schemars(regex(pattern = r"\S"))]
     pub(super) unless: Option<Spanned<String>>,
     /// enforce: the list counts; shadow: rules only report what they would have done because of it.
     #[schemars(with = "Option<ListMode>")]
@@ -102,7 +108,7 @@ pub(super) enum FoldKind {
 #[schemars(rename = "Rule", rename_all = "camelCase", deny_unknown_fields, transform = with_one_kind)]
 pub(super) struct RuleDefinition {
     /// ID of the rule in events. Not self, duplicate or nobodyLeft, which are built in.
-    #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"), extend("not" = built_in_rules()))]
     pub(super) id: Spanned<String>,
     /// Purpose of the rule.
     pub(super) description: Option<String>,
@@ -113,13 +119,13 @@ pub(super) struct RuleDefinition {
     /// Limits the number of friends per import. Friends that earlier rules removed do not count.
     pub(super) limit_friends: Option<LimitDefinition>,
     /// Refuses the import if this CEL expression is true.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), regex(pattern = r"\S"))]
     pub(super) refuse_if: Option<Spanned<String>>,
     /// Removes each friend for which this CEL expression is true.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), regex(pattern = r"\S"))]
     pub(super) drop_friend_if: Option<Spanned<String>>,
     /// The rule is evaluated only if this CEL expression is true.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), regex(pattern = r"\S"))]
     pub(super) when: Option<Spanned<String>>,
     /// enforce: the rule acts; shadow: it only reports what it would have done; off: it is not evaluated.
     #[schemars(default)]
@@ -184,27 +190,52 @@ pub(super) enum OnErrorDefinition {
 #[schemars(rename = "Matcher", rename_all = "camelCase", deny_unknown_fields, extend("minProperties" = 1))]
 pub(super) struct MatcherDefinition {
     /// IDs in this list.
-    #[schemars(rename = "in")]
+    #[schemars(rename = "in", regex(pattern = r"\S"))]
     pub(super) in_list: Option<Spanned<String>>,
     /// IDs that are not in this list.
+    #[schemars(regex(pattern = r"\S"))]
     pub(super) not_in: Option<Spanned<String>>,
     /// IDs that start with one of these strings.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(min = 1, max = 64),
+        inner(regex(pattern = r"\S"))
+    )]
     pub(super) prefixes: Vec<String>,
     /// IDs that end with one of these strings.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(min = 1, max = 64),
+        inner(regex(pattern = r"\S"))
+    )]
     pub(super) suffixes: Vec<String>,
     /// IDs that contain a match of one of these regular expressions; anchor them with ^ and $.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(min = 1, max = 64),
+        inner(length(max = 256), regex(pattern = r"\S"))
+    )]
     pub(super) matches: Vec<Spanned<String>>,
     /// IDs that start with none of these strings.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(min = 1, max = 64),
+        inner(regex(pattern = r"\S"))
+    )]
     pub(super) not_prefixes: Vec<String>,
     /// IDs that end with none of these strings.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(min = 1, max = 64),
+        inner(regex(pattern = r"\S"))
+    )]
     pub(super) not_suffixes: Vec<String>,
     /// IDs in which none of these regular expressions is found; anchor them with ^ and $.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1, max = 64))]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(min = 1, max = 64),
+        inner(length(max = 256), regex(pattern = r"\S"))
+    )]
     pub(super) not_matches: Vec<Spanned<String>>,
 }
 
@@ -213,7 +244,7 @@ pub(super) struct MatcherDefinition {
 #[schemars(rename = "Limit", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct LimitDefinition {
     /// Maximum number of friends per import.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = u32::MAX))]
     pub(super) max: u32,
     /// truncate: import only the first ones; refuse: refuse the import.
     pub(super) on_exceed: OnExceed,
@@ -234,7 +265,7 @@ pub(super) struct RefusalDefinition {
     #[schemars(schema_with = "code_schema")]
     pub(super) code: i32,
     /// OpenIM's errMsg: a short sentence.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(max = 256), regex(pattern = r"\S"))]
     pub(super) message: String,
     /// OpenIM's errDlt: details.
     #[schemars(with = "Option<String>", length(max = 1024))]
@@ -245,9 +276,27 @@ fn code_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "minimum": 5000, "maximum": 9999, "not": { "minimum": 5900, "maximum": 5999 } })
 }
 
+fn list_names() -> Value {
+    let reserved: Vec<_> = reserved_names().collect();
+    json!({
+        "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+        "maxLength": MAX_NAME_BYTES,
+        "not": { "pattern": format!("^({})$", reserved.join("|")) },
+    })
+}
+
+fn built_in_rules() -> Value {
+    json!({ "enum": [SELF, DUPLICATE, NOBODY_LEFT] })
+}
+
 fn with_one_source(schema: &mut Schema) {
     schema.insert("anyOf".to_owned(), one_of(&["file", "values", "live"]));
-    schema.insert("not".to_owned(), json!({ "required": ["file", "values"] }));
+    let contradictions = json!({ "anyOf": [
+        { "required": ["file", "values"] },
+        { "required": ["fold", "live"] },
+        { "required": ["allowEmpty", "atLeast"], "properties": { "allowEmpty": { "const": true } } },
+    ] });
+    schema.insert("not".to_owned(), contradictions);
     let of_files = FILE_KEYS.map(|key| (key.to_owned(), json!(["file"])));
     let dependencies = serde_json::Map::from_iter(of_files);
     schema.insert("dependencies".to_owned(), dependencies.into());
@@ -255,4 +304,35 @@ fn with_one_source(schema: &mut Schema) {
 
 fn with_one_kind(schema: &mut Schema) {
     schema.insert("oneOf".to_owned(), one_of(&KINDS));
+    let shadow = json!({ "const": "shadow" });
+    let always_in_shadow = json!({
+        "required": ["mode", "rollout"],
+        "properties": {
+            "mode": shadow,
+            "rollout": { "type": "object", "required": ["otherwise"], "properties": { "otherwise": shadow } },
+        },
+    });
+    schema.insert("not".to_owned(), always_in_shadow);
+    let refuses = json!({ "onExceed": { "const": "refuse" } });
+    let skips =
+        json!({ "required": ["onError"], "properties": { "onError": { "const": "skip" } } });
+    let dependencies = json!({
+        "refuseOwner": ["refusal"],
+        "refuseIf": ["refusal"],
+        "limitFriends": { "anyOf": [
+            { "required": ["refusal"] },
+            { "not": { "properties": { "limitFriends": { "properties": refuses } } } },
+        ] },
+        "onError": { "allOf": [
+            { "anyOf": one_of(&["refuseIf", "dropFriendIf", "when"]) },
+            { "anyOf": [skips, { "required": ["refusal"] }] },
+        ] },
+        "refusal": { "anyOf": [
+            { "required": ["refuseOwner"] },
+            { "required": ["refuseIf"] },
+            { "required": ["limitFriends"], "properties": { "limitFriends": { "properties": refuses } } },
+            { "anyOf": one_of(&["dropFriendIf", "when"]), "not": skips },
+        ] },
+    });
+    schema.insert("dependencies".to_owned(), dependencies);
 }

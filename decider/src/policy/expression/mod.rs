@@ -70,11 +70,13 @@ pub(super) struct ExpressionError {
 
 /// Whether this name is not available for a list, because expressions use it for something else.
 pub(super) fn is_reserved(name: &str) -> bool {
-    types::VARIABLES
-        .iter()
-        .any(|(variable, _)| *variable == name)
-        || check::FRIEND == name
-        || KEYWORDS.contains(&name)
+    reserved_names().any(|reserved| reserved == name)
+}
+
+/// The names that are not available for lists.
+pub(super) fn reserved_names() -> impl Iterator<Item = &'static str> {
+    let variables = types::VARIABLES.iter().map(|(variable, _)| *variable);
+    variables.chain([check::FRIEND]).chain(KEYWORDS)
 }
 
 /// Whether `name` has the form of a variable.
