@@ -158,7 +158,8 @@ async fn the_load_is_spread_over_all() {
 
 #[tokio::test]
 async fn a_slow_one_gets_few_requests() {
-    const REQUESTS: usize = 600;
+    const CALLERS: usize = 16;
+    const REQUESTS: usize = 40;
     let (slow, slow_url) = FixedDecider::allowing_after(Duration::from_secs(3)).await;
     let (fast, fast_url) = FixedDecider::allowing_after(Duration::ZERO).await;
     let nats = NatsServer::start().await;
@@ -170,16 +171,17 @@ async fn a_slow_one_gets_few_requests() {
     let gateway = Service::gateway(settings).await;
     until(&gateway, 2, 2).await;
     let server = OpenIm::server(gateway.url());
-    let answers = load(REQUESTS, 16, async |number| {
-        server.import(&format!("op-{number}"), "a", &["b"]).await
+    // No caller waits for another.
+    load(CALLERS, CALLERS, async |caller| {
+        for number in 0..REQUESTS {
+            let id = format!("op-{caller}-{number}");
+            asserts::allows(Dialect::Server, &server.import(&id, "a", &["b"]).await);
+        }
     })
     .await;
-    for answer in answers {
-        asserts::allows(Dialect::Server, &answer);
-    }
     let (slow, fast) = (slow.asked(), fast.asked());
-    assert_eq!(slow + fast, REQUESTS);
-    assert!(0 < slow && slow < REQUESTS / 4, "{slow} and {fast}");
+    assert_eq!(slow + fast, CALLERS * REQUESTS);
+    assert!(0 < slow && slow < fast / 3, "{slow} and {fast}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,6 +382,51 @@ async fn clerk(silent: bool) -> (String, Arc<Mutex<Vec<Duration>>>) {
     let server = Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (url, given)
+}
+
+#[tokio::test]
+async fn a_second_one_that_fails_does_not_end_the_wait_for_the_first() {
+    let (_slow, slow_url) = FixedDecider::allowing_after(Duration::from_secs(1)).await;
+    let (failing_url, _) = clerk(false).await;
+    let nats = NatsServer::start().await;
+    let settings = Settings::new()
+        .nats(&nats)
+        .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "100ms")
+        .set(
+            "IMPORTGUARD_DECIDER_URL",
+            format!("{slow_url},{failing_url}"),
+        );
+    let gateway = Service::gateway(settings).await;
+    until(&gateway, 2, 2).await;
+    let server = OpenIm::server(gateway.url());
+    let mut codes = Vec::new();
+    // Each of the two is the first one once.
+    for number in 0..2 {
+        let answer = server.import(&format!("op{number}"), "a", &["b"]).await;
+        codes.push(asserts::code(&answer));
+    }
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 5912]);
+}
+
+#[tokio::test]
+async fn an_error_of_the_second_one_counts_where_the_first_stays_silent() {
+    let ((silent_url, _), (failing_url, _)) = (clerk(true).await, clerk(false).await);
+    let nats = NatsServer::start().await;
+    let settings = Settings::new()
+        .nats(&nats)
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
+        .set(
+            "IMPORTGUARD_DECIDER_URL",
+            format!("{silent_url},{failing_url}"),
+        );
+    let gateway = Service::gateway(settings).await;
+    until(&gateway, 2, 2).await;
+    let server = OpenIm::server(gateway.url());
+    for number in 0..2 {
+        let answer = server.import(&format!("op{number}"), "a", &["b"]).await;
+        asserts::refuses(Dialect::Server, &answer, 200, 5912);
+    }
 }
 
 #[tokio::test]

@@ -101,7 +101,12 @@ impl Balancer {
     /// The decider for a call, except `others`. If none is healthy, an unhealthy one: it may have recovered since the last check.
     pub(super) fn pick(&self, others: &[Arc<Decider>]) -> Option<Arc<Decider>> {
         let deciders = self.deciders.load();
-        let start = self.next.fetch_add(1, Relaxed) % deciders.len().max(1);
+        // A retry takes no turn: with two deciders, the same one would always be the first.
+        let turn = match others {
+            [] => self.next.fetch_add(1, Relaxed),
+            _ => self.next.load(Relaxed),
+        };
+        let start = turn % deciders.len().max(1);
         let (before, after) = deciders.split_at_checked(start)?;
         let candidates = after.iter().chain(before);
         candidates

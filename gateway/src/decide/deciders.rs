@@ -103,7 +103,7 @@ impl Deciders {
         let mut called = vec![Arc::clone(&first)];
         let mut calls = select_all([Box::pin(self.attempt(first, call, false))]);
         let mut was_silent = false;
-        let mut unavailable = Vec::new();
+        let (mut unavailable, mut failed) = (Vec::new(), None);
         loop {
             let due = if was_silent {
                 call.deadline
@@ -111,26 +111,32 @@ impl Deciders {
                 call.deadline.min(Instant::now() + self.retry_after)
             };
             let (mut pending, retry) = match timeout_at(due, &mut calls).await {
+                Ok((Ok(decided), ..)) => return Ok(decided),
                 Ok((Err(DecideError::Unavailable(why)), _, others)) => {
                     unavailable.push(why);
-                    (others, Retry::Unavailable)
+                    (others, Some(Retry::Unavailable))
                 }
-                Ok((decided, ..)) => return decided,
+                // Another decider that was called may still respond.
+                Ok((Err(error), _, others)) => {
+                    failed.get_or_insert(error);
+                    (others, None)
+                }
                 Err(_) if Instant::now() >= call.deadline => {
-                    return Err(DecideError::Timeout(call.within));
+                    return Err(failed.unwrap_or(DecideError::Timeout(call.within)));
                 }
                 Err(_) => {
                     self.balancer.refresh();
                     was_silent = true;
-                    (calls.into_inner(), Retry::Silent)
+                    (calls.into_inner(), Some(Retry::Silent))
                 }
             };
-            if let Some(other) = self.another(&called, call, retry) {
+            if let Some(other) = retry.and_then(|retry| self.another(&called, call, retry)) {
                 called.push(Arc::clone(&other));
                 pending.push(Box::pin(self.attempt(other, call, true)));
             }
             if pending.is_empty() {
-                return Err(DecideError::Unavailable(unavailable.join("; ")));
+                let unavailable = || DecideError::Unavailable(unavailable.join("; "));
+                return Err(failed.unwrap_or_else(unavailable));
             }
             calls = select_all(pending);
         }
