@@ -1,11 +1,12 @@
 //! What a decider answers while its live lists are not known: as its last policy says, or not at all.
 
+use async_nats::jetstream;
 use importguard_core::Dialect::Server;
 use importguard_tests::{
     Binary, NatsServer, OpenIm, PolicyDir, Proxy, SOON, Service, Settings, eventually,
 };
 
-use super::{POLICY, decides, listed, nats, policy, readyz, refuses};
+use super::{POLICY, STREAM, current, decides, listed, nats, policy, readyz, refuses};
 use crate::asserts;
 
 /// The same policy with the entries in the file.
@@ -88,6 +89,25 @@ async fn sighup_confirms_no_loss_of_a_list_without_naming_live_lists_that_are_no
     decides(&decider, &["bad"], &[]).await;
     decider.sighup();
     decides(&decider, &[], &["bad"]).await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_lost_while_no_policy_names_it_is_held_back_for_the_next_one() {
+    let (nats, policy) = (nats().await, policy());
+    listed(&nats, &["add", "bad", "a", "b", "c"]).await;
+    let settings = Settings::new().policy(&policy).nats(&nats);
+    let decider = Service::decider(settings).await;
+    decides(&decider, &["a"], &[]).await;
+    policy.write("policy.yaml", STATIC);
+    decides(&decider, &["bad"], &["a"]).await;
+    let jetstream = jetstream::new(nats.client().await);
+    jetstream.delete_stream(STREAM).await.unwrap();
+    listed(&nats, &["create"]).await;
+    let lost = "0 of the 3 entries in use of bad";
+    decider.wait_for_log(&["held back", lost]).await;
+    policy.write("policy.yaml", POLICY);
+    decides(&decider, &["a", "b", "c"], &["bad"]).await;
+    current(&decider, false).await;
 }
 
 #[tokio::test]

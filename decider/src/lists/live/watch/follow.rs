@@ -3,9 +3,8 @@
 //! The follower requests the bucket's state once a second. If every change up to the last one in that state is applied, the lists were
 //! complete at the time of the request. The number of keys must match as well: it does not if entries were deleted without a record, by
 //! a purge of the stream or of old delete markers while this decider was disconnected. In that case, and if the bucket was recreated or
-//! restored from a backup ([`Recent`]), the follower reads everything again. If one of the policy's lists then has less than half of the
-//! entries that evaluations see, entries were probably lost: it holds the lists back until they are there again or SIGHUP confirms their
-//! loss.
+//! restored from a backup ([`Recent`]), the follower reads everything again. If a list then has less than half of the entries that
+//! evaluations see, entries were probably lost: it holds the lists back until they are there again or SIGHUP confirms their loss.
 
 use std::{
     collections::VecDeque,
@@ -333,18 +332,18 @@ impl Follower {
         self.watch.publish(&self.lists);
     }
 
-    /// The policy's lists that have less than half of the active entries that evaluations see.
+    /// The lists that have less than half of the active entries that evaluations see. Not only those of the policy: the next one may have
+    /// another list.
     fn losses(&self) -> Vec<Loss> {
         // Expired entries may have been cleared meanwhile.
         let time = unix_seconds();
         let in_use = self.watch.load();
-        let loss = |list: String| Loss {
-            before: in_use.active(&list, time),
-            now: self.lists.active(&list, time),
-            list,
-        };
-        let lists = self.watch.status.needed().into_iter().map(loss);
-        lists
+        let losses = in_use.iter().map(|(list, _)| Loss {
+            list: list.to_owned(),
+            before: in_use.active(list, time),
+            now: self.lists.active(list, time),
+        });
+        losses
             .filter(|loss| loss.now < loss.before.div_ceil(2))
             .collect()
     }
