@@ -99,7 +99,7 @@ pub(super) fn compile(
                 "move it up, or add this to that rule: mode: shadow",
             );
         }
-        let rule = rule(definition, &list_values, report);
+        let rule = rule(definition, &list_values, &nobody_left, report);
         if rule.is_none() && report.is_empty() {
             // A bug in this program. Without this error, the policy would become active without the rule.
             report.error(
@@ -221,7 +221,12 @@ fn exception(
 }
 
 /// Compiles a rule. Returns `None` if the rule has an error, which is reported here or was reported when the rule was read.
-fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>) -> Option<Rule> {
+fn rule(
+    definition: RuleDefinition,
+    lists: &ListValues,
+    nobody_left: &Refusal,
+    report: &mut Report<'_>,
+) -> Option<Rule> {
     let Spanned { value: id, span } = definition.id;
     let refusal = definition
         .refusal
@@ -252,8 +257,11 @@ fn rule(definition: RuleDefinition, lists: &ListValues, report: &mut Report<'_>)
             report.error(span, FAILS_WITHOUT_REFUSAL, fails_remedy());
             return None;
         }
-        // Nothing in it can fail.
-        (_, None) => OnError::Skip,
+        // Nothing in it can fail. Should this be wrong, the import must not be allowed.
+        (_, None) => OnError::Refuse(Arc::new(Refusal {
+            rule: Some(id.clone()),
+            ..nobody_left.clone()
+        })),
     };
     let action = match (owners, friends, limit, refuse_if, drop_friend_if) {
         (Some(owners), None, None, None, None) => Action::RefuseOwner(owners, refusal?),
