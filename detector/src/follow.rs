@@ -108,13 +108,14 @@ impl<'c> Follower<'c> {
             acted: info.ack_floor.stream_sequence.max(before(&info.config)),
             delivered: info.delivered.stream_sequence,
         };
-        let known = self.known.take();
-        let own = known
+        let own = self
+            .known
             .as_ref()
             .filter(|known| known.bucket == bucket.created())
             .map(|known| known.own.clone())
             .unwrap_or_default();
-        let kept = known.filter(|known| known.created == created);
+        // What is known of another stream or consumer stays until the windows are rebuilt, which may fail.
+        let kept = self.known.take_if(|known| known.created == created);
         let has_windows = kept.is_some();
         let engine = match kept {
             Some(known) => known.engine,

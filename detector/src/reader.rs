@@ -306,6 +306,7 @@ impl Reader<'_> {
             context.metrics.failures.inc();
             // What is delivered next may have waited for the retries.
             self.has_caught_up = false;
+            self.stored_just_now = None;
             if last.as_ref() != Some(&error) {
                 if context.status.interrupted(&error.to_string()) {
                     warn!(
