@@ -4,7 +4,6 @@ use clap::{Args, builder::PossibleValuesParser};
 use importguard_core::{Cause, UserId, VerdictKind};
 use importguard_gateway::events::Pseudonyms;
 use importguard_lists::ListChangedEvent;
-
 use strum::IntoEnumIterator;
 
 use crate::events::{Console, Event, printable, with_pseudonyms};
@@ -18,7 +17,7 @@ pub(super) struct Filter {
     verdict: Vec<String>,
 
     /// Only decisions by a fallback for this cause, whatever the answer was
-    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Cause::iter().map(Cause::into_str)))]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(recorded_causes()))]
     cause: Vec<String>,
 
     /// Only decisions in which this rule matched, failed or was skipped, enforced or in shadow mode
@@ -40,6 +39,12 @@ pub(super) struct Filter {
     /// Only events of this trace: its ID, or a whole traceparent
     #[arg(long, value_name = "TRACE_ID", value_delimiter = ',', value_parser = trace_id)]
     trace: Vec<String>,
+}
+
+/// The causes that events can have. A decision that cannot be recorded has no event.
+fn recorded_causes() -> impl Iterator<Item = &'static str> {
+    let causes = Cause::iter().filter(|cause| *cause != Cause::Unrecordable);
+    causes.map(Cause::into_str)
 }
 
 impl Filter {

@@ -143,7 +143,7 @@ impl CallResult {
         }
     }
 
-    /// Whether it is an error by OpenTelemetry's conventions for gRPC servers: the others are their callers' doing.
+    /// Whether it is an error by OpenTelemetry's conventions for gRPC servers: the others are their callers' doing, alone or together.
     pub(crate) const fn is_error(self) -> bool {
         matches!(
             self,

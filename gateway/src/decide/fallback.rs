@@ -120,8 +120,8 @@ pub struct FallbackSettings {
     )]
     pub on_decider_error: OnFailure,
 
-    /// Answer when a callback cannot be processed in time because of others, by the gateway or by a decider (5913). With `allow`,
-    /// callbacks that the gateway cannot process beyond IMPORTGUARD_OVERLOAD_EVENTS per second are not recorded, so
+    /// Answer when a callback cannot be processed in time because of others, by the gateway or by a decider (5913). Callers can cause
+    /// that by sending many at once. With `allow`, callbacks that the gateway cannot process beyond IMPORTGUARD_OVERLOAD_EVENTS per second are not recorded, so
     /// IMPORTGUARD_ON_UNRECORDABLE decides those
     #[arg(
         long,
