@@ -74,7 +74,7 @@ impl Evaluations {
         }
         let arrived = Instant::now();
         let permit = timeout_at(deadline.into(), self.permits.acquire(cost));
-        // A permit is always granted in the end.
+        // The wait itself cannot fail.
         let Ok(Ok(permit)) = permit.await else {
             metrics.aborted();
             return Err(EvaluateError::Overloaded);
@@ -294,6 +294,13 @@ mod tests {
         let back = tokio::time::timeout(Duration::from_secs(20), back).await;
         assert!(back.is_ok(), "still running");
         assert_eq!(aborted(&registry), 1.0);
+    }
+
+    #[test]
+    fn as_many_expensive_evaluations_run_at_once_as_leave_a_processor_free() {
+        let (evaluations, _) = evaluations();
+        let processors = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(all_permits(&evaluations).len(), (processors - 1).max(1));
     }
 
     #[tokio::test]

@@ -147,7 +147,9 @@ async fn imports_that_wait_for_other_expensive_ones_are_overload() {
     );
     let settings = allowing()
         .set("IMPORTGUARD_ON_DECIDER_TIMEOUT", "refuse")
-        .set("IMPORTGUARD_DECIDER_TIMEOUT", "500ms")
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "2s")
+        // So that its status arrives in time on a busy machine.
+        .set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "500ms")
         .set("IMPORTGUARD_DECIDER_MAX_FRIENDS", "1000")
         .policy(&policy);
     let line = Line::with(settings).await;

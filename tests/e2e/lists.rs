@@ -109,9 +109,10 @@ async fn an_emptied_list_is_reported_and_blocks_as_before() {
     assert_eq!(code(&caller, "user99").await, 5001);
 
     // SIGHUP confirms no error.
+    let failed = "importguard_policy_reloads_total{result=\"failed\"}";
+    let before = service.metric(failed).await.unwrap();
     service.sighup();
-    service.wait_for_log(&["SIGHUP received"]).await;
-    sleep(Duration::from_secs(1)).await;
+    service.wait_for_metric(failed, |now| now > before).await;
     assert_eq!(code(&caller, "user99").await, 5001);
 
     policy.write("blocked.txt", &users(IDS));

@@ -1,10 +1,10 @@
 //! Which spans are exported, and where to: samplers, the OTLP exporter and the variables that configure them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use importguard_tests::{
     Binary, Line, OpenIm, OtlpReceiver, SOON, Service, Settings, Span, TraceParent, free_port,
-    wait_for_count,
+    load, wait_for_count,
 };
 
 #[tokio::test]
@@ -200,6 +200,26 @@ async fn what_failed_or_was_rejected_is_not_lost_to_sampling() {
     for dropped in ["op-well", "op-unwanted"] {
         assert!(names_for(&receiver, dropped).is_empty(), "{dropped}");
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_rejections_exports_few_spans() {
+    const FLOOD: usize = 1_000;
+    const UNSAMPLED_PER_SECOND: usize = 100;
+    let receiver = OtlpReceiver::start().await;
+    let gateway = hardly_sampling(&receiver, "1m").await;
+    let server = OpenIm::server(gateway.url());
+    let began = Instant::now();
+    load(FLOOD, 32, async |number| {
+        let rejected = server.with_body(&format!("op-{number}"), "no JSON");
+        server.send(rejected).await;
+    })
+    .await;
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    send_sampled(&gateway, &receiver).await;
+    let spans = receiver.all().len();
+    assert!(spans > 2, "none was exported");
+    assert!(spans <= UNSAMPLED_PER_SECOND * seconds + 2, "{spans}");
 }
 
 #[tokio::test]

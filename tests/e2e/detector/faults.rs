@@ -3,6 +3,7 @@
 use async_nats::{ConnectOptions, jetstream};
 use importguard_tests::{Detector, FakeClock, NatsServer, SOON, Settings, eventually};
 use serde_json::Value;
+use tempfile::NamedTempFile;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
@@ -32,18 +33,17 @@ async fn acknowledges(jetstream: &jetstream::Context, sequence: u64) {
     .await;
 }
 
-/// A nats-server whose user `cut` may do everything but publish to `denied`, and `full` everything.
-async fn nats_that_denies(denied: &str) -> (NatsServer, jetstream::Context) {
-    let file = tempfile::NamedTempFile::new().unwrap();
+/// A nats-server whose user `cut` may do everything but publish to `denied`, and `full` everything; and its configuration file.
+async fn nats_that_denies(denied: &str) -> (NatsServer, jetstream::Context, NamedTempFile) {
+    let file = NamedTempFile::new().unwrap();
     std::fs::write(file.path(), denying(denied)).unwrap();
-    let (_, path) = file.keep().unwrap();
-    let nats = NatsServer::configured(path, &[], "full:full").await;
+    let nats = NatsServer::configured(file.path().to_owned(), &[], "full:full").await;
     let client = ConnectOptions::with_user_and_password("full".into(), "full".into())
         .connect(nats.url())
         .await
         .unwrap();
     let jetstream = with_stream(client).await;
-    (nats, jetstream)
+    (nats, jetstream, file)
 }
 
 fn denying(denied: &str) -> String {
@@ -58,7 +58,7 @@ fn denying(denied: &str) -> String {
 
 #[tokio::test]
 async fn killed_after_the_entry_and_before_the_ack_it_makes_no_second_one() {
-    let (nats, jetstream) = nats_that_denies("$JS.ACK.>").await;
+    let (nats, jetstream, _file) = nats_that_denies("$JS.ACK.>").await;
     let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
     // Nobody is put on a list for what came before the detector, not even after a restart.
     refuse(&jetstream, "before", 11..=13).await;
@@ -83,7 +83,7 @@ async fn killed_after_the_entry_and_before_the_ack_it_makes_no_second_one() {
 
 #[tokio::test]
 async fn killed_between_the_entry_and_its_event_it_publishes_that_once() {
-    let (nats, jetstream) = nats_that_denies("importguard.v1.list.changed").await;
+    let (nats, jetstream, _file) = nats_that_denies("importguard.v1.list.changed").await;
     let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
     let mut detector = Detector::start(THREE, settings).await;
     refuse(&jetstream, "user1", 1..=3).await;
@@ -147,7 +147,7 @@ async fn recorded_as_published(jetstream: &jetstream::Context, revision: u64) {
 
 #[tokio::test]
 async fn what_it_has_published_is_recorded_after_an_interruption_too() {
-    let (nats, jetstream) = nats_that_denies("$KV.IMPORTGUARD_LISTS._events").await;
+    let (nats, jetstream, _file) = nats_that_denies("$KV.IMPORTGUARD_LISTS._events").await;
     let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
     let detector = Detector::start(THREE, settings).await;
     refuse(&jetstream, "user1", 1..=3).await;
@@ -318,7 +318,7 @@ async fn a_bucket_that_was_deleted_is_made_again() {
 
 #[tokio::test]
 async fn sigterm_ends_it_while_it_cannot_write() {
-    let (nats, jetstream) = nats_that_denies("$KV.>").await;
+    let (nats, jetstream, _file) = nats_that_denies("$KV.>").await;
     let settings = Settings::new().set("NATS_URL", nats.url_for("cut:cut"));
     let mut detector = Detector::start(THREE, settings).await;
     refuse(&jetstream, "user1", 1..=3).await;
