@@ -128,6 +128,10 @@ pub async fn stored(nats: &NatsServer) -> Vec<StoredEvent> {
 /// The same, read with `client`.
 pub async fn stored_with(client: async_nats::Client) -> Vec<StoredEvent> {
     let (stream, messages) = count(client).await.expect("the stream can be looked at");
+    // Its first and last sequence would be 0, which no message has.
+    if messages == 0 {
+        return Vec::new();
+    }
     let mut events = Vec::with_capacity(messages);
     let first = stream.cached_info().state.first_sequence;
     let last = stream.cached_info().state.last_sequence;
