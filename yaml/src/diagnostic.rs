@@ -272,8 +272,8 @@ impl<'s> Report<'s> {
         ));
     }
 
-    /// Reports an error in the part of a string at `place` (first character and length). If the string has escapes or is folded from
-    /// several lines, the error is in the string as a whole.
+    /// Reports an error in the part of a string at `place` (first character and length). If the string has escapes, the error is in the
+    /// string as a whole.
     pub fn error_inside(
         &mut self,
         text: &Spanned<String>,
@@ -292,37 +292,39 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// Returns the position of a part of a string whose lines are in the file as they are in the string.
+    /// Returns the position of a part of a string whose characters are in the file as they are in the string, apart from white space, which
+    /// YAML folds and indents.
     fn part(&self, text: &Spanned<String>, (start, count): (usize, usize)) -> Option<Span> {
-        let value = text.value.trim_end();
-        let head: String = value.chars().take(start).collect();
-        let (line, column) = (
-            head.matches('\n').count(),
-            head.rsplit('\n').next()?.chars().count(),
-        );
-        // The YAML parser takes a block to start at its first line that is not blank.
-        let blank = value.chars().take_while(|&c| c == '\n').count();
-        let first = (text.span.line as usize).checked_sub(1 + blank)?;
-        let lines: Vec<_> = value.split('\n').collect();
-        let is_indented_by = |indentation: usize| {
-            let source = self.lines.get(first..).unwrap_or_default();
-            let source = source.iter().map(|line| line.chars().skip(indentation));
-            let mut found = lines.iter().enumerate().zip(source);
-            found.len() == lines.len()
-                && found.all(|((index, line), source)| match index + 1 == lines.len() {
-                    // A quote and a comment may follow.
-                    true => source.take(line.chars().count()).eq(line.chars()),
-                    false => source.eq(line.chars()),
-                })
-        };
-        let outside = text.span.column.saturating_sub(1) as usize;
+        let first = (text.span.line as usize).checked_sub(1)?;
+        let column = text.span.column.saturating_sub(1) as usize;
+        let source: Vec<_> = (first..)
+            .zip(self.lines.get(first..)?)
+            .flat_map(|(line, text)| text.chars().enumerate().map(move |at| (line, at)))
+            .skip(column)
+            .filter(|(_, (_, c))| !c.is_whitespace())
+            .take(text.value.chars().count() + 1)
+            .collect();
+        let value = || text.value.chars().filter(|c| !c.is_whitespace());
         // The string may be in quotes.
-        let indentation = [outside, outside + 1]
+        let source = [source.get(..)?, source.get(1..).unwrap_or_default()]
             .into_iter()
-            .find(|&it| is_indented_by(it))?;
+            .find(|source| {
+                let found = source.iter().map(|&(_, (_, c))| c);
+                found.take(value().count()).eq(value())
+            })?;
+        let before = text.value.chars().take(start);
+        let before = before.filter(|c| !c.is_whitespace()).count();
+        let (line, column) = match source.get(before) {
+            Some(&(line, (column, _))) if before < value().count() => (line, column),
+            // What is missing at the end.
+            _ => {
+                let &(line, (column, _)) = source.get(before.checked_sub(1)?)?;
+                (line, column + 1)
+            }
+        };
         Some(Span {
-            line: u32::try_from(first + line + 1).unwrap_or(u32::MAX),
-            column: u32::try_from(indentation + column + 1).unwrap_or(u32::MAX),
+            line: u32::try_from(line + 1).unwrap_or(u32::MAX),
+            column: u32::try_from(column + 1).unwrap_or(u32::MAX),
             width: u32::try_from(count.max(1)).unwrap_or(u32::MAX),
         })
     }

@@ -206,7 +206,7 @@ fn refuses_bad_and_large_regular_expressions() {
 }
 
 #[test]
-fn points_into_expressions_of_several_lines_where_they_are_as_written() {
+fn points_into_expressions_of_several_lines() {
     let refused = |text: &str| format!("rules:\n- id: a\n  refuseIf: {text}\n  {REFUSAL}");
     let unknown = "unknown variable or list \"frendCount\"";
     let lines = "    friendCount > 1\n    && frendCount > 1\n";
@@ -219,14 +219,18 @@ fn points_into_expressions_of_several_lines_where_they_are_as_written() {
             "9:8 [frendCount]",
         ),
         (">\n    frendCount > 1\n".to_owned(), "6:5 [frendCount]"),
-        // Folded lines are not found again, and the first one may be right.
-        (format!(">\n{lines}"), "6:5 []"),
-        (format!("\"\n{}\"", lines.trim_end()), "5:13 []"),
-        (lines.trim().to_owned(), "5:13 []"),
+        (format!(">\n{lines}"), "7:8 [frendCount]"),
+        (format!(">-\n\n{lines}\n\n"), "8:8 [frendCount]"),
+        (format!("\"\n{}\"", lines.trim_end()), "7:8 [frendCount]"),
+        (format!("'{}' # why", lines.trim()), "6:8 [frendCount]"),
+        (lines.trim().to_owned(), "6:8 [frendCount]"),
     ] {
         says(&refused(&text), &format!("{place} {unknown}"), "?");
     }
-    says(&refused("|\n    friendCount\n    >\n"), "7:6 [] ", "");
+    for block in ["|", ">"] {
+        let text = format!("{block}\n    friendCount\n    >\n");
+        says(&refused(&text), "7:6 [] ", "");
+    }
     says(
         &refused("\"\\x20frendCount > 1\""),
         &format!("5:13 [\"\\x20frendCount > 1\"] {unknown}"),
