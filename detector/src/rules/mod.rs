@@ -17,7 +17,7 @@ pub const MAX_FOR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const FILE: FileKind = FileKind {
     max_bytes: MAX_SOURCE_BYTES as u64,
-    if_missing: "name the file of rules with --rules or IMPORTGUARD_DETECT_RULES",
+    if_missing: "name the file of rules with --rules or IMPORTGUARD_DETECT_RULES; `importguard policy init` writes one to begin with",
     if_larger: "write fewer rules",
 };
 

@@ -166,11 +166,12 @@ fn duration(node: Node, key: &str, most: Duration, report: &mut Report<'_>) -> O
     };
     if duration < Duration::from_secs(1) || duration > most || duration.subsec_nanos() > 0 {
         let message = format!("{key} is {}; it must be {limits}", text.value);
-        report.error(
-            text.span,
-            message,
-            "write it in whole seconds within these limits",
-        );
+        let remedy = if duration > most {
+            format!("write at most {}", in_days(most))
+        } else {
+            "write whole seconds, such as 90s or 10m".to_owned()
+        };
+        report.error(text.span, message, remedy);
         return None;
     }
     Some(duration)

@@ -107,7 +107,7 @@ fn each_error_says_where_it_is_and_how_to_correct_it() {
         ),
         (
             "[{ id: a, refusals: 2, within: 1500ms, list: l, for: 1h }]",
-            "within is 1500ms; it must be 1s to 1d: write it in whole seconds",
+            "within is 1500ms; it must be 1s to 1d: write whole seconds, such as 90s or 10m",
         ),
         (
             "[{ id: a, refusals: 2, within: 1m, list: l, for: 0s }]",
@@ -115,7 +115,7 @@ fn each_error_says_where_it_is_and_how_to_correct_it() {
         ),
         (
             "[{ id: a, refusals: 2, within: 1m, list: l, for: 2y }]",
-            "for is 2y; it must be 1s to 365d",
+            "for is 2y; it must be 1s to 365d: write at most 365d",
         ),
         (
             "[{ id: a, refusals: 2, within: 1m, list: l, for: forever }]",

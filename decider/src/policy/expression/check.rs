@@ -466,6 +466,8 @@ impl<'e> Checker<'e> {
 /// Suggests how to turn an expression of this type into a condition.
 pub(super) fn comparison(source: Option<&str>, found: &Type) -> String {
     let with = match found {
+        // The remainder of a division is small.
+        Type::Int if source.is_some_and(|source| source.contains('%')) => "== 0",
         Type::Int => "> 50",
         Type::Double => "> 0.5",
         Type::String => "== \"a\"",

@@ -367,6 +367,10 @@ fn syntax_remedy(source: &str, message: &str) -> String {
     if let Some((foreign, operator)) = foreign {
         return format!("write {operator} for \"{foreign}\"");
     }
+    if bare.contains(['“', '”', '„', '‘', '’']) {
+        return "write straight quotes, \" or '; text copied from web pages may have others"
+            .to_owned();
+    }
     if source.contains('\\') {
         return "put an r before a string with \\, as in r'^\\d+$'; otherwise it starts an escape sequence"
             .to_owned();

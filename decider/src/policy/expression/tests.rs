@@ -229,6 +229,18 @@ fn refuses_wrong_types() {
         "write 50 without quotes",
     );
     refused(
+        "now > '2026-01-01'",
+        ">",
+        "cannot compare timestamp (now) with string",
+        "write a time as timestamp('2026-01-01T00:00:00Z')",
+    );
+    refused(
+        "friendCount % 2",
+        "",
+        "is of type int, but a rule needs bool",
+        "friendCount % 2 == 0",
+    );
+    refused(
         "friendCount > 1.5",
         ">",
         "cannot compare int (friendCount) with double (1.5)",
@@ -352,6 +364,12 @@ fn refuses_what_cannot_be_parsed() {
         "",
     );
     refused("friendCount > 50 &", "&", "invalid expression", "");
+    refused(
+        "ownerUserID == “user42”",
+        "“",
+        "invalid expression",
+        "write straight quotes",
+    );
     refused("for", "f", "reserved identifier", "");
     refused("'ä' == \"ö\" || ü", "ü", "invalid expression", "");
     refused("now.?hours", ".", "unsupported syntax", "");

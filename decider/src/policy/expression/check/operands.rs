@@ -77,6 +77,12 @@ impl<'e> Checker<'e> {
                 };
                 format!("convert one of them: int({string}), or string({integer})")
             }
+            (Type::Timestamp, Type::String) | (Type::String, Type::Timestamp) => {
+                "write a time as timestamp('2026-01-01T00:00:00Z')".to_owned()
+            }
+            (Type::Duration, Type::String) | (Type::String, Type::Duration) => {
+                "write a duration as duration('1h')".to_owned()
+            }
             (Type::Ids, _) => format!("test whether an ID is in the list, with: in {first_text}"),
             (_, Type::Ids) => format!("test whether an ID is in the list, with: in {second_text}"),
             _ => "use two values of the same type".to_owned(),
