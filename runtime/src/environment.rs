@@ -5,7 +5,7 @@ use std::{env, ffi::OsString};
 
 use clap::{
     Arg, Args, Command, Error, Parser,
-    builder::Resettable,
+    builder::{Resettable, StyledStr},
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use tracing::warn;
@@ -134,8 +134,9 @@ const RETIRED: [(&str, &str); 8] = [
 /// `IMPORTGUARD_`, and a known one that is set but empty, are errors. `--help` and `--version` work whatever the environment.
 /// Exits with code 2 and a message on standard error if there is an error.
 pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = OsString>) -> C {
+    let arguments: Vec<_> = arguments.into_iter().collect();
     let parsed = with_negative_values(C::command())
-        .try_get_matches_from(arguments)
+        .try_get_matches_from(&arguments)
         .and_then(|matches| C::from_arg_matches(&matches))
         .map_err(|error| error.format(&mut C::command()));
     if let Err(help) = &parsed
@@ -151,7 +152,14 @@ pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = OsString>) -> C {
             .error(ErrorKind::InvalidValue, errors.join("\n"))
             .exit();
     }
-    parsed.unwrap_or_else(|error| with_variables(error, &command).exit())
+    parsed.unwrap_or_else(|mut error| {
+        if error.kind() == ErrorKind::MissingRequiredArgument {
+            // clap's own shows what the environment sets as if it were required.
+            let usage = usage(&mut command, arguments.get(1..).unwrap_or_default());
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+        }
+        with_variables(error, &command).exit()
+    })
 }
 
 /// Parses `arguments`, without the program's name, and ignores the environment: what is not among them has its default.
@@ -185,6 +193,15 @@ fn with_negative_values(command: Command) -> Command {
             }
         })
         .mut_subcommands(with_negative_values)
+}
+
+/// The usage of the subcommand of `command` that `names` lead to.
+fn usage(command: &mut Command, names: &[OsString]) -> StyledStr {
+    let below = names.split_first().and_then(|(name, rest)| {
+        let below = command.find_subcommand_mut(name)?;
+        Some(usage(below, rest))
+    });
+    below.unwrap_or_else(|| command.render_usage())
 }
 
 /// Logs a line for each retired variable that is set.

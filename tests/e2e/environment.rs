@@ -67,6 +67,18 @@ fn an_interval_or_a_timeout_of_zero_is_refused_unless_help_says_what_zero_means(
     assert!(durations > 15, "only {durations}");
 }
 
+#[test]
+fn the_usage_after_a_missing_argument_has_no_setting_of_the_environment() {
+    let nats = ("NATS_URL", "nats://localhost:4222");
+    let (output, stderr) = run(Binary::AllInOne, &["spool", "drain"], &[nats]);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("IMPORTGUARD_SPOOL (<DIR>)"), "{stderr}");
+    assert!(
+        stderr.contains("Usage: importguard spool drain [OPTIONS] <DIR>\n"),
+        "{stderr}"
+    );
+}
+
 /// Bounds that users need not know: those that go without saying, and those of the integers that hold a value.
 const UNSAID_BOUNDS: [&str; 4] = [
     "1",
