@@ -33,6 +33,10 @@ const TIMEOUTS: Timeouts = Timeouts {
 /// Probes and scrapes have no body; this is hyper's minimum.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
+/// What the admin listener answers to any other path. `importguard doctor` recognises it.
+pub const ADMIN_LISTENER: &str =
+    "This is importguard's admin listener: it has /livez, /readyz and /metrics\n";
+
 /// Serves on `listener` for as long as it is polled.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -52,7 +56,8 @@ pub(crate) async fn serve(
     let routes = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(self::metrics).with_state(registry));
+        .route("/metrics", get(self::metrics).with_state(registry))
+        .fallback(async || (StatusCode::NOT_FOUND, ADMIN_LISTENER));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(TIMEOUTS.idle)

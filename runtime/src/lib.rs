@@ -33,6 +33,7 @@ mod tls_failure;
 mod watch;
 
 pub use accept::{Acceptor, Bounds, ConnectionMetrics, Tls};
+pub use admin::ADMIN_LISTENER;
 pub use body::{Delivery, ReceiveError, ReceiveLimits, RequestBody, TrackedBody, receive};
 pub use certificates::{CertificateError, PemError};
 pub use client_tls::ClientTls;

@@ -157,6 +157,9 @@ impl Finding {
 
 /// Describes an answer that is not importguard's.
 fn stranger(status: StatusCode, answer: &Answer) -> String {
+    if answer.is_admin {
+        return "this is importguard's admin listener: use the port of IMPORTGUARD_HTTP_LISTEN, which is 8080 by default".to_owned();
+    }
     let what = "the answer is not importguard's: another program, or a proxy in between, gave it";
     let effect = if answer.is_object {
         "OpenIM takes a JSON object without nextCode for consent, so **every import gets through**"

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use importguard_runtime::ADMIN_LISTENER;
 use serde_json::Value;
 use strum::{EnumIter, IntoStaticStr};
 
@@ -104,6 +105,8 @@ pub(super) struct Answer {
     pub(super) code: i32,
     /// Its `errMsg` and `errDlt`.
     pub(super) text: String,
+    /// Whether importguard's admin listener gave it.
+    pub(super) is_admin: bool,
     /// Whether it is a JSON object, which OpenIM treats as consent unless it has `nextCode: 1`.
     pub(super) is_object: bool,
 }
@@ -128,11 +131,13 @@ impl Answer {
         Self {
             as_server: match &value {
                 Ok(value) => Fields::read(value),
+                Err(_) if body.is_empty() => Err("its body is empty".to_owned()),
                 Err(error) => Err(format!("it is not JSON ({error})")),
             },
             meaning: object.and_then(meaning),
             code: code.and_then(int32).unwrap_or_default(),
             text: [text("errMsg"), text("errDlt")].join(": "),
+            is_admin: body == ADMIN_LISTENER.as_bytes(),
             is_object: object.is_some(),
         }
     }

@@ -182,6 +182,17 @@ async fn another_program_that_answers_json_is_said_to_let_every_import_through()
 }
 
 #[tokio::test]
+async fn the_admin_listener_is_recognised() {
+    let gateway = Service::gateway(Settings::new()).await;
+    let report = doctor(&[&format!("http://{}", gateway.admin_address())]).await;
+    report.blames(&[
+        "this is importguard's admin listener",
+        "IMPORTGUARD_HTTP_LISTEN",
+    ]);
+    assert!(!report.text.contains("another program"), "{}", report.text);
+}
+
+#[tokio::test]
 async fn a_gateway_without_deciders_is_a_problem() {
     let gateway = Service::gateway(Settings::new()).await;
     let report = doctor(&[&gateway.url()]).await;
