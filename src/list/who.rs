@@ -18,7 +18,7 @@ const LOGIN: [&str; 2] = ["USER", "LOGNAME"];
 /// Who changes a list, and why.
 #[derive(Args)]
 pub(super) struct Who {
-    /// Who changes the list, for the record: up to 256 bytes [default: the user who is logged in]
+    /// Who changes the list, for the record: up to 256 bytes [default: $USER or $LOGNAME]
     #[arg(long, env = "IMPORTGUARD_LIST_BY", value_name = "NAME")]
     by: Option<Author>,
 

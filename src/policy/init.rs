@@ -12,13 +12,13 @@ use crate::output::{print, usage_error};
 
 #[derive(Args)]
 pub(crate) struct Init {
-    /// Directory for the policy, its tests and its list; created if it is missing
+    /// Directory for the files; created if it is missing
     #[arg(value_name = "DIRECTORY", default_value = "policy")]
     directory: PathBuf,
 }
 
-/// The sample policy with everything that belongs to it.
-const FILES: [(&str, &str); 4] = [
+/// The sample policy with everything that belongs to it, the same with a live list, and the detector's rules for that list.
+const FILES: [(&str, &str); 7] = [
     ("policy.yaml", include_str!("../../policy/policy.yaml")),
     (
         "policy.test.yaml",
@@ -31,6 +31,12 @@ const FILES: [(&str, &str); 4] = [
     (
         "lists/blocked.txt",
         include_str!("../../policy/lists/blocked.txt"),
+    ),
+    ("live.yaml", include_str!("../../policy/live.yaml")),
+    ("detector.yaml", include_str!("../../policy/detector.yaml")),
+    (
+        "detector.schema.json",
+        include_str!("../../policy/detector.schema.json"),
     ),
 ];
 

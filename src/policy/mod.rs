@@ -20,7 +20,7 @@ pub(crate) use self::init::write_sample;
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Write a commented policy with tests and a list to start from; overwrites nothing
+    /// Write a commented policy with tests and a list to start from, and rules for the detector; overwrites nothing
     Init(init::Init),
     /// Report every error in a policy and its lists, with its position and the correction
     Check(check::Check),

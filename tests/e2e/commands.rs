@@ -209,6 +209,30 @@ fn test_shows_what_was_expected_and_what_was_got() {
 }
 
 #[test]
+fn test_searches_the_directory_of_the_policy_that_other_commands_read() {
+    let dir = PolicyDir::usual();
+    dir.write("policy.test.yaml", &TABLE.replace("5017", "5001"));
+    let test = |variable: Option<&str>| {
+        let mut command = Command::new(Binary::AllInOne.path());
+        command.current_dir(dir.dir()).args(["policy", "test"]);
+        command.env_remove("IMPORTGUARD_POLICY");
+        let variable = variable.map(|path| ("IMPORTGUARD_POLICY", path));
+        let output = command.envs(variable).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), text)
+    };
+    let path = dir.dir().join("policy.yaml");
+    for set in ["policy.yaml", path.to_str().unwrap()] {
+        let (code, text) = test(Some(set));
+        assert_eq!(code, Some(0), "{set}: {text}");
+    }
+    let (code, text) = test(None);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("policy cannot be read"), "{text}");
+    assert!(text.contains("`importguard policy init`"), "{text}");
+}
+
+#[test]
 fn check_has_hints_for_what_is_hardly_meant() {
     let dir = PolicyDir::new(
         "apiVersion: importguard/v1\nname: hints\nlists: { a: { values: [x] }, b: { values: [x] } }\nrules:\n- { id: r, dropFriends: { prefixes: [bot_], notIn: a } }\n",
@@ -370,10 +394,15 @@ fn init_writes_a_policy_that_passes_its_tests_and_overwrites_nothing() {
         "{}",
         written.stdout
     );
-    for command in [&["check", "new/policy.yaml"][..], &["test", "new"]] {
+    for command in [
+        &["check", "new/policy.yaml", "new/live.yaml"][..],
+        &["test", "new"],
+    ] {
         let passed = policy(&dir, command);
         assert_eq!(passed.code, Some(0), "{}", passed.stdout);
     }
+    // The detector reads its rules before it connects to NATS.
+    assert!(dir.dir().join("new/detector.yaml").exists());
 
     fs::write(&path, "mine").unwrap();
     fs::remove_file(dir.dir().join("new/policy.test.yaml")).unwrap();

@@ -31,7 +31,9 @@ const TEST_FILE: FileKind = FileKind {
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The directory or file could not be read.
-    #[error("{path} cannot be read: {error}")]
+    #[error(
+        "{path} cannot be read: {error}; name the directory of your tests, or write sample files with `importguard policy init`"
+    )]
     Unreadable {
         /// Its path.
         path: PathBuf,
