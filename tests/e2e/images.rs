@@ -257,7 +257,7 @@ fn docker_compose_accepts_it_and_the_detector_works_on_what_deciders_use() {
         ("decider", "decider"),
         ("detector", "detector"),
         ("list", "moderator"),
-        ("tail", "support"),
+        ("importguard", "support"),
     ] {
         let environment = &services[service]["environment"];
         assert_eq!(environment["NATS_USER"], user, "{service}");
