@@ -1,10 +1,10 @@
 //! The decider: evaluates the operator's policy. The engine in [`policy`] is pure; the rest serves it over gRPC.
 
 mod call;
-mod calls;
 mod deadline;
 mod evaluation;
 mod grpc;
+mod limits;
 pub mod lists;
 pub mod load;
 mod metrics;

@@ -22,9 +22,9 @@ use tracing::{info, warn};
 
 use crate::{
     BoundsSettings, Settings,
-    calls::{CallLimits, Calls},
     evaluation::Evaluations,
     grpc::DeciderService,
+    limits::{CallLimits, Calls},
     lists::live::Watch,
     metrics::Metrics,
     policy::BriefDiagnostics,
@@ -199,6 +199,7 @@ impl Decider {
             limits,
             metrics: self.metrics,
             refused: Flood::default(),
+            stopping: stop_accepting.clone(),
         });
         let served = layer_fn(move |service| {
             let calls = Arc::clone(&calls);

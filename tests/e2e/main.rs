@@ -30,6 +30,7 @@ mod fallbacks;
 mod flood;
 mod grpc;
 mod grpc_bounds;
+mod grpc_streams;
 mod half_close;
 mod handbook;
 mod healthcheck;

@@ -146,11 +146,20 @@ impl Http2Connection {
         self.send_body(stream, body, Frame::END_STREAM).await;
     }
 
+    /// Sends a gRPC call with a message, its prefix included.
+    pub async fn call(&mut self, stream: u32, path: &str, message: &[u8]) {
+        self.grpc(stream, path, message, Frame::END_STREAM).await;
+    }
+
     /// Begins a gRPC call with a part of a message; the rest never comes.
     pub async fn call_without_end(&mut self, stream: u32, path: &str, message: &[u8]) {
+        self.grpc(stream, path, message, 0).await;
+    }
+
+    async fn grpc(&mut self, stream: u32, path: &str, message: &[u8], last_flags: u8) {
         let fields = [("operationid", "op"), ("content-type", "application/grpc")];
         self.head(stream, path, &fields).await;
-        self.send_body(stream, message, 0).await;
+        self.send_body(stream, message, last_flags).await;
     }
 
     /// Sends a body, with `last_flags` in its last frame.
