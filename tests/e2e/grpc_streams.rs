@@ -1,4 +1,4 @@
-//! What peers can hold open at a decider: streams of the health and the reflection service.
+//! What peers can hold open at a decider: streams of the health and the reflection service, and connections beyond their age.
 
 use importguard_core::Dialect;
 use importguard_tests::{
@@ -111,4 +111,15 @@ async fn open_streams_end_when_a_decider_stops() {
     ] {
         assert_eq!(end.unwrap_err().code(), Code::Unavailable);
     }
+}
+
+#[tokio::test]
+async fn a_connection_of_the_maximum_age_is_not_cut_but_ends_by_http2s_rules() {
+    let settings = Settings::new()
+        .set("IMPORTGUARD_DECIDER_MAX_CONNECTION_AGE", "10ms")
+        .set("IMPORTGUARD_DECIDER_REQUEST_TIMEOUT", "10ms");
+    let decider = Service::decider(settings).await;
+    let address = decider.grpc_url().replace("http://", "");
+    let mut connection = Http2Connection::open(&address).await;
+    connection.is_told_to_leave().await;
 }

@@ -39,6 +39,8 @@ impl Frame {
     pub const SETTINGS: u8 = 4;
     /// A request for an answer, or with [`ACK`](Self::ACK) the answer.
     pub const PING: u8 = 6;
+    /// The end of a connection, after the streams that it names.
+    pub const GO_AWAY: u8 = 7;
     /// A larger flow-control window.
     pub const WINDOW_UPDATE: u8 = 8;
     /// The continuation of a head.
@@ -221,6 +223,12 @@ impl Http2Connection {
                 return frame;
             }
         }
+    }
+
+    /// Waits until the peer says that it will close the connection. Panics if it closes it without a word.
+    pub async fn is_told_to_leave(&mut self) {
+        let told = async { while self.receive().await.expect("a frame").kind != Frame::GO_AWAY {} };
+        timeout(SOON, told).await.expect("GOAWAY in time");
     }
 
     async fn receive(&mut self) -> Option<Frame> {
