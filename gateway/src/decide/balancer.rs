@@ -25,8 +25,8 @@ use tracing::{error, info};
 
 use super::{
     DecideSettings,
+    decider::{Decider, State},
     discovery::Discovery,
-    endpoint::{Decider, State},
 };
 
 /// Minimum interval between two checks, however many calls fail.
@@ -124,7 +124,7 @@ impl Balancer {
 
     /// Ejects `decider` after a failed call until a health check succeeds, and resolves its name again.
     pub(super) fn failed(&self, decider: &Decider, why: &str) {
-        decider.enter(State::Ejected(why.to_owned()));
+        decider.enter(Some(why.to_owned()));
         self.count();
         self.refresh();
     }
@@ -151,7 +151,7 @@ impl Balancer {
         let why = |decider: &Arc<Decider>| {
             let why = match decider.state() {
                 State::Usable | State::New => "not checked yet".to_owned(),
-                State::Ejected(why) => why,
+                State::Ejected { why, .. } => why,
             };
             json!({ "address": decider.address(), "why": why })
         };
@@ -228,7 +228,7 @@ impl Balancer {
             .deciders(deciders.len() - rejecting.len(), usable);
         let before = self.metrics.rejecting(rejecting.len());
         if let (Some(decider), 0) = (rejecting.first(), before)
-            && let State::Ejected(why) = decider.state()
+            && let State::Ejected { why, .. } = decider.state()
         {
             error!(
                 "new client certificate rejected by decider {decider} ({why}); still using the old connection, which will not survive a restart: check IMPORTGUARD_DECIDER_CLIENT_CERT_FILE and IMPORTGUARD_DECIDER_CA_FILE"

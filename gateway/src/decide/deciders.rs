@@ -17,8 +17,8 @@ use super::{
     DecideError, DecideSettings, DeciderTlsError,
     balancer::{Balancer, Metrics, Retry},
     connect::watch,
+    decider::Decider,
     discovery::Discovery,
-    endpoint::Decider,
     fallback::code_name,
 };
 

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{
     DecideSettings, DeciderTlsError,
     connect::{Tls, connect, server_name},
-    endpoint::Decider,
+    decider::Decider,
     settings::{host_and_port, uri_of},
 };
 

@@ -5,9 +5,9 @@
 
 mod balancer;
 mod connect;
+mod decider;
 mod deciders;
 mod discovery;
-mod endpoint;
 mod fallback;
 mod settings;
 

@@ -1,12 +1,4 @@
-use std::{
-    fmt,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt, mem::replace, net::SocketAddr, sync::Arc, time::Duration};
 
 use importguard_proto::decider::{
     DecideRequest, DecideResponse, decider_client::DeciderClient, decider_server::SERVICE_NAME,
@@ -34,10 +26,6 @@ pub(super) struct Decider {
     client: DeciderClient<Channel>,
     health: HealthClient<Channel>,
     in_flight: Gauge,
-    /// Whether the state is [`State::Usable`], without locking.
-    usable: AtomicBool,
-    /// Whether it has ever been.
-    was_usable: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -48,8 +36,8 @@ pub(super) enum State {
     New,
     /// It serves requests.
     Usable,
-    /// It gets no calls until a check succeeds; with the reason.
-    Ejected(String),
+    /// It gets no calls until a check succeeds.
+    Ejected { why: String, was_usable: bool },
 }
 
 impl Decider {
@@ -61,8 +49,6 @@ impl Decider {
             client: DeciderClient::new(channel.clone()),
             health: HealthClient::new(channel),
             in_flight: Gauge::default(),
-            usable: AtomicBool::new(false),
-            was_usable: AtomicBool::new(false),
             state: Mutex::new(State::New),
         }
     }
@@ -95,7 +81,7 @@ impl Decider {
     }
 
     pub(super) fn is_usable(&self) -> bool {
-        self.usable.load(Relaxed)
+        *self.state.lock() == State::Usable
     }
 
     pub(super) fn state(&self) -> State {
@@ -125,27 +111,42 @@ impl Decider {
             },
             Err(_) => Some(timed_out(within)),
         };
-        self.enter(error.map_or(State::Usable, State::Ejected));
+        self.enter(error);
     }
 
     /// Whether it is called without TLS, and has never answered.
     fn may_expect_tls(&self) -> bool {
-        self.tls.is_none() && !self.was_usable.load(Relaxed)
+        self.tls.is_none() && !self.state.lock().was_usable()
     }
 
-    /// Stores `state` and logs a change.
-    pub(super) fn enter(&self, state: State) {
-        self.usable.store(state == State::Usable, Relaxed);
-        if state == State::Usable {
-            self.was_usable.store(true, Relaxed);
+    /// Stores whether it is usable, or why not, and logs a change.
+    pub(super) fn enter(&self, error: Option<String>) {
+        let mut state = self.state.lock();
+        let next = match &error {
+            None => State::Usable,
+            Some(why) => State::Ejected {
+                why: why.clone(),
+                was_usable: state.was_usable(),
+            },
+        };
+        let before = replace(&mut *state, next);
+        drop(state);
+        match (before, error) {
+            (State::New, None) => info!("decider {self} available"),
+            (State::Ejected { .. }, None) => info!("decider {self} available again"),
+            (State::New | State::Usable, Some(why)) => warn!("decider {self} unavailable: {why}"),
+            (State::Usable, None) | (State::Ejected { .. }, Some(_)) => {}
         }
-        let before = std::mem::replace(&mut *self.state.lock(), state.clone());
-        match (before, state) {
-            (State::Usable, State::Usable) | (State::Ejected(_), State::Ejected(_)) => {}
-            (State::New, State::Usable) => info!("decider {self} available"),
-            (State::Ejected(_), State::Usable) => info!("decider {self} available again"),
-            (_, State::Ejected(why)) => warn!("decider {self} unavailable: {why}"),
-            (_, State::New) => {}
+    }
+}
+
+impl State {
+    /// Whether it has ever been usable.
+    fn was_usable(&self) -> bool {
+        match self {
+            Self::New => false,
+            Self::Usable => true,
+            Self::Ejected { was_usable, .. } => *was_usable,
         }
     }
 }
