@@ -114,7 +114,7 @@ impl Gateway {
         let authentication = readiness.opening("credentials", authentication).await?;
         let pseudonyms = settings.record.pseudonyms.watch(&mut runtime.files);
         let pseudonyms = readiness.opening("pseudonym key", pseudonyms).await?;
-        let deciders = Deciders::start(&settings.decide, runtime);
+        let deciders = Deciders::start(&settings.decide, http.max_friends, runtime);
         let (deciders, discovery) = readiness.opening("deciders", deciders).await?;
         let registry = runtime.registry.clone();
         let authenticates = authentication.is_on();

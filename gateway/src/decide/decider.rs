@@ -41,12 +41,19 @@ pub(super) enum State {
 }
 
 impl Decider {
-    /// The decider at `address`, which `channel` connects to on first use, with the TLS configuration `tls`.
-    pub(super) fn new(address: SocketAddr, tls: Option<Arc<ClientTls>>, channel: Channel) -> Self {
+    /// The decider at `address`, which `channel` connects to on first use, with the TLS configuration `tls`. Its responses may have so
+    /// many bytes.
+    pub(super) fn new(
+        address: SocketAddr,
+        tls: Option<Arc<ClientTls>>,
+        channel: Channel,
+        max_response_bytes: usize,
+    ) -> Self {
+        let client = DeciderClient::new(channel.clone());
         Self {
             address,
             tls,
-            client: DeciderClient::new(channel.clone()),
+            client: client.max_decoding_message_size(max_response_bytes),
             health: HealthClient::new(channel),
             in_flight: Gauge::default(),
             state: Mutex::new(State::New),

@@ -49,14 +49,15 @@ struct Call<'a> {
 }
 
 impl Deciders {
-    /// Discovers deciders; there need not be any yet. Must be called inside a tokio runtime.
+    /// Discovers deciders; there need not be any yet. A request has at most so many friends. Must be called inside a tokio runtime.
     pub(crate) async fn start(
         settings: &DecideSettings,
+        max_friends: usize,
         runtime: &mut Runtime,
     ) -> Result<(Self, Discovery), DeciderTlsError> {
         let tls = watch(&settings.decider_url, &settings.tls, &mut runtime.files).await?;
         let metrics = runtime.registry.register(Metrics::register);
-        let mut discovery = Discovery::new(settings, tls)?;
+        let mut discovery = Discovery::new(settings, tls, max_friends)?;
         let balancer = Balancer::start(&mut discovery, settings, metrics).await;
         let deciders = Self {
             balancer: Arc::new(balancer),

@@ -31,10 +31,16 @@ const STREAM_WINDOW: u32 = 2 << 20;
 /// The window of a connection, in bytes: the largest response leaves room for others.
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
+/// Space for a response's indexes of friends, per friend: each is kept, or removed by one rule, and its index has at most 28 bits.
+const INDEX_BYTES: usize = 4;
+/// Space for a response's other parts, the policy's rules and texts among them: as much as tonic allows by default.
+const OTHER_BYTES: usize = 4 << 20;
+
 /// Finds deciders. A new client certificate makes every decider a new one.
 pub(crate) struct Discovery {
     targets: Vec<Target>,
     connect_timeout: Duration,
+    max_response_bytes: usize,
 }
 
 /// A URL and the addresses of its deciders.
@@ -51,6 +57,7 @@ impl Discovery {
     pub(super) fn new(
         settings: &DecideSettings,
         tls: Option<LastGood<ClientTls>>,
+        max_friends: usize,
     ) -> Result<Self, DeciderTlsError> {
         let target = |url: &Uri| {
             let tls = match &tls {
@@ -68,6 +75,9 @@ impl Discovery {
         Ok(Self {
             targets: targets.collect::<Result<_, _>>()?,
             connect_timeout: settings.decider_timeout,
+            max_response_bytes: max_friends
+                .saturating_mul(INDEX_BYTES)
+                .saturating_add(OTHER_BYTES),
         })
     }
 
@@ -93,7 +103,8 @@ impl Discovery {
                     continue;
                 }
                 let channel = channel(address, target, self.connect_timeout);
-                new.push(Arc::new(Decider::new(address, tls.clone(), channel)));
+                let decider = Decider::new(address, tls.clone(), channel, self.max_response_bytes);
+                new.push(Arc::new(decider));
             }
         }
         new
@@ -176,6 +187,7 @@ mod tests {
         let mut discovery = Discovery {
             targets: urls.iter().map(target).collect(),
             connect_timeout: Duration::from_millis(200),
+            max_response_bytes: OTHER_BYTES,
         };
         discovery.resolve().await;
         let first = discovery.new_deciders(&[]);

@@ -7,7 +7,8 @@ use std::{
 
 use importguard_core::Dialect;
 use importguard_proto::decider::{
-    DecideRequest, DecideResponse,
+    DecideRequest, DecideResponse, Refuse,
+    decide_response::Verdict,
     decider_server::{Decider, DeciderServer},
 };
 use importguard_tests::{FixedDecider, NatsServer, OpenIm, Proxy, Service, Settings};
@@ -166,4 +167,27 @@ async fn a_decider_whose_connection_broke_is_asked_again_where_there_is_no_other
     asserts::allows(Dialect::Server, &answer);
     let unavailable = "importguard_decider_retries_total{reason=\"unavailable\"}";
     assert_eq!(gateway.metric(unavailable).await.unwrap(), 1.0);
+}
+
+#[tokio::test]
+async fn an_answer_may_be_as_large_as_the_most_friends_make_it() {
+    let refuse = Refuse {
+        code: 5001,
+        rule: "r".to_owned(),
+        message: "no".to_owned(),
+        detail: "x".repeat(5 << 20),
+    };
+    let (_decider, url) = FixedDecider::answering(Verdict::Refuse(refuse)).await;
+    for (max_friends, code) in [("10000", 5912), ("1000000", 5001)] {
+        let settings = Settings::new()
+            .set("IMPORTGUARD_DECIDER_URL", &*url)
+            .set("IMPORTGUARD_DECIDER_TIMEOUT", "20s")
+            .set("IMPORTGUARD_REQUEST_BUDGET", "60s")
+            .set("IMPORTGUARD_MAX_FRIENDS", max_friends);
+        let gateway = Service::gateway(settings).await;
+        let answer = OpenIm::server(gateway.url())
+            .import("op", "a", &["b"])
+            .await;
+        assert_eq!(asserts::code(&answer), code);
+    }
 }
