@@ -108,10 +108,12 @@ impl Decider {
             }
             Ok(Ok(_)) => None,
             Ok(Err(status)) => match DecideError::from_status(&status, within) {
-                DecideError::Unavailable(why) if self.may_expect_tls() && broke(&status) => {
-                    Some(format!("{why}; {MAY_EXPECT_TLS}"))
+                DecideError::Unavailable { why, .. } => {
+                    Some(match self.may_expect_tls() && broke(&status) {
+                        true => format!("{why}; {MAY_EXPECT_TLS}"),
+                        false => why,
+                    })
                 }
-                DecideError::Unavailable(why) => Some(why),
                 DecideError::Timeout(_) => Some(timed_out(within)),
                 // It has no capacity, or does not implement the health service; calls may still succeed.
                 DecideError::Overloaded(_) | DecideError::Failed(_) => None,

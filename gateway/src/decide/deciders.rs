@@ -1,6 +1,6 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use futures_util::future::select_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use importguard_core::{Evaluation, EventId, ImportRequest};
 use importguard_proto::decider::DecideRequest;
 use importguard_runtime::Runtime;
@@ -25,8 +25,9 @@ use super::{
 /// The method's full name, for spans.
 const METHOD: &str = "importguard.decider.v1.Decider/Decide";
 
-/// Maximum number of friends in a request that is sent to a second decider: a more expensive one might block that decider too. At
-/// about 10 ns per friend and rule (docs/policy.md), it takes a millisecond with a hundred rules, a hundredth of the default retry time.
+/// Maximum number of friends in a request that is sent to a second decider while the first may be processing it: a more expensive one
+/// might block that decider too. At about 10 ns per friend and rule (docs/policy.md), it takes a millisecond with a hundred rules, a
+/// hundredth of the default retry time.
 const RETRY_MAX_FRIENDS: usize = 1_000;
 
 /// The deciders. Cheap to clone.
@@ -91,7 +92,10 @@ impl Deciders {
         };
         let Some(first) = self.balancer.pick(&[]) else {
             self.balancer.refresh();
-            let error = DecideError::Unavailable(self.balancer.why_none());
+            let error = DecideError::Unavailable {
+                why: self.balancer.why_none(),
+                may_be_processed: false,
+            };
             Attempt::new(call, None, false).ended(None, Some(&error));
             return Err(error);
         };
@@ -102,7 +106,7 @@ impl Deciders {
     /// count: another one replaces it.
     async fn attempts(&self, first: Arc<Decider>, call: Call<'_>) -> Decided {
         let mut called = vec![Arc::clone(&first)];
-        let mut calls = select_all([Box::pin(self.attempt(first, call, false))]);
+        let mut calls = FuturesUnordered::from_iter([self.attempt(first, call, false)]);
         let mut was_silent = false;
         let (mut unavailable, mut failed) = (Vec::new(), None);
         loop {
@@ -111,16 +115,25 @@ impl Deciders {
             } else {
                 call.deadline.min(Instant::now() + self.retry_after)
             };
-            let (mut pending, retry) = match timeout_at(due, &mut calls).await {
-                Ok((Ok(decided), ..)) => return Ok(decided),
-                Ok((Err(DecideError::Unavailable(why)), _, others)) => {
+            let (retry, may_be_processed) = match timeout_at(due, calls.next()).await {
+                Ok(Some(Ok(decided))) => return Ok(decided),
+                Ok(Some(Err(DecideError::Unavailable {
+                    why,
+                    may_be_processed,
+                }))) => {
                     unavailable.push(why);
-                    (others, Some(Retry::Unavailable))
+                    (Retry::Unavailable, may_be_processed)
                 }
                 // Another decider that was called may still respond.
-                Ok((Err(error), _, others)) => {
+                Ok(Some(Err(error))) => {
                     failed.get_or_insert(error);
-                    (others, None)
+                    continue;
+                }
+                Ok(None) => {
+                    return Err(failed.unwrap_or_else(|| DecideError::Unavailable {
+                        why: unavailable.join("; "),
+                        may_be_processed: true,
+                    }));
                 }
                 Err(_) if Instant::now() >= call.deadline => {
                     return Err(failed.unwrap_or(DecideError::Timeout(call.within)));
@@ -128,53 +141,31 @@ impl Deciders {
                 Err(_) => {
                     self.balancer.refresh();
                     was_silent = true;
-                    (calls.into_inner(), Some(Retry::Silent))
+                    (Retry::Silent, true)
                 }
             };
-            if let Some(other) = retry.and_then(|retry| self.another(&called, call, retry)) {
+            if call.may_be_repeated(may_be_processed)
+                && let Some(other) = self.balancer.pick(&called)
+            {
+                self.balancer.metrics.retried(retry);
                 called.push(Arc::clone(&other));
-                pending.push(Box::pin(self.attempt(other, call, true)));
+                calls.push(self.attempt(other, call, true));
             }
-            if pending.is_empty() {
-                let unavailable = || DecideError::Unavailable(unavailable.join("; "));
-                return Err(failed.unwrap_or_else(unavailable));
-            }
-            calls = select_all(pending);
         }
-    }
-
-    /// A decider other than `called`, if there is one and a retry is allowed.
-    fn another(
-        &self,
-        called: &[Arc<Decider>],
-        call: Call<'_>,
-        retry: Retry,
-    ) -> Option<Arc<Decider>> {
-        if !self.may_retry(call) {
-            return None;
-        }
-        let other = self.balancer.pick(called)?;
-        self.balancer.metrics.retried(retry);
-        Some(other)
-    }
-
-    /// Whether another attempt is allowed. A request that may be expensive gets only one, so that it cannot block several deciders.
-    fn may_retry(&self, call: Call<'_>) -> bool {
-        call.request.friends.len() <= RETRY_MAX_FRIENDS && Instant::now() < call.deadline
     }
 
     /// Calls one decider, and again if the connection broke and no other decider is healthy.
     async fn attempt(&self, decider: Arc<Decider>, call: Call<'_>, is_retry: bool) -> Decided {
         let mut attempt = Attempt::new(call, Some(&decider), is_retry);
         let mut response = decider.decide(call.message(&attempt.span)).await;
-        let broke = |status| {
-            matches!(
-                DecideError::from_status(status, call.within),
-                DecideError::Unavailable(_)
-            )
+        let may_be_repeated = |status| match DecideError::from_status(status, call.within) {
+            DecideError::Unavailable {
+                may_be_processed, ..
+            } => call.may_be_repeated(may_be_processed),
+            _ => false,
         };
         let is_only = || !self.balancer.has_other_usable(&decider);
-        if !is_retry && response.as_ref().is_err_and(broke) && self.may_retry(call) && is_only() {
+        if !is_retry && response.as_ref().is_err_and(may_be_repeated) && is_only() {
             self.balancer.metrics.retried(Retry::Unavailable);
             attempt.span.record("importguard.decider.retried", true);
             response = decider.decide(call.message(&attempt.span)).await;
@@ -193,9 +184,15 @@ impl Deciders {
         };
         attempt.ended(Some(code), decided.as_ref().err());
         decided.map_err(|error| match error {
-            DecideError::Unavailable(why) => {
+            DecideError::Unavailable {
+                why,
+                may_be_processed,
+            } => {
                 self.balancer.failed(&decider, &why);
-                DecideError::Unavailable(format!("{decider}: {why}"))
+                DecideError::Unavailable {
+                    why: format!("{decider}: {why}"),
+                    may_be_processed,
+                }
             }
             other => other,
         })
@@ -203,6 +200,13 @@ impl Deciders {
 }
 
 impl Call<'_> {
+    /// Whether another attempt is allowed. A request that may be expensive never gets to a second decider while the first may be
+    /// processing it, so that it cannot block several.
+    fn may_be_repeated(self, may_be_processed: bool) -> bool {
+        let may_cost_much = self.request.friends.len() > RETRY_MAX_FRIENDS;
+        !(may_be_processed && may_cost_much) && Instant::now() < self.deadline
+    }
+
     fn message(self, span: &Span) -> Request<DecideRequest> {
         let message = DecideRequest::of(self.id, self.request);
         let headers = span.in_scope(propagation::outgoing);

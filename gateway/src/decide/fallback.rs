@@ -1,18 +1,24 @@
 //! Why no decider returned a verdict, and the operator's answer for that cause.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 use clap::{Args, ValueEnum};
+use h2::Reason;
 use importguard_core::{Cause, Decision, Refusal, Verdict};
 use importguard_runtime::whole_text;
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 /// Why no decider returned a verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum DecideError {
     /// No decider could be reached, or the connection broke.
-    #[error("no decider is reachable: {0}")]
-    Unavailable(String),
+    #[error("no decider is reachable: {why}")]
+    Unavailable {
+        /// What happened.
+        why: String,
+        /// Whether a decider may have processed the request, or be doing so.
+        may_be_processed: bool,
+    },
     /// No response within this time.
     #[error("the decider did not respond within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -28,7 +34,7 @@ impl DecideError {
     /// The fallback's cause.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Unavailable(_) => Cause::DeciderUnavailable,
+            Self::Unavailable { .. } => Cause::DeciderUnavailable,
             Self::Timeout(_) => Cause::DeciderTimeout,
             Self::Overloaded(_) => Cause::Overloaded,
             Self::Failed(_) => Cause::DeciderFailed,
@@ -40,14 +46,15 @@ impl DecideError {
     /// tonic reports a broken connection as `Unknown` or, like an expired deadline, as `Cancelled`; their sources differ. A status that
     /// the decider itself sent has no source.
     pub(super) fn from_status(status: &Status, within: Duration) -> Self {
-        let sources = || std::iter::successors(status.source(), |error| (*error).source());
-        let deadline = || sources().any(|error| error.is::<TimeoutExpired>());
-        let broken = || sources().next().is_some();
+        let deadline = || sources(status).any(|error| error.is::<TimeoutExpired>());
+        let broken = status.source().is_some();
         match status.code() {
             Code::DeadlineExceeded => Self::Timeout(within),
-            Code::Cancelled if deadline() || !broken() => Self::Timeout(within),
-            Code::Unavailable => Self::Unavailable(text(status)),
-            _ if broken() => Self::Unavailable(text(status)),
+            Code::Cancelled if deadline() || !broken => Self::Timeout(within),
+            code if broken || code == Code::Unavailable => Self::Unavailable {
+                why: text(status),
+                may_be_processed: broken && !sources(status).any(is_before_processing),
+            },
             Code::ResourceExhausted => Self::Overloaded(status.message().to_owned()),
             code => Self::Failed(format!("{}: {}", code_name(code), status.message())),
         }
@@ -56,8 +63,26 @@ impl DecideError {
 
 /// Whether a connection was made, and then broke: not by HTTP/2's rules, as by a peer that expects TLS.
 pub(super) fn broke(status: &Status) -> bool {
-    let mut sources = std::iter::successors(status.source(), |error| (*error).source());
-    sources.any(|error| error.is::<hyper::Error>())
+    sources(status).any(|error| error.is::<hyper::Error>())
+}
+
+/// Whether a call failed before its decider processed any of it: there was no connection, it ended before the request was sent, or the
+/// decider refused the request (RFC 9113, section 8.7). What h2 reports where a connection ends during a call is another error.
+fn is_before_processing(error: &(dyn Error + 'static)) -> bool {
+    let is_refusal = |error: &h2::Error| {
+        error.is_remote()
+            && match error.is_go_away() {
+                true => error.reason() == Some(Reason::NO_ERROR),
+                false => error.reason() == Some(Reason::REFUSED_STREAM),
+            }
+    };
+    error.is::<ConnectError>()
+        || error.downcast_ref().is_some_and(hyper::Error::is_canceled)
+        || error.downcast_ref().is_some_and(is_refusal)
+}
+
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |error| (*error).source())
 }
 
 /// The status's message with its sources: tonic's own message is only "transport error".

@@ -29,8 +29,8 @@ pub struct DecideSettings {
     pub decider_timeout: Duration,
 
     /// How long to wait for a decider before the request is sent to a second one as well; the first response is used. After a
-    /// connection error there is no wait. At most two reachable deciders get a request, and only one gets a request with more
-    /// than 1000 friends
+    /// connection error there is no wait. At most two reachable deciders get a request. One with more than 1000 friends gets to a
+    /// second one only if the first cannot have processed it
     // A verdict takes about a millisecond, on ten thousand friends a few: a decider that has not responded by then probably will not,
     // and four fifths of the default timeout are left for the second one.
     #[arg(

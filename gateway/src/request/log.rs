@@ -172,7 +172,7 @@ pub(crate) fn undecided(error: &DecideError, answer: OnFailure) {
         fallback = name(answer),
         "{error}; applied the fallback for this cause: {}",
         match error {
-            DecideError::Unavailable(_) =>
+            DecideError::Unavailable { .. } =>
                 "check that a decider is running and ready, and check IMPORTGUARD_DECIDER_URL",
             DecideError::Timeout(_) =>
                 "check the deciders' CPU (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT",

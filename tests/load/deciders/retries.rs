@@ -21,7 +21,8 @@ use crate::{asserts, chaos::alone};
 /// Says how long it was given, and answers nothing for as long as it is not to.
 struct Clerk {
     given: Arc<Mutex<Vec<Duration>>>,
-    silent: bool,
+    /// What it answers, if anything.
+    answer: Option<Status>,
 }
 
 #[tonic::async_trait]
@@ -39,20 +40,25 @@ impl Decider for Clerk {
             "m" => Duration::from_millis(count),
             other => panic!("a time-out in {other}"),
         });
-        if self.silent {
-            std::future::pending::<()>().await;
+        match &self.answer {
+            Some(status) => Err(status.clone()),
+            None => std::future::pending().await,
         }
-        Err(Status::internal("it only takes notes"))
     }
 }
 
 async fn clerk(silent: bool) -> (String, Arc<Mutex<Vec<Duration>>>) {
+    let answer = (!silent).then(|| Status::internal("it only takes notes"));
+    clerk_answering(answer).await
+}
+
+async fn clerk_answering(answer: Option<Status>) -> (String, Arc<Mutex<Vec<Duration>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let given = Arc::default();
     let service = DeciderServer::new(Clerk {
         given: Arc::clone(&given),
-        silent,
+        answer,
     });
     let server = Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -129,6 +135,11 @@ async fn each_is_given_what_is_left_of_the_time() {
     assert!(!late.is_zero() && late <= seconds(6), "{late:?}");
 }
 
+/// One more than a request may have that is put to several deciders.
+fn many_friends() -> Vec<String> {
+    (0..1_001).map(|number| format!("f{number}")).collect()
+}
+
 #[tokio::test]
 async fn a_request_with_many_friends_is_put_to_one_decider_only() {
     let ((first, to_first), (second, to_second)) = (clerk(true).await, clerk(true).await);
@@ -139,7 +150,7 @@ async fn a_request_with_many_friends_is_put_to_one_decider_only() {
     let gateway = Service::gateway(settings).await;
     let server = OpenIm::server(gateway.url());
     let asked = || [&to_first, &to_second].map(|given| given.lock().unwrap().len());
-    let friends: Vec<_> = (0..1_001).map(|number| format!("f{number}")).collect();
+    let friends = many_friends();
     let friends: Vec<_> = friends.iter().map(String::as_str).collect();
     let answer = server.import("op", "a", &friends).await;
     asserts::refuses(Dialect::Server, &answer, 200, 5911);
@@ -167,6 +178,36 @@ async fn a_decider_whose_connection_broke_is_asked_again_where_there_is_no_other
     asserts::allows(Dialect::Server, &answer);
     let unavailable = "importguard_decider_retries_total{reason=\"unavailable\"}";
     assert_eq!(gateway.metric(unavailable).await.unwrap(), 1.0);
+}
+
+#[tokio::test]
+async fn a_request_with_many_friends_is_put_to_another_decider_where_the_first_did_not_process_it()
+{
+    let settings = Settings::new();
+    let mut dead = Service::decider(settings.clone()).await;
+    let (declining, declined) = clerk_answering(Some(Status::unavailable("not now"))).await;
+    let decider = Service::decider(settings).await;
+    let urls = [dead.grpc_url(), declining, decider.grpc_url()].join(",");
+    let settings = Settings::new()
+        .set("IMPORTGUARD_DECIDER_URL", urls)
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "10s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "20s")
+        .set("IMPORTGUARD_DECIDER_RETRY_AFTER", "10s")
+        .set("IMPORTGUARD_DECIDER_CHECK_INTERVAL", "1h");
+    let gateway = Service::gateway(settings).await;
+    until(&gateway, 3, 3).await;
+    dead.kill9();
+    // By then the gateway has noticed the end of the connection.
+    gateway.admin("/readyz").await.unwrap();
+    let server = OpenIm::server(gateway.url());
+    let friends = many_friends();
+    let friends: Vec<_> = friends.iter().map(String::as_str).collect();
+    for _ in 0..6 {
+        asserts::allows(Dialect::Server, &server.import("op", "a", &friends).await);
+    }
+    assert!(!declined.lock().unwrap().is_empty());
+    let unavailable = "importguard_decider_retries_total{reason=\"unavailable\"}";
+    assert!(gateway.metric(unavailable).await.unwrap() >= 2.0);
 }
 
 #[tokio::test]
