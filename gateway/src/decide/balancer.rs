@@ -1,5 +1,7 @@
 use std::{
     convert::Infallible,
+    iter::zip,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -43,6 +45,8 @@ pub(super) struct Balancer {
     next: AtomicUsize,
     /// Names that cannot be resolved, and why.
     unresolved: Mutex<Vec<String>>,
+    /// Deciders that reject the new client certificate and still accept the old one, and why.
+    rejecting: Mutex<Vec<(SocketAddr, String)>>,
     /// Request an immediate resolution or health check.
     resolve: Notify,
     check: Notify,
@@ -63,6 +67,7 @@ impl Balancer {
             deciders: ArcSwap::default(),
             next: AtomicUsize::new(0),
             unresolved: Mutex::new(discovery.errors()),
+            rejecting: Mutex::default(),
             resolve: Notify::new(),
             check: Notify::new(),
             check_interval: settings.decider_check_interval,
@@ -85,8 +90,9 @@ impl Balancer {
         };
         let checking = async {
             loop {
-                self.check(&self.deciders.load_full()).await;
-                self.retire();
+                let deciders = self.deciders.load_full();
+                join_all(deciders.iter().map(|it| it.check(self.check_timeout))).await;
+                self.count();
                 if !self.all_usable() {
                     // A decider that stops is often replaced by one at another address, which a DNS cache may hide for a while.
                     self.resolve.notify_one();
@@ -148,46 +154,66 @@ impl Balancer {
     pub(super) fn describe(&self) -> Value {
         let deciders = self.deciders.load();
         let not_usable = |decider: &&Arc<Decider>| !decider.is_usable();
-        let why = |decider: &Arc<Decider>| {
-            let why = match decider.state() {
-                State::Usable | State::New => "not checked yet".to_owned(),
-                State::Ejected { why, .. } => why,
-            };
-            json!({ "address": decider.address(), "why": why })
-        };
-        let rejecting = rejecting(&deciders);
-        let replaced = rejecting.len();
-        let ejected: Vec<_> = deciders.iter().filter(not_usable).map(why).collect();
+        let entry = |address: SocketAddr, why: &str| json!({ "address": address, "why": why });
+        let ejected = deciders.iter().filter(not_usable);
+        let ejected = ejected.map(|decider| match decider.state() {
+            State::Usable | State::New => entry(decider.address(), "not checked yet"),
+            State::Ejected { why, .. } => entry(decider.address(), &why),
+        });
+        let ejected: Vec<_> = ejected.collect();
+        let rejecting = self.rejecting.lock();
+        let rejecting = rejecting.iter().map(|(address, why)| entry(*address, why));
         json!({
-            "known": deciders.len() - replaced,
+            "known": deciders.len(),
             "usable": deciders.len() - ejected.len(),
             "ejected": ejected,
             "unresolved": *self.unresolved.lock(),
-            "certificateRejected": rejecting.into_iter().map(why).collect::<Vec<_>>(),
+            "certificateRejected": rejecting.collect::<Vec<_>>(),
         })
     }
 
     /// Updates the deciders to what `discovery` last found. New ones are checked first, so that no call waits for a connection. A decider
-    /// on the old client certificate stays until the one on the new certificate is healthy.
+    /// on the old client certificate stays while it works and the one on the new certificate does not.
     async fn update(&self, discovery: &Discovery) {
         let known = self.deciders.load_full();
-        let new = discovery.new_deciders(&known);
         let (mut deciders, gone): (Vec<_>, Vec<_>) = known
             .iter()
             .cloned()
             .partition(|decider| discovery.has(decider.address()));
-        if new.is_empty() && gone.is_empty() {
-            return;
-        }
         for decider in gone {
             info!("decider {decider} removed: its name no longer resolves to it");
         }
-        if !known.is_empty() {
-            self.check(&new).await;
+        let new = discovery.new_deciders(&known);
+        let mut rejecting = Vec::new();
+        if known.is_empty() {
+            deciders = new;
+        } else {
+            let checks = new.iter().map(|it| it.health(self.check_timeout));
+            for (decider, error) in zip(&new, join_all(checks).await) {
+                let address = decider.address();
+                let old = deciders.iter_mut().find(|it| it.address() == address);
+                match (error, old) {
+                    (Some(why), Some(old)) if old.is_usable() => rejecting.push((address, why)),
+                    (error, old) => {
+                        decider.enter(error);
+                        match old {
+                            Some(old) => *old = Arc::clone(decider),
+                            None => deciders.push(Arc::clone(decider)),
+                        }
+                    }
+                }
+            }
         }
-        deciders.extend(new);
         self.deciders.store(Arc::new(deciders));
-        self.retire();
+        if let (Some((address, why)), 0) =
+            (rejecting.first(), self.metrics.rejecting(rejecting.len()))
+        {
+            error!(
+                "new client certificate rejected by decider {address} ({why}); still using the old connection, which will not survive a restart: check IMPORTGUARD_DECIDER_CLIENT_CERT_FILE and IMPORTGUARD_DECIDER_CA_FILE"
+            );
+        }
+        *self.rejecting.lock() = rejecting;
+        self.count();
     }
 
     /// Whether deciders are known, and all of them are healthy.
@@ -196,56 +222,12 @@ impl Balancer {
         !deciders.is_empty() && deciders.iter().all(|it| it.is_usable())
     }
 
-    async fn check(&self, deciders: &[Arc<Decider>]) {
-        let checks = deciders.iter();
-        join_all(checks.map(|decider| decider.check(self.check_timeout))).await;
-    }
-
-    /// Removes deciders on an old client certificate, except those that still work where the new certificate does not.
-    fn retire(&self) {
-        let deciders = self.deciders.load_full();
-        let is_kept = |decider: &&Arc<Decider>| {
-            let mut later = deciders
-                .iter()
-                .skip_while(|later| !Arc::ptr_eq(later, decider));
-            !later.any(|later| {
-                decider.is_replaced_by(later) && (later.is_usable() || !decider.is_usable())
-            })
-        };
-        let kept: Vec<_> = deciders.iter().filter(is_kept).cloned().collect();
-        if kept.len() < deciders.len() {
-            self.deciders.store(Arc::new(kept));
-        }
-        self.count();
-    }
-
     /// Updates the metrics.
     fn count(&self) {
         let deciders = self.deciders.load();
         let usable = deciders.iter().filter(|it| it.is_usable()).count();
-        let rejecting = rejecting(&deciders);
-        self.metrics
-            .deciders(deciders.len() - rejecting.len(), usable);
-        let before = self.metrics.rejecting(rejecting.len());
-        if let (Some(decider), 0) = (rejecting.first(), before)
-            && let State::Ejected { why, .. } = decider.state()
-        {
-            error!(
-                "new client certificate rejected by decider {decider} ({why}); still using the old connection, which will not survive a restart: check IMPORTGUARD_DECIDER_CLIENT_CERT_FILE and IMPORTGUARD_DECIDER_CA_FILE"
-            );
-        }
+        self.metrics.deciders(deciders.len(), usable);
     }
-}
-
-/// The deciders that reject the new client certificate and still accept the old one.
-fn rejecting(deciders: &[Arc<Decider>]) -> Vec<&Arc<Decider>> {
-    let replaces = |index: usize, decider: &Decider| {
-        let mut earlier = deciders.iter().take(index);
-        earlier.any(|earlier| earlier.is_replaced_by(decider))
-    };
-    let later = deciders.iter().enumerate();
-    let rejecting = later.filter(|(index, decider)| replaces(*index, decider));
-    rejecting.map(|(_, decider)| decider).collect()
 }
 
 /// Waits for the interval `every`, or less if `reason` is notified.

@@ -69,11 +69,6 @@ impl Decider {
         self.address == address && self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
     }
 
-    /// Whether `found` is this decider with a newer client certificate.
-    pub(super) fn is_replaced_by(&self, found: &Self) -> bool {
-        self.address == found.address && !self.is(found.address, found.tls.as_ref())
-    }
-
     /// Requests a decision.
     pub(super) async fn decide(
         &self,
@@ -97,12 +92,17 @@ impl Decider {
 
     /// Checks its health with timeout `within` and stores the result.
     pub(super) async fn check(&self, within: Duration) {
+        self.enter(self.health(within).await);
+    }
+
+    /// Why it cannot be used, if so, by a health check with timeout `within`.
+    pub(super) async fn health(&self, within: Duration) -> Option<String> {
         let mut request = Request::new(HealthCheckRequest {
             service: SERVICE_NAME.to_owned(),
         });
         request.set_timeout(within);
         let mut health = self.health.clone();
-        let error = match timeout(within, health.check(request)).await {
+        match timeout(within, health.check(request)).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::NotServing => {
                 Some("health check reports NOT_SERVING".to_owned())
             }
@@ -119,8 +119,7 @@ impl Decider {
                 DecideError::Overloaded(_) | DecideError::Failed(_) => None,
             },
             Err(_) => Some(timed_out(within)),
-        };
-        self.enter(error);
+        }
     }
 
     /// Whether it is called without TLS, and has never answered.
