@@ -55,16 +55,9 @@ fn decider_link(settings: &DecideSettings) -> &'static str {
 
 /// The variables of the fallbacks that are set to allow.
 fn allowing(settings: &FallbackSettings) -> String {
-    let variable = |cause| match cause {
-        Cause::DeciderUnavailable => "IMPORTGUARD_ON_DECIDER_UNAVAILABLE",
-        Cause::DeciderTimeout => "IMPORTGUARD_ON_DECIDER_TIMEOUT",
-        Cause::DeciderFailed => "IMPORTGUARD_ON_DECIDER_ERROR",
-        Cause::Overloaded => "IMPORTGUARD_ON_OVERLOAD",
-        Cause::Unrecordable => "IMPORTGUARD_ON_UNRECORDABLE",
-    };
-    let causes = Cause::iter();
-    let allowing = causes.filter(|cause| settings.on(*cause) == OnFailure::Allow);
-    joined(allowing.map(variable), ", ")
+    let all = Cause::iter().map(|cause| settings.named(cause));
+    let allowing = all.filter(|(_, answer)| *answer == OnFailure::Allow);
+    joined(allowing.map(|(variable, _)| variable), ", ")
 }
 
 fn joined(parts: impl Iterator<Item = &'static str>, separator: &str) -> String {

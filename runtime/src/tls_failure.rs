@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use heck::ToSnakeCase;
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use crate::rfc3339;
@@ -83,16 +84,7 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
 
 /// An alert in the words of the specification, such as `unknown ca` and `bad certificate`.
 fn words(alert: AlertDescription) -> String {
-    let mut words = String::new();
-    let mut after_lower = false;
-    for letter in format!("{alert:?}").chars() {
-        if letter.is_uppercase() && after_lower {
-            words.push(' ');
-        }
-        after_lower = letter.is_lowercase();
-        words.push(letter.to_ascii_lowercase());
-    }
-    words
+    format!("{alert:?}").to_snake_case().replace('_', " ")
 }
 
 /// What is wrong with a certificate, without what changes at each attempt.

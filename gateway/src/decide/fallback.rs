@@ -4,6 +4,7 @@ use std::{error::Error, time::Duration};
 
 use clap::{Args, ValueEnum};
 use h2::Reason;
+use heck::ToShoutySnakeCase;
 use importguard_core::{Cause, Decision, Refusal, Verdict};
 use importguard_runtime::whole_text;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
@@ -95,14 +96,7 @@ fn text(status: &Status) -> String {
 
 /// The code in the spelling of gRPC's specification: `DEADLINE_EXCEEDED` for `DeadlineExceeded`.
 pub(super) fn code_name(code: Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
+    format!("{code:?}").to_shouty_snake_case()
 }
 
 /// The answer when no decision is available.
@@ -206,12 +200,20 @@ pub(crate) fn code_and_message(cause: Cause) -> (i32, &'static str) {
 impl FallbackSettings {
     /// The setting for `cause`.
     pub fn on(&self, cause: Cause) -> OnFailure {
+        self.named(cause).1
+    }
+
+    /// The setting for `cause`, after the name of its variable.
+    pub(crate) fn named(&self, cause: Cause) -> (&'static str, OnFailure) {
         match cause {
-            Cause::DeciderUnavailable => self.on_decider_unavailable,
-            Cause::DeciderTimeout => self.on_decider_timeout,
-            Cause::DeciderFailed => self.on_decider_error,
-            Cause::Overloaded => self.on_overload,
-            Cause::Unrecordable => self.on_unrecordable,
+            Cause::DeciderUnavailable => (
+                "IMPORTGUARD_ON_DECIDER_UNAVAILABLE",
+                self.on_decider_unavailable,
+            ),
+            Cause::DeciderTimeout => ("IMPORTGUARD_ON_DECIDER_TIMEOUT", self.on_decider_timeout),
+            Cause::DeciderFailed => ("IMPORTGUARD_ON_DECIDER_ERROR", self.on_decider_error),
+            Cause::Overloaded => ("IMPORTGUARD_ON_OVERLOAD", self.on_overload),
+            Cause::Unrecordable => ("IMPORTGUARD_ON_UNRECORDABLE", self.on_unrecordable),
         }
     }
 }
