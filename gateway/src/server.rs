@@ -171,7 +171,10 @@ impl Server {
                 info!("all callbacks are answered");
                 0
             }
-            Err(_) => connections.len(),
+            Err(_) => {
+                while connections.try_join_next().is_some() {}
+                connections.len()
+            }
         }
     }
 

@@ -118,6 +118,32 @@ async fn who_never_finishes_is_cut_when_the_time_is_over() {
 }
 
 #[tokio::test]
+async fn connections_without_a_callback_are_not_counted_as_cut() {
+    let settings = settings()
+        .set("IMPORTGUARD_SHUTDOWN_TIMEOUT", "8s")
+        .set("IMPORTGUARD_BODY_READ_TIMEOUT", "90s")
+        .set("IMPORTGUARD_REQUEST_BUDGET", "90s");
+    let mut gateway = Service::gateway(settings).await;
+    let mut idle = Vec::new();
+    for number in 0..5 {
+        let caller = OpenIm::server(gateway.url());
+        let id = format!("op-{number}");
+        assert_eq!(caller.import(&id, "user1", &["user2"]).await.status, 200);
+        idle.push(caller);
+    }
+    let body = OpenIm::server(gateway.url()).body("user123", &["user456"]);
+    let _held = HeldCall::begin(gateway.http_address(), "op-held", &body).await;
+    assert!(gateway.terminate(SOON).await.success());
+    let said = gateway.stderr();
+    let mut lines = said.lines();
+    let cut = lines.find(|line| line.contains("their connections were closed"));
+    assert!(
+        cut.is_some_and(|line| line.contains("connections=1")),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn a_second_signal_stops_it_immediately() {
     for (second, code) in [("SIGTERM", 143), ("SIGINT", 130)] {
         let mut gateway = Service::gateway(settings()).await;
