@@ -1,12 +1,14 @@
 //! The gateway's metrics. No user ID and no operationID in a label.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use hashlink::LruCache;
 use http::StatusCode;
 use importguard_core::{Cause, Decision, Mode, Outcome, VerdictKind};
 use importguard_telemetry::metrics::{
     ByLabel, DurationHistogram, HistogramFamily, Label, PolicyInfo, observe, register, with_series,
 };
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -22,11 +24,17 @@ const SECONDS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0,
 ];
 
+/// Maximum number of series of rules. A policy has at most 256 rules, each with one mode and up to three outcomes; during a roll-out,
+/// deciders have two policies.
+const MAX_RULE_SERIES: usize = 2 * 256 * 3;
+
 /// The metrics of callbacks and decisions.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     rules: Family<RuleLabels, Counter>,
+    /// The series in `rules`, which policies name, by when they last counted.
+    fired: Arc<Mutex<LruCache<RuleLabels, Counter>>>,
     rejections: ByLabel<i32, Counter>,
     duration: HistogramFamily<CallbackLabels>,
     abandoned: Counter,
@@ -81,6 +89,7 @@ impl Metrics {
                 "Rules that fired in decisions, by ID, mode (enforce or shadow) and outcome (refuse, remove, error or skipped)",
                 Family::default(),
             ),
+            fired: Arc::new(Mutex::new(LruCache::new_unbounded())),
             rejections: ByLabel::register(
                 registry,
                 "importguard_rejections",
@@ -138,13 +147,28 @@ impl Metrics {
         self.policies
             .decided_by(&evaluation.policy, &evaluation.lists);
         for rule in &evaluation.rules {
-            let labels = RuleLabels {
+            self.fired(RuleLabels {
                 mode: Label(rule.mode),
                 outcome: Label(rule.outcome),
                 rule: rule.id.clone(),
-            };
-            self.rules.get_or_create(&labels).inc();
+            });
         }
+    }
+
+    fn fired(&self, labels: RuleLabels) {
+        let mut fired = self.fired.lock();
+        if let Some(counter) = fired.get(&labels) {
+            counter.inc();
+            return;
+        }
+        if fired.len() == MAX_RULE_SERIES
+            && let Some((oldest, _)) = fired.remove_lru()
+        {
+            self.rules.remove(&oldest);
+        }
+        let counter = self.rules.get_or_create_owned(&labels);
+        counter.inc();
+        fired.insert(labels, counter);
     }
 
     pub(crate) fn rejected(&self, rejection: &Rejection) {
@@ -198,5 +222,64 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use importguard_core::{Evaluation, FiredRule, PolicyRevision, Verdict};
+    use importguard_telemetry::metrics::encode;
+
+    use super::*;
+
+    fn decision(rule: &str) -> Decision {
+        Decision::Policy {
+            evaluation: Evaluation {
+                verdict: Verdict::Allow,
+                rules: vec![FiredRule {
+                    id: rule.to_owned(),
+                    mode: Mode::Enforce,
+                    outcome: Outcome::Remove,
+                    reason: None,
+                    matched: Vec::new(),
+                    unlisted: 0,
+                }],
+                removed: Vec::new(),
+                policy: PolicyRevision {
+                    name: "default".to_owned(),
+                    digest: "sha256:00".to_owned(),
+                },
+                lists: Vec::new(),
+                at: SystemTime::UNIX_EPOCH,
+            },
+            decider: "d".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_series_of_rules_that_fired_last_are_kept_and_others_are_removed() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, PolicyInfo::default());
+        for number in 0..=5_000 {
+            metrics.decided(&decision(&format!("generated-{number}")));
+            metrics.decided(&decision("constant"));
+        }
+        let text = encode(&registry, None).unwrap().text;
+        let series = |rule: &str| {
+            let mut lines = text.lines();
+            lines.find(|line| {
+                line.starts_with("importguard_rules_fired_total{")
+                    && line.contains(&format!("rule=\"{rule}\""))
+            })
+        };
+        assert!(series("constant").is_some_and(|line| line.ends_with(" 5001")));
+        assert!(series("generated-5000").is_some());
+        assert_eq!(series("generated-0"), None);
+        let all = text
+            .lines()
+            .filter(|line| line.starts_with("importguard_rules_fired_total{"));
+        assert!(all.count() <= MAX_RULE_SERIES);
     }
 }
