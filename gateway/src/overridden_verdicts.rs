@@ -1,40 +1,24 @@
 //! Notices imports that OpenIM reports as done although this gateway refused or shortened them.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasher, RandomState},
-};
+use std::hash::{BuildHasher, RandomState};
 
+use hashlink::LruCache;
 use importguard_core::{ImportRequest, VerdictKind};
 use parking_lot::Mutex;
 
 /// Maximum number of imports that are remembered. OpenIM reports an import right after it, so that even under load few are pending.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// The latest imports that this gateway refused or shortened, as hashes: 40 bytes each.
+/// The latest imports that this gateway refused or shortened, as hashes: some 40 bytes each.
 ///
 /// OpenIM sends the report of an import with its operationID, owner and friends. The report of a shortened import has the shortened
 /// list, so a report with the requested list means that the verdict was ignored.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OverriddenVerdicts {
     /// Its keys are random, so that nobody can craft two imports with the same hash.
     hasher: RandomState,
-    remembered: Mutex<Remembered>,
-}
-
-#[derive(Debug, Default)]
-struct Remembered {
-    by_import: HashMap<u64, OverriddenVerdict>,
-    /// The keys of `by_import` by age.
-    order: VecDeque<u64>,
-}
-
-impl Remembered {
-    fn forget(&mut self, import: u64) {
-        if self.by_import.remove(&import).is_some() {
-            self.order.retain(|other| *other != import);
-        }
-    }
+    /// By the hash of operationID and owner.
+    remembered: Mutex<LruCache<u64, OverriddenVerdict>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,25 +28,27 @@ struct OverriddenVerdict {
     verdict: VerdictKind,
 }
 
+impl Default for OverriddenVerdicts {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::default(),
+            remembered: Mutex::new(LruCache::new(MAX_REMEMBERED)),
+        }
+    }
+}
+
 impl OverriddenVerdicts {
     /// Remembers the verdict that a callback is answered with. An allowed import is forgotten: its caller may have repeated a refused
     /// one with the same operationID.
     pub(crate) fn answered(&self, request: &ImportRequest, verdict: VerdictKind) {
         let import = self.import(request);
-        let mut remembered = self.remembered.lock();
-        remembered.forget(import);
         if verdict == VerdictKind::Allow {
+            self.remembered.lock().remove(&import);
             return;
         }
         let friends = self.hasher.hash_one(&request.friends);
-        let objection = OverriddenVerdict { friends, verdict };
-        remembered.by_import.insert(import, objection);
-        remembered.order.push_back(import);
-        if remembered.order.len() > MAX_REMEMBERED
-            && let Some(oldest) = remembered.order.pop_front()
-        {
-            remembered.by_import.remove(&oldest);
-        }
+        let overridden = OverriddenVerdict { friends, verdict };
+        self.remembered.lock().insert(import, overridden);
     }
 
     /// The verdict that the import `reported` as done contradicts, if there is one.
@@ -70,12 +56,10 @@ impl OverriddenVerdicts {
         let import = self.import(reported);
         let friends = self.hasher.hash_one(&reported.friends);
         let mut remembered = self.remembered.lock();
-        let objection = *remembered.by_import.get(&import)?;
-        if objection.friends != friends {
-            return None;
-        }
-        remembered.forget(import);
-        Some(objection.verdict)
+        let overridden = remembered.peek(&import);
+        let verdict = overridden.filter(|it| it.friends == friends)?.verdict;
+        remembered.remove(&import);
+        Some(verdict)
     }
 
     fn import(&self, request: &ImportRequest) -> u64 {
@@ -157,6 +141,6 @@ mod tests {
         assert_eq!(overridden_verdicts.contradicted(&import("0", &["a"])), None);
         let latest = import(&MAX_REMEMBERED.to_string(), &["a"]);
         assert!(overridden_verdicts.contradicted(&latest).is_some());
-        assert!(overridden_verdicts.remembered.lock().order.len() <= MAX_REMEMBERED);
+        assert!(overridden_verdicts.remembered.lock().len() <= MAX_REMEMBERED);
     }
 }
