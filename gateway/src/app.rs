@@ -110,9 +110,9 @@ impl ValidateRequest<Body> for Checks {
     }
 }
 
-/// Maximum number of headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response is a
+/// Maximum number of a request's headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response is a
 /// callback answer.
-const MAX_HEADERS: usize = 100;
+const MAX_ACCEPTED_HEADERS: usize = 100;
 
 /// Rejects a request whose head is too large, whose method is for proxies, or that arrived without TLS on a TLS listener.
 fn check_head(request: &Request, max_bytes: usize) -> Result<(), Rejection> {
@@ -127,7 +127,9 @@ fn check_head(request: &Request, max_bytes: usize) -> Result<(), Rejection> {
     }
     let fields = request.headers().iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
-    if url.len() + fields.sum::<usize>() > max_bytes || request.headers().len() > MAX_HEADERS {
+    if url.len() + fields.sum::<usize>() > max_bytes
+        || request.headers().len() > MAX_ACCEPTED_HEADERS
+    {
         return Err(Rejection::HeadTooLarge);
     }
     // Neither is valid for a webhook, nor forwarded to a backend.

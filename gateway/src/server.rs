@@ -55,8 +55,8 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// answer; below its limit, a layer rejects it with one.
 const HEAD_LIMIT_FACTOR: u32 = 4;
 
-/// hyper's limit of the number of headers, for the same reason: 2.5 times that of `app::check_head`.
-const MAX_HEADERS: usize = 250;
+/// hyper's limit of the number of headers, for the same reason: 2.5 times `app::MAX_ACCEPTED_HEADERS`.
+const MAX_PARSED_HEADERS: usize = 250;
 
 /// HTTP/2 flow-control windows of a connection and of a stream, in bytes: a request with a thousand friends fits, and a caller can
 /// send little before backpressure stops it.
@@ -201,7 +201,7 @@ impl Server {
             // `Connection` has its own timeouts, which distinguish a slow head from an idle connection.
             .header_read_timeout(None)
             .half_close(true)
-            .max_headers(MAX_HEADERS)
+            .max_headers(MAX_PARSED_HEADERS)
             .max_buf_size(READ_BUFFER_BYTES.max(self.max_head as usize));
         http.http2()
             .timer(TokioTimer::new())

@@ -82,7 +82,7 @@ pub(super) struct Follower {
 }
 
 /// The bucket's state, as NATS reported it, and the time of the request.
-struct Told {
+struct ReportedState {
     state: State,
     asked: Instant,
 }
@@ -255,7 +255,7 @@ impl Follower {
     ) -> Result<std::convert::Infallible, End> {
         let began = Instant::now();
         let mut hangup = signal(SignalKind::hangup()).map_err(End::no_signal)?;
-        let mut told: Option<Told> = None;
+        let mut reported: Option<ReportedState> = None;
         let mut asking = Box::pin(ask(bucket.clone(), Instant::now()));
         loop {
             tokio::select! {
@@ -266,12 +266,13 @@ impl Follower {
                 answer = &mut asking => {
                     let answer = answer?;
                     self.check(&answer, &changes)?;
-                    told.get_or_insert(answer);
+                    reported.get_or_insert(answer);
                     let pause = if self.proven { CONFIRM_INTERVAL } else { PROOF_INTERVAL };
                     asking = Box::pin(ask(bucket.clone(), Instant::now() + pause));
                 }
             }
-            if let Some(known) = told.take_if(|told| told.state.last <= self.revision()) {
+            if let Some(known) = reported.take_if(|reported| reported.state.last <= self.revision())
+            {
                 if changes.skipped_since(known.asked) {
                     // The state may include a change that was replaced since, and its replacement may still be in transit.
                     asking = Box::pin(ask(bucket.clone(), Instant::now() + PROOF_INTERVAL));
@@ -279,7 +280,7 @@ impl Follower {
                     self.watch.status.confirm(known.asked);
                     self.save_now_and_then();
                 }
-            } else if let Some(waiting) = &told
+            } else if let Some(waiting) = &reported
                 && waiting.asked.elapsed() > ARRIVAL_TIMEOUT
             {
                 return Err(End::Interrupted(format!(
@@ -384,23 +385,23 @@ impl Follower {
     }
 
     /// Compares the state that NATS reported with the known state.
-    fn check(&mut self, told: &Told, changes: &Changes) -> Result<(), End> {
+    fn check(&mut self, reported: &ReportedState, changes: &Changes) -> Result<(), End> {
         let State {
             created,
             last,
             keys,
-        } = told.state;
+        } = reported.state;
         if self.created != Some(created) {
             return Err(End::Doubt("the bucket was created anew".to_owned()));
         }
-        if last < self.revision() && told.asked > self.applied {
+        if last < self.revision() && reported.asked > self.applied {
             let cause = "the bucket was restored to an earlier state";
             return Err(End::Doubt(cause.to_owned()));
         }
         let Some(known) = self.keys_at(last) else {
             return Ok(());
         };
-        if changes.skipped_since(told.asked) {
+        if changes.skipped_since(reported.asked) {
             // NATS may count a key that is not counted here yet.
             return Ok(());
         }
@@ -441,11 +442,11 @@ fn unix_seconds() -> u64 {
     now.unwrap_or_default().as_secs()
 }
 
-async fn ask(bucket: Bucket, at: Instant) -> Result<Told, End> {
+async fn ask(bucket: Bucket, at: Instant) -> Result<ReportedState, End> {
     sleep_until(at.into()).await;
     let asked = Instant::now();
     let state = within(bucket.state()).await?;
-    Ok(Told { state, asked })
+    Ok(ReportedState { state, asked })
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, BucketError>>) -> Result<T, End> {
