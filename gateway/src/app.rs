@@ -4,7 +4,7 @@
 //!    replaces the path, whose base may be a secret, by [`Route::path`].
 //! 2. A panic becomes 500 with code 5915.
 //! 3. [`check_head`] rejects a head that is too large (431, 414), plain HTTP on a TLS port (400) and methods for proxies (405).
-//! 4. [`Authentication`] rejects requests without valid credentials (401).
+//! 4. [`Authentication::challenge`] rejects requests without valid credentials (401).
 //! 5. The router selects the handler. It rejects other methods than POST (405); a callback without a route is forwarded or rejected
 //!    (404).
 //! 6. The extractor [`Import`](crate::admission::Import) rejects invalid headers (415, 400), receives the body (413, 408), waits for a
@@ -15,32 +15,30 @@ use std::{any::Any, convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
     extract::Request,
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures_util::future::{Either, ready};
 use http::Method;
 use importguard_core::Dialect;
 use importguard_runtime::Exchange;
-use tower::{Service, ServiceBuilder, service_fn};
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    validate_request::{ValidateRequest, ValidateRequestHeaderLayer},
-};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     Settings,
+    authentication::Authentication,
     decide::Deciders,
     events::Origin,
     handlers::{after_import, before_import, pass_through},
-    layers::{Authentication, trace},
     limit::Limit,
     metrics::Metrics,
     openim::{Command, Rejection, Route},
     overridden_verdicts::OverriddenVerdicts,
     recorder::Recorder,
     request::{RequestHead, RequestLog},
+    trace::trace,
     upstream::Upstream,
 };
 
@@ -52,6 +50,7 @@ pub(crate) struct AppState {
     pub(crate) settings: Settings,
     /// `https` or `http`.
     pub(crate) scheme: &'static str,
+    pub(crate) authentication: Authentication,
     pub(crate) limit: Limit,
     pub(crate) upstream: Option<Upstream>,
     pub(crate) deciders: Deciders,
@@ -65,7 +64,6 @@ pub(crate) struct AppState {
 /// The service of the public listener.
 pub(crate) fn app(
     app: App,
-    authentication: Authentication,
 ) -> impl Service<(Request, Arc<Exchange>), Response = Response, Error = Infallible, Future: Send>
 + Clone
 + Send
@@ -80,38 +78,25 @@ pub(crate) fn app(
         .route(report.path(), post(after_import))
         .fallback(pass_through)
         .with_state(app.clone());
-    let checks = Checks {
-        max_bytes: app.settings.serve.max_header_bytes as usize,
-        authentication,
-    };
-    let routes = ServiceBuilder::new()
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(ValidateRequestHeaderLayer::custom(checks))
-        .service(router);
+    let state = app.clone();
+    let checked = service_fn(move |request: Request| match rejected(&state, &request) {
+        Some(response) => Either::Left(ready(Ok(response))),
+        None => Either::Right(router.clone().oneshot(request)),
+    });
+    let routes = CatchPanicLayer::custom(panicked).layer(checked);
     service_fn(move |(request, exchange)| trace(app.clone(), routes.clone(), request, exchange))
 }
 
-/// Rejects requests whose head is invalid, or which are not authenticated.
-#[derive(Clone)]
-struct Checks {
-    max_bytes: usize,
-    authentication: Authentication,
-}
-
-impl ValidateRequest<Body> for Checks {
-    type ResponseBody = Body;
-
-    fn validate(&mut self, request: &mut Request) -> Result<(), Response> {
-        check_head(request, self.max_bytes)?;
-        match self.authentication.accepts(request.headers()) {
-            true => Ok(()),
-            false => Err(self.authentication.challenge()),
-        }
+/// The response to a request whose head is invalid, or which is not authenticated.
+fn rejected(app: &App, request: &Request) -> Option<Response> {
+    match check_head(request, app.settings.serve.max_header_bytes as usize) {
+        Ok(()) => app.authentication.challenge(request.headers()),
+        Err(rejection) => Some(rejection.into_response()),
     }
 }
 
-/// Maximum number of a request's headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response is a
-/// callback answer.
+/// Maximum number of a request's headers: OpenIM sends nine, and proxies add a dozen. hyper's own limit is higher, so that the response
+/// is a callback answer.
 const MAX_ACCEPTED_HEADERS: usize = 100;
 
 /// Rejects a request whose head is too large, whose method is for proxies, or that arrived without TLS on a TLS listener.
@@ -146,15 +131,14 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-    use http_body_util::BodyExt;
-    use tower::{ServiceExt, service_fn};
-
     use super::*;
     use crate::{
         openim::{Refusals, Target},
         response::complete,
     };
+    use axum::body::Body;
+    use http::StatusCode;
+    use http_body_util::BodyExt;
 
     #[tokio::test]
     async fn a_panic_is_answered_with_500_and_5915() {
@@ -162,9 +146,9 @@ mod tests {
         async fn fails(_: Request) -> Result<Response, Infallible> {
             panic!("on purpose")
         }
-        let layers = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked));
+        let service = CatchPanicLayer::custom(panicked).layer(service_fn(fails));
         let request = Request::new(Body::empty());
-        let response = layers.service(service_fn(fails)).oneshot(request).await;
+        let response = service.oneshot(request).await;
         let response = response.unwrap().map(Body::new);
         let path = "/callbackBeforeImportFriendsCommand";
         let target = Target::of(&"/".parse().unwrap(), path, None);

@@ -12,9 +12,9 @@ use tracing::warn;
 use crate::{
     Settings,
     app::{App, AppState, app},
+    authentication::{Authentication, CredentialsFileError},
     decide::{DeciderTlsError, Deciders, Discovery},
     events::{Origin, PseudonymFileError},
-    layers::{Authentication, CredentialsFileError},
     limit::Limit,
     metrics::Metrics,
     overridden_verdicts::OverriddenVerdicts,
@@ -27,7 +27,6 @@ use crate::{
 /// A gateway that has started and can serve.
 pub struct Gateway {
     app: App,
-    authentication: Authentication,
     server: Server,
     discovery: Discovery,
     /// The time limit of each of the two steps of a shutdown after the grace period: callbacks in flight, and the recorder.
@@ -133,6 +132,7 @@ impl Gateway {
         let app = Arc::new(AppState {
             settings: settings.clone(),
             scheme: if tls.is_some() { "https" } else { "http" },
+            authentication,
             limit: registry.register(|registry| Limit::new(&settings.limits, registry)),
             upstream,
             deciders,
@@ -147,7 +147,6 @@ impl Gateway {
             server: registry
                 .register(|registry| Server::new(serve, http.max_body_bytes, tls, registry)),
             app,
-            authentication,
             discovery,
             step_timeout: http.shutdown_timeout.saturating_sub(serve.shutdown_grace) / 2,
         })
@@ -167,7 +166,7 @@ impl Gateway {
     ) -> Result<(), RunError> {
         let (recorder, deciders) = (self.app.recorder.clone(), self.app.deciders.clone());
         let recorder_ended = recorder.ended();
-        let app = app(self.app, self.authentication);
+        let app = app(self.app);
         tokio::select! {
             connections = self.server.serve(app, listener, shutdown, self.step_timeout) => {
                 if connections > 0 {

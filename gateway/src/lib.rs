@@ -2,11 +2,11 @@
 
 mod admission;
 mod app;
+mod authentication;
 pub mod decide;
 pub mod events;
 mod gateway;
 mod handlers;
-mod layers;
 mod limit;
 mod metrics;
 pub mod openim;
@@ -20,10 +20,11 @@ mod settings;
 pub mod spool;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod upstream;
 
+pub use authentication::{CredentialsError, CredentialsFileError};
 pub use gateway::{Gateway, RunError, run};
-pub use layers::{CredentialsError, CredentialsFileError};
 pub use settings::{
     AuthenticationSettings, HttpSettings, LimitSettings, ServeSettings, Settings, TlsSettings,
 };

@@ -1,9 +1,6 @@
 //! Who may ask at all: callers with a password or a token from the operator's files. (A secret base path is the other way.)
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use axum::response::{IntoResponse, Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -15,8 +12,8 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::{openim::Rejection, settings::AuthenticationSettings};
 
 /// Accepts requests with credentials from one of the files; every request if no file is set.
-#[derive(Clone, Debug)]
-pub(crate) struct Authentication(Arc<[CredentialsFile]>);
+#[derive(Debug)]
+pub(crate) struct Authentication(Vec<CredentialsFile>);
 
 #[derive(Debug)]
 struct CredentialsFile {
@@ -51,7 +48,7 @@ impl Authentication {
                 let files = std::slice::from_ref(&watched);
                 Snapshot::take(files, || {
                     let credentials = Credentials::read(&watched, scheme)?;
-                    for line in credentials.spaced_lines() {
+                    for line in &credentials.spaced {
                         tracing::warn!(
                             "{setting}={}: in line {line}, the user or the password begins or ends with a space, which counts; delete it unless it is meant",
                             watched.display()
@@ -67,13 +64,13 @@ impl Authentication {
                 source,
             })?;
             let credentials = watches.add(setting, watcher);
-            tracing::info!(keys = credentials.load().count(), "{setting} active");
+            tracing::info!(keys = credentials.load().digests.len(), "{setting} active");
             all.push(CredentialsFile {
                 scheme,
                 credentials,
             });
         }
-        Ok(Self(all.into()))
+        Ok(Self(all))
     }
 
     /// Whether authentication is enabled.
@@ -81,9 +78,19 @@ impl Authentication {
         !self.0.is_empty()
     }
 
-    /// Whether a request with these headers is authenticated.
-    pub(crate) fn accepts(&self, headers: &HeaderMap) -> bool {
-        !self.is_on() || presented(headers).is_some_and(|presented| self.is_valid(presented))
+    /// The response to a request with these headers, unless it is authenticated.
+    pub(crate) fn challenge(&self, headers: &HeaderMap) -> Option<Response> {
+        if !self.is_on() || presented(headers).is_some_and(|presented| self.is_valid(presented)) {
+            return None;
+        }
+        let mut rejected = Rejection::Unauthorised.into_response();
+        for file in &self.0 {
+            let challenge = HeaderValue::from_static(file.scheme.challenge);
+            rejected
+                .headers_mut()
+                .append(header::WWW_AUTHENTICATE, challenge);
+        }
+        Some(rejected)
     }
 
     fn is_valid(&self, (scheme, presented): (&str, &str)) -> bool {
@@ -91,18 +98,6 @@ impl Authentication {
             scheme.eq_ignore_ascii_case(file.scheme.name)
                 && file.credentials.load().matches(presented)
         })
-    }
-
-    /// The response to a request that is not authenticated.
-    pub(crate) fn challenge(&self) -> Response {
-        let mut response = Rejection::Unauthorised.into_response();
-        for file in self.0.iter() {
-            let challenge = HeaderValue::from_static(file.scheme.challenge);
-            response
-                .headers_mut()
-                .append(header::WWW_AUTHENTICATE, challenge);
-        }
-        response
     }
 }
 
@@ -245,11 +240,6 @@ impl Credentials {
         })
     }
 
-    /// The numbers of the lines in which a user or a password begins or ends with a space.
-    fn spaced_lines(&self) -> &[u32] {
-        &self.spaced
-    }
-
     /// Whether `credentials` are among these. Takes as long for any that are as long.
     fn matches(&self, credentials: &str) -> bool {
         let presented = digest(credentials);
@@ -257,10 +247,6 @@ impl Credentials {
             fits | known.ct_eq(&presented)
         });
         fits.into()
-    }
-
-    fn count(&self) -> usize {
-        self.digests.len()
     }
 }
 
@@ -279,7 +265,7 @@ mod tests {
     #[test]
     fn basic_keys_fit_as_a_url_has_them() {
         let keys = parse("\u{feff}openim:s3:cret\r\n\nold:one\n", &BASIC).unwrap();
-        assert_eq!(keys.count(), 2);
+        assert_eq!(keys.digests.len(), 2);
         for (credentials, fit) in [
             ("openim:s3:cret", true),
             ("old:one", true),
@@ -295,8 +281,8 @@ mod tests {
     #[test]
     fn a_line_that_is_commented_out_lets_nobody_in() {
         let keys = parse("#old:one\n # no colon\nnew:t#wo\n", &BASIC).unwrap();
-        assert_eq!(keys.count(), 1);
-        assert!(keys.spaced_lines().is_empty());
+        assert_eq!(keys.digests.len(), 1);
+        assert!(keys.spaced.is_empty());
         for credentials in ["#old:one", "old:one"] {
             assert!(!keys.matches(&BASE64_STANDARD.encode(credentials)));
         }
@@ -367,7 +353,7 @@ mod tests {
     fn a_space_at_an_end_counts_and_is_told_with_its_line() {
         let text = "openim:s3cret\nopenim:s3cret \nopenim: s3cret\nopenim:s3 cret\n";
         let keys = parse(text, &BASIC).unwrap();
-        assert_eq!(keys.spaced_lines(), [2, 3]);
+        assert_eq!(keys.spaced, [2, 3]);
         assert!(keys.matches(&BASE64_STANDARD.encode("openim:s3cret ")));
     }
 }
