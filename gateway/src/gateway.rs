@@ -21,7 +21,7 @@ use crate::{
     recorder::{self, Recorder},
     request::RequestLog,
     server::{self, Server},
-    upstream::{Upstream, UpstreamStartError},
+    upstream::Upstream,
 };
 
 /// A gateway that has started and can serve.
@@ -55,8 +55,8 @@ pub enum RunError {
     #[error("IMPORTGUARD_TLS_CERT_FILE, IMPORTGUARD_TLS_KEY_FILE: {0}")]
     Tls(#[from] CertificateError),
     /// The client for the upstream backend cannot start.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamStartError),
+    #[error("IMPORTGUARD_UPSTREAM: {0}")]
+    Upstream(CertificateError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -118,7 +118,8 @@ impl Gateway {
         let registry = runtime.registry.clone();
         let authenticates = authentication.is_on();
         let upstream =
-            registry.register(|registry| Upstream::new(upstream, authenticates, registry))?;
+            registry.register(|registry| Upstream::new(upstream, authenticates, registry));
+        let upstream = upstream.map_err(RunError::Upstream)?;
         let mut record = settings.record.clone();
         // A publication waits for half of the budget at most; a longer timeout would never say anything about NATS.
         record.ack_timeout = record.ack_timeout.min(http.request_budget / 2);

@@ -28,4 +28,4 @@ pub use gateway::{Gateway, RunError, run};
 pub use settings::{
     AuthenticationSettings, HttpSettings, LimitSettings, ServeSettings, Settings, TlsSettings,
 };
-pub use upstream::{UpstreamSettings, UpstreamStartError, UpstreamUrl, UpstreamUrlError};
+pub use upstream::{UpstreamSettings, UpstreamUrl, UpstreamUrlError};

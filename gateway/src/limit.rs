@@ -17,113 +17,75 @@ use tracing::warn;
 
 use crate::{metrics::Counted, openim::Rejection, settings::LimitSettings};
 
+/// Histogram buckets in seconds, up to the default of IMPORTGUARD_QUEUE_TIMEOUT.
+const WAIT_SECONDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 0.75, 1.25];
+
 /// The concurrency limit, shared by all routes.
 #[derive(Debug)]
 pub(crate) struct Limit {
-    permits: Arc<Semaphore>,
+    permits: Permits,
     queue_timeout: Duration,
     recorded: PerSecond,
     summary: Summary,
-    metrics: Metrics,
+    queued: Gauge,
+    wait_seconds: Histogram,
+    unrecorded: Counter,
 }
 
-/// Permission to process a callback, until it is dropped.
+/// A semaphore, and a gauge of the permits that are held.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    semaphore: Arc<Semaphore>,
+    held: Gauge,
+}
+
+/// One of [`Permits`], held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _acquired: OwnedSemaphorePermit,
     _counted: Counted,
 }
 
+impl Permits {
+    pub(crate) fn new(permits: usize, held: Gauge) -> Self {
+        let semaphore = Arc::new(Semaphore::new(permits));
+        Self { semaphore, held }
+    }
+
+    /// A permit, unless all are held.
+    pub(crate) fn try_acquire(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.semaphore).try_acquire_owned();
+        Some(self.counted(permit.ok()?))
+    }
+
+    /// The next permit; `None` if there is none before `deadline`.
+    async fn acquire(&self, deadline: Instant) -> Option<Permit> {
+        let permit = timeout_at(deadline, Arc::clone(&self.semaphore).acquire_owned()).await;
+        // The semaphore is never closed.
+        Some(self.counted(permit.ok()?.ok()?))
+    }
+
+    fn counted(&self, permit: OwnedSemaphorePermit) -> Permit {
+        Permit {
+            _acquired: permit,
+            _counted: Counted::new(&self.held),
+        }
+    }
+}
+
 impl Limit {
     pub(crate) fn new(settings: &LimitSettings, registry: &mut Registry) -> Self {
+        let in_flight = register(
+            registry,
+            "importguard_in_flight",
+            "Callbacks being processed, at most IMPORTGUARD_MAX_IN_FLIGHT",
+            Gauge::default(),
+        );
         Self {
-            permits: Arc::new(Semaphore::new(settings.max_in_flight)),
+            permits: Permits::new(settings.max_in_flight, in_flight),
             queue_timeout: settings.queue_timeout,
             recorded: PerSecond::new(settings.overload_events),
             summary: Summary::default(),
-            metrics: Metrics::register(registry),
-        }
-    }
-
-    /// A permit, if one becomes available in time. A connection with unread responses waits for a slot of its own window first, so that it
-    /// takes no permits from others; its request is rejected if it gets none.
-    pub(crate) async fn acquire(
-        &self,
-        exchange: &Exchange,
-        deadline: Instant,
-    ) -> Result<Option<Permit>, Rejection> {
-        if exchange.try_acquire_slot()
-            && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
-        {
-            return Ok(Some(self.permit(permit)));
-        }
-        let _queued = Counted::new(&self.metrics.queued);
-        let began = Instant::now();
-        let due = deadline.min(began + self.queue_timeout);
-        let waiting = async {
-            let slot = timeout_at(due, exchange.acquire_slot()).await;
-            // Without permits, those before it on its connection wait for one.
-            if slot.is_err() && self.permits.available_permits() > 0 {
-                return Err(Rejection::UnreadResponses);
-            }
-            let permit = Arc::clone(&self.permits).acquire_owned();
-            let permit = timeout_at(due, permit).await;
-            // The semaphore is never closed.
-            let permit = permit.ok().and_then(Result::ok);
-            Ok(permit.map(|permit| self.permit(permit)))
-        };
-        let permit = waiting.await;
-        self.metrics
-            .wait_seconds
-            .observe(began.elapsed().as_secs_f64());
-        permit
-    }
-
-    fn permit(&self, acquired: OwnedSemaphorePermit) -> Permit {
-        Permit {
-            _acquired: acquired,
-            _counted: Counted::new(&self.metrics.in_flight),
-        }
-    }
-
-    /// Counts a callback that overload keeps from being decided. Returns whether there is time to record it, if it can be recorded.
-    pub(crate) fn overloaded(&self, recordable: bool) -> bool {
-        self.summary.count(|callbacks| {
-            warn!(
-                callbacks,
-                cause = "overloaded",
-                "callbacks exceeded the capacity in the last second; applied IMPORTGUARD_ON_OVERLOAD, or IMPORTGUARD_ON_UNRECORDABLE where there was no time for an event: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has CPU to spare"
-            );
-        });
-        let has_time = recordable && self.recorded.take();
-        if !has_time {
-            self.metrics.unrecorded.inc();
-        }
-        has_time
-    }
-}
-
-/// Histogram buckets in seconds, up to the default of IMPORTGUARD_QUEUE_TIMEOUT.
-const WAIT_SECONDS: [f64; 9] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 0.75, 1.25];
-
-/// The metrics of the concurrency limit.
-#[derive(Debug)]
-struct Metrics {
-    in_flight: Gauge,
-    queued: Gauge,
-    wait_seconds: Histogram,
-    unrecorded: Counter,
-}
-
-impl Metrics {
-    fn register(registry: &mut Registry) -> Self {
-        Self {
-            in_flight: register(
-                registry,
-                "importguard_in_flight",
-                "Callbacks being processed, at most IMPORTGUARD_MAX_IN_FLIGHT",
-                Gauge::default(),
-            ),
             queued: register(
                 registry,
                 "importguard_queued",
@@ -143,5 +105,49 @@ impl Metrics {
                 Counter::default(),
             ),
         }
+    }
+
+    /// A permit, if one becomes available in time. A connection with unread responses waits for a slot of its own window first, so that it
+    /// takes no permits from others; its request is rejected if it gets none.
+    pub(crate) async fn acquire(
+        &self,
+        exchange: &Exchange,
+        deadline: Instant,
+    ) -> Result<Option<Permit>, Rejection> {
+        if exchange.try_acquire_slot()
+            && let Some(permit) = self.permits.try_acquire()
+        {
+            return Ok(Some(permit));
+        }
+        let _queued = Counted::new(&self.queued);
+        let began = Instant::now();
+        let due = deadline.min(began + self.queue_timeout);
+        let waiting = async {
+            let slot = timeout_at(due, exchange.acquire_slot()).await;
+            // Without permits, those before it on its connection wait for one.
+            if slot.is_err() && self.permits.semaphore.available_permits() > 0 {
+                return Err(Rejection::UnreadResponses);
+            }
+            Ok(self.permits.acquire(due).await)
+        };
+        let permit = waiting.await;
+        self.wait_seconds.observe(began.elapsed().as_secs_f64());
+        permit
+    }
+
+    /// Counts a callback that overload keeps from being decided. Returns whether there is time to record it, if it can be recorded.
+    pub(crate) fn overloaded(&self, recordable: bool) -> bool {
+        self.summary.count(|callbacks| {
+            warn!(
+                callbacks,
+                cause = "overloaded",
+                "callbacks exceeded the capacity in the last second; applied IMPORTGUARD_ON_OVERLOAD, or IMPORTGUARD_ON_UNRECORDABLE where there was no time for an event: run more gateways, or raise IMPORTGUARD_MAX_IN_FLIGHT if this one has CPU to spare"
+            );
+        });
+        let has_time = recordable && self.recorded.take();
+        if !has_time {
+            self.unrecorded.inc();
+        }
+        has_time
     }
 }

@@ -169,7 +169,10 @@ pub(crate) fn authorities(
 }
 
 /// The certificate authorities that the system trusts, or `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
-pub(crate) fn system_roots() -> Result<RootCertStore, CertificateError> {
+///
+/// # Errors
+/// If none can be used.
+pub fn system_roots() -> Result<RootCertStore, CertificateError> {
     let system = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(system.certs);

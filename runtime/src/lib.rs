@@ -35,7 +35,7 @@ mod watch;
 pub use accept::{Acceptor, Bounds, ConnectionMetrics, Tls};
 pub use admin::ADMIN_LISTENER;
 pub use body::{Delivery, ReceiveError, ReceiveLimits, RequestBody, TrackedBody, receive};
-pub use certificates::{CertificateError, PemError};
+pub use certificates::{CertificateError, PemError, system_roots};
 pub use client_tls::ClientTls;
 pub use connection::Connection;
 pub use exchange::Exchange;

@@ -4,20 +4,20 @@
 mod headers;
 mod settings;
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     response::Response,
 };
-use http::{Method, Request, request::Parts, uri::Scheme};
+use http::{Method, Request, request::Parts};
 use http_body_util::BodyExt;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use importguard_runtime::{TlsFailure, whole_text};
+use importguard_runtime::{CertificateError, TlsFailure, system_roots, whole_text};
 use importguard_telemetry::{
     metrics::{ByLabel, register},
     span::{KeyValue, ServerSpan, child, failed, method},
@@ -27,15 +27,22 @@ use prometheus_client::{
     registry::Registry,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use tokio::{sync::Semaphore, time::timeout};
+use strum::{IntoStaticStr, VariantNames};
+use tokio::time::timeout;
 use tower_http::timeout::TimeoutBody;
 use tracing::{Instrument, Span, field::Empty, info_span, warn};
 
 pub use self::settings::{UpstreamSettings, UpstreamUrl, UpstreamUrlError};
-use crate::metrics::Counted;
+use crate::limit::Permits;
 
 /// How long an idle connection to the backend is kept: less than the minute or more after which servers and proxies close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The outcome of a response whose head has arrived.
+const PASSED: &str = "passed";
+
+/// The outcome of one that broke off after its head, which was also counted as passed.
+const BROKEN: &str = "broken";
 
 /// The operator's backend.
 #[derive(Debug)]
@@ -44,12 +51,13 @@ pub(crate) struct Upstream {
     client: Client<HttpsConnector<HttpConnector>, Body>,
     timeout: Duration,
     forwards_authorization: bool,
-    permits: Arc<Semaphore>,
-    metrics: Metrics,
+    permits: Permits,
+    outcomes: ByLabel<&'static str, Counter>,
 }
 
 /// Why the backend did not respond.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, IntoStaticStr, VariantNames, thiserror::Error)]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum UpstreamError {
     /// It cannot be reached, or the connection broke.
     #[error("the backend is unreachable: {0}")]
@@ -67,31 +75,6 @@ pub(crate) enum UpstreamError {
     Loop,
 }
 
-impl UpstreamError {
-    /// Its name in metrics and spans.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Unavailable(_) => "unavailable",
-            Self::Timeout(_) => "timeout",
-            Self::Overloaded => "overloaded",
-            Self::Loop => "loop",
-        }
-    }
-}
-
-/// Why the client for the backend cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamStartError {
-    /// The system's root certificates cannot be read.
-    #[error(
-        "IMPORTGUARD_UPSTREAM: cannot read the system's root certificates: {0}; set SSL_CERT_FILE to a file with CA certificates"
-    )]
-    Roots(#[from] io::Error),
-    /// TLS cannot be configured.
-    #[error("IMPORTGUARD_UPSTREAM: {0}")]
-    Tls(#[from] rustls::Error),
-}
-
 impl Upstream {
     /// A client for the backend, if one is set; it connects on first use. `authenticates` is whether importguard itself authenticates
     /// callers.
@@ -99,23 +82,22 @@ impl Upstream {
         settings: &UpstreamSettings,
         authenticates: bool,
         registry: &mut Registry,
-    ) -> Result<Option<Self>, UpstreamStartError> {
+    ) -> Result<Option<Self>, CertificateError> {
         let Some(url) = settings.upstream.clone() else {
             return Ok(None);
         };
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?;
-        let config = if url.scheme == Scheme::HTTPS {
-            config.with_native_roots()?
-        } else {
-            config.with_root_certificates(RootCertStore::empty())
+        let roots = match url.is_https() {
+            true => system_roots()?,
+            false => RootCertStore::empty(),
         };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(settings.upstream_timeout));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config.with_no_client_auth())
+            .with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -124,14 +106,31 @@ impl Upstream {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(settings.upstream_max_in_flight)
             .build(connector);
+        let outcomes = ByLabel::register(
+            registry,
+            "importguard_upstream",
+            "Callbacks passed to the backend, by outcome: passed, unavailable, timeout, overloaded or loop; broken are those passed whose body broke off",
+            Counter::default,
+            "outcome",
+            UpstreamError::VARIANTS
+                .iter()
+                .copied()
+                .chain([PASSED, BROKEN]),
+        );
+        let in_flight = register(
+            registry,
+            "importguard_upstream_in_flight",
+            "Callbacks on their way to the backend and back, at most IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
+            Gauge::default(),
+        );
         Ok(Some(Self {
             url,
             client,
             timeout: settings.upstream_timeout,
             // The credentials are importguard's if it checks them, unless the operator sets otherwise.
             forwards_authorization: !authenticates || settings.upstream_forward_authorization,
-            permits: Arc::new(Semaphore::new(settings.upstream_max_in_flight)),
-            metrics: Metrics::register(registry),
+            permits: Permits::new(settings.upstream_max_in_flight, in_flight),
+            outcomes,
         }))
     }
 
@@ -148,7 +147,11 @@ impl Upstream {
             .call(below, query, head, body)
             .instrument(span.clone())
             .await;
-        self.metrics.record(&forwarded);
+        let outcome = match &forwarded {
+            Ok(_) => PASSED,
+            Err(error) => error.into(),
+        };
+        self.outcomes.get(outcome).inc();
         match &forwarded {
             Ok(response) => {
                 let status = response.status();
@@ -157,17 +160,17 @@ impl Upstream {
                     failed(&span, status.as_str(), &"");
                 }
             }
-            Err(error) => failed(&span, error.name(), error),
+            Err(error) => failed(&span, outcome, error),
         }
         forwarded.map(|response| self.watch(response, span))
     }
 
     /// Reports a response that breaks off, which the handler no longer sees.
     fn watch(&self, response: Response, span: Span) -> Response {
-        let (metrics, request) = (self.metrics.clone(), ServerSpan::current());
+        let (outcomes, request) = (self.outcomes.clone(), ServerSpan::current());
         response.map(|body| {
             Body::new(body.map_err(move |error| {
-                metrics.broke_off();
+                outcomes.get(BROKEN).inc();
                 request.in_scope(|| {
                     warn!("the backend's response broke off, so the caller gets only a part of it: {error}; check IMPORTGUARD_UPSTREAM");
                 });
@@ -190,7 +193,7 @@ impl Upstream {
             otel.kind = "client",
             http.request.method = requested,
             http.response.status_code = Empty,
-            server.address = self.url.authority.host(),
+            server.address = self.url.host(),
             server.port = i64::from(self.url.port()),
         )
     }
@@ -205,9 +208,8 @@ impl Upstream {
         if headers::is_loop(&head.headers) {
             return Err(UpstreamError::Loop);
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        let permit = permit.map_err(|_| UpstreamError::Overloaded)?;
-        let in_flight = self.metrics.in_flight();
+        let permit = self.permits.try_acquire();
+        let permit = permit.ok_or(UpstreamError::Overloaded)?;
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers::request(head, self.forwards_authorization);
@@ -221,69 +223,13 @@ impl Upstream {
         let (head, incoming) = response.into_parts();
         // Fails if no chunk arrives within the timeout, and holds the permit until all of it is forwarded.
         let body = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
-            let _held = (&permit, &in_flight);
+            let _held = &permit;
             frame
         });
         let mut response = Response::new(Body::new(body));
         *response.status_mut() = head.status;
         *response.headers_mut() = headers::end_to_end(head.headers);
         Ok(response)
-    }
-}
-
-/// The outcome of a response that broke off after its head, which was also counted as passed.
-const BROKEN: &str = "broken";
-
-/// The metrics of forwarded callbacks.
-#[derive(Clone, Debug)]
-struct Metrics {
-    outcomes: ByLabel<&'static str, Counter>,
-    in_flight: Gauge,
-}
-
-impl Metrics {
-    fn register(registry: &mut Registry) -> Self {
-        Self {
-            outcomes: ByLabel::register(
-                registry,
-                "importguard_upstream",
-                "Callbacks passed to the backend, by outcome: passed, unavailable, timeout, overloaded or loop; broken are those passed whose body broke off",
-                Counter::default,
-                "outcome",
-                [
-                    "passed",
-                    "unavailable",
-                    "timeout",
-                    "overloaded",
-                    "loop",
-                    BROKEN,
-                ],
-            ),
-            in_flight: register(
-                registry,
-                "importguard_upstream_in_flight",
-                "Callbacks on their way to the backend and back, at most IMPORTGUARD_UPSTREAM_MAX_IN_FLIGHT",
-                Gauge::default(),
-            ),
-        }
-    }
-
-    /// Counts a callback being forwarded until the return value is dropped.
-    fn in_flight(&self) -> Counted {
-        Counted::new(&self.in_flight)
-    }
-
-    /// A response that was passed on was incomplete.
-    fn broke_off(&self) {
-        self.outcomes.get(BROKEN).inc();
-    }
-
-    fn record<T>(&self, result: &Result<T, UpstreamError>) {
-        let outcome = match result {
-            Ok(_) => "passed",
-            Err(error) => error.name(),
-        };
-        self.outcomes.get(outcome).inc();
     }
 }
 

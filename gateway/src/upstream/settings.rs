@@ -1,7 +1,7 @@
 use std::{str::FromStr, time::Duration};
 
 use clap::Args;
-use http::uri::{Authority, Scheme, Uri};
+use http::uri::{InvalidUri, Uri};
 use importguard_runtime::settings::{count, duration};
 
 /// The backend for OpenIM's other callbacks.
@@ -49,10 +49,9 @@ pub struct UpstreamSettings {
 /// The backend's URL: scheme, host and path prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
-    pub(super) scheme: Scheme,
-    pub(super) authority: Authority,
+    uri: Uri,
     /// Without a trailing `/`.
-    path: String,
+    text: String,
 }
 
 /// Why a string is not a backend's URL.
@@ -66,52 +65,41 @@ impl FromStr for UpstreamUrl {
     type Err = UpstreamUrlError;
 
     fn from_str(text: &str) -> Result<Self, UpstreamUrlError> {
-        let parts = text
-            .parse::<Uri>()
-            .map_err(|_| UpstreamUrlError)?
-            .into_parts();
-        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-            return Err(UpstreamUrlError);
-        };
-        let path = parts.path_and_query.ok_or(UpstreamUrlError)?;
-        let known = scheme == Scheme::HTTP || scheme == Scheme::HTTPS;
-        if !known || authority.as_str().contains('@') || path.query().is_some() {
+        let uri: Uri = text.parse().map_err(|_| UpstreamUrlError)?;
+        let authority = uri.authority().ok_or(UpstreamUrlError)?;
+        let known = matches!(uri.scheme_str(), Some("http" | "https"));
+        if !known || authority.as_str().contains('@') || uri.query().is_some() {
             return Err(UpstreamUrlError);
         }
-        Ok(Self {
-            scheme,
-            authority,
-            path: path.path().trim_end_matches('/').to_owned(),
-        })
+        let text = uri.to_string().trim_end_matches('/').to_owned();
+        Ok(Self { uri, text })
     }
 }
 
 impl UpstreamUrl {
+    pub(super) fn is_https(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
+    pub(super) fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
+    }
+
     /// The port, by default that of the scheme.
     pub(super) fn port(&self) -> u16 {
-        let scheme = if self.scheme == Scheme::HTTPS {
-            443
-        } else {
-            80
-        };
-        self.authority.port_u16().unwrap_or(scheme)
+        let default = if self.is_https() { 443 } else { 80 };
+        self.uri.port_u16().unwrap_or(default)
     }
 
     /// The URL for a callback whose path is `below` importguard's base path.
-    pub(super) fn target(&self, below: &str, query: Option<&str>) -> Result<Uri, http::Error> {
-        let mut path = format!("{}{below}", self.path);
-        if path.is_empty() {
-            path.push('/');
-        }
-        if let Some(query) = query {
-            path.push('?');
-            path.push_str(query);
-        }
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()
+    pub(super) fn target(&self, below: &str, query: Option<&str>) -> Result<Uri, InvalidUri> {
+        // A request line must not begin with the question mark.
+        let below = match below {
+            "" if self.uri.path().trim_start_matches('/').is_empty() => "/",
+            below => below,
+        };
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+        Uri::try_from(format!("{}{below}{mark}{query}", self.text))
     }
 }
 
@@ -142,9 +130,13 @@ mod tests {
                 "https://b/h?command=X",
             ),
             ("https://b", "", Some("command=X"), "https://b/?command=X"),
+            ("http://b//", "", Some("command=X"), "http://b/?command=X"),
+            ("http://b/#part", "/callbackX", None, "http://b/callbackX"),
         ] {
             let url: UpstreamUrl = url.parse().unwrap();
-            assert_eq!(url.target(below, query).unwrap().to_string(), target);
+            let url = url.target(below, query).unwrap();
+            assert_eq!(url.to_string(), target);
+            assert!(url.path_and_query().unwrap().as_str().starts_with('/'));
         }
     }
 
