@@ -107,14 +107,13 @@ fn check_head(request: &Request, max_bytes: usize) -> Result<(), Rejection> {
         let text = "this listener accepts only TLS: OpenIM's webhook URL must begin with https://";
         return Err(Rejection::Malformed(text.to_owned()));
     }
-    if url.len() > max_bytes {
+    let url = url.as_str().len();
+    if url > max_bytes {
         return Err(Rejection::UriTooLong);
     }
     let fields = request.headers().iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
-    if url.len() + fields.sum::<usize>() > max_bytes
-        || request.headers().len() > MAX_ACCEPTED_HEADERS
-    {
+    if url + fields.sum::<usize>() > max_bytes || request.headers().len() > MAX_ACCEPTED_HEADERS {
         return Err(Rejection::HeadTooLarge);
     }
     // Neither is valid for a webhook, nor forwarded to a backend.

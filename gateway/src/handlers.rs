@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use importguard_core::{Cause, Decision, Dialect, EventId, ImportRequest};
-use importguard_telemetry::{propagation, span};
+use importguard_telemetry::{metrics::Label, propagation, span};
 use tokio::time::Instant;
 use tracing::{error, info};
 
@@ -81,7 +81,7 @@ pub(crate) async fn after_import(
     }: Import,
 ) -> Response {
     if let Some(verdict) = app.overridden_verdicts.contradicted(&request) {
-        app.metrics.verdict_ignored(verdict);
+        app.metrics.verdicts_ignored.get(Label(verdict)).inc();
         error!(
             verdict = verdict.into_str(),
             friends = request.friends.len(),

@@ -35,10 +35,10 @@ pub(crate) struct Metrics {
     rules: Family<RuleLabels, Counter>,
     /// The series in `rules`, which policies name, by when they last counted.
     fired: Arc<Mutex<LruCache<RuleLabels, Counter>>>,
-    rejections: ByLabel<i32, Counter>,
+    pub(crate) rejections: ByLabel<i32, Counter>,
     duration: HistogramFamily<CallbackLabels>,
-    abandoned: Counter,
-    verdicts_ignored: ByLabel<Label<VerdictKind>, Counter>,
+    pub(crate) abandoned: Counter,
+    pub(crate) verdicts_ignored: ByLabel<Label<VerdictKind>, Counter>,
     /// By result: `ok`, or the cause of the fallback.
     decider_calls: ByLabel<&'static str, DurationHistogram>,
     policies: PolicyInfo,
@@ -169,19 +169,6 @@ impl Metrics {
         let counter = self.rules.get_or_create_owned(&labels);
         counter.inc();
         fired.insert(labels, counter);
-    }
-
-    pub(crate) fn rejected(&self, rejection: &Rejection) {
-        self.rejections.get(rejection.code()).inc();
-    }
-
-    /// Records that OpenIM reported an import as done despite this verdict on it.
-    pub(crate) fn verdict_ignored(&self, verdict: VerdictKind) {
-        self.verdicts_ignored.get(Label(verdict)).inc();
-    }
-
-    pub(crate) fn abandoned(&self) {
-        self.abandoned.inc();
     }
 
     pub(crate) fn answered(&self, route: Route, status: StatusCode, total: Duration) {

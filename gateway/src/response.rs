@@ -68,10 +68,8 @@ pub(crate) fn respond(
 }
 
 fn json(body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
     let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
+    ([(header::CONTENT_TYPE, json)], Body::from(body)).into_response()
 }
 
 /// Turns a response that has no [`RequestResult`] into a callback answer: into a refusal, with the reason if it is a [`Rejection`]. An

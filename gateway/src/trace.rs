@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{StatusCode, Uri};
+use http::{StatusCode, Uri, uri::PathAndQuery};
 use importguard_runtime::{Delivery, Exchange, TrackedBody};
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tower::{Service, ServiceExt};
 use crate::{
     app::App,
     openim::{Rejection, Target, callback_name, operation_id},
-    request::{Clock, RequestHead, RequestResult, Url, span},
+    request::{Clock, RequestHead, RequestResult, span},
     response::complete,
 };
 
@@ -32,7 +32,10 @@ where
     S: Service<Request, Response: IntoResponse, Error = Infallible>,
 {
     let settings = &app.settings.http;
-    let url = Url::of(request.uri());
+    let url = request.uri().path_and_query();
+    // A copy, as the request's own would keep all that has been read with it in memory.
+    let url = PathAndQuery::try_from(url.map_or("/", PathAndQuery::as_str))
+        .unwrap_or_else(|_| PathAndQuery::from_static("/"));
     let (operation_id, replaced_operation_id) =
         operation_id(request.headers(), settings.operation_id);
     let head = Arc::new(RequestHead {
@@ -88,7 +91,7 @@ impl OpenRequest {
     fn rejected(&self, rejection: &Rejection, status: StatusCode) {
         let url = &self.head.url;
         let callback = callback_name(url.path(), url.query());
-        self.app.metrics.rejected(rejection);
+        self.app.metrics.rejections.get(rejection.code()).inc();
         let peer = self.head.exchange.connection().peer();
         self.app.log.rejected(rejection, status, callback, peer);
     }
@@ -118,7 +121,7 @@ impl Drop for OpenRequest {
                 self.span.end_at(*self.sent.lock());
             }
             result => {
-                metrics.abandoned();
+                metrics.abandoned.inc();
                 // A rejection has a line already.
                 if !matches!(result, Some((RequestResult::Rejected(_), _))) {
                     let (clock, peer) = (self.head.clock, self.head.exchange.connection().peer());

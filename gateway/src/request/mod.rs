@@ -5,7 +5,7 @@ pub(crate) mod span;
 
 use std::{sync::Arc, time::Duration};
 
-use http::Uri;
+use http::uri::PathAndQuery;
 use importguard_core::OperationId;
 use importguard_runtime::Exchange;
 use tokio::time::Instant;
@@ -20,35 +20,10 @@ pub(crate) struct RequestHead {
     pub(crate) operation_id: Result<OperationId, Rejection>,
     /// What the caller sent instead of a usable operationID, where one was generated.
     pub(crate) replaced_operation_id: Option<String>,
-    /// The original URL: the router sees [`Route::path`](crate::openim::Route::path).
-    pub(crate) url: Url,
+    /// Path and query of the original URL: the router sees [`Route::path`](crate::openim::Route::path).
+    pub(crate) url: PathAndQuery,
     pub(crate) clock: Clock,
     pub(crate) exchange: Arc<Exchange>,
-}
-
-/// Path and query of a request, copied: [`Uri`] would keep all that has been read with it in memory.
-#[derive(Debug)]
-pub(crate) struct Url(Box<str>);
-
-impl Url {
-    pub(crate) fn of(uri: &Uri) -> Self {
-        Self(uri.path_and_query().map_or("", |it| it.as_str()).into())
-    }
-
-    /// Without the query.
-    pub(crate) fn path(&self) -> &str {
-        self.0.split_once('?').map_or(&self.0, |(path, _)| path)
-    }
-
-    /// What follows the question mark, if there is one.
-    pub(crate) fn query(&self) -> Option<&str> {
-        self.0.split_once('?').map(|(_, query)| query)
-    }
-
-    /// Its length in bytes, including the question mark.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// The part of the budget that is kept for recording: an eighth. At the default budget that is 250 ms, several times what a commit takes
@@ -98,22 +73,5 @@ mod tests {
         assert_eq!(clock.deadline, began + Duration::from_secs(5));
         // The rest is for recording.
         assert_eq!(clock.left(), Duration::from_millis(1_750));
-    }
-
-    #[test]
-    fn a_url_has_a_path_and_perhaps_a_query() {
-        for (uri, path, query) in [
-            ("/a", "/a", None),
-            ("/a?", "/a", Some("")),
-            ("/a?b=c?d", "/a", Some("b=c?d")),
-            ("http://host/a?b", "/a", Some("b")),
-            ("*", "*", None),
-            ("host:443", "", None),
-        ] {
-            let uri: Uri = uri.parse().unwrap();
-            let url = Url::of(&uri);
-            assert_eq!((url.path(), url.query()), (path, query), "{uri}");
-            assert_eq!((uri.path(), uri.query()), (path, query), "{uri}");
-        }
     }
 }
