@@ -117,8 +117,10 @@ impl Gateway {
         let (deciders, discovery) = readiness.opening("deciders", deciders).await?;
         let registry = runtime.registry.clone();
         let authenticates = authentication.is_on();
+        // Half of what the public listener uses.
+        let bytes = (serve.max_bytes_in_flight / 2).max(http.max_body_bytes);
         let upstream =
-            registry.register(|registry| Upstream::new(upstream, authenticates, registry));
+            registry.register(|registry| Upstream::new(upstream, bytes, authenticates, registry));
         let upstream = upstream.map_err(RunError::Upstream)?;
         let mut record = settings.record.clone();
         // A publication waits for half of the budget at most; a longer timeout would never say anything about NATS.

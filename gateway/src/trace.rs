@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{StatusCode, Uri, uri::PathAndQuery};
+use http::{Method, StatusCode, Uri, uri::PathAndQuery};
 use importguard_runtime::{Delivery, Exchange, TrackedBody};
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
@@ -32,7 +32,9 @@ where
     S: Service<Request, Response: IntoResponse, Error = Infallible>,
 {
     let settings = &app.settings.http;
+    // CONNECT names no path. A success would open a tunnel, and has no body.
     let url = request.uri().path_and_query();
+    let url = url.filter(|_| *request.method() != Method::CONNECT);
     // A copy, as the request's own would keep all that has been read with it in memory.
     let url = PathAndQuery::try_from(url.map_or("/", PathAndQuery::as_str))
         .unwrap_or_else(|_| PathAndQuery::from_static("/"));
@@ -90,7 +92,9 @@ impl OpenRequest {
 
     fn rejected(&self, rejection: &Rejection, status: StatusCode) {
         let url = &self.head.url;
-        let callback = callback_name(url.path(), url.query());
+        // A path outside the base path may be a mistyped secret.
+        let below = self.head.target.below(url.path()).unwrap_or_default();
+        let callback = callback_name(below, url.query());
         self.app.metrics.rejections.get(rejection.code()).inc();
         let peer = self.head.exchange.connection().peer();
         self.app.log.rejected(rejection, status, callback, peer);

@@ -90,4 +90,5 @@ mod tls_errors;
 mod trace_export;
 mod tracing;
 mod upstream;
+mod upstream_faults;
 mod why;

@@ -132,7 +132,8 @@ async fn methods_that_are_for_proxies_are_not_passed_on() {
     let trace = Call::new(Method::TRACE, gateway.url() + OTHER).header("Operationid", "op");
     asserts::refuses(Server, &Client::default().send(trace).await, 405, 5900);
 
-    for target in [OTHER.to_owned(), backend.address()] {
+    let after = "/callbackAfterAddFriendCommand".to_owned();
+    for target in [OTHER.to_owned(), after, backend.address()] {
         let mut connection = RawConnection::open(gateway.http_address()).await;
         let head = format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\nOperationid: op\r\n");
         let head = head + "Connection: close\r\n\r\n";

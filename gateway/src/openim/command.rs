@@ -218,8 +218,8 @@ fn checked(command: Command, named: Option<&str>) -> Callback {
     }
 }
 
-/// The name of a callback in a request line, for logs: the last segment of the path or `command=` in the query. Other parts of a path may
-/// be a secret.
+/// The name of a callback in a request line, for logs: the last segment of the path below the base path, or `command=` in the query. Other
+/// parts of a path may be a secret.
 pub(crate) fn callback_name<'a>(path: &'a str, query: Option<&'a str>) -> Option<&'a str> {
     let last = Some(last_segment(path)).filter(|name| name.starts_with("callback"));
     last.or_else(|| query.and_then(command_in))

@@ -174,13 +174,9 @@ impl Rejection {
         self.parts().2
     }
 
-    /// Whether an after-import callback is answered with success despite this rejection. The upstream's own errors are passed
-    /// on.
+    /// Whether a callback after something is answered with success despite this rejection.
     pub(crate) fn allows_after(&self) -> bool {
-        !matches!(
-            self,
-            Self::Unauthorised | Self::UpstreamUnavailable | Self::UpstreamTimeout
-        )
+        !matches!(self, Self::Unauthorised)
     }
 }
 

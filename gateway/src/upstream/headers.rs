@@ -56,8 +56,11 @@ pub(super) fn request(head: &Parts, with_authorization: bool) -> HeaderMap {
     headers
 }
 
-/// The headers without hop-by-hop headers.
+/// The headers without hop-by-hop headers, and without the length of a body that comes in chunks (RFC 9112, section 6.3).
 pub(super) fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

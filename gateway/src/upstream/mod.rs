@@ -19,6 +19,7 @@ use hyper_util::{
 };
 use importguard_runtime::{CertificateError, TlsFailure, system_roots, whole_text};
 use importguard_telemetry::{
+    Flood,
     metrics::{ByLabel, register},
     span::{KeyValue, ServerSpan, child, failed, method},
 };
@@ -28,15 +29,16 @@ use prometheus_client::{
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use strum::{IntoStaticStr, VariantNames};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tower_http::timeout::TimeoutBody;
 use tracing::{Instrument, Span, field::Empty, info_span, warn};
 
 pub use self::settings::{UpstreamSettings, UpstreamUrl, UpstreamUrlError};
 use crate::limit::Permits;
 
-/// How long an idle connection to the backend is kept: less than the minute or more after which servers and proxies close theirs.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an idle connection to the backend is kept: half of the 2 seconds after which gunicorn closes its connections; uvicorn, Apache
+/// and Node do after 5. A request that meets the end of its connection is lost.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The outcome of a response whose head has arrived.
 const PASSED: &str = "passed";
@@ -52,7 +54,10 @@ pub(crate) struct Upstream {
     timeout: Duration,
     forwards_authorization: bool,
     permits: Permits,
+    /// For the bodies of requests: callers of a slow backend must leave imports a part of the memory for what is in flight.
+    bytes: Arc<Semaphore>,
     outcomes: ByLabel<&'static str, Counter>,
+    broken: Arc<Flood>,
 }
 
 /// Why the backend did not respond.
@@ -76,10 +81,11 @@ pub(crate) enum UpstreamError {
 }
 
 impl Upstream {
-    /// A client for the backend, if one is set; it connects on first use. `authenticates` is whether importguard itself authenticates
-    /// callers.
+    /// A client for the backend, if one is set; it connects on first use. `max_bytes` is the memory for bodies on their way there.
+    /// `authenticates` is whether importguard itself authenticates callers.
     pub(crate) fn new(
         settings: &UpstreamSettings,
+        max_bytes: usize,
         authenticates: bool,
         registry: &mut Registry,
     ) -> Result<Option<Self>, CertificateError> {
@@ -130,7 +136,9 @@ impl Upstream {
             // The credentials are importguard's if it checks them, unless the operator sets otherwise.
             forwards_authorization: !authenticates || settings.upstream_forward_authorization,
             permits: Permits::new(settings.upstream_max_in_flight, in_flight),
+            bytes: Arc::new(Semaphore::new(max_bytes)),
             outcomes,
+            broken: Arc::default(),
         }))
     }
 
@@ -168,11 +176,15 @@ impl Upstream {
     /// Reports a response that breaks off, which the handler no longer sees.
     fn watch(&self, response: Response, span: Span) -> Response {
         let (outcomes, request) = (self.outcomes.clone(), ServerSpan::current());
+        let lines = Arc::clone(&self.broken);
         response.map(|body| {
             Body::new(body.map_err(move |error| {
                 outcomes.get(BROKEN).inc();
+                let line = || warn!("the backend's response broke off, so the caller gets only a part of it: {error}; check IMPORTGUARD_UPSTREAM");
                 request.in_scope(|| {
-                    warn!("the backend's response broke off, so the caller gets only a part of it: {error}; check IMPORTGUARD_UPSTREAM");
+                    lines.count(line, |responses| {
+                        warn!(responses, "more of the backend's responses broke off in the last second: check IMPORTGUARD_UPSTREAM");
+                    });
                 });
                 request.set(|| [KeyValue::new("error.type", BROKEN)]);
                 request.fail("the backend's response broke off");
@@ -210,6 +222,9 @@ impl Upstream {
         }
         let permit = self.permits.try_acquire();
         let permit = permit.ok_or(UpstreamError::Overloaded)?;
+        let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
+        let held = (permit, bytes.map_err(|_| UpstreamError::Overloaded)?);
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = headers::request(head, self.forwards_authorization);
@@ -221,9 +236,13 @@ impl Upstream {
             .map_err(|_| UpstreamError::Timeout(self.timeout))?
             .map_err(|error| UpstreamError::Unavailable(explain(&error)))?;
         let (head, incoming) = response.into_parts();
-        // Fails if no chunk arrives within the timeout, and holds the permit until all of it is forwarded.
+        if head.status.is_informational() {
+            let text = format!("it switched protocols unasked ({})", head.status);
+            return Err(UpstreamError::Unavailable(text));
+        }
+        // Fails if no chunk arrives within the timeout, and holds the permits until all of it is forwarded.
         let body = TimeoutBody::new(self.timeout, incoming).map_frame(move |frame| {
-            let _held = &permit;
+            let _held = &held;
             frame
         });
         let mut response = Response::new(Body::new(body));
