@@ -168,7 +168,10 @@ const CAUSED_BY: [(&str, &[&str]); 59] = [
     ),
     (
         "the stream is deleted while the gateway runs",
-        &["a_stream_that_is_deleted_under_way_is_created_again_and_loses_nothing_new"],
+        &[
+            "a_stream_that_is_deleted_under_way_is_created_again_and_loses_nothing_new",
+            "a_deleted_stream_is_created_again_with_the_replicas_and_limits_that_it_had",
+        ],
     ),
     (
         "the spool is full",

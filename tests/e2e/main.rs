@@ -49,6 +49,7 @@ mod metrics;
 mod monitoring;
 mod names;
 mod nats_access;
+mod nats_cluster;
 mod nats_faults;
 mod nats_passwords;
 mod nats_permissions;

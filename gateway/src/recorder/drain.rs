@@ -177,7 +177,8 @@ impl Drain {
         self.retry.begin();
     }
 
-    /// Checks the stream, and creates it if it is missing. If its settings have changed, parked events are retried.
+    /// Checks the stream, and creates it if it is missing. Returns an error if it takes no events. If its settings have changed, parked
+    /// events are retried.
     async fn check_stream(&mut self) -> Result<Stream, Unavailable> {
         let Inner {
             publisher,
@@ -188,17 +189,23 @@ impl Drain {
             ..
         } = &*self.recorder;
         self.checked = Instant::now();
-        let stream = stream::ensure(publisher.jetstream(), &settings.stream).await?;
+        let jetstream = publisher.jetstream();
+        let last = self.config.as_ref();
+        let stream = stream::ensure(jetstream, &settings.stream, last).await?;
         let info = stream.cached_info();
+        let last = self.config.replace(info.config.clone());
+        let is_changed = last.as_ref() != Some(&info.config);
+        if is_changed {
+            requirements::warn_of_one_replica(info);
+        }
+        stream::usable(info)?;
         let limit = usize::try_from(info.config.max_message_size);
         publisher.limit_messages(limit.ok().filter(|&limit| limit > 0));
         publisher.set_sequence(info.state.last_sequence);
         subjects.lock().clone_from(&info.config.subjects);
         deviations.set(requirements::deviations(&info.config));
         stream_stats.set(info);
-        let config = Some(info.config.clone());
-        if self.config != config {
-            self.config = config;
+        if is_changed {
             self.retry_refused();
         }
         Ok(stream)

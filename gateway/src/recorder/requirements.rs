@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use parking_lot::Mutex;
 
 use strum::IntoEnumIterator;
@@ -120,6 +120,17 @@ pub(super) fn deviations(config: &Config) -> Vec<String> {
         );
     }
     all
+}
+
+/// Logs a warning if a stream in a cluster is on one of its servers only.
+pub(super) fn warn_of_one_replica(info: &Info) {
+    let name = info.cluster.as_ref().and_then(|it| it.name.as_deref());
+    if let (Some(cluster), 1) = (name, info.config.num_replicas) {
+        tracing::warn!(
+            "the stream {STREAM} has one replica in the cluster {cluster}: while its server is away events stay in spools, and if its disk is lost, so are all events: \
+             `nats stream edit {STREAM} --replicas 3`"
+        );
+    }
 }
 
 fn has_a_limit(config: &Config) -> bool {

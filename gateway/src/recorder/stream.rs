@@ -9,7 +9,7 @@ use async_nats::jetstream::{
         CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind, RequestError,
         RequestErrorKind,
     },
-    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
 use futures_util::StreamExt;
 use importguard_core::EventId;
@@ -45,24 +45,20 @@ pub(super) enum Unavailable {
     Other(String),
 }
 
-/// Returns the stream, and creates it with `settings` if it is missing. From then on its settings belong to the operator. Returns an
-/// error if no event can be recorded with them.
+/// Returns the stream. If it is missing, creates it: with the limits and replicas of `last`, which is how it was last seen, or else with
+/// `settings`. From then on its settings belong to the operator.
 pub(super) async fn ensure(
     jetstream: &jetstream::Context,
     settings: &StreamSettings,
+    last: Option<&Config>,
 ) -> Result<Stream, Unavailable> {
     let error = match jetstream.get_stream(STREAM).await {
-        Ok(stream) => {
-            return match requirements::unfit(&stream.cached_info().config) {
-                None => Ok(stream),
-                Some(unfit) => Err(unfit.into()),
-            };
-        }
+        Ok(stream) => return Ok(stream),
         Err(error) => error,
     };
     match error.kind() {
         GetStreamErrorKind::JetStream(error) => match error.error_code() {
-            ErrorCode::STREAM_NOT_FOUND => create(jetstream, settings).await,
+            ErrorCode::STREAM_NOT_FOUND => create(jetstream, settings, last).await,
             ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
                 Err(Unavailable::JetStreamOff)
             }
@@ -79,16 +75,29 @@ pub(super) async fn ensure(
     }
 }
 
+/// Returns an error if no event can be recorded in a stream, whatever is published.
+pub(super) fn usable(info: &Info) -> Result<(), Unavailable> {
+    match requirements::unfit(&info.config) {
+        None => Ok(()),
+        Some(unfit) => Err(unfit.into()),
+    }
+}
+
 async fn create(
     jetstream: &jetstream::Context,
     settings: &StreamSettings,
+    last: Option<&Config>,
 ) -> Result<Stream, Unavailable> {
-    let StreamSettings {
-        max_age,
-        max_bytes,
-        replicas,
-        duplicate_window,
-    } = *settings;
+    let duplicate_window = settings.duplicate_window;
+    let replicas = usize::from(settings.replicas);
+    let (max_age, max_bytes, replicas) = match last {
+        Some(last) => (
+            last.max_age,
+            Some(last.max_bytes),
+            replicas.max(last.num_replicas),
+        ),
+        None => (settings.max_age, settings.max_bytes, replicas),
+    };
     let config = Config {
         name: STREAM.to_owned(),
         description: Some("Decisions on OpenIM's friend imports".to_owned()),
@@ -97,7 +106,9 @@ async fn create(
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
         max_age,
-        num_replicas: usize::from(replicas),
+        max_messages: last.map_or(-1, |last| last.max_messages),
+        num_replicas: replicas,
+        placement: last.and_then(|last| last.placement.clone()),
         // NATS refuses a duplicate window longer than the maximum age; zero means no maximum age.
         duplicate_window: if max_age.is_zero() {
             duplicate_window

@@ -3,6 +3,7 @@
 // Clippy's exceptions for tests cover test functions only, and not what they share.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod cluster;
 mod ended;
 mod outages;
 mod parking;

@@ -1,0 +1,61 @@
+//! A stream with replicas in a cluster of three servers.
+
+use async_nats::jetstream::stream::{Config, Stream};
+use importguard_tests::NatsCluster;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A cluster with a stream of three replicas, which are in step.
+async fn cluster() -> NatsCluster {
+    let cluster = NatsCluster::start().await;
+    let jetstream = jetstream::new(cluster.client().await);
+    let config = Config {
+        name: "IMPORTGUARD".to_owned(),
+        subjects: vec!["importguard.v1.>".to_owned()],
+        duplicate_window: 10 * MINUTE,
+        max_age: 60 * MINUTE,
+        max_bytes: 64 << 20,
+        num_replicas: 3,
+        ..Config::default()
+    };
+    eventually("the stream is created", 2 * SOON, async || {
+        jetstream.create_stream(config.clone()).await.map(drop)
+    })
+    .await;
+    in_step(&cluster).await;
+    cluster
+}
+
+async fn in_step(cluster: &NatsCluster) -> Stream {
+    let jetstream = jetstream::new(cluster.client().await);
+    eventually("the replicas are in step", 2 * SOON, async || {
+        let stream = jetstream.get_stream("IMPORTGUARD").await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let info = stream.cached_info().cluster.clone().unwrap_or_default();
+        let current = info.replicas.iter().filter(|replica| replica.current);
+        match (info.leader.is_some(), current.count()) {
+            (true, 2) => Ok(stream),
+            _ => Err(format!("{info:?}")),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_stream_is_created_again_with_the_replicas_and_limits_that_it_had() {
+    let (cluster, spool) = (cluster().await, TempDir::new().unwrap());
+    let recording = Recording::with(settings_for(&cluster.urls(), &spool)).await;
+    recording.until(State::Streaming).await;
+    let jetstream = jetstream::new(cluster.client().await);
+    jetstream.delete_stream("IMPORTGUARD").await.unwrap();
+    recording.record(0).await;
+    recording.until(State::Streaming).await;
+    let stream = in_step(&cluster).await;
+    let info = stream.cached_info();
+    assert_eq!(info.config.num_replicas, 3);
+    assert_eq!(info.config.max_age, 60 * MINUTE);
+    assert_eq!(info.config.max_bytes, 64 << 20);
+    assert_eq!(info.state.messages, 1);
+}
