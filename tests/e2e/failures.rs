@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 59] = [
+const CAUSED_BY: [(&str, &[&str]); 60] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -115,6 +115,10 @@ const CAUSED_BY: [(&str, &[&str]); 59] = [
     (
         "a server of the NATS cluster dies",
         &["every_server_of_a_cluster_is_killed_in_its_turn"],
+    ),
+    (
+        "too few servers of the stream are reachable for a leader",
+        &["a_stream_without_a_leader_is_named_as_the_cause_with_the_servers_to_start"],
     ),
     (
         "NATS cannot be connected to: DNS, TLS, certificates, credentials",

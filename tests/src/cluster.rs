@@ -64,6 +64,20 @@ impl NatsCluster {
         self.processes[number].take().expect("it runs").kill9();
     }
 
+    /// Sends SIGSTOP to the server `number`: its connections stay open without responses.
+    pub async fn freeze(&self, number: usize) {
+        self.running(number).freeze().await;
+    }
+
+    /// Sends SIGCONT to the server `number`.
+    pub fn thaw(&self, number: usize) {
+        self.running(number).thaw();
+    }
+
+    fn running(&self, number: usize) -> &Process {
+        self.processes[number].as_ref().expect("it runs")
+    }
+
     /// Starts the server `number` again, on its port and its store.
     pub async fn restart(&mut self, number: usize) {
         self.spawn(number);
@@ -78,7 +92,8 @@ impl NatsCluster {
             .expect("a nats-server lets us in")
     }
 
-    fn url(&self, number: usize) -> String {
+    /// The server `number`, for `NATS_URL`.
+    pub fn url(&self, number: usize) -> String {
         format!("nats://127.0.0.1:{}", self.ports[number])
     }
 

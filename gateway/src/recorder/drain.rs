@@ -305,7 +305,9 @@ impl Drain {
         }
         match self.check_stream().await {
             Ok(seen) => *stream = seen,
-            Err(error @ Unavailable::Unfit(_)) => return Err(error.into()),
+            Err(error @ (Unavailable::Unfit(_) | Unavailable::NoLeader(_))) => {
+                return Err(error.into());
+            }
             // If it matters, publications will fail.
             Err(error) => tracing::debug!(%error, "can't look at the stream"),
         }

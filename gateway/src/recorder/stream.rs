@@ -33,10 +33,14 @@ pub(super) enum Unavailable {
     #[error("JetStream is off on this NATS server or for this account (nats-server needs -js)")]
     JetStreamOff,
     #[error(
-        "NATS did not answer for the stream {STREAM} within {}: it is stuck, or its permissions deny $JS.API.STREAM.INFO.{STREAM} or …CREATE.{STREAM}",
+        "NATS did not answer for the stream {STREAM} within {}: the server that has or leads it is away, NATS is stuck, or its permissions deny $JS.API.STREAM.INFO.{STREAM} or …CREATE.{STREAM}",
         humantime::format_duration(BACKGROUND_TIMEOUT)
     )]
     NoAnswer,
+    #[error(
+        "the stream {STREAM} has no leader: too few of its servers are reachable (not current: {0}): start them, or repair the network between them"
+    )]
+    NoLeader(String),
     #[error("the stream {STREAM} is missing and NATS refused to create it: {0}")]
     NotCreated(String),
     #[error(transparent)]
@@ -77,9 +81,16 @@ pub(super) async fn ensure(
 
 /// Returns an error if no event can be recorded in a stream, whatever is published.
 pub(super) fn usable(info: &Info) -> Result<(), Unavailable> {
-    match requirements::unfit(&info.config) {
-        None => Ok(()),
-        Some(unfit) => Err(unfit.into()),
+    if let Some(unfit) = requirements::unfit(&info.config) {
+        return Err(unfit.into());
+    }
+    match &info.cluster {
+        Some(cluster) if cluster.leader.is_none() => {
+            let away = cluster.replicas.iter().filter(|replica| !replica.current);
+            let names: Vec<_> = away.map(|replica| replica.name.as_str()).collect();
+            Err(Unavailable::NoLeader(names.join(", ")))
+        }
+        _ => Ok(()),
     }
 }
 

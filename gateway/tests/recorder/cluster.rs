@@ -44,6 +44,35 @@ async fn in_step(cluster: &NatsCluster) -> Stream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_a_leader_is_named_as_the_cause_with_the_servers_to_start() {
+    let (cluster, spool, other) = (
+        cluster().await,
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+    );
+    let recording = Recording::with(settings_for(&cluster.url(0), &spool)).await;
+    recording.until(State::Streaming).await;
+    for number in [1, 2] {
+        cluster.freeze(number).await;
+    }
+    assert_eq!(recording.record(0).await, Recorded::Spooled);
+    let cause = ["no leader", "n1", "n2", "start them"];
+    recording.until_told(&cause).await;
+    // So does one that starts now and has nothing to publish.
+    let late = Recording::with(settings_for(&cluster.url(0), &other)).await;
+    late.until_told(&cause).await;
+    for number in [1, 2] {
+        cluster.thaw(number);
+    }
+    in_step(&cluster).await;
+    recording.until(State::Streaming).await;
+    late.until(State::Streaming).await;
+    assert_eq!(late.recorder.status().last_error, None);
+    let stream = in_step(&cluster).await;
+    assert_eq!(stream.cached_info().state.messages, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_stream_is_created_again_with_the_replicas_and_limits_that_it_had() {
     let (cluster, spool) = (cluster().await, TempDir::new().unwrap());
     let recording = Recording::with(settings_for(&cluster.urls(), &spool)).await;

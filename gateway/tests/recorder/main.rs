@@ -81,6 +81,20 @@ impl Recording {
         .await
     }
 
+    /// Waits until the last error has all `parts`, while NATS is relied on for nothing.
+    async fn until_told(&self, parts: &[&str]) {
+        eventually("the cause is told", 4 * SOON, async || {
+            let status = self.recorder.status();
+            let error = status.last_error.as_deref().unwrap_or_default();
+            if status.state == State::Spooling && parts.iter().all(|part| error.contains(part)) {
+                Ok(())
+            } else {
+                Err(format!("{status:?}"))
+            }
+        })
+        .await;
+    }
+
     /// Records event `n` with plenty of time for it.
     async fn record(&self, n: usize) -> Recorded {
         let deadline = Instant::now() + SOON;
