@@ -132,12 +132,13 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
         ],
     ),
     (
-        "the stream is full and set to refuse new events, is sealed, is a mirror, or has `no_ack`",
+        "the stream is full and set to refuse new events, is sealed, is a mirror or a counter, or has `no_ack` or `persist_mode: async`",
         &[
             "a_stream_that_is_full_and_discards_new_events",
             "a_stream_that_is_sealed",
             "a_stream_that_is_a_mirror",
             "a_stream_without_acks",
+            "a_stream_that_acknowledges_before_it_writes_or_only_counts_takes_no_event",
         ],
     ),
     (

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType,
+};
 use parking_lot::Mutex;
 
 use strum::IntoEnumIterator;
@@ -14,34 +16,47 @@ use crate::events::Subject;
 /// attempt.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
 
-/// A setting with which the stream stores no events or does not acknowledge them.
+/// The remedy for a setting that NATS never changes.
+const ANEW: &str = "`nats stream rm IMPORTGUARD` deletes it with its events, and a gateway that runs creates it again with the same limits \
+    and replicas";
+
+/// A setting with which the stream stores no events or does not acknowledge those that it has stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
     #[error(
-        "the stream {STREAM} is sealed and takes no events for ever: copy it if you need it, then `nats stream rm {STREAM}`; a gateway creates it again"
+        "the stream {STREAM} is sealed and takes no events for ever: copy it if you need it, then {ANEW}"
     )]
     Sealed,
     #[error(
-        "the stream {STREAM} is a mirror and takes no events of its own: mirror under another name, and `nats stream rm {STREAM}`; a gateway creates it again"
+        "the stream {STREAM} is a mirror and takes no events of its own: mirror under another name, then {ANEW}"
     )]
     Mirror,
     #[error(
         "the stream {STREAM} has no_ack set, so NATS never says that it has an event: `nats stream edit {STREAM} --ack`"
     )]
     NoAck,
+    #[error(
+        "the stream {STREAM} has `persist_mode: async`, so NATS acknowledges events before it has written them, and loses them if it is killed: {ANEW}"
+    )]
+    PersistedLater,
+    #[error("the stream {STREAM} is a counter (allow_msg_counter) and takes no events: {ANEW}")]
+    Counter,
 }
 
 /// Returns why no event can be recorded in this stream, or `None` if events can.
 pub(super) fn unfit(config: &Config) -> Option<Unfit> {
-    if config.sealed {
-        Some(Unfit::Sealed)
-    } else if config.mirror.is_some() {
-        Some(Unfit::Mirror)
-    } else if config.no_ack {
-        Some(Unfit::NoAck)
-    } else {
-        None
-    }
+    [
+        (config.sealed, Unfit::Sealed),
+        (config.mirror.is_some(), Unfit::Mirror),
+        (config.no_ack, Unfit::NoAck),
+        (
+            config.persist_mode == Some(PersistenceMode::Async),
+            Unfit::PersistedLater,
+        ),
+        (config.allow_message_counter, Unfit::Counter),
+    ]
+    .into_iter()
+    .find_map(|(is, unfit)| is.then_some(unfit))
 }
 
 /// Returns whether a stream with these `patterns` has `subject`.
@@ -245,6 +260,16 @@ mod tests {
             ..sound()
         };
         assert_eq!(unfit(&no_ack), Some(Unfit::NoAck));
+        let early = Config {
+            persist_mode: Some(PersistenceMode::Async),
+            ..sound()
+        };
+        assert_eq!(unfit(&early), Some(Unfit::PersistedLater));
+        let counter = Config {
+            allow_message_counter: true,
+            ..sound()
+        };
+        assert_eq!(unfit(&counter), Some(Unfit::Counter));
     }
 
     #[test]

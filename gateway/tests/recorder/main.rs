@@ -174,7 +174,7 @@ async fn messages(nats: &NatsServer) -> Vec<jetstream::message::StreamMessage> {
     let stream = jetstream.get_stream("IMPORTGUARD").await.unwrap();
     let state = &stream.cached_info().state;
     let mut messages = Vec::new();
-    for sequence in state.first_sequence..=state.last_sequence {
+    for sequence in state.first_sequence.max(1)..=state.last_sequence {
         messages.push(stream.get_raw_message(sequence).await.unwrap());
     }
     messages

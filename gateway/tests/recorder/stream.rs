@@ -1,4 +1,4 @@
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, StorageType};
 
 use super::*;
 
@@ -222,4 +222,40 @@ async fn a_spooled_event_too_large_for_the_stream_is_drained_with_counts() {
     assert_eq!(stored(&nats).await, [0, 1]);
     let first: Value = serde_json::from_slice(&messages(&nats).await[0].payload).unwrap();
     assert_eq!(first["data"]["friendCount"], 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_acknowledges_before_it_writes_or_only_counts_takes_no_event() {
+    type Case = (&'static str, fn(&mut Config));
+    let Some(program) = NatsServer::current() else {
+        return;
+    };
+    let changes: [Case; 2] = [
+        ("persist_mode: async", |config| {
+            config.persist_mode = Some(PersistenceMode::Async);
+        }),
+        ("allow_msg_counter", |config| {
+            config.allow_message_counter = true;
+        }),
+    ];
+    for (cause, change) in changes {
+        let (store, spool) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let nats = NatsServer::on(&program, store.path(), "", |command| command).await;
+        let mut config = Config {
+            name: "IMPORTGUARD".to_owned(),
+            subjects: vec!["importguard.v1.>".to_owned()],
+            ..Config::default()
+        };
+        change(&mut config);
+        let jetstream = jetstream::new(nats.client().await);
+        jetstream.create_stream(config).await.unwrap();
+        let recording = Recording::start(&nats, &spool).await;
+        recording.until_told(&[cause, "stream rm"]).await;
+        assert_eq!(recording.record(0).await, Recorded::Spooled);
+        assert_eq!(stored(&nats).await, Vec::<usize>::new());
+        // As it says.
+        jetstream.delete_stream("IMPORTGUARD").await.unwrap();
+        recording.until(State::Streaming).await;
+        assert_eq!(stored(&nats).await, [0]);
+    }
 }
