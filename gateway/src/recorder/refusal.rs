@@ -95,7 +95,9 @@ impl AckError {
             ErrorCode::STREAM_STORE_FAILED if text.contains("per subject") => {
                 Self::Refused(Refusal::of(
                     ParkReason::Refused,
-                    format!("{text}: `nats stream edit {STREAM} --max-msgs-per-subject=-1`"),
+                    format!(
+                        "{text}: `nats stream edit {STREAM} --discard old --no-discard-per-subject --max-msgs-per-subject=-1`"
+                    ),
                 ))
             }
             ErrorCode::STREAM_SEALED

@@ -9,12 +9,15 @@ use parking_lot::Mutex;
 
 use strum::IntoEnumIterator;
 
-use super::settings::STREAM;
+use super::{settings::STREAM, stream::SUBJECTS};
 use crate::events::Subject;
 
 /// Minimum duplicate window, which is also NATS's default. A shorter one leaves hardly any time between a lost ack and the second
 /// attempt.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
+
+/// Room for the lookups of several gateways, the detector's two consumers, those of teams, and one for each `tail`, `stats` and `why`.
+const CONSUMERS: i32 = 20;
 
 /// The remedy for a setting that NATS never changes.
 const ANEW: &str = "`nats stream rm IMPORTGUARD` deletes it with its events, and a gateway that runs creates it again with the same limits \
@@ -61,77 +64,132 @@ pub(super) fn unfit(config: &Config) -> Option<Unfit> {
 
 /// Returns whether a stream with these `patterns` has `subject`.
 pub(super) fn takes(patterns: &[String], subject: &str) -> bool {
-    patterns.iter().any(|pattern| matches(pattern, subject))
+    patterns.iter().any(|pattern| overlaps(pattern, subject))
 }
 
-fn matches(pattern: &str, subject: &str) -> bool {
-    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
+/// Returns whether a subject can match both patterns.
+fn overlaps(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
     loop {
-        match (pattern.next(), subject.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some("*"), Some(_)) => {}
-            (Some(expected), Some(token)) if expected == token => {}
+        match (one.next(), other.next()) {
+            (Some(">"), Some(_)) | (Some(_), Some(">")) | (None, None) => return true,
+            (Some("*"), Some(_)) | (Some(_), Some("*")) => {}
+            (Some(token), Some(same)) if token == same => {}
             _ => return false,
         }
     }
 }
 
-/// Returns the settings that weaken the guarantees although the stream accepts events, with their remedies.
+/// Returns the settings that weaken the guarantees although the stream accepts events, each with its remedy. NATS accepts each command
+/// whatever the stream's other settings are.
 pub(super) fn deviations(config: &Config) -> Vec<String> {
-    let edit = |flag: &str| format!("nats stream edit {STREAM} {flag}");
-    let again = format!("nats stream rm {STREAM}");
+    let edit = |flags: &str| format!("`nats stream edit {STREAM} {flags}`");
     let mut all = Vec::new();
-    let mut add = |what: &str, remedy: &str| all.push(format!("{what} (remedy: `{remedy}`)"));
+    let mut add = |what: &str, remedy: &str| all.push(format!("{what} (remedy: {remedy})"));
     let missing: Vec<_> = Subject::iter()
         .map(Subject::into_str)
         .filter(|subject| !takes(&config.subjects, subject))
         .collect();
     if !missing.is_empty() {
+        // The flag replaces all subjects, and NATS refuses those that overlap.
+        let others = config.subjects.iter().map(String::as_str);
+        let others = others.filter(|pattern| !overlaps(pattern, SUBJECTS));
+        let subjects: Vec<_> = std::iter::once(SUBJECTS).chain(others).collect();
         add(
             &format!(
                 "it lacks the subjects {}: their events stay in the spool",
                 missing.join(", ")
             ),
-            &edit("--subjects 'importguard.v1.>'"),
+            &edit(&format!("--subjects '{}'", subjects.join(","))),
+        );
+    }
+    if config.subject_transform.is_some() {
+        add(
+            "it stores events under other subjects: subscribers, `stats`, `why` and the detector do not find them",
+            &edit("--no-transform"),
         );
     }
     if config.retention != RetentionPolicy::Limits {
         add(
             "its retention is not `limits`: events that nobody waits for, or that one reader has taken, are gone",
-            &format!(
-                "{again}, which a gateway creates again with `limits`: NATS cannot change that everywhere"
-            ),
+            ANEW,
         );
     }
     if config.duplicate_window < DUPLICATE_WINDOW {
+        // NATS refuses a window that is longer than the maximum age.
+        let flags = match config.max_age {
+            age if age.is_zero() || age >= 5 * DUPLICATE_WINDOW => "--dupe-window 10m",
+            age if age >= DUPLICATE_WINDOW => "--dupe-window 2m",
+            _ => "--max-age 2m --dupe-window 2m",
+        };
         add(
             &format!(
                 "its duplicate window is {}, less than {}: events may be stored twice after an outage",
                 humantime::format_duration(config.duplicate_window),
                 humantime::format_duration(DUPLICATE_WINDOW)
             ),
-            &edit("--dupe-window 10m"),
+            &edit(flags),
         );
     }
+    // Of these two, NATS accepts neither without a limit on the messages per subject, nor without the policy `new`.
+    let discard_old = match config.discard_new_per_subject {
+        true => "--discard old --no-discard-per-subject",
+        false => "--discard old",
+    };
     if config.discard != DiscardPolicy::Old && has_a_limit(config) {
         add(
             "its discard policy is `new`: when it is full it refuses events, and spools fill up",
-            &edit("--discard old"),
+            &edit(discard_old),
         );
     }
     if config.max_messages_per_subject > 0 {
+        let flags = match config.discard_new_per_subject {
+            true => format!("{discard_old} --max-msgs-per-subject=-1"),
+            false => "--max-msgs-per-subject=-1".to_owned(),
+        };
         add(
             &format!(
                 "it keeps only {} events per subject",
                 config.max_messages_per_subject
             ),
-            &edit("--max-msgs-per-subject=-1"),
+            &edit(&flags),
         );
     }
     if config.storage == StorageType::Memory {
         add(
             "its storage is memory: a restart of nats-server loses all events",
-            &format!("{again}, which a gateway creates again on disk: NATS cannot change that"),
+            ANEW,
+        );
+    }
+    if (1..CONSUMERS).contains(&config.max_consumers) {
+        add(
+            &format!(
+                "it permits only {} consumers: beyond these, gateways cannot look up what is stored, so that events may be stored twice, and \
+                 nobody can read",
+                config.max_consumers
+            ),
+            &format!(
+                "{}; where NATS refuses that, {ANEW}",
+                edit("--max-consumers 1000")
+            ),
+        );
+    }
+    let inactive = config.consumer_limits.as_ref();
+    let inactive = inactive.map_or(Duration::ZERO, |limits| limits.inactive_threshold);
+    if !inactive.is_zero() {
+        add(
+            &format!(
+                "it deletes consumers, durable ones too, that nobody reads from for {}: subscribers lose their position, and `tail`, `stats` and \
+                 `why` may be refused",
+                humantime::format_duration(inactive)
+            ),
+            &format!("{}, and remove `consumer_limits`", edit("--interactive")),
+        );
+    }
+    if config.subject_delete_marker_ttl.is_some() {
+        add(
+            "it stores markers that are no events when the last event of a subject expires",
+            &edit("--subject-del-markers-ttl=0"),
         );
     }
     all
@@ -176,115 +234,4 @@ impl Deviations {
 }
 
 #[cfg(test)]
-mod tests {
-    use async_nats::jetstream::stream::Source;
-
-    use super::*;
-
-    fn sound() -> Config {
-        Config {
-            name: STREAM.to_owned(),
-            subjects: vec!["importguard.v1.>".to_owned()],
-            duplicate_window: DUPLICATE_WINDOW,
-            ..Config::default()
-        }
-    }
-
-    #[test]
-    fn what_a_gateway_creates_has_no_deviation_and_neither_has_the_list_of_subjects() {
-        assert_eq!(deviations(&sound()), Vec::<String>::new());
-        let listed = Config {
-            subjects: vec![
-                "importguard.v1.decision.*".to_owned(),
-                "importguard.v1.imported".to_owned(),
-            ],
-            ..sound()
-        };
-        assert_eq!(deviations(&listed), Vec::<String>::new());
-    }
-
-    #[test]
-    fn each_setting_that_weakens_a_promise_is_named_with_its_remedy() {
-        type Case = (&'static str, &'static str, fn(&mut Config));
-        let cases: [Case; 6] = [
-            ("importguard.v1.imported", "--subjects", |config| {
-                config.subjects = vec!["importguard.v1.decision.>".to_owned()];
-            }),
-            ("retention", "stream rm", |config| {
-                config.retention = RetentionPolicy::Interest;
-            }),
-            ("duplicate window is 5s", "--dupe-window", |config| {
-                config.duplicate_window = Duration::from_secs(5);
-            }),
-            ("discard policy", "--discard old", |config| {
-                config.discard = DiscardPolicy::New;
-                config.max_bytes = 1 << 20;
-            }),
-            (
-                "only 7 events per subject",
-                "--max-msgs-per-subject",
-                |config| {
-                    config.max_messages_per_subject = 7;
-                },
-            ),
-            ("memory", "stream rm", |config| {
-                config.storage = StorageType::Memory;
-            }),
-        ];
-        for (what, remedy, change) in cases {
-            let mut config = sound();
-            change(&mut config);
-            let texts = deviations(&config);
-            let [text] = &texts[..] else {
-                panic!("{what}: {texts:?}");
-            };
-            assert!(text.contains(what) && text.contains(remedy), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_stream_that_takes_nothing_or_tells_nothing_is_unfit() {
-        assert_eq!(unfit(&sound()), None);
-        let sealed = Config {
-            sealed: true,
-            ..sound()
-        };
-        assert_eq!(unfit(&sealed), Some(Unfit::Sealed));
-        let mirror = Config {
-            mirror: Some(Source::default()),
-            ..sound()
-        };
-        assert_eq!(unfit(&mirror), Some(Unfit::Mirror));
-        let no_ack = Config {
-            no_ack: true,
-            ..sound()
-        };
-        assert_eq!(unfit(&no_ack), Some(Unfit::NoAck));
-        let early = Config {
-            persist_mode: Some(PersistenceMode::Async),
-            ..sound()
-        };
-        assert_eq!(unfit(&early), Some(Unfit::PersistedLater));
-        let counter = Config {
-            allow_message_counter: true,
-            ..sound()
-        };
-        assert_eq!(unfit(&counter), Some(Unfit::Counter));
-    }
-
-    #[test]
-    fn wildcards_match_as_on_nats() {
-        let subject = "importguard.v1.decision.allow";
-        for pattern in [subject, "importguard.>", "importguard.*.decision.*", ">"] {
-            assert!(matches(pattern, subject), "{pattern}");
-        }
-        for pattern in [
-            "importguard.v1.*",
-            "importguard.v1.decision.allow.>",
-            "import.>",
-            "",
-        ] {
-            assert!(!matches(pattern, subject), "{pattern}");
-        }
-    }
-}
+mod tests;

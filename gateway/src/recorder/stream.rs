@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Covers all current subjects and those that later versions add.
-const SUBJECTS: &str = "importguard.v1.>";
+pub(super) const SUBJECTS: &str = "importguard.v1.>";
 
 /// Maximum sizes to try, in order. NATS reserves a stream's maximum size when it is created, so the size must fit into the storage that
 /// operators usually have: 8 GiB fit into the 10 GiB that NATS's Helm chart gives a server, and hold seven million typical events, twenty
