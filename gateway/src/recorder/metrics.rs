@@ -190,6 +190,8 @@ struct Seen {
     bytes: u64,
     /// `None` if there is no limit.
     max_bytes: Option<u64>,
+    /// The share of its nearest limit that the stream has reached; `None` if it has none.
+    fill: Option<f64>,
     /// When the oldest event was stored, by NATS's clock; `None` if the stream is empty.
     oldest: Option<SystemTime>,
 }
@@ -197,10 +199,20 @@ struct Seen {
 impl StreamStats {
     pub(super) fn set(&self, info: &Info) {
         let max_bytes = u64::try_from(info.config.max_bytes).ok();
+        let max_bytes = max_bytes.filter(|&bytes| bytes > 0);
+        let max_messages = u64::try_from(info.config.max_messages).ok();
         let has_events = info.state.messages > 0;
+        let fills = [
+            (info.state.bytes, max_bytes),
+            (info.state.messages, max_messages.filter(|&limit| limit > 0)),
+        ];
+        let fills = fills
+            .into_iter()
+            .filter_map(|(size, limit)| Some(size as f64 / limit? as f64));
         *self.0.lock() = Some(Seen {
             bytes: info.state.bytes,
-            max_bytes: max_bytes.filter(|&bytes| bytes > 0),
+            max_bytes,
+            fill: fills.reduce(f64::max),
             oldest: has_events.then(|| info.state.first_timestamp.into()),
         });
     }
@@ -211,6 +223,15 @@ impl StreamStats {
         // The clocks of NATS and this machine may differ slightly.
         let age = oldest.map(|oldest| oldest.elapsed().unwrap_or_default().as_secs());
         let max_bytes = seen.and_then(|seen| seen.max_bytes);
+        let fill = encoder.encode_descriptor(
+            "importguard_stream_fill_ratio",
+            "Share of its nearest limit, of bytes or of messages, that the stream IMPORTGUARD has reached, if it has one; from 1 on it discards its oldest events.",
+            None,
+            MetricType::Gauge,
+        )?;
+        if let Some(value) = seen.and_then(|seen| seen.fill) {
+            ConstGauge::new(value).encode(fill)?;
+        }
         for (name, help, value) in [
             (
                 "importguard_stream_bytes",

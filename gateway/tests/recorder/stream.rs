@@ -259,3 +259,27 @@ async fn a_stream_that_acknowledges_before_it_writes_or_only_counts_takes_no_eve
         assert_eq!(stored(&nats).await, [0]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_full_the_stream_is_goes_by_its_nearest_limit() {
+    for (max_messages, max_bytes, fill) in [(4, -1, 0.5..0.51), (1000, 2000, 0.1..0.9)] {
+        let (nats, spool) = (NatsServer::start().await, TempDir::new().unwrap());
+        let config = Config {
+            name: "IMPORTGUARD".to_owned(),
+            subjects: vec!["importguard.v1.>".to_owned()],
+            max_messages,
+            max_bytes,
+            ..Config::default()
+        };
+        let jetstream = jetstream::new(nats.client().await);
+        jetstream.create_stream(config).await.unwrap();
+        let recording = Recording::patient(&nats, &spool).await;
+        for n in 0..2 {
+            recording.record(n).await;
+        }
+        let recording = Recording::with(recording.close().await).await;
+        recording.until(State::Streaming).await;
+        let measured = recording.metric("importguard_stream_fill_ratio");
+        assert!(fill.contains(&measured), "{measured}");
+    }
+}
