@@ -89,6 +89,14 @@ impl NatsServer {
         server
     }
 
+    /// Starts a server with the configuration `text`.
+    pub async fn with_config(text: &str) -> Self {
+        let mut server = Self::not_started();
+        server.config = Some(server.write_config(text));
+        server.restart().await;
+        server
+    }
+
     /// Starts a server with the configuration `file`, which reads `variables` from its environment, and waits until it responds to
     /// `user`, given as `name:password`. `sync_interval: always` is left out for a server that does not know it.
     pub async fn configured(file: PathBuf, variables: &[(&'static str, &str)], user: &str) -> Self {

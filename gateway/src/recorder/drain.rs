@@ -192,6 +192,7 @@ impl Drain {
         let jetstream = publisher.jetstream();
         let last = self.config.as_ref();
         let stream = stream::ensure(jetstream, &settings.stream, last).await?;
+        let domain = stream::domain(jetstream).await?;
         let info = stream.cached_info();
         let last = self.config.replace(info.config.clone());
         let is_changed = last.as_ref() != Some(&info.config);
@@ -199,6 +200,7 @@ impl Drain {
             requirements::warn_of_one_replica(info);
         }
         stream::usable(info)?;
+        publisher.set_domain(domain);
         let limit = usize::try_from(info.config.max_message_size);
         publisher.limit_messages(limit.ok().filter(|&limit| limit > 0));
         publisher.set_sequence(info.state.last_sequence);

@@ -22,6 +22,7 @@ use async_nats::{
 };
 use importguard_nats::NatsServers;
 use importguard_telemetry::propagation::MessageHeaders;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -70,6 +71,8 @@ pub(super) struct Publisher {
     jetstream: jetstream::Context,
     /// The stream's limit on the size of a message with its headers, in bytes; `usize::MAX` if it has none.
     stream_limit: AtomicUsize,
+    /// The JetStream domain of the stream; empty if it has none.
+    domain: Mutex<String>,
     /// The stream's last known sequence: events published from now on are stored after it.
     sequence: AtomicU64,
     denials: Arc<Denials>,
@@ -112,6 +115,7 @@ impl Publisher {
             client,
             jetstream,
             stream_limit: AtomicUsize::new(usize::MAX),
+            domain: Mutex::default(),
             sequence: AtomicU64::new(0),
             denials,
             servers: named,
@@ -162,11 +166,19 @@ impl Publisher {
             let refusal = Refusal::other_stream(&sent.subject, &ack.stream);
             return Err(AckError::Refused(refusal));
         }
+        if ack.domain != *self.domain.lock() {
+            return Err(AckError::OtherDomain(ack.domain));
+        }
         self.set_sequence(ack.sequence);
         Ok(match ack.duplicate {
             true => Stored::Before,
             false => Stored::Now,
         })
+    }
+
+    /// Sets the JetStream domain of the stream: a stream of this name in another one may acknowledge events, too.
+    pub(super) fn set_domain(&self, domain: String) {
+        *self.domain.lock() = domain;
     }
 
     /// Records `sequence` as the stream's last known one.

@@ -22,6 +22,11 @@ pub(super) enum AckError {
     NoStream,
     #[error("the stream {STREAM} refuses events: {0}")]
     StreamRefuses(String),
+    /// A stream of this name in another JetStream domain has it. The right one may have it, too: only the first ack is seen.
+    #[error(
+        "the stream {STREAM} of the JetStream domain {0:?} takes the events, too: deny `importguard.v1.>` on the connection of the leaf node (`deny_exports` in its remote), or give that stream other subjects"
+    )]
+    OtherDomain(String),
     #[error("NATS refuses an event: {}", .0.detail)]
     Refused(Refusal),
 }
@@ -77,7 +82,7 @@ impl AckError {
     /// Returns whether the event may be in the stream despite the error.
     pub(super) fn may_be_stored(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Disconnected => true,
+            Self::Timeout(_) | Self::Disconnected | Self::OtherDomain(_) => true,
             Self::Refused(refusal) => refusal.may_be_stored,
             Self::NoStream | Self::StreamRefuses(_) => false,
         }

@@ -175,6 +175,20 @@ fn is_too_large(error: &CreateStreamError) -> bool {
     )
 }
 
+/// Returns the JetStream domain of the stream that an operator sees from here; empty if it has none.
+pub(super) async fn domain(jetstream: &jetstream::Context) -> Result<String, Unavailable> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        domain: String,
+    }
+    let answer: Answer = jetstream
+        .request(format!("STREAM.INFO.{STREAM}"), &())
+        .await
+        .map_err(|error| Unavailable::Other(error.to_string()))?;
+    Ok(answer.domain)
+}
+
 /// Returns which of `ids` the stream holds after the sequence `after`. Reads the headers of the messages from there up to the one that was
 /// last at the start, or until all `ids` are found.
 pub(super) async fn stored(

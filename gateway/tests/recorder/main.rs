@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod cluster;
+mod domains;
 mod ended;
 mod outages;
 mod parking;
