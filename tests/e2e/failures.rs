@@ -114,7 +114,10 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
     ),
     (
         "a server of the NATS cluster dies",
-        &["every_server_of_a_cluster_is_killed_in_its_turn"],
+        &[
+            "every_server_of_a_cluster_is_killed_in_its_turn",
+            "an_event_that_a_cluster_has_not_stored_yet_is_not_parked",
+        ],
     ),
     (
         "too few servers of the stream are reachable for a leader",

@@ -1,4 +1,8 @@
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, net::TcpStream};
@@ -10,6 +14,7 @@ const SERVERS: usize = 3;
 /// Three nats-servers with JetStream that form a cluster, each with a store of its own.
 #[derive(Debug)]
 pub struct NatsCluster {
+    program: PathBuf,
     processes: Vec<Option<Process>>,
     ports: Vec<u16>,
     dir: TempDir,
@@ -18,6 +23,11 @@ pub struct NatsCluster {
 impl NatsCluster {
     /// Starts three servers, without waiting for the election of a leader.
     pub async fn start() -> Self {
+        Self::of(NatsServer::program()).await
+    }
+
+    /// The same with the nats-server `program`.
+    pub async fn of(program: &Path) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
         let routes: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
@@ -35,6 +45,7 @@ impl NatsCluster {
             fs::write(dir.path().join(format!("n{number}.conf")), config).unwrap();
         }
         let mut cluster = Self {
+            program: program.to_owned(),
             processes: (0..SERVERS).map(|_| None).collect(),
             ports,
             dir,
@@ -64,24 +75,24 @@ impl NatsCluster {
         self.processes[number].take().expect("it runs").kill9();
     }
 
-    /// Sends SIGSTOP to the server `number`: its connections stay open without responses.
-    pub async fn freeze(&self, number: usize) {
-        self.running(number).freeze().await;
-    }
-
-    /// Sends SIGCONT to the server `number`.
-    pub fn thaw(&self, number: usize) {
-        self.running(number).thaw();
-    }
-
-    fn running(&self, number: usize) -> &Process {
-        self.processes[number].as_ref().expect("it runs")
-    }
-
     /// Starts the server `number` again, on its port and its store.
     pub async fn restart(&mut self, number: usize) {
         self.spawn(number);
         self.answers(number).await;
+    }
+
+    /// Sends SIGSTOP to the server `number`: its connections stay open without responses.
+    pub async fn freeze(&self, number: usize) {
+        self.process(number).freeze().await;
+    }
+
+    /// Sends SIGCONT to the server `number`.
+    pub fn thaw(&self, number: usize) {
+        self.process(number).thaw();
+    }
+
+    fn process(&self, number: usize) -> &Process {
+        self.processes[number].as_ref().expect("it runs")
     }
 
     /// A connection to any running server.
@@ -92,14 +103,14 @@ impl NatsCluster {
             .expect("a nats-server lets us in")
     }
 
-    /// The server `number`, for `NATS_URL`.
+    /// The server `number`, which is named `n` and that number, for `NATS_URL`.
     pub fn url(&self, number: usize) -> String {
         format!("nats://127.0.0.1:{}", self.ports[number])
     }
 
     fn spawn(&mut self, number: usize) {
         assert!(self.processes[number].is_none(), "n{number} already runs");
-        let mut command = Command::new(NatsServer::program());
+        let mut command = Command::new(&self.program);
         command
             .arg("--config")
             .arg(self.dir.path().join(format!("n{number}.conf")));

@@ -27,6 +27,11 @@ pub(super) enum AckError {
         "the stream {STREAM} of the JetStream domain {0:?} takes the events, too: deny `importguard.v1.>` on the connection of the leaf node (`deny_exports` in its remote), or give that stream other subjects"
     )]
     OtherDomain(String),
+    /// The leader of the stream has the event from an earlier attempt, and waits for the servers with the copies.
+    #[error(
+        "NATS has not stored an event yet that it was sent before: too few servers with a copy of the stream {STREAM} respond, start them"
+    )]
+    NotStoredYet,
     #[error("NATS refuses an event: {}", .0.detail)]
     Refused(Refusal),
 }
@@ -82,7 +87,9 @@ impl AckError {
     /// Returns whether the event may be in the stream despite the error.
     pub(super) fn may_be_stored(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Disconnected | Self::OtherDomain(_) => true,
+            Self::Timeout(_) | Self::Disconnected | Self::OtherDomain(_) | Self::NotStoredYet => {
+                true
+            }
             Self::Refused(refusal) => refusal.may_be_stored,
             Self::NoStream | Self::StreamRefuses(_) => false,
         }
@@ -105,12 +112,10 @@ impl AckError {
                     ),
                 ))
             }
-            ErrorCode::STREAM_SEALED
-            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-            | ErrorCode::NO_LIMITS => Self::StreamRefuses(text),
-            // A failure or an overload of the server, which affects every event alike.
-            _ if error.code() >= 500 || error.code() == 429 => Self::StreamRefuses(text),
-            _ => Self::Refused(Refusal::of(ParkReason::Refused, text)),
+            ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::NotStoredYet,
+            // The other errors of nats-server 2.15 are about the stream, the account or the server, or about headers that no event has.
+            // Parking all events for an error of the stream would end the wait for its recovery.
+            _ => Self::StreamRefuses(text),
         }
     }
 }
@@ -170,8 +175,6 @@ mod tests {
         assert_eq!(reason(too_large), Some(ParkReason::TooLarge));
         let full = answer(503, 10077, "maximum messages per subject exceeded");
         assert_eq!(reason(full), Some(ParkReason::Refused));
-        let unheard_of = answer(400, 10999, "the moon is full");
-        assert_eq!(reason(unheard_of), Some(ParkReason::Refused));
     }
 
     #[test]
@@ -184,11 +187,20 @@ mod tests {
             (503, 10023, "insufficient resources"),
             (500, 10118, "stream is offline"),
             (429, 10167, "too many requests"),
+            (400, 10169, "message counter increment is missing"),
+            (400, 10999, "the moon is full"),
         ] {
             let error = answer(code, err_code, description);
             assert!(matches!(error, AckError::StreamRefuses(_)), "{error:?}");
             assert!(error.to_string().contains(description), "{error}");
         }
+    }
+
+    #[test]
+    fn an_event_that_is_being_stored_is_not_refused() {
+        let error = answer(409, 10158, "duplicate message id is in process");
+        assert_eq!(error, AckError::NotStoredYet);
+        assert!(error.may_be_stored());
     }
 
     #[test]

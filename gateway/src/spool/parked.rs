@@ -35,7 +35,7 @@ pub(crate) enum ParkReason {
     OtherStream,
     /// It exceeds the limit of the server or the stream, even without its lists.
     TooLarge,
-    /// Any other reason that NATS gives.
+    /// Another reason that concerns single events.
     Refused,
 }
 

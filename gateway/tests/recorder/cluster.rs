@@ -1,7 +1,7 @@
 //! A stream with replicas in a cluster of three servers.
 
 use async_nats::jetstream::stream::{Config, Stream};
-use importguard_tests::NatsCluster;
+use importguard_tests::{NatsCluster, NatsServer, skip};
 
 use super::*;
 
@@ -9,7 +9,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A cluster with a stream of three replicas, which are in step.
 async fn cluster() -> NatsCluster {
-    let cluster = NatsCluster::start().await;
+    with_stream(NatsCluster::start().await).await
+}
+
+async fn with_stream(cluster: NatsCluster) -> NatsCluster {
     let jetstream = jetstream::new(cluster.client().await);
     let config = Config {
         name: "IMPORTGUARD".to_owned(),
@@ -87,4 +90,49 @@ async fn a_deleted_stream_is_created_again_with_the_replicas_and_limits_that_it_
     assert_eq!(info.config.max_age, 60 * MINUTE);
     assert_eq!(info.config.max_bytes, 64 << 20);
     assert_eq!(info.state.messages, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_a_cluster_has_not_stored_yet_is_not_parked() {
+    // Older ones do not say so.
+    let Some(program) = NatsServer::current() else {
+        skip(
+            "a cluster that stands still",
+            "no current nats-server is installed",
+        );
+        return;
+    };
+    let cluster = with_stream(NatsCluster::of(&program).await).await;
+    let spool = TempDir::new().unwrap();
+    let info = in_step(&cluster).await.cached_info().cluster.clone();
+    let leads = info.unwrap().leader;
+    let is_leader = |number: &usize| leads.as_deref() == Some(&format!("n{number}"));
+    let leader = (0..cluster.size()).find(is_leader).unwrap();
+    let recording = Recording::with(settings_for(&cluster.url(leader), &spool)).await;
+    recording.until(State::Streaming).await;
+    let followers = (0..cluster.size()).filter(|number| *number != leader);
+    for number in followers.clone() {
+        cluster.freeze(number).await;
+    }
+    for n in 0..5 {
+        assert_eq!(recording.record(n).await, Recorded::Spooled);
+    }
+    // The first one was proposed to the followers, and is now published again.
+    eventually("the gateway says what it waits for", SOON, async || {
+        let status = recording.recorder.status();
+        let told = status.last_error.as_deref().unwrap_or_default();
+        assert!(status.parked.is_empty(), "{status:?}");
+        match told.contains("has not stored") {
+            true => Ok(()),
+            false => Err(format!("{status:?}")),
+        }
+    })
+    .await;
+    for number in followers {
+        cluster.thaw(number);
+    }
+    let status = recording.until(State::Streaming).await;
+    assert_eq!(status.spooled_events, 0, "{status:?}");
+    let stream = in_step(&cluster).await;
+    assert_eq!(stream.cached_info().state.messages, 5);
 }
