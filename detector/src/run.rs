@@ -15,9 +15,6 @@ use crate::{
 /// Request timeout. A cluster elects a leader in less time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the connection may be idle before the client sends a PING.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Why the detector cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -66,7 +63,7 @@ pub async fn run(
         }
     };
     let servers = servers.on_failure(report);
-    let client = servers.connect_in_background(PING_INTERVAL).await?;
+    let client = servers.connect_in_background().await?;
     let context = Context {
         settings: settings.clone(),
         rules,

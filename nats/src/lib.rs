@@ -96,6 +96,10 @@ pub struct NatsSettings {
     pub nats_inbox_prefix: String,
 }
 
+/// How long a connection may be idle before the client sends a PING. One that was cut off, or whose server hangs, is detected after three
+/// such intervals.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
 /// The maximum delay between connection attempts: a client reconnects within a second once the server is reachable.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
@@ -210,18 +214,13 @@ impl NatsServers {
         })
     }
 
-    /// Connects in the background, and again whenever the connection is lost: for a process, which starts while NATS is unreachable. A
-    /// connection that is idle for `ping_interval` is checked with a PING; one that was cut off is detected after three such intervals.
+    /// Connects in the background, and again whenever the connection is lost: for a process, which starts while NATS is unreachable.
     ///
     /// # Errors
     /// If the client rejects its options.
-    pub async fn connect_in_background(
-        self,
-        ping_interval: Duration,
-    ) -> Result<Client, ConnectError> {
+    pub async fn connect_in_background(self) -> Result<Client, ConnectError> {
         self.options
             .retry_on_initial_connect()
-            .ping_interval(ping_interval)
             .connect(self.addresses)
             .await
     }
@@ -273,6 +272,7 @@ impl NatsSettings {
         };
         options = options
             .name(name)
+            .ping_interval(PING_INTERVAL)
             .custom_inbox_prefix(&self.nats_inbox_prefix)
             .reconnect_delay_callback(reconnect_delay)
             .require_tls(tls);

@@ -2,8 +2,8 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 
-/// How long NATS keeps a pull request open; the next one follows immediately.
-const PULL_EXPIRY: Duration = Duration::from_secs(20);
+/// How long NATS keeps a pull request open; the next one follows immediately. It ends each with a message, without which it hangs.
+const PULL_EXPIRY: Duration = Duration::from_secs(5);
 
 /// The shortest time for which a pull request is kept open.
 const SHORTEST_PULL: Duration = Duration::from_millis(100);

@@ -10,6 +10,7 @@ use std::{
 use anyhow::bail;
 use async_nats::{
     Client, ConnectErrorKind, Event,
+    connection::State,
     jetstream::{
         self, AckKind, Message,
         consumer::{PullConsumer, pull},
@@ -44,6 +45,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait for the next event of a batch that is given back: NATS sends what is stored without a pause.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How much later than its expiry the end of a pull request may arrive. Once that is over, NATS does not respond.
+const LATE: Duration = Duration::from_secs(3);
 
 /// How long to wait for NATS if the stream is not followed. A cluster elects a leader in less.
 const GIVE_UP: Duration = Duration::from_secs(10);
@@ -268,14 +272,24 @@ impl Source {
         handle: &mut impl FnMut(&Delivered<'_>) -> anyhow::Result<Option<u64>>,
     ) -> anyhow::Result<Next> {
         let mut empty = true;
+        let patience = match follows {
+            true => self.range.expiry() + LATE,
+            false => GIVE_UP,
+        };
         loop {
             let message = tokio::select! {
                 message = batch.next() => message,
                 () = shutdown.cancelled() => return Ok(Next::End),
-                () = sleep(GIVE_UP), if !follows => bail!(
-                    "gave up after {} seconds: NATS delivered nothing from the stream {STREAM}",
-                    GIVE_UP.as_secs()
-                ),
+                () = sleep(patience) => {
+                    if !follows {
+                        let seconds = patience.as_secs();
+                        bail!("gave up after {seconds} seconds: NATS delivered nothing from the stream {STREAM}");
+                    }
+                    if !self.lost_connection() {
+                        self.status.report_retry("NATS does not respond");
+                    }
+                    return Ok(Next::Consumer);
+                }
                 // The server dropped the pull request of the previous connection.
                 _ = self.connections.changed() => return Ok(Next::Consumer),
             };
@@ -324,6 +338,13 @@ impl Source {
         // Otherwise, reading a busy stream would never end.
         let was_last = !follows && self.last.is_some_and(|last| sequence >= Some(last));
         Ok(was_last || self.wanted == Some(0))
+    }
+
+    /// Whether the connection that was there before the last request for a consumer is lost. What it lacks then says nothing, and the cause
+    /// is reported already.
+    fn lost_connection(&self) -> bool {
+        self.client.connection_state() != State::Connected
+            || self.connections.has_changed().unwrap_or(true)
     }
 
     /// Requests stored events, or also those that arrive soon.

@@ -106,6 +106,7 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
         &[
             "nats_stands_still_and_goes_on_or_is_killed",
             "the_connection_to_nats_stalls_and_goes_on_or_is_cut",
+            "tail_says_so_and_goes_on_where_it_was",
         ],
     ),
     (

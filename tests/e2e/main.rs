@@ -51,6 +51,7 @@ mod names;
 mod nats_access;
 mod nats_cluster;
 mod nats_faults;
+mod nats_hangs;
 mod nats_passwords;
 mod nats_permissions;
 mod nats_tls;

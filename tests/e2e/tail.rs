@@ -33,7 +33,7 @@ impl Tail {
         self.process.stdout().lines().map(str::to_owned).collect()
     }
 
-    async fn prints(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn prints(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} lines"), SOON, async || {
             let lines = self.lines();
             if lines.len() >= count {

@@ -36,9 +36,6 @@ use crate::{
     spool::PendingEvent,
 };
 
-/// How long the connection may be idle before the client sends a PING.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-
 /// How often to check, while an ack is outstanding, whether its connection is still there and its subject was not denied: often enough to
 /// avoid a long wait, rarely enough to cost little.
 const ACK_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -101,7 +98,7 @@ impl Publisher {
             std::future::ready(())
         });
         let client = servers
-            .connect_in_background(PING_INTERVAL)
+            .connect_in_background()
             .await
             .map_err(|source| StartError::Nats {
                 servers: named.clone(),
@@ -134,7 +131,7 @@ impl Publisher {
     }
 
     /// Returns the number of the current connection, or `None` if there is none.
-    fn connection(&self) -> Option<u64> {
+    pub(super) fn connection(&self) -> Option<u64> {
         let number = self.client.statistics().connects.load(Ordering::Relaxed);
         self.connected().then_some(number)
     }

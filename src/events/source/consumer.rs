@@ -43,6 +43,7 @@ impl Source {
     ) -> anyhow::Result<Option<PullConsumer>> {
         let stream = match jetstream.get_stream(STREAM).await {
             Ok(stream) => stream,
+            Err(_) if self.lost_connection() => return Ok(None),
             Err(error) => {
                 let missing = matches!(error.kind(), GetStreamErrorKind::JetStream(error)
                     if error.error_code() == ErrorCode::STREAM_NOT_FOUND);
@@ -82,6 +83,7 @@ impl Source {
                 self.status.recovered();
                 Ok(Some(consumer))
             }
+            Err(_) if self.lost_connection() => Ok(None),
             Err(error) => match error.kind() {
                 // A bad request, for example because the name belongs to another kind of consumer. Other errors are the server's, and
                 // temporary.

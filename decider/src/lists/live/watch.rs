@@ -26,7 +26,7 @@ use super::{
 /// Request timeout. Less than the default of `IMPORTGUARD_LISTS_MAX_AGE`, so that the lists stay current if one response is lost.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the connection may be idle before the client sends a PING.
+/// How long the connection may be idle before the client sends a PING: less than for others, because lists are stale while it hangs.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a reload waits for the lists at most before it is held back and tried again: further changes of the policy wait meanwhile, and
@@ -215,8 +215,9 @@ impl Watch {
             tracing::warn!("{warning}");
         }
         let status = self.status.clone();
-        let servers = servers.on_failure(move |cause| status.interrupted(cause));
-        let client = servers.connect_in_background(PING_INTERVAL).await;
+        let mut servers = servers.on_failure(move |cause| status.interrupted(cause));
+        servers.options = servers.options.ping_interval(PING_INTERVAL);
+        let client = servers.connect_in_background().await;
         let client =
             client.map_err(|error| format!("cannot set up the connection to NATS: {error}"))?;
         Ok(ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client))
