@@ -1,7 +1,9 @@
 //! The address of NATS, and the credentials for it: for gateways, deciders, and every other client of the operator's NATS.
 
 mod cause;
+mod closing;
 mod login;
+mod reconnect;
 mod url;
 
 use std::{future::ready, path::PathBuf, sync::Arc, time::Duration};
@@ -15,8 +17,10 @@ use parking_lot::Mutex;
 
 use cause::ConnectFailures;
 use login::{Login, NatsAuth};
+use reconnect::ReconnectDelay;
 
 pub use {
+    closing::ClosingError,
     login::NatsCredentialsError,
     url::{NatsUrlError, NatsUrls},
 };
@@ -100,9 +104,6 @@ pub struct NatsSettings {
 /// such intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The maximum delay between connection attempts: a client reconnects within a second once the server is reachable.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
-
 /// Parses a name for a durable consumer that NATS accepts, and that leaves room for a suffix.
 ///
 /// # Errors
@@ -114,11 +115,6 @@ pub fn consumer_name(text: &str) -> Result<String, String> {
     } else {
         Err("must be 1 to 64 letters, digits, - or _".to_owned())
     }
-}
-
-fn reconnect_delay(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX);
-    Duration::from_millis(2_u64.saturating_pow(doublings)).min(MAX_RECONNECT_DELAY)
 }
 
 fn inbox_prefix(text: &str) -> Result<String, String> {
@@ -270,11 +266,12 @@ impl NatsSettings {
         } else {
             ConnectOptions::new()
         };
+        let delay = ReconnectDelay::default();
         options = options
             .name(name)
             .ping_interval(PING_INTERVAL)
             .custom_inbox_prefix(&self.nats_inbox_prefix)
-            .reconnect_delay_callback(reconnect_delay)
+            .reconnect_delay_callback(move |attempts| delay.before(attempts))
             .require_tls(tls);
         if let Some(files) = self.tls_files(watches).await? {
             options = options.tls_client_config(ClientTls::reloading_config(files)?);

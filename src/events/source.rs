@@ -18,7 +18,7 @@ use async_nats::{
     },
 };
 use futures_util::StreamExt;
-use importguard_nats::NatsSettings;
+use importguard_nats::{ClosingError, NatsSettings};
 use importguard_runtime::FileWatches;
 use tokio::{
     sync::{SetOnce, watch},
@@ -135,11 +135,14 @@ impl Source {
         let events = status.clone();
         let denied = Arc::new(SetOnce::new());
         let (first_denied, ends) = (Arc::clone(&denied), !range.follows());
+        let closing = ClosingError::default();
         // Keeps the order: an attempt ends with the error of the last server, which should be the same each time, to be reported once.
         let options = servers.options.retain_servers_order();
         servers.options = options.event_callback(move |event| {
+            closing.note(&event);
             match event {
                 Event::Connected => connected.send_modify(|count| *count += 1),
+                Event::Disconnected if closing.is_known() => {}
                 Event::Disconnected => events.report_retry("lost the connection to NATS"),
                 Event::ServerError(error) => {
                     match forbidden(&error.to_string(), "_INBOX_support") {

@@ -111,7 +111,10 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
     ),
     (
         "the connection to NATS breaks",
-        &["the_connection_to_nats_is_torn_in_the_middle"],
+        &[
+            "the_connection_to_nats_is_torn_in_the_middle",
+            "a_gateway_whose_connections_last_no_second_connects_once_a_second_and_names_the_cause_once",
+        ],
     ),
     (
         "a server of the NATS cluster dies",

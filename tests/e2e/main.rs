@@ -55,6 +55,7 @@ mod nats_hangs;
 mod nats_passwords;
 mod nats_permissions;
 mod nats_tls;
+mod nats_unsteady;
 mod open_files;
 mod openapi;
 mod openim_36;

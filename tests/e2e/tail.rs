@@ -19,7 +19,10 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn start(nats: &NatsServer, arguments: &[&str]) -> Self {
-        let settings = Settings::new().nats(nats);
+        Self::of(&Settings::new().nats(nats), arguments)
+    }
+
+    pub(crate) fn of(settings: &Settings, arguments: &[&str]) -> Self {
         let mut command = settings.command(Binary::AllInOne.path());
         command.arg("tail").args(arguments);
         let logs = TempDir::new().unwrap();

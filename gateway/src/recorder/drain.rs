@@ -151,11 +151,16 @@ impl Drain {
     /// been published now, and an error of the spool or of a lookup does not prevent the move, so NATS may fail again at once.
     async fn recover(&mut self, seen: Observed) -> Result<Stream, DrainError> {
         let recorder = self.recorder.clone();
-        if !recorder.publisher.connected() {
-            let servers = recorder.publisher.servers().to_owned();
-            return Err(DrainError::NotConnected(servers));
-        }
-        let mut stream = self.check_stream().await?;
+        let publisher = &recorder.publisher;
+        let not_connected = || DrainError::NotConnected(publisher.servers().to_owned());
+        let connection = publisher.connection().ok_or_else(not_connected)?;
+        let mut stream = self.check_stream().await.map_err(|error| {
+            // The responses to a connection that is lost meanwhile arrive on no other, which says nothing about the stream.
+            match publisher.connection() == Some(connection) {
+                true => error.into(),
+                false => not_connected(),
+            }
+        })?;
         match self.publish_next(&mut stream, 1).await {
             Ok(_) => recorder.last_error.clear(),
             Err(error) if error.is_nats() => return Err(error),

@@ -180,19 +180,22 @@ impl Recorder {
         let publisher = Publisher::connect(servers, {
             let (machine, last_error, connected) =
                 (machine.clone(), last_error.clone(), connected.clone());
-            move |event| match event {
-                async_nats::Event::Connected => {
-                    first.is_made.store(true, Ordering::Relaxed);
-                    connected.notify_one();
-                }
-                // Logged when the event is parked.
-                event if blocked::is_about_an_event(&event) => {}
-                event => {
-                    if let Some(error) = publisher::connection_error(&event) {
-                        note(&last_error, &error, &first);
+            move |event| {
+                last_error.note_event(&event);
+                match event {
+                    async_nats::Event::Connected => {
+                        first.is_made.store(true, Ordering::Relaxed);
+                        connected.notify_one();
                     }
-                    if event == async_nats::Event::Disconnected {
-                        machine.fail(machine.observe());
+                    // Logged when the event is parked.
+                    event if blocked::is_about_an_event(&event) => {}
+                    event => {
+                        if let Some(error) = publisher::connection_error(&event) {
+                            note(&last_error, &error, &first);
+                        }
+                        if event == async_nats::Event::Disconnected {
+                            machine.fail(machine.observe());
+                        }
                     }
                 }
             }

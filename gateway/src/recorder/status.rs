@@ -1,9 +1,12 @@
+use std::fmt;
+
+use async_nats::Event;
+use importguard_nats::ClosingError;
 use parking_lot::Mutex;
 use serde::Serialize;
-
 use strum::IntoEnumIterator;
 
-use super::{Inner, Recorder, state::State};
+use super::{Inner, Recorder, refusal::AckError, state::State};
 use crate::spool::{ParkReason, SpoolStatus};
 
 /// The recorder's status, for `/readyz` and the start banner.
@@ -68,6 +71,16 @@ impl Drained {
     }
 }
 
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&events(self.published))?;
+        match self.stored_before {
+            0 => Ok(()),
+            more => write!(f, " (NATS already had {more} more)"),
+        }
+    }
+}
+
 impl Recorder {
     /// Returns the recorder's current status.
     pub fn status(&self) -> RecorderStatus {
@@ -110,12 +123,24 @@ pub(super) fn events(count: usize) -> String {
 
 /// The last error of the connection or the drain.
 #[derive(Debug, Default)]
-pub(super) struct LastError(Mutex<Option<String>>);
+pub(super) struct LastError {
+    last: Mutex<Option<String>>,
+    closing: ClosingError,
+}
 
 impl LastError {
-    /// Stores `error`. Returns whether it differs from the last error and should be logged.
+    /// Notes an event of the client, before its error.
+    pub(super) fn note_event(&self, event: &Event) {
+        self.closing.note(event);
+    }
+
+    /// Stores `error`, unless it is the loss of a connection whose cause the server has reported. Returns whether it differs from the last
+    /// error and should be logged.
     pub(super) fn note(&self, error: &str) -> bool {
-        let mut last = self.0.lock();
+        if self.closing.is_known() && error == AckError::Disconnected.to_string() {
+            return false;
+        }
+        let mut last = self.last.lock();
         let changed = last.as_deref() != Some(error);
         if changed {
             *last = Some(error.to_owned());
@@ -124,10 +149,10 @@ impl LastError {
     }
 
     pub(super) fn clear(&self) {
-        *self.0.lock() = None;
+        *self.last.lock() = None;
     }
 
     pub(super) fn last(&self) -> Option<String> {
-        self.0.lock().clone()
+        self.last.lock().clone()
     }
 }
