@@ -191,6 +191,33 @@ async fn a_stream_without_acks() {
 }
 
 #[tokio::test]
+async fn what_was_parked_is_counted_when_it_is_published_and_not_after_the_next_outage() {
+    let mut world = World::start().await;
+    world.inject(Fault::SubjectMissing).await;
+    world.ask("parked").await;
+    world.tells(&Fault::SubjectMissing.told()).await;
+    world.mend(Fault::SubjectMissing).await;
+    world.gateway.settles().await;
+    let told = "4 events that NATS had refused";
+    world.gateway.wait_for_log(&["published", told]).await;
+    let drains = || world.gateway.stderr().matches("draining the spool").count();
+    let before = drains();
+    world.nats.kill9();
+    world.gateway.wait_for_recorder("spooling").await;
+    world.nats.restart().await;
+    world.gateway.wait_for_recorder("streaming").await;
+    eventually("it streams", SOON, async || {
+        let said = world.gateway.stderr();
+        let last = said.lines().rfind(|line| line.contains("to NATS"));
+        let last = last.unwrap_or_default();
+        anyhow::ensure!(last.contains("streaming events to NATS"), "{said}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(drains(), before, "{}", world.gateway.stderr());
+}
+
+#[tokio::test]
 async fn a_subject_whose_events_could_not_be_parked_is_tried_again_all_the_same() {
     let mut world = World::start().await;
     world.reports("before").await;

@@ -61,8 +61,8 @@ pub(super) enum Purpose {
 pub(super) struct Drain {
     pub(super) recorder: Arc<Inner>,
     failed_lookups: u32,
-    /// Since the spool was last empty.
-    drained: Drained,
+    /// Since no event waited in the spool, or since the last pass over parked ones.
+    pub(super) drained: Drained,
     pub(super) retry: Retry,
     /// When the stream's settings were last checked.
     checked: Instant,
@@ -239,20 +239,15 @@ impl Drain {
                             let drained = mem::take(&mut self.drained);
                             let parked = recorder.spool.depth().parked().total();
                             let rest = match parked {
-                                0 => "which is empty now".to_owned(),
-                                _ => format!("where {} that NATS refuses remain", events(parked)),
+                                0 => "is empty now".to_owned(),
+                                _ => format!("keeps {} that NATS refuses", events(parked)),
                             };
                             match drained.total() {
                                 0 => tracing::info!(parked, "streaming events to NATS"),
                                 total => tracing::info!(
                                     events = total,
                                     parked,
-                                    "published {} from the spool{}, {rest}: streaming to NATS",
-                                    events(drained.published),
-                                    match drained.stored_before {
-                                        0 => String::new(),
-                                        more => format!(" (NATS already had {more} more)"),
-                                    }
+                                    "published {drained} from the spool, which {rest}: streaming to NATS"
                                 ),
                             }
                         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     time::Duration,
 };
 
@@ -83,6 +84,16 @@ impl Drain {
             // A spool that is only being emptied gets no other pass.
             Err(_) => self.purpose == Purpose::Empty,
         };
+        if !self.retry.is_due {
+            let drained = mem::take(&mut self.drained);
+            if drained.total() > 0 {
+                tracing::info!(
+                    events = drained.total(),
+                    parked = self.recorder.spool.depth().parked().total(),
+                    "published {drained} that NATS had refused"
+                );
+            }
+        }
         retried
     }
 

@@ -35,7 +35,7 @@ const SOUND: NatsConfig = NatsConfig {
 
 /// A gateway, and a NATS that it reaches through a proxy.
 pub(super) struct World {
-    nats: NatsServer,
+    pub(super) nats: NatsServer,
     proxy: Proxy,
     pub(super) gateway: Service,
     dir: TempDir,
