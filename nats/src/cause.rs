@@ -60,6 +60,11 @@ impl ConnectFailures {
             return "the system's CA certificates cannot be read; check SSL_CERT_FILE and SSL_CERT_DIR"
                 .to_owned();
         }
+        if cause == "expected INFO, got nothing" {
+            return format!(
+                "NATS at {name} closed the connection before it greeted: it is a proxy without a server behind it, or has `handshake_first: true`, which importguard does not support; set `handshake_first: auto`"
+            );
+        }
         if lower.contains("connection refused") {
             return format!("NATS at {name} is unreachable (connection refused)");
         }
@@ -206,7 +211,11 @@ mod tests {
             ),
             (
                 "IO error: expected INFO, got nothing",
-                ["cannot connect to NATS at nats:1", "expected INFO"],
+                ["nats:1 closed the connection", "handshake_first: auto"],
+            ),
+            (
+                "IO error: No route to host (os error 113)",
+                ["cannot connect to NATS at nats:1", "No route"],
             ),
         ] {
             let line = failures(true, false).describe("nats:1", error);

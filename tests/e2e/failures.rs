@@ -132,6 +132,7 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
         &[
             "why_nats_cannot_be_reached_is_told",
             "the_defect_of_a_servers_certificate_is_told",
+            "a_server_that_waits_for_tls_before_it_greets_is_a_cause_with_its_remedy",
             "tls_with_certificates_on_both_sides",
             "where_tls_is_required_no_password_is_sent_without_it",
             "a_file_with_a_password_or_a_token_is_read_again_when_it_changes",

@@ -1,8 +1,8 @@
 //! TLS with NATS: certificates on both sides, no password before it, and every cause of a failure is told.
 
-use std::{sync::Arc, time::Duration};
+use std::{process::Command, sync::Arc, time::Duration};
 
-use importguard_tests::{Binary, Process, SOON, Settings, eventually, free_port};
+use importguard_tests::{Binary, NatsServer, Process, SOON, Settings, eventually, free_port, skip};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
@@ -164,6 +164,43 @@ async fn why_nats_cannot_be_reached_is_told() {
         ),
     ] {
         spools(Settings::new().set("NATS_URL", url), &parts).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_waits_for_tls_before_it_greets_is_a_cause_with_its_remedy() {
+    let Some(program) = NatsServer::current() else {
+        skip("`handshake_first`", "no current nats-server is installed");
+        return;
+    };
+    let (files, authority) = (Files::new(), Authority::new());
+    let ca = files.write("ca.pem", &authority.pem());
+    let (address, logs) = (
+        format!("127.0.0.1:{}", free_port()),
+        TempDir::new().unwrap(),
+    );
+    for (first, is_told) in [("true", true), ("auto", false)] {
+        let first = format!("handshake_first: {first}");
+        let config = tls(&files, authority.issue("127.0.0.1", |_| {}), &first);
+        let config = files.write(
+            "first.conf",
+            &format!(
+                "listen: {address:?}\njetstream {{ store_dir: {:?} }}\n{config}\n",
+                logs.path()
+            ),
+        );
+        let mut command = Command::new(&program);
+        command.args(["--config", &config]);
+        let server = Process::spawn("nats-server", command, logs.path());
+        server.wait_for_log(&["Server is ready"]).await;
+        let settings = Settings::new()
+            .set("NATS_URL", format!("nats://{address}"))
+            .set("NATS_CA", &ca);
+        if is_told {
+            spools(settings, &["before it greeted", "handshake_first: auto"]).await;
+        } else {
+            streams(settings).await;
+        }
     }
 }
 
