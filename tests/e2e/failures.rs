@@ -150,6 +150,10 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
         ],
     ),
     (
+        "NATS's disk is full",
+        &["once_there_is_room_and_nats_is_started_again_every_event_is_in_the_stream_once"],
+    ),
+    (
         "NATS refuses single events: the stream or the permissions lack a subject, another stream has it, a message is too large",
         &[
             "a_stream_without_one_of_the_subjects_parks_its_events_alone",

@@ -50,6 +50,7 @@ mod monitoring;
 mod names;
 mod nats_access;
 mod nats_cluster;
+mod nats_disk;
 mod nats_faults;
 mod nats_hangs;
 mod nats_passwords;
