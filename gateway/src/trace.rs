@@ -9,7 +9,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{Method, StatusCode, Uri, uri::PathAndQuery};
-use importguard_runtime::{Delivery, Exchange, TrackedBody};
+use importguard_runtime::{Delivery, Exchange, TrackedBody, take_turn};
 use importguard_telemetry::span::ServerSpan;
 use parking_lot::Mutex;
 use tower::{Service, ServiceExt};
@@ -58,7 +58,14 @@ where
     *request.uri_mut() = Uri::from_static(head.target.route().path());
     request.extensions_mut().insert(head);
     let handled = open.span.instrument(routes.oneshot(request));
-    handled.map(move |Ok(response)| Ok(open.answer(response.into_response())))
+    handled.then(async move |Ok(response)| {
+        let response = response.into_response();
+        // Rejections take no permit: without turns, a flood of them would leave no time for callbacks.
+        if response.extensions().get::<RequestResult>().is_none() {
+            take_turn().await;
+        }
+        Ok(open.answer(response))
+    })
 }
 
 /// A request until its response is delivered. If it is dropped without a response, or with the connection broken, the request was

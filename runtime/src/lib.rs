@@ -21,6 +21,7 @@ mod listen;
 mod memory;
 mod readiness;
 mod runtime;
+mod saturation;
 mod secret;
 pub mod security;
 pub mod settings;
@@ -30,6 +31,7 @@ pub mod text;
 mod threads;
 mod tls;
 mod tls_failure;
+mod turn;
 mod watch;
 
 pub use accept::{Acceptor, Bounds, ConnectionMetrics, Tls};
@@ -46,10 +48,12 @@ pub use importguard_telemetry::{read_file, whole_text};
 pub use listen::{BoundAddress, ListenError, OpenFilesError, allow_open_files, bind};
 pub use readiness::Readiness;
 pub use runtime::{Runtime, RuntimeSettings, SharedRegistry, conclude, main};
+pub use saturation::Saturation;
 pub use secret::{Secret, SecretError, SecretFile};
 pub use threads::{ThreadSettings, block_on};
 pub use tls::{NamedFile, ServerTls, TlsFiles};
 pub use tls_failure::TlsFailure;
+pub use turn::take_turn;
 pub use watch::{
     Failure, FileWatcher, FileWatches, Fingerprint, LastGood, Reload, SharedWatches, Snapshot,
     Status,

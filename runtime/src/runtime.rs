@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    FileWatches, Readiness, ThreadSettings, admin, bind, block_on, environment, memory,
-    settings::address, signals, whole_text,
+    FileWatches, Readiness, ThreadSettings, admin, bind, environment, memory, settings::address,
+    signals, threads::serve_on, whole_text,
 };
 
 /// Time limit for exporting the last spans.
@@ -111,7 +111,7 @@ impl RuntimeSettings {
         instance: Option<&str>,
         service: impl AsyncFnOnce(Runtime) -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
-        block_on(self.threads, async {
+        serve_on(self.threads, async {
             let telemetry = importguard_telemetry::init(name, instance, &self.telemetry)?;
             environment::report_retired();
             let ended = self.serve(signals::shutdown()?, service).await;

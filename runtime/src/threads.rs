@@ -5,7 +5,7 @@ use std::io;
 use clap::Args;
 use tokio::runtime::Builder;
 
-use crate::settings::count;
+use crate::{saturation, settings::count};
 
 /// The number of worker threads.
 #[derive(Args, Clone, Copy, Debug)]
@@ -38,6 +38,17 @@ impl ThreadSettings {
 
     /// For a command that blocks while it prints: one more thread for everything else.
     pub const TWO: Self = Self { threads: 2 };
+
+    fn builder(self) -> Builder {
+        if self.threads > 1 {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(self.threads);
+            return builder;
+        }
+        let mut builder = Builder::new_current_thread();
+        builder.max_io_events_per_tick(EVENTS_PER_TICK);
+        builder
+    }
 }
 
 /// Runs `future` on a new tokio runtime. Does not wait for blocking background tasks once it has completed.
@@ -45,17 +56,21 @@ impl ThreadSettings {
 /// # Errors
 /// If the runtime cannot be started, for lack of threads or file descriptors.
 pub fn block_on<T>(settings: ThreadSettings, future: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = match settings.threads {
-        1 => Builder::new_current_thread()
-            .enable_all()
-            .max_io_events_per_tick(EVENTS_PER_TICK)
-            .build(),
-        threads => Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build(),
-    };
-    let runtime = runtime?;
+    run(&mut settings.builder(), future)
+}
+
+/// The same for the process's service: measures its [`Saturation`](crate::Saturation).
+pub(crate) fn serve_on<T>(
+    settings: ThreadSettings,
+    future: impl Future<Output = T>,
+) -> io::Result<T> {
+    let mut builder = settings.builder();
+    saturation::measure(&mut builder);
+    run(&mut builder, future)
+}
+
+fn run<T>(builder: &mut Builder, future: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = builder.enable_all().build()?;
     let output = runtime.block_on(future);
     runtime.shutdown_background();
     Ok(output)

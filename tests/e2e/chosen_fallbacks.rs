@@ -171,3 +171,29 @@ async fn imports_that_wait_for_other_expensive_ones_are_overload() {
         .wait_for_log(&["the decider is overloaded"])
         .await;
 }
+
+/// The deciders are not slow: the gateway has no time to hear from them.
+#[tokio::test]
+async fn imports_for_whose_verdicts_the_gateway_itself_is_too_busy_are_overload() {
+    const CALLBACKS: usize = 400;
+    let settings = allowing()
+        .set("IMPORTGUARD_DECIDER_TIMEOUT", "20ms")
+        .set("IMPORTGUARD_MAX_IN_FLIGHT", "1000");
+    let line = Line::with(settings).await;
+    let server = line.server();
+    eventually("the gateway is too busy", SOON, async || {
+        load(CALLBACKS, CALLBACKS, async |number| {
+            let id = format!("op-{number}");
+            server.import(&id, "user1", &["user2"]).await
+        })
+        .await;
+        match allowed(&line, "overloaded").await {
+            0.0 => Err("it is not"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    line.gateway
+        .wait_for_log(&["this gateway was too busy"])
+        .await;
+}

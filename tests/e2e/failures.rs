@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use importguard_tests::workspace;
 
 /// The tests that cause a failure, by the first column of its row.
-const CAUSED_BY: [(&str, &[&str]); 60] = [
+const CAUSED_BY: [(&str, &[&str]); 63] = [
     (
         "one of several deciders dies",
         &["one_is_killed_and_comes_back_and_no_verdict_fails"],
@@ -31,6 +31,10 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
     (
         "large imports of several callers wait for each other's evaluations until their deadlines",
         &["imports_that_wait_for_other_expensive_ones_are_overload"],
+    ),
+    (
+        "the gateway itself is too busy to receive a verdict or an acknowledgement by NATS in time: it was idle for less than an eighth of that time",
+        &["imports_for_whose_verdicts_the_gateway_itself_is_too_busy_are_overload"],
     ),
     (
         "a decider answers with an error, or with friends that were not in the request",
@@ -285,6 +289,10 @@ const CAUSED_BY: [(&str, &[&str]); 60] = [
     (
         "a user or a password in `IMPORTGUARD_BASIC_AUTH_FILE` begins or ends with a space",
         &["a_mark_at_the_front_is_no_part_of_the_user_and_a_space_at_the_end_is_told"],
+    ),
+    (
+        "a caller floods the gateway with requests that are rejected",
+        &["pipelined_requests_without_credentials_delay_no_verdict_until_it_is_too_late"],
     ),
     (
         "a wrong or missing password or token",

@@ -84,6 +84,7 @@ mod spool_disk;
 mod spool_faults;
 mod spooling;
 mod startup;
+mod starvation;
 mod stats;
 mod stream_range;
 mod tail;

@@ -3,7 +3,7 @@ use std::{fmt, mem::replace, net::SocketAddr, sync::Arc, time::Duration};
 use importguard_proto::decider::{
     DecideRequest, DecideResponse, decider_client::DeciderClient, decider_server::SERVICE_NAME,
 };
-use importguard_runtime::ClientTls;
+use importguard_runtime::{ClientTls, Saturation};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::timeout;
@@ -102,6 +102,12 @@ impl Decider {
         });
         request.set_timeout(within);
         let mut health = self.health.clone();
+        let waited = Saturation::begin();
+        // If this process had no time for an answer, what was known stays.
+        let late = || match waited.is_saturated() {
+            true => self.state().problem(within),
+            false => Some(timed_out(within)),
+        };
         match timeout(within, health.check(request)).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::NotServing => {
                 Some("health check reports NOT_SERVING".to_owned())
@@ -114,11 +120,13 @@ impl Decider {
                         false => why,
                     })
                 }
-                DecideError::Timeout(_) => Some(timed_out(within)),
+                DecideError::Timeout(_) => late(),
                 // It has no capacity, or does not implement the health service; calls may still succeed.
-                DecideError::Overloaded(_) | DecideError::Failed(_) => None,
+                DecideError::Overloaded(_) | DecideError::Saturated(_) | DecideError::Failed(_) => {
+                    None
+                }
             },
-            Err(_) => Some(timed_out(within)),
+            Err(_) => late(),
         }
     }
 
@@ -149,6 +157,15 @@ impl Decider {
 }
 
 impl State {
+    /// Why a decider in this state cannot be used, after a check that says nothing within `within`.
+    fn problem(self, within: Duration) -> Option<String> {
+        match self {
+            Self::New => Some(timed_out(within)),
+            Self::Usable => None,
+            Self::Ejected { why, .. } => Some(why),
+        }
+    }
+
     /// Whether it has ever been usable.
     fn was_usable(&self) -> bool {
         match self {

@@ -3,7 +3,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use importguard_core::{Evaluation, EventId, ImportRequest};
 use importguard_proto::decider::DecideRequest;
-use importguard_runtime::Runtime;
+use importguard_runtime::{Runtime, Saturation};
 use importguard_telemetry::{
     propagation,
     span::{child, failed},
@@ -99,7 +99,20 @@ impl Deciders {
             Attempt::new(call, None, false).ended(None, Some(&error));
             return Err(error);
         };
-        self.attempts(first, call).await
+        let waited = Saturation::begin();
+        let decided = self.attempts(first, call).await;
+        decided.map_err(|error| {
+            let is_late = match error {
+                DecideError::Timeout(_) => true,
+                // A decider that is down is noticed at once.
+                DecideError::Unavailable { .. } => Instant::now() + within / 2 >= call.deadline,
+                _ => false,
+            };
+            match is_late && waited.is_saturated() {
+                true => DecideError::Saturated(within),
+                false => error,
+            }
+        })
     }
 
     /// Calls one decider, and also a second one if the first does not respond within the retry time. An unreachable decider does not

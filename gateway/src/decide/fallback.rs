@@ -26,6 +26,9 @@ pub enum DecideError {
     /// The decider had no capacity because of other calls.
     #[error("the decider is overloaded: {0}")]
     Overloaded(String),
+    /// This gateway had no time for a response within this time, because of what its callers sent.
+    #[error("this gateway was too busy to receive a verdict within {}", humantime::format_duration(*.0))]
+    Saturated(Duration),
     /// The response was an error, or had no verdict.
     #[error("the decider failed: {0}")]
     Failed(String),
@@ -37,7 +40,7 @@ impl DecideError {
         match self {
             Self::Unavailable { .. } => Cause::DeciderUnavailable,
             Self::Timeout(_) => Cause::DeciderTimeout,
-            Self::Overloaded(_) => Cause::Overloaded,
+            Self::Overloaded(_) | Self::Saturated(_) => Cause::Overloaded,
             Self::Failed(_) => Cause::DeciderFailed,
         }
     }

@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use importguard_runtime::Runtime;
+use importguard_runtime::{Runtime, Saturation};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -251,6 +251,7 @@ impl Recorder {
             recorder.fail(seen, &AckError::Disconnected.to_string());
         } else if may_publish {
             let after = recorder.publisher.sequence();
+            let waited = Saturation::begin();
             let error = match recorder.publish(&event, deadline).await {
                 Ok(ack) => {
                     recorder.blocked.accepted(&event.subject);
@@ -266,7 +267,7 @@ impl Recorder {
                     event.attempted_after = refusal.may_be_stored.then_some(after);
                 }
                 Err(error) => {
-                    if !recorder.is_inconclusive(&error) {
+                    if !recorder.is_inconclusive(&error, waited) {
                         recorder.fail(seen, &error.to_string());
                     }
                     event.attempted_after = error.may_be_stored().then_some(after);
@@ -413,9 +414,10 @@ impl Inner {
         }
     }
 
-    /// Returns whether the request had so little time left that its timeout says nothing about NATS.
-    fn is_inconclusive(&self, error: &AckError) -> bool {
-        matches!(error, AckError::Timeout(waited) if *waited < self.settings.ack_timeout / INCONCLUSIVE_FRACTION)
+    /// Returns whether a timeout says nothing about NATS: the request had little time left, or this process had no time for the ack.
+    fn is_inconclusive(&self, error: &AckError, waited: Saturation) -> bool {
+        let enough = self.settings.ack_timeout / INCONCLUSIVE_FRACTION;
+        matches!(error, AckError::Timeout(within) if *within < enough || waited.is_saturated())
     }
 
     /// Spools from now on, because a publication that began in the state `seen` failed.

@@ -177,6 +177,8 @@ pub(crate) fn undecided(error: &DecideError, answer: OnFailure) {
             DecideError::Timeout(_) =>
                 "check the deciders' CPU (importguard_decider_evaluation_seconds), or raise IMPORTGUARD_DECIDER_TIMEOUT",
             DecideError::Overloaded(_) => "run more deciders, or give them more CPU",
+            DecideError::Saturated(_) =>
+                "run more gateways, and check importguard_rejections_total for callers that flood this one",
             DecideError::Failed(_) =>
                 "check the decider's log, and that gateway and decider have the same version",
         }
