@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::WaitForCancellationFutureOwned};
 
-use crate::Handle;
+use crate::{Handle, take_turn};
 
 pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
@@ -40,6 +40,8 @@ pub struct Connection {
     /// Until when input is discarded, once the connection is shut down.
     linger_until: Option<Instant>,
     ended_by_peer: bool,
+    /// Before more is read.
+    turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Connection {
@@ -54,6 +56,7 @@ impl Connection {
             write_blocked: None,
             linger_until: None,
             ended_by_peer: false,
+            turn: None,
         }
     }
 
@@ -149,12 +152,19 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(turn) = &mut self.turn {
+            if turn.as_mut().poll(cx).is_pending() {
+                return self.poll_overdue(cx).map(Err);
+            }
+            self.turn = None;
+        }
         let before = buf.filled().len();
         if let Poll::Ready(read) = self.stream()?.poll_read(cx, buf) {
-            if buf.filled().len() > before {
-                self.handle.received_bytes();
-            } else {
+            let bytes = buf.filled().len() - before;
+            if bytes == 0 {
                 self.ended_by_peer = true;
+            } else if self.handle.received_bytes(bytes) {
+                self.turn = Some(Box::pin(take_turn()));
             }
             return Poll::Ready(read.inspect_err(|_| self.handle.set_broken()));
         }

@@ -20,6 +20,10 @@ pub(crate) const READ_STALL: Duration = Duration::from_millis(100);
 /// hundreds of milliseconds pass before a response is written.
 const WRITE_STALL: Duration = Duration::from_millis(500);
 
+/// How much a peer may send without reading a response before it is read in turns: more than most callbacks. HTTP/2 has frames that
+/// belong to no request, of which each costs as much as a hundred bytes of a body.
+const FREE_BYTES: usize = 16 * 1024;
+
 /// Time limits for a peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
@@ -57,6 +61,8 @@ struct State {
     plaintext: bool,
     /// Whether writes can no longer reach the peer.
     broken: bool,
+    /// Bytes received since the peer last read a response.
+    unanswered_bytes: usize,
     /// In the order in which they began, and so in that of their IDs.
     exchanges: VecDeque<Entry>,
     next_id: u64,
@@ -99,6 +105,7 @@ impl Handle {
                 http2: false,
                 plaintext: false,
                 broken: false,
+                unanswered_bytes: 0,
                 exchanges: VecDeque::new(),
                 next_id: 0,
             }),
@@ -188,7 +195,11 @@ impl Handle {
             });
             state.last_request = state.since;
         }
-        !state.broken && ended.is_some_and(|entry| entry.stage == Stage::Sending)
+        let is_read = !state.broken && ended.is_some_and(|entry| entry.stage == Stage::Sending);
+        if is_read {
+            state.unanswered_bytes = 0;
+        }
+        is_read
     }
 
     /// A request is complete.
@@ -252,15 +263,18 @@ impl Handle {
         reserved
     }
 
-    /// Bytes have arrived.
-    pub(crate) fn received_bytes(&self) {
+    /// Bytes have arrived. Returns whether more must be read in turns.
+    pub(crate) fn received_bytes(&self, bytes: usize) -> bool {
         let mut state = self.0.state.lock();
+        let counts_requests = self.0.table.bounds().counts_requests;
         match state.phase {
-            Phase::FirstByte if self.0.table.bounds().counts_requests => state.enter(Phase::Head),
+            Phase::FirstByte if counts_requests => state.enter(Phase::Head),
             Phase::FirstByte | Phase::AnyByte => state.enter(Phase::AnyByte),
             Phase::Idle if !state.http2 && state.exchanges.is_empty() => state.enter(Phase::Head),
             Phase::Idle | Phase::Head => {}
         }
+        state.unanswered_bytes = state.unanswered_bytes.saturating_add(bytes);
+        counts_requests && state.unanswered_bytes > FREE_BYTES
     }
 
     /// When the peer exceeds its timeout, if it is expected to do anything.

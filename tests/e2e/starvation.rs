@@ -1,7 +1,7 @@
 //! Attacks on the gateway's time: whatever callers send that needs no decision, honest ones still get the policy's verdict.
 
 use importguard_core::Dialect::Server;
-use importguard_tests::{Line, MountedSecret, Settings};
+use importguard_tests::{Frame, Line, MountedSecret, Settings};
 use tokio::{
     io::{AsyncWriteExt, copy, sink},
     net::TcpStream,
@@ -69,4 +69,24 @@ async fn pipelined_requests_without_credentials_delay_no_verdict_until_it_is_too
         .wait_for_metric(rejected, |count| count > 1_000.0)
         .await;
     all_are_refused(&line).await;
+}
+
+#[tokio::test]
+async fn nor_do_frames_that_belong_to_no_request() {
+    let secret = MountedSecret::new(&[("tokens", TOKEN)]);
+    let line = locked(&secret).await;
+    for (kind, stream, payload) in [
+        (Frame::PING, 0, &[0; 8][..]),
+        (Frame::SETTINGS, 0, &[]),
+        (Frame::WINDOW_UPDATE, 0, &[0, 0, 0, 1]),
+        // PRIORITY, and a type that nothing has.
+        (2, 3, &[0, 0, 0, 0, 16]),
+        (0x55, 0, &[]),
+    ] {
+        let opening = [Frame::PREFACE, &Frame::bytes(Frame::SETTINGS, 0, 0, &[])].concat();
+        let frames = Frame::bytes(kind, 0, stream, payload).repeat(4_000);
+        let flood = flood(line.gateway.http_address(), 20, &opening, &frames);
+        all_are_refused(&line).await;
+        drop(flood);
+    }
 }

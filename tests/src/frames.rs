@@ -9,8 +9,6 @@ use tokio::{
     time::timeout,
 };
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// Maximum size of a payload, unless the peer allows more.
 const MAX_PAYLOAD: usize = 16_384;
 
@@ -29,6 +27,8 @@ pub struct Frame {
 
 // Types and flags of RFC 9113, section 6.
 impl Frame {
+    /// What a connection begins with.
+    pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     /// A part of a body.
     pub const DATA: u8 = 0;
     /// A head, or its beginning.
@@ -51,6 +51,13 @@ impl Frame {
     pub const ACK: u8 = 1;
     /// The flag of a head's last frame.
     pub const END_HEADERS: u8 = 4;
+
+    /// A frame as it is sent.
+    pub fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        [&head, payload].concat()
+    }
 }
 
 /// Initial flow-control window of a connection, in bytes.
@@ -116,16 +123,15 @@ impl Http2Connection {
             kept: VecDeque::new(),
             room: WINDOW_BYTES,
         };
-        connection.write.write_all(PREFACE).await.unwrap();
+        connection.write.write_all(Frame::PREFACE).await.unwrap();
         connection.send(Frame::SETTINGS, 0, 0, settings).await;
         connection
     }
 
     /// Sends a frame, unless the peer has closed the connection.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        let _ = self.write.write_all(&[&head, payload].concat()).await;
+        let frame = Frame::bytes(kind, flags, stream, payload);
+        let _ = self.write.write_all(&frame).await;
     }
 
     /// Answers `count` pings that were never sent.
