@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -15,7 +16,7 @@ use http::{HeaderValue, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{conn::auto, graceful::GracefulConnection},
 };
 use importguard_runtime::{
     Acceptor, Bounds, CertificateError, ConnectionMetrics, Exchange, FileWatches, Handle,
@@ -125,9 +126,9 @@ impl Server {
         let (http, waiting) = (self.http(), self.waiting.clone());
         let mut acceptor = self.acceptor(listener);
         let closing = Arc::new(AtomicBool::new(false));
-        let graceful = GracefulShutdown::new();
+        let draining = CancellationToken::new();
         let mut connections = JoinSet::new();
-        let mut grace_over = std::pin::pin!(async {
+        let mut grace_over = pin!(async {
             shutdown.cancelled().await;
             closing.store(true, Relaxed);
             if !grace.is_zero() {
@@ -145,14 +146,13 @@ impl Server {
             };
             let (app, closing, waiting) = (app.clone(), Arc::clone(&closing), waiting.clone());
             let handle = connection.handle().clone();
+            let retired = handle.retired();
             let service = service_fn(move |request| {
                 let (app, closing) = (app.clone(), Arc::clone(&closing));
                 serve_request(app, request, &handle, closing, &waiting)
             });
             let served = http.serve_connection(TokioIo::new(connection), service);
-            let served = graceful.watch(served.into_owned());
-            // An error ends this connection only, and the caller sees it.
-            connections.spawn(async move { drop(served.await) });
+            connections.spawn(until_closed(served.into_owned(), retired, draining.clone()));
             while connections.try_join_next().is_some() {}
         }
         drop(acceptor);
@@ -162,10 +162,8 @@ impl Server {
             connections = open,
             "no longer accepting connections: answering the callbacks in progress"
         );
-        let drained = async {
-            graceful.shutdown().await;
-            while connections.join_next().await.is_some() {}
-        };
+        draining.cancel();
+        let drained = async { while connections.join_next().await.is_some() {} };
         match timeout(drain_timeout, drained).await {
             Ok(()) => {
                 info!("all callbacks are answered");
@@ -213,6 +211,24 @@ impl Server {
             .keep_alive_timeout(PING_TIMEOUT);
         http
     }
+}
+
+/// Serves a connection until it is closed: by its peer, or after the requests in progress once it is `retired` or the server is
+/// `draining`. An error ends this connection only, and the caller sees it.
+async fn until_closed(
+    connection: impl GracefulConnection,
+    retired: impl Future<Output = ()>,
+    draining: CancellationToken,
+) {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        _ = &mut connection => return,
+        () = retired => {}
+        () = draining.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }
 
 /// Serves one request with `app`, and closes the connection after the response if no other request can follow.

@@ -93,6 +93,9 @@ impl Connection {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             if Instant::now() >= due {
+                if self.handle.retire() {
+                    return self.poll_overdue(cx);
+                }
                 self.handle.set_broken();
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }

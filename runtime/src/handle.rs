@@ -8,6 +8,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
     Exchange,
+    connection::LINGER,
     exchange::{Entry, INITIAL_WINDOW, Stage},
     table::Table,
 };
@@ -47,6 +48,7 @@ struct Shared {
     key: usize,
     table: Arc<Table>,
     cancel: CancellationToken,
+    retired: CancellationToken,
     window: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -97,6 +99,7 @@ impl Handle {
             key,
             table,
             cancel: CancellationToken::new(),
+            retired: CancellationToken::new(),
             window: Arc::new(Semaphore::new(INITIAL_WINDOW)),
             state: Mutex::new(State {
                 phase: Phase::FirstByte,
@@ -133,6 +136,24 @@ impl Handle {
     /// Ready once the connection is cancelled.
     pub(crate) fn cancelled(&self) -> WaitForCancellationFutureOwned {
         self.0.cancel.clone().cancelled_owned()
+    }
+
+    /// Ready once the connection has been without a request for the idle timeout: the server must close it, so that the peer is told
+    /// first, as by HTTP/2's GOAWAY. Three seconds later, reading and writing fail.
+    pub fn retired(&self) -> WaitForCancellationFutureOwned {
+        self.0.retired.clone().cancelled_owned()
+    }
+
+    /// Retires the connection if its peer has exceeded the idle timeout. Returns false if it has not, or was retired before.
+    pub(crate) fn retire(&self) -> bool {
+        let state = self.0.state.lock();
+        let is_idle = state.phase == Phase::Idle && state.exchanges.is_empty();
+        let is_overdue = state.since.elapsed() >= self.timeouts().idle;
+        let retires = is_idle && is_overdue && !self.0.retired.is_cancelled();
+        if retires {
+            self.0.retired.cancel();
+        }
+        retires
     }
 
     pub(crate) fn timeouts(&self) -> Timeouts {
@@ -294,6 +315,7 @@ impl Handle {
         let limit = match state.phase {
             Phase::FirstByte => first_byte,
             Phase::Head => head,
+            Phase::Idle if self.0.retired.is_cancelled() => idle + LINGER,
             Phase::Idle | Phase::AnyByte => idle,
         };
         Some(state.since + limit)

@@ -90,3 +90,14 @@ async fn an_answer_that_comes_before_the_body_does_not_reset_the_stream_under_a_
     assert_eq!((reset.stream, reset.kind), (3, Frame::RST_STREAM));
     assert_eq!(reset.payload, NO_ERROR);
 }
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_too_long_is_closed_with_goaway() {
+    let settings = Settings::new().set("IMPORTGUARD_IDLE_TIMEOUT", "300ms");
+    let gateway = Service::gateway(settings).await;
+    let mut used = Http2Connection::open(gateway.http_address()).await;
+    used.post(1, "/callbackBeforeImportFriendsCommand", b"{}")
+        .await;
+    let kinds = used.kinds_until_closed().await;
+    assert!(kinds.contains(&Frame::GOAWAY), "{kinds:?}");
+}

@@ -39,8 +39,8 @@ impl Frame {
     pub const SETTINGS: u8 = 4;
     /// A request for an answer, or with [`ACK`](Self::ACK) the answer.
     pub const PING: u8 = 6;
-    /// The end of a connection, after the streams that it names.
-    pub const GO_AWAY: u8 = 7;
+    /// The end of the connection, after the streams that it names.
+    pub const GOAWAY: u8 = 7;
     /// A larger flow-control window.
     pub const WINDOW_UPDATE: u8 = 8;
     /// The continuation of a head.
@@ -233,7 +233,7 @@ impl Http2Connection {
 
     /// Waits until the peer says that it will close the connection. Panics if it closes it without a word.
     pub async fn is_told_to_leave(&mut self) {
-        let told = async { while self.receive().await.expect("a frame").kind != Frame::GO_AWAY {} };
+        let told = async { while self.receive().await.expect("a frame").kind != Frame::GOAWAY {} };
         timeout(SOON, told).await.expect("GOAWAY in time");
     }
 
@@ -255,6 +255,18 @@ impl Http2Connection {
             self.room += u32::from_be_bytes(more) as usize;
         }
         Some(frame)
+    }
+
+    /// The types of all frames that the peer sends until it closes the connection.
+    pub async fn kinds_until_closed(&mut self) -> Vec<u8> {
+        let mut kinds = Vec::new();
+        let ended = async {
+            while let Some(frame) = self.receive().await {
+                kinds.push(frame.kind);
+            }
+        };
+        timeout(SOON, ended).await.expect("it is closed");
+        kinds
     }
 
     /// Whether the peer closes the connection within `time`.
