@@ -24,6 +24,9 @@ pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 /// peer may lose the last response. Covers two retransmissions of a packet.
 pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// How much input is discarded per read.
 const DISCARD_BYTES: usize = 16 * 1024;
 
@@ -40,6 +43,8 @@ pub struct Connection {
     /// Until when input is discarded, once the connection is shut down.
     linger_until: Option<Instant>,
     ended_by_peer: bool,
+    /// How much of HTTP/2's preface has arrived, unless it is complete or something else has.
+    preface: Option<usize>,
     /// Before more is read.
     turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -56,6 +61,7 @@ impl Connection {
             write_blocked: None,
             linger_until: None,
             ended_by_peer: false,
+            preface: Some(0),
             turn: None,
         }
     }
@@ -101,6 +107,22 @@ impl Connection {
             }
             self.timer.as_mut().reset(due);
         }
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        if self.handle.received_bytes(bytes.len()) {
+            self.turn = Some(Box::pin(take_turn()));
+        }
+        // hyper reads it alone, to recognise the version.
+        let rest = self.preface.and_then(|seen| PREFACE.get(seen..));
+        self.preface = match rest {
+            Some(rest) if rest == bytes => {
+                self.handle.received_preface();
+                None
+            }
+            Some(rest) if rest.starts_with(bytes) => self.preface.map(|seen| seen + bytes.len()),
+            _ => None,
+        };
     }
 
     /// The result of a write, with the write timeout applied while it is blocked.
@@ -163,11 +185,9 @@ impl AsyncRead for Connection {
         }
         let before = buf.filled().len();
         if let Poll::Ready(read) = self.stream()?.poll_read(cx, buf) {
-            let bytes = buf.filled().len() - before;
-            if bytes == 0 {
-                self.ended_by_peer = true;
-            } else if self.handle.received_bytes(bytes) {
-                self.turn = Some(Box::pin(take_turn()));
+            match buf.filled().get(before..) {
+                Some(bytes @ [_, ..]) => self.received(bytes),
+                _ => self.ended_by_peer = true,
             }
             return Poll::Ready(read.inspect_err(|_| self.handle.set_broken()));
         }

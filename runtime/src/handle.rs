@@ -298,6 +298,15 @@ impl Handle {
         counts_requests && state.unanswered_bytes > FREE_BYTES
     }
 
+    /// HTTP/2's preface is complete: a request may follow at any time.
+    pub(crate) fn received_preface(&self) {
+        let mut state = self.0.state.lock();
+        state.http2 = true;
+        if state.phase == Phase::Head {
+            state.enter(Phase::Idle);
+        }
+    }
+
     /// When the peer exceeds its timeout, if it is expected to do anything.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let Timeouts {

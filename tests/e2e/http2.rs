@@ -1,5 +1,7 @@
 //! HTTP/2 on the public listener, frame by frame: answers that h2 gives before importguard sees a request never consent.
 
+use std::time::Duration;
+
 use importguard_tests::{Frame, Http2Connection, Service, Settings};
 
 const NO_ERROR: [u8; 4] = [0, 0, 0, 0];
@@ -98,6 +100,22 @@ async fn a_connection_that_was_idle_for_too_long_is_closed_with_goaway() {
     let mut used = Http2Connection::open(gateway.http_address()).await;
     used.post(1, "/callbackBeforeImportFriendsCommand", b"{}")
         .await;
-    let kinds = used.kinds_until_closed().await;
-    assert!(kinds.contains(&Frame::GOAWAY), "{kinds:?}");
+    let mut unused = Http2Connection::open(gateway.http_address()).await;
+    for connection in [&mut used, &mut unused] {
+        let kinds = connection.kinds_until_closed().await;
+        assert!(kinds.contains(&Frame::GOAWAY), "{kinds:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_opened_before_it_is_needed_has_as_much_time_as_an_idle_one() {
+    let settings = Settings::new().set("IMPORTGUARD_HEADER_READ_TIMEOUT", "300ms");
+    let gateway = Service::gateway(settings).await;
+    let mut connection = Http2Connection::open(gateway.http_address()).await;
+    assert!(!connection.closes_within(Duration::from_secs(2)).await);
+    connection.begin(1, 0).await;
+    connection
+        .send(Frame::DATA, Frame::END_STREAM, 1, &[])
+        .await;
+    assert_eq!(connection.next(1).await.kind, Frame::HEADERS);
 }
