@@ -444,6 +444,42 @@ fn the_compiler_is_trained_in_a_directory_with_a_space() {
     assert_eq!(copy.read("flags"), expected);
 }
 
+/// What BOLT does with its arguments: counts and writes a program.
+const BOLT: &str = r#"
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -o) shift; printf '#!/bin/sh\n' >"$1"; chmod +x "$1" ;;
+        --instrumentation-file=*) touch "${1#*=}.1.fdata" ;;
+    esac
+    shift
+done
+"#;
+
+#[test]
+fn programs_are_put_in_order_on_the_processor_where_that_was_tried() {
+    for (processor, is_ordered) in [("x86_64", true), ("aarch64", false)] {
+        let copy = Copy::new();
+        for program in ["importguard", "importguard-gateway", "importguard-decider"] {
+            copy.write(&format!("built/{program}"), "as built");
+        }
+        let programs = FakePrograms::new()
+            .with("uname", &format!("echo {processor}"))
+            .with("objcopy", "")
+            .with("llvm-bolt", BOLT)
+            .with("merge-fdata", "");
+        let bench = copy.file("bench");
+        write_program(&bench, "");
+        let mut script = programs.run(&copy.file("release/layout.sh"));
+        let output = script.arg(copy.file("built")).arg(bench).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let gateway = copy.read("built/importguard-gateway");
+        assert_eq!(gateway != "as built", is_ordered, "{processor}");
+        // The relocations of all others are removed.
+        let removed = programs.calls().matches("objcopy").count();
+        assert_eq!(removed, if is_ordered { 1 } else { 3 }, "{processor}");
+    }
+}
+
 #[test]
 fn pages_of_an_archive_link_to_the_tag() {
     let mut child = script("links.sh")
