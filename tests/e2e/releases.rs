@@ -467,7 +467,7 @@ fn programs_are_put_in_order_on_the_processor_where_that_was_tried() {
             .with("objcopy", "")
             .with("llvm-bolt", BOLT)
             .with("merge-fdata", "");
-        let bench = copy.file("bench");
+        let bench = copy.file("built/importguard-bench");
         write_program(&bench, "");
         let mut script = programs.run(&copy.file("release/layout.sh"));
         let output = script.arg(copy.file("built")).arg(bench).output().unwrap();

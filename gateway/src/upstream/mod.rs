@@ -182,8 +182,8 @@ impl Upstream {
                 outcomes.get(BROKEN).inc();
                 let line = || warn!("the backend's response broke off, so the caller gets only a part of it: {error}; check IMPORTGUARD_UPSTREAM");
                 request.in_scope(|| {
-                    lines.count(line, |responses| {
-                        warn!(responses, "more of the backend's responses broke off in the last second: check IMPORTGUARD_UPSTREAM");
+                    lines.count(line, |requests| {
+                        warn!(requests, "more of the backend's responses broke off in the last second: check IMPORTGUARD_UPSTREAM");
                     });
                 });
                 request.set(|| [KeyValue::new("error.type", BROKEN)]);
