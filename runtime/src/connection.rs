@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::WaitForCancellationFutureOwned};
 
-use crate::{Handle, take_turn};
+use crate::{Handle, frames::Frames, take_turn};
 
 pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
@@ -45,6 +45,8 @@ pub struct Connection {
     ended_by_peer: bool,
     /// How much of HTTP/2's preface has arrived, unless it is complete or something else has.
     preface: Option<usize>,
+    /// What follows the preface.
+    frames: Option<Frames>,
     /// Before more is read.
     turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -62,6 +64,7 @@ impl Connection {
             linger_until: None,
             ended_by_peer: false,
             preface: Some(0),
+            frames: None,
             turn: None,
         }
     }
@@ -110,7 +113,9 @@ impl Connection {
     }
 
     fn received(&mut self, bytes: &[u8]) {
-        if self.handle.received_bytes(bytes.len()) {
+        let frames = self.frames.as_mut();
+        let beside_data = frames.map_or(0, |frames| frames.beside_data(bytes));
+        if self.handle.received_bytes(beside_data) {
             self.turn = Some(Box::pin(take_turn()));
         }
         // hyper reads it alone, to recognise the version.
@@ -118,6 +123,7 @@ impl Connection {
         self.preface = match rest {
             Some(rest) if rest == bytes => {
                 self.handle.received_preface();
+                self.frames = Some(Frames::default());
                 None
             }
             Some(rest) if rest.starts_with(bytes) => self.preface.map(|seen| seen + bytes.len()),

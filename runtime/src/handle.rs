@@ -21,8 +21,8 @@ pub(crate) const READ_STALL: Duration = Duration::from_millis(100);
 /// hundreds of milliseconds pass before a response is written.
 const WRITE_STALL: Duration = Duration::from_millis(500);
 
-/// How much a peer may send without reading a response before it is read in turns: more than most callbacks. HTTP/2 has frames that
-/// belong to no request, of which each costs as much as a hundred bytes of a body.
+/// How much a peer may send over HTTP/2, beside the bodies of requests, without reading a response, before it is read in turns: the heads
+/// of a hundred requests. There are frames that belong to no request, and each costs as much as a hundred bytes of a body.
 const FREE_BYTES: usize = 16 * 1024;
 
 /// Time limits for a peer.
@@ -63,7 +63,7 @@ struct State {
     plaintext: bool,
     /// Whether writes can no longer reach the peer.
     broken: bool,
-    /// Bytes received since the peer last read a response.
+    /// Bytes received over HTTP/2, beside the bodies of requests, since the peer last read a response.
     unanswered_bytes: usize,
     /// In the order in which they began, and so in that of their IDs.
     exchanges: VecDeque<Entry>,
@@ -284,8 +284,8 @@ impl Handle {
         reserved
     }
 
-    /// Bytes have arrived. Returns whether more must be read in turns.
-    pub(crate) fn received_bytes(&self, bytes: usize) -> bool {
+    /// Bytes have arrived, `beside_data` of them over HTTP/2 beside the bodies of requests. Returns whether more must be read in turns.
+    pub(crate) fn received_bytes(&self, beside_data: usize) -> bool {
         let mut state = self.0.state.lock();
         let counts_requests = self.0.table.bounds().counts_requests;
         match state.phase {
@@ -294,7 +294,7 @@ impl Handle {
             Phase::Idle if !state.http2 && state.exchanges.is_empty() => state.enter(Phase::Head),
             Phase::Idle | Phase::Head => {}
         }
-        state.unanswered_bytes = state.unanswered_bytes.saturating_add(bytes);
+        state.unanswered_bytes = state.unanswered_bytes.saturating_add(beside_data);
         counts_requests && state.unanswered_bytes > FREE_BYTES
     }
 

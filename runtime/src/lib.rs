@@ -15,6 +15,7 @@ mod connection;
 pub mod environment;
 mod exchange;
 mod expiry;
+mod frames;
 mod handle;
 mod healthcheck;
 mod listen;
