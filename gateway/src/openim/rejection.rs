@@ -174,9 +174,13 @@ impl Rejection {
         self.parts().2
     }
 
-    /// Whether a callback after something is answered with success despite this rejection.
+    /// Whether a callback after something is answered with success despite this rejection. That its backend does not respond is passed
+    /// on, as the backend's own errors are.
     pub(crate) fn allows_after(&self) -> bool {
-        !matches!(self, Self::Unauthorised)
+        !matches!(
+            self,
+            Self::Unauthorised | Self::UpstreamUnavailable | Self::UpstreamTimeout
+        )
     }
 }
 
