@@ -324,3 +324,18 @@ async fn outside_the_base_path_everything_is_unknown() {
         .await;
     assert_eq!(asserts::code(&inside), 5910);
 }
+
+#[tokio::test]
+async fn a_secret_base_path_is_not_logged_even_if_it_begins_as_callbacks_do() {
+    let settings = Settings::new().set("IMPORTGUARD_BASE_PATH", "/callbacks3cret");
+    let gateway = Service::gateway(settings).await;
+    for path in ["/callbacks3cret", "/callbacks3cretx"] {
+        let host = gateway.http_address();
+        let target = format!("http://{host}{path}?command=ImportFriendReqBeforeCommand");
+        Client::default()
+            .send(Call::new(Method::POST, target))
+            .await;
+    }
+    let log = gateway.wait_for_log(&["5904", "5901"]).await;
+    assert!(!log.contains("s3cret"), "{log}");
+}
